@@ -1,0 +1,1 @@
+//! The suite that every driver passes: the promises of [`crate::Driver`], one story each.

@@ -1,0 +1,208 @@
+//! What a data plane must be able to do, so that the reconciler need not know which one it is.
+//!
+//! A *region* is a named, configured [`Driver`] with its [`Databases`]. The steps of a driver are
+//! idempotent: applied to a world in which they are already done, they change nothing and succeed.
+//! [`memory`] is the driver for tests; [`conformance`] is the suite that every driver passes.
+
+#![forbid(unsafe_code)]
+
+pub mod conformance;
+pub mod control;
+pub mod memory;
+pub mod region;
+pub mod step;
+
+use std::{pin::Pin, sync::Arc};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use fsa_model::{
+    ContainerState, DatabaseSpec, ProjectId, SandboxRef, SandboxSpec, Trouble, TroubleKind, api::ImageInfo,
+    sandboxd::Usage, spec::Credentials,
+};
+use futures_util::Stream;
+pub use region::{Region, Regions};
+pub use step::{Step, StepKind};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// A connection into a sandbox.
+pub trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
+
+/// A [`Connection`] of whichever kind the driver has.
+pub type BoxConnection = Box<dyn Connection>;
+
+/// A stream that owns what it needs.
+pub type BoxStream<T> = Pin<Box<dyn Stream<Item = T> + Send>>;
+
+/// What a caller wants to talk to in a sandbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// sandboxd's control interface.
+    Control,
+    /// Whatever listens on this port of the sandbox's loopback or any other of its addresses.
+    Port(u16),
+}
+
+/// Why a driver could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[error("{trouble}")]
+pub struct DriverError {
+    /// For people: what failed, why, what to do.
+    pub trouble: Trouble,
+    /// For the log: the chain of causes.
+    #[source]
+    pub cause: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// The result of a driver's operation.
+pub type Result<T> = std::result::Result<T, DriverError>;
+
+impl DriverError {
+    #[must_use]
+    pub fn new(kind: TroubleKind, message: impl Into<String>) -> Self {
+        Self {
+            trouble: Trouble::new(kind, message),
+            cause: None,
+        }
+    }
+
+    #[must_use]
+    pub fn because(mut self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.cause = Some(cause.into());
+        self
+    }
+}
+
+impl From<Trouble> for DriverError {
+    fn from(trouble: Trouble) -> Self {
+        Self { trouble, cause: None }
+    }
+}
+
+/// A sandbox as it was found. What cannot be told is an error of `observe`, never a guess.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    pub container: ContainerState,
+    /// [`SandboxSpec::digest`] of the spec that the container was started with.
+    pub digest: Option<String>,
+    /// It can reach, and be reached, as its spec says (interface, routes, the database's gate).
+    pub network: bool,
+    /// What the data plane says is wrong, where it says something (killed for memory, image
+    /// cannot be pulled, no node has room).
+    pub trouble: Option<Trouble>,
+    /// Whether the project's home volume is there.
+    pub volume: bool,
+}
+
+/// A database as it was found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ObservedDatabase {
+    #[default]
+    Absent,
+    /// Part of it is there, or it does not take connections yet.
+    Partial,
+    Ready,
+}
+
+/// What a driver can do, and which limits it can enforce here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Capabilities {
+    /// `local`, `kubernetes` or `memory`.
+    pub driver: &'static str,
+    pub enforces_memory: bool,
+    pub enforces_cpu: bool,
+    pub enforces_pids: bool,
+    pub isolates_network: bool,
+    /// Images can be imported from an archive ([`Driver::import_image`]).
+    pub imports_images: bool,
+}
+
+/// Somebody should look at this sandbox again. Losing one may only cost time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hint {
+    Sandbox(SandboxRef),
+    /// Too much has changed to name it.
+    Everything,
+}
+
+/// A data plane.
+#[async_trait]
+pub trait Driver: Send + Sync {
+    fn capabilities(&self) -> Capabilities;
+
+    /// Looks at the sandbox, changing nothing.
+    async fn observe(&self, sandbox: &SandboxRef) -> Result<Observed>;
+
+    /// Does one step of `spec`; idempotent, and safe to repeat after a crash in the middle.
+    /// Only the kinds of [`StepKind`] that concern a sandbox reach a driver.
+    async fn apply(&self, spec: &SandboxSpec, step: Step) -> Result<()>;
+
+    /// Ends the sandbox's processes and keeps its files. Idempotent.
+    async fn stop(&self, sandbox: &SandboxRef) -> Result<()>;
+
+    /// Removes everything of this sandbox, and nothing else; its project's volume and database
+    /// stay. Idempotent.
+    async fn destroy(&self, sandbox: &SandboxRef) -> Result<()>;
+
+    /// Removes the project's home volume. Idempotent.
+    async fn remove_volume(&self, project: ProjectId) -> Result<()>;
+
+    /// Opens a connection into the sandbox.
+    async fn connect(&self, sandbox: &SandboxRef, endpoint: Endpoint) -> Result<BoxConnection>;
+
+    /// Hints that come without being asked for. The stream ends only with the driver.
+    fn changes(&self) -> BoxStream<Hint>;
+
+    async fn usage(&self, sandbox: &SandboxRef) -> Result<Usage>;
+
+    /// Every sandbox of ours that has anything in the data plane, wanted or not, so that what is
+    /// left over can be found.
+    async fn inventory(&self) -> Result<Vec<SandboxRef>>;
+
+    /// The images that are here already.
+    async fn images(&self) -> Result<Vec<ImageInfo>>;
+
+    /// Takes an OCI archive (a tar of an OCI layout, or one of `docker save`) under `name`.
+    /// A broken archive leaves nothing behind.
+    async fn import_image(&self, name: &str, archive: BoxStream<std::io::Result<Bytes>>)
+    -> Result<ImageInfo>;
+
+    /// Makes sure that `spec`'s image exists, before anybody waits for it: an image that does
+    /// not exist is found out at once.
+    async fn check_image(&self, spec: &SandboxSpec) -> Result<()>;
+}
+
+/// Where a region's project databases live.
+#[async_trait]
+pub trait Databases: Send + Sync {
+    /// `local`, `kubeblocks`, `postgres` or `memory`: what the API calls the provider.
+    fn provider(&self) -> &'static str;
+
+    async fn observe(&self, database: &DatabaseSpec) -> Result<ObservedDatabase>;
+
+    /// Makes role and database as `database` says, and returns when they take connections.
+    async fn ensure(&self, database: &DatabaseSpec) -> Result<()>;
+
+    /// How a program in the project's sandbox reaches it. Where [`Self::known_ahead`], this
+    /// answers before the database exists.
+    async fn credentials(&self, database: &DatabaseSpec) -> Result<Credentials>;
+
+    /// Whether [`Self::credentials`] can be told before [`Self::ensure`], so that container and
+    /// database can be made side by side.
+    fn known_ahead(&self) -> bool;
+
+    /// Removes role and database. Idempotent.
+    async fn drop(&self, database: &DatabaseSpec) -> Result<()>;
+
+    /// Makes `to` a copy of `from` as it is at this moment.
+    async fn branch(&self, from: &DatabaseSpec, to: &DatabaseSpec) -> Result<()>;
+
+    /// Every database of ours that is there, by the name of its role.
+    async fn inventory(&self) -> Result<Vec<String>>;
+}
+
+/// A shared driver.
+pub type SharedDriver = Arc<dyn Driver>;
+/// Shared databases.
+pub type SharedDatabases = Arc<dyn Databases>;

@@ -1,0 +1,1 @@
+//! The in-memory driver, for tests of everything above a driver.

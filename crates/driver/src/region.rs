@@ -1,0 +1,53 @@
+//! Regions: the configured data planes, by name.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::{SharedDatabases, SharedDriver};
+
+/// One data plane and its databases.
+#[derive(Clone)]
+pub struct Region {
+    pub name: String,
+    pub driver: SharedDriver,
+    pub databases: SharedDatabases,
+}
+
+/// All of them. The first one added is the default.
+#[derive(Clone, Default)]
+pub struct Regions {
+    default: String,
+    regions: Arc<BTreeMap<String, Region>>,
+}
+
+impl Regions {
+    #[must_use]
+    pub fn new(regions: Vec<Region>) -> Self {
+        Self {
+            default: regions
+                .first()
+                .map(|region| region.name.clone())
+                .unwrap_or_default(),
+            regions: Arc::new(
+                regions
+                    .into_iter()
+                    .map(|region| (region.name.clone(), region))
+                    .collect(),
+            ),
+        }
+    }
+
+    /// The name of the region that a project gets when it names none.
+    #[must_use]
+    pub fn default_name(&self) -> &str {
+        &self.default
+    }
+
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Region> {
+        self.regions.get(name)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Region> {
+        self.regions.values()
+    }
+}

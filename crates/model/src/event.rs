@@ -1,0 +1,52 @@
+//! Events: what happened to a project, append-only, in words a person reads.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::ids::{EventId, ProjectId, SandboxId};
+
+/// What kind of thing happened. The word is stable; the sentence is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum EventKind {
+    ProjectCreated,
+    ProjectChanged,
+    ProjectDeleted,
+    /// Somebody wished something: start, stop, restart, terminate.
+    Wished,
+    /// The phase, as the API computes it, changed.
+    PhaseChanged,
+    /// One of the five stages moved.
+    StageChanged,
+    /// An attempt failed; the data has the trouble and when it is tried again.
+    AttemptFailed,
+    /// What was there was gone or different, and was put right (or could not be).
+    Repaired,
+    EnvironmentChanged,
+    DatabaseCreated,
+    DatabaseLost,
+    DatabaseDropped,
+    RepositoryCloned,
+    RepositoryFailed,
+    PortOpened,
+    PortClosed,
+    StartCommandExited,
+}
+
+/// One event.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Event {
+    pub id: EventId,
+    pub project_id: ProjectId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox_id: Option<SandboxId>,
+    pub kind: EventKind,
+    /// A sentence for people.
+    pub message: String,
+    /// The same for programs.
+    #[serde(default)]
+    pub data: serde_json::Value,
+    pub created_at: DateTime<Utc>,
+}

@@ -1,0 +1,67 @@
+//! Identifiers. Each is a type of its own, so that a project's id cannot be passed for a user's.
+//!
+//! UUIDs of version 7 (RFC 9562): they sort by time of creation, which keeps indexes compact, and
+//! they begin with a digit until the year 5000 or so, so no id is ever a valid project name.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+        #[serde(transparent)]
+        pub struct $name(pub Uuid);
+
+        impl $name {
+            /// A new id, later in order than every id made before it on this machine.
+            #[must_use]
+            pub fn generate() -> Self {
+                Self(Uuid::now_v7())
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = uuid::Error;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                Uuid::parse_str(text).map(Self)
+            }
+        }
+    };
+}
+
+id!(
+    /// A person with an account.
+    UserId
+);
+id!(
+    /// A project: what a person names, with its sandboxes, its database and its environment.
+    ProjectId
+);
+id!(
+    /// One sandbox of a project.
+    SandboxId
+);
+id!(
+    /// An API token (the row, never the secret).
+    TokenId
+);
+
+/// The place of an event in the append-only log; grows by at least one with each event.
+pub type EventId = i64;

@@ -1,0 +1,27 @@
+//! The words of FullStack Agent: ids, names, specs, phases, conditions, errors and wire types.
+//!
+//! Everything here is pure (no I/O, no async), so that the table, the API, the command line and
+//! the drivers share one vocabulary and the rules can be tested without a world around them.
+
+#![forbid(unsafe_code)]
+
+pub mod api;
+pub mod condition;
+pub mod environment;
+pub mod error;
+pub mod event;
+pub mod ids;
+pub mod name;
+pub mod phase;
+pub mod sandboxd;
+pub mod size;
+pub mod spec;
+pub mod tty;
+
+pub use condition::{Condition, Stage, StageState};
+pub use error::{ErrorBody, ErrorDetails, Field, Trouble, TroubleKind};
+pub use ids::{EventId, ProjectId, SandboxId, TokenId, UserId};
+pub use name::{ProjectName, ResourceName};
+pub use phase::{ContainerState, Phase, Wanted};
+pub use size::{Resources, Size};
+pub use spec::{DatabaseSpec, Image, Repository, SandboxRef, SandboxSpec};

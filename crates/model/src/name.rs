@@ -1,0 +1,231 @@
+//! Names: what a person may call a project, and what its resources are then called.
+
+use std::{borrow::Borrow, fmt, str::FromStr};
+
+use rand::RngExt;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// The rule for project names, as it is shown to people.
+pub const PROJECT_NAME_RULE: &str = "a project name has 1 to 40 characters: lower-case letters, digits and single dashes; \
+     it begins with a letter and ends with a letter or a digit";
+
+const PROJECT_NAME_MAX: usize = 40;
+const INFIX: &str = "-agentruntime-";
+const SUFFIX_LENGTH: usize = 6;
+/// 0-9a-z without the look-alikes 0/o, 1/i/l.
+const SUFFIX_ALPHABET: &[u8] = b"23456789abcdefghjkmnpqrstuvwxyz";
+
+/// A project's name: `[a-z]([a-z0-9-]*[a-z0-9])?`, at most 40 characters, no `--`
+/// (`--` separates project and port in a preview's host name).
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schema(value_type = String, pattern = "^[a-z]([a-z0-9-]*[a-z0-9])?$", max_length = 40, example = "todo-app")]
+pub struct ProjectName(String);
+
+/// A name that breaks the rule, with the nearest one that keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{given:?} cannot be a project name: {PROJECT_NAME_RULE}{}", .suggestion.as_ref().map(|s| format!("; {s:?} would do")).unwrap_or_default())]
+pub struct InvalidProjectName {
+    pub given: String,
+    /// Nothing is renamed in silence: this is only offered.
+    pub suggestion: Option<ProjectName>,
+}
+
+impl ProjectName {
+    /// Checks `text` against the rule and never changes it.
+    ///
+    /// # Errors
+    /// [`InvalidProjectName`], with a suggestion where the text holds any letter.
+    pub fn parse(text: &str) -> Result<Self, InvalidProjectName> {
+        if keeps_the_rule(text) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(InvalidProjectName {
+                given: text.chars().take(100).collect(),
+                suggestion: sanitise(text),
+            })
+        }
+    }
+
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+fn keeps_the_rule(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    matches!(bytes.first(), Some(b'a'..=b'z'))
+        && matches!(bytes.last(), Some(b'a'..=b'z' | b'0'..=b'9'))
+        && bytes.len() <= PROJECT_NAME_MAX
+        && bytes
+            .iter()
+            .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+        && !text.contains("--")
+}
+
+fn sanitise(text: &str) -> Option<ProjectName> {
+    let mut name = String::new();
+    for c in text.chars().flat_map(char::to_lowercase) {
+        match c {
+            'a'..='z' => name.push(c),
+            '0'..='9' if !name.is_empty() => name.push(c),
+            _ if !name.is_empty() && !name.ends_with('-') => name.push('-'),
+            _ => {}
+        }
+        if name.len() == PROJECT_NAME_MAX {
+            break;
+        }
+    }
+    let name = name.trim_end_matches('-').to_owned();
+    keeps_the_rule(&name).then_some(ProjectName(name))
+}
+
+/// The name of everything a sandbox owns in its data plane:
+/// `[project]-agentruntime-[6 random characters]`, at most 63 characters (a DNS label).
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schema(value_type = String)]
+pub struct ResourceName(String);
+
+/// A text that is not a resource name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a resource name ([project]-agentruntime-[6 characters])")]
+pub struct InvalidResourceName(pub String);
+
+impl ResourceName {
+    /// A fresh name for a sandbox of `project`. Whether it is unique is the table's to say.
+    #[must_use]
+    pub fn generate(project: &ProjectName) -> Self {
+        let mut rng = rand::rng();
+        let suffix: String = (0..SUFFIX_LENGTH)
+            .map(|_| char::from(SUFFIX_ALPHABET[rng.random_range(0..SUFFIX_ALPHABET.len())]))
+            .collect();
+        Self(format!("{project}{INFIX}{suffix}"))
+    }
+
+    /// Checks a name that comes from outside (a row, a request to the runner).
+    ///
+    /// # Errors
+    /// [`InvalidResourceName`] where it could not have been made by [`Self::generate`].
+    pub fn parse(text: &str) -> Result<Self, InvalidResourceName> {
+        let valid = text.rsplit_once(INFIX).is_some_and(|(project, suffix)| {
+            keeps_the_rule(project)
+                && suffix.len() == SUFFIX_LENGTH
+                && suffix.bytes().all(|b| SUFFIX_ALPHABET.contains(&b))
+        });
+        if valid {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(InvalidResourceName(text.chars().take(100).collect()))
+        }
+    }
+
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The random part, which is short enough for an interface's or a role's name.
+    #[must_use]
+    pub fn suffix(&self) -> &str {
+        &self.0[self.0.len() - SUFFIX_LENGTH..]
+    }
+}
+
+macro_rules! text {
+    ($name:ident, $error:ty) => {
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&self.0, f)
+            }
+        }
+        impl FromStr for $name {
+            type Err = $error;
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                Self::parse(text)
+            }
+        }
+        impl TryFrom<String> for $name {
+            type Error = $error;
+            fn try_from(text: String) -> Result<Self, Self::Error> {
+                Self::parse(&text)
+            }
+        }
+        impl From<$name> for String {
+            fn from(name: $name) -> Self {
+                name.0
+            }
+        }
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+    };
+}
+text!(ProjectName, InvalidProjectName);
+text!(ResourceName, InvalidResourceName);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_wrong_name_is_refused_with_the_nearest_right_one() {
+        for (given, suggestion) in [
+            ("My App", Some("my-app")),
+            ("my--app", Some("my-app")),
+            ("-app-", Some("app")),
+            ("9lives", Some("lives")),
+            ("Ünïcode", Some("n-code")),
+            ("42", None),
+            ("", None),
+        ] {
+            let refused = ProjectName::parse(given).unwrap_err();
+            assert_eq!(
+                refused.suggestion.as_ref().map(ProjectName::as_str),
+                suggestion,
+                "{given}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_name_of_forty_characters_is_the_longest() {
+        assert!(ProjectName::parse(&"a".repeat(40)).is_ok());
+        assert!(ProjectName::parse(&"a".repeat(41)).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_suggested_keeps_the_rule(text in ".{0,80}") {
+            if let Err(refused) = ProjectName::parse(&text)
+                && let Some(name) = refused.suggestion {
+                prop_assert!(ProjectName::parse(name.as_str()).is_ok());
+            }
+        }
+
+        #[test]
+        fn every_resource_name_is_a_dns_label_and_can_be_read_back(text in "[a-z]([a-z0-9]|-[a-z0-9]){0,19}") {
+            let project = ProjectName::parse(&text).unwrap();
+            let name = ResourceName::generate(&project);
+            prop_assert!(name.as_str().len() <= 63);
+            prop_assert!(!name.as_str().ends_with('-'));
+            prop_assert_eq!(ResourceName::parse(name.as_str()).unwrap(), name);
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Sizes: how much of a machine a sandbox may ask for and use.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// A named size. The requests of all of them are small, so that fifty fit a node with two
+/// processors and 4 GB; the limits differ.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Size {
+    /// For a static page or a small script.
+    Micro,
+    /// Claude Code and a development server of Next.js run well in it.
+    #[default]
+    Small,
+    Medium,
+    Large,
+}
+
+/// What a size means, in the units of Kubernetes' quantities.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Resources {
+    /// Thousandths of a processor that are kept free for the sandbox.
+    pub cpu_request_millis: u32,
+    /// Thousandths of a processor that it may use.
+    pub cpu_limit_millis: u32,
+    /// Mebibytes that are kept free for it.
+    pub memory_request_mib: u32,
+    /// Mebibytes at which it is stopped.
+    pub memory_limit_mib: u32,
+    /// Processes and threads at most.
+    pub pids_limit: u32,
+}
+
+impl Size {
+    pub const ALL: [Self; 4] = [Self::Micro, Self::Small, Self::Medium, Self::Large];
+
+    #[must_use]
+    pub const fn resources(self) -> Resources {
+        let (cpu_limit_millis, memory_limit_mib, pids_limit) = match self {
+            Self::Micro => (200, 256, 512),
+            Self::Small => (2_000, 2_048, 2_048),
+            Self::Medium => (4_000, 4_096, 4_096),
+            Self::Large => (8_000, 8_192, 8_192),
+        };
+        Resources {
+            cpu_request_millis: 20,
+            cpu_limit_millis,
+            memory_request_mib: 25,
+            memory_limit_mib,
+            pids_limit,
+        }
+    }
+
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Micro => "micro",
+            Self::Small => "small",
+            Self::Medium => "medium",
+            Self::Large => "large",
+        }
+    }
+
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|size| size.as_str() == text)
+    }
+}

@@ -1,0 +1,3 @@
+//! Who somebody is and what they may see.
+
+pub mod seal;

@@ -1,0 +1,12 @@
+//! The control plane: what people wish (api/), who they are (auth/), where it is written down
+//! (store/), how it comes true (reconcile/), and the way to what a sandbox serves (gateway/).
+
+#![forbid(unsafe_code)]
+
+pub mod api;
+pub mod auth;
+pub mod gateway;
+pub mod projects;
+pub mod reconcile;
+pub mod state;
+pub mod store;
