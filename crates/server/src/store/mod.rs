@@ -1,5 +1,8 @@
 //! Where everything is written down: the control database. One file per table or use.
 
+pub mod claims;
+pub mod places;
+
 use std::time::Duration;
 
 use sqlx::{

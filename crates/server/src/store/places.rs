@@ -1,0 +1,44 @@
+//! Where each sealed value lives. Whoever seals and whoever opens must name the same place, so
+//! the places have names here and nowhere else.
+
+use crate::auth::seal::Place;
+
+/// A project's variables: a JSON object of name to value. `project` is its id.
+#[must_use]
+pub const fn project_environment(project: &str) -> Place<'_> {
+    Place {
+        table: "projects",
+        column: "environment",
+        row: project,
+    }
+}
+
+/// The password of a project's database. `project` is the project's id.
+#[must_use]
+pub const fn database_password(project: &str) -> Place<'_> {
+    Place {
+        table: "databases",
+        column: "password",
+        row: project,
+    }
+}
+
+/// The bearer token of a sandbox's sandboxd. `sandbox` is its id.
+#[must_use]
+pub const fn control_token(sandbox: &str) -> Place<'_> {
+    Place {
+        table: "sandboxes",
+        column: "control_token",
+        row: sandbox,
+    }
+}
+
+/// What a request to start added to the variables: a JSON object. `sandbox` is its id.
+#[must_use]
+pub const fn request_environment(sandbox: &str) -> Place<'_> {
+    Place {
+        table: "sandboxes",
+        column: "request_environment",
+        row: sandbox,
+    }
+}
