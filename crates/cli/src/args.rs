@@ -1,0 +1,284 @@
+//! The command line: what can be said, and its help.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueHint};
+
+/// Sandboxes with a terminal, a database, a coding agent and a URL, in well under a second.
+#[derive(Debug, Parser)]
+#[command(name = "fsa", version, propagate_version = true, max_term_width = 100)]
+pub struct Arguments {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What every command takes.
+#[derive(Clone, Debug, Args)]
+pub struct Global {
+    /// The server to talk to [default: the one signed in to last, else http://localhost:8080]
+    #[arg(long, global = true, env = "FSA_URL", value_hint = ValueHint::Url)]
+    pub url: Option<String>,
+    /// Print JSON, for programs
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the server
+    Serve(crate::config::ServeArguments),
+    /// Check this machine point by point, and say how to mend what is missing
+    Doctor(crate::config::ServeArguments),
+    /// Sign in to a server, with the one-time link it printed, a token or a password
+    Login(Login),
+    /// Make, list and revoke API tokens
+    #[command(subcommand)]
+    Token(Token),
+    /// Create, list, show, change and delete projects
+    #[command(subcommand)]
+    Project(Project),
+    /// Start a project's sandbox
+    Start(Wish),
+    /// Stop a project's sandbox; its files and its database stay
+    Stop(Wish),
+    /// Restart a project's sandbox
+    Restart(Wish),
+    /// Run a command in a project's sandbox; ends with its exit code
+    Exec(Exec),
+    /// Open a terminal in a project's sandbox; leave it with Ctrl-] and it goes on
+    Terminal(Terminal),
+    /// Open what a project serves in a browser
+    Open(Open),
+    /// Copy files: SOURCE TARGET, one of them PROJECT:PATH
+    Cp(Cp),
+    /// Show what the start command prints
+    Logs(Logs),
+    /// Show what happened to a project, or to all of them
+    Events(Events),
+    /// Set, unset and list environment variables
+    #[command(subcommand)]
+    Env(Env),
+    /// A project's database
+    #[command(subcommand)]
+    Db(Db),
+    /// The images that projects can be made from
+    #[command(subcommand)]
+    Image(Image),
+    /// Print completions for a shell
+    Completions { shell: clap_complete::Shell },
+    /// The privileged half of `fsa serve`, which starts it
+    #[command(hide = true)]
+    Runner(Internal),
+    /// The way from sandboxes to their databases, which `fsa serve` starts
+    #[command(hide = true)]
+    Gate(Internal),
+}
+
+/// What the processes that `fsa serve` starts are told; nothing for people.
+#[derive(Debug, Args)]
+pub struct Internal {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub arguments: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Login {
+    /// The sign-in link (http://…/sign-in#…), or the server's address
+    pub url: Option<String>,
+    /// Read an API token from standard input
+    #[arg(long)]
+    pub with_token: bool,
+    /// Sign in as this user with a password, which is asked for
+    #[arg(long)]
+    pub user: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Token {
+    /// Make a token; it is shown once
+    Create {
+        name: String,
+        /// Days until it expires [default: never]
+        #[arg(long)]
+        days: Option<u32>,
+    },
+    List,
+    Revoke {
+        id: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Project {
+    Create(Box<ProjectCreate>),
+    List,
+    Show {
+        project: String,
+    },
+    /// Delete a project with its sandbox, files and database
+    Delete {
+        project: String,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+        #[arg(long)]
+        no_wait: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct ProjectCreate {
+    /// Lower-case letters, digits and single dashes
+    pub name: String,
+    #[arg(long)]
+    pub description: Option<String>,
+    /// `web` or `host`
+    #[arg(long, conflicts_with = "image")]
+    pub template: Option<String>,
+    /// An OCI image: a reference, or the name of an imported one
+    #[arg(long)]
+    pub image: Option<String>,
+    /// micro, small, medium or large
+    #[arg(long, value_parser = ["micro", "small", "medium", "large"])]
+    pub size: Option<String>,
+    #[arg(long)]
+    pub region: Option<String>,
+    /// A git repository to clone into it
+    #[arg(long)]
+    pub repository: Option<String>,
+    #[arg(long, requires = "repository")]
+    pub branch: Option<String>,
+    /// What to run and keep running in the project's folder
+    #[arg(long)]
+    pub start_command: Option<String>,
+    /// NAME=VALUE, any number of times
+    #[arg(long = "env", short)]
+    pub environment: Vec<String>,
+    /// Do not start its sandbox
+    #[arg(long)]
+    pub no_start: bool,
+    /// Do not wait until it runs
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Wish {
+    pub project: String,
+    /// Do not wait until it is so
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Exec {
+    pub project: String,
+    /// In this folder
+    #[arg(long, short = 'C')]
+    pub cwd: Option<String>,
+    /// NAME=VALUE, any number of times
+    #[arg(long = "env", short)]
+    pub environment: Vec<String>,
+    /// As this user: dev or root
+    #[arg(long, short)]
+    pub user: Option<String>,
+    /// End it after this many seconds
+    #[arg(long, short)]
+    pub timeout: Option<u32>,
+    #[arg(last = true, required = true)]
+    pub command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Terminal {
+    pub project: String,
+    /// The session's name; it is made where there is none of that name
+    #[arg(long, short, default_value = "main")]
+    pub session: String,
+    /// As this user: dev or root
+    #[arg(long, short)]
+    pub user: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Open {
+    pub project: String,
+    #[arg(default_value_t = 3000)]
+    pub port: u16,
+    /// Only print the URL
+    #[arg(long)]
+    pub print: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Cp {
+    /// A file or folder: PATH here, or PROJECT:PATH
+    pub source: String,
+    pub target: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Logs {
+    pub project: String,
+    /// Go on as lines come
+    #[arg(long, short)]
+    pub follow: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Events {
+    pub project: Option<String>,
+    /// Go on as they happen
+    #[arg(long, short)]
+    pub follow: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Env {
+    /// NAME=VALUE, any number of times; other variables stay as they are
+    Set {
+        project: String,
+        #[arg(required_unless_present = "file")]
+        variables: Vec<String>,
+        /// From a file of NAME=VALUE lines
+        #[arg(long)]
+        file: Option<PathBuf>,
+    },
+    Unset {
+        project: String,
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+    List {
+        project: String,
+        /// With the values
+        #[arg(long)]
+        reveal: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Db {
+    /// Print the connection string, as programs in the sandbox use it
+    Url { project: String },
+    /// Run psql in the sandbox; arguments after -- are psql's
+    Psql {
+        project: String,
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Image {
+    /// Take an OCI archive (or one of `docker save`)
+    Import {
+        file: PathBuf,
+        /// The name to create projects with [default: the file's]
+        #[arg(long)]
+        name: Option<String>,
+    },
+    List,
+}

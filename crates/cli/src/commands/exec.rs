@@ -1,0 +1,133 @@
+//! `fsa exec`: a command in the sandbox as if it ran here: its input, its output, its exit code.
+
+use std::{io::IsTerminal as _, time::Duration};
+
+use fsa_model::sandboxd::{ExecMessage, ExecRequest, ExecResult};
+use futures_util::{SinkExt as _, StreamExt as _};
+use reqwest::Method;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    signal::unix::{SignalKind, signal},
+};
+use tokio_tungstenite::tungstenite::Message;
+
+use super::project;
+use crate::{
+    args::Exec,
+    client::{Client, encoded},
+    failure::{Code, Failure, Outcome},
+    output, websocket,
+};
+
+/// First byte of a binary message: standard input.
+const STDIN: u8 = 0;
+const STDOUT: u8 = 1;
+const STDERR: u8 = 2;
+/// Standard input is read in pieces of this many bytes.
+const PIECE: usize = 32 * 1024;
+
+pub async fn run(client: &Client, exec: Exec, json: bool) -> Outcome {
+    let path = format!("/api/projects/{}/exec", encoded(&exec.project));
+    let request = ExecRequest {
+        command: exec.command,
+        cwd: exec.cwd,
+        env: project::variables(&exec.environment)?,
+        stdin: None,
+        timeout_seconds: exec.timeout,
+        user: exec.user,
+    };
+    if json {
+        let result: ExecResult = client.send(Method::POST, &path, &request).await?;
+        output::print(true, &result, |_| {});
+        return Ok(code(result.exit_code));
+    }
+    stream(client, &path, &request).await
+}
+
+async fn stream(client: &Client, path: &str, request: &ExecRequest) -> Outcome {
+    let mut socket = websocket::open(client, path, None).await?;
+    let first = serde_json::to_string(request).map_err(|error| Failure::failed(error.to_string()))?;
+    socket.send(Message::text(first)).await.map_err(broke)?;
+    let (mut to, mut from) = socket.split();
+    let (sender, mut outgoing) = tokio::sync::mpsc::channel::<Message>(8);
+
+    let input = sender.clone();
+    // A terminal that nobody types into must not keep the command's end waiting: the task is
+    // dropped with the runtime.
+    let reader = tokio::spawn(async move {
+        let mut stdin = tokio::io::stdin();
+        let mut piece = vec![0; PIECE + 1];
+        piece[0] = STDIN;
+        while let Ok(length @ 1..) = stdin.read(&mut piece[1..]).await {
+            if input
+                .send(Message::binary(piece[..=length].to_vec()))
+                .await
+                .is_err()
+            {
+                return;
+            }
+        }
+        let _ = input.send(control(&ExecMessage::Eof)).await;
+    });
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut stdout = tokio::io::stdout();
+    let mut stderr = tokio::io::stderr();
+    let outcome = loop {
+        tokio::select! {
+            message = from.next() => match message {
+                Some(Ok(Message::Binary(bytes))) => match bytes.split_first() {
+                    Some((&STDOUT, bytes)) => stdout.write_all(bytes).await?,
+                    Some((&STDERR, bytes)) => stderr.write_all(bytes).await?,
+                    _ => {}
+                },
+                Some(Ok(Message::Text(text))) => match serde_json::from_str::<ExecMessage>(&text) {
+                    Ok(ExecMessage::Exit { exit_code, timed_out }) => {
+                        if timed_out {
+                            output::note("fsa: the command ran out of time and was ended");
+                        }
+                        break Ok(code(exit_code));
+                    }
+                    Ok(ExecMessage::Error { message }) => break Err(Failure::new(Code::Failed, message)),
+                    _ => {}
+                },
+                Some(Ok(Message::Close(frame))) => {
+                    let why = frame.map(|frame| frame.reason.to_string()).filter(|why| !why.is_empty());
+                    break Err(Failure::new(Code::Unreachable, why.unwrap_or_else(|| "the connection ended before the command did".into())));
+                }
+                Some(Ok(_)) => {}
+                Some(Err(error)) => break Err(broke(error)),
+                None => break Err(Failure::new(Code::Unreachable, "the connection ended before the command did")),
+            },
+            Some(message) = outgoing.recv() => to.send(message).await.map_err(broke)?,
+            _ = interrupt.recv() => to.send(control(&ExecMessage::Signal { signal: 2 })).await.map_err(broke)?,
+            _ = terminate.recv() => to.send(control(&ExecMessage::Signal { signal: 15 })).await.map_err(broke)?,
+        }
+    };
+    stdout.flush().await?;
+    stderr.flush().await?;
+    reader.abort();
+    let _ = tokio::time::timeout(Duration::from_secs(1), to.close()).await;
+    if std::io::stdin().is_terminal() || !reader.is_finished() {
+        // tokio reads standard input on a thread that cannot be interrupted; do not wait for it.
+        if let Ok(code) = outcome {
+            std::process::exit(code.into());
+        }
+    }
+    outcome
+}
+
+fn control(message: &ExecMessage) -> Message {
+    Message::text(serde_json::to_string(message).unwrap_or_default())
+}
+
+fn code(exit_code: i32) -> u8 {
+    u8::try_from(exit_code & 0xff).unwrap_or(1)
+}
+
+fn broke(error: tokio_tungstenite::tungstenite::Error) -> Failure {
+    Failure::new(
+        Code::Unreachable,
+        format!("the connection to the sandbox broke off: {error}"),
+    )
+}

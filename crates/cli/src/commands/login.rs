@@ -1,0 +1,128 @@
+//! `fsa login`: from a link, a token or a password to a token in the credentials file.
+
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
+
+use fsa_model::api::{ApiToken, CreateToken, User};
+use reqwest::{Method, Response, header};
+use secrecy::{ExposeSecret as _, SecretString};
+use url::Url;
+
+use crate::{
+    args::Login,
+    client::{self, Client},
+    credentials,
+    failure::{Code, Failure, Outcome},
+    output,
+};
+
+pub async fn run(login: Login, url: Option<&str>, json: bool) -> Outcome {
+    let given = login.url.as_deref().or(url).unwrap_or(credentials::DEFAULT_URL);
+    let parsed = Url::parse(given).map_err(|_| {
+        Failure::usage(format!(
+            "{given:?} is not an address of the form http://host[:port]"
+        ))
+    })?;
+    let origin = parsed.origin().ascii_serialization();
+    let token = if login.with_token {
+        SecretString::from(asked("API token: ")?)
+    } else if let Some(link) = parsed.fragment() {
+        from_session(&origin, "/api/auth/link", &serde_json::json!({"token": link})).await?
+    } else if let Some(user) = &login.user {
+        let password = password()?;
+        let body = serde_json::json!({"login": user, "password": password.expose_secret()});
+        from_session(&origin, "/api/auth/password", &body).await?
+    } else {
+        return Err(Failure::usage(
+            "say how to sign in: with the link that the server printed (fsa login 'http://…/sign-in#…'), \
+             --with-token, or --user NAME",
+        ));
+    };
+    let client = Client::to(origin.clone(), Some(token.clone()))?;
+    let me: User = client.get("/api/me").await?;
+    let path = credentials::remember(&origin, &token)?;
+    output::print(json, &me, |me| {
+        output::line(&format!(
+            "Signed in to {origin} as {} ({}).",
+            me.login,
+            path.display()
+        ));
+    });
+    Ok(0)
+}
+
+/// Signs in, makes a token with the session, and ends the session.
+async fn from_session(origin: &str, path: &str, body: &serde_json::Value) -> Result<SecretString, Failure> {
+    let client = Client::to(origin.to_owned(), None)?;
+    let request = |method, path| client.request(method, path).header(header::ORIGIN, origin);
+    let response = client::sent(request(Method::POST, path).json(body)).await?;
+    let cookie = cookies(&response).ok_or_else(|| {
+        Failure::new(
+            Code::NotAllowed,
+            "the server signed nobody in; ask it for a new link",
+        )
+    })?;
+    let wish = CreateToken {
+        name: token_name(),
+        expires_at: None,
+    };
+    let made = client::sent(
+        request(Method::POST, "/api/tokens")
+            .header(header::COOKIE, &cookie)
+            .json(&wish),
+    )
+    .await?;
+    let made: ApiToken = serde_json::from_slice(&made.bytes().await?)
+        .map_err(|error| Failure::failed(format!("the server's answer makes no sense: {error}")))?;
+    let _ = client::sent(request(Method::POST, "/api/auth/sign-out").header(header::COOKIE, &cookie)).await;
+    made.token
+        .map(SecretString::from)
+        .ok_or_else(|| Failure::failed("the server made a token and did not show it"))
+}
+
+fn cookies(response: &Response) -> Option<String> {
+    let pairs: Vec<&str> = response
+        .headers()
+        .get_all(header::SET_COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok()?.split(';').next())
+        .collect();
+    (!pairs.is_empty()).then(|| pairs.join("; "))
+}
+
+fn token_name() -> String {
+    let host = nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok());
+    format!("fsa on {}", host.as_deref().unwrap_or("an unnamed machine"))
+}
+
+fn asked(prompt: &str) -> Result<String, Failure> {
+    if std::io::stdin().is_terminal() {
+        let _ = write!(std::io::stderr(), "{prompt}");
+    }
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line)?;
+    let line = line.trim().to_owned();
+    if line.is_empty() {
+        Err(Failure::usage("nothing was given on standard input"))
+    } else {
+        Ok(line)
+    }
+}
+
+/// Asks without showing what is typed.
+fn password() -> Result<SecretString, Failure> {
+    use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
+    let stdin = std::io::stdin();
+    if !stdin.is_terminal() {
+        return asked("").map(SecretString::from);
+    }
+    let before = tcgetattr(&stdin).map_err(std::io::Error::from)?;
+    let mut hidden = before.clone();
+    hidden.local_flags.remove(LocalFlags::ECHO);
+    tcsetattr(&stdin, SetArg::TCSAFLUSH, &hidden).map_err(std::io::Error::from)?;
+    let answer = asked("Password: ");
+    let _ = tcsetattr(&stdin, SetArg::TCSAFLUSH, &before);
+    output::note("");
+    answer.map(SecretString::from)
+}

@@ -1,0 +1,43 @@
+//! `fsa logs`.
+
+use fsa_model::{
+    api::Page,
+    sandboxd::{LogLine, LogSource},
+};
+
+use crate::{
+    args::Logs,
+    client::{Client, encoded},
+    failure::{Failure, Outcome},
+    output,
+    sse::Events,
+};
+
+pub async fn run(client: &Client, logs: &Logs, json: bool) -> Outcome {
+    let path = format!("/api/projects/{}/logs", encoded(&logs.project));
+    if !logs.follow {
+        let page: Page<LogLine> = client.get(&format!("{path}?follow=false")).await?;
+        output::print(json, &page, |page| page.items.iter().for_each(show));
+        return Ok(0);
+    }
+    let mut stream = Events::new(client.stream(&path, None).await?);
+    while let Some(message) = stream.next().await? {
+        if json {
+            output::line(&message.data);
+        } else {
+            let line: LogLine = serde_json::from_str(&message.data).map_err(|error| {
+                Failure::failed(format!("the server sent a line that makes no sense: {error}"))
+            })?;
+            show(&line);
+        }
+    }
+    Ok(0)
+}
+
+fn show(line: &LogLine) {
+    match line.source {
+        LogSource::Stdout => output::line(&line.text),
+        LogSource::Stderr | LogSource::Git => output::note(&line.text),
+        LogSource::Sandbox => output::note(&format!("[{}] {}", line.at.format("%T"), line.text)),
+    }
+}

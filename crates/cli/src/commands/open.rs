@@ -1,0 +1,59 @@
+//! `fsa open`.
+
+use std::process::{Command, Stdio};
+
+use fsa_model::api::{Port, Sandbox};
+
+use crate::{
+    args::Open,
+    client::{Client, encoded},
+    failure::Outcome,
+    output,
+};
+
+pub async fn run(client: &Client, open: &Open, json: bool) -> Outcome {
+    let sandbox: Sandbox = client
+        .get(&format!("/api/sandbox/{}", encoded(&open.project)))
+        .await?;
+    let known: Option<&Port> = sandbox.ports.iter().find(|port| port.port == open.port);
+    let url = known.map_or_else(
+        || {
+            sandbox
+                .public_url
+                .replacen("--3000", &format!("--{}", open.port), 1)
+        },
+        |port| port.url.clone(),
+    );
+    output::print(
+        json,
+        &serde_json::json!({"url": url, "listening": known.is_some()}),
+        |_| output::line(&url),
+    );
+    if known.is_none() {
+        output::note(&format!(
+            "Nothing listens on port {} of {} at this moment.",
+            open.port, open.project
+        ));
+    }
+    if !open.print && !json {
+        browse(&url);
+    }
+    Ok(0)
+}
+
+/// Asks the desktop, where there is one; the URL was printed in any case.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "xdg-open is the desktop's own way; it is reaped here"
+)]
+fn browse(url: &str) {
+    let child = Command::new("xdg-open")
+        .arg(url)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    if let Ok(mut child) = child {
+        let _ = child.wait();
+    }
+}

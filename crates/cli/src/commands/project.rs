@@ -1,0 +1,205 @@
+//! `fsa project`.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead as _, IsTerminal as _, Write as _},
+};
+
+use fsa_model::{
+    Repository, Size,
+    api::{CreateProject, Page, Project},
+};
+use reqwest::Method;
+
+use super::wish;
+use crate::{
+    args::{self, ProjectCreate},
+    client::{Client, encoded},
+    failure::{Code, Failure, Outcome},
+    output,
+    sse::Events,
+};
+
+pub async fn run(client: &Client, command: args::Project, json: bool) -> Outcome {
+    match command {
+        args::Project::Create(create) => self::create(client, *create, json).await,
+        args::Project::List => list(client, json).await,
+        args::Project::Show { project } => {
+            let project: Project = client
+                .get(&format!("/api/projects/{}", encoded(&project)))
+                .await?;
+            output::print(json, &project, show);
+            Ok(0)
+        }
+        args::Project::Delete {
+            project,
+            yes,
+            no_wait,
+        } => delete(client, &project, yes, no_wait).await,
+    }
+}
+
+async fn create(client: &Client, create: ProjectCreate, json: bool) -> Outcome {
+    let wish = CreateProject {
+        name: create.name,
+        description: create.description,
+        template: create.template,
+        image: create.image,
+        size: create.size.as_deref().and_then(Size::parse),
+        region: create.region,
+        env_vars: variables(&create.environment)?,
+        repository: create.repository.map(|url| Repository {
+            url,
+            branch: create.branch,
+        }),
+        start_command: create.start_command,
+        start: create.no_start.then_some(false),
+    };
+    let mut project: Project = client.send(Method::POST, "/api/projects", &wish).await?;
+    if !create.no_start
+        && !create.no_wait
+        && let Some(sandbox) = project.sandbox.take()
+    {
+        project.sandbox = Some(wish::settle(client, &encoded(&project.id.to_string()), sandbox, json).await?);
+    }
+    output::print(json, &project, |project| match &project.sandbox {
+        Some(sandbox) => wish::show(project.name.as_str(), sandbox),
+        None => output::line(&format!("{} is created", project.name)),
+    });
+    Ok(0)
+}
+
+async fn list(client: &Client, json: bool) -> Outcome {
+    let mut all: Vec<Project> = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        let page: Page<Project> = client.get(&format!("/api/projects{cursor}")).await?;
+        all.extend(page.items);
+        match page.next_cursor {
+            Some(next) => cursor = format!("?cursor={}", encoded(&next)),
+            None => break,
+        }
+    }
+    output::print(json, &all, |all| {
+        if all.is_empty() {
+            output::line("There are no projects. Make one with `fsa project create NAME`.");
+            return;
+        }
+        output::table(
+            &["NAME", "STATUS", "IMAGE", "SIZE", "REGION", "AGE"],
+            all.iter().map(|project| {
+                vec![
+                    project.name.to_string(),
+                    project
+                        .sandbox
+                        .as_ref()
+                        .map_or("TERMINATED".into(), |sandbox| wish::phase(sandbox.status)),
+                    project
+                        .template
+                        .clone()
+                        .or_else(|| project.image.clone())
+                        .unwrap_or_default(),
+                    project.size.as_str().to_owned(),
+                    project.region.clone(),
+                    output::ago(project.created_at),
+                ]
+            }),
+        );
+    });
+    Ok(0)
+}
+
+fn show(project: &Project) {
+    let row = |name: &str, value: &str| output::line(&format!("{name:<14} {value}"));
+    row("name", project.name.as_str());
+    row("id", &project.id.to_string());
+    if let Some(description) = &project.description {
+        row("description", description);
+    }
+    row(
+        "image",
+        project
+            .template
+            .as_deref()
+            .or(project.image.as_deref())
+            .unwrap_or_default(),
+    );
+    row("size", project.size.as_str());
+    row("region", &project.region);
+    if let Some(repository) = &project.repository {
+        row("repository", &repository.url);
+    }
+    if let Some(command) = &project.start_command {
+        row("start command", command);
+    }
+    let Some(sandbox) = &project.sandbox else { return };
+    row("status", &wish::phase(sandbox.status));
+    if let Some(error) = &sandbox.error {
+        row("error", &error.trouble.message);
+    }
+    row("application", &sandbox.public_url);
+    row("terminal", &sandbox.terminal_url);
+    for port in &sandbox.ports {
+        row(
+            &format!("port {}", port.port),
+            &format!("{} {}", port.url, port.process.as_deref().unwrap_or_default()),
+        );
+    }
+}
+
+async fn delete(client: &Client, name: &str, yes: bool, no_wait: bool) -> Outcome {
+    let path = format!("/api/projects/{}", encoded(name));
+    let project: Project = client.get(&path).await?;
+    if !yes && !confirmed(&project)? {
+        return Err(Failure::new(Code::Failed, "nothing was deleted"));
+    }
+    let gone = format!(
+        "/api/projects/{}/events?tail=true",
+        encoded(&project.id.to_string())
+    );
+    let events = if no_wait {
+        None
+    } else {
+        Some(client.stream(&gone, None).await?)
+    };
+    client.order(Method::DELETE, &path, &()).await?;
+    if let Some(events) = events {
+        let mut events = Events::new(events);
+        while let Some(event) = events.next().await? {
+            if event.data.contains("\"projectDeleted\"") {
+                break;
+            }
+        }
+    }
+    output::note(&format!("{name} is deleted"));
+    Ok(0)
+}
+
+/// The name typed again, as a page would ask.
+fn confirmed(project: &Project) -> Result<bool, Failure> {
+    if !std::io::stdin().is_terminal() {
+        return Err(Failure::usage(
+            "nobody can be asked here: say --yes to delete the project, its files and its database",
+        ));
+    }
+    let _ = write!(
+        std::io::stderr(),
+        "This deletes {0} with its files and its database. Type its name to go on: ",
+        project.name
+    );
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line)?;
+    Ok(line.trim() == project.name.as_str())
+}
+
+/// `NAME=VALUE` arguments.
+pub fn variables(pairs: &[String]) -> Result<BTreeMap<String, String>, Failure> {
+    pairs
+        .iter()
+        .map(|pair| {
+            pair.split_once('=')
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .ok_or_else(|| Failure::usage(format!("{pair:?} is not NAME=VALUE")))
+        })
+        .collect()
+}

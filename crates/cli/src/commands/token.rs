@@ -1,0 +1,52 @@
+//! `fsa token`.
+
+use chrono::{Duration, Utc};
+use fsa_model::api::{ApiToken, CreateToken, Page};
+use reqwest::Method;
+
+use crate::{args::Token, client::Client, failure::Outcome, output};
+
+pub async fn run(client: &Client, command: Token, json: bool) -> Outcome {
+    match command {
+        Token::Create { name, days } => {
+            let expires_at = days.map(|days| Utc::now() + Duration::days(i64::from(days)));
+            let made: ApiToken = client
+                .send(Method::POST, "/api/tokens", &CreateToken { name, expires_at })
+                .await?;
+            output::print(json, &made, |made| {
+                output::line(made.token.as_deref().unwrap_or_default())
+            });
+        }
+        Token::List => {
+            let tokens: Page<ApiToken> = client.get("/api/tokens").await?;
+            output::print(json, &tokens, |tokens| {
+                output::table(
+                    &["ID", "NAME", "CREATED", "USED", "EXPIRES"],
+                    tokens.items.iter().map(|token| {
+                        vec![
+                            token.id.to_string(),
+                            token.name.clone(),
+                            format!("{} ago", output::ago(token.created_at)),
+                            token
+                                .last_used_at
+                                .map_or("never".into(), |at| format!("{} ago", output::ago(at))),
+                            token
+                                .expires_at
+                                .map_or("never".into(), |at| at.format("%F").to_string()),
+                        ]
+                    }),
+                );
+            });
+        }
+        Token::Revoke { id } => {
+            client
+                .order(
+                    Method::DELETE,
+                    &format!("/api/tokens/{}", crate::client::encoded(&id)),
+                    &(),
+                )
+                .await?;
+        }
+    }
+    Ok(0)
+}

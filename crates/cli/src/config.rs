@@ -1,0 +1,331 @@
+//! Settings: flag > environment (`FSA_…`) > TOML file > default. The only place that reads the
+//! environment.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use clap::{Args, ValueHint};
+use fsa_model::environment::{self, Environment};
+use secrecy::SecretString;
+use serde::Deserialize;
+use url::Url;
+
+use crate::failure::Failure;
+
+/// `fsa serve`'s and `fsa doctor`'s flags. clap fills what is not given from the environment.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ServeArguments {
+    /// Where to listen [default: 127.0.0.1:8080]
+    #[arg(long, env = "FSA_LISTEN")]
+    pub listen: Option<SocketAddr>,
+    /// Where everything is kept [default: /var/lib/fsa as root, else ~/.local/share/fsa]
+    #[arg(long, env = "FSA_DATA_DIR", value_hint = ValueHint::DirPath)]
+    pub data_dir: Option<PathBuf>,
+    /// A TOML file with any of these settings, their names with _ for -
+    #[arg(long, env = "FSA_CONFIG", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+    /// The address people use [default: http://localhost and the port]
+    #[arg(long, env = "FSA_ORIGIN", value_hint = ValueHint::Url)]
+    pub origin: Option<Url>,
+    /// The domain of the projects' own host names [default: localhost]
+    #[arg(long, env = "FSA_APPS_DOMAIN")]
+    pub apps_domain: Option<String>,
+    /// Print an API token of the owner on standard output
+    #[arg(long)]
+    pub print_token: bool,
+    /// The control database, where it is not to be our own: postgresql://…
+    #[arg(long, env = "FSA_DATABASE_DSN", hide_env_values = true)]
+    pub database_dsn: Option<SecretString>,
+    /// The OCI runtime: runc, crun, runsc or youki
+    #[arg(long, env = "FSA_RUNTIME")]
+    pub runtime: Option<PathBuf>,
+    /// The static sandboxd binary [default: fsa-sandboxd beside this program]
+    #[arg(long, env = "FSA_SANDBOXD", value_hint = ValueHint::FilePath)]
+    pub sandboxd: Option<PathBuf>,
+    /// The OCI archive of the template `web`, or an image's reference
+    #[arg(long, env = "FSA_WEB_IMAGE")]
+    pub web_image: Option<String>,
+    /// The folder of PostgreSQL's programs [default: the newest under /usr/lib/postgresql]
+    #[arg(long, env = "FSA_POSTGRES_BIN", value_hint = ValueHint::DirPath)]
+    pub postgres_bin: Option<PathBuf>,
+    /// The system user to become when started as root [default: fsa]
+    #[arg(long, env = "FSA_USER")]
+    pub user: Option<String>,
+    /// Networks that sandboxes may reach although they are private, such as 10.1.0.0/16
+    #[arg(long, env = "FSA_ALLOW_NETWORKS", value_delimiter = ',')]
+    pub allow_networks: Vec<String>,
+    /// Registries that may be used although they are on this machine or a private network
+    #[arg(long, env = "FSA_ALLOW_REGISTRIES", value_delimiter = ',')]
+    pub allow_registries: Vec<String>,
+    /// The folder with the agent's credentials (.env) [default: .secret]
+    #[arg(long, env = "FSA_SECRET_DIR", value_hint = ValueHint::DirPath)]
+    pub secret_dir: Option<PathBuf>,
+    /// Error answers carry their causes
+    #[arg(long, env = "FSA_DEVELOPMENT")]
+    pub development: bool,
+    /// Sandboxes that are worked on at the same time [default: 16]
+    #[arg(long, env = "FSA_WORKERS")]
+    pub workers: Option<usize>,
+    /// Seconds that requests and streams get to end when the server is told to stop [default: 10]
+    #[arg(long, env = "FSA_DRAIN_SECONDS")]
+    pub drain_seconds: Option<u64>,
+}
+
+/// The same settings in a file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct File {
+    listen: Option<SocketAddr>,
+    data_dir: Option<PathBuf>,
+    origin: Option<Url>,
+    apps_domain: Option<String>,
+    database_dsn: Option<SecretString>,
+    runtime: Option<PathBuf>,
+    sandboxd: Option<PathBuf>,
+    web_image: Option<String>,
+    postgres_bin: Option<PathBuf>,
+    user: Option<String>,
+    allow_networks: Vec<String>,
+    allow_registries: Vec<String>,
+    secret_dir: Option<PathBuf>,
+    development: bool,
+    workers: Option<usize>,
+    drain_seconds: Option<u64>,
+}
+
+/// What `fsa serve` runs with.
+#[derive(Clone, Debug)]
+pub struct ServeConfig {
+    pub listen: SocketAddr,
+    pub data_dir: PathBuf,
+    pub origin: Url,
+    pub apps_domain: String,
+    pub print_token: bool,
+    pub database_dsn: Option<SecretString>,
+    pub runtime: PathBuf,
+    pub sandboxd: PathBuf,
+    pub web_image: Option<String>,
+    pub postgres_bin: Option<PathBuf>,
+    pub user: String,
+    pub allow_networks: Vec<String>,
+    pub allow_registries: Vec<String>,
+    pub secret_dir: PathBuf,
+    pub development: bool,
+    pub workers: usize,
+    pub drain_seconds: u64,
+}
+
+/// Puts the layers together.
+pub fn serve(arguments: ServeArguments, root: bool) -> Result<ServeConfig, Failure> {
+    let file = match &arguments.config {
+        Some(path) => read(path)?,
+        None => File::default(),
+    };
+    let listen = arguments
+        .listen
+        .or(file.listen)
+        .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080)));
+    let data_dir = match arguments.data_dir.or(file.data_dir) {
+        Some(folder) => std::path::absolute(folder)?,
+        None if root => PathBuf::from("/var/lib/fsa"),
+        None => data_home()
+            .map(|folder| folder.join("fsa"))
+            .ok_or_else(|| Failure::usage("HOME is not set: say with --data-dir where to keep the data"))?,
+    };
+    let origin = match arguments.origin.or(file.origin) {
+        Some(origin) => origin,
+        None => Url::parse(&format!("http://localhost:{}", listen.port()))
+            .map_err(|error| Failure::usage(error.to_string()))?,
+    };
+    if origin.path() != "/" || !matches!(origin.scheme(), "http" | "https") || origin.host_str().is_none() {
+        return Err(Failure::usage(format!(
+            "the origin {origin} is not of the form http(s)://host[:port]"
+        )));
+    }
+    let sandboxd = match arguments.sandboxd.or(file.sandboxd) {
+        Some(path) => std::path::absolute(path)?,
+        None => beside("fsa-sandboxd")?,
+    };
+    let or = |mut flag: Vec<String>, file: Vec<String>| {
+        if flag.is_empty() {
+            flag = file;
+        }
+        flag.retain(|text| !text.is_empty());
+        flag
+    };
+    Ok(ServeConfig {
+        listen,
+        data_dir,
+        origin,
+        apps_domain: arguments
+            .apps_domain
+            .or(file.apps_domain)
+            .unwrap_or_else(|| "localhost".into()),
+        print_token: arguments.print_token,
+        database_dsn: arguments.database_dsn.or(file.database_dsn),
+        runtime: arguments
+            .runtime
+            .or(file.runtime)
+            .unwrap_or_else(|| "runc".into()),
+        sandboxd,
+        web_image: arguments
+            .web_image
+            .or(file.web_image)
+            .filter(|text| !text.is_empty()),
+        postgres_bin: arguments.postgres_bin.or(file.postgres_bin),
+        user: arguments.user.or(file.user).unwrap_or_else(|| "fsa".into()),
+        allow_networks: or(arguments.allow_networks, file.allow_networks),
+        allow_registries: or(arguments.allow_registries, file.allow_registries),
+        secret_dir: arguments
+            .secret_dir
+            .or(file.secret_dir)
+            .unwrap_or_else(|| ".secret".into()),
+        development: arguments.development || file.development,
+        workers: arguments.workers.or(file.workers).unwrap_or(16).clamp(1, 256),
+        drain_seconds: arguments.drain_seconds.or(file.drain_seconds).unwrap_or(10),
+    })
+}
+
+fn read(path: &Path) -> Result<File, Failure> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Failure::usage(format!(
+            "the settings file {} cannot be read: {error}",
+            path.display()
+        ))
+    })?;
+    toml::from_str(&text).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))
+}
+
+/// The agent's credentials from `<folder>/.env`, in dotenv's form. None where there is no file.
+pub fn agent_environment(folder: &Path) -> Result<Environment, Failure> {
+    let path = folder.join(".env");
+    let items = match dotenvy::from_path_iter(&path) {
+        Ok(items) => items,
+        Err(error) if error.not_found() => return Ok(Environment::new()),
+        Err(error) => {
+            return Err(Failure::usage(format!(
+                "{} cannot be read: {error}",
+                path.display()
+            )));
+        }
+    };
+    let mut variables = BTreeMap::new();
+    for item in items {
+        // dotenvy's error repeats the line, which may hold a key.
+        let (name, value) = item
+            .map_err(|_| Failure::usage(format!("{} has a line that is not NAME=VALUE", path.display())))?;
+        environment::check(&name, &value)
+            .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
+        variables.insert(name, SecretString::from(value));
+    }
+    Ok(variables)
+}
+
+/// `NAME=VALUE` lines of a file that a person names.
+pub fn environment_file(path: &Path) -> Result<Vec<(String, String)>, Failure> {
+    dotenvy::from_path_iter(path)
+        .map_err(|error| Failure::usage(format!("{} cannot be read: {error}", path.display())))?
+        .map(|item| {
+            item.map_err(|_| Failure::usage(format!("{} has a line that is not NAME=VALUE", path.display())))
+        })
+        .collect()
+}
+
+fn beside(name: &str) -> Result<PathBuf, Failure> {
+    let program = std::env::current_exe()?;
+    Ok(program.parent().unwrap_or(Path::new("/")).join(name))
+}
+
+/// The token that a client uses, where the environment has one.
+pub fn client_token() -> Option<SecretString> {
+    variable("FSA_TOKEN").map(SecretString::from)
+}
+
+/// Where this person's settings live (XDG Base Directory Specification).
+pub fn config_folder() -> Option<PathBuf> {
+    variable("XDG_CONFIG_HOME")
+        .map(PathBuf::from)
+        .or_else(|| variable("HOME").map(|home| Path::new(&home).join(".config")))
+        .map(|folder| folder.join("fsa"))
+}
+
+fn data_home() -> Option<PathBuf> {
+    variable("XDG_DATA_HOME")
+        .map(PathBuf::from)
+        .or_else(|| variable("HOME").map(|home| Path::new(&home).join(".local/share")))
+}
+
+/// The filter of the log.
+pub fn log_filter() -> String {
+    variable("FSA_LOG").unwrap_or_else(|| "info".into())
+}
+
+/// Whether log lines are JSON.
+pub fn log_json() -> bool {
+    variable("FSA_LOG_FORMAT").as_deref() == Some("json")
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the one place that reads the environment"
+)]
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("fsa.toml");
+        std::fs::write(
+            &path,
+            "listen = \"127.0.0.1:9000\"\nworkers = 3\napps_domain = \"apps.example\"\n",
+        )
+        .unwrap();
+        let arguments = ServeArguments {
+            config: Some(path),
+            workers: Some(5),
+            ..ServeArguments::default()
+        };
+        let config = serve(arguments, true).unwrap();
+        assert_eq!(config.listen.port(), 9000);
+        assert_eq!(config.workers, 5);
+        assert_eq!(config.apps_domain, "apps.example");
+        assert_eq!(config.runtime, PathBuf::from("runc"));
+        assert_eq!(config.origin.as_str(), "http://localhost:9000/");
+    }
+
+    #[test]
+    fn an_unknown_setting_is_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("fsa.toml");
+        std::fs::write(&path, "lisen = \"127.0.0.1:9000\"\n").unwrap();
+        let arguments = ServeArguments {
+            config: Some(path),
+            ..ServeArguments::default()
+        };
+        assert!(serve(arguments, true).unwrap_err().message.contains("lisen"));
+    }
+
+    #[test]
+    fn a_broken_credentials_file_is_named_and_its_content_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(
+            folder.path().join(".env"),
+            "ANTHROPIC_API_KEY=sk-1\nthis is sk-secret \"\n",
+        )
+        .unwrap();
+        let failure = agent_environment(folder.path()).unwrap_err();
+        assert!(
+            failure.message.contains(".env") && !failure.message.contains("sk-"),
+            "{failure}"
+        );
+    }
+}

@@ -1,0 +1,108 @@
+//! Which servers this person is signed in to: `$XDG_CONFIG_HOME/fsa/credentials.toml`, readable
+//! by its owner alone.
+
+use std::{
+    collections::BTreeMap,
+    io::Write as _,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::{Deserialize, Serialize};
+
+use crate::{config, failure::Failure};
+
+/// Where a client talks to when nothing is said.
+pub const DEFAULT_URL: &str = "http://localhost:8080";
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct File {
+    /// The server signed in to last.
+    #[serde(default)]
+    current: Option<String>,
+    #[serde(default)]
+    servers: BTreeMap<String, Entry>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Entry {
+    token: String,
+}
+
+/// The server to talk to, and the token for it where there is one.
+pub struct Target {
+    pub url: String,
+    pub token: Option<SecretString>,
+}
+
+/// From the flag, the environment and the file, in this order.
+pub fn target(url: Option<&str>) -> Result<Target, Failure> {
+    let file = read()?;
+    let url = url
+        .map(|url| url.trim_end_matches('/').to_owned())
+        .or(file.current)
+        .unwrap_or_else(|| DEFAULT_URL.to_owned());
+    let token = config::client_token().or_else(|| {
+        file.servers
+            .get(&url)
+            .map(|entry| SecretString::from(entry.token.clone()))
+    });
+    Ok(Target { url, token })
+}
+
+/// Remembers `token` for `url` and makes it the current server. Says where.
+pub fn remember(url: &str, token: &SecretString) -> Result<PathBuf, Failure> {
+    let mut file = read()?;
+    file.current = Some(url.to_owned());
+    file.servers.insert(
+        url.to_owned(),
+        Entry {
+            token: token.expose_secret().to_owned(),
+        },
+    );
+    let path = path()?;
+    let text = toml::to_string(&file).map_err(|error| Failure::failed(error.to_string()))?;
+    write(&path, &text)
+        .map_err(|error| Failure::failed(format!("{} cannot be written: {error}", path.display())))?;
+    Ok(path)
+}
+
+fn read() -> Result<File, Failure> {
+    let path = path()?;
+    match std::fs::read_to_string(&path) {
+        Ok(text) => toml::from_str(&text).map_err(|error| {
+            Failure::failed(format!(
+                "{} is broken ({error}); delete it and sign in again",
+                path.display()
+            ))
+        }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(File::default()),
+        Err(error) => Err(Failure::failed(format!(
+            "{} cannot be read: {error}",
+            path.display()
+        ))),
+    }
+}
+
+fn path() -> Result<PathBuf, Failure> {
+    config::config_folder()
+        .map(|folder| folder.join("credentials.toml"))
+        .ok_or_else(|| {
+            Failure::failed("neither XDG_CONFIG_HOME nor HOME is set, so there is no place for credentials")
+        })
+}
+
+fn write(path: &Path, text: &str) -> std::io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder)?;
+    let fresh = path.with_extension("new");
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&fresh)?;
+    file.write_all(text.as_bytes())?;
+    std::fs::rename(&fresh, path)
+}
