@@ -2,6 +2,7 @@
 # The layers of the runtime image `web`, bottom first: Debian, Node, Claude Code. The one that changes most is
 # on top. Sourced by scripts/build-image.sh; versions come from versions.env.
 
+# shellcheck disable=SC2153  # ROOT comes from scripts/lib.sh
 here=$ROOT/images/web
 # shellcheck source=images/web/versions.env
 . "$here/versions.env"
@@ -17,6 +18,7 @@ esac
 debian_sources() {
     local keyring=/usr/share/keyrings/debian-archive-keyring.gpg sources
     [ -r $keyring ] || die "Debian's archive keys are missing: install debian-archive-keyring"
+    # shellcheck disable=SC2016  # apt's own placeholders
     sources=$(apt-get indextargets --format '$(ORIGIN) $(RELEASE) $(COMPONENT) $(REPO_URI)' 'Created-By: Packages' |
         awk -v suite="$DEBIAN_SUITE" -v key=$keyring '
             $1 ~ /^Debian/ && $3 == "main" && ($2 == suite || $2 == suite "-updates" || $2 == suite "-security") {
@@ -29,8 +31,9 @@ make_base() {
     local out=$1 mode=root options=() line packages
     if [ "$(id -u)" -ne 0 ]; then
         mode=unshare
-        command -v newuidmap >/dev/null && grep -q "^$(id -un):" /etc/subuid 2>/dev/null ||
+        if ! command -v newuidmap >/dev/null || ! grep -qs "^$(id -un):" /etc/subuid; then
             die "building an image as a plain user needs the package uidmap and a line for $(id -un) in /etc/subuid and /etc/subgid"
+        fi
         chmod 711 "$IMAGE_WORK" "${out%/*}"
     fi
     # mmdebstrap starts from apt's defaults; how the machine reaches its mirror has to be handed on.
@@ -39,6 +42,7 @@ make_base() {
     done < <(apt-config dump | grep -E '^Acquire::(https?::(Proxy|CaInfo|CaPath|Timeout)|Retries|Check-(Valid-Until|Date))' || true)
     packages=$(sed 's/#.*//' "$here/packages" | tr -s ' \n' ',' | sed 's/^,//; s/,$//')
 
+    # shellcheck disable=SC2016  # $1 is the hook's own
     debian_sources | TMPDIR=$IMAGE_WORK mmdebstrap --quiet --mode=$mode --variant=minbase --format=tar \
         --skip=check/empty,output/dev \
         --aptopt='Apt::Install-Recommends "false"' "${options[@]}" \

@@ -1,0 +1,29 @@
+# Every target is a script in scripts/, which can be run by itself just as well.
+# ARGS="…" is handed on: make run ARGS="--listen 127.0.0.1:9000".
+
+.PHONY: help run build test test-unit bench lint image
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+
+run: ## install what is missing, build, and start fsa serve
+	@exec scripts/run.sh $(ARGS)
+
+build: ## fsa and sandboxd, release
+	@exec scripts/build.sh
+
+test: ## everything: lint, unit, integration and end-to-end tests
+	@exec scripts/test.sh $(ARGS)
+
+test-unit: ## the tests that need neither root nor a server
+	@exec scripts/unit.sh $(ARGS)
+
+bench: ## measure, beside floors measured in the same run
+	@exec scripts/bench.sh $(ARGS)
+
+lint: ## rustfmt, clippy, cargo-deny, shellcheck
+	@exec scripts/lint.sh
+
+image: ## the runtime image, as an OCI archive
+	@exec scripts/image.sh

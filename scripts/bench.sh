@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# bench.sh [ARGUMENT...]: measures the release build on this machine and keeps the result in
+# docs/benchmarks.md. Quiet machine, please.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+cd "$ROOT"
+[ -f benches/Cargo.toml ] || die "there is nothing to measure yet: benches/Cargo.toml is missing"
+scripts/install-packages.sh run image test
+scripts/build.sh
+scripts/build-image.sh web
+use_build release
+exec cargo run --locked --release --manifest-path benches/Cargo.toml -- "$@"

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# build-web.sh: the web bundle, web/dist, if there is an application in web/; does nothing while its sources
+# are what they were.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+cd "$ROOT/web"
+[ -f package.json ] || exit 0
+
+# stale STAMP PATH...: whether one of the paths, or something below it, is younger than the stamp.
+stale() {
+    local stamp=$1
+    shift
+    [ ! -e "$stamp" ] || [ -n "$(find "$@" -newer "$stamp" -print -quit)" ]
+}
+
+if stale node_modules/.fsa-installed package.json package-lock.json; then
+    say "installing the web application's packages"
+    "$ROOT/scripts/with-node.sh" npm ci --loglevel=error
+    touch node_modules/.fsa-installed
+fi
+# Whatever is here can change the bundle, except what comes out of the build or is stamped already.
+mapfile -t sources < <(find . -mindepth 1 -maxdepth 1 ! -name node_modules ! -name dist ! -name 'test*')
+if stale dist/index.html "${sources[@]}" node_modules/.fsa-installed; then
+    say "building the web application"
+    "$ROOT/scripts/with-node.sh" npm run build
+fi

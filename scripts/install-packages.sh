@@ -1,0 +1,122 @@
+#!/usr/bin/env bash
+# install-packages.sh GROUP...: installs what this machine lacks, and nothing that it has. A run that finds
+# everything asks dpkg once and touches no network.
+#   run    what `fsa serve` and building it need         image  what `make image` needs
+#   test   what `make test` needs on top of both
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+declare -A PACKAGES=(
+    # The runtime and its network; PostgreSQL's server for both clusters; what cargo's build scripts call.
+    [run]="runc nftables iproute2 uidmap passt postgresql zstd git ca-certificates curl gcc libc6-dev make rust"
+    # npm fetches Node and Claude Code for the image; the Node that it runs on may be any.
+    [image]="mmdebstrap debian-archive-keyring zstd jq nodejs npm"
+    # The gateway is measured beside nginx; skopeo reads the image as others would.
+    [test]="shellcheck skopeo nginx-light python3 python3-venv jq procps rust-lint"
+)
+
+rust_version=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml")
+
+rust_is_there() {
+    local have
+    have=$(cargo --version 2>/dev/null | cut -d ' ' -f 2) && [ -n "$have" ] && version_at_least "$have" "$rust_version"
+}
+
+postgresql_is_there() {
+    # Any server from 14 on will do, whoever packaged it.
+    compgen -G '/usr/lib/postgresql/1[4-9]/bin/initdb' >/dev/null ||
+        compgen -G '/usr/lib/postgresql/[2-9][0-9]/bin/initdb' >/dev/null
+}
+
+# Whether what a word above stands for is there. Most are packages; the others may have come some other way.
+is_there() {
+    case $1 in
+    rust) rust_is_there ;;
+    rust-lint) command -v cargo-clippy >/dev/null && command -v rustfmt >/dev/null ;;
+    postgresql) postgresql_is_there ;;
+    nodejs) command -v node >/dev/null ;;
+    npm) command -v npm >/dev/null ;;
+    *) grep -qxF "$1" <<<"$have" ;;
+    esac
+}
+
+# Debian's packages of a Rust that is new enough. A stable release keeps an old one and has a second, newer
+# one beside it for building browsers, under names of its own.
+debian_rust() {
+    local name version
+    for name in cargo cargo-web; do
+        version=$(apt-cache policy "$name" | sed -n 's/^ *Candidate: \([0-9.]*\).*/\1/p')
+        if [ -z "$version" ] || ! version_at_least "$version" "$rust_version"; then
+            continue
+        elif [ "$name" = cargo ]; then
+            echo cargo rustc rustfmt rust-clippy
+        else
+            echo cargo-web rustc-web rustfmt-web rust-web-clippy
+        fi
+        return
+    done
+    die "Rust $rust_version or later is needed, and this Debian has none. Install it with rustup (https://rustup.rs), then try again."
+}
+
+# The two words of the list that are not packages, once apt knows what there is.
+install_rust() {
+    local name names=()
+    if command -v rustup >/dev/null; then
+        if rust_is_there; then
+            rustup component add clippy rustfmt >&2
+        else
+            say "Rust $rust_version or later is needed: asking rustup for the stable one"
+            rustup toolchain install stable --profile minimal --component clippy,rustfmt >&2
+            rustup default stable >&2
+        fi
+        rust_is_there || die "rustup could not provide Rust $rust_version; its messages are above"
+    else
+        read -ra names < <(debian_rust)
+        [ ${#names[@]} -gt 0 ] || exit 1
+        for name in "${names[@]}"; do
+            missing+=("$name")
+        done
+    fi
+}
+
+[ $# -gt 0 ] || die "say which groups: ${!PACKAGES[*]}"
+wanted=()
+for group in "$@"; do
+    [ -n "${PACKAGES[$group]:-}" ] || die "there is no group $group; there are ${!PACKAGES[*]}"
+    read -ra names <<<"${PACKAGES[$group]}"
+    wanted+=("${names[@]}")
+done
+command -v dpkg-query >/dev/null || die "this is not a Debian machine. Install yourself what has these names there: ${wanted[*]}"
+have=$(dpkg-query -W -f '${db:Status-Status} ${Package}\n' | sed -n 's/^installed //p')
+missing=() need_rust=
+for name in "${wanted[@]}"; do
+    is_there "$name" && continue
+    case $name in rust | rust-lint) need_rust=1 ;; *) missing+=("$name") ;; esac
+done
+[ ${#missing[@]} -gt 0 ] || [ -n "$need_rust" ] || exit 0
+
+as_root apt-get -qq update </dev/null >&2 ||
+    die "apt-get update failed: check the network and /etc/apt/sources.list*, or install these yourself: ${missing[*]}"
+[ -z "$need_rust" ] || install_rust
+[ ${#missing[@]} -gt 0 ] || exit 0
+mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
+say "installing ${missing[*]}"
+
+# fsa runs its own servers, so no service of these packages may start: neither Debian's own PostgreSQL
+# cluster, nor nginx on port 80. policy-rc.d is how Debian is told; one that is there says so itself.
+if [[ " ${missing[*]} " == *" postgresql "* ]] && [ ! -e /etc/postgresql-common/createcluster.conf ]; then
+    as_root mkdir -p /etc/postgresql-common
+    echo 'create_main_cluster = false' | as_root tee /etc/postgresql-common/createcluster.conf >/dev/null
+fi
+if [ ! -e /usr/sbin/policy-rc.d ]; then
+    trap 'as_root rm -f /usr/sbin/policy-rc.d' EXIT
+    printf '#!/bin/sh\nexit 101\n' | as_root tee /usr/sbin/policy-rc.d >/dev/null
+    as_root chmod 755 /usr/sbin/policy-rc.d
+fi
+as_root env DEBIAN_FRONTEND=noninteractive UCF_FORCE_CONFFOLD=1 apt-get -qq install --yes --no-install-recommends \
+    -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-confold "${missing[@]}" </dev/null >&2 ||
+    die "apt-get could not install ${missing[*]}; its messages are above"
+if [[ " ${missing[*]} " == *" nginx-light "* ]] && [ -d /run/systemd/system ]; then
+    as_root systemctl disable --quiet nginx.service || warn "nginx.service would start at the next boot: systemctl disable nginx"
+fi
