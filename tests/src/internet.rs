@@ -1,0 +1,116 @@
+//! An Internet for one test: a host with a public address (RFC 5737's documentation range) in a
+//! network namespace of its own, reachable through the machine's routes.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    process::Command,
+    sync::atomic::{AtomicU8, Ordering},
+};
+
+use tokio::sync::oneshot;
+
+/// A host outside of every sandbox and of the machine's own namespace.
+pub struct PublicHost {
+    pub address: Ipv4Addr,
+    namespace: String,
+    interface: String,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+static NEXT: AtomicU8 = AtomicU8::new(1);
+
+impl PublicHost {
+    /// Makes the host and runs `serve` on its own thread, inside its namespace, on a listener at
+    /// `port`. The future is dropped when the host is.
+    #[must_use]
+    pub fn start<F, S>(port: u16, serve: S) -> Self
+    where
+        S: FnOnce(tokio::net::TcpListener) -> F + Send + 'static,
+        F: Future<Output = ()>,
+    {
+        // Tests run as processes of their own: the process id keeps them apart.
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let id = std::process::id();
+        let namespace = format!("fsat{id}x{n}");
+        let interface = format!("ft{id}x{n}");
+        let low = u8::try_from(1 + (id.wrapping_mul(7) + u32::from(n)) % 250).unwrap_or(1);
+        let address = Ipv4Addr::new(198, 51, 100, low);
+        ip(&["netns", "add", &namespace]);
+        ip(&[
+            "link", "add", &interface, "type", "veth", "peer", "name", "eth0", "netns", &namespace,
+        ]);
+        ip(&["link", "set", &interface, "up"]);
+        ip(&["route", "add", &format!("{address}/32"), "dev", &interface]);
+        ip(&["-n", &namespace, "link", "set", "lo", "up"]);
+        ip(&[
+            "-n",
+            &namespace,
+            "addr",
+            "add",
+            &format!("{address}/32"),
+            "dev",
+            "eth0",
+        ]);
+        ip(&["-n", &namespace, "link", "set", "eth0", "up"]);
+        ip(&["-n", &namespace, "route", "add", "default", "dev", "eth0"]);
+        std::fs::write(format!("/proc/sys/net/ipv4/conf/{interface}/proxy_arp"), "1").expect("proxy_arp");
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let inside = namespace.clone();
+        let thread = std::thread::spawn(move || {
+            let file = std::fs::File::open(format!("/run/netns/{inside}")).expect("the namespace");
+            nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET).expect("setns");
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime");
+            runtime.block_on(async move {
+                let at = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port);
+                let listener = tokio::net::TcpListener::bind(at).await.expect("a listener");
+                ready.send(()).expect("somebody waits");
+                tokio::select! {
+                    () = serve(listener) => {}
+                    _ = stopped => {}
+                }
+            });
+        });
+        is_ready.recv().expect("the host serves");
+        Self {
+            address,
+            namespace,
+            interface,
+            stop: Some(stop),
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Drop for PublicHost {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+        ip(&["link", "del", &self.interface]);
+        ip(&["netns", "del", &self.namespace]);
+    }
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "iproute2 is the plainest way to a namespace in a test"
+)]
+fn ip(arguments: &[&str]) {
+    let output = Command::new("ip")
+        .args(arguments)
+        .output()
+        .expect("iproute2 is installed");
+    if !output.status.success() && !std::thread::panicking() {
+        eprintln!(
+            "ip {}: {}",
+            arguments.join(" "),
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+}

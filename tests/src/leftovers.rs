@@ -1,0 +1,76 @@
+//! What a data folder still has on the machine: processes, mounts, cgroups, interfaces, files.
+
+use std::path::Path;
+
+/// What sandboxes left behind, while the server may still run.
+#[must_use]
+pub fn of_sandboxes(data: &Path) -> Vec<String> {
+    let mut left = Vec::new();
+    for folder in ["sandboxes", "volumes", "slots"] {
+        left.extend(entries(&data.join("runner").join(folder)));
+    }
+    left.extend(entries(&data.join("run/s")));
+    left.extend(
+        processes(data)
+            .into_iter()
+            .filter(|line| line.contains("fsa-sandboxd") || line.contains("/.fsa/")),
+    );
+    left
+}
+
+/// What is left of everything, after the server and the clusters have ended.
+#[must_use]
+pub fn of_everything(data: &Path) -> Vec<String> {
+    let mut left = of_sandboxes(data);
+    left.extend(processes(data));
+    left.extend(mounts(data));
+    left
+}
+
+fn entries(folder: &Path) -> Vec<String> {
+    std::fs::read_dir(folder)
+        .map(|entries| {
+            entries
+                .filter_map(|entry| Some(entry.ok()?.path().display().to_string()))
+                .collect()
+        })
+        .unwrap_or_default()
+}
+
+/// Processes whose command line, working folder or environment-free state names the data folder.
+fn processes(data: &Path) -> Vec<String> {
+    let name = data.display().to_string();
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
+        let path = entry.path();
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<u32>().ok())
+        else {
+            continue;
+        };
+        if pid == std::process::id() {
+            continue;
+        }
+        let line = std::fs::read(path.join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        let folder = std::fs::read_link(path.join("cwd"))
+            .map(|link| link.display().to_string())
+            .unwrap_or_default();
+        if line.contains(&name) || folder.starts_with(&name) {
+            found.push(format!("process {pid}: {line}"));
+        }
+    }
+    found
+}
+
+fn mounts(data: &Path) -> Vec<String> {
+    let name = data.display().to_string();
+    std::fs::read_to_string("/proc/self/mountinfo")
+        .unwrap_or_default()
+        .lines()
+        .filter(|line| line.contains(&name))
+        .map(|line| format!("mount: {line}"))
+        .collect()
+}

@@ -1,0 +1,293 @@
+//! A machine's worth of FullStack Agent in a data folder of its own: started, killed, started
+//! again, and taken down without a trace.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc, Mutex,
+        mpsc::{self, RecvTimeoutError},
+    },
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use crate::{api::Api, exported, leftovers};
+
+/// How long a server may take until it serves; a cold start makes two database clusters.
+const START: Duration = Duration::from_secs(60);
+
+/// One data folder and, most of the time, a server on it.
+pub struct World {
+    folder: tempfile::TempDir,
+    options: Vec<String>,
+    pub server: Option<Server>,
+    /// The address that the first start got, kept by later ones.
+    pub address: String,
+    /// The owner's token.
+    pub token: String,
+}
+
+/// A running `fsa serve`.
+pub struct Server {
+    child: Child,
+    /// Its standard error so far.
+    pub log: Arc<Mutex<String>>,
+    /// What it printed on standard output until it served.
+    pub printed: Vec<String>,
+}
+
+impl World {
+    /// A fresh world, served.
+    #[must_use]
+    pub fn start(options: &[&str]) -> Self {
+        crate::init();
+        let folder = tempfile::Builder::new()
+            .prefix("fsa-")
+            .tempdir_in("/tmp")
+            .expect("a folder for the world");
+        // The system user that the server becomes has to get through.
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).expect("permissions");
+        let mut world = Self {
+            folder,
+            options: options.iter().map(|text| (*text).to_owned()).collect(),
+            server: None,
+            address: "127.0.0.1:0".into(),
+            token: String::new(),
+        };
+        world.serve_with(&["--print-token"]);
+        let server = world.server.as_ref().expect("a server");
+        world.token = server
+            .printed
+            .iter()
+            .find(|line| line.starts_with("fsa_"))
+            .expect("the server prints a token on a line of its own")
+            .clone();
+        world
+    }
+
+    /// Starts a server on this data folder, where none runs.
+    pub fn serve(&mut self) {
+        self.serve_with(&[]);
+    }
+
+    fn serve_with(&mut self, more: &[&str]) {
+        assert!(self.server.is_none(), "a server runs already");
+        let server = self.spawn(&self.address.clone(), more);
+        self.address = server.address();
+        self.server = Some(server);
+    }
+
+    /// One more server on the same data folder, on another address.
+    #[must_use]
+    pub fn replica(&self) -> Server {
+        self.spawn("127.0.0.1:0", &[])
+    }
+
+    fn spawn(&self, address: &str, more: &[&str]) -> Server {
+        let mut command = self.command(&["serve", "--listen", address]);
+        command.args(more).args(&self.options);
+        Server::spawn(command)
+    }
+
+    /// `fsa` with this world's data folder.
+    #[must_use]
+    #[allow(clippy::disallowed_methods, reason = "the tests' subject is a program")]
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(exported("FSA_BIN"));
+        command
+            .args(arguments)
+            .env("FSA_DATA_DIR", self.data())
+            .env("FSA_SECRET_DIR", self.folder.path().join("secret"))
+            .env("XDG_CONFIG_HOME", self.folder.path().join("config"))
+            .env("FSA_URL", self.url())
+            .env("FSA_TOKEN", &self.token)
+            .current_dir(self.folder.path());
+        command
+    }
+
+    /// Runs `fsa` as a person's command and returns its output.
+    #[must_use]
+    pub fn fsa(&self, arguments: &[&str]) -> std::process::Output {
+        self.command(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .expect("fsa runs")
+    }
+
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.address
+            .rsplit(':')
+            .next()
+            .and_then(|port| port.parse().ok())
+            .expect("an address has a port")
+    }
+
+    #[must_use]
+    pub fn api(&self) -> Api {
+        Api::new(&self.url(), &self.token)
+    }
+
+    /// Ends the server with SIGKILL, as a crash would.
+    pub fn crash(&mut self) {
+        self.server.take().expect("a server to kill").end(Signal::SIGKILL);
+    }
+
+    /// Ends the server with SIGTERM and waits for its drain.
+    pub fn drain(&mut self) {
+        self.server.take().expect("a server to end").end(Signal::SIGTERM);
+    }
+
+    /// What the server wrote to standard error so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.server
+            .as_ref()
+            .map(|server| server.log.lock().expect("log").clone())
+            .unwrap_or_default()
+    }
+
+    /// Deletes every project through the API, ends everything, and finds nothing left over.
+    pub async fn finish(mut self) {
+        let api = self.api();
+        api.delete_all_projects().await;
+        let left = leftovers::of_sandboxes(&self.data());
+        assert!(
+            left.is_empty(),
+            "after every project was deleted there is still: {left:#?}"
+        );
+        self.drain();
+        self.halt();
+        let left = leftovers::of_everything(&self.data());
+        assert!(left.is_empty(), "after the end there is still: {left:#?}");
+    }
+
+    /// Ends what outlives the server: sandboxes, gate, clusters.
+    pub fn halt(&self) {
+        let output = self.fsa(&["halt", "--yes"]);
+        assert!(
+            output.status.success(),
+            "fsa halt: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if let Some(server) = self.server.take() {
+            if std::thread::panicking() {
+                eprintln!(
+                    "--- the server's log ---\n{}",
+                    server.log.lock().map(|log| log.clone()).unwrap_or_default()
+                );
+            }
+            server.end(Signal::SIGTERM);
+        }
+        if self.data().exists() {
+            let _ = self.fsa(&["halt", "--yes"]);
+        }
+    }
+}
+
+impl Server {
+    fn spawn(mut command: Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("fsa serve can be started");
+        let log = Arc::new(Mutex::new(String::new()));
+        let stderr = BufReader::new(child.stderr.take().expect("standard error"));
+        let kept = Arc::clone(&log);
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                let mut log = kept.lock().expect("log");
+                log.push_str(&line);
+                log.push('\n');
+            }
+        });
+        let stdout = BufReader::new(child.stdout.take().expect("standard output"));
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        let mut server = Self {
+            child,
+            log,
+            printed: Vec::new(),
+        };
+        let deadline = Instant::now() + START;
+        // The line that begins with `Ready` is the last that a start prints.
+        loop {
+            match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => {
+                    let last = line.starts_with("Ready");
+                    server.printed.push(line);
+                    if last {
+                        return server;
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    panic!("fsa serve is not ready after {START:?}:\n{}", server.said())
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    let status = server.child.wait();
+                    panic!("fsa serve ended ({status:?}):\n{}", server.said())
+                }
+            }
+        }
+    }
+
+    fn said(&self) -> String {
+        format!("{}\n{}", self.printed.join("\n"), self.log.lock().expect("log"))
+    }
+
+    /// `host:port` from the line `Ready on http://host:port`.
+    #[must_use]
+    pub fn address(&self) -> String {
+        self.printed
+            .iter()
+            .find_map(|line| line.strip_prefix("Ready on http://"))
+            .map(|rest| rest.trim_end_matches('/').to_owned())
+            .expect("the server says where it is ready")
+    }
+
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).expect("a process id")
+    }
+
+    /// Sends a signal and waits for the end.
+    pub fn end(mut self, signal: Signal) {
+        let _ = kill(Pid::from_raw(self.pid()), signal);
+        let _ = self.child.wait();
+    }
+}
