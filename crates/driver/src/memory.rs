@@ -1,1 +1,495 @@
 //! The in-memory driver, for tests of everything above a driver.
+//!
+//! A world in which containers, networks, volumes and databases can be lost, calls can be made to
+//! fail, hang or wait ([`Script`]), and every call is on record ([`Log`]).
+
+mod databases;
+mod sandboxd;
+mod script;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use fsa_model::{
+    ContainerState, Image, ProjectId, ResourceName, SandboxRef, SandboxSpec, Trouble, TroubleKind,
+    api::ImageInfo,
+    sandboxd::{ListeningPort, LogLine, RepositoryState, StartCommand, Status, Usage},
+};
+use futures_util::StreamExt as _;
+use parking_lot::Mutex;
+use tokio::sync::{broadcast, watch};
+use tokio_stream::wrappers::BroadcastStream;
+
+pub use databases::MemoryDatabases;
+use sandboxd::Process;
+pub use script::{Call, End, Entry, Fault, Gate, Log, Script};
+
+use crate::{
+    BoxConnection, BoxStream, Capabilities, Driver, DriverError, Endpoint, Hint, Observed, Result, Step,
+    StepKind,
+};
+
+/// A start command of this form makes the stand-in listen on a port and echo.
+pub const ECHO: &str = "echo-on";
+/// The image that does not exist.
+pub const MISSING_IMAGE: &str = "example.invalid/missing:latest";
+
+type Files = Arc<Mutex<BTreeMap<String, Bytes>>>;
+
+struct Sandbox {
+    reference: SandboxRef,
+    network: bool,
+    container: ContainerState,
+    digest: Option<String>,
+    root: Files,
+    process: Option<Arc<Process>>,
+    trouble: Option<Trouble>,
+}
+
+#[derive(Default)]
+struct World {
+    sandboxes: BTreeMap<ResourceName, Sandbox>,
+    volumes: BTreeMap<ProjectId, Files>,
+    /// How the clone of a repository ends, by its URL; cloned where nothing is said.
+    clones: BTreeMap<String, RepositoryState>,
+}
+
+/// A data plane that lives as long as this value.
+pub struct MemoryDriver {
+    world: Mutex<World>,
+    hints: broadcast::Sender<Hint>,
+    pub script: Script,
+    pub log: Log,
+}
+
+impl Default for MemoryDriver {
+    fn default() -> Self {
+        Self {
+            world: Mutex::default(),
+            hints: broadcast::Sender::new(1024),
+            script: Script::default(),
+            log: Log::default(),
+        }
+    }
+}
+
+impl Sandbox {
+    fn end(&mut self) {
+        if let Some(process) = self.process.take() {
+            process.ended.send_replace(true);
+        }
+        if self.container != ContainerState::Absent {
+            self.container = ContainerState::Stopped;
+        }
+    }
+}
+
+/// What a test does to the world behind the driver's back, and sees of it.
+impl MemoryDriver {
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// The container's processes end, and a hint tells so.
+    pub fn kill(&self, resource: &ResourceName) {
+        let mut world = self.world.lock();
+        if let Some(sandbox) = world.sandboxes.get_mut(resource) {
+            sandbox.end();
+            sandbox.trouble = Some(Trouble::new(TroubleKind::Machine, "it was killed"));
+            let _ = self.hints.send(Hint::Sandbox(sandbox.reference.clone()));
+        }
+    }
+
+    /// Everything of the sandbox is gone, and nobody was told.
+    pub fn vanish(&self, resource: &ResourceName) {
+        if let Some(mut sandbox) = self.world.lock().sandboxes.remove(resource) {
+            sandbox.end();
+        }
+    }
+
+    /// The machine was restarted: no process and no network is left, the files are.
+    pub fn reboot(&self) {
+        for sandbox in self.world.lock().sandboxes.values_mut() {
+            sandbox.end();
+            sandbox.network = false;
+        }
+    }
+
+    /// The sandbox is cut off, and nobody was told.
+    pub fn lose_network(&self, resource: &ResourceName) {
+        if let Some(sandbox) = self.world.lock().sandboxes.get_mut(resource) {
+            sandbox.network = false;
+        }
+    }
+
+    /// The home volume is gone, and nobody was told.
+    pub fn lose_volume(&self, project: ProjectId) {
+        self.world.lock().volumes.remove(&project);
+    }
+
+    /// The container carries another digest than the one it was given.
+    pub fn drift(&self, resource: &ResourceName) {
+        if let Some(sandbox) = self.world.lock().sandboxes.get_mut(resource) {
+            sandbox.digest = Some("somebody else's".into());
+        }
+    }
+
+    /// Puts a sandbox there that nobody asked for.
+    pub fn plant(&self, reference: SandboxRef) {
+        self.world.lock().sandbox(&reference).network = true;
+    }
+
+    /// From now on the clone of `url` ends like this.
+    pub fn clones_end(&self, url: &str, state: RepositoryState) {
+        self.world.lock().clones.insert(url.to_owned(), state);
+    }
+
+    /// Changes what the stand-in for sandboxd says of itself. False where nothing runs.
+    pub fn set_status(&self, resource: &ResourceName, change: impl FnOnce(&mut Status)) -> bool {
+        let process = self.process(resource);
+        process.is_some_and(|process| {
+            process.status.send_modify(change);
+            true
+        })
+    }
+
+    /// Adds lines to the stand-in's log.
+    pub fn write_log(&self, resource: &ResourceName, lines: Vec<LogLine>) {
+        if let Some(process) = self.process(resource) {
+            process.logs.lock().extend(lines);
+        }
+    }
+
+    /// How many connections watch the sandbox's status.
+    #[must_use]
+    pub fn watchers(&self, resource: &ResourceName) -> usize {
+        self.process(resource)
+            .map_or(0, |process| process.status.receiver_count())
+    }
+
+    /// What is there, of a sandbox.
+    #[must_use]
+    pub fn container(&self, resource: &ResourceName) -> ContainerState {
+        self.world
+            .lock()
+            .sandboxes
+            .get(resource)
+            .map_or(ContainerState::Absent, |sandbox| sandbox.container)
+    }
+
+    /// Every sandbox of which anything is there.
+    #[must_use]
+    pub fn resources(&self) -> Vec<ResourceName> {
+        self.world.lock().sandboxes.keys().cloned().collect()
+    }
+
+    /// Every project that has a home volume.
+    #[must_use]
+    pub fn volumes(&self) -> Vec<ProjectId> {
+        self.world.lock().volumes.keys().copied().collect()
+    }
+
+    /// Tells those who listen to [`Driver::changes`].
+    pub fn hint(&self, hint: Hint) {
+        let _ = self.hints.send(hint);
+    }
+
+    fn process(&self, resource: &ResourceName) -> Option<Arc<Process>> {
+        self.world
+            .lock()
+            .sandboxes
+            .get(resource)
+            .and_then(|sandbox| sandbox.process.clone())
+    }
+}
+
+impl World {
+    fn sandbox(&mut self, reference: &SandboxRef) -> &mut Sandbox {
+        self.sandboxes
+            .entry(reference.resource.clone())
+            .or_insert_with(|| Sandbox {
+                reference: reference.clone(),
+                network: false,
+                container: ContainerState::Absent,
+                digest: None,
+                root: Files::default(),
+                process: None,
+                trouble: None,
+            })
+    }
+
+    /// The first half of starting a container: its files.
+    fn unpack(&mut self, spec: &SandboxSpec) -> Result<()> {
+        if spec.image == Image::Reference(MISSING_IMAGE.into()) {
+            return Err(missing_image());
+        }
+        self.volumes.entry(spec.sandbox.project).or_default();
+        let digest = spec.digest();
+        let sandbox = self.sandbox(&spec.sandbox);
+        if !sandbox.network {
+            return Err(DriverError::new(
+                TroubleKind::Internal,
+                "the container was asked for before its network",
+            ));
+        }
+        if sandbox.digest.as_ref() != Some(&digest) {
+            sandbox.end();
+        }
+        if sandbox.container == ContainerState::Absent {
+            sandbox.container = ContainerState::Stopped;
+        }
+        Ok(())
+    }
+
+    /// The second half: its processes.
+    fn start(&mut self, spec: &SandboxSpec) {
+        let repository = spec
+            .repository
+            .as_ref()
+            .map_or(RepositoryState::None, |repository| {
+                let ends = self.clones.get(&repository.url);
+                ends.cloned().unwrap_or(RepositoryState::Cloned)
+            });
+        let volume = Arc::clone(self.volumes.entry(spec.sandbox.project).or_default());
+        let sandbox = self.sandbox(&spec.sandbox);
+        if sandbox.process.is_some() {
+            return;
+        }
+        let port = spec
+            .start_command
+            .as_deref()
+            .and_then(|command| command.strip_prefix(ECHO)?.trim().parse().ok());
+        let status = Status {
+            version: "in memory".into(),
+            ready: true,
+            ports: port
+                .map(|port| ListeningPort {
+                    port,
+                    process: Some(ECHO.into()),
+                })
+                .into_iter()
+                .collect(),
+            start_command: match &spec.start_command {
+                None => StartCommand::None,
+                Some(_) => StartCommand::Running {
+                    pid: 2,
+                    since: chrono::Utc::now(),
+                    restarts: 0,
+                },
+            },
+            repository,
+        };
+        sandbox.process = Some(Arc::new(Process {
+            token: spec.control_token.clone(),
+            environment: spec.environment.clone(),
+            status: watch::Sender::new(status),
+            ended: watch::Sender::new(false),
+            volume,
+            root: Arc::clone(&sandbox.root),
+            logs: Mutex::default(),
+        }));
+        sandbox.digest = Some(spec.digest());
+        sandbox.container = ContainerState::Running;
+        sandbox.trouble = None;
+    }
+}
+
+fn missing_image() -> DriverError {
+    DriverError::new(
+        TroubleKind::Input,
+        format!("the image {MISSING_IMAGE:?} does not exist; check its name, or import it first"),
+    )
+}
+
+#[async_trait]
+impl Driver for MemoryDriver {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            driver: "memory",
+            enforces_memory: false,
+            enforces_cpu: false,
+            enforces_pids: false,
+            isolates_network: false,
+            imports_images: false,
+        }
+    }
+
+    async fn observe(&self, sandbox: &SandboxRef) -> Result<Observed> {
+        let call = self.log.begin(Call::Observe, &sandbox.resource);
+        call.end(self.script.play(Call::Observe).await.and_then(|broken| {
+            if let Some(error) = broken {
+                return Err(error);
+            }
+            let world = self.world.lock();
+            let volume = world.volumes.contains_key(&sandbox.project);
+            Ok(match world.sandboxes.get(&sandbox.resource) {
+                None => Observed {
+                    volume,
+                    ..Observed::default()
+                },
+                Some(found) => Observed {
+                    container: found.container,
+                    digest: found.digest.clone(),
+                    network: found.network,
+                    trouble: found.trouble.clone(),
+                    volume,
+                },
+            })
+        }))
+    }
+
+    async fn apply(&self, spec: &SandboxSpec, step: Step) -> Result<()> {
+        let call = self.log.begin(Call::Apply(step.kind), &spec.sandbox.resource);
+        let work = async {
+            let broken = self.script.play(Call::Apply(step.kind)).await?;
+            match step.kind {
+                StepKind::EnsureNetwork => {
+                    self.world.lock().sandbox(&spec.sandbox);
+                    tokio::task::yield_now().await;
+                    broken.map_or(Ok(()), Err)?;
+                    self.world.lock().sandbox(&spec.sandbox).network = true;
+                }
+                StepKind::EnsureContainer => {
+                    self.world.lock().unpack(spec)?;
+                    tokio::task::yield_now().await;
+                    broken.map_or(Ok(()), Err)?;
+                    self.world.lock().start(spec);
+                }
+                StepKind::AwaitTerminal => {
+                    broken.map_or(Ok(()), Err)?;
+                    let process = self.process(&spec.sandbox.resource);
+                    let mut status = process.ok_or_else(not_running)?.status.subscribe();
+                    status
+                        .wait_for(|status| status.ready)
+                        .await
+                        .map_err(|_| not_running())?;
+                }
+                other => {
+                    return Err(DriverError::new(
+                        TroubleKind::Internal,
+                        format!("{other:?} is not a step that a driver applies"),
+                    ));
+                }
+            }
+            Ok(())
+        };
+        call.end(work.await)
+    }
+
+    async fn stop(&self, sandbox: &SandboxRef) -> Result<()> {
+        let call = self.log.begin(Call::Stop, &sandbox.resource);
+        let work = async {
+            let broken = self.script.play(Call::Stop).await?;
+            if let Some(found) = self.world.lock().sandboxes.get_mut(&sandbox.resource) {
+                found.end();
+            }
+            tokio::task::yield_now().await;
+            broken.map_or(Ok(()), Err)
+        };
+        call.end(work.await)
+    }
+
+    async fn destroy(&self, sandbox: &SandboxRef) -> Result<()> {
+        let call = self.log.begin(Call::Destroy, &sandbox.resource);
+        let work = async {
+            let broken = self.script.play(Call::Destroy).await?;
+            if let Some(found) = self.world.lock().sandboxes.get_mut(&sandbox.resource) {
+                found.end();
+            }
+            tokio::task::yield_now().await;
+            broken.map_or(Ok(()), Err)?;
+            self.world.lock().sandboxes.remove(&sandbox.resource);
+            Ok(())
+        };
+        call.end(work.await)
+    }
+
+    async fn remove_volume(&self, project: ProjectId) -> Result<()> {
+        let call = self.log.begin(Call::RemoveVolume, project);
+        let work = async {
+            let broken = self.script.play(Call::RemoveVolume).await?;
+            tokio::task::yield_now().await;
+            broken.map_or(Ok(()), Err)?;
+            self.world.lock().volumes.remove(&project);
+            Ok(())
+        };
+        call.end(work.await)
+    }
+
+    async fn connect(&self, sandbox: &SandboxRef, endpoint: Endpoint) -> Result<BoxConnection> {
+        let call = self.log.begin(Call::Connect, &sandbox.resource);
+        call.end(self.script.play(Call::Connect).await.and_then(|broken| {
+            if let Some(error) = broken {
+                return Err(error);
+            }
+            let process = self.process(&sandbox.resource).ok_or_else(not_running)?;
+            match endpoint {
+                Endpoint::Control => Ok(Box::new(sandboxd::control(&process)) as BoxConnection),
+                Endpoint::Port(port) => sandboxd::port(&process, port)
+                    .map(|stream| Box::new(stream) as BoxConnection)
+                    .ok_or_else(|| {
+                        DriverError::new(
+                            TroubleKind::Passing,
+                            format!("nothing listens on port {port} of the sandbox"),
+                        )
+                    }),
+            }
+        }))
+    }
+
+    fn changes(&self) -> BoxStream<Hint> {
+        // Who fell behind has to look at everything.
+        Box::pin(BroadcastStream::new(self.hints.subscribe()).map(|hint| hint.unwrap_or(Hint::Everything)))
+    }
+
+    async fn usage(&self, sandbox: &SandboxRef) -> Result<Usage> {
+        self.process(&sandbox.resource).ok_or_else(not_running)?;
+        Ok(Usage {
+            cpu_microseconds: 1000,
+            memory_bytes: 1024 * 1024,
+            memory_limit_bytes: 256 * 1024 * 1024,
+            pids: 2,
+            disk_bytes: 4096,
+        })
+    }
+
+    async fn inventory(&self) -> Result<Vec<SandboxRef>> {
+        let call = self.log.begin(Call::Inventory, "everything");
+        call.end(self.script.play(Call::Inventory).await.map(|_| {
+            let world = self.world.lock();
+            world
+                .sandboxes
+                .values()
+                .map(|found| found.reference.clone())
+                .collect()
+        }))
+    }
+
+    async fn images(&self) -> Result<Vec<ImageInfo>> {
+        Ok(Vec::new())
+    }
+
+    async fn import_image(&self, _: &str, _: BoxStream<std::io::Result<Bytes>>) -> Result<ImageInfo> {
+        Err(DriverError::new(
+            TroubleKind::Input,
+            "the in-memory driver has no images to import",
+        ))
+    }
+
+    async fn check_image(&self, spec: &SandboxSpec) -> Result<()> {
+        let call = self.log.begin(Call::CheckImage, &spec.sandbox.resource);
+        call.end(self.script.play(Call::CheckImage).await.and_then(|_| {
+            if spec.image == Image::Reference(MISSING_IMAGE.into()) {
+                Err(missing_image())
+            } else {
+                Ok(())
+            }
+        }))
+    }
+}
+
+fn not_running() -> DriverError {
+    DriverError::new(TroubleKind::Passing, "the sandbox is not running; start it first")
+}
