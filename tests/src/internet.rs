@@ -56,7 +56,7 @@ impl PublicHost {
         ip(&["-n", &namespace, "route", "add", "default", "dev", "eth0"]);
         std::fs::write(format!("/proc/sys/net/ipv4/conf/{interface}/proxy_arp"), "1").expect("proxy_arp");
         let (stop, stopped) = oneshot::channel::<()>();
-        let (ready, is_ready) = std::sync::mpsc::channel();
+        let (ready, is_ready) = std::sync::mpsc::sync_channel(1);
         let inside = namespace.clone();
         let thread = std::thread::spawn(move || {
             let file = std::fs::File::open(format!("/run/netns/{inside}")).expect("the namespace");

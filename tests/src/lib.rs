@@ -7,6 +7,7 @@
 pub mod api;
 pub mod internet;
 pub mod leftovers;
+pub mod model;
 pub mod terminal;
 pub mod world;
 

@@ -231,7 +231,7 @@ impl Server {
             }
         });
         let stdout = BufReader::new(child.stdout.take().expect("standard output"));
-        let (sender, lines) = mpsc::channel();
+        let (sender, lines) = mpsc::sync_channel(64);
         std::thread::spawn(move || {
             for line in stdout.lines().map_while(Result::ok) {
                 if sender.send(line).is_err() {
