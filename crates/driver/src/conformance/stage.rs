@@ -1,0 +1,258 @@
+//! Where a story takes place: its projects, what is done to them again and again, and the
+//! clearing away.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use fsa_model::{
+    ContainerState, DatabaseSpec, ProjectId, ProjectName, ResourceName, SandboxId, SandboxRef, SandboxSpec,
+    Size, UserId,
+    environment::Environment,
+    sandboxd::{HOME, Status},
+};
+use futures_util::StreamExt as _;
+use http::{Method, Request, StatusCode};
+use parking_lot::Mutex;
+use secrecy::SecretString;
+
+use super::World;
+use crate::{
+    BoxConnection, Databases, Endpoint, Observed, Result, SharedDatabases, SharedDriver, Step, StepKind,
+    control::{self, Control},
+};
+
+/// Longer than anything that works takes anywhere; only what is broken waits for it.
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A story's place.
+pub struct Stage<'a> {
+    pub world: &'a dyn World,
+    pub driver: SharedDriver,
+    pub databases: Option<SharedDatabases>,
+    sandboxes: Mutex<Vec<SandboxRef>>,
+    database_specs: Mutex<Vec<DatabaseSpec>>,
+}
+
+impl<'a> Stage<'a> {
+    pub(super) fn new(world: &'a dyn World) -> Self {
+        Self {
+            world,
+            driver: world.driver(),
+            databases: world.databases(),
+            sandboxes: Mutex::default(),
+            database_specs: Mutex::default(),
+        }
+    }
+
+    /// A sandbox of a new project; nothing of it is there yet.
+    pub fn sandbox(&self, project: &str) -> SandboxSpec {
+        let name = ProjectName::parse(project).expect("stories name their projects well");
+        self.named(ResourceName::generate(&name), name)
+    }
+
+    /// The same, under this resource name.
+    pub fn named(&self, resource: ResourceName, project_name: ProjectName) -> SandboxSpec {
+        let sandbox = SandboxRef {
+            id: SandboxId::generate(),
+            project: ProjectId::generate(),
+            resource,
+        };
+        self.sandboxes.lock().push(sandbox.clone());
+        SandboxSpec {
+            sandbox,
+            owner: UserId::generate(),
+            project_name,
+            image: self.world.image(),
+            resources: Size::Micro.resources(),
+            environment: Environment::from([("FSA_STORY".to_owned(), "told".to_owned().into())]),
+            start_command: None,
+            repository: None,
+            control_token: format!("token-{}", uuid::Uuid::new_v4()).into(),
+            database_role: None,
+            restarts: 0,
+        }
+    }
+
+    /// A database of a new project, and the databases that it would be in.
+    pub fn database(&self, project: &str) -> Option<(SharedDatabases, DatabaseSpec)> {
+        let databases = self.databases.clone()?;
+        let name = ProjectName::parse(project).expect("stories name their projects well");
+        let spec = DatabaseSpec {
+            project: ProjectId::generate(),
+            resource: ResourceName::generate(&name),
+            password: SecretString::from(format!("it's \"a\" p@ss {}", uuid::Uuid::new_v4())),
+            resources: Size::Micro.resources(),
+        };
+        self.database_specs.lock().push(spec.clone());
+        Some((databases, spec))
+    }
+
+    /// One step.
+    pub async fn apply(&self, spec: &SandboxSpec, kind: StepKind) -> Result<()> {
+        in_time(self.driver.apply(spec, Step::new(kind, "a story wants it"))).await
+    }
+
+    /// All steps of a start, and the status that is then told.
+    pub async fn start(&self, spec: &SandboxSpec) -> Status {
+        for kind in [
+            StepKind::EnsureNetwork,
+            StepKind::EnsureContainer,
+            StepKind::AwaitTerminal,
+        ] {
+            self.apply(spec, kind)
+                .await
+                .unwrap_or_else(|error| panic!("{kind:?}: {error} ({:?})", error.cause));
+        }
+        self.control(spec)
+            .await_ready(PATIENCE)
+            .await
+            .expect("sandboxd is ready")
+    }
+
+    pub async fn stop(&self, spec: &SandboxSpec) {
+        in_time(self.driver.stop(&spec.sandbox)).await.expect("it stops");
+    }
+
+    pub async fn destroy(&self, spec: &SandboxSpec) {
+        in_time(self.driver.destroy(&spec.sandbox))
+            .await
+            .expect("it is destroyed");
+    }
+
+    pub async fn observe(&self, spec: &SandboxSpec) -> Observed {
+        in_time(self.driver.observe(&spec.sandbox))
+            .await
+            .expect("it can be looked at")
+    }
+
+    /// Whether it has processes.
+    pub async fn runs(&self, spec: &SandboxSpec) -> bool {
+        matches!(
+            self.observe(spec).await.container,
+            ContainerState::Starting | ContainerState::Running
+        )
+    }
+
+    pub async fn connect(&self, spec: &SandboxSpec, endpoint: Endpoint) -> Result<BoxConnection> {
+        in_time(self.driver.connect(&spec.sandbox, endpoint)).await
+    }
+
+    /// Whether it is in the inventory, under exactly its name and project.
+    pub async fn is_listed(&self, spec: &SandboxSpec) -> bool {
+        let all = in_time(self.driver.inventory())
+            .await
+            .expect("there is an inventory");
+        all.iter()
+            .any(|found| found.resource == spec.sandbox.resource && found.project == spec.sandbox.project)
+    }
+
+    #[must_use]
+    pub fn control<'b>(&'b self, spec: &'b SandboxSpec) -> Control<'b> {
+        Control::new(&*self.driver, &spec.sandbox, &spec.control_token)
+    }
+
+    /// Waits for a status of which `wish` is true.
+    pub async fn await_status(&self, spec: &SandboxSpec, wish: impl Fn(&Status) -> bool) -> Status {
+        let wait = async {
+            let mut statuses = std::pin::pin!(self.control(spec).watch().await.expect("it can be watched"));
+            loop {
+                let status = statuses
+                    .next()
+                    .await
+                    .expect("the watch goes on")
+                    .expect("a status");
+                if wish(&status) {
+                    return status;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait)
+            .await
+            .expect("the status comes in time")
+    }
+
+    /// Writes a file in the home volume.
+    pub async fn write_home(&self, spec: &SandboxSpec, name: &str, content: &str) {
+        self.write(spec, &format!("{HOME}/{name}"), content).await;
+    }
+
+    /// Writes a file outside the home volume.
+    pub async fn write_root(&self, spec: &SandboxSpec, name: &str, content: &str) {
+        self.write(spec, &format!("{}/{name}", self.world.root_folder()), content)
+            .await;
+    }
+
+    pub async fn read_home(&self, spec: &SandboxSpec, name: &str) -> Option<String> {
+        self.read(spec, &format!("{HOME}/{name}")).await
+    }
+
+    pub async fn read_root(&self, spec: &SandboxSpec, name: &str) -> Option<String> {
+        self.read(spec, &format!("{}/{name}", self.world.root_folder()))
+            .await
+    }
+
+    async fn write(&self, spec: &SandboxSpec, path: &str, content: &str) {
+        let request = Request::builder()
+            .method(Method::PUT)
+            .uri(format!("/v1/files?path={path}"))
+            .body(control::full(content.to_owned()))
+            .expect("a request");
+        let answer = self
+            .control(spec)
+            .send(request, PATIENCE)
+            .await
+            .expect("sandboxd answers");
+        let status = answer.status();
+        let words = control::read(answer.into_body(), PATIENCE)
+            .await
+            .unwrap_or_default();
+        assert!(status.is_success(), "writing {path}: {status} {words:?}");
+    }
+
+    async fn read(&self, spec: &SandboxSpec, path: &str) -> Option<String> {
+        let request = Request::get(format!("/v1/files?path={path}"))
+            .body(control::empty())
+            .expect("a request");
+        let answer = self
+            .control(spec)
+            .send(request, PATIENCE)
+            .await
+            .expect("sandboxd answers");
+        if answer.status() == StatusCode::NOT_FOUND {
+            return None;
+        }
+        assert!(
+            answer.status().is_success(),
+            "reading {path}: {}",
+            answer.status()
+        );
+        let content: Bytes = control::read(answer.into_body(), PATIENCE)
+            .await
+            .expect("a whole file");
+        Some(String::from_utf8_lossy(&content).into_owned())
+    }
+
+    /// Takes away whatever the story made.
+    pub(super) async fn clear(&self) -> Result<()> {
+        let sandboxes = std::mem::take(&mut *self.sandboxes.lock());
+        let databases = std::mem::take(&mut *self.database_specs.lock());
+        let mut result = Ok(());
+        for sandbox in sandboxes {
+            result = result.and(in_time(self.driver.destroy(&sandbox)).await);
+            result = result.and(in_time(self.driver.remove_volume(sandbox.project)).await);
+        }
+        for database in databases {
+            if let Some(all) = &self.databases {
+                result = result.and(in_time(Databases::drop(&**all, &database)).await);
+            }
+        }
+        result
+    }
+}
+
+/// A driver that never answers fails the story rather than hanging it.
+pub(super) async fn in_time<T>(call: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, call)
+        .await
+        .expect("the driver answers in time")
+}

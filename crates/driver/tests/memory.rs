@@ -1,0 +1,73 @@
+//! The in-memory driver passes the suite that every driver passes.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use fsa_driver::{
+    SharedDatabases, SharedDriver,
+    conformance::World,
+    memory::{ECHO, MISSING_IMAGE, MemoryDatabases, MemoryDriver},
+};
+use fsa_model::{DatabaseSpec, Image, SandboxRef};
+
+struct InMemory {
+    driver: Arc<MemoryDriver>,
+    databases: Arc<MemoryDatabases>,
+}
+
+impl InMemory {
+    fn new() -> Self {
+        Self {
+            driver: MemoryDriver::new(),
+            databases: MemoryDatabases::new(),
+        }
+    }
+}
+
+#[async_trait]
+impl World for InMemory {
+    fn driver(&self) -> SharedDriver {
+        self.driver.clone()
+    }
+
+    fn databases(&self) -> Option<SharedDatabases> {
+        Some(self.databases.clone())
+    }
+
+    fn image(&self) -> Image {
+        Image::Template("web".into())
+    }
+
+    fn missing_image(&self) -> Image {
+        Image::Reference(MISSING_IMAGE.into())
+    }
+
+    fn echo_command(&self, port: u16) -> String {
+        format!("{ECHO} {port}")
+    }
+
+    async fn kill(&self, sandbox: &SandboxRef) {
+        self.driver.kill(&sandbox.resource);
+    }
+
+    async fn mark(&self, database: &DatabaseSpec, text: &str) -> Result<(), String> {
+        self.databases
+            .mark(database, text)
+            .map_err(|error| error.to_string())
+    }
+
+    async fn marks(&self, database: &DatabaseSpec) -> Result<Vec<String>, String> {
+        self.databases.marks(database).map_err(|error| error.to_string())
+    }
+}
+
+fsa_driver::conformance_tests!(InMemory::new());
+
+#[tokio::test]
+async fn the_stories_can_be_told_one_after_another_and_leave_nothing() {
+    let world = InMemory::new();
+    fsa_driver::conformance::run(&world).await;
+    assert_eq!(world.driver.resources(), []);
+    assert_eq!(world.driver.volumes(), []);
+    assert_eq!(world.databases.roles(), Vec::<String>::new());
+}
