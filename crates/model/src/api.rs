@@ -248,6 +248,9 @@ pub struct User {
     pub login: String,
     pub role: Role,
     pub has_password: bool,
+    /// May not sign in, and their tokens do not hold.
+    #[serde(default)]
+    pub disabled: bool,
     pub created_at: DateTime<Utc>,
 }
 

@@ -5,11 +5,13 @@
 
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod api;
 pub mod condition;
 pub mod environment;
 pub mod error;
 pub mod event;
+pub mod host;
 pub mod ids;
 pub mod name;
 pub mod phase;

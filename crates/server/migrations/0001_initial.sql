@@ -7,7 +7,9 @@ create table users (
     role          text not null check (role in ('owner', 'member')),
     password_hash text,
     created_at    timestamptz not null default now(),
-    disabled_at   timestamptz
+    disabled_at   timestamptz,
+    -- The wish to remove; the row goes with the last of the projects.
+    removed_at    timestamptz
 );
 
 -- How a user signs in other than by password or link; one row per account elsewhere.
@@ -68,10 +70,22 @@ create table projects (
     environment   bytea not null,           -- sealed JSON object
     created_at    timestamptz not null default now(),
     updated_at    timestamptz not null default now(),
+    -- Since when it has its name: among projects of the same name the first has the short host name.
+    named_at      timestamptz not null default now(),
     deleted_at    timestamptz               -- the wish; the row goes when everything of it is gone
 );
 -- A name is free again as soon as its project is wished away: resources are found by their own names.
 create unique index projects_by_name on projects (owner_id, name) where deleted_at is null;
+create index projects_by_host on projects (name, named_at, id) where deleted_at is null;
+
+-- A user who was removed goes with the last of their projects.
+create function project_gone() returns trigger language plpgsql as $$
+begin
+    delete from users u where u.id = old.owner_id and u.removed_at is not null
+        and not exists (select 1 from projects p where p.owner_id = u.id);
+    return null;
+end $$;
+create trigger project_gone after delete on projects for each row execute function project_gone();
 
 create table databases (
     project_id uuid primary key references projects on delete cascade,
@@ -162,6 +176,7 @@ create table audit (
     result  text not null,
     data    jsonb not null default '{}'
 );
+create index audit_of_user on audit (user_id, id);
 
 -- A wish wakes the workers.
 create function wish_made() returns trigger language plpgsql as $$
@@ -171,3 +186,33 @@ begin
 end $$;
 create trigger wish_made after insert or update of generation on sandboxes
     for each row execute function wish_made();
+
+-- Whoever waits for a sandbox looks again.
+create function sandbox_seen() returns trigger language plpgsql as $$
+begin
+    perform pg_notify('fsa_sandbox', old.project_id::text);
+    return null;
+end $$;
+create trigger sandbox_changed after update on sandboxes for each row
+    when ((old.wanted, old.generation, old.observed_generation, old.container, old.trouble)
+        is distinct from (new.wanted, new.generation, new.observed_generation, new.container, new.trouble))
+    execute function sandbox_seen();
+create trigger sandbox_gone after delete on sandboxes for each row execute function sandbox_seen();
+
+-- What was learnt about a user's credentials is forgotten wherever it was remembered.
+create function credentials_changed() returns trigger language plpgsql as $$
+begin
+    perform pg_notify('fsa_auth', old.user_id::text);
+    return null;
+end $$;
+create trigger session_ended after delete on sessions for each row execute function credentials_changed();
+create trigger token_revoked after delete on api_tokens for each row execute function credentials_changed();
+
+create function user_changed() returns trigger language plpgsql as $$
+begin
+    perform pg_notify('fsa_auth', old.id::text);
+    return null;
+end $$;
+create trigger user_changed after update of login, role, disabled_at, removed_at on users
+    for each row execute function user_changed();
+create trigger user_gone after delete on users for each row execute function user_changed();

@@ -5,8 +5,12 @@
 
 pub mod api;
 pub mod auth;
+pub mod error;
 pub mod gateway;
 pub mod projects;
 pub mod reconcile;
 pub mod state;
 pub mod store;
+
+pub use error::{Error, Result};
+pub use state::{App, Settings};

@@ -1,20 +1,41 @@
 //! What every part of a running server shares.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, net::SocketAddr, ops::Deref, sync::Arc, time::Duration};
 
 use fsa_driver::Regions;
 use fsa_model::environment::Environment;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use url::Url;
 
-use crate::{auth::seal::Sealer, store::Store};
+use crate::{
+    api::metrics::Metrics,
+    auth::{limit::Attempts, memory::Memory, seal::Sealer},
+    gateway::Gateway,
+    store::{Store, notify::Hub},
+};
 
-/// The parts of a running server. Cheap to clone.
+/// The parts of a running server. Cheap to clone; its fields are those of [`Parts`].
 #[derive(Clone)]
-pub struct App {
+pub struct App(Arc<Parts>);
+
+/// See [`App`].
+pub struct Parts {
     pub store: Store,
     pub regions: Regions,
     pub sealer: Sealer,
-    pub settings: Arc<Settings>,
+    pub settings: Settings,
+    /// Who waits for something to change is woken here.
+    pub hub: Hub,
+    pub metrics: Metrics,
+    /// Cancelled when the server begins to drain: streams and WebSockets end themselves,
+    /// requests and workers finish what they do.
+    pub shutdown: CancellationToken,
+    /// The way to what sandboxes serve, with what it remembers.
+    pub gateway: Gateway,
+    /// Work that outlives its request (a WebSocket after its upgrade): a drain waits for it.
+    pub tasks: TaskTracker,
+    pub(crate) credentials: Arc<Memory>,
+    pub(crate) attempts: Attempts,
 }
 
 /// What the person who runs the server decided.
@@ -33,4 +54,84 @@ pub struct Settings {
     pub drain: Duration,
     /// The version that /healthz tells.
     pub version: &'static str,
+    /// The login of the first owner.
+    pub owner_login: String,
+    /// Reverse proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpAddr>,
+    pub limits: Limits,
+}
+
+/// How much one request or one user may take.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Bytes of one upload into a sandbox (`PUT …/files`).
+    pub upload: u64,
+    /// WebSockets and event streams that one user may have open on the main host.
+    pub streams_per_user: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            upload: 1024 * 1024 * 1024,
+            streams_per_user: 200,
+        }
+    }
+}
+
+impl App {
+    /// Puts the parts together, and starts to listen for what other processes change. Needs a
+    /// Tokio runtime; ends with `shutdown`.
+    #[must_use]
+    pub fn new(store: Store, regions: Regions, sealer: Sealer, settings: Settings) -> Self {
+        let shutdown = CancellationToken::new();
+        let credentials = Arc::new(Memory::default());
+        let hub = Hub::start(store.pool().clone(), shutdown.clone(), {
+            let credentials = Arc::clone(&credentials);
+            move |user| credentials.forget(user)
+        });
+        Self(Arc::new(Parts {
+            store,
+            regions,
+            sealer,
+            settings,
+            hub,
+            metrics: Metrics::new(),
+            shutdown,
+            tasks: TaskTracker::new(),
+            gateway: Gateway::default(),
+            credentials,
+            attempts: Attempts::new(),
+        }))
+    }
+}
+
+impl Deref for App {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+impl Settings {
+    /// Whether people reach the main host by https, so that cookies may insist on it.
+    #[must_use]
+    pub fn is_https(&self) -> bool {
+        self.origin.scheme() == "https"
+    }
+
+    /// `http(s)://{label}.{apps domain}[:port]`: where a port of a sandbox is reached.
+    #[must_use]
+    pub fn app_url(&self, label: &str) -> String {
+        let scheme = self.origin.scheme();
+        let port = self.origin.port().map(|port| format!(":{port}")).unwrap_or_default();
+        format!("{scheme}://{label}.{}{port}", self.apps_domain)
+    }
+
+    /// The origin as browsers write it: scheme, host and port, without a slash at its end.
+    #[must_use]
+    pub fn origin_text(&self) -> String {
+        self.origin.origin().ascii_serialization()
+    }
 }

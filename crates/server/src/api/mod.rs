@@ -1,1 +1,44 @@
-//! See the crate's documentation.
+//! HTTP for people, browsers and programs.
+//!
+//! A module owns the routes of one thing: handlers of a few lines that call a use-case, and
+//! `routes()`, which [`routes`] merges. Whole paths are written at the handlers, so that a search
+//! for a path finds them. What every answer has in common is in [`around`].
+
+pub mod around;
+pub mod error;
+pub mod extract;
+pub mod metrics;
+mod openapi;
+pub mod serve;
+mod system;
+
+use axum::{Router, extract::DefaultBodyLimit, middleware};
+pub use error::Error;
+pub use openapi::document;
+pub use serve::serve;
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::state::App;
+
+/// The longest body of a request unless a route says otherwise.
+pub const BODY_LIMIT: usize = 32 * 1024 * 1024;
+
+/// Every route of the main host, with its place in the document. A route that is in neither the
+/// document nor the list of pages does not exist.
+fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(openapi::frame())
+        .merge(system::routes())
+        // A new module's routes go here.
+}
+
+/// The main host as a service, complete with everything around it.
+pub fn router(app: App) -> Router {
+    let (router, document) = routes().split_for_parts();
+    router
+        .merge(openapi::routes(document))
+        .fallback(around::no_such_route)
+        .method_not_allowed_fallback(around::no_such_method)
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(middleware::from_fn_with_state(app.clone(), around::around))
+        .with_state(app)
+}

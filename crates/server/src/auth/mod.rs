@@ -1,3 +1,17 @@
 //! Who somebody is and what they may see.
+//!
+//! [`Caller`] is the proof that a request was authenticated; only this module makes one. Every way
+//! of signing in ends in [`sign_in::sign_in`].
 
+mod caller;
+pub mod cookie;
+pub mod limit;
+pub mod memory;
+pub mod origin;
+pub mod password;
 pub mod seal;
+pub mod secret;
+pub mod sign_in;
+
+pub use caller::{Address, By, Caller, Known};
+pub use sign_in::{Link, create_token_for_owner, first_link};

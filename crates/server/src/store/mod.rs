@@ -1,14 +1,30 @@
 //! Where everything is written down: the control database. One file per table or use.
+//!
+//! Look-ups of what belongs to somebody take the [`crate::auth::Caller`], so that a missing check
+//! cannot be compiled.
 
+pub mod audit;
 pub mod claims;
+pub mod databases;
+pub mod events;
+pub mod links;
+pub mod notify;
 pub mod places;
+pub mod projects;
+pub mod sandboxes;
+pub mod sessions;
+pub mod tokens;
+pub mod users;
 
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use sqlx::{
-    PgPool,
-    postgres::{PgConnectOptions, PgPoolOptions},
+    Connection as _, PgPool, Row as _,
+    postgres::{PgConnectOptions, PgPoolOptions, PgRow},
 };
+
+use crate::error::Result;
 
 /// The control database. Cheap to clone.
 #[derive(Clone)]
@@ -16,8 +32,13 @@ pub struct Store {
     pub(crate) pool: PgPool,
 }
 
+/// One transaction; what is not committed when it is dropped never happened.
+pub type Transaction = sqlx::PgTransaction<'static>;
+
 /// How long a request may wait for a connection of the pool.
 const ACQUIRE: Duration = Duration::from_secs(5);
+/// A connection that has been idle for longer is tried before it is used.
+const TRUSTED_IDLE: Duration = Duration::from_secs(5);
 
 impl Store {
     /// Connects and brings the schema up to date (under sqlx's own advisory lock, so that any
@@ -29,6 +50,15 @@ impl Store {
         let pool = PgPoolOptions::new()
             .max_connections(connections)
             .acquire_timeout(ACQUIRE)
+            .test_before_acquire(false)
+            .before_acquire(|connection, idle| {
+                Box::pin(async move {
+                    if idle.idle_for > TRUSTED_IDLE {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
             .connect_with(options)
             .await?;
         sqlx::migrate!("./migrations").run(&pool).await?;
@@ -39,5 +69,72 @@ impl Store {
     #[must_use]
     pub fn pool(&self) -> &PgPool {
         &self.pool
+    }
+
+    /// Begins a transaction.
+    ///
+    /// # Errors
+    /// Where the database does not answer.
+    pub async fn begin(&self) -> Result<Transaction> {
+        Ok(self.pool.begin().await?)
+    }
+}
+
+/// A column whose text one of the model's types reads.
+pub(crate) fn parsed<T>(row: &PgRow, column: &str) -> Result<T, sqlx::Error>
+where
+    T: std::str::FromStr,
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    row.try_get::<&str, _>(column)?
+        .parse()
+        .map_err(|e| undecodable(column, e))
+}
+
+/// A text column that holds one word of an enumeration of the model.
+pub(crate) fn word<T: DeserializeOwned>(row: &PgRow, column: &str) -> Result<T, sqlx::Error> {
+    let text: &str = row.try_get(column)?;
+    T::deserialize(serde::de::value::StrDeserializer::<serde::de::value::Error>::new(text))
+        .map_err(|e| undecodable(column, e))
+}
+
+/// A `jsonb` column that holds a type of the model.
+pub(crate) fn json<T: DeserializeOwned>(row: &PgRow, column: &str) -> Result<T, sqlx::Error> {
+    // The binary form of jsonb is a version byte and the text.
+    let raw = row.try_get_raw(column)?;
+    let bytes = raw.as_bytes().map_err(|e| sqlx::Error::ColumnDecode {
+        index: column.to_owned(),
+        source: e,
+    })?;
+    serde_json::from_slice(bytes.strip_prefix(&[1]).unwrap_or(bytes)).map_err(|e| undecodable(column, e))
+}
+
+/// As [`json()`], where the column may be null.
+pub(crate) fn optional_json<T: DeserializeOwned>(
+    row: &PgRow,
+    column: &str,
+) -> Result<Option<T>, sqlx::Error> {
+    use sqlx::ValueRef as _;
+    if row.try_get_raw(column)?.is_null() {
+        return Ok(None);
+    }
+    json(row, column).map(Some)
+}
+
+/// The word that an enumeration of the model is stored as.
+pub(crate) fn word_of(value: &impl serde::Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        other => unreachable!("an enumeration without fields is written as a word, not as {other:?}"),
+    }
+}
+
+fn undecodable(
+    column: &str,
+    error: impl std::error::Error + Send + Sync + 'static,
+) -> sqlx::Error {
+    sqlx::Error::ColumnDecode {
+        index: column.to_owned(),
+        source: Box::new(error),
     }
 }

@@ -1,0 +1,160 @@
+//! What every answer of the main host has in common: an id, a line in the log, a count, security
+//! headers, and errors (panics among them) in one form.
+
+use std::time::Instant;
+
+use axum::{
+    body::Body,
+    extract::{MatchedPath, State},
+    middleware::Next,
+    response::{IntoResponse as _, Response},
+};
+use futures_util::FutureExt as _;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
+use tracing::Instrument as _;
+use uuid::Uuid;
+
+use super::error::{self, Error, Refused};
+use crate::state::App;
+
+/// The header with a request's id.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The id of a request, for whoever logs or calls on.
+#[derive(Clone, Debug)]
+pub struct RequestId(pub String);
+
+/// Pages bring their own scripts and styles as files of this host, and nothing else runs.
+const CONTENT_POLICY: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; \
+     connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+);
+
+const HEADERS: [(HeaderName, HeaderValue); 6] = [
+    (header::CONTENT_SECURITY_POLICY, CONTENT_POLICY),
+    (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
+    // Not no-referrer: that would make a browser hide the origin of our own forms.
+    (header::REFERRER_POLICY, HeaderValue::from_static("same-origin")),
+    (
+        HeaderName::from_static("cross-origin-opener-policy"),
+        HeaderValue::from_static("same-origin"),
+    ),
+    (
+        HeaderName::from_static("cross-origin-resource-policy"),
+        HeaderValue::from_static("same-origin"),
+    ),
+];
+
+/// The outermost layer of the main host.
+pub async fn around(State(app): State<App>, mut request: Request<Body>, next: Next) -> Response {
+    let began = Instant::now();
+    let id = request_id(request.headers());
+    let method = request.method().clone();
+    // The query stays out of the log: somebody may have put a secret into it.
+    let path = request.uri().path().to_owned();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    request.extensions_mut().insert(RequestId(id.clone()));
+    let span = tracing::info_span!("request", %id, %method, path);
+
+    let answer = std::panic::AssertUnwindSafe(next.run(request)).catch_unwind();
+    let response = match answer.instrument(span.clone()).await {
+        Ok(response) => response,
+        Err(panic) => panicked(panic.as_ref()),
+    };
+    let response = in_our_form(response);
+    let mut response = error::complete(&app, &id, response);
+    decorate(&app, &path, &id, response.headers_mut());
+
+    let status = response.status().as_u16();
+    let took = began.elapsed();
+    let route = route.as_ref().map_or("none", MatchedPath::as_str);
+    app.metrics.count(method.as_str(), route, status, took);
+    tracing::debug!(parent: &span, status, micros = took.as_micros(), "answered");
+    response
+}
+
+/// 404 for a path that no route has.
+pub async fn no_such_route() -> Error {
+    Error::not_found("page or route")
+}
+
+/// 405 for a path that is there for other methods.
+pub async fn no_such_method() -> Error {
+    Error::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "MethodNotAllowed",
+        "This path does not take that method.",
+    )
+}
+
+/// The id that a proxy gave the request, if it is a plain one, else a new one.
+fn request_id(headers: &HeaderMap) -> String {
+    headers
+        .get(REQUEST_ID)
+        .and_then(|value| value.to_str().ok())
+        .filter(|id| {
+            (1..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        })
+        .map_or_else(|| Uuid::new_v4().simple().to_string(), str::to_owned)
+}
+
+fn panicked(panic: &(dyn std::any::Any + Send)) -> Response {
+    let said = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("a panic without words");
+    Error::internal("Something went wrong in the control plane.")
+        .because(format!("panicked: {said}"))
+        .into_response()
+}
+
+/// Refusals that did not come from our handlers (a body that is too long, for one) are plain text.
+fn in_our_form(response: Response) -> Response {
+    let status = response.status();
+    let plain = response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_none_or(|kind| kind.as_bytes().starts_with(b"text/plain"));
+    if !(status.is_client_error() || status.is_server_error())
+        || !plain
+        || response.extensions().get::<Refused>().is_some()
+    {
+        return response;
+    }
+    let (name, sentence) = match status {
+        StatusCode::PAYLOAD_TOO_LARGE => ("TooLarge", "The body of the request is too long."),
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => ("UnsupportedMediaType", "That kind of body is not taken here."),
+        StatusCode::UPGRADE_REQUIRED => ("UpgradeRequired", "This path speaks WebSocket."),
+        _ => ("Refused", "The request was refused."),
+    };
+    let mut ours = Error::new(status, name, sentence).into_response();
+    for (name, value) in response.headers() {
+        let body = name == header::CONTENT_TYPE || name == header::CONTENT_LENGTH;
+        if !body && !ours.headers().contains_key(name) {
+            ours.headers_mut().append(name, value.clone());
+        }
+    }
+    ours
+}
+
+fn decorate(app: &App, path: &str, id: &str, headers: &mut HeaderMap) {
+    for (name, value) in &HEADERS {
+        headers.entry(name).or_insert_with(|| value.clone());
+    }
+    if app.settings.is_https() {
+        headers.insert(
+            header::STRICT_TRANSPORT_SECURITY,
+            HeaderValue::from_static("max-age=31536000"),
+        );
+    }
+    if path.starts_with("/api/") {
+        headers
+            .entry(header::CACHE_CONTROL)
+            .or_insert(HeaderValue::from_static("no-store"));
+    }
+    if let Ok(value) = HeaderValue::from_str(id) {
+        headers.insert(REQUEST_ID, value);
+    }
+}

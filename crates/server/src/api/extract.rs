@@ -1,0 +1,272 @@
+//! What handlers take from a request, refused in our own words: the field and the rule are named.
+
+use axum::{
+    body::{Body, to_bytes},
+    extract::{FromRequest, FromRequestParts, rejection::PathRejection},
+    response::{IntoResponse, Response},
+};
+use http::{HeaderMap, Request, StatusCode, header, request::Parts};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{
+    error::{Error, Result},
+    state::App,
+};
+
+/// The longest JSON of a request.
+const JSON_LIMIT: usize = 1024 * 1024;
+
+/// A JSON body, in and out.
+pub struct Json<T>(pub T);
+
+/// As [`Json`], where no body at all means the default.
+pub struct JsonOrNothing<T>(pub T);
+
+/// Values from the path.
+pub struct Path<T>(pub T);
+
+/// Values from the query; unknown names are refused where the type refuses them.
+pub struct Query<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<App> for Json<T> {
+    type Rejection = Error;
+
+    async fn from_request(request: Request<Body>, _: &App) -> Result<Self> {
+        if !is_json(request.headers()) {
+            return Err(not_json());
+        }
+        let bytes = read(request).await?;
+        parse(&bytes).map(Self)
+    }
+}
+
+impl<T: DeserializeOwned + Default> FromRequest<App> for JsonOrNothing<T> {
+    type Rejection = Error;
+
+    async fn from_request(request: Request<Body>, _: &App) -> Result<Self> {
+        let json = is_json(request.headers());
+        let bytes = read(request).await?;
+        match bytes.is_empty() {
+            true => Ok(Self(T::default())),
+            false if json => parse(&bytes).map(Self),
+            false => Err(not_json()),
+        }
+    }
+}
+
+impl<T: Serialize> IntoResponse for Json<T> {
+    fn into_response(self) -> Response {
+        axum::Json(self.0).into_response()
+    }
+}
+
+impl<T: DeserializeOwned + Send> FromRequestParts<App> for Path<T> {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self> {
+        match axum::extract::Path::from_request_parts(parts, app).await {
+            Ok(axum::extract::Path(values)) => Ok(Self(values)),
+            // An id that is none cannot be anything's.
+            Err(PathRejection::FailedToDeserializePathParams(_)) => Err(Error::not_found("thing")),
+            Err(error) => Err(Error::internal("This path cannot be read.").because(error)),
+        }
+    }
+}
+
+impl<T: DeserializeOwned> FromRequestParts<App> for Query<T> {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self> {
+        let query = parts.uri.query().unwrap_or_default();
+        let pairs = url::form_urlencoded::parse(query.as_bytes());
+        let values = serde::de::value::MapDeserializer::<_, serde::de::value::Error>::new(
+            pairs.map(|(name, value)| (name.into_owned(), Word(value.into_owned()))),
+        );
+        match serde_path_to_error::deserialize(values) {
+            Ok(values) => Ok(Self(values)),
+            Err(error) => Err(Error::invalid(field_of(&error), error.inner().to_string())),
+        }
+    }
+}
+
+/// A value of a query: text that is read as whatever is expected.
+struct Word(String);
+
+macro_rules! read_as {
+    ($($method:ident $visit:ident $type:ty),*) => {$(
+        fn $method<V: serde::de::Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
+            match self.0.parse::<$type>() {
+                Ok(value) => visitor.$visit(value),
+                Err(_) => Err(serde::de::Error::invalid_value(serde::de::Unexpected::Str(&self.0), &visitor)),
+            }
+        }
+    )*};
+}
+
+impl<'de> serde::Deserializer<'de> for Word {
+    type Error = serde::de::value::Error;
+
+    fn deserialize_any<V: serde::de::Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
+        visitor.visit_string(self.0)
+    }
+
+    fn deserialize_option<V: serde::de::Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
+        visitor.visit_some(self)
+    }
+
+    fn deserialize_bool<V: serde::de::Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
+        match self.0.as_str() {
+            "" | "true" | "1" => visitor.visit_bool(true),
+            "false" | "0" => visitor.visit_bool(false),
+            other => Err(serde::de::Error::invalid_value(
+                serde::de::Unexpected::Str(other),
+                &"true or false",
+            )),
+        }
+    }
+
+    fn deserialize_enum<V: serde::de::Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Self::Error> {
+        visitor.visit_enum(serde::de::IntoDeserializer::<Self::Error>::into_deserializer(self.0))
+    }
+
+    fn deserialize_newtype_struct<V: serde::de::Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Self::Error> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    read_as!(
+        deserialize_i8 visit_i8 i8, deserialize_i16 visit_i16 i16, deserialize_i32 visit_i32 i32,
+        deserialize_i64 visit_i64 i64, deserialize_u8 visit_u8 u8, deserialize_u16 visit_u16 u16,
+        deserialize_u32 visit_u32 u32, deserialize_u64 visit_u64 u64, deserialize_f64 visit_f64 f64
+    );
+
+    serde::forward_to_deserialize_any! {
+        f32 char str string bytes byte_buf unit unit_struct seq tuple tuple_struct map struct
+        identifier ignored_any i128 u128
+    }
+}
+
+impl<'de> serde::de::IntoDeserializer<'de, serde::de::value::Error> for Word {
+    type Deserializer = Self;
+
+    fn into_deserializer(self) -> Self {
+        self
+    }
+}
+
+/// Reads JSON and names the field that is wrong.
+///
+/// # Errors
+/// 400 where it is no JSON; 422 with the field and its rule otherwise.
+pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let said = error.inner();
+        match said.classify() {
+            serde_json::error::Category::Data => {
+                let (path, rule) = (field_of(&error), without_place(&said.to_string()));
+                Error::invalid(path, rule)
+            }
+            _ => Error::bad_request(format!("The body is not valid JSON: {said}.")),
+        }
+    })?;
+    json.end()
+        .map_err(|error| Error::bad_request(format!("The body is not valid JSON: {error}.")))?;
+    Ok(value)
+}
+
+/// The field that an error is about. serde reports an unknown or a missing field at its parent,
+/// and names it between back-ticks.
+fn field_of<E: std::fmt::Display>(error: &serde_path_to_error::Error<E>) -> String {
+    let path = error.path().to_string();
+    let said = error.inner().to_string();
+    let named = ["unknown field `", "missing field `", "duplicate field `"]
+        .iter()
+        .find_map(|kind| said.strip_prefix(kind)?.split_once('`'))
+        .map(|(name, _)| name);
+    match (path.as_str(), named) {
+        ("." | "", Some(name)) => name.to_owned(),
+        (path, Some(name)) if !path.ends_with(name) => format!("{path}.{name}"),
+        ("." | "", None) => "body".to_owned(),
+        (path, _) => path.to_owned(),
+    }
+}
+
+/// serde_json's sentence without " at line 1 column 2".
+fn without_place(said: &str) -> String {
+    said.rsplit_once(" at line ")
+        .map_or(said, |(rule, _)| rule)
+        .to_owned()
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split(';').next())
+        .is_some_and(|kind| {
+            let kind = kind.trim().to_ascii_lowercase();
+            kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"))
+        })
+}
+
+fn not_json() -> Error {
+    Error::new(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "UnsupportedMediaType",
+        "The body must be JSON, with the header Content-Type: application/json.",
+    )
+}
+
+async fn read(request: Request<Body>) -> Result<bytes::Bytes> {
+    to_bytes(request.into_body(), JSON_LIMIT).await.map_err(|error| {
+        if std::error::Error::source(&error).is_some_and(|e| e.is::<http_body_util::LengthLimitError>()) {
+            Error::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "TooLarge",
+                format!("The body is longer than {JSON_LIMIT} bytes."),
+            )
+        } else {
+            Error::bad_request("The body broke off.").because(error)
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use fsa_model::api::{ChangeEnvironment, CreateProject};
+
+    use super::*;
+
+    #[test]
+    fn a_wrong_field_is_named_with_its_rule() {
+        for (body, field) in [
+            (r#"{"name":"a","nome":1}"#, "nome"),
+            (r"{}", "name"),
+            (r#"{"name":1}"#, "name"),
+            (r#"{"name":"a","envVars":{"A":1}}"#, "envVars.A"),
+            (r#"{"name":"a","size":"huge"}"#, "size"),
+            (r"[]", "body"),
+        ] {
+            let error = parse::<CreateProject>(body.as_bytes()).unwrap_err();
+            assert_eq!(error.status().as_u16(), 422, "{body}: {error}");
+            assert_eq!(error.field().unwrap().name, field, "{body}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_json_is_a_bad_request() {
+        for body in ["", "{", "{}x", "nonsense"] {
+            let error = parse::<ChangeEnvironment>(body.as_bytes()).err().unwrap();
+            assert_eq!(error.status().as_u16(), 400, "{body}");
+        }
+    }
+}

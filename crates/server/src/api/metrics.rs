@@ -1,0 +1,112 @@
+//! What Prometheus reads. Each part registers its own figures with [`Metrics::register`].
+
+use std::{
+    collections::BTreeMap,
+    sync::atomic::AtomicI64,
+    time::Duration,
+};
+
+use parking_lot::{Mutex, RwLock};
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+
+/// The figures of one process.
+pub struct Metrics {
+    registry: Mutex<Registry>,
+    requests: Family<RequestLabels, Counter>,
+    latency: Family<RouteLabels, Histogram>,
+    /// Open connections to the server.
+    pub connections: Gauge<i64, AtomicI64>,
+    troubles: RwLock<BTreeMap<String, String>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    method: String,
+    route: String,
+    status: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RouteLabels {
+    route: String,
+}
+
+impl Metrics {
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "registering is not a default")]
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("fsa");
+        let requests = Family::default();
+        // Half a millisecond to half a minute, in seconds.
+        let latency = Family::new_with_constructor((|| {
+            Histogram::new([
+                0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0,
+            ])
+        }) as fn() -> Histogram);
+        let connections = Gauge::default();
+        registry.register("http_requests", "Requests answered", requests.clone());
+        registry.register(
+            "http_request_duration_seconds",
+            "Time to the head of the answer",
+            latency.clone(),
+        );
+        registry.register("http_connections", "Open connections", connections.clone());
+        Self {
+            registry: Mutex::new(registry),
+            requests,
+            latency,
+            connections,
+            troubles: RwLock::default(),
+        }
+    }
+
+    /// Registers figures of a part of the server, once.
+    pub fn register(&self, register: impl FnOnce(&mut Registry)) {
+        register(&mut self.registry.lock());
+    }
+
+    /// Says that a part of the server cannot do its work, and why in one sentence, or (`None`)
+    /// that it can again. `/readyz` tells.
+    pub fn report(&self, part: &str, trouble: Option<String>) {
+        let mut troubles = self.troubles.write();
+        match trouble {
+            Some(trouble) => troubles.insert(part.to_owned(), trouble),
+            None => troubles.remove(part),
+        };
+    }
+
+    /// What was reported and still holds.
+    #[must_use]
+    pub fn troubles(&self) -> BTreeMap<String, String> {
+        self.troubles.read().clone()
+    }
+
+    /// Counts one request. `route` is the pattern, never the path: paths are without number.
+    pub(crate) fn count(&self, method: &str, route: &str, status: u16, took: Duration) {
+        self.requests
+            .get_or_create(&RequestLabels {
+                method: method.to_owned(),
+                route: route.to_owned(),
+                status,
+            })
+            .inc();
+        self.latency
+            .get_or_create(&RouteLabels {
+                route: route.to_owned(),
+            })
+            .observe(took.as_secs_f64());
+    }
+
+    /// In the text format of OpenMetrics.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        // Writing into a String cannot fail.
+        let _ = encode(&mut text, &self.registry.lock());
+        text
+    }
+}

@@ -1,0 +1,67 @@
+//! The document of the API (OpenAPI 3.1), from the code.
+
+use axum::{Router, routing::get};
+use bytes::Bytes;
+use http::header;
+use utoipa::{
+    Modify, OpenApi,
+    openapi::{
+        OpenApi as Document,
+        security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
+    },
+};
+
+use crate::state::App;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "FullStack Agent",
+        description = "Projects with a sandbox, a database and URLs. `{project}` is an id or the name of one of your own projects."
+    ),
+    modifiers(&Security),
+    security(("token" = []), ("session" = []))
+)]
+struct Frame;
+
+struct Security;
+
+impl Modify for Security {
+    fn modify(&self, document: &mut Document) {
+        let components = document.components.get_or_insert_default();
+        let token = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .description(Some("An API token, which begins with fsa_"))
+            .build();
+        components.add_security_scheme("token", SecurityScheme::Http(token));
+        let session = ApiKeyValue::with_description(
+            "fsa_session",
+            "A browser's session; writes are taken from our own pages only",
+        );
+        components.add_security_scheme("session", SecurityScheme::ApiKey(ApiKey::Cookie(session)));
+    }
+}
+
+/// The document without paths.
+pub(super) fn frame() -> Document {
+    Frame::openapi()
+}
+
+/// The whole document.
+#[must_use]
+pub fn document() -> Document {
+    super::routes().into_openapi()
+}
+
+/// The document's own route. It is rendered once.
+pub(super) fn routes(document: Document) -> Router<App> {
+    let text = Bytes::from(
+        document
+            .to_pretty_json()
+            .expect("the document is made of plain values"),
+    );
+    Router::new().route(
+        "/api/openapi.json",
+        get(move || async move { ([(header::CONTENT_TYPE, "application/json")], text) }),
+    )
+}

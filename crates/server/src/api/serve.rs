@@ -1,0 +1,150 @@
+//! The server: connections, which host a request is for, and the drain at the end.
+
+use std::{net::SocketAddr, time::Duration};
+
+use axum::{
+    body::Body,
+    response::{IntoResponse as _, Response},
+};
+use http::{HeaderMap, Request};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt as _;
+
+use crate::{
+    auth::Address,
+    state::{App, Settings},
+};
+
+/// How long a client may take to send the head of a request.
+const HEAD: Duration = Duration::from_secs(30);
+/// After a failed accept (no descriptors are left, for one) it is not tried again at once.
+const AFTER_FAILURE: Duration = Duration::from_millis(50);
+/// Connections at once; more wait in the listen queue.
+const CONNECTIONS: usize = 8192;
+
+/// Serves until `shutdown` is ready, then drains: no new connections, streams and WebSockets end
+/// themselves, requests finish, and what still runs after [`Settings::drain`] is cut off.
+///
+/// # Errors
+/// None at present: what fails concerns one connection.
+pub async fn serve(
+    app: App,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()>,
+) -> std::io::Result<()> {
+    let router = super::router(app.clone());
+    let connections = TaskTracker::new();
+    let places = std::sync::Arc::new(tokio::sync::Semaphore::new(CONNECTIONS));
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        let accepted = async {
+            let place = std::sync::Arc::clone(&places).acquire_owned().await;
+            (listener.accept().await, place)
+        };
+        let (accepted, place) = tokio::select! {
+            () = &mut shutdown => break,
+            accepted = accepted => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let (app, router) = (app.clone(), router.clone());
+                connections.spawn(async move {
+                    app.metrics.connections.inc();
+                    connection(app.clone(), router, stream, peer).await;
+                    app.metrics.connections.dec();
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(AFTER_FAILURE).await;
+            }
+        }
+    }
+    drop(listener);
+    app.shutdown.cancel();
+    connections.close();
+    app.tasks.close();
+    app.gateway.tunnels.close();
+    let drained = async {
+        connections.wait().await;
+        app.tasks.wait().await;
+        app.gateway.tunnels.wait().await;
+    };
+    if tokio::time::timeout(app.settings.drain, drained).await.is_err() {
+        tracing::warn!(
+            connections = connections.len(),
+            tasks = app.tasks.len(),
+            "the drain took too long; what still runs is cut off"
+        );
+    }
+    Ok(())
+}
+
+async fn connection(app: App, router: axum::Router, stream: TcpStream, peer: SocketAddr) {
+    let _ = stream.set_nodelay(true);
+    let service = service_fn({
+        let app = app.clone();
+        move |request: Request<Incoming>| {
+            let (app, router) = (app.clone(), router.clone());
+            async move { Ok::<_, std::convert::Infallible>(answer(app, router, request, peer).await) }
+        }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD);
+    let mut connection =
+        std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
+    let served = tokio::select! {
+        served = connection.as_mut() => served,
+        () = app.shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = served {
+        tracing::debug!(%error, %peer, "a connection ended badly");
+    }
+}
+
+async fn answer(app: App, router: axum::Router, request: Request<Incoming>, peer: SocketAddr) -> Response {
+    let mut request = request.map(Body::new);
+    let address = address(&app.settings, peer, request.headers());
+    request.extensions_mut().insert(address);
+    if crate::gateway::is_for(&app.settings, &request) {
+        return crate::gateway::handle(&app, request).await;
+    }
+    router
+        .oneshot(request)
+        .await
+        .unwrap_or_else(|never| match never {})
+        .into_response()
+}
+
+/// Where a request came from: the peer, or what a trusted proxy says, read from the right because
+/// only what the proxies themselves added can be believed.
+fn address(settings: &Settings, peer: SocketAddr, headers: &HeaderMap) -> Address {
+    let mut address = peer.ip().to_canonical();
+    let hops = headers
+        .get_all("x-forwarded-for")
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|line| line.split(','))
+        .map(|hop| hop.trim().parse::<std::net::IpAddr>());
+    for hop in hops.collect::<Vec<_>>().into_iter().rev() {
+        if !settings.trusted_proxies.contains(&address) {
+            break;
+        }
+        let Ok(hop) = hop else { break };
+        address = hop.to_canonical();
+    }
+    Address(Some(address))
+}

@@ -1,0 +1,225 @@
+//! The caller of a request: who, with which role, and how they proved it.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use axum::extract::{FromRequestParts, OptionalFromRequestParts};
+use chrono::{DateTime, Utc};
+use fsa_model::{TokenId, UserId, api::Role};
+use http::{header, request::Parts};
+use uuid::Uuid;
+
+use super::{cookie, origin, secret};
+use crate::{
+    error::{Error, Result},
+    state::App,
+    store::{notify::Topic, sessions, tokens},
+};
+
+/// How often a long connection asks by itself whether its credential still holds.
+const RECHECK: Duration = Duration::from_secs(60);
+
+/// Somebody who was authenticated. Made by this module alone, so that whoever has one has asked.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    known: Arc<Known>,
+    address: Address,
+}
+
+/// What is known of a credential that holds.
+#[derive(Debug)]
+pub struct Known {
+    pub user: UserId,
+    pub login: String,
+    pub role: Role,
+    pub by: By,
+    /// When the credential was made.
+    pub since: DateTime<Utc>,
+}
+
+/// How a caller proved who they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum By {
+    /// A browser's cookie.
+    Session(Uuid),
+    /// A program's `Authorization` header.
+    Token(TokenId),
+}
+
+/// Where a request came from; the proxy's word where the proxy is trusted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Address(pub Option<IpAddr>);
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.map_or(Ok(()), |address| address.fmt(f))
+    }
+}
+
+impl Caller {
+    #[must_use]
+    pub fn user(&self) -> UserId {
+        self.known.user
+    }
+
+    #[must_use]
+    pub fn login(&self) -> &str {
+        &self.known.login
+    }
+
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.known.role
+    }
+
+    #[must_use]
+    pub fn by(&self) -> By {
+        self.known.by
+    }
+
+    /// When the session or the token was made.
+    #[must_use]
+    pub fn since(&self) -> DateTime<Utc> {
+        self.known.since
+    }
+
+    #[must_use]
+    pub fn address(&self) -> Address {
+        self.address
+    }
+
+    /// Only the owner of the whole system may go on.
+    ///
+    /// # Errors
+    /// 403 for a member.
+    pub fn must_be_owner(&self) -> Result<()> {
+        match self.role() {
+            Role::Owner => Ok(()),
+            Role::Member => Err(Error::forbidden("Only an owner of this system may do that.")),
+        }
+    }
+
+    /// Authenticates a request by its `Authorization` header, else by its cookie. With a cookie,
+    /// a write (or a WebSocket) must come from our own pages.
+    ///
+    /// # Errors
+    /// 401 where nobody is known by that; 403 where another site makes the request.
+    pub async fn authenticate(app: &App, parts: &Parts) -> Result<Self> {
+        let address = parts.extensions.get::<Address>().copied().unwrap_or_default();
+        let (hash, is_token) = if let Some(value) = parts.headers.get(header::AUTHORIZATION) {
+            let token = value
+                .to_str()
+                .ok()
+                .and_then(bearer)
+                .ok_or_else(|| Error::unauthorised("The Authorization header is not \"Bearer fsa_…\"."))?;
+            (secret::hash(token), true)
+        } else {
+            let token = cookie::get(&parts.headers, cookie::name(&app.settings))
+                .ok_or_else(|| Error::unauthorised("Sign in first."))?;
+            (secret::hash(token), false)
+        };
+        let known = known(app, hash, is_token).await?.ok_or_else(|| {
+            Error::unauthorised(if is_token {
+                "This API token is not valid; it may have been revoked or have expired."
+            } else {
+                "Your session has ended; sign in again."
+            })
+        })?;
+        if !is_token && origin::is_write(parts) && !origin::is_own(&app.settings, &parts.headers) {
+            return Err(Error::forbidden(
+                "This request was made by another site and was refused.",
+            ));
+        }
+        Ok(Self { known, address })
+    }
+
+    /// The caller again from what was noted of an earlier request: a signed cookie of the gateway
+    /// says which session or token it was made for. `None` where that has ended since.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn resume(app: &App, by: By, address: Address) -> Result<Option<Self>> {
+        // A key of its own kind: no token has this hash.
+        let key = secret::hash(&format!("{by:?}"));
+        if let Some(known) = app.credentials.get(&key) {
+            return Ok(Some(Self { known, address }));
+        }
+        let moment = app.credentials.moment();
+        let found = match by {
+            By::Session(id) => sessions::by_id(&app.store, id).await?,
+            By::Token(id) => tokens::by_id(&app.store, id).await?,
+        };
+        Ok(found.map(|known| {
+            let known = Arc::new(known);
+            app.credentials.put(key, Arc::clone(&known), moment);
+            Self { known, address }
+        }))
+    }
+
+    /// Waits until this caller's credential no longer holds: signed out, revoked, expired, or the
+    /// user disabled. For streams and WebSockets, which outlive the check at their beginning.
+    pub async fn ended(&self, app: &App) {
+        let mut interest = app.hub.interest(Topic::Credentials(self.user()));
+        loop {
+            match Self::resume(app, self.by(), self.address).await {
+                Ok(None) => return,
+                Ok(Some(_)) => {}
+                Err(error) => tracing::warn!(%error, "cannot tell whether a credential still holds"),
+            }
+            tokio::select! {
+                () = interest.changed() => {}
+                () = tokio::time::sleep(RECHECK) => {}
+            }
+        }
+    }
+}
+
+fn bearer(value: &str) -> Option<&str> {
+    let (scheme, token) = value.split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && token.starts_with(secret::TOKEN_PREFIX)).then_some(token)
+}
+
+async fn known(app: &App, hash: [u8; 32], is_token: bool) -> Result<Option<Arc<Known>>> {
+    if let Some(known) = app.credentials.get(&hash) {
+        return Ok(Some(known));
+    }
+    let moment = app.credentials.moment();
+    let found = if is_token {
+        tokens::by_hash(&app.store, &hash).await?
+    } else {
+        sessions::by_hash(&app.store, &hash).await?
+    };
+    Ok(found.map(|known| {
+        let known = Arc::new(known);
+        app.credentials.put(hash, Arc::clone(&known), moment);
+        known
+    }))
+}
+
+impl FromRequestParts<App> for Caller {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self> {
+        Self::authenticate(app, parts).await
+    }
+}
+
+impl OptionalFromRequestParts<App> for Caller {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Option<Self>> {
+        match Self::authenticate(app, parts).await {
+            Ok(caller) => Ok(Some(caller)),
+            Err(error) if error.status() == http::StatusCode::UNAUTHORIZED => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl FromRequestParts<App> for Address {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Self::Rejection> {
+        Ok(parts.extensions.get::<Self>().copied().unwrap_or_default())
+    }
+}

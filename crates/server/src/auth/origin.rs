@@ -1,0 +1,44 @@
+//! Whether a request comes from our own pages. A browser sends the cookie along with requests
+//! that other sites make; what it says of their origin cannot be forged by a page.
+
+use http::{HeaderMap, Method, header, request::Parts};
+
+use crate::state::Settings;
+
+/// Whether a request can change something: every method but the safe ones (RFC 9110, 9.2.1), and
+/// a WebSocket, which is opened by a GET that no browser refuses across origins.
+#[must_use]
+pub fn is_write(parts: &Parts) -> bool {
+    let safe = [Method::GET, Method::HEAD, Method::OPTIONS].contains(&parts.method);
+    !safe || parts.headers.contains_key(header::UPGRADE)
+}
+
+/// Whether the browser says that the request comes from a page of the main host. One that says
+/// nothing is not believed.
+#[must_use]
+pub fn is_own(settings: &Settings, headers: &HeaderMap) -> bool {
+    match headers.get(header::ORIGIN) {
+        Some(origin) => origin.to_str().is_ok_and(|origin| {
+            origin.eq_ignore_ascii_case(&settings.origin_text()) || names_the_host(origin, headers)
+        }),
+        None => headers.get("sec-fetch-site").is_some_and(|site| site == "same-origin"),
+    }
+}
+
+/// As [`is_own`], but silence is believed: for requests that carry no cookie worth abusing, such
+/// as a sign-in by a program.
+#[must_use]
+pub fn is_own_or_silent(settings: &Settings, headers: &HeaderMap) -> bool {
+    let silent = !headers.contains_key(header::ORIGIN) && !headers.contains_key("sec-fetch-site");
+    silent || is_own(settings, headers)
+}
+
+/// The page was loaded from the very host that the request goes to, under another name than the
+/// configured one (127.0.0.1 beside localhost). No page can choose either header.
+fn names_the_host(origin: &str, headers: &HeaderMap) -> bool {
+    let authority = origin
+        .strip_prefix("http://")
+        .or_else(|| origin.strip_prefix("https://"));
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    matches!((authority, host), (Some(authority), Some(host)) if authority.eq_ignore_ascii_case(host))
+}

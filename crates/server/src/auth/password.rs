@@ -1,0 +1,100 @@
+//! Passwords: hashed with Argon2id, on threads that may block, a few at a time.
+
+use std::sync::LazyLock;
+
+use argon2::{
+    Argon2,
+    password_hash::{PasswordHasher as _, PasswordVerifier as _, phc::PasswordHash},
+};
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio::sync::Semaphore;
+
+use crate::error::{Error, Result};
+
+/// Each takes 19 MiB and a processor for some 20 ms.
+static AT_ONCE: Semaphore = Semaphore::const_new(2);
+/// Waiting for one of the above.
+static WAITING: Semaphore = Semaphore::const_new(32);
+
+/// A hash that no password has, so that an unknown user takes as long to refuse as a known one.
+static NOBODY: LazyLock<String> = LazyLock::new(|| {
+    hash_now(super::secret::random().expose_secret()).expect("the default parameters are valid")
+});
+
+/// Refuses a password that is too weak or too long to be one.
+///
+/// # Errors
+/// 422 with the rule.
+pub fn check(password: &SecretString) -> Result<()> {
+    let length = password.expose_secret().chars().count();
+    if (10..=200).contains(&length) {
+        Ok(())
+    } else {
+        Err(Error::invalid("password", "a password has 10 to 200 characters"))
+    }
+}
+
+/// Hashes a password.
+///
+/// # Errors
+/// 503 where too many are being hashed.
+pub async fn hash(password: SecretString) -> Result<String> {
+    on_a_thread(move || hash_now(password.expose_secret())).await?
+}
+
+/// Whether `password` is the one that was hashed; `None` stands for a user that is not there, or
+/// has no password, and takes as long.
+///
+/// # Errors
+/// 503 where too many are being hashed.
+pub async fn verify(password: SecretString, hashed: Option<String>) -> Result<bool> {
+    on_a_thread(move || {
+        let exists = hashed.is_some();
+        let hashed = hashed.unwrap_or_else(|| NOBODY.clone());
+        let right = PasswordHash::new(&hashed).is_ok_and(|hashed| {
+            Argon2::default()
+                .verify_password(password.expose_secret().as_bytes(), &hashed)
+                .is_ok()
+        });
+        right && exists
+    })
+    .await
+}
+
+fn hash_now(password: &str) -> Result<String> {
+    let hashed = Argon2::default()
+        .hash_password(password.as_bytes())
+        .map_err(|e| Error::internal("The password could not be hashed.").because(e))?;
+    Ok(hashed.to_string())
+}
+
+async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    let busy = || Error::unavailable("Too many people sign in at this moment; try again.");
+    let place = WAITING.try_acquire().map_err(|_| busy())?;
+    let turn = AT_ONCE.acquire().await.map_err(|_| busy())?;
+    // The thread goes on when the request is given up, so it holds its places itself.
+    tokio::task::spawn_blocking(move || {
+        let _held = (place, turn);
+        work()
+    })
+    .await
+    .map_err(|e| Error::internal("The password could not be checked.").because(e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_the_right_password_is_taken() {
+        let hashed = hash("correct horse".to_owned().into()).await.unwrap();
+        assert!(hashed.starts_with("$argon2id$"));
+        assert!(
+            verify("correct horse".to_owned().into(), Some(hashed.clone()))
+                .await
+                .unwrap()
+        );
+        assert!(!verify("wrong horse".to_owned().into(), Some(hashed)).await.unwrap());
+        assert!(!verify("correct horse".to_owned().into(), None).await.unwrap());
+    }
+}

@@ -1,0 +1,349 @@
+//! The ways of signing in. Every one ends in [`sign_in`]; an account elsewhere (the table
+//! `identities`) would be one more that does.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use fsa_model::{
+    UserId,
+    access::{SignInByLink, SignInByPassword},
+    api::{ApiToken, Role},
+};
+use http::HeaderMap;
+use secrecy::{ExposeSecret as _, SecretString};
+use sqlx::PgConnection;
+
+use super::{Address, By, Caller, password, secret};
+use crate::{
+    error::{Error, Result},
+    state::App,
+    store::{
+        audit::{self, NewEntry},
+        links::{self, Purpose},
+        notify::Topic,
+        sessions, tokens, users,
+    },
+};
+
+/// A sign-in link is used at once, by the person who asked for it.
+const SIGN_IN_LINK: Duration = Duration::from_secs(15 * 60);
+/// An invitation waits for somebody to read their mail.
+const INVITE_LINK: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// The lifetime of a token that is printed when the server starts.
+const PRINTED_TOKEN: chrono::Duration = chrono::Duration::days(90);
+/// A session this young has just proved who it is.
+const RECENT: chrono::Duration = chrono::Duration::minutes(15);
+
+/// A one-time link, whose token is in the fragment so that no server log ever holds it.
+pub struct Link {
+    pub url: SecretString,
+    pub expires_at: DateTime<Utc>,
+}
+
+/// What a browser gets when somebody has signed in.
+pub struct SignedIn {
+    pub user: UserId,
+    /// The cookie's value.
+    pub session: SecretString,
+}
+
+/// Where a person signs in from.
+pub struct From<'a> {
+    pub address: Address,
+    pub user_agent: &'a str,
+}
+
+impl<'a> From<'a> {
+    #[must_use]
+    pub fn new(address: Address, headers: &'a HeaderMap) -> Self {
+        Self {
+            address,
+            user_agent: headers
+                .get(http::header::USER_AGENT)
+                .and_then(|value| value.to_str().ok())
+                .unwrap_or_default(),
+        }
+    }
+}
+
+/// Begins a session of `user`. Every way of signing in ends here.
+///
+/// # Errors
+/// 403 where the user is disabled; the database does not answer.
+pub async fn sign_in(tx: &mut PgConnection, user: UserId, way: &str, from: &From<'_>) -> Result<SignedIn> {
+    if !users::is_enabled(tx, user).await? {
+        return Err(Error::forbidden(
+            "This account is disabled; ask an owner of this system.",
+        ));
+    }
+    let session = secret::random();
+    let address = from.address.to_string();
+    let hash = secret::hash(session.expose_secret());
+    sessions::insert(tx, &hash, user, from.user_agent, &address).await?;
+    let entry = NewEntry {
+        user: Some(user),
+        action: "session.begin",
+        object: way.to_owned(),
+        address: &address,
+        result: "ok",
+    };
+    audit::record(tx, entry).await?;
+    Ok(SignedIn { user, session })
+}
+
+/// Signs in with a one-time link, or becomes a member with an invitation.
+///
+/// # Errors
+/// 403 where the link is used up or expired; 422 where an invitation needs a login first (it is
+/// not used up then).
+pub async fn by_link(app: &App, request: SignInByLink, from: &From<'_>) -> Result<SignedIn> {
+    app.attempts.of_address(from.address)?;
+    let hash = secret::hash(request.token.trim());
+    let spent =
+        || Error::forbidden("This link was used already, or is too old. Ask for a new one: each works once.");
+    let mut tx = app.store.begin().await?;
+    let purpose = links::look(&mut tx, &hash).await?.ok_or_else(spent)?;
+    // A password is hashed before the link is used up: both may refuse.
+    let password = match (purpose, request.password) {
+        (Purpose::Invite(_), Some(password)) => {
+            let password = SecretString::from(password);
+            password::check(&password)?;
+            Some(password::hash(password).await?)
+        }
+        _ => None,
+    };
+    if !links::use_up(&mut tx, &hash).await? {
+        return Err(spent());
+    }
+    let user = match purpose {
+        Purpose::SignIn(user) => user,
+        Purpose::Invite(role) => {
+            let login = request
+                .login
+                .ok_or_else(|| Error::invalid("login", "choose a login to accept this invitation"))?;
+            check_login(&login)?;
+            users::insert(&mut tx, &login, role, password.as_deref()).await?
+        }
+    };
+    let signed_in = sign_in(&mut tx, user, "link", from).await?;
+    tx.commit().await?;
+    Ok(signed_in)
+}
+
+/// Signs in with login and password.
+///
+/// # Errors
+/// 401 without a hint which of the two was wrong; 429 after too many attempts.
+pub async fn by_password(app: &App, request: SignInByPassword, from: &From<'_>) -> Result<SignedIn> {
+    app.attempts.of_login(&request.login, from.address)?;
+    let found = users::password_of(&app.store, &request.login).await?;
+    let (user, hashed) = found.map_or((None, None), |(user, hashed)| (Some(user), hashed));
+    let right = password::verify(request.password.into(), hashed).await?;
+    let mut tx = app.store.begin().await?;
+    let Some(user) = user.filter(|_| right) else {
+        let address = from.address.to_string();
+        let entry = NewEntry {
+            user,
+            action: "session.begin",
+            object: "password".into(),
+            address: &address,
+            result: "refused",
+        };
+        audit::record(&mut tx, entry).await?;
+        tx.commit().await?;
+        return Err(Error::unauthorised("Login or password is wrong."));
+    };
+    let signed_in = sign_in(&mut tx, user, "password", from).await?;
+    tx.commit().await?;
+    Ok(signed_in)
+}
+
+/// Sets the caller's password and ends their other sessions. A session that has just begun needs
+/// no current password, so that a link helps somebody who forgot theirs.
+///
+/// # Errors
+/// 403 for an API token, and where the current password is missing or wrong.
+pub async fn set_password(
+    app: &App,
+    caller: &Caller,
+    current: Option<SecretString>,
+    new: SecretString,
+) -> Result<()> {
+    let By::Session(session) = caller.by() else {
+        return Err(Error::forbidden(
+            "A password is set in a browser's session, not with an API token.",
+        ));
+    };
+    password::check(&new)?;
+    let hashed = users::password_hash(&app.store, caller.user()).await?;
+    if hashed.is_some() && Utc::now() - caller.since() > RECENT {
+        app.attempts.of_login(caller.login(), caller.address())?;
+        let current =
+            current.ok_or_else(|| Error::invalid("current", "the current password is needed to change it"))?;
+        if !password::verify(current, hashed).await? {
+            return Err(Error::forbidden("The current password is wrong."));
+        }
+    }
+    let hashed = password::hash(new).await?;
+    let mut tx = app.store.begin().await?;
+    users::set_password(&mut tx, caller.user(), &hashed).await?;
+    sessions::end_all(&mut tx, caller.user(), Some(session)).await?;
+    record(&mut tx, caller, "password.set", format!("user {}", caller.login())).await?;
+    tx.commit().await?;
+    forget(app, caller.user());
+    Ok(())
+}
+
+/// A new sign-in link for `user`, which may be the caller.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn sign_in_link(app: &App, caller: &Caller, user: UserId) -> Result<Link> {
+    let mut tx = app.store.begin().await?;
+    let link = new_link(app, &mut tx, Purpose::SignIn(user), Some(caller.user())).await?;
+    record(&mut tx, caller, "link.create", format!("user {user}")).await?;
+    tx.commit().await?;
+    Ok(link)
+}
+
+/// A link with which somebody new becomes a user.
+///
+/// # Errors
+/// 403 for a member.
+pub async fn invite_link(app: &App, caller: &Caller, role: Role) -> Result<Link> {
+    caller.must_be_owner()?;
+    let mut tx = app.store.begin().await?;
+    let link = new_link(app, &mut tx, Purpose::Invite(role), Some(caller.user())).await?;
+    record(&mut tx, caller, "invite.create", format!("role {role:?}").to_lowercase()).await?;
+    tx.commit().await?;
+    Ok(link)
+}
+
+/// The link that a starting server prints: as long as no owner has a way to sign in. Makes the
+/// owner where there is none.
+///
+/// # Errors
+/// The database does not answer; the configured login cannot be one.
+pub async fn first_link(app: &App) -> Result<Option<Link>> {
+    let mut tx = app.store.begin().await?;
+    let owner = match users::first_owner(&mut tx).await? {
+        Some((_, true)) => return Ok(None),
+        Some((owner, false)) => owner,
+        None => first_owner(app, &mut tx).await?,
+    };
+    let link = new_link(app, &mut tx, Purpose::SignIn(owner), None).await?;
+    tx.commit().await?;
+    Ok(Some(link))
+}
+
+/// A token of the first owner, for a program that starts the server and goes on to use it.
+///
+/// # Errors
+/// As [`first_link`].
+pub async fn create_token_for_owner(app: &App, name: &str) -> Result<SecretString> {
+    let mut tx = app.store.begin().await?;
+    let owner = match users::first_owner(&mut tx).await? {
+        Some((owner, _)) => owner,
+        None => first_owner(app, &mut tx).await?,
+    };
+    let token = secret::api_token();
+    let hash = secret::hash(token.expose_secret());
+    tokens::insert(&mut tx, &hash, owner, name, Some(Utc::now() + PRINTED_TOKEN)).await?;
+    tx.commit().await?;
+    Ok(token)
+}
+
+/// A new API token of the caller; the secret is in this answer only.
+///
+/// # Errors
+/// 422 for a name that is empty or too long, or an end in the past.
+pub async fn create_token(
+    app: &App,
+    caller: &Caller,
+    name: &str,
+    expires_at: Option<DateTime<Utc>>,
+) -> Result<ApiToken> {
+    let name = name.trim();
+    if name.is_empty() || name.chars().count() > 100 {
+        return Err(Error::invalid("name", "a token's name has 1 to 100 characters"));
+    }
+    if expires_at.is_some_and(|end| end <= Utc::now()) {
+        return Err(Error::invalid("expiresAt", "it is in the past"));
+    }
+    if tokens::count(&app.store, caller).await? >= 200 {
+        return Err(Error::conflict("You have 200 API tokens already; revoke one first."));
+    }
+    let token = secret::api_token();
+    let mut tx = app.store.begin().await?;
+    let hash = secret::hash(token.expose_secret());
+    let mut created = tokens::insert(&mut tx, &hash, caller.user(), name, expires_at).await?;
+    record(&mut tx, caller, "token.create", format!("token {}", created.id)).await?;
+    tx.commit().await?;
+    created.token = Some(token.expose_secret().to_owned());
+    Ok(created)
+}
+
+/// Makes every process forget what it knows of a user's credentials: this one at once, others by
+/// the notification that the change itself sends.
+pub fn forget(app: &App, user: UserId) {
+    app.credentials.forget(Some(user));
+    app.hub.wake(Topic::Credentials(user));
+}
+
+/// Writes an audit entry of something that the caller did.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn record(
+    connection: &mut PgConnection,
+    caller: &Caller,
+    action: &str,
+    object: String,
+) -> Result<()> {
+    let entry = NewEntry {
+        user: Some(caller.user()),
+        action,
+        object,
+        address: &caller.address().to_string(),
+        result: "ok",
+    };
+    audit::record(connection, entry).await
+}
+
+async fn first_owner(app: &App, tx: &mut PgConnection) -> Result<UserId> {
+    let login = &app.settings.owner_login;
+    check_login(login)?;
+    users::insert(tx, login, Role::Owner, None).await
+}
+
+async fn new_link(
+    app: &App,
+    tx: &mut PgConnection,
+    purpose: Purpose,
+    created_by: Option<UserId>,
+) -> Result<Link> {
+    let lifetime = match purpose {
+        Purpose::SignIn(_) => SIGN_IN_LINK,
+        Purpose::Invite(_) => INVITE_LINK,
+    };
+    let token = secret::random();
+    let hash = secret::hash(token.expose_secret());
+    let expires_at = links::insert(tx, &hash, purpose, created_by, lifetime).await?;
+    let url = format!(
+        "{}/sign-in#{}",
+        app.settings.origin_text(),
+        token.expose_secret()
+    );
+    Ok(Link {
+        url: url.into(),
+        expires_at,
+    })
+}
+
+fn check_login(login: &str) -> Result<()> {
+    // The rule of a project's name is the rule of a DNS label, which a login is in host names.
+    match fsa_model::ProjectName::parse(login) {
+        Ok(_) => Ok(()),
+        Err(refused) => Err(Error::invalid("login", users::LOGIN_RULE).suggesting(refused.suggestion)),
+    }
+}

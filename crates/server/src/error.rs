@@ -1,0 +1,309 @@
+//! The one error of the control plane: an outside (status, sentence, field) that people and
+//! programs read, and an inside (the chain of causes) that only the log gets.
+
+use std::{borrow::Cow, fmt, time::Duration};
+
+use fsa_driver::DriverError;
+use fsa_model::{Field, ProjectId, TroubleKind};
+use http::StatusCode;
+
+/// The result of a use-case.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why something was not done.
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    status: StatusCode,
+    name: &'static str,
+    sentence: Cow<'static, str>,
+    message: Option<String>,
+    field: Option<Field>,
+    project: Option<ProjectId>,
+    kubernetes_status: Option<String>,
+    retry_after: Option<Duration>,
+    cause: Option<Cause>,
+}
+
+impl Error {
+    /// An error of any status. `name` is the stable word for programs; `sentence` is one short
+    /// sentence for people, without secrets and without causes.
+    #[must_use]
+    pub fn new(status: StatusCode, name: &'static str, sentence: impl Into<Cow<'static, str>>) -> Self {
+        Self(Box::new(Inner {
+            status,
+            name,
+            sentence: sentence.into(),
+            message: None,
+            field: None,
+            project: None,
+            kubernetes_status: None,
+            retry_after: None,
+            cause: None,
+        }))
+    }
+
+    /// 400: the request as a whole makes no sense.
+    #[must_use]
+    pub fn bad_request(sentence: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "BadRequest", sentence)
+    }
+
+    /// 422: a field of the request breaks its rule.
+    #[must_use]
+    pub fn invalid(field: impl Into<String>, rule: impl Into<String>) -> Self {
+        let (name, rule) = (field.into(), rule.into());
+        let mut error = Self::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "InvalidField",
+            format!("The field {name} was refused: {rule}"),
+        );
+        error.0.field = Some(Field {
+            name,
+            rule,
+            suggestion: None,
+        });
+        error
+    }
+
+    /// 401: it is not known who asks.
+    #[must_use]
+    pub fn unauthorised(sentence: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "Unauthorized", sentence)
+    }
+
+    /// 403: who asks may not do this.
+    #[must_use]
+    pub fn forbidden(sentence: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "Forbidden", sentence)
+    }
+
+    /// 404: there is no such thing, or it is somebody else's. `what` is a noun: `project`.
+    #[must_use]
+    pub fn not_found(what: &str) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "NotFound",
+            format!("There is no such {what}."),
+        )
+    }
+
+    /// 409: the request collides with how things are.
+    #[must_use]
+    pub fn conflict(sentence: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::CONFLICT, "Conflict", sentence)
+    }
+
+    /// 429: too often; `after` says when it may be tried again.
+    #[must_use]
+    pub fn too_often(sentence: impl Into<Cow<'static, str>>, after: Duration) -> Self {
+        let mut error = Self::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", sentence);
+        error.0.retry_after = Some(after);
+        error
+    }
+
+    /// 503: something that is needed does not answer; waiting may help.
+    #[must_use]
+    pub fn unavailable(sentence: impl Into<Cow<'static, str>>) -> Self {
+        let mut error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "Unavailable", sentence);
+        error.0.retry_after = Some(Duration::from_secs(1));
+        error
+    }
+
+    /// 500: a defect of this program, or of what it stands on.
+    #[must_use]
+    pub fn internal(sentence: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal", sentence)
+    }
+
+    /// What failed, why and what to do, where one sentence does not hold it.
+    #[must_use]
+    pub fn saying(mut self, message: impl Into<String>) -> Self {
+        self.0.message = Some(message.into());
+        self
+    }
+
+    /// For the log.
+    #[must_use]
+    pub fn because(mut self, cause: impl Into<Cause>) -> Self {
+        self.0.cause = Some(cause.into());
+        self
+    }
+
+    /// The project that it is about; only where the caller may know of it.
+    #[must_use]
+    pub fn of(mut self, project: ProjectId) -> Self {
+        self.0.project = Some(project);
+        self
+    }
+
+    /// A value of the refused field that would be taken.
+    #[must_use]
+    pub fn suggesting(mut self, suggestion: Option<impl Into<String>>) -> Self {
+        if let Some(field) = &mut self.0.field {
+            field.suggestion = suggestion.map(Into::into);
+        }
+        self
+    }
+
+    /// Another status for the same error.
+    #[must_use]
+    pub fn with_status(mut self, status: StatusCode) -> Self {
+        self.0.status = status;
+        self
+    }
+
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.0.status
+    }
+
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.0.name
+    }
+
+    #[must_use]
+    pub fn sentence(&self) -> &str {
+        &self.0.sentence
+    }
+
+    #[must_use]
+    pub fn message(&self) -> &str {
+        self.0.message.as_deref().unwrap_or(&self.0.sentence)
+    }
+
+    #[must_use]
+    pub fn field(&self) -> Option<&Field> {
+        self.0.field.as_ref()
+    }
+
+    #[must_use]
+    pub fn project(&self) -> Option<ProjectId> {
+        self.0.project
+    }
+
+    #[must_use]
+    pub fn kubernetes_status(&self) -> Option<&str> {
+        self.0.kubernetes_status.as_deref()
+    }
+
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after
+    }
+
+    /// The chain of causes, outermost first; empty where there is none.
+    #[must_use]
+    pub fn causes(&self) -> Vec<String> {
+        let first = self.0.cause.as_deref().map(|cause| cause as &dyn std::error::Error);
+        std::iter::successors(first, |cause| cause.source())
+            .map(ToString::to_string)
+            .collect()
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error")
+            .field("status", &self.0.status)
+            .field("name", &self.0.name)
+            .field("sentence", &self.0.sentence)
+            .field("message", &self.0.message)
+            .field("field", &self.0.field)
+            .field("causes", &self.causes())
+            .finish()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.message())
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.cause.as_deref().map(|cause| cause as _)
+    }
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        let unreachable = matches!(
+            error,
+            sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Tls(_)
+        ) || error.as_database_error().is_some_and(|e| {
+            // PostgreSQL, appendix A: 57P = operator intervention (shutting down, starting up),
+            // 53 = insufficient resources, 08 = connection exception.
+            e.code()
+                .is_some_and(|code| ["57P", "53", "08"].iter().any(|class| code.starts_with(class)))
+        });
+        if unreachable {
+            Self::unavailable("The control database does not answer.").because(error)
+        } else {
+            Self::internal("Something went wrong in the control plane.").because(error)
+        }
+    }
+}
+
+impl From<DriverError> for Error {
+    fn from(error: DriverError) -> Self {
+        let sentence = error.trouble.message.clone();
+        let mut outside = match error.trouble.kind {
+            TroubleKind::Input => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "InvalidInput", sentence),
+            TroubleKind::Machine => Self::new(StatusCode::SERVICE_UNAVAILABLE, "MachineTrouble", sentence),
+            TroubleKind::Passing => Self::unavailable(sentence),
+            TroubleKind::Internal => Self::internal(sentence),
+        };
+        outside
+            .0
+            .kubernetes_status
+            .clone_from(&error.trouble.kubernetes_status);
+        outside.0.cause = error.cause.map(|cause| cause as Cause);
+        outside
+    }
+}
+
+impl From<crate::auth::seal::SealError> for Error {
+    fn from(error: crate::auth::seal::SealError) -> Self {
+        Self::internal("A stored secret cannot be opened.")
+            .saying(error.to_string())
+            .because(error)
+    }
+}
+
+impl From<serde_json::Error> for Error {
+    fn from(error: serde_json::Error) -> Self {
+        Self::internal("Something that was stored cannot be read.").because(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_outside_never_holds_the_inside() {
+        let cause = std::io::Error::other("connection refused to 10.0.0.1");
+        let error = Error::from(sqlx::Error::Io(cause));
+        assert_eq!(error.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(!error.to_string().contains("10.0.0.1"));
+        assert!(error.causes().iter().any(|cause| cause.contains("10.0.0.1")));
+    }
+
+    #[test]
+    fn whose_move_it_is_decides_the_status() {
+        for (kind, status) in [
+            (TroubleKind::Input, 422),
+            (TroubleKind::Machine, 503),
+            (TroubleKind::Passing, 503),
+            (TroubleKind::Internal, 500),
+        ] {
+            let error = Error::from(DriverError::new(kind, "x"));
+            assert_eq!(error.status().as_u16(), status, "{kind:?}");
+        }
+    }
+}

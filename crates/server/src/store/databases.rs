@@ -1,0 +1,56 @@
+//! Projects' databases, as rows.
+
+use fsa_model::{ProjectId, ResourceName, api::DatabaseStatus};
+use sqlx::{PgConnection, Row as _};
+
+use super::{Store, parsed, projects::ProjectRow, word};
+use crate::error::Result;
+
+/// A project's database.
+#[derive(Clone, Debug)]
+pub struct DatabaseRow {
+    pub project: ProjectId,
+    pub resource: ResourceName,
+    /// Sealed for [`super::places::database_password`].
+    pub password: Vec<u8>,
+    pub status: DatabaseStatus,
+}
+
+/// The project's database, where it has one.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn of(store: &Store, project: &ProjectRow) -> Result<Option<DatabaseRow>> {
+    let row = sqlx::query("select project_id, resource, password, status from databases where project_id = $1")
+        .bind(project.id.0)
+        .fetch_optional(&store.pool)
+        .await?;
+    Ok(match row {
+        Some(row) => Some(DatabaseRow {
+            project: ProjectId(row.try_get("project_id")?),
+            resource: parsed(&row, "resource")?,
+            password: row.try_get("password")?,
+            status: word(&row, "status")?,
+        }),
+        None => None,
+    })
+}
+
+/// Writes a new project's database; `password` is sealed.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn insert(
+    tx: &mut PgConnection,
+    project: ProjectId,
+    resource: &ResourceName,
+    password: &[u8],
+) -> Result<()> {
+    sqlx::query("insert into databases (project_id, resource, password) values ($1, $2, $3)")
+        .bind(project.0)
+        .bind(resource.as_str())
+        .bind(password)
+        .execute(tx)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,154 @@
+//! The append-only log of what happened to projects.
+
+use fsa_model::{
+    EventId, ProjectId, SandboxId, UserId,
+    event::{Event, EventKind},
+};
+use sqlx::{FromRow, PgConnection, Row as _, postgres::PgRow};
+
+use super::{Store, json, projects::ProjectRow, word, word_of};
+use crate::{auth::Caller, error::Result};
+
+/// An event that is yet to be written.
+#[derive(Clone, Debug)]
+pub struct NewEvent {
+    pub owner: UserId,
+    pub project: ProjectId,
+    pub sandbox: Option<SandboxId>,
+    pub kind: EventKind,
+    /// A sentence for people, without secrets.
+    pub message: String,
+    pub data: serde_json::Value,
+}
+
+impl NewEvent {
+    #[must_use]
+    pub fn new(project: &ProjectRow, kind: EventKind, message: impl Into<String>) -> Self {
+        Self {
+            owner: project.owner,
+            project: project.id,
+            sandbox: None,
+            kind,
+            message: message.into(),
+            data: serde_json::json!({}),
+        }
+    }
+
+    #[must_use]
+    pub fn of(mut self, sandbox: SandboxId) -> Self {
+        self.sandbox = Some(sandbox);
+        self
+    }
+
+    #[must_use]
+    pub fn with(mut self, data: serde_json::Value) -> Self {
+        self.data = data;
+        self
+    }
+}
+
+/// Appends an event and returns its id. From here to the commit nobody else can append an event
+/// of the same owner (so that ids become visible in their order): append as late as possible.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn append(tx: &mut PgConnection, event: NewEvent) -> Result<EventId, sqlx::Error> {
+    sqlx::query_scalar(
+        "insert into events (owner_id, project_id, sandbox_id, kind, message, data)
+         values ($1, $2, $3, $4, $5, $6) returning id",
+    )
+    .bind(event.owner.0)
+    .bind(event.project.0)
+    .bind(event.sandbox.map(|id| id.0))
+    .bind(word_of(&event.kind))
+    .bind(event.message)
+    .bind(event.data)
+    .fetch_one(tx)
+    .await
+}
+
+/// Whose events are read.
+#[derive(Clone, Copy, Debug)]
+pub enum Of {
+    Project(ProjectId),
+    /// All projects of a user, also those that are gone.
+    Owner(UserId),
+}
+
+impl Of {
+    /// All projects of the caller.
+    #[must_use]
+    pub fn caller(caller: &Caller) -> Self {
+        Self::Owner(caller.user())
+    }
+
+    /// One project.
+    #[must_use]
+    pub fn project(project: &ProjectRow) -> Self {
+        Self::Project(project.id)
+    }
+}
+
+struct Row(Event);
+
+impl<'r> FromRow<'r, PgRow> for Row {
+    fn from_row(row: &'r PgRow) -> Result<Self, sqlx::Error> {
+        Ok(Self(Event {
+            id: row.try_get("id")?,
+            project_id: ProjectId(row.try_get("project_id")?),
+            sandbox_id: row.try_get::<Option<uuid::Uuid>, _>("sandbox_id")?.map(SandboxId),
+            kind: word(row, "kind")?,
+            message: row.try_get("message")?,
+            data: json(row, "data")?,
+            created_at: row.try_get("created_at")?,
+        }))
+    }
+}
+
+/// The events after the id `after`, oldest first.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn after(store: &Store, of: Of, after: EventId, limit: i64) -> Result<Vec<Event>> {
+    let query = match of {
+        Of::Project(project) => sqlx::query_as(
+            "select id, project_id, sandbox_id, kind, message, data, created_at from events
+             where project_id = $1 and id > $2 order by id limit $3",
+        )
+        .bind(project.0),
+        Of::Owner(owner) => sqlx::query_as(
+            "select id, project_id, sandbox_id, kind, message, data, created_at from events
+             where owner_id = $1 and id > $2 order by id limit $3",
+        )
+        .bind(owner.0),
+    };
+    let rows: Vec<Row> = query.bind(after).bind(limit).fetch_all(&store.pool).await?;
+    Ok(rows.into_iter().map(|row| row.0).collect())
+}
+
+/// The id after which the last `count` events begin.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn before_last(store: &Store, of: Of, count: i64) -> Result<EventId> {
+    // Of no events at all the lowest id would be 0, and everything comes after it.
+    let query = match of {
+        Of::Project(project) if count == 0 => {
+            sqlx::query_scalar("select coalesce(max(id), $2) from events where project_id = $1").bind(project.0)
+        }
+        Of::Owner(owner) if count == 0 => {
+            sqlx::query_scalar("select coalesce(max(id), $2) from events where owner_id = $1").bind(owner.0)
+        }
+        Of::Project(project) => sqlx::query_scalar(
+            "select coalesce(min(id) - 1, 0) from
+             (select id from events where project_id = $1 order by id desc limit $2) newest",
+        )
+        .bind(project.0),
+        Of::Owner(owner) => sqlx::query_scalar(
+            "select coalesce(min(id) - 1, 0) from
+             (select id from events where owner_id = $1 order by id desc limit $2) newest",
+        )
+        .bind(owner.0),
+    };
+    Ok(query.bind(count).fetch_one(&store.pool).await?)
+}

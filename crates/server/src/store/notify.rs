@@ -1,0 +1,266 @@
+//! Who waits for something to change in the database is woken here.
+//!
+//! One connection per process listens (`fsa_wish`, `fsa_event`, `fsa_sandbox`, `fsa_auth`). A
+//! notification wakes those who said before they looked that they are interested; it carries
+//! nothing, so it can be merged with others and a slow reader costs no memory. After a lost
+//! connection everybody is woken once, because nobody knows what was missed.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use fsa_model::{ProjectId, UserId};
+use parking_lot::Mutex;
+use sqlx::{PgPool, postgres::PgListener};
+use tokio::{sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+const CHANNELS: [&str; 5] = ["fsa_wish", "fsa_event", "fsa_sandbox", "fsa_auth", "fsa_beat"];
+/// How often the listener hears from itself; a connection that is silent for three beats is dead.
+const BEAT: Duration = Duration::from_secs(20);
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+const LAST_RETRY: Duration = Duration::from_secs(10);
+
+/// What somebody may wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Topic {
+    /// Any sandbox is wished otherwise.
+    Wishes,
+    /// A project of this user has a new event.
+    Events(UserId),
+    /// A sandbox of this project is wished or observed otherwise, or has a new event.
+    Project(ProjectId),
+    /// A credential of this user may have ended.
+    Credentials(UserId),
+}
+
+/// Wakes those who wait. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Hub {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    interests: Mutex<HashMap<Topic, watch::Sender<()>>>,
+    listening: AtomicBool,
+}
+
+/// Somebody waits for a topic. What happens after this was made is not missed.
+pub struct Interest {
+    topic: Topic,
+    receiver: watch::Receiver<()>,
+    hub: Hub,
+}
+
+impl Hub {
+    /// Listens until `shutdown`; `forget` is told whose credentials changed (`None`: perhaps
+    /// everybody's).
+    pub fn start(
+        pool: PgPool,
+        shutdown: CancellationToken,
+        forget: impl Fn(Option<UserId>) + Send + Sync + 'static,
+    ) -> Self {
+        let hub = Self::default();
+        let listener = hub.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = listener.listen(&pool, &forget) => {}
+            }
+        });
+        hub
+    }
+
+    /// Registers interest. Do this first and look at the database after it.
+    #[must_use]
+    pub fn interest(&self, topic: Topic) -> Interest {
+        let receiver = self
+            .shared
+            .interests
+            .lock()
+            .entry(topic)
+            .or_insert_with(|| watch::Sender::new(()))
+            .subscribe();
+        Interest {
+            topic,
+            receiver,
+            hub: self.clone(),
+        }
+    }
+
+    /// Whether notifications arrive at this moment.
+    #[must_use]
+    pub fn is_listening(&self) -> bool {
+        self.shared.listening.load(Ordering::Relaxed)
+    }
+
+    /// Wakes whoever waits for `topic` in this process.
+    pub fn wake(&self, topic: Topic) {
+        if let Some(sender) = self.shared.interests.lock().get(&topic) {
+            sender.send_replace(());
+        }
+    }
+
+    fn wake_everybody(&self) {
+        for sender in self.shared.interests.lock().values() {
+            sender.send_replace(());
+        }
+    }
+
+    async fn listen(&self, pool: &PgPool, forget: &(impl Fn(Option<UserId>) + Sync)) {
+        let mut retry = FIRST_RETRY;
+        loop {
+            let ended = self.listen_once(pool, forget, &mut retry).await;
+            self.shared.listening.store(false, Ordering::Relaxed);
+            forget(None);
+            tracing::warn!(
+                error = %ended,
+                "the connection that listens to the control database was lost; trying again"
+            );
+            tokio::time::sleep(retry).await;
+            retry = (retry * 2).min(LAST_RETRY);
+        }
+    }
+
+    async fn listen_once(
+        &self,
+        pool: &PgPool,
+        forget: &(impl Fn(Option<UserId>) + Sync),
+        retry: &mut Duration,
+    ) -> sqlx::Error {
+        let mut listener = match listener(pool).await {
+            Ok(listener) => listener,
+            Err(error) => return error,
+        };
+        *retry = FIRST_RETRY;
+        self.shared.listening.store(true, Ordering::Relaxed);
+        forget(None);
+        self.wake_everybody();
+        let mut heard = Instant::now();
+        let mut beat = tokio::time::interval(BEAT);
+        loop {
+            let mut next = std::pin::pin!(listener.try_recv());
+            let notification = loop {
+                tokio::select! {
+                    notification = &mut next => break notification,
+                    _ = beat.tick() => {
+                        if heard.elapsed() > BEAT * 3 {
+                            return sqlx::Error::Io(std::io::Error::other("nothing was heard for a minute"));
+                        }
+                        if let Err(error) = sqlx::query("select pg_notify('fsa_beat', '')").execute(pool).await {
+                            tracing::debug!(%error, "the listener's beat could not be sent");
+                        }
+                    }
+                }
+            };
+            match notification {
+                Ok(Some(notification)) => {
+                    heard = Instant::now();
+                    self.deliver(notification.channel(), notification.payload(), forget);
+                }
+                Ok(None) => return sqlx::Error::Io(std::io::Error::other("the server closed it")),
+                Err(error) => return error,
+            }
+        }
+    }
+
+    fn deliver(&self, channel: &str, payload: &str, forget: &(impl Fn(Option<UserId>) + Sync)) {
+        match channel {
+            "fsa_wish" => self.wake(Topic::Wishes),
+            "fsa_sandbox" => {
+                if let Ok(project) = payload.parse() {
+                    self.wake(Topic::Project(project));
+                }
+            }
+            "fsa_event" => {
+                let mut words = payload.split(' ');
+                if let Some(Ok(owner)) = words.next().map(str::parse) {
+                    self.wake(Topic::Events(owner));
+                }
+                if let Some(Ok(project)) = words.next().map(str::parse) {
+                    self.wake(Topic::Project(project));
+                }
+            }
+            "fsa_auth" => {
+                let user = payload.parse().ok();
+                forget(user);
+                if let Some(user) = user {
+                    self.wake(Topic::Credentials(user));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+async fn listener(pool: &PgPool) -> Result<PgListener, sqlx::Error> {
+    let mut listener = PgListener::connect_with(pool).await?;
+    listener.eager_reconnect(false);
+    listener.listen_all(CHANNELS).await?;
+    Ok(listener)
+}
+
+impl Interest {
+    /// Waits until the topic may have changed since the last call, or since this was made.
+    pub async fn changed(&mut self) {
+        // The hub keeps the sender for as long as this lives.
+        let _ = self.receiver.changed().await;
+    }
+}
+
+impl Drop for Interest {
+    fn drop(&mut self) {
+        let mut interests = self.hub.shared.interests.lock();
+        // Its own receiver is still counted.
+        if interests
+            .get(&self.topic)
+            .is_some_and(|sender| sender.receiver_count() <= 1)
+        {
+            interests.remove(&self.topic);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_happens_after_interest_was_registered_is_not_missed() {
+        let hub = Hub::default();
+        let topic = Topic::Project(ProjectId::generate());
+        let mut interest = hub.interest(topic);
+        hub.wake(topic);
+        hub.wake(topic);
+        interest.changed().await;
+        let mut other = hub.interest(topic);
+        hub.wake(topic);
+        tokio::join!(interest.changed(), other.changed());
+    }
+
+    #[test]
+    fn a_topic_that_nobody_waits_for_takes_no_memory() {
+        let hub = Hub::default();
+        let first = hub.interest(Topic::Wishes);
+        let second = hub.interest(Topic::Wishes);
+        drop(first);
+        assert_eq!(hub.shared.interests.lock().len(), 1);
+        drop(second);
+        assert!(hub.shared.interests.lock().is_empty());
+    }
+
+    #[test]
+    fn a_notification_that_makes_no_sense_is_ignored() {
+        let hub = Hub::default();
+        for channel in CHANNELS {
+            hub.deliver(channel, "nonsense \u{0}", &|_| {});
+            hub.deliver(channel, "", &|_| {});
+        }
+    }
+}

@@ -1,0 +1,340 @@
+//! Projects, as rows.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use fsa_model::{
+    Image, ProjectId, ProjectName, Repository, Size, UserId,
+    api::Sharing,
+};
+use sqlx::{FromRow, PgConnection, Row as _, postgres::PgRow};
+use uuid::Uuid;
+
+use super::{Store, json, optional_json, parsed, sandboxes::SandboxRow, word};
+use crate::{
+    auth::Caller,
+    error::{Error, Result},
+};
+
+/// A project, without its environment (which may be large, and is secret).
+#[derive(Clone, Debug)]
+pub struct ProjectRow {
+    pub id: ProjectId,
+    pub owner: UserId,
+    pub name: ProjectName,
+    pub description: Option<String>,
+    pub image: Image,
+    pub size: Size,
+    pub region: String,
+    pub repository: Option<Repository>,
+    pub start_command: Option<String>,
+    pub created_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
+    pub deleted_at: Option<DateTime<Utc>>,
+}
+
+/// A project with what its status needs, from one query.
+#[derive(Clone, Debug)]
+pub struct Overview {
+    pub project: ProjectRow,
+    pub owner_login: String,
+    /// The main sandbox that is wanted, else the last one that was.
+    pub sandbox: Option<SandboxRow>,
+    /// Somebody else's project had this name first, so host names need the owner's slug.
+    pub name_is_shared: bool,
+    /// The ports that are open to more than those who may see the project.
+    pub shares: BTreeMap<u16, Sharing>,
+}
+
+/// The columns of [`ProjectRow`] of the table `p`.
+macro_rules! columns {
+    () => {
+        "p.id as p_id, p.owner_id as p_owner_id, p.name as p_name, p.description as p_description, \
+         p.image as p_image, p.size as p_size, p.region as p_region, p.repository as p_repository, \
+         p.start_command as p_start_command, p.created_at as p_created_at, \
+         p.updated_at as p_updated_at, p.deleted_at as p_deleted_at"
+    };
+}
+
+/// Everything of [`Overview`].
+macro_rules! overview {
+    ($condition:literal) => {
+        concat!(
+            "select ",
+            columns!(),
+            ", ",
+            super::sandboxes::columns!(),
+            ", u.login as owner_login,
+             exists (select 1 from projects q where q.name = p.name and q.deleted_at is null
+                     and (q.named_at, q.id) < (p.named_at, p.id)) as name_is_shared,
+             (select jsonb_object_agg(port::text, sharing) from port_shares x where x.project_id = p.id) as shares
+             from projects p
+             join users u on u.id = p.owner_id
+             left join lateral (
+                 select * from sandboxes s where s.project_id = p.id and s.is_main
+                 order by s.wanted = 'terminated', s.created_at desc limit 1) s on true
+             where p.owner_id = $1 and ",
+            $condition
+        )
+    };
+}
+
+impl<'r> FromRow<'r, PgRow> for ProjectRow {
+    fn from_row(row: &'r PgRow) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            id: ProjectId(row.try_get("p_id")?),
+            owner: UserId(row.try_get("p_owner_id")?),
+            name: parsed(row, "p_name")?,
+            description: row.try_get("p_description")?,
+            image: json(row, "p_image")?,
+            size: word(row, "p_size")?,
+            region: row.try_get("p_region")?,
+            repository: optional_json(row, "p_repository")?,
+            start_command: row.try_get("p_start_command")?,
+            created_at: row.try_get("p_created_at")?,
+            updated_at: row.try_get("p_updated_at")?,
+            deleted_at: row.try_get("p_deleted_at")?,
+        })
+    }
+}
+
+impl<'r> FromRow<'r, PgRow> for Overview {
+    fn from_row(row: &'r PgRow) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            project: ProjectRow::from_row(row)?,
+            owner_login: row.try_get("owner_login")?,
+            sandbox: match row.try_get::<Option<Uuid>, _>("s_id")? {
+                Some(_) => Some(SandboxRow::from_row(row)?),
+                None => None,
+            },
+            name_is_shared: row.try_get("name_is_shared")?,
+            shares: optional_json(row, "shares")?.unwrap_or_default(),
+        })
+    }
+}
+
+/// What a path calls a project: an id or a name. Ids never look like names.
+enum Called<'a> {
+    Id(Uuid),
+    Name(&'a str),
+}
+
+fn called(text: &str) -> Result<Called<'_>> {
+    match Uuid::parse_str(text) {
+        Ok(id) => Ok(Called::Id(id)),
+        Err(_) if ProjectName::parse(text).is_ok() => Ok(Called::Name(text)),
+        Err(_) => Err(Error::not_found("project")),
+    }
+}
+
+/// The caller's project of this id or name. Somebody else's, and one that is being deleted, is
+/// not found.
+///
+/// # Errors
+/// Not found; the database does not answer.
+pub async fn find(store: &Store, caller: &Caller, id_or_name: &str) -> Result<ProjectRow> {
+    let query = match called(id_or_name)? {
+        Called::Id(id) => sqlx::query_as(concat!(
+            "select ",
+            columns!(),
+            " from projects p where p.owner_id = $1 and p.id = $2 and p.deleted_at is null"
+        ))
+        .bind(caller.user().0)
+        .bind(id),
+        Called::Name(name) => sqlx::query_as(concat!(
+            "select ",
+            columns!(),
+            " from projects p where p.owner_id = $1 and p.name = $2 and p.deleted_at is null"
+        ))
+        .bind(caller.user().0)
+        .bind(name),
+    };
+    query
+        .fetch_optional(&store.pool)
+        .await?
+        .ok_or_else(|| Error::not_found("project"))
+}
+
+/// As [`find`], with everything that its status needs. By id, one that is being deleted is found
+/// too, so that its end can be watched.
+///
+/// # Errors
+/// Not found; the database does not answer.
+pub async fn overview(store: &Store, caller: &Caller, id_or_name: &str) -> Result<Overview> {
+    let query = match called(id_or_name)? {
+        Called::Id(id) => sqlx::query_as(overview!("p.id = $2")).bind(caller.user().0).bind(id),
+        Called::Name(name) => sqlx::query_as(overview!("p.name = $2 and p.deleted_at is null"))
+            .bind(caller.user().0)
+            .bind(name),
+    };
+    query
+        .fetch_optional(&store.pool)
+        .await?
+        .ok_or_else(|| Error::not_found("project"))
+}
+
+/// The caller's projects whose names come after `after`, in the order of their names.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn list(store: &Store, caller: &Caller, after: &str, limit: i64) -> Result<Vec<Overview>> {
+    Ok(sqlx::query_as(overview!(
+        "p.deleted_at is null and p.name > $2 order by p.name limit $3"
+    ))
+    .bind(caller.user().0)
+    .bind(after)
+    .bind(limit)
+    .fetch_all(&store.pool)
+    .await?)
+}
+
+/// As [`find`], and nobody else changes it until the transaction ends.
+///
+/// # Errors
+/// Not found; the database does not answer.
+pub async fn lock(tx: &mut PgConnection, caller: &Caller, project: ProjectId) -> Result<ProjectRow> {
+    sqlx::query_as(concat!(
+        "select ",
+        columns!(),
+        " from projects p where p.owner_id = $1 and p.id = $2 and p.deleted_at is null for update"
+    ))
+    .bind(caller.user().0)
+    .bind(project.0)
+    .fetch_optional(tx)
+    .await?
+    .ok_or_else(|| Error::not_found("project"))
+}
+
+/// A new project's columns.
+pub struct NewProject<'a> {
+    pub id: ProjectId,
+    pub owner: UserId,
+    pub name: &'a ProjectName,
+    pub description: Option<&'a str>,
+    pub image: &'a Image,
+    pub size: Size,
+    pub region: &'a str,
+    pub repository: Option<&'a Repository>,
+    pub start_command: Option<&'a str>,
+    /// Sealed.
+    pub environment: &'a [u8],
+}
+
+/// Writes a new project.
+///
+/// # Errors
+/// 409 where the owner has one of this name.
+pub async fn insert(tx: &mut PgConnection, new: NewProject<'_>) -> Result<()> {
+    sqlx::query(
+        "insert into projects (id, owner_id, name, description, image, size, region, repository,
+                               start_command, environment)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+    )
+    .bind(new.id.0)
+    .bind(new.owner.0)
+    .bind(new.name.as_str())
+    .bind(new.description)
+    .bind(sqlx::types::Json(new.image))
+    .bind(new.size.as_str())
+    .bind(new.region)
+    .bind(new.repository.map(sqlx::types::Json))
+    .bind(new.start_command)
+    .bind(new.environment)
+    .execute(tx)
+    .await
+    .map_err(|error| name_taken(error, new.name))?;
+    Ok(())
+}
+
+/// Writes what may be changed of a project, and when.
+///
+/// # Errors
+/// 409 where the owner has another one of this name.
+pub async fn update(tx: &mut PgConnection, project: &ProjectRow) -> Result<()> {
+    sqlx::query(
+        "update projects set description = $2, image = $3, size = $4, start_command = $5,
+                named_at = case when name = $6 then named_at else now() end,
+                name = $6, updated_at = now()
+         where id = $1",
+    )
+    .bind(project.id.0)
+    .bind(&project.description)
+    .bind(sqlx::types::Json(&project.image))
+    .bind(project.size.as_str())
+    .bind(&project.start_command)
+    .bind(project.name.as_str())
+    .execute(tx)
+    .await
+    .map_err(|error| name_taken(error, &project.name))?;
+    Ok(())
+}
+
+/// Wishes that the project and everything of it be gone; a trigger wishes its sandboxes away with it.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn mark_deleted(tx: &mut PgConnection, project: ProjectId) -> Result<()> {
+    sqlx::query("update projects set deleted_at = coalesce(deleted_at, now()), updated_at = now() where id = $1")
+        .bind(project.0)
+        .execute(tx)
+        .await?;
+    Ok(())
+}
+
+/// The project's sealed environment ([`super::places::project_environment`]).
+///
+/// # Errors
+/// Not found; the database does not answer.
+pub async fn environment(connection: &mut PgConnection, project: ProjectId) -> Result<Vec<u8>> {
+    sqlx::query_scalar("select environment from projects where id = $1")
+        .bind(project.0)
+        .fetch_optional(connection)
+        .await?
+        .ok_or_else(|| Error::not_found("project"))
+}
+
+/// Replaces the project's sealed environment.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn set_environment(tx: &mut PgConnection, project: ProjectId, sealed: &[u8]) -> Result<()> {
+    sqlx::query("update projects set environment = $2, updated_at = now() where id = $1")
+        .bind(project.0)
+        .bind(sealed)
+        .execute(tx)
+        .await?;
+    Ok(())
+}
+
+/// The live project that a host name means: with an owner's slug that owner's, else the one that
+/// has had the name for longest. For the gateway, which has yet to ask whether the viewer may see it.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn by_host(store: &Store, host: &fsa_model::host::Host) -> Result<Option<ProjectRow>> {
+    Ok(sqlx::query_as(concat!(
+        "select ",
+        columns!(),
+        " from projects p join users u on u.id = p.owner_id
+         where p.name = $1 and p.deleted_at is null
+           and ($2::text is null or u.login = $2
+                or '0' || right(replace(u.id::text, '-', ''), 12) = $2)
+         order by p.named_at, p.id limit 1"
+    ))
+    .bind(host.project.as_str())
+    .bind(&host.owner)
+    .fetch_optional(&store.pool)
+    .await?)
+}
+
+fn name_taken(error: sqlx::Error, name: &ProjectName) -> Error {
+    let taken = error
+        .as_database_error()
+        .is_some_and(|e| e.constraint() == Some("projects_by_name"));
+    if taken {
+        Error::invalid("name", format!("you already have a project named {name}"))
+            .with_status(http::StatusCode::CONFLICT)
+    } else {
+        error.into()
+    }
+}

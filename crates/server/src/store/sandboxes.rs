@@ -1,0 +1,211 @@
+//! Sandboxes, as rows: what is wished of them, and what was observed.
+
+use chrono::{DateTime, Utc};
+use fsa_model::{
+    Condition, ContainerState, Phase, ProjectId, ResourceName, SandboxId, SandboxRef, Trouble, Wanted,
+    phase::Settled, sandboxd::Status,
+};
+use sqlx::{FromRow, PgConnection, Row as _, postgres::PgRow};
+
+use super::{Store, json, optional_json, parsed, projects::ProjectRow, word, word_of};
+use crate::error::Result;
+
+/// A sandbox, without the variables of its request (secret, and perhaps large).
+#[derive(Clone, Debug)]
+pub struct SandboxRow {
+    pub id: SandboxId,
+    pub project: ProjectId,
+    pub resource: ResourceName,
+    /// Sealed for [`super::places::control_token`].
+    pub control_token: Vec<u8>,
+    pub wanted: Wanted,
+    pub generation: i64,
+    pub restarts: i64,
+    pub observed_generation: i64,
+    pub container: ContainerState,
+    pub conditions: Vec<Condition>,
+    pub trouble: Option<Trouble>,
+    pub attempts: i32,
+    pub next_attempt_at: DateTime<Utc>,
+    /// sandboxd's own words. They come from inside the sandbox: not to be trusted.
+    pub status: Option<Status>,
+    pub observed_at: Option<DateTime<Utc>>,
+    pub created_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
+}
+
+/// The columns of [`SandboxRow`] of the table `s`.
+macro_rules! columns {
+    () => {
+        "s.id as s_id, s.project_id as s_project_id, s.resource as s_resource, \
+         s.control_token as s_control_token, s.wanted as s_wanted, s.generation as s_generation, \
+         s.restarts as s_restarts, s.observed_generation as s_observed_generation, \
+         s.container as s_container, s.conditions as s_conditions, s.trouble as s_trouble, \
+         s.attempts as s_attempts, s.next_attempt_at as s_next_attempt_at, s.status as s_status, \
+         s.observed_at as s_observed_at, s.created_at as s_created_at, s.updated_at as s_updated_at"
+    };
+}
+pub(crate) use columns;
+
+impl<'r> FromRow<'r, PgRow> for SandboxRow {
+    fn from_row(row: &'r PgRow) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            id: SandboxId(row.try_get("s_id")?),
+            project: ProjectId(row.try_get("s_project_id")?),
+            resource: parsed(row, "s_resource")?,
+            control_token: row.try_get("s_control_token")?,
+            wanted: word(row, "s_wanted")?,
+            generation: row.try_get("s_generation")?,
+            restarts: row.try_get("s_restarts")?,
+            observed_generation: row.try_get("s_observed_generation")?,
+            container: word(row, "s_container")?,
+            conditions: json(row, "s_conditions")?,
+            trouble: optional_json(row, "s_trouble")?,
+            attempts: row.try_get("s_attempts")?,
+            next_attempt_at: row.try_get("s_next_attempt_at")?,
+            status: optional_json(row, "s_status")?,
+            observed_at: row.try_get("s_observed_at")?,
+            created_at: row.try_get("s_created_at")?,
+            updated_at: row.try_get("s_updated_at")?,
+        })
+    }
+}
+
+impl SandboxRow {
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        Phase::compute(
+            self.wanted,
+            self.generation,
+            Settled {
+                generation: self.observed_generation,
+                container: self.container,
+                failed: self.trouble.is_some(),
+            },
+        )
+    }
+
+    /// How a driver finds it.
+    #[must_use]
+    pub fn reference(&self) -> SandboxRef {
+        SandboxRef {
+            id: self.id,
+            project: self.project,
+            resource: self.resource.clone(),
+        }
+    }
+}
+
+/// The project's main sandbox: the one that is wanted, else the last one that was.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn main_of(store: &Store, project: &ProjectRow) -> Result<Option<SandboxRow>> {
+    Ok(sqlx::query_as(concat!(
+        "select ",
+        columns!(),
+        " from sandboxes s where s.project_id = $1 and s.is_main
+         order by s.wanted = 'terminated', s.created_at desc limit 1"
+    ))
+    .bind(project.id.0)
+    .fetch_optional(&store.pool)
+    .await?)
+}
+
+/// As [`main_of`], inside a transaction that holds the project's lock.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn main_in(tx: &mut PgConnection, project: ProjectId) -> Result<Option<SandboxRow>> {
+    Ok(sqlx::query_as(concat!(
+        "select ",
+        columns!(),
+        " from sandboxes s where s.project_id = $1 and s.is_main
+         order by s.wanted = 'terminated', s.created_at desc limit 1"
+    ))
+    .bind(project.0)
+    .fetch_optional(tx)
+    .await?)
+}
+
+/// A new sandbox's columns.
+pub struct NewSandbox<'a> {
+    pub id: SandboxId,
+    pub project: ProjectId,
+    pub resource: &'a ResourceName,
+    /// Sealed.
+    pub control_token: &'a [u8],
+    pub wanted: Wanted,
+    /// Sealed.
+    pub request_environment: &'a [u8],
+}
+
+/// Writes a new main sandbox.
+///
+/// # Errors
+/// The database does not answer; the project has a main sandbox already.
+pub async fn insert(tx: &mut PgConnection, new: NewSandbox<'_>) -> Result<()> {
+    let conditions = Condition::all_pending(Utc::now());
+    sqlx::query(
+        "insert into sandboxes (id, project_id, resource, control_token, wanted, request_environment, conditions)
+         values ($1, $2, $3, $4, $5, $6, $7)",
+    )
+    .bind(new.id.0)
+    .bind(new.project.0)
+    .bind(new.resource.as_str())
+    .bind(new.control_token)
+    .bind(word_of(&new.wanted))
+    .bind(new.request_environment)
+    .bind(sqlx::types::Json(conditions))
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Writes a wish: what is wanted, a generation of its own, and whether what runs is to be started anew.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn wish(tx: &mut PgConnection, sandbox: SandboxId, wanted: Wanted, anew: bool) -> Result<()> {
+    sqlx::query(
+        "update sandboxes set wanted = $2, generation = generation + 1,
+                restarts = restarts + $3::int, updated_at = now()
+         where id = $1 and wanted <> 'terminated'",
+    )
+    .bind(sandbox.0)
+    .bind(word_of(&wanted))
+    .bind(i32::from(anew))
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// The sealed variables of the request that started it ([`super::places::request_environment`]).
+///
+/// # Errors
+/// The database does not answer.
+pub async fn request_environment(connection: &mut PgConnection, sandbox: SandboxId) -> Result<Vec<u8>> {
+    Ok(
+        sqlx::query_scalar("select request_environment from sandboxes where id = $1")
+            .bind(sandbox.0)
+            .fetch_one(connection)
+            .await?,
+    )
+}
+
+/// Replaces the sealed variables of the request.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn set_request_environment(
+    tx: &mut PgConnection,
+    sandbox: SandboxId,
+    sealed: &[u8],
+) -> Result<()> {
+    sqlx::query("update sandboxes set request_environment = $2 where id = $1")
+        .bind(sandbox.0)
+        .bind(sealed)
+        .execute(tx)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,166 @@
+//! Browsers' sessions. Only a hash of the cookie is kept.
+
+use chrono::{DateTime, Utc};
+use fsa_model::{UserId, access::SessionInfo};
+use sqlx::{PgConnection, Row as _, postgres::PgRow};
+use uuid::Uuid;
+
+use super::{Store, word};
+use crate::{
+    auth::{By, Caller, Known},
+    error::{Error, Result},
+};
+
+/// A session ends when it was not used for this long.
+macro_rules! lifetime {
+    () => {
+        "interval '30 days'"
+    };
+}
+
+macro_rules! known {
+    ($condition:literal) => {
+        concat!(
+            "select s.id, s.created_at, s.last_seen_at < now() - interval '1 minute' as stale,
+                    u.id as user_id, u.login, u.role
+             from sessions s join users u on u.id = s.user_id
+             where s.expires_at > now() and u.disabled_at is null and u.removed_at is null and ",
+            $condition
+        )
+    };
+}
+
+/// Whose session has a cookie of this hash, if it holds. Using it makes it last longer.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn by_hash(store: &Store, hash: &[u8; 32]) -> Result<Option<Known>> {
+    let row = sqlx::query(known!("s.token_hash = $1"))
+        .bind(hash.as_slice())
+        .fetch_optional(&store.pool)
+        .await?;
+    found(store, row).await
+}
+
+/// As [`by_hash`], by the session's id.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn by_id(store: &Store, id: Uuid) -> Result<Option<Known>> {
+    let row = sqlx::query(known!("s.id = $1"))
+        .bind(id)
+        .fetch_optional(&store.pool)
+        .await?;
+    found(store, row).await
+}
+
+async fn found(store: &Store, row: Option<PgRow>) -> Result<Option<Known>> {
+    let Some(row) = row else { return Ok(None) };
+    let id: Uuid = row.try_get("id")?;
+    if row.try_get("stale")? {
+        // At most once a minute, however busy the session is.
+        sqlx::query(concat!(
+            "update sessions set last_seen_at = now(), expires_at = now() + ",
+            lifetime!(),
+            " where id = $1 and last_seen_at < now() - interval '1 minute'"
+        ))
+        .bind(id)
+        .execute(&store.pool)
+        .await?;
+    }
+    Ok(Some(Known {
+        user: UserId(row.try_get("user_id")?),
+        login: row.try_get("login")?,
+        role: word(&row, "role")?,
+        by: By::Session(id),
+        since: row.try_get::<DateTime<Utc>, _>("created_at")?,
+    }))
+}
+
+/// Writes a new session, and tidies away the user's that have expired.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn insert(
+    tx: &mut PgConnection,
+    hash: &[u8; 32],
+    user: UserId,
+    user_agent: &str,
+    address: &str,
+) -> Result<()> {
+    sqlx::query("delete from sessions where user_id = $1 and expires_at <= now()")
+        .bind(user.0)
+        .execute(&mut *tx)
+        .await?;
+    sqlx::query(concat!(
+        "insert into sessions (id, token_hash, user_id, user_agent, address, expires_at)
+         values ($1, $2, $3, $4, $5, now() + ",
+        lifetime!(),
+        ")"
+    ))
+    .bind(Uuid::now_v7())
+    .bind(hash.as_slice())
+    .bind(user.0)
+    .bind(user_agent.chars().take(300).collect::<String>())
+    .bind(address)
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// The caller's sessions, the newest first.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn list(store: &Store, caller: &Caller) -> Result<Vec<SessionInfo>> {
+    let rows = sqlx::query(
+        "select id, user_agent, address, created_at, last_seen_at, expires_at from sessions
+         where user_id = $1 and expires_at > now() order by id desc",
+    )
+    .bind(caller.user().0)
+    .fetch_all(&store.pool)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            let id = row.try_get("id")?;
+            Ok(SessionInfo {
+                id,
+                user_agent: row.try_get("user_agent")?,
+                address: row.try_get("address")?,
+                current: caller.by() == By::Session(id),
+                created_at: row.try_get("created_at")?,
+                last_seen_at: row.try_get("last_seen_at")?,
+                expires_at: row.try_get("expires_at")?,
+            })
+        })
+        .collect()
+}
+
+/// Ends one of the caller's sessions.
+///
+/// # Errors
+/// Not found; the database does not answer.
+pub async fn end(connection: &mut PgConnection, caller: &Caller, id: Uuid) -> Result<()> {
+    let ended = sqlx::query("delete from sessions where id = $1 and user_id = $2")
+        .bind(id)
+        .bind(caller.user().0)
+        .execute(connection)
+        .await?;
+    if ended.rows_affected() == 0 {
+        return Err(Error::not_found("session"));
+    }
+    Ok(())
+}
+
+/// Ends every session of `user` but `except`.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn end_all(tx: &mut PgConnection, user: UserId, except: Option<Uuid>) -> Result<()> {
+    sqlx::query("delete from sessions where user_id = $1 and id is distinct from $2")
+        .bind(user.0)
+        .bind(except)
+        .execute(tx)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,169 @@
+//! Programs' API tokens. Only a hash is kept.
+
+use chrono::{DateTime, Utc};
+use fsa_model::{TokenId, UserId, api::ApiToken};
+use sqlx::{FromRow, PgConnection, Row as _, postgres::PgRow};
+use uuid::Uuid;
+
+use super::{Store, word};
+use crate::{
+    auth::{By, Caller, Known},
+    error::{Error, Result},
+};
+
+macro_rules! known {
+    ($condition:literal) => {
+        concat!(
+            "select t.id, t.created_at, u.id as user_id, u.login, u.role,
+                    coalesce(t.last_used_at < now() - interval '1 minute', true) as stale
+             from api_tokens t join users u on u.id = t.user_id
+             where (t.expires_at is null or t.expires_at > now())
+               and u.disabled_at is null and u.removed_at is null and ",
+            $condition
+        )
+    };
+}
+
+/// Whose token has this hash, if it holds.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn by_hash(store: &Store, hash: &[u8; 32]) -> Result<Option<Known>> {
+    let row = sqlx::query(known!("t.token_hash = $1"))
+        .bind(hash.as_slice())
+        .fetch_optional(&store.pool)
+        .await?;
+    found(store, row).await
+}
+
+/// As [`by_hash`], by the token's id.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn by_id(store: &Store, id: TokenId) -> Result<Option<Known>> {
+    let row = sqlx::query(known!("t.id = $1"))
+        .bind(id.0)
+        .fetch_optional(&store.pool)
+        .await?;
+    found(store, row).await
+}
+
+async fn found(store: &Store, row: Option<PgRow>) -> Result<Option<Known>> {
+    let Some(row) = row else { return Ok(None) };
+    let id: Uuid = row.try_get("id")?;
+    if row.try_get("stale")? {
+        // At most once a minute, however busy the token is.
+        sqlx::query(
+            "update api_tokens set last_used_at = now() where id = $1
+             and coalesce(last_used_at < now() - interval '1 minute', true)",
+        )
+        .bind(id)
+        .execute(&store.pool)
+        .await?;
+    }
+    Ok(Some(Known {
+        user: UserId(row.try_get("user_id")?),
+        login: row.try_get("login")?,
+        role: word(&row, "role")?,
+        by: By::Token(TokenId(id)),
+        since: row.try_get("created_at")?,
+    }))
+}
+
+struct Row(ApiToken);
+
+impl<'r> FromRow<'r, PgRow> for Row {
+    fn from_row(row: &'r PgRow) -> Result<Self, sqlx::Error> {
+        Ok(Self(ApiToken {
+            id: TokenId(row.try_get("id")?),
+            name: row.try_get("name")?,
+            token: None,
+            created_at: row.try_get("created_at")?,
+            expires_at: row.try_get("expires_at")?,
+            last_used_at: row.try_get("last_used_at")?,
+        }))
+    }
+}
+
+/// Writes a new token, and tidies away the user's that have expired.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn insert(
+    tx: &mut PgConnection,
+    hash: &[u8; 32],
+    user: UserId,
+    name: &str,
+    expires_at: Option<DateTime<Utc>>,
+) -> Result<ApiToken> {
+    sqlx::query("delete from api_tokens where user_id = $1 and expires_at <= now()")
+        .bind(user.0)
+        .execute(&mut *tx)
+        .await?;
+    let row: Row = sqlx::query_as(
+        "insert into api_tokens (id, token_hash, user_id, name, expires_at) values ($1, $2, $3, $4, $5)
+         returning id, name, created_at, expires_at, last_used_at",
+    )
+    .bind(TokenId::generate().0)
+    .bind(hash.as_slice())
+    .bind(user.0)
+    .bind(name)
+    .bind(expires_at)
+    .fetch_one(tx)
+    .await?;
+    Ok(row.0)
+}
+
+/// How many tokens the caller has.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn count(store: &Store, caller: &Caller) -> Result<i64> {
+    Ok(sqlx::query_scalar("select count(*) from api_tokens where user_id = $1")
+        .bind(caller.user().0)
+        .fetch_one(&store.pool)
+        .await?)
+}
+
+/// The caller's tokens, the newest first.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn list(store: &Store, caller: &Caller) -> Result<Vec<ApiToken>> {
+    let rows: Vec<Row> = sqlx::query_as(
+        "select id, name, created_at, expires_at, last_used_at from api_tokens
+         where user_id = $1 order by id desc",
+    )
+    .bind(caller.user().0)
+    .fetch_all(&store.pool)
+    .await?;
+    Ok(rows.into_iter().map(|row| row.0).collect())
+}
+
+/// Revokes one of the caller's tokens.
+///
+/// # Errors
+/// Not found; the database does not answer.
+pub async fn revoke(connection: &mut PgConnection, caller: &Caller, id: TokenId) -> Result<()> {
+    let revoked = sqlx::query("delete from api_tokens where id = $1 and user_id = $2")
+        .bind(id.0)
+        .bind(caller.user().0)
+        .execute(connection)
+        .await?;
+    if revoked.rows_affected() == 0 {
+        return Err(Error::not_found("token"));
+    }
+    Ok(())
+}
+
+/// Revokes every token of `user`.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn revoke_all(tx: &mut PgConnection, user: UserId) -> Result<()> {
+    sqlx::query("delete from api_tokens where user_id = $1")
+        .bind(user.0)
+        .execute(tx)
+        .await?;
+    Ok(())
+}
