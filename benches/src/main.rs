@@ -1,1 +1,84 @@
-fn main() {}
+//! `make bench`: our figures beside a floor measured in the same run, printed as a table and kept
+//! in docs/benchmarks.md. Names on the command line choose parts: create, terminal, idle, api,
+//! gateway.
+
+mod api;
+mod app;
+mod create;
+mod floor;
+mod gateway;
+mod idle;
+mod process;
+mod report;
+mod terminal;
+
+use std::path::Path;
+
+use fsa_tests::World;
+use report::Row;
+
+const MARK: &str = "<!-- what follows is written by `make bench` -->";
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    // In a sandbox this program is the application that the gateway is measured with.
+    if arguments.first().is_some_and(|first| first == "app") {
+        app::run(
+            arguments
+                .get(1)
+                .and_then(|port| port.parse().ok())
+                .unwrap_or(3000),
+        );
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let parts: Vec<String> = arguments
+        .iter()
+        .filter(|argument| !argument.starts_with('-'))
+        .cloned()
+        .collect();
+    let rows = runtime.block_on(measure(&parts));
+    let table = report::table(&rows);
+    println!("{table}");
+    if parts.is_empty() {
+        keep(&table);
+    }
+}
+
+async fn measure(parts: &[String]) -> Vec<Row> {
+    let all = parts.is_empty();
+    let wanted = |name: &str| all || parts.iter().any(|part| part == name);
+    let web = fsa_tests::exported("FSA_WEB_IMAGE");
+    let mut world = World::start(&["--web-image", web.to_str().expect("a path of UTF-8")]);
+    let mut rows = Vec::new();
+    create::warm(&world).await;
+    if wanted("create") {
+        rows.extend(create::measure(&world).await);
+    }
+    if wanted("terminal") {
+        rows.extend(terminal::measure(&world).await);
+    }
+    if wanted("api") {
+        rows.extend(api::measure(&mut world).await);
+    }
+    if wanted("gateway") {
+        rows.extend(gateway::measure(&world).await);
+    }
+    if wanted("idle") {
+        rows.extend(idle::measure(&world).await);
+    }
+    world.finish().await;
+    rows
+}
+
+fn keep(table: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/benchmarks.md");
+    let text = std::fs::read_to_string(&path).unwrap_or_default();
+    let before = text.split(MARK).next().unwrap_or_default().trim_end();
+    let machine = floor::machine();
+    std::fs::write(&path, format!("{before}\n\n{MARK}\n\n{machine}\n\n{table}")).expect("docs/benchmarks.md");
+}

@@ -1,0 +1,112 @@
+//! From the request to RUNNING, as a client sees it.
+
+use std::time::{Duration, Instant};
+
+use fsa_model::api::CreateProject;
+use fsa_tests::{Api, TestTerminal, World};
+use reqwest::{Method, header};
+
+use crate::{
+    floor,
+    report::{Row, Sample, Target},
+};
+
+const ONE_AFTER_ANOTHER: usize = 40;
+const AT_ONCE: usize = 50;
+
+/// The web image is imported before anything is measured.
+pub async fn warm(world: &World) {
+    let api = world.api();
+    api.create_as(wish("warm")).await;
+    api.until_running("warm").await;
+    api.delete("warm").await;
+}
+
+fn wish(name: &str) -> CreateProject {
+    CreateProject {
+        name: name.into(),
+        template: Some("web".into()),
+        ..CreateProject::default()
+    }
+}
+
+pub async fn measure(world: &World) -> Vec<Row> {
+    let api = world.api();
+    let (run, create) = floor::runtime_and_database(&world.data(), 30);
+    let mut sample = Sample::default();
+    for at in 0..ONE_AFTER_ANOTHER {
+        let name = format!("one-{at}");
+        sample.add(running(&api, std::slice::from_ref(&name)).await);
+        if at == 0 {
+            TestTerminal::open(&api, &name, "main").await.until("$").await;
+        }
+        api.delete(&name).await;
+    }
+    let names: Vec<String> = (0..AT_ONCE).map(|at| format!("many-{at}")).collect();
+    let all = running(&api, &names).await;
+
+    let mut exec = Sample::default();
+    for _ in 0..300 {
+        let begun = Instant::now();
+        let result = api.try_exec(&names[0], &["/bin/true"]).await;
+        exec.add(begun.elapsed());
+        assert_eq!(result.exit_code, 0);
+    }
+    for name in &names {
+        api.delete(name).await;
+    }
+    let floor = |percent| run.percentile(percent) + create.percentile(percent);
+    vec![
+        Row::new(
+            "create → RUNNING, p50 (floor: `runc run` + CREATE DATABASE)",
+            sample.percentile(50.0),
+            "ms",
+            Target::AtMost(150.0),
+        )
+        .beside(floor(50.0)),
+        Row::new(
+            "create → RUNNING, p95",
+            sample.percentile(95.0),
+            "ms",
+            Target::AtMost(300.0),
+        )
+        .beside(floor(95.0)),
+        Row::new(
+            format!("{AT_ONCE} at once, all RUNNING"),
+            all.as_secs_f64(),
+            "s",
+            Target::AtMost(5.0),
+        ),
+        Row::new(
+            "exec round trip, p50",
+            exec.percentile(50.0),
+            "ms",
+            Target::AtMost(5.0),
+        ),
+    ]
+}
+
+/// Creates projects at once and returns when the event stream has said that all run.
+async fn running(api: &Api, names: &[String]) -> Duration {
+    let mut stream = api
+        .request(Method::GET, "/api/events?tail=true")
+        .header(header::ACCEPT, "text/event-stream")
+        .send()
+        .await
+        .expect("an event stream");
+    let begun = Instant::now();
+    let created = futures_util::future::join_all(names.iter().map(|name| api.create_as(wish(name)))).await;
+    let mut waiting: Vec<String> = created.iter().map(|project| project.id.to_string()).collect();
+    let mut text = String::new();
+    while !waiting.is_empty() {
+        let chunk = stream.chunk().await.expect("events").expect("the stream goes on");
+        text.push_str(&String::from_utf8_lossy(&chunk));
+        while let Some(end) = text.find('\n') {
+            let line: String = text.drain(..=end).collect();
+            if line.contains("\"phaseChanged\"") && line.contains("RUNNING") {
+                waiting.retain(|id| !line.contains(id.as_str()));
+            }
+        }
+    }
+    begun.elapsed()
+}

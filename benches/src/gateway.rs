@@ -1,0 +1,156 @@
+//! The gateway beside nginx, in front of the same application in the same sandbox.
+
+use std::{
+    fmt::Write as _,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use fsa_tests::World;
+use reqwest::Method;
+
+use crate::{
+    api::wrk,
+    report::{Row, Target},
+};
+
+const PORT: u16 = 3000;
+
+pub async fn measure(world: &World) -> Vec<Row> {
+    let api = world.api();
+    api.create_running("app").await;
+    let program = std::fs::read("/proc/self/exe").expect("this program");
+    let put = api
+        .request(Method::PUT, "/api/projects/app/files?path=app&mode=0755")
+        .body(program);
+    let (status, value) = api.answer(put).await;
+    assert!(status.is_success(), "{value}");
+    api.shell(
+        "app",
+        "setsid ./app app 3000 </dev/null >/dev/null 2>&1 & sleep 1",
+    )
+    .await;
+    let _: serde_json::Value = api
+        .send(
+            Method::PUT,
+            &format!("/api/projects/app/ports/{PORT}"),
+            &serde_json::json!({"sharing": "public"}),
+        )
+        .await;
+    let address = api
+        .shell("app", "hostname -I || ip -4 -o addr show scope global")
+        .await;
+    let address = address
+        .split_whitespace()
+        .find(|word| word.starts_with("100."))
+        .expect("an address")
+        .to_owned();
+    let address = address.split('/').next().unwrap_or_default().to_owned();
+    let nginx = Nginx::start(world.folder(), &address);
+    let ours = format!("http://127.0.0.1:{}", world.port());
+    let host = format!("Host: app--{PORT}.localhost:{}", world.port());
+    let direct = format!("http://{address}:{PORT}");
+    let through = format!("http://127.0.0.1:{}", nginx.port);
+    // In turns, so that a slow moment of the machine hits all of them.
+    let mut small = [Vec::new(), Vec::new(), Vec::new()];
+    let mut large = [Vec::new(), Vec::new(), Vec::new()];
+    let mut alone = [Vec::new(), Vec::new(), Vec::new()];
+    for _ in 0..3 {
+        for (at, (url, header)) in [(&ours, Some(&host)), (&through, None), (&direct, None)]
+            .into_iter()
+            .enumerate()
+        {
+            let headers: Vec<&str> = header.map(String::as_str).into_iter().collect();
+            small[at].push(wrk(&format!("{url}/"), 32, 4, &headers).requests);
+            large[at].push(wrk(&format!("{url}/large"), 8, 4, &headers).megabytes);
+            alone[at].push(wrk(&format!("{url}/"), 1, 3, &headers).median);
+        }
+    }
+    drop(nginx);
+    api.delete("app").await;
+    let [small, large, alone] = [small, large, alone].map(|turns| turns.map(median));
+    vec![
+        Row::new(
+            "gateway, small answers, 32 clients (floor: nginx)",
+            small[0],
+            "/s",
+            Target::AtLeast(small[1] * 0.6),
+        )
+        .beside(small[1]),
+        Row::new("the same without a gateway", small[2], "/s", Target::None),
+        Row::new(
+            "gateway, bodies of 1 MB, 8 clients (floor: nginx)",
+            large[0],
+            "MB/s",
+            Target::AtLeast(large[1] * 0.8),
+        )
+        .beside(large[1]),
+        Row::new("the same without a gateway", large[2], "MB/s", Target::None),
+        Row::new(
+            "gateway, added latency at one client, p50 (floor: nginx's)",
+            alone[0] - alone[2],
+            "ms",
+            Target::AtMost(0.3),
+        )
+        .beside(alone[1] - alone[2]),
+    ]
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// Debian's nginx with one worker and upstream keep-alive.
+struct Nginx {
+    child: Child,
+    port: u16,
+}
+
+impl Nginx {
+    #[allow(clippy::disallowed_methods, reason = "the floor is another program")]
+    fn start(folder: &Path, upstream: &str) -> Self {
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .and_then(|l| l.local_addr())
+            .expect("a port")
+            .port();
+        let folder = folder.join("nginx");
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let mut text = String::new();
+        let _ = write!(
+            text,
+            "daemon off; worker_processes 1; pid {0}/pid; error_log {0}/error.log;\n\
+             events {{ worker_connections 1024; }}\n\
+             http {{ access_log off; client_body_temp_path {0}; proxy_temp_path {0}; fastcgi_temp_path {0};\n\
+             uwsgi_temp_path {0}; scgi_temp_path {0}; keepalive_requests 100000000;\n\
+             upstream app {{ server {upstream}:{PORT}; keepalive 64; keepalive_requests 100000000; }}\n\
+             server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://app; proxy_http_version 1.1;\n\
+             proxy_set_header Connection \"\"; proxy_set_header Host $host; }} }} }}\n",
+            folder.display()
+        );
+        let path = folder.join("nginx.conf");
+        std::fs::write(&path, text).expect("a configuration");
+        let child = Command::new("nginx")
+            .arg("-c")
+            .arg(&path)
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("nginx is installed");
+        for _ in 0..100 {
+            if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Self { child, port }
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap_or(0));
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+        let _ = self.child.wait();
+    }
+}

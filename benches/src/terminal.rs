@@ -1,0 +1,88 @@
+//! The terminal: a key's way to its echo, and output.
+
+use std::time::Instant;
+
+use fsa_model::tty;
+use fsa_tests::{TestTerminal, World};
+use futures_util::{SinkExt as _, StreamExt as _};
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::{
+    floor,
+    report::{Row, Sample, Target},
+};
+
+const KEYS: usize = 2000;
+const BYTES: usize = 200_000_000;
+/// Lines as a build prints them, written in pieces of 64 KiB.
+const OUTPUT: &str =
+    "yes 'the quick brown fox jumps over the lazy dog, again and again and again' | head -c 200000000";
+
+pub async fn measure(world: &World) -> Vec<Row> {
+    let api = world.api();
+    api.create_running("terminal").await;
+    let mut terminal = TestTerminal::open(&api, "terminal", "echo").await;
+    terminal
+        .type_in("stty -echo; cat | cat >/dev/null & stty raw; cat\r")
+        .await;
+    // `cat` echoes what is typed once the line discipline leaves it alone.
+    terminal.until("cat").await;
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    let mut sample = Sample::default();
+    for at in 0..KEYS {
+        let key = char::from(b'a' + u8::try_from(at % 26).unwrap_or(0)).to_string();
+        let begun = Instant::now();
+        terminal.type_in(&key).await;
+        terminal.until(&key).await;
+        sample.add(begun.elapsed());
+    }
+    drop(terminal);
+    let mut terminal = TestTerminal::open(&api, "terminal", "output").await;
+    terminal.until("$").await;
+    let local = floor::pty_output(&["/bin/sh", "-c", OUTPUT], BYTES);
+    let mut rates = Vec::new();
+    for _ in 0..3 {
+        let begun = Instant::now();
+        terminal
+            .socket
+            .send(Message::binary(tty::input(
+                format!("{OUTPUT}; echo\r").as_bytes(),
+            )))
+            .await
+            .expect("input");
+        let mut seen = 0;
+        while seen < BYTES {
+            match terminal.socket.next().await {
+                Some(Ok(Message::Binary(bytes))) => seen += bytes.len(),
+                Some(Ok(_)) => {}
+                other => panic!("the terminal ended: {other:?}"),
+            }
+        }
+        rates.push(seen as f64 / 1e6 / begun.elapsed().as_secs_f64());
+        terminal.until("$").await;
+    }
+    rates.sort_by(f64::total_cmp);
+    let ours = rates[1];
+    api.delete("terminal").await;
+    vec![
+        Row::new(
+            "terminal, key to echo, p50",
+            sample.percentile(50.0),
+            "ms",
+            Target::AtMost(1.0),
+        ),
+        Row::new(
+            "terminal, key to echo, p99",
+            sample.percentile(99.0),
+            "ms",
+            Target::AtMost(3.0),
+        ),
+        Row::new(
+            "terminal output (floor: a local pty, read by a plain loop)",
+            ours,
+            "MB/s",
+            Target::AtLeast((local * 0.6).max(30.0)),
+        )
+        .beside(local),
+    ]
+}
