@@ -117,8 +117,8 @@ inputs_key() {
     local part
     for part in "$@"; do
         if [ -e "$part" ]; then
-            (cd "$ROOT" && find "${part#"$ROOT/"}" -type f -printf '%m %p\n' | LC_ALL=C sort |
-                while read -r mode path; do printf '%s %s %s\n' "$mode" "$path" "$(sha256 "$path")"; done)
+            (cd "$ROOT" && find "${part#"$ROOT/"}" -type f | LC_ALL=C sort |
+                while read -r path; do printf '%s %s\n' "$path" "$(sha256 "$path")"; done)
         else
             printf '%s\n' "$part"
         fi

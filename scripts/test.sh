@@ -16,6 +16,8 @@ build_sandboxd
 cargo build --locked --package fsa-cli
 scripts/build-image.sh web
 use_build debug
+FSA_TEST_APPS=$(scripts/fetch-test-apps.sh | tail -n 1)
+export FSA_TEST_APPS
 
 say "tests"
 profile=default

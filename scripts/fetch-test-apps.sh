@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# fetch-test-apps.sh: the packages that the end-to-end tests' applications need, fetched once into
+# $FSA_CACHE/test-apps, so that no test waits for a registry: pg for Node, Next.js, Flask's wheels.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+PG=8.16.3
+NEXT=15.5.4
+REACT=19.2.0
+FLASK=3.1.2
+apps=$FSA_CACHE/test-apps/pg-$PG-next-$NEXT-$REACT-flask-$FLASK
+if [ ! -e "$apps/.complete" ]; then
+    mkdir -p "$FSA_CACHE/test-apps"
+    fresh=$(mktemp -d "$FSA_CACHE/test-apps/new.XXXXXX")
+    trap 'rm -rf "$fresh"' EXIT
+    chmod 755 "$fresh"
+    mkdir -p "$fresh/node" "$fresh/next/app" "$fresh/wheels"
+    say "fetching the packages of the tests' applications"
+    echo '{"name": "node-application", "private": true}' >"$fresh/node/package.json"
+    (cd "$fresh/node" && "$ROOT/scripts/with-node.sh" npm install --loglevel=error --no-audit --no-fund "pg@$PG")
+    echo '{"name": "next-application", "private": true, "scripts": {"dev": "next dev"}}' >"$fresh/next/package.json"
+    (cd "$fresh/next" && "$ROOT/scripts/with-node.sh" npm install --loglevel=error --no-audit --no-fund \
+        "next@$NEXT" "react@$REACT" "react-dom@$REACT")
+    # glibc's build is the image's; the one for musl is half of what would be copied.
+    rm -rf "$fresh"/next/node_modules/@next/swc-*-musl "$fresh"/next/node_modules/@img/*musl*
+    python3 -m pip download --quiet --only-binary :all: --python-version 3.11 --dest "$fresh/wheels" "flask==$FLASK"
+    touch "$fresh/.complete"
+    rm -rf "$apps"
+    mv "$fresh" "$apps"
+    trap - EXIT
+fi
+echo "$apps"
