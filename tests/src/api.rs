@@ -183,3 +183,50 @@ impl Api {
             .unwrap_or_else(|_| panic!("{project} is not gone after {PATIENCE:?}"));
     }
 }
+
+impl Api {
+    /// Waits by the event stream until something listens on `port`.
+    pub async fn until_port(&self, project: &str, port: u16) {
+        let wait = async {
+            loop {
+                let path = format!("/api/projects/{project}/events?tail=true");
+                let mut stream = self
+                    .request(Method::GET, &path)
+                    .header(header::ACCEPT, "text/event-stream")
+                    .send()
+                    .await
+                    .expect("an event stream");
+                loop {
+                    if self
+                        .sandbox(project)
+                        .await
+                        .ports
+                        .iter()
+                        .any(|open| open.port == port)
+                    {
+                        return;
+                    }
+                    match stream.chunk().await {
+                        Ok(Some(_)) => {}
+                        Ok(None) | Err(_) => break,
+                    }
+                }
+            }
+        };
+        if tokio::time::timeout(PATIENCE, wait).await.is_err() {
+            let logs: Value = self
+                .get(&format!("/api/projects/{project}/logs?follow=false"))
+                .await;
+            panic!("nothing listens on {port} of {project} after {PATIENCE:?}: {logs:#}");
+        }
+    }
+
+    /// Puts a file into the project's folder.
+    pub async fn put(&self, project: &str, path: &str, content: &str) {
+        let request = self
+            .request(Method::PUT, &format!("/api/projects/{project}/files?path={path}"))
+            .body(content.to_owned());
+        let (status, value) = self.answer(request).await;
+        assert!(status.is_success(), "PUT {path}: {status} {value}");
+    }
+}

@@ -9,10 +9,12 @@ pub mod internet;
 pub mod leftovers;
 pub mod model;
 pub mod terminal;
+pub mod visit;
 pub mod world;
 
 pub use api::Api;
 pub use terminal::TestTerminal;
+pub use visit::Visitor;
 pub use world::World;
 
 /// One TLS provider for the whole process; tests call this before their first request.

@@ -1,0 +1,162 @@
+//! `fsa` as a person uses it.
+
+use fsa_tests::World;
+use serde_json::Value;
+
+fn text(output: &std::process::Output) -> (i32, String, String) {
+    (
+        output.status.code().unwrap_or(-1),
+        String::from_utf8_lossy(&output.stdout).into_owned(),
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_day_with_the_command_line() {
+    let world = World::start(&[]);
+    let run = |arguments: &[&str]| text(&world.fsa(arguments));
+
+    let (code, out, err) = run(&[
+        "project",
+        "create",
+        "todo",
+        "--template",
+        "host",
+        "--env",
+        "COLOUR=blue",
+    ]);
+    assert_eq!(code, 0, "{err}");
+    assert!(
+        out.contains("todo is RUNNING") && out.contains("http://todo--3000.localhost:"),
+        "{out}"
+    );
+    assert!(
+        err.contains("✓ Database Creation") && err.contains("✓ Environment Ready"),
+        "{err}"
+    );
+
+    let (code, _, err) = run(&["project", "create", "My Todo"]);
+    assert_eq!(code, 2);
+    assert!(err.contains("my-todo"), "{err}");
+    let (code, _, err) = run(&["project", "create", "todo"]);
+    assert_eq!(code, 5, "{err}");
+
+    let (code, out, _) = run(&[
+        "exec",
+        "todo",
+        "--",
+        "sh",
+        "-c",
+        "echo $COLOUR; echo grey >&2; exit 7",
+    ]);
+    assert_eq!((code, out.as_str()), (7, "blue\n"));
+    let (code, _, err) = run(&["exec", "todo", "--", "no-such-program"]);
+    assert_ne!(code, 0);
+    assert!(err.contains("no-such-program"), "{err}");
+
+    let (code, _, err) = run(&["env", "set", "todo", "SHAPE=round"]);
+    assert_eq!(code, 0, "{err}");
+    assert!(err.contains("restarts"), "{err}");
+    world.api().until_running("todo").await;
+    let (_, out, _) = run(&["exec", "todo", "--", "sh", "-c", "echo $COLOUR $SHAPE"]);
+    assert_eq!(out, "blue round\n");
+    let (_, out, _) = run(&["env", "list", "todo"]);
+    assert_eq!(out, "COLOUR\nSHAPE\n");
+    run(&["env", "unset", "todo", "COLOUR"]);
+    world.api().until_running("todo").await;
+    let (_, out, _) = run(&["env", "list", "todo", "--reveal"]);
+    assert_eq!(out, "SHAPE=round\n");
+
+    let file = world.folder().join("note.txt");
+    std::fs::write(&file, "carried").expect("a file");
+    let back = world.folder().join("back.txt");
+    assert_eq!(run(&["cp", file.to_str().expect("a path"), "todo:notes/"]).0, 0);
+    assert_eq!(
+        run(&["cp", "todo:notes/note.txt", back.to_str().expect("a path")]).0,
+        0
+    );
+    assert_eq!(std::fs::read_to_string(&back).expect("a copy"), "carried");
+    let folder = world.folder().join("folder");
+    assert_eq!(run(&["cp", "todo:notes", folder.to_str().expect("a path")]).0, 0);
+    assert_eq!(
+        std::fs::read_to_string(folder.join("note.txt")).expect("a copy"),
+        "carried"
+    );
+
+    let (_, out, _) = run(&["db", "psql", "todo", "--", "-Atc", "select 42"]);
+    assert_eq!(out, "42\n");
+    let (_, out, _) = run(&["db", "url", "todo"]);
+    assert!(
+        out.starts_with("postgresql://todo_agentruntime_") && out.trim().ends_with("?schema=public"),
+        "{out}"
+    );
+
+    let (_, out, _) = run(&["project", "list", "--json"]);
+    let list: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(list[0]["name"], "todo");
+    let (_, out, _) = run(&["project", "list"]);
+    assert!(out.contains("todo") && out.contains("RUNNING"), "{out}");
+    let (_, out, _) = run(&["open", "todo", "5000", "--print"]);
+    assert!(out.contains("todo--5000.localhost"), "{out}");
+
+    assert_eq!(run(&["stop", "todo"]).0, 0);
+    let (code, _, err) = run(&["exec", "todo", "--", "true"]);
+    assert_eq!(code, 5, "{err}");
+    assert_eq!(run(&["start", "todo"]).0, 0);
+    assert_eq!(run(&["exec", "todo", "--", "cat", "notes/note.txt"]).1, "carried");
+    let (_, out, _) = run(&["events", "todo"]);
+    assert!(out.contains("RUNNING"), "{out}");
+
+    let (code, _, err) = run(&["project", "delete", "todo"]);
+    assert_eq!(code, 2, "nobody can be asked: {err}");
+    assert_eq!(run(&["project", "delete", "todo", "--yes"]).0, 0);
+    assert_eq!(run(&["project", "show", "todo"]).0, 3);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_printed_link_signs_in_once() {
+    let world = World::start(&[]);
+    let server = world.server.as_ref().expect("a server");
+    let link = server
+        .printed
+        .iter()
+        .find_map(|line| line.split_whitespace().find(|word| word.contains("/sign-in#")))
+        .expect("a link");
+    let mut login = world.command(&["login", link]);
+    let first = text(&login.env_remove("FSA_TOKEN").output().expect("fsa runs"));
+    assert_eq!(first.0, 0, "{first:?}");
+    let listed = text(
+        &world
+            .command(&["project", "list"])
+            .env_remove("FSA_TOKEN")
+            .output()
+            .expect("fsa runs"),
+    );
+    assert_eq!(listed.0, 0, "{listed:?}");
+    let mut again = world.command(&["login", link]);
+    let second = text(&again.env_remove("FSA_TOKEN").output().expect("fsa runs"));
+    assert_eq!(second.0, 4, "{second:?}");
+    let wrong = text(
+        &world
+            .command(&["project", "list"])
+            .env("FSA_TOKEN", "fsa_wrong")
+            .output()
+            .expect("fsa runs"),
+    );
+    assert_eq!(wrong.0, 4, "{wrong:?}");
+    world.finish().await;
+}
+
+#[test]
+fn a_server_that_is_not_there_is_said_so() {
+    #[allow(clippy::disallowed_methods, reason = "the subject is a program")]
+    let output = std::process::Command::new(fsa_tests::exported("FSA_BIN"))
+        .args(["project", "list", "--url", "http://127.0.0.1:9"])
+        .env("FSA_TOKEN", "fsa_x")
+        .output()
+        .expect("fsa runs");
+    let (code, _, err) = text(&output);
+    assert_eq!(code, 6);
+    assert!(err.contains("no server answers at http://127.0.0.1:9"), "{err}");
+}

@@ -1,0 +1,161 @@
+//! Bad input and a machine that lacks something: each says what to do, and nothing half-made is
+//! left.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use fsa_model::{Phase, Repository, TroubleKind, api::CreateProject};
+use fsa_tests::World;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+fn wish(name: &str) -> CreateProject {
+    CreateProject {
+        name: name.into(),
+        template: Some("host".into()),
+        ..CreateProject::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_person_got_wrong_is_named_with_its_rule() {
+    let world = World::start(&[]);
+    let api = world.api();
+    for (body, field) in [
+        (json!({"name": "My App"}), "name"),
+        (json!({"name": "ok", "template": "windows"}), "template"),
+        (json!({"name": "ok", "size": "huge"}), "size"),
+        (json!({"name": "ok", "region": "mars"}), "region"),
+        (json!({"name": "ok", "envVars": {"1X": "y"}}), "envVars"),
+        (
+            json!({"name": "ok", "repository": {"url": "file:///etc"}}),
+            "repository",
+        ),
+        (
+            json!({"name": "ok", "repository": {"url": "https://user:pass@host/x"}}),
+            "repository",
+        ),
+        (json!({"name": "ok", "colour": "red"}), "colour"),
+        (json!({}), "name"),
+    ] {
+        let (status, answer) = api
+            .answer(api.request(Method::POST, "/api/projects").json(&body))
+            .await;
+        assert!(status.is_client_error(), "{body}: {status} {answer}");
+        assert!(answer.to_string().contains(field), "{body}: {answer}");
+        assert!(
+            answer["error"].is_string() && answer["timestamp"].is_string(),
+            "{answer}"
+        );
+    }
+    assert!(api.projects().await.is_empty());
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clone_that_fails_is_an_error_in_gits_words_and_leaves_nothing_half_made() {
+    let world = World::start(&[]);
+    let api = world.api();
+    let repository = Repository {
+        url: "https://repository.invalid/nobody/nothing.git".into(),
+        branch: None,
+    };
+    api.create_as(CreateProject {
+        repository: Some(repository),
+        ..wish("cloned")
+    })
+    .await;
+    let sandbox = api.until("cloned", Phase::Error).await;
+    let error = sandbox.error.expect("an error");
+    assert_eq!(error.trouble.kind, TroubleKind::Input);
+    assert!(error.trouble.message.contains("repository.invalid"), "{error:?}");
+    assert!(error.next_attempt_at.is_some(), "{error:?}");
+    // The terminal works, so that a person can look.
+    assert_eq!(
+        api.shell("cloned", "ls -A /home/dev/project | wc -l")
+            .await
+            .trim(),
+        "0"
+    );
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_command_that_crashes_is_started_again_and_its_output_is_in_the_logs() {
+    let world = World::start(&[]);
+    let api = world.api();
+    api.create_as(CreateProject {
+        start_command: Some("echo about to fall; exit 3".into()),
+        ..wish("crashing")
+    })
+    .await;
+    api.until_running("crashing").await;
+    let wait = async {
+        loop {
+            let logs: Value = api.get("/api/projects/crashing/logs?follow=false").await;
+            let text = logs.to_string();
+            if text.matches("about to fall").count() >= 2 {
+                return text;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(30), wait)
+        .await
+        .expect("a second start");
+    let sandbox: Value = api.get("/api/sandbox/crashing").await;
+    assert_eq!(sandbox["status"], "RUNNING");
+    assert!(sandbox["startCommand"].to_string().contains('3'), "{sandbox}");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_does_not_exist_or_a_broken_archive_is_said_at_once() {
+    let world = World::start(&["--allow-registries", "127.0.0.1:9"]);
+    let api = world.api();
+    let missing = CreateProject {
+        name: "missing".into(),
+        image: Some("127.0.0.1:9/nobody/nothing:latest".into()),
+        ..CreateProject::default()
+    };
+    api.create_as(missing).await;
+    let sandbox = api.until("missing", Phase::Error).await;
+    let message = sandbox.error.expect("an error").trouble.message;
+    assert!(message.contains("127.0.0.1:9"), "{message}");
+
+    let broken = world.folder().join("broken.tar");
+    std::fs::write(&broken, b"this is not an archive").expect("a file");
+    let output = world.fsa(&["image", "import", broken.to_str().expect("a path")]);
+    assert!(!output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("archive"), "{said}");
+    let images: Value = api.get("/api/images").await;
+    assert!(!images.to_string().contains("broken"), "{images}");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runtime_that_is_missing_or_fails_is_named_and_the_wish_is_reached_once_it_is_mended() {
+    let folder = tempfile::Builder::new()
+        .prefix("fsa-runtime-")
+        .tempdir_in("/tmp")
+        .expect("a folder");
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).expect("permissions");
+    let runtime = folder.path().join("runc");
+    let write = |script: &str| {
+        std::fs::write(&runtime, script).expect("a script");
+        std::fs::set_permissions(&runtime, std::fs::Permissions::from_mode(0o755)).expect("permissions");
+    };
+    write(
+        "#!/bin/sh\ncase \"$*\" in *--version*) exec runc --version;; esac\necho 'the moon is full' >&2\nexit 1\n",
+    );
+    let world = World::start(&["--runtime", runtime.to_str().expect("a path")]);
+    let api = world.api();
+    api.create("patient").await;
+    let sandbox = api.until("patient", Phase::Error).await;
+    let error = sandbox.error.expect("an error");
+    assert!(error.trouble.message.contains("the moon is full"), "{error:?}");
+    assert!(error.next_attempt_at.is_some());
+    write("#!/bin/sh\nexec runc \"$@\"\n");
+    api.until_running("patient").await;
+    world.finish().await;
+}

@@ -1,0 +1,286 @@
+//! What must not happen, tried from inside a sandbox and from outside.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use fsa_model::{
+    Phase,
+    api::{CreateProject, Database},
+};
+use fsa_tests::{Visitor, World, internet::PublicHost};
+use reqwest::{Method, StatusCode, header};
+use serde_json::{Value, json};
+
+/// Exit code of bash's /dev/tcp within two seconds: 0 where something accepted.
+fn dial(host: &str, port: u16) -> String {
+    format!("timeout 2 bash -c 'exec 3<>/dev/tcp/{host}/{port}' 2>/dev/null && echo open || echo refused")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sandbox_reaches_the_internet_and_nothing_that_is_private() {
+    let world = World::start(&[]);
+    let api = world.api();
+    api.create_running("one").await;
+    api.create_running("two").await;
+    static VISITS: AtomicUsize = AtomicUsize::new(0);
+    let host = PublicHost::start(80, |listener| async move {
+        while listener.accept().await.is_ok() {
+            VISITS.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    assert_eq!(
+        api.shell("one", &dial(&host.address.to_string(), 80))
+            .await
+            .trim(),
+        "open"
+    );
+    assert_eq!(VISITS.load(Ordering::Relaxed), 1);
+
+    let address = "ip -4 -o addr show scope global 2>/dev/null | awk '{print $4}' | cut -d/ -f1";
+    let two = api.shell("two", address).await.trim().to_owned();
+    assert!(two.starts_with("100."), "{two:?}");
+    api.shell("two", "setsid python3 -m http.server 9000 >/dev/null 2>&1 &")
+        .await;
+    api.until_port("two", 9000).await;
+    assert_eq!(api.shell("two", &dial("127.0.0.1", 9000)).await.trim(), "open");
+    let machine = api
+        .shell("one", "getent hosts $(hostname) >/dev/null; awk '$2==\"00000000\"{print $3}' /proc/net/route | head -1; true")
+        .await;
+    drop(machine);
+    for (host, port) in [
+        (two.as_str(), 9000),
+        ("169.254.169.254", 80),
+        ("169.254.1.1", world.port()),
+        ("10.0.0.1", 443),
+        ("172.16.0.1", 443),
+        ("192.168.1.1", 80),
+    ] {
+        assert_eq!(
+            api.shell("one", &dial(host, port)).await.trim(),
+            "refused",
+            "{host}:{port}"
+        );
+    }
+    // The machine's own addresses, with the control plane behind them.
+    for address in machine_addresses() {
+        let answer = api.shell("one", &dial(&address, world.port())).await;
+        assert_eq!(answer.trim(), "refused", "{address}");
+    }
+    drop(host);
+    world.finish().await;
+}
+
+fn machine_addresses() -> Vec<String> {
+    nix::ifaddrs::getifaddrs()
+        .expect("interfaces")
+        .filter_map(|interface| Some(interface.address?.as_sockaddr_in()?.ip()))
+        .filter(|address| !address.is_loopback())
+        .map(|address| address.to_string())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_is_reached_from_its_own_sandbox_alone() {
+    let world = World::start(&[]);
+    let api = world.api();
+    api.create_running("mine").await;
+    api.create_running("theirs").await;
+    let theirs: Database = api.get("/api/projects/theirs/database?reveal=true").await;
+    let url = theirs
+        .connection_string
+        .expect("revealed")
+        .replace("?schema=public", "");
+    assert_eq!(
+        api.shell("theirs", &format!("psql '{url}' -Atc 'select 42'"))
+            .await
+            .trim(),
+        "42"
+    );
+    let stolen = api.try_exec("mine", &["psql", &url, "-Atc", "select 42"]).await;
+    assert_ne!(stolen.exit_code, 0);
+    assert!(!stolen.stdout.contains("42"), "{stolen:?}");
+    let other = api
+        .shell(
+            "mine",
+            "psql -Atc 'select 1' -d postgres 2>&1; psql -Atc 'select 1' -d template1 2>&1; true",
+        )
+        .await;
+    assert!(!other.lines().any(|line| line == "1"), "{other}");
+    // The control plane's tables are in a cluster that no sandbox has a way to.
+    let all = api.shell("mine", "psql -Atc \"select has_database_privilege(datname, 'connect') from pg_database where datname <> current_database()\"").await;
+    assert!(all.lines().all(|line| line == "f"), "{all}");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sandboxes_root_is_nobody_on_the_machine_and_cannot_become_more() {
+    let world = World::start(&[]);
+    let api = world.api();
+    api.create_running("root").await;
+    let run = |script: &'static str| {
+        let api = api.clone();
+        async move {
+            let result: Value = api
+                .send(
+                    Method::POST,
+                    "/api/projects/root/exec",
+                    &json!({"command": ["/bin/sh", "-c", script], "user": "root"}),
+                )
+                .await;
+            format!(
+                "{}{}",
+                result["stdout"].as_str().unwrap_or_default(),
+                result["stderr"].as_str().unwrap_or_default()
+            )
+        }
+    };
+    assert_eq!(run("id -u").await.trim(), "0");
+    let map = run("cat /proc/self/uid_map").await;
+    let outside: u64 = map
+        .split_whitespace()
+        .nth(1)
+        .and_then(|word| word.parse().ok())
+        .expect("a mapping");
+    assert!(outside >= 65_536, "{map}");
+    assert!(run("grep NoNewPrivs /proc/self/status").await.contains('1'));
+    for script in [
+        "mount -t tmpfs none /mnt",
+        "unshare -r true",
+        "cat /proc/kcore",
+        "echo 1 > /proc/sys/kernel/panic",
+        "ip link add x type dummy",
+        "dmesg",
+        "ls /sys/firmware/efi",
+    ] {
+        let result: Value = api
+            .send(
+                Method::POST,
+                "/api/projects/root/exec",
+                &json!({"command": ["/bin/sh", "-c", script], "user": "root"}),
+            )
+            .await;
+        assert_ne!(result["exitCode"], 0, "{script}: {result}");
+    }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_user_sees_nothing_and_nobody_gets_in_without_a_sign_in() {
+    let world = World::start(&[]);
+    let api = world.api();
+    let project = api.create_running("private").await;
+    let invited: Value = api.send(Method::POST, "/api/users/invitations", &json!({})).await;
+    let link = invited["url"].as_str().expect("a link");
+    let secret = link.split_once('#').expect("a fragment").1;
+    let http = reqwest::Client::new();
+    let response = http
+        .post(format!("{}/api/auth/link", world.url()))
+        .header(header::ORIGIN, world.url())
+        .json(&json!({"token": secret, "login": "guest"}))
+        .send()
+        .await
+        .expect("an answer");
+    assert!(response.status().is_success(), "{:?}", response.text().await);
+    let cookie = response.headers()[header::SET_COOKIE]
+        .to_str()
+        .expect("a cookie")
+        .split(';')
+        .next()
+        .expect("a pair")
+        .to_owned();
+    for path in [
+        format!("/api/projects/{}", project.id),
+        "/api/projects/private".into(),
+        format!("/api/sandbox/{}", project.id),
+        format!("/api/projects/{}/environment?reveal=true", project.id),
+        format!("/api/projects/{}/database?reveal=true", project.id),
+        format!("/api/projects/{}/events?follow=false", project.id),
+        format!("/api/projects/{}/logs?follow=false", project.id),
+        format!("/api/projects/{}/files?path=.&list=true", project.id),
+    ] {
+        let request = http.get(format!("{}{path}", world.url()));
+        let guest = request
+            .try_clone()
+            .expect("a request")
+            .header(header::COOKIE, &cookie)
+            .send()
+            .await
+            .expect("an answer");
+        assert_eq!(guest.status(), StatusCode::NOT_FOUND, "{path}");
+        let nobody = request.send().await.expect("an answer");
+        assert_eq!(nobody.status(), StatusCode::UNAUTHORIZED, "{path}");
+    }
+    let stranger = Visitor::stranger(&world).open("private", 3000, "/").await;
+    assert_ne!(stranger.status, StatusCode::OK);
+    assert!(
+        stranger.status.is_client_error() || stranger.status.is_redirection(),
+        "{stranger:?}"
+    );
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_secret_is_in_a_log_an_argument_an_event_or_plain_on_the_disk() {
+    const SECRET: &str = "s3cr3t-value-that-nobody-prints";
+    let world = World::start(&[]);
+    let api = world.api();
+    api.create_as(CreateProject {
+        name: "secrets".into(),
+        template: Some("host".into()),
+        env_vars: [("API_KEY".into(), SECRET.into())].into(),
+        ..CreateProject::default()
+    })
+    .await;
+    api.until_running("secrets").await;
+    assert_eq!(api.shell("secrets", "printenv API_KEY").await.trim(), SECRET);
+    let database: Database = api.get("/api/projects/secrets/database?reveal=true").await;
+    let url = database.connection_string.expect("revealed");
+    let password = url
+        .split(':')
+        .nth(2)
+        .and_then(|rest| rest.split('@').next())
+        .expect("a password")
+        .to_owned();
+    let _ = api.try_exec("secrets", &["/bin/false"]).await;
+    let events: Value = api.get("/api/projects/secrets/events?follow=false").await;
+    let mut places = vec![("events", events.to_string()), ("log", world.log())];
+    for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
+        if let Ok(line) = std::fs::read(entry.path().join("cmdline")) {
+            places.push(("an argument", String::from_utf8_lossy(&line).into_owned()));
+        }
+    }
+    for secret in [SECRET, password.as_str(), world.token.as_str()] {
+        for (place, text) in &places {
+            assert!(!text.contains(secret), "a secret is in {place}: {text}");
+        }
+        for folder in ["control", "runner/sandboxes", "run", "logs"] {
+            #[allow(clippy::disallowed_methods, reason = "grep reads every file of a folder")]
+            let found = std::process::Command::new("grep")
+                .args(["-rlaF", "--exclude-dir=upper", secret])
+                .arg(world.data().join(folder))
+                .output()
+                .expect("grep runs");
+            assert!(
+                found.stdout.is_empty(),
+                "{}",
+                String::from_utf8_lossy(&found.stdout)
+            );
+        }
+    }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_or_a_delete_wins_over_a_start_that_finishes_later() {
+    let world = World::start(&[]);
+    let api = world.api();
+    api.create("stopped").await;
+    let _: Value = api
+        .send(Method::POST, "/api/projects/stopped/stop", &json!({}))
+        .await;
+    api.until("stopped", Phase::Stopped).await;
+    api.create("deleted").await;
+    api.delete("deleted").await;
+    assert_eq!(api.projects().await.len(), 1);
+    assert_eq!(api.sandbox("stopped").await.status, Phase::Stopped);
+    world.finish().await;
+}

@@ -1,0 +1,189 @@
+//! The main job, on the runtime image: an agent writes an application that uses its database,
+//! and the application is opened at its own URL. Beside it, applications as people write them.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
+
+use fsa_model::api::CreateProject;
+use fsa_tests::{
+    TestTerminal, Visitor, World, exported,
+    internet::PublicHost,
+    model::{self, Asked, Turn},
+};
+use serde_json::json;
+
+const SERVER: &str = r#"
+const http = require('http');
+const { Client } = require('pg');
+(async () => {
+  const client = new Client({ connectionString: process.env.DATABASE_URL });
+  await client.connect();
+  await client.query('create table if not exists visits (id serial primary key, at timestamptz default now())');
+  http.createServer(async (request, response) => {
+    await client.query('insert into visits default values');
+    const { rows } = await client.query('select count(*)::int as n from visits');
+    response.setHeader('content-type', 'text/html');
+    response.end('<h1>visit ' + rows[0].n + '</h1>');
+  }).listen(3000);
+})();
+"#;
+
+fn web_world() -> World {
+    World::start(&[
+        "--web-image",
+        exported("FSA_WEB_IMAGE").to_str().expect("a path of UTF-8"),
+    ])
+}
+
+fn test_apps() -> PathBuf {
+    exported("FSA_TEST_APPS")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_coding_agent_writes_an_application_that_stores_rows_and_is_opened_at_its_url() {
+    let world = web_world();
+    let api = world.api();
+    let asked = Arc::new(Mutex::new(Asked::default()));
+    let script = vec![
+        Turn::Tool {
+            name: "Write",
+            input: json!({"file_path": "/home/dev/project/server.js", "content": SERVER}),
+        },
+        Turn::Tool {
+            name: "Bash",
+            input: json!({"command": "echo 'web: node server.js' > Procfile && psql -Atc 'select 40 + 2'", "description": "Start it"}),
+        },
+        Turn::Say("The application counts its visits."),
+    ];
+    let kept = Arc::clone(&asked);
+    let host = PublicHost::start(8000, move |listener| model::serve(listener, script, kept));
+
+    api.create_as(CreateProject {
+        name: "visits".into(),
+        env_vars: [
+            (
+                "ANTHROPIC_BASE_URL".into(),
+                format!("http://{}:8000", host.address),
+            ),
+            ("ANTHROPIC_API_KEY".into(), "sk-scripted".into()),
+        ]
+        .into(),
+        ..CreateProject::default()
+    })
+    .await;
+    api.until_running("visits").await;
+    let packages = test_apps().join("node/node_modules");
+    let copied = world.fsa(&["cp", packages.to_str().expect("a path"), "visits:node_modules"]);
+    assert!(
+        copied.status.success(),
+        "{}",
+        String::from_utf8_lossy(&copied.stderr)
+    );
+
+    let mut terminal = TestTerminal::open(&api, "visits", "main").await;
+    terminal
+        .type_in("claude -p 'Count visits in the database' --dangerously-skip-permissions; echo ended:$?\r")
+        .await;
+    terminal.until("The application counts its visits.").await;
+    terminal.until("ended:0").await;
+
+    api.until_port("visits", 3000).await;
+    let visitor = Visitor::owner(&world);
+    let first = visitor.open("visits", 3000, "/").await;
+    let second = visitor.open("visits", 3000, "/").await;
+    assert_eq!(
+        (first.body.as_str(), second.body.as_str()),
+        ("<h1>visit 1</h1>", "<h1>visit 2</h1>")
+    );
+    assert_eq!(
+        api.shell("visits", "psql -Atc 'select count(*) from visits'")
+            .await
+            .trim(),
+        "2"
+    );
+
+    let asked = asked.lock().expect("what was asked").clone();
+    assert!(
+        asked.keys.iter().all(|key| key.contains("sk-scripted")),
+        "{:?}",
+        asked.keys
+    );
+    assert!(
+        asked.results.iter().any(|result| result.contains("42")),
+        "{:?}",
+        asked.results
+    );
+    let sandbox = api.sandbox("visits").await;
+    assert_eq!(
+        sandbox.ports.iter().map(|port| port.port).collect::<Vec<_>>(),
+        [3000]
+    );
+    drop(terminal);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unmodified_next_js_and_flask_applications_run_on_3000_and_5000() {
+    let world = web_world();
+    let api = world.api();
+    api.create_as(CreateProject {
+        name: "apps".into(),
+        ..CreateProject::default()
+    })
+    .await;
+    api.until_running("apps").await;
+    let apps = test_apps();
+    for (from, to) in [("next", "apps:."), ("wheels", "apps:wheels")] {
+        let copied = world.fsa(&["cp", apps.join(from).to_str().expect("a path"), to]);
+        assert!(
+            copied.status.success(),
+            "{}",
+            String::from_utf8_lossy(&copied.stderr)
+        );
+    }
+    api.put(
+        "apps",
+        "app/layout.js",
+        "export default function Layout({ children }) { return <html><body>{children}</body></html>; }\n",
+    )
+    .await;
+    api.put(
+        "apps",
+        "app/page.js",
+        "export default function Page() { return <main>Next.js says {40 + 2}</main>; }\n",
+    )
+    .await;
+    api.put(
+        "apps",
+        "app.py",
+        "import os, flask\napp = flask.Flask(__name__)\n@app.get('/')\ndef index():\n    return 'Flask has ' + os.environ['PGDATABASE']\n",
+    )
+    .await;
+    api.shell(
+        "apps",
+        "python3 -m venv .venv && .venv/bin/pip install --quiet --no-index --find-links wheels flask",
+    )
+    .await;
+    api.put(
+        "apps",
+        "Procfile",
+        "web: npx next dev\napi: .venv/bin/flask run --host 0.0.0.0 --port 5000\n",
+    )
+    .await;
+    api.until_port("apps", 3000).await;
+    api.until_port("apps", 5000).await;
+    let visitor = Visitor::owner(&world);
+    let next = visitor.open("apps", 3000, "/").await;
+    assert!(
+        next.status.is_success() && next.body.contains("Next.js says"),
+        "{next:?}"
+    );
+    let flask = visitor.open("apps", 5000, "/").await;
+    assert!(
+        flask.body.starts_with("Flask has apps_agentruntime_"),
+        "{flask:?}"
+    );
+    world.finish().await;
+}
