@@ -14,7 +14,7 @@ use bytes::{Bytes, BytesMut};
 use fsa_model::{SandboxRef, TroubleKind, sandboxd::Status};
 use futures_util::{Stream, StreamExt as _};
 use http::{Request, Response, StatusCode, header};
-use http_body_util::{BodyExt as _, Full, Limited, combinators::BoxBody};
+use http_body_util::{BodyExt as _, Full, Limited, combinators::UnsyncBoxBody};
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use secrecy::{ExposeSecret, SecretString};
@@ -23,7 +23,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{BoxConnection, Driver, DriverError, Endpoint, Result};
 
 /// A request's body.
-pub type Body = BoxBody<Bytes, std::io::Error>;
+pub type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
 /// How long sandboxd may take to accept and to begin its answer, unless the caller says otherwise.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -41,7 +41,9 @@ pub fn empty() -> Body {
 /// A body that is in memory already.
 #[must_use]
 pub fn full(bytes: impl Into<Bytes>) -> Body {
-    Full::new(bytes.into()).map_err(|never| match never {}).boxed()
+    Full::new(bytes.into())
+        .map_err(|never| match never {})
+        .boxed_unsync()
 }
 
 /// sandboxd of one sandbox.
