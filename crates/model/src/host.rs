@@ -62,11 +62,7 @@ pub fn parse_host(label: &str) -> Option<Host> {
                 .bytes()
                 .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
     });
-    (owner_is_one && parts.next().is_none()).then_some(Host {
-        project,
-        port,
-        owner,
-    })
+    (owner_is_one && parts.next().is_none()).then_some(Host { project, port, owner })
 }
 
 #[cfg(test)]

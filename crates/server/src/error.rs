@@ -198,7 +198,11 @@ impl Error {
     /// The chain of causes, outermost first; empty where there is none.
     #[must_use]
     pub fn causes(&self) -> Vec<String> {
-        let first = self.0.cause.as_deref().map(|cause| cause as &dyn std::error::Error);
+        let first = self
+            .0
+            .cause
+            .as_deref()
+            .map(|cause| cause as &dyn std::error::Error);
         std::iter::successors(first, |cause| cause.source())
             .map(ToString::to_string)
             .collect()

@@ -125,7 +125,11 @@ impl Settings {
     #[must_use]
     pub fn app_url(&self, label: &str) -> String {
         let scheme = self.origin.scheme();
-        let port = self.origin.port().map(|port| format!(":{port}")).unwrap_or_default();
+        let port = self
+            .origin
+            .port()
+            .map(|port| format!(":{port}"))
+            .unwrap_or_default();
         format!("{scheme}://{label}.{}{port}", self.apps_domain)
     }
 

@@ -32,7 +32,10 @@ const CONTENT_POLICY: HeaderValue = HeaderValue::from_static(
 
 const HEADERS: [(HeaderName, HeaderValue); 6] = [
     (header::CONTENT_SECURITY_POLICY, CONTENT_POLICY),
-    (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    ),
     (header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
     // Not no-referrer: that would make a browser hide the origin of our own forms.
     (header::REFERRER_POLICY, HeaderValue::from_static("same-origin")),
@@ -94,7 +97,10 @@ fn request_id(headers: &HeaderMap) -> String {
         .get(REQUEST_ID)
         .and_then(|value| value.to_str().ok())
         .filter(|id| {
-            (1..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            (1..=64).contains(&id.len())
+                && id
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
         })
         .map_or_else(|| Uuid::new_v4().simple().to_string(), str::to_owned)
 }
@@ -125,7 +131,9 @@ fn in_our_form(response: Response) -> Response {
     }
     let (name, sentence) = match status {
         StatusCode::PAYLOAD_TOO_LARGE => ("TooLarge", "The body of the request is too long."),
-        StatusCode::UNSUPPORTED_MEDIA_TYPE => ("UnsupportedMediaType", "That kind of body is not taken here."),
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => {
+            ("UnsupportedMediaType", "That kind of body is not taken here.")
+        }
         StatusCode::UPGRADE_REQUIRED => ("UpgradeRequired", "This path speaks WebSocket."),
         _ => ("Refused", "The request was refused."),
     };

@@ -67,10 +67,7 @@ fn write(error: &Error, request_id: Option<&str>, development: bool) -> Response
     let mut response = Response::new(Body::from(bytes));
     *response.status_mut() = error.status();
     let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/json"),
-    );
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if error.status() == StatusCode::UNAUTHORIZED {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }

@@ -131,7 +131,9 @@ impl<'de> serde::Deserializer<'de> for Word {
         _: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Self::Error> {
-        visitor.visit_enum(serde::de::IntoDeserializer::<Self::Error>::into_deserializer(self.0))
+        visitor.visit_enum(serde::de::IntoDeserializer::<Self::Error>::into_deserializer(
+            self.0,
+        ))
     }
 
     fn deserialize_newtype_struct<V: serde::de::Visitor<'de>>(

@@ -1,10 +1,6 @@
 //! What Prometheus reads. Each part registers its own figures with [`Metrics::register`].
 
-use std::{
-    collections::BTreeMap,
-    sync::atomic::AtomicI64,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::atomic::AtomicI64, time::Duration};
 
 use parking_lot::{Mutex, RwLock};
 use prometheus_client::{
@@ -42,11 +38,13 @@ impl Metrics {
         let mut registry = Registry::with_prefix("fsa");
         let requests = Family::default();
         // Half a millisecond to half a minute, in seconds.
-        let latency = Family::new_with_constructor((|| {
-            Histogram::new([
-                0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0,
-            ])
-        }) as fn() -> Histogram);
+        let latency = Family::new_with_constructor(
+            (|| {
+                Histogram::new([
+                    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0,
+                ])
+            }) as fn() -> Histogram,
+        );
         let connections = Gauge::default();
         registry.register("http_requests", "Requests answered", requests.clone());
         registry.register(

@@ -5,12 +5,22 @@
 //! for a path finds them. What every answer has in common is in [`around`].
 
 pub mod around;
+mod auth;
+mod environment;
 pub mod error;
+mod events;
 pub mod extract;
+mod images;
 pub mod metrics;
 mod openapi;
+mod page;
+pub mod prefer;
+mod projects;
+mod sandbox;
 pub mod serve;
 mod system;
+mod tokens;
+mod users;
 
 use axum::{Router, extract::DefaultBodyLimit, middleware};
 pub use error::Error;
@@ -28,7 +38,14 @@ pub const BODY_LIMIT: usize = 32 * 1024 * 1024;
 fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(openapi::frame())
         .merge(system::routes())
-        // A new module's routes go here.
+        .merge(auth::routes())
+        .merge(tokens::routes())
+        .merge(users::routes())
+        .merge(projects::routes())
+        .merge(sandbox::routes())
+        .merge(environment::routes())
+        .merge(events::routes())
+        .merge(images::routes())
 }
 
 /// The main host as a service, complete with everything around it.
@@ -36,6 +53,7 @@ pub fn router(app: App) -> Router {
     let (router, document) = routes().split_for_parts();
     router
         .merge(openapi::routes(document))
+        .merge(page::routes())
         .fallback(around::no_such_route)
         .method_not_allowed_fallback(around::no_such_method)
         .layer(DefaultBodyLimit::max(BODY_LIMIT))

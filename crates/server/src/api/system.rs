@@ -65,7 +65,10 @@ async fn readyz(State(app): State<App>) -> Response {
         }
     }
     if !app.hub.is_listening() {
-        troubles.insert("listener".into(), "changes in the control database are not heard".into());
+        troubles.insert(
+            "listener".into(),
+            "changes in the control database are not heard".into(),
+        );
     }
     if app.regions.iter().next().is_none() {
         troubles.insert("regions".into(), "no region is configured".into());
@@ -79,7 +82,11 @@ async fn readyz(State(app): State<App>) -> Response {
         .map(|part| (part.to_owned(), "ok".to_owned()))
         .collect();
     parts.extend(troubles);
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
     (status, Json(Readiness { ready, parts })).into_response()
 }
 

@@ -106,11 +106,10 @@ impl Caller {
     pub async fn authenticate(app: &App, parts: &Parts) -> Result<Self> {
         let address = parts.extensions.get::<Address>().copied().unwrap_or_default();
         let (hash, is_token) = if let Some(value) = parts.headers.get(header::AUTHORIZATION) {
-            let token = value
-                .to_str()
-                .ok()
-                .and_then(bearer)
-                .ok_or_else(|| Error::unauthorised("The Authorization header is not \"Bearer fsa_…\"."))?;
+            let token =
+                value.to_str().ok().and_then(bearer).ok_or_else(|| {
+                    Error::unauthorised("The Authorization header is not \"Bearer fsa_…\".")
+                })?;
             (secret::hash(token), true)
         } else {
             let token = cookie::get(&parts.headers, cookie::name(&app.settings))

@@ -25,7 +25,10 @@ pub struct Attempts {
 
 impl Attempts {
     #[must_use]
-    #[expect(clippy::new_without_default, reason = "an empty one is a decision, not a default")]
+    #[expect(
+        clippy::new_without_default,
+        reason = "an empty one is a decision, not a default"
+    )]
     pub fn new() -> Self {
         // Ten at once and then one each 20 s: a person who mistypes is not stopped, a guesser is.
         let login = Quota::with_period(Duration::from_secs(20))

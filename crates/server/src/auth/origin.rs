@@ -21,7 +21,9 @@ pub fn is_own(settings: &Settings, headers: &HeaderMap) -> bool {
         Some(origin) => origin.to_str().is_ok_and(|origin| {
             origin.eq_ignore_ascii_case(&settings.origin_text()) || names_the_host(origin, headers)
         }),
-        None => headers.get("sec-fetch-site").is_some_and(|site| site == "same-origin"),
+        None => headers
+            .get("sec-fetch-site")
+            .is_some_and(|site| site == "same-origin"),
     }
 }
 

@@ -94,7 +94,11 @@ mod tests {
                 .await
                 .unwrap()
         );
-        assert!(!verify("wrong horse".to_owned().into(), Some(hashed)).await.unwrap());
+        assert!(
+            !verify("wrong horse".to_owned().into(), Some(hashed))
+                .await
+                .unwrap()
+        );
         assert!(!verify("correct horse".to_owned().into(), None).await.unwrap());
     }
 }

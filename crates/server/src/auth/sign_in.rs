@@ -178,8 +178,8 @@ pub async fn set_password(
     let hashed = users::password_hash(&app.store, caller.user()).await?;
     if hashed.is_some() && Utc::now() - caller.since() > RECENT {
         app.attempts.of_login(caller.login(), caller.address())?;
-        let current =
-            current.ok_or_else(|| Error::invalid("current", "the current password is needed to change it"))?;
+        let current = current
+            .ok_or_else(|| Error::invalid("current", "the current password is needed to change it"))?;
         if !password::verify(current, hashed).await? {
             return Err(Error::forbidden("The current password is wrong."));
         }
@@ -188,7 +188,13 @@ pub async fn set_password(
     let mut tx = app.store.begin().await?;
     users::set_password(&mut tx, caller.user(), &hashed).await?;
     sessions::end_all(&mut tx, caller.user(), Some(session)).await?;
-    record(&mut tx, caller, "password.set", format!("user {}", caller.login())).await?;
+    record(
+        &mut tx,
+        caller,
+        "password.set",
+        format!("user {}", caller.login()),
+    )
+    .await?;
     tx.commit().await?;
     forget(app, caller.user());
     Ok(())
@@ -214,7 +220,13 @@ pub async fn invite_link(app: &App, caller: &Caller, role: Role) -> Result<Link>
     caller.must_be_owner()?;
     let mut tx = app.store.begin().await?;
     let link = new_link(app, &mut tx, Purpose::Invite(role), Some(caller.user())).await?;
-    record(&mut tx, caller, "invite.create", format!("role {role:?}").to_lowercase()).await?;
+    record(
+        &mut tx,
+        caller,
+        "invite.create",
+        format!("role {role:?}").to_lowercase(),
+    )
+    .await?;
     tx.commit().await?;
     Ok(link)
 }
@@ -271,7 +283,9 @@ pub async fn create_token(
         return Err(Error::invalid("expiresAt", "it is in the past"));
     }
     if tokens::count(&app.store, caller).await? >= 200 {
-        return Err(Error::conflict("You have 200 API tokens already; revoke one first."));
+        return Err(Error::conflict(
+            "You have 200 API tokens already; revoke one first.",
+        ));
     }
     let token = secret::api_token();
     let mut tx = app.store.begin().await?;
@@ -329,11 +343,7 @@ async fn new_link(
     let token = secret::random();
     let hash = secret::hash(token.expose_secret());
     let expires_at = links::insert(tx, &hash, purpose, created_by, lifetime).await?;
-    let url = format!(
-        "{}/sign-in#{}",
-        app.settings.origin_text(),
-        token.expose_secret()
-    );
+    let url = format!("{}/sign-in#{}", app.settings.origin_text(), token.expose_secret());
     Ok(Link {
         url: url.into(),
         expires_at,

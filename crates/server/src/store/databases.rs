@@ -21,10 +21,11 @@ pub struct DatabaseRow {
 /// # Errors
 /// The database does not answer.
 pub async fn of(store: &Store, project: &ProjectRow) -> Result<Option<DatabaseRow>> {
-    let row = sqlx::query("select project_id, resource, password, status from databases where project_id = $1")
-        .bind(project.id.0)
-        .fetch_optional(&store.pool)
-        .await?;
+    let row =
+        sqlx::query("select project_id, resource, password, status from databases where project_id = $1")
+            .bind(project.id.0)
+            .fetch_optional(&store.pool)
+            .await?;
     Ok(match row {
         Some(row) => Some(DatabaseRow {
             project: ProjectId(row.try_get("project_id")?),

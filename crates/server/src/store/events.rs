@@ -134,7 +134,8 @@ pub async fn before_last(store: &Store, of: Of, count: i64) -> Result<EventId> {
     // Of no events at all the lowest id would be 0, and everything comes after it.
     let query = match of {
         Of::Project(project) if count == 0 => {
-            sqlx::query_scalar("select coalesce(max(id), $2) from events where project_id = $1").bind(project.0)
+            sqlx::query_scalar("select coalesce(max(id), $2) from events where project_id = $1")
+                .bind(project.0)
         }
         Of::Owner(owner) if count == 0 => {
             sqlx::query_scalar("select coalesce(max(id), $2) from events where owner_id = $1").bind(owner.0)

@@ -3,10 +3,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use fsa_model::{
-    Image, ProjectId, ProjectName, Repository, Size, UserId,
-    api::Sharing,
-};
+use fsa_model::{Image, ProjectId, ProjectName, Repository, Size, UserId, api::Sharing};
 use sqlx::{FromRow, PgConnection, Row as _, postgres::PgRow};
 use uuid::Uuid;
 
@@ -55,6 +52,8 @@ macro_rules! columns {
          p.updated_at as p_updated_at, p.deleted_at as p_deleted_at"
     };
 }
+
+pub(crate) use columns;
 
 /// Everything of [`Overview`].
 macro_rules! overview {
@@ -155,6 +154,26 @@ pub async fn find(store: &Store, caller: &Caller, id_or_name: &str) -> Result<Pr
         .ok_or_else(|| Error::not_found("project"))
 }
 
+/// As [`find`]; by id, one that is being deleted is found too, so that its end can be read about.
+///
+/// # Errors
+/// Not found; the database does not answer.
+pub async fn find_any(store: &Store, caller: &Caller, id_or_name: &str) -> Result<ProjectRow> {
+    let Called::Id(id) = called(id_or_name)? else {
+        return find(store, caller, id_or_name).await;
+    };
+    sqlx::query_as(concat!(
+        "select ",
+        columns!(),
+        " from projects p where p.owner_id = $1 and p.id = $2"
+    ))
+    .bind(caller.user().0)
+    .bind(id)
+    .fetch_optional(&store.pool)
+    .await?
+    .ok_or_else(|| Error::not_found("project"))
+}
+
 /// As [`find`], with everything that its status needs. By id, one that is being deleted is found
 /// too, so that its end can be watched.
 ///
@@ -162,7 +181,9 @@ pub async fn find(store: &Store, caller: &Caller, id_or_name: &str) -> Result<Pr
 /// Not found; the database does not answer.
 pub async fn overview(store: &Store, caller: &Caller, id_or_name: &str) -> Result<Overview> {
     let query = match called(id_or_name)? {
-        Called::Id(id) => sqlx::query_as(overview!("p.id = $2")).bind(caller.user().0).bind(id),
+        Called::Id(id) => sqlx::query_as(overview!("p.id = $2"))
+            .bind(caller.user().0)
+            .bind(id),
         Called::Name(name) => sqlx::query_as(overview!("p.name = $2 and p.deleted_at is null"))
             .bind(caller.user().0)
             .bind(name),
@@ -274,10 +295,12 @@ pub async fn update(tx: &mut PgConnection, project: &ProjectRow) -> Result<()> {
 /// # Errors
 /// The database does not answer.
 pub async fn mark_deleted(tx: &mut PgConnection, project: ProjectId) -> Result<()> {
-    sqlx::query("update projects set deleted_at = coalesce(deleted_at, now()), updated_at = now() where id = $1")
-        .bind(project.0)
-        .execute(tx)
-        .await?;
+    sqlx::query(
+        "update projects set deleted_at = coalesce(deleted_at, now()), updated_at = now() where id = $1",
+    )
+    .bind(project.0)
+    .execute(tx)
+    .await?;
     Ok(())
 }
 

@@ -197,11 +197,7 @@ pub async fn request_environment(connection: &mut PgConnection, sandbox: Sandbox
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn set_request_environment(
-    tx: &mut PgConnection,
-    sandbox: SandboxId,
-    sealed: &[u8],
-) -> Result<()> {
+pub async fn set_request_environment(tx: &mut PgConnection, sandbox: SandboxId, sealed: &[u8]) -> Result<()> {
     sqlx::query("update sandboxes set request_environment = $2 where id = $1")
         .bind(sandbox.0)
         .bind(sealed)

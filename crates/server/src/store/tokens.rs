@@ -119,10 +119,12 @@ pub async fn insert(
 /// # Errors
 /// The database does not answer.
 pub async fn count(store: &Store, caller: &Caller) -> Result<i64> {
-    Ok(sqlx::query_scalar("select count(*) from api_tokens where user_id = $1")
-        .bind(caller.user().0)
-        .fetch_one(&store.pool)
-        .await?)
+    Ok(
+        sqlx::query_scalar("select count(*) from api_tokens where user_id = $1")
+            .bind(caller.user().0)
+            .fetch_one(&store.pool)
+            .await?,
+    )
 }
 
 /// The caller's tokens, the newest first.

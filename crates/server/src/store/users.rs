@@ -113,10 +113,12 @@ pub async fn password_of(store: &Store, login: &str) -> Result<Option<(UserId, O
 /// # Errors
 /// The database does not answer.
 pub async fn password_hash(store: &Store, user: UserId) -> Result<Option<String>> {
-    Ok(sqlx::query_scalar("select password_hash from users where id = $1")
-        .bind(user.0)
-        .fetch_one(&store.pool)
-        .await?)
+    Ok(
+        sqlx::query_scalar("select password_hash from users where id = $1")
+            .bind(user.0)
+            .fetch_one(&store.pool)
+            .await?,
+    )
 }
 
 /// Writes a new password's hash.
@@ -184,10 +186,12 @@ pub async fn remove(tx: &mut PgConnection, user: UserId) -> Result<()> {
     .bind(user.0)
     .execute(&mut *tx)
     .await?;
-    sqlx::query("delete from users u where id = $1 and not exists (select 1 from projects p where p.owner_id = u.id)")
-        .bind(user.0)
-        .execute(tx)
-        .await?;
+    sqlx::query(
+        "delete from users u where id = $1 and not exists (select 1 from projects p where p.owner_id = u.id)",
+    )
+    .bind(user.0)
+    .execute(tx)
+    .await?;
     Ok(())
 }
 

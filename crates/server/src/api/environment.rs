@@ -1,0 +1,93 @@
+//! `/api/projects/{project}/environment` and `/api/projects/{project}/database`: what may be
+//! secret is shown only with `reveal`.
+
+use axum::extract::State;
+use fsa_model::{
+    ErrorBody,
+    api::{ChangeEnvironment, Database, EnvironmentView},
+};
+use serde::Deserialize;
+use utoipa::IntoParams;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::extract::{Json, Path, Query};
+use crate::{
+    auth::Caller,
+    error::Result,
+    projects::{self, environment},
+    state::App,
+};
+
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(show, replace, change))
+        .routes(routes!(database))
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+struct Reveal {
+    /// Show secret values; this is written into the audit log.
+    #[serde(default)]
+    reveal: bool,
+}
+
+/// Names of the variables, and with `reveal` their values
+#[utoipa::path(get, path = "/api/projects/{project}/environment", tag = "environment",
+    params(("project" = String, Path, description = "id or name"), Reveal),
+    responses((status = OK, body = EnvironmentView), (status = NOT_FOUND, body = ErrorBody)))]
+async fn show(
+    State(app): State<App>,
+    caller: Caller,
+    Path(project): Path<String>,
+    Query(Reveal { reveal }): Query<Reveal>,
+) -> Result<Json<EnvironmentView>> {
+    environment::view(&app, &caller, &project, reveal).await.map(Json)
+}
+
+/// Replaces all variables; a running sandbox restarts if that changes any
+#[utoipa::path(put, path = "/api/projects/{project}/environment", tag = "environment",
+    request_body = ChangeEnvironment, params(("project" = String, Path, description = "id or name")),
+    responses((status = OK, body = EnvironmentView), (status = NOT_FOUND, body = ErrorBody),
+              (status = UNPROCESSABLE_ENTITY, body = ErrorBody)))]
+async fn replace(
+    State(app): State<App>,
+    caller: Caller,
+    Path(project): Path<String>,
+    Json(request): Json<ChangeEnvironment>,
+) -> Result<Json<EnvironmentView>> {
+    environment::replace(&app, &caller, &project, request)
+        .await
+        .map(Json)
+}
+
+/// Sets variables and removes those that are null; a running sandbox restarts if that changes any
+#[utoipa::path(patch, path = "/api/projects/{project}/environment", tag = "environment",
+    request_body = ChangeEnvironment, params(("project" = String, Path, description = "id or name")),
+    responses((status = OK, body = EnvironmentView), (status = NOT_FOUND, body = ErrorBody),
+              (status = UNPROCESSABLE_ENTITY, body = ErrorBody)))]
+async fn change(
+    State(app): State<App>,
+    caller: Caller,
+    Path(project): Path<String>,
+    Json(request): Json<ChangeEnvironment>,
+) -> Result<Json<EnvironmentView>> {
+    environment::change(&app, &caller, &project, request)
+        .await
+        .map(Json)
+}
+
+/// The project's database, and with `reveal` how it is reached
+#[utoipa::path(get, path = "/api/projects/{project}/database", tag = "environment",
+    params(("project" = String, Path, description = "id or name"), Reveal),
+    responses((status = OK, body = Database), (status = NOT_FOUND, body = ErrorBody)))]
+async fn database(
+    State(app): State<App>,
+    caller: Caller,
+    Path(project): Path<String>,
+    Query(Reveal { reveal }): Query<Reveal>,
+) -> Result<Json<Database>> {
+    projects::database::view(&app, &caller, &project, reveal)
+        .await
+        .map(Json)
+}

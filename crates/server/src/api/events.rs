@@ -1,0 +1,225 @@
+//! `/api/projects/{project}/events` and `/api/events`: what happened, as JSON or as a stream
+//! (server-sent events) that resumes after the last one that a client saw.
+
+use std::{collections::VecDeque, convert::Infallible, time::Duration};
+
+use axum::{
+    extract::{FromRequestParts, State},
+    response::{
+        IntoResponse as _, Response, Sse,
+        sse::{Event as Message, KeepAlive},
+    },
+};
+use fsa_model::{
+    ErrorBody, EventId,
+    api::Page,
+    event::{Event, EventKind},
+};
+use futures_util::Stream;
+use http::{HeaderName, HeaderValue, request::Parts};
+use serde::Deserialize;
+use utoipa::IntoParams;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::extract::{Json, Path, Query};
+use crate::{
+    auth::Caller,
+    error::{Error, Result},
+    state::App,
+    store::{
+        events::{self, Of},
+        notify::{Interest, Topic},
+        projects,
+    },
+};
+
+/// Events of one page, and of one look at the database for a stream.
+const PAGE: i64 = 200;
+/// A comment that keeps proxies from closing a quiet stream.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// A lost notification costs at most this.
+const LOOK_ANYWAY: Duration = Duration::from_secs(30);
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(of_project))
+        .routes(routes!(of_caller))
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+struct Which {
+    /// False for a page of JSON instead of a stream.
+    #[serde(default = "yes")]
+    follow: bool,
+    /// Only what happens from now on.
+    #[serde(default)]
+    tail: bool,
+    /// Only what comes after this id (`nextCursor` of the page before).
+    #[serde(default)]
+    cursor: Option<EventId>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// The last event that a browser saw before its stream broke off.
+struct LastSeen(Option<EventId>);
+
+impl FromRequestParts<App> for LastSeen {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self> {
+        match parts.headers.get(LAST_EVENT_ID) {
+            None => Ok(Self(None)),
+            Some(value) => match value.to_str().ok().and_then(|id| id.trim().parse().ok()) {
+                Some(id) => Ok(Self(Some(id))),
+                None => Err(Error::bad_request("Last-Event-ID is not the id of an event.")),
+            },
+        }
+    }
+}
+
+/// What happened to a project
+#[utoipa::path(get, path = "/api/projects/{project}/events", tag = "events",
+    params(("project" = String, Path, description = "id or name"), Which,
+           ("Last-Event-ID" = Option<i64>, Header, description = "resume after this event")),
+    responses((status = OK, body = Page<Event>), (status = NOT_FOUND, body = ErrorBody)))]
+async fn of_project(
+    State(app): State<App>,
+    caller: Caller,
+    Path(project): Path<String>,
+    Query(which): Query<Which>,
+    last: LastSeen,
+) -> Result<Response> {
+    let project = projects::find_any(&app.store, &caller, &project).await?;
+    let topic = Topic::Project(project.id);
+    answer(app, caller, Of::project(&project), topic, which, last).await
+}
+
+/// What happened to all your projects
+#[utoipa::path(get, path = "/api/events", tag = "events",
+    params(Which, ("Last-Event-ID" = Option<i64>, Header, description = "resume after this event")),
+    responses((status = OK, body = Page<Event>), (status = UNAUTHORIZED, body = ErrorBody)))]
+async fn of_caller(
+    State(app): State<App>,
+    caller: Caller,
+    Query(which): Query<Which>,
+    last: LastSeen,
+) -> Result<Response> {
+    let topic = Topic::Events(caller.user());
+    let of = Of::caller(&caller);
+    answer(app, caller, of, topic, which, last).await
+}
+
+async fn answer(
+    app: App,
+    caller: Caller,
+    of: Of,
+    topic: Topic,
+    which: Which,
+    last: LastSeen,
+) -> Result<Response> {
+    // Before the database is asked for the first time, so that nothing falls in between.
+    let interest = app.hub.interest(topic);
+    let after = match last.0.or(which.cursor) {
+        Some(id) => id,
+        None if which.tail => events::before_last(&app.store, of, 0).await?,
+        None => 0,
+    };
+    if !which.follow {
+        let mut items = events::after(&app.store, of, after, PAGE + 1).await?;
+        let more = items.len() > PAGE as usize;
+        items.truncate(PAGE as usize);
+        let next_cursor = items.last().filter(|_| more).map(|last| last.id.to_string());
+        return Ok(Json(Page { items, next_cursor }).into_response());
+    }
+    let mut response = Sse::new(stream(app, caller, of, after, interest))
+        .keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
+        .into_response();
+    // nginx would hold events back.
+    response
+        .headers_mut()
+        .insert("x-accel-buffering", HeaderValue::from_static("no"));
+    Ok(response)
+}
+
+struct Reader {
+    app: App,
+    of: Of,
+    after: EventId,
+    interest: Interest,
+    ready: VecDeque<Event>,
+    ended: bool,
+}
+
+/// Events as they come, until the server drains, the caller's credential ends, or the project is gone.
+fn stream(
+    app: App,
+    caller: Caller,
+    of: Of,
+    after: EventId,
+    interest: Interest,
+) -> impl Stream<Item = Result<Message, Infallible>> {
+    let ended = {
+        let app = app.clone();
+        async move {
+            let shutdown = app.shutdown.clone();
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = caller.ended(&app) => {}
+            }
+        }
+    };
+    let state = Reader {
+        app,
+        of,
+        after,
+        interest,
+        ready: VecDeque::new(),
+        ended: false,
+    };
+    let messages = futures_util::stream::unfold(state, |mut state| async move {
+        let event = state.next().await?;
+        Some((Ok(message(&event)), state))
+    });
+    futures_util::StreamExt::take_until(messages, Box::pin(ended))
+}
+
+impl Reader {
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                self.after = event.id;
+                self.ended |= matches!(self.of, Of::Project(_)) && event.kind == EventKind::ProjectDeleted;
+                return Some(event);
+            }
+            if self.ended {
+                return None;
+            }
+            match events::after(&self.app.store, self.of, self.after, PAGE).await {
+                Ok(found) if !found.is_empty() => self.ready = found.into(),
+                Ok(_) => {
+                    tokio::select! {
+                        () = self.interest.changed() => {}
+                        () = tokio::time::sleep(LOOK_ANYWAY) => {}
+                    }
+                }
+                Err(error) => {
+                    // The client comes back with the last id that it saw.
+                    tracing::warn!(%error, causes = error.causes().join(": "), "a stream of events broke off");
+                    return None;
+                }
+            }
+        }
+    }
+}
+
+fn message(event: &Event) -> Message {
+    Message::default()
+        .id(event.id.to_string())
+        .json_data(event)
+        .unwrap_or_else(|_| Message::default().comment("an event that cannot be written"))
+}

@@ -1,0 +1,127 @@
+//! `/api/projects` and `/api/projects/{project}`.
+
+use axum::{
+    extract::State,
+    response::{IntoResponse as _, Response},
+};
+use fsa_model::{
+    ErrorBody,
+    api::{ChangeProject, CreateProject, Page, Project},
+};
+use http::StatusCode;
+use serde::Deserialize;
+use utoipa::IntoParams;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    extract::{Json, Path, Query},
+    prefer::Wait,
+};
+use crate::{
+    auth::Caller,
+    error::Result,
+    projects::{self, status, wish::Outcome},
+    state::App,
+    store,
+};
+
+/// Projects in one page of the list.
+const PAGE: i64 = 100;
+
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(show, change, delete))
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+struct Cursor {
+    /// `nextCursor` of the page before.
+    #[serde(default)]
+    cursor: String,
+}
+
+/// Lists your projects by name
+#[utoipa::path(get, path = "/api/projects", tag = "projects", params(Cursor),
+    responses((status = OK, body = Page<Project>), (status = UNAUTHORIZED, body = ErrorBody)))]
+async fn list(
+    State(app): State<App>,
+    caller: Caller,
+    Query(Cursor { cursor }): Query<Cursor>,
+) -> Result<Json<Page<Project>>> {
+    let found = store::projects::list(&app.store, &caller, &cursor, PAGE + 1).await?;
+    let more = found.len() > PAGE as usize;
+    let items: Vec<_> = found
+        .iter()
+        .take(PAGE as usize)
+        .map(|overview| status::project(&app.settings, overview))
+        .collect();
+    let next_cursor = items.last().filter(|_| more).map(|last| last.name.to_string());
+    Ok(Json(Page { items, next_cursor }))
+}
+
+/// Creates a project; its sandbox starts unless `start` is false
+#[utoipa::path(post, path = "/api/projects", tag = "projects", request_body = CreateProject,
+    params(("Prefer" = Option<String>, Header, description = "wait=N: answer when the sandbox runs, or after N seconds")),
+    responses((status = CREATED, body = Project), (status = CONFLICT, body = ErrorBody),
+              (status = UNPROCESSABLE_ENTITY, body = ErrorBody)))]
+async fn create(
+    State(app): State<App>,
+    caller: Caller,
+    wait: Wait,
+    Json(request): Json<CreateProject>,
+) -> Result<Response> {
+    let created = projects::create::create(&app, &caller, request).await?;
+    let location = format!("/api/projects/{}", created.project.id);
+    let overview = match wait.settled(&app, &caller, created.clone()).await? {
+        Outcome::Settled(overview) | Outcome::Pending(overview) => overview,
+        Outcome::Gone => created,
+    };
+    let project = Json(status::project(&app.settings, &overview));
+    let mut response = (StatusCode::CREATED, [(http::header::LOCATION, location)], project).into_response();
+    wait.say(response.headers_mut());
+    Ok(response)
+}
+
+/// A project with its main sandbox
+#[utoipa::path(get, path = "/api/projects/{project}", tag = "projects",
+    params(("project" = String, Path, description = "id or name")),
+    responses((status = OK, body = Project), (status = NOT_FOUND, body = ErrorBody)))]
+async fn show(State(app): State<App>, caller: Caller, Path(project): Path<String>) -> Result<Json<Project>> {
+    let overview = store::projects::overview(&app.store, &caller, &project).await?;
+    Ok(Json(status::project(&app.settings, &overview)))
+}
+
+/// Changes a project; what a running sandbox cannot be given otherwise restarts it
+#[utoipa::path(patch, path = "/api/projects/{project}", tag = "projects", request_body = ChangeProject,
+    params(("project" = String, Path, description = "id or name")),
+    responses((status = OK, body = Project), (status = NOT_FOUND, body = ErrorBody),
+              (status = CONFLICT, body = ErrorBody), (status = UNPROCESSABLE_ENTITY, body = ErrorBody)))]
+async fn change(
+    State(app): State<App>,
+    caller: Caller,
+    Path(project): Path<String>,
+    Json(request): Json<ChangeProject>,
+) -> Result<Json<Project>> {
+    let overview = projects::change::change(&app, &caller, &project, request).await?;
+    Ok(Json(status::project(&app.settings, &overview)))
+}
+
+/// Deletes a project with its sandboxes, files and database
+#[utoipa::path(delete, path = "/api/projects/{project}", tag = "projects",
+    params(("project" = String, Path, description = "id or name"),
+           ("Prefer" = Option<String>, Header, description = "wait=N: answer when it is gone, or after N seconds")),
+    responses((status = ACCEPTED, body = Project), (status = NO_CONTENT, description = "it is gone"),
+              (status = NOT_FOUND, body = ErrorBody)))]
+async fn delete(
+    State(app): State<App>,
+    caller: Caller,
+    Path(project): Path<String>,
+    wait: Wait,
+) -> Result<Response> {
+    let overview = projects::delete::delete(&app, &caller, &project).await?;
+    let body =
+        |overview: &store::projects::Overview| Json(status::project(&app.settings, overview)).into_response();
+    wait.answer(&app, &caller, overview, body).await
+}

@@ -1,0 +1,182 @@
+//! `/api/users` and `/api/audit`: for the owners of the system.
+
+use axum::extract::State;
+use fsa_model::{
+    ErrorBody, UserId,
+    access::{ChangeUser, Invite, SignInLink},
+    api::{Page, Role, User},
+};
+use http::StatusCode;
+use serde::Deserialize;
+use utoipa::IntoParams;
+use utoipa_axum::{router::OpenApiRouter, routes};
+use uuid::Uuid;
+
+use super::{
+    auth::link_view,
+    extract::{Json, JsonOrNothing, Path, Query},
+};
+use crate::{
+    auth::{Caller, sign_in},
+    error::{Error, Result},
+    state::App,
+    store::{
+        audit::{self, AuditEntry},
+        notify::Topic,
+        sessions, tokens, users,
+    },
+};
+
+const PAGE: i64 = 100;
+
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(invite))
+        .routes(routes!(change, remove))
+        .routes(routes!(link))
+        .routes(routes!(audited))
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+struct Cursor {
+    /// `nextCursor` of the page before.
+    #[serde(default)]
+    cursor: String,
+}
+
+/// Everybody with an account
+#[utoipa::path(get, path = "/api/users", tag = "users", params(Cursor),
+    responses((status = OK, body = Page<User>), (status = FORBIDDEN, body = ErrorBody)))]
+async fn list(
+    State(app): State<App>,
+    caller: Caller,
+    Query(Cursor { cursor }): Query<Cursor>,
+) -> Result<Json<Page<User>>> {
+    caller.must_be_owner()?;
+    let mut items = users::list(&app.store, &cursor, PAGE + 1).await?;
+    let more = items.len() > PAGE as usize;
+    items.truncate(PAGE as usize);
+    let next_cursor = items.last().filter(|_| more).map(|last| last.login.clone());
+    Ok(Json(Page { items, next_cursor }))
+}
+
+/// A one-time link with which somebody new becomes a user
+#[utoipa::path(post, path = "/api/users/invites", tag = "users", request_body = Option<Invite>,
+    responses((status = CREATED, body = SignInLink), (status = FORBIDDEN, body = ErrorBody)))]
+async fn invite(
+    State(app): State<App>,
+    caller: Caller,
+    JsonOrNothing(request): JsonOrNothing<Invite>,
+) -> Result<(StatusCode, Json<SignInLink>)> {
+    let role = request.role.unwrap_or(Role::Member);
+    let link = sign_in::invite_link(&app, &caller, role).await?;
+    Ok((StatusCode::CREATED, Json(link_view(&link))))
+}
+
+/// Disables or enables a user, or changes their role
+#[utoipa::path(patch, path = "/api/users/{user}", tag = "users", request_body = ChangeUser,
+    params(("user" = Uuid, Path)),
+    responses((status = OK, body = User), (status = FORBIDDEN, body = ErrorBody),
+              (status = NOT_FOUND, body = ErrorBody), (status = CONFLICT, body = ErrorBody)))]
+async fn change(
+    State(app): State<App>,
+    caller: Caller,
+    Path(user): Path<Uuid>,
+    Json(request): Json<ChangeUser>,
+) -> Result<Json<User>> {
+    caller.must_be_owner()?;
+    let user = UserId(user);
+    let mut tx = app.store.begin().await?;
+    let others = users::other_owners(&mut tx, user).await?;
+    let before = users::get(&mut tx, user).await?;
+    let no_owner_any_more = request.disabled == Some(true) || request.role == Some(Role::Member);
+    if before.role == Role::Owner && no_owner_any_more && others == 0 {
+        return Err(last_owner());
+    }
+    users::change(&mut tx, user, request.disabled, request.role).await?;
+    if request.disabled == Some(true) {
+        sessions::end_all(&mut tx, user, None).await?;
+    }
+    sign_in::record(
+        &mut tx,
+        &caller,
+        "user.change",
+        format!("user {} ({request:?})", before.login),
+    )
+    .await?;
+    let after = users::get(&mut tx, user).await?;
+    tx.commit().await?;
+    sign_in::forget(&app, user);
+    Ok(Json(after))
+}
+
+/// Removes a user with all of their projects
+#[utoipa::path(delete, path = "/api/users/{user}", tag = "users", params(("user" = Uuid, Path)),
+    responses((status = ACCEPTED, description = "their projects are being deleted"),
+              (status = FORBIDDEN, body = ErrorBody), (status = NOT_FOUND, body = ErrorBody),
+              (status = CONFLICT, body = ErrorBody)))]
+async fn remove(State(app): State<App>, caller: Caller, Path(user): Path<Uuid>) -> Result<StatusCode> {
+    caller.must_be_owner()?;
+    let user = UserId(user);
+    let mut tx = app.store.begin().await?;
+    let others = users::other_owners(&mut tx, user).await?;
+    let before = users::get(&mut tx, user).await?;
+    if before.role == Role::Owner && others == 0 {
+        return Err(last_owner());
+    }
+    sessions::end_all(&mut tx, user, None).await?;
+    tokens::revoke_all(&mut tx, user).await?;
+    users::remove(&mut tx, user).await?;
+    sign_in::record(&mut tx, &caller, "user.remove", format!("user {}", before.login)).await?;
+    tx.commit().await?;
+    sign_in::forget(&app, user);
+    app.hub.wake(Topic::Wishes);
+    Ok(StatusCode::ACCEPTED)
+}
+
+/// A one-time sign-in link for somebody who lost theirs
+#[utoipa::path(post, path = "/api/users/{user}/link", tag = "users", params(("user" = Uuid, Path)),
+    responses((status = CREATED, body = SignInLink), (status = FORBIDDEN, body = ErrorBody),
+              (status = NOT_FOUND, body = ErrorBody)))]
+async fn link(
+    State(app): State<App>,
+    caller: Caller,
+    Path(user): Path<Uuid>,
+) -> Result<(StatusCode, Json<SignInLink>)> {
+    caller.must_be_owner()?;
+    let mut connection = app.store.pool().acquire().await?;
+    let user = users::get(&mut connection, UserId(user)).await?;
+    drop(connection);
+    let link = sign_in::sign_in_link(&app, &caller, user.id).await?;
+    Ok((StatusCode::CREATED, Json(link_view(&link))))
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+struct Before {
+    /// `nextCursor` of the page before.
+    #[serde(default)]
+    cursor: Option<i64>,
+}
+
+/// Who did what, the newest first
+#[utoipa::path(get, path = "/api/audit", tag = "users", params(Before),
+    responses((status = OK, body = Page<AuditEntry>), (status = FORBIDDEN, body = ErrorBody)))]
+async fn audited(
+    State(app): State<App>,
+    caller: Caller,
+    Query(Before { cursor }): Query<Before>,
+) -> Result<Json<Page<AuditEntry>>> {
+    caller.must_be_owner()?;
+    let mut items = audit::before(&app.store, cursor.unwrap_or(i64::MAX), PAGE + 1).await?;
+    let more = items.len() > PAGE as usize;
+    items.truncate(PAGE as usize);
+    let next_cursor = items.last().filter(|_| more).map(|last| last.id.to_string());
+    Ok(Json(Page { items, next_cursor }))
+}
+
+fn last_owner() -> Error {
+    Error::conflict("This is the only owner who can sign in; make somebody else an owner first.")
+}

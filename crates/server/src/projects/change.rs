@@ -1,0 +1,94 @@
+//! Changes what a project is made of. What a running sandbox can only get by a restart restarts it.
+
+use fsa_model::{api::ChangeProject, event::EventKind};
+
+use super::{environment, validate};
+use crate::{
+    auth::Caller,
+    error::Result,
+    state::App,
+    store::{
+        events::{self, NewEvent},
+        notify::Topic,
+        projects::{self, Overview, ProjectRow},
+    },
+};
+
+/// Changes a project of the caller's; what the request leaves out stays as it is.
+///
+/// # Errors
+/// Not found; 422 with the field and its rule; 409 where the caller has another of that name.
+pub async fn change(app: &App, caller: &Caller, project: &str, request: ChangeProject) -> Result<Overview> {
+    let found = projects::find(&app.store, caller, project).await?;
+    let mut tx = app.store.begin().await?;
+    let before = projects::lock(&mut tx, caller, found.id).await?;
+    let after = changed(&before, request)?;
+    let fields = differences(&before, &after);
+    if !fields.is_empty() {
+        projects::update(&mut tx, &after).await?;
+        let restarting = needs_restart(&fields) && environment::renew(&mut tx, before.id).await?;
+        let message = if restarting {
+            format!(
+                "The project was changed ({}); the sandbox restarts.",
+                fields.join(", ")
+            )
+        } else {
+            format!("The project was changed ({}).", fields.join(", "))
+        };
+        let event = NewEvent::new(&after, EventKind::ProjectChanged, message)
+            .with(serde_json::json!({"fields": fields, "restarting": restarting, "by": caller.login()}));
+        events::append(&mut tx, event).await?;
+        tx.commit().await?;
+        if restarting {
+            app.hub.wake(Topic::Wishes);
+        }
+    }
+    projects::overview(&app.store, caller, &before.id.to_string()).await
+}
+
+/// Pure: the project as the request wants it.
+fn changed(before: &ProjectRow, request: ChangeProject) -> Result<ProjectRow> {
+    let mut after = before.clone();
+    if let Some(name) = &request.name {
+        after.name = validate::name(name)?;
+    }
+    if let Some(description) = request.description {
+        if let Some(description) = &description {
+            validate::description(description)?;
+        }
+        after.description = description;
+    }
+    if let Some(command) = request.start_command {
+        if let Some(command) = &command {
+            validate::start_command(command)?;
+        }
+        after.start_command = command;
+    }
+    if let Some(size) = request.size {
+        after.size = size;
+    }
+    if let Some(image) = validate::image(request.template.as_deref(), request.image.as_deref())? {
+        after.image = image;
+    }
+    Ok(after)
+}
+
+/// Pure: the fields, as the API names them, that are no longer the same.
+fn differences(before: &ProjectRow, after: &ProjectRow) -> Vec<&'static str> {
+    [
+        ("name", before.name != after.name),
+        ("description", before.description != after.description),
+        ("startCommand", before.start_command != after.start_command),
+        ("size", before.size != after.size),
+        ("image", before.image != after.image),
+    ]
+    .into_iter()
+    .filter_map(|(field, differs)| differs.then_some(field))
+    .collect()
+}
+
+fn needs_restart(fields: &[&str]) -> bool {
+    ["startCommand", "size", "image"]
+        .iter()
+        .any(|field| fields.contains(field))
+}

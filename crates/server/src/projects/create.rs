@@ -1,0 +1,99 @@
+//! Makes a project: its row, its database's, its main sandbox's and the event, in one transaction.
+
+use fsa_model::{Image, ProjectId, ResourceName, Size, Wanted, api::CreateProject, event::EventKind};
+
+use super::{
+    environment::{self, Variables},
+    validate, wish,
+};
+use crate::{
+    auth::{Caller, secret},
+    error::{Error, Result},
+    state::App,
+    store::{
+        databases,
+        events::{self, NewEvent},
+        notify::Topic,
+        places,
+        projects::{self, NewProject, Overview},
+    },
+};
+
+/// Makes a project of the caller's. Its sandbox starts unless the request says otherwise.
+///
+/// # Errors
+/// 422 with the field and its rule; 409 where the caller has a project of this name.
+pub async fn create(app: &App, caller: &Caller, request: CreateProject) -> Result<Overview> {
+    let name = validate::name(&request.name)?;
+    let image = validate::image(request.template.as_deref(), request.image.as_deref())?
+        .unwrap_or_else(|| Image::Template(validate::TEMPLATES[0].to_owned()));
+    if let Some(description) = &request.description {
+        validate::description(description)?;
+    }
+    if let Some(repository) = &request.repository {
+        validate::repository(repository)?;
+    }
+    if let Some(command) = &request.start_command {
+        validate::start_command(command)?;
+    }
+    validate::plain_variables(&request.env_vars)?;
+    let region = region(app, request.region.as_deref())?;
+
+    let id = ProjectId::generate();
+    let variables: Variables = request
+        .env_vars
+        .into_iter()
+        .map(|(name, value)| (name, value.into()))
+        .collect();
+    let new = NewProject {
+        id,
+        owner: caller.user(),
+        name: &name,
+        description: request.description.as_deref(),
+        image: &image,
+        size: request.size.unwrap_or(Size::default()),
+        region,
+        repository: request.repository.as_ref(),
+        start_command: request.start_command.as_deref(),
+        environment: &environment::seal_of_project(&app.sealer, id, &variables),
+    };
+    let wanted = match request.start {
+        Some(false) => Wanted::Stopped,
+        _ => Wanted::Running,
+    };
+    let resource = ResourceName::generate(&name);
+    let password = app
+        .sealer
+        .seal(places::database_password(&id.to_string()), &secret::random());
+
+    let mut tx = app.store.begin().await?;
+    projects::insert(&mut tx, new).await?;
+    databases::insert(&mut tx, id, &resource, &password).await?;
+    let sandbox = wish::make(app, &mut tx, id, &resource, wanted, &Variables::new()).await?;
+    let event = NewEvent {
+        owner: caller.user(),
+        project: id,
+        sandbox: Some(sandbox),
+        kind: EventKind::ProjectCreated,
+        message: format!("The project {name} was created."),
+        data: serde_json::json!({"name": name, "by": caller.login()}),
+    };
+    events::append(&mut tx, event).await?;
+    tx.commit().await?;
+    app.hub.wake(Topic::Wishes);
+    projects::overview(&app.store, caller, &id.to_string()).await
+}
+
+fn region<'a>(app: &'a App, wanted: Option<&'a str>) -> Result<&'a str> {
+    let name = wanted.unwrap_or_else(|| app.regions.default_name());
+    match app.regions.get(name) {
+        Some(_) => Ok(name),
+        None => {
+            let there: Vec<_> = app.regions.iter().map(|region| region.name.as_str()).collect();
+            Err(Error::invalid(
+                "region",
+                format!("there is no such region; there is {}", there.join(", ")),
+            ))
+        }
+    }
+}

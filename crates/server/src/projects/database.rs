@@ -1,0 +1,63 @@
+//! A project's database as people see it; its password on the record.
+
+use fsa_model::{DatabaseSpec, api, api::DatabaseStatus};
+use secrecy::ExposeSecret as _;
+
+use crate::{
+    auth::{Caller, sign_in},
+    error::{Error, Result},
+    state::App,
+    store::{databases, places, projects},
+};
+
+/// How long the region may take to say how the database is reached.
+const CREDENTIALS: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// The project's database; with `reveal` its connection string, which is audited first.
+///
+/// # Errors
+/// Not found; 409 where the connection string is asked for and not known yet.
+pub async fn view(app: &App, caller: &Caller, project: &str, reveal: bool) -> Result<api::Database> {
+    let project = projects::find(&app.store, caller, project).await?;
+    let database = databases::of(&app.store, &project)
+        .await?
+        .ok_or_else(|| Error::not_found("database").of(project.id))?;
+    let region = app.regions.get(&project.region).ok_or_else(|| {
+        Error::unavailable(format!(
+            "The region {} is not configured on this server.",
+            project.region
+        ))
+        .of(project.id)
+    })?;
+    let mut view = api::Database {
+        provider: region.databases.provider().to_owned(),
+        status: database.status,
+        name: fsa_model::spec::role_of(&database.resource),
+        connection_string: None,
+    };
+    if reveal {
+        if database.status != DatabaseStatus::Ready && !region.databases.known_ahead() {
+            return Err(Error::conflict("The database is not ready yet.").of(project.id));
+        }
+        let mut tx = app.store.begin().await?;
+        let object = format!("project {}", project.id);
+        sign_in::record(&mut tx, caller, "database.reveal", object).await?;
+        tx.commit().await?;
+        let spec = DatabaseSpec {
+            project: project.id,
+            password: app.sealer.unseal(
+                places::database_password(&project.id.to_string()),
+                &database.password,
+            )?,
+            resource: database.resource,
+            resources: project.size.resources(),
+        };
+        let credentials = tokio::time::timeout(CREDENTIALS, region.databases.credentials(&spec))
+            .await
+            .map_err(|_| Error::unavailable("The region does not say how the database is reached."))?
+            .map_err(|error| Error::from(error).of(project.id))?;
+        // The form of the system that this one replaces, which Prisma reads.
+        view.connection_string = Some(format!("{}?schema=public", credentials.url().expose_secret()));
+    }
+    Ok(view)
+}

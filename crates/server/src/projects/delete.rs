@@ -1,0 +1,45 @@
+//! Wishes a project away: its sandboxes, its files, its database, and at last its row.
+
+use fsa_model::event::EventKind;
+
+use crate::{
+    auth::{Caller, sign_in},
+    error::Result,
+    state::App,
+    store::{
+        events::{self, NewEvent},
+        notify::Topic,
+        projects::{self, Overview},
+    },
+};
+
+/// Deletes a project of the caller's. To ask again while it is being deleted changes nothing.
+///
+/// # Errors
+/// Not found; the database does not answer.
+pub async fn delete(app: &App, caller: &Caller, project: &str) -> Result<Overview> {
+    let overview = projects::overview(&app.store, caller, project).await?;
+    if overview.project.deleted_at.is_some() {
+        return Ok(overview);
+    }
+    let mut tx = app.store.begin().await?;
+    let project = projects::lock(&mut tx, caller, overview.project.id).await?;
+    projects::mark_deleted(&mut tx, project.id).await?;
+    sign_in::record(
+        &mut tx,
+        caller,
+        "project.delete",
+        format!("project {} ({})", project.id, project.name),
+    )
+    .await?;
+    let message = format!(
+        "Asked to delete the project {} with its files and its database.",
+        project.name
+    );
+    let event = NewEvent::new(&project, EventKind::Wished, message)
+        .with(serde_json::json!({"wish": "delete", "by": caller.login()}));
+    events::append(&mut tx, event).await?;
+    tx.commit().await?;
+    app.hub.wake(Topic::Wishes);
+    Ok(overview)
+}

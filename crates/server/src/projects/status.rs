@@ -1,0 +1,122 @@
+//! How a project and its sandbox look from outside: pure functions of their rows.
+
+use chrono::{DateTime, Utc};
+use fsa_model::{
+    Image, Phase,
+    api::{Port, Project, Sandbox, SandboxError},
+    host,
+    sandboxd::{KNOWN_PORTS, Status},
+};
+
+use crate::{
+    state::Settings,
+    store::{projects::Overview, sandboxes::SandboxRow},
+};
+
+/// A sandbox could claim any number of ports; this many are shown.
+const PORTS_SHOWN: usize = 100;
+/// What a sandbox says of itself is shortened to so many characters.
+const WORDS_SHOWN: usize = 64;
+
+/// A project, with its main sandbox.
+#[must_use]
+pub fn project(settings: &Settings, overview: &Overview) -> Project {
+    let row = &overview.project;
+    let (template, image) = match &row.image {
+        Image::Template(name) => (Some(name.clone()), None),
+        Image::Reference(reference) => (None, Some(reference.clone())),
+    };
+    Project {
+        id: row.id,
+        name: row.name.clone(),
+        description: row.description.clone(),
+        owner_id: row.owner,
+        template,
+        image,
+        size: row.size,
+        region: row.region.clone(),
+        repository: row.repository.clone(),
+        start_command: row.start_command.clone(),
+        sandbox: sandbox(settings, overview),
+        created_at: row.created_at,
+        updated_at: row.updated_at,
+    }
+}
+
+/// A project's main sandbox, where it has one.
+#[must_use]
+pub fn sandbox(settings: &Settings, overview: &Overview) -> Option<Sandbox> {
+    let row = overview.sandbox.as_ref()?;
+    let phase = row.phase();
+    // What sandboxd said before it stopped is no longer so.
+    let said = row
+        .status
+        .as_ref()
+        .filter(|_| matches!(phase, Phase::Running | Phase::Updating | Phase::Error));
+    Some(Sandbox {
+        id: row.id,
+        project_id: row.project,
+        name: row.resource.to_string(),
+        status: phase,
+        wanted: row.wanted,
+        stages: row.conditions.clone(),
+        public_url: port_url(settings, overview, KNOWN_PORTS[0]),
+        terminal_url: format!(
+            "{}/projects/{}/terminal",
+            settings.origin_text(),
+            overview.project.name
+        ),
+        ports: said
+            .map(|status| ports(settings, overview, status))
+            .unwrap_or_default(),
+        start_command: said.map(|status| status.start_command.clone()),
+        repository: said.map(|status| status.repository.clone()),
+        error: error(row),
+        created_at: row.created_at,
+        updated_at: last_change(row),
+    })
+}
+
+/// The URL of a port of a project.
+#[must_use]
+pub fn port_url(settings: &Settings, overview: &Overview, port: u16) -> String {
+    let owner = overview
+        .name_is_shared
+        .then(|| host::owner_slug(&overview.owner_login, overview.project.owner));
+    settings.app_url(&host::host_name(&overview.project.name, port, owner.as_deref()))
+}
+
+fn ports(settings: &Settings, overview: &Overview, status: &Status) -> Vec<Port> {
+    status
+        .ports
+        .iter()
+        .take(PORTS_SHOWN)
+        .map(|listening| Port {
+            port: listening.port,
+            process: listening.process.as_deref().map(shown),
+            url: port_url(settings, overview, listening.port),
+            sharing: overview.shares.get(&listening.port).copied().unwrap_or_default(),
+        })
+        .collect()
+}
+
+fn error(row: &SandboxRow) -> Option<SandboxError> {
+    row.trouble.as_ref().map(|trouble| SandboxError {
+        trouble: trouble.clone(),
+        attempts: row.attempts,
+        next_attempt_at: Some(row.next_attempt_at),
+    })
+}
+
+fn last_change(row: &SandboxRow) -> DateTime<Utc> {
+    row.observed_at
+        .map_or(row.updated_at, |observed| observed.max(row.updated_at))
+}
+
+fn shown(words: &str) -> String {
+    words
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(WORDS_SHOWN)
+        .collect()
+}

@@ -1,0 +1,313 @@
+//! What a project may be made of: pure checks, each of which names the field and the rule.
+
+use std::collections::BTreeMap;
+
+use fsa_model::{
+    Image, ProjectName, Repository,
+    environment::{self, MAX_VARIABLES},
+    name::PROJECT_NAME_RULE,
+};
+use url::Url;
+
+use crate::error::{Error, Result};
+
+/// The built-in templates; the first is the default.
+pub const TEMPLATES: [&str; 2] = ["web", "host"];
+/// All variables of a project together, in bytes: the kernel gives arguments and environment of a
+/// program 2 MiB (a quarter of its 8 MiB stack, execve(2)), and our own and the request's come on top.
+const ENVIRONMENT_BYTES: usize = 1024 * 1024;
+
+/// A project's name. Another spelling is refused with the nearest right one as a suggestion.
+///
+/// # Errors
+/// 422 with the rule.
+pub fn name(text: &str) -> Result<ProjectName> {
+    match ProjectName::parse(text) {
+        // A host name label that begins with xn-- is an encoded one (RFC 5890), and xn--3000 would be.
+        Ok(name) if name.as_str() == "xn" => Err(Error::invalid(
+            "name",
+            "xn is reserved, because xn-- begins an encoded host name",
+        )),
+        Ok(name) => Ok(name),
+        Err(refused) => Err(Error::invalid("name", PROJECT_NAME_RULE).suggesting(refused.suggestion)),
+    }
+}
+
+/// The image: a template or a reference, not both; `None` where neither is given.
+///
+/// # Errors
+/// 422 with the field and its rule.
+pub fn image(template: Option<&str>, image: Option<&str>) -> Result<Option<Image>> {
+    match (template, image) {
+        (Some(_), Some(_)) => Err(Error::invalid(
+            "image",
+            "it cannot be given together with template; leave one of them out",
+        )),
+        (Some(template), None) if TEMPLATES.contains(&template) => {
+            Ok(Some(Image::Template(template.to_owned())))
+        }
+        (Some(_), None) => Err(Error::invalid(
+            "template",
+            format!(
+                "there is {}; any other image is given as image",
+                TEMPLATES.join(" and ")
+            ),
+        )),
+        (None, Some(reference)) => {
+            image_reference("image", reference).map(|()| Some(Image::Reference(reference.to_owned())))
+        }
+        (None, None) => Ok(None),
+    }
+}
+
+/// The form of an image's reference, or of the name that it is imported under. Whether there is
+/// such an image is the region's to say.
+///
+/// # Errors
+/// 422 with the rule.
+pub fn image_reference(field: &str, text: &str) -> Result<()> {
+    let well_formed = (1..=255).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"._-/:@".contains(&b))
+        && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.ends_with(|c: char| c.is_ascii_alphanumeric())
+        && !["..", "//", "::", "@@"].iter().any(|twice| text.contains(twice));
+    if well_formed {
+        Ok(())
+    } else {
+        Err(Error::invalid(
+            field,
+            "an image is named like registry.example/name:tag, name:tag or name@sha256:…, or as it was imported",
+        ))
+    }
+}
+
+/// A repository that can be cloned without asking anybody anything.
+///
+/// # Errors
+/// 422 with the rule.
+pub fn repository(repository: &Repository) -> Result<()> {
+    let refused = |rule: &str| Err(Error::invalid("repository.url", rule));
+    let text = repository.url.as_str();
+    if text.len() > 2000 {
+        return refused("it is longer than 2000 characters");
+    }
+    let scp_like = !text.contains("://") && text.contains(':');
+    let url = match Url::parse(text) {
+        Ok(url) => url,
+        Err(_) if scp_like => {
+            return refused("git over ssh is not supported yet; use the https:// form of the address");
+        }
+        Err(_) => return refused("it is not a URL like https://host/owner/name"),
+    };
+    match url.scheme() {
+        "https" | "http" => {}
+        "ssh" | "git+ssh" => {
+            return refused("git over ssh is not supported yet; use the https:// form of the address");
+        }
+        _ => return refused("only https:// and http:// addresses can be cloned"),
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return refused(
+            "user and password do not belong into the address, where everybody who sees the project reads them",
+        );
+    }
+    if url.host_str().is_none_or(str::is_empty) || url.fragment().is_some() {
+        return refused("it is not a URL like https://host/owner/name");
+    }
+    if text.starts_with('-') || text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return refused("it holds characters that do not belong into a URL");
+    }
+    match repository.branch.as_deref() {
+        Some(branch) if !is_branch(branch) => Err(Error::invalid(
+            "repository.branch",
+            "it is not a branch's name as git takes it (git check-ref-format)",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// git-check-ref-format(1), and no leading dash, which git would take for an option.
+fn is_branch(branch: &str) -> bool {
+    let ends = |part: &str| {
+        part.is_empty() || part.starts_with('.') || part.ends_with(".lock") || part.ends_with('.')
+    };
+    (1..=200).contains(&branch.len())
+        && !branch.starts_with('-')
+        && branch != "@"
+        && !branch.contains("..")
+        && !branch.contains("@{")
+        && !branch
+            .chars()
+            .any(|c| c.is_whitespace() || c.is_control() || "~^:?*[\\".contains(c))
+        && !branch.split('/').any(ends)
+}
+
+/// A start command, which a shell in the sandbox reads.
+///
+/// # Errors
+/// 422 with the rule.
+pub fn start_command(text: &str) -> Result<()> {
+    if text.trim().is_empty() || text.len() > 4096 || text.contains('\0') {
+        return Err(Error::invalid(
+            "startCommand",
+            "a start command has 1 to 4096 bytes that are not all blank, and no NUL; leave it out to have none",
+        ));
+    }
+    Ok(())
+}
+
+/// A description.
+///
+/// # Errors
+/// 422 with the rule.
+pub fn description(text: &str) -> Result<()> {
+    if text.chars().count() > 1000 || text.contains('\0') {
+        return Err(Error::invalid(
+            "description",
+            "a description has at most 1000 characters, and no NUL",
+        ));
+    }
+    Ok(())
+}
+
+/// Variables, each by itself and all together.
+///
+/// # Errors
+/// 422 with the variable as the field.
+pub fn variables<'a>(all: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<()> {
+    let (mut count, mut bytes) = (0_usize, 0_usize);
+    for (name, value) in all {
+        let field = || {
+            let name: String = name.chars().take(128).collect();
+            format!("envVars.{name}")
+        };
+        environment::check(name, value).map_err(|refused| Error::invalid(field(), refused.to_string()))?;
+        count += 1;
+        bytes += name.len() + value.len() + 2;
+    }
+    if count > MAX_VARIABLES {
+        return Err(Error::invalid(
+            "envVars",
+            format!("there are more than {MAX_VARIABLES} variables"),
+        ));
+    }
+    if bytes > ENVIRONMENT_BYTES {
+        return Err(Error::invalid(
+            "envVars",
+            "all variables together have more than 1 MiB",
+        ));
+    }
+    Ok(())
+}
+
+/// As [`variables`], of plain text.
+///
+/// # Errors
+/// As [`variables`].
+pub fn plain_variables(all: &BTreeMap<String, String>) -> Result<()> {
+    variables(all.iter().map(|(name, value)| (name.as_str(), value.as_str())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn repository_at(url: &str) -> Result<()> {
+        repository(&Repository {
+            url: url.to_owned(),
+            branch: None,
+        })
+    }
+
+    #[test]
+    fn only_what_can_be_cloned_without_a_secret_is_taken() {
+        for url in [
+            "https://example.org/a/b",
+            "http://127.0.0.1:3000/a.git",
+            "https://example.org/a/b?x=1",
+        ] {
+            assert!(repository_at(url).is_ok(), "{url}");
+        }
+        for url in [
+            "",
+            "a/b",
+            "file:///etc",
+            "ssh://git@example.org/a",
+            "git@example.org:a/b",
+            "ext::sh -c x",
+            "https://me:secret@example.org/a",
+            "https://me@example.org/a",
+            "--upload-pack=x",
+            "https://",
+            "https://example.org/a b",
+            "git://example.org/a",
+            "https://example.org/a#b",
+        ] {
+            assert!(repository_at(url).is_err(), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_branch_is_never_an_option_to_git() {
+        for branch in ["main", "feature/a-b", "v1.2"] {
+            assert!(is_branch(branch), "{branch}");
+        }
+        for branch in [
+            "",
+            "-x",
+            "--upload-pack=x",
+            "a..b",
+            "a b",
+            "a/",
+            "/a",
+            ".a",
+            "a.lock",
+            "a~1",
+            "@",
+            "a@{1}",
+        ] {
+            assert!(!is_branch(branch), "{branch}");
+        }
+    }
+
+    #[test]
+    fn an_image_is_a_template_or_a_reference() {
+        assert_eq!(image(None, None).unwrap(), None);
+        assert_eq!(
+            image(Some("host"), None).unwrap(),
+            Some(Image::Template("host".into()))
+        );
+        for reference in ["alpine", "registry.example:5000/a/b:1.2", "a@sha256:abc"] {
+            assert!(image(None, Some(reference)).is_ok(), "{reference}");
+        }
+        for reference in ["", "-x", "../a", "a//b", "a b", "/etc/passwd", "a:", "a\n"] {
+            assert_eq!(
+                image(None, Some(reference)).unwrap_err().field().unwrap().name,
+                "image",
+                "{reference:?}"
+            );
+        }
+        assert_eq!(
+            image(Some("next"), None).unwrap_err().field().unwrap().name,
+            "template"
+        );
+        assert_eq!(
+            image(Some("web"), Some("a")).unwrap_err().field().unwrap().name,
+            "image"
+        );
+    }
+
+    #[test]
+    fn a_wrong_variable_is_named_and_a_wrong_project_name_gets_a_suggestion() {
+        let refused = variables([("A-B", "x")]).unwrap_err();
+        assert_eq!(refused.field().unwrap().name, "envVars.A-B");
+        let value = "x".repeat(100 * 1024);
+        let many: Vec<_> = (0..11).map(|n| format!("A{n}")).collect();
+        assert!(variables(many.iter().map(|name| (name.as_str(), value.as_str()))).is_err());
+        let refused = name("My App").unwrap_err();
+        assert_eq!(refused.field().unwrap().suggestion.as_deref(), Some("my-app"));
+        assert!(name("xn").is_err());
+    }
+}
