@@ -224,6 +224,21 @@ pub struct FileEntry {
     pub target: Option<String>,
 }
 
+/// `POST /v1/move`: renames a file or folder within one file system.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MoveRequest {
+    /// Absolute, or relative to the project's folder, as is `to`.
+    pub from: String,
+    pub to: String,
+    /// Replace a file that is at `to` already.
+    #[serde(default)]
+    pub overwrite: bool,
+    /// `dev` (default) or `root`.
+    #[serde(default)]
+    pub user: Option<String>,
+}
+
 /// What a file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]

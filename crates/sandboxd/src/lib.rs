@@ -1,1 +1,52 @@
-//! placeholder
+//! sandboxd: process 1 of every sandbox, on every driver.
+//!
+//! It collects orphans, keeps the start command running, and gives the control plane a way in.
+//! HTTP/1.1 over a Unix socket or TCP, `Authorization: Bearer <control token>` on every request:
+//!
+//! | route | what |
+//! |---|---|
+//! | `GET /v1/status` | [`Status`](fsa_model::sandboxd::Status) |
+//! | `GET /v1/watch` | the same as JSON lines: at once, then at each change |
+//! | `GET /v1/usage` | [`Usage`](fsa_model::sandboxd::Usage) |
+//! | `POST /v1/exec` | [`ExecRequest`](fsa_model::sandboxd::ExecRequest) → [`ExecResult`](fsa_model::sandboxd::ExecResult); the client's going away ends the command |
+//! | `GET /v1/exec` | a WebSocket: [`ExecRequest`](fsa_model::sandboxd::ExecRequest) as the first text, then [`ExecMessage`](fsa_model::sandboxd::ExecMessage) |
+//! | `GET, HEAD /v1/files?path=` | a file (`ETag`, `Last-Modified`); `list=true`: [`FileEntry`](fsa_model::sandboxd::FileEntry) list; a folder with `Accept: application/x-tar`: an archive |
+//! | `PUT /v1/files?path=` | writes a file (`mode=0755`, `If-Match`): 201 new, 204 replaced; with `Content-Type: application/x-tar` unpacks into the folder |
+//! | `DELETE /v1/files?path=` | 204; a full folder with `recursive=true` only |
+//! | `POST /v1/move` | [`MoveRequest`](fsa_model::sandboxd::MoveRequest), 204 |
+//! | `GET /v1/terminal?session=&user=` | a WebSocket with the subprotocol `tty` ([`fsa_model::tty`]) |
+//! | `GET /v1/terminals`, `DELETE /v1/terminals/{name}` | the sessions; hangs one up |
+//! | `GET /v1/logs?after=&follow=` | [`LogLine`](fsa_model::sandboxd::LogLine) as JSON lines |
+//! | `POST /v1/restart-start-command` | 202; 409 where there is none |
+//! | `POST /v1/clone` | 202: tries a failed clone again |
+//! | `CONNECT 127.0.0.1:PORT` | a tunnel to what listens there; 502 where nothing does |
+//!
+//! Files and exec take `user=root` beside the person's own `dev`, which is the default. Paths are
+//! absolute or relative to the project's folder. Errors are
+//! [`ErrorBody`](fsa_model::error::ErrorBody).
+//!
+//! With `--terminal` another port serves the terminal and nothing else
+//! ([`http::terminal_only`]).
+//!
+//! One thread runs everything; a few more, for as long as they are needed, touch files.
+
+pub mod boot;
+pub mod environment;
+pub mod exec;
+pub mod files;
+pub mod http;
+pub mod logs;
+pub mod options;
+pub mod ports;
+pub mod pulse;
+pub mod reaper;
+pub mod sandbox;
+pub mod session;
+pub mod setup;
+pub mod spawn;
+pub mod start;
+pub mod stop;
+pub mod terminal;
+pub mod tunnel;
+pub mod usage;
+pub mod user;

@@ -1,1 +1,68 @@
-fn main() {}
+//! The binary: reads the command line, sets the process up to be small, and runs.
+
+use std::{process::ExitCode, time::Duration};
+
+use fsa_sandboxd::{
+    boot,
+    options::{Asked, Options, USAGE},
+};
+
+fn main() -> ExitCode {
+    let options = match Options::parse(std::env::args_os().skip(1)) {
+        Ok(Asked::Run(options)) => options,
+        Ok(Asked::Help) => {
+            print!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        Ok(Asked::Version) => {
+            println!("fsa-sandboxd {}", env!("CARGO_PKG_VERSION"));
+            return ExitCode::SUCCESS;
+        }
+        Err(sentence) => {
+            eprintln!("fsa-sandboxd: {sentence}");
+            return ExitCode::from(2);
+        }
+    };
+    stay_small();
+    tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::INFO)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .without_time()
+        .init();
+    match start(options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("fsa-sandboxd: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(options: Options) -> Result<(), boot::BootError> {
+    let boot = boot::document(&options)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(32)
+        .thread_keep_alive(Duration::from_secs(2))
+        .thread_stack_size(256 * 1024)
+        .build()
+        .map_err(boot::BootError::Signals)?;
+    let ended = runtime.block_on(boot::run(options, boot));
+    // Threads that still hang in a file system must not hold up the end.
+    runtime.shutdown_background();
+    ended
+}
+
+/// There may be hundreds of this process on a machine: freed memory goes back to it at once.
+#[allow(unsafe_code)]
+fn stay_small() {
+    // SAFETY: called while there is one thread, with parameters that mallopt(3) lists; what it
+    // does not know it ignores.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 64 * 1024);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 64 * 1024);
+    }
+}

@@ -1,0 +1,238 @@
+//! Runs one command: checks the request, starts it with pipes, and owns it until it ended.
+
+pub mod capture;
+pub mod stream;
+
+use std::{ffi::OsStr, io, sync::Arc, time::Duration};
+
+use fsa_model::sandboxd::{ExecRequest, Exit};
+use nix::fcntl::OFlag;
+use tokio::{net::unix::pipe, sync::oneshot};
+
+use crate::{
+    environment,
+    http::Refusal,
+    reaper::Child,
+    sandbox::Sandbox,
+    session,
+    spawn::{self, Launch},
+};
+
+/// Where a request gives no time limit.
+const DEFAULT_TIMEOUT: u32 = 60;
+const LONGEST_TIMEOUT: u32 = 3600;
+/// What timeout(1) answers.
+const TIMED_OUT: i32 = 124;
+/// Bytes that are read from a pipe at once: as many as one holds.
+const CHUNK: usize = 64 * 1024;
+/// Pipes that are still emptied after the command that made them has ended.
+const LEFTOVERS: usize = 64;
+
+/// A command that runs. Dropped, it is ended with everything that it started.
+#[derive(Debug)]
+struct Running {
+    /// Also the id of its session.
+    pid: i32,
+    exit: oneshot::Receiver<Exit>,
+    stdin: Option<pipe::Sender>,
+    stdout: Output,
+    stderr: Output,
+    sandbox: Arc<Sandbox>,
+    over: bool,
+}
+
+/// The reading end of one of its pipes.
+#[derive(Debug)]
+struct Output {
+    pipe: Option<pipe::Receiver>,
+}
+
+/// Starts what the request asks for.
+fn start(sandbox: &Arc<Sandbox>, request: &ExecRequest) -> Result<Running, Refusal> {
+    let Some((program, arguments)) = request.command.split_first() else {
+        return Err(Refusal::field(
+            "command",
+            "the command is empty; it is a list of a program and its arguments",
+        ));
+    };
+    if program.is_empty() {
+        return Err(Refusal::field("command", "the program's name is empty"));
+    }
+    if request.command.iter().any(|word| word.contains('\0')) {
+        return Err(Refusal::field(
+            "command",
+            "an argument holds a NUL byte, which no process can receive",
+        ));
+    }
+    let user = sandbox.accounts.find(request.user.as_deref())?;
+    let folder = match request.cwd.as_deref() {
+        Some(cwd) if cwd.contains('\0') => {
+            return Err(Refusal::field("cwd", "a path cannot hold a NUL byte"));
+        }
+        Some(cwd) => sandbox.project.join(cwd),
+        None => sandbox.project.clone(),
+    };
+    let pipe = || {
+        nix::unistd::pipe2(OFlag::O_CLOEXEC)
+            .map_err(io::Error::from)
+            .map_err(no_pipe)
+    };
+    let (stdin, stdin_writer) = pipe()?;
+    let (stdout_reader, stdout) = pipe()?;
+    let (stderr_reader, stderr) = pipe()?;
+    let launch = Launch {
+        program: OsStr::new(program),
+        name: None,
+        arguments,
+        environment: environment::of(&user, &sandbox.environment, &request.env),
+        folder,
+        user: &user,
+        stdin,
+        stdout,
+        stderr,
+        terminal: false,
+    };
+    let Child { pid, exit } = spawn::spawn(&sandbox.reaper, launch)?;
+    sandbox.pulse.poke();
+    let mut running = Running {
+        pid,
+        exit,
+        stdin: None,
+        stdout: Output { pipe: None },
+        stderr: Output { pipe: None },
+        sandbox: Arc::clone(sandbox),
+        over: false,
+    };
+    running.stdin = Some(pipe::Sender::from_owned_fd(stdin_writer).map_err(no_pipe)?);
+    running.stdout.pipe = Some(pipe::Receiver::from_owned_fd(stdout_reader).map_err(no_pipe)?);
+    running.stderr.pipe = Some(pipe::Receiver::from_owned_fd(stderr_reader).map_err(no_pipe)?);
+    Ok(running)
+}
+
+#[allow(clippy::needless_pass_by_value)]
+fn no_pipe(error: io::Error) -> Refusal {
+    Refusal::new(
+        http::StatusCode::SERVICE_UNAVAILABLE,
+        "StartFailed",
+        format!("no pipe could be made for the command: {error}"),
+    )
+}
+
+/// How long the request lets it run.
+fn time_limit(seconds: Option<u32>) -> Result<Option<Duration>, Refusal> {
+    match seconds {
+        None => Ok(None),
+        Some(seconds @ 1..=LONGEST_TIMEOUT) => Ok(Some(Duration::from_secs(seconds.into()))),
+        Some(seconds) => Err(Refusal::field(
+            "timeoutSeconds",
+            format!("{seconds} is not from 1 to {LONGEST_TIMEOUT}"),
+        )),
+    }
+}
+
+/// Waits for the end of the command, and brings it about when the time is up: the whole session
+/// is asked to end, and made to after [`session::EXEC_GRACE`].
+///
+/// Returns the exit code, and whether the time was up.
+async fn ended(
+    exit: &mut oneshot::Receiver<Exit>,
+    sandbox: &Sandbox,
+    pid: i32,
+    limit: Option<Duration>,
+) -> (i32, bool) {
+    let time_is_up = async {
+        match limit {
+            Some(limit) => tokio::time::sleep(limit).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        exit = Child::ended(exit) => (exit.code(), false),
+        () = time_is_up => {
+            session::end(&sandbox.reaper, pid, libc::SIGTERM, session::EXEC_GRACE).await;
+            (TIMED_OUT, true)
+        }
+    }
+}
+
+impl Output {
+    /// Reads what comes next into the buffer; 0 at the end, of which there is only one.
+    async fn read(&mut self, buffer: &mut [u8]) -> usize {
+        loop {
+            let Some(pipe) = &self.pipe else {
+                return std::future::pending().await;
+            };
+            if pipe.readable().await.is_ok() {
+                match pipe.try_read(buffer) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                    Ok(length) if length > 0 => return length,
+                    _ => {}
+                }
+            }
+            self.pipe = None;
+            return 0;
+        }
+    }
+
+    /// Reads what is there now; nothing where that is nothing.
+    fn read_now(&mut self, buffer: &mut [u8]) -> Option<usize> {
+        match self.pipe.as_ref()?.try_read(buffer) {
+            Ok(length) if length > 0 => Some(length),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            _ => {
+                self.pipe = None;
+                None
+            }
+        }
+    }
+}
+
+impl Running {
+    /// The command has ended and all it wrote was read. What it left running in the background
+    /// may go on, and must not be ended by a pipe that nobody reads.
+    fn finish(&mut self) {
+        self.over = true;
+        self.sandbox.pulse.poke();
+        for output in [&mut self.stdout, &mut self.stderr] {
+            let Some(pipe) = output.pipe.take() else { continue };
+            {
+                let mut count = self.sandbox.leftovers.lock();
+                if *count >= LEFTOVERS {
+                    continue;
+                }
+                *count += 1;
+            }
+            let sandbox = Arc::clone(&self.sandbox);
+            tokio::spawn(async move {
+                empty(&pipe).await;
+                *sandbox.leftovers.lock() -= 1;
+            });
+        }
+    }
+}
+
+/// Reads and drops until the last writer is gone.
+async fn empty(pipe: &pipe::Receiver) {
+    while pipe.readable().await.is_ok() {
+        let mut buffer = [0; 4096];
+        match pipe.try_read(&mut buffer) {
+            Ok(0) => return,
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return,
+            _ => tokio::task::yield_now().await,
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.over {
+            return;
+        }
+        // Whoever asked for it has gone. It may have ended all the same, with others left behind.
+        let (sandbox, pid) = (Arc::clone(&self.sandbox), self.pid);
+        tokio::spawn(async move {
+            session::end(&sandbox.reaper, pid, libc::SIGTERM, session::EXEC_GRACE).await;
+        });
+    }
+}

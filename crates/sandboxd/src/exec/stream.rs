@@ -1,0 +1,254 @@
+//! `GET /v1/exec`: one command over a WebSocket, its bytes as they come.
+//!
+//! Both directions hold at most a bounded amount: output is read only as fast as the client takes
+//! it, input only as fast as the command does. The client's going away ends the command.
+
+use std::{future::pending, io, sync::Arc};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use fsa_model::sandboxd::{ExecMessage, ExecRequest};
+use futures_util::{
+    SinkExt, StreamExt,
+    stream::{SplitSink, SplitStream},
+};
+use tokio::{
+    net::unix::pipe,
+    sync::Mutex,
+    time::{Duration, Instant, MissedTickBehavior, interval_at, timeout},
+};
+use tokio_tungstenite::tungstenite::{Error, Message};
+
+use super::{CHUNK, Running, ended, start, time_limit};
+use crate::{
+    http::{
+        Refusal,
+        socket::{MESSAGE_LIMIT, PING_EVERY, Socket},
+    },
+    sandbox::Sandbox,
+    session,
+};
+
+const STDIN: u8 = 0;
+const STDOUT: u8 = 1;
+const STDERR: u8 = 2;
+/// Input that waits for the command to read it; beyond, the client is not read any more.
+const INPUT_LIMIT: usize = 256 * 1024;
+/// Within which the client says what to run.
+const REQUEST_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long the client may take for each of the last messages once the command has ended.
+const LAST_WITHIN: Duration = Duration::from_secs(60);
+
+type Sender = Mutex<SplitSink<Socket, Message>>;
+
+/// Talks to one client until the command has ended or the client is gone.
+pub async fn run(sandbox: Arc<Sandbox>, socket: Socket) {
+    let (sender, mut receiver) = socket.split();
+    let sender = Mutex::new(sender);
+    let last = match begin(&sandbox, &mut receiver).await {
+        Ok(Some((running, limit))) => converse(running, limit, &sender, receiver).await,
+        Ok(None) => None,
+        Err(refusal) => Some(ExecMessage::Error {
+            message: refusal.message,
+        }),
+    };
+    if let Some(last) = last {
+        let farewell = async {
+            send_text(&sender, &last).await?;
+            sender.lock().await.close().await
+        };
+        let _ = timeout(LAST_WITHIN, farewell).await;
+    }
+}
+
+/// Reads the request and starts the command; nothing where the client went away.
+async fn begin(
+    sandbox: &Arc<Sandbox>,
+    receiver: &mut SplitStream<Socket>,
+) -> Result<Option<(Running, Option<Duration>)>, Refusal> {
+    let text = loop {
+        match timeout(REQUEST_WITHIN, receiver.next()).await {
+            Ok(Some(Ok(Message::Text(text)))) => break text,
+            Ok(Some(Ok(Message::Ping(_) | Message::Pong(_)))) => {}
+            Ok(Some(Ok(Message::Binary(_)))) => {
+                return Err(Refusal::bad("the first message is a text: what to run, as JSON"));
+            }
+            Ok(Some(_) | None) => return Ok(None),
+            Err(_) => return Err(Refusal::bad("nothing was asked for within ten seconds")),
+        }
+    };
+    let request: ExecRequest = serde_json::from_str(&text)
+        .map_err(|error| Refusal::bad(format!("the first message does not say what to run: {error}")))?;
+    // A stream shows that somebody is there, so only a limit that was asked for ends it.
+    let limit = time_limit(request.timeout_seconds)?;
+    let mut running = start(sandbox, &request)?;
+    if let Some(stdin) = request.stdin.filter(|stdin| !stdin.is_empty())
+        && let Some(pipe) = running.stdin.take()
+    {
+        // Given at once means: this and no more.
+        tokio::spawn(async move { drop(write_all(&pipe, stdin.as_bytes()).await) });
+    }
+    Ok(Some((running, limit)))
+}
+
+/// Passes bytes both ways. What is to be said last; nothing where the client is gone.
+async fn converse(
+    mut running: Running,
+    limit: Option<Duration>,
+    sender: &Sender,
+    receiver: SplitStream<Socket>,
+) -> Option<ExecMessage> {
+    let sandbox = Arc::clone(&running.sandbox);
+    let (pid, stdin) = (running.pid, running.stdin.take());
+    let last = tokio::select! {
+        last = output(&mut running, &sandbox, limit, sender) => last,
+        () = input(stdin, pid, receiver) => None,
+        () = ping(sender) => None,
+    };
+    if last.is_some() {
+        running.finish();
+    }
+    last
+}
+
+async fn output(
+    running: &mut Running,
+    sandbox: &Sandbox,
+    limit: Option<Duration>,
+    sender: &Sender,
+) -> Option<ExecMessage> {
+    let (mut from_stdout, mut from_stderr) = (buffer(STDOUT), buffer(STDERR));
+    let end = ended(&mut running.exit, sandbox, running.pid, limit);
+    tokio::pin!(end);
+    let (exit_code, timed_out) = loop {
+        let (buffer, length) = tokio::select! {
+            end = &mut end => break end,
+            length = running.stdout.read(&mut from_stdout[1..]) => (&from_stdout, length),
+            length = running.stderr.read(&mut from_stderr[1..]) => (&from_stderr, length),
+        };
+        // While the client does not take it, the time limit still counts; what was read before the
+        // end is sent all the same.
+        let sending = send_output(sender, buffer, length);
+        tokio::pin!(sending);
+        tokio::select! {
+            sent = &mut sending => sent.ok()?,
+            end = &mut end => {
+                timeout(LAST_WITHIN, sending).await.ok()?.ok()?;
+                break end;
+            }
+        }
+        tokio::task::yield_now().await;
+    };
+    for (output, buffer) in [
+        (&mut running.stdout, &mut from_stdout),
+        (&mut running.stderr, &mut from_stderr),
+    ] {
+        for _ in 0..16 {
+            let Some(length) = output.read_now(&mut buffer[1..]) else {
+                break;
+            };
+            timeout(LAST_WITHIN, send_output(sender, buffer, length))
+                .await
+                .ok()?
+                .ok()?;
+        }
+    }
+    Some(ExecMessage::Exit { exit_code, timed_out })
+}
+
+/// Room for a message: its first byte, and what is read from the pipe.
+fn buffer(kind: u8) -> Vec<u8> {
+    let mut buffer = vec![0; 1 + CHUNK];
+    buffer[0] = kind;
+    buffer
+}
+
+async fn send_output(sender: &Sender, buffer: &[u8], length: usize) -> Result<(), Error> {
+    if length == 0 {
+        return Ok(());
+    }
+    let message = Message::Binary(Bytes::copy_from_slice(&buffer[..=length]));
+    sender.lock().await.send(message).await
+}
+
+async fn send_text(sender: &Sender, message: &ExecMessage) -> Result<(), Error> {
+    let text = serde_json::to_string(message).unwrap_or_default();
+    sender.lock().await.send(Message::Text(text.into())).await
+}
+
+/// Reads the client. Returns when it is gone.
+async fn input(mut stdin: Option<pipe::Sender>, pid: i32, mut receiver: SplitStream<Socket>) {
+    let (mut waiting, mut at_end) = (BytesMut::new(), false);
+    loop {
+        if at_end && waiting.is_empty() {
+            stdin = None;
+        }
+        let message = tokio::select! {
+            message = receiver.next(), if waiting.len() <= INPUT_LIMIT => message,
+            written = write_some(stdin.as_ref(), &waiting), if !waiting.is_empty() => {
+                match written {
+                    Ok(length) => waiting.advance(length),
+                    Err(_) => {
+                        (stdin, at_end) = (None, true);
+                        waiting.clear();
+                    }
+                }
+                continue;
+            }
+        };
+        match message {
+            Some(Ok(Message::Binary(bytes))) if bytes.first() == Some(&STDIN) => {
+                if stdin.is_some() && !at_end {
+                    waiting.put_slice(&bytes[1..]);
+                }
+            }
+            Some(Ok(Message::Text(text))) => match serde_json::from_str(&text) {
+                Ok(ExecMessage::Eof) => at_end = true,
+                Ok(ExecMessage::Signal {
+                    signal: signal @ 1..=31,
+                }) => {
+                    session::signal_members(pid, signal);
+                }
+                _ => {}
+            },
+            Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+            Some(Ok(_)) => {}
+        }
+    }
+}
+
+async fn write_some(pipe: Option<&pipe::Sender>, bytes: &[u8]) -> io::Result<usize> {
+    let Some(pipe) = pipe else { return pending().await };
+    loop {
+        pipe.writable().await?;
+        match pipe.try_write(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            other => return other,
+        }
+    }
+}
+
+async fn write_all(pipe: &pipe::Sender, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let written = write_some(Some(pipe), bytes).await?;
+        bytes = &bytes[written..];
+    }
+    Ok(())
+}
+
+/// Finds out that the client is gone even while it is not read. Returns when it is.
+async fn ping(sender: &Sender) {
+    let mut ticks = interval_at(Instant::now() + PING_EVERY, PING_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        // Output that is being sent says as much as a ping does.
+        if let Ok(mut sender) = sender.try_lock()
+            && sender.send(Message::Ping(Bytes::new())).await.is_err()
+        {
+            return;
+        }
+    }
+}
+
+const _: () = assert!(CHUNK < MESSAGE_LIMIT);

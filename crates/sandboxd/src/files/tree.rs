@@ -1,0 +1,107 @@
+//! Lists, renames and deletes.
+
+use std::{fs, io, os::unix::fs::MetadataExt, path::Path};
+
+use chrono::{DateTime, Utc};
+use fsa_model::sandboxd::{FileEntry, FileKind};
+use http::StatusCode;
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+
+use super::say;
+use crate::http::Refusal;
+
+/// Entries of a folder that are listed; a folder with more is no place for people.
+const ENTRIES: usize = 50_000;
+
+/// What is in a folder, sorted by name; a file lists itself.
+pub(super) fn list(path: &Path) -> io::Result<Vec<FileEntry>> {
+    if !fs::metadata(path)?.is_dir() {
+        return Ok(vec![entry(
+            path,
+            path.file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned(),
+        )?]);
+    }
+    let mut entries = Vec::new();
+    for found in fs::read_dir(path)? {
+        let found = found?;
+        if entries.len() == ENTRIES {
+            return Err(say(Refusal::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "TooMany",
+                format!("{} has more than {ENTRIES} entries", path.display()),
+            )));
+        }
+        match entry(&found.path(), found.file_name().to_string_lossy().into_owned()) {
+            // It was deleted meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => entries.push(other?),
+        }
+    }
+    entries.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(entries)
+}
+
+fn entry(path: &Path, name: String) -> io::Result<FileEntry> {
+    let found = fs::symlink_metadata(path)?;
+    let kind = match found.file_type() {
+        kind if kind.is_file() => FileKind::File,
+        kind if kind.is_dir() => FileKind::Directory,
+        kind if kind.is_symlink() => FileKind::Symlink,
+        _ => FileKind::Other,
+    };
+    Ok(FileEntry {
+        name,
+        kind,
+        size: found.size(),
+        mode: found.mode() & 0o7777,
+        modified_at: DateTime::<Utc>::from(found.modified()?),
+        target: (kind == FileKind::Symlink)
+            .then(|| {
+                fs::read_link(path)
+                    .ok()
+                    .map(|target| target.to_string_lossy().into_owned())
+            })
+            .flatten(),
+    })
+}
+
+/// Deletes a file, a link (not what it points to), an empty folder, or with `recursive` a full one.
+pub(super) fn delete(path: &Path, recursive: bool) -> io::Result<()> {
+    if !fs::symlink_metadata(path)?.is_dir() {
+        return fs::remove_file(path);
+    }
+    if recursive {
+        return fs::remove_dir_all(path);
+    }
+    fs::remove_dir(path).map_err(|error| match error.kind() {
+        io::ErrorKind::DirectoryNotEmpty => say(Refusal::new(
+            StatusCode::CONFLICT,
+            "NotEmpty",
+            format!(
+                "{} is not empty; recursive=true deletes it with everything in it",
+                path.display()
+            ),
+        )),
+        _ => error,
+    })
+}
+
+/// Renames, and makes the folders that lead to the new name.
+pub(super) fn rename(from: &Path, to: &Path, overwrite: bool) -> io::Result<()> {
+    fs::symlink_metadata(from)?;
+    if let Some(folder) = to.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    if overwrite {
+        return fs::rename(from, to);
+    }
+    match renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE) {
+        // A file system that does not know the flag.
+        Err(nix::errno::Errno::EINVAL) if fs::symlink_metadata(to).is_err() => fs::rename(from, to),
+        Err(nix::errno::Errno::EINVAL) => Err(io::ErrorKind::AlreadyExists.into()),
+        other => other.map_err(Into::into),
+    }
+}

@@ -1,0 +1,213 @@
+//! Writes one file, all or nothing: into a temporary one beside it, which then takes its place.
+
+use std::{
+    fs, io,
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use http::{HeaderValue, Request, StatusCode, header};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::io::AsyncWriteExt;
+
+use super::{PIECE, Subject, etag, say};
+use crate::{
+    http::{Answer, Refusal, status},
+    user::{User, with_rights_of},
+};
+
+/// Of a file that is new.
+const NEW_MODE: u32 = 0o644;
+
+/// Reads the parameter `mode`.
+pub(super) fn mode(text: &str) -> Result<u32, Refusal> {
+    u32::from_str_radix(text, 8)
+        .ok()
+        .filter(|mode| *mode <= 0o7777)
+        .ok_or_else(|| Refusal::field("mode", "permissions are octal digits, such as 0755"))
+}
+
+/// A file that is being written. Dropped before it is in its place, it is removed.
+struct Upload {
+    user: User,
+    temporary: PathBuf,
+    target: PathBuf,
+    placed: bool,
+}
+
+/// What the file that is there already is like.
+struct Before {
+    mode: u32,
+    uid: u32,
+    gid: u32,
+}
+
+/// `PUT` of one file.
+pub(super) async fn put(subject: &Subject, request: Request<Incoming>, mode: Option<u32>) -> Answer {
+    let condition = request
+        .headers()
+        .get(header::IF_MATCH)
+        .and_then(|value| value.to_str().ok())
+        .map(str::to_owned);
+    let wanted = condition.clone();
+    let failed = |error: io::Error| subject.refusal(&error);
+    let (mut upload, file, before) = subject
+        .with_rights(move |path, user| begin(path, user, wanted.as_deref()))
+        .await
+        .map_err(failed)?;
+    let mut file = tokio::fs::File::from_std(file);
+    file.set_max_buf_size(4 * PIECE);
+    let mut body = request.into_body();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| {
+            Refusal::bad(format!(
+                "{}: the upload broke off, and nothing was changed: {error}",
+                subject.shown
+            ))
+        })?;
+        if let Ok(bytes) = frame.into_data() {
+            file.write_all(&bytes).await.map_err(failed)?;
+        }
+    }
+    file.flush().await.map_err(failed)?;
+    let file = file.into_std().await;
+    let (temporary, target) = (upload.temporary.clone(), upload.target.clone());
+    let is_new = before.is_none();
+    let tag = subject
+        .with_rights(move |_, user| {
+            if let Some(before) = &before
+                && user.uid == 0
+            {
+                fchown(&file, Some(before.uid), Some(before.gid))?;
+            }
+            let mode = mode.or(before.map(|before| before.mode)).unwrap_or(NEW_MODE);
+            file.set_permissions(fs::Permissions::from_mode(mode))?;
+            check(&target, condition.as_deref())?;
+            fs::rename(&temporary, &target)?;
+            Ok(etag(&file.metadata()?))
+        })
+        .await
+        .map_err(failed)?;
+    upload.placed = true;
+    let mut response = status(if is_new {
+        StatusCode::CREATED
+    } else {
+        StatusCode::NO_CONTENT
+    });
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+    Ok(response)
+}
+
+fn begin(
+    path: &Path,
+    user: &User,
+    condition: Option<&str>,
+) -> io::Result<(Upload, fs::File, Option<Before>)> {
+    let target = match fs::symlink_metadata(path) {
+        // Writing to a link writes what it points to, as everywhere.
+        Ok(found) if found.is_symlink() => fs::canonicalize(path)?,
+        _ => path.to_owned(),
+    };
+    check(&target, condition)?;
+    let before = match fs::metadata(&target) {
+        Ok(found) if found.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
+        Ok(found) if !found.is_file() => {
+            return Err(say(Refusal::conflict(format!(
+                "{}: it is not a regular file",
+                path.display()
+            ))));
+        }
+        Ok(found) => Some(Before {
+            mode: found.mode() & 0o7777,
+            uid: found.uid(),
+            gid: found.gid(),
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error),
+    };
+    let (Some(folder), Some(_)) = (target.parent(), target.file_name()) else {
+        return Err(io::ErrorKind::IsADirectory.into());
+    };
+    fs::create_dir_all(folder)?;
+    let (temporary, file) = temporary(folder)?;
+    Ok((
+        Upload {
+            user: user.clone(),
+            temporary,
+            target,
+            placed: false,
+        },
+        file,
+        before,
+    ))
+}
+
+/// Refuses where the file is not the one that the client knows.
+fn check(target: &Path, condition: Option<&str>) -> io::Result<()> {
+    let Some(condition) = condition else { return Ok(()) };
+    let holds = match fs::metadata(target) {
+        Ok(found) => {
+            let tag = etag(&found);
+            condition
+                .split(',')
+                .any(|known| matches!(known.trim(), "*") || known.trim() == tag)
+        }
+        Err(_) => false,
+    };
+    if holds {
+        return Ok(());
+    }
+    Err(say(Refusal::new(
+        StatusCode::PRECONDITION_FAILED,
+        "Changed",
+        format!("{} was changed by somebody else; read it again", target.display()),
+    )))
+}
+
+fn temporary(folder: &Path) -> io::Result<(PathBuf, fs::File)> {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    loop {
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = folder.join(format!(".fsa-upload-{}-{number}", std::process::id()));
+        match fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+        {
+            // Left over from a sandbox that died.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            other => return other.map(|file| (path, file)),
+        }
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if self.placed {
+            return;
+        }
+        let (user, temporary) = (self.user.clone(), self.temporary.clone());
+        tokio::task::spawn_blocking(move || {
+            let _ = with_rights_of(&user, || fs::remove_file(temporary));
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mode_is_octal() {
+        assert_eq!(mode("0755").unwrap(), 0o755);
+        assert_eq!(mode("644").unwrap(), 0o644);
+        for wrong in ["", "rwx", "8", "77777"] {
+            assert!(mode(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! A request that is not granted: status, a word for programs, a sentence for people.
+
+use std::io;
+
+use chrono::Utc;
+use fsa_model::error::{ErrorBody, ErrorDetails, Field};
+use http::{HeaderValue, Response, StatusCode, header};
+
+use super::{Body, json};
+use crate::{spawn::SpawnError, user::UserError};
+
+/// Why a request is not granted.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    pub status: StatusCode,
+    /// Stable, for programs.
+    pub name: &'static str,
+    pub message: String,
+    pub field: Option<Field>,
+    challenge: Option<&'static str>,
+}
+
+impl Refusal {
+    #[must_use]
+    pub fn new(status: StatusCode, name: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            name,
+            message: message.into(),
+            field: None,
+            challenge: None,
+        }
+    }
+
+    #[must_use]
+    pub fn bad(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "BadRequest", message)
+    }
+
+    #[must_use]
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "NotFound", message)
+    }
+
+    #[must_use]
+    pub fn conflict(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, "Conflict", message)
+    }
+
+    /// A field of the request breaks its rule.
+    #[must_use]
+    pub fn field(name: &str, rule: impl Into<String>) -> Self {
+        let rule = rule.into();
+        let mut refusal = Self::new(
+            StatusCode::BAD_REQUEST,
+            "InvalidField",
+            format!("`{name}`: {rule}"),
+        );
+        refusal.field = Some(Field {
+            name: name.into(),
+            rule,
+            suggestion: None,
+        });
+        refusal
+    }
+
+    /// The token is missing or wrong.
+    #[must_use]
+    pub fn unauthorized(challenge: &'static str) -> Self {
+        let mut refusal = Self::new(
+            StatusCode::UNAUTHORIZED,
+            "Unauthorized",
+            "the token is missing or wrong",
+        );
+        refusal.challenge = Some(challenge);
+        refusal
+    }
+
+    /// What the file system said about `subject`.
+    #[must_use]
+    pub fn of_file(subject: &str, error: &io::Error) -> Self {
+        use io::ErrorKind as Kind;
+        let (status, name, why) = match error.kind() {
+            _ if error.raw_os_error() == Some(libc::ELOOP) => (
+                StatusCode::CONFLICT,
+                "LinkLoop",
+                "its symbolic links lead in a circle, or where they may not",
+            ),
+            Kind::NotFound => (
+                StatusCode::NOT_FOUND,
+                "NotFound",
+                "there is no such file or folder",
+            ),
+            Kind::PermissionDenied => (
+                StatusCode::FORBIDDEN,
+                "PermissionDenied",
+                "the user has no permission for it",
+            ),
+            Kind::AlreadyExists => (StatusCode::CONFLICT, "AlreadyExists", "it exists already"),
+            Kind::IsADirectory => (StatusCode::CONFLICT, "IsFolder", "it is a folder"),
+            Kind::NotADirectory => (
+                StatusCode::CONFLICT,
+                "NotFolder",
+                "a part of the path is a file, not a folder",
+            ),
+            Kind::DirectoryNotEmpty => (StatusCode::CONFLICT, "NotEmpty", "the folder is not empty"),
+            Kind::StorageFull | Kind::QuotaExceeded => (
+                StatusCode::INSUFFICIENT_STORAGE,
+                "DiskFull",
+                "the disk is full; delete something and try again",
+            ),
+            Kind::ReadOnlyFilesystem => (
+                StatusCode::FORBIDDEN,
+                "ReadOnly",
+                "it is on a read-only file system",
+            ),
+            Kind::InvalidFilename | Kind::InvalidInput => (
+                StatusCode::BAD_REQUEST,
+                "BadPath",
+                "the path cannot be one of a file",
+            ),
+            Kind::CrossesDevices => (
+                StatusCode::CONFLICT,
+                "OtherFileSystem",
+                "the two are on different file systems",
+            ),
+            _ => {
+                return Self::new(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "FileError",
+                    format!("{subject}: {error}"),
+                );
+            }
+        };
+        Self::new(status, name, format!("{subject}: {why}"))
+    }
+
+    /// The answer that says all this.
+    #[must_use]
+    pub fn answer(self) -> Response<Body> {
+        let body = ErrorBody {
+            error: self.message.clone(),
+            details: ErrorDetails {
+                name: self.name.into(),
+                message: self.message,
+                request_id: None,
+                field: self.field,
+                stack: None,
+                kubernetes_status: None,
+            },
+            project_id: None,
+            timestamp: Utc::now(),
+        };
+        let mut response = json(&body);
+        *response.status_mut() = self.status;
+        if let Some(challenge) = self.challenge {
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
+        response
+    }
+}
+
+impl From<UserError> for Refusal {
+    fn from(error: UserError) -> Self {
+        let mut refusal = Self::field("user", error.to_string());
+        refusal.message = error.to_string();
+        refusal
+    }
+}
+
+impl From<SpawnError> for Refusal {
+    fn from(error: SpawnError) -> Self {
+        let message = error.to_string();
+        let (status, name, field) = match error {
+            SpawnError::NotFound(_) => (StatusCode::BAD_REQUEST, "CommandNotFound", Some("command")),
+            SpawnError::NotExecutable(..) => {
+                (StatusCode::BAD_REQUEST, "CommandNotExecutable", Some("command"))
+            }
+            SpawnError::Folder(..) => (StatusCode::BAD_REQUEST, "InvalidField", Some("cwd")),
+            SpawnError::User(..) => (StatusCode::BAD_REQUEST, "InvalidField", Some("user")),
+            SpawnError::Other(..) => (StatusCode::INTERNAL_SERVER_ERROR, "StartFailed", None),
+        };
+        let mut refusal = Self::new(status, name, message.clone());
+        refusal.field = field.map(|name| Field {
+            name: name.into(),
+            rule: message,
+            suggestion: None,
+        });
+        refusal
+    }
+}

@@ -1,0 +1,232 @@
+//! The control interface: which request goes where. The list of routes is at the crate's head.
+
+use std::{borrow::Cow, collections::BTreeMap, io, sync::Arc};
+
+use bytes::Bytes;
+use fsa_model::tty::SUBPROTOCOL;
+use futures_util::stream;
+use http::{Method, Request, StatusCode, Uri, header};
+use hyper::body::Incoming;
+use percent_encoding::percent_decode_str;
+use serde::Serialize;
+
+use super::{Answer, Refusal, json, read_json, socket, status, streamed, typed};
+use crate::{
+    exec, files,
+    sandbox::Sandbox,
+    terminal::{Wish, viewer},
+    tunnel, usage,
+};
+
+/// Lines of the log that go into one piece of an answer.
+const LINES: usize = 200;
+
+/// The parameters of a request.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Query(BTreeMap<String, String>);
+
+impl Query {
+    /// Reads `?name=value&…`; of a name that comes twice, the last.
+    #[must_use]
+    pub fn of(uri: &Uri) -> Self {
+        let decode = |text: &str| {
+            let spaced: Cow<'_, str> = if text.contains('+') {
+                text.replace('+', " ").into()
+            } else {
+                text.into()
+            };
+            percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
+        };
+        let pairs = uri
+            .query()
+            .unwrap_or_default()
+            .split('&')
+            .filter(|pair| !pair.is_empty());
+        Self(
+            pairs
+                .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+                .map(|(name, value)| (decode(name), decode(value)))
+                .collect(),
+        )
+    }
+
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// Whether the parameter is there and says yes.
+    ///
+    /// # Errors
+    /// It is neither `true` nor `false`.
+    pub fn is_true(&self, name: &str) -> Result<bool, Refusal> {
+        match self.get(name) {
+            None | Some("false" | "0") => Ok(false),
+            Some("true" | "1" | "") => Ok(true),
+            Some(_) => Err(Refusal::field(name, "it is `true` or `false`")),
+        }
+    }
+}
+
+/// Answers a request to the control interface.
+///
+/// # Errors
+/// The token is wrong, or the route refuses.
+pub async fn control(sandbox: Arc<Sandbox>, request: Request<Incoming>) -> Answer {
+    let given = bearer(&request).unwrap_or_default();
+    if !sandbox.control_token.is(given) {
+        return Err(Refusal::unauthorized("Bearer"));
+    }
+    if request.method() == Method::CONNECT {
+        return tunnel::connect(request).await;
+    }
+    let path = request.uri().path().to_owned();
+    match (request.method().clone(), path.as_str()) {
+        (Method::GET, "/v1/status") => Ok(json(&*sandbox.status.borrow())),
+        (Method::GET, "/v1/watch") => Ok(watch(&sandbox)),
+        (Method::GET, "/v1/usage") => Ok(json(&usage::now())),
+        (Method::POST, "/v1/exec") => {
+            let wish = read_json(request.into_body()).await?;
+            exec::capture::run(&sandbox, wish)
+                .await
+                .map(|result| json(&result))
+        }
+        (Method::GET, "/v1/exec") => {
+            let (answer, socket) = socket::accept(request, None)?;
+            tokio::spawn(async move {
+                if let Ok(socket) = socket.await {
+                    exec::stream::run(sandbox, socket).await;
+                }
+            });
+            Ok(answer)
+        }
+        (_, "/v1/files") => files::route(&sandbox, request).await,
+        (Method::POST, "/v1/move") => files::rename(&sandbox, request.into_body()).await,
+        (Method::GET, "/v1/terminal") => terminal(sandbox, request, false),
+        (Method::GET, "/v1/terminals") => Ok(json(&sandbox.terminals.list())),
+        (Method::DELETE, path) if path.starts_with("/v1/terminals/") => {
+            let name = percent_decode_str(&path["/v1/terminals/".len()..]).decode_utf8_lossy();
+            let session = sandbox
+                .terminals
+                .get(&name)
+                .ok_or_else(|| Refusal::not_found(format!("there is no terminal `{name}`")))?;
+            session.hang_up(&sandbox).await;
+            Ok(status(StatusCode::NO_CONTENT))
+        }
+        (Method::GET, "/v1/logs") => logs(sandbox, &Query::of(request.uri())),
+        (Method::POST, "/v1/restart-start-command") => {
+            sandbox.start.again(&sandbox).await?;
+            Ok(status(StatusCode::ACCEPTED))
+        }
+        (Method::POST, "/v1/clone") => {
+            sandbox.start.clone_again(&sandbox)?;
+            Ok(status(StatusCode::ACCEPTED))
+        }
+        (method, path) => Err(Refusal::not_found(format!("there is no route {method} {path}"))),
+    }
+}
+
+/// The token of `Authorization: Bearer …`.
+pub(super) fn bearer<B>(request: &Request<B>) -> Option<&str> {
+    let value = request.headers().get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// Opens the WebSocket of a terminal.
+pub(super) fn terminal(sandbox: Arc<Sandbox>, request: Request<Incoming>, must_say_token: bool) -> Answer {
+    let query = Query::of(request.uri());
+    let get = |name| query.get(name).map(str::to_owned);
+    let wish = Wish::new(get("session"), if must_say_token { None } else { get("user") })?;
+    // A wrong user is said now, while there is a status to say it with.
+    sandbox.accounts.find(wish.user.as_deref())?;
+    let (answer, socket) = socket::accept(request, Some(SUBPROTOCOL))?;
+    tokio::spawn(async move {
+        if let Ok(socket) = socket.await {
+            viewer::attend(sandbox, socket, wish, must_say_token).await;
+        }
+    });
+    Ok(answer)
+}
+
+const NDJSON: &str = "application/x-ndjson";
+
+fn watch(sandbox: &Sandbox) -> http::Response<super::Body> {
+    let mut statuses = sandbox.status.subscribe();
+    statuses.mark_changed();
+    typed(
+        NDJSON,
+        streamed(stream::unfold(statuses, |mut statuses| async {
+            statuses.changed().await.ok()?;
+            let piece = line(&*statuses.borrow_and_update());
+            Some((piece, statuses))
+        })),
+    )
+}
+
+fn line(value: &impl Serialize) -> io::Result<Bytes> {
+    let mut bytes = serde_json::to_vec(value).map_err(io::Error::other)?;
+    bytes.push(b'\n');
+    Ok(bytes.into())
+}
+
+fn logs(sandbox: Arc<Sandbox>, query: &Query) -> Answer {
+    let after = match query.get("after").filter(|after| !after.is_empty()) {
+        Some(after) => after
+            .parse::<u64>()
+            .map_err(|_| Refusal::field("after", "it is the sequence of a line"))?,
+        None => 0,
+    };
+    let follow = query.is_true("follow")?;
+    let newest = sandbox.logs.newest();
+    let pieces = stream::unfold(
+        (sandbox, after, newest),
+        move |(sandbox, mut after, mut newest)| async move {
+            loop {
+                newest.mark_unchanged();
+                let lines = sandbox.logs.after(after, LINES);
+                if let Some(last) = lines.last() {
+                    after = last.sequence;
+                    let mut piece = Vec::new();
+                    for found in lines {
+                        piece.extend_from_slice(&line(&*found).ok()?);
+                    }
+                    return Some((Ok(piece.into()), (sandbox, after, newest)));
+                }
+                if !follow || newest.changed().await.is_err() {
+                    return None;
+                }
+            }
+        },
+    );
+    Ok(typed(NDJSON, streamed(pieces)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_decoded() {
+        let query = Query::of(&"/v1/files?path=a%2Fb%20c+d&list=true&x".parse().unwrap());
+        assert_eq!(query.get("path"), Some("a/b c d"));
+        assert!(query.is_true("list").unwrap());
+        assert!(query.is_true("x").unwrap());
+        assert!(!query.is_true("y").unwrap());
+        assert!(query.is_true("path").is_err());
+    }
+
+    #[test]
+    fn a_bearer_token_is_read_whatever_the_case_of_the_scheme() {
+        let request = |value: &str| {
+            Request::builder()
+                .header("authorization", value)
+                .body(())
+                .unwrap()
+        };
+        assert_eq!(bearer(&request("Bearer abc")), Some("abc"));
+        assert_eq!(bearer(&request("bearer abc")), Some("abc"));
+        assert_eq!(bearer(&request("Basic abc")), None);
+        assert_eq!(bearer(&request("abc")), None);
+    }
+}

@@ -1,0 +1,109 @@
+//! The terminal's own port: the terminal in ttyd's way, and nothing else, ever.
+//!
+//! Whoever routes this port to the world gives away a terminal and no more: the control interface
+//! is not on it under any path or method.
+
+use std::sync::Arc;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use http::{Method, Request, StatusCode, header};
+use hyper::body::Incoming;
+
+use super::{
+    Answer, Refusal, full, json,
+    routes::{bearer, terminal},
+    socket, typed,
+};
+use crate::sandbox::Sandbox;
+
+const PAGE: &str = "<!doctype html><meta charset=utf-8><title>Terminal</title>\
+<p>This is the terminal of a sandbox. Open it from the project's page, or connect a ttyd client to <code>/ws</code>.\n";
+
+/// Answers a request to the terminal's port.
+///
+/// # Errors
+/// It is none of the three routes, or not allowed.
+pub async fn route(sandbox: Arc<Sandbox>, request: Request<Incoming>) -> Answer {
+    match (request.method(), request.uri().path()) {
+        (&Method::GET, "/") => Ok(typed("text/html; charset=utf-8", full(PAGE))),
+        // ttyd's client asks for what to say in its hello. Only who knows it is told.
+        (&Method::GET, "/token") => match &sandbox.terminal_token {
+            None => Ok(json(&serde_json::json!({"token": ""}))),
+            Some(token) if shows_token(&sandbox, &request) => {
+                Ok(json(&serde_json::json!({"token": token.expose()})))
+            }
+            Some(_) => Err(Refusal::unauthorized("Basic realm=\"terminal\"")),
+        },
+        (&Method::GET, "/ws") => {
+            let known = shows_token(&sandbox, &request);
+            // Without a token nothing else keeps a page of another site from typing here.
+            if sandbox.terminal_token.is_none() && !same_origin(&request) {
+                return Err(Refusal::new(
+                    StatusCode::FORBIDDEN,
+                    "ForeignOrigin",
+                    "a page of another site cannot open this terminal",
+                ));
+            }
+            if !socket::wanted(request.headers()) {
+                return Err(Refusal::bad(
+                    "this route is a WebSocket with the subprotocol `tty`",
+                ));
+            }
+            terminal(sandbox, request, !known)
+        }
+        _ => Err(Refusal::not_found(
+            "this port serves the terminal and nothing else",
+        )),
+    }
+}
+
+/// The token as a bearer token, or as the password of Basic credentials.
+fn shows_token<B>(sandbox: &Sandbox, request: &Request<B>) -> bool {
+    let Some(token) = &sandbox.terminal_token else {
+        return false;
+    };
+    if bearer(request).is_some_and(|given| token.is(given)) {
+        return true;
+    }
+    request
+        .headers()
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok()?.strip_prefix("Basic "))
+        .and_then(|encoded| String::from_utf8(STANDARD.decode(encoded).ok()?).ok())
+        .and_then(|pair| pair.split_once(':').map(|(_, password)| token.is(password)))
+        .unwrap_or(false)
+}
+
+/// Programs send no `Origin`; browsers do, and it must be this very host.
+fn same_origin<B>(request: &Request<B>) -> bool {
+    let Some(origin) = request.headers().get(header::ORIGIN) else {
+        return true;
+    };
+    let host = request
+        .headers()
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok());
+    let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
+    matches!((origin, host), (Some((_, origin)), Some(host)) if origin.eq_ignore_ascii_case(host))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_page_of_the_same_host_may_connect() {
+        let request = |origin: Option<&str>| {
+            let mut request = Request::builder().header("host", "a.example:7681");
+            if let Some(origin) = origin {
+                request = request.header("origin", origin);
+            }
+            request.body(()).unwrap()
+        };
+        assert!(same_origin(&request(None)));
+        assert!(same_origin(&request(Some("https://a.example:7681"))));
+        for foreign in ["https://b.example:7681", "https://a.example", "null"] {
+            assert!(!same_origin(&request(Some(foreign))), "{foreign}");
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! What the command line says: where to listen, where the boot document is, which folders to use.
+//!
+//! Without arguments everything comes through descriptors, as the local driver has it. The
+//! arguments are for places where descriptors cannot be passed (a pod) and for tests. No secret is
+//! ever an argument.
+
+use std::{
+    ffi::OsString,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use fsa_model::sandboxd::HOME;
+
+/// Where the control interface listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// The listening Unix socket that came as a descriptor.
+    Inherited,
+    Tcp(SocketAddr),
+    /// A path at which the socket is made.
+    Unix(PathBuf),
+}
+
+/// The command line, read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    pub control: Control,
+    /// The file with the boot document; else the inherited descriptor.
+    pub boot: Option<PathBuf>,
+    /// Serves the terminal, and nothing else, at this address.
+    pub terminal: Option<SocketAddr>,
+    pub home: PathBuf,
+    /// The folder of `passwd`, `group`, `hosts`, `resolv.conf`, `skel`.
+    pub etc: PathBuf,
+    /// Changes no account and switches to no user: all runs as the user that started this.
+    pub user_mode: bool,
+}
+
+/// What `--help` prints.
+pub const USAGE: &str = "\
+fsa-sandboxd: process 1 of a sandbox of FullStack Agent
+
+Without options: the control socket is descriptor 3, the boot document descriptor 4.
+
+  --control ADDRESS   listen at IP:PORT, or make a Unix socket at /PATH
+  --boot FILE         read the boot document (JSON) from FILE
+  --terminal IP:PORT  serve the terminal, and nothing else, at this address
+  --home DIR          the person's home (default /home/dev); the project is DIR/project
+  --etc DIR           the folder of passwd, group, hosts, resolv.conf, skel (default /etc)
+  --user-mode         change no account, switch to no user
+  --version           print the version
+";
+
+/// What the arguments ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Asked {
+    Run(Options),
+    Help,
+    Version,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            control: Control::Inherited,
+            boot: None,
+            terminal: None,
+            home: HOME.into(),
+            etc: "/etc".into(),
+            user_mode: false,
+        }
+    }
+}
+
+impl Options {
+    /// Reads the arguments after the program's name.
+    ///
+    /// # Errors
+    /// A sentence for the person who wrote them.
+    pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Asked, String> {
+        let mut options = Self::default();
+        let mut arguments = arguments.into_iter();
+        while let Some(argument) = arguments.next() {
+            let name = argument.to_string_lossy().into_owned();
+            let mut value = || {
+                arguments
+                    .next()
+                    .ok_or_else(|| format!("`{name}` needs a value; `--help` lists the options"))
+            };
+            match name.as_str() {
+                "--control" => options.control = control(&value()?)?,
+                "--boot" => options.boot = Some(value()?.into()),
+                "--terminal" => options.terminal = Some(address("--terminal", &value()?)?),
+                "--home" => options.home = absolute("--home", value()?)?,
+                "--etc" => options.etc = absolute("--etc", value()?)?,
+                "--user-mode" => options.user_mode = true,
+                "--help" | "-h" => return Ok(Asked::Help),
+                "--version" | "-V" => return Ok(Asked::Version),
+                _ => return Err(format!("`{name}` is not an option; `--help` lists them")),
+            }
+        }
+        Ok(Asked::Run(options))
+    }
+
+    /// The folder in which everything of the project happens.
+    #[must_use]
+    pub fn project(&self) -> PathBuf {
+        self.home.join("project")
+    }
+}
+
+fn control(value: &OsString) -> Result<Control, String> {
+    if Path::new(value).is_absolute() {
+        return Ok(Control::Unix(value.into()));
+    }
+    address("--control", value).map(Control::Tcp)
+}
+
+fn address(name: &str, value: &OsString) -> Result<SocketAddr, String> {
+    value.to_str().and_then(|text| text.parse().ok()).ok_or_else(|| {
+        format!("`{name}` must be an address such as 0.0.0.0:7681, not {value:?}; names are not resolved")
+    })
+}
+
+fn absolute(name: &str, value: OsString) -> Result<PathBuf, String> {
+    let path = PathBuf::from(value);
+    if path.is_absolute() {
+        Ok(path)
+    } else {
+        Err(format!(
+            "`{name}` must be an absolute path, not {}",
+            path.display()
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<Asked, String> {
+        Options::parse(arguments.iter().map(OsString::from))
+    }
+
+    #[test]
+    fn without_arguments_everything_comes_through_descriptors() {
+        assert_eq!(parse(&[]), Ok(Asked::Run(Options::default())));
+    }
+
+    #[test]
+    fn an_address_or_a_path_says_what_kind_of_socket_is_meant() {
+        let Ok(Asked::Run(options)) = parse(&["--control", "127.0.0.1:9", "--terminal", "[::]:7681"]) else {
+            panic!("it was not read");
+        };
+        assert_eq!(options.control, Control::Tcp("127.0.0.1:9".parse().unwrap()));
+        assert_eq!(options.terminal, Some("[::]:7681".parse().unwrap()));
+        let Ok(Asked::Run(options)) = parse(&["--control", "/run/c.sock"]) else {
+            panic!("it was not read");
+        };
+        assert_eq!(options.control, Control::Unix("/run/c.sock".into()));
+    }
+
+    #[test]
+    fn a_wrong_argument_is_named() {
+        for (arguments, word) in [
+            (vec!["--controll", "x"], "--controll"),
+            (vec!["--control"], "--control"),
+            (vec!["--terminal", "localhost:1"], "localhost:1"),
+            (vec!["--home", "here"], "here"),
+        ] {
+            let error = parse(&arguments).unwrap_err();
+            assert!(error.contains(word), "{error}");
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Ends a whole session: everything that a started program started and did not set free.
+//!
+//! A process group alone is not enough (a shell with job control gives each job its own), and the
+//! leader's end says nothing about the others. So the members are read from `/proc`, each is
+//! signalled through a descriptor that cannot come to mean another process, and the wait for
+//! their end is woken by the reaper, to which they go as orphans.
+
+use std::{
+    fs, io,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    time::Duration,
+};
+
+use tokio::time::{Instant, timeout_at};
+
+use crate::reaper::Reaper;
+
+/// How long a session may take to end by itself after it was asked to.
+pub const EXEC_GRACE: Duration = Duration::from_secs(2);
+
+/// Asks the session to end, and after `grace` makes it.
+///
+/// Returns when no member is left, or after a bound where the kernel does not let one go (one
+/// that hangs in a system call of a dead file system).
+pub async fn end(reaper: &Reaper, session: i32, signal: i32, grace: Duration) {
+    signal_members(session, signal);
+    // A stopped process does not see the signal until it goes on.
+    signal_members(session, libc::SIGCONT);
+    if gone(reaper, session, grace).await {
+        return;
+    }
+    // A member may be between fork and the child's being seen; a few rounds catch it.
+    for _ in 0..20 {
+        signal_members(session, libc::SIGKILL);
+        if gone(reaper, session, Duration::from_millis(100)).await {
+            return;
+        }
+    }
+    tracing::warn!(session, "a process of the session cannot be ended");
+}
+
+/// Whether the session's last member ends within `bound`.
+async fn gone(reaper: &Reaper, session: i32, bound: Duration) -> bool {
+    let deadline = Instant::now() + bound;
+    let mut children = reaper.children();
+    loop {
+        children.mark_unchanged();
+        if members(session).is_empty() {
+            return true;
+        }
+        if timeout_at(deadline, children.changed()).await.is_err() {
+            return members(session).is_empty();
+        }
+        // Reading all of /proc for each of a thousand ends in a row would be the greater harm.
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// Sends `signal` to each member and answers how many there were.
+pub fn signal_members(session: i32, signal: i32) -> usize {
+    let members = members(session);
+    for &pid in &members {
+        // Between the listing and the descriptor the number may have gone to another process:
+        // look again through what can no longer change.
+        let handle = open(pid);
+        if stat(pid).is_some_and(|found| found.belongs_to(session)) {
+            match handle {
+                Ok(handle) => drop(send(&handle, signal)),
+                // A kernel or a filter without such descriptors.
+                Err(_) => crate::reaper::signal_one(pid, signal),
+            }
+        }
+    }
+    members.len()
+}
+
+/// The living processes of the session, those that moved to other groups included.
+#[must_use]
+pub fn members(session: i32) -> Vec<i32> {
+    all()
+        .filter(|found| found.belongs_to(session) && found.alive())
+        .map(|found| found.pid)
+        .collect()
+}
+
+/// All processes that can be seen.
+pub fn all() -> impl Iterator<Item = Stat> {
+    fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter_map(stat)
+}
+
+/// What is needed of `/proc/PID/stat`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stat {
+    pub pid: i32,
+    pub name: String,
+    pub state: char,
+    pub parent: i32,
+    pub group: i32,
+    pub session: i32,
+}
+
+impl Stat {
+    fn belongs_to(&self, session: i32) -> bool {
+        self.session == session || self.group == session
+    }
+
+    /// It still runs, or could.
+    #[must_use]
+    pub const fn alive(&self) -> bool {
+        !matches!(self.state, 'Z' | 'X' | 'x')
+    }
+}
+
+fn stat(pid: i32) -> Option<Stat> {
+    parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// The name is in parentheses and may itself have parentheses, spaces and line ends.
+fn parse(line: &str) -> Option<Stat> {
+    let (pid, rest) = line.split_once(" (")?;
+    let (name, rest) = rest.rsplit_once(") ")?;
+    let mut fields = rest.split(' ');
+    let state = fields.next()?.chars().next()?;
+    let mut number = || fields.next()?.parse().ok();
+    Some(Stat {
+        pid: pid.parse().ok()?,
+        name: name.into(),
+        state,
+        parent: number()?,
+        group: number()?,
+        session: number()?,
+    })
+}
+
+#[allow(unsafe_code)]
+fn open(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: the call takes two numbers; what it answers, if not an error, is a new descriptor
+    // that nobody else owns.
+    unsafe {
+        let found = libc::syscall(libc::SYS_pidfd_open, pid, 0);
+        let descriptor = i32::try_from(found).map_err(io::Error::other)?;
+        if descriptor < 0 {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(OwnedFd::from_raw_fd(descriptor))
+        }
+    }
+}
+
+#[allow(unsafe_code)]
+fn send(process: &OwnedFd, signal: i32) -> io::Result<()> {
+    // SAFETY: the descriptor is open, and the kernel allows no information with the signal.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            process.as_raw_fd(),
+            signal,
+            std::ptr::null::<()>(),
+            0,
+        )
+    };
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_cannot_pretend_to_be_other_fields() {
+        let found = parse("7 (a) S 1 (b)) R 5 6 8 0 -1").unwrap();
+        assert_eq!(
+            (found.pid, found.name.as_str(), found.state),
+            (7, "a) S 1 (b)", 'R')
+        );
+        assert_eq!((found.parent, found.group, found.session), (5, 6, 8));
+        assert_eq!(parse("nonsense"), None);
+    }
+}

@@ -1,0 +1,252 @@
+//! Keeps the wanted commands running: starts them again when they end, slower each time, and ends
+//! them with everything they started when something else is wanted.
+
+use std::{collections::BTreeMap, ffi::OsStr, io, os::fd::OwnedFd, sync::Arc, time::Duration};
+
+use chrono::Utc;
+use fsa_model::sandboxd::{Exit, LogSource, StartCommand};
+use futures_util::future::join_all;
+use nix::fcntl::OFlag;
+use tokio::{net::unix::pipe, time::Instant};
+
+use super::procfile::Entry;
+use crate::{
+    environment,
+    logs::Lines,
+    reaper::Child,
+    sandbox::Sandbox,
+    session,
+    spawn::{self, Launch},
+};
+
+/// How long a command may take to end after it was asked to.
+pub const GRACE: Duration = Duration::from_secs(5);
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// After so long, a command that ends is one that worked.
+const GOOD_RUN: Duration = Duration::from_secs(60);
+/// Read from a command's output at once. Small: each line is work, and terminals wait meanwhile.
+const CHUNK: usize = 8 * 1024;
+
+/// The wait before the next start, without jitter.
+fn next_wait(last: Option<Duration>, ran: Duration) -> Duration {
+    match last {
+        Some(last) if ran < GOOD_RUN => (last * 2).min(LONGEST_WAIT),
+        _ => FIRST_WAIT,
+    }
+}
+
+/// Up to a tenth more, so that what failed together does not come back together.
+fn with_jitter(wait: Duration, dice: u32) -> Duration {
+    wait + wait / 10 * (dice % 100) / 100
+}
+
+/// Runs as long as sandboxd does.
+pub(super) async fn run(sandbox: Arc<Sandbox>) {
+    let mut plans = sandbox.start.plan.subscribe();
+    let mut stopping = sandbox.stopping.subscribe();
+    loop {
+        let plan = plans.borrow_and_update().clone();
+        let waits = !plan.ready && !plan.entries.is_empty();
+        if !plan.ready || plan.entries.is_empty() {
+            sandbox.tell(|status| {
+                status.start_command = if waits {
+                    StartCommand::Waiting
+                } else {
+                    StartCommand::None
+                };
+            });
+            tokio::select! {
+                changed = plans.changed() => if changed.is_err() { return },
+                _ = stopping.wait_for(|stopping| *stopping) => return,
+            }
+            continue;
+        }
+        let several = plan.entries.len() > 1;
+        let kept = plan
+            .entries
+            .iter()
+            .enumerate()
+            .map(|(number, entry)| keep(&sandbox, entry, number == 0, several));
+        let stops = tokio::select! {
+            _ = join_all(kept) => true,
+            _ = stopping.wait_for(|stopping| *stopping) => true,
+            changed = plans.changed() => changed.is_err(),
+        };
+        end_all(&sandbox).await;
+        if stops {
+            return;
+        }
+    }
+}
+
+/// Ends everything that was started here.
+pub async fn end_all(sandbox: &Sandbox) {
+    let live = std::mem::take(&mut *sandbox.start.live.lock());
+    join_all(
+        live.iter()
+            .map(|&pid| session::end(&sandbox.reaper, pid, libc::SIGTERM, GRACE)),
+    )
+    .await;
+}
+
+/// Starts one command again and again.
+async fn keep(sandbox: &Arc<Sandbox>, entry: &Entry, tells: bool, several: bool) {
+    let prefix = if several {
+        format!("{}: ", entry.name)
+    } else {
+        String::new()
+    };
+    let (mut restarts, mut wait) = (0u32, None);
+    loop {
+        let started = Instant::now();
+        let exit = match start(sandbox, entry, &prefix) {
+            Ok(mut child) => {
+                let (pid, since) = (child.pid, Utc::now());
+                sandbox.logs.say(format!("{prefix}started `{}`", entry.command));
+                if tells {
+                    sandbox.tell(|status| {
+                        status.start_command = StartCommand::Running {
+                            pid: pid.cast_unsigned(),
+                            since,
+                            restarts,
+                        };
+                    });
+                }
+                let exit = Child::ended(&mut child.exit).await;
+                // What it leaves behind would hold its port.
+                session::end(&sandbox.reaper, pid, libc::SIGTERM, GRACE).await;
+                sandbox.start.live.lock().retain(|&live| live != pid);
+                exit
+            }
+            Err(sentence) => {
+                sandbox.logs.say(format!("{prefix}{sentence}"));
+                // What a shell answers for a command that it cannot start.
+                Exit::Code(127)
+            }
+        };
+        sandbox.pulse.poke();
+        let next = next_wait(wait, started.elapsed());
+        wait = Some(next);
+        let next = with_jitter(next, Utc::now().timestamp_subsec_nanos() / 1000);
+        restarts = restarts.saturating_add(1);
+        let how = match exit {
+            Exit::Code(code) => format!("ended with exit code {code}"),
+            Exit::Signal(signal) => format!("was ended by signal {signal}"),
+        };
+        sandbox.logs.say(format!(
+            "{prefix}it {how} and is started again in {:.1} s",
+            next.as_secs_f64()
+        ));
+        if tells {
+            let next_attempt = Utc::now() + next;
+            sandbox.tell(|status| {
+                status.start_command = StartCommand::BackOff {
+                    exit,
+                    restarts,
+                    next_attempt,
+                };
+            });
+        }
+        tokio::time::sleep(next).await;
+    }
+}
+
+fn start(sandbox: &Arc<Sandbox>, entry: &Entry, prefix: &str) -> Result<Child, String> {
+    let failed = |error: io::Error| format!("`{}` could not be started: {error}", entry.command);
+    let user = sandbox.accounts.find(None).map_err(|error| error.to_string())?;
+    let pipe = || {
+        nix::unistd::pipe2(OFlag::O_CLOEXEC)
+            .map_err(io::Error::from)
+            .map_err(failed)
+    };
+    let (stdout_reader, stdout) = pipe()?;
+    let (stderr_reader, stderr) = pipe()?;
+    let stdin: OwnedFd = std::fs::File::open("/dev/null").map_err(failed)?.into();
+    let mut extra = BTreeMap::new();
+    if !sandbox.environment.contains_key("PORT") {
+        extra.insert("PORT".to_owned(), entry.port.to_string());
+    }
+    let arguments = ["-c".to_owned(), entry.command.clone()];
+    let launch = Launch {
+        program: OsStr::new("/bin/sh"),
+        name: None,
+        arguments: &arguments,
+        environment: environment::of(&user, &sandbox.environment, &extra),
+        folder: sandbox.project.clone(),
+        user: &user,
+        stdin,
+        stdout,
+        stderr,
+        terminal: false,
+    };
+    let child = spawn::spawn(&sandbox.reaper, launch).map_err(|error| error.to_string())?;
+    sandbox.start.live.lock().push(child.pid);
+    sandbox.pulse.poke();
+    for (reader, source) in [
+        (stdout_reader, LogSource::Stdout),
+        (stderr_reader, LogSource::Stderr),
+    ] {
+        let reader = pipe::Receiver::from_owned_fd(reader).map_err(failed)?;
+        let prefix = prefix.to_owned();
+        tokio::spawn(record(Arc::clone(sandbox), reader, source, move |line| {
+            prefix.clone() + &line
+        }));
+    }
+    Ok(child)
+}
+
+/// Puts what comes out of a pipe into the log, line by line, until the last writer is gone.
+pub(super) async fn record(
+    sandbox: Arc<Sandbox>,
+    pipe: pipe::Receiver,
+    source: LogSource,
+    written: impl Fn(String) -> String,
+) {
+    let mut lines = Lines::default();
+    let mut buffer = Vec::new();
+    while pipe.readable().await.is_ok() {
+        buffer.resize(CHUNK, 0);
+        match pipe.try_read(&mut buffer) {
+            Ok(0) => break,
+            Ok(length) => {
+                lines.feed(&buffer[..length], |line| sandbox.logs.add(source, written(line)));
+                sandbox.pulse.poke();
+            }
+            // Nothing is kept for a command that is silent.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => buffer = Vec::new(),
+            Err(_) => break,
+        }
+        tokio::task::yield_now().await;
+    }
+    if let Some(line) = lines.finish() {
+        sandbox.logs.add(source, written(line));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_a_minute_and_a_good_run_begins_anew() {
+        let mut wait = None;
+        let waits: Vec<_> = (0..8)
+            .map(|_| {
+                let next = next_wait(wait, Duration::from_secs(1));
+                wait = Some(next);
+                next.as_secs()
+            })
+            .collect();
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(next_wait(wait, GOOD_RUN), FIRST_WAIT);
+    }
+
+    #[test]
+    fn jitter_adds_a_tenth_at_most() {
+        for dice in 0..200 {
+            let wait = with_jitter(LONGEST_WAIT, dice);
+            assert!(wait >= LONGEST_WAIT && wait <= LONGEST_WAIT * 11 / 10);
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! The orderly end: the start command first, then the terminals, then whatever is left.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use futures_util::future::join_all;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, timeout, timeout_at},
+};
+
+use crate::{reaper, sandbox::Sandbox, session, start::supervise};
+
+/// What is left may take so long to end by itself.
+const REST_WITHIN: Duration = Duration::from_secs(2);
+/// After they were killed, so long until they are collected.
+const KILLED_WITHIN: Duration = Duration::from_secs(1);
+
+/// Ends everything in the sandbox. Each step goes on as soon as what it waits for has ended.
+pub async fn everything(sandbox: &Arc<Sandbox>, supervision: JoinHandle<()>) {
+    sandbox.stopping.send_replace(true);
+    let grace = supervise::GRACE + session::EXEC_GRACE;
+    let _ = timeout(grace, supervision).await;
+    let terminals = sandbox.terminals.all();
+    let _ = timeout(
+        grace,
+        join_all(terminals.iter().map(|session| session.hang_up(sandbox))),
+    )
+    .await;
+    signal_rest(Signal::SIGTERM);
+    if !alone(sandbox, REST_WITHIN).await {
+        signal_rest(Signal::SIGKILL);
+        alone(sandbox, KILLED_WITHIN).await;
+    }
+}
+
+/// Whether the last child ends within `bound`.
+async fn alone(sandbox: &Sandbox, bound: Duration) -> bool {
+    let deadline = Instant::now() + bound;
+    let mut children = sandbox.reaper.children();
+    timeout_at(deadline, children.wait_for(|children| !children.any))
+        .await
+        .is_ok()
+}
+
+/// Signals every process of the sandbox but this one. Only process 1 of a namespace may say
+/// "all": anywhere else that would be the whole machine, so there it is the descendants.
+fn signal_rest(signal: Signal) {
+    if std::process::id() == 1 {
+        let _ = kill(Pid::from_raw(-1), signal);
+        return;
+    }
+    for pid in descendants() {
+        reaper::signal_one(pid, signal as i32);
+    }
+}
+
+fn descendants() -> Vec<i32> {
+    let parents: BTreeMap<i32, i32> = session::all()
+        .map(|process| (process.pid, process.parent))
+        .collect();
+    let own = std::process::id().cast_signed();
+    let descends = |pid: &i32| {
+        let mut ancestors = std::iter::successors(Some(*pid), |pid| parents.get(pid).copied());
+        // A number may have been given anew while the list was read; no chain is that long.
+        ancestors
+            .by_ref()
+            .skip(1)
+            .take(1000)
+            .any(|ancestor| ancestor == own)
+    };
+    parents.keys().filter(|pid| descends(pid)).copied().collect()
+}

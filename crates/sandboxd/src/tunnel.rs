@@ -1,0 +1,127 @@
+//! HTTP CONNECT to whatever listens on the sandbox's own loopback.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use http::{Request, StatusCode};
+use hyper::body::Incoming;
+use tokio::{
+    io::{AsyncWriteExt, copy_bidirectional_with_sizes},
+    net::TcpStream,
+    time::timeout,
+};
+
+use crate::http::{Answer, Refusal, status, upgraded};
+
+/// A program on the same machine accepts at once, or it is stuck.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+/// Of each direction.
+const BUFFER: usize = 32 * 1024;
+
+/// Connects, and then passes bytes both ways until both sides have ended.
+///
+/// # Errors
+/// The target is not on the loopback (403), or nothing answers there (502).
+pub async fn connect(mut request: Request<Incoming>) -> Answer {
+    let authority = request.uri().authority();
+    let target = authority.and_then(|authority| Some((authority.host(), authority.port_u16()?)));
+    let (host, port) =
+        target.ok_or_else(|| Refusal::bad("CONNECT takes a host and a port, such as 127.0.0.1:3000"))?;
+    let mut upstream = open(addresses(host, port)?).await.map_err(|error| {
+        let why = match error.kind() {
+            io::ErrorKind::ConnectionRefused => "nothing listens there".to_owned(),
+            io::ErrorKind::TimedOut => "whatever listens there does not accept connections".to_owned(),
+            _ => error.to_string(),
+        };
+        Refusal::new(
+            StatusCode::BAD_GATEWAY,
+            "NotListening",
+            format!("port {port} of the sandbox cannot be reached: {why}"),
+        )
+    })?;
+    let upgrade = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        let Ok((mut client, read)) = upgraded(upgrade).await else {
+            return;
+        };
+        if upstream.write_all(&read).await.is_ok() {
+            // An error is one side's going away; both are closed with it.
+            let _ = copy_bidirectional_with_sizes(&mut client, &mut upstream, BUFFER, BUFFER).await;
+        }
+    });
+    Ok(status(StatusCode::OK))
+}
+
+/// Where to try, in this order. A dev server listens on either, depending on its version.
+fn addresses(host: &str, port: u16) -> Result<Vec<SocketAddr>, Refusal> {
+    let (v4, v6) = (IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST));
+    let hosts = match host {
+        "127.0.0.1" | "localhost" => vec![v4, v6],
+        "[::1]" => vec![v6, v4],
+        _ => {
+            return Err(Refusal::new(
+                StatusCode::FORBIDDEN,
+                "NotLoopback",
+                "a tunnel leads to 127.0.0.1, localhost or [::1] and nowhere else",
+            ));
+        }
+    };
+    if port == 0 {
+        return Err(Refusal::bad("a port is from 1 to 65535"));
+    }
+    Ok(hosts
+        .into_iter()
+        .map(|host| SocketAddr::new(host, port))
+        .collect())
+}
+
+async fn open(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
+    let mut first = None;
+    for address in addresses {
+        let error = match timeout(CONNECT_WITHIN, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => {
+                stream.set_nodelay(true)?;
+                return Ok(stream);
+            }
+            Ok(Err(error)) => error,
+            Err(_) => io::ErrorKind::TimedOut.into(),
+        };
+        first.get_or_insert(error);
+    }
+    Err(first.unwrap_or_else(|| io::ErrorKind::ConnectionRefused.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tunnel_leads_to_the_loopback_only() {
+        for host in ["127.0.0.1", "localhost", "[::1]"] {
+            assert!(
+                addresses(host, 80)
+                    .unwrap()
+                    .iter()
+                    .all(|address| address.ip().is_loopback())
+            );
+        }
+        for host in [
+            "10.0.0.1",
+            "169.254.169.254",
+            "example.org",
+            "127.0.0.1.example.org",
+            "0.0.0.0",
+            "[::]",
+            "LOCALHOST.",
+        ] {
+            assert_eq!(
+                addresses(host, 80).unwrap_err().status,
+                StatusCode::FORBIDDEN,
+                "{host}"
+            );
+        }
+    }
+}

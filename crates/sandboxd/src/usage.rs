@@ -1,0 +1,148 @@
+//! What the sandbox uses: from its control groups, or where they cannot be seen, from `/proc`.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use fsa_model::sandboxd::Usage;
+
+use crate::session;
+
+/// Where control groups are mounted.
+const ROOT: &str = "/sys/fs/cgroup";
+
+/// What is used now. The disk is not looked at: that would mean to read every folder.
+#[must_use]
+pub fn now() -> Usage {
+    let membership = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    unified(&membership)
+        .or_else(|| split(&membership))
+        .unwrap_or_else(processes)
+}
+
+/// The folder of a controller's group, or the mount itself where a namespace hides the path.
+fn folder(mount: &Path, path: &str, needed: &str) -> Option<PathBuf> {
+    [mount.join(path.trim_start_matches('/')), mount.to_owned()]
+        .into_iter()
+        .find(|folder| folder.join(needed).is_file())
+}
+
+/// Control groups version 2: one folder for all. The root group of a machine has no
+/// `memory.current`, so that of another version, or none, is never taken for it.
+fn unified(membership: &str) -> Option<Usage> {
+    let path = membership.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let folder = folder(Path::new(ROOT), path, "memory.current")?;
+    let stat = fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
+    Some(Usage {
+        cpu_microseconds: field(
+            &fs::read_to_string(folder.join("cpu.stat")).unwrap_or_default(),
+            "usage_usec",
+        ),
+        memory_bytes: number(&folder.join("memory.current")).saturating_sub(field(&stat, "inactive_file")),
+        memory_limit_bytes: limit(number(&folder.join("memory.max"))),
+        pids: number(&folder.join("pids.current")),
+        disk_bytes: 0,
+    })
+}
+
+/// Control groups version 1: a mount for each controller.
+fn split(membership: &str) -> Option<Usage> {
+    let of = |controller: &str, needed: &str| {
+        let path = membership.lines().find_map(|line| {
+            let mut fields = line.splitn(3, ':').skip(1);
+            let names = fields.next()?;
+            names
+                .split(',')
+                .any(|name| name == controller)
+                .then_some(fields.next())
+                .flatten()
+        })?;
+        folder(&Path::new(ROOT).join(controller), path, needed)
+    };
+    let memory = of("memory", "memory.usage_in_bytes")?;
+    let stat = fs::read_to_string(memory.join("memory.stat")).unwrap_or_default();
+    let read =
+        |controller: &str, file: &str| of(controller, file).map_or(0, |folder| number(&folder.join(file)));
+    Some(Usage {
+        cpu_microseconds: read("cpuacct", "cpuacct.usage") / 1000,
+        memory_bytes: number(&memory.join("memory.usage_in_bytes"))
+            .saturating_sub(field(&stat, "total_inactive_file")),
+        memory_limit_bytes: limit(number(&memory.join("memory.limit_in_bytes"))),
+        pids: read("pids", "pids.current"),
+        disk_bytes: 0,
+    })
+}
+
+/// The sum over all processes that can be seen. Shared memory counts for each that shares it.
+fn processes() -> Usage {
+    let ticks_per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)
+        .ok()
+        .flatten()
+        .unwrap_or(100);
+    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)
+        .ok()
+        .flatten()
+        .unwrap_or(4096);
+    let mut usage = Usage::default();
+    for process in session::all() {
+        let folder = PathBuf::from(format!("/proc/{}", process.pid));
+        let stat = fs::read_to_string(folder.join("stat")).unwrap_or_default();
+        // utime and stime are fields 14 and 15 (proc(5)), 12 and 13 after the name.
+        let after_name = stat.rsplit(") ").next().unwrap_or_default();
+        let ticks: u64 = after_name
+            .split(' ')
+            .skip(11)
+            .take(2)
+            .filter_map(|ticks| ticks.parse::<u64>().ok())
+            .sum();
+        usage.cpu_microseconds += ticks * 1_000_000 / ticks_per_second.unsigned_abs().max(1);
+        let pages = fs::read_to_string(folder.join("statm"))
+            .ok()
+            .and_then(|statm| statm.split(' ').nth(1)?.parse::<u64>().ok());
+        usage.memory_bytes += pages.unwrap_or(0) * page.unsigned_abs();
+        usage.pids += 1;
+    }
+    usage
+}
+
+/// The number in a file; `max` and what cannot be read are 0.
+fn number(path: &Path) -> u64 {
+    fs::read_to_string(path)
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(0)
+}
+
+/// The value of a line `name value`.
+fn field(text: &str, name: &str) -> u64 {
+    text.lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
+        .unwrap_or(0)
+}
+
+/// Version 1 says "no limit" with a number near 2⁶³.
+const fn limit(bytes: u64) -> u64 {
+    if bytes >= 1 << 60 { 0 } else { bytes }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn something_is_used_whichever_way_it_is_told() {
+        for usage in [now(), processes()] {
+            assert!(usage.memory_bytes > 0, "{usage:?}");
+        }
+        assert!(processes().pids > 0);
+    }
+
+    #[test]
+    fn fields_are_found_by_their_whole_name() {
+        let text = "total_inactive_file 7\ninactive_file 5\n";
+        assert_eq!(field(text, "inactive_file"), 5);
+        assert_eq!(field(text, "file"), 0);
+        assert_eq!(limit(9_223_372_036_854_771_712), 0);
+    }
+}
