@@ -6,9 +6,8 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
 cd "$ROOT"
-[ -f benches/Cargo.toml ] || die "there is nothing to measure yet: benches/Cargo.toml is missing"
 scripts/install-packages.sh run image test
 scripts/build.sh
 scripts/build-image.sh web
 use_build release
-exec cargo run --locked --release --manifest-path benches/Cargo.toml -- "$@"
+exec cargo run --locked --release --package fsa-bench -- "$@"

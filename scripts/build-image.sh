@@ -44,8 +44,9 @@ if [ ! -s "$IMAGE_OUT" ]; then
     export IMAGE_NAME IMAGE_KEY IMAGE_OUT IMAGE_ARCH IMAGE_WORK
     # shellcheck disable=SC1090
     . "$ROOT/images/$IMAGE_NAME/build.sh"
-    forget_old
 fi
 # A relative link, so that the cache may be moved or mounted elsewhere.
 ln -sfn "${IMAGE_OUT##*/}" "$current.new"
 mv -fT "$current.new" "$current"
+# Only after a build, when the layers in use are known, and when nobody is led to the old archive any more.
+[ ${#LAYERS[@]} -eq 0 ] || forget_old
