@@ -2,7 +2,7 @@
 # install-packages.sh GROUP...: installs what this machine lacks, and nothing that it has. A run that finds
 # everything asks dpkg once and touches no network.
 #   run    what `fsa serve` and building it need         image  what `make image` needs
-#   test   what `make test` needs on top of both
+#   test   what `make test` needs on top of both         bench  what `make bench` needs on top of `run` and `image`
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -12,8 +12,10 @@ declare -A PACKAGES=(
     [run]="runc nftables iproute2 uidmap passt postgresql zstd git ca-certificates curl gcc libc6-dev make rust"
     # npm fetches Node and Claude Code for the image; the Node that it runs on may be any.
     [image]="mmdebstrap debian-archive-keyring zstd jq nodejs npm"
-    # The gateway is measured beside nginx; skopeo reads the image as others would.
-    [test]="shellcheck skopeo nginx-light python3 python3-venv jq procps rust-lint"
+    # skopeo reads the image as others would.
+    [test]="shellcheck skopeo python3 python3-venv jq procps rust-lint"
+    # The gateway is measured beside nginx, both with wrk.
+    [bench]="nginx-light wrk"
 )
 
 rust_version=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml")
