@@ -1,0 +1,185 @@
+//! The world of an integration test: a database of its own, a data plane in memory, and a server
+//! on a loopback port. Given a world, a test does one thing over HTTP and says what is true then.
+
+// Each test binary uses a part of this.
+#![allow(dead_code)]
+
+mod client;
+mod postgres;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+pub use client::{Answer, Client, Events};
+use fsa_driver::{
+    Region, Regions,
+    memory::{MemoryDatabases, MemoryDriver},
+};
+use fsa_model::api::Project;
+use fsa_server::{
+    App, Settings, api,
+    state::Limits,
+    auth::{self, seal::Sealer},
+    store::Store,
+};
+pub use postgres::Database;
+use secrecy::ExposeSecret as _;
+use serde_json::json;
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+/// The key that every world seals with.
+const KEY: [u8; 32] = [7; 32];
+/// Connections of one server of a test; hundreds of tests share the cluster.
+const CONNECTIONS: u32 = 8;
+
+/// One server and everything that it stands on.
+pub struct World {
+    pub app: App,
+    pub driver: Arc<MemoryDriver>,
+    pub databases: Arc<MemoryDatabases>,
+    pub address: SocketAddr,
+    pub database: Arc<Database>,
+    stop: CancellationToken,
+    server: Option<JoinHandle<std::io::Result<()>>>,
+}
+
+impl World {
+    /// A server on an empty database. Nobody makes wishes come true in it.
+    pub async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// As [`Self::new`], with other settings.
+    pub async fn with(change: impl FnOnce(&mut Settings)) -> Self {
+        let database = Arc::new(Database::new());
+        Self::on(database, MemoryDriver::new(), MemoryDatabases::new(), change).await
+    }
+
+    /// Another server on the same database and data plane, as a replica is.
+    pub async fn replica(&self) -> Self {
+        Self::on(
+            Arc::clone(&self.database),
+            Arc::clone(&self.driver),
+            Arc::clone(&self.databases),
+            |_| {},
+        )
+        .await
+    }
+
+    async fn on(
+        database: Arc<Database>,
+        driver: Arc<MemoryDriver>,
+        databases: Arc<MemoryDatabases>,
+        change: impl FnOnce(&mut Settings),
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a loopback port");
+        let address = listener.local_addr().expect("a bound port");
+        let mut settings = Settings {
+            listen: address,
+            origin: format!("http://{address}").parse().expect("an origin"),
+            apps_domain: "apps.localhost".into(),
+            agent_environment: [("ANTHROPIC_API_KEY".into(), "agent-key".to_owned().into())].into(),
+            development: false,
+            drain: Duration::from_secs(5),
+            version: "test",
+            owner_login: "owner".into(),
+            trusted_proxies: Vec::new(),
+            limits: Limits::default(),
+        };
+        change(&mut settings);
+        let region = Region {
+            name: "here".into(),
+            driver: driver.clone(),
+            databases: databases.clone(),
+        };
+        let store = Store::open(database.options(), CONNECTIONS)
+            .await
+            .expect("the test's database takes connections");
+        let app = App::new(store, Regions::new(vec![region]), Sealer::new(&[KEY]), settings);
+        let stop = CancellationToken::new();
+        let server = tokio::spawn(api::serve(app.clone(), listener, stop.clone().cancelled_owned()));
+        Self {
+            app,
+            driver,
+            databases,
+            address,
+            database,
+            stop,
+            server: Some(server),
+        }
+    }
+
+    /// Nobody in particular.
+    pub fn anonymous(&self) -> Client {
+        Client::new(self.address)
+    }
+
+    /// The owner of the system, with an API token.
+    pub async fn owner(&self) -> Client {
+        let token = auth::create_token_for_owner(&self.app, "test")
+            .await
+            .expect("the owner gets a token");
+        self.anonymous().token(token.expose_secret())
+    }
+
+    /// The owner of the system, in a browser.
+    pub async fn owner_in_browser(&self) -> Client {
+        let owner = self.owner().await;
+        let link = owner.ask("/api/auth/links").await.expect(201);
+        self.sign_in(&token_of_link(&link)).await
+    }
+
+    /// A new member of this login, invited by the owner, with an API token.
+    pub async fn member(&self, login: &str) -> Client {
+        let browser = self.member_in_browser(login).await;
+        let token = browser.post("/api/tokens", &json!({"name": "test"})).await.expect(201);
+        self.anonymous().token(token.json()["token"].as_str().expect("a token"))
+    }
+
+    /// A new member of this login, in a browser.
+    pub async fn member_in_browser(&self, login: &str) -> Client {
+        let invite = self.owner().await.ask("/api/users/invites").await.expect(201);
+        let body = json!({"token": token_of_link(&invite), "login": login});
+        let answer = self.anonymous().post("/api/auth/link", &body).await.expect(200);
+        self.anonymous().browser(&answer)
+    }
+
+    /// A browser that follows a one-time link.
+    pub async fn sign_in(&self, token: &str) -> Client {
+        let answer = self.anonymous().post("/api/auth/link", &json!({"token": token})).await.expect(200);
+        self.anonymous().browser(&answer)
+    }
+
+    /// Ends the server as a termination signal does, and returns when it has drained.
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        if let Some(server) = self.server.take() {
+            server.await.expect("the server does not panic").expect("the server ends well");
+        }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.app.shutdown.cancel();
+        self.stop.cancel();
+        if let Some(server) = self.server.take() {
+            server.abort();
+        }
+    }
+}
+
+/// The token in a link's URL.
+pub fn token_of_link(answer: &Answer) -> String {
+    let url = answer.json()["url"].as_str().expect("a link has a URL").to_owned();
+    url.split_once('#').expect("the token is in the fragment").1.to_owned()
+}
+
+/// A project of `client` with this name.
+pub async fn project(client: &Client, name: &str) -> Project {
+    client
+        .post("/api/projects", &json!({"name": name}))
+        .await
+        .expect(201)
+        .read()
+}
