@@ -1,0 +1,121 @@
+//! Content addresses: the digest of a blob, and the diff id of a layer.
+//!
+//! Both are SHA-256 (the one algorithm that every registry and every archive has). They are types
+//! of their own, so that the compressed blob's digest is never taken for the unpacked layer's,
+//! and both are made of 32 bytes, so that neither can hold a path.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+/// The SHA-256 of a blob as it is stored or sent. Written as `sha256:<64 hexadecimal digits>`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Digest([u8; 32]);
+
+/// The SHA-256 of a layer's uncompressed tar: what identifies it, however it was compressed.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct DiffId([u8; 32]);
+
+/// A text that is no digest of a kind we can check.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a SHA-256 digest (sha256: and 64 hexadecimal digits)")]
+pub struct InvalidDigest(String);
+
+impl Digest {
+    /// The digest of `bytes`.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(Sha256::digest(bytes).into())
+    }
+
+    /// What `hash` has seen.
+    #[must_use]
+    pub fn finish(hash: Sha256) -> Self {
+        Self(hash.finalize().into())
+    }
+}
+
+impl From<Digest> for DiffId {
+    /// For a tar that was never compressed: its own digest is its diff id.
+    fn from(digest: Digest) -> Self {
+        Self(digest.0)
+    }
+}
+
+fn parse(text: &str) -> Result<[u8; 32], InvalidDigest> {
+    let mut bytes = [0; 32];
+    let digits = text
+        .strip_prefix("sha256:")
+        .filter(|digits| digits.bytes().all(|b| !b.is_ascii_uppercase()));
+    match digits.map(|digits| hex::decode_to_slice(digits, &mut bytes)) {
+        Some(Ok(())) => Ok(bytes),
+        _ => Err(InvalidDigest(text.chars().take(100).collect())),
+    }
+}
+
+macro_rules! text {
+    ($name:ident) => {
+        impl $name {
+            /// The 64 digits alone: a safe name for a file.
+            #[must_use]
+            pub fn hex(&self) -> String {
+                hex::encode(self.0)
+            }
+        }
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "sha256:{}", self.hex())
+            }
+        }
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+        impl FromStr for $name {
+            type Err = InvalidDigest;
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                parse(text).map(Self)
+            }
+        }
+        impl TryFrom<String> for $name {
+            type Error = InvalidDigest;
+            fn try_from(text: String) -> Result<Self, Self::Error> {
+                text.parse()
+            }
+        }
+        impl From<$name> for String {
+            fn from(digest: $name) -> Self {
+                digest.to_string()
+            }
+        }
+    };
+}
+text!(Digest);
+text!(DiffId);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_is_read_as_it_was_written_and_nothing_else_is() {
+        let digest = Digest::of(b"layer");
+        assert_eq!(digest.to_string().parse::<Digest>(), Ok(digest));
+        let upper = digest.to_string().to_uppercase();
+        for wrong in [
+            "",
+            "sha256:",
+            "sha256:12",
+            "sha512:00",
+            "sha256:../../etc/passwd",
+            &upper,
+            &digest.hex(),
+        ] {
+            assert!(wrong.parse::<Digest>().is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! The blob store on disk: `<data>/images`, which belongs to `fsa serve`.
+//!
+//!     blobs/sha256/<hex>   manifests, configurations, and layers until they are unpacked
+//!     names/<hash>.json    what is known of each image, under the SHA-256 of its name
+//!     incoming/            what is being received; empty while nothing is
+//!     lock                 held shared by whoever adds or is about to use something, and
+//!                          exclusively by whoever removes what nobody uses
+//!
+//! A file is written in `incoming` and renamed, so that under its name it is whole. Nothing waits
+//! for the disk: what a power cut damages is an image that has just come, and comes again. Compressed
+//! layers are removed once they are unpacked: they would double the disk that an image takes, and
+//! can be fetched again from where they came.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use chrono::{DateTime, Utc};
+use fsa_model::{Trouble, TroubleKind, api::ImageInfo};
+use rustix::fs::FlockOperation;
+use serde::{Deserialize, Serialize};
+use tempfile::{NamedTempFile, TempDir};
+
+use super::{
+    digest::{DiffId, Digest},
+    manifest::Config,
+};
+
+/// What is known of an image under one name.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StoredImage {
+    pub name: String,
+    /// The manifest's.
+    pub digest: Digest,
+    /// The configuration's.
+    pub config_digest: Digest,
+    /// Bottom first.
+    pub layers: Vec<StoredLayer>,
+    /// What its programs expect.
+    pub config: Config,
+    pub origin: Origin,
+    pub imported_at: DateTime<Utc>,
+}
+
+/// One layer of a [`StoredImage`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StoredLayer {
+    pub diff_id: DiffId,
+    pub blob: Digest,
+    #[serde(default)]
+    pub media_type: String,
+    /// Bytes of the blob.
+    pub size: u64,
+    /// Bytes of the unpacked files.
+    pub unpacked: u64,
+}
+
+/// Where an image came from, and so where it can be had again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "kind")]
+pub enum Origin {
+    /// Somebody imported it.
+    Import,
+    /// An archive on this machine, as it was then.
+    #[serde(rename_all = "camelCase")]
+    Archive {
+        path: PathBuf,
+        size: u64,
+        modified_nanoseconds: i64,
+    },
+    /// A registry.
+    Registry { reference: String },
+}
+
+impl StoredImage {
+    /// What people are told of it.
+    #[must_use]
+    pub fn info(&self) -> ImageInfo {
+        ImageInfo {
+            name: self.name.clone(),
+            digest: self.digest.to_string(),
+            size: self.layers.iter().map(|layer| layer.unpacked).sum(),
+            layers: u32::try_from(self.layers.len()).unwrap_or(u32::MAX),
+            imported_at: self.imported_at,
+        }
+    }
+}
+
+/// As long as one of these is held, nothing that it may refer to is removed.
+#[derive(Clone, Debug)]
+pub struct Lease(#[allow(dead_code, reason = "held for its lock")] Arc<File>);
+
+/// `<data>/images`.
+#[derive(Clone, Debug)]
+pub struct Folder(PathBuf);
+
+impl Folder {
+    /// Opens the folder, making what is missing of it.
+    ///
+    /// # Errors
+    /// The file system's own.
+    pub fn open(data: &Path) -> io::Result<Self> {
+        let folder = Self(data.join("images"));
+        for part in ["blobs/sha256", "names", "incoming"] {
+            fs::create_dir_all(folder.0.join(part))?;
+        }
+        File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(folder.0.join("lock"))?;
+        Ok(folder)
+    }
+
+    /// Waits for whoever is removing things, which takes as long as that takes.
+    pub async fn share(&self) -> Result<Lease, Trouble> {
+        let path = self.0.join("lock");
+        let lock = move || {
+            let file = File::open(path)?;
+            rustix::fs::flock(&file, FlockOperation::LockShared)?;
+            io::Result::Ok(Lease(Arc::new(file)))
+        };
+        match tokio::time::timeout(Duration::from_secs(60), tokio::task::spawn_blocking(lock)).await {
+            Ok(Ok(Ok(lease))) => Ok(lease),
+            Ok(Ok(Err(e))) => Err(disk("the image store could not be locked", &e)),
+            Ok(Err(_)) | Err(_) => Err(Trouble::new(
+                TroubleKind::Passing,
+                "images are being removed at the moment; it is tried again",
+            )),
+        }
+    }
+
+    /// The lock of whoever removes things, unless something is in use.
+    pub fn seize(&self) -> io::Result<Option<Lease>> {
+        let file = File::open(self.0.join("lock"))?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Lease(Arc::new(file)))),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// A folder for what is being received; it goes when it is dropped.
+    pub fn incoming(&self) -> io::Result<TempDir> {
+        tempfile::Builder::new()
+            .prefix("in-")
+            .tempdir_in(self.0.join("incoming"))
+    }
+
+    /// Removes what a crash left in `incoming`. Only with the exclusive lock.
+    pub fn clear_incoming(&self) -> io::Result<()> {
+        for entry in fs::read_dir(self.0.join("incoming"))? {
+            let path = entry?.path();
+            if path.is_dir() {
+                fs::remove_dir_all(path)?
+            } else {
+                fs::remove_file(path)?
+            }
+        }
+        Ok(())
+    }
+
+    fn blob(&self, digest: &Digest) -> PathBuf {
+        self.0.join("blobs/sha256").join(digest.hex())
+    }
+
+    #[must_use]
+    pub fn has_blob(&self, digest: &Digest) -> bool {
+        self.blob(digest).is_file()
+    }
+
+    /// Gives a file, whose digest has been verified, its name among the blobs.
+    pub fn adopt(&self, file: &Path, digest: &Digest) -> io::Result<()> {
+        fs::rename(file, self.blob(digest))
+    }
+
+    /// Stores a small blob.
+    pub fn put(&self, bytes: &[u8]) -> io::Result<Digest> {
+        let digest = Digest::of(bytes);
+        self.write(&self.blob(&digest), bytes)?;
+        Ok(digest)
+    }
+
+    pub fn remove_blob(&self, digest: &Digest) -> io::Result<()> {
+        ignore_missing(fs::remove_file(self.blob(digest)))
+    }
+
+    /// Every blob that is here.
+    pub fn blobs(&self) -> io::Result<Vec<Digest>> {
+        let mut blobs = Vec::new();
+        for entry in fs::read_dir(self.0.join("blobs/sha256"))? {
+            if let Some(hex) = entry?.file_name().to_str()
+                && let Ok(digest) = format!("sha256:{hex}").parse()
+            {
+                blobs.push(digest);
+            }
+        }
+        Ok(blobs)
+    }
+
+    fn note(&self, name: &str) -> PathBuf {
+        self.0
+            .join("names")
+            .join(format!("{}.json", Digest::of(name.as_bytes()).hex()))
+    }
+
+    /// The image of this exact name. One that cannot be read counts as none, and is said.
+    #[must_use]
+    pub fn image(&self, name: &str) -> Option<StoredImage> {
+        read_note(&self.note(name))
+    }
+
+    pub fn save(&self, image: &StoredImage) -> io::Result<()> {
+        self.write(&self.note(&image.name), &serde_json::to_vec_pretty(image)?)
+    }
+
+    /// Whether there was one.
+    pub fn forget(&self, name: &str) -> io::Result<bool> {
+        match fs::remove_file(self.note(name)) {
+            Ok(()) => Ok(true),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Every image, by name.
+    pub fn images(&self) -> io::Result<Vec<StoredImage>> {
+        let mut images = Vec::new();
+        for entry in fs::read_dir(self.0.join("names"))? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "json") {
+                images.extend(read_note(&path));
+            }
+        }
+        images.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(images)
+    }
+
+    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let mut file = NamedTempFile::new_in(self.0.join("incoming"))?;
+        file.write_all(bytes)?;
+        file.persist(path).map_err(|e| e.error)?;
+        Ok(())
+    }
+
+    /// Whether so many more bytes fit on the disk, leaving `keep_free` of it.
+    pub fn room(&self, bytes: u64, keep_free: u64) -> io::Result<bool> {
+        let space = rustix::fs::statvfs(&self.0)?;
+        Ok(space.f_bavail.saturating_mul(space.f_frsize) >= bytes.saturating_add(keep_free))
+    }
+}
+
+fn read_note(path: &Path) -> Option<StoredImage> {
+    let bytes = fs::read(path).ok()?;
+    match serde_json::from_slice(&bytes) {
+        Ok(image) => Some(image),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "a stored image's description cannot be read; import it again");
+            None
+        }
+    }
+}
+
+/// A failure of the disk, for people.
+#[must_use]
+pub fn disk(what: &str, error: &io::Error) -> Trouble {
+    if matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT)) {
+        return no_room();
+    }
+    Trouble::new(TroubleKind::Machine, format!("{what}: {error}"))
+}
+
+/// There is no room for an image.
+#[must_use]
+pub fn no_room() -> Trouble {
+    Trouble::new(
+        TroubleKind::Machine,
+        "the disk has no room for the image: remove images or projects that are no longer needed, or make the disk larger",
+    )
+}
+
+fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}

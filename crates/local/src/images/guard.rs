@@ -1,0 +1,223 @@
+//! Which addresses a registry may have.
+//!
+//! People name images freely, and a registry's answers name further addresses (redirects, where to
+//! get a token). Without a guard, an image's name would make this machine talk to its own
+//! services, to its neighbours or to a cloud's metadata address. So addresses are checked where
+//! connections are made: a name is resolved once, refused if any of its addresses is not public,
+//! and what was checked is what is connected to.
+
+use std::{
+    collections::HashSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use url::{Host, Url};
+
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// An address that a registry may not have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{host} is in a private network or on this machine itself")]
+pub struct Refused {
+    pub host: String,
+}
+
+/// The rule for one kind of connection.
+#[derive(Clone, Debug, Default)]
+pub struct Guard {
+    /// `host` or `host:port`, in lower case.
+    allowed: HashSet<String>,
+}
+
+impl Guard {
+    /// Public addresses, and whatever `allowed` (`host` or `host:port`) names.
+    pub fn new<'a>(allowed: impl IntoIterator<Item = &'a String>) -> Self {
+        Self {
+            allowed: allowed.into_iter().map(|entry| entry.to_lowercase()).collect(),
+        }
+    }
+
+    /// Whether `authority` (`host` or `host:port`) is named.
+    pub fn allows(&self, authority: &str) -> bool {
+        let authority = authority.to_lowercase();
+        self.allowed.contains(&authority) || self.allowed.contains(host_of(&authority))
+    }
+
+    /// Checks what is an address already. Names are checked when they are resolved.
+    pub fn check(&self, url: &Url) -> Result<(), Refused> {
+        let address = match url.host() {
+            Some(Host::Ipv4(address)) => IpAddr::V4(address),
+            Some(Host::Ipv6(address)) => IpAddr::V6(address),
+            Some(Host::Domain(_)) => return Ok(()),
+            None => {
+                return Err(Refused {
+                    host: url.as_str().chars().take(100).collect(),
+                });
+            }
+        };
+        let host = url.host_str().unwrap_or_default();
+        let authority = url
+            .port_or_known_default()
+            .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+        if is_public(address) || self.allows(&authority) || self.allows(host) {
+            Ok(())
+        } else {
+            Err(Refused {
+                host: host.to_owned(),
+            })
+        }
+    }
+}
+
+impl Resolve for Guard {
+    fn resolve(&self, name: Name) -> Resolving {
+        let host = name.as_str().to_lowercase();
+        // The port is not known here. It does not matter: this guard belongs to a registry that
+        // an operator trusts, or names nothing at all.
+        let allowed = self.allowed.iter().any(|entry| host_of(entry) == host);
+        Box::pin(async move {
+            let lookup = tokio::net::lookup_host((host.as_str(), 0));
+            let addresses: Vec<SocketAddr> = tokio::time::timeout(LOOKUP_TIMEOUT, lookup).await??.collect();
+            if !allowed && addresses.iter().any(|address| !is_public(address.ip())) {
+                return Err(Refused { host }.into());
+            }
+            Ok(Box::new(addresses.into_iter()) as Addrs)
+        })
+    }
+}
+
+/// Without the port; a bracketed IPv6 address keeps its brackets.
+pub fn host_of(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((host, port))
+            if !host.is_empty()
+                && port.bytes().all(|b| b.is_ascii_digit())
+                && (!host.contains(':') || host.ends_with(']')) =>
+        {
+            host
+        }
+        _ => authority,
+    }
+}
+
+/// Whether `address` is one of the open internet (IANA's special-purpose registries).
+pub fn is_public(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => is_public_v4(address),
+        IpAddr::V6(address) => is_public_v6(address),
+    }
+}
+
+fn is_public_v4(address: Ipv4Addr) -> bool {
+    let [a, b, c, _] = address.octets();
+    !(address.is_private()
+        || address.is_loopback()
+        || address.is_link_local()
+        || address.is_multicast()
+        || address.is_documentation()
+        || a == 0
+        || a >= 240
+        // Carrier-grade NAT, which is also where sandboxes live.
+        || (a == 100 && (64..128).contains(&b))
+        || (a == 192 && b == 0 && c == 0)
+        || (a == 192 && b == 88 && c == 99)
+        || (a == 198 && (b == 18 || b == 19)))
+}
+
+fn is_public_v6(address: Ipv6Addr) -> bool {
+    let segments = address.segments();
+    if let Some(inner) = address.to_ipv4_mapped() {
+        return is_public_v4(inner);
+    }
+    let embedded = |high: u16, low: u16| {
+        let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+        is_public_v4(Ipv4Addr::new(a, b, c, d))
+    };
+    match segments {
+        // NAT64, and 6to4: an IPv4 address in other clothes.
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => embedded(high, low),
+        [0x2002, high, low, ..] => embedded(high, low),
+        [0x2001, 0xdb8, ..] | [0x2001, 0, ..] => false,
+        // Global unicast is 2000::/3; all else is local, reserved or multicast.
+        [first, ..] => first & 0xe000 == 0x2000,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_addresses_of_the_open_internet_are_public() {
+        for public in [
+            "1.1.1.1",
+            "93.184.216.34",
+            "2606:4700::1111",
+            "::ffff:8.8.8.8",
+            "64:ff9b::808:808",
+        ] {
+            assert!(is_public(public.parse().unwrap()), "{public}");
+        }
+        for private in [
+            "127.0.0.1",
+            "10.0.0.1",
+            "172.16.0.1",
+            "192.168.1.1",
+            "169.254.169.254",
+            "100.64.0.2",
+            "0.0.0.0",
+            "::1",
+            "::",
+            "fe80::1",
+            "fd00::1",
+            "::ffff:127.0.0.1",
+            "::127.0.0.1",
+            "64:ff9b::a00:1",
+            "2002:7f00:1::",
+            "224.0.0.1",
+            "255.255.255.255",
+        ] {
+            assert!(!is_public(private.parse().unwrap()), "{private}");
+        }
+    }
+
+    #[test]
+    fn an_address_in_any_spelling_is_refused_unless_it_is_named() {
+        let open = Guard::default();
+        for url in [
+            "http://127.0.0.1:80/",
+            "http://2130706433/",
+            "http://0x7f.1/",
+            "http://[::1]/",
+            "http://[::ffff:10.0.0.1]/",
+        ] {
+            assert!(open.check(&url.parse().unwrap()).is_err(), "{url}");
+        }
+        let named = Guard::new(&["127.0.0.1:5000".to_owned()]);
+        assert!(named.check(&"http://127.0.0.1:5000/v2/".parse().unwrap()).is_ok());
+        assert!(
+            named
+                .check(&"http://127.0.0.1:5001/v2/".parse().unwrap())
+                .is_err()
+        );
+    }
+
+    #[tokio::test]
+    async fn a_name_that_leads_to_this_machine_is_refused_when_it_is_resolved() {
+        let refused = Guard::default()
+            .resolve("localhost".parse().unwrap())
+            .await
+            .err()
+            .unwrap();
+
+        assert!(refused.downcast_ref::<Refused>().is_some(), "{refused}");
+        assert!(
+            Guard::new(&["localhost:5000".to_owned()])
+                .resolve("localhost".parse().unwrap())
+                .await
+                .is_ok()
+        );
+    }
+}

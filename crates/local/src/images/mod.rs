@@ -1,0 +1,95 @@
+//! Images: what a sandbox's root file system is made from.
+//!
+//! Everything that faces the outside (registries, archives, manifests) happens here, in the
+//! unprivileged process, and ends with verified blobs in `<data>/images`. Only unpacking is
+//! privileged: the runner is given digests through [`LayerUnpacker`], and trusts none of it
+//! ([`crate::runner::unpack`]). A layer is unpacked once, and shared by every sandbox.
+
+pub(crate) mod compression;
+pub mod digest;
+pub mod tarball;
+
+mod archive;
+mod flights;
+mod folder;
+mod guard;
+mod manifest;
+mod pull;
+mod registry;
+mod settings;
+mod store;
+
+use async_trait::async_trait;
+pub use digest::{DiffId, Digest};
+pub use folder::Lease;
+use fsa_model::Trouble;
+pub use manifest::Config;
+use serde::{Deserialize, Serialize};
+pub use settings::{RegistryCredentials, Settings};
+pub use store::Store;
+
+/// A layer that waits in the blob store to be unpacked. Both paths follow from the digests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LayerBlob {
+    /// Of the uncompressed tar: what the layer is called once it is unpacked.
+    pub diff_id: DiffId,
+    /// Of the blob: what it is called in the blob store, and what it must hash to.
+    pub blob: Digest,
+}
+
+/// A layer that has been unpacked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UnpackedLayer {
+    /// Bytes of its files' contents.
+    pub bytes: u64,
+    /// Files, folders, links and whiteouts.
+    pub entries: u64,
+}
+
+/// Whoever may unpack layers: the runner, seen from this side.
+#[async_trait]
+pub trait LayerUnpacker: Send + Sync {
+    /// Unpacks the layer from its blob; where it is unpacked already, only says what it is.
+    /// Callers that ask for one layer at once share the work.
+    async fn unpack(&self, layer: &LayerBlob) -> Result<UnpackedLayer, Trouble>;
+
+    /// Those of `layers` that are not unpacked here. On the way of every start, so it is cheap.
+    async fn missing(&self, layers: &[DiffId]) -> Result<Vec<DiffId>, Trouble>;
+
+    /// Every layer that is unpacked here.
+    async fn layers(&self) -> Result<Vec<DiffId>, Trouble>;
+
+    /// Removes an unpacked layer. Idempotent; refused where a sandbox is made of it.
+    async fn remove(&self, layer: &DiffId) -> Result<(), Trouble>;
+}
+
+/// What a sandbox is made of.
+#[derive(Clone, Debug)]
+pub enum ResolvedImage {
+    /// This machine's own /usr.
+    Host,
+    Layers(LayeredImage),
+}
+
+/// An image whose layers are all unpacked.
+#[derive(Clone, Debug)]
+pub struct LayeredImage {
+    /// The manifest's, as `sha256:…`.
+    pub digest: String,
+    /// Bottom first.
+    pub layers: Vec<DiffId>,
+    /// What the image says about the programs in it.
+    pub config: Config,
+    /// Held until the sandbox is known to [`Store::sweep`]'s caller, so that no sweep removes a
+    /// layer in between. No longer: nothing is swept while one is held.
+    pub lease: Lease,
+}
+
+/// What [`Store::sweep`] removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    pub layers: usize,
+    pub blobs: usize,
+}

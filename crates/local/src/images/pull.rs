@@ -1,0 +1,358 @@
+//! Fetching an image from a registry into the blob store, several layers at a time.
+
+use std::{
+    io::Write as _,
+    path::Path,
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use fsa_model::{Trouble, TroubleKind};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use oci_spec::distribution::Reference;
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    LayerBlob,
+    digest::Digest,
+    flights::Progress,
+    folder::{Origin, StoredImage, disk, no_room},
+    manifest::{self, Descriptor, Document, Problem},
+    registry::RegistryError,
+    store::{Inner, Layer},
+};
+
+/// Layers that are fetched at the same time.
+const PARALLEL: usize = 3;
+/// Indexes that lead to indexes.
+const NESTING_MAX: usize = 3;
+/// Bytes that are collected before they are written.
+const BUFFER: usize = 256 << 10;
+/// Bytes between two words about progress.
+const SAY_EVERY: u64 = 4 << 20;
+
+/// Fetches `reference` and unpacks it. Layers that are here already are not fetched.
+pub(super) async fn pull(
+    store: &Inner,
+    reference: &Reference,
+    progress: &Progress<StoredImage>,
+) -> Result<StoredImage, Trouble> {
+    let name = reference.whole();
+    let lease = store.folder.share().await?;
+    progress.say(format!("looking up {name}"));
+    let result = fetch(store, reference, progress).await;
+    drop(lease);
+    store.tidy().await;
+    result
+}
+
+async fn fetch(
+    store: &Inner,
+    reference: &Reference,
+    progress: &Progress<StoredImage>,
+) -> Result<StoredImage, Trouble> {
+    let name = reference.whole();
+    let registry = |e: RegistryError| registry_trouble(&name, &e);
+    let problem = |e: Problem| problem_trouble(&name, &e);
+
+    let (raw, image) = image_manifest(store, reference).await?;
+    let config = store
+        .registries
+        .small_blob(reference, image.config.digest)
+        .await
+        .map_err(registry)?;
+    let (diff_ids, run) = manifest::parse_config(&config).map_err(problem)?;
+    let layers: Vec<Layer> = manifest::layers(&image, &diff_ids)
+        .map_err(problem)?
+        .into_iter()
+        .map(|(descriptor, diff_id)| Layer {
+            diff_id,
+            descriptor: descriptor.clone(),
+        })
+        .collect();
+    let total = layers
+        .iter()
+        .try_fold(0u64, |sum, layer| sum.checked_add(layer.descriptor.size));
+    if total.is_none_or(|total| total > store.settings.max_archive_bytes) {
+        let limit = store.settings.max_archive_bytes >> 30;
+        return Err(Trouble::new(
+            TroubleKind::Input,
+            format!("the image {name} is larger than {limit} GB, the limit that is set"),
+        ));
+    }
+
+    let missing = store.missing(&layers).await?;
+    let room: u64 = missing.iter().map(|layer| layer.descriptor.size).sum();
+    if !store
+        .folder
+        .room(room, store.settings.keep_free_bytes)
+        .map_err(|e| disk("the free space could not be told", &e))?
+    {
+        return Err(no_room());
+    }
+    let incoming = store
+        .folder
+        .incoming()
+        .map_err(|e| disk("the image could not be received", &e))?;
+    let count = Count {
+        layers: missing.len(),
+        done: AtomicUsize::new(0),
+        bytes: AtomicU64::new(0),
+        progress,
+    };
+    count.say();
+    stream::iter(missing)
+        .map(|layer| {
+            let (incoming, count) = (&incoming, &count);
+            async move {
+                if !store.folder.has_blob(&layer.descriptor.digest) {
+                    let file = incoming.path().join(layer.descriptor.digest.hex());
+                    let limit = store.settings.layer_timeout;
+                    let load = download(store, reference, &layer.descriptor, &file, count);
+                    tokio::time::timeout(limit, load).await.unwrap_or_else(|_| {
+                        Err(Trouble::new(
+                            TroubleKind::Passing,
+                            format!(
+                                "a layer of the image {} did not arrive within {} s; it is tried again",
+                                reference.whole(),
+                                limit.as_secs()
+                            ),
+                        ))
+                    })?;
+                    store
+                        .folder
+                        .adopt(&file, &layer.descriptor.digest)
+                        .map_err(|e| disk("a layer could not be stored", &e))?;
+                }
+                store
+                    .unpack(&LayerBlob {
+                        diff_id: layer.diff_id,
+                        blob: layer.descriptor.digest,
+                    })
+                    .await?;
+                count.done.fetch_add(1, Ordering::Relaxed);
+                count.say();
+                Ok(())
+            }
+        })
+        .buffer_unordered(PARALLEL)
+        .try_collect::<()>()
+        .await?;
+    store
+        .keep(
+            name.clone(),
+            Origin::Registry {
+                reference: name.clone(),
+            },
+            &raw,
+            &config,
+            run,
+            layers,
+        )
+        .await
+}
+
+async fn image_manifest(
+    store: &Inner,
+    reference: &Reference,
+) -> Result<(Vec<u8>, manifest::Manifest), Trouble> {
+    let name = reference.whole();
+    let mut digest = None;
+    for _ in 0..NESTING_MAX {
+        let raw = store
+            .registries
+            .manifest(reference, digest)
+            .await
+            .map_err(|e| registry_trouble(&name, &e))?;
+        match manifest::parse(&raw).map_err(|e| problem_trouble(&name, &e))? {
+            Document::Manifest(image) => return Ok((raw, image)),
+            Document::Index(index) => {
+                digest = Some(
+                    manifest::choose(&index, None)
+                        .map_err(|e| problem_trouble(&name, &e))?
+                        .digest,
+                );
+            }
+        }
+    }
+    Err(problem_trouble(
+        &name,
+        &Problem::NotAnImage("its indexes lead to each other".into()),
+    ))
+}
+
+struct Count<'a> {
+    layers: usize,
+    done: AtomicUsize,
+    bytes: AtomicU64,
+    progress: &'a Progress<StoredImage>,
+}
+
+impl Count<'_> {
+    fn add(&self, bytes: u64) {
+        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        if before / SAY_EVERY != (before + bytes) / SAY_EVERY {
+            self.say();
+        }
+    }
+
+    fn say(&self) {
+        let done = self.done.load(Ordering::Relaxed);
+        if done < self.layers {
+            let megabytes = self.bytes.load(Ordering::Relaxed) / 1_000_000;
+            self.progress.say(format!(
+                "pulling layer {} of {}, {megabytes} MB",
+                done + 1,
+                self.layers
+            ));
+        }
+    }
+}
+
+/// Writes the blob to `file` and verifies it. What breaks off goes on where it stopped.
+async fn download(
+    store: &Inner,
+    reference: &Reference,
+    descriptor: &Descriptor,
+    file: &Path,
+    count: &Count<'_>,
+) -> Result<(), Trouble> {
+    let mut partial = Partial::create(file).map_err(|e| disk("a layer could not be stored", &e))?;
+    let mut tries = store.registries.tries();
+    loop {
+        let error = match partial.go_on(store, reference, descriptor, count).await {
+            Ok(()) => return Ok(()),
+            Err(Fault::Disk(e)) => return Err(disk("a layer could not be stored", &e)),
+            Err(Fault::Registry(e)) => e,
+        };
+        tries
+            .again(error)
+            .await
+            .map_err(|e| registry_trouble(&reference.whole(), &e))?;
+    }
+}
+
+enum Fault {
+    Registry(RegistryError),
+    Disk(std::io::Error),
+}
+
+/// A blob of which the beginning is here.
+struct Partial {
+    file: std::fs::File,
+    hash: Sha256,
+    /// Bytes that are in the file and in the hash.
+    length: u64,
+}
+
+impl Partial {
+    fn create(path: &Path) -> std::io::Result<Self> {
+        Ok(Self {
+            file: std::fs::File::create(path)?,
+            hash: Sha256::new(),
+            length: 0,
+        })
+    }
+
+    fn restart(&mut self) -> std::io::Result<()> {
+        use std::io::Seek as _;
+        self.file.set_len(0)?;
+        self.file.rewind()?;
+        self.hash = Sha256::new();
+        self.length = 0;
+        Ok(())
+    }
+
+    async fn go_on(
+        &mut self,
+        store: &Inner,
+        reference: &Reference,
+        descriptor: &Descriptor,
+        count: &Count<'_>,
+    ) -> Result<(), Fault> {
+        let registry = || reference.registry().to_owned();
+        if self.length == 0 || self.length < descriptor.size {
+            let (granted, mut response) = store
+                .registries
+                .blob(reference, descriptor.digest, self.length)
+                .await
+                .map_err(Fault::Registry)?;
+            if granted != self.length {
+                self.restart().map_err(Fault::Disk)?;
+            }
+            let mut buffer = Vec::with_capacity(BUFFER);
+            loop {
+                let chunk = response.chunk().await;
+                match &chunk {
+                    Ok(Some(bytes)) => {
+                        buffer.extend_from_slice(bytes);
+                        count.add(bytes.len() as u64);
+                    }
+                    Ok(None) | Err(_) => {}
+                }
+                if buffer.len() >= BUFFER || !matches!(chunk, Ok(Some(_))) {
+                    self.append(&buffer).map_err(Fault::Disk)?;
+                    buffer.clear();
+                }
+                if self.length > descriptor.size {
+                    self.restart().map_err(Fault::Disk)?;
+                    let what = format!(
+                        "sends more than the {} bytes that the manifest says",
+                        descriptor.size
+                    );
+                    return Err(Fault::Registry(RegistryError::Protocol {
+                        registry: registry(),
+                        what,
+                    }));
+                }
+                match chunk {
+                    Ok(Some(_)) => {}
+                    Ok(None) => break,
+                    Err(e) => return Err(Fault::Registry(store.registries.broken(reference, &e))),
+                }
+            }
+        }
+        if self.length < descriptor.size {
+            return Err(Fault::Registry(RegistryError::Unreachable {
+                registry: registry(),
+                why: "it broke off in the middle".into(),
+            }));
+        }
+        let found = Digest::finish(self.hash.clone());
+        if found != descriptor.digest {
+            self.restart().map_err(Fault::Disk)?;
+            return Err(Fault::Registry(RegistryError::WrongDigest {
+                registry: registry(),
+                expected: descriptor.digest,
+                found,
+            }));
+        }
+        Ok(())
+    }
+
+    /// Into the page cache: short enough for an asynchronous thread.
+    fn append(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.file.write_all(bytes)?;
+        self.hash.update(bytes);
+        self.length += bytes.len() as u64;
+        Ok(())
+    }
+}
+
+/// A registry's refusal, for people.
+pub(super) fn registry_trouble(name: &str, error: &RegistryError) -> Trouble {
+    let kind = if error.is_passing() {
+        TroubleKind::Passing
+    } else {
+        TroubleKind::Input
+    };
+    Trouble::new(kind, format!("the image {name} {error}"))
+}
+
+/// What is wrong with an image, for people.
+pub(super) fn problem_trouble(name: &str, problem: &Problem) -> Trouble {
+    Trouble::new(TroubleKind::Input, format!("the image {name} {problem}"))
+}
+
+/// How long a whole check of an image may take, tries included.
+pub(super) const CHECK_TIMEOUT: Duration = Duration::from_secs(30);

@@ -1,0 +1,657 @@
+//! The images of this machine: where they come from, and what a sandbox is made of.
+
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::UNIX_EPOCH,
+};
+
+use bytes::Bytes;
+use chrono::Utc;
+use fsa_model::{Image, Trouble, TroubleKind, api::ImageInfo};
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
+use oci_spec::distribution::Reference;
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, mpsc};
+
+use super::{
+    LayerBlob, LayerUnpacker, LayeredImage, ResolvedImage, Swept, UnpackedLayer,
+    archive::{self, ArchiveError, Found, Limits, Upload},
+    digest::DiffId,
+    flights::Flights,
+    folder::{Folder, Origin, StoredImage, StoredLayer, disk, no_room},
+    manifest::{Config, Descriptor},
+    pull::{self, CHECK_TIMEOUT, registry_trouble},
+    registry::Registries,
+    settings::Settings,
+};
+
+/// The template that has an image of its own.
+const WEB: &str = "web";
+/// The template that is this machine's own /usr.
+const HOST: &str = "host";
+/// Layers that are unpacked at the same time: each keeps about two processors busy.
+const UNPACKING: usize = 2;
+/// Chunks of an upload that wait to be written.
+const UPLOAD_CHUNKS: usize = 16;
+const NAME_MAX: usize = 255;
+
+/// Images, imported and pulled. A clone is the same store.
+#[derive(Clone)]
+pub struct Store(Arc<Inner>);
+
+pub(super) struct Inner {
+    pub folder: Folder,
+    pub settings: Settings,
+    pub registries: Registries,
+    unpacker: Arc<dyn LayerUnpacker>,
+    slots: Semaphore,
+    flights: Flights<StoredImage>,
+    /// Layers that were not here before something that is, or was, being added. What has failed
+    /// leaves them; no sandbox can be made of those that no image names.
+    fresh: Mutex<HashSet<DiffId>>,
+}
+
+/// A layer of an image that is being added.
+#[derive(Clone, Debug)]
+pub(super) struct Layer {
+    pub diff_id: DiffId,
+    pub descriptor: Descriptor,
+}
+
+impl Store {
+    /// Opens `<data>/images`, and removes what a crash left of downloads and uploads.
+    ///
+    /// # Errors
+    /// The folder cannot be made or read.
+    pub fn open(data: &Path, unpacker: Arc<dyn LayerUnpacker>, settings: Settings) -> Result<Self, Trouble> {
+        let opened = Folder::open(data).and_then(|folder| {
+            if let Some(_lease) = folder.seize()? {
+                folder.clear_incoming()?;
+            }
+            Ok(folder)
+        });
+        let folder = opened.map_err(|e| disk("the image store could not be opened", &e))?;
+        Ok(Self(Arc::new(Inner {
+            folder,
+            registries: Registries::new(settings.clone()),
+            settings,
+            unpacker,
+            slots: Semaphore::new(UNPACKING),
+            flights: Flights::default(),
+            fresh: Mutex::default(),
+        })))
+    }
+
+    /// What a sandbox of `image` is made of, once it is all here: a name that was imported, else
+    /// from its registry. Callers that ask for the same image at once share the work.
+    ///
+    /// # Errors
+    /// In words for people; [`TroubleKind::Input`] where the image is not to be had at all.
+    pub async fn resolve(&self, image: &Image) -> Result<ResolvedImage, Trouble> {
+        self.resolve_with(image, &|_| {}).await
+    }
+
+    /// As [`Self::resolve`]; `listen` hears how far it is, such as `pulling layer 3 of 5, 120 MB`.
+    ///
+    /// # Errors
+    /// As [`Self::resolve`].
+    pub async fn resolve_with(
+        &self,
+        image: &Image,
+        listen: &(dyn Fn(&str) + Send + Sync),
+    ) -> Result<ResolvedImage, Trouble> {
+        if matches!(image, Image::Template(name) if name == HOST) {
+            return Ok(ResolvedImage::Host);
+        }
+        // Once more where it was removed right after it came.
+        for _ in 0..3 {
+            let lease = self.0.folder.share().await?;
+            let known = self.0.find(image)?;
+            if let Known::Whole(stored) = &known
+                && self.0.is_whole(stored).await?
+            {
+                return Ok(ResolvedImage::Layers(LayeredImage {
+                    digest: stored.digest.to_string(),
+                    layers: stored.layers.iter().map(|layer| layer.diff_id).collect(),
+                    config: stored.config.clone(),
+                    lease,
+                }));
+            }
+            drop(lease);
+            match known {
+                Known::Whole(stored) => self.restore(&stored, listen).await?,
+                Known::Archive(path) => self.import_archive(&path, listen).await?,
+                Known::Reference(reference) => self.fetch(&reference, listen).await?,
+            };
+        }
+        Err(Trouble::new(
+            TroubleKind::Passing,
+            "the image is removed as fast as it is fetched; it is tried again",
+        ))
+    }
+
+    /// Whether `image` is here or can be had, without fetching it.
+    ///
+    /// # Errors
+    /// In words for people, as [`Self::resolve`].
+    pub async fn check(&self, image: &Image) -> Result<(), Trouble> {
+        if matches!(image, Image::Template(name) if name == HOST) {
+            return Ok(());
+        }
+        match self.0.find(image)? {
+            Known::Whole(_) | Known::Archive(_) => Ok(()),
+            Known::Reference(reference) => {
+                let name = reference.whole();
+                match tokio::time::timeout(CHECK_TIMEOUT, self.0.registries.exists(&reference)).await {
+                    Ok(result) => result.map_err(|e| registry_trouble(&name, &e)),
+                    Err(_) => Err(Trouble::new(
+                        TroubleKind::Passing,
+                        format!(
+                            "the image {name} could not be looked up: the registry {} does not answer",
+                            reference.registry()
+                        ),
+                    )),
+                }
+            }
+        }
+    }
+
+    /// Makes the template `web` ready in advance, so that no first project waits for it.
+    ///
+    /// # Errors
+    /// As [`Self::resolve`].
+    pub async fn prepare(&self) -> Result<(), Trouble> {
+        self.resolve(&Image::Template(WEB.into())).await.map(drop)
+    }
+
+    /// Fetches an image anew from its registry, whether or not it is here.
+    ///
+    /// # Errors
+    /// As [`Self::resolve`].
+    pub async fn pull(
+        &self,
+        reference: &str,
+        listen: &(dyn Fn(&str) + Send + Sync),
+    ) -> Result<ImageInfo, Trouble> {
+        Ok(self.fetch(&parse_reference(reference)?, listen).await?.info())
+    }
+
+    /// Takes an archive under `name`, or, where that is empty, under the name that the archive
+    /// itself has. A name that is here already then means the new image.
+    ///
+    /// # Errors
+    /// In words for people, and nothing is left behind.
+    pub async fn import<S>(&self, name: &str, archive: S) -> Result<ImageInfo, Trouble>
+    where
+        S: Stream<Item = io::Result<Bytes>> + Send,
+    {
+        if !name.is_empty() {
+            check_name(name)?;
+        }
+        let (sender, chunks) = mpsc::channel(UPLOAD_CHUNKS);
+        let idle = self.0.settings.idle_timeout;
+        let forward = async move {
+            let mut archive = std::pin::pin!(archive);
+            loop {
+                let chunk = match tokio::time::timeout(idle, archive.next()).await {
+                    Ok(None) => return,
+                    Ok(Some(chunk)) => chunk,
+                    Err(_) => Err(io::Error::new(
+                        io::ErrorKind::TimedOut,
+                        format!("nothing came for {} s", idle.as_secs()),
+                    )),
+                };
+                let last = chunk.is_err();
+                if sender.send(chunk).await.is_err() || last {
+                    return;
+                }
+            }
+        };
+        let upload = Upload {
+            chunks,
+            current: Bytes::new(),
+        };
+        let (stored, ()) = tokio::join!(self.0.import(name.to_owned(), Origin::Import, upload), forward);
+        stored.map(|stored| stored.info())
+    }
+
+    /// Every image that is here.
+    ///
+    /// # Errors
+    /// The disk's own.
+    pub fn list(&self) -> Result<Vec<ImageInfo>, Trouble> {
+        let images = self
+            .0
+            .folder
+            .images()
+            .map_err(|e| disk("the images could not be listed", &e))?;
+        Ok(images.iter().map(StoredImage::info).collect())
+    }
+
+    /// Forgets the image of this name. Its files go with the next [`Self::sweep`].
+    ///
+    /// # Errors
+    /// [`TroubleKind::Input`] where there is none.
+    pub fn remove(&self, name: &str) -> Result<(), Trouble> {
+        for name in spellings(name) {
+            if self
+                .0
+                .folder
+                .forget(&name)
+                .map_err(|e| disk("the image could not be removed", &e))?
+            {
+                return Ok(());
+            }
+        }
+        Err(Trouble::new(
+            TroubleKind::Input,
+            format!("there is no image of the name {name:?}"),
+        ))
+    }
+
+    /// Removes layers and blobs that no image and none of the sandboxes, which are made of
+    /// `used`, need. Does nothing while images are added or sandboxes are started: those hold a
+    /// [`super::Lease`].
+    ///
+    /// # Errors
+    /// The disk's own, and the unpacker's.
+    pub async fn sweep(&self, used: &HashSet<DiffId>) -> Result<Swept, Trouble> {
+        Ok(self
+            .0
+            .sweep(|layer| !used.contains(layer))
+            .await?
+            .unwrap_or_default())
+    }
+
+    async fn fetch(
+        &self,
+        reference: &Reference,
+        listen: &(dyn Fn(&str) + Send + Sync),
+    ) -> Result<StoredImage, Trouble> {
+        let (inner, reference) = (Arc::clone(&self.0), reference.clone());
+        self.0
+            .flights
+            .join(&reference.whole(), listen, move |progress| async move {
+                pull::pull(&inner, &reference, &progress).await
+            })
+            .await
+    }
+
+    async fn import_archive(
+        &self,
+        path: &Path,
+        listen: &(dyn Fn(&str) + Send + Sync),
+    ) -> Result<StoredImage, Trouble> {
+        let (inner, path) = (Arc::clone(&self.0), path.to_owned());
+        self.0
+            .flights
+            .join(
+                &format!("archive {}", path.display()),
+                listen,
+                move |progress| async move {
+                    progress.say("unpacking the image web, which is done once".into());
+                    let unreadable =
+                        |e: io::Error| disk(&format!("the archive {} could not be read", path.display()), &e);
+                    let file = std::fs::File::open(&path).map_err(unreadable)?;
+                    let origin = archive_origin(&path).map_err(unreadable)?;
+                    inner.import(WEB.into(), origin, file).await
+                },
+            )
+            .await
+    }
+
+    /// Gets an image again whose layers are gone (a power cut right after it came).
+    async fn restore(
+        &self,
+        stored: &StoredImage,
+        listen: &(dyn Fn(&str) + Send + Sync),
+    ) -> Result<StoredImage, Trouble> {
+        match &stored.origin {
+            Origin::Archive { path, .. } => self.import_archive(path, listen).await,
+            Origin::Registry { reference } => self.fetch(&parse_reference(reference)?, listen).await,
+            Origin::Import => Err(Trouble::new(
+                TroubleKind::Machine,
+                format!(
+                    "files of the image {:?} are missing; import its archive again",
+                    stored.name
+                ),
+            )),
+        }
+    }
+}
+
+/// Where an image is to be had.
+enum Known {
+    Whole(StoredImage),
+    Archive(PathBuf),
+    Reference(Reference),
+}
+
+impl Inner {
+    fn find(&self, image: &Image) -> Result<Known, Trouble> {
+        match image {
+            Image::Template(name) if name == WEB => self.find_web(),
+            Image::Template(name) => Err(Trouble::new(
+                TroubleKind::Input,
+                format!("there is no template {name:?}; there are {WEB:?} and {HOST:?}"),
+            )),
+            Image::Reference(name) => match spellings(name).iter().find_map(|name| self.folder.image(name)) {
+                Some(stored) => Ok(Known::Whole(stored)),
+                None => Ok(Known::Reference(parse_reference(name)?)),
+            },
+        }
+    }
+
+    /// What somebody imported as `web`; else the archive as it is now; else the published image;
+    /// else whatever there was.
+    fn find_web(&self) -> Result<Known, Trouble> {
+        let stored = self.folder.image(WEB);
+        if let Some(stored) = &stored
+            && stored.origin == Origin::Import
+        {
+            return Ok(Known::Whole(stored.clone()));
+        }
+        if let Some(path) = &self.settings.web_archive
+            && let Ok(origin) = archive_origin(path)
+        {
+            return Ok(match stored {
+                Some(stored) if stored.origin == origin => Known::Whole(stored),
+                _ => Known::Archive(path.clone()),
+            });
+        }
+        if let Some(reference) = &self.settings.web_reference {
+            let reference = parse_reference(reference)?;
+            return Ok(match self.folder.image(&reference.whole()) {
+                Some(stored) => Known::Whole(stored),
+                None => Known::Reference(reference),
+            });
+        }
+        stored.map(Known::Whole).ok_or_else(|| {
+            Trouble::new(
+                TroubleKind::Machine,
+                "this machine has no image for the template \"web\": build it with `make image`, or name a published one in the settings",
+            )
+        })
+    }
+
+    async fn is_whole(&self, stored: &StoredImage) -> Result<bool, Trouble> {
+        let layers: Vec<_> = stored.layers.iter().map(|layer| layer.diff_id).collect();
+        Ok(self.unpacker.missing(&layers).await?.is_empty())
+    }
+
+    /// Those of `layers` that are not unpacked here, each once.
+    pub(super) async fn missing(&self, layers: &[Layer]) -> Result<Vec<Layer>, Trouble> {
+        let ids: Vec<_> = layers.iter().map(|layer| layer.diff_id).collect();
+        let mut missing: HashSet<_> = self.unpacker.missing(&ids).await?.into_iter().collect();
+        self.fresh.lock().extend(missing.iter().copied());
+        Ok(layers
+            .iter()
+            .filter(|layer| missing.remove(&layer.diff_id))
+            .cloned()
+            .collect())
+    }
+
+    /// Unpacks a layer, and removes its blob.
+    pub(super) async fn unpack(&self, layer: &LayerBlob) -> Result<UnpackedLayer, Trouble> {
+        let _slot = self.slots.acquire().await;
+        let unpacked = self.unpacker.unpack(layer).await?;
+        self.folder
+            .remove_blob(&layer.blob)
+            .map_err(|e| disk("a layer's archive could not be removed", &e))?;
+        Ok(unpacked)
+    }
+
+    async fn import(
+        self: &Arc<Self>,
+        name: String,
+        origin: Origin,
+        input: impl io::Read + Send + 'static,
+    ) -> Result<StoredImage, Trouble> {
+        let lease = self.folder.share().await?;
+        let result = self.import_leased(name, origin, input).await;
+        drop(lease);
+        self.tidy().await;
+        result
+    }
+
+    async fn import_leased(
+        &self,
+        name: String,
+        origin: Origin,
+        input: impl io::Read + Send + 'static,
+    ) -> Result<StoredImage, Trouble> {
+        let incoming = self
+            .folder
+            .incoming()
+            .map_err(|e| disk("the archive could not be received", &e))?;
+        let limits = Limits {
+            bytes: self.settings.max_archive_bytes,
+            keep_free: self.settings.keep_free_bytes,
+        };
+        let (folder, wanted) = (self.folder.clone(), name.clone());
+        let received = tokio::task::spawn_blocking(move || {
+            let wanted = (!wanted.is_empty()).then_some(wanted.as_str());
+            // With the folder, so that it goes after the last write even where nobody waits here.
+            (
+                archive::receive(input, incoming.path(), &folder, limits, wanted),
+                incoming,
+            )
+        });
+        let (found, incoming) = received.await.map_err(|_| {
+            Trouble::new(
+                TroubleKind::Internal,
+                "reading the archive failed in a way that the log has",
+            )
+        })?;
+        let found: Found = found.map_err(|e| archive_trouble(&e))?;
+        let name = if name.is_empty() { name_of(&found)? } else { name };
+        let (_, config) =
+            super::manifest::parse_config(&found.config).map_err(|e| archive_trouble(&e.into()))?;
+
+        let files: HashMap<_, _> = found
+            .layers
+            .iter()
+            .map(|layer| (layer.descriptor.digest, layer.file.clone()))
+            .collect();
+        let layers: Vec<_> = found
+            .layers
+            .into_iter()
+            .map(|layer| Layer {
+                diff_id: layer.diff_id,
+                descriptor: layer.descriptor,
+            })
+            .collect();
+        let missing = self.missing(&layers).await?;
+        for layer in &missing {
+            let digest = layer.descriptor.digest;
+            // The same blob twice in one image moves once.
+            if let Some(file) = files.get(&digest).filter(|file| file.exists()) {
+                self.folder
+                    .adopt(file, &digest)
+                    .map_err(|e| disk("a layer could not be stored", &e))?;
+            }
+        }
+        drop(incoming);
+        stream::iter(missing)
+            .map(|layer| async move {
+                self.unpack(&LayerBlob {
+                    diff_id: layer.diff_id,
+                    blob: layer.descriptor.digest,
+                })
+                .await
+            })
+            .buffer_unordered(UNPACKING)
+            .try_for_each(async |_| Ok(()))
+            .await?;
+        self.keep(name, origin, &found.manifest, &found.config, config, layers)
+            .await
+    }
+
+    /// Writes down an image whose layers are all unpacked.
+    pub(super) async fn keep(
+        &self,
+        name: String,
+        origin: Origin,
+        manifest: &[u8],
+        config: &[u8],
+        run: Config,
+        layers: Vec<Layer>,
+    ) -> Result<StoredImage, Trouble> {
+        let mut stored = Vec::new();
+        for Layer { diff_id, descriptor } in layers {
+            // It is here, so this only asks for its size.
+            let unpacked = self
+                .unpacker
+                .unpack(&LayerBlob {
+                    diff_id,
+                    blob: descriptor.digest,
+                })
+                .await?;
+            stored.push(StoredLayer {
+                diff_id,
+                blob: descriptor.digest,
+                media_type: descriptor.media_type,
+                size: descriptor.size,
+                unpacked: unpacked.bytes,
+            });
+        }
+        let write = || {
+            let image = StoredImage {
+                name,
+                digest: self.folder.put(manifest)?,
+                config_digest: self.folder.put(config)?,
+                layers: stored,
+                config: run,
+                origin,
+                imported_at: Utc::now(),
+            };
+            self.folder.save(&image)?;
+            io::Result::Ok(image)
+        };
+        write().map_err(|e| disk("the image could not be stored", &e))
+    }
+
+    /// At the end of an addition: removes what a failed one left. While others are at work it
+    /// stays, for the last of them.
+    pub(super) async fn tidy(&self) {
+        let fresh = self.fresh.lock().clone();
+        match self.sweep(|layer| fresh.contains(layer)).await {
+            Ok(Some(_)) => self.fresh.lock().retain(|layer| !fresh.contains(layer)),
+            Ok(None) => {}
+            Err(trouble) => tracing::warn!(%trouble, "what a failed import left could not be removed"),
+        }
+    }
+
+    /// `None`: something is in use.
+    async fn sweep(&self, removable: impl Fn(&DiffId) -> bool) -> Result<Option<Swept>, Trouble> {
+        let failed = |e: io::Error| disk("what is left over could not be removed", &e);
+        let Some(_lease) = self.folder.seize().map_err(failed)? else {
+            return Ok(None);
+        };
+        let images = self.folder.images().map_err(failed)?;
+        let mut swept = Swept::default();
+        let kept: HashSet<_> = images
+            .iter()
+            .flat_map(|image| [image.digest, image.config_digest])
+            .collect();
+        for blob in self.folder.blobs().map_err(failed)? {
+            if !kept.contains(&blob) {
+                self.folder.remove_blob(&blob).map_err(failed)?;
+                swept.blobs += 1;
+            }
+        }
+        self.folder.clear_incoming().map_err(failed)?;
+        let kept: HashSet<_> = images
+            .iter()
+            .flat_map(|image| image.layers.iter().map(|layer| layer.diff_id))
+            .collect();
+        for layer in self.unpacker.layers().await? {
+            if !kept.contains(&layer) && removable(&layer) {
+                self.unpacker.remove(&layer).await?;
+                swept.layers += 1;
+            }
+        }
+        Ok(Some(swept))
+    }
+}
+
+/// The names under which `name` may be known: as it is, without the tag that is meant anyway, and
+/// in full.
+fn spellings(name: &str) -> Vec<String> {
+    let mut spellings = vec![name.to_owned()];
+    spellings.extend(name.strip_suffix(":latest").map(str::to_owned));
+    spellings.extend(parse_reference(name).ok().map(|reference| reference.whole()));
+    spellings
+}
+
+fn parse_reference(name: &str) -> Result<Reference, Trouble> {
+    let wrong = || {
+        Trouble::new(
+            TroubleKind::Input,
+            format!(
+                "{:?} is no image: neither the name of one that was imported nor a reference such as ghcr.io/someone/app:1.0",
+                name.chars().take(100).collect::<String>()
+            ),
+        )
+    };
+    if name.len() > 2 * NAME_MAX {
+        return Err(wrong());
+    }
+    name.parse().map_err(|_| wrong())
+}
+
+fn check_name(name: &str) -> Result<(), Trouble> {
+    let fits = name.len() <= NAME_MAX
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"._-/:@".contains(&b));
+    if fits && name != HOST {
+        return Ok(());
+    }
+    Err(Trouble::new(
+        TroubleKind::Input,
+        format!(
+            "{:?} cannot be an image's name: at most {NAME_MAX} letters, digits and . _ - / : @, beginning with a letter or a digit, and not {HOST:?}",
+            name.chars().take(100).collect::<String>()
+        ),
+    ))
+}
+
+fn name_of(found: &Found) -> Result<String, Trouble> {
+    let name = found.name.clone().ok_or_else(|| {
+        Trouble::new(
+            TroubleKind::Input,
+            "the archive does not say what its image is called; give it a name",
+        )
+    })?;
+    check_name(&name).map(|()| name)
+}
+
+fn archive_origin(path: &Path) -> io::Result<Origin> {
+    let metadata = std::fs::metadata(path)?;
+    let modified = metadata
+        .modified()?
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Ok(Origin::Archive {
+        path: path.to_owned(),
+        size: metadata.len(),
+        modified_nanoseconds: i64::try_from(modified.as_nanos()).unwrap_or(i64::MAX),
+    })
+}
+
+fn archive_trouble(error: &ArchiveError) -> Trouble {
+    match error {
+        ArchiveError::NoRoom => no_room(),
+        ArchiveError::Disk(e) => disk("the archive could not be stored", e),
+        ArchiveError::Upload(_) => Trouble::new(
+            TroubleKind::Passing,
+            format!("the archive {error}; send it again"),
+        ),
+        other => Trouble::new(TroubleKind::Input, format!("the archive {other}")),
+    }
+}

@@ -1,0 +1,235 @@
+//! The folder of layers: digests, crashes, and many who want the same.
+
+use std::{fs, sync::Arc};
+
+use fsa_local::{
+    images::{DiffId, Digest, LayerBlob},
+    runner::unpack::{Layers, Rules},
+};
+
+use crate::support::{LIMITS, Tar, World, gzip, zstd};
+
+fn tar() -> Vec<u8> {
+    Tar::default().file("hello", "world").end()
+}
+
+#[test]
+fn every_compression_gives_the_same_layer() {
+    let tar = tar();
+    for blob in [
+        tar.clone(),
+        gzip(&tar),
+        zstd(&tar),
+        [gzip(&tar[..512]), gzip(&tar[512..])].concat(),
+    ] {
+        let world = World::new();
+        let layer = LayerBlob {
+            diff_id: Digest::of(&tar).into(),
+            blob: world.put(&blob),
+        };
+
+        let size = world.layers().unpack(&layer).unwrap();
+
+        assert_eq!((size.bytes, size.entries), (5, 1));
+        assert_eq!(
+            fs::read_to_string(world.layers().path(&layer.diff_id).join("hello")).unwrap(),
+            "world"
+        );
+    }
+}
+
+#[test]
+fn a_blob_that_is_not_what_it_is_called_is_refused_and_nothing_is_left() {
+    let tar = tar();
+    let other: DiffId = Digest::of(b"other").into();
+    let gzip = gzip(&tar);
+    let cut = gzip[..gzip.len() - 10].to_vec();
+    let swapped = Digest::of(b"swapped");
+    for (stored_as, bytes, diff_id, words) in [
+        (
+            Digest::of(&gzip),
+            gzip.clone(),
+            other,
+            "which the image's configuration says",
+        ),
+        (
+            swapped,
+            gzip.clone(),
+            Digest::of(&tar).into(),
+            "damaged on its way",
+        ),
+        (
+            Digest::of(&cut),
+            cut.clone(),
+            Digest::of(&tar).into(),
+            "cannot be decompressed",
+        ),
+        (
+            Digest::of(b"hi"),
+            b"hi".to_vec(),
+            Digest::of(b"hi").into(),
+            "not a tar archive",
+        ),
+        (
+            Digest::of(&tar[..600]),
+            tar[..600].to_vec(),
+            Digest::of(&tar[..600]).into(),
+            "in the middle of an entry",
+        ),
+    ] {
+        let world = World::new();
+        fs::write(
+            world.data().join("images/blobs/sha256").join(stored_as.hex()),
+            &bytes,
+        )
+        .unwrap();
+        let layer = LayerBlob {
+            diff_id,
+            blob: stored_as,
+        };
+
+        let message = world.layers().unpack(&layer).unwrap_err().trouble(&layer).message;
+
+        assert!(message.contains(words), "{message}");
+        assert_eq!(
+            world
+                .contents()
+                .iter()
+                .filter(|path| path.starts_with("runner"))
+                .count(),
+            0
+        );
+    }
+}
+
+#[test]
+fn a_blob_that_is_a_link_or_a_pipe_is_not_read() {
+    let world = World::new();
+    let secret = world.data().join("secret");
+    fs::write(&secret, tar()).unwrap();
+    let digest = Digest::of(&tar());
+    let path = world.data().join("images/blobs/sha256").join(digest.hex());
+    let layer = LayerBlob {
+        diff_id: digest.into(),
+        blob: digest,
+    };
+
+    std::os::unix::fs::symlink(&secret, &path).unwrap();
+    assert!(world.layers().unpack(&layer).is_err());
+
+    fs::remove_file(&path).unwrap();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &path,
+        rustix::fs::FileType::Fifo,
+        0o600.into(),
+        0,
+    )
+    .unwrap();
+    assert!(world.layers().unpack(&layer).is_err());
+}
+
+#[test]
+fn many_who_want_one_layer_at_once_get_one() {
+    let world = World::new();
+    let tar = Tar::default()
+        .add(tar::EntryType::Regular, "large", "", &vec![1; 3_000_000], |_| {})
+        .end();
+    let blob = world.put(&tar);
+    let layer = LayerBlob {
+        diff_id: blob.into(),
+        blob,
+    };
+    let other = Arc::new(Layers::open(world.data(), Rules::ROOT, LIMITS).unwrap());
+
+    std::thread::scope(|scope| {
+        for n in 0..8 {
+            // Two runners on one data folder, four callers each.
+            let layers = if n % 2 == 0 { world.layers() } else { &other };
+            scope.spawn(move || layers.unpack(&layer).unwrap());
+        }
+    });
+
+    assert_eq!(world.layers().list().unwrap(), [layer.diff_id]);
+    drop(other);
+    let left: Vec<_> = world
+        .contents()
+        .into_iter()
+        .filter(|path| path.starts_with("runner"))
+        .collect();
+    assert_eq!(left.len(), 2, "{left:?}");
+}
+
+#[test]
+fn what_a_crash_left_is_removed_and_what_is_being_written_is_not() {
+    let world = World::new();
+    let kept = world.unpack(&tar()).unwrap();
+    let folder = world.data().join("runner/layers");
+    let hex = Digest::of(b"half").hex();
+    for name in [
+        format!("{hex}.partial-0"),
+        hex.clone(),
+        format!("{}.partial-1", Digest::of(b"held").hex()),
+    ] {
+        fs::create_dir_all(folder.join(name).join("etc")).unwrap();
+    }
+    fs::write(folder.join(format!("{}.json", Digest::of(b"note").hex())), "{}").unwrap();
+    let held = fs::File::open(folder.join(format!("{}.partial-1", Digest::of(b"held").hex()))).unwrap();
+    rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).unwrap();
+
+    let again = Layers::open(world.data(), Rules::ROOT, LIMITS).unwrap();
+
+    let mut left: Vec<_> = fs::read_dir(&folder)
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
+    // The first runner's note on its way.
+    left.retain(|name| !name.contains(".json-"));
+    assert_eq!(left.len(), 3, "{left:?}");
+    assert!(left.iter().any(|name| name.ends_with(".partial-1")));
+    assert!(kept.join("hello").exists());
+    assert_eq!(again.list().unwrap().len(), 1);
+}
+
+#[test]
+fn a_layer_that_a_power_cut_may_have_damaged_is_made_again() {
+    let world = World::new();
+    let path = world.unpack(&tar()).unwrap();
+    let note = path.with_extension("json");
+    let World { unpacker, .. } = &world;
+    assert!(unpacker.layers.has(&Digest::of(&tar()).into()));
+    let of_another_boot =
+        |synced: bool| format!(r#"{{"bytes":5,"entries":1,"boot":"another","synced":{synced}}}"#);
+
+    fs::write(&note, of_another_boot(true)).unwrap();
+    let layers = Layers::open(world.data(), Rules::ROOT, LIMITS).unwrap();
+    assert_eq!(layers.list().unwrap().len(), 1);
+
+    fs::write(&note, of_another_boot(false)).unwrap();
+    let layers = Layers::open(world.data(), Rules::ROOT, LIMITS).unwrap();
+    assert_eq!(layers.list().unwrap().len(), 0);
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_layer_reaches_the_disk_in_its_own_time() {
+    let world = World::new();
+    let path = world.unpack(&tar()).unwrap();
+    let data = world.data().to_owned();
+
+    // The end of the runner waits for what is on its way.
+    let layers = Layers::open(&data, Rules::ROOT, LIMITS).unwrap();
+    let blob = world.put(&Tar::default().file("other", "x").end());
+    layers
+        .unpack(&LayerBlob {
+            diff_id: blob.into(),
+            blob,
+        })
+        .unwrap();
+    let other = layers.path(&blob.into());
+    drop(layers);
+
+    assert!(path.exists());
+    let note = fs::read_to_string(other.with_extension("json")).unwrap();
+    assert!(note.contains(r#""synced":true"#), "{note}");
+}

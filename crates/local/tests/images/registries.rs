@@ -1,0 +1,507 @@
+//! Registries: good ones, bad ones, and those that nobody may be led to.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, atomic::Ordering},
+    time::Duration,
+};
+
+use fsa_local::images::{Digest, RegistryCredentials, Settings};
+use fsa_model::{Trouble, TroubleKind};
+use serde_json::json;
+use tar::EntryType;
+
+use crate::{
+    registry_server::{Access, Faults, Registry},
+    support::{MEDIA_MANIFEST, Made, Tar, World, architecture, gzip, layered, reference},
+};
+
+/// The test's registry is on this machine, which has to be allowed.
+fn settings(registry: &Registry) -> Settings {
+    Settings {
+        allowed_registries: vec![registry.address.clone()],
+        keep_free_bytes: 0,
+        retry_pause: Duration::from_millis(1),
+        ..Settings::default()
+    }
+}
+
+/// With a layer that does not compress, so that it can break in the middle.
+fn made() -> Made {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    let noise: Vec<u8> = (0..300_000).map(|_| next()).collect();
+    let lower = Tar::default()
+        .add(EntryType::Regular, "noise", "", &noise, |_| {})
+        .end();
+    Made::of(&[lower, Tar::default().file("hello", "world").end()], gzip)
+}
+
+async fn pull_with(faults: Faults) -> (World, Registry, Result<Made, Trouble>) {
+    let (world, registry, made) = (World::new(), Registry::start().await, made());
+    let name = registry.offer("1", &made);
+    registry.set(faults);
+    let store = world.store(Settings {
+        idle_timeout: Duration::from_millis(300),
+        ..settings(&registry)
+    });
+    let result = store.resolve(&reference(&name)).await.map(|_| made);
+    (world, registry, result)
+}
+
+#[tokio::test]
+async fn an_image_is_pulled_once_and_is_here_from_then_on() {
+    let (world, registry, made) = (World::new(), Registry::start().await, made());
+    let name = registry.offer("1", &made);
+    registry.allow(Access::Token);
+    let store = world.store(settings(&registry));
+    let heard = Mutex::new(Vec::new());
+
+    store.check(&reference(&name)).await.unwrap();
+    let image = layered(
+        store
+            .resolve_with(&reference(&name), &|word| {
+                heard.lock().unwrap().push(word.to_owned())
+            })
+            .await
+            .unwrap(),
+    );
+    let requests = registry.requests().len();
+    let again = layered(store.resolve(&reference(&name)).await.unwrap());
+
+    assert_eq!(image.layers, made.diff_ids);
+    assert_eq!(image.digest, Digest::of(&made.manifest).to_string());
+    assert_eq!(made.read(&world, 1, "hello"), "world");
+    assert_eq!(
+        (again.layers, registry.requests().len()),
+        (image.layers, requests)
+    );
+    assert_eq!(store.list().unwrap()[0].name, name);
+    let heard = heard.into_inner().unwrap();
+    assert!(
+        heard.iter().any(|word| word.starts_with("pulling layer 1 of 2")),
+        "{heard:?}"
+    );
+    assert!(!world.contents().iter().any(|path| path.contains("incoming")));
+}
+
+#[tokio::test]
+async fn many_who_want_one_image_at_once_share_the_work() {
+    let (world, registry, made) = (World::new(), Registry::start().await, made());
+    let name = registry.offer("1", &made);
+    registry.set(Faults {
+        delay: Duration::from_millis(50),
+        ..Faults::default()
+    });
+    let store = world.store(settings(&registry));
+
+    let image = reference(&name);
+    let all = futures_util::future::join_all((0..8).map(|_| store.resolve(&image))).await;
+
+    assert!(all.iter().all(Result::is_ok));
+    let mut counts = HashMap::new();
+    for request in registry.requests() {
+        *counts.entry(request).or_insert(0) += 1;
+    }
+    assert!(counts.values().all(|count| *count == 1), "{counts:?}");
+    assert_eq!(world.unpacker.unpacked.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
+async fn what_is_here_of_another_image_is_not_fetched_again() {
+    let (world, registry) = (World::new(), Registry::start().await);
+    let base = Tar::default().file("base", "x").end();
+    let first = Made::of(&[base.clone()], gzip);
+    let second = Made::of(&[base, Tar::default().file("top", "x").end()], gzip);
+    let (one, two) = (registry.offer("1", &first), registry.offer("2", &second));
+    let store = world.store(settings(&registry));
+    store.resolve(&reference(&one)).await.unwrap();
+
+    store.resolve(&reference(&two)).await.unwrap();
+
+    let base = format!("GET /v2/team/app/blobs/{}", Digest::of(&first.layers[0]));
+    assert_eq!(
+        registry
+            .requests()
+            .iter()
+            .filter(|request| **request == base)
+            .count(),
+        1
+    );
+}
+
+#[tokio::test]
+async fn an_image_that_does_not_exist_is_said_to_the_person() {
+    let (world, registry) = (World::new(), Registry::start().await);
+    let store = world.store(settings(&registry));
+    let name = format!("{}/team/app:nope", registry.address);
+
+    let checked = store.check(&reference(&name)).await.unwrap_err();
+    let resolved = store.resolve(&reference(&name)).await.unwrap_err();
+
+    for trouble in [checked, resolved] {
+        assert_eq!(trouble.kind, TroubleKind::Input);
+        assert!(
+            trouble.message.contains("does not exist") && trouble.message.contains(&name),
+            "{}",
+            trouble.message
+        );
+    }
+    for nonsense in ["", "a b", "UPPER", "http://example.org/x", &"x".repeat(600)] {
+        let trouble = store.check(&reference(nonsense)).await.unwrap_err();
+        assert_eq!(trouble.kind, TroubleKind::Input, "{nonsense}");
+    }
+}
+
+#[tokio::test]
+async fn a_private_image_needs_the_operators_credentials() {
+    let (registry, made) = (Registry::start().await, made());
+    let name = registry.offer("1", &made);
+    for access in [
+        Access::TokenFor("robot:s3cret".into()),
+        Access::Basic("robot:s3cret".into()),
+    ] {
+        registry.allow(access);
+        let with = |password: Option<&str>| Settings {
+            credentials: password
+                .map(|password| RegistryCredentials {
+                    registry: registry.address.clone(),
+                    username: "robot".into(),
+                    password: password.to_owned().into(),
+                })
+                .into_iter()
+                .collect(),
+            ..settings(&registry)
+        };
+
+        for refused in [None, Some("wrong")] {
+            let world = World::new();
+            let trouble = world
+                .store(with(refused))
+                .check(&reference(&name))
+                .await
+                .unwrap_err();
+            assert_eq!(trouble.kind, TroubleKind::Input);
+            assert!(trouble.message.contains("wants a sign-in"), "{}", trouble.message);
+        }
+        let world = World::new();
+        world
+            .store(with(Some("s3cret")))
+            .resolve(&reference(&name))
+            .await
+            .unwrap();
+        assert!(!format!("{:?}", with(Some("s3cret"))).contains("s3cret"));
+    }
+}
+
+#[tokio::test]
+async fn a_download_that_breaks_off_goes_on_where_it_stopped() {
+    let (_, registry, result) = pull_with(Faults {
+        break_off: 2,
+        ..Faults::default()
+    })
+    .await;
+
+    let made = result.unwrap();
+    let whole: usize = made.layers.iter().map(Vec::len).sum::<usize>() + made.config.len();
+    assert!(
+        registry.sent() <= whole,
+        "{} of {whole} bytes were sent",
+        registry.sent()
+    );
+
+    // And from the start where the registry cannot do that.
+    let (world, _, result) = pull_with(Faults {
+        break_off: 1,
+        no_ranges: true,
+        ..Faults::default()
+    })
+    .await;
+    assert_eq!(result.unwrap().read(&world, 1, "hello"), "world");
+}
+
+#[tokio::test]
+async fn a_registry_that_is_busy_for_a_moment_is_asked_again() {
+    let (_, _, result) = pull_with(Faults {
+        busy: 2,
+        ..Faults::default()
+    })
+    .await;
+
+    assert!(result.is_ok());
+}
+
+#[tokio::test]
+async fn a_registry_that_stays_bad_is_said_and_nothing_is_left() {
+    for (faults, kind, words) in [
+        (
+            Faults {
+                busy: 1000,
+                ..Faults::default()
+            },
+            TroubleKind::Passing,
+            "busy or out of order",
+        ),
+        (
+            Faults {
+                stall: true,
+                ..Faults::default()
+            },
+            TroubleKind::Passing,
+            "does not answer",
+        ),
+        (
+            Faults {
+                break_off: 1000,
+                no_ranges: true,
+                ..Faults::default()
+            },
+            TroubleKind::Passing,
+            "does not answer",
+        ),
+        (
+            Faults {
+                swap: true,
+                ..Faults::default()
+            },
+            TroubleKind::Passing,
+            "with the digest",
+        ),
+        (
+            Faults {
+                pad: true,
+                ..Faults::default()
+            },
+            TroubleKind::Passing,
+            "with the digest",
+        ),
+        (
+            Faults {
+                redirect: Some("http://169.254.169.254/latest".into()),
+                ..Faults::default()
+            },
+            TroubleKind::Input,
+            "private network",
+        ),
+        (
+            Faults {
+                redirect: Some("http://127.0.0.1:1/".into()),
+                ..Faults::default()
+            },
+            TroubleKind::Input,
+            "private network",
+        ),
+    ] {
+        let (world, _, result) = pull_with(faults).await;
+
+        let trouble = result.err().unwrap();
+        assert!(trouble.message.contains(words), "{words}: {}", trouble.message);
+        assert_eq!(trouble.kind, kind, "{}", trouble.message);
+        assert_eq!(world.contents(), Default::default());
+    }
+}
+
+#[tokio::test]
+async fn nobody_is_led_into_a_private_network_by_a_name() {
+    let (world, registry, made) = (World::new(), Registry::start().await, made());
+    registry.offer("1", &made);
+    let port = registry.address.rsplit_once(':').unwrap().1;
+    let store = world.store(Settings {
+        allowed_registries: vec!["127.0.0.1:1".into()],
+        attempts: 1,
+        ..settings(&registry)
+    });
+
+    for name in [
+        format!("127.0.0.1:{port}/team/app:1"),
+        format!("localhost:{port}/team/app:1"),
+        "169.254.169.254/a/b".into(),
+    ] {
+        let trouble = store.check(&reference(&name)).await.unwrap_err();
+        assert!(
+            trouble.message.contains("private network or on this machine"),
+            "{}",
+            trouble.message
+        );
+        assert_eq!(trouble.kind, TroubleKind::Input);
+    }
+    assert!(registry.requests().is_empty(), "{:?}", registry.requests());
+}
+
+#[tokio::test]
+async fn nobody_is_led_into_a_private_network_by_a_sign_in_server() {
+    let (world, registry, other, made) = (
+        World::new(),
+        Registry::start().await,
+        Registry::start().await,
+        made(),
+    );
+    let name = registry.offer("1", &made);
+    registry.allow(Access::TokenAt(format!("http://{}/token", other.address)));
+
+    let trouble = world
+        .store(settings(&registry))
+        .check(&reference(&name))
+        .await
+        .unwrap_err();
+
+    assert!(trouble.message.contains("private network"), "{}", trouble.message);
+    assert!(other.requests().is_empty());
+}
+
+#[tokio::test]
+async fn what_is_no_image_for_this_machine_is_said_to_the_person() {
+    let (world, registry, made) = (World::new(), Registry::start().await, made());
+    let config = String::from_utf8(made.config.clone())
+        .unwrap()
+        .replace(architecture(), "mips")
+        .into_bytes();
+    registry.blob(&config);
+    let other_config = String::from_utf8(made.manifest.clone()).unwrap().replace(
+        &Digest::of(&made.config).to_string(),
+        &Digest::of(&config).to_string(),
+    );
+    let chart = json!({"schemaVersion": 2, "config": {"digest": Digest::of(b"{}"), "size": 2},
+        "layers": [{"mediaType": "application/vnd.cncf.helm.chart.content.v1.tar+gzip", "digest": Digest::of(b"x"), "size": 1}]});
+    registry.blob(b"{}");
+    let store = world.store(Settings {
+        attempts: 1,
+        ..settings(&registry)
+    });
+
+    for (name, words) in [
+        (
+            registry.offer_for("mips", &made, "mips"),
+            "is not there for linux/",
+        ),
+        (
+            registry.manifest("config", MEDIA_MANIFEST, other_config.as_bytes()),
+            "it is there for linux/mips",
+        ),
+        (
+            registry.manifest("chart", MEDIA_MANIFEST, chart.to_string().as_bytes()),
+            "is no container image",
+        ),
+        (
+            registry.manifest("old", MEDIA_MANIFEST, br#"{"schemaVersion":1,"fsLayers":[]}"#),
+            "first format",
+        ),
+        (
+            registry.manifest("endless", MEDIA_MANIFEST, &vec![b' '; 5 << 20]),
+            "for a small document",
+        ),
+        (
+            registry.manifest("broken", MEDIA_MANIFEST, b"<html>"),
+            "cannot be read",
+        ),
+    ] {
+        let trouble = store.resolve(&reference(&name)).await.unwrap_err();
+        assert!(trouble.message.contains(words), "{words}: {}", trouble.message);
+        assert_eq!(trouble.kind, TroubleKind::Input);
+        assert_eq!(world.contents(), Default::default());
+    }
+}
+
+#[tokio::test]
+async fn a_pinned_image_is_the_one_that_was_meant() {
+    let (world, registry, made) = (World::new(), Registry::start().await, made());
+    registry.offer("1", &made);
+    let wrong = Digest::of(b"another").to_string();
+    registry.manifest(&wrong, MEDIA_MANIFEST, &made.manifest);
+    let store = world.store(Settings {
+        attempts: 1,
+        ..settings(&registry)
+    });
+    let pinned = |digest: &str| reference(&format!("{}/team/app@{digest}", registry.address));
+
+    store
+        .resolve(&pinned(&Digest::of(&made.manifest).to_string()))
+        .await
+        .unwrap();
+    let trouble = store.resolve(&pinned(&wrong)).await.unwrap_err();
+
+    assert!(trouble.message.contains("with the digest"), "{}", trouble.message);
+}
+
+#[tokio::test]
+async fn an_image_over_the_limit_is_refused_before_it_is_fetched() {
+    let (world, registry, made) = (World::new(), Registry::start().await, made());
+    let name = registry.offer("1", &made);
+    for (limited, words) in [
+        (
+            Settings {
+                max_archive_bytes: 1000,
+                ..settings(&registry)
+            },
+            "is larger than",
+        ),
+        (
+            Settings {
+                keep_free_bytes: u64::MAX / 2,
+                ..settings(&registry)
+            },
+            "the disk has no room",
+        ),
+    ] {
+        let trouble = world.store(limited).resolve(&reference(&name)).await.unwrap_err();
+
+        assert!(trouble.message.contains(words), "{}", trouble.message);
+        assert_eq!(world.contents(), Default::default());
+    }
+    assert!(
+        !registry
+            .requests()
+            .iter()
+            .any(|request| request.contains(&Digest::of(&made.layers[0]).to_string()))
+    );
+}
+
+#[tokio::test]
+async fn an_imported_name_is_not_looked_up_anywhere() {
+    let (world, registry, made) = (World::new(), Registry::start().await, made());
+    let name = format!("{}/team/app:1", registry.address);
+    let store = world.store(settings(&registry));
+    store
+        .import(&name, crate::support::upload(&made.archive()))
+        .await
+        .unwrap();
+
+    store.check(&reference(&name)).await.unwrap();
+    store.resolve(&reference(&name)).await.unwrap();
+
+    assert!(registry.requests().is_empty());
+}
+
+#[tokio::test]
+async fn no_bytes_in_a_manifest_do_harm() {
+    use proptest::strategy::{Strategy as _, ValueTree as _};
+    let (world, registry, made) = (World::new(), Registry::start().await, made());
+    registry.offer("1", &made);
+    let store = world.store(Settings {
+        attempts: 1,
+        ..settings(&registry)
+    });
+    let mut runner = proptest::test_runner::TestRunner::default();
+    let damage = (0..made.manifest.len(), 1..=255u8, 0..2usize);
+    let noise = proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300);
+
+    for _ in 0..200 {
+        let (at, flip, cut) = damage.new_tree(&mut runner).unwrap().current();
+        let mut damaged = made.manifest.clone();
+        damaged[at] ^= flip;
+        damaged.truncate(damaged.len() - cut * at);
+        for bytes in [damaged, noise.new_tree(&mut runner).unwrap().current()] {
+            let name = registry.manifest("fuzz", MEDIA_MANIFEST, &bytes);
+            match store.resolve(&reference(&name)).await {
+                Err(trouble) => assert_ne!(trouble.kind, TroubleKind::Internal, "{}", trouble.message),
+                Ok(_) => store.remove(&name).unwrap(),
+            }
+        }
+    }
+    assert!(!world.contents().iter().any(|path| path.contains("incoming")));
+}

@@ -1,0 +1,296 @@
+//! A small registry on 127.0.0.1 that can be told to misbehave.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::{Request, State},
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
+use fsa_local::images::Digest;
+use futures_util::StreamExt as _;
+
+use crate::support::{MEDIA_INDEX, MEDIA_MANIFEST, Made, architecture};
+
+/// What it does wrong.
+#[derive(Clone, Debug, Default)]
+pub struct Faults {
+    /// Blobs break off half-way, so many times.
+    pub break_off: usize,
+    /// Blobs stop half-way, for ever.
+    pub stall: bool,
+    /// Everything answers 503, so many times.
+    pub busy: usize,
+    /// Blobs are something else.
+    pub swap: bool,
+    /// Blobs go on after their end.
+    pub pad: bool,
+    /// Blobs are to be had there.
+    pub redirect: Option<String>,
+    /// How long each blob takes to begin.
+    pub delay: Duration,
+    /// Ranges are ignored.
+    pub no_ranges: bool,
+}
+
+/// Who may read.
+#[derive(Clone, Debug, Default)]
+pub enum Access {
+    #[default]
+    Everybody,
+    /// With a token that is given to everybody.
+    Token,
+    /// With a token that is given for `name:password`.
+    TokenFor(String),
+    /// With `name:password` itself.
+    Basic(String),
+    /// With a token from there.
+    TokenAt(String),
+}
+
+#[derive(Default)]
+struct Shelf {
+    manifests: HashMap<String, (String, Vec<u8>)>,
+    blobs: HashMap<String, Vec<u8>>,
+    requests: Vec<String>,
+    faults: Faults,
+    access: Access,
+    sent: usize,
+}
+
+/// The registry; it ends with the test's runtime.
+#[derive(Clone)]
+pub struct Registry {
+    pub address: String,
+    shelf: Arc<Mutex<Shelf>>,
+}
+
+impl Registry {
+    pub async fn start() -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let registry = Self {
+            address: listener.local_addr().unwrap().to_string(),
+            shelf: Arc::default(),
+        };
+        let app = Router::new().fallback(answer).with_state(registry.clone());
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        registry
+    }
+
+    /// Offers an image as `app:<tag>`.
+    pub fn offer(&self, tag: &str, made: &Made) -> String {
+        self.offer_for(tag, made, architecture())
+    }
+
+    pub fn offer_for(&self, tag: &str, made: &Made, architecture: &str) -> String {
+        let index = made.index(architecture);
+        self.manifest(
+            &Digest::of(&made.manifest).to_string(),
+            MEDIA_MANIFEST,
+            &made.manifest,
+        );
+        for blob in made.blobs().skip(1) {
+            self.shelf
+                .lock()
+                .unwrap()
+                .blobs
+                .insert(Digest::of(blob).to_string(), blob.clone());
+        }
+        self.manifest(tag, MEDIA_INDEX, &index)
+    }
+
+    pub fn manifest(&self, tag: &str, media: &str, bytes: &[u8]) -> String {
+        self.shelf
+            .lock()
+            .unwrap()
+            .manifests
+            .insert(tag.into(), (media.into(), bytes.to_vec()));
+        format!("{}/team/app:{tag}", self.address)
+    }
+
+    pub fn blob(&self, bytes: &[u8]) {
+        self.shelf
+            .lock()
+            .unwrap()
+            .blobs
+            .insert(Digest::of(bytes).to_string(), bytes.to_vec());
+    }
+
+    pub fn set(&self, faults: Faults) {
+        self.shelf.lock().unwrap().faults = faults;
+    }
+
+    pub fn allow(&self, access: Access) {
+        self.shelf.lock().unwrap().access = access;
+    }
+
+    /// `METHOD path` of each request so far.
+    pub fn requests(&self) -> Vec<String> {
+        self.shelf.lock().unwrap().requests.clone()
+    }
+
+    /// Bytes of blobs that were sent.
+    pub fn sent(&self) -> usize {
+        self.shelf.lock().unwrap().sent
+    }
+}
+
+async fn answer(State(registry): State<Registry>, request: Request) -> Response {
+    let path = request.uri().path().to_owned();
+    let query = request.uri().query().unwrap_or_default().to_owned();
+    let (faults, access) = {
+        let mut shelf = registry.shelf.lock().unwrap();
+        shelf.requests.push(format!("{} {path}", request.method()));
+        if shelf.faults.busy > 0 {
+            shelf.faults.busy -= 1;
+            return StatusCode::SERVICE_UNAVAILABLE.into_response();
+        }
+        (shelf.faults.clone(), shelf.access.clone())
+    };
+    let given = request
+        .headers()
+        .get(header::AUTHORIZATION)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or_default()
+        .to_owned();
+    if path == "/token" {
+        return token(&access, &given, &query);
+    }
+    if let Some(refusal) = refusal(&registry, &access, &given) {
+        return refusal;
+    }
+    let Some(rest) = path.strip_prefix("/v2/team/app/") else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    match rest.split_once('/') {
+        Some(("manifests", name)) => manifest(&registry, name),
+        Some(("blobs", digest)) => {
+            tokio::time::sleep(faults.delay).await;
+            blob(&registry, digest, request.headers(), &faults)
+        }
+        _ => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+fn basic(pair: &str) -> String {
+    let (name, password) = pair.split_once(':').unwrap();
+    format!("Basic {}", base64(&format!("{name}:{password}")))
+}
+
+fn base64(text: &str) -> String {
+    const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::new();
+    for chunk in text.as_bytes().chunks(3) {
+        let n = chunk.iter().fold(0u32, |n, b| n << 8 | u32::from(*b)) << (8 * (3 - chunk.len()));
+        for at in 0..4 {
+            out.push(if at <= chunk.len() {
+                char::from(ALPHABET[(n >> (18 - 6 * at)) as usize & 63])
+            } else {
+                '='
+            });
+        }
+    }
+    out
+}
+
+fn token(access: &Access, given: &str, query: &str) -> Response {
+    let may = match access {
+        Access::TokenFor(pair) => given == basic(pair),
+        _ => true,
+    };
+    if may && query.contains("scope=repository%3Ateam%2Fapp%3Apull") && query.contains("service=test") {
+        r#"{"token":"ticket","expires_in":300}"#.into_response()
+    } else {
+        StatusCode::UNAUTHORIZED.into_response()
+    }
+}
+
+fn refusal(registry: &Registry, access: &Access, given: &str) -> Option<Response> {
+    let bearer =
+        |realm: &str| format!(r#"Bearer realm="{realm}",service="test",scope="repository:team/app:pull""#);
+    let (expected, challenge) = match access {
+        Access::Everybody => return None,
+        Access::Token | Access::TokenFor(_) => (
+            "Bearer ticket".to_owned(),
+            bearer(&format!("http://{}/token", registry.address)),
+        ),
+        Access::TokenAt(realm) => ("Bearer ticket".to_owned(), bearer(realm)),
+        Access::Basic(pair) => (basic(pair), r#"Basic realm="test""#.to_owned()),
+    };
+    (given != expected)
+        .then(|| (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, challenge)]).into_response())
+}
+
+fn manifest(registry: &Registry, name: &str) -> Response {
+    match registry.shelf.lock().unwrap().manifests.get(name).cloned() {
+        Some((media, bytes)) => ([(header::CONTENT_TYPE, media)], bytes).into_response(),
+        None => (
+            StatusCode::NOT_FOUND,
+            r#"{"errors":[{"code":"MANIFEST_UNKNOWN"}]}"#,
+        )
+            .into_response(),
+    }
+}
+
+fn blob(registry: &Registry, digest: &str, headers: &HeaderMap, faults: &Faults) -> Response {
+    if let Some(to) = &faults.redirect {
+        return (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, to.clone())]).into_response();
+    }
+    let mut shelf = registry.shelf.lock().unwrap();
+    let Some(mut bytes) = shelf.blobs.get(digest).cloned() else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    if faults.swap {
+        bytes.reverse();
+    }
+    if faults.pad {
+        bytes.extend_from_slice(&[0; 100]);
+    }
+    let from = headers
+        .get(header::RANGE)
+        .filter(|_| !faults.no_ranges)
+        .and_then(|range| {
+            range
+                .to_str()
+                .ok()?
+                .strip_prefix("bytes=")?
+                .strip_suffix('-')?
+                .parse::<usize>()
+                .ok()
+        });
+    let rest = bytes.split_off(from.unwrap_or(0));
+    let status = if from.is_some() {
+        StatusCode::PARTIAL_CONTENT
+    } else {
+        StatusCode::OK
+    };
+    let half = rest.len() / 2;
+    let broken = shelf.faults.break_off > 0 && rest.len() > 1000;
+    let body = if faults.stall && rest.len() > 1000 {
+        let half = Bytes::copy_from_slice(&rest[..half]);
+        Body::from_stream(
+            futures_util::stream::iter([Ok::<_, std::io::Error>(half)])
+                .chain(futures_util::stream::pending()),
+        )
+    } else if broken {
+        shelf.faults.break_off -= 1;
+        shelf.sent += half;
+        let half = Bytes::copy_from_slice(&rest[..half]);
+        // Late enough for the first half to be on the line.
+        let end = futures_util::stream::once(async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            Err(std::io::Error::other("the plug was pulled"))
+        });
+        Body::from_stream(futures_util::stream::iter([Ok(half)]).chain(end))
+    } else {
+        shelf.sent += rest.len();
+        Body::from(rest)
+    };
+    (status, body).into_response()
+}
