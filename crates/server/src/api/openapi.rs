@@ -50,13 +50,33 @@ pub(super) fn frame() -> Document {
 /// The whole document.
 #[must_use]
 pub fn document() -> Document {
-    super::routes().into_openapi()
+    named(super::routes().into_openapi())
+}
+
+/// Names each operation after its tag and its function, which makes the names unique.
+fn named(mut document: Document) -> Document {
+    for item in document.paths.paths.values_mut() {
+        let operations = [
+            &mut item.get,
+            &mut item.put,
+            &mut item.post,
+            &mut item.patch,
+            &mut item.delete,
+        ];
+        for operation in operations.into_iter().flatten() {
+            let tag = operation.tags.as_ref().and_then(|tags| tags.first());
+            if let (Some(tag), Some(name)) = (tag, &operation.operation_id) {
+                operation.operation_id = Some(format!("{tag}_{name}"));
+            }
+        }
+    }
+    document
 }
 
 /// The document's own route. It is rendered once.
 pub(super) fn routes(document: Document) -> Router<App> {
     let text = Bytes::from(
-        document
+        named(document)
             .to_pretty_json()
             .expect("the document is made of plain values"),
     );

@@ -3,4 +3,12 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod access;
+mod authorisation;
+mod environment;
+mod events;
+mod limits;
 mod projects;
+mod surface;
+mod users;
+mod wishes;

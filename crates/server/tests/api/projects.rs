@@ -10,7 +10,10 @@ async fn a_new_project_comes_with_its_sandbox_and_database() {
     let owner = world.owner().await;
 
     let answer = owner
-        .post("/api/projects", &json!({"name": "todo-app", "description": "Things to do"}))
+        .post(
+            "/api/projects",
+            &json!({"name": "todo-app", "description": "Things to do"}),
+        )
         .await
         .expect(201);
 
@@ -32,12 +35,24 @@ async fn a_new_project_comes_with_its_sandbox_and_database() {
         format!("http://127.0.0.1:{port}/projects/todo-app/terminal")
     );
     for same in [id, "todo-app"] {
-        let shown = owner.get(&format!("/api/projects/{same}")).await.expect(200).json();
+        let shown = owner
+            .get(&format!("/api/projects/{same}"))
+            .await
+            .expect(200)
+            .json();
         assert_eq!(shown["id"], created["id"]);
-        let sandbox = owner.get(&format!("/api/sandbox/{same}")).await.expect(200).json();
+        let sandbox = owner
+            .get(&format!("/api/sandbox/{same}"))
+            .await
+            .expect(200)
+            .json();
         assert_eq!(sandbox["id"], created["sandbox"]["id"]);
     }
-    let database = owner.get("/api/projects/todo-app/database").await.expect(200).json();
+    let database = owner
+        .get("/api/projects/todo-app/database")
+        .await
+        .expect(200)
+        .json();
     assert_eq!(database["status"], "CREATING");
     assert_eq!(database["connectionString"], serde_json::Value::Null);
 }
@@ -47,11 +62,22 @@ async fn a_name_of_another_spelling_is_refused_with_a_suggestion() {
     let world = World::new().await;
     let owner = world.owner().await;
 
-    let refused = owner.post("/api/projects", &json!({"name": "My App!"})).await.expect(422);
+    let refused = owner
+        .post("/api/projects", &json!({"name": "My App!"}))
+        .await
+        .expect(422);
 
     let field = refused.error().details.field.unwrap();
-    assert_eq!((field.name.as_str(), field.suggestion.as_deref()), ("name", Some("my-app")));
-    assert!(owner.get("/api/projects").await.json()["items"].as_array().unwrap().is_empty());
+    assert_eq!(
+        (field.name.as_str(), field.suggestion.as_deref()),
+        ("name", Some("my-app"))
+    );
+    assert!(
+        owner.get("/api/projects").await.json()["items"]
+            .as_array()
+            .unwrap()
+            .is_empty()
+    );
 }
 
 #[tokio::test]
@@ -61,10 +87,173 @@ async fn a_name_is_unique_per_owner_and_free_again_after_deletion() {
     let first = project(&ada, "todo").await;
     project(&grace, "todo").await;
 
-    let refused = ada.post("/api/projects", &json!({"name": "todo"})).await.expect(409);
+    let refused = ada
+        .post("/api/projects", &json!({"name": "todo"}))
+        .await
+        .expect(409);
     assert_eq!(refused.field(), "name");
 
     ada.delete("/api/projects/todo").await.expect(202);
     let second = project(&ada, "todo").await;
     assert_ne!(first.id, second.id);
+}
+
+#[tokio::test]
+async fn nothing_of_somebody_elses_project_is_found_by_name_or_id() {
+    let world = World::new().await;
+    let (ada, grace) = (world.member("ada").await, world.member("grace").await);
+    let theirs = project(&ada, "secret-plan").await;
+
+    for path in [
+        "/api/projects/secret-plan".to_owned(),
+        format!("/api/projects/{}", theirs.id),
+    ] {
+        let refused = grace.get(&path).await.expect(404);
+        let unknown = grace.get("/api/projects/no-such-project").await.expect(404);
+        assert_eq!(refused.error().error, unknown.error().error);
+        assert_eq!(refused.error().project_id, None);
+    }
+    let list = grace.get("/api/projects").await.expect(200).json();
+    assert!(list["items"].as_array().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn two_people_with_one_name_get_two_host_names_and_the_first_keeps_the_short_one() {
+    let world = World::new().await;
+    let (ada, grace) = (world.member("ada").await, world.member("grace").await);
+    let url = |project: fsa_model::api::Project| project.sandbox.unwrap().public_url;
+    let port = world.address.port();
+
+    let first = project(&ada, "todo").await;
+    let second = project(&grace, "todo").await;
+
+    assert_eq!(url(first), format!("http://todo--3000.apps.localhost:{port}"));
+    assert_eq!(
+        url(second),
+        format!("http://todo--3000--grace.apps.localhost:{port}")
+    );
+
+    // A rename to a name that is in use does not take its host name over either.
+    project(&grace, "older").await;
+    project(&ada, "newer").await;
+    let renamed = grace
+        .patch("/api/projects/older", &json!({"name": "newer"}))
+        .await
+        .expect(200);
+    assert_eq!(
+        url(renamed.read()),
+        format!("http://newer--3000--grace.apps.localhost:{port}")
+    );
+}
+
+#[tokio::test]
+async fn the_list_goes_on_after_its_cursor() {
+    let world = World::new().await;
+    let owner = world.owner().await;
+    let names: Vec<_> = (0..103).map(|n| format!("p{n:03}")).collect();
+    for name in &names {
+        owner
+            .post("/api/projects", &json!({"name": name, "start": false}))
+            .await
+            .expect(201);
+    }
+
+    let first = owner.get("/api/projects").await.expect(200).json();
+    let cursor = first["nextCursor"].as_str().unwrap();
+    let second = owner
+        .get(&format!("/api/projects?cursor={cursor}"))
+        .await
+        .expect(200)
+        .json();
+
+    let listed: Vec<_> = [&first, &second]
+        .into_iter()
+        .flat_map(|page| page["items"].as_array().unwrap())
+        .map(|project| project["name"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(listed, names);
+    assert_eq!(second["nextCursor"], serde_json::Value::Null);
+}
+
+#[tokio::test]
+async fn a_change_that_a_running_sandbox_needs_is_wished_and_another_is_not() {
+    let world = World::new().await;
+    let owner = world.owner().await;
+    project(&owner, "todo").await;
+    let generation = || world.database.sql("select generation from sandboxes");
+    assert_eq!(generation(), "1");
+
+    let described = owner
+        .patch(
+            "/api/projects/todo",
+            &json!({"description": "new", "name": "done"}),
+        )
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(
+        (described["name"].as_str(), described["description"].as_str()),
+        (Some("done"), Some("new"))
+    );
+    assert_eq!(generation(), "1");
+
+    owner
+        .patch("/api/projects/done", &json!({"description": null}))
+        .await
+        .expect(200);
+    let changed = owner
+        .patch(
+            "/api/projects/done",
+            &json!({"size": "large", "startCommand": "npm start"}),
+        )
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(changed["size"], "large");
+    assert_eq!(changed.get("description"), None);
+    assert_eq!(generation(), "2");
+    owner
+        .patch("/api/projects/done", &json!({"size": "large"}))
+        .await
+        .expect(200);
+    assert_eq!(generation(), "2");
+}
+
+#[tokio::test]
+async fn what_a_project_cannot_be_made_of_is_refused_field_by_field() {
+    let world = World::new().await;
+    let owner = world.owner().await;
+    for (body, field) in [
+        (json!({"name": "a", "template": "next"}), "template"),
+        (
+            json!({"name": "a", "template": "web", "image": "alpine"}),
+            "image",
+        ),
+        (json!({"name": "a", "image": "-v"}), "image"),
+        (json!({"name": "a", "size": "huge"}), "size"),
+        (json!({"name": "a", "region": "mars"}), "region"),
+        (
+            json!({"name": "a", "repository": {"url": "file:///etc"}}),
+            "repository.url",
+        ),
+        (
+            json!({"name": "a", "repository": {"url": "https://u:p@h/r"}}),
+            "repository.url",
+        ),
+        (
+            json!({"name": "a", "repository": {"url": "https://h/r", "branch": "-x"}}),
+            "repository.branch",
+        ),
+        (json!({"name": "a", "startCommand": " "}), "startCommand"),
+        (json!({"name": "a", "envVars": {"A-B": "1"}}), "envVars.A-B"),
+        (json!({"name": "a", "envVars": {"A": "\u{0}"}}), "envVars.A"),
+        (json!({"name": "a", "colour": "red"}), "colour"),
+        (json!({"name": "xn"}), "name"),
+        (json!({}), "name"),
+    ] {
+        let refused = owner.post("/api/projects", &body).await.expect(422);
+        assert_eq!(refused.field(), field, "{body}");
+    }
+    assert_eq!(world.database.sql("select count(*) from projects"), "0");
+    assert_eq!(world.database.sql("select count(*) from events"), "0");
 }

@@ -59,7 +59,9 @@ impl Client {
     /// The same client, sending one more header with every request.
     pub fn with(&self, name: &'static str, value: &str) -> Self {
         let mut client = self.clone();
-        client.headers.insert(name, value.parse().expect("a header's value"));
+        client
+            .headers
+            .insert(name, value.parse().expect("a header's value"));
         client
     }
 
@@ -71,13 +73,15 @@ impl Client {
     /// The same client with the cookie of a signed-in browser, on one of our own pages.
     pub fn browser(&self, answer: &Answer) -> Self {
         let cookie = answer.cookie().expect("a session's cookie");
-        self.with("cookie", &cookie).with("origin", &format!("http://{}", self.address))
+        self.with("cookie", &cookie)
+            .with("origin", &format!("http://{}", self.address))
     }
 
     pub async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Answer {
         let body = body.map(|value| Bytes::from(value.to_string()));
         let kind = body.is_some().then_some("application/json");
-        self.send_bytes(method, path, kind, body.unwrap_or_default()).await
+        self.send_bytes(method, path, kind, body.unwrap_or_default())
+            .await
     }
 
     pub async fn send_bytes(&self, method: Method, path: &str, kind: Option<&str>, body: Bytes) -> Answer {
@@ -88,10 +92,20 @@ impl Client {
             .expect("the answer ends in time")
             .expect("the answer does not break off")
             .to_bytes();
-        Answer { status: parts.status, headers: parts.headers, body }
+        Answer {
+            status: parts.status,
+            headers: parts.headers,
+            body,
+        }
     }
 
-    async fn begin(&self, method: Method, path: &str, kind: Option<&str>, body: Bytes) -> http::Response<Incoming> {
+    async fn begin(
+        &self,
+        method: Method,
+        path: &str,
+        kind: Option<&str>,
+        body: Bytes,
+    ) -> http::Response<Incoming> {
         let mut request = Request::builder()
             .method(method)
             .uri(format!("http://{}{path}", self.address));
@@ -136,7 +150,10 @@ impl Client {
         let response = self.begin(Method::GET, path, None, Bytes::new()).await;
         assert_eq!(response.status(), StatusCode::OK, "{path}");
         assert_eq!(response.headers()[header::CONTENT_TYPE], "text/event-stream");
-        Events { body: response.into_body(), buffer: String::new() }
+        Events {
+            body: response.into_body(),
+            buffer: String::new(),
+        }
     }
 }
 
@@ -206,7 +223,8 @@ impl Events {
                 .await
                 .expect("an event comes in time")?;
             if let Some(data) = frame.ok()?.data_ref() {
-                self.buffer.push_str(std::str::from_utf8(data).expect("events are UTF-8"));
+                self.buffer
+                    .push_str(std::str::from_utf8(data).expect("events are UTF-8"));
             }
         }
     }

@@ -17,8 +17,8 @@ use fsa_driver::{
 use fsa_model::api::Project;
 use fsa_server::{
     App, Settings, api,
-    state::Limits,
     auth::{self, seal::Sealer},
+    state::Limits,
     store::Store,
 };
 pub use postgres::Database;
@@ -132,8 +132,12 @@ impl World {
     /// A new member of this login, invited by the owner, with an API token.
     pub async fn member(&self, login: &str) -> Client {
         let browser = self.member_in_browser(login).await;
-        let token = browser.post("/api/tokens", &json!({"name": "test"})).await.expect(201);
-        self.anonymous().token(token.json()["token"].as_str().expect("a token"))
+        let token = browser
+            .post("/api/tokens", &json!({"name": "test"}))
+            .await
+            .expect(201);
+        self.anonymous()
+            .token(token.json()["token"].as_str().expect("a token"))
     }
 
     /// A new member of this login, in a browser.
@@ -146,7 +150,11 @@ impl World {
 
     /// A browser that follows a one-time link.
     pub async fn sign_in(&self, token: &str) -> Client {
-        let answer = self.anonymous().post("/api/auth/link", &json!({"token": token})).await.expect(200);
+        let answer = self
+            .anonymous()
+            .post("/api/auth/link", &json!({"token": token}))
+            .await
+            .expect(200);
         self.anonymous().browser(&answer)
     }
 
@@ -154,7 +162,10 @@ impl World {
     pub async fn stop(mut self) {
         self.stop.cancel();
         if let Some(server) = self.server.take() {
-            server.await.expect("the server does not panic").expect("the server ends well");
+            server
+                .await
+                .expect("the server does not panic")
+                .expect("the server ends well");
         }
     }
 }
@@ -171,8 +182,14 @@ impl Drop for World {
 
 /// The token in a link's URL.
 pub fn token_of_link(answer: &Answer) -> String {
-    let url = answer.json()["url"].as_str().expect("a link has a URL").to_owned();
-    url.split_once('#').expect("the token is in the fragment").1.to_owned()
+    let url = answer.json()["url"]
+        .as_str()
+        .expect("a link has a URL")
+        .to_owned();
+    url.split_once('#')
+        .expect("the token is in the fragment")
+        .1
+        .to_owned()
 }
 
 /// A project of `client` with this name.

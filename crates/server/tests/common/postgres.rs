@@ -41,7 +41,10 @@ impl Database {
     pub fn new() -> Self {
         let name = format!("test_{}", uuid::Uuid::new_v4().simple());
         let cluster = CLUSTER.get_or_init(Cluster::join);
-        cluster.sql("postgres", &format!("create database {name} template {}", cluster.template));
+        cluster.sql(
+            "postgres",
+            &format!("create database {name} template {}", cluster.template),
+        );
         Self { name }
     }
 
@@ -58,7 +61,10 @@ impl Database {
 impl Drop for Database {
     fn drop(&mut self) {
         let cluster = CLUSTER.get_or_init(Cluster::join);
-        cluster.sql("postgres", &format!("drop database if exists {} with (force)", self.name));
+        cluster.sql(
+            "postgres",
+            &format!("drop database if exists {} with (force)", self.name),
+        );
     }
 }
 
@@ -71,7 +77,11 @@ impl Cluster {
         owner.give(&folder);
         let open = |name: &str| {
             let path = folder.join(name);
-            let file = File::options().create(true).append(true).open(&path).expect("a lock file");
+            let file = File::options()
+                .create(true)
+                .append(true)
+                .open(&path)
+                .expect("a lock file");
             owner.give(&path);
             file
         };
@@ -104,7 +114,10 @@ impl Cluster {
     fn migrate_template(&self) {
         let there = self.sql(
             "postgres",
-            &format!("select count(*) from pg_database where datname = '{}'", self.template),
+            &format!(
+                "select count(*) from pg_database where datname = '{}'",
+                self.template
+            ),
         );
         if there == "1" {
             return;
@@ -125,12 +138,26 @@ impl Cluster {
         })
         .join()
         .expect("the template is migrated");
-        self.sql("postgres", &format!("alter database {raw} rename to {}", self.template));
+        self.sql(
+            "postgres",
+            &format!("alter database {raw} rename to {}", self.template),
+        );
     }
 
     fn sql(&self, database: &str, statement: &str) -> String {
         let output = Command::new(self.programs.join("psql"))
-            .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", SUPERUSER, "-d", database])
+            .args([
+                "-X",
+                "-q",
+                "-A",
+                "-t",
+                "-v",
+                "ON_ERROR_STOP=1",
+                "-U",
+                SUPERUSER,
+                "-d",
+                database,
+            ])
             .arg("-h")
             .arg(&self.sockets)
             .args(["-c", statement])
@@ -152,7 +179,15 @@ fn start(programs: &Path, folder: &Path, owner: &Owner) {
     owner.give(&sockets);
     run(owner
         .command(&programs.join("initdb"))
-        .args(["--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C", "-U", SUPERUSER, "-D"])
+        .args([
+            "--no-sync",
+            "--auth=trust",
+            "--encoding=UTF8",
+            "--locale=C",
+            "-U",
+            SUPERUSER,
+            "-D",
+        ])
         .arg(&data));
     let mut settings = File::options()
         .append(true)
@@ -203,7 +238,11 @@ impl Owner {
         use std::os::unix::fs::MetadataExt as _;
         let me = fs::metadata("/proc/self").expect("/proc is there");
         if me.uid() != 0 {
-            return Self { uid: me.uid(), gid: me.gid(), is_other: false };
+            return Self {
+                uid: me.uid(),
+                gid: me.gid(),
+                is_other: false,
+            };
         }
         let users = fs::read_to_string("/etc/passwd").expect("there are users");
         let of = |name: &str| {
@@ -211,13 +250,22 @@ impl Owner {
             let mut fields = line.split(':').skip(2);
             Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
         };
-        let (uid, gid) = of("postgres").or_else(|| of("nobody")).expect("a user that is not root");
-        Self { uid, gid, is_other: true }
+        let (uid, gid) = of("postgres")
+            .or_else(|| of("nobody"))
+            .expect("a user that is not root");
+        Self {
+            uid,
+            gid,
+            is_other: true,
+        }
     }
 
     fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
-        command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null());
+        command
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
         if program.file_name().is_some_and(|name| name != "initdb") {
             command.stderr(Stdio::null());
         }
@@ -239,7 +287,12 @@ fn programs() -> PathBuf {
     let versions = fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL is installed");
     versions
         .flatten()
-        .filter_map(|entry| Some((entry.file_name().to_str()?.parse::<u32>().ok()?, entry.path().join("bin"))))
+        .filter_map(|entry| {
+            Some((
+                entry.file_name().to_str()?.parse::<u32>().ok()?,
+                entry.path().join("bin"),
+            ))
+        })
         .filter(|(_, programs)| programs.join("initdb").exists())
         .max()
         .expect("PostgreSQL's server is installed")
@@ -249,7 +302,11 @@ fn programs() -> PathBuf {
 /// A short hash of the migrations, so that a changed schema gets a template of its own.
 fn schema() -> String {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
-    let mut files: Vec<_> = fs::read_dir(folder).expect("there are migrations").flatten().map(|e| e.path()).collect();
+    let mut files: Vec<_> = fs::read_dir(folder)
+        .expect("there are migrations")
+        .flatten()
+        .map(|e| e.path())
+        .collect();
     files.sort();
     let mut hash = Sha256::new();
     for file in files {

@@ -1,0 +1,148 @@
+//! What every answer has in common, and what no request may do.
+
+use bytes::Bytes;
+use http::Method;
+use serde_json::json;
+
+use crate::common::World;
+
+#[tokio::test]
+async fn every_refusal_has_one_form() {
+    let world = World::new().await;
+    let owner = world.owner().await;
+    let raw = |body: &'static str, kind: &'static str| {
+        let owner = owner.clone();
+        async move {
+            owner
+                .send_bytes(
+                    Method::POST,
+                    "/api/projects",
+                    Some(kind),
+                    Bytes::from_static(body.as_bytes()),
+                )
+                .await
+        }
+    };
+    let refusals = [
+        (owner.get("/api/nothing").await, 404, "NotFound"),
+        (owner.get("/nothing").await, 404, "NotFound"),
+        (owner.delete("/api/projects").await, 405, "MethodNotAllowed"),
+        (raw("{}", "text/plain").await, 415, "UnsupportedMediaType"),
+        (raw("{", "application/json").await, 400, "BadRequest"),
+        (
+            raw(r#"{"name":1}"#, "application/json").await,
+            422,
+            "InvalidField",
+        ),
+        (owner.get("/api/projects?page=2").await, 422, "InvalidField"),
+        (
+            owner.get("/api/projects/todo/events?follow=maybe").await,
+            422,
+            "InvalidField",
+        ),
+        (owner.delete("/api/tokens/not-an-id").await, 404, "NotFound"),
+        (world.anonymous().get("/api/me").await, 401, "Unauthorized"),
+    ];
+    for (answer, status, name) in refusals {
+        let answer = answer.expect(status);
+        let error = answer.error();
+        assert_eq!(error.details.name, name);
+        assert!(!error.error.is_empty());
+        let id = error.details.request_id.expect("a request has an id");
+        assert_eq!(answer.headers["x-request-id"], id.as_str());
+        assert_eq!(answer.headers["content-type"], "application/json");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_long_is_refused() {
+    let world = World::new().await;
+    let owner = world.owner().await;
+    let body = json!({"name": "a", "description": "x".repeat(2 * 1024 * 1024)});
+
+    let refused = owner.post("/api/projects", &body).await.expect(413);
+
+    assert_eq!(refused.error().details.name, "TooLarge");
+}
+
+#[tokio::test]
+async fn a_request_keeps_the_id_that_it_came_with_unless_that_is_nonsense() {
+    let world = World::new().await;
+    let kept = world
+        .anonymous()
+        .with("x-request-id", "abc-123")
+        .get("/healthz")
+        .await;
+    assert_eq!(kept.headers["x-request-id"], "abc-123");
+    let replaced = world
+        .anonymous()
+        .with("x-request-id", "a b\"c")
+        .get("/healthz")
+        .await;
+    assert_ne!(replaced.headers["x-request-id"], "a b\"c");
+}
+
+#[tokio::test]
+async fn every_answer_of_the_main_host_says_what_browsers_must_not_do() {
+    let world = World::new().await;
+    for path in ["/", "/sign-in", "/api/me", "/nothing", "/healthz"] {
+        let answer = world.anonymous().get(path).await;
+        let policy = answer.headers["content-security-policy"].to_str().unwrap();
+        assert!(policy.starts_with("default-src 'none'"), "{path}");
+        assert!(!policy.contains("unsafe"), "{path}");
+        assert_eq!(answer.headers["x-content-type-options"], "nosniff", "{path}");
+        assert_eq!(answer.headers["x-frame-options"], "DENY", "{path}");
+    }
+    assert_eq!(
+        world.anonymous().get("/api/me").await.headers["cache-control"],
+        "no-store"
+    );
+}
+
+#[tokio::test]
+async fn the_inside_of_an_error_is_shown_in_development_only() {
+    for development in [false, true] {
+        let world = World::with(|settings| settings.development = development).await;
+        let owner = world.owner().await;
+        world
+            .database
+            .sql("alter table api_tokens rename column name to title");
+
+        let error = owner.get("/api/tokens").await.expect(500).error();
+
+        assert_eq!(error.details.stack.is_some(), development);
+        assert!(!error.error.contains("column"));
+    }
+}
+
+#[tokio::test]
+async fn the_server_says_whether_it_lives_and_can_do_its_work() {
+    let world = World::new().await;
+    let anonymous = world.anonymous();
+    assert_eq!(anonymous.get("/healthz").await.expect(200).json()["status"], "ok");
+    while anonymous.get("/readyz").await.status != 200 {
+        tokio::task::yield_now().await;
+    }
+
+    world
+        .app
+        .metrics
+        .report("region here", Some("the runner is gone".into()));
+    let unready = anonymous.get("/readyz").await.expect(503).json();
+    assert_eq!(unready["parts"]["region here"], "the runner is gone");
+    assert_eq!(unready["parts"]["database"], "ok");
+    world.app.metrics.report("region here", None);
+    anonymous.get("/readyz").await.expect(200);
+
+    let metrics = anonymous.get("/metrics").await.expect(200).text();
+    assert!(metrics.contains(r#"fsa_http_requests_total{method="GET",route="/healthz",status="200"} 1"#));
+}
+
+#[tokio::test]
+async fn the_page_tells_what_runs_and_how_to_sign_in() {
+    let world = World::new().await;
+    let page = world.anonymous().get("/").await.expect(200);
+    assert_eq!(page.headers["content-type"], "text/html; charset=utf-8");
+    let text = page.text();
+    assert!(text.contains("Version test") && text.contains("/sign-in") && !text.contains("<script"));
+}

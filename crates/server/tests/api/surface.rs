@@ -1,0 +1,63 @@
+//! The document of the API says everything that there is.
+
+use std::collections::BTreeSet;
+
+use crate::common::World;
+
+/// Routes that are no API: pages, and the document itself.
+const PAGES: [&str; 5] = ["/", "/sign-in", "/sign-in.js", "/style.css", "/api/openapi.json"];
+
+#[tokio::test]
+async fn every_route_of_the_server_is_in_the_document() {
+    let world = World::new().await;
+
+    let document = world
+        .anonymous()
+        .get("/api/openapi.json")
+        .await
+        .expect(200)
+        .json();
+
+    assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
+    let documented: BTreeSet<_> = document["paths"].as_object().unwrap().keys().cloned().collect();
+    // The router tells its paths only to a debugger.
+    let router = format!("{:?}", fsa_server::api::router(world.app.clone()));
+    let routes: BTreeSet<_> = router
+        .split('"')
+        .skip(1)
+        .step_by(2)
+        .filter(|text| text.starts_with('/') && !text.contains("__private"))
+        .map(str::to_owned)
+        .collect();
+    assert!(routes.contains("/api/projects/{project}"), "{routes:?}");
+    let undocumented: Vec<_> = routes
+        .iter()
+        .filter(|route| !documented.contains(*route) && !PAGES.contains(&route.as_str()))
+        .collect();
+    assert!(undocumented.is_empty(), "{undocumented:?}");
+    for path in &documented {
+        assert!(routes.contains(path), "{path} is documented and not there");
+    }
+}
+
+#[tokio::test]
+async fn every_operation_says_what_it_is_for_and_has_a_name_of_its_own() {
+    let world = World::new().await;
+    let document = world
+        .anonymous()
+        .get("/api/openapi.json")
+        .await
+        .expect(200)
+        .json();
+    let mut names = BTreeSet::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            assert!(operation["summary"].is_string(), "{method} {path} has no summary");
+            let name = operation["operationId"].as_str().unwrap();
+            assert!(
+                names.insert(name.to_owned()),
+                "{method} {path}: {name} is there twice"
+            );
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Users: invited, disabled, removed; never without an owner.
+
+use serde_json::json;
+
+use crate::common::{World, project};
+
+async fn id_of(client: &crate::common::Client) -> String {
+    client.get("/api/me").await.expect(200).json()["id"]
+        .as_str()
+        .unwrap()
+        .to_owned()
+}
+
+#[tokio::test]
+async fn only_an_owner_sees_and_changes_others() {
+    let world = World::new().await;
+    let (owner, ada) = (world.owner().await, world.member("ada").await);
+    let listed = owner.get("/api/users").await.expect(200).json();
+    let logins: Vec<_> = listed["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|u| u["login"].as_str().unwrap())
+        .collect();
+    assert_eq!(logins, ["ada", "owner"]);
+
+    ada.get("/api/users").await.expect(403);
+    ada.ask("/api/users/invites").await.expect(403);
+    ada.get("/api/audit").await.expect(403);
+    let owners = format!("/api/users/{}", id_of(&owner).await);
+    ada.patch(&owners, &json!({"disabled": true})).await.expect(403);
+    ada.delete(&owners).await.expect(403);
+    ada.ask(&format!("{owners}/link")).await.expect(403);
+}
+
+#[tokio::test]
+async fn a_disabled_user_is_out_at_once_and_can_come_back() {
+    let world = World::new().await;
+    let (owner, ada) = (world.owner().await, world.member("ada").await);
+    let path = format!("/api/users/{}", id_of(&ada).await);
+    let link = crate::common::token_of_link(&owner.ask(&format!("{path}/link")).await.expect(201));
+
+    owner.patch(&path, &json!({"disabled": true})).await.expect(200);
+    ada.get("/api/me").await.expect(401);
+    world
+        .anonymous()
+        .post("/api/auth/link", &json!({"token": link}))
+        .await
+        .expect(403);
+
+    owner.patch(&path, &json!({"disabled": false})).await.expect(200);
+    ada.get("/api/me").await.expect(200);
+}
+
+#[tokio::test]
+async fn the_last_owner_cannot_vanish() {
+    let world = World::new().await;
+    let (owner, ada) = (world.owner().await, world.member("ada").await);
+    let own = format!("/api/users/{}", id_of(&owner).await);
+    owner.patch(&own, &json!({"disabled": true})).await.expect(409);
+    owner.patch(&own, &json!({"role": "member"})).await.expect(409);
+    owner.delete(&own).await.expect(409);
+
+    let adas = format!("/api/users/{}", id_of(&ada).await);
+    owner.patch(&adas, &json!({"role": "owner"})).await.expect(200);
+    ada.get("/api/users").await.expect(200);
+    owner.patch(&own, &json!({"role": "member"})).await.expect(200);
+    owner.get("/api/users").await.expect(403);
+}
+
+#[tokio::test]
+async fn a_removed_user_goes_with_the_last_of_their_projects() {
+    let world = World::new().await;
+    let (owner, ada) = (world.owner().await, world.member("ada").await);
+    project(&ada, "todo").await;
+    let path = format!("/api/users/{}", id_of(&ada).await);
+
+    owner.delete(&path).await.expect(202);
+
+    ada.get("/api/me").await.expect(401);
+    assert_eq!(world.database.sql("select wanted from sandboxes"), "terminated");
+    assert_eq!(
+        world
+            .database
+            .sql("select count(*) from users where login = 'ada'"),
+        "1"
+    );
+    world.database.sql("delete from projects");
+    assert_eq!(
+        world
+            .database
+            .sql("select count(*) from users where login = 'ada'"),
+        "0"
+    );
+    owner.delete(&path).await.expect(404);
+}
