@@ -36,6 +36,8 @@ pub const ECHO: &str = "echo-on";
 pub const MISSING_IMAGE: &str = "example.invalid/missing:latest";
 
 type Files = Arc<Mutex<BTreeMap<String, Bytes>>>;
+/// How the clone of a repository ends, by its URL; cloned where nothing is said.
+type Clones = Arc<Mutex<BTreeMap<String, RepositoryState>>>;
 
 struct Sandbox {
     reference: SandboxRef,
@@ -51,13 +53,12 @@ struct Sandbox {
 struct World {
     sandboxes: BTreeMap<ResourceName, Sandbox>,
     volumes: BTreeMap<ProjectId, Files>,
-    /// How the clone of a repository ends, by its URL; cloned where nothing is said.
-    clones: BTreeMap<String, RepositoryState>,
 }
 
 /// A data plane that lives as long as this value.
 pub struct MemoryDriver {
     world: Mutex<World>,
+    clones: Clones,
     hints: broadcast::Sender<Hint>,
     pub script: Script,
     pub log: Log,
@@ -67,6 +68,7 @@ impl Default for MemoryDriver {
     fn default() -> Self {
         Self {
             world: Mutex::default(),
+            clones: Clones::default(),
             hints: broadcast::Sender::new(1024),
             script: Script::default(),
             log: Log::default(),
@@ -143,7 +145,7 @@ impl MemoryDriver {
 
     /// From now on the clone of `url` ends like this.
     pub fn clones_end(&self, url: &str, state: RepositoryState) {
-        self.world.lock().clones.insert(url.to_owned(), state);
+        self.clones.lock().insert(url.to_owned(), state);
     }
 
     /// Changes what the stand-in for sandboxd says of itself. False where nothing runs.
@@ -244,14 +246,7 @@ impl World {
     }
 
     /// The second half: its processes.
-    fn start(&mut self, spec: &SandboxSpec) {
-        let repository = spec
-            .repository
-            .as_ref()
-            .map_or(RepositoryState::None, |repository| {
-                let ends = self.clones.get(&repository.url);
-                ends.cloned().unwrap_or(RepositoryState::Cloned)
-            });
+    fn start(&mut self, spec: &SandboxSpec, clones: &Clones) {
         let volume = Arc::clone(self.volumes.entry(spec.sandbox.project).or_default());
         let sandbox = self.sandbox(&spec.sandbox);
         if sandbox.process.is_some() {
@@ -279,9 +274,9 @@ impl World {
                     restarts: 0,
                 },
             },
-            repository,
+            repository: RepositoryState::None,
         };
-        sandbox.process = Some(Arc::new(Process {
+        let process = Process {
             token: spec.control_token.clone(),
             environment: spec.environment.clone(),
             status: watch::Sender::new(status),
@@ -289,7 +284,11 @@ impl World {
             volume,
             root: Arc::clone(&sandbox.root),
             logs: Mutex::default(),
-        }));
+            repository: spec.repository.as_ref().map(|repository| repository.url.clone()),
+            clones: Arc::clone(clones),
+        };
+        process.clone_repository();
+        sandbox.process = Some(Arc::new(process));
         sandbox.digest = Some(spec.digest());
         sandbox.container = ContainerState::Running;
         sandbox.trouble = None;
@@ -355,7 +354,7 @@ impl Driver for MemoryDriver {
                     self.world.lock().unpack(spec)?;
                     tokio::task::yield_now().await;
                     broken.map_or(Ok(()), Err)?;
-                    self.world.lock().start(spec);
+                    self.world.lock().start(spec, &self.clones);
                 }
                 StepKind::AwaitTerminal => {
                     broken.map_or(Ok(()), Err)?;

@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
 
 use bytes::Bytes;
-use fsa_model::sandboxd::{ExecRequest, ExecResult, HOME, LogLine, PROJECT_FOLDER, Status};
+use fsa_model::sandboxd::{ExecRequest, ExecResult, HOME, LogLine, PROJECT_FOLDER, RepositoryState, Status};
 use futures_util::StreamExt as _;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited, StreamBody, combinators::UnsyncBoxBody};
@@ -34,6 +34,9 @@ pub(super) struct Process {
     /// Everything else.
     pub root: Files,
     pub logs: Mutex<Vec<LogLine>>,
+    /// The URL of the project's repository.
+    pub repository: Option<String>,
+    pub clones: super::Clones,
 }
 
 impl Process {
@@ -43,6 +46,16 @@ impl Process {
         } else {
             &self.root
         }
+    }
+
+    /// Clones, which ends at once as it was scripted.
+    pub(super) fn clone_repository(&self) -> bool {
+        let Some(url) = &self.repository else { return false };
+        let ends = self.clones.lock().get(url).cloned();
+        self.status.send_modify(|status| {
+            status.repository = ends.unwrap_or(RepositoryState::Cloned);
+        });
+        true
     }
 
     fn listens(&self, port: u16) -> bool {
@@ -113,6 +126,13 @@ async fn answer(process: Arc<Process>, request: Request<Incoming>) -> Answer {
         (&Method::GET, "/v1/logs") => {
             let lines = process.logs.lock().iter().map(line).collect::<Vec<_>>().concat();
             body(StatusCode::OK, lines)
+        }
+        (&Method::POST, "/v1/clone") => {
+            if process.clone_repository() {
+                body(StatusCode::ACCEPTED, "")
+            } else {
+                refusal(StatusCode::CONFLICT, "this project has no repository")
+            }
         }
         (&Method::GET, "/v1/terminals") => json(&[(); 0]),
         _ => refusal(

@@ -1,1 +1,104 @@
-//! See the crate's documentation.
+//! Makes wishes come true.
+//!
+//! A [`Worker`] claims sandboxes that are due, one lease each, and works on some of them at a
+//! time: it looks ([`look`]), plans ([`plan`]), carries out ([`execute`], [`act`]) and writes down
+//! ([`job`]). Beside that it follows what runs ([`watch`]), takes hints ([`hints`]), removes what
+//! is left of deleted projects ([`removal`]) and sweeps up what is in no row ([`orphans`]).
+//!
+//! Any number of processes may work on one control database. What makes that safe is in the rows:
+//! see [`crate::store::claims`].
+
+mod act;
+mod attempt;
+pub mod execute;
+mod hints;
+mod job;
+mod look;
+pub mod metrics;
+mod orphans;
+pub mod pace;
+pub mod plan;
+mod removal;
+mod repository;
+mod spec;
+pub mod stages;
+pub mod watch;
+mod worker;
+
+use std::{collections::HashMap, time::Duration};
+
+use fsa_model::SandboxId;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch as channel};
+use uuid::Uuid;
+
+pub use self::worker::Worker;
+use self::{hints::Hints, metrics::Metrics, watch::Followers};
+use crate::{state::App, store::notify::Topic};
+
+/// How a worker works.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Sandboxes that one process works on at a time.
+    pub concurrent: usize,
+    /// How long a claim holds without being renewed. A dead worker's sandboxes wait so long.
+    pub lease: Duration,
+    /// How long the others believe that a process is alive that does not say so.
+    pub lifetime: Duration,
+    /// How often leftovers are looked for; `None` where several control databases share one data
+    /// plane.
+    pub sweep: Option<Duration>,
+    /// Between the two sightings of a leftover.
+    pub grace: Duration,
+    /// No other process works on this control database, for certain (it is in a data folder that
+    /// this one has locked). Then what a dead one left behind need not run out.
+    pub alone: bool,
+    /// How long work may go on after the shutdown has begun.
+    pub drain: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            concurrent: 16,
+            lease: Duration::from_secs(30),
+            lifetime: Duration::from_secs(15),
+            sweep: Some(Duration::from_secs(600)),
+            grace: Duration::from_secs(60),
+            alone: false,
+            drain: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Wakes the workers of this process at once. Whoever writes a wish wakes them anyway, through
+/// the database; this saves the detour.
+pub fn wake(app: &App) {
+    app.hub.wake(Topic::Wishes);
+}
+
+/// What the parts of one worker share.
+pub(crate) struct Shared {
+    app: App,
+    options: Options,
+    /// This process, among those that are alive.
+    replica: Uuid,
+    /// The newest generation heard of, of what is worked on.
+    in_flight: Mutex<HashMap<SandboxId, channel::Sender<i64>>>,
+    followers: Followers,
+    hints: Hints,
+    wake: Notify,
+    metrics: Metrics,
+}
+
+impl Shared {
+    fn heard_of(&self, sandbox: SandboxId, generation: i64) {
+        if let Some(newest) = self.in_flight.lock().get(&sandbox) {
+            newest.send_if_modified(|newest| {
+                let newer = generation > *newest;
+                *newest = generation.max(*newest);
+                newer
+            });
+        }
+    }
+}

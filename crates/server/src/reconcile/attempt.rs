@@ -1,0 +1,491 @@
+//! One attempt at one sandbox: look, plan, act, judge.
+//!
+//! It acts under a lease and for one generation of the wish. The whole of it may be dropped at any
+//! await: what it did can be observed, and what it did not write down is found out again.
+
+use std::time::Duration;
+
+use fsa_driver::{ObservedDatabase, Region, Step, StepKind};
+use fsa_model::{
+    ContainerState, Phase, Stage, StageState, Trouble, TroubleKind, Wanted, api::DatabaseStatus,
+    event::EventKind, phase::Settled, sandboxd::Status,
+};
+use futures_util::{FutureExt as _, future::BoxFuture};
+use parking_lot::Mutex;
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::{
+    Shared,
+    act::act,
+    execute::{Execution, Progress},
+    look::{self, Look},
+    plan, repository,
+    repository::Clone,
+    stages::{Happening, Stages},
+};
+use crate::store::claims::{self, Claim, Interim};
+
+/// How long moves of stages are gathered before they are written.
+const GATHER: Duration = Duration::from_millis(25);
+/// Looks and plans at most; [`plan`] needs three where the world obeys.
+const ROUNDS: usize = 5;
+
+/// Why an attempt ended before its end.
+#[derive(Debug)]
+pub enum Interruption {
+    /// The wish is another one, or the lease is lost.
+    Superseded,
+    /// The control database does not answer.
+    Store(sqlx::Error),
+}
+
+impl From<sqlx::Error> for Interruption {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// How an attempt ended.
+#[derive(Clone, Debug)]
+pub enum Verdict {
+    /// The wish is reached.
+    Reached,
+    /// What can be done was done, and something is waited for. What was in trouble still is.
+    Waiting,
+    Failed(Trouble),
+    /// It ends again and again soon after its start: it is left alone for a while.
+    Resting(Trouble, Duration),
+}
+
+/// Whether an interim write was ours to make; with an error, what it did not tell.
+type Told = Result<bool, (sqlx::Error, Vec<Happening>)>;
+
+/// An attempt under way, with what is known so far.
+pub struct Attempt<'a> {
+    shared: &'a Shared,
+    pub claim: &'a Claim,
+    pub stages: Stages,
+    pub container: ContainerState,
+    pub digest: Option<String>,
+    /// sandboxd's, where it was asked.
+    pub status: Option<Status>,
+    pub database_ready: bool,
+    /// Its container had ended by itself and was started again.
+    pub restarted: bool,
+    /// Its container was started by this attempt.
+    pub started: bool,
+    happenings: Vec<Happening>,
+    /// Of the first step that failed.
+    trouble: Option<Trouble>,
+    phase_told: Option<Phase>,
+}
+
+impl<'a> Attempt<'a> {
+    #[must_use]
+    pub fn new(shared: &'a Shared, claim: &'a Claim) -> Self {
+        Self {
+            shared,
+            claim,
+            stages: Stages::new(&claim.sandbox.conditions),
+            container: claim.sandbox.container,
+            digest: claim.digest.clone(),
+            status: None,
+            database_ready: false,
+            restarted: false,
+            started: false,
+            happenings: Vec::new(),
+            trouble: None,
+            phase_told: claim.phase_told,
+        }
+    }
+
+    /// Does what can be done for the wish.
+    ///
+    /// # Errors
+    /// [`Interruption`]: nothing is to be concluded from this attempt.
+    pub async fn pursue(&mut self) -> Result<Verdict, Interruption> {
+        let name = &self.claim.project.region;
+        let Some(region) = self.shared.app.regions.get(name) else {
+            return Ok(Verdict::Failed(Trouble::new(
+                TroubleKind::Machine,
+                format!("The region {name:?} is not configured on this server; add it to its settings."),
+            )));
+        };
+        let mut unstuck = false;
+        for _ in 0..ROUNDS {
+            let look = match Look::take(self.shared, region, self.claim, unstuck).await {
+                Ok(look) => look,
+                Err(trouble) => return Ok(Verdict::Failed(trouble)),
+            };
+            let rest = look.rest(self.claim);
+            self.take_note(&look);
+            if let Some((trouble, rest)) = rest {
+                return Ok(Verdict::Resting(trouble, rest));
+            }
+            self.report_losses(&look).await?;
+            let steps = plan::plan(&look.wanted, &look.observed);
+            let partial = plan::is_partial(&look.wanted, &steps);
+            unstuck |= steps.iter().any(|step| step.kind == StepKind::StopContainer);
+            if !steps.is_empty() {
+                self.execute(region, &look, steps).await?;
+            }
+            if let Some(trouble) = self.trouble.take() {
+                self.see_what_is_left(region).await;
+                return Ok(Verdict::Failed(trouble));
+            }
+            if let Some(trouble) = look.database_trouble {
+                return Ok(Verdict::Failed(trouble));
+            }
+            if !partial {
+                return Ok(self.judge(region, &look).await);
+            }
+        }
+        Ok(Verdict::Failed(Trouble::new(
+            TroubleKind::Internal,
+            "The sandbox is not as it is wanted although every step succeeded; it is tried again.",
+        )))
+    }
+
+    /// Brings what is known in line with what was seen.
+    fn take_note(&mut self, look: &Look) {
+        let observed = &look.observed;
+        self.container = match observed.container {
+            // That it has processes does not say that it is usable; that it was, and still has
+            // them, does.
+            ContainerState::Starting | ContainerState::Running => {
+                if self.claim.sandbox.container == ContainerState::Running {
+                    ContainerState::Running
+                } else {
+                    ContainerState::Starting
+                }
+            }
+            other => other,
+        };
+        if look.wanted.wish != Wanted::Running {
+            return;
+        }
+        let right = observed.runs() && look.wanted.accepts(observed.digest.as_deref());
+        if right {
+            self.digest.clone_from(&observed.digest);
+        }
+        self.database_ready = observed.database == Some(ObservedDatabase::Ready);
+        let answered = right && self.stages.state(Stage::TerminalReady) == StageState::Done;
+        for (stage, done) in [
+            (Stage::DatabaseReady, !look.wanted.database || self.database_ready),
+            (Stage::ContainerReady, right),
+            (Stage::NetworkReady, observed.network),
+            (Stage::TerminalReady, answered || right && observed.terminal),
+        ] {
+            if done {
+                self.stages.set(stage, StageState::Done, None);
+            } else if self.stages.state(stage) == StageState::Done {
+                self.stages.pending(&[stage]);
+            }
+        }
+        if !right {
+            self.stages.pending(&[Stage::Ready]);
+        }
+        if let Some(trouble) = &look.database_trouble {
+            self.stages.failed(StepKind::EnsureDatabase, &trouble.message);
+        }
+    }
+
+    /// Says what went missing, before it is made again.
+    async fn report_losses(&mut self, look: &Look) -> Result<(), Interruption> {
+        self.restarted |= look.has_ended();
+        let found = plan::repairs(&look.wanted, &look.observed);
+        if !found.is_empty() {
+            let mut message = format!("The sandbox was not as it should be: {}.", found.join("; "));
+            if let Some(said) = look.said.as_ref().filter(|_| !look.observed.runs()) {
+                message.push_str(" The data plane says: ");
+                message.push_str(said.message.trim_end_matches('.'));
+                message.push('.');
+            }
+            message.push_str(" It is put right.");
+            tracing::warn!(sandbox = %self.claim.sandbox.resource, ?found, "a sandbox is put right");
+            self.shared.metrics.repaired();
+            let data = json!({"found": found, "said": look.said});
+            self.happenings
+                .push(Happening::new(EventKind::Repaired, message, data));
+        }
+        let was_there = self
+            .claim
+            .database
+            .as_ref()
+            .is_some_and(|claimed| claimed.ever_ready);
+        if was_there
+            && look.observed.database == Some(ObservedDatabase::Absent)
+            && let Some(database) = &look.database
+        {
+            let name = database.role();
+            let happening = Happening::new(
+                EventKind::DatabaseLost,
+                format!(
+                    "The database {name} is gone, and with it everything that was in it. A new, empty one is \
+                     made; restore its content from a backup, if there is one."
+                ),
+                json!({"name": name}),
+            );
+            if claims::report_lost_database(&self.shared.app.store, self.claim, happening).await? {
+                tracing::error!(project = %self.claim.project.id, database = name, "a project's database is gone");
+            }
+        }
+        Ok(())
+    }
+
+    /// Carries out `steps`, and writes down how far it is while it goes on.
+    async fn execute(&mut self, region: &Region, look: &Look, steps: Vec<Step>) -> Result<(), Interruption> {
+        let (shared, claim) = (self.shared, self.claim);
+        let status = Mutex::new(None);
+        let mut execution = Execution::new(steps, region.databases.known_ahead(), |step| {
+            act(shared, claim, region, look, &status, step).boxed()
+        });
+        let mut write_at: Option<Instant> = None;
+        let mut writing: Option<BoxFuture<'_, Told>> = None;
+        loop {
+            let due = write_at.filter(|_| writing.is_none());
+            tokio::select! {
+                biased;
+                written = finished(&mut writing) => {
+                    writing = None;
+                    self.told(written)?;
+                }
+                progress = execution.next() => {
+                    let Some(progress) = progress else { break };
+                    let failed = matches!(progress, Progress::Failed(..));
+                    self.moved(progress, look);
+                    let at = Instant::now() + if failed { Duration::ZERO } else { GATHER };
+                    write_at = Some(write_at.map_or(at, |earlier| earlier.min(at)));
+                },
+                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    write_at = None;
+                    writing = Some(self.tell());
+                }
+            }
+        }
+        drop(execution);
+        if let Some(writing) = writing {
+            self.told(writing.await)?;
+        }
+        if let Some(seen) = status.into_inner() {
+            self.status = Some(seen);
+        }
+        Ok(())
+    }
+
+    fn moved(&mut self, progress: Progress, look: &Look) {
+        match progress {
+            Progress::Began(kind) => self.stages.began(kind),
+            Progress::Done(kind) => {
+                self.stages.done(kind);
+                match kind {
+                    StepKind::EnsureDatabase => self.database_made(look),
+                    StepKind::EnsureContainer => {
+                        self.started = true;
+                        self.digest.clone_from(&look.wanted.digest);
+                        // One that was replaced goes on to be told as running: it is UPDATING.
+                        if self.container != ContainerState::Running {
+                            self.container = ContainerState::Starting;
+                        }
+                    }
+                    StepKind::AwaitTerminal => self.container = ContainerState::Running,
+                    StepKind::StopContainer => {
+                        if self.container != ContainerState::Absent {
+                            self.container = ContainerState::Stopped;
+                        }
+                        self.stages
+                            .pending(&[Stage::ContainerReady, Stage::TerminalReady]);
+                    }
+                    StepKind::Destroy => self.container = ContainerState::Absent,
+                    StepKind::EnsureNetwork | StepKind::RemoveVolume | StepKind::DropDatabase => {}
+                }
+            }
+            Progress::Failed(kind, error) => {
+                tracing::warn!(
+                    sandbox = %self.claim.sandbox.resource,
+                    step = ?kind,
+                    error = %error,
+                    cause = ?error.cause,
+                    "a step failed"
+                );
+                self.shared.metrics.step_failed(kind);
+                self.stages.failed(kind, &error.trouble.message);
+                self.trouble.get_or_insert(error.trouble);
+            }
+        }
+    }
+
+    fn database_made(&mut self, look: &Look) {
+        self.database_ready = true;
+        let (Some(claimed), Some(database)) = (&self.claim.database, &look.database) else {
+            return;
+        };
+        let name = database.role();
+        let was_lost = claimed.row.status == DatabaseStatus::Lost
+            || claimed.ever_ready && look.observed.database == Some(ObservedDatabase::Absent);
+        let (kind, message) = if was_lost {
+            (
+                EventKind::DatabaseCreated,
+                format!("A new, empty database {name} was made in place of the one that was lost."),
+            )
+        } else if claimed.ever_ready {
+            (
+                EventKind::Repaired,
+                format!("The database {name} takes connections again."),
+            )
+        } else {
+            (
+                EventKind::DatabaseCreated,
+                format!("The database {name} was made."),
+            )
+        };
+        self.happenings
+            .push(Happening::new(kind, message, json!({"name": name})));
+    }
+
+    /// The write of everything that moved, as work to be done beside the steps.
+    fn tell(&mut self) -> BoxFuture<'a, Told> {
+        let (shared, claim) = (self.shared, self.claim);
+        let phase = self.phase(false, self.trouble.is_some() || claim.sandbox.trouble.is_some());
+        let happenings = self.take_happenings(phase);
+        let (container, conditions) = (self.container, self.stages.all().to_vec());
+        let (trouble, database_ready) = (self.trouble.clone(), self.database_ready);
+        async move {
+            let interim = Interim {
+                container,
+                conditions: &conditions,
+                trouble: trouble.as_ref(),
+                phase,
+                database_ready,
+            };
+            let kept = happenings.clone();
+            claims::tell(&shared.app.store, claim, interim, happenings)
+                .await
+                .map_err(|error| (error, kept))
+        }
+        .boxed()
+    }
+
+    /// Where the database did not answer, the steps go on: the last write tells everything.
+    fn told(&mut self, told: Told) -> Result<(), Interruption> {
+        match told {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Interruption::Superseded),
+            Err((error, mut kept)) => {
+                tracing::warn!(sandbox = %self.claim.sandbox.resource, %error, "progress was not written down");
+                kept.append(&mut self.happenings);
+                self.happenings = kept;
+                Ok(())
+            }
+        }
+    }
+
+    /// The phase that the row will have.
+    #[must_use]
+    pub fn phase(&self, reached: bool, failed: bool) -> Phase {
+        let row = &self.claim.sandbox;
+        let settled = Settled {
+            generation: if reached {
+                row.generation
+            } else {
+                row.observed_generation
+            },
+            container: self.container,
+            failed,
+        };
+        Phase::compute(row.wanted, row.generation, settled)
+    }
+
+    /// A sentence to be told with the next write.
+    pub fn happened(&mut self, happening: Happening) {
+        self.happenings.push(happening);
+    }
+
+    /// What happened since this was last called, a change of the phase last.
+    pub fn take_happenings(&mut self, phase: Phase) -> Vec<Happening> {
+        let mut happenings = std::mem::take(&mut self.happenings);
+        happenings.extend(self.stages.take_moves());
+        if self.phase_told != Some(phase) {
+            let before = self.phase_told.replace(phase);
+            happenings.push(Happening::new(
+                EventKind::PhaseChanged,
+                format!("The sandbox is {}.", crate::store::word_of(&phase)),
+                json!({"phase": phase, "before": before}),
+            ));
+        }
+        happenings
+    }
+
+    /// After a failure nothing is assumed: what is there is what is written down.
+    async fn see_what_is_left(&mut self, region: &Region) {
+        let reference = self.claim.sandbox.reference();
+        let look = tokio::time::timeout(look::PATIENCE, region.driver.observe(&reference));
+        if let Ok(Ok(seen)) = look.await {
+            let usable = self.stages.state(Stage::TerminalReady) == StageState::Done;
+            self.container = match seen.container {
+                ContainerState::Running if !usable => ContainerState::Starting,
+                other => other,
+            };
+        }
+    }
+
+    async fn judge(&mut self, region: &Region, look: &Look) -> Verdict {
+        match look.wanted.wish {
+            Wanted::Stopped => {
+                self.stages.pending(&Stage::ALL[1..]);
+                Verdict::Reached
+            }
+            Wanted::Terminated => {
+                self.digest = None;
+                self.stages.pending(&Stage::ALL);
+                Verdict::Reached
+            }
+            Wanted::Running => {
+                self.container = ContainerState::Running;
+                self.judge_repository(region, look).await
+            }
+        }
+    }
+
+    async fn judge_repository(&mut self, region: &Region, look: &Look) -> Verdict {
+        let id = self.claim.sandbox.id;
+        let status = self.status.clone().or_else(|| self.shared.followers.status(id));
+        let state = status.map(|status| status.repository).unwrap_or_default();
+        let expected = self.claim.project.repository.is_some();
+        match repository::judge(&state, expected, self.stages.state(Stage::Ready)) {
+            Clone::Done => {
+                self.stages.set(Stage::Ready, StageState::Done, None);
+                Verdict::Reached
+            }
+            Clone::Wait => {
+                let words = Some("The repository is being cloned.".to_owned());
+                self.stages.set(Stage::Ready, StageState::Active, words);
+                Verdict::Waiting
+            }
+            Clone::Failed(why) => {
+                let words = format!("The repository could not be cloned: {why}");
+                self.stages
+                    .set(Stage::Ready, StageState::Failed, Some(words.clone()));
+                Verdict::Failed(Trouble::new(TroubleKind::Input, words))
+            }
+            Clone::Retry => {
+                if let Some(spec) = &look.spec
+                    && let Err(error) = repository::retry(region, spec).await
+                {
+                    return Verdict::Failed(error.trouble);
+                }
+                let words = Some("The repository is being cloned again.".to_owned());
+                self.stages.set(Stage::Ready, StageState::Active, words);
+                Verdict::Waiting
+            }
+        }
+    }
+}
+
+async fn finished<T>(work: &mut Option<BoxFuture<'_, T>>) -> T {
+    match work {
+        Some(work) => work.await,
+        None => std::future::pending().await,
+    }
+}

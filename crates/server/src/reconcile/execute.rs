@@ -1,0 +1,241 @@
+//! Runs a plan: each step as soon as the steps that it must follow are done.
+//!
+//! The steps run inside [`Execution::next`], in the task of whoever calls it. Dropping the
+//! execution drops the steps wherever they are; that is how a newer wish interrupts an older one.
+
+use std::{collections::VecDeque, time::Duration};
+
+use fsa_driver::{DriverError, Result, Step, StepKind};
+use fsa_model::TroubleKind;
+use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+
+/// How long a step may take. A container may have to wait for its image to be pulled, and a
+/// database for a cluster to be made; everything else is a matter of moments where it works.
+#[must_use]
+pub const fn patience(kind: StepKind) -> Duration {
+    Duration::from_secs(match kind {
+        StepKind::EnsureContainer => 900,
+        StepKind::EnsureDatabase => 600,
+        StepKind::AwaitTerminal | StepKind::Destroy | StepKind::DropDatabase | StepKind::RemoveVolume => 120,
+        StepKind::StopContainer => 60,
+        StepKind::EnsureNetwork => 30,
+    })
+}
+
+/// What happened to a step.
+#[derive(Debug)]
+pub enum Progress {
+    Began(StepKind),
+    Done(StepKind),
+    Failed(StepKind, DriverError),
+}
+
+/// A plan that is being carried out.
+pub struct Execution<'a> {
+    planned: Vec<StepKind>,
+    waiting: Vec<Step>,
+    running: FuturesUnordered<BoxFuture<'a, (StepKind, Result<()>)>>,
+    began: VecDeque<StepKind>,
+    done: Vec<StepKind>,
+    database_known_ahead: bool,
+    patience: fn(StepKind) -> Duration,
+    act: Box<dyn Fn(Step) -> BoxFuture<'a, Result<()>> + Send + 'a>,
+}
+
+impl<'a> Execution<'a> {
+    /// `act` does one step. Nothing is done before [`Self::next`] is called.
+    pub fn new(
+        steps: Vec<Step>,
+        database_known_ahead: bool,
+        act: impl Fn(Step) -> BoxFuture<'a, Result<()>> + Send + 'a,
+    ) -> Self {
+        Self {
+            planned: steps.iter().map(|step| step.kind).collect(),
+            waiting: steps,
+            running: FuturesUnordered::new(),
+            began: VecDeque::new(),
+            done: Vec::new(),
+            database_known_ahead,
+            patience,
+            act: Box::new(act),
+        }
+    }
+
+    /// What happens next; `None` when nothing more can be done: everything is, or what is left
+    /// waits for a step that failed. May be dropped and called again.
+    pub async fn next(&mut self) -> Option<Progress> {
+        self.begin();
+        if let Some(kind) = self.began.pop_front() {
+            return Some(Progress::Began(kind));
+        }
+        let (kind, result) = self.running.next().await?;
+        Some(match result {
+            Ok(()) => {
+                self.done.push(kind);
+                Progress::Done(kind)
+            }
+            Err(error) => Progress::Failed(kind, error),
+        })
+    }
+
+    fn begin(&mut self) {
+        let may_begin = |step: &Step| {
+            step.kind
+                .after(self.database_known_ahead)
+                .iter()
+                .all(|earlier| self.done.contains(earlier) || !self.planned.contains(earlier))
+        };
+        let ready: Vec<Step> = {
+            let (ready, waiting) = std::mem::take(&mut self.waiting).into_iter().partition(may_begin);
+            self.waiting = waiting;
+            ready
+        };
+        for step in ready {
+            let kind = step.kind;
+            let patience = (self.patience)(kind);
+            let work = (self.act)(step);
+            self.began.push_back(kind);
+            self.running.push(
+                async move {
+                    let result = tokio::time::timeout(patience, work).await;
+                    (kind, result.unwrap_or_else(|_| Err(too_long(kind, patience))))
+                }
+                .boxed(),
+            );
+        }
+    }
+}
+
+fn too_long(kind: StepKind, patience: Duration) -> DriverError {
+    let what = match kind {
+        StepKind::EnsureDatabase => "The database was not ready",
+        StepKind::EnsureNetwork => "The network was not ready",
+        StepKind::EnsureContainer => "The container was not started",
+        StepKind::AwaitTerminal => "The terminal did not answer",
+        StepKind::StopContainer => "The container did not stop",
+        StepKind::Destroy => "The sandbox was not removed",
+        StepKind::RemoveVolume => "The home volume was not removed",
+        StepKind::DropDatabase => "The database was not removed",
+    };
+    DriverError::new(
+        TroubleKind::Passing,
+        format!("{what} within {} seconds; it is tried again.", patience.as_secs()),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use StepKind::{AwaitTerminal, EnsureContainer, EnsureDatabase, EnsureNetwork};
+    use parking_lot::Mutex;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    fn steps(kinds: &[StepKind]) -> Vec<Step> {
+        kinds.iter().map(|kind| Step::new(*kind, "")).collect()
+    }
+
+    const START: [StepKind; 4] = [EnsureDatabase, EnsureNetwork, EnsureContainer, AwaitTerminal];
+
+    /// Runs to the end; the words say in which order steps began (`+`), ended (`-`) and failed (`!`).
+    async fn told(execution: &mut Execution<'_>) -> Vec<String> {
+        let mut told = Vec::new();
+        while let Some(progress) = execution.next().await {
+            told.push(match progress {
+                Progress::Began(kind) => format!("+{kind:?}"),
+                Progress::Done(kind) => format!("-{kind:?}"),
+                Progress::Failed(kind, _) => format!("!{kind:?}"),
+            });
+        }
+        told
+    }
+
+    #[tokio::test]
+    async fn each_step_begins_when_what_it_follows_is_done() {
+        let mut execution = Execution::new(steps(&START), true, |_| async { Ok(()) }.boxed());
+        assert_eq!(
+            told(&mut execution).await,
+            [
+                "+EnsureDatabase",
+                "+EnsureNetwork",
+                "-EnsureDatabase",
+                "-EnsureNetwork",
+                "+EnsureContainer",
+                "-EnsureContainer",
+                "+AwaitTerminal",
+                "-AwaitTerminal"
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_slow_database_does_not_hold_up_a_container_that_needs_nothing_of_it() {
+        let gate = Arc::new(Semaphore::new(0));
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let act = |step: Step| {
+            let (gate, order) = (Arc::clone(&gate), Arc::clone(&order));
+            async move {
+                if step.kind == EnsureDatabase {
+                    gate.acquire().await.expect("it is open").forget();
+                }
+                order.lock().push(step.kind);
+                if step.kind == AwaitTerminal {
+                    gate.add_permits(1);
+                }
+                Ok(())
+            }
+            .boxed()
+        };
+        let mut execution = Execution::new(steps(&START), true, act);
+        while execution.next().await.is_some() {}
+        assert_eq!(
+            *order.lock(),
+            [EnsureNetwork, EnsureContainer, AwaitTerminal, EnsureDatabase]
+        );
+    }
+
+    #[tokio::test]
+    async fn where_credentials_are_not_known_the_container_follows_the_database() {
+        let order = Mutex::new(Vec::new());
+        let mut execution = Execution::new(steps(&START), false, |step| {
+            order.lock().push(step.kind);
+            async { Ok(()) }.boxed()
+        });
+        while execution.next().await.is_some() {}
+        assert_eq!(
+            *order.lock(),
+            [EnsureDatabase, EnsureNetwork, EnsureContainer, AwaitTerminal]
+        );
+    }
+
+    #[tokio::test]
+    async fn what_follows_a_failed_step_is_not_begun_and_the_rest_is_finished() {
+        let mut execution = Execution::new(steps(&START), true, |step| {
+            async move {
+                if step.kind == EnsureNetwork {
+                    return Err(DriverError::new(TroubleKind::Machine, "no network"));
+                }
+                Ok(())
+            }
+            .boxed()
+        });
+        assert_eq!(
+            told(&mut execution).await,
+            [
+                "+EnsureDatabase",
+                "+EnsureNetwork",
+                "-EnsureDatabase",
+                "!EnsureNetwork"
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_step_that_hangs_fails_when_its_time_is_over() {
+        let mut execution = Execution::new(steps(&[EnsureNetwork]), true, |_| std::future::pending().boxed());
+        execution.patience = |_| Duration::from_millis(1);
+        assert_eq!(told(&mut execution).await, ["+EnsureNetwork", "!EnsureNetwork"]);
+    }
+}

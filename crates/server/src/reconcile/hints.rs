@@ -1,0 +1,127 @@
+//! Hints that somebody should look at a sandbox again: gathered here, written to the rows, so
+//! that whichever worker is next has them. Losing one may only cost time.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use fsa_driver::Hint;
+use fsa_model::SandboxId;
+use futures_util::StreamExt as _;
+use parking_lot::Mutex;
+use tokio::{sync::Notify, task::JoinSet};
+
+use super::Shared;
+use crate::store::claims;
+
+/// Hints are gathered for so long: a machine that goes down takes many sandboxes with it.
+const GATHER: Duration = Duration::from_millis(20);
+/// Above so many the sandboxes are not told apart.
+const MOST: usize = 1000;
+/// After a driver's stream has ended, which it should not.
+const STREAM_RETRY: Duration = Duration::from_secs(5);
+
+/// The hints that are yet to be written.
+#[derive(Default)]
+pub struct Hints {
+    waiting: Mutex<Waiting>,
+    some: Notify,
+}
+
+#[derive(Default)]
+struct Waiting {
+    /// With whether one in trouble is to be looked at too.
+    sandboxes: HashMap<SandboxId, bool>,
+    everything: bool,
+}
+
+impl Hints {
+    /// Somebody should look at this sandbox; `even_in_trouble`, also before its back-off is over.
+    pub fn sandbox(&self, sandbox: SandboxId, even_in_trouble: bool) {
+        let mut waiting = self.waiting.lock();
+        *waiting.sandboxes.entry(sandbox).or_default() |= even_in_trouble;
+        if waiting.sandboxes.len() > MOST {
+            waiting.sandboxes.clear();
+            waiting.everything = true;
+        }
+        self.some.notify_one();
+    }
+
+    /// Somebody should look at everything.
+    pub fn everything(&self) {
+        self.waiting.lock().everything = true;
+        self.some.notify_one();
+    }
+}
+
+/// Listens to the drivers of all regions, for ever.
+pub async fn listen(shared: Arc<Shared>) {
+    let mut regions = JoinSet::new();
+    for region in shared.app.regions.iter() {
+        let (shared, region) = (Arc::clone(&shared), region.clone());
+        regions.spawn(async move {
+            loop {
+                let mut changes = region.driver.changes();
+                while let Some(hint) = changes.next().await {
+                    match hint {
+                        Hint::Sandbox(sandbox) => shared.hints.sandbox(sandbox.id, false),
+                        Hint::Everything => shared.hints.everything(),
+                    }
+                }
+                tracing::warn!(
+                    region = region.name,
+                    "the driver tells of no changes any more; asking anew"
+                );
+                tokio::time::sleep(STREAM_RETRY).await;
+                shared.hints.everything();
+            }
+        });
+    }
+    // They end only by a panic, and then with them all.
+    while regions.join_next().await.is_some() {}
+    std::future::pending().await
+}
+
+/// Writes hints to the rows, for ever.
+pub async fn write(shared: Arc<Shared>) {
+    loop {
+        shared.hints.some.notified().await;
+        tokio::time::sleep(GATHER).await;
+        let waiting = std::mem::take(&mut *shared.hints.waiting.lock());
+        if let Err(error) = write_once(&shared, &waiting).await {
+            tracing::warn!(%error, "hints could not be written down");
+            if waiting.everything {
+                shared.hints.everything();
+            }
+            for (sandbox, even_in_trouble) in waiting.sandboxes {
+                shared.hints.sandbox(sandbox, even_in_trouble);
+            }
+            tokio::time::sleep(STREAM_RETRY).await;
+            continue;
+        }
+        shared.wake.notify_one();
+    }
+}
+
+async fn write_once(shared: &Shared, waiting: &Waiting) -> Result<(), sqlx::Error> {
+    let store = &shared.app.store;
+    if waiting.everything {
+        let regions: Vec<String> = shared
+            .app
+            .regions
+            .iter()
+            .map(|region| region.name.clone())
+            .collect();
+        claims::hint_everything(store, &regions).await?;
+    }
+    for even_in_trouble in [false, true] {
+        let ids: Vec<SandboxId> = waiting
+            .sandboxes
+            .iter()
+            .filter(|(_, even)| **even == even_in_trouble)
+            .map(|(id, _)| *id)
+            .collect();
+        if !ids.is_empty() {
+            claims::hint(store, &ids, even_in_trouble).await?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,143 @@
+//! Compares what the data planes have with what the rows say, now and then: what is ours and in
+//! no row is removed.
+//!
+//! Only a sandbox whose exact name and project are in no row, seen so twice, is destroyed. A
+//! database that is in no row is only told of: its inventory has names and no ids, and what is in
+//! a database cannot be made again. Where several control databases share one data plane this
+//! must be off ([`super::Options::sweep`]), because then what is in no row here may be in one there.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use fsa_driver::Region;
+use fsa_model::{SandboxRef, spec::role_of};
+
+use super::Shared;
+use crate::store::{audit, claims, orphans as rows};
+
+/// How long an inventory, or the removal of one sandbox, may take.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Sweeps at once, and then every [`super::Options::sweep`], for ever.
+pub async fn run(shared: Arc<Shared>, every: Duration) {
+    let mut seen = Seen::default();
+    loop {
+        match crate::store::replicas::is_first(&shared.app.store, shared.replica).await {
+            Ok(true) => sweep(&shared, &mut seen).await,
+            Ok(false) => seen = Seen::default(),
+            Err(error) => tracing::warn!(%error, "leftovers could not be looked for"),
+        }
+        // The second sighting of what the first sweep has found need not wait for long.
+        let next = if seen.sandboxes.is_empty() {
+            every
+        } else {
+            every.min(shared.options.grace)
+        };
+        tokio::time::sleep(next).await;
+    }
+}
+
+/// What was in no row at the last sweep.
+#[derive(Default)]
+pub struct Seen {
+    sandboxes: HashSet<(String, SandboxRef)>,
+    databases: HashSet<(String, String)>,
+}
+
+/// Looks once at all regions.
+pub async fn sweep(shared: &Shared, seen: &mut Seen) {
+    let before = std::mem::take(&mut seen.sandboxes);
+    for region in shared.app.regions.iter() {
+        if let Err(error) = sweep_sandboxes(shared, region, &before, seen).await {
+            tracing::warn!(
+                region = region.name,
+                error,
+                "leftover sandboxes could not be looked for"
+            );
+        }
+        if let Err(error) = tell_of_databases(shared, region, seen).await {
+            tracing::warn!(
+                region = region.name,
+                error,
+                "leftover databases could not be looked for"
+            );
+        }
+    }
+}
+
+async fn sweep_sandboxes(
+    shared: &Shared,
+    region: &Region,
+    before: &HashSet<(String, SandboxRef)>,
+    seen: &mut Seen,
+) -> Result<(), String> {
+    // The inventory first: whatever is in it was in a row before it was made.
+    let inventory = tokio::time::timeout(PATIENCE, region.driver.inventory())
+        .await
+        .map_err(|_| "the data plane does not answer".to_owned())?
+        .map_err(|error| error.to_string())?;
+    let store = &shared.app.store;
+    let found = rows::compare(store, &inventory)
+        .await
+        .map_err(|e| e.to_string())?;
+    for sandbox in found.finished {
+        tracing::warn!(sandbox = %sandbox.resource, "something is left of a terminated sandbox; it is destroyed again");
+        claims::revive(store, sandbox.id)
+            .await
+            .map_err(|e| e.to_string())?;
+        shared.wake.notify_one();
+    }
+    for orphan in found.orphans {
+        let key = (region.name.clone(), orphan.clone());
+        if !before.contains(&key) {
+            tracing::warn!(sandbox = %orphan.resource, project = %orphan.project, "a sandbox is in no row");
+            seen.sandboxes.insert(key);
+            continue;
+        }
+        let destroyed = tokio::time::timeout(PATIENCE, region.driver.destroy(&orphan)).await;
+        let result = match destroyed {
+            Ok(Ok(())) => "ok",
+            _ => "failed",
+        };
+        tracing::warn!(sandbox = %orphan.resource, project = %orphan.project, result, "a sandbox that was in no row was destroyed");
+        shared.metrics.swept();
+        let entry = audit::NewEntry {
+            user: None,
+            action: "sandbox.sweep",
+            object: format!(
+                "sandbox {} of project {} in {}",
+                orphan.resource, orphan.project, region.name
+            ),
+            address: "",
+            result,
+        };
+        let mut connection = store.pool().acquire().await.map_err(|e| e.to_string())?;
+        audit::record(&mut connection, entry)
+            .await
+            .map_err(|e| e.to_string())?;
+        if result != "ok" {
+            seen.sandboxes.insert(key);
+        }
+    }
+    Ok(())
+}
+
+async fn tell_of_databases(shared: &Shared, region: &Region, seen: &mut Seen) -> Result<(), String> {
+    let inventory = tokio::time::timeout(PATIENCE, region.databases.inventory())
+        .await
+        .map_err(|_| "the databases' server does not answer".to_owned())?
+        .map_err(|error| error.to_string())?;
+    let known = rows::database_resources(&shared.app.store)
+        .await
+        .map_err(|e| e.to_string())?;
+    let known: HashSet<String> = known.iter().map(role_of).collect();
+    for role in inventory.into_iter().filter(|role| !known.contains(role)) {
+        if seen.databases.insert((region.name.clone(), role.clone())) {
+            tracing::warn!(
+                region = region.name,
+                database = role,
+                "a database belongs to no project; drop it by hand if nobody misses it"
+            );
+        }
+    }
+    Ok(())
+}

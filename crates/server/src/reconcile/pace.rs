@@ -1,0 +1,50 @@
+//! When something is tried or looked at again. Pure, but for the dice.
+
+use std::time::Duration;
+
+use rand::RngExt as _;
+
+/// The longest back-off.
+pub const LONGEST: Duration = Duration::from_secs(300);
+/// How often what is as it should be is verified.
+pub const VERIFY: Duration = Duration::from_secs(300);
+/// Who has run for this long is taken for healthy again.
+pub const HEALTHY: Duration = Duration::from_secs(60);
+
+/// The back-off after the `attempts`th failure in a row: 1 s, 2 s, 4 s … at most [`LONGEST`],
+/// each 20% shorter or longer, so that what failed together is not tried together.
+#[must_use]
+pub fn back_off(attempts: i32) -> Duration {
+    let doublings = u32::try_from(attempts.saturating_sub(1)).unwrap_or(0).min(9);
+    jittered(Duration::from_secs(1 << doublings)).min(LONGEST)
+}
+
+/// When a sandbox that is as it should be is verified next.
+#[must_use]
+pub fn verify() -> Duration {
+    jittered(VERIFY)
+}
+
+fn jittered(duration: Duration) -> Duration {
+    duration.mul_f64(rand::rng().random_range(0.8..=1.2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_back_off_doubles_up_to_five_minutes() {
+        for (attempts, seconds) in [(0, 1), (1, 1), (2, 2), (3, 4), (9, 256)] {
+            let nominal = Duration::from_secs(seconds);
+            let real = back_off(attempts);
+            assert!(
+                real >= nominal.mul_f64(0.79) && real <= nominal.mul_f64(1.21),
+                "{attempts}: {real:?}"
+            );
+        }
+        for attempts in [10, 100, i32::MAX] {
+            assert!(back_off(attempts) <= LONGEST && back_off(attempts) >= LONGEST.mul_f64(0.8));
+        }
+    }
+}

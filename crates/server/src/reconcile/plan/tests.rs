@@ -1,0 +1,400 @@
+//! The whole table of plans, as stories, and what holds for all of them.
+
+use ContainerState::{Absent, Running, Starting, Stopped};
+use StepKind::{
+    AwaitTerminal, Destroy, DropDatabase, EnsureContainer, EnsureDatabase, EnsureNetwork, RemoveVolume,
+    StopContainer,
+};
+use proptest::prelude::*;
+
+use super::*;
+
+fn wanted(wish: Wanted) -> WantedState {
+    WantedState {
+        wish,
+        reached: false,
+        digest: Some("new".into()),
+        started_with: None,
+        database: true,
+        stuck: false,
+    }
+}
+
+fn running() -> ObservedState {
+    ObservedState {
+        container: Running,
+        digest: Some("new".into()),
+        network: true,
+        volume: true,
+        database: Some(ObservedDatabase::Ready),
+        terminal: true,
+    }
+}
+
+fn nothing() -> ObservedState {
+    ObservedState {
+        container: Absent,
+        digest: None,
+        network: false,
+        volume: false,
+        database: Some(ObservedDatabase::Absent),
+        terminal: false,
+    }
+}
+
+fn kinds(wanted: &WantedState, observed: &ObservedState) -> Vec<StepKind> {
+    plan(wanted, observed).into_iter().map(|step| step.kind).collect()
+}
+
+#[test]
+fn a_new_sandbox_gets_everything() {
+    assert_eq!(
+        kinds(&wanted(Wanted::Running), &nothing()),
+        [EnsureDatabase, EnsureNetwork, EnsureContainer, AwaitTerminal]
+    );
+}
+
+#[test]
+fn what_runs_as_wanted_is_left_alone() {
+    assert_eq!(kinds(&wanted(Wanted::Running), &running()), []);
+}
+
+#[test]
+fn a_project_without_a_database_gets_none() {
+    let wanted = WantedState {
+        database: false,
+        ..wanted(Wanted::Running)
+    };
+    assert_eq!(
+        kinds(&wanted, &nothing()),
+        [EnsureNetwork, EnsureContainer, AwaitTerminal]
+    );
+}
+
+#[test]
+fn a_sandbox_that_was_found_running_is_asked_whether_it_answers() {
+    let observed = ObservedState {
+        terminal: false,
+        ..running()
+    };
+    assert_eq!(kinds(&wanted(Wanted::Running), &observed), [AwaitTerminal]);
+}
+
+#[test]
+fn a_newer_wish_replaces_a_container_with_other_settings() {
+    let observed = ObservedState {
+        digest: Some("old".into()),
+        ..running()
+    };
+    assert_eq!(
+        kinds(&wanted(Wanted::Running), &observed),
+        [EnsureNetwork, EnsureContainer, AwaitTerminal]
+    );
+}
+
+#[test]
+fn a_changed_default_of_the_server_restarts_nothing() {
+    let settled = WantedState {
+        reached: true,
+        started_with: Some("old".into()),
+        ..wanted(Wanted::Running)
+    };
+    let observed = ObservedState {
+        digest: Some("old".into()),
+        ..running()
+    };
+    assert_eq!(kinds(&settled, &observed), []);
+    assert!(repairs(&settled, &observed).is_empty());
+}
+
+#[test]
+fn a_container_that_somebody_else_replaced_is_put_right() {
+    let settled = WantedState {
+        reached: true,
+        started_with: Some("old".into()),
+        ..wanted(Wanted::Running)
+    };
+    let observed = ObservedState {
+        digest: Some("somebody else's".into()),
+        ..running()
+    };
+    assert_eq!(
+        kinds(&settled, &observed),
+        [EnsureNetwork, EnsureContainer, AwaitTerminal]
+    );
+    assert_eq!(
+        repairs(&settled, &observed),
+        ["its container had been replaced by a different one"]
+    );
+}
+
+#[test]
+fn a_container_that_ended_is_started_again_and_that_is_told() {
+    let settled = WantedState {
+        reached: true,
+        ..wanted(Wanted::Running)
+    };
+    for (container, told) in [
+        (Absent, "its container was gone"),
+        (Stopped, "its container had ended"),
+    ] {
+        let observed = ObservedState {
+            container,
+            terminal: false,
+            ..running()
+        };
+        assert_eq!(
+            kinds(&settled, &observed),
+            [EnsureNetwork, EnsureContainer, AwaitTerminal]
+        );
+        assert_eq!(repairs(&settled, &observed), [told]);
+    }
+}
+
+#[test]
+fn a_lost_database_alone_is_made_again_beside_what_runs() {
+    let observed = ObservedState {
+        database: Some(ObservedDatabase::Absent),
+        ..running()
+    };
+    assert_eq!(kinds(&wanted(Wanted::Running), &observed), [EnsureDatabase]);
+}
+
+#[test]
+fn a_database_that_cannot_be_asked_is_neither_made_nor_in_the_way() {
+    let observed = ObservedState {
+        database: None,
+        ..nothing()
+    };
+    assert_eq!(
+        kinds(&wanted(Wanted::Running), &observed),
+        [EnsureNetwork, EnsureContainer, AwaitTerminal]
+    );
+}
+
+#[test]
+fn without_credentials_the_container_waits_for_the_database() {
+    let unknown = WantedState {
+        digest: None,
+        ..wanted(Wanted::Running)
+    };
+    assert_eq!(kinds(&unknown, &nothing()), [EnsureDatabase, EnsureNetwork]);
+    let observed = ObservedState {
+        database: Some(ObservedDatabase::Absent),
+        ..running()
+    };
+    assert_eq!(
+        kinds(&unknown, &observed),
+        [EnsureDatabase],
+        "what runs goes on running"
+    );
+}
+
+#[test]
+fn a_lost_network_is_mended_under_what_runs() {
+    let observed = ObservedState {
+        network: false,
+        ..running()
+    };
+    assert_eq!(kinds(&wanted(Wanted::Running), &observed), [EnsureNetwork]);
+}
+
+#[test]
+fn a_start_that_never_answers_is_stopped_and_started_anew() {
+    let stuck = WantedState {
+        stuck: true,
+        ..wanted(Wanted::Running)
+    };
+    let observed = ObservedState {
+        terminal: false,
+        ..running()
+    };
+    assert_eq!(kinds(&stuck, &observed), [StopContainer]);
+}
+
+#[test]
+fn a_stop_ends_what_runs_and_what_may_be_starting() {
+    let fresh = wanted(Wanted::Stopped);
+    let settled = WantedState {
+        reached: true,
+        ..fresh.clone()
+    };
+    for container in [Absent, Stopped, Starting, Running] {
+        let observed = ObservedState {
+            container,
+            ..running()
+        };
+        assert_eq!(kinds(&fresh, &observed), [StopContainer], "{container:?}");
+        let again: &[StepKind] = if observed.runs() { &[StopContainer] } else { &[] };
+        assert_eq!(kinds(&settled, &observed), again, "{container:?}");
+    }
+}
+
+#[test]
+fn a_termination_destroys_even_what_is_not_seen_and_then_rests() {
+    let fresh = wanted(Wanted::Terminated);
+    let settled = WantedState {
+        reached: true,
+        ..fresh.clone()
+    };
+    assert_eq!(kinds(&fresh, &nothing()), [Destroy]);
+    assert_eq!(kinds(&settled, &nothing()), []);
+    assert_eq!(
+        kinds(&settled, &running()),
+        [Destroy],
+        "what comes back is destroyed again"
+    );
+}
+
+#[test]
+fn only_a_deleted_project_loses_its_volume_and_its_database() {
+    let kinds = |database| removal(database).into_iter().map(|s| s.kind).collect::<Vec<_>>();
+    assert_eq!(kinds(true), [RemoveVolume, DropDatabase]);
+    assert_eq!(kinds(false), [RemoveVolume]);
+}
+
+fn any_container() -> impl Strategy<Value = ContainerState> {
+    prop_oneof![Just(Absent), Just(Stopped), Just(Starting), Just(Running)]
+}
+
+fn any_database() -> impl Strategy<Value = ObservedDatabase> {
+    prop_oneof![
+        Just(ObservedDatabase::Absent),
+        Just(ObservedDatabase::Partial),
+        Just(ObservedDatabase::Ready)
+    ]
+}
+
+prop_compose! {
+    fn any_observed()(
+        container in any_container(),
+        digest in prop_oneof![Just("new"), Just("old"), Just("else")],
+        network: bool, volume: bool, terminal: bool,
+        database in any_database(),
+    ) -> ObservedState {
+        let runs = matches!(container, Starting | Running);
+        ObservedState {
+            container,
+            digest: (container != Absent).then(|| digest.to_owned()),
+            network,
+            volume,
+            database: Some(database),
+            terminal: runs && terminal,
+        }
+    }
+}
+
+prop_compose! {
+    fn any_wanted()(
+        wish in prop_oneof![Just(Wanted::Running), Just(Wanted::Stopped), Just(Wanted::Terminated)],
+        reached: bool, database: bool, stuck: bool,
+        old in any::<bool>(),
+    ) -> WantedState {
+        WantedState {
+            wish,
+            reached,
+            digest: Some("new".into()),
+            started_with: (reached && old).then(|| "old".to_owned()),
+            database,
+            stuck,
+        }
+    }
+}
+
+/// What a step does to a world that obeys.
+fn apply(world: &mut ObservedState, kind: StepKind, digest: &str) {
+    match kind {
+        EnsureDatabase => world.database = Some(ObservedDatabase::Ready),
+        EnsureNetwork => world.network = true,
+        EnsureContainer => {
+            assert!(world.network, "a container is started in a network");
+            world.container = Running;
+            world.digest = Some(digest.to_owned());
+            world.volume = true;
+            world.terminal = false;
+        }
+        AwaitTerminal => {
+            assert!(world.runs(), "only what runs is waited for");
+            world.container = Running;
+            world.terminal = true;
+        }
+        StopContainer => {
+            if world.container != Absent {
+                world.container = Stopped;
+            }
+            world.network = false;
+            world.terminal = false;
+        }
+        Destroy => {
+            world.container = Absent;
+            world.digest = None;
+            world.network = false;
+            world.terminal = false;
+        }
+        RemoveVolume => world.volume = false,
+        DropDatabase => world.database = Some(ObservedDatabase::Absent),
+    }
+}
+
+proptest! {
+    #[test]
+    fn from_anywhere_the_wish_is_reached_in_few_rounds_and_nothing_precious_is_lost(
+        mut wanted in any_wanted(),
+        mut world in any_observed(),
+        // A database that tells its credentials only once it is there.
+        known_ahead: bool,
+    ) {
+        let (volume, database) = (world.volume, world.database);
+        let mut rounds = 0;
+        loop {
+            let unknown = !known_ahead && wanted.database && world.database != Some(ObservedDatabase::Ready);
+            let wanted_now = WantedState { digest: wanted.digest.clone().filter(|_| !unknown), ..wanted.clone() };
+            let steps = plan(&wanted_now, &world);
+            if steps.is_empty() {
+                break;
+            }
+            for step in &steps {
+                prop_assert!(!matches!(step.kind, RemoveVolume | DropDatabase));
+                apply(&mut world, step.kind, "new");
+                if step.kind == StopContainer {
+                    wanted.stuck = false;
+                }
+            }
+            // What a worker writes down once a stop or a termination has succeeded.
+            if wanted.wish != Wanted::Running {
+                wanted.reached = true;
+            }
+            rounds += 1;
+            prop_assert!(rounds <= 3, "{wanted:?} {world:?}");
+        }
+        match wanted.wish {
+            Wanted::Running => {
+                prop_assert_eq!(world.container, Running);
+                prop_assert!(world.network && world.terminal);
+                prop_assert!(wanted.accepts(world.digest.as_deref()));
+                prop_assert!(!wanted.database || world.database == Some(ObservedDatabase::Ready));
+            }
+            Wanted::Stopped => prop_assert!(!world.runs()),
+            Wanted::Terminated => prop_assert!(world.container == Absent && !world.network),
+        }
+        prop_assert!(world.volume || !volume);
+        if database == Some(ObservedDatabase::Ready) {
+            prop_assert_eq!(world.database, database);
+        }
+    }
+
+    #[test]
+    fn the_steps_of_a_plan_are_in_an_order_that_all_may_follow(
+        wanted in any_wanted(),
+        world in any_observed(),
+        known_ahead: bool,
+    ) {
+        let steps: Vec<_> = plan(&wanted, &world).into_iter().map(|step| step.kind).collect();
+        for (index, kind) in steps.iter().enumerate() {
+            for earlier in kind.after(known_ahead) {
+                prop_assert!(!steps[index..].contains(earlier));
+            }
+            prop_assert_eq!(steps.iter().filter(|other| *other == kind).count(), 1);
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! The end of a project: when all its sandboxes are gone, its volume and its database go, and
+//! then its row.
+
+use futures_util::FutureExt as _;
+
+use fsa_driver::{Databases, DriverError, Region, Step, StepKind};
+use fsa_model::{Trouble, TroubleKind};
+use tokio::time::Instant;
+
+use super::{
+    Shared,
+    execute::{Execution, Progress},
+    pace, plan, spec,
+};
+use crate::store::{removals, removals::Removal};
+
+/// Works on a claimed removal, and gives its lease back.
+pub async fn run(shared: &Shared, removal: Removal) {
+    let done = tokio::select! {
+        biased;
+        () = keep(shared, &removal) => {
+            tracing::warn!(project = %removal.project.id, "the lease of a removal was lost; somebody else goes on");
+            return;
+        }
+        done = remove(shared, &removal) => done,
+    };
+    let written = match done {
+        Ok(()) => removals::finish(&shared.app.store, &removal).await.map(|_| ()),
+        Err(trouble) => {
+            tracing::warn!(project = %removal.project.id, %trouble, "a project could not be removed");
+            let next = pace::back_off(removal.attempts.saturating_add(1));
+            removals::postpone(&shared.app.store, &removal, &trouble, next).await
+        }
+    };
+    if let Err(error) = written {
+        // Its lease runs out, and it is removed again: nothing of it is left to be removed.
+        tracing::warn!(project = %removal.project.id, %error, "the removal of a project was not written down");
+    }
+}
+
+async fn remove(shared: &Shared, removal: &Removal) -> Result<(), Trouble> {
+    let name = &removal.project.region;
+    let region = shared.app.regions.get(name).ok_or_else(|| {
+        Trouble::new(
+            TroubleKind::Machine,
+            format!(
+                "The region {name:?}, in which the project was, is not configured on this server; add it to its \
+                 settings, so that what is left there can be removed."
+            ),
+        )
+    })?;
+    let steps = plan::removal(removal.database.is_some());
+    let mut execution = Execution::new(steps, true, |step| act(shared, removal, region, step).boxed());
+    let mut failed = None;
+    while let Some(progress) = execution.next().await {
+        if let Progress::Failed(kind, error) = progress {
+            tracing::warn!(project = %removal.project.id, step = ?kind, %error, cause = ?error.cause, "a step failed");
+            shared.metrics.step_failed(kind);
+            failed.get_or_insert(error.trouble);
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+async fn act(shared: &Shared, removal: &Removal, region: &Region, step: Step) -> fsa_driver::Result<()> {
+    match (step.kind, &removal.database) {
+        (StepKind::RemoveVolume, _) => region.driver.remove_volume(removal.project.id).await,
+        (StepKind::DropDatabase, Some(database)) => {
+            let database = spec::database(&shared.app.sealer, &removal.project, database)?;
+            Databases::drop(&*region.databases, &database).await
+        }
+        _ => Err(DriverError::new(
+            TroubleKind::Internal,
+            "A step was planned that is no part of a removal; this is a defect.",
+        )),
+    }
+}
+
+/// Renews the lease until it is lost.
+async fn keep(shared: &Shared, removal: &Removal) {
+    let duration = shared.options.lease;
+    let mut ends = Instant::now() + duration - duration / 6;
+    loop {
+        tokio::time::sleep(duration / 3).await;
+        let asked = Instant::now();
+        let renewal = removals::renew(&shared.app.store, removal, duration);
+        match tokio::time::timeout_at(ends, renewal).await {
+            Ok(Ok(true)) => ends = asked + duration - duration / 6,
+            Ok(Ok(false)) | Err(_) => return,
+            Ok(Err(error)) => {
+                tracing::warn!(project = %removal.project.id, %error, "a lease could not be renewed");
+            }
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The five stages of one sandbox while it is worked on, and the events that their moves are.
+
+use chrono::Utc;
+use fsa_driver::StepKind;
+use fsa_model::{Condition, Stage, StageState, event::EventKind};
+use serde_json::json;
+
+/// A sentence that happened, before it is known whose it is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Happening {
+    pub kind: EventKind,
+    pub message: String,
+    pub data: serde_json::Value,
+}
+
+impl Happening {
+    #[must_use]
+    pub fn new(kind: EventKind, message: impl Into<String>, data: serde_json::Value) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+            data,
+        }
+    }
+}
+
+/// The stage that a step moves.
+#[must_use]
+pub const fn stage_of(kind: StepKind) -> Option<Stage> {
+    match kind {
+        StepKind::EnsureDatabase => Some(Stage::DatabaseReady),
+        StepKind::EnsureContainer => Some(Stage::ContainerReady),
+        StepKind::EnsureNetwork => Some(Stage::NetworkReady),
+        StepKind::AwaitTerminal => Some(Stage::TerminalReady),
+        StepKind::StopContainer | StepKind::Destroy | StepKind::RemoveVolume | StepKind::DropDatabase => None,
+    }
+}
+
+/// The stages as they are, beside what was last told of them.
+#[derive(Clone, Debug)]
+pub struct Stages {
+    now: Vec<Condition>,
+    told: Vec<(StageState, Option<String>)>,
+}
+
+impl Stages {
+    /// From a row. Whatever the row has, there are five, in their order.
+    #[must_use]
+    pub fn new(row: &[Condition]) -> Self {
+        let now: Vec<_> = Condition::all_pending(Utc::now())
+            .into_iter()
+            .map(|fresh| {
+                let known = row.iter().find(|known| known.stage == fresh.stage);
+                known.cloned().unwrap_or(fresh)
+            })
+            .collect();
+        let told = now
+            .iter()
+            .map(|condition| (condition.state, condition.message.clone()))
+            .collect();
+        Self { now, told }
+    }
+
+    #[must_use]
+    pub fn all(&self) -> &[Condition] {
+        &self.now
+    }
+
+    #[must_use]
+    pub fn state(&self, stage: Stage) -> StageState {
+        self.now[stage as usize].state
+    }
+
+    /// Since when the stage is as it is.
+    #[must_use]
+    pub fn since(&self, stage: Stage) -> chrono::DateTime<Utc> {
+        self.now[stage as usize].since
+    }
+
+    pub fn set(&mut self, stage: Stage, state: StageState, message: Option<String>) {
+        self.now[stage as usize].set(state, message, Utc::now());
+    }
+
+    /// A step began. A stage that was done stays so while it is looked at once more.
+    pub fn began(&mut self, kind: StepKind) {
+        if let Some(stage) = stage_of(kind)
+            && self.state(stage) != StageState::Done
+        {
+            self.set(stage, StageState::Active, None);
+        }
+    }
+
+    pub fn done(&mut self, kind: StepKind) {
+        if let Some(stage) = stage_of(kind) {
+            self.set(stage, StageState::Done, None);
+        }
+    }
+
+    pub fn failed(&mut self, kind: StepKind, message: &str) {
+        if let Some(stage) = stage_of(kind) {
+            self.set(stage, StageState::Failed, Some(message.to_owned()));
+        }
+    }
+
+    /// These stages are yet to come.
+    pub fn pending(&mut self, stages: &[Stage]) {
+        for stage in stages {
+            self.set(*stage, StageState::Pending, None);
+        }
+    }
+
+    /// Events for what moved since this was last called.
+    pub fn take_moves(&mut self) -> Vec<Happening> {
+        let mut moves = Vec::new();
+        for (now, told) in self.now.iter().zip(&mut self.told) {
+            if (now.state, &now.message) == (told.0, &told.1) {
+                continue;
+            }
+            *told = (now.state, now.message.clone());
+            let message = match (&now.message, now.state) {
+                (Some(words), StageState::Failed) => format!("{} failed: {words}", now.title),
+                (Some(words), _) => format!("{}: {words}", now.title),
+                (None, StageState::Pending) => format!("{} is yet to come.", now.title),
+                (None, StageState::Active) => format!("{} has begun.", now.title),
+                (None, StageState::Done) => format!("{} is done.", now.title),
+                (None, StageState::Failed) => format!("{} failed.", now.title),
+            };
+            moves.push(Happening::new(
+                EventKind::StageChanged,
+                message,
+                json!({"stage": now.stage, "state": now.state, "message": now.message}),
+            ));
+        }
+        moves
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stage_that_moved_is_told_once() {
+        let mut stages = Stages::new(&[]);
+        stages.began(StepKind::EnsureNetwork);
+        stages.done(StepKind::EnsureNetwork);
+        stages.failed(StepKind::EnsureDatabase, "no disk");
+        let moves: Vec<_> = stages.take_moves().into_iter().map(|m| m.message).collect();
+        assert_eq!(
+            moves,
+            [
+                "Database Creation failed: no disk",
+                "Network Configuration is done."
+            ]
+        );
+        assert!(stages.take_moves().is_empty());
+    }
+
+    #[test]
+    fn a_stage_that_is_done_stays_done_while_it_is_verified() {
+        let mut stages = Stages::new(&[]);
+        stages.done(StepKind::AwaitTerminal);
+        let since = stages.since(Stage::TerminalReady);
+        stages.take_moves();
+        stages.began(StepKind::AwaitTerminal);
+        stages.done(StepKind::AwaitTerminal);
+        assert!(stages.take_moves().is_empty());
+        assert_eq!(stages.since(Stage::TerminalReady), since);
+    }
+
+    #[test]
+    fn a_row_with_fewer_stages_is_completed() {
+        let stages = Stages::new(&[Condition::new(Stage::NetworkReady, StageState::Done, Utc::now())]);
+        assert_eq!(stages.all().len(), 5);
+        assert_eq!(stages.state(Stage::NetworkReady), StageState::Done);
+        assert_eq!(stages.state(Stage::Ready), StageState::Pending);
+    }
+}

@@ -1,0 +1,325 @@
+//! The loop that claims what is due, and the tasks beside it. They all end with it.
+
+use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use chrono::Utc;
+use fsa_model::{SandboxId, Trouble, TroubleKind};
+use futures_util::FutureExt as _;
+use parking_lot::Mutex;
+use tokio::{
+    sync::{Notify, watch},
+    task::{JoinHandle, JoinSet},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{
+    Options, Shared, hints, hints::Hints, job, metrics::Metrics, orphans, pace, removal, watch::Followers,
+};
+use crate::{
+    state::App,
+    store::{
+        claims::{self, Claim, Lease},
+        notify::Topic,
+        removals, replicas,
+    },
+};
+
+/// The longest time without a look at what is due. Every wake-up may be lost.
+const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+/// After the control database did not answer.
+const STORE_RETRY: Duration = Duration::from_secs(1);
+/// Sandboxes that are taken over to be followed at a time.
+const FOLLOW_AT_ONCE: i64 = 100;
+
+/// The workers of this process.
+pub struct Worker;
+
+impl Worker {
+    /// Works until `shutdown`, then finishes or drops what it is at, and gives its leases back.
+    /// Aborting the task ends everything at once, as a crash would.
+    pub fn spawn(app: App, shutdown: CancellationToken) -> JoinHandle<()> {
+        Self::spawn_with(app, Options::default(), shutdown)
+    }
+
+    /// As [`Self::spawn`], with options.
+    pub fn spawn_with(app: App, options: Options, shutdown: CancellationToken) -> JoinHandle<()> {
+        let metrics = Metrics::new();
+        app.metrics.register(|registry| metrics.register(registry));
+        let shared = Arc::new(Shared {
+            app,
+            options,
+            replica: Uuid::now_v7(),
+            in_flight: Mutex::default(),
+            followers: Followers::default(),
+            hints: Hints::default(),
+            wake: Notify::new(),
+            metrics,
+        });
+        tokio::spawn(work(shared, shutdown))
+    }
+}
+
+/// Ends what runs in tasks of its own when the loop does, however it does.
+struct Ended(Arc<Shared>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.followers.clear();
+    }
+}
+
+/// What a task of the loop worked on.
+enum Finished {
+    Sandbox(Lease),
+    Removal(Uuid),
+}
+
+/// Tasks and the leases under which they work.
+struct Jobs {
+    shared: Arc<Shared>,
+    tasks: JoinSet<Finished>,
+    sandboxes: HashMap<SandboxId, Lease>,
+    removals: Vec<Uuid>,
+}
+
+async fn work(shared: Arc<Shared>, shutdown: CancellationToken) {
+    let _ended = Ended(Arc::clone(&shared));
+    let mut beside = JoinSet::new();
+    begin(&shared).await;
+    beside.spawn(hints::listen(Arc::clone(&shared)));
+    beside.spawn(hints::write(Arc::clone(&shared)));
+    beside.spawn(live(Arc::clone(&shared)));
+    if let Some(every) = shared.options.sweep {
+        beside.spawn(orphans::run(Arc::clone(&shared), every));
+    }
+    // Machines are restarted and things are lost while nobody looks.
+    shared.hints.everything();
+
+    let mut jobs = Jobs {
+        shared: Arc::clone(&shared),
+        tasks: JoinSet::new(),
+        sandboxes: HashMap::new(),
+        removals: Vec::new(),
+    };
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = jobs.claim_for_ever() => {}
+    }
+    jobs.drain().await;
+    beside.shutdown().await;
+    shared.followers.clear();
+    if let Err(error) = replicas::end(&shared.app.store, shared.replica).await {
+        tracing::warn!(%error, "this process could not sign off from the control database");
+    }
+}
+
+/// Says that this process is there, before it claims anything.
+async fn begin(shared: &Shared) {
+    let store = &shared.app.store;
+    let (replica, lifetime) = (shared.replica, shared.options.lifetime);
+    loop {
+        let begun = async {
+            if shared.options.alone {
+                replicas::forget_others(store, replica).await?;
+            }
+            replicas::live(store, replica, lifetime).await
+        };
+        match begun.await {
+            Ok(()) => return,
+            Err(error) => tracing::warn!(%error, "the control database did not answer a worker"),
+        }
+        tokio::time::sleep(STORE_RETRY).await;
+    }
+}
+
+/// Says that this process is alive, and follows what nobody follows, for ever.
+async fn live(shared: Arc<Shared>) {
+    let store = &shared.app.store;
+    let lifetime = shared.options.lifetime;
+    loop {
+        let lived = async {
+            replicas::live(store, shared.replica, lifetime).await?;
+            loop {
+                let alone = replicas::follow(store, shared.replica, FOLLOW_AT_ONCE).await?;
+                let all = alone.len() < usize::try_from(FOLLOW_AT_ONCE).unwrap_or(usize::MAX);
+                for followed in alone {
+                    shared.follow(followed);
+                }
+                if all {
+                    return Ok::<_, sqlx::Error>(());
+                }
+            }
+        };
+        if let Err(error) = lived.await {
+            tracing::warn!(%error, "this process could not tell the control database that it is alive");
+        }
+        shared
+            .metrics
+            .followed
+            .set(i64::try_from(shared.followers.len()).unwrap_or(i64::MAX));
+        tokio::time::sleep(lifetime / 3).await;
+    }
+}
+
+impl Jobs {
+    async fn claim_for_ever(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        let mut wishes = shared.app.hub.interest(Topic::Wishes);
+        loop {
+            let next = match self.claim().await {
+                Ok(next) => {
+                    shared.app.metrics.report("reconcile", None);
+                    next
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the control database did not answer a worker");
+                    let words = "the control database does not answer the workers";
+                    shared.app.metrics.report("reconcile", Some(words.to_owned()));
+                    Some(Instant::now() + STORE_RETRY)
+                }
+            };
+            tokio::select! {
+                Some(done) = self.tasks.join_next(), if !self.tasks.is_empty() => {
+                    self.finished(done);
+                    while let Some(done) = self.tasks.try_join_next() {
+                        self.finished(done);
+                    }
+                }
+                () = shared.wake.notified() => {}
+                () = wishes.changed() => self.tell_of_newer_wishes().await,
+                () = tokio::time::sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
+            }
+        }
+    }
+
+    /// Claims what is due, as far as there is room, and tells when to do so again; `None` where
+    /// that is when a job ends.
+    async fn claim(&mut self) -> Result<Option<Instant>, sqlx::Error> {
+        let shared = Arc::clone(&self.shared);
+        let (store, lease) = (&shared.app.store, shared.options.lease);
+        let room = shared.options.concurrent.saturating_sub(self.tasks.len());
+        if room == 0 {
+            return Ok(None);
+        }
+        let claimed = claims::claim(store, room, lease).await?;
+        let left = room - claimed.len();
+        for claim in claimed {
+            match claim {
+                Ok(claim) => self.begin(claim),
+                Err(unreadable) => {
+                    tracing::error!(sandbox = %unreadable.lease.sandbox, error = %unreadable.error, "a row cannot be read");
+                    let trouble = Trouble::new(
+                        TroubleKind::Internal,
+                        "The sandbox's row in the control database cannot be read; the log says why.",
+                    );
+                    claims::give_up(store, unreadable.lease, &trouble, pace::LONGEST).await?;
+                }
+            }
+        }
+        if left == 0 {
+            return Ok(None);
+        }
+        let removals = removals::claim(store, left, lease).await?;
+        let left = left - removals.len();
+        for removal in removals {
+            self.removals.push(removal.lease);
+            let shared = Arc::clone(&self.shared);
+            self.tasks.spawn(async move {
+                let lease = removal.lease;
+                // After a panic its lease runs out; that is back-off enough for a defect.
+                let _ = AssertUnwindSafe(removal::run(&shared, removal))
+                    .catch_unwind()
+                    .await;
+                Finished::Removal(lease)
+            });
+        }
+        if left == 0 {
+            return Ok(None);
+        }
+        let due = claims::next_due(store).await?;
+        let sleep = due.map_or(LONGEST_SLEEP, |due| {
+            let wait = (due - Utc::now()).to_std().unwrap_or_default();
+            // Not at once again: what is due now and was not claimed is somebody else's.
+            wait.clamp(Duration::from_millis(50), LONGEST_SLEEP)
+        });
+        Ok(Some(Instant::now() + sleep))
+    }
+
+    fn begin(&mut self, claim: Claim) {
+        let shared = Arc::clone(&self.shared);
+        let lease = claim.lease;
+        let (newest, wished) = watch::channel(claim.sandbox.generation);
+        shared.in_flight.lock().insert(lease.sandbox, newest);
+        self.sandboxes.insert(lease.sandbox, lease);
+        shared.metrics.working.inc();
+        self.tasks.spawn(async move {
+            let work = AssertUnwindSafe(job::run(&shared, claim, wished)).catch_unwind();
+            if work.await.is_err() {
+                give_up_after_panic(&shared, lease).await;
+            }
+            Finished::Sandbox(lease)
+        });
+    }
+
+    fn finished(&mut self, done: Result<Finished, tokio::task::JoinError>) {
+        match done {
+            Ok(Finished::Sandbox(lease)) => {
+                self.sandboxes.remove(&lease.sandbox);
+                self.shared.in_flight.lock().remove(&lease.sandbox);
+                self.shared.metrics.working.dec();
+            }
+            Ok(Finished::Removal(lease)) => self.removals.retain(|other| *other != lease),
+            // Only the end of the loop cancels tasks, and panics are caught inside.
+            Err(error) => tracing::error!(%error, "a job broke off"),
+        }
+    }
+
+    /// A newer wish interrupts the work on the older one.
+    async fn tell_of_newer_wishes(&self) {
+        let ids: Vec<SandboxId> = self.sandboxes.keys().copied().collect();
+        if ids.is_empty() {
+            return;
+        }
+        match claims::generations(&self.shared.app.store, &ids).await {
+            Ok(generations) => {
+                for (sandbox, generation) in generations {
+                    self.shared.heard_of(sandbox, generation);
+                }
+            }
+            // The renewal of the lease tells it too, a little later.
+            Err(error) => tracing::debug!(%error, "newer wishes were not read"),
+        }
+    }
+
+    /// Lets what is under way finish for a while, then drops it and gives the leases back, so that
+    /// whoever comes next need not wait for their end.
+    async fn drain(&mut self) {
+        let deadline = Instant::now() + self.shared.options.drain;
+        while let Ok(Some(done)) = tokio::time::timeout_at(deadline, self.tasks.join_next()).await {
+            self.finished(done);
+        }
+        self.tasks.shutdown().await;
+        let leases: Vec<Lease> = self.sandboxes.values().copied().collect();
+        let store = &self.shared.app.store;
+        let released = async {
+            claims::release(store, &leases).await?;
+            removals::release(store, &self.removals).await
+        };
+        if let Err(error) = released.await {
+            tracing::warn!(%error, "leases were not given back; they run out by themselves");
+        }
+    }
+}
+
+async fn give_up_after_panic(shared: &Shared, lease: Lease) {
+    tracing::error!(sandbox = %lease.sandbox, "an attempt panicked; this is a defect of the control plane");
+    let trouble = Trouble::new(
+        TroubleKind::Internal,
+        "The control plane failed while it worked on the sandbox. This is a defect; its log has the details.",
+    );
+    if let Err(error) = claims::give_up(&shared.app.store, lease, &trouble, pace::LONGEST).await {
+        tracing::warn!(sandbox = %lease.sandbox, %error, "a panic was not written down");
+    }
+}

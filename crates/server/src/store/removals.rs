@@ -1,0 +1,180 @@
+//! The workers' side of the table of projects: removing what is left of one that was deleted.
+
+use std::time::Duration;
+
+use fsa_model::{Trouble, event::EventKind};
+use serde_json::json;
+use sqlx::{FromRow, Row as _, postgres::PgRow};
+use uuid::Uuid;
+
+use super::{Store, claims::Columns, databases::DatabaseRow, parsed, projects, projects::ProjectRow, word};
+use crate::reconcile::stages::Happening;
+
+/// A deleted project all of whose sandboxes are gone, of which a worker is in charge.
+#[derive(Clone, Debug)]
+pub struct Removal {
+    pub lease: Uuid,
+    pub project: ProjectRow,
+    pub database: Option<DatabaseRow>,
+    /// Failed ones in a row.
+    pub attempts: i32,
+}
+
+impl<'r> FromRow<'r, PgRow> for Removal {
+    fn from_row(row: &'r PgRow) -> Result<Self, sqlx::Error> {
+        let project = ProjectRow::from_row(row)?;
+        Ok(Self {
+            lease: row.try_get("lease_id")?,
+            attempts: row.try_get("removal_attempts")?,
+            database: match row.try_get::<Option<&str>, _>("d_resource")? {
+                None => None,
+                Some(_) => Some(DatabaseRow {
+                    project: project.id,
+                    resource: parsed(row, "d_resource")?,
+                    password: row.try_get("d_password")?,
+                    status: word(row, "d_status")?,
+                }),
+            },
+            project,
+        })
+    }
+}
+
+/// Claims at most `limit` removals that are due.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn claim(store: &Store, limit: usize, lease: Duration) -> Result<Vec<Removal>, sqlx::Error> {
+    sqlx::query_as(concat!(
+        "with due as (
+             select id from projects p
+             where deleted_at is not null and removal_due_at <= now()
+               and (lease_until is null or lease_until < now())
+               and not exists (
+                   select 1 from sandboxes s where s.project_id = p.id
+                     and not (s.wanted = 'terminated' and s.observed_generation = s.generation
+                              and s.lease_id is null))
+             order by removal_due_at limit $1 for update skip locked),
+         p as (
+             update projects set lease_id = gen_random_uuid(), lease_until = now() + make_interval(secs => $2)
+             from due where projects.id = due.id returning projects.*),
+         dropping as (
+             update databases set status = 'DROPPING' from p where project_id = p.id)
+         select ",
+        projects::columns!(),
+        ", p.lease_id, p.removal_attempts, d.resource as d_resource, d.password as d_password, d.status as d_status
+         from p left join databases d on d.project_id = p.id"
+    ))
+    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+    .bind(lease.as_secs_f64())
+    .fetch_all(&store.pool)
+    .await
+}
+
+/// Renews the lease. False where it is lost.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn renew(store: &Store, removal: &Removal, lease: Duration) -> Result<bool, sqlx::Error> {
+    let done = sqlx::query(
+        "update projects set lease_until = now() + make_interval(secs => $3) where id = $1 and lease_id = $2",
+    )
+    .bind(removal.project.id.0)
+    .bind(removal.lease)
+    .bind(lease.as_secs_f64())
+    .execute(&store.pool)
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Removes the project's row and everything that hangs on it; its events stay, and a last one is
+/// added. False where the lease is lost.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn finish(store: &Store, removal: &Removal) -> Result<bool, sqlx::Error> {
+    let mut happenings = Vec::new();
+    if let Some(database) = &removal.database {
+        happenings.push(Happening::new(
+            EventKind::DatabaseDropped,
+            "The database was dropped with everything in it.",
+            json!({"name": database.resource}),
+        ));
+    }
+    happenings.push(Happening::new(
+        EventKind::ProjectDeleted,
+        format!("The project {} is gone, with its files.", removal.project.name),
+        json!({"name": removal.project.name}),
+    ));
+    // The row goes before the events come: whoever is told of the end looks at an end.
+    let query = sqlx::query(
+        "with gone as (
+             delete from projects p where id = $1 and lease_id = $6 and not exists (
+                 select 1 from sandboxes s where s.project_id = p.id
+                   and not (s.wanted = 'terminated' and s.observed_generation = s.generation))
+             returning id),
+         told as (
+             insert into events (project_id, owner_id, kind, message, data)
+             select $1, $2, e.kind, e.message, e.data
+             from gone, unnest($3::text[], $4::text[], $5::jsonb[]) with ordinality as e(kind, message, data, place)
+             order by e.place)
+         select exists (select 1 from gone)",
+    )
+    .bind(removal.project.id.0)
+    .bind(removal.project.owner.0);
+    Columns::new(happenings)
+        .bind(query)
+        .bind(removal.lease)
+        .fetch_one(&store.pool)
+        .await?
+        .try_get(0)
+}
+
+/// Notes a failed attempt, says so, and gives the lease back.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn postpone(
+    store: &Store,
+    removal: &Removal,
+    trouble: &Trouble,
+    next: Duration,
+) -> Result<(), sqlx::Error> {
+    let attempts = removal.attempts.saturating_add(1);
+    let happening = Happening::new(
+        EventKind::AttemptFailed,
+        format!("Removing the project failed: {trouble}"),
+        json!({"trouble": trouble, "attempts": attempts, "retryInSeconds": next.as_secs()}),
+    );
+    let query = sqlx::query(
+        "with mine as (
+             update projects set removal_attempts = $7, removal_due_at = now() + make_interval(secs => $8),
+                    lease_id = null, lease_until = null
+             where id = $1 and lease_id = $6 returning id)
+         insert into events (project_id, owner_id, kind, message, data)
+         select $1, $2, e.kind, e.message, e.data
+         from mine, unnest($3::text[], $4::text[], $5::jsonb[]) as e(kind, message, data)",
+    )
+    .bind(removal.project.id.0)
+    .bind(removal.project.owner.0);
+    Columns::new(vec![happening])
+        .bind(query)
+        .bind(removal.lease)
+        .bind(attempts)
+        .bind(next.as_secs_f64())
+        .execute(&store.pool)
+        .await?;
+    Ok(())
+}
+
+/// Gives leases back, so that nobody has to wait for their end.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn release(store: &Store, leases: &[Uuid]) -> Result<(), sqlx::Error> {
+    sqlx::query("update projects set lease_id = null, lease_until = null where lease_id = any($1)")
+        .bind(leases)
+        .execute(&store.pool)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,175 @@
+//! The processes that are alive, and which of them follows which running sandbox.
+//!
+//! A sandbox is followed by one process: the one whose id its row has, for as long as that
+//! process renews its own row. So to follow two hundred sandboxes costs one write now and then.
+
+use std::time::Duration;
+
+use fsa_model::{ProjectId, SandboxId, SandboxRef, UserId, sandboxd::Status};
+use sqlx::{FromRow, Row as _, postgres::PgRow, types::Json};
+use uuid::Uuid;
+
+use super::{Store, claims::Columns, optional_json, parsed};
+use crate::reconcile::stages::Happening;
+
+/// A running sandbox that is to be followed.
+#[derive(Clone, Debug)]
+pub struct Followed {
+    pub sandbox: SandboxRef,
+    pub owner: UserId,
+    pub region: String,
+    /// Sealed for [`super::places::control_token`].
+    pub control_token: Vec<u8>,
+    /// As last written.
+    pub status: Option<Status>,
+}
+
+impl<'r> FromRow<'r, PgRow> for Followed {
+    fn from_row(row: &'r PgRow) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            sandbox: SandboxRef {
+                id: SandboxId(row.try_get("id")?),
+                project: ProjectId(row.try_get("project_id")?),
+                resource: parsed(row, "resource")?,
+            },
+            owner: UserId(row.try_get("owner_id")?),
+            region: row.try_get("region")?,
+            control_token: row.try_get("control_token")?,
+            status: optional_json(row, "status")?,
+        })
+    }
+}
+
+/// Says that this process is alive, and for how long that is to be believed.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn live(store: &Store, replica: Uuid, lifetime: Duration) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "with quick as materialized (select set_config('synchronous_commit', 'off', true))
+         insert into replicas (id, alive_until) select $1, now() + make_interval(secs => $2) from quick
+         on conflict (id) do update set alive_until = excluded.alive_until",
+    )
+    .bind(replica)
+    .bind(lifetime.as_secs_f64())
+    .execute(&store.pool)
+    .await?;
+    Ok(())
+}
+
+/// Forgets this process, and processes that are long dead.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn end(store: &Store, replica: Uuid) -> Result<(), sqlx::Error> {
+    sqlx::query("delete from replicas where id = $1 or alive_until < now() - interval '1 hour'")
+        .bind(replica)
+        .execute(&store.pool)
+        .await?;
+    Ok(())
+}
+
+/// Forgets every other process, with its leases. Only where it is certain that there is none.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn forget_others(store: &Store, replica: Uuid) -> Result<(), sqlx::Error> {
+    let mut tx = store.pool.begin().await?;
+    for statement in [
+        "delete from replicas where id <> $1",
+        "update sandboxes set lease_id = null, lease_until = null where lease_id is not null and lease_id <> $1",
+        "update projects set lease_id = null, lease_until = null where lease_id is not null and lease_id <> $1",
+    ] {
+        sqlx::query(statement).bind(replica).execute(&mut *tx).await?;
+    }
+    tx.commit().await
+}
+
+/// Whether this process is the first of those that are alive: the one that does what one of them
+/// should do.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn is_first(store: &Store, replica: Uuid) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(
+        "select coalesce((select id from replicas where alive_until > now() order by id limit 1) = $1, false)",
+    )
+    .bind(replica)
+    .fetch_one(&store.pool)
+    .await
+}
+
+/// Takes over at most `limit` running sandboxes that nobody alive follows.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn follow(store: &Store, replica: Uuid, limit: i64) -> Result<Vec<Followed>, sqlx::Error> {
+    sqlx::query_as(
+        "with quick as materialized (select set_config('synchronous_commit', 'off', true)),
+         alone as (
+             select id from sandboxes
+             where container in ('starting', 'running') and wanted = 'running' and lease_until is null
+               and (follower is null or not exists (
+                   select 1 from replicas r where r.id = follower and r.alive_until > now()))
+             limit $2 for update skip locked),
+         s as (
+             update sandboxes set follower = $1 from alone, quick where sandboxes.id = alone.id
+             returning sandboxes.*)
+         select s.id, s.project_id, s.resource, s.control_token, s.status, p.owner_id, p.region
+         from s join projects p on p.id = s.project_id",
+    )
+    .bind(replica)
+    .bind(limit)
+    .fetch_all(&store.pool)
+    .await
+}
+
+/// Whether this process still is the one that follows, and there is something to follow.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn follows(store: &Store, replica: Uuid, sandbox: SandboxId) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(
+        "select exists (select 1 from sandboxes
+         where id = $1 and follower = $2 and container in ('starting', 'running'))",
+    )
+    .bind(sandbox.0)
+    .bind(replica)
+    .fetch_one(&store.pool)
+    .await
+}
+
+/// Writes what sandboxd says. False where somebody else follows it, or it does not run any more.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn write_status(
+    store: &Store,
+    replica: Uuid,
+    followed: &Followed,
+    status: &Status,
+    happenings: Vec<Happening>,
+) -> Result<bool, sqlx::Error> {
+    let query = sqlx::query(
+        "with quick as materialized (select set_config('synchronous_commit', 'off', true)),
+         mine as (
+             update sandboxes set status = $7, updated_at = now() from quick
+             where id = $3 and follower = $8 and container in ('starting', 'running') returning id),
+         told as (
+             insert into events (project_id, owner_id, sandbox_id, kind, message, data)
+             select $1, $2, $3, e.kind, e.message, e.data
+             from mine, unnest($4::text[], $5::text[], $6::jsonb[]) with ordinality as e(kind, message, data, place)
+             order by e.place)
+         select exists (select 1 from mine)",
+    )
+    .bind(followed.sandbox.project.0)
+    .bind(followed.owner.0)
+    .bind(followed.sandbox.id.0);
+    Columns::new(happenings)
+        .bind(query)
+        .bind(Json(status))
+        .bind(replica)
+        .fetch_one(&store.pool)
+        .await?
+        .try_get(0)
+}
