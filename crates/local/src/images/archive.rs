@@ -1,4 +1,5 @@
-//! Archives: a tar of an OCI image layout, or what `docker save` writes, compressed or not.
+//! Receiving an archive: a tar of an OCI image layout, or what `docker save` writes, compressed or
+//! not.
 //!
 //! Read in one pass while they arrive: each file goes to the incoming folder with its digest, so
 //! that a blob is written once and then only renamed. What the archive means is decided
@@ -6,29 +7,27 @@
 
 use std::{
     collections::HashMap,
-    fs::{self, File},
+    fs::File,
     io::{self, BufReader, Read, Write as _},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use bytes::Bytes;
-use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 
 use super::{
     compression,
-    digest::{DiffId, Digest},
+    contents::{Contents, Found, Piece, tidy},
+    digest::Digest,
     folder::Folder,
-    manifest::{self, DOCUMENT_MAX, Descriptor, Document, Manifest, Problem},
+    manifest::Problem,
     tarball::{self, Kind, Reader, TarError},
 };
 
 /// Files of an archive. Docker writes four for each layer.
 const FILES_MAX: usize = 4_096;
 const BUFFER: usize = 512 << 10;
-/// Indexes that lead to indexes.
-const NESTING_MAX: usize = 4;
 /// Bytes between two looks at the free space.
 const CHECK_EVERY: u64 = 64 << 20;
 
@@ -68,31 +67,6 @@ pub enum ArchiveError {
 pub struct Limits {
     pub bytes: u64,
     pub keep_free: u64,
-}
-
-/// An image in the incoming folder, its blobs verified.
-#[derive(Debug)]
-pub struct Found {
-    pub manifest: Vec<u8>,
-    pub config: Vec<u8>,
-    /// Bottom first.
-    pub layers: Vec<FoundLayer>,
-    /// What the archive itself calls the image.
-    pub name: Option<String>,
-}
-
-#[derive(Debug)]
-pub struct FoundLayer {
-    pub diff_id: DiffId,
-    pub descriptor: Descriptor,
-    pub file: PathBuf,
-}
-
-#[derive(Debug)]
-struct Piece {
-    file: PathBuf,
-    size: u64,
-    digest: Digest,
 }
 
 /// The blocking end of an asynchronous stream.
@@ -273,194 +247,4 @@ fn disk(error: io::Error) -> ArchiveError {
         Some(libc::ENOSPC | libc::EDQUOT) => ArchiveError::NoRoom,
         _ => ArchiveError::Disk(error),
     }
-}
-
-/// A path of the archive without `.` and `..`; only ever a key, never a path on this machine.
-fn tidy(path: &[u8]) -> Option<String> {
-    let path = std::str::from_utf8(path).ok()?;
-    let mut parts = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop()?;
-            }
-            part => parts.push(part),
-        }
-    }
-    Some(parts.join("/")).filter(|path| !path.is_empty())
-}
-
-/// The files of an archive.
-struct Contents {
-    pieces: HashMap<String, Piece>,
-    links: HashMap<String, String>,
-}
-
-impl Contents {
-    fn image(&self, wanted: Option<&str>) -> Result<Found, ArchiveError> {
-        // Docker writes both since version 25, and means the same by them.
-        if self.get("index.json").is_some() {
-            self.oci(wanted)
-        } else if self.get("manifest.json").is_some() {
-            self.docker(wanted)
-        } else {
-            Err(ArchiveError::NoManifest)
-        }
-    }
-
-    fn oci(&self, wanted: Option<&str>) -> Result<Found, ArchiveError> {
-        let mut bytes = self.read("index.json")?;
-        let mut name = None;
-        for _ in 0..NESTING_MAX {
-            match manifest::parse(&bytes)? {
-                Document::Index(index) => {
-                    let chosen = manifest::choose(&index, wanted)?;
-                    name = name.or_else(|| chosen.names().next().map(str::to_owned));
-                    bytes = self.document(&chosen.digest)?;
-                }
-                Document::Manifest(manifest) => return self.oci_image(bytes, &manifest, name),
-            }
-        }
-        Err(Problem::NotAnImage("its indexes lead to each other".into()).into())
-    }
-
-    fn oci_image(
-        &self,
-        bytes: Vec<u8>,
-        image: &Manifest,
-        name: Option<String>,
-    ) -> Result<Found, ArchiveError> {
-        let config = self.document(&image.config.digest)?;
-        let (diff_ids, _) = manifest::parse_config(&config)?;
-        let mut layers = Vec::new();
-        for (descriptor, diff_id) in manifest::layers(image, &diff_ids)? {
-            let piece = self.blob(&descriptor.digest)?;
-            let descriptor = Descriptor::new(&descriptor.media_type, descriptor.digest, piece.size);
-            layers.push(FoundLayer {
-                diff_id,
-                descriptor,
-                file: piece.file.clone(),
-            });
-        }
-        Ok(Found {
-            manifest: bytes,
-            config,
-            layers,
-            name,
-        })
-    }
-
-    fn docker(&self, wanted: Option<&str>) -> Result<Found, ArchiveError> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "PascalCase")]
-        struct Saved {
-            config: String,
-            repo_tags: Option<Vec<String>>,
-            layers: Vec<String>,
-        }
-        let images: Vec<Saved> =
-            serde_json::from_slice(&self.read("manifest.json")?).map_err(|e| Problem::Unreadable {
-                what: "manifest",
-                why: e.to_string(),
-            })?;
-        let tags = |image: &Saved| image.repo_tags.clone().unwrap_or_default();
-        let saved = match images.as_slice() {
-            [] => return Err(ArchiveError::NoManifest),
-            [only] => only,
-            several => several
-                .iter()
-                .find(|image| wanted.is_some_and(|wanted| tags(image).iter().any(|tag| tag == wanted)))
-                .ok_or_else(|| {
-                    Problem::Several(
-                        several
-                            .iter()
-                            .flat_map(tags)
-                            .take(20)
-                            .collect::<Vec<_>>()
-                            .join(", "),
-                    )
-                })?,
-        };
-        let config = self.read(&saved.config)?;
-        let (diff_ids, _) = manifest::parse_config(&config)?;
-        let mut descriptors = Vec::new();
-        let mut files = Vec::new();
-        for layer in &saved.layers {
-            let piece = self
-                .get(layer)
-                .ok_or_else(|| ArchiveError::Missing(layer.clone()))?;
-            descriptors.push(Descriptor::new(manifest::MEDIA_LAYER, piece.digest, piece.size));
-            files.push(piece.file.clone());
-        }
-        // `docker save` knows no manifest: this one says the same, so that every image has one.
-        let image = Manifest {
-            schema_version: 2,
-            media_type: manifest::MEDIA_MANIFEST.into(),
-            config: Descriptor::new(manifest::MEDIA_CONFIG, Digest::of(&config), config.len() as u64),
-            layers: descriptors,
-        };
-        let layers = manifest::layers(&image, &diff_ids)?
-            .into_iter()
-            .zip(files)
-            .map(|((descriptor, diff_id), file)| FoundLayer {
-                diff_id,
-                descriptor: descriptor.clone(),
-                file,
-            })
-            .collect();
-        let manifest = serde_json::to_vec(&image).map_err(|e| ArchiveError::Disk(e.into()))?;
-        Ok(Found {
-            manifest,
-            config,
-            layers,
-            name: tags(saved).into_iter().next(),
-        })
-    }
-
-    fn get(&self, path: &str) -> Option<&Piece> {
-        let mut path = tidy(path.as_bytes())?;
-        for _ in 0..8 {
-            match self.pieces.get(&path) {
-                Some(piece) => return Some(piece),
-                None => path = self.links.get(&path)?.clone(),
-            }
-        }
-        None
-    }
-
-    fn blob(&self, digest: &Digest) -> Result<&Piece, ArchiveError> {
-        let path = format!("blobs/sha256/{}", digest.hex());
-        let piece = self.get(&path).ok_or(ArchiveError::Missing(path))?;
-        if piece.digest == *digest {
-            Ok(piece)
-        } else {
-            Err(ArchiveError::WrongDigest {
-                expected: *digest,
-                found: piece.digest,
-            })
-        }
-    }
-
-    fn document(&self, digest: &Digest) -> Result<Vec<u8>, ArchiveError> {
-        small(self.blob(digest)?)
-    }
-
-    fn read(&self, path: &str) -> Result<Vec<u8>, ArchiveError> {
-        small(
-            self.get(path)
-                .ok_or_else(|| ArchiveError::Missing(path.chars().take(200).collect()))?,
-        )
-    }
-}
-
-fn small(piece: &Piece) -> Result<Vec<u8>, ArchiveError> {
-    if piece.size > DOCUMENT_MAX {
-        return Err(Problem::Unreadable {
-            what: "manifest",
-            why: format!("it has {} bytes", piece.size),
-        }
-        .into());
-    }
-    fs::read(&piece.file).map_err(ArchiveError::Disk)
 }

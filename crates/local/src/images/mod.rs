@@ -10,13 +10,16 @@ pub mod digest;
 pub mod tarball;
 
 mod archive;
+mod contents;
 mod flights;
 mod folder;
 mod guard;
+mod import;
 mod manifest;
 mod pull;
 mod registry;
 mod settings;
+mod sign_in;
 mod store;
 
 use async_trait::async_trait;

@@ -15,11 +15,9 @@ use oci_spec::distribution::Reference;
 use parking_lot::Mutex;
 use reqwest::{
     Client, Method, Response, StatusCode,
-    header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, RANGE, RETRY_AFTER, WWW_AUTHENTICATE},
+    header::{ACCEPT, AUTHORIZATION, HeaderValue, RANGE, RETRY_AFTER},
     redirect::Policy,
 };
-use secrecy::ExposeSecret;
-use serde::Deserialize;
 use url::Url;
 
 use super::{
@@ -30,9 +28,6 @@ use super::{
 };
 
 const REDIRECTS_MAX: usize = 5;
-const TOKEN_MAX: u64 = 1 << 20;
-/// For a token that says nothing about its life (Docker's specification).
-const TOKEN_LIFE: Duration = Duration::from_secs(60);
 const TOKENS_MAX: usize = 1_000;
 /// For a request until its answer begins, signing in included, and for a small answer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -83,7 +78,7 @@ impl RegistryError {
     }
 }
 
-type Result<T> = std::result::Result<T, RegistryError>;
+pub(super) type Result<T> = std::result::Result<T, RegistryError>;
 
 /// How often, and after which pauses, a request that fails in passing is made again.
 pub struct Tries {
@@ -113,7 +108,7 @@ impl Tries {
 
 /// All registries.
 pub struct Registries {
-    settings: Settings,
+    pub(super) settings: Settings,
     allowed: Guard,
     /// For registries that an operator trusts with private addresses, and for all others.
     trusted: OnceLock<std::result::Result<Client, String>>,
@@ -236,7 +231,12 @@ impl Registries {
         }
     }
 
-    async fn bounded(&self, reference: &Reference, mut response: Response, limit: u64) -> Result<Vec<u8>> {
+    pub(super) async fn bounded(
+        &self,
+        reference: &Reference,
+        mut response: Response,
+        limit: u64,
+    ) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|e| self.broken(reference, &e))? {
             if bytes.len() as u64 + chunk.len() as u64 > limit {
@@ -338,113 +338,7 @@ impl Registries {
         }
     }
 
-    /// What to send as `Authorization`, and for how long.
-    async fn sign_in(&self, reference: &Reference, headers: &HeaderMap) -> Result<(HeaderValue, Duration)> {
-        let unauthorized = || RegistryError::Unauthorized(reference.registry().to_owned());
-        let basic = self
-            .settings
-            .credentials
-            .iter()
-            .find(|c| c.registry == reference.registry() || c.registry == reference.resolve_registry())
-            .map(|c| http_auth::basic::encode_credentials(&c.username, c.password.expose_secret()));
-        for header in headers.get_all(WWW_AUTHENTICATE) {
-            let Ok(challenges) = header
-                .to_str()
-                .map_err(drop)
-                .and_then(|h| http_auth::parse_challenges(h).map_err(drop))
-            else {
-                continue;
-            };
-            for challenge in challenges {
-                if challenge.scheme.eq_ignore_ascii_case("bearer") {
-                    let param = |name: &str| {
-                        challenge
-                            .params
-                            .iter()
-                            .find(|(key, _)| key.eq_ignore_ascii_case(name))
-                            .map(|(_, value)| value.to_unescaped())
-                    };
-                    let realm = param("realm")
-                        .ok_or_else(|| protocol(reference, "does not say where to sign in".into()))?;
-                    return self
-                        .token(reference, &realm, param("service"), basic.as_deref())
-                        .await;
-                }
-                if challenge.scheme.eq_ignore_ascii_case("basic") {
-                    let basic = basic.as_deref().ok_or_else(unauthorized)?;
-                    return Ok((secret(basic).ok_or_else(unauthorized)?, Duration::from_secs(3600)));
-                }
-            }
-        }
-        Err(unauthorized())
-    }
-
-    async fn token(
-        &self,
-        reference: &Reference,
-        realm: &str,
-        service: Option<String>,
-        basic: Option<&str>,
-    ) -> Result<(HeaderValue, Duration)> {
-        #[derive(Deserialize)]
-        struct Answer {
-            token: Option<String>,
-            access_token: Option<String>,
-            expires_in: Option<u64>,
-        }
-        let odd = |what: &str| protocol(reference, format!("names {what} as its sign-in server"));
-        let mut url: Url = realm.parse().map_err(|_| odd("something that is no address"))?;
-        // A password or a token in the clear is only for a registry that is spoken to so anyway.
-        if url.scheme() != "https" && (url.scheme() != "http" || self.scheme(reference) != "http") {
-            return Err(odd("an address without TLS"));
-        }
-        self.guard(reference)
-            .check(&url)
-            .map_err(|refused| refuse(reference, refused))?;
-        {
-            let mut query = url.query_pairs_mut();
-            if let Some(service) = service {
-                query.append_pair("service", &service);
-            }
-            query.append_pair("scope", &format!("repository:{}:pull", reference.repository()));
-        }
-        let mut request = self.client(reference)?.get(url);
-        if let Some(basic) = basic.and_then(secret) {
-            request = request.header(AUTHORIZATION, basic);
-        }
-        let response = request.send().await.map_err(|e| self.broken(reference, &e))?;
-        match response.status() {
-            StatusCode::OK => {}
-            status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
-                return Err(RegistryError::Busy {
-                    registry: reference.registry().to_owned(),
-                    status: status.as_u16(),
-                    after: None,
-                });
-            }
-            _ => return Err(RegistryError::Unauthorized(reference.registry().to_owned())),
-        }
-        let bytes = self.bounded(reference, response, TOKEN_MAX).await?;
-        let answer: Option<Answer> = serde_json::from_slice(&bytes).ok();
-        let life = answer
-            .as_ref()
-            .and_then(|answer| answer.expires_in)
-            .map_or(TOKEN_LIFE, Duration::from_secs);
-        answer
-            .and_then(|answer| answer.token.or(answer.access_token))
-            .and_then(|token| secret(&format!("Bearer {token}")))
-            // A little early, so that it does not run out on its way.
-            .map(|token| {
-                (
-                    token,
-                    life.min(Duration::from_secs(3600))
-                        .saturating_sub(Duration::from_secs(5)),
-                )
-            })
-            .ok_or_else(|| protocol(reference, "has a sign-in server that gives no token".into()))
-    }
-
-    fn scheme(&self, reference: &Reference) -> &'static str {
+    pub(super) fn scheme(&self, reference: &Reference) -> &'static str {
         let registry = reference.resolve_registry();
         let host = host_of(registry);
         let plain = matches!(host, "localhost" | "127.0.0.1" | "[::1]")
@@ -472,7 +366,7 @@ impl Registries {
         Ok(url)
     }
 
-    fn guard(&self, reference: &Reference) -> Guard {
+    pub(super) fn guard(&self, reference: &Reference) -> Guard {
         if self.trusts(reference) {
             self.allowed.clone()
         } else {
@@ -484,7 +378,7 @@ impl Registries {
         self.allowed.allows(reference.resolve_registry()) || self.allowed.allows(reference.registry())
     }
 
-    fn client(&self, reference: &Reference) -> Result<&Client> {
+    pub(super) fn client(&self, reference: &Reference) -> Result<&Client> {
         let client = if self.trusts(reference) {
             self.trusted
                 .get_or_init(|| self.build(self.allowed.clone(), &self.allowed, true))
@@ -562,22 +456,16 @@ fn tag(reference: &Reference) -> String {
         .to_owned()
 }
 
-fn protocol(reference: &Reference, what: String) -> RegistryError {
+pub(super) fn protocol(reference: &Reference, what: String) -> RegistryError {
     RegistryError::Protocol {
         registry: reference.registry().to_owned(),
         what,
     }
 }
 
-fn refuse(reference: &Reference, refused: Refused) -> RegistryError {
+pub(super) fn refuse(reference: &Reference, refused: Refused) -> RegistryError {
     RegistryError::Refused {
         registry: reference.registry().to_owned(),
         refused,
     }
-}
-
-fn secret(text: &str) -> Option<HeaderValue> {
-    let mut value = HeaderValue::from_str(text).ok()?;
-    value.set_sensitive(true);
-    Some(value)
 }

@@ -1,7 +1,7 @@
 //! The images of this machine: where they come from, and what a sandbox is made of.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -11,17 +11,17 @@ use std::{
 use bytes::Bytes;
 use chrono::Utc;
 use fsa_model::{Image, Trouble, TroubleKind, api::ImageInfo};
-use futures_util::{Stream, StreamExt, TryStreamExt, stream};
+use futures_util::Stream;
 use oci_spec::distribution::Reference;
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 
 use super::{
     LayerBlob, LayerUnpacker, LayeredImage, ResolvedImage, Swept, UnpackedLayer,
-    archive::{self, ArchiveError, Found, Limits, Upload},
     digest::DiffId,
     flights::Flights,
-    folder::{Folder, Origin, StoredImage, StoredLayer, disk, no_room},
+    folder::{Folder, Origin, StoredImage, StoredLayer, disk},
+    import,
     manifest::{Config, Descriptor},
     pull::{self, CHECK_TIMEOUT, registry_trouble},
     registry::Registries,
@@ -31,12 +31,11 @@ use super::{
 /// The template that has an image of its own.
 const WEB: &str = "web";
 /// The template that is this machine's own /usr.
-const HOST: &str = "host";
+pub(super) const HOST: &str = "host";
 /// Layers that are unpacked at the same time: each keeps about two processors busy.
-const UNPACKING: usize = 2;
-/// Chunks of an upload that wait to be written.
-const UPLOAD_CHUNKS: usize = 16;
-const NAME_MAX: usize = 255;
+pub(super) const UNPACKING: usize = 2;
+/// Bytes of an image's name.
+pub(super) const NAME_MAX: usize = 255;
 
 /// Images, imported and pulled. A clone is the same store.
 #[derive(Clone)]
@@ -189,32 +188,10 @@ impl Store {
         S: Stream<Item = io::Result<Bytes>> + Send,
     {
         if !name.is_empty() {
-            check_name(name)?;
+            import::check_name(name)?;
         }
-        let (sender, chunks) = mpsc::channel(UPLOAD_CHUNKS);
-        let idle = self.0.settings.idle_timeout;
-        let forward = async move {
-            let mut archive = std::pin::pin!(archive);
-            loop {
-                let chunk = match tokio::time::timeout(idle, archive.next()).await {
-                    Ok(None) => return,
-                    Ok(Some(chunk)) => chunk,
-                    Err(_) => Err(io::Error::new(
-                        io::ErrorKind::TimedOut,
-                        format!("nothing came for {} s", idle.as_secs()),
-                    )),
-                };
-                let last = chunk.is_err();
-                if sender.send(chunk).await.is_err() || last {
-                    return;
-                }
-            }
-        };
-        let upload = Upload {
-            chunks,
-            current: Bytes::new(),
-        };
-        let (stored, ()) = tokio::join!(self.0.import(name.to_owned(), Origin::Import, upload), forward);
+        let (upload, feed) = import::upload(archive, self.0.settings.idle_timeout);
+        let (stored, ()) = tokio::join!(self.0.import(name.to_owned(), Origin::Import, upload), feed);
         stored.map(|stored| stored.info())
     }
 
@@ -404,92 +381,6 @@ impl Inner {
         Ok(unpacked)
     }
 
-    async fn import(
-        self: &Arc<Self>,
-        name: String,
-        origin: Origin,
-        input: impl io::Read + Send + 'static,
-    ) -> Result<StoredImage, Trouble> {
-        let lease = self.folder.share().await?;
-        let result = self.import_leased(name, origin, input).await;
-        drop(lease);
-        self.tidy().await;
-        result
-    }
-
-    async fn import_leased(
-        &self,
-        name: String,
-        origin: Origin,
-        input: impl io::Read + Send + 'static,
-    ) -> Result<StoredImage, Trouble> {
-        let incoming = self
-            .folder
-            .incoming()
-            .map_err(|e| disk("the archive could not be received", &e))?;
-        let limits = Limits {
-            bytes: self.settings.max_archive_bytes,
-            keep_free: self.settings.keep_free_bytes,
-        };
-        let (folder, wanted) = (self.folder.clone(), name.clone());
-        let received = tokio::task::spawn_blocking(move || {
-            let wanted = (!wanted.is_empty()).then_some(wanted.as_str());
-            // With the folder, so that it goes after the last write even where nobody waits here.
-            (
-                archive::receive(input, incoming.path(), &folder, limits, wanted),
-                incoming,
-            )
-        });
-        let (found, incoming) = received.await.map_err(|_| {
-            Trouble::new(
-                TroubleKind::Internal,
-                "reading the archive failed in a way that the log has",
-            )
-        })?;
-        let found: Found = found.map_err(|e| archive_trouble(&e))?;
-        let name = if name.is_empty() { name_of(&found)? } else { name };
-        let (_, config) =
-            super::manifest::parse_config(&found.config).map_err(|e| archive_trouble(&e.into()))?;
-
-        let files: HashMap<_, _> = found
-            .layers
-            .iter()
-            .map(|layer| (layer.descriptor.digest, layer.file.clone()))
-            .collect();
-        let layers: Vec<_> = found
-            .layers
-            .into_iter()
-            .map(|layer| Layer {
-                diff_id: layer.diff_id,
-                descriptor: layer.descriptor,
-            })
-            .collect();
-        let missing = self.missing(&layers).await?;
-        for layer in &missing {
-            let digest = layer.descriptor.digest;
-            // The same blob twice in one image moves once.
-            if let Some(file) = files.get(&digest).filter(|file| file.exists()) {
-                self.folder
-                    .adopt(file, &digest)
-                    .map_err(|e| disk("a layer could not be stored", &e))?;
-            }
-        }
-        drop(incoming);
-        stream::iter(missing)
-            .map(|layer| async move {
-                self.unpack(&LayerBlob {
-                    diff_id: layer.diff_id,
-                    blob: layer.descriptor.digest,
-                })
-                .await
-            })
-            .buffer_unordered(UNPACKING)
-            .try_for_each(async |_| Ok(()))
-            .await?;
-        self.keep(name, origin, &found.manifest, &found.config, config, layers)
-            .await
-    }
-
     /// Writes down an image whose layers are all unpacked.
     pub(super) async fn keep(
         &self,
@@ -603,34 +494,6 @@ fn parse_reference(name: &str) -> Result<Reference, Trouble> {
     name.parse().map_err(|_| wrong())
 }
 
-fn check_name(name: &str) -> Result<(), Trouble> {
-    let fits = name.len() <= NAME_MAX
-        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"._-/:@".contains(&b));
-    if fits && name != HOST {
-        return Ok(());
-    }
-    Err(Trouble::new(
-        TroubleKind::Input,
-        format!(
-            "{:?} cannot be an image's name: at most {NAME_MAX} letters, digits and . _ - / : @, beginning with a letter or a digit, and not {HOST:?}",
-            name.chars().take(100).collect::<String>()
-        ),
-    ))
-}
-
-fn name_of(found: &Found) -> Result<String, Trouble> {
-    let name = found.name.clone().ok_or_else(|| {
-        Trouble::new(
-            TroubleKind::Input,
-            "the archive does not say what its image is called; give it a name",
-        )
-    })?;
-    check_name(&name).map(|()| name)
-}
-
 fn archive_origin(path: &Path) -> io::Result<Origin> {
     let metadata = std::fs::metadata(path)?;
     let modified = metadata
@@ -642,16 +505,4 @@ fn archive_origin(path: &Path) -> io::Result<Origin> {
         size: metadata.len(),
         modified_nanoseconds: i64::try_from(modified.as_nanos()).unwrap_or(i64::MAX),
     })
-}
-
-fn archive_trouble(error: &ArchiveError) -> Trouble {
-    match error {
-        ArchiveError::NoRoom => no_room(),
-        ArchiveError::Disk(e) => disk("the archive could not be stored", e),
-        ArchiveError::Upload(_) => Trouble::new(
-            TroubleKind::Passing,
-            format!("the archive {error}; send it again"),
-        ),
-        other => Trouble::new(TroubleKind::Input, format!("the archive {other}")),
-    }
 }

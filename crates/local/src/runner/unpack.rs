@@ -10,19 +10,18 @@
 //! `layers/<hex>.json` says in which boot it was written and whether it is known to have reached
 //! the disk since; after a power cut, a layer that is not is removed and made again.
 
+mod note;
+mod pipeline;
+mod place;
 mod tree;
 
 use std::{
     collections::HashSet,
     fs::{self, File},
-    io::{self, BufReader, Read, Write as _},
+    io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-        mpsc,
-    },
+    sync::mpsc,
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -30,19 +29,11 @@ use std::{
 use fsa_model::{Trouble, TroubleKind};
 use parking_lot::{Condvar, Mutex};
 use rustix::fs::{FlockOperation, Mode, OFlags, ResolveFlags};
-use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 pub use tree::{Limits, Rules};
 
-use crate::images::{
-    DiffId, Digest, LayerBlob, UnpackedLayer,
-    tarball::{self, TarError},
-};
+use self::note::Note;
+use crate::images::{DiffId, Digest, LayerBlob, UnpackedLayer, tarball::TarError};
 
-/// Bytes that are handed from the decompressing thread to the writing one at a time.
-const CHUNK: usize = 256 << 10;
-/// Chunks on their way between the two: 4 MiB.
-const CHUNKS: usize = 16;
 /// A note takes a moment to write.
 const NOTE_AGE: Duration = Duration::from_secs(60);
 
@@ -95,15 +86,6 @@ impl UnpackError {
     }
 }
 
-/// The note beside an unpacked layer.
-#[derive(Serialize, Deserialize)]
-struct Note {
-    #[serde(flatten)]
-    size: UnpackedLayer,
-    boot: String,
-    synced: bool,
-}
-
 /// The folder of unpacked layers.
 pub struct Layers {
     data: OwnedFd,
@@ -142,7 +124,7 @@ impl Layers {
             .spawn({
                 let folder = folder.clone();
                 let boot = boot.clone();
-                move || sync_layers(&folder, &boot, &receiver)
+                move || note::sync_layers(&folder, &boot, &receiver)
             })
             .map_err(machine("a thread could not be started"))?;
         let layers = Self {
@@ -220,7 +202,7 @@ impl Layers {
         let blob = self.open_blob(&layer.blob)?;
         let partial = Partial::make(self.partial(&layer.diff_id))
             .map_err(machine("a folder for the layer could not be made"))?;
-        let size = write_layer(blob, layer, &partial.fd, self.rules, self.limits)?;
+        let size = pipeline::write_layer(blob, layer, &partial.fd, self.rules, self.limits)?;
         self.write_note(&layer.diff_id, size, false)
             .map_err(machine("the note beside the layer could not be written"))?;
         match fs::rename(&partial.path, self.path(&layer.diff_id)) {
@@ -316,18 +298,16 @@ impl Layers {
     }
 
     fn note(&self, layer: &DiffId) -> Option<Note> {
-        serde_json::from_slice(&fs::read(self.note_path(layer)).ok()?).ok()
+        Note::read(&self.note_path(layer)).ok()
     }
 
     fn write_note(&self, layer: &DiffId, size: UnpackedLayer, synced: bool) -> io::Result<()> {
-        write_note(
-            &self.note_path(layer),
-            &Note {
-                size,
-                boot: self.boot.clone(),
-                synced,
-            },
-        )
+        Note {
+            size,
+            boot: self.boot.clone(),
+            synced,
+        }
+        .write(&self.note_path(layer))
     }
 
     /// Waits until nobody else works on `layer`.
@@ -395,180 +375,6 @@ impl Drop for Partial {
             tracing::warn!(path = %self.path.display(), %error, "a half-made layer could not be removed");
         }
     }
-}
-
-/// Fills `root` with the layer. One thread reads, hashes and decompresses, this one writes files:
-/// either alone would leave a processor idle.
-fn write_layer(
-    blob: File,
-    layer: &LayerBlob,
-    root: &OwnedFd,
-    rules: Rules,
-    limits: Limits,
-) -> Result<UnpackedLayer, UnpackError> {
-    let read = Arc::new(AtomicU64::new(0));
-    thread::scope(|scope| {
-        let (sender, receiver) = mpsc::sync_channel(CHUNKS);
-        let counter = Arc::clone(&read);
-        let decompressor = thread::Builder::new()
-            .name("layer-decompress".into())
-            .spawn_scoped(scope, move || decompress(blob, layer, &counter, &sender))
-            .map_err(|error| UnpackError::Machine {
-                what: "a thread could not be started",
-                error,
-            })?;
-        let written = tree::write(
-            Chunks {
-                receiver,
-                chunk: Vec::new(),
-                at: 0,
-            },
-            root,
-            rules,
-            limits,
-            &read,
-        );
-        // The receiver is gone, so the thread ends.
-        let decompressed = decompressor.join().unwrap_or_else(|_| {
-            let error = io::Error::other("the thread that decompresses it panicked");
-            Err(Some(UnpackError::Machine {
-                what: "the layer could not be read",
-                error,
-            }))
-        });
-        match (written, decompressed) {
-            // What it was told, rather than what followed from it.
-            (_, Err(Some(error))) => Err(error),
-            (Err(error), _) => Err(error),
-            (Ok(size), Ok(())) => Ok(size),
-            (Ok(_), Err(None)) => Err(TarError::Truncated.into()),
-        }
-    })
-}
-
-/// Sends the blob's uncompressed content, and then verifies both digests. `Err(None)`: the other
-/// side had enough.
-fn decompress(
-    blob: File,
-    layer: &LayerBlob,
-    counter: &AtomicU64,
-    sender: &mpsc::SyncSender<Vec<u8>>,
-) -> Result<(), Option<UnpackError>> {
-    let damaged = |e| Some(UnpackError::Damaged(e));
-    let mut input = BufReader::with_capacity(
-        CHUNK,
-        Hashing {
-            input: blob,
-            hash: Sha256::new(),
-            counter,
-        },
-    );
-    let mut diff = Sha256::new();
-    {
-        let mut plain = crate::images::compression::reader(&mut input).map_err(damaged)?;
-        loop {
-            let mut chunk = vec![0; CHUNK];
-            let filled = tarball::read_full(&mut plain, &mut chunk).map_err(damaged)?;
-            if filled == 0 {
-                break;
-            }
-            chunk.truncate(filled);
-            diff.update(&chunk);
-            sender.send(chunk).map_err(|_| None)?;
-        }
-    }
-    // What follows the compressed stream is part of the blob too.
-    io::copy(&mut input, &mut io::sink()).map_err(damaged)?;
-    let found = Digest::finish(input.into_inner().hash);
-    if found != layer.blob {
-        return Err(Some(UnpackError::WrongDigest {
-            expected: layer.blob,
-            found,
-        }));
-    }
-    let found = DiffId::from(Digest::finish(diff));
-    if found != layer.diff_id {
-        return Err(Some(UnpackError::WrongDiffId {
-            expected: layer.diff_id,
-            found,
-        }));
-    }
-    Ok(())
-}
-
-struct Hashing<'a> {
-    input: File,
-    hash: Sha256,
-    counter: &'a AtomicU64,
-}
-
-impl Read for Hashing<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.input.read(buffer)?;
-        self.hash.update(&buffer[..read]);
-        self.counter.fetch_add(read as u64, Ordering::Relaxed);
-        Ok(read)
-    }
-}
-
-struct Chunks {
-    receiver: mpsc::Receiver<Vec<u8>>,
-    chunk: Vec<u8>,
-    at: usize,
-}
-
-impl Read for Chunks {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.at == self.chunk.len() {
-            match self.receiver.recv() {
-                Ok(chunk) => (self.chunk, self.at) = (chunk, 0),
-                Err(_) => return Ok(0),
-            }
-        }
-        let length = buffer.len().min(self.chunk.len() - self.at);
-        buffer[..length].copy_from_slice(&self.chunk[self.at..self.at + length]);
-        self.at += length;
-        Ok(length)
-    }
-}
-
-/// Brings layers to the disk one after another, long after they are in use.
-fn sync_layers(folder: &Path, boot: &str, layers: &mpsc::Receiver<DiffId>) {
-    while let Ok(layer) = layers.recv() {
-        let note = folder.join(format!("{}.json", layer.hex()));
-        let synced = (|| {
-            let size = serde_json::from_slice::<Note>(&fs::read(&note)?)?.size;
-            rustix::fs::syncfs(File::open(folder)?)?;
-            // A layer that was removed meanwhile has no note, and gets none.
-            if note.exists() {
-                write_note(
-                    &note,
-                    &Note {
-                        size,
-                        boot: boot.to_owned(),
-                        synced: true,
-                    },
-                )?;
-            }
-            io::Result::Ok(())
-        })();
-        if let Err(error) = synced
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            tracing::warn!(%layer, %error, "a layer could not be brought to the disk");
-        }
-    }
-}
-
-fn write_note(path: &Path, note: &Note) -> io::Result<()> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!("-{:08x}", rand::random::<u32>()));
-    let mut file = File::create(&name)?;
-    file.write_all(&serde_json::to_vec(note)?)?;
-    if note.synced {
-        file.sync_all()?;
-    }
-    fs::rename(&name, path)
 }
 
 fn remove_tree(path: &Path) -> io::Result<()> {

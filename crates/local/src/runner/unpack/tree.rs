@@ -17,14 +17,18 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, FileType, Gid, Mode, OFlags, RawMode, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags,
-        chmodat, chownat, fchmod, fchown, fsetxattr, fstatvfs, futimens, linkat, mkdirat, mknodat, openat,
-        openat2, statat, symlinkat, unlinkat, utimensat,
+        AtFlags, FileType, Gid, Mode, OFlags, RawMode, Timespec, Timestamps, Uid, XattrFlags, chmodat,
+        chownat, fchmod, fchown, fsetxattr, fstatvfs, futimens, linkat, mkdirat, mknodat, openat, statat,
+        symlinkat, unlinkat, utimensat,
     },
     io::Errno,
 };
 
-use super::UnpackError;
+use super::{
+    UnpackError,
+    pipeline::CHUNK,
+    place::{NAME_MAX, normal, open_below, open_folder, split},
+};
 use crate::images::{
     UnpackedLayer,
     tarball::{Entry, Kind, Reader, TarError, shown},
@@ -32,10 +36,6 @@ use crate::images::{
 
 /// The highest user or group id that a sandbox's user namespace maps.
 const ID_MAX: u64 = 65_535;
-/// Folders below folders: removing a tree holds a descriptor for each level.
-const DEPTH_MAX: usize = 256;
-/// Linux's NAME_MAX.
-const NAME_MAX: usize = 255;
 /// Bytes of folder names that are remembered to set their times at the end.
 const REMEMBERED_MAX: usize = 64 << 20;
 /// How much may be written before the free space is looked at again, and until which size no
@@ -104,7 +104,7 @@ pub(super) fn write(
         rules,
         limits,
         compressed,
-        buffer: vec![0; super::CHUNK],
+        buffer: vec![0; CHUNK],
         parent: None,
         times: Vec::new(),
         remembered: 0,
@@ -553,85 +553,6 @@ impl Tree<'_> {
         }
         Ok(self.size)
     }
-}
-
-/// A path without empty and `.` parts; the root is empty. An absolute one is meant from the
-/// layer's root, as everywhere in OCI layers.
-fn normal(path: &[u8]) -> Result<Vec<u8>, &'static str> {
-    let mut normal = Vec::with_capacity(path.len());
-    let mut depth = 0;
-    for part in path.split(|byte| *byte == b'/') {
-        match part {
-            b"" | b"." => continue,
-            b".." => return Err("leads out of its folder (..)"),
-            _ if part.len() > NAME_MAX => return Err("has a name of more than 255 bytes"),
-            _ if part.contains(&0) => return Err("has a zero byte in its name"),
-            _ => {}
-        }
-        depth += 1;
-        if depth > DEPTH_MAX {
-            return Err("is below more than 256 folders");
-        }
-        if !normal.is_empty() {
-            normal.push(b'/');
-        }
-        normal.extend_from_slice(part);
-    }
-    Ok(normal)
-}
-
-/// Folder and name.
-fn split(path: &[u8]) -> (&[u8], &[u8]) {
-    match path.iter().rposition(|byte| *byte == b'/') {
-        Some(slash) => (&path[..slash], &path[slash + 1..]),
-        None => (b"", path),
-    }
-}
-
-/// A folder below `root`, as something to make entries in.
-fn open_below(root: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, Errno> {
-    let path = if path.is_empty() { b"." } else { path };
-    let open = |resolve| {
-        rustix::io::retry_on_intr(|| {
-            openat2(
-                root,
-                path,
-                OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-                Mode::empty(),
-                resolve,
-            )
-        })
-    };
-    let always = ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
-    match open(always | ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS) {
-        Err(Errno::LOOP) => {
-            let fd = open(always | ResolveFlags::IN_ROOT)?;
-            // Through links, folders could be nested deeper than any name is long.
-            let depth = |fd: BorrowedFd<'_>| -> Result<usize, Errno> {
-                let path = rustix::fs::readlink(
-                    format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd)),
-                    Vec::new(),
-                )?;
-                Ok(path.as_bytes().iter().filter(|byte| **byte == b'/').count())
-            };
-            if depth(fd.as_fd())? > depth(root)? + DEPTH_MAX {
-                Err(Errno::LOOP)
-            } else {
-                Ok(fd)
-            }
-        }
-        other => other,
-    }
-}
-
-/// A folder itself, as something to describe.
-fn open_folder(parent: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
-    openat(
-        parent,
-        name,
-        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
 }
 
 fn mode(entry: &Entry) -> Mode {

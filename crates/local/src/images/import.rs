@@ -1,0 +1,182 @@
+//! Taking an image out of an archive.
+
+use std::{collections::HashMap, io, time::Duration};
+
+use bytes::Bytes;
+use fsa_model::{Trouble, TroubleKind};
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
+use tokio::sync::mpsc;
+
+use super::{
+    LayerBlob,
+    archive::{self, ArchiveError, Limits, Upload},
+    contents::Found,
+    folder::{Origin, StoredImage, disk, no_room},
+    manifest,
+    store::{HOST, Inner, Layer, NAME_MAX, UNPACKING},
+};
+
+/// Chunks of an upload that wait to be written.
+const UPLOAD_CHUNKS: usize = 16;
+
+/// The blocking end of a stream, and the work that feeds it. A stream that gives nothing for
+/// `idle` has failed.
+pub(super) fn upload<S>(archive: S, idle: Duration) -> (Upload, impl Future<Output = ()> + Send)
+where
+    S: Stream<Item = io::Result<Bytes>> + Send,
+{
+    let (sender, chunks) = mpsc::channel(UPLOAD_CHUNKS);
+    let feed = async move {
+        let mut archive = std::pin::pin!(archive);
+        loop {
+            let chunk = match tokio::time::timeout(idle, archive.next()).await {
+                Ok(None) => return,
+                Ok(Some(chunk)) => chunk,
+                Err(_) => {
+                    let why = format!("nothing came for {} s", idle.as_secs());
+                    Err(io::Error::new(io::ErrorKind::TimedOut, why))
+                }
+            };
+            let last = chunk.is_err();
+            if sender.send(chunk).await.is_err() || last {
+                return;
+            }
+        }
+    };
+    (
+        Upload {
+            chunks,
+            current: Bytes::new(),
+        },
+        feed,
+    )
+}
+
+impl Inner {
+    /// Receives an archive and unpacks the image in it, under `name` or its own.
+    pub(super) async fn import(
+        &self,
+        name: String,
+        origin: Origin,
+        input: impl io::Read + Send + 'static,
+    ) -> Result<StoredImage, Trouble> {
+        let lease = self.folder.share().await?;
+        let result = self.import_leased(name, origin, input).await;
+        drop(lease);
+        self.tidy().await;
+        result
+    }
+
+    async fn import_leased(
+        &self,
+        name: String,
+        origin: Origin,
+        input: impl io::Read + Send + 'static,
+    ) -> Result<StoredImage, Trouble> {
+        let incoming = self
+            .folder
+            .incoming()
+            .map_err(|e| disk("the archive could not be received", &e))?;
+        let limits = Limits {
+            bytes: self.settings.max_archive_bytes,
+            keep_free: self.settings.keep_free_bytes,
+        };
+        let (folder, wanted) = (self.folder.clone(), name.clone());
+        let received = tokio::task::spawn_blocking(move || {
+            let wanted = (!wanted.is_empty()).then_some(wanted.as_str());
+            // With the folder, so that it goes after the last write even where nobody waits here.
+            (
+                archive::receive(input, incoming.path(), &folder, limits, wanted),
+                incoming,
+            )
+        });
+        let (found, incoming) = received.await.map_err(|_| {
+            Trouble::new(
+                TroubleKind::Internal,
+                "reading the archive failed in a way that the log has",
+            )
+        })?;
+        let found: Found = found.map_err(|e| archive_trouble(&e))?;
+        let name = if name.is_empty() { name_of(&found)? } else { name };
+        let (_, config) = manifest::parse_config(&found.config).map_err(|e| archive_trouble(&e.into()))?;
+
+        let files: HashMap<_, _> = found
+            .layers
+            .iter()
+            .map(|layer| (layer.descriptor.digest, layer.file.clone()))
+            .collect();
+        let layers: Vec<_> = found
+            .layers
+            .into_iter()
+            .map(|layer| Layer {
+                diff_id: layer.diff_id,
+                descriptor: layer.descriptor,
+            })
+            .collect();
+        let missing = self.missing(&layers).await?;
+        for layer in &missing {
+            let digest = layer.descriptor.digest;
+            // The same blob twice in one image moves once.
+            if let Some(file) = files.get(&digest).filter(|file| file.exists()) {
+                self.folder
+                    .adopt(file, &digest)
+                    .map_err(|e| disk("a layer could not be stored", &e))?;
+            }
+        }
+        drop(incoming);
+        stream::iter(missing)
+            .map(|layer| async move {
+                self.unpack(&LayerBlob {
+                    diff_id: layer.diff_id,
+                    blob: layer.descriptor.digest,
+                })
+                .await
+            })
+            .buffer_unordered(UNPACKING)
+            .try_for_each(async |_| Ok(()))
+            .await?;
+        self.keep(name, origin, &found.manifest, &found.config, config, layers)
+            .await
+    }
+}
+
+/// What an image may be called.
+pub(super) fn check_name(name: &str) -> Result<(), Trouble> {
+    let fits = name.len() <= NAME_MAX
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"._-/:@".contains(&b));
+    if fits && name != HOST {
+        return Ok(());
+    }
+    Err(Trouble::new(
+        TroubleKind::Input,
+        format!(
+            "{:?} cannot be an image's name: at most {NAME_MAX} letters, digits and . _ - / : @, beginning with a letter or a digit, and not {HOST:?}",
+            name.chars().take(100).collect::<String>()
+        ),
+    ))
+}
+
+fn name_of(found: &Found) -> Result<String, Trouble> {
+    let name = found.name.clone().ok_or_else(|| {
+        Trouble::new(
+            TroubleKind::Input,
+            "the archive does not say what its image is called; give it a name",
+        )
+    })?;
+    check_name(&name).map(|()| name)
+}
+
+fn archive_trouble(error: &ArchiveError) -> Trouble {
+    match error {
+        ArchiveError::NoRoom => no_room(),
+        ArchiveError::Disk(e) => disk("the archive could not be stored", e),
+        ArchiveError::Upload(_) => Trouble::new(
+            TroubleKind::Passing,
+            format!("the archive {error}; send it again"),
+        ),
+        other => Trouble::new(TroubleKind::Input, format!("the archive {other}")),
+    }
+}

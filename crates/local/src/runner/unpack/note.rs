@@ -1,0 +1,66 @@
+//! The note beside an unpacked layer, and the thread that brings layers to the disk.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write as _},
+    path::Path,
+    sync::mpsc,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::images::{DiffId, UnpackedLayer};
+
+/// What is known of an unpacked layer.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Note {
+    #[serde(flatten)]
+    pub size: UnpackedLayer,
+    /// The boot in which it was written.
+    pub boot: String,
+    /// Whether it is known to have reached the disk.
+    pub synced: bool,
+}
+
+impl Note {
+    pub fn read(path: &Path) -> io::Result<Self> {
+        Ok(serde_json::from_slice(&fs::read(path)?)?)
+    }
+
+    pub fn write(&self, path: &Path) -> io::Result<()> {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!("-{:08x}", rand::random::<u32>()));
+        let mut file = File::create(&name)?;
+        file.write_all(&serde_json::to_vec(self)?)?;
+        if self.synced {
+            file.sync_all()?;
+        }
+        fs::rename(&name, path)
+    }
+}
+
+/// Brings layers to the disk one after another, long after they are in use.
+pub(super) fn sync_layers(folder: &Path, boot: &str, layers: &mpsc::Receiver<DiffId>) {
+    while let Ok(layer) = layers.recv() {
+        let note = folder.join(format!("{}.json", layer.hex()));
+        let synced = (|| {
+            let size = Note::read(&note)?.size;
+            rustix::fs::syncfs(File::open(folder)?)?;
+            // A layer that was removed meanwhile has no note, and gets none.
+            if note.exists() {
+                Note {
+                    size,
+                    boot: boot.to_owned(),
+                    synced: true,
+                }
+                .write(&note)?;
+            }
+            io::Result::Ok(())
+        })();
+        if let Err(error) = synced
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(%layer, %error, "a layer could not be brought to the disk");
+        }
+    }
+}
