@@ -12,8 +12,8 @@ declare -A PACKAGES=(
     [run]="runc nftables iproute2 uidmap passt postgresql zstd git ca-certificates curl gcc libc6-dev make rust"
     # npm fetches Node and Claude Code for the image; the Node that it runs on may be any.
     [image]="mmdebstrap debian-archive-keyring zstd jq nodejs npm"
-    # skopeo reads the image as others would.
-    [test]="shellcheck skopeo python3 python3-venv jq procps rust-lint"
+    # skopeo reads the image as others would; pip fetches the wheels of the tests' applications.
+    [test]="shellcheck skopeo python3 pip jq procps rust-lint"
     # The gateway is measured beside nginx, both with wrk.
     [bench]="nginx-light wrk"
 )
@@ -39,6 +39,7 @@ is_there() {
     postgresql) postgresql_is_there ;;
     nodejs) command -v node >/dev/null ;;
     npm) command -v npm >/dev/null ;;
+    pip) [ -n "$(compgen -G '/usr/lib/python3/dist-packages/pip')" ] || python3 -m pip --version >/dev/null 2>&1 ;;
     *) grep -qxF "$1" <<<"$have" ;;
     esac
 }
@@ -94,7 +95,7 @@ have=$(dpkg-query -W -f '${db:Status-Status} ${Package}\n' | sed -n 's/^installe
 missing=() need_rust=
 for name in "${wanted[@]}"; do
     is_there "$name" && continue
-    case $name in rust | rust-lint) need_rust=1 ;; *) missing+=("$name") ;; esac
+    case $name in rust | rust-lint) need_rust=1 ;; pip) missing+=(python3-pip) ;; *) missing+=("$name") ;; esac
 done
 [ ${#missing[@]} -gt 0 ] || [ -n "$need_rust" ] || exit 0
 
