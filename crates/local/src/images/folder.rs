@@ -14,6 +14,7 @@
 use std::{
     fs::{self, File},
     io::{self, Write as _},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -110,6 +111,8 @@ impl Folder {
         for part in ["blobs/sha256", "names", "incoming"] {
             fs::create_dir_all(folder.0.join(part))?;
         }
+        // Images may be private.
+        fs::set_permissions(&folder.0, fs::Permissions::from_mode(0o700))?;
         File::options()
             .create(true)
             .truncate(false)

@@ -283,12 +283,9 @@ impl Partial {
             let mut buffer = Vec::with_capacity(BUFFER);
             loop {
                 let chunk = response.chunk().await;
-                match &chunk {
-                    Ok(Some(bytes)) => {
-                        buffer.extend_from_slice(bytes);
-                        count.add(bytes.len() as u64);
-                    }
-                    Ok(None) | Err(_) => {}
+                if let Ok(Some(bytes)) = &chunk {
+                    buffer.extend_from_slice(bytes);
+                    count.add(bytes.len() as u64);
                 }
                 if buffer.len() >= BUFFER || !matches!(chunk, Ok(Some(_))) {
                     self.append(&buffer).map_err(Fault::Disk)?;

@@ -14,7 +14,7 @@ use std::{
 use oci_spec::distribution::Reference;
 use parking_lot::Mutex;
 use reqwest::{
-    Client, Method, Response, StatusCode,
+    Client, Method, Proxy, Response, StatusCode,
     header::{ACCEPT, AUTHORIZATION, HeaderValue, RANGE, RETRY_AFTER},
     redirect::Policy,
 };
@@ -381,30 +381,13 @@ impl Registries {
     pub(super) fn client(&self, reference: &Reference) -> Result<&Client> {
         let client = if self.trusts(reference) {
             self.trusted
-                .get_or_init(|| self.build(self.allowed.clone(), &self.allowed, true))
+                .get_or_init(|| self.build(self.allowed.clone(), &self.allowed, None))
         } else {
             self.open.get_or_init(|| {
-                // A proxy that the operator has set makes the connections; it may be anywhere.
-                let proxies = [
-                    "HTTPS_PROXY",
-                    "https_proxy",
-                    "HTTP_PROXY",
-                    "http_proxy",
-                    "ALL_PROXY",
-                    "all_proxy",
-                ];
-                let hosts: Vec<_> = proxies
-                    .iter()
-                    .filter_map(|name| {
-                        Some(
-                            Url::parse(&std::env::var(name).ok()?)
-                                .ok()?
-                                .host_str()?
-                                .to_owned(),
-                        )
-                    })
-                    .collect();
-                self.build(Guard::new(&hosts), &Guard::default(), false)
+                let proxy = self.settings.proxy.as_deref();
+                // The proxy itself may be anywhere, and makes the connections.
+                let host = proxy.and_then(|proxy| Some(Url::parse(proxy).ok()?.host_str()?.to_owned()));
+                self.build(Guard::new(&host), &Guard::default(), proxy)
             })
         };
         client.as_ref().map_err(|why| {
@@ -415,7 +398,12 @@ impl Registries {
         })
     }
 
-    fn build(&self, names: Guard, addresses: &Guard, direct: bool) -> std::result::Result<Client, String> {
+    fn build(
+        &self,
+        names: Guard,
+        addresses: &Guard,
+        proxy: Option<&str>,
+    ) -> std::result::Result<Client, String> {
         // Harmless where the program has done it already; without it, building a client panics.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let redirects = addresses.clone();
@@ -424,6 +412,8 @@ impl Registries {
             .read_timeout(self.settings.idle_timeout)
             .user_agent(concat!("fsa/", env!("CARGO_PKG_VERSION")))
             .referer(false)
+            // What the environment says is for the command line to read.
+            .no_proxy()
             .dns_resolver(names)
             .redirect(Policy::custom(move |attempt| {
                 if attempt.previous().len() > REDIRECTS_MAX {
@@ -441,8 +431,8 @@ impl Registries {
                     Err(refused) => attempt.error(refused),
                 }
             }));
-        if direct {
-            builder = builder.no_proxy();
+        if let Some(proxy) = proxy {
+            builder = builder.proxy(Proxy::all(proxy).map_err(|e| e.to_string())?);
         }
         builder.build().map_err(|e| e.to_string())
     }

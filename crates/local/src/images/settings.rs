@@ -17,6 +17,9 @@ pub struct Settings {
     pub allowed_registries: Vec<String>,
     /// Registries that are spoken to without TLS, beside those on this machine itself.
     pub plain_http_registries: Vec<String>,
+    /// Through which registries are reached (`http://host:port`), but for the allowed ones. Names
+    /// are then resolved by the proxy, and which addresses it connects to is its own affair.
+    pub proxy: Option<String>,
     pub credentials: Vec<RegistryCredentials>,
     /// Bytes of an archive, decompressed, and of an image's compressed layers together.
     pub max_archive_bytes: u64,
@@ -41,6 +44,7 @@ impl Default for Settings {
             web_reference: None,
             allowed_registries: Vec::new(),
             plain_http_registries: Vec::new(),
+            proxy: None,
             credentials: Vec::new(),
             max_archive_bytes: 20 << 30,
             keep_free_bytes: 512 << 20,

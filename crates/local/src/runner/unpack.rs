@@ -14,12 +14,12 @@ mod note;
 mod pipeline;
 mod place;
 mod tree;
+mod turns;
 
 use std::{
-    collections::HashSet,
-    fs::{self, File},
+    fs::{self, File, Permissions},
     io,
-    os::fd::OwnedFd,
+    os::{fd::OwnedFd, unix::fs::PermissionsExt as _},
     path::{Path, PathBuf},
     sync::mpsc,
     thread::{self, JoinHandle},
@@ -27,14 +27,15 @@ use std::{
 };
 
 use fsa_model::{Trouble, TroubleKind};
-use parking_lot::{Condvar, Mutex};
 use rustix::fs::{FlockOperation, Mode, OFlags, ResolveFlags};
 pub use tree::{Limits, Rules};
 
-use self::note::Note;
+use self::{note::Note, turns::Turns};
 use crate::images::{DiffId, Digest, LayerBlob, UnpackedLayer, tarball::TarError};
 
-/// A note takes a moment to write.
+/// Layers that wait to be brought to the disk.
+const UNSYNCED: usize = 1_000;
+/// From writing a note to putting its layer in its place is a moment.
 const NOTE_AGE: Duration = Duration::from_secs(60);
 
 /// Why a layer could not be unpacked.
@@ -93,9 +94,8 @@ pub struct Layers {
     rules: Rules,
     limits: Limits,
     boot: String,
-    busy: Mutex<HashSet<DiffId>>,
-    idle: Condvar,
-    syncer: Option<(mpsc::Sender<DiffId>, JoinHandle<()>)>,
+    turns: Turns,
+    syncer: Option<(mpsc::SyncSender<DiffId>, JoinHandle<()>)>,
 }
 
 impl Layers {
@@ -107,7 +107,10 @@ impl Layers {
     pub fn open(data: &Path, rules: Rules, limits: Limits) -> Result<Self, UnpackError> {
         let machine = |what| move |error| UnpackError::Machine { what, error };
         let folder = data.join("runner/layers");
-        fs::create_dir_all(&folder).map_err(machine("the folder of layers could not be made"))?;
+        // Images have set-user-id programs: nobody else on this machine may get at them.
+        fs::create_dir_all(&folder)
+            .and_then(|()| fs::set_permissions(&folder, Permissions::from_mode(0o700)))
+            .map_err(machine("the folder of layers could not be made"))?;
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")
             .map_err(machine("the identity of this boot could not be read"))?
             .trim()
@@ -118,13 +121,15 @@ impl Layers {
             Mode::empty(),
         )
         .map_err(|e| machine("the data folder could not be opened")(e.into()))?;
-        let (sender, receiver) = mpsc::channel();
+        let turns = Turns::default();
+        let (sender, receiver) = mpsc::sync_channel(UNSYNCED);
         let syncer = thread::Builder::new()
             .name("layer-sync".into())
             .spawn({
                 let folder = folder.clone();
                 let boot = boot.clone();
-                move || note::sync_layers(&folder, &boot, &receiver)
+                let turns = turns.clone();
+                move || note::sync_layers(&folder, &boot, &turns, &receiver)
             })
             .map_err(machine("a thread could not be started"))?;
         let layers = Self {
@@ -133,8 +138,7 @@ impl Layers {
             rules,
             limits,
             boot,
-            busy: Mutex::default(),
-            idle: Condvar::new(),
+            turns,
             syncer: Some((sender, syncer)),
         };
         layers
@@ -177,7 +181,7 @@ impl Layers {
     /// # Errors
     /// The file system's own.
     pub fn remove(&self, layer: &DiffId) -> io::Result<()> {
-        let _turn = self.turn(*layer);
+        let _turn = self.turns.take(*layer);
         ignore_missing(fs::remove_file(self.note_path(layer)))?;
         let partial = self.partial(layer);
         match fs::rename(self.path(layer), &partial) {
@@ -193,7 +197,7 @@ impl Layers {
     /// [`UnpackError`], and nothing is left behind.
     pub fn unpack(&self, layer: &LayerBlob) -> Result<UnpackedLayer, UnpackError> {
         let machine = |what| move |error: io::Error| UnpackError::Machine { what, error };
-        let _turn = self.turn(layer.diff_id);
+        let _turn = self.turns.take(layer.diff_id);
         if let Some(note) = self.note(&layer.diff_id)
             && self.path(&layer.diff_id).is_dir()
         {
@@ -212,8 +216,8 @@ impl Layers {
             Err(error) => return Err(machine("the layer could not be put in its place")(error)),
         }
         if let Some((sender, _)) = &self.syncer {
-            // It ends with `self` only.
-            let _ = sender.send(layer.diff_id);
+            // Where that many wait, this one counts as never synced, which is safe.
+            let _ = sender.try_send(layer.diff_id);
         }
         Ok(size)
     }
@@ -231,21 +235,10 @@ impl Layers {
                 continue;
             };
             match &name[64..] {
-                "" => {
-                    if !self
-                        .note(&layer)
-                        .is_some_and(|note| note.synced || note.boot == self.boot)
-                    {
-                        self.remove(&layer)?;
-                    }
-                }
-                ".json" => {
-                    if !self.path(&layer).is_dir() {
-                        ignore_missing(fs::remove_file(entry.path()))?;
-                    }
-                }
-                rest if rest.starts_with(".json-") => {
-                    // A young one may be on its way into its place.
+                "" if !self.survived(&layer) => self.remove(&layer)?,
+                ".json" if self.path(&layer).is_dir() => {}
+                rest if rest.starts_with(".json") => {
+                    // A young one may be on its way, and its layer after it.
                     let age = entry
                         .metadata()
                         .ok()
@@ -266,6 +259,12 @@ impl Layers {
             }
         }
         Ok(())
+    }
+
+    /// Whether the layer was written whole, as far as the disk is concerned.
+    fn survived(&self, layer: &DiffId) -> bool {
+        self.note(layer)
+            .is_some_and(|note| note.synced || note.boot == self.boot)
     }
 
     fn open_blob(&self, digest: &Digest) -> Result<File, UnpackError> {
@@ -309,15 +308,6 @@ impl Layers {
         }
         .write(&self.note_path(layer))
     }
-
-    /// Waits until nobody else works on `layer`.
-    fn turn(&self, layer: DiffId) -> Turn<'_> {
-        let mut busy = self.busy.lock();
-        while !busy.insert(layer) {
-            self.idle.wait(&mut busy);
-        }
-        Turn { layers: self, layer }
-    }
 }
 
 impl Drop for Layers {
@@ -326,18 +316,6 @@ impl Drop for Layers {
             drop(sender);
             let _ = thread.join();
         }
-    }
-}
-
-struct Turn<'a> {
-    layers: &'a Layers,
-    layer: DiffId,
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        self.layers.busy.lock().remove(&self.layer);
-        self.layers.idle.notify_all();
     }
 }
 

@@ -173,7 +173,9 @@ fn what_a_crash_left_is_removed_and_what_is_being_written_is_not() {
     ] {
         fs::create_dir_all(folder.join(name).join("etc")).unwrap();
     }
-    fs::write(folder.join(format!("{}.json", Digest::of(b"note").hex())), "{}").unwrap();
+    let note = fs::File::create(folder.join(format!("{}.json", Digest::of(b"note").hex()))).unwrap();
+    note.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(3600))
+        .unwrap();
     let held = fs::File::open(folder.join(format!("{}.partial-1", Digest::of(b"held").hex()))).unwrap();
     rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).unwrap();
 

@@ -505,3 +505,25 @@ async fn no_bytes_in_a_manifest_do_harm() {
     }
     assert!(!world.contents().iter().any(|path| path.contains("incoming")));
 }
+
+#[tokio::test]
+async fn a_registry_behind_a_proxy_is_reached_through_it() {
+    let (world, registry, made) = (World::new(), Registry::start().await, made());
+    registry.offer("1", &made);
+    let store = world.store(Settings {
+        allowed_registries: Vec::new(),
+        plain_http_registries: vec!["registry.invalid".into()],
+        proxy: Some(format!("http://{}", registry.address)),
+        ..settings(&registry)
+    });
+
+    store
+        .resolve(&reference("registry.invalid/team/app:1"))
+        .await
+        .unwrap();
+    // The way to a private address does not lead through it.
+    let trouble = store.check(&reference("10.0.0.1/team/app:1")).await.unwrap_err();
+
+    assert_eq!(made.read(&world, 1, "hello"), "world");
+    assert!(trouble.message.contains("private network"), "{}", trouble.message);
+}

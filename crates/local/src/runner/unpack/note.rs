@@ -9,6 +9,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use super::turns::Turns;
 use crate::images::{DiffId, UnpackedLayer};
 
 /// What is known of an unpacked layer.
@@ -40,12 +41,13 @@ impl Note {
 }
 
 /// Brings layers to the disk one after another, long after they are in use.
-pub(super) fn sync_layers(folder: &Path, boot: &str, layers: &mpsc::Receiver<DiffId>) {
+pub(super) fn sync_layers(folder: &Path, boot: &str, turns: &Turns, layers: &mpsc::Receiver<DiffId>) {
     while let Ok(layer) = layers.recv() {
         let note = folder.join(format!("{}.json", layer.hex()));
         let synced = (|| {
             let size = Note::read(&note)?.size;
             rustix::fs::syncfs(File::open(folder)?)?;
+            let _turn = turns.take(layer);
             // A layer that was removed meanwhile has no note, and gets none.
             if note.exists() {
                 Note {

@@ -1,0 +1,40 @@
+//! One at a time for each layer.
+
+use std::{collections::HashSet, sync::Arc};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::images::DiffId;
+
+/// Who works on which layer. A clone shares it.
+#[derive(Clone, Default)]
+pub(super) struct Turns(Arc<(Mutex<HashSet<DiffId>>, Condvar)>);
+
+/// The right to work on one layer, until it is dropped.
+pub(super) struct Turn {
+    turns: Turns,
+    layer: DiffId,
+}
+
+impl Turns {
+    /// Waits until nobody else works on `layer`: as long as unpacking it takes.
+    pub fn take(&self, layer: DiffId) -> Turn {
+        let (busy, idle) = &*self.0;
+        let mut busy = busy.lock();
+        while !busy.insert(layer) {
+            idle.wait(&mut busy);
+        }
+        Turn {
+            turns: self.clone(),
+            layer,
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let (busy, idle) = &*self.turns.0;
+        busy.lock().remove(&self.layer);
+        idle.notify_all();
+    }
+}
