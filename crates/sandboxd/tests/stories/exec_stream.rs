@@ -1,0 +1,192 @@
+//! One command, its bytes as they come.
+
+use fsa_model::sandboxd::ExecMessage;
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::harness::{Sandbox, Socket, soon, until};
+
+async fn begin(sandbox: &Sandbox, request: Value) -> Socket {
+    let mut socket = sandbox.socket("/v1/exec", None).await;
+    socket
+        .send(Message::Text(request.to_string().into()))
+        .await
+        .unwrap();
+    socket
+}
+
+async fn say(socket: &mut Socket, message: ExecMessage) {
+    let text = serde_json::to_string(&message).unwrap();
+    socket.send(Message::Text(text.into())).await.unwrap();
+}
+
+/// The next message: bytes of an output, or what is said at the end.
+async fn next(socket: &mut Socket) -> Result<(u8, Vec<u8>), ExecMessage> {
+    loop {
+        match soon("a message", socket.next())
+            .await
+            .expect("a message")
+            .unwrap()
+        {
+            Message::Binary(bytes) => return Ok((bytes[0], bytes[1..].to_vec())),
+            Message::Text(text) => return Err(serde_json::from_str(&text).unwrap()),
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_conversation_goes_both_ways_while_the_command_runs() {
+    let sandbox = Sandbox::start().await;
+    let mut socket = begin(
+        &sandbox,
+        json!({"command": ["sh", "-c", "while read line; do echo got $line; done; echo end >&2; exit 5"]}),
+    )
+    .await;
+    for word in ["one", "two"] {
+        socket
+            .send(Message::Binary(format!("\0{word}\n").into_bytes().into()))
+            .await
+            .unwrap();
+        assert_eq!(
+            next(&mut socket).await,
+            Ok((1, format!("got {word}\n").into_bytes()))
+        );
+    }
+    say(&mut socket, ExecMessage::Eof).await;
+    assert_eq!(next(&mut socket).await, Ok((2, b"end\n".to_vec())));
+    assert_eq!(
+        next(&mut socket).await,
+        Err(ExecMessage::Exit {
+            exit_code: 5,
+            timed_out: false
+        })
+    );
+}
+
+#[tokio::test]
+async fn a_signal_reaches_the_whole_group() {
+    let sandbox = Sandbox::start().await;
+    let mut socket = begin(
+        &sandbox,
+        json!({"command": ["sh", "-c", "sh -c 'echo ready; sleep 1000'"]}),
+    )
+    .await;
+    assert_eq!(next(&mut socket).await, Ok((1, b"ready\n".to_vec())));
+    say(&mut socket, ExecMessage::Signal { signal: 2 }).await;
+    assert_eq!(
+        next(&mut socket).await,
+        Err(ExecMessage::Exit {
+            exit_code: 130,
+            timed_out: false
+        })
+    );
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_takes_the_command_with_it() {
+    let sandbox = Sandbox::start().await;
+    let mut socket = begin(
+        &sandbox,
+        json!({"command": ["sh", "-c", "echo $$; sleep 1000 & wait"]}),
+    )
+    .await;
+    let (_, pid) = next(&mut socket).await.unwrap();
+    drop(socket);
+    let folder = format!("/proc/{}", String::from_utf8(pid).unwrap().trim());
+    until("the end of the command", async || {
+        (!std::path::Path::new(&folder).exists()).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn every_byte_arrives_at_a_client_that_takes_its_time() {
+    let sandbox = Sandbox::start().await;
+    let mut socket = begin(
+        &sandbox,
+        json!({"command": ["sh", "-c", "head -c 8000000 /dev/zero"]}),
+    )
+    .await;
+    // The command is long done with what the pipe and the socket hold.
+    until("the command to wait", async || {
+        let waits = sandbox.sh("pgrep -x head >/dev/null && echo yes").await;
+        (waits.stdout == "yes\n").then_some(())
+    })
+    .await;
+    let mut bytes = 0;
+    let last = loop {
+        match next(&mut socket).await {
+            Ok((1, piece)) => bytes += piece.len(),
+            Ok(other) => panic!("{other:?}"),
+            Err(last) => break last,
+        }
+    };
+    assert_eq!(
+        (bytes, last),
+        (
+            8_000_000,
+            ExecMessage::Exit {
+                exit_code: 0,
+                timed_out: false
+            }
+        )
+    );
+}
+
+#[tokio::test]
+async fn input_flows_only_as_fast_as_the_command_reads() {
+    let sandbox = Sandbox::start().await;
+    let mut socket = begin(
+        &sandbox,
+        json!({"command": ["sh", "-c", "echo ready; sleep 0.3; wc -c"]}),
+    )
+    .await;
+    assert_eq!(next(&mut socket).await, Ok((1, b"ready\n".to_vec())));
+    let before = sandbox.resident();
+    let piece = [&[0][..], &vec![b'x'; 60_000]].concat();
+    for _ in 0..200 {
+        socket.send(Message::Binary(piece.clone().into())).await.unwrap();
+    }
+    assert!(
+        sandbox.resident() < before + 8 * 1024,
+        "{} KiB after {before}",
+        sandbox.resident()
+    );
+    say(&mut socket, ExecMessage::Eof).await;
+    assert_eq!(next(&mut socket).await, Ok((1, b"12000000\n".to_vec())));
+}
+
+#[tokio::test]
+async fn what_cannot_be_run_is_said_in_the_stream() {
+    let sandbox = Sandbox::start().await;
+    for (request, word) in [
+        (json!({"command": ["no-such-command"]}), "no-such-command"),
+        (json!({"command": ["true"], "timeoutSeconds": 9999}), "3600"),
+        (json!({"wrong": 1}), "wrong"),
+    ] {
+        let mut socket = begin(&sandbox, request).await;
+        let Err(ExecMessage::Error { message }) = next(&mut socket).await else {
+            panic!("it was run")
+        };
+        assert!(message.contains(word), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn a_time_limit_ends_a_stream_as_well() {
+    let sandbox = Sandbox::start().await;
+    let mut socket = begin(
+        &sandbox,
+        json!({"command": ["sleep", "1000"], "timeoutSeconds": 1}),
+    )
+    .await;
+    assert_eq!(
+        next(&mut socket).await,
+        Err(ExecMessage::Exit {
+            exit_code: 124,
+            timed_out: true
+        })
+    );
+}

@@ -1,0 +1,259 @@
+//! Files, one at a time.
+
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
+};
+
+use http::{Method, StatusCode};
+use http_body_util::Full;
+use serde_json::json;
+
+use crate::harness::{Sandbox, is_root};
+
+#[tokio::test]
+async fn a_file_comes_back_as_it_was_written_and_belongs_to_the_person() {
+    let sandbox = Sandbox::start().await;
+    let content: Vec<u8> = (0..3_000_000u32).map(|number| (number * 7) as u8).collect();
+    let written = sandbox
+        .call(
+            Method::PUT,
+            "/v1/files?path=a/b/data.bin&mode=0640",
+            content.clone(),
+        )
+        .await;
+    assert_eq!(written.status, StatusCode::CREATED);
+    let read = sandbox
+        .get("/v1/files?path=a/b/data.bin")
+        .await
+        .expect(StatusCode::OK);
+    assert_eq!(read.body, content);
+    assert_eq!(read.headers["content-length"], "3000000");
+    assert_eq!(read.headers["etag"], written.headers["etag"]);
+    assert!(read.headers.contains_key("last-modified"));
+    let found = fs::metadata(sandbox.project().join("a/b/data.bin")).unwrap();
+    assert_eq!(found.mode() & 0o7777, 0o640);
+    if is_root() {
+        assert_eq!((found.uid(), found.gid()), (1000, 1000));
+        assert_eq!(fs::metadata(sandbox.project().join("a")).unwrap().uid(), 1000);
+    }
+    let again = sandbox
+        .call(Method::PUT, "/v1/files?path=a/b/data.bin", "new")
+        .await;
+    assert_eq!(again.status, StatusCode::NO_CONTENT);
+    assert_eq!(
+        fs::metadata(sandbox.project().join("a/b/data.bin"))
+            .unwrap()
+            .mode()
+            & 0o7777,
+        0o640,
+        "the mode stays"
+    );
+    assert_eq!(sandbox.get("/v1/files?path=a/b/data.bin").await.body, "new");
+    assert_eq!(
+        fs::read_dir(sandbox.project().join("a/b")).unwrap().count(),
+        1,
+        "nothing temporary is left"
+    );
+}
+
+#[tokio::test]
+async fn a_file_that_somebody_else_changed_is_not_overwritten() {
+    let sandbox = Sandbox::start().await;
+    let first = sandbox.call(Method::PUT, "/v1/files?path=x", "one").await;
+    let put = |tag: &http::HeaderValue| {
+        Sandbox::builder(Method::PUT, "/v1/files?path=x")
+            .header("if-match", tag)
+            .body(Full::new("mine".into()))
+            .unwrap()
+    };
+    sandbox.sh("echo theirs > x").await;
+    let refused = sandbox.request(put(&first.headers["etag"])).await;
+    assert_eq!(refused.status, StatusCode::PRECONDITION_FAILED);
+    assert_eq!(sandbox.get("/v1/files?path=x").await.body, "theirs\n");
+    let now = sandbox.get("/v1/files?path=x").await.headers["etag"].clone();
+    sandbox.request(put(&now)).await.expect(StatusCode::NO_CONTENT);
+    assert_eq!(sandbox.get("/v1/files?path=x").await.body, "mine");
+    let unchanged = Sandbox::builder(Method::GET, "/v1/files?path=x")
+        .header(
+            "if-none-match",
+            &sandbox.get("/v1/files?path=x").await.headers["etag"],
+        )
+        .body(Full::default())
+        .unwrap();
+    assert_eq!(sandbox.request(unchanged).await.status, StatusCode::NOT_MODIFIED);
+}
+
+#[tokio::test]
+async fn a_folder_is_listed_by_name() {
+    let sandbox = Sandbox::start().await;
+    sandbox.sh("mkdir b; echo text > a; ln -s a c; chmod 600 a").await;
+    let list = sandbox
+        .get("/v1/files?path=&list=true")
+        .await
+        .expect(StatusCode::OK)
+        .json();
+    let told: Vec<_> = list
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| {
+            (
+                entry["name"].as_str().unwrap(),
+                entry["kind"].as_str().unwrap(),
+                entry["target"].as_str(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("a", "file", None),
+            ("b", "directory", None),
+            ("c", "symlink", Some("a"))
+        ]
+    );
+    assert_eq!(
+        (list[0]["size"].as_u64(), list[0]["mode"].as_u64()),
+        (Some(5), Some(0o600))
+    );
+}
+
+#[tokio::test]
+async fn what_cannot_be_is_said_with_the_right_status() {
+    let sandbox = Sandbox::start().await;
+    sandbox
+        .sh("mkdir -p folder/inner; echo x > file; mkfifo pipe")
+        .await;
+    for (method, path, status) in [
+        (Method::GET, "/v1/files?path=nothing", StatusCode::NOT_FOUND),
+        (Method::GET, "/v1/files?path=folder", StatusCode::CONFLICT),
+        (Method::GET, "/v1/files?path=pipe", StatusCode::CONFLICT),
+        (Method::GET, "/v1/files?path=file/x", StatusCode::CONFLICT),
+        (Method::GET, "/v1/files", StatusCode::BAD_REQUEST),
+        (
+            Method::GET,
+            "/v1/files?path=file&list=perhaps",
+            StatusCode::BAD_REQUEST,
+        ),
+        (Method::PUT, "/v1/files?path=folder", StatusCode::CONFLICT),
+        (Method::PUT, "/v1/files?path=file/x", StatusCode::CONFLICT),
+        (Method::PUT, "/v1/files?path=y&mode=rwx", StatusCode::BAD_REQUEST),
+        (Method::PUT, "/v1/files?path=a%00b", StatusCode::BAD_REQUEST),
+        (Method::DELETE, "/v1/files?path=nothing", StatusCode::NOT_FOUND),
+        (Method::DELETE, "/v1/files?path=folder", StatusCode::CONFLICT),
+        (
+            Method::DELETE,
+            "/v1/files?path=&recursive=true",
+            StatusCode::CONFLICT,
+        ),
+        (
+            Method::DELETE,
+            "/v1/files?path=/&recursive=true",
+            StatusCode::CONFLICT,
+        ),
+        (
+            Method::PATCH,
+            "/v1/files?path=file",
+            StatusCode::METHOD_NOT_ALLOWED,
+        ),
+    ] {
+        let answer = sandbox.call(method.clone(), path, "").await;
+        assert_eq!(answer.status, status, "{method} {path}: {:?}", answer.body);
+    }
+}
+
+#[tokio::test]
+async fn the_person_cannot_write_where_the_person_may_not() {
+    if !is_root() {
+        // Whoever runs the tests is the person, and no root is there to own anything else.
+        let sandbox = Sandbox::start().await;
+        assert_eq!(
+            sandbox
+                .call(Method::PUT, "/v1/files?path=/proc/x", "y")
+                .await
+                .status
+                .is_client_error(),
+            true
+        );
+        return;
+    }
+    let sandbox = Sandbox::start().await;
+    let outside = sandbox.folder.path().join("root-only");
+    fs::create_dir(&outside).unwrap();
+    fs::set_permissions(&outside, fs::Permissions::from_mode(0o700)).unwrap();
+    fs::write(outside.join("secret"), "s").unwrap();
+    symlink(&outside, sandbox.project().join("link")).unwrap();
+    let path = outside.display();
+    for (method, path) in [
+        (Method::GET, format!("/v1/files?path={path}/secret")),
+        (Method::GET, "/v1/files?path=link/secret".into()),
+        (Method::GET, format!("/v1/files?path={path}&list=true")),
+        (Method::PUT, format!("/v1/files?path={path}/mine")),
+        (Method::DELETE, format!("/v1/files?path={path}/secret")),
+    ] {
+        assert_eq!(
+            sandbox.call(method.clone(), &path, "x").await.status,
+            StatusCode::FORBIDDEN,
+            "{method} {path}"
+        );
+    }
+    let as_root = sandbox
+        .get(&format!("/v1/files?path={path}/secret&user=root"))
+        .await;
+    assert_eq!(as_root.body, "s");
+    assert_eq!(
+        sandbox
+            .sh("echo still the person > mine; stat -c %u mine")
+            .await
+            .stdout,
+        "1000\n"
+    );
+}
+
+#[tokio::test]
+async fn files_are_moved_and_deleted() {
+    let sandbox = Sandbox::start().await;
+    sandbox
+        .sh("echo 1 > a; echo 2 > b; mkdir full; touch full/x; ln -s a link")
+        .await;
+    let rename = async |from: &str, to: &str, overwrite: bool| {
+        let body = json!({"from": from, "to": to, "overwrite": overwrite}).to_string();
+        sandbox.call(Method::POST, "/v1/move", body).await.status
+    };
+    assert_eq!(rename("a", "new/place/a", false).await, StatusCode::NO_CONTENT);
+    assert_eq!(rename("b", "new/place/a", false).await, StatusCode::CONFLICT);
+    assert_eq!(rename("b", "new/place/a", true).await, StatusCode::NO_CONTENT);
+    assert_eq!(rename("nothing", "x", false).await, StatusCode::NOT_FOUND);
+    assert_eq!(sandbox.get("/v1/files?path=new/place/a").await.body, "2\n");
+    let delete = async |path: &str| {
+        sandbox
+            .call(Method::DELETE, &format!("/v1/files?path={path}"), "")
+            .await
+            .status
+    };
+    assert_eq!(delete("full").await, StatusCode::CONFLICT);
+    assert_eq!(delete("full&recursive=true").await, StatusCode::NO_CONTENT);
+    assert_eq!(delete("link").await, StatusCode::NO_CONTENT);
+    assert_eq!(sandbox.sh("ls").await.stdout, "new\n");
+}
+
+#[tokio::test]
+async fn an_upload_that_breaks_off_changes_nothing() {
+    use tokio::io::AsyncWriteExt;
+    let sandbox = Sandbox::start().await;
+    sandbox.sh("echo before > x").await;
+    let mut stream = sandbox.dial().await.unwrap();
+    let head = "PUT /v1/files?path=x HTTP/1.1\r\nhost: s\r\nauthorization: Bearer the-control-token\r\ncontent-length: 1000\r\n\r\nhalf";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    crate::harness::until("the temporary file", async || {
+        (fs::read_dir(sandbox.project()).unwrap().count() == 2).then_some(())
+    })
+    .await;
+    drop(stream);
+    crate::harness::until("its removal", async || {
+        (fs::read_dir(sandbox.project()).unwrap().count() == 1).then_some(())
+    })
+    .await;
+    assert_eq!(sandbox.get("/v1/files?path=x").await.body, "before\n");
+}

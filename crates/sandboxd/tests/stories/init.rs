@@ -1,0 +1,196 @@
+//! The duties of process 1.
+
+use std::{
+    fs,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use http::StatusCode;
+use serde_json::json;
+
+use crate::harness::{Plan, Sandbox, TOKEN, is_root, until};
+
+/// The states of the processes whose parent is `pid`.
+fn children(pid: i32) -> Vec<(i32, char)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else {
+            continue;
+        };
+        let (head, tail) = stat.rsplit_once(") ").unwrap();
+        let fields: Vec<_> = tail.split(' ').collect();
+        if fields[1] == pid.to_string() {
+            found.push((
+                head.split(' ').next().unwrap().parse().unwrap(),
+                fields[0].chars().next().unwrap(),
+            ));
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn orphans_are_taken_in_and_collected_and_no_exit_code_is_lost() {
+    let sandbox = Sandbox::start().await;
+    // Each leaves an orphan that ends a little later.
+    let orphans = (0..20).map(|code| {
+        let sandbox = &sandbox;
+        async move {
+            sandbox
+                .sh(&format!("(sleep 0.1; exit 9) >/dev/null 2>&1 & exit {code}"))
+                .await
+                .exit_code
+        }
+    });
+    let codes = futures_util::future::join_all(orphans).await;
+    assert_eq!(codes, (0..20).collect::<Vec<_>>());
+    until("an empty sandbox", async || {
+        children(sandbox.pid()).is_empty().then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn alone_it_does_nothing() {
+    let sandbox = Sandbox::start().await;
+    sandbox.sh("true").await;
+    let switches = || {
+        let status = fs::read_to_string(format!("/proc/{}/status", sandbox.pid())).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))
+            .unwrap();
+        line.trim().parse::<u64>().unwrap()
+    };
+    // Let the thread that touched files go.
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    let before = switches();
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    assert!(
+        switches() <= before + 2,
+        "it woke up {} times",
+        switches() - before
+    );
+}
+
+#[tokio::test]
+async fn an_orderly_stop_asks_first_and_leaves_nothing() {
+    let script = "trap 'echo asked > asked; exit 0' TERM; echo up; while :; do sleep 0.05; done";
+    let mut sandbox = Plan::new().with("startCommand", json!(script)).start().await;
+    sandbox.until_log("the start", |line| line.text == "up").await;
+    let mut viewer = sandbox.terminal("main").await;
+    viewer.types("trap '' HUP; sleep 12345 & echo job-$!.\n").await;
+    viewer.shows("\njob-").await;
+    let job = viewer.shows(".").await;
+    let free = sandbox
+        .sh("setsid sh -c 'trap \"\" TERM; while :; do sleep 1; done' >/dev/null 2>&1 & echo $!")
+        .await;
+    let status = sandbox.stop().await;
+    assert!(status.success(), "{status}");
+    assert_eq!(
+        fs::read_to_string(sandbox.project().join("asked")).unwrap(),
+        "asked\n"
+    );
+    for pid in [job.trim_end_matches('.'), free.stdout.trim()] {
+        assert!(!Path::new(&format!("/proc/{pid}")).exists(), "{pid} still runs");
+    }
+    viewer.ends().await;
+}
+
+#[allow(unsafe_code)]
+fn with_descriptors(command: &mut Command, listener: OwnedFd, boot: OwnedFd) {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: system calls only; both descriptors live until the child has its copies. They are
+    // far above 4, so the first copy does not close the second's source.
+    unsafe {
+        command.pre_exec(move || {
+            for (from, to) in [(&listener, 3), (&boot, 4)] {
+                if libc::dup2(from.as_raw_fd(), to) < 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
+            }
+            Ok(())
+        });
+    }
+}
+
+#[allow(unsafe_code)]
+fn high(descriptor: &impl AsRawFd) -> OwnedFd {
+    // SAFETY: makes a new descriptor, which nobody else owns.
+    unsafe { OwnedFd::from_raw_fd(libc::fcntl(descriptor.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 100)) }
+}
+
+#[tokio::test]
+async fn as_process_1_it_finds_everything_in_its_descriptors_and_ends_all_at_the_end() {
+    if !is_root() {
+        // A pid namespace needs root; everything else about descriptors is the same without one.
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let socket = folder.path().join("control.sock");
+    let etc = folder.path().join("etc");
+    fs::create_dir(&etc).unwrap();
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let boot = json!({"controlToken": TOKEN, "hostname": "box", "environment": {}}).to_string();
+    std::io::Write::write_all(&mut writer, boot.as_bytes()).unwrap();
+    drop(writer);
+    let mut command = Command::new("unshare");
+    command
+        .args([
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+            env!("CARGO_BIN_EXE_fsa-sandboxd"),
+            "--home",
+        ])
+        .arg(folder.path().join("home"))
+        .arg("--etc")
+        .arg(&etc)
+        .stdin(Stdio::null());
+    with_descriptors(&mut command, high(&listener), high(&reader));
+    let mut unshare = command.spawn().unwrap();
+
+    let exec = async |script: &str| {
+        // The harness's own client, on this socket.
+        let stream = tokio::net::UnixStream::connect(&socket).await.unwrap();
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream))
+                .await
+                .unwrap();
+        let connection = tokio::spawn(connection);
+        let body = json!({"command": ["sh", "-c", script]}).to_string();
+        let request = Sandbox::builder(http::Method::POST, "/v1/exec")
+            .body(http_body_util::Full::<bytes::Bytes>::new(body.into()));
+        let response = sender.send_request(request.unwrap()).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        let bytes = http_body_util::BodyExt::collect(response.into_body())
+            .await
+            .unwrap()
+            .to_bytes();
+        connection.abort();
+        serde_json::from_slice::<fsa_model::sandboxd::ExecResult>(&bytes).unwrap()
+    };
+    let told = exec("ps -o pid= -p 1; cat /proc/1/comm; ls /proc/self/fd | wc -l").await;
+    assert_eq!(
+        told.stdout.split_whitespace().collect::<Vec<_>>(),
+        ["1", "fsa-sandboxd", "4"],
+        "{told:?}"
+    );
+    let left =
+        exec("setsid sh -c 'trap \"\" TERM HUP; while :; do sleep 1; done' >/dev/null 2>&1 & echo $!").await;
+    assert!(!left.stdout.is_empty());
+    // What the runtime does at the end: a signal to process 1, which outside has another number.
+    let init = children(unshare.id().cast_signed())[0].0;
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(init),
+        nix::sys::signal::Signal::SIGTERM,
+    )
+    .unwrap();
+    let status = until("the end", async || unshare.try_wait().unwrap()).await;
+    assert!(status.success(), "{status}");
+}

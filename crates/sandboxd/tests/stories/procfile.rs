@@ -1,0 +1,98 @@
+//! A Procfile in place of a start command.
+
+use fsa_model::sandboxd::StartCommand;
+use http::Method;
+use serde_json::json;
+
+use crate::harness::{Plan, Sandbox};
+
+#[tokio::test]
+async fn all_its_entries_run_and_their_lines_say_whose_they_are() {
+    let sandbox = Plan::new()
+        .prepared(|home| {
+            std::fs::write(
+                home.join("project/Procfile"),
+                "worker: echo working $PORT; sleep 1000\nweb: echo serving $PORT; sleep 1000\n",
+            )
+            .unwrap();
+        })
+        .start()
+        .await;
+    sandbox
+        .until_log("web", |line| line.text == "web: serving 3000")
+        .await;
+    sandbox
+        .until_log("worker", |line| line.text == "worker: working 3100")
+        .await;
+    sandbox
+        .until_status("running", |s| {
+            matches!(s.start_command, StartCommand::Running { .. })
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn one_that_an_upload_brings_is_started() {
+    let sandbox = Sandbox::start().await;
+    assert_eq!(sandbox.status().await.start_command, StartCommand::None);
+    sandbox
+        .call(
+            Method::PUT,
+            "/v1/files?path=Procfile",
+            "web: echo uploaded; sleep 1000\n",
+        )
+        .await;
+    sandbox
+        .until_log("its output", |line| line.text == "uploaded")
+        .await;
+}
+
+#[tokio::test]
+async fn one_that_a_terminal_writes_is_started_and_a_change_replaces_it() {
+    let sandbox = Sandbox::start().await;
+    let mut viewer = sandbox.terminal("main").await;
+    viewer
+        .types("echo 'web: echo version-one; sleep 1000' > Procfile\n")
+        .await;
+    sandbox
+        .until_log("the first", |line| line.text == "version-one")
+        .await;
+    viewer
+        .types("echo 'web: echo version-two; sleep 1000' > Procfile\n")
+        .await;
+    sandbox
+        .until_log("the second", |line| line.text == "version-two")
+        .await;
+    viewer.types("pgrep -fc '[v]ersion-one'; rm Procfile\n").await;
+    viewer.shows("\n0\r\n").await;
+    sandbox
+        .until_status("its end", |s| s.start_command == StartCommand::None)
+        .await;
+}
+
+#[tokio::test]
+async fn a_start_command_comes_before_a_procfile() {
+    let sandbox = Plan::new()
+        .with("startCommand", json!("echo the command; sleep 1000"))
+        .prepared(|home| {
+            std::fs::write(home.join("project/Procfile"), "web: echo the file; sleep 1000\n").unwrap()
+        })
+        .start()
+        .await;
+    sandbox
+        .until_log("its output", |line| line.text == "the command")
+        .await;
+    sandbox
+        .call(Method::PUT, "/v1/files?path=Procfile", "web: echo another file\n")
+        .await;
+    sandbox.sh("true").await;
+    assert!(
+        sandbox
+            .logs()
+            .await
+            .iter()
+            .all(|line| !line.text.contains("file")),
+        "{:?}",
+        sandbox.logs().await
+    );
+}

@@ -1,0 +1,192 @@
+//! The clone before the first start.
+
+use std::{fs, path::Path, process::Command};
+
+use fsa_model::sandboxd::{LogSource, RepositoryState, StartCommand};
+use http::{Method, StatusCode};
+use serde_json::json;
+
+use crate::harness::{Plan, Sandbox};
+
+/// A repository with one commit, in a folder that everybody can read.
+fn repository(folder: &Path) {
+    let script = "git init -q -b main . && echo one > file && mkdir sub && echo two > sub/file && git add . \
+        && git -c user.name=n -c user.email=e@x commit -qm first && git branch other";
+    fs::create_dir_all(folder).unwrap();
+    let done = Command::new("sh")
+        .args(["-c", script])
+        .current_dir(folder)
+        .status()
+        .unwrap();
+    assert!(done.success());
+}
+
+fn plan(url: &str) -> Plan {
+    Plan::new().with("repository", json!({"url": url}))
+}
+
+fn left_over(sandbox: &Sandbox) -> Vec<String> {
+    let state = sandbox.home().join(".local/state/fsa");
+    let Ok(entries) = fs::read_dir(state) else {
+        return Vec::new();
+    };
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name != "cloned").collect()
+}
+
+fn source() -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    repository(&folder.path().join("r"));
+    let url = format!("file://{}/r", folder.path().display());
+    (folder, url)
+}
+
+#[tokio::test]
+async fn a_repository_is_there_before_the_start_command_runs() {
+    let (_source, url) = source();
+    let sandbox = plan(&url)
+        .with("startCommand", json!("cat file sub/file; sleep 1000"))
+        .start()
+        .await;
+    sandbox
+        .until_status("cloned", |s| s.repository == RepositoryState::Cloned)
+        .await;
+    sandbox
+        .until_log("the first file", |line| {
+            line.source == LogSource::Stdout && line.text == "one"
+        })
+        .await;
+    let branch = sandbox
+        .sh("git status --short --branch; stat -c %U . | head -1")
+        .await;
+    assert!(branch.stdout.starts_with("## main...origin/main\n"), "{branch:?}");
+    assert!(left_over(&sandbox).is_empty(), "{:?}", left_over(&sandbox));
+}
+
+#[tokio::test]
+async fn it_is_cloned_once_and_never_over_somebodys_work() {
+    let (source, url) = source();
+    let mut sandbox = plan(&url).start().await;
+    sandbox
+        .until_status("cloned", |s| s.repository == RepositoryState::Cloned)
+        .await;
+    sandbox.sh("rm -rf file .git; echo mine > new").await;
+    drop(source);
+    sandbox.restart().await;
+    sandbox
+        .until_status("cloned", |s| s.repository == RepositoryState::Cloned)
+        .await;
+    assert_eq!(sandbox.sh("ls").await.stdout, "new\nsub\n");
+    assert_eq!(
+        sandbox.call(Method::POST, "/v1/clone", "").await.status,
+        StatusCode::CONFLICT
+    );
+}
+
+#[tokio::test]
+async fn a_failed_clone_leaves_nothing_says_why_and_can_be_tried_again() {
+    let (source, url) = source();
+    let hidden = source.path().join("hidden");
+    fs::rename(source.path().join("r"), &hidden).unwrap();
+    let sandbox = plan(&url)
+        .with("startCommand", json!("cat file; sleep 1000"))
+        .start()
+        .await;
+    let status = sandbox
+        .until_status("failed", |s| {
+            matches!(s.repository, RepositoryState::Failed { .. })
+        })
+        .await;
+    let RepositoryState::Failed { message } = status.repository else {
+        unreachable!()
+    };
+    assert!(message.contains("repository"), "git's own words: {message}");
+    assert_eq!(
+        status.start_command,
+        StartCommand::Waiting,
+        "nothing is started without its files"
+    );
+    assert_eq!(fs::read_dir(sandbox.project()).unwrap().count(), 0);
+    assert!(left_over(&sandbox).is_empty(), "{:?}", left_over(&sandbox));
+
+    fs::rename(hidden, source.path().join("r")).unwrap();
+    sandbox
+        .call(Method::POST, "/v1/clone", "")
+        .await
+        .expect(StatusCode::ACCEPTED);
+    sandbox
+        .until_status("cloned", |s| s.repository == RepositoryState::Cloned)
+        .await;
+    sandbox
+        .until_log("the file", |line| {
+            line.source == LogSource::Stdout && line.text == "one"
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn credentials_in_gits_words_are_told_nobody() {
+    let sandbox = plan("http://me:s3cret@127.0.0.1:1/r.git").start().await;
+    sandbox
+        .until_status("failed", |s| {
+            matches!(s.repository, RepositoryState::Failed { .. })
+        })
+        .await;
+    let told = format!("{:?}{:?}", sandbox.status().await, sandbox.logs().await);
+    assert!(told.contains("127.0.0.1:1") && !told.contains("s3cret"), "{told}");
+}
+
+#[tokio::test]
+async fn a_branch_is_cloned_by_its_name() {
+    let (_source, url) = source();
+    let sandbox = Plan::new()
+        .with("repository", json!({"url": url, "branch": "other"}))
+        .start()
+        .await;
+    sandbox
+        .until_status("cloned", |s| s.repository == RepositoryState::Cloned)
+        .await;
+    assert_eq!(sandbox.sh("git branch --show-current").await.stdout, "other\n");
+}
+
+#[tokio::test]
+async fn a_clone_that_was_complete_when_the_sandbox_died_is_taken_over() {
+    let (_source, url) = source();
+    let sandbox = plan(&url)
+        .prepared(|home| {
+            let complete = home.join(".local/state/fsa/clone.complete");
+            repository(&complete);
+            // Half of it was moved already.
+            fs::rename(complete.join("sub"), home.join("project/sub")).unwrap();
+        })
+        .start()
+        .await;
+    sandbox
+        .until_status("cloned", |s| s.repository == RepositoryState::Cloned)
+        .await;
+    assert_eq!(
+        sandbox.sh("cat file sub/file; git status --short").await.stdout,
+        "one\ntwo\n"
+    );
+    assert!(left_over(&sandbox).is_empty());
+}
+
+#[tokio::test]
+async fn files_without_a_clone_are_left_alone() {
+    let (_source, url) = source();
+    let sandbox = plan(&url)
+        .prepared(|home| fs::write(home.join("project/mine"), "x").unwrap())
+        .start()
+        .await;
+    let status = sandbox
+        .until_status("failed", |s| {
+            matches!(s.repository, RepositoryState::Failed { .. })
+        })
+        .await;
+    assert!(
+        format!("{status:?}").contains("has files in it already"),
+        "{status:?}"
+    );
+    assert_eq!(sandbox.sh("ls").await.stdout, "mine\n");
+}

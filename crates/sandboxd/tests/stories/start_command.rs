@@ -1,0 +1,155 @@
+//! The supervised start command, its log, and the ports that it opens.
+
+use fsa_model::sandboxd::{Exit, LogSource, StartCommand};
+use http::{Method, StatusCode};
+use serde_json::json;
+
+use crate::harness::{Plan, Sandbox, until};
+
+/// Listens on a free port of the loopback for as long as it lives.
+const LISTEN: &str = "exec python3 -c \"import socket,time
+s=socket.socket(); s.bind(('127.0.0.1',0)); s.listen(); print(s.getsockname()[1],flush=True); time.sleep(1000)\"";
+
+#[tokio::test]
+async fn it_runs_in_the_project_with_a_port_and_its_output_is_logged() {
+    let sandbox = Plan::new()
+        .with(
+            "startCommand",
+            json!("echo on $PORT in $PWD; echo oops >&2; sleep 1000"),
+        )
+        .start()
+        .await;
+    let line = sandbox
+        .until_log("its output", |line| line.source == LogSource::Stdout)
+        .await;
+    assert_eq!(line.text, format!("on 3000 in {}", sandbox.project().display()));
+    sandbox
+        .until_log("its errors", |line| {
+            line.source == LogSource::Stderr && line.text == "oops"
+        })
+        .await;
+    let status = sandbox
+        .until_status("running", |s| {
+            matches!(s.start_command, StartCommand::Running { .. })
+        })
+        .await;
+    let StartCommand::Running { restarts, .. } = status.start_command else {
+        unreachable!()
+    };
+    assert_eq!(restarts, 0);
+    let after: Vec<_> = sandbox.get("/v1/logs?after=1").await.body.to_vec();
+    assert!(!String::from_utf8(after).unwrap().contains("\"sequence\":1,"));
+}
+
+#[tokio::test]
+async fn it_is_started_again_with_longer_and_longer_waits() {
+    let sandbox = Plan::new()
+        .with("startCommand", json!("echo run >> runs; exit 3"))
+        .start()
+        .await;
+    let mut waits = Vec::new();
+    for round in 1..=3 {
+        let status = sandbox
+            .until_status("a wait", |status| {
+                matches!(status.start_command, StartCommand::BackOff { restarts, .. } if restarts == round)
+            })
+            .await;
+        let StartCommand::BackOff {
+            exit, next_attempt, ..
+        } = status.start_command
+        else {
+            unreachable!()
+        };
+        assert_eq!(exit, Exit::Code(3));
+        waits.push((next_attempt - chrono::Utc::now()).num_milliseconds());
+    }
+    // 1, 2 and 4 seconds and a tenth at most, less what passed until it was read.
+    assert!(
+        waits[0] <= 1100 && waits[1] > waits[0] && waits[2] > waits[1] && waits[2] <= 4400,
+        "{waits:?}"
+    );
+    let log = sandbox.logs().await;
+    assert!(
+        log.iter()
+            .any(|line| line.text.contains("ended with exit code 3")),
+        "{log:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_restart_ends_everything_it_started_and_starts_anew() {
+    let script =
+        "trap 'echo asked' TERM; sh -c 'trap \"\" TERM; sleep 1000 & wait; wait' & echo pid $!; wait";
+    let sandbox = Plan::new().with("startCommand", json!(script)).start().await;
+    let first = sandbox
+        .until_log("its child", |line| line.text.starts_with("pid "))
+        .await;
+    let pid: u32 = first.text[4..].parse().unwrap();
+    sandbox
+        .call(Method::POST, "/v1/restart-start-command", "")
+        .await
+        .expect(StatusCode::ACCEPTED);
+    let second = sandbox
+        .until_log("the new child", |line| {
+            line.text.starts_with("pid ") && line.sequence > first.sequence
+        })
+        .await;
+    assert_ne!(first.text, second.text);
+    assert!(
+        !std::path::Path::new(&format!("/proc/{pid}")).exists(),
+        "the old one still runs"
+    );
+    assert!(
+        sandbox.logs().await.iter().any(|line| line.text == "asked"),
+        "it was asked first"
+    );
+}
+
+#[tokio::test]
+async fn without_one_there_is_nothing_to_restart() {
+    let sandbox = Sandbox::start().await;
+    assert_eq!(sandbox.status().await.start_command, StartCommand::None);
+    let answer = sandbox.call(Method::POST, "/v1/restart-start-command", "").await;
+    assert_eq!(answer.status, StatusCode::CONFLICT);
+    assert!(answer.error().contains("no start command"), "{}", answer.error());
+}
+
+#[tokio::test]
+async fn a_port_appears_when_something_listens_and_goes_with_it() {
+    let sandbox = Plan::new().with("startCommand", json!(LISTEN)).start().await;
+    let line = sandbox
+        .until_log("the port", |line| line.source == LogSource::Stdout)
+        .await;
+    let port: u16 = line.text.parse().unwrap();
+    let status = sandbox
+        .until_status("the port", |s| s.ports.iter().any(|found| found.port == port))
+        .await;
+    let found = status.ports.iter().find(|found| found.port == port).unwrap();
+    assert_eq!(found.process.as_deref(), Some("python3"));
+    let StartCommand::Running { pid, .. } = status.start_command else {
+        panic!("{status:?}")
+    };
+    sandbox.sh(&format!("kill -9 {pid}")).await;
+    sandbox
+        .until_status("its end", |s| s.ports.iter().all(|found| found.port != port))
+        .await;
+}
+
+#[tokio::test]
+async fn a_port_that_a_terminal_opens_appears_as_well() {
+    let sandbox = Sandbox::start().await;
+    let mut viewer = sandbox.terminal("main").await;
+    std::fs::write(sandbox.project().join("serve.sh"), LISTEN).unwrap();
+    viewer.types("sh serve.sh > port\n").await;
+    let port: u16 = until("the port", async || {
+        std::fs::read_to_string(sandbox.project().join("port"))
+            .ok()?
+            .trim()
+            .parse()
+            .ok()
+    })
+    .await;
+    sandbox
+        .until_status("the port", |s| s.ports.iter().any(|found| found.port == port))
+        .await;
+}

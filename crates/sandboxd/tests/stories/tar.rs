@@ -1,0 +1,164 @@
+//! Folders as archives.
+
+use std::fs;
+
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use http_body_util::Full;
+
+use crate::harness::{Answer, Sandbox, until};
+
+async fn download(sandbox: &Sandbox, path: &str) -> Bytes {
+    let request = Sandbox::builder(Method::GET, &format!("/v1/files?path={path}"))
+        .header("accept", "application/x-tar")
+        .body(Full::default())
+        .unwrap();
+    sandbox.request(request).await.expect(StatusCode::OK).body
+}
+
+async fn upload(sandbox: &Sandbox, path: &str, archive: impl Into<Bytes>) -> Answer {
+    let request = Sandbox::builder(Method::PUT, &format!("/v1/files?path={path}"))
+        .header("content-type", "application/x-tar")
+        .body(Full::new(archive.into()))
+        .unwrap();
+    sandbox.request(request).await
+}
+
+/// An archive of one entry, whatever its name.
+fn archive_of(name: &str, kind: tar::EntryType, link: Option<&str>, content: &[u8]) -> Vec<u8> {
+    let mut header = tar::Header::new_gnu();
+    header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+    header.set_entry_type(kind);
+    header.set_mode(0o644);
+    header.set_size(content.len() as u64);
+    if let Some(link) = link {
+        header.as_old_mut().linkname[..link.len()].copy_from_slice(link.as_bytes());
+    }
+    header.set_cksum();
+    let mut builder = tar::Builder::new(Vec::new());
+    builder.append(&header, content).unwrap();
+    builder.into_inner().unwrap()
+}
+
+#[tokio::test]
+async fn a_folder_survives_the_round_trip() {
+    let sandbox = Sandbox::start().await;
+    let long = "d".repeat(90);
+    sandbox
+        .sh(&format!(
+            "mkdir -p from/{long}/{long}/empty; cd from; echo 'text' > file; chmod 755 file; ln -s ../out link; \
+             head -c 300000 /dev/urandom > {long}/{long}/big; touch -d @1000000000 file; mkfifo pipe; echo > 'ü\nx'"
+        ))
+        .await;
+    let archive = download(&sandbox, "from").await;
+    upload(&sandbox, "to", archive)
+        .await
+        .expect(StatusCode::NO_CONTENT);
+    let script = "cd $0 && find . ! -name pipe -printf '%p %m %l %s %y\\n' | grep -v '^\\. ' | sed 's/ 4096 d/ d/' | sort; \
+                  find . -type f -exec sha256sum {} + | sort; stat -c %Y file";
+    let of = async |folder: &str| {
+        sandbox
+            .exec(serde_json::json!({"command": ["sh", "-c", script, folder]}))
+            .await
+            .stdout
+    };
+    let (from, to) = (of("from").await, of("to").await);
+    assert!(from.contains("1000000000") && from.contains("big"), "{from}");
+    assert_eq!(from, to);
+}
+
+#[tokio::test]
+async fn an_archive_that_leads_out_of_the_folder_is_refused() {
+    use tar::EntryType as Kind;
+    let sandbox = Sandbox::start().await;
+    let outside = sandbox.project().join("outside");
+    sandbox
+        .sh("mkdir outside; echo kept > outside/file; mkdir in; ln -s ../outside in/link")
+        .await;
+    let absolute = outside.join("absolute");
+    for (name, kind, link, word) in [
+        ("../outside/up", Kind::Regular, None, "leads out"),
+        ("a/../../outside/up", Kind::Regular, None, "leads out"),
+        (absolute.to_str().unwrap(), Kind::Regular, None, "leads out"),
+        ("link/through", Kind::Regular, None, "symbolic link"),
+        ("link/deep/through", Kind::Regular, None, "symbolic link"),
+        ("hard", Kind::Link, Some("../outside/file"), "leads out"),
+        ("hard", Kind::Link, Some("link/file"), "symbolic link"),
+        ("device", Kind::Char, None, "neither"),
+    ] {
+        if name.len() > 99 {
+            continue;
+        }
+        let answer = upload(&sandbox, "in", archive_of(name, kind, link, b"")).await;
+        assert_eq!(
+            answer.status,
+            StatusCode::BAD_REQUEST,
+            "{name}: {:?}",
+            answer.body
+        );
+        assert!(answer.error().contains(word), "{name}: {}", answer.error());
+    }
+    assert_eq!(
+        sandbox.sh("ls outside; cat outside/file; ls in").await.stdout,
+        "file\nkept\nlink\n"
+    );
+}
+
+#[tokio::test]
+async fn a_link_in_the_archive_does_not_lead_a_later_entry_out() {
+    let sandbox = Sandbox::start().await;
+    sandbox.sh("mkdir outside").await;
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::Symlink);
+    header.set_size(0);
+    builder.append_link(&mut header, "way", "../outside").unwrap();
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(0o644);
+    header.set_size(1);
+    builder.append_data(&mut header, "way/file", &b"x"[..]).unwrap();
+    let answer = upload(&sandbox, "in", builder.into_inner().unwrap()).await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    assert_eq!(
+        fs::read_dir(sandbox.project().join("outside")).unwrap().count(),
+        0
+    );
+}
+
+#[tokio::test]
+async fn a_broken_archive_is_said_to_be_one() {
+    let sandbox = Sandbox::start().await;
+    let whole = archive_of("file", tar::EntryType::Regular, None, &[b'x'; 5000]);
+    let answer = upload(&sandbox, "in", whole[..2000].to_vec()).await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{:?}", answer.body);
+    let answer = upload(&sandbox, "in", vec![b'!'; 5000]).await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{:?}", answer.body);
+    assert!(answer.error().contains("archive"), "{}", answer.error());
+}
+
+#[tokio::test]
+async fn a_large_folder_streams_in_bounded_memory() {
+    let sandbox = Sandbox::start().await;
+    sandbox
+        .sh("mkdir big; head -c 60000000 /dev/urandom > big/a; mkfifo big/never")
+        .await;
+    let before = sandbox.resident();
+    // A client that does not read, until what lies between is full.
+    let mut stream = sandbox.dial().await.unwrap();
+    tokio::io::AsyncWriteExt::write_all(
+        &mut stream,
+        b"GET /v1/files?path=big HTTP/1.1\r\nhost: s\r\naccept: application/x-tar\r\nauthorization: Bearer the-control-token\r\n\r\n",
+    )
+    .await
+    .unwrap();
+    until("the first bytes", async || stream.try_read(&mut [0; 1]).ok()).await;
+    sandbox.sh("true").await;
+    assert!(
+        sandbox.resident() < before + 10 * 1024,
+        "{} KiB after {before}",
+        sandbox.resident()
+    );
+    drop(stream);
+    let archive = download(&sandbox, "big").await;
+    assert!(archive.len() > 60_000_000);
+}

@@ -1,0 +1,212 @@
+//! Terminals: what a person sees.
+
+use fsa_model::tty::{self, WindowSize};
+use http::{Method, StatusCode};
+
+use crate::harness::{Plan, Sandbox, Viewer, find, is_root, until};
+
+#[tokio::test]
+async fn a_shell_of_the_person_opens_in_the_project() {
+    let sandbox = Sandbox::start().await;
+    let mut viewer = sandbox.terminal("main").await;
+    viewer
+        .types("echo $TERM,$COLORTERM,$GREETING,$(id -u),$PWD,$(stty size).\n")
+        .await;
+    let uid = if is_root() {
+        "1000".into()
+    } else {
+        nix::unistd::geteuid().to_string()
+    };
+    let project = sandbox.project();
+    viewer
+        .shows(&format!(
+            "xterm-256color,truecolor,hello,{uid},{},24 80.",
+            project.display()
+        ))
+        .await;
+    viewer.types("tty; [ -w $(tty) ] && echo mine\n").await;
+    viewer.shows("/dev/pts/").await;
+    viewer.shows("\nmine").await;
+}
+
+#[tokio::test]
+async fn a_reconnect_gives_the_scrollback_and_the_same_shell() {
+    let sandbox = Sandbox::start().await;
+    let mut first = sandbox.terminal("main").await;
+    first.types("secret=kept; echo first-$((1+1))\n").await;
+    first.shows("first-2").await;
+    drop(first);
+    let mut again = sandbox.terminal("main").await;
+    again.shows("first-2").await;
+    again.types("echo value:$secret\n").await;
+    again.shows("value:kept").await;
+    let list = sandbox.get("/v1/terminals").await.json();
+    assert_eq!(
+        (list[0]["name"].as_str(), list[0]["viewers"].as_u64()),
+        (Some("main"), Some(1))
+    );
+}
+
+#[tokio::test]
+async fn two_viewers_see_the_same_and_both_may_type() {
+    let sandbox = Sandbox::start().await;
+    let mut one = sandbox.terminal("shared").await;
+    one.types("echo ready-$((1+1))\n").await;
+    one.shows("ready-2").await;
+    let mut two = sandbox.terminal("shared").await;
+    two.shows("ready-2").await;
+    two.types("echo from-$((1+1))\n").await;
+    one.shows("from-2").await;
+    two.shows("from-2").await;
+}
+
+#[tokio::test]
+async fn the_window_is_that_of_the_viewer_that_was_active_last() {
+    let sandbox = Sandbox::start().await;
+    let mut one = sandbox.terminal("main").await;
+    one.types("stty size\n").await;
+    one.shows("24 80").await;
+    let mut two = sandbox.terminal("main").await;
+    two.send(tty::resize(WindowSize {
+        columns: 101,
+        rows: 31,
+    }))
+    .await;
+    two.types("stty size\n").await;
+    two.shows("31 101").await;
+    one.types("stty size\n").await;
+    one.shows("24 80").await;
+    drop(one);
+    until("the other's window", async || {
+        (sandbox.get("/v1/terminals").await.json()[0]["columns"] == 101).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn characters_that_come_in_pieces_arrive_whole() {
+    let sandbox = Sandbox::start().await;
+    let mut viewer = sandbox.terminal("main").await;
+    viewer
+        .types("printf '\\303'; sleep 0.2; printf '\\251\\360\\237'; sleep 0.2; printf '\\230\\200.end'\n")
+        .await;
+    viewer.shows("é😀.end").await;
+    // And what is typed in pieces.
+    viewer.types("echo cat-$((1+1)); cat\n").await;
+    viewer.shows("cat-2\r\n").await;
+    viewer.send(tty::input(&[0xc3])).await;
+    viewer.send(tty::input(&[0xa9, b'!', b'\n'])).await;
+    viewer.shows("é!\r\né!").await;
+}
+
+#[tokio::test]
+async fn a_title_is_forwarded_and_told_to_who_comes_later() {
+    let sandbox = Sandbox::start().await;
+    let mut viewer = sandbox.terminal("main").await;
+    viewer
+        .types("printf '\\033]0;my title\\007'; echo done-$((1+1))\n")
+        .await;
+    viewer.shows("done-2").await;
+    until("the title", async || {
+        let list = sandbox.get("/v1/terminals").await.json();
+        (list[0]["title"] == "my title").then_some(())
+    })
+    .await;
+    let mut later = sandbox.terminal("main").await;
+    later.shows("done-2").await;
+    later.types("echo again-$((1+1))\n").await;
+    later.shows("again-2").await;
+    assert_eq!(later.title, "my title");
+}
+
+#[tokio::test]
+async fn the_end_of_the_shell_is_said_and_the_next_open_makes_a_new_one() {
+    let sandbox = Sandbox::start().await;
+    let mut viewer = sandbox.terminal("main").await;
+    viewer.types("echo bye-$((1+1)); exit 3\n").await;
+    viewer.shows("bye-2").await;
+    let reason = viewer.ends().await;
+    assert!(reason.contains("exit code 3"), "{reason}");
+    assert!(find(&viewer.seen, b"the shell has ended").is_some());
+    until("its removal", async || {
+        sandbox
+            .get("/v1/terminals")
+            .await
+            .json()
+            .as_array()
+            .unwrap()
+            .is_empty()
+            .then_some(())
+    })
+    .await;
+    let mut new = sandbox.terminal("main").await;
+    new.types("echo new-$((1+1))\n").await;
+    assert!(!new.shows("new-2").await.contains("bye"));
+}
+
+#[tokio::test]
+async fn hanging_up_ends_the_shell_and_what_it_started() {
+    let sandbox = Sandbox::start().await;
+    let mut viewer = sandbox.terminal("work").await;
+    viewer
+        .types("sleep 12345 & sh -c 'trap \"\" HUP; echo pid-$$.; sleep 12345'\n")
+        .await;
+    viewer.shows("\npid-").await;
+    let pid = viewer.shows(".").await;
+    let answer = sandbox.call(Method::DELETE, "/v1/terminals/work", "").await;
+    assert_eq!(answer.status, StatusCode::NO_CONTENT);
+    viewer.ends().await;
+    let folder = format!("/proc/{}", pid.trim_end_matches('.'));
+    assert!(!std::path::Path::new(&folder).exists(), "{folder} is still there");
+    let answer = sandbox.call(Method::DELETE, "/v1/terminals/work", "").await;
+    assert_eq!(answer.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn control_c_reaches_the_program_in_the_foreground() {
+    let sandbox = Sandbox::start().await;
+    let mut viewer = sandbox.terminal("main").await;
+    viewer.types("echo begin-$((1+1)); sleep 1000\n").await;
+    viewer.shows("begin-2").await;
+    viewer.types("\u{3}").await;
+    viewer.types("echo after-$?\n").await;
+    viewer.shows("after-130").await;
+}
+
+#[tokio::test]
+async fn a_wrong_wish_is_refused_before_the_upgrade() {
+    let sandbox = Sandbox::start().await;
+    for path in [
+        "/v1/terminal?session=a/b",
+        "/v1/terminal?user=nobody-knows",
+        "/v1/terminal?session=x",
+    ] {
+        let answer = sandbox.get(path).await;
+        assert!(answer.status.is_client_error(), "{path}: {}", answer.status);
+    }
+    let _first = sandbox.terminal("mine").await;
+    if is_root() {
+        let mut first = sandbox.terminal("mine").await;
+        first.types("echo up-$((1+1))\n").await;
+        first.shows("up-2").await;
+        let socket = sandbox
+            .socket("/v1/terminal?session=mine&user=root", Some(tty::SUBPROTOCOL))
+            .await;
+        let mut other = Viewer::greet(socket, 80, 24).await;
+        assert!(other.ends().await.contains("belongs to another user"));
+    }
+}
+
+#[tokio::test]
+async fn a_login_shell_finds_the_same_programs_as_exec() {
+    let sandbox = Plan::new()
+        .with(
+            "environment",
+            serde_json::json!({"PATH": "/opt/tools:/usr/bin:/bin"}),
+        )
+        .start()
+        .await;
+    let mut viewer = sandbox.terminal("main").await;
+    viewer.types("echo path=$FSA_PATH.\n").await;
+    viewer.shows("path=/opt/tools:/usr/bin:/bin.").await;
+}

@@ -1,0 +1,174 @@
+//! The terminal's own port.
+
+use fsa_model::tty::{self, WindowSize};
+use futures_util::{SinkExt, StreamExt};
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
+
+use crate::harness::{Plan, Sandbox, TOKEN, find, soon};
+
+async fn start(token: Option<&str>) -> (Sandbox, u16) {
+    // A port that was free a moment ago.
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let mut plan = Plan::new()
+        .argument("--terminal")
+        .argument(format!("127.0.0.1:{port}"));
+    if let Some(token) = token {
+        plan = plan.with("terminalToken", json!(token));
+    }
+    (plan.start().await, port)
+}
+
+/// Sends a request by hand and reads the answer to its end.
+async fn ask(port: u16, request: &str) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    stream
+        .write_all(format!("{request}\r\nhost: a:1\r\nconnection: close\r\n\r\n").as_bytes())
+        .await
+        .unwrap();
+    let mut answer = String::new();
+    soon("an answer", stream.read_to_string(&mut answer))
+        .await
+        .unwrap();
+    answer
+}
+
+async fn open(port: u16, header: Option<(&str, &str)>) -> Result<WebSocketStream<TcpStream>, String> {
+    let mut request = http::Request::builder()
+        .uri(format!("ws://127.0.0.1:{port}/ws"))
+        .header("host", format!("127.0.0.1:{port}"))
+        .header("connection", "Upgrade")
+        .header("upgrade", "websocket")
+        .header("sec-websocket-version", "13")
+        .header(
+            "sec-websocket-key",
+            tokio_tungstenite::tungstenite::handshake::client::generate_key(),
+        )
+        .header("sec-websocket-protocol", tty::SUBPROTOCOL);
+    if let Some((name, value)) = header {
+        request = request.header(name, value);
+    }
+    let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    client_async(request.body(()).unwrap(), stream)
+        .await
+        .map(|(socket, _)| socket)
+        .map_err(|error| error.to_string())
+}
+
+async fn greet(socket: &mut WebSocketStream<TcpStream>, token: &str) {
+    let hello = tty::hello(
+        token,
+        WindowSize {
+            columns: 80,
+            rows: 24,
+        },
+    );
+    socket.send(Message::Text(hello.into())).await.unwrap();
+}
+
+/// Whether the terminal answers.
+async fn works(socket: &mut WebSocketStream<TcpStream>) -> bool {
+    if socket
+        .send(Message::Binary(tty::input(b"echo up-$((1+1))\n").into()))
+        .await
+        .is_err()
+    {
+        return false;
+    }
+    let mut seen = Vec::new();
+    soon("an echo or the end", async {
+        while let Some(Ok(message)) = socket.next().await {
+            if let Message::Close(_) = message {
+                return false;
+            }
+            seen.extend_from_slice(&message.into_data());
+            if find(&seen, b"up-2").is_some() {
+                return true;
+            }
+        }
+        false
+    })
+    .await
+}
+
+#[tokio::test]
+async fn the_terminals_port_serves_the_terminal_and_nothing_else() {
+    let (sandbox, port) = start(None).await;
+    assert!(
+        ask(port, "GET / HTTP/1.1")
+            .await
+            .contains("terminal of a sandbox")
+    );
+    assert!(ask(port, "GET /token HTTP/1.1").await.contains(r#"{"token":""}"#));
+    for request in [
+        "GET /v1/status",
+        "POST /v1/exec",
+        "GET /v1/exec",
+        "GET /v1/files?path=/etc/passwd",
+        "PUT /v1/files?path=x",
+        "GET /v1/terminals",
+        "DELETE /v1/terminals/main",
+        "CONNECT 127.0.0.1:80",
+        "GET /ws/../v1/status",
+        "POST /ws",
+    ] {
+        for token in [String::new(), format!("\r\nauthorization: Bearer {TOKEN}")] {
+            let answer = ask(port, &format!("{request} HTTP/1.1{token}")).await;
+            assert!(answer.starts_with("HTTP/1.1 404"), "{request}: {answer}");
+        }
+    }
+    let mut socket = open(port, None).await.unwrap();
+    greet(&mut socket, "").await;
+    assert!(works(&mut socket).await);
+    let mut control = sandbox.terminal("main").await;
+    control.shows("up-2").await;
+    let ports = sandbox.status().await.ports;
+    assert!(
+        ports.iter().all(|found| found.port != port),
+        "its own port is nobody's business"
+    );
+}
+
+#[tokio::test]
+async fn with_a_token_the_terminal_opens_to_whoever_knows_it() {
+    let (_sandbox, port) = start(Some("tt")).await;
+    let refused = ask(port, "GET /token HTTP/1.1").await;
+    assert!(
+        refused.starts_with("HTTP/1.1 401") && !refused.contains("tt\""),
+        "{refused}"
+    );
+    // `any:tt`, as ttyd's own client sends what a person typed.
+    let told = ask(port, "GET /token HTTP/1.1\r\nauthorization: Basic YW55OnR0").await;
+    assert!(told.contains(r#"{"token":"tt"}"#), "{told}");
+    for (header, hello, opens) in [
+        (None, "", false),
+        (None, "wrong", false),
+        (Some(("authorization", "Bearer wrong")), "", false),
+        (None, "tt", true),
+        (Some(("authorization", "Bearer tt")), "", true),
+    ] {
+        let mut socket = open(port, header).await.unwrap();
+        greet(&mut socket, hello).await;
+        assert_eq!(works(&mut socket).await, opens, "{header:?} {hello}");
+    }
+}
+
+#[tokio::test]
+async fn without_a_token_a_page_of_another_site_cannot_connect() {
+    let (_sandbox, port) = start(None).await;
+    assert!(
+        open(port, Some(("origin", "https://evil.example")))
+            .await
+            .is_err()
+    );
+    let own = format!("http://127.0.0.1:{port}");
+    assert!(open(port, Some(("origin", own.as_str()))).await.is_ok());
+}

@@ -1,0 +1,97 @@
+//! CONNECT to a port of the sandbox.
+
+use std::net::SocketAddr;
+
+use http::StatusCode;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, UnixStream},
+};
+
+use crate::harness::{Sandbox, TOKEN, soon};
+
+/// Sends the request and reads the answer's head.
+async fn connect(sandbox: &Sandbox, target: &str) -> (String, UnixStream) {
+    let mut stream = sandbox.dial().await.unwrap();
+    let head =
+        format!("CONNECT {target} HTTP/1.1\r\nhost: {target}\r\nauthorization: Bearer {TOKEN}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        answer.push(soon("the answer's head", stream.read_u8()).await.unwrap());
+    }
+    (String::from_utf8(answer).unwrap(), stream)
+}
+
+async fn listener(address: &str) -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind(address).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+#[tokio::test]
+async fn each_side_may_end_before_the_other() {
+    let sandbox = Sandbox::start().await;
+    let (listener, address) = listener("127.0.0.1:0").await;
+    let (head, mut tunnel) = connect(&sandbox, &format!("127.0.0.1:{}", address.port())).await;
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    let (mut program, _) = soon("the connection", listener.accept()).await.unwrap();
+
+    tunnel.write_all(b"question").await.unwrap();
+    tunnel.shutdown().await.unwrap();
+    let mut question = String::new();
+    soon("the question", program.read_to_string(&mut question))
+        .await
+        .unwrap();
+    assert_eq!(question, "question");
+
+    program.write_all(b"answer").await.unwrap();
+    drop(program);
+    let mut answer = String::new();
+    soon("the answer", tunnel.read_to_string(&mut answer))
+        .await
+        .unwrap();
+    assert_eq!(answer, "answer");
+}
+
+#[tokio::test]
+async fn a_program_that_listens_on_the_other_loopback_is_found() {
+    let sandbox = Sandbox::start().await;
+    let Ok(listener) = TcpListener::bind("[::1]:0").await else {
+        // A machine without IPv6 has no other loopback.
+        return;
+    };
+    let port = listener.local_addr().unwrap().port();
+    let (head, _tunnel) = connect(&sandbox, &format!("localhost:{port}")).await;
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    soon("the connection", listener.accept()).await.unwrap();
+}
+
+#[tokio::test]
+async fn where_nothing_listens_it_says_so() {
+    let sandbox = Sandbox::start().await;
+    let (listener, address) = listener("127.0.0.1:0").await;
+    drop(listener);
+    let (head, mut stream) = connect(&sandbox, &address.to_string()).await;
+    assert!(
+        head.starts_with(&format!("HTTP/1.1 {}", StatusCode::BAD_GATEWAY.as_u16())),
+        "{head}"
+    );
+    let mut body = vec![0; 500];
+    let length = stream.read(&mut body).await.unwrap();
+    assert!(String::from_utf8_lossy(&body[..length]).contains("nothing listens there"));
+}
+
+#[tokio::test]
+async fn other_machines_cannot_be_reached_through_a_sandbox() {
+    let sandbox = Sandbox::start().await;
+    for target in [
+        "10.0.0.1:80",
+        "169.254.169.254:80",
+        "example.org:80",
+        "0.0.0.0:80",
+    ] {
+        let (head, _) = connect(&sandbox, target).await;
+        assert!(head.starts_with("HTTP/1.1 403"), "{target}: {head}");
+    }
+}
