@@ -1,7 +1,7 @@
 //! `/api/auth`: signing in and out, sessions, and links.
 
 use axum::{
-    body::{Body, to_bytes},
+    body::Body,
     extract::{FromRequest, State},
     response::{IntoResponse, Redirect, Response},
 };
@@ -18,7 +18,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
 use super::{
-    extract::{Json, Path, Query, parse},
+    extract::{Json, Path, Query, parse, read},
     page,
 };
 use crate::{
@@ -77,9 +77,7 @@ impl<T: DeserializeOwned> FromRequest<App> for SignIn<T> {
             let Json(request) = Json::from_request(request, app).await?;
             return Ok(Self { request, is_form });
         }
-        let bytes = to_bytes(request.into_body(), FORM_LIMIT)
-            .await
-            .map_err(|e| Error::bad_request("The form is too long or broke off.").because(e))?;
+        let bytes = read(request, FORM_LIMIT).await?;
         let fields: serde_json::Map<_, _> = url::form_urlencoded::parse(&bytes)
             .filter(|(_, value)| !value.is_empty())
             .map(|(name, value)| (name.into_owned(), value.into_owned().into()))
@@ -90,6 +88,7 @@ impl<T: DeserializeOwned> FromRequest<App> for SignIn<T> {
 }
 
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct Token {
     /// The token of a one-time link.

@@ -1,5 +1,7 @@
 //! What handlers take from a request, refused in our own words: the field and the rule are named.
 
+use std::time::Duration;
+
 use axum::{
     body::{Body, to_bytes},
     extract::{FromRequest, FromRequestParts, rejection::PathRejection},
@@ -15,6 +17,8 @@ use crate::{
 
 /// The longest JSON of a request.
 const JSON_LIMIT: usize = 1024 * 1024;
+/// How long a client may take to send it.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A JSON body, in and out.
 pub struct Json<T>(pub T);
@@ -35,7 +39,7 @@ impl<T: DeserializeOwned> FromRequest<App> for Json<T> {
         if !is_json(request.headers()) {
             return Err(not_json());
         }
-        let bytes = read(request).await?;
+        let bytes = read(request, JSON_LIMIT).await?;
         parse(&bytes).map(Self)
     }
 }
@@ -45,7 +49,7 @@ impl<T: DeserializeOwned + Default> FromRequest<App> for JsonOrNothing<T> {
 
     async fn from_request(request: Request<Body>, _: &App) -> Result<Self> {
         let json = is_json(request.headers());
-        let bytes = read(request).await?;
+        let bytes = read(request, JSON_LIMIT).await?;
         match bytes.is_empty() {
             true => Ok(Self(T::default())),
             false if json => parse(&bytes).map(Self),
@@ -228,13 +232,26 @@ fn not_json() -> Error {
     )
 }
 
-async fn read(request: Request<Body>) -> Result<bytes::Bytes> {
-    to_bytes(request.into_body(), JSON_LIMIT).await.map_err(|error| {
+/// A short body, all of it.
+///
+/// # Errors
+/// 413 where it is longer than `limit` bytes; 408 where it takes too long; 400 where it breaks off.
+pub(super) async fn read(request: Request<Body>, limit: usize) -> Result<bytes::Bytes> {
+    let body = tokio::time::timeout(PATIENCE, to_bytes(request.into_body(), limit))
+        .await
+        .map_err(|_| {
+            Error::new(
+                StatusCode::REQUEST_TIMEOUT,
+                "Timeout",
+                "The body of the request did not arrive in time.",
+            )
+        })?;
+    body.map_err(|error| {
         if std::error::Error::source(&error).is_some_and(|e| e.is::<http_body_util::LengthLimitError>()) {
             Error::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "TooLarge",
-                format!("The body is longer than {JSON_LIMIT} bytes."),
+                format!("The body is longer than {limit} bytes."),
             )
         } else {
             Error::bad_request("The body broke off.").because(error)

@@ -64,12 +64,12 @@ impl Wait {
         app: &App,
         caller: &Caller,
         wished: Overview,
-        body: impl Fn(&Overview) -> Response,
+        body: impl Fn(&Overview) -> Result<Response>,
     ) -> Result<Response> {
         let outcome = self.settled(app, caller, wished).await?;
         let status = outcome.status();
         let mut response = match &outcome {
-            Outcome::Settled(overview) | Outcome::Pending(overview) => body(overview),
+            Outcome::Settled(overview) | Outcome::Pending(overview) => body(overview)?,
             Outcome::Gone => ().into_response(),
         };
         *response.status_mut() = status;

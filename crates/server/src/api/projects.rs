@@ -22,7 +22,7 @@ use crate::{
     error::Result,
     projects::{self, status, wish::Outcome},
     state::App,
-    store,
+    store::{self, projects::Overview},
 };
 
 /// Projects in one page of the list.
@@ -35,6 +35,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 }
 
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct Cursor {
     /// `nextCursor` of the page before.
@@ -121,7 +122,6 @@ async fn delete(
     wait: Wait,
 ) -> Result<Response> {
     let overview = projects::delete::delete(&app, &caller, &project).await?;
-    let body =
-        |overview: &store::projects::Overview| Json(status::project(&app.settings, overview)).into_response();
+    let body = |overview: &Overview| Ok(Json(status::project(&app.settings, overview)).into_response());
     wait.answer(&app, &caller, overview, body).await
 }

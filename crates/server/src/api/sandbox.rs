@@ -126,10 +126,7 @@ async fn restart(
 
 async fn asked(app: &App, caller: &Caller, project: &str, wait: Wait, ask: Ask) -> Result<Response> {
     let wished = wish::ask(app, caller, project, ask).await?;
-    let body = |overview: &Overview| match sandbox(app, overview) {
-        Ok(sandbox) => Json(sandbox).into_response(),
-        Err(error) => error.into_response(),
-    };
+    let body = |overview: &Overview| Ok(Json(sandbox(app, overview)?).into_response());
     wait.answer(app, caller, wished, body).await
 }
 

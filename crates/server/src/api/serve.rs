@@ -1,6 +1,9 @@
 //! The server: connections, which host a request is for, and the drain at the end.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use axum::{
     body::Body,
@@ -16,13 +19,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
-use crate::{
-    auth::Address,
-    state::{App, Settings},
-};
+use crate::{auth::Address, state::App};
 
-/// How long a client may take to send the head of a request.
-const HEAD: Duration = Duration::from_secs(30);
+/// How long a client may take to send the head of a request, and be idle between two.
+const HEAD: Duration = Duration::from_secs(75);
 /// After a failed accept (no descriptors are left, for one) it is not tried again at once.
 const AFTER_FAILURE: Duration = Duration::from_millis(50);
 /// Connections at once; more wait in the listen queue.
@@ -114,7 +114,7 @@ async fn connection(app: App, router: axum::Router, stream: TcpStream, peer: Soc
 
 async fn answer(app: App, router: axum::Router, request: Request<Incoming>, peer: SocketAddr) -> Response {
     let mut request = request.map(Body::new);
-    let address = address(&app.settings, peer, request.headers());
+    let address = address(&app.settings.trusted_proxies, peer, request.headers());
     request.extensions_mut().insert(address);
     if crate::gateway::is_for(&app.settings, &request) {
         return crate::gateway::handle(&app, request).await;
@@ -128,20 +128,49 @@ async fn answer(app: App, router: axum::Router, request: Request<Incoming>, peer
 
 /// Where a request came from: the peer, or what a trusted proxy says, read from the right because
 /// only what the proxies themselves added can be believed.
-fn address(settings: &Settings, peer: SocketAddr, headers: &HeaderMap) -> Address {
+fn address(trusted: &[IpAddr], peer: SocketAddr, headers: &HeaderMap) -> Address {
     let mut address = peer.ip().to_canonical();
     let hops = headers
         .get_all("x-forwarded-for")
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|line| line.split(','))
-        .map(|hop| hop.trim().parse::<std::net::IpAddr>());
+        .map(|hop| hop.trim().parse::<IpAddr>());
     for hop in hops.collect::<Vec<_>>().into_iter().rev() {
-        if !settings.trusted_proxies.contains(&address) {
+        if !trusted.contains(&address) {
             break;
         }
         let Ok(hop) = hop else { break };
         address = hop.to_canonical();
     }
     Address(Some(address))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn seen_as(peer: &str, forwarded: Option<&'static str>, trusted: &[&str]) -> String {
+        let trusted: Vec<_> = trusted.iter().map(|ip| ip.parse().unwrap()).collect();
+        let mut headers = HeaderMap::new();
+        if let Some(forwarded) = forwarded {
+            headers.insert("x-forwarded-for", HeaderValue::from_static(forwarded));
+        }
+        address(&trusted, SocketAddr::new(peer.parse().unwrap(), 1), &headers).to_string()
+    }
+
+    #[test]
+    fn a_proxy_is_believed_only_where_it_is_trusted_and_only_what_it_added_itself() {
+        let claim = Some("6.6.6.6, 1.2.3.4");
+        assert_eq!(seen_as("9.9.9.9", claim, &[]), "9.9.9.9");
+        assert_eq!(seen_as("10.0.0.1", claim, &["10.0.0.1"]), "1.2.3.4");
+        assert_eq!(
+            seen_as("10.0.0.1", Some("1.2.3.4, 10.0.0.2"), &["10.0.0.1", "10.0.0.2"]),
+            "1.2.3.4"
+        );
+        assert_eq!(seen_as("10.0.0.1", Some("nonsense"), &["10.0.0.1"]), "10.0.0.1");
+        assert_eq!(seen_as("::ffff:10.0.0.1", None, &[]), "10.0.0.1");
+    }
 }

@@ -119,6 +119,7 @@ pub async fn ask(app: &App, caller: &Caller, project: &str, ask: Ask) -> Result<
                 Ask::StartOrRestart(variables) => variables.clone(),
                 _ => Variables::new(),
             };
+            sandboxes::forget_gone(&mut tx, project.id).await?;
             let name = ResourceName::generate(&project.name);
             Some(make(app, &mut tx, project.id, &name, Wanted::Running, &variables).await?)
         }

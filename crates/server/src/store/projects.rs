@@ -244,8 +244,14 @@ pub struct NewProject<'a> {
 /// Writes a new project.
 ///
 /// # Errors
-/// 409 where the owner has one of this name.
+/// 409 where the owner has one of this name; 401 where the owner was just removed.
 pub async fn insert(tx: &mut PgConnection, new: NewProject<'_>) -> Result<()> {
+    // Whoever removes the owner waits for this, or this sees that it was done.
+    sqlx::query("select 1 from users where id = $1 and removed_at is null for share")
+        .bind(new.owner.0)
+        .fetch_optional(&mut *tx)
+        .await?
+        .ok_or_else(|| Error::unauthorised("This account was removed."))?;
     sqlx::query(
         "insert into projects (id, owner_id, name, description, image, size, region, repository,
                                start_command, environment)

@@ -162,6 +162,21 @@ pub async fn insert(tx: &mut PgConnection, new: NewSandbox<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Forgets the project's sandboxes that were terminated and are gone, to make room for a new one.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn forget_gone(tx: &mut PgConnection, project: ProjectId) -> Result<()> {
+    sqlx::query(
+        "delete from sandboxes where project_id = $1 and wanted = 'terminated'
+         and observed_generation = generation and container = 'absent'",
+    )
+    .bind(project.0)
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
 /// Writes a wish: what is wanted, a generation of its own, and whether what runs is to be started anew.
 ///
 /// # Errors

@@ -116,6 +116,29 @@ async fn the_inside_of_an_error_is_shown_in_development_only() {
 }
 
 #[tokio::test]
+async fn a_panic_is_an_error_like_any_other_and_keeps_its_words_to_itself() {
+    use axum::{Router, body::Body, middleware::from_fn_with_state, routing::get};
+    use fsa_server::api::around::around;
+    use tower::ServiceExt as _;
+    let world = World::new().await;
+    async fn fails() {
+        panic!("an inside matter");
+    }
+    let router = Router::new()
+        .route("/", get(fails))
+        .layer(from_fn_with_state(world.app.clone(), around))
+        .with_state(world.app.clone());
+
+    let answer = router.oneshot(http::Request::new(Body::empty())).await.unwrap();
+
+    assert_eq!(answer.status(), 500);
+    let body = axum::body::to_bytes(answer.into_body(), 10_000).await.unwrap();
+    let error: fsa_model::ErrorBody = serde_json::from_slice(&body).unwrap();
+    assert!(error.details.request_id.is_some());
+    assert!(!String::from_utf8_lossy(&body).contains("inside matter"));
+}
+
+#[tokio::test]
 async fn the_server_says_whether_it_lives_and_can_do_its_work() {
     let world = World::new().await;
     let anonymous = world.anonymous();

@@ -11,4 +11,5 @@ mod limits;
 mod projects;
 mod surface;
 mod users;
+mod whole;
 mod wishes;

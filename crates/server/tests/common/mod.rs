@@ -9,7 +9,7 @@ mod postgres;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-pub use client::{Answer, Client, Events};
+pub use client::{Answer, Client};
 use fsa_driver::{
     Region, Regions,
     memory::{MemoryDatabases, MemoryDriver},
@@ -18,6 +18,7 @@ use fsa_model::api::Project;
 use fsa_server::{
     App, Settings, api,
     auth::{self, seal::Sealer},
+    reconcile::Worker,
     state::Limits,
     store::Store,
 };
@@ -55,13 +56,31 @@ impl World {
         Self::on(database, MemoryDriver::new(), MemoryDatabases::new(), change).await
     }
 
+    /// As [`Self::new`], with workers that make wishes come true.
+    pub async fn working() -> Self {
+        let world = Self::new().await;
+        Worker::spawn(world.app.clone(), world.app.shutdown.clone());
+        world
+    }
+
+    /// As [`Self::new`], with these databases.
+    pub async fn with_databases(databases: Arc<MemoryDatabases>) -> Self {
+        let database = Arc::new(Database::new());
+        Self::on(database, MemoryDriver::new(), databases, |_| {}).await
+    }
+
     /// Another server on the same database and data plane, as a replica is.
     pub async fn replica(&self) -> Self {
+        self.replica_with(|_| {}).await
+    }
+
+    /// As [`Self::replica`], with other settings.
+    pub async fn replica_with(&self, change: impl FnOnce(&mut Settings)) -> Self {
         Self::on(
             Arc::clone(&self.database),
             Arc::clone(&self.driver),
             Arc::clone(&self.databases),
-            |_| {},
+            change,
         )
         .await
     }

@@ -1,0 +1,305 @@
+//! Whatever fails is told, tried again, and overcome.
+
+use fsa_driver::{
+    StepKind,
+    memory::{Call, Fault, Gate, MISSING_IMAGE},
+};
+use fsa_model::{ContainerState, Phase, Stage, StageState, TroubleKind, event::EventKind, sandboxd::RepositoryState};
+use futures_util::future::join_all;
+use serde_json::json;
+
+use crate::scene::Scene;
+
+const CONTAINER: Call = Call::Apply(StepKind::EnsureContainer);
+const TERMINAL: Call = Call::Apply(StepKind::AwaitTerminal);
+const NETWORK: Call = Call::Apply(StepKind::EnsureNetwork);
+
+impl Scene {
+    fn fault(&self, call: Call, fault: Fault) {
+        match call {
+            Call::EnsureDatabase | Call::DropDatabase | Call::ObserveDatabase => {
+                self.world.databases.script.next(call, fault);
+            }
+            _ => self.world.driver.script.next(call, fault),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_step_of_a_start_that_fails_once_is_told_and_overcome() {
+    let cases = [
+        (Call::EnsureDatabase, Some(Stage::DatabaseReady)),
+        (NETWORK, Some(Stage::NetworkReady)),
+        (CONTAINER, Some(Stage::ContainerReady)),
+        (TERMINAL, Some(Stage::TerminalReady)),
+        (Call::Observe, None),
+    ];
+    let faults = [Fault::passing(), Fault::passing_halfway()];
+    let stories = cases.iter().flat_map(|case| faults.iter().map(move |fault| (case, fault)));
+    join_all(stories.map(|((call, stage), fault)| async move {
+        let (scene, _workers) = Scene::at_work().await;
+        scene.fault(*call, fault.clone());
+        let project = scene.create(json!({"name": "todo"})).await;
+
+        let failed = scene.until(&project, Phase::Error).await;
+        let error = failed.error.expect("an error says why");
+        assert_eq!(error.attempts, 1, "{call:?}");
+        assert!(error.next_attempt_at.is_some());
+        if let Some(stage) = stage {
+            assert_eq!(failed.stages[*stage as usize].state, StageState::Failed, "{call:?}");
+            assert!(failed.stages[*stage as usize].message.is_some());
+        }
+
+        let running = scene.until(&project, Phase::Running).await;
+        assert!(running.error.is_none());
+        assert!(running.stages.iter().all(|stage| stage.state == StageState::Done));
+        assert_eq!(scene.happened(&project, EventKind::AttemptFailed).await.len(), 1);
+        scene.assert_consistent();
+    }))
+    .await;
+}
+
+#[tokio::test]
+async fn a_stop_or_an_end_that_fails_once_is_told_and_overcome() {
+    let faults = [Fault::passing(), Fault::passing_halfway()];
+    join_all(faults.iter().map(|fault| async move {
+        let (scene, _workers) = Scene::at_work().await;
+        let project = scene.running("todo").await;
+
+        scene.fault(Call::Stop, fault.clone());
+        scene.ask(&project, "stop").await;
+        scene.until(&project, Phase::Error).await;
+        scene.until(&project, Phase::Stopped).await;
+
+        scene.fault(Call::Destroy, fault.clone());
+        scene.terminate(&project).await;
+        scene.until(&project, Phase::Error).await;
+        scene.until(&project, Phase::Terminated).await;
+
+        scene.fault(Call::RemoveVolume, fault.clone());
+        scene.fault(Call::DropDatabase, fault.clone());
+        scene.delete(&project).await;
+        scene.until_gone(&project).await;
+        assert_eq!(scene.world.driver.volumes(), []);
+        assert!(scene.world.databases.roles().is_empty());
+        scene.assert_consistent();
+    }))
+    .await;
+}
+
+#[tokio::test]
+async fn an_image_that_does_not_exist_is_told_at_once_and_a_better_one_is_taken_at_once() {
+    let (scene, _workers) = Scene::at_work().await;
+    let project = scene.create(json!({"name": "todo", "image": MISSING_IMAGE})).await;
+
+    let failed = scene.until(&project, Phase::Error).await;
+    let error = failed.error.expect("an error says why");
+    assert_eq!(error.trouble.kind, TroubleKind::Input);
+    assert!(error.trouble.message.contains(MISSING_IMAGE));
+
+    // Long after this the next attempt would be.
+    scene
+        .world
+        .database
+        .sql("update sandboxes set next_attempt_at = now() + interval '1 hour'");
+    scene
+        .owner
+        .patch("/api/projects/todo", &json!({"image": "debian"}))
+        .await
+        .expect(200);
+    scene.until(&project, Phase::Running).await;
+    scene.assert_consistent();
+}
+
+#[tokio::test]
+async fn attempts_back_off_while_the_wish_stands() {
+    let (scene, _workers) = Scene::at_work().await;
+    scene.world.driver.script.always(NETWORK, Fault::passing());
+    let project = scene.create(json!({"name": "todo"})).await;
+
+    let failed = scene
+        .when(&project, "three attempts", |sandbox| {
+            sandbox.error.as_ref().is_some_and(|error| error.attempts == 3)
+        })
+        .await;
+
+    let next = failed.error.and_then(|error| error.next_attempt_at).expect("a next attempt");
+    let wait = next - failed.updated_at;
+    assert!(wait > chrono::TimeDelta::seconds(2), "{wait}");
+    scene.world.driver.script.clear();
+    scene.until(&project, Phase::Running).await;
+    scene.assert_consistent();
+}
+
+#[tokio::test]
+async fn databases_that_cannot_be_asked_do_not_keep_a_sandbox_from_starting() {
+    let (scene, _workers) = Scene::at_work().await;
+    scene.world.databases.script.always(Call::ObserveDatabase, Fault::passing());
+    let project = scene.create(json!({"name": "todo"})).await;
+
+    let failed = scene.until(&project, Phase::Error).await;
+    assert_eq!(failed.stages[0].state, StageState::Failed);
+    assert_eq!(
+        scene.world.driver.container(&scene.resource(&project).await),
+        ContainerState::Running
+    );
+
+    scene.world.databases.script.clear();
+    scene.until(&project, Phase::Running).await;
+    scene.assert_consistent();
+}
+
+#[tokio::test]
+async fn a_failed_clone_is_an_error_with_a_terminal_to_look_and_is_tried_again() {
+    let (scene, _workers) = Scene::at_work().await;
+    let url = "https://example.org/todo.git";
+    let message = "fatal: repository not found".to_owned();
+    scene
+        .world
+        .driver
+        .clones_end(url, RepositoryState::Failed { message: message.clone() });
+    let project = scene.create(json!({"name": "todo", "repository": {"url": url}})).await;
+
+    let failed = scene.until(&project, Phase::Error).await;
+    let error = failed.error.expect("an error says why");
+    assert_eq!(error.trouble.kind, TroubleKind::Input);
+    assert!(error.trouble.message.contains(&message));
+    let state = |stage: Stage| failed.stages[stage as usize].state;
+    assert_eq!(state(Stage::TerminalReady), StageState::Done);
+    assert_eq!(state(Stage::Ready), StageState::Failed);
+    let resource = scene.resource(&project).await;
+    assert_eq!(scene.world.driver.container(&resource), ContainerState::Running);
+    let starts = scene.world.driver.log.count(CONTAINER);
+
+    scene.world.driver.clones_end(url, RepositoryState::Cloned);
+    scene.until(&project, Phase::Running).await;
+    assert_eq!(scene.world.driver.log.count(CONTAINER), starts, "the container is the same");
+    scene.kinds_until(&project, EventKind::RepositoryCloned).await;
+    assert_eq!(scene.happened(&project, EventKind::RepositoryFailed).await.len(), 1);
+    scene.assert_consistent();
+}
+
+#[tokio::test]
+async fn a_sandbox_runs_only_when_its_repository_is_there() {
+    let (scene, _workers) = Scene::at_work().await;
+    let url = "https://example.org/todo.git";
+    scene.world.driver.clones_end(url, RepositoryState::Cloning);
+    let project = scene.create(json!({"name": "todo", "repository": {"url": url}})).await;
+
+    let cloning = scene
+        .when(&project, "an open terminal", |sandbox| {
+            sandbox.stages[Stage::Ready as usize].state == StageState::Active
+        })
+        .await;
+    assert_eq!(cloning.status, Phase::Creating);
+    assert_eq!(cloning.stages[Stage::TerminalReady as usize].state, StageState::Done);
+
+    let resource = scene.resource(&project).await;
+    assert!(scene.world.driver.set_status(&resource, |status| {
+        status.repository = RepositoryState::Cloned;
+    }));
+    scene.until(&project, Phase::Running).await;
+    scene.assert_consistent();
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_a_slow_start() {
+    let cases = [NETWORK, CONTAINER, TERMINAL, Call::EnsureDatabase, Call::Observe];
+    join_all(cases.map(|call| async move {
+        let (scene, _workers) = Scene::at_work().await;
+        let gate = Gate::default();
+        scene.fault(call, Fault::Pause(gate.clone()));
+        let project = scene.create(json!({"name": "todo"})).await;
+        gate.reached().await;
+
+        scene.ask(&project, "stop").await;
+
+        scene.until(&project, Phase::Stopped).await;
+        scene.assert_consistent();
+        scene.ask(&project, "start").await;
+        scene.until(&project, Phase::Running).await;
+        scene.assert_consistent();
+    }))
+    .await;
+}
+
+#[tokio::test]
+async fn a_delete_does_not_wait_for_a_slow_start_either() {
+    let cases = [NETWORK, CONTAINER, TERMINAL, Call::EnsureDatabase];
+    join_all(cases.map(|call| async move {
+        let (scene, _workers) = Scene::at_work().await;
+        let gate = Gate::default();
+        scene.fault(call, Fault::Pause(gate.clone()));
+        let project = scene.create(json!({"name": "todo"})).await;
+        gate.reached().await;
+
+        scene.delete(&project).await;
+
+        scene.until_gone(&project).await;
+        assert_eq!(scene.world.driver.volumes(), []);
+        assert!(scene.world.databases.roles().is_empty());
+        scene.assert_consistent();
+    }))
+    .await;
+}
+
+#[tokio::test]
+async fn a_start_that_hangs_holds_up_nobody_else() {
+    let (scene, _workers) = Scene::at_work().await;
+    scene.fault(CONTAINER, Fault::Hang);
+    let slow = scene.create(json!({"name": "slow"})).await;
+    scene
+        .when(&slow, "an active container", |sandbox| {
+            sandbox.stages[Stage::ContainerReady as usize].state == StageState::Active
+        })
+        .await;
+
+    scene.running("quick").await;
+    scene.ask(&slow, "stop").await;
+    scene.until(&slow, Phase::Stopped).await;
+    scene.assert_consistent();
+}
+
+#[tokio::test]
+async fn a_terminal_that_never_answers_is_started_anew_after_some_patience() {
+    let (scene, _workers) = Scene::at_work().await;
+    for n in 1..=3 {
+        scene.world.driver.script.nth(TERMINAL, n, Fault::passing());
+    }
+    let project = scene.create(json!({"name": "todo"})).await;
+    scene.until(&project, Phase::Running).await;
+    assert_eq!(scene.world.driver.log.count(Call::Stop), 1);
+    scene.assert_consistent();
+}
+
+#[tokio::test]
+async fn a_secret_that_cannot_be_opened_keeps_a_sandbox_from_starting_and_not_from_stopping() {
+    let (scene, _workers) = Scene::at_work().await;
+    let project = scene.running("todo").await;
+    scene.world.database.sql("update projects set environment = 'damaged'");
+
+    scene.ask(&project, "restart").await;
+    let failed = scene.until(&project, Phase::Error).await;
+    assert!(failed.error.expect("an error").trouble.message.contains("secret"));
+
+    scene.ask(&project, "stop").await;
+    scene.until(&project, Phase::Stopped).await;
+    scene.delete(&project).await;
+    scene.until_gone(&project).await;
+    scene.assert_consistent();
+}
+
+#[tokio::test]
+async fn a_region_that_is_not_configured_is_told() {
+    let (scene, _workers) = Scene::at_work().await;
+    let project = scene.create(json!({"name": "todo", "start": false})).await;
+    scene.until(&project, Phase::Stopped).await;
+    scene.world.database.sql("update projects set region = 'elsewhere'");
+    scene.ask(&project, "start").await;
+
+    let failed = scene.until(&project, Phase::Error).await;
+
+    let error = failed.error.expect("an error");
+    assert_eq!(error.trouble.kind, TroubleKind::Machine);
+    assert!(error.trouble.message.contains("elsewhere"));
+}

@@ -1,0 +1,200 @@
+//! What sandboxes and projects live through when nothing goes wrong.
+
+use fsa_model::{
+    ContainerState, Phase, Stage, StageState,
+    api::DatabaseStatus,
+    event::EventKind,
+};
+use secrecy::ExposeSecret as _;
+use serde_json::json;
+
+use crate::scene::Scene;
+
+#[tokio::test]
+async fn a_created_project_runs_with_everything_it_needs() {
+    let (scene, _workers) = Scene::at_work().await;
+    let project = scene
+        .create(json!({"name": "todo", "envVars": {"COLOUR": "green", "NODE_ENV": "production"}}))
+        .await;
+
+    let sandbox = scene.until(&project, Phase::Running).await;
+
+    for (condition, stage) in sandbox.stages.iter().zip(Stage::ALL) {
+        assert_eq!((condition.stage, condition.state), (stage, StageState::Done));
+    }
+    let resource = scene.resource(&project).await;
+    assert_eq!(scene.world.driver.container(&resource), ContainerState::Running);
+    let environment = scene.world.driver.environment(&resource).expect("it runs");
+    let variable = |name: &str| environment[name].expose_secret().to_owned();
+    assert_eq!(variable("ANTHROPIC_API_KEY"), "agent-key");
+    assert_eq!(variable("COLOUR"), "green");
+    assert_eq!(variable("NODE_ENV"), "development", "ours is the last word");
+    assert!(variable("DATABASE_URL").ends_with("?schema=public"));
+    let database: fsa_model::api::Database = scene
+        .owner
+        .get("/api/projects/todo/database")
+        .await
+        .expect(200)
+        .read();
+    assert_eq!(database.status, DatabaseStatus::Ready);
+    assert_eq!(variable("PGDATABASE"), database.name);
+    scene.assert_consistent();
+}
+
+#[tokio::test]
+async fn a_start_is_told_in_events_that_end_with_its_phase() {
+    let (scene, _workers) = Scene::at_work().await;
+    let project = scene.running("todo").await;
+
+    let events = scene.events(&project).await;
+
+    assert_eq!(events[0].kind, EventKind::ProjectCreated);
+    let done: Vec<_> = events
+        .iter()
+        .filter(|event| event.kind == EventKind::StageChanged && event.data["state"] == "done")
+        .map(|event| event.data["stage"].as_str().expect("a stage").to_owned())
+        .collect();
+    assert_eq!(done.len(), 5, "each stage is told to be done once: {done:?}");
+    assert_eq!(done[4], "Ready");
+    assert_eq!(
+        scene.happened(&project, EventKind::DatabaseCreated).await.len(),
+        1
+    );
+    let last = events.last().expect("there are events");
+    assert_eq!(last.kind, EventKind::PhaseChanged);
+    assert_eq!(last.data["phase"], "RUNNING");
+}
+
+#[tokio::test]
+async fn a_project_that_is_not_to_start_has_nothing_in_the_data_plane() {
+    let (scene, _workers) = Scene::at_work().await;
+    let project = scene.create(json!({"name": "todo", "start": false})).await;
+
+    scene.until(&project, Phase::Stopped).await;
+
+    assert_eq!(scene.world.driver.resources(), []);
+    assert!(scene.world.databases.roles().is_empty());
+    scene.assert_consistent();
+}
+
+#[tokio::test]
+async fn a_stopped_sandbox_is_the_same_one_when_it_starts_again() {
+    let (scene, _workers) = Scene::at_work().await;
+    let project = scene.running("todo").await;
+    let resource = scene.resource(&project).await;
+
+    scene.ask(&project, "stop").await;
+    let stopped = scene.until(&project, Phase::Stopped).await;
+    assert_eq!(scene.world.driver.container(&resource), ContainerState::Stopped);
+    assert_eq!(stopped.stages[0].state, StageState::Done, "its database is kept");
+    assert_eq!(stopped.stages[1].state, StageState::Pending);
+    assert!(stopped.ports.is_empty());
+
+    scene.ask(&project, "start").await;
+    scene.until(&project, Phase::Running).await;
+    assert_eq!(scene.resource(&project).await, resource);
+    scene.assert_consistent();
+}
+
+#[tokio::test]
+async fn a_restart_replaces_the_container_and_is_an_update() {
+    let (scene, _workers) = Scene::at_work().await;
+    let project = scene.running("todo").await;
+    scene
+        .owner
+        .patch(
+            "/api/projects/todo/environment",
+            &json!({"envVars": {"COLOUR": "red"}}),
+        )
+        .await
+        .expect(200);
+
+    let resource = scene.resource(&project).await;
+    scene
+        .when(&project, "the new colour", |sandbox| {
+            let environment = scene.world.driver.environment(&resource);
+            sandbox.status == Phase::Running
+                && environment.is_some_and(|all| all.get("COLOUR").is_some_and(|v| v.expose_secret() == "red"))
+        })
+        .await;
+
+    let phases: Vec<_> = scene
+        .happened(&project, EventKind::PhaseChanged)
+        .await
+        .iter()
+        .map(|event| event.data["phase"].as_str().expect("a phase").to_owned())
+        .collect();
+    assert!(!phases.contains(&"ERROR".to_owned()), "{phases:?}");
+    assert!(!phases.contains(&"STARTING".to_owned()), "{phases:?}");
+    scene.assert_consistent();
+}
+
+#[tokio::test]
+async fn a_terminated_sandbox_leaves_database_and_files_for_the_next_one() {
+    let (scene, _workers) = Scene::at_work().await;
+    let project = scene.running("todo").await;
+    let first = scene.resource(&project).await;
+
+    scene.terminate(&project).await;
+    scene.until(&project, Phase::Terminated).await;
+    assert_eq!(scene.world.driver.resources(), []);
+    assert_eq!(scene.world.driver.volumes(), [project.id]);
+    assert_eq!(scene.world.databases.roles().len(), 1);
+
+    scene
+        .owner
+        .post(&format!("/api/sandbox/{}", project.id), &json!({}))
+        .await
+        .expect(202);
+    scene.until(&project, Phase::Running).await;
+    assert_ne!(scene.resource(&project).await, first);
+    assert_eq!(scene.world.databases.roles().len(), 1);
+    scene.assert_consistent();
+}
+
+#[tokio::test]
+async fn a_deleted_project_leaves_nothing_but_its_events() {
+    let (scene, _workers) = Scene::at_work().await;
+    let project = scene.running("todo").await;
+    let other = scene.running("other").await;
+
+    scene.delete(&project).await;
+    scene.until_gone(&project).await;
+
+    assert_eq!(scene.world.driver.volumes(), [other.id]);
+    assert_eq!(scene.world.databases.roles().len(), 1);
+    let kinds: Vec<_> = scene.events(&project).await.iter().map(|event| event.kind).collect();
+    assert!(kinds.ends_with(&[EventKind::DatabaseDropped, EventKind::ProjectDeleted]));
+    assert_eq!(scene.status(&other).await.status, Phase::Running);
+    scene.assert_consistent();
+}
+
+#[tokio::test]
+async fn a_wish_that_is_there_already_changes_nothing() {
+    let (scene, _workers) = Scene::at_work().await;
+    let project = scene.running("todo").await;
+    let changes = scene.changes();
+
+    scene.world.database.sql("update sandboxes set generation = generation + 1");
+    let rows = "select observed_generation from sandboxes";
+    scene
+        .when(&project, "the second generation", |_| scene.world.database.sql(rows) == "2")
+        .await;
+
+    assert_eq!(scene.changes(), changes);
+    scene.assert_consistent();
+}
+
+#[tokio::test]
+async fn a_database_that_tells_its_credentials_late_comes_before_the_container() {
+    use crate::{common::World, scene::Workers, scene::options};
+    let world = World::with_databases(fsa_driver::memory::MemoryDatabases::not_known_ahead()).await;
+    let scene = Scene::of(world).await;
+    let _workers = Workers::of(&scene.world, options());
+    let project = scene.running("todo").await;
+
+    let resource = scene.resource(&project).await;
+    let environment = scene.world.driver.environment(&resource).expect("it runs");
+    assert!(environment.contains_key("DATABASE_URL"));
+    scene.assert_consistent();
+}

@@ -1,0 +1,307 @@
+//! What every story here needs: a world with workers, somebody who wishes, and the check that
+//! rows, data plane and databases agree.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use fsa_driver::memory::Call;
+use fsa_model::{
+    ContainerState, Phase, ResourceName, SandboxId,
+    api::{Project, Sandbox},
+    event::{Event, EventKind},
+    spec::role_of,
+};
+use fsa_server::{
+    reconcile::{Options, Worker},
+    store::notify::Topic,
+};
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::common::{Client, World};
+
+/// Longer than anything takes that works; only what is broken waits for it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A world, and the person in it.
+pub struct Scene {
+    pub world: World,
+    pub owner: Client,
+}
+
+/// Workers that can be ended in both ways.
+pub struct Workers {
+    pub task: JoinHandle<()>,
+    pub shutdown: CancellationToken,
+}
+
+/// As they work in tests: without sweeps, which would see other stories' leftovers as theirs.
+pub fn options() -> Options {
+    Options {
+        sweep: None,
+        ..Options::default()
+    }
+}
+
+impl Scene {
+    /// Nobody works yet.
+    pub async fn new() -> Self {
+        Self::of(World::new().await).await
+    }
+
+    pub async fn of(world: World) -> Self {
+        let owner = world.owner().await;
+        Self { world, owner }
+    }
+
+    /// With workers.
+    pub async fn at_work() -> (Self, Workers) {
+        let scene = Self::new().await;
+        let workers = scene.work();
+        (scene, workers)
+    }
+
+    pub fn work(&self) -> Workers {
+        Workers::of(&self.world, options())
+    }
+
+    pub async fn create(&self, body: Value) -> Project {
+        self.owner.post("/api/projects", &body).await.expect(201).read()
+    }
+
+    /// A project of this name that runs.
+    pub async fn running(&self, name: &str) -> Project {
+        let project = self.create(json!({"name": name})).await;
+        self.until(&project, Phase::Running).await;
+        project
+    }
+
+    pub async fn status(&self, project: &Project) -> Sandbox {
+        self.owner
+            .get(&format!("/api/sandbox/{}", project.id))
+            .await
+            .expect(200)
+            .read()
+    }
+
+    pub async fn ask(&self, project: &Project, what: &str) {
+        let path = format!("/api/projects/{}/{what}", project.id);
+        self.owner.ask(&path).await.expect(202);
+    }
+
+    pub async fn terminate(&self, project: &Project) {
+        let path = format!("/api/sandbox/{}", project.id);
+        self.owner.delete(&path).await.expect(202);
+    }
+
+    pub async fn delete(&self, project: &Project) {
+        let path = format!("/api/projects/{}", project.id);
+        let answer = self.owner.delete(&path).await;
+        assert!(answer.status.is_success(), "{}", answer.text());
+    }
+
+    /// Waits until the sandbox is in this phase.
+    pub async fn until(&self, project: &Project, phase: Phase) -> Sandbox {
+        self.when(project, &format!("{phase:?}"), |sandbox| sandbox.status == phase)
+            .await
+    }
+
+    /// Waits until something is true of the sandbox.
+    pub async fn when(&self, project: &Project, what: &str, wish: impl Fn(&Sandbox) -> bool) -> Sandbox {
+        let mut interest = self.world.app.hub.interest(Topic::Project(project.id));
+        let mut last = None;
+        let wait = async {
+            loop {
+                let sandbox = self.status(project).await;
+                if wish(&sandbox) {
+                    return sandbox;
+                }
+                last = Some(sandbox);
+                // Notifications may be lost with their connection, so that a test may not hang.
+                let _ = tokio::time::timeout(Duration::from_secs(2), interest.changed()).await;
+            }
+        };
+        match tokio::time::timeout(PATIENCE, wait).await {
+            Ok(sandbox) => sandbox,
+            Err(_) => panic!("{what} was not reached; at last it was {last:?}"),
+        }
+    }
+
+    /// Waits until the project's row is gone.
+    pub async fn until_gone(&self, project: &Project) {
+        let gone = self.kinds_until(project, EventKind::ProjectDeleted).await;
+        assert_eq!(gone.last(), Some(&EventKind::ProjectDeleted));
+        let rows = format!("select count(*) from projects where id = '{}'", project.id);
+        assert_eq!(self.world.database.sql(&rows), "0");
+    }
+
+    /// The kinds of the project's events until one of `kind` has come.
+    pub async fn kinds_until(&self, project: &Project, kind: EventKind) -> Vec<EventKind> {
+        let mut interest = self.world.app.hub.interest(Topic::Project(project.id));
+        let wait = async {
+            loop {
+                let kinds: Vec<_> = self
+                    .events(project)
+                    .await
+                    .into_iter()
+                    .map(|event| event.kind)
+                    .collect();
+                if kinds.contains(&kind) {
+                    return kinds;
+                }
+                let _ = tokio::time::timeout(Duration::from_secs(2), interest.changed()).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait)
+            .await
+            .unwrap_or_else(|_| panic!("there was no {kind:?}"))
+    }
+
+    /// The project's events, oldest first; also of one that is gone.
+    pub async fn events(&self, project: &Project) -> Vec<Event> {
+        let rows = self.world.database.sql(&format!(
+            "select jsonb_build_object('id', id, 'projectId', project_id, 'kind', kind, 'message', message, \
+             'data', data, 'createdAt', created_at) from events where project_id = '{}' order by id",
+            project.id
+        ));
+        rows.lines()
+            .map(|row| serde_json::from_str(row).expect("an event"))
+            .collect()
+    }
+
+    pub async fn happened(&self, project: &Project, kind: EventKind) -> Vec<Event> {
+        let mut events = self.events(project).await;
+        events.retain(|event| event.kind == kind);
+        events
+    }
+
+    /// The newest sandbox of a project, by its name.
+    pub async fn resource(&self, project: &Project) -> ResourceName {
+        self.status(project).await.name.parse().expect("a resource name")
+    }
+
+    /// Lets every lease run out at once.
+    pub fn expire_leases(&self) {
+        for table in ["sandboxes", "projects"] {
+            self.world.database.sql(&format!(
+                "update {table} set lease_until = now() - interval '1 second' where lease_until is not null"
+            ));
+        }
+    }
+
+    /// Waits until everything that is wished is reached.
+    pub async fn until_settled(&self) {
+        let wait = async {
+            loop {
+                let left = self.world.database.sql(
+                    "select (select count(*) from sandboxes where observed_generation <> generation
+                             or trouble is not null or lease_id is not null)
+                          + (select count(*) from projects where deleted_at is not null)",
+                );
+                if left == "0" {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, wait).await.is_err() {
+            let rows = self.world.database.sql(
+                "select resource, wanted, generation, observed_generation, attempted_generation, container,
+                        attempts, trouble, next_attempt_at - now(), lease_until - now()
+                 from sandboxes where observed_generation <> generation or trouble is not null or lease_id is not null",
+            );
+            panic!("not everything was reached:\n{rows}");
+        }
+    }
+
+    /// Rows, data plane and databases agree, nothing is left over, and nobody ever acted on what
+    /// somebody else acted on.
+    #[track_caller]
+    pub fn assert_consistent(&self) {
+        let (driver, databases) = (&self.world.driver, &self.world.databases);
+        let rows = self.world.database.sql(
+            "select s.resource || ' ' || s.wanted || ' ' || s.container from sandboxes s order by s.resource",
+        );
+        let mut known = BTreeSet::new();
+        for row in rows.lines() {
+            let words: Vec<&str> = row.split(' ').collect();
+            let resource: ResourceName = words[0].parse().expect("a resource name");
+            let seen = driver.container(&resource);
+            let agrees = match words[1] {
+                "running" => seen == ContainerState::Running && words[2] == "running",
+                "stopped" => seen != ContainerState::Running && ["stopped", "absent"].contains(&words[2]),
+                _ => seen == ContainerState::Absent && words[2] == "absent",
+            };
+            assert!(agrees, "{row}, and there is {seen:?}");
+            if words[1] != "terminated" {
+                known.insert(resource);
+            }
+        }
+        let left: Vec<_> = driver
+            .resources()
+            .into_iter()
+            .filter(|resource| !known.contains(resource))
+            .collect();
+        assert_eq!(left, [], "sandboxes without a row");
+
+        let of_rows = |statement: &str| -> BTreeSet<String> {
+            let rows = self.world.database.sql(statement);
+            rows.lines().map(str::to_owned).collect()
+        };
+        let roles: BTreeSet<String> = of_rows("select resource from databases where ever_ready")
+            .iter()
+            .map(|name| role_of(&name.parse().expect("a resource name")))
+            .collect();
+        assert_eq!(databases.roles().into_iter().collect::<BTreeSet<_>>(), roles);
+        let projects = of_rows("select id from projects");
+        for volume in driver.volumes() {
+            assert!(projects.contains(&volume.to_string()), "a volume without a project");
+        }
+        assert_eq!(driver.log.overlaps(), BTreeSet::new());
+        assert_eq!(databases.log.overlaps(), BTreeSet::new());
+    }
+
+    /// How often the data plane was asked to change something.
+    pub fn changes(&self) -> usize {
+        let of = |entries: Vec<fsa_driver::memory::Entry>| {
+            entries
+                .iter()
+                .filter(|entry| entry.call.changes() && entry.call != AWAIT)
+                .count()
+        };
+        of(self.world.driver.log.entries()) + of(self.world.databases.log.entries())
+    }
+
+    pub fn sandbox_id(&self, resource: &ResourceName) -> SandboxId {
+        self.world
+            .database
+            .sql(&format!("select id from sandboxes where resource = '{resource}'"))
+            .parse()
+            .expect("a sandbox's id")
+    }
+}
+
+/// To wait for a terminal is a step, and changes nothing.
+const AWAIT: Call = Call::Apply(fsa_driver::StepKind::AwaitTerminal);
+
+impl Workers {
+    pub fn of(world: &World, options: Options) -> Self {
+        let shutdown = CancellationToken::new();
+        Self {
+            task: Worker::spawn_with(world.app.clone(), options, shutdown.clone()),
+            shutdown,
+        }
+    }
+
+    /// Ends them as a crash does: nothing is finished, nothing is given back.
+    pub async fn crash(self) {
+        self.task.abort();
+        let _ = self.task.await;
+    }
+
+    /// Ends them as a termination signal does.
+    pub async fn finish(self) {
+        self.shutdown.cancel();
+        self.task.await.expect("the workers end well");
+    }
+}
