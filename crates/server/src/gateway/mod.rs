@@ -1,1 +1,436 @@
-//! See the crate's documentation.
+//! The way to what a sandbox serves: `{project}--{port}[--{owner}].{apps domain}`.
+//!
+//! [`handle`] takes every request whose host is under the apps domain, and only those
+//! ([`is_for`]): an apps host never reaches the API, and the main host never reaches an
+//! application. A request passes these stations: its host name ([`routes`]), who comes
+//! ([`access`], [`handoff`]), what may pass of its head ([`headers`]), the connection into the
+//! sandbox ([`upstream`], [`link`]), and the copy of the bodies ([`proxy`]) or of everything
+//! after an upgrade ([`tunnel`]).
+
+mod access;
+pub mod handoff;
+mod headers;
+pub(crate) mod inside;
+mod link;
+mod pages;
+mod pass;
+mod proxy;
+mod routes;
+mod terminal;
+pub mod tunnel;
+mod upstream;
+
+use std::time::Duration;
+
+use axum::{body::Body, response::Response};
+use fsa_model::{Phase, ProjectId, api::Sharing, sandboxd::TERMINAL_PORT};
+use http::{HeaderValue, Request, StatusCode, Version, header, request::Parts};
+use hyper_util::rt::TokioIo;
+use tokio_util::task::TaskTracker;
+
+use self::{
+    access::Visitor,
+    headers::{Malformed, TOKEN_HEADER, Upgrade},
+    pages::Say,
+    pass::Used,
+    proxy::{Failure, Outcome},
+    routes::{Route, Routes, Target},
+    tunnel::{Farewell, Speech},
+    upstream::Unreachable,
+};
+use crate::{
+    App,
+    auth::{Address, Caller},
+    error::Error,
+    state::Settings,
+    store::notify::Topic,
+};
+
+/// How often a tunnel asks by itself whether its visitor may still have it.
+const RECHECK: Duration = Duration::from_secs(30);
+
+/// What the gateway remembers between requests.
+#[derive(Default)]
+pub struct Gateway {
+    routes: Routes,
+    used: Used,
+    pub(crate) streams: inside::Streams,
+    /// Tunnels under way, which a drain waits for.
+    pub tunnels: TaskTracker,
+}
+
+/// Whether a request is the gateway's: its host is under the apps domain and not the main host.
+#[must_use]
+pub fn is_for<B>(settings: &Settings, request: &Request<B>) -> bool {
+    host_of(request).is_some_and(|authority| {
+        let name = without_port(authority);
+        access::label(settings, name).is_some()
+            && !settings.origin.host_str().is_some_and(|main| main.eq_ignore_ascii_case(name))
+    })
+}
+
+/// Answers a request to an apps host.
+pub async fn handle(app: &App, request: Request<Body>) -> Response {
+    let checked = checked_host(&request);
+    let (parts, body) = request.into_parts();
+    let Some((host, name)) = checked else {
+        return Say::new(
+            StatusCode::BAD_REQUEST,
+            "BadRequest",
+            "The request does not say clearly which host it is for.",
+            "Send one Host field.",
+        )
+        .answer(&parts.headers);
+    };
+    let Some(label) = access::label(&app.settings, &name) else {
+        return Say::nothing_here().answer(&parts.headers);
+    };
+    if fsa_model::host::parse_host(label).is_none() {
+        return Say::nothing_here().answer(&parts.headers);
+    }
+    if parts.uri.path().starts_with("/.fsa/") || parts.uri.path() == "/.fsa" {
+        return match parts.uri.path() {
+            "/.fsa/hand-off" if parts.method == http::Method::GET => {
+                handoff::arrive(app, &app.gateway, &name, &parts)
+            }
+            _ => Say::nothing_here().answer(&parts.headers),
+        };
+    }
+    let route = match app.gateway.routes.find(app, label).await {
+        Ok(route) => route,
+        Err(error) => return unavailable(&error).answer(&parts.headers),
+    };
+    // A host that leads nowhere is answered as one that is private, so that nobody learns which
+    // projects there are.
+    let Some(route) = route else {
+        return handoff::challenge(app, label, &parts);
+    };
+    if let Some((secret, path)) = handoff::share(&parts)
+        && let Some(pass) = access::is_the_link(&route, &secret)
+    {
+        return handoff::admit_guest(app, &name, &pass, &path);
+    }
+    match admit(app, &route, &name, label, &parts).await {
+        Admission::Comes(visitor) => {
+            let ticket = Ticket {
+                app: app.clone(),
+                label: label.to_ascii_lowercase(),
+                project: route.project,
+                visitor,
+            };
+            if route.port == TERMINAL_PORT {
+                let request = Request::from_parts(parts, body);
+                terminal::handle(app, &route, visitor, request, ticket.over()).await
+            } else {
+                let request = Request::from_parts(parts, body);
+                pass_on(app, &route, &name, &host, request, ticket).await
+            }
+        }
+        Admission::Foreign => foreign().answer(&parts.headers),
+        Admission::Unknown => handoff::challenge(app, label, &parts),
+        Admission::Failed(error) => unavailable(&error).answer(&parts.headers),
+    }
+}
+
+enum Admission {
+    Comes(Visitor),
+    Unknown,
+    /// Somebody else's page uses the browser's pass.
+    Foreign,
+    Failed(Error),
+}
+
+async fn admit(app: &App, route: &Route, name: &str, label: &str, parts: &Parts) -> Admission {
+    let headers = &parts.headers;
+    if route.sharing == Sharing::Public {
+        return Admission::Comes(Visitor::Anybody);
+    }
+    if let Some(token) = headers.get(&TOKEN_HEADER) {
+        return match by_token(app, token, parts).await {
+            Ok(caller) if caller.user() == route.owner => Admission::Comes(Visitor::Owner(caller.user(), None)),
+            Err(error) if error.status() != StatusCode::UNAUTHORIZED => Admission::Failed(error),
+            _ => Admission::Unknown,
+        };
+    }
+    match access::by_pass(&app.settings, &app.sealer, route, name, headers) {
+        Some(_) if access::is_foreign(&app.settings, label, &parts.method, headers) => Admission::Foreign,
+        Some(visitor) => Admission::Comes(visitor),
+        None => Admission::Unknown,
+    }
+}
+
+/// Asks as the API would, with the token where the API wants it.
+async fn by_token(app: &App, token: &HeaderValue, request: &Parts) -> Result<Caller, Error> {
+    let bearer = [b"Bearer ", token.as_bytes()].concat();
+    let value = HeaderValue::from_bytes(&bearer).map_err(|_| Error::unauthorised("That is no token."))?;
+    let (mut parts, ()) = Request::new(()).into_parts();
+    parts.headers.insert(header::AUTHORIZATION, value);
+    if let Some(address) = request.extensions.get::<Address>() {
+        parts.extensions.insert(*address);
+    }
+    Caller::authenticate(app, &parts).await
+}
+
+async fn pass_on(
+    app: &App,
+    route: &Route,
+    name: &str,
+    host: &HeaderValue,
+    mut request: Request<Body>,
+    ticket: Ticket,
+) -> Response {
+    // Here a request could also be held while the sandbox starts.
+    let Target::Open { upstream, .. } = &route.target else {
+        return closed(&route.target).answer(request.headers());
+    };
+    let accept = request.headers().get(header::ACCEPT).cloned();
+    let upgrade = match request.version() {
+        Version::HTTP_11 => headers::wanted_upgrade(request.headers()),
+        _ => None,
+    };
+    let client = upgrade.as_ref().map(|_| hyper::upgrade::on(&mut request));
+    if let Err(malformed) = headers::prepare_request(request.headers_mut(), upgrade.as_ref()) {
+        return refused(malformed).answer(request.headers());
+    }
+    let address = request.extensions().get::<Address>().and_then(|address| address.0);
+    headers::say_where_from(request.headers_mut(), address, host, app.settings.is_https());
+    request.headers_mut().insert(header::HOST, host.clone());
+    if let Some(path) = request.uri().path_and_query().cloned() {
+        *request.uri_mut() = http::Uri::from(path);
+    }
+    request.extensions_mut().clear();
+    match proxy::pass_on(upstream, request, upgrade.is_some()).await {
+        Ok(Outcome::Answer(mut response)) => {
+            headers::prepare_response(response.headers_mut(), None, name);
+            response
+        }
+        Ok(Outcome::Switched {
+            headers: mut fields,
+            connection,
+            read,
+            place,
+        }) => {
+            let agreed = upgrade.filter(|Upgrade(asked)| {
+                fields
+                    .get(header::UPGRADE)
+                    .is_some_and(|said| said.as_bytes().eq_ignore_ascii_case(asked.as_bytes()))
+            });
+            let (Some(client), Some(upgrade)) = (client, agreed) else {
+                return trouble(&Failure::Unasked, route.port).answer(&accepting(accept));
+            };
+            let speech = if upgrade.0.as_bytes().eq_ignore_ascii_case(b"websocket") {
+                Speech::WebSocket
+            } else {
+                Speech::Other
+            };
+            headers::prepare_response(&mut fields, Some(&upgrade), name);
+            app.gateway.tunnels.spawn(async move {
+                if let Ok(client) = client.await {
+                    tunnel::relay(TokioIo::new(client), connection, read, speech, ticket.over()).await;
+                }
+                drop(place);
+            });
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+            *response.headers_mut() = fields;
+            response
+        }
+        Err(failure) => {
+            tracing::debug!(?failure, "a request could not be passed on");
+            trouble(&failure, route.port).answer(&accepting(accept))
+        }
+    }
+}
+
+/// With what somebody came in, for what lasts longer than the look at it.
+struct Ticket {
+    app: App,
+    label: String,
+    project: ProjectId,
+    visitor: Visitor,
+}
+
+impl Ticket {
+    /// Waits until it no longer holds, or the server drains.
+    async fn over(self) -> Farewell {
+        let refused = async {
+            let mut interest = self.app.hub.interest(Topic::Project(self.project));
+            loop {
+                tokio::select! {
+                    () = interest.changed() => {}
+                    () = tokio::time::sleep(RECHECK) => {}
+                }
+                match self.app.gateway.routes.find(&self.app, &self.label).await {
+                    Ok(Some(route)) if self.holds(&route) => {}
+                    Ok(_) => return,
+                    Err(error) => tracing::warn!(%error, "cannot tell whether a tunnel may go on"),
+                }
+            }
+        };
+        tokio::select! {
+            () = self.app.shutdown.cancelled() => Farewell::Restarting,
+            () = refused => Farewell::Refused,
+        }
+    }
+
+    fn holds(&self, route: &Route) -> bool {
+        route.project == self.project && access::still_admits(self.visitor, route)
+    }
+}
+
+fn accepting(accept: Option<HeaderValue>) -> http::HeaderMap {
+    accept.map(|accept| (header::ACCEPT, accept)).into_iter().collect()
+}
+
+/// The Host field, and the host name in it in lower case; none where the request could be meant
+/// for two hosts.
+fn checked_host<B>(request: &Request<B>) -> Option<(HeaderValue, String)> {
+    let authority = host_of(request)?;
+    let name = without_port(authority);
+    let port = authority[name.len()..].strip_prefix(':');
+    let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.');
+    let numeric = port.is_none_or(|port| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()));
+    let ends = authority.len() == name.len() || port.is_some();
+    if !plain || !numeric || !ends || authority.len() > 300 {
+        return None;
+    }
+    Some((HeaderValue::from_str(authority).ok()?, name.to_ascii_lowercase()))
+}
+
+/// The one authority that a request names: in HTTP/1.1 its only Host field, which an absolute
+/// request target must not contradict; in HTTP/2 `:authority`.
+fn host_of<B>(request: &Request<B>) -> Option<&str> {
+    let target = request.uri().authority().map(http::uri::Authority::as_str);
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let host = match hosts.next() {
+        Some(host) => Some(host.to_str().ok()?),
+        None => None,
+    };
+    if hosts.next().is_some() {
+        return None;
+    }
+    match (target, host) {
+        (Some(target), Some(host)) if !target.eq_ignore_ascii_case(host) => None,
+        (Some(target), None) if request.version() == Version::HTTP_2 => Some(target),
+        (_, host) => host,
+    }
+}
+
+fn without_port(authority: &str) -> &str {
+    authority.split(':').next().unwrap_or_default()
+}
+
+fn foreign() -> Say {
+    Say::new(
+        StatusCode::FORBIDDEN,
+        "Foreign",
+        "A page of another site asked for this.",
+        "It was refused, because this address is private. Open the address itself, or share the port.",
+    )
+}
+
+fn unavailable(error: &Error) -> Say {
+    tracing::warn!(%error, "a host name could not be looked up");
+    Say::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "Unavailable",
+        "This server cannot tell at the moment where that address leads.",
+        "Its database does not answer. Try again in a moment.",
+    )
+    .again_after(2)
+}
+
+fn refused(malformed: Malformed) -> Say {
+    match malformed {
+        Malformed::TransferCoding => Say::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "TransferCoding",
+            "The request's transfer coding is not one that can be passed on.",
+            "Use chunked, or a Content-Length.",
+        ),
+        Malformed::UpgradeWithBody => Say::new(
+            StatusCode::BAD_REQUEST,
+            "BadRequest",
+            "A request for an upgrade cannot have a body.",
+            "Send it without one.",
+        ),
+    }
+}
+
+/// What a visitor who may know is told of a sandbox that does not run.
+fn closed(target: &Target) -> Say {
+    let say = |sentence: &str, advice: &str| {
+        Say::new(StatusCode::SERVICE_UNAVAILABLE, "NotRunning", sentence, advice)
+    };
+    let Target::Closed { phase, trouble } = target else {
+        return say("This project has no sandbox.", "Start it, and then come back.");
+    };
+    match phase {
+        Phase::Creating | Phase::Starting | Phase::Updating | Phase::Running => {
+            say("The sandbox is starting.", "This page looks again by itself.").again_after(1)
+        }
+        Phase::Stopping | Phase::Stopped => {
+            say("The sandbox is stopped.", "Start its project, and then come back.")
+        }
+        Phase::Terminating | Phase::Terminated => say(
+            "The sandbox was terminated.",
+            "Start its project to get a new one, and then come back.",
+        ),
+        Phase::Error => {
+            let why = trouble.as_deref().unwrap_or("Its project's page says why.");
+            say(
+                "The sandbox could not be started yet.",
+                &format!("{why} It is tried again."),
+            )
+            .again_after(5)
+        }
+    }
+}
+
+/// What went wrong between the gateway and the application.
+fn trouble(failure: &Failure, port: u16) -> Say {
+    let bad = |name, sentence: String, advice: &str| Say::new(StatusCode::BAD_GATEWAY, name, sentence, advice);
+    match failure {
+        Failure::Unreachable(Unreachable::Driver(error)) => {
+            tracing::debug!(%error, "no connection into a sandbox");
+            bad(
+                "NothingListens",
+                format!("Nothing listens on port {port} of this sandbox yet."),
+                "Start your application there. It may listen on any address of the sandbox, 127.0.0.1 among \
+                 them. If it is starting, wait a moment and try again.",
+            )
+            .again_after(2)
+        }
+        Failure::Unreachable(Unreachable::Silent) => bad(
+            "Unreachable",
+            "The sandbox does not answer.".into(),
+            "If this lasts, restart it.",
+        ),
+        Failure::Unreachable(Unreachable::Protocol(_)) | Failure::Broken(_) => bad(
+            "BrokenAnswer",
+            format!("What listens on port {port} ended the connection without an HTTP answer."),
+            "It may have crashed, or not speak HTTP/1.1 there. Its logs may say more.",
+        ),
+        Failure::Unasked => bad(
+            "BrokenAnswer",
+            format!("What listens on port {port} switched to a protocol that nobody asked for."),
+            "Its logs may say more.",
+        ),
+        Failure::Silent => Say::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            "Silent",
+            format!("What listens on port {port} took too long to answer."),
+            "Its logs may say more.",
+        ),
+        Failure::Busy => Say::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "Busy",
+            format!("Too many requests to port {port} are under way at once."),
+            "Try again in a moment.",
+        )
+        .again_after(1),
+    }
+}
+
+#[cfg(test)]
+mod tests;

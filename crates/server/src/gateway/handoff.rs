@@ -1,0 +1,218 @@
+//! How a browser that is signed in on the main host gets into a private apps host.
+//!
+//! The two never share an origin or a cookie. The apps host sends the browser to the main host
+//! with the hash of a nonce that it keeps in a cookie; the main host knows the session, checks
+//! the right to the project, and sends it back with a sealed hand-off for that host, that
+//! browser and one minute; the apps host exchanges it, once, for a pass in a cookie of its own.
+
+use axum::{
+    extract::{Query, State},
+    response::{IntoResponse as _, Response},
+};
+use fsa_model::host::parse_host;
+use http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use secrecy::ExposeSecret as _;
+use serde::Deserialize;
+
+use super::{
+    Gateway, access,
+    headers::cookies,
+    pages::{self, Say},
+    pass::{self, HandOff, Pass},
+};
+use crate::{
+    App,
+    auth::{By, Caller},
+    state::Settings,
+    store::projects,
+};
+
+/// The cookie that binds a hand-off to the browser that asked for it.
+const NONCE: &str = "fsa_handoff";
+const NONCE_LASTS_SECONDS: u32 = 10 * 60;
+/// The parameter with which a port's link opens it.
+const SHARE: &str = "fsa_share";
+
+/// What an apps host answers to somebody it does not know.
+pub(super) fn challenge(app: &App, label: &str, request: &Parts) -> Response {
+    if !pages::is_navigation(&request.method, &request.headers) {
+        return Say::new(
+            StatusCode::UNAUTHORIZED,
+            "Unauthorized",
+            "This address is private.",
+            "Open it in a browser where you are signed in, or send an API token of its owner in the \
+             header X-Fsa-Token.",
+        )
+        .answer(&request.headers);
+    }
+    let kept = cookies(&request.headers, NONCE).find(|nonce| pass::is_nonce(nonce));
+    let nonce = kept.map_or_else(pass::nonce, str::to_owned);
+    let path = request
+        .uri
+        .path_and_query()
+        .map_or("/", http::uri::PathAndQuery::as_str);
+    let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+    let mut response = pages::redirect(&format!(
+        "{}/api/auth/preview?host={}&nonce={}&path={}",
+        app.settings.origin_text(),
+        encode(&format!("{label}.{}", app.settings.apps_domain)),
+        encode(&pass::nonce_hash(&nonce)),
+        encode(pass::local_path(path)),
+    ));
+    set_cookie(
+        &app.settings,
+        response.headers_mut(),
+        NONCE,
+        &nonce,
+        NONCE_LASTS_SECONDS,
+    );
+    response
+}
+
+/// What `/api/auth/preview` is asked.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(rename_all = "camelCase")]
+#[into_params(parameter_in = Query)]
+pub struct PreviewQuery {
+    /// The apps host that somebody wants to open.
+    host: String,
+    /// The path there.
+    #[serde(default)]
+    path: String,
+    /// What binds the answer to the browser that asked.
+    #[serde(default)]
+    nonce: String,
+}
+
+/// Sends a browser that is signed in on to a private apps host.
+#[utoipa::path(
+    get, path = "/api/auth/preview", tag = "auth", params(PreviewQuery),
+    responses(
+        (status = 302, description = "To the apps host, or to the sign-in page"),
+        (status = 404, description = "There is no such project, or it is somebody else's"),
+    ),
+)]
+pub async fn preview(
+    State(app): State<App>,
+    caller: Option<Caller>,
+    headers: HeaderMap,
+    Query(query): Query<PreviewQuery>,
+) -> Response {
+    let Some((caller, session)) = caller.and_then(|caller| match caller.by() {
+        By::Session(session) => Some((caller, session)),
+        By::Token(_) => None,
+    }) else {
+        let next = serde_urlencoded_pairs(&query);
+        let next = utf8_percent_encode(&next, NON_ALPHANUMERIC);
+        return pages::redirect(&format!("{}/?next={next}", app.settings.origin_text()));
+    };
+    let name = host_name(&query.host);
+    let label = access::label(&app.settings, &name);
+    let Some((label, host)) = label.and_then(|label| parse_host(label).map(|host| (label, host))) else {
+        return Say::nothing_here().answer(&headers);
+    };
+    match projects::by_host(&app.store, &host).await {
+        Err(error) => error.into_response(),
+        Ok(Some(project)) if project.owner == caller.user() => {
+            let hand_off = HandOff::new(project.id, caller.user(), session, &query.nonce, &query.path);
+            let token = hand_off.seal(&app.sealer, &name);
+            pages::redirect(&format!(
+                "{}/.fsa/hand-off?token={}",
+                app.settings.app_url(label),
+                token.expose_secret()
+            ))
+        }
+        Ok(_) => Say::nothing_here().answer(&headers),
+    }
+}
+
+fn serde_urlencoded_pairs(query: &PreviewQuery) -> String {
+    let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+    format!(
+        "/api/auth/preview?host={}&nonce={}&path={}",
+        encode(&query.host),
+        encode(&query.nonce),
+        encode(&query.path)
+    )
+}
+
+/// The host name without a port, in lower case.
+fn host_name(authority: &str) -> String {
+    authority
+        .split(':')
+        .next()
+        .unwrap_or_default()
+        .to_ascii_lowercase()
+}
+
+/// `/.fsa/hand-off` on an apps host.
+pub(super) fn arrive(app: &App, gateway: &Gateway, host: &str, request: &Parts) -> Response {
+    let token = request
+        .uri
+        .query()
+        .and_then(|query| query.split('&').find_map(|pair| pair.strip_prefix("token=")));
+    let hand_off = token.and_then(|token| HandOff::open(&app.sealer, host, token));
+    let refused = |to: &str| {
+        let mut response = Say::new(
+            StatusCode::FORBIDDEN,
+            "HandOffRefused",
+            "This way in was used before or has expired.",
+            format!("Open {to} at this address again."),
+        )
+        .answer(&request.headers);
+        response.headers_mut().remove(header::RETRY_AFTER);
+        response
+    };
+    let Some(hand_off) = hand_off else {
+        return refused("/");
+    };
+    let is_this_browser = cookies(&request.headers, NONCE)
+        .any(|nonce| pass::is_nonce(nonce) && pass::nonce_hash(nonce) == hand_off.nonce);
+    if !is_this_browser || !gateway.used.take(&hand_off) {
+        return refused(&hand_off.path);
+    }
+    let mut response = pages::redirect(&hand_off.path);
+    give(app, response.headers_mut(), host, &hand_off.pass());
+    set_cookie(&app.settings, response.headers_mut(), NONCE, "", 0);
+    response
+}
+
+/// Gives the browser a pass for this host.
+fn give(app: &App, headers: &mut HeaderMap, host: &str, pass: &Pass) {
+    let sealed = pass.seal(&app.sealer, host);
+    let lasts = u32::try_from(pass::PASS_LASTS.as_secs()).unwrap_or(u32::MAX);
+    let name = access::pass_cookie(&app.settings);
+    set_cookie(&app.settings, headers, name, sealed.expose_secret(), lasts);
+}
+
+/// The secret of a port's link, where the request brings one, and the path without it.
+pub(super) fn share(request: &Parts) -> Option<(String, String)> {
+    let uri = &request.uri;
+    let query = uri.query().filter(|query| query.contains(SHARE))?;
+    let is_share = |pair: &&str| pair.strip_prefix(SHARE).is_some_and(|rest| rest.starts_with('='));
+    let secret = query.split('&').find(is_share)?[SHARE.len() + 1..].to_owned();
+    let rest: Vec<&str> = query.split('&').filter(|pair| !is_share(pair)).collect();
+    let path = if rest.is_empty() {
+        uri.path().to_owned()
+    } else {
+        format!("{}?{}", uri.path(), rest.join("&"))
+    };
+    Some((secret, path))
+}
+
+/// Lets a browser in that came by the port's link, and takes the secret out of its address.
+pub(super) fn admit_guest(app: &App, host: &str, pass: &Pass, path: &str) -> Response {
+    let mut response = pages::redirect(pass::local_path(path));
+    give(app, response.headers_mut(), host, pass);
+    response
+}
+
+fn set_cookie(settings: &Settings, headers: &mut HeaderMap, name: &str, value: &str, seconds: u32) {
+    let secure = if settings.is_https() { "; Secure" } else { "" };
+    let text = format!("{name}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}");
+    if let Ok(mut value) = HeaderValue::try_from(text) {
+        value.set_sensitive(true);
+        headers.append(header::SET_COOKIE, value);
+    }
+}

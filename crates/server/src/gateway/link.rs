@@ -1,0 +1,211 @@
+//! One HTTP/1.1 connection into a sandbox, driven by whoever uses it.
+//!
+//! hyper's client splits a connection into a handle and a task. A task of its own costs two
+//! wake-ups between threads for every message, so here the request that uses the connection
+//! drives it too. The exception is a large upload: it must go on while the client does not read
+//! the answer, so its connection gets a task.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
+};
+
+use axum::body::Body;
+use bytes::Bytes;
+use fsa_driver::BoxConnection;
+use http::{Request, Response};
+use http_body::{Body as _, Frame};
+use hyper::{
+    body::Incoming,
+    client::conn::{TrySendError, http1},
+};
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+
+/// How much of an answer is read ahead at most: hyper grows its reads up to this size while they
+/// are filled. Larger ones cost page faults instead of system calls.
+const READ_AHEAD: usize = 256 * 1024;
+/// The head of an answer: fields, and bytes.
+const HEAD_FIELDS: usize = 200;
+/// How often one call drives the connection before it lets others run.
+const ROUNDS: usize = 32;
+
+type Connection = http1::Connection<TokioIo<BoxConnection>, Body>;
+
+/// A connection on which one request at a time is under way.
+pub(super) struct Link {
+    sender: http1::SendRequest<Body>,
+    drive: Drive,
+    gate: Arc<Gate>,
+    /// The same, in the form that a `Context` takes.
+    waker: Waker,
+}
+
+enum Drive {
+    Here(Box<Connection>),
+    /// It has come to its end; what is left in it is for [`Link::into_raw`].
+    Ended(Box<Connection>),
+    Task(Ended),
+    Gone,
+}
+
+struct Ended(tokio::task::JoinHandle<()>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Link {
+    pub(super) async fn open(connection: BoxConnection) -> hyper::Result<Self> {
+        let (sender, connection) = http1::Builder::new()
+            .max_buf_size(READ_AHEAD)
+            .max_headers(HEAD_FIELDS)
+            .handshake(TokioIo::new(connection))
+            .await?;
+        let gate = Arc::new(Gate {
+            inside: AtomicBool::new(false),
+            again: AtomicBool::new(false),
+            outer: Mutex::new(Waker::noop().clone()),
+        });
+        Ok(Self {
+            sender,
+            drive: Drive::Here(Box::new(connection)),
+            waker: Waker::from(Arc::clone(&gate)),
+            gate,
+        })
+    }
+
+    /// Whether the next request can be sent, after a look at what the other side did meanwhile.
+    pub(super) fn is_usable(&mut self) -> bool {
+        let mut context = Context::from_waker(Waker::noop());
+        let _ = self.drive(&mut context, |_| Poll::<()>::Pending);
+        !matches!(self.drive, Drive::Ended(_) | Drive::Gone) && self.sender.is_ready()
+    }
+
+    /// From now on it goes by itself.
+    pub(super) fn detach(&mut self) {
+        if let Drive::Here(connection) = std::mem::replace(&mut self.drive, Drive::Gone) {
+            self.drive = Drive::Task(Ended(tokio::spawn(async move {
+                let _ = connection.await;
+            })));
+        }
+    }
+
+    /// Sends a request and returns the answer's head.
+    ///
+    /// # Errors
+    /// hyper's, with the request where nothing of it was sent.
+    pub(super) async fn send(
+        &mut self,
+        request: Request<Body>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<Body>>> {
+        let mut answer = std::pin::pin!(self.sender.try_send_request(request));
+        std::future::poll_fn(|context| self.drive(context, |inner| answer.as_mut().poll(inner))).await
+    }
+
+    /// The next frame of the answer's body.
+    pub(super) fn poll_frame(
+        &mut self,
+        context: &mut Context<'_>,
+        body: &mut Incoming,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        self.drive(context, |inner| Pin::new(&mut *body).poll_frame(inner))
+    }
+
+    /// The connection itself with what was read of it, once an answer of 101 has come.
+    pub(super) async fn into_raw(mut self) -> Option<(BoxConnection, Bytes)> {
+        std::future::poll_fn(|context| {
+            let _ = self.drive(context, |_| Poll::<()>::Pending);
+            match self.drive {
+                Drive::Here(_) => Poll::Pending,
+                _ => Poll::Ready(()),
+            }
+        })
+        .await;
+        match self.drive {
+            Drive::Ended(connection) => {
+                let parts = connection.into_parts();
+                Some((parts.io.into_inner(), parts.read_buf))
+            }
+            _ => None,
+        }
+    }
+
+    /// Drives the connection and asks `ready`, until `ready` is or nothing more can be done now.
+    fn drive<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        mut ready: impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        if matches!(self.drive, Drive::Task(_)) {
+            return ready(context);
+        }
+        self.gate.enter(context.waker());
+        let mut inner = Context::from_waker(&self.waker);
+        for _ in 0..ROUNDS {
+            self.gate.again.store(false, Ordering::SeqCst);
+            if let Drive::Here(connection) = &mut self.drive
+                && connection.poll_without_shutdown(&mut inner).is_ready()
+                && let Drive::Here(connection) = std::mem::replace(&mut self.drive, Drive::Gone)
+            {
+                self.drive = Drive::Ended(connection);
+            }
+            if let Poll::Ready(value) = ready(&mut inner) {
+                self.gate.inside.store(false, Ordering::SeqCst);
+                return Poll::Ready(value);
+            }
+            if !self.gate.again.load(Ordering::SeqCst) {
+                self.gate.inside.store(false, Ordering::SeqCst);
+                // A wake-up between the two lines above saw `inside` and left only its mark.
+                if !self.gate.again.load(Ordering::SeqCst) {
+                    return Poll::Pending;
+                }
+                self.gate.inside.store(true, Ordering::SeqCst);
+            }
+        }
+        self.gate.inside.store(false, Ordering::SeqCst);
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+/// Keeps a task from waking itself: handle and connection wake each other through their channel,
+/// and each such wake-up of the running task would otherwise put it into the queue again and
+/// rouse another thread for it.
+struct Gate {
+    inside: AtomicBool,
+    again: AtomicBool,
+    outer: Mutex<Waker>,
+}
+
+impl Gate {
+    fn enter(&self, waker: &Waker) {
+        let mut outer = self.outer.lock();
+        if !outer.will_wake(waker) {
+            outer.clone_from(waker);
+        }
+        drop(outer);
+        self.inside.store(true, Ordering::SeqCst);
+    }
+}
+
+impl Wake for Gate {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.again.store(true, Ordering::SeqCst);
+        if !self.inside.load(Ordering::SeqCst) {
+            // Not under the lock: waking may run code of anybody's.
+            let outer = self.outer.lock().clone();
+            outer.wake();
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! Passes one request on to what listens in a sandbox, and its answer back.
+//!
+//! Bodies stream both ways and are never held. A request is sent a second time only where that
+//! cannot be noticed: nothing of it was sent, or it is idempotent (RFC 9110 §9.2.2), has no body
+//! and met a kept connection that the application was just closing.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::body::Body;
+use bytes::Bytes;
+use fsa_driver::BoxConnection;
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header};
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+
+use super::{
+    link::Link,
+    upstream::{UnderWay, Unreachable, Upstream},
+};
+
+/// How long an application may think before its answer begins (long polls among it).
+const FIRST_BYTE: Duration = Duration::from_secs(15 * 60);
+/// How long an answer may pause. Event streams are quiet for long; most send a comment a minute.
+const PAUSE: Duration = Duration::from_secs(60 * 60);
+/// A body of at most so many bytes fits the sockets' buffers, so that its sender comes to read
+/// the answer whether or not somebody goes on taking it.
+const SMALL_BODY: u64 = 64 * 1024;
+/// An answer that is all there and not longer than this goes out in one piece with its head.
+const WHOLE: usize = 64 * 1024;
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(super) enum Failure {
+    Unreachable(Unreachable),
+    /// Too many requests are under way to this port.
+    Busy,
+    /// It did not begin to answer in time.
+    Silent,
+    /// It closed the connection, or what it sent is no HTTP.
+    Broken(hyper::Error),
+    /// It switched protocols without being asked to.
+    Unasked,
+}
+
+/// What the application made of a request.
+pub(super) enum Outcome {
+    Answer(Response<Body>),
+    /// It agreed to the upgrade: the head of its answer, and the connection with what was read.
+    Switched {
+        headers: HeaderMap,
+        connection: BoxConnection,
+        read: Bytes,
+        place: UnderWay,
+    },
+}
+
+/// Passes `request` on; its head has been prepared ([`super::headers::prepare_request`]).
+pub(super) async fn pass_on(
+    upstream: &Arc<Upstream>,
+    mut request: Request<Body>,
+    upgrade: bool,
+) -> Result<Outcome, Failure> {
+    let place = upstream.begin().ok_or(Failure::Busy)?;
+    *request.version_mut() = Version::HTTP_11;
+    let large = request
+        .body()
+        .size_hint()
+        .upper()
+        .is_none_or(|most| most > SMALL_BODY);
+    let repeatable = !upgrade && request.body().is_end_stream() && is_idempotent(request.method());
+    let moved = Arc::new(AtomicBool::new(false));
+    if large {
+        let body = std::mem::take(request.body_mut());
+        *request.body_mut() = Body::new(Watched {
+            body,
+            moved: Arc::clone(&moved),
+        });
+    }
+    let mut sent = std::pin::pin!(send(upstream, request, repeatable, large));
+    let (link, response) = loop {
+        match tokio::time::timeout(FIRST_BYTE, sent.as_mut()).await {
+            Ok(result) => break result?,
+            // An upload may take as long as it moves.
+            Err(_) if moved.swap(false, Ordering::Relaxed) => {}
+            Err(_) => return Err(Failure::Silent),
+        }
+    };
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        if !upgrade {
+            return Err(Failure::Unasked);
+        }
+        let (parts, _) = response.into_parts();
+        let (connection, read) = link.into_raw().await.ok_or(Failure::Unasked)?;
+        return Ok(Outcome::Switched {
+            headers: parts.headers,
+            connection,
+            read,
+            place,
+        });
+    }
+    Ok(Outcome::Answer(answer(upstream, link, response, place).await))
+}
+
+async fn send(
+    upstream: &Arc<Upstream>,
+    mut request: Request<Body>,
+    repeatable: bool,
+    large: bool,
+) -> Result<(Link, Response<Incoming>), Failure> {
+    while let Some(mut link) = upstream.take() {
+        let again = repeatable.then(|| copy(&request));
+        if large {
+            link.detach();
+        }
+        match link.send(request).await {
+            Ok(response) => return Ok((link, response)),
+            Err(mut error) => match error.take_message().or(again) {
+                Some(unsent) => request = unsent,
+                None => return Err(Failure::Broken(error.into_error())),
+            },
+        }
+    }
+    let mut link = upstream.connect().await.map_err(Failure::Unreachable)?;
+    if large {
+        link.detach();
+    }
+    match link.send(request).await {
+        Ok(response) => Ok((link, response)),
+        Err(error) => Err(Failure::Broken(error.into_error())),
+    }
+}
+
+fn is_idempotent(method: &Method) -> bool {
+    method.is_idempotent() && *method != Method::CONNECT
+}
+
+/// The same request, of which the body is known to be empty.
+fn copy(request: &Request<Body>) -> Request<Body> {
+    let mut copy = Request::new(Body::empty());
+    copy.method_mut().clone_from(request.method());
+    copy.uri_mut().clone_from(request.uri());
+    copy.headers_mut().clone_from(request.headers());
+    copy
+}
+
+/// Makes the answer's body one that keeps its connection until its end, and gives it back then.
+/// A short answer that is there already gives it back at once.
+async fn answer(
+    upstream: &Arc<Upstream>,
+    mut link: Link,
+    response: Response<Incoming>,
+    place: UnderWay,
+) -> Response<Body> {
+    let (mut parts, mut incoming) = response.into_parts();
+    parts.version = Version::HTTP_11;
+    parts.extensions.clear();
+    let mut ahead = Vec::new();
+    let ended = loop {
+        if incoming.is_end_stream() {
+            break true;
+        }
+        if ahead.len() == 2 {
+            break false;
+        }
+        let next = std::future::poll_fn(|context| {
+            Poll::Ready(match link.poll_frame(context, &mut incoming) {
+                Poll::Ready(frame) => Some(frame),
+                Poll::Pending => None,
+            })
+        });
+        match next.await {
+            Some(None) => break true,
+            Some(Some(Ok(frame))) if frame.data_ref().is_some_and(|data| data.len() <= WHOLE) => {
+                ahead.push(frame);
+            }
+            Some(Some(Ok(frame))) => {
+                ahead.push(frame);
+                break false;
+            }
+            Some(Some(Err(error))) => {
+                tracing::debug!(%error, "an application's answer broke off");
+                let broken = Body::new(BrokenOff(Some(error)));
+                return Response::from_parts(parts, broken);
+            }
+            None => break false,
+        }
+    };
+    let whole = ended && ahead.len() <= 1 && ahead.first().is_none_or(Frame::is_data);
+    if whole {
+        upstream.keep(link);
+        let bytes = ahead
+            .pop()
+            .and_then(|frame| frame.into_data().ok())
+            .unwrap_or_default();
+        let body = if bytes.is_empty() {
+            Body::empty()
+        } else {
+            Body::from(bytes)
+        };
+        return Response::from_parts(parts, body);
+    }
+    ahead.reverse();
+    let body = Answer {
+        size: if ahead.is_empty() {
+            incoming.size_hint()
+        } else {
+            known_size(&parts.headers)
+        },
+        ended,
+        ahead,
+        incoming,
+        link: Some(link),
+        upstream: Arc::clone(upstream),
+        pause: Box::pin(tokio::time::sleep(PAUSE)),
+        _place: place,
+    };
+    Response::from_parts(parts, Body::new(body))
+}
+
+/// A request's body that leaves a mark whenever something of it is taken.
+struct Watched {
+    body: Body,
+    moved: Arc<AtomicBool>,
+}
+
+impl http_body::Body for Watched {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        if frame.is_ready() {
+            self.moved.store(true, Ordering::Relaxed);
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+fn known_size(headers: &HeaderMap) -> SizeHint {
+    headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse().ok())
+        .map_or_else(SizeHint::default, SizeHint::with_exact)
+}
+
+/// An answer's body as it comes. Dropped before its end, it ends the connection, and the
+/// application learns that nobody reads any more.
+struct Answer {
+    /// Frames that were read already, the next one last.
+    ahead: Vec<Frame<Bytes>>,
+    /// Of the whole body.
+    size: SizeHint,
+    /// Nothing comes after `ahead`.
+    ended: bool,
+    incoming: Incoming,
+    link: Option<Link>,
+    upstream: Arc<Upstream>,
+    pause: Pin<Box<Sleep>>,
+    _place: UnderWay,
+}
+
+impl Answer {
+    fn finish(&mut self) {
+        self.ended = true;
+        if let Some(link) = self.link.take() {
+            self.upstream.keep(link);
+        }
+    }
+}
+
+impl http_body::Body for Answer {
+    type Data = Bytes;
+    type Error = axum::BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::BoxError>>> {
+        let this = &mut *self;
+        if let Some(frame) = this.ahead.pop() {
+            if this.ended && this.ahead.is_empty() {
+                this.finish();
+            }
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        let Some(link) = this.link.as_mut().filter(|_| !this.ended) else {
+            return Poll::Ready(None);
+        };
+        match link.poll_frame(context, &mut this.incoming) {
+            Poll::Ready(Some(Ok(frame))) => {
+                if this.incoming.is_end_stream() {
+                    this.finish();
+                } else {
+                    this.pause.as_mut().reset(Instant::now() + PAUSE);
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(None) => {
+                this.finish();
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(Err(error))) => {
+                this.link = None;
+                Poll::Ready(Some(Err(error.into())))
+            }
+            Poll::Pending => {
+                if this.pause.as_mut().poll(context).is_ready() {
+                    this.link = None;
+                    return Poll::Ready(Some(Err("nothing came for an hour".into())));
+                }
+                Poll::Pending
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ahead.is_empty() && (self.ended || self.incoming.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.size.clone()
+    }
+}
+
+/// A body that ends with the error with which the application's ended, so that the client sees a
+/// broken answer and not a short one.
+struct BrokenOff(Option<hyper::Error>);
+
+impl http_body::Body for BrokenOff {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        Poll::Ready(self.0.take().map(Err))
+    }
+}

@@ -1,0 +1,339 @@
+//! Which sandbox a host name leads to, remembered, so that a request costs no query.
+//!
+//! One query answers for one host name. Its answer holds until somebody says that the project or
+//! its owner's credentials changed ([`crate::store::notify`]), and never for longer than
+//! [`LONGEST`], so that a lost notification costs two seconds. A host that is in use is looked up
+//! anew in the background before that.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use fsa_model::{
+    ContainerState, Phase, ProjectId, SandboxId, UserId, Wanted,
+    api::Sharing,
+    host::{Host, parse_host},
+    sandboxd::TERMINAL_PORT,
+};
+use futures_util::FutureExt as _;
+use parking_lot::{Mutex, RwLock};
+use sqlx::{FromRow as _, Row as _};
+use uuid::Uuid;
+
+use super::upstream::Upstream;
+use crate::{
+    App, Result,
+    store::{
+        notify::{Interest, Topic},
+        sandboxes::{self, SandboxRow},
+    },
+};
+
+/// The oldest answer that is believed.
+const LONGEST: Duration = Duration::from_secs(2);
+/// From this age on an answer is looked up anew while it is still used.
+const RENEW: Duration = Duration::from_millis(1200);
+/// Host names that are remembered; beyond it those that nobody used lately are forgotten.
+const HOSTS_MOST: usize = 4096;
+const UNUSED: Duration = Duration::from_secs(30);
+
+/// Where a host name leads, and for whom.
+pub(super) struct Route {
+    pub project: ProjectId,
+    pub port: u16,
+    pub owner: UserId,
+    /// The owner's sessions that have not ended.
+    pub sessions: Vec<Uuid>,
+    pub sharing: Sharing,
+    /// Of the link that opens the port to guests.
+    pub link: Option<[u8; 32]>,
+    pub target: Target,
+}
+
+/// What is behind a host name.
+pub(super) enum Target {
+    Open {
+        upstream: Arc<Upstream>,
+        sandbox: Box<SandboxRow>,
+        region: String,
+    },
+    /// The sandbox does not run.
+    Closed { phase: Phase, trouble: Option<String> },
+    /// The project has no sandbox.
+    None,
+}
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Routes {
+    entries: RwLock<HashMap<String, Arc<Entry>>>,
+}
+
+struct Entry {
+    host: Host,
+    state: Mutex<State>,
+    /// One look-up at a time; the others wait for it.
+    looking: tokio::sync::Mutex<()>,
+    renewing: AtomicBool,
+}
+
+#[derive(Default)]
+struct State {
+    route: Option<Arc<Route>>,
+    /// When the look-up of `route` began; none where it may not be believed.
+    at: Option<Instant>,
+    /// The pool in `route` belongs to it.
+    start: Option<Start>,
+    /// What was found here last, and whoever says that it changed.
+    watched: Option<(ProjectId, UserId, [Interest; 2])>,
+    /// How often somebody said so. A look-up during which that happened is not believed.
+    doubts: u64,
+}
+
+/// One start of a sandbox, as far as the table tells it from another.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Start {
+    sandbox: SandboxId,
+    generation: i64,
+    restarts: i64,
+}
+
+impl Routes {
+    /// Where `label` (the host name without the apps domain) leads; `None` where nowhere.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub(super) async fn find(&self, app: &App, label: &str) -> Result<Option<Arc<Route>>> {
+        let known = self.entries.read().get(label).cloned();
+        let entry = match known {
+            Some(entry) => entry,
+            None => match parse_host(label) {
+                Some(host) => self.enter(label, host),
+                None => return Ok(None),
+            },
+        };
+        if let Some((route, age)) = entry.fresh() {
+            if age > RENEW && !entry.renewing.swap(true, Ordering::AcqRel) {
+                let (app, entry) = (app.clone(), Arc::clone(&entry));
+                tokio::spawn(async move {
+                    if let Err(error) = entry.look_up(&app).await {
+                        tracing::warn!(%error, "a host name could not be looked up anew");
+                    }
+                    entry.renewing.store(false, Ordering::Release);
+                });
+            }
+            return Ok(route);
+        }
+        let _one = entry.looking.lock().await;
+        if let Some((route, _)) = entry.fresh() {
+            return Ok(route);
+        }
+        entry.look_up(app).await
+    }
+
+    fn enter(&self, label: &str, host: Host) -> Arc<Entry> {
+        let mut entries = self.entries.write();
+        if entries.len() >= HOSTS_MOST {
+            entries.retain(|_, entry| entry.state.lock().at.is_some_and(|at| at.elapsed() < UNUSED));
+            if entries.len() >= HOSTS_MOST {
+                entries.clear();
+            }
+        }
+        let entry = entries.entry(label.to_owned()).or_insert_with(|| {
+            Arc::new(Entry {
+                host,
+                state: Mutex::default(),
+                looking: tokio::sync::Mutex::new(()),
+                renewing: AtomicBool::new(false),
+            })
+        });
+        Arc::clone(entry)
+    }
+}
+
+impl State {
+    /// Whether somebody said that it changed, since the last time this was asked.
+    fn is_doubted(&mut self) -> bool {
+        let said = self.watched.as_mut().is_some_and(|(_, _, interests)| {
+            // Each is asked, so that none is left to say the same again.
+            interests.iter_mut().fold(false, |said, interest| {
+                interest.changed().now_or_never().is_some() || said
+            })
+        });
+        if said {
+            self.doubts += 1;
+            self.at = None;
+        }
+        said
+    }
+}
+
+impl Entry {
+    /// What is known and may be believed, with its age.
+    fn fresh(&self) -> Option<(Option<Arc<Route>>, Duration)> {
+        let mut state = self.state.lock();
+        if state.is_doubted() {
+            return None;
+        }
+        let age = state.at?.elapsed();
+        (age < LONGEST).then(|| (state.route.clone(), age))
+    }
+
+    async fn look_up(&self, app: &App) -> Result<Option<Arc<Route>>> {
+        let mut route = None;
+        // Twice where the host has led elsewhere until now; more often only where it changes
+        // hands while we look.
+        for _ in 0..4 {
+            let doubts = {
+                let mut state = self.state.lock();
+                state.is_doubted();
+                state.doubts
+            };
+            let at = Instant::now();
+            let found = query(app, &self.host).await?;
+            let mut state = self.state.lock();
+            let Some(found) = found else {
+                state.route = None;
+                state.at = Some(at);
+                state.watched = None;
+                return Ok(None);
+            };
+            let (project, owner) = (found.project, found.owner);
+            let watched = state
+                .watched
+                .as_ref()
+                .is_some_and(|(p, o, _)| (*p, *o) == (project, owner));
+            let (found, start) = found.route(app, self.host.port, &state);
+            let found = Arc::new(found);
+            state.route = Some(Arc::clone(&found));
+            state.start = start;
+            state.at = None;
+            if watched {
+                state.at = (state.doubts == doubts).then_some(at);
+                return Ok(Some(found));
+            }
+            // Interest comes before the look that is believed.
+            let topics = [Topic::Project(project), Topic::Credentials(owner)];
+            state.watched = Some((project, owner, topics.map(|topic| app.hub.interest(topic))));
+            route = Some(found);
+        }
+        Ok(route)
+    }
+}
+
+/// What the query finds.
+struct Found {
+    project: ProjectId,
+    owner: UserId,
+    region: String,
+    sessions: Vec<Uuid>,
+    sharing: Option<Sharing>,
+    link: Option<Vec<u8>>,
+    sandbox: Option<SandboxRow>,
+}
+
+async fn query(app: &App, host: &Host) -> Result<Option<Found>> {
+    let row = sqlx::query(concat!(
+        "select p.id as project, p.owner_id as owner, p.region as region, x.sharing as sharing,
+                x.link_hash as link,
+                u.disabled_at is null and u.removed_at is null as allowed,
+                array(select e.id from sessions e where e.user_id = p.owner_id and e.expires_at > now())
+                    as sessions, ",
+        sandboxes::columns!(),
+        " from projects p
+          join users u on u.id = p.owner_id
+          left join port_shares x on x.project_id = p.id and x.port = $3
+          left join lateral (
+              select * from sandboxes s where s.project_id = p.id and s.is_main
+              order by s.wanted = 'terminated', s.created_at desc limit 1) s on true
+          where p.name = $1 and p.deleted_at is null
+            and ($2::text is null or u.login = $2
+                 or '0' || right(replace(u.id::text, '-', ''), 12) = $2)
+          order by p.named_at, p.id limit 1"
+    ))
+    .bind(host.project.as_str())
+    .bind(&host.owner)
+    .bind(i32::from(host.port))
+    .fetch_optional(app.store.pool())
+    .await?;
+    let Some(row) = row.filter(|row| row.try_get("allowed").unwrap_or(false)) else {
+        return Ok(None);
+    };
+    Ok(Some(Found {
+        project: ProjectId(row.try_get("project")?),
+        owner: UserId(row.try_get("owner")?),
+        region: row.try_get("region")?,
+        sessions: row.try_get("sessions")?,
+        sharing: match row.try_get::<Option<&str>, _>("sharing")? {
+            Some("public") => Some(Sharing::Public),
+            Some("link") => Some(Sharing::Link),
+            _ => None,
+        },
+        link: row.try_get("link")?,
+        sandbox: match row.try_get::<Option<Uuid>, _>("s_id")? {
+            Some(_) => Some(SandboxRow::from_row(&row)?),
+            None => None,
+        },
+    }))
+}
+
+impl Found {
+    fn route(self, app: &App, port: u16, before: &State) -> (Route, Option<Start>) {
+        let (target, start) = match self.sandbox {
+            None => (Target::None, None),
+            Some(sandbox) => target(app, sandbox, self.region, port, before),
+        };
+        let route = Route {
+            project: self.project,
+            port,
+            owner: self.owner,
+            sessions: self.sessions,
+            // A terminal is never for guests, whatever the table says.
+            sharing: self.sharing.filter(|_| port != TERMINAL_PORT).unwrap_or_default(),
+            link: self.link.and_then(|link| link.try_into().ok()),
+            target,
+        };
+        (route, start)
+    }
+}
+
+fn target(
+    app: &App,
+    sandbox: SandboxRow,
+    region: String,
+    port: u16,
+    before: &State,
+) -> (Target, Option<Start>) {
+    let phase = sandbox.phase();
+    let closed = |trouble| (Target::Closed { phase, trouble }, None);
+    if sandbox.container != ContainerState::Running || sandbox.wanted != Wanted::Running {
+        return closed(sandbox.trouble.as_ref().map(|trouble| trouble.message.clone()));
+    }
+    let Some(known) = app.regions.get(&region) else {
+        return closed(Some(format!(
+            "The region {region} is not configured on this server."
+        )));
+    };
+    let start = Start {
+        sandbox: sandbox.id,
+        generation: sandbox.observed_generation,
+        restarts: sandbox.restarts,
+    };
+    let kept = match before.route.as_deref().map(|route| &route.target) {
+        Some(Target::Open { upstream, .. }) if before.start == Some(start) => Some(Arc::clone(upstream)),
+        _ => None,
+    };
+    let upstream =
+        kept.unwrap_or_else(|| Upstream::new(Arc::clone(&known.driver), sandbox.reference(), port));
+    let target = Target::Open {
+        upstream,
+        sandbox: Box::new(sandbox),
+        region,
+    };
+    (target, Some(start))
+}

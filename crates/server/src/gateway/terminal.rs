@@ -1,0 +1,83 @@
+//! The terminal's own host, port 7681: ttyd's three paths, for whoever is signed in.
+//!
+//! The bytes come from sandboxd's control interface. What listens on the port itself in the
+//! sandbox, if anything does, is not reached from here.
+
+use axum::{body::Body, response::Response};
+use fsa_model::tty::SUBPROTOCOL;
+use http::{HeaderValue, Method, Request, StatusCode, header};
+
+use super::{
+    access::Visitor,
+    inside::Inside,
+    pages::{Say, ours},
+    routes::{Route, Target},
+    tunnel::Farewell,
+};
+use crate::{App, Error};
+
+pub(super) async fn handle(
+    app: &App,
+    route: &Route,
+    visitor: Visitor,
+    request: Request<Body>,
+    end: impl Future<Output = Farewell> + Send + 'static,
+) -> Response {
+    // A guest or a public visitor is never let into a shell; the route's sharing says so already.
+    if !matches!(visitor, Visitor::Owner(..)) {
+        return Say::nothing_here().answer(request.headers());
+    }
+    let headers = request.headers().clone();
+    match (request.method(), request.uri().path()) {
+        (&Method::GET, "/") => Say::new(
+            StatusCode::OK,
+            "Terminal",
+            "This is the address of a terminal.",
+            format!(
+                "Open the terminal at {}, or connect a program that speaks ttyd's protocol to /ws here.",
+                app.settings.origin_text()
+            ),
+        )
+        .answer(&headers),
+        // ttyd's clients send it back in their first message. Who may connect was decided before.
+        (&Method::GET, "/token") => {
+            let mut response = Response::new(Body::from("{\"token\": \"\"}"));
+            ours(response.headers_mut());
+            response
+                .headers_mut()
+                .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            response
+        }
+        (&Method::GET, "/ws") => open(app, route, request, end)
+            .await
+            .unwrap_or_else(|error| said(&error).answer(&headers)),
+        _ => Say::nothing_here().answer(&headers),
+    }
+}
+
+async fn open(
+    app: &App,
+    route: &Route,
+    request: Request<Body>,
+    end: impl Future<Output = Farewell> + Send + 'static,
+) -> Result<Response, Error> {
+    let Target::Open {
+        sandbox,
+        region,
+        upstream,
+    } = &route.target
+    else {
+        return Err(Error::conflict("The sandbox does not run."));
+    };
+    let place = upstream
+        .begin()
+        .ok_or_else(|| Error::unavailable("Too many terminals are open."))?;
+    Inside::of_sandbox(app, region, sandbox)?
+        .websocket(app, request, "/v1/terminal", Some(SUBPROTOCOL), end, place)
+        .await
+}
+
+fn said(error: &Error) -> Say {
+    tracing::debug!(%error, "a terminal could not be opened");
+    Say::new(error.status(), error.name(), error.sentence(), error.message())
+}

@@ -1,0 +1,322 @@
+//! Two connections that became one: what comes from either side goes to the other as it is.
+//!
+//! WebSocket frames pass unread but for the lengths of those that go to the client: when the
+//! tunnel must end, a close frame can then be put between two of them, and the client knows why
+//! and whether to come back.
+
+use std::{io, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    time::Instant,
+};
+/// What is read at once at first, and at most. An idle tunnel holds only little; one that fills
+/// its buffer gets a larger one.
+const FIRST_BUFFER: usize = 4 * 1024;
+const LARGEST_BUFFER: usize = 128 * 1024;
+/// A tunnel without a byte for so long is ended: nobody is there any more.
+const IDLE: Duration = Duration::from_secs(12 * 60 * 60);
+/// How long the end of a frame, and a close frame, may take.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// How the tunnel speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speech {
+    WebSocket,
+    /// Nothing is known of it.
+    Other,
+}
+
+/// Why a tunnel is ended from here; the status of the close frame (RFC 6455 §7.4.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Farewell {
+    /// The server restarts: come back soon.
+    Restarting = 1012,
+    /// Who opened it may no longer have it.
+    Refused = 1008,
+}
+
+impl Farewell {
+    /// A close frame of a server (unmasked): FIN and opcode 8, length 2, the status.
+    const fn frame(self) -> [u8; 4] {
+        let status = (self as u16).to_be_bytes();
+        [0x88, 2, status[0], status[1]]
+    }
+}
+
+/// Copies both ways until both sides have ended, one of them fails, or `end` is ready. `read` was
+/// read of the server side already.
+pub async fn relay(
+    client: impl AsyncRead + AsyncWrite + Unpin,
+    server: impl AsyncRead + AsyncWrite + Unpin,
+    read: Bytes,
+    speech: Speech,
+    end: impl Future<Output = Farewell>,
+) {
+    let (mut from_client, mut to_client) = tokio::io::split(client);
+    let (mut from_server, mut to_server) = tokio::io::split(server);
+    let last = parking_lot::Mutex::new(Instant::now());
+    let (mut upward, mut downward) = (BytesMut::new(), BytesMut::from(read));
+    let up = copy(&mut from_client, &mut to_server, &mut upward, None, &last);
+    let mut frames = (speech == Speech::WebSocket).then(Frames::default);
+    let down = copy(
+        &mut from_server,
+        &mut to_client,
+        &mut downward,
+        frames.as_mut(),
+        &last,
+    );
+    let farewell = {
+        let mut end = std::pin::pin!(end);
+        let mut both = std::pin::pin!(async { tokio::try_join!(up, down) });
+        let mut idle = std::pin::pin!(tokio::time::sleep(IDLE));
+        loop {
+            tokio::select! {
+                ended = &mut both => {
+                    if let Err(error) = ended {
+                        tracing::debug!(%error, "a tunnel broke off");
+                    }
+                    break None;
+                }
+                farewell = &mut end => break Some(farewell),
+                () = &mut idle => {
+                    let since = *last.lock();
+                    if since.elapsed() >= IDLE {
+                        break None;
+                    }
+                    idle.as_mut().reset(since + IDLE);
+                }
+            }
+        }
+    };
+    if let (Some(farewell), Some(frames)) = (farewell, frames) {
+        let said = say_goodbye(&mut from_server, &mut to_client, downward, frames, farewell);
+        let _ = tokio::time::timeout(FAREWELL, said).await;
+    }
+}
+
+/// Ends one direction as it ended at its source. Dropped at any moment, it leaves in `buffer`
+/// what was read and not written, and in `frames` what was written.
+async fn copy(
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
+    buffer: &mut BytesMut,
+    mut frames: Option<&mut Frames>,
+    last: &parking_lot::Mutex<Instant>,
+) -> io::Result<()> {
+    let mut size = FIRST_BUFFER;
+    loop {
+        while !buffer.is_empty() {
+            let written = to.write(buffer).await?;
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            if let Some(frames) = &mut frames {
+                frames.pass(&buffer[..written]);
+            }
+            let _ = buffer.split_to(written);
+        }
+        to.flush().await?;
+        buffer.reserve(size);
+        let read = from.read_buf(buffer).await?;
+        if read == 0 {
+            return to.shutdown().await;
+        }
+        *last.lock() = Instant::now();
+        if read >= size {
+            size = (size * 4).min(LARGEST_BUFFER);
+        } else if read < size / 8 && size > FIRST_BUFFER {
+            size /= 2;
+            *buffer = buffer.split();
+        }
+    }
+}
+
+/// Sends the rest of the frame that is under way, then a close frame.
+async fn say_goodbye(
+    from_server: &mut (impl AsyncRead + Unpin),
+    to_client: &mut (impl AsyncWrite + Unpin),
+    mut buffer: BytesMut,
+    mut frames: Frames,
+    farewell: Farewell,
+) -> io::Result<()> {
+    while let Some(missing) = frames.missing() {
+        if buffer.is_empty() {
+            buffer.reserve(FIRST_BUFFER);
+            if from_server.read_buf(&mut buffer).await? == 0 {
+                return Ok(());
+            }
+        }
+        let here = usize::try_from(missing).unwrap_or(usize::MAX).min(buffer.len());
+        let piece = buffer.split_to(here);
+        frames.pass(&piece);
+        to_client.write_all(&piece).await?;
+    }
+    to_client.write_all(&farewell.frame()).await?;
+    to_client.shutdown().await
+}
+
+/// Where in a frame a stream of WebSocket frames is.
+#[derive(Debug, Default)]
+struct Frames {
+    /// The bytes of a header that is not complete yet (at most 14).
+    header: Vec<u8>,
+    /// Bytes of payload that are still to come.
+    payload: u64,
+}
+
+impl Frames {
+    /// Takes note of bytes that pass.
+    fn pass(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            if self.payload > 0 {
+                let here = usize::try_from(self.payload)
+                    .unwrap_or(usize::MAX)
+                    .min(bytes.len());
+                self.payload -= here as u64;
+                bytes = &bytes[here..];
+                continue;
+            }
+            let wanted = header_length(&self.header).max(2);
+            let here = (wanted - self.header.len()).min(bytes.len());
+            self.header.extend_from_slice(&bytes[..here]);
+            bytes = &bytes[here..];
+            if self.header.len() >= 2 && self.header.len() == header_length(&self.header) {
+                self.payload = payload_length(&self.header);
+                self.header.clear();
+            }
+        }
+    }
+
+    /// How many bytes there are at least until a frame ends; none between two frames.
+    fn missing(&self) -> Option<u64> {
+        match (self.header.len(), self.payload) {
+            (0, 0) => None,
+            (0, payload) => Some(payload),
+            (some, _) => Some((header_length(&self.header).max(2) - some) as u64),
+        }
+    }
+}
+
+/// RFC 6455 §5.2: two bytes, the extended length, the mask. 0 while it cannot be told.
+fn header_length(header: &[u8]) -> usize {
+    let Some(&second) = header.get(1) else {
+        return 0;
+    };
+    let extended = match second & 0x7f {
+        126 => 2,
+        127 => 8,
+        _ => 0,
+    };
+    let mask = if second & 0x80 == 0 { 0 } else { 4 };
+    2 + extended + mask
+}
+
+fn payload_length(header: &[u8]) -> u64 {
+    let extended = match header[1] & 0x7f {
+        126 => &header[2..4],
+        127 => &header[2..10],
+        short => return u64::from(short),
+    };
+    extended
+        .iter()
+        .fold(0, |length, &byte| length << 8 | u64::from(byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn frame(length: usize, masked: bool) -> Vec<u8> {
+        let mask = if masked { 0x80 } else { 0 };
+        let mut frame = vec![0x82];
+        match length {
+            0..126 => frame.push(mask | length as u8),
+            126..65536 => {
+                frame.push(mask | 126);
+                frame.extend((length as u16).to_be_bytes());
+            }
+            _ => {
+                frame.push(mask | 127);
+                frame.extend((length as u64).to_be_bytes());
+            }
+        }
+        if masked {
+            frame.extend([1, 2, 3, 4]);
+        }
+        frame.extend(std::iter::repeat_n(b'x', length));
+        frame
+    }
+
+    proptest! {
+        #[test]
+        fn the_end_of_a_frame_is_found_wherever_the_stream_is_cut(
+            lengths in proptest::collection::vec((prop_oneof![0_usize..130, 60_000_usize..70_000], any::<bool>()), 1..5),
+            cut in 1_usize..5000,
+        ) {
+            let all: Vec<u8> = lengths.iter().flat_map(|&(length, masked)| frame(length, masked)).collect();
+            let mut frames = Frames::default();
+            for piece in all.chunks(cut) {
+                frames.pass(piece);
+            }
+            prop_assert_eq!(frames.missing(), None);
+            frames.pass(&[0x82]);
+            prop_assert_eq!(frames.missing(), Some(1));
+            frames.pass(&[5, b'x']);
+            prop_assert_eq!(frames.missing(), Some(4));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_drain_says_goodbye_between_two_frames() {
+        let (client, mut browser) = tokio::io::duplex(64);
+        let (server, mut sandbox) = tokio::io::duplex(64);
+        let (drain, drained) = tokio::sync::oneshot::channel();
+        let end = async {
+            let _ = drained.await;
+            Farewell::Restarting
+        };
+        let begun = Bytes::from_static(&[0x82, 4, b'a']);
+        let relay = relay(client, server, begun, Speech::WebSocket, end);
+        let story = async {
+            let mut begun = [0; 3];
+            browser.read_exact(&mut begun).await.unwrap();
+            drain.send(()).unwrap();
+            sandbox.write_all(b"bcd\x82\x01e").await.unwrap();
+            let mut rest = Vec::new();
+            browser.read_to_end(&mut rest).await.unwrap();
+            rest
+        };
+        let ((), rest) = tokio::join!(relay, story);
+        assert_eq!(rest, b"bcd\x88\x02\x03\xf4");
+    }
+
+    #[tokio::test]
+    async fn an_end_of_one_side_reaches_the_other_while_that_one_goes_on() {
+        let (client, mut browser) = tokio::io::duplex(64);
+        let (server, mut sandbox) = tokio::io::duplex(64);
+        let relay = relay(
+            client,
+            server,
+            Bytes::new(),
+            Speech::Other,
+            std::future::pending(),
+        );
+        let story = async {
+            browser.write_all(b"question").await.unwrap();
+            browser.shutdown().await.unwrap();
+            let mut question = Vec::new();
+            sandbox.read_to_end(&mut question).await.unwrap();
+            sandbox.write_all(b"answer").await.unwrap();
+            drop(sandbox);
+            let mut answer = Vec::new();
+            browser.read_to_end(&mut answer).await.unwrap();
+            (question, answer)
+        };
+        let ((), (question, answer)) = tokio::join!(relay, story);
+        assert_eq!((&question[..], &answer[..]), (&b"question"[..], &b"answer"[..]));
+    }
+}

@@ -1,0 +1,145 @@
+//! What listens on one port of one start of a sandbox, with the idle connections to it.
+//!
+//! A pool belongs to one start: when the sandbox is started anew, its route gets another pool and
+//! the old one goes with its last user. A connection is tried before it is used again, and not
+//! kept for longer than common servers keep theirs.
+
+use std::{
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use fsa_driver::{DriverError, Endpoint, SharedDriver};
+use fsa_model::SandboxRef;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::link::Link;
+
+/// Idle connections that are kept.
+const IDLE_MOST: usize = 128;
+/// For how long. Node closes after 5 s, gunicorn after 2, most others after 15 to 75.
+const IDLE_LONGEST: Duration = Duration::from_secs(15);
+/// Requests and tunnels under way to one port at once.
+const UNDER_WAY_MOST: usize = 2048;
+/// How long the way into a sandbox may take.
+const CONNECT: Duration = Duration::from_secs(10);
+
+pub(super) struct Upstream {
+    driver: SharedDriver,
+    sandbox: SandboxRef,
+    port: u16,
+    pool: Mutex<Pool>,
+    under_way: AtomicUsize,
+    /// For the task that ends what is idle for too long.
+    this: Weak<Self>,
+}
+
+#[derive(Default)]
+struct Pool {
+    /// The one that was used last is at the end.
+    idle: Vec<(Link, Instant)>,
+    swept: bool,
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub(super) enum Unreachable {
+    /// The driver says why.
+    Driver(DriverError),
+    Silent,
+    Protocol(hyper::Error),
+}
+
+/// Counts a request or a tunnel for as long as it lives.
+pub(super) struct UnderWay(Arc<Upstream>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Upstream {
+    pub(super) fn new(driver: SharedDriver, sandbox: SandboxRef, port: u16) -> Arc<Self> {
+        Arc::new_cyclic(|this| Self {
+            driver,
+            sandbox,
+            port,
+            pool: Mutex::default(),
+            under_way: AtomicUsize::new(0),
+            this: this.clone(),
+        })
+    }
+
+    /// A place among the requests under way, if there is one left.
+    pub(super) fn begin(self: &Arc<Self>) -> Option<UnderWay> {
+        let before = self.under_way.fetch_add(1, Ordering::Relaxed);
+        let place = UnderWay(Arc::clone(self));
+        (before < UNDER_WAY_MOST).then_some(place)
+    }
+
+    /// An idle connection that is still good.
+    pub(super) fn take(&self) -> Option<Link> {
+        loop {
+            let (mut link, since) = self.pool.lock().idle.pop()?;
+            if since.elapsed() < IDLE_LONGEST && link.is_usable() {
+                return Some(link);
+            }
+        }
+    }
+
+    /// A new connection.
+    pub(super) async fn connect(&self) -> Result<Link, Unreachable> {
+        let connect = self.driver.connect(&self.sandbox, Endpoint::Port(self.port));
+        let connection = tokio::time::timeout(CONNECT, connect)
+            .await
+            .map_err(|_| Unreachable::Silent)?
+            .map_err(Unreachable::Driver)?;
+        Link::open(connection).await.map_err(Unreachable::Protocol)
+    }
+
+    /// Keeps a connection for the next request, if it is good for one.
+    pub(super) fn keep(&self, mut link: Link) {
+        if !link.is_usable() {
+            return;
+        }
+        let sweep = {
+            let mut pool = self.pool.lock();
+            if pool.idle.len() >= IDLE_MOST {
+                return;
+            }
+            pool.idle.push((link, Instant::now()));
+            !std::mem::replace(&mut pool.swept, true)
+        };
+        if sweep {
+            tokio::spawn(sweeping(self.this.clone()));
+        }
+    }
+}
+
+/// Ends idle connections; ends itself when there are none.
+async fn sweeping(upstream: Weak<Upstream>) {
+    loop {
+        tokio::time::sleep(IDLE_LONGEST).await;
+        let Some(upstream) = upstream.upgrade() else {
+            return;
+        };
+        let mut pool = upstream.pool.lock();
+        let old = pool
+            .idle
+            .iter()
+            .take_while(|(_, since)| since.elapsed() >= IDLE_LONGEST)
+            .count();
+        let old: Vec<_> = pool.idle.drain(..old).collect();
+        if pool.idle.is_empty() {
+            pool.swept = false;
+            return;
+        }
+        drop(pool);
+        drop(old);
+    }
+}
