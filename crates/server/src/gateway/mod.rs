@@ -65,7 +65,10 @@ pub fn is_for<B>(settings: &Settings, request: &Request<B>) -> bool {
     host_of(request).is_some_and(|authority| {
         let name = without_port(authority);
         access::label(settings, name).is_some()
-            && !settings.origin.host_str().is_some_and(|main| main.eq_ignore_ascii_case(name))
+            && !settings
+                .origin
+                .host_str()
+                .is_some_and(|main| main.eq_ignore_ascii_case(name))
     })
 }
 
@@ -147,7 +150,9 @@ async fn admit(app: &App, route: &Route, name: &str, label: &str, parts: &Parts)
     }
     if let Some(token) = headers.get(&TOKEN_HEADER) {
         return match by_token(app, token, parts).await {
-            Ok(caller) if caller.user() == route.owner => Admission::Comes(Visitor::Owner(caller.user(), None)),
+            Ok(caller) if caller.user() == route.owner => {
+                Admission::Comes(Visitor::Owner(caller.user(), None))
+            }
             Err(error) if error.status() != StatusCode::UNAUTHORIZED => Admission::Failed(error),
             _ => Admission::Unknown,
         };
@@ -192,7 +197,10 @@ async fn pass_on(
     if let Err(malformed) = headers::prepare_request(request.headers_mut(), upgrade.as_ref()) {
         return refused(malformed).answer(request.headers());
     }
-    let address = request.extensions().get::<Address>().and_then(|address| address.0);
+    let address = request
+        .extensions()
+        .get::<Address>()
+        .and_then(|address| address.0);
     headers::say_where_from(request.headers_mut(), address, host, app.settings.is_https());
     request.headers_mut().insert(header::HOST, host.clone());
     if let Some(path) = request.uri().path_and_query().cloned() {
@@ -279,7 +287,10 @@ impl Ticket {
 }
 
 fn accepting(accept: Option<HeaderValue>) -> http::HeaderMap {
-    accept.map(|accept| (header::ACCEPT, accept)).into_iter().collect()
+    accept
+        .map(|accept| (header::ACCEPT, accept))
+        .into_iter()
+        .collect()
 }
 
 /// The Host field, and the host name in it in lower case; none where the request could be meant
@@ -288,7 +299,9 @@ fn checked_host<B>(request: &Request<B>) -> Option<(HeaderValue, String)> {
     let authority = host_of(request)?;
     let name = without_port(authority);
     let port = authority[name.len()..].strip_prefix(':');
-    let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.');
+    let plain = name
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.');
     let numeric = port.is_none_or(|port| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()));
     let ends = authority.len() == name.len() || port.is_some();
     if !plain || !numeric || !ends || authority.len() > 300 {
@@ -369,9 +382,10 @@ fn closed(target: &Target) -> Say {
         Phase::Creating | Phase::Starting | Phase::Updating | Phase::Running => {
             say("The sandbox is starting.", "This page looks again by itself.").again_after(1)
         }
-        Phase::Stopping | Phase::Stopped => {
-            say("The sandbox is stopped.", "Start its project, and then come back.")
-        }
+        Phase::Stopping | Phase::Stopped => say(
+            "The sandbox is stopped.",
+            "Start its project, and then come back.",
+        ),
         Phase::Terminating | Phase::Terminated => say(
             "The sandbox was terminated.",
             "Start its project to get a new one, and then come back.",
@@ -389,7 +403,8 @@ fn closed(target: &Target) -> Say {
 
 /// What went wrong between the gateway and the application.
 fn trouble(failure: &Failure, port: u16) -> Say {
-    let bad = |name, sentence: String, advice: &str| Say::new(StatusCode::BAD_GATEWAY, name, sentence, advice);
+    let bad =
+        |name, sentence: String, advice: &str| Say::new(StatusCode::BAD_GATEWAY, name, sentence, advice);
     match failure {
         Failure::Unreachable(Unreachable::Driver(error)) => {
             tracing::debug!(%error, "no connection into a sandbox");
@@ -431,6 +446,3 @@ fn trouble(failure: &Failure, port: u16) -> Say {
         .again_after(1),
     }
 }
-
-#[cfg(test)]
-mod tests;
