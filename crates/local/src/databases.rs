@@ -1,0 +1,412 @@
+//! Project databases in the projects cluster: one role and one database each, both named by
+//! [`DatabaseSpec::role`].
+//!
+//! **What is ours.** Each role carries a comment that names its project. Only a superuser can
+//! write one (unlike a database's, which its owner may change), and it is made in one transaction
+//! with the role. A database is ours when such a role owns it; anything else of the same name is
+//! neither used nor dropped.
+//!
+//! **Isolation.** `pg_hba.conf` lets a role into the database of its own name alone, nobody but
+//! the owner has CONNECT on it, and from a sandbox only the gate is reached, which knows one role.
+//! The catalogs that all databases of a cluster share (names of databases and roles) can be read
+//! by every role, as PostgreSQL has it.
+
+mod judge;
+mod statements;
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use fsa_driver::{Databases, DriverError, ObservedDatabase, Result};
+use fsa_model::{DatabaseSpec, TroubleKind, spec::Credentials};
+use judge::{Found, Verdict};
+use parking_lot::Mutex;
+use sqlx::{
+    AssertSqlSafe, Connection as _, PgConnection, PgPool, Postgres, pool::PoolConnection,
+    postgres::PgPoolOptions,
+};
+
+use crate::postgres::{Cluster, scram};
+
+/// A role's connections at once, where nothing else is said.
+const CONNECTION_LIMIT: u32 = 20;
+/// CREATE DATABASE is bound by the processor: more at once would only take longer each.
+const CONNECTIONS: u32 = 6;
+/// In a queue of creations.
+const ACQUIRE: Duration = Duration::from_secs(60);
+/// For one operation, the wait for a connection not counted. A drop or a copy begins with a
+/// checkpoint, which writes what others have changed too.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// For a copy, which takes as long as the database is large. Given up in the middle it leaves the
+/// source closed, which the next look sees as something to put right.
+const COPY: Duration = Duration::from_secs(900);
+/// Two that make the same database at once get in each other's way at most once a statement.
+const ROUNDS: usize = 6;
+/// Verifiers that were found to be right, so that each look does not cost 4096 hashes.
+const KNOWN_MAX: usize = 10_000;
+
+/// The databases of the projects on this machine.
+pub struct LocalDatabases {
+    cluster: Cluster,
+    pool: PgPool,
+    known: Mutex<std::collections::HashMap<String, Known>>,
+}
+
+/// A role's stored verifier, and a digest of the password that it was found to be of.
+#[derive(PartialEq, Eq)]
+struct Known {
+    verifier: String,
+    password: [u8; 32],
+}
+
+impl LocalDatabases {
+    /// Of the projects cluster. Connects when there is something to do, so this may be called
+    /// before the cluster runs; must be called in a tokio runtime.
+    #[must_use]
+    pub fn new(cluster: Cluster) -> Self {
+        let pool = PgPoolOptions::new()
+            .max_connections(CONNECTIONS)
+            .acquire_timeout(ACQUIRE)
+            .idle_timeout(Duration::from_secs(300))
+            .connect_lazy_with(cluster.connect_options("postgres"));
+        Self {
+            cluster,
+            pool,
+            known: Mutex::default(),
+        }
+    }
+
+    /// A connection; where the cluster is down it is started first. (The pool itself would try
+    /// a refused connection again and again until its time is up.)
+    async fn connection(&self) -> Result<PoolConnection<Postgres>> {
+        if !self.cluster.is_alive() {
+            tracing::warn!("the projects' PostgreSQL is not there; it is started");
+            self.cluster.ensure_running().await?;
+        }
+        self.pool.acquire().await.map_err(trouble("be reached"))
+    }
+
+    async fn look(&self, connection: &mut PgConnection, database: &DatabaseSpec) -> Result<Verdict> {
+        let found = sqlx::query_as::<_, Found>(statements::LOOK)
+            .bind(database.role())
+            .fetch_one(connection)
+            .await
+            .map_err(trouble("be looked at"))?;
+        let password_is_right = found
+            .verifier
+            .as_ref()
+            .is_some_and(|stored| self.verifies(database, stored));
+        Ok(judge::judge(
+            &found,
+            &statements::mark(database.project),
+            password_is_right,
+        ))
+    }
+
+    fn verifies(&self, database: &DatabaseSpec, stored: &str) -> bool {
+        use secrecy::ExposeSecret as _;
+        use sha2::Digest as _;
+        let role = database.role();
+        let known = Known {
+            verifier: stored.to_owned(),
+            password: sha2::Sha256::digest(database.password.expose_secret()).into(),
+        };
+        if self.known.lock().get(&role) == Some(&known) {
+            return true;
+        }
+        let right = scram::verifies(&database.password, stored);
+        let mut all = self.known.lock();
+        if right {
+            if all.len() >= KNOWN_MAX {
+                all.clear();
+            }
+            all.insert(role, known);
+        } else {
+            all.remove(&role);
+        }
+        right
+    }
+
+    /// Does what is missing; the verdict is of a moment ago, so a step may find itself done.
+    async fn make(
+        &self,
+        connection: &mut PgConnection,
+        database: &DatabaseSpec,
+        verdict: Verdict,
+    ) -> sqlx::Result<()> {
+        let role = database.role();
+        let missing = match verdict {
+            Verdict::Absent => judge::Missing::everything(),
+            Verdict::Partial(missing) => missing,
+            _ => return Ok(()),
+        };
+        if missing.role || missing.login {
+            let verifier = scram::verifier(&database.password);
+            let statement = if missing.role {
+                statements::create_role(&role, database.project, &verifier, CONNECTION_LIMIT, false)
+            } else {
+                statements::alter_role(&role, &verifier, CONNECTION_LIMIT)
+            };
+            run(connection, statement).await?;
+        }
+        if missing.broken {
+            run(connection, statements::drop_database(&role)).await?;
+        }
+        if missing.database {
+            run(connection, statements::create_database(&role, None)).await?;
+        }
+        if missing.database || missing.privileges {
+            run(connection, statements::close_database(&role)).await?;
+        }
+        Ok(())
+    }
+
+    async fn copy(&self, from: &DatabaseSpec, to: &DatabaseSpec) -> Result<()> {
+        let mut connection = self.connection().await?;
+        if !matches!(self.look(&mut connection, from).await?, Verdict::Ready) {
+            return Err(DriverError::new(
+                TroubleKind::Passing,
+                format!("the database {} is not ready to be copied", from.role()),
+            ));
+        }
+        match self.look(&mut connection, to).await? {
+            Verdict::Ready => return Ok(()),
+            Verdict::Foreign(what) => return Err(foreign(to, what)),
+            Verdict::Absent => {}
+            // What an earlier copy left when it was interrupted, or an empty database that
+            // somebody made meanwhile and has not used: the copy takes its place.
+            Verdict::Copying | Verdict::Partial(_) => remove(&mut connection, to).await?,
+        }
+        let (source, target) = (from.role(), to.role());
+        let verifier = scram::verifier(&to.password);
+        let role = statements::create_role(&target, to.project, &verifier, CONNECTION_LIMIT, true);
+        run(&mut connection, role).await.map_err(trouble("make a role"))?;
+        // CREATE DATABASE wants the source for itself, so its connections are ended, and no new
+        // ones are let in until it is copied.
+        let copied = async {
+            run(&mut connection, statements::admit(&source, false)).await?;
+            sqlx::query(statements::END_CONNECTIONS)
+                .bind(&source)
+                .execute(&mut *connection)
+                .await?;
+            run(
+                &mut connection,
+                statements::create_database(&target, Some(&source)),
+            )
+            .await
+        }
+        .await;
+        run(&mut connection, statements::admit(&source, true))
+            .await
+            .map_err(trouble("open the copied database again"))?;
+        copied.map_err(trouble("copy a database"))?;
+
+        let mut inside = self.cluster.connect(&target).await?;
+        run(&mut inside, statements::hand_over(&source, &target))
+            .await
+            .map_err(trouble("hand over a copy"))?;
+        let _ = inside.close().await;
+        for statement in [
+            statements::close_database(&target),
+            statements::finish_copy(&target, to.project),
+        ] {
+            run(&mut connection, statement)
+                .await
+                .map_err(trouble("finish a copy"))?;
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Databases for LocalDatabases {
+    fn provider(&self) -> &'static str {
+        "local"
+    }
+
+    async fn observe(&self, database: &DatabaseSpec) -> Result<ObservedDatabase> {
+        let mut connection = self.connection().await?;
+        match patient(PATIENCE, self.look(&mut connection, database)).await? {
+            Verdict::Absent => Ok(ObservedDatabase::Absent),
+            Verdict::Partial(_) | Verdict::Copying => Ok(ObservedDatabase::Partial),
+            Verdict::Ready => Ok(ObservedDatabase::Ready),
+            Verdict::Foreign(what) => Err(foreign(database, what)),
+        }
+    }
+
+    async fn ensure(&self, database: &DatabaseSpec) -> Result<()> {
+        let mut connection = self.connection().await?;
+        patient(PATIENCE, async {
+            for round in 1..=ROUNDS {
+                let verdict = self.look(&mut connection, database).await?;
+                match verdict {
+                    Verdict::Ready => break,
+                    Verdict::Foreign(what) => return Err(foreign(database, what)),
+                    Verdict::Copying => {
+                        return Err(DriverError::new(
+                            TroubleKind::Passing,
+                            format!(
+                                "the copy into {} was interrupted; it must be made again",
+                                database.role()
+                            ),
+                        ));
+                    }
+                    Verdict::Absent | Verdict::Partial(_) => {}
+                }
+                match self.make(&mut connection, database, verdict).await {
+                    Ok(()) => break,
+                    Err(error) if round < ROUNDS && is_race(&error) => {}
+                    Err(error) => return Err(trouble("make a database")(error)),
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn credentials(&self, database: &DatabaseSpec) -> Result<Credentials> {
+        Ok(Credentials {
+            host: "127.0.0.1".to_owned(),
+            port: 5432,
+            user: database.role(),
+            password: database.password.clone(),
+            database: database.role(),
+        })
+    }
+
+    fn known_ahead(&self) -> bool {
+        true
+    }
+
+    async fn drop(&self, database: &DatabaseSpec) -> Result<()> {
+        let mut connection = self.connection().await?;
+        patient(PATIENCE, async {
+            match self.look(&mut connection, database).await? {
+                Verdict::Absent => Ok(()),
+                Verdict::Foreign(what) => {
+                    // Nothing of ours is left; the deletion of a project must not hang on it.
+                    tracing::warn!(
+                        role = database.role(),
+                        what,
+                        "a database that is not ours is left alone"
+                    );
+                    Ok(())
+                }
+                _ => remove(&mut connection, database).await,
+            }
+        })
+        .await?;
+        self.known.lock().remove(&database.role());
+        Ok(())
+    }
+
+    async fn branch(&self, from: &DatabaseSpec, to: &DatabaseSpec) -> Result<()> {
+        patient(COPY, self.copy(from, to)).await
+    }
+
+    async fn inventory(&self) -> Result<Vec<String>> {
+        let mut connection = self.connection().await?;
+        patient(PATIENCE, async {
+            sqlx::query_scalar(statements::INVENTORY)
+                .fetch_all(&mut *connection)
+                .await
+                .map_err(trouble("list the databases"))
+        })
+        .await
+    }
+}
+
+/// Removes what a verdict has said to be ours.
+async fn remove(connection: &mut PgConnection, database: &DatabaseSpec) -> Result<()> {
+    let role = database.role();
+    for statement in [
+        statements::bar(&role),
+        statements::drop_database(&role),
+        statements::drop_role(&role),
+    ] {
+        run(connection, statement)
+            .await
+            .map_err(trouble("remove a database"))?;
+    }
+    Ok(())
+}
+
+async fn run(connection: &mut PgConnection, statement: String) -> sqlx::Result<()> {
+    sqlx::raw_sql(AssertSqlSafe(statement))
+        .execute(connection)
+        .await
+        .map(drop)
+}
+
+async fn patient<T>(patience: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::time::timeout(patience, work).await.unwrap_or_else(|_| {
+        Err(DriverError::new(
+            TroubleKind::Passing,
+            format!(
+                "the projects' PostgreSQL was busy for more than {} s",
+                patience.as_secs()
+            ),
+        ))
+    })
+}
+
+fn foreign(database: &DatabaseSpec, what: &str) -> DriverError {
+    DriverError::new(
+        TroubleKind::Machine,
+        format!(
+            "the projects' PostgreSQL has {what} named {} that FullStack Agent did not make for this project; rename or remove it",
+            database.role()
+        ),
+    )
+}
+
+/// Whether somebody else has just done what was tried (unique_violation, duplicate_object,
+/// duplicate_database), or was at the same row (serialization and lock failures, `tuple
+/// concurrently updated` being an internal_error).
+fn is_race(error: &sqlx::Error) -> bool {
+    let code = error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code);
+    matches!(
+        code.as_deref(),
+        Some("23505" | "42710" | "42P04" | "40001" | "40P01" | "55006" | "XX000")
+    )
+}
+
+/// What an error of the cluster means to the person who waits. SQLSTATEs: PostgreSQL, appendix A.
+fn trouble(what: &'static str) -> impl FnOnce(sqlx::Error) -> DriverError {
+    move |error| {
+        let code = error
+            .as_database_error()
+            .and_then(sqlx::error::DatabaseError::code);
+        let (kind, message) = match code.as_deref() {
+            Some("53100") => (
+                TroubleKind::Machine,
+                "the disk of the projects' PostgreSQL is full; free some space there".to_owned(),
+            ),
+            Some("53200" | "53300") => (
+                TroubleKind::Passing,
+                "the projects' PostgreSQL has no room for another connection just now".to_owned(),
+            ),
+            Some(class) if class.starts_with("57P") => (
+                TroubleKind::Passing,
+                "the projects' PostgreSQL is starting or stopping".to_owned(),
+            ),
+            Some(_) => (
+                TroubleKind::Internal,
+                format!("the projects' PostgreSQL could not {what}; its log has the reason"),
+            ),
+            None => (
+                TroubleKind::Passing,
+                "the projects' PostgreSQL does not answer; its log has the reason".to_owned(),
+            ),
+        };
+        DriverError::new(kind, message).because(error)
+    }
+}
+
+/// Shared, as a region takes it.
+#[must_use]
+pub fn shared(cluster: Cluster) -> fsa_driver::SharedDatabases {
+    Arc::new(LocalDatabases::new(cluster))
+}

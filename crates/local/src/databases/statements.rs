@@ -1,0 +1,125 @@
+//! What is said to the projects cluster. Names come from [`fsa_model::spec::role_of`] and hold
+//! letters, digits and `_` only; they are quoted all the same. Several statements in one text are
+//! one transaction (PostgreSQL's manual, 55.2.2.1), which no failure leaves open.
+
+use fsa_model::ProjectId;
+
+use crate::postgres::TEMPLATE;
+
+/// Everything that is known of the role and the database named `$1`, in one row.
+pub const LOOK: &str = "SELECT role.oid IS NOT NULL AS has_role, \
+       coalesce(role.rolcanlogin AND NOT (role.rolsuper OR role.rolcreatedb OR role.rolcreaterole \
+           OR role.rolreplication OR role.rolbypassrls), false) AS may_login, \
+       role.rolpassword AS verifier, \
+       shobj_description(role.oid, 'pg_authid') AS mark, \
+       base.oid IS NOT NULL AS has_database, \
+       coalesce(base.datdba = role.oid, false) AS owned, \
+       coalesce(base.datallowconn AND base.datconnlimit = -1, false) AS admits, \
+       coalesce(base.datconnlimit = -2, false) AS broken, \
+       coalesce(NOT has_database_privilege('public', base.oid, 'CONNECT'), false) AS closed \
+     FROM (SELECT $1::name AS name) wanted \
+     LEFT JOIN pg_authid role ON role.rolname = wanted.name \
+     LEFT JOIN pg_database base ON base.datname = wanted.name";
+
+/// The roles with our mark, finished or not.
+pub const INVENTORY: &str = "SELECT role.rolname::text FROM pg_authid role \
+     WHERE shobj_description(role.oid, 'pg_authid') LIKE 'fsa project %' ORDER BY 1";
+
+/// Ends the connections to a database, and waits up to 10 s until each has ended.
+pub const END_CONNECTIONS: &str = "SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity \
+     WHERE datname = $1 AND pid <> pg_backend_pid() AND backend_type <> 'autovacuum worker'";
+
+/// The comment of a role of ours.
+pub fn mark(project: ProjectId) -> String {
+    format!("fsa project {project}")
+}
+
+/// The comment of a role whose database is being copied from another.
+pub fn copying(mark: &str) -> String {
+    format!("{mark} copying")
+}
+
+/// Role and mark, both or none. Not flushed by itself: CREATE DATABASE, which follows, flushes it,
+/// and if a crash comes between it is found missing and made again. What the
+/// role does is not written to the server's log: no project can fill it.
+pub fn create_role(role: &str, project: ProjectId, verifier: &str, connections: u32, copy: bool) -> String {
+    let mark = mark(project);
+    let mark = if copy { copying(&mark) } else { mark };
+    let name = name(role);
+    format!(
+        "SET LOCAL synchronous_commit = off; \
+         CREATE ROLE {name} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS \
+         CONNECTION LIMIT {connections} PASSWORD {verifier}; \
+         COMMENT ON ROLE {name} IS {mark}; \
+         ALTER ROLE {name} SET log_min_messages = fatal",
+        verifier = text(verifier),
+        mark = text(&mark),
+    )
+}
+
+pub fn alter_role(role: &str, verifier: &str, connections: u32) -> String {
+    format!(
+        "ALTER ROLE {} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS \
+         CONNECTION LIMIT {connections} PASSWORD {}",
+        name(role),
+        text(verifier)
+    )
+}
+
+/// Cannot be undone by halves: PostgreSQL removes what a crash leaves.
+pub fn create_database(role: &str, source: Option<&str>) -> String {
+    let name_ = name(role);
+    format!(
+        "CREATE DATABASE {name_} OWNER {name_} TEMPLATE {}",
+        name(source.unwrap_or(TEMPLATE))
+    )
+}
+
+/// Lets its owner in, and nobody else.
+pub fn close_database(role: &str) -> String {
+    let name = name(role);
+    format!(
+        "ALTER DATABASE {name} ALLOW_CONNECTIONS true CONNECTION LIMIT -1; \
+         REVOKE ALL ON DATABASE {name} FROM PUBLIC"
+    )
+}
+
+pub fn admit(role: &str, admitted: bool) -> String {
+    format!("ALTER DATABASE {} ALLOW_CONNECTIONS {admitted}", name(role))
+}
+
+/// Said in a copied database: its objects go to the new owner, and no privilege of the old one
+/// stays, which would keep its role from ever being dropped. REASSIGN OWNED takes the shared
+/// source database along; it goes back in the same transaction.
+pub fn hand_over(from: &str, to: &str) -> String {
+    let (from, to) = (name(from), name(to));
+    format!(
+        "REASSIGN OWNED BY {from} TO {to}; DROP OWNED BY {from}; \
+         ALTER DATABASE {from} OWNER TO {from}"
+    )
+}
+
+pub fn finish_copy(role: &str, project: ProjectId) -> String {
+    format!("COMMENT ON ROLE {} IS {}", name(role), text(&mark(project)))
+}
+
+/// So that an application that connects again and again does not come between.
+pub fn bar(role: &str) -> String {
+    format!("ALTER ROLE {} NOLOGIN", name(role))
+}
+
+pub fn drop_database(role: &str) -> String {
+    format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", name(role))
+}
+
+pub fn drop_role(role: &str) -> String {
+    format!("DROP ROLE IF EXISTS {}", name(role))
+}
+
+fn name(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+fn text(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}

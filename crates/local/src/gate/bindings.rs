@@ -1,0 +1,187 @@
+//! What the gate listens on: a socket in each sandbox, and the one role that may come through it.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use fsa_model::ResourceName;
+use parking_lot::Mutex;
+use tokio::{
+    net::TcpListener,
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{relay::Stock, session};
+
+/// Connections of a sandbox that are let in at once. A role has 20 in PostgreSQL itself; this
+/// bounds what one whose role has more, or none that signs in, can hold here.
+pub const CONNECTIONS_MAX: usize = 64;
+/// Beside them, those that have not yet said who they are. More wait in the socket's queue.
+const OPENING_MAX: usize = 64;
+/// After a failure to accept (no descriptors left).
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// One sandbox's way to its database.
+pub struct Binding {
+    pub resource: ResourceName,
+    pub role: String,
+    listener: OwnedFd,
+    places: Arc<Semaphore>,
+    keys: Mutex<HashSet<Vec<u8>>>,
+    /// No more are accepted.
+    closed: CancellationToken,
+    /// Those that were are ended.
+    severed: CancellationToken,
+}
+
+impl Binding {
+    /// A place for one more connection.
+    pub fn take_place(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.places).try_acquire_owned().ok()
+    }
+
+    /// Cancel requests with this key are passed on until the result is dropped.
+    pub fn remember(self: &Arc<Self>, key: Vec<u8>) -> Key {
+        self.keys.lock().insert(key.clone());
+        Key {
+            binding: Arc::clone(self),
+            key,
+        }
+    }
+
+    pub fn knows(&self, key: &[u8]) -> bool {
+        self.keys.lock().contains(key)
+    }
+
+    /// Connections that are let in just now.
+    pub fn connections(&self) -> usize {
+        CONNECTIONS_MAX - self.places.available_permits()
+    }
+}
+
+/// A live connection's cancel key.
+pub struct Key {
+    binding: Arc<Binding>,
+    key: Vec<u8>,
+}
+
+impl Drop for Key {
+    fn drop(&mut self) {
+        self.binding.keys.lock().remove(&self.key);
+    }
+}
+
+/// All of them.
+pub struct Bindings {
+    postgres: PathBuf,
+    stock: Stock,
+    all: Mutex<BTreeMap<ResourceName, Arc<Binding>>>,
+    /// Everything that runs for a connection or a socket.
+    pub tasks: TaskTracker,
+}
+
+impl Bindings {
+    pub fn new(postgres: PathBuf) -> Self {
+        Self {
+            postgres,
+            stock: Stock::default(),
+            all: Mutex::default(),
+            tasks: TaskTracker::new(),
+        }
+    }
+
+    /// Accepts from `listener`, in the place of what was bound for the resource before; its
+    /// connections go on.
+    ///
+    /// # Errors
+    /// Where the descriptor is no listening TCP socket.
+    pub fn bind(self: &Arc<Self>, resource: ResourceName, role: String, listener: OwnedFd) -> io::Result<()> {
+        use rustix::net::{SocketType, sockopt};
+        let listens =
+            sockopt::socket_acceptconn(&listener)? && sockopt::socket_type(&listener)? == SocketType::STREAM;
+        if !listens {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "the socket does not listen",
+            ));
+        }
+        let accepting = std::net::TcpListener::from(listener.as_fd().try_clone_to_owned()?);
+        // Says which address it has, and fails for what is not TCP.
+        accepting.local_addr()?;
+        accepting.set_nonblocking(true)?;
+        let accepting = TcpListener::from_std(accepting)?;
+        let binding = Arc::new(Binding {
+            resource: resource.clone(),
+            role,
+            listener,
+            places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            keys: Mutex::default(),
+            closed: CancellationToken::new(),
+            severed: CancellationToken::new(),
+        });
+        let before = self.all.lock().insert(resource, Arc::clone(&binding));
+        if let Some(before) = before {
+            before.closed.cancel();
+        }
+        self.tasks.spawn(accept(Arc::clone(self), binding, accepting));
+        Ok(())
+    }
+
+    /// Closes the socket and the connections of a resource.
+    pub fn unbind(&self, resource: &ResourceName) {
+        if let Some(binding) = self.all.lock().remove(resource) {
+            binding.closed.cancel();
+            binding.severed.cancel();
+        }
+    }
+
+    pub fn is_bound(&self, resource: &ResourceName) -> bool {
+        self.all.lock().contains_key(resource)
+    }
+
+    pub fn list(&self) -> Vec<Arc<Binding>> {
+        self.all.lock().values().cloned().collect()
+    }
+
+    /// Gives the sockets away to a successor, and accepts nothing more; connections go on.
+    pub fn surrender(&self) -> Vec<(ResourceName, String, OwnedFd)> {
+        let all = std::mem::take(&mut *self.all.lock());
+        let surrender = |(resource, binding): (ResourceName, Arc<Binding>)| {
+            binding.closed.cancel();
+            let listener = binding.listener.try_clone().ok()?;
+            Some((resource, binding.role.clone(), listener))
+        };
+        all.into_iter().filter_map(surrender).collect()
+    }
+}
+
+async fn accept(bindings: Arc<Bindings>, binding: Arc<Binding>, listener: TcpListener) {
+    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX + OPENING_MAX));
+    let accepting = async {
+        while let Ok(place) = Arc::clone(&room).acquire_owned().await {
+            match listener.accept().await {
+                Ok((client, _)) => {
+                    let (bindings_, binding) = (Arc::clone(&bindings), Arc::clone(&binding));
+                    bindings.tasks.spawn(async move {
+                        let severed = binding.severed.clone();
+                        let session = session::serve(client, binding, &bindings_.postgres, &bindings_.stock);
+                        // Boxed: an idle task is then as small as what it waits for.
+                        let _ = severed.run_until_cancelled(Box::pin(session)).await;
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, resource = %binding.resource, "no connection can be accepted");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    };
+    let _ = binding.closed.run_until_cancelled(accepting).await;
+}

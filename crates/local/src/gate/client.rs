@@ -1,0 +1,368 @@
+//! Speaks to the gate, and starts it where it does not run.
+
+use std::{
+    fs, io,
+    os::{
+        fd::OwnedFd,
+        unix::{ffi::OsStrExt as _, fs::PermissionsExt as _, net::UnixListener as StdListener},
+    },
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use fsa_model::{ResourceName, Trouble, TroubleKind};
+use tokio::net::UnixStream;
+
+use super::{
+    GateConfig,
+    wire::{Answer, Bound, Channel, Request, VERSION},
+};
+use crate::driver::Gate;
+
+/// For one question.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Until another `fsa serve` that starts the gate is done with it.
+const TURN: Duration = Duration::from_secs(60);
+/// The kernel's limit for a Unix socket's path (unix(7): `sun_path` with its NUL).
+const SOCKET_PATH_MAX: usize = 107;
+
+/// Why the gate could not be started or asked.
+#[derive(Debug, thiserror::Error)]
+pub enum GateError {
+    #[error("the gate to the sandboxes' databases cannot be started: {what}: {source}")]
+    Start {
+        what: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error(
+        "the path of the gate's socket, {0}, is longer than the 107 bytes that the system allows; choose a data folder with a shorter path"
+    )]
+    PathTooLong(PathBuf),
+    #[error("the gate to the sandboxes' databases does not run")]
+    Absent,
+    #[error("the gate to the sandboxes' databases does not answer ({0})")]
+    Silent(#[source] io::Error),
+    #[error("the gate to the sandboxes' databases refused: {0}")]
+    Refused(String),
+}
+
+/// The result of what is asked of the gate.
+pub type Result<T> = std::result::Result<T, GateError>;
+
+impl From<GateError> for Trouble {
+    fn from(error: GateError) -> Self {
+        let kind = match error {
+            GateError::Start { .. } | GateError::PathTooLong(_) => TroubleKind::Machine,
+            GateError::Absent | GateError::Silent(_) => TroubleKind::Passing,
+            GateError::Refused(_) => TroubleKind::Internal,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+/// A client. Each question is a connection of its own, so that a gate that was started anew is
+/// reached without further ado; one that is gone is started again by whoever asks next.
+#[derive(Clone, Debug)]
+pub struct GateClient {
+    config: GateConfig,
+    program: PathBuf,
+    arguments: Vec<String>,
+}
+
+/// Finds the gate, or starts it: `program` with `arguments` must call [`super::entry`]. One of
+/// another version gives its sockets to a new one and goes when its last connection does. Any
+/// number of processes may do this at once.
+///
+/// # Errors
+/// Where it cannot be started, or does not answer.
+pub async fn ensure_running(config: &GateConfig, program: &Path, arguments: &[String]) -> Result<GateClient> {
+    let client = GateClient {
+        config: config.clone(),
+        program: program.to_owned(),
+        arguments: arguments.to_vec(),
+    };
+    client.ensure_running().await?;
+    Ok(client)
+}
+
+/// Ends the gate of a data folder, and all connections through it. Idempotent.
+///
+/// # Errors
+/// Where it runs and does not answer.
+pub async fn end(data: &Path) -> Result<()> {
+    match ask(&super::control_socket(data), &Request::End, None).await {
+        Ok(_) | Err(GateError::Absent) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+impl GateClient {
+    /// From now on, connections to `listener` may use `role` and the database of its name, and
+    /// nothing else. Replaces what was bound for the sandbox before. The socket keeps its network
+    /// namespace alive until [`Self::unbind`].
+    ///
+    /// # Errors
+    /// Where the gate cannot be reached, or `listener` does not listen.
+    pub async fn bind(&self, resource: &ResourceName, role: &str, listener: OwnedFd) -> Result<()> {
+        let request = Request::Bind {
+            resource: resource.clone(),
+            role: role.to_owned(),
+        };
+        self.ask(&request, Some(&listener)).await.and_then(done)
+    }
+
+    /// Closes the sandbox's socket and its connections. Idempotent.
+    ///
+    /// # Errors
+    /// Where the gate cannot be reached.
+    pub async fn unbind(&self, resource: &ResourceName) -> Result<()> {
+        let request = Request::Unbind {
+            resource: resource.clone(),
+        };
+        self.ask(&request, None).await.and_then(done)
+    }
+
+    /// Whether connections of the sandbox are accepted.
+    ///
+    /// # Errors
+    /// Where the gate cannot be reached.
+    pub async fn is_bound(&self, resource: &ResourceName) -> Result<bool> {
+        let request = Request::IsBound {
+            resource: resource.clone(),
+        };
+        match self.ask(&request, None).await? {
+            Answer::IsBound { bound } => Ok(bound),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// All that it is bound for.
+    ///
+    /// # Errors
+    /// Where the gate cannot be reached.
+    pub async fn list(&self) -> Result<Vec<Bound>> {
+        match self.ask(&Request::List, None).await? {
+            Answer::List { bindings } => Ok(bindings),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The process id of the gate that answers.
+    ///
+    /// # Errors
+    /// Where the gate cannot be reached.
+    pub async fn process(&self) -> Result<u32> {
+        match self.ask(&Request::Hello, None).await? {
+            Answer::Hello { process, .. } => Ok(process),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn ask(&self, request: &Request, descriptor: Option<&OwnedFd>) -> Result<Answer> {
+        match ask(&self.config.control, request, descriptor).await {
+            Err(GateError::Absent) => {
+                tracing::warn!("the gate is gone; it is started again");
+                self.ensure_running().await?;
+                ask(&self.config.control, request, descriptor).await
+            }
+            answer => answer,
+        }
+    }
+
+    async fn ensure_running(&self) -> Result<()> {
+        if self.is_current().await? {
+            return Ok(());
+        }
+        let _turn = self.turn().await?;
+        if self.is_current().await? {
+            return Ok(());
+        }
+        let inherited = match hand_over(&self.config.control).await {
+            Ok(inherited) => inherited,
+            Err(GateError::Absent) => Vec::new(),
+            // It hangs, or is not of ours: its successor takes its place without its sockets,
+            // and the sandboxes are bound anew when they are next looked at.
+            Err(error) => {
+                tracing::warn!(%error, "the earlier gate does not hand over");
+                Vec::new()
+            }
+        };
+        self.spawn()?;
+        for (bound, listener) in inherited {
+            let request = Request::Bind {
+                resource: bound.resource,
+                role: bound.role,
+            };
+            ask(&self.config.control, &request, Some(&listener))
+                .await
+                .and_then(done)?;
+        }
+        Ok(())
+    }
+
+    async fn is_current(&self) -> Result<bool> {
+        match ask(&self.config.control, &Request::Hello, None).await {
+            Ok(Answer::Hello { version, .. }) => Ok(version == VERSION),
+            Ok(_) | Err(GateError::Silent(_) | GateError::Absent) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits for the lock that only one starter holds; the kernel takes it back from one that dies.
+    async fn turn(&self) -> Result<fs::File> {
+        let path = self.config.control.with_extension("lock");
+        let what = format!("{} cannot be locked", path.display());
+        let locked = tokio::task::spawn_blocking(move || {
+            let file = fs::File::create(path)?;
+            file.lock().map(|()| file)
+        });
+        match tokio::time::timeout(TURN, locked).await {
+            Ok(Ok(Ok(file))) => Ok(file),
+            Ok(Ok(Err(source))) => Err(GateError::Start { what, source }),
+            Ok(Err(_)) | Err(_) => Err(GateError::Start {
+                what,
+                source: io::ErrorKind::TimedOut.into(),
+            }),
+        }
+    }
+
+    /// Makes the control socket and starts the process on it. It may be connected to from then
+    /// on: nobody has to wait until it is ready.
+    fn spawn(&self) -> Result<()> {
+        let control = &self.config.control;
+        if control.as_os_str().as_bytes().len() > SOCKET_PATH_MAX {
+            return Err(GateError::PathTooLong(control.clone()));
+        }
+        let failed = |what: String| move |source| GateError::Start { what, source };
+        match fs::remove_file(control) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(failed(format!("{} cannot be removed", control.display()))(error));
+            }
+            _ => {}
+        }
+        let listener = StdListener::bind(control)
+            .and_then(|listener| {
+                fs::set_permissions(control, fs::Permissions::from_mode(0o600)).map(|()| listener)
+            })
+            .map_err(failed(format!("{} cannot be made", control.display())))?;
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(&self.config.log)
+            .map_err(failed(format!("{} cannot be opened", self.config.log.display())))?;
+        let mut child = tokio::process::Command::new(&self.program)
+            .args(&self.arguments)
+            // What `fsa serve` was started with may hold secrets.
+            .env_clear()
+            .env(super::CONFIG_VARIABLE, self.config.encode())
+            .current_dir("/")
+            .stdin(OwnedFd::from(listener))
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .map_err(failed(format!("{} cannot be run", self.program.display())))?;
+        // Whichever of the two ends first: the gate outlives us, or is reaped here.
+        tokio::spawn(async move {
+            if let Ok(status) = child.wait().await {
+                tracing::info!(%status, "the gate ended");
+            }
+        });
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Gate for GateClient {
+    async fn bind(
+        &self,
+        resource: &ResourceName,
+        role: &str,
+        listener: OwnedFd,
+    ) -> std::result::Result<(), Trouble> {
+        Self::bind(self, resource, role, listener)
+            .await
+            .map_err(Trouble::from)
+    }
+
+    async fn unbind(&self, resource: &ResourceName) -> std::result::Result<(), Trouble> {
+        Self::unbind(self, resource).await.map_err(Trouble::from)
+    }
+
+    async fn bound(&self, resource: &ResourceName) -> std::result::Result<bool, Trouble> {
+        Self::is_bound(self, resource).await.map_err(Trouble::from)
+    }
+}
+
+async fn ask(control: &Path, request: &Request, descriptor: Option<&OwnedFd>) -> Result<Answer> {
+    let asked = async {
+        let mut channel = connect(control).await?;
+        channel
+            .send(request, descriptor)
+            .await
+            .map_err(GateError::Silent)?;
+        answer(&mut channel).await
+    };
+    tokio::time::timeout(PATIENCE, asked)
+        .await
+        .unwrap_or_else(|_| Err(GateError::Silent(io::ErrorKind::TimedOut.into())))
+}
+
+async fn hand_over(control: &Path) -> Result<Vec<(Bound, OwnedFd)>> {
+    let asked = async {
+        let mut channel = connect(control).await?;
+        channel
+            .send(&Request::HandOver, None)
+            .await
+            .map_err(GateError::Silent)?;
+        let mut inherited = Vec::new();
+        loop {
+            match answer(&mut channel).await? {
+                Answer::Done => return Ok(inherited),
+                Answer::Bound(bound) => {
+                    inherited.extend(channel.descriptor().map(|listener| (bound, listener)))
+                }
+                other => return Err(unexpected(&other)),
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, asked)
+        .await
+        .unwrap_or_else(|_| Err(GateError::Silent(io::ErrorKind::TimedOut.into())))
+}
+
+async fn connect(control: &Path) -> Result<Channel> {
+    match UnixStream::connect(control).await {
+        Ok(stream) => Ok(Channel::new(stream)),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+            ) =>
+        {
+            Err(GateError::Absent)
+        }
+        Err(error) => Err(GateError::Silent(error)),
+    }
+}
+
+async fn answer(channel: &mut Channel) -> Result<Answer> {
+    let answer = channel.receive().await.map_err(GateError::Silent)?;
+    match answer.ok_or_else(|| GateError::Silent(io::ErrorKind::UnexpectedEof.into()))? {
+        Answer::Refused { message } => Err(GateError::Refused(message)),
+        answer => Ok(answer),
+    }
+}
+
+fn done(answer: Answer) -> Result<()> {
+    match answer {
+        Answer::Done => Ok(()),
+        other => Err(unexpected(&other)),
+    }
+}
+
+fn unexpected(answer: &Answer) -> GateError {
+    GateError::Refused(format!("its answer makes no sense ({answer:?})"))
+}

@@ -1,0 +1,211 @@
+//! Copies between a client in a sandbox and its backend, and remembers the key with which the
+//! client may cancel its queries.
+//!
+//! An idle connection holds no buffer: one is taken from a common stock when there is something
+//! to read, and given back when there is nothing more.
+
+use std::{future::Future, io};
+
+use parking_lot::Mutex;
+use tokio::{
+    io::{AsyncWrite, AsyncWriteExt as _},
+    net::{TcpStream, UnixStream, tcp, unix},
+};
+
+const BUFFER: usize = 32 * 1024;
+/// Buffers that are kept for later: 2 MiB.
+const STOCK: usize = 64;
+
+/// The buffers that nobody uses just now.
+#[derive(Default)]
+pub struct Stock(Mutex<Vec<Box<[u8]>>>);
+
+struct Lent<'a> {
+    stock: &'a Stock,
+    buffer: Box<[u8]>,
+}
+
+impl Stock {
+    fn lend(&self) -> Lent<'_> {
+        let buffer = self.0.lock().pop().unwrap_or_else(|| vec![0; BUFFER].into());
+        Lent { stock: self, buffer }
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        let mut kept = self.stock.0.lock();
+        if kept.len() < STOCK {
+            kept.push(std::mem::take(&mut self.buffer));
+        }
+    }
+}
+
+/// A half of a socket that says when there is something to read.
+trait Readable {
+    fn readable(&self) -> impl Future<Output = io::Result<()>> + Send;
+    fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize>;
+}
+
+macro_rules! readable {
+    ($half:ty) => {
+        impl Readable for $half {
+            fn readable(&self) -> impl Future<Output = io::Result<()>> + Send {
+                <$half>::readable(self)
+            }
+            fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+                <$half>::try_read(self, buffer)
+            }
+        }
+    };
+}
+readable!(tcp::ReadHalf<'_>);
+readable!(unix::ReadHalf<'_>);
+
+/// Copies both ways until the backend has ended the connection and all that it said is passed on,
+/// or one side breaks. A client that has only ended its own direction still gets its answers.
+/// `key` is told the client's cancel key once.
+pub async fn relay(
+    client: &mut TcpStream,
+    server: &mut UnixStream,
+    stock: &Stock,
+    key: impl FnOnce(Vec<u8>) + Send,
+) -> io::Result<()> {
+    let (from_client, mut to_client) = client.split();
+    let (from_server, mut to_server) = server.split();
+    let mut greeting = Greeting::default();
+    let mut key = Some(key);
+    let down = pump(&from_server, &mut to_client, stock, |bytes| {
+        if !greeting.done {
+            greeting.feed(bytes);
+            if greeting.done
+                && !greeting.key.is_empty()
+                && let Some(key) = key.take()
+            {
+                key(std::mem::take(&mut greeting.key));
+            }
+        }
+    });
+    let up = async {
+        let ended = pump(&from_client, &mut to_server, stock, |_| {}).await;
+        match ended {
+            Ok(()) => std::future::pending().await,
+            Err(error) => error,
+        }
+    };
+    tokio::select! {
+        ended = down => ended,
+        error = up => Err(error),
+    }
+}
+
+/// Copies until the end of `from`, and ends `to` then.
+async fn pump(
+    from: &(impl Readable + Sync),
+    to: &mut (impl AsyncWrite + Unpin),
+    stock: &Stock,
+    mut look: impl FnMut(&[u8]),
+) -> io::Result<()> {
+    loop {
+        from.readable().await?;
+        let mut lent = stock.lend();
+        loop {
+            match from.try_read(&mut lent.buffer) {
+                Ok(0) => return to.shutdown().await,
+                Ok(read) => {
+                    let bytes = &lent.buffer[..read];
+                    // Before the client can know its key, the gate does.
+                    look(bytes);
+                    to.write_all(bytes).await?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// Follows a backend's first messages (a type byte, a length that counts itself, a body) up to
+/// ReadyForQuery, and takes BackendKeyData's body from them.
+#[derive(Default)]
+struct Greeting {
+    header: Vec<u8>,
+    /// Of the current message's body, still to come.
+    body: usize,
+    capturing: bool,
+    key: Vec<u8>,
+    done: bool,
+}
+
+impl Greeting {
+    /// Process id and secret.
+    const KEY: std::ops::RangeInclusive<usize> = 8..=4 + 256;
+
+    fn feed(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() && !self.done {
+            if self.body > 0 {
+                let taken = self.body.min(bytes.len());
+                if self.capturing {
+                    self.key.extend(&bytes[..taken]);
+                }
+                self.body -= taken;
+                bytes = &bytes[taken..];
+                continue;
+            }
+            self.header.push(bytes[0]);
+            bytes = &bytes[1..];
+            if let [kind, length @ ..] = self.header.as_slice()
+                && let Ok(length) = <[u8; 4]>::try_from(length)
+            {
+                self.body = (u32::from_be_bytes(length) as usize).saturating_sub(4);
+                self.capturing = *kind == b'K' && Self::KEY.contains(&self.body) && self.key.is_empty();
+                self.done = *kind == b'Z';
+                self.header.clear();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(body.len() + 4).unwrap().to_be_bytes();
+        [&[kind][..], &length, body].concat()
+    }
+
+    proptest! {
+        #[test]
+        fn the_key_is_found_however_the_bytes_are_cut(
+            secret in proptest::collection::vec(any::<u8>(), 4..=256),
+            notice in proptest::collection::vec(any::<u8>(), 0..50),
+            cuts in proptest::collection::vec(1_usize..40, 1..60),
+        ) {
+            let key = [&[0, 0, 4, 2][..], &secret].concat();
+            let stream = [
+                message(b'R', &[0, 0, 0, 0]), message(b'S', b"a\0b\0"), message(b'N', &notice),
+                message(b'K', &key), message(b'Z', b"I"), message(b'K', b"a row, not a key"),
+            ].concat();
+            let mut greeting = Greeting::default();
+            let mut rest = stream.as_slice();
+            for cut in cuts.iter().cycle() {
+                if rest.is_empty() { break }
+                let (now, later) = rest.split_at(rest.len().min(*cut));
+                greeting.feed(now);
+                rest = later;
+            }
+            prop_assert!(greeting.done);
+            prop_assert_eq!(greeting.key, key);
+        }
+
+        #[test]
+        fn no_bytes_make_it_grow(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
+            let mut greeting = Greeting::default();
+            greeting.feed(&bytes);
+            prop_assert!(greeting.header.len() < 5 && greeting.key.len() <= 260);
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! The gate's own process: its control socket.
+
+use std::{io, os::unix::net::UnixListener as StdListener, path::PathBuf, sync::Arc, time::Duration};
+
+use tokio::net::{UnixListener, UnixStream};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    bindings::Bindings,
+    wire::{Answer, Bound, Channel, Request, VERSION},
+};
+
+/// After a failure to accept.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves until it is told to end, or has handed over and its last connection has ended.
+pub async fn run(listener: StdListener, postgres: PathBuf) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let listener = UnixListener::from_std(listener)?;
+    let bindings = Arc::new(Bindings::new(postgres));
+    let (retired, ended) = (CancellationToken::new(), CancellationToken::new());
+    let accepting = async {
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) if is_allowed(&stream) => {
+                    let (bindings, retired, ended) = (Arc::clone(&bindings), retired.clone(), ended.clone());
+                    tokio::spawn(async move {
+                        if let Err(error) = converse(stream, &bindings, &retired, &ended).await {
+                            tracing::debug!(%error, "a control connection broke");
+                        }
+                    });
+                }
+                Ok(_) => tracing::warn!("a control connection of another user was refused"),
+                Err(error) => {
+                    tracing::warn!(%error, "no control connection can be accepted");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = accepting => {}
+        () = ended.cancelled() => return Ok(()),
+        () = retired.cancelled() => {}
+    }
+    drop(listener);
+    bindings.tasks.close();
+    tokio::select! {
+        () = bindings.tasks.wait() => {}
+        () = ended.cancelled() => {}
+    }
+    Ok(())
+}
+
+/// The user that it runs as, and root. (The socket's mode says the same; this holds where a
+/// folder's mode was changed.)
+fn is_allowed(stream: &UnixStream) -> bool {
+    let me = rustix::process::geteuid().as_raw();
+    stream.peer_cred().is_ok_and(|peer| [me, 0].contains(&peer.uid()))
+}
+
+async fn converse(
+    stream: UnixStream,
+    bindings: &Arc<Bindings>,
+    retired: &CancellationToken,
+    ended: &CancellationToken,
+) -> io::Result<()> {
+    let mut channel = Channel::new(stream);
+    while let Some(request) = channel.receive::<Request>().await? {
+        let answer = match request {
+            Request::Hello => Answer::Hello {
+                version: VERSION,
+                process: std::process::id(),
+            },
+            Request::Bind { resource, role } => match channel.descriptor() {
+                None => refused("no socket came with it"),
+                Some(listener) => match bindings.bind(resource, role, listener) {
+                    Ok(()) => Answer::Done,
+                    Err(error) => refused(&error.to_string()),
+                },
+            },
+            Request::Unbind { resource } => {
+                bindings.unbind(&resource);
+                Answer::Done
+            }
+            Request::IsBound { resource } => Answer::IsBound {
+                bound: bindings.is_bound(&resource),
+            },
+            Request::List => Answer::List {
+                bindings: bindings
+                    .list()
+                    .iter()
+                    .map(|binding| Bound {
+                        resource: binding.resource.clone(),
+                        role: binding.role.clone(),
+                        connections: binding.connections(),
+                    })
+                    .collect(),
+            },
+            Request::HandOver => {
+                for (resource, role, listener) in bindings.surrender() {
+                    let bound = Bound {
+                        resource,
+                        role,
+                        connections: 0,
+                    };
+                    channel.send(&Answer::Bound(bound), Some(&listener)).await?;
+                }
+                channel.send(&Answer::Done, None).await?;
+                retired.cancel();
+                return Ok(());
+            }
+            Request::End => {
+                channel.send(&Answer::Done, None).await?;
+                ended.cancel();
+                return Ok(());
+            }
+        };
+        channel.send(&answer, None).await?;
+    }
+    Ok(())
+}
+
+fn refused(message: &str) -> Answer {
+    Answer::Refused {
+        message: message.to_owned(),
+    }
+}

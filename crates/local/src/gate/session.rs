@@ -1,0 +1,146 @@
+//! One connection from a sandbox, from its first byte to its end.
+
+use std::{io, path::Path, sync::Arc, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpStream, UnixStream},
+    time::timeout,
+};
+
+use super::{
+    bindings::Binding,
+    relay::{self, Stock},
+    startup::{self, Opening, Refusal, Startup},
+};
+
+/// For everything that a client says before it is let in.
+const OPENING: Duration = Duration::from_secs(10);
+/// For the cluster to take a connection.
+const CONNECT: Duration = Duration::from_secs(5);
+/// For a client to take the words with which it is sent away.
+const FAREWELL: Duration = Duration::from_secs(5);
+/// TLS, then GSS, then the start itself.
+const OPENINGS: usize = 3;
+
+/// Serves a client; returns when its connection has ended.
+pub async fn serve(mut client: TcpStream, binding: Arc<Binding>, postgres: &Path, stock: &Stock) {
+    let _ = client.set_nodelay(true);
+    let refusal = match timeout(OPENING, opening(&mut client)).await {
+        Err(_) | Ok(Err(OpeningError::Io)) => return,
+        Ok(Err(OpeningError::Refused(refusal))) => refusal,
+        Ok(Ok(First::Cancel(key))) => return cancel(&binding, &key, postgres).await,
+        Ok(Ok(First::Startup(startup))) => match start(&startup, &binding, postgres).await {
+            Err(refusal) => refusal,
+            Ok(Started {
+                mut server,
+                _place: place,
+            }) => {
+                let mut key = None;
+                let ended = relay::relay(&mut client, &mut server, stock, |bytes| {
+                    key = Some(binding.remember(bytes));
+                })
+                .await;
+                drop((key, place));
+                if let Err(error) = ended {
+                    tracing::debug!(resource = %binding.resource, %error, "a connection broke");
+                }
+                return;
+            }
+        },
+    };
+    tracing::debug!(resource = %binding.resource, reason = refusal.message, "a client was sent away");
+    let farewell = async {
+        client.write_all(&startup::error_response(&refusal)).await?;
+        client.shutdown().await
+    };
+    let _ = timeout(FAREWELL, farewell).await;
+}
+
+enum First {
+    Cancel(Vec<u8>),
+    Startup(Startup),
+}
+
+enum OpeningError {
+    /// It ended, or speaks something else: there is nobody to explain anything to.
+    Io,
+    Refused(Refusal),
+}
+
+impl From<io::Error> for OpeningError {
+    fn from(_: io::Error) -> Self {
+        Self::Io
+    }
+}
+
+/// Reads exactly the opening packets: what a client sends after them is the server's.
+async fn opening(client: &mut TcpStream) -> Result<First, OpeningError> {
+    let mut packet = [0; startup::PACKET_MAX];
+    for _ in 0..OPENINGS {
+        let mut length = [0; 4];
+        client.read_exact(&mut length).await?;
+        let following = startup::following(length).ok_or(OpeningError::Io)?;
+        let packet = &mut packet[..following];
+        client.read_exact(packet).await?;
+        match startup::parse(packet).map_err(OpeningError::Refused)? {
+            Opening::Encryption => client.write_all(b"N").await?,
+            Opening::Cancel(key) => return Ok(First::Cancel(key)),
+            Opening::Startup(startup) => return Ok(First::Startup(startup)),
+        }
+    }
+    Err(OpeningError::Io)
+}
+
+struct Started {
+    server: UnixStream,
+    /// Given back when the connection ends.
+    _place: tokio::sync::OwnedSemaphorePermit,
+}
+
+async fn start(startup: &Startup, binding: &Binding, postgres: &Path) -> Result<Started, Refusal> {
+    let packet = startup.admit(&binding.role)?;
+    let place = binding.take_place().ok_or_else(|| {
+        Refusal::new(
+            startup::TOO_MANY,
+            format!(
+                "this sandbox has {} connections to its database already; close some, or use a pool",
+                super::bindings::CONNECTIONS_MAX
+            ),
+        )
+    })?;
+    let connected = async {
+        let mut server = UnixStream::connect(postgres).await?;
+        server.write_all(&packet).await?;
+        io::Result::Ok(server)
+    };
+    match timeout(CONNECT, connected).await {
+        Ok(Ok(server)) => Ok(Started {
+            server,
+            _place: place,
+        }),
+        other => {
+            tracing::warn!(error = ?other.map(|connected| connected.err()), "the projects' PostgreSQL takes no connection");
+            Err(Refusal::new(
+                startup::NOT_NOW,
+                "the database server is not running or is restarting; try again in a few seconds",
+            ))
+        }
+    }
+}
+
+/// Passes a cancel request on, if its key was given to a client of the same sandbox. Whether it
+/// was is not told, as PostgreSQL does it.
+async fn cancel(binding: &Binding, key: &[u8], postgres: &Path) {
+    if !binding.knows(key) {
+        tracing::debug!(resource = %binding.resource, "a cancel request with a key that is not of this sandbox");
+        return;
+    }
+    let pass = async {
+        let mut server = UnixStream::connect(postgres).await?;
+        server.write_all(&startup::cancel(key)).await?;
+        // The server closes when the signal is sent; the client waits for that.
+        server.read(&mut [0]).await
+    };
+    let _ = timeout(CONNECT, pass).await;
+}

@@ -1,0 +1,350 @@
+//! The first packets of a PostgreSQL client, and whether it may go on: pure.
+//!
+//! Sources: PostgreSQL's manual, 55.2.1 (start-up), 55.2.8–10 (cancel, TLS, GSS), 55.7 (formats).
+//! A start-up packet is read into its parameters and written anew from what was checked, so that
+//! the server cannot read anything else in it than the gate did.
+
+/// A packet's length in bytes, its own four included (`MAX_STARTUP_PACKET_LENGTH`).
+pub const PACKET_MAX: usize = 10_000;
+/// Length and code.
+pub const PACKET_MIN: usize = 8;
+
+const CANCEL: u32 = 80_877_102;
+const TLS: u32 = 80_877_103;
+const GSS: u32 = 80_877_104;
+/// A cancel key is a process id and, since protocol 3.2, up to 256 bytes of secret.
+const KEY_MAX: usize = 4 + 256;
+
+/// SQLSTATE invalid_authorization_specification.
+pub const NOT_AUTHORISED: &str = "28000";
+/// SQLSTATE protocol_violation.
+pub const PROTOCOL: &str = "08P01";
+/// SQLSTATE too_many_connections.
+pub const TOO_MANY: &str = "53300";
+/// SQLSTATE cannot_connect_now.
+pub const NOT_NOW: &str = "57P03";
+
+/// A packet that comes before anything else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Opening {
+    /// Encryption is asked for; a single `N` declines, and another opening follows.
+    Encryption,
+    /// A running query is to be ended; the process id and secret of its connection.
+    Cancel(Vec<u8>),
+    Startup(Startup),
+}
+
+/// What a client says of itself, in its order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Startup {
+    /// 196608 is 3.0.
+    pub protocol: u32,
+    /// Names and values, without their NULs. No name comes twice.
+    pub parameters: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// Why a client is sent away, in the words and with the SQLSTATE that it is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub code: &'static str,
+    pub message: String,
+}
+
+impl Refusal {
+    pub fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+        }
+    }
+}
+
+/// Checks the first four bytes of a packet: how many follow.
+pub fn following(length: [u8; 4]) -> Option<usize> {
+    let length = u32::from_be_bytes(length) as usize;
+    (PACKET_MIN..=PACKET_MAX).contains(&length).then(|| length - 4)
+}
+
+/// Reads what follows the length.
+///
+/// # Errors
+/// What a client is told that speaks something else, or says a thing twice.
+pub fn parse(packet: &[u8]) -> Result<Opening, Refusal> {
+    let broken = || Refusal::new(PROTOCOL, "the start-up packet makes no sense");
+    let (code, rest) = packet.split_first_chunk::<4>().ok_or_else(broken)?;
+    match u32::from_be_bytes(*code) {
+        TLS | GSS if rest.is_empty() => Ok(Opening::Encryption),
+        CANCEL if (8..=KEY_MAX).contains(&rest.len()) => Ok(Opening::Cancel(rest.to_vec())),
+        TLS | GSS | CANCEL => Err(broken()),
+        protocol if protocol >> 16 == 3 => {
+            let parameters = parameters(rest).ok_or_else(broken)?;
+            Ok(Opening::Startup(Startup { protocol, parameters }))
+        }
+        _ => Err(Refusal::new(
+            "0A000",
+            "only version 3 of PostgreSQL's protocol is spoken here",
+        )),
+    }
+}
+
+/// Pairs of NUL-ended strings, then one more NUL and nothing after it.
+fn parameters(mut bytes: &[u8]) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
+    let mut found: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+    loop {
+        let name = string(&mut bytes)?;
+        if name.is_empty() {
+            return bytes.is_empty().then_some(found);
+        }
+        let value = string(&mut bytes)?;
+        if found.iter().any(|(other, _)| other == name) {
+            return None;
+        }
+        found.push((name.to_vec(), value.to_vec()));
+    }
+}
+
+fn string<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let end = bytes.iter().position(|&byte| byte == 0)?;
+    let (string, rest) = bytes.split_at(end);
+    *bytes = &rest[1..];
+    Some(string)
+}
+
+impl Startup {
+    fn get(&self, name: &str) -> Option<&[u8]> {
+        let found = self.parameters.iter().find(|(other, _)| other == name.as_bytes());
+        found.map(|(_, value)| value.as_slice())
+    }
+
+    /// The packet for the server, if this client may be let in as `role` into the database of
+    /// the same name.
+    ///
+    /// # Errors
+    /// What it is told otherwise.
+    pub fn admit(&self, role: &str) -> Result<Vec<u8>, Refusal> {
+        let user = self.get("user").filter(|user| !user.is_empty());
+        let Some(user) = user else {
+            return Err(Refusal::new(NOT_AUTHORISED, "no user name was given"));
+        };
+        // PostgreSQL takes an empty database for none, and the user's name then.
+        let database = self
+            .get("database")
+            .filter(|database| !database.is_empty())
+            .unwrap_or(user);
+        if user != role.as_bytes() {
+            return Err(Refusal::new(
+                NOT_AUTHORISED,
+                format!(
+                    "this sandbox reaches its own database alone, as the user \"{role}\"; \"{}\" was asked for (see DATABASE_URL)",
+                    shown(user)
+                ),
+            ));
+        }
+        if database != role.as_bytes() {
+            return Err(Refusal::new(
+                NOT_AUTHORISED,
+                format!(
+                    "this sandbox reaches its own database \"{role}\" alone; \"{}\" was asked for (see DATABASE_URL)",
+                    shown(database)
+                ),
+            ));
+        }
+        if self.get("replication").is_some() {
+            return Err(Refusal::new(
+                NOT_AUTHORISED,
+                "replication is not possible from a sandbox",
+            ));
+        }
+        Ok(self.packet(role))
+    }
+
+    fn packet(&self, role: &str) -> Vec<u8> {
+        let mut packet = vec![0; 4];
+        packet.extend(self.protocol.to_be_bytes());
+        let own =
+            [("user", role), ("database", role)].map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+        let others = self
+            .parameters
+            .iter()
+            .map(|(name, value)| (name.as_slice(), value.as_slice()))
+            .filter(|(name, _)| !matches!(*name, b"user" | b"database"));
+        for (name, value) in own.into_iter().chain(others) {
+            packet.extend(name);
+            packet.push(0);
+            packet.extend(value);
+            packet.push(0);
+        }
+        packet.push(0);
+        with_length(packet)
+    }
+}
+
+/// The packet that ends the query of the connection with this key.
+pub fn cancel(key: &[u8]) -> Vec<u8> {
+    let mut packet = vec![0; 4];
+    packet.extend(CANCEL.to_be_bytes());
+    packet.extend(key);
+    with_length(packet)
+}
+
+fn with_length(mut packet: Vec<u8>) -> Vec<u8> {
+    let length = u32::try_from(packet.len()).unwrap_or(u32::MAX);
+    packet[..4].copy_from_slice(&length.to_be_bytes());
+    packet
+}
+
+/// An ErrorResponse that ends the connection.
+pub fn error_response(refusal: &Refusal) -> Vec<u8> {
+    let mut body = Vec::new();
+    for (field, value) in [
+        (b'S', "FATAL"),
+        (b'V', "FATAL"),
+        (b'C', refusal.code),
+        (b'M', &refusal.message),
+    ] {
+        body.push(field);
+        body.extend(value.bytes().filter(|&byte| byte != 0));
+        body.push(0);
+    }
+    body.push(0);
+    let length = u32::try_from(body.len() + 4).unwrap_or(u32::MAX);
+    let mut message = vec![b'E'];
+    message.extend(length.to_be_bytes());
+    message.extend(body);
+    message
+}
+
+/// At most 63 characters of a name that anybody may have sent.
+fn shown(name: &[u8]) -> String {
+    let name = String::from_utf8_lossy(name);
+    name.chars().filter(|c| !c.is_control()).take(63).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn startup(parameters: &[(&str, &str)]) -> Startup {
+        let own = |(name, value): &(&str, &str)| (name.as_bytes().to_vec(), value.as_bytes().to_vec());
+        Startup {
+            protocol: 196_608,
+            parameters: parameters.iter().map(own).collect(),
+        }
+    }
+
+    fn read_back(packet: &[u8]) -> Opening {
+        assert_eq!(following(packet[..4].try_into().unwrap()), Some(packet.len() - 4));
+        parse(&packet[4..]).unwrap()
+    }
+
+    #[test]
+    fn the_own_role_is_let_in_and_its_other_parameters_go_along() {
+        let given = startup(&[
+            ("application_name", "psql"),
+            ("user", "ada"),
+            ("options", "-c search_path=s"),
+        ]);
+
+        let Opening::Startup(sent) = read_back(&given.admit("ada").unwrap()) else {
+            panic!()
+        };
+
+        assert_eq!(sent.get("user"), Some(&b"ada"[..]));
+        assert_eq!(sent.get("database"), Some(&b"ada"[..]));
+        assert_eq!(sent.get("application_name"), Some(&b"psql"[..]));
+        assert_eq!(sent.get("options"), Some(&b"-c search_path=s"[..]));
+    }
+
+    #[test]
+    fn whoever_is_not_the_own_role_or_wants_another_database_is_sent_away() {
+        for parameters in [
+            &[][..],
+            &[("user", "")],
+            &[("user", "bob")],
+            &[("user", "bob"), ("database", "ada")],
+            &[("user", "ada"), ("database", "bob")],
+            &[("user", "ada"), ("database", "postgres")],
+            &[("user", "ada"), ("replication", "database")],
+            &[("user", "ada"), ("replication", "")],
+            &[("user", "ada ")],
+            &[("user", "ADA")],
+        ] {
+            let refusal = startup(parameters).admit("ada").unwrap_err();
+            assert_eq!(refusal.code, NOT_AUTHORISED, "{parameters:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_comes_twice_is_refused_whoever_would_have_won() {
+        let mut packet = 196_608_u32.to_be_bytes().to_vec();
+        packet.extend(b"user\0ada\0user\0bob\0\0");
+        assert_eq!(parse(&packet).unwrap_err().code, PROTOCOL);
+    }
+
+    #[test]
+    fn what_is_not_postgresql_is_refused() {
+        assert_eq!(following(*b"GET "), None);
+        assert_eq!(following([0x16, 3, 1, 2]), None);
+        assert_eq!(following(7_u32.to_be_bytes()), None);
+        assert_eq!(following(10_001_u32.to_be_bytes()), None);
+        assert!(parse(&131_072_u32.to_be_bytes()).is_err(), "protocol 2");
+        let mut trailing = 196_608_u32.to_be_bytes().to_vec();
+        trailing.extend(b"user\0ada\0\0more");
+        assert!(parse(&trailing).is_err());
+    }
+
+    #[test]
+    fn requests_for_encryption_and_cancels_are_told_apart() {
+        assert_eq!(parse(&80_877_103_u32.to_be_bytes()), Ok(Opening::Encryption));
+        assert_eq!(parse(&80_877_104_u32.to_be_bytes()), Ok(Opening::Encryption));
+        let key = [0, 0, 1, 2, 9, 8, 7, 6];
+        assert_eq!(read_back(&cancel(&key)), Opening::Cancel(key.to_vec()));
+        assert!(parse(&[&80_877_102_u32.to_be_bytes()[..], &[1, 2, 3]].concat()).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = parse(&bytes);
+        }
+
+        #[test]
+        fn whatever_is_let_in_is_the_own_role_to_every_reader(
+            mut bytes in proptest::collection::vec(any::<u8>(), 0..60),
+            names in proptest::collection::vec("user|database|replication|options|x", 0..5),
+            values in proptest::collection::vec("ada|bob||-c a=b", 5),
+        ) {
+            // Half of it well-formed, so that the checks are reached.
+            let mut packet = 196_608_u32.to_be_bytes().to_vec();
+            for (name, value) in names.iter().zip(&values) {
+                packet.extend(format!("{name}\0{value}\0").bytes());
+            }
+            bytes.truncate(bytes.len() % 7);
+            packet.extend(&bytes);
+            packet.push(0);
+            if let Ok(Opening::Startup(startup)) = parse(&packet) && let Ok(sent) = startup.admit("ada") {
+                let Opening::Startup(read) = read_back(&sent) else { panic!() };
+                // As the server reads: the last of a name wins.
+                let last = |name: &str| read.parameters.iter().rev().find(|(n, _)| n == name.as_bytes()).map(|(_, v)| v.clone());
+                prop_assert_eq!(last("user"), Some(b"ada".to_vec()));
+                prop_assert_eq!(last("database"), Some(b"ada".to_vec()));
+                prop_assert_eq!(last("replication"), None);
+            }
+        }
+
+        #[test]
+        fn parameters_are_read_as_they_were_written(pairs in proptest::collection::btree_map("[a-z_]{1,10}", "[^\0]{0,20}", 0..8)) {
+            let mut pairs: Vec<_> = pairs.into_iter().filter(|(name, _)| name != "replication").collect();
+            pairs.retain(|(name, _)| name != "user" && name != "database");
+            pairs.push(("user".to_owned(), "ada".to_owned()));
+            let given: Vec<_> = pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            let packet = startup(&given).admit("ada").unwrap();
+            let Opening::Startup(read) = read_back(&packet) else { panic!() };
+            for (name, value) in &pairs {
+                prop_assert_eq!(read.get(name), Some(value.as_bytes()));
+            }
+        }
+    }
+}

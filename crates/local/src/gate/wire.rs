@@ -1,0 +1,188 @@
+//! What is said on the gate's control socket: a length of four bytes, JSON, and with some
+//! messages one descriptor beside it (SCM_RIGHTS, unix(7)).
+
+use std::{
+    collections::VecDeque,
+    io::{self, IoSlice, IoSliceMut},
+    mem::MaybeUninit,
+    os::fd::{AsFd, OwnedFd},
+};
+
+use fsa_model::ResourceName;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags,
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokio::{io::Interest, net::UnixStream};
+
+/// Grows with each change that needs the other side to change, or that running gates should get:
+/// a `fsa serve` replaces a gate with another number.
+pub const VERSION: u32 = 1;
+
+/// A message's length; ten thousand bindings.
+const MESSAGE_MAX: usize = 2 * 1024 * 1024;
+/// Descriptors that came and were not taken.
+const DESCRIPTORS_MAX: usize = 4;
+
+/// What a gate is asked.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "camelCase")]
+pub enum Request {
+    Hello,
+    /// With a listening socket.
+    Bind {
+        resource: ResourceName,
+        role: String,
+    },
+    Unbind {
+        resource: ResourceName,
+    },
+    IsBound {
+        resource: ResourceName,
+    },
+    List,
+    /// All sockets, one [`Answer::Bound`] each and [`Answer::Done`]; then it serves the
+    /// connections that it has, and ends with the last of them.
+    HandOver,
+    /// At once.
+    End,
+}
+
+/// What a gate says.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "camelCase")]
+pub enum Answer {
+    Hello {
+        version: u32,
+        process: u32,
+    },
+    Done,
+    IsBound {
+        bound: bool,
+    },
+    List {
+        bindings: Vec<Bound>,
+    },
+    /// With its socket.
+    Bound(Bound),
+    Refused {
+        message: String,
+    },
+}
+
+/// A binding, as it is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Bound {
+    pub resource: ResourceName,
+    pub role: String,
+    /// Connections that are let in just now.
+    pub connections: usize,
+}
+
+/// One end of a control connection.
+pub struct Channel {
+    stream: UnixStream,
+    bytes: Vec<u8>,
+    descriptors: VecDeque<OwnedFd>,
+}
+
+impl Channel {
+    pub fn new(stream: UnixStream) -> Self {
+        Self {
+            stream,
+            bytes: Vec::new(),
+            descriptors: VecDeque::new(),
+        }
+    }
+
+    /// The descriptor that came with the message just received.
+    pub fn descriptor(&mut self) -> Option<OwnedFd> {
+        self.descriptors.pop_front()
+    }
+
+    pub async fn send(
+        &mut self,
+        message: &(impl Serialize + Sync),
+        descriptor: Option<&OwnedFd>,
+    ) -> io::Result<()> {
+        let body = serde_json::to_vec(message)?;
+        let length = u32::try_from(body.len()).map_err(|_| too_long())?;
+        let bytes = [&length.to_be_bytes()[..], &body].concat();
+        let mut sent = 0;
+        while sent < bytes.len() {
+            let stream = &self.stream;
+            sent += stream
+                .async_io(Interest::WRITABLE, || {
+                    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+                    let mut beside = SendAncillaryBuffer::new(&mut space);
+                    let descriptors = descriptor.map(|descriptor| [descriptor.as_fd()]);
+                    if let (0, Some(descriptors)) = (sent, &descriptors) {
+                        beside.push(SendAncillaryMessage::ScmRights(descriptors));
+                    }
+                    let data = [IoSlice::new(&bytes[sent..])];
+                    rustix::net::sendmsg(stream, &data, &mut beside, SendFlags::NOSIGNAL)
+                        .map_err(io::Error::from)
+                })
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// The next message, or nothing at the end of the connection.
+    pub async fn receive<T: DeserializeOwned>(&mut self) -> io::Result<Option<T>> {
+        loop {
+            if let Some((length, rest)) = self.bytes.split_first_chunk::<4>() {
+                let length = u32::from_be_bytes(*length) as usize;
+                if length > MESSAGE_MAX {
+                    return Err(too_long());
+                }
+                if let Some(body) = rest.get(..length) {
+                    let message = serde_json::from_slice(body)?;
+                    self.bytes.drain(..4 + length);
+                    return Ok(Some(message));
+                }
+            }
+            if self.fill().await? == 0 {
+                return if self.bytes.is_empty() {
+                    Ok(None)
+                } else {
+                    Err(io::ErrorKind::UnexpectedEof.into())
+                };
+            }
+        }
+    }
+
+    async fn fill(&mut self) -> io::Result<usize> {
+        let mut buffer = [0; 16 * 1024];
+        let stream = &self.stream;
+        let descriptors = &mut self.descriptors;
+        let read = stream
+            .async_io(Interest::READABLE, || {
+                let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+                let mut beside = RecvAncillaryBuffer::new(&mut space);
+                let mut data = [IoSliceMut::new(&mut buffer)];
+                let received = rustix::net::recvmsg(stream, &mut data, &mut beside, RecvFlags::CMSG_CLOEXEC)?;
+                for message in beside.drain() {
+                    if let RecvAncillaryMessage::ScmRights(received) = message {
+                        descriptors.extend(received);
+                    }
+                }
+                Ok(received.bytes)
+            })
+            .await?;
+        if self.descriptors.len() > DESCRIPTORS_MAX {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "more descriptors than were asked for",
+            ));
+        }
+        self.bytes.extend(&buffer[..read]);
+        Ok(read)
+    }
+}
+
+fn too_long() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "a message is too long")
+}

@@ -1,0 +1,368 @@
+//! One cluster: where it is, and how it comes to run.
+
+use std::{
+    fs, io,
+    os::unix::{ffi::OsStrExt as _, fs::chown},
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use sqlx::{
+    AssertSqlSafe, Connection as _, PgConnection,
+    postgres::{PgConnectOptions, PgSslMode},
+};
+use tokio::process::Command;
+
+use super::{
+    ClusterKind, SUPERUSER,
+    binaries::{Installation, choose, installations},
+    error::{PostgresError, Result},
+    initialise, postmaster, template,
+};
+
+/// The kernel's limit for a Unix socket's path (unix(7): `sun_path` with its NUL).
+const SOCKET_PATH_MAX: usize = 107;
+/// Until a running server has answered.
+const ANSWER: Duration = Duration::from_secs(5);
+/// Until another `fsa serve` that starts the same cluster is done with it.
+const TURN: Duration = Duration::from_secs(900);
+/// Until a server has ended its backends and written everything.
+const STOP: Duration = Duration::from_secs(120);
+/// Between two failed starts of one that is kept running.
+const PAUSE_MIN: Duration = Duration::from_millis(200);
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// What both clusters share.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The data folder of `fsa serve`; absolute.
+    pub data: PathBuf,
+    /// The folder of PostgreSQL's programs, where the machine's own are not to be searched.
+    pub bin: Option<PathBuf>,
+    /// User and group id to run PostgreSQL as, where the caller is root; PostgreSQL itself
+    /// refuses to be.
+    pub run_as: Option<(u32, u32)>,
+}
+
+/// A cluster of this machine. Cheap to clone; it holds no connection and owns no process.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    kind: ClusterKind,
+    settings: Settings,
+    folder: PathBuf,
+}
+
+impl Cluster {
+    #[must_use]
+    pub fn new(kind: ClusterKind, settings: Settings) -> Self {
+        let folder = settings.data.join(kind.name()).join("data");
+        Self {
+            kind,
+            settings,
+            folder,
+        }
+    }
+
+    #[must_use]
+    pub fn kind(&self) -> ClusterKind {
+        self.kind
+    }
+
+    /// Its data folder. It lies in one that is prepared for it, since the folder above belongs to
+    /// root where `fsa serve` was started by root.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The folder of its socket, `host` to libpq.
+    #[must_use]
+    pub fn socket_folder(&self) -> PathBuf {
+        self.settings.data.join("run").join(self.kind.socket_folder())
+    }
+
+    /// Its socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.socket_folder().join(".s.PGSQL.5432")
+    }
+
+    /// The folder of its log.
+    #[must_use]
+    pub fn logs(&self) -> PathBuf {
+        self.settings.data.join("logs")
+    }
+
+    /// How to connect to one of its databases as its superuser.
+    #[must_use]
+    pub fn connect_options(&self, database: &str) -> PgConnectOptions {
+        PgConnectOptions::new_without_pgpass()
+            .socket(self.socket_folder())
+            .port(5432)
+            .username(SUPERUSER)
+            .database(database)
+            .ssl_mode(PgSslMode::Disable)
+            .application_name("fsa")
+    }
+
+    /// Makes it where it is not there, starts it where it does not run, and returns when it takes
+    /// connections. Where it runs already that is one connection. Any number of callers, in any
+    /// number of processes, may do this at once.
+    ///
+    /// # Errors
+    /// [`PostgresError`]; what it says is for the person who runs the machine.
+    pub async fn ensure_running(&self) -> Result<()> {
+        self.check_paths()?;
+        if self.answers().await {
+            return self.refresh().await;
+        }
+        self.check_user()?;
+        initialise::make_folder(self, &self.settings.data.join(self.kind.name()), 0o700)?;
+        initialise::make_folder(self, &self.settings.data.join("run"), 0o700)?;
+        initialise::make_folder(self, &self.socket_folder(), 0o700)?;
+        initialise::make_folder(self, &self.logs(), 0o700)?;
+        let _turn = self.turn().await?;
+        if self.answers().await {
+            return Ok(());
+        }
+        let major = initialise::major_of(&self.folder)?;
+        let found = installations(self.settings.bin.as_deref()).await?;
+        let installation = choose(found, major, &self.folder)?;
+        if major.is_none() {
+            tracing::info!(folder = %self.folder.display(), release = installation.major, "making {}", self.kind.title());
+            initialise::initialise(self, &installation).await?;
+        } else {
+            initialise::write_configuration(self, &self.folder)?;
+        }
+        postmaster::start(self, &installation).await?;
+        tracing::info!(socket = %self.socket().display(), release = installation.major, "{} runs", self.kind.title());
+        let mut connection = self.connect("postgres").await?;
+        if self.kind == ClusterKind::Projects {
+            let present = template::present(&mut connection).await;
+            if !present.map_err(PostgresError::sql("the projects' PostgreSQL does not answer"))? {
+                template::ensure(self, &mut connection).await?;
+            }
+        }
+        let _ = connection.close().await;
+        Ok(())
+    }
+
+    /// Keeps it running: waits for the end of its server process and starts it again, with
+    /// growing pauses while that fails. Never returns; drop it to end it.
+    pub async fn keep_running(&self) {
+        let mut pause = PAUSE_MIN;
+        loop {
+            match self.ensure_running().await {
+                Ok(()) => {
+                    if let Some(running) = postmaster::Postmaster::find(&self.folder) {
+                        pause = PAUSE_MIN;
+                        running.ended().await;
+                        tracing::error!("{} ended; it is started again", self.kind.title());
+                        continue;
+                    }
+                }
+                Err(error) => tracing::error!(%error, "{} does not run", self.kind.title()),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// Ends it in order, with its connections. For tests and repairs; `fsa serve` leaves it running.
+    ///
+    /// # Errors
+    /// Where it does not end within two minutes.
+    pub async fn stop(&self) -> Result<()> {
+        postmaster::stop(self, STOP).await
+    }
+
+    /// Connects to one of its databases as its superuser.
+    ///
+    /// # Errors
+    /// Where it does not answer within 5 s, or refuses.
+    pub async fn connect(&self, database: &str) -> Result<PgConnection> {
+        let options = self.connect_options(database);
+        tokio::time::timeout(ANSWER, PgConnection::connect_with(&options))
+            .await
+            .map_err(|_| PostgresError::Slow {
+                what: format!("an answer of {}", self.kind.title()),
+                seconds: ANSWER.as_secs(),
+                hint: format!("its log is in {}", self.logs().display()),
+            })?
+            .map_err(PostgresError::sql(format!(
+                "{} cannot be reached",
+                self.kind.title()
+            )))
+    }
+
+    /// Makes a database of our own in it where it is not there. For the control cluster.
+    ///
+    /// # Errors
+    /// Where it does not answer, or refuses.
+    pub async fn ensure_database(&self, name: &str) -> Result<()> {
+        let mut connection = self.connect("postgres").await?;
+        let statement = format!("CREATE DATABASE \"{}\"", name.replace('"', "\"\""));
+        let made = sqlx::raw_sql(AssertSqlSafe(statement))
+            .execute(&mut connection)
+            .await;
+        let _ = connection.close().await;
+        match made {
+            Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("42P04") => Ok(()),
+            made => made
+                .map(drop)
+                .map_err(PostgresError::sql(format!("the database {name} cannot be made"))),
+        }
+    }
+
+    /// Whether its server process lives and is past its start. A look at two files: cheap enough
+    /// before each use. Must be called in a tokio runtime.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        postmaster::Postmaster::find(&self.folder).is_some_and(|running| running.is_ready(&self.folder))
+    }
+
+    /// Whether it takes connections and has all that it needs.
+    async fn answers(&self) -> bool {
+        let asked = async {
+            // Cheaper than what sqlx does where nobody listens.
+            drop(tokio::net::UnixStream::connect(self.socket()).await.ok()?);
+            let mut connection = PgConnection::connect_with(&self.connect_options("postgres"))
+                .await
+                .ok()?;
+            let complete = match self.kind {
+                ClusterKind::Control => true,
+                ClusterKind::Projects => template::present(&mut connection).await.ok()?,
+            };
+            let _ = connection.close().await;
+            Some(complete)
+        };
+        tokio::time::timeout(ANSWER, asked)
+            .await
+            .ok()
+            .flatten()
+            .unwrap_or(false)
+    }
+
+    /// Brings changed settings to a server that runs already, as far as a reload can.
+    async fn refresh(&self) -> Result<()> {
+        if !initialise::write_configuration(self, &self.folder)? {
+            return Ok(());
+        }
+        let mut connection = self.connect("postgres").await?;
+        sqlx::query("SELECT pg_reload_conf()")
+            .execute(&mut connection)
+            .await
+            .map_err(PostgresError::sql(
+                "PostgreSQL does not take its changed settings",
+            ))?;
+        let _ = connection.close().await;
+        Ok(())
+    }
+
+    /// Waits for the lock that only one starter of this cluster holds; the kernel takes it back
+    /// from one that dies.
+    async fn turn(&self) -> Result<fs::File> {
+        let path = self
+            .settings
+            .data
+            .join("run")
+            .join(format!("{}.lock", self.kind.name()));
+        let what = format!("{} cannot be locked", path.display());
+        let file = fs::File::create(&path).map_err(PostgresError::io(what.clone()))?;
+        let locked = tokio::task::spawn_blocking(move || file.lock().map(|()| file));
+        match tokio::time::timeout(TURN, locked).await {
+            Ok(Ok(locked)) => locked.map_err(PostgresError::io(what)),
+            Ok(Err(_)) => Err(PostgresError::io(what)(io::Error::other("the task ended"))),
+            Err(_) => Err(PostgresError::Slow {
+                what: format!("another start of {}", self.kind.title()),
+                seconds: TURN.as_secs(),
+                hint: format!("see who holds {} (`fuser` tells)", path.display()),
+            }),
+        }
+    }
+
+    fn check_paths(&self) -> Result<()> {
+        let path = self.socket();
+        let length = path.as_os_str().as_bytes().len();
+        if length > SOCKET_PATH_MAX {
+            return Err(PostgresError::SocketPathTooLong { path, length });
+        }
+        Ok(())
+    }
+
+    fn check_user(&self) -> Result<()> {
+        match self.uid() {
+            0 => Err(PostgresError::Root),
+            _ => self.system_user().map(drop),
+        }
+    }
+
+    fn uid(&self) -> u32 {
+        self.settings
+            .run_as
+            .map_or_else(|| rustix::process::geteuid().as_raw(), |(uid, _)| uid)
+    }
+
+    /// The name of the user that it runs as.
+    pub(super) fn system_user(&self) -> Result<String> {
+        let uid = self.uid();
+        nix::unistd::User::from_uid(uid.into())
+            .ok()
+            .flatten()
+            .map(|user| user.name)
+            .ok_or(PostgresError::NameLess { uid })
+    }
+
+    /// Gives a file to the user that it runs as.
+    pub(super) fn own(&self, path: &Path) -> io::Result<()> {
+        match self.settings.run_as {
+            Some((uid, gid)) => chown(path, Some(uid), Some(gid)),
+            None => Ok(()),
+        }
+    }
+
+    /// One of PostgreSQL's programs, with an environment of ours alone: what `fsa serve` was
+    /// started with may hold secrets, and PG* variables would change what is meant.
+    pub(super) fn command(&self, installation: &Installation, program: &str) -> Command {
+        let mut command = Command::new(installation.bin.join(program));
+        command
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin")
+            .env("LC_ALL", "C")
+            .env("TZ", "UTC")
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        if let Some((uid, gid)) = self.settings.run_as {
+            command.uid(uid).gid(gid);
+        }
+        command
+    }
+
+    /// Runs a program to its end.
+    pub(super) async fn run(&self, mut command: Command, what: &str, patience: Duration) -> Result<()> {
+        let program = command.as_std().get_program().to_owned();
+        let output = tokio::time::timeout(patience, command.output())
+            .await
+            .map_err(|_| PostgresError::Slow {
+                what: what.to_owned(),
+                seconds: patience.as_secs(),
+                hint: "the disk may be slow or busy".to_owned(),
+            })?
+            .map_err(PostgresError::io(format!(
+                "{} cannot be run",
+                Path::new(&program).display()
+            )))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = format!(
+            "{}\n{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let user = self.system_user().unwrap_or_default();
+        Err(PostgresError::from_words(what, &said, &self.folder, &user))
+    }
+}

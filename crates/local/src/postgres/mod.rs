@@ -1,0 +1,62 @@
+//! The two PostgreSQL clusters of one machine: found, made, started, recognised.
+//!
+//! *control* holds the tables of `fsa serve`, *projects* one database for each project. They are
+//! apart so that nothing a project does (a full connection table, a crash of a backend, a restart
+//! for a setting) touches the control plane. Both run from the machine's own PostgreSQL binaries,
+//! speak on Unix sockets alone, and outlive `fsa serve`.
+//!
+//! [`Cluster::ensure_running`] is all that most callers need.
+
+mod binaries;
+mod cluster;
+mod configuration;
+mod error;
+mod initialise;
+mod postmaster;
+pub mod scram;
+mod template;
+
+pub use binaries::{Installation, MINIMUM_MAJOR, installations};
+pub use cluster::{Cluster, Settings};
+pub use error::PostgresError;
+pub use template::TEMPLATE;
+
+/// Our superuser in both clusters. Only the system user that runs them (and root) may be it, by
+/// the kernel's word over the Unix socket; it has no password.
+pub const SUPERUSER: &str = "fsa";
+
+/// Which of the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ClusterKind {
+    /// The tables of `fsa serve`.
+    Control,
+    /// One database for each project.
+    Projects,
+}
+
+impl ClusterKind {
+    /// The name of its folder in the data folder, and of its log.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Control => "control",
+            Self::Projects => "projects",
+        }
+    }
+
+    /// Its socket's folder in `run`. Short, because a Unix socket's path has 107 bytes at most.
+    const fn socket_folder(self) -> &'static str {
+        match self {
+            Self::Control => "c",
+            Self::Projects => "p",
+        }
+    }
+
+    /// What it is called in a sentence.
+    const fn title(self) -> &'static str {
+        match self {
+            Self::Control => "the control plane's PostgreSQL",
+            Self::Projects => "the projects' PostgreSQL",
+        }
+    }
+}
