@@ -18,6 +18,7 @@ use fsa_model::{
 };
 use futures_util::StreamExt as _;
 use parking_lot::Mutex;
+use secrecy::SecretString;
 use tokio::sync::{broadcast, watch};
 use tokio_stream::wrappers::BroadcastStream;
 
@@ -162,6 +163,12 @@ impl MemoryDriver {
         if let Some(process) = self.process(resource) {
             process.logs.lock().extend(lines);
         }
+    }
+
+    /// The variables that the sandbox's programs have. `None` where nothing runs.
+    #[must_use]
+    pub fn environment(&self, resource: &ResourceName) -> Option<BTreeMap<String, SecretString>> {
+        self.process(resource).map(|process| process.environment.clone())
     }
 
     /// How many connections watch the sandbox's status.
@@ -317,10 +324,8 @@ impl Driver for MemoryDriver {
 
     async fn observe(&self, sandbox: &SandboxRef) -> Result<Observed> {
         let call = self.log.begin(Call::Observe, &sandbox.resource);
-        call.end(self.script.play(Call::Observe).await.and_then(|broken| {
-            if let Some(error) = broken {
-                return Err(error);
-            }
+        let work = async {
+            self.script.play(Call::Observe).await?.pass().await?;
             let world = self.world.lock();
             let volume = world.volumes.contains_key(&sandbox.project);
             Ok(match world.sandboxes.get(&sandbox.resource) {
@@ -336,28 +341,27 @@ impl Driver for MemoryDriver {
                     volume,
                 },
             })
-        }))
+        };
+        call.end(work.await)
     }
 
     async fn apply(&self, spec: &SandboxSpec, step: Step) -> Result<()> {
         let call = self.log.begin(Call::Apply(step.kind), &spec.sandbox.resource);
         let work = async {
-            let broken = self.script.play(Call::Apply(step.kind)).await?;
+            let middle = self.script.play(Call::Apply(step.kind)).await?;
             match step.kind {
                 StepKind::EnsureNetwork => {
                     self.world.lock().sandbox(&spec.sandbox);
-                    tokio::task::yield_now().await;
-                    broken.map_or(Ok(()), Err)?;
+                    middle.pass().await?;
                     self.world.lock().sandbox(&spec.sandbox).network = true;
                 }
                 StepKind::EnsureContainer => {
                     self.world.lock().unpack(spec)?;
-                    tokio::task::yield_now().await;
-                    broken.map_or(Ok(()), Err)?;
+                    middle.pass().await?;
                     self.world.lock().start(spec, &self.clones);
                 }
                 StepKind::AwaitTerminal => {
-                    broken.map_or(Ok(()), Err)?;
+                    middle.pass().await?;
                     let process = self.process(&spec.sandbox.resource);
                     let mut status = process.ok_or_else(not_running)?.status.subscribe();
                     status
@@ -380,12 +384,11 @@ impl Driver for MemoryDriver {
     async fn stop(&self, sandbox: &SandboxRef) -> Result<()> {
         let call = self.log.begin(Call::Stop, &sandbox.resource);
         let work = async {
-            let broken = self.script.play(Call::Stop).await?;
+            let middle = self.script.play(Call::Stop).await?;
             if let Some(found) = self.world.lock().sandboxes.get_mut(&sandbox.resource) {
                 found.end();
             }
-            tokio::task::yield_now().await;
-            broken.map_or(Ok(()), Err)
+            middle.pass().await
         };
         call.end(work.await)
     }
@@ -393,12 +396,11 @@ impl Driver for MemoryDriver {
     async fn destroy(&self, sandbox: &SandboxRef) -> Result<()> {
         let call = self.log.begin(Call::Destroy, &sandbox.resource);
         let work = async {
-            let broken = self.script.play(Call::Destroy).await?;
+            let middle = self.script.play(Call::Destroy).await?;
             if let Some(found) = self.world.lock().sandboxes.get_mut(&sandbox.resource) {
                 found.end();
             }
-            tokio::task::yield_now().await;
-            broken.map_or(Ok(()), Err)?;
+            middle.pass().await?;
             self.world.lock().sandboxes.remove(&sandbox.resource);
             Ok(())
         };
@@ -408,9 +410,8 @@ impl Driver for MemoryDriver {
     async fn remove_volume(&self, project: ProjectId) -> Result<()> {
         let call = self.log.begin(Call::RemoveVolume, project);
         let work = async {
-            let broken = self.script.play(Call::RemoveVolume).await?;
-            tokio::task::yield_now().await;
-            broken.map_or(Ok(()), Err)?;
+            let middle = self.script.play(Call::RemoveVolume).await?;
+            middle.pass().await?;
             self.world.lock().volumes.remove(&project);
             Ok(())
         };
@@ -419,10 +420,8 @@ impl Driver for MemoryDriver {
 
     async fn connect(&self, sandbox: &SandboxRef, endpoint: Endpoint) -> Result<BoxConnection> {
         let call = self.log.begin(Call::Connect, &sandbox.resource);
-        call.end(self.script.play(Call::Connect).await.and_then(|broken| {
-            if let Some(error) = broken {
-                return Err(error);
-            }
+        let work = async {
+            self.script.play(Call::Connect).await?.pass().await?;
             let process = self.process(&sandbox.resource).ok_or_else(not_running)?;
             match endpoint {
                 Endpoint::Control => Ok(Box::new(sandboxd::control(&process)) as BoxConnection),
@@ -435,7 +434,8 @@ impl Driver for MemoryDriver {
                         )
                     }),
             }
-        }))
+        };
+        call.end(work.await)
     }
 
     fn changes(&self) -> BoxStream<Hint> {

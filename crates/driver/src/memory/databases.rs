@@ -106,22 +106,21 @@ impl Databases for MemoryDatabases {
 
     async fn observe(&self, database: &DatabaseSpec) -> Result<ObservedDatabase> {
         let call = self.log.begin(Call::ObserveDatabase, database.project);
-        call.end(self.script.play(Call::ObserveDatabase).await.and_then(|broken| {
-            if let Some(error) = broken {
-                return Err(error);
-            }
+        let work = async {
+            self.script.play(Call::ObserveDatabase).await?.pass().await?;
             Ok(match self.all.lock().get(&database.role()) {
                 None => ObservedDatabase::Absent,
                 Some(found) if !found.ready => ObservedDatabase::Partial,
                 Some(_) => ObservedDatabase::Ready,
             })
-        }))
+        };
+        call.end(work.await)
     }
 
     async fn ensure(&self, database: &DatabaseSpec) -> Result<()> {
         let call = self.log.begin(Call::EnsureDatabase, database.project);
         let work = async {
-            let broken = self.script.play(Call::EnsureDatabase).await?;
+            let middle = self.script.play(Call::EnsureDatabase).await?;
             self.all
                 .lock()
                 .entry(database.role())
@@ -131,10 +130,7 @@ impl Databases for MemoryDatabases {
                     ready: false,
                     marks: Vec::new(),
                 });
-            tokio::task::yield_now().await;
-            if let Some(error) = broken {
-                return Err(error);
-            }
+            middle.pass().await?;
             if let Some(found) = self.all.lock().get_mut(&database.role()) {
                 found.ready = true;
             }
@@ -167,14 +163,11 @@ impl Databases for MemoryDatabases {
     async fn drop(&self, database: &DatabaseSpec) -> Result<()> {
         let call = self.log.begin(Call::DropDatabase, database.project);
         let work = async {
-            let broken = self.script.play(Call::DropDatabase).await?;
+            let middle = self.script.play(Call::DropDatabase).await?;
             if let Some(found) = self.all.lock().get_mut(&database.role()) {
                 found.ready = false;
             }
-            tokio::task::yield_now().await;
-            if let Some(error) = broken {
-                return Err(error);
-            }
+            middle.pass().await?;
             self.all.lock().remove(&database.role());
             Ok(())
         };

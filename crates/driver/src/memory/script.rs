@@ -6,7 +6,7 @@ use fsa_model::{Trouble, TroubleKind};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 
-use crate::{DriverError, Result, StepKind};
+use crate::{Result, StepKind};
 
 /// What was called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,8 +45,10 @@ pub enum Fault {
     /// It never answers.
     Hang,
     Delay(Duration),
-    /// It waits until the gate is opened.
+    /// It waits until the gate is opened, before anything is done.
     Pause(Gate),
+    /// The same when half of it is done.
+    PauseHalfway(Gate),
 }
 
 impl Fault {
@@ -181,23 +183,40 @@ impl Script {
         Some(fault)
     }
 
-    /// Lives through what is scripted for this call. Gives the trouble with which to break off
-    /// halfway, where that is scripted.
-    pub(super) async fn play(&self, call: Call) -> Result<Option<DriverError>> {
+    /// Lives through what is scripted for the beginning of this call. Gives what is scripted for
+    /// its middle.
+    pub(super) async fn play(&self, call: Call) -> Result<Middle> {
         match self.take(call) {
-            None => Ok(None),
-            Some(Fault::Fail(trouble)) => Err(trouble.into()),
-            Some(Fault::FailHalfway(trouble)) => Ok(Some(trouble.into())),
+            None => {}
+            Some(Fault::Fail(trouble)) => return Err(trouble.into()),
+            Some(Fault::FailHalfway(trouble)) => return Ok(Middle(Some(Halfway::Fail(trouble)))),
+            Some(Fault::PauseHalfway(gate)) => return Ok(Middle(Some(Halfway::Pause(gate)))),
             Some(Fault::Hang) => std::future::pending().await,
-            Some(Fault::Delay(time)) => {
-                tokio::time::sleep(time).await;
-                Ok(None)
-            }
-            Some(Fault::Pause(gate)) => {
-                gate.pass().await;
-                Ok(None)
-            }
+            Some(Fault::Delay(time)) => tokio::time::sleep(time).await,
+            Some(Fault::Pause(gate)) => gate.pass().await,
         }
+        Ok(Middle(None))
+    }
+}
+
+enum Halfway {
+    Fail(Trouble),
+    Pause(Gate),
+}
+
+/// What is scripted for the middle of a call.
+pub(super) struct Middle(Option<Halfway>);
+
+impl Middle {
+    /// Lives through it. Others may run meanwhile, whatever is scripted.
+    pub(super) async fn pass(self) -> Result<()> {
+        tokio::task::yield_now().await;
+        match self.0 {
+            None => {}
+            Some(Halfway::Fail(trouble)) => return Err(trouble.into()),
+            Some(Halfway::Pause(gate)) => gate.pass().await,
+        }
+        Ok(())
     }
 }
 

@@ -4,7 +4,9 @@ use fsa_driver::{
     StepKind,
     memory::{Call, Fault, Gate, MISSING_IMAGE},
 };
-use fsa_model::{ContainerState, Phase, Stage, StageState, TroubleKind, event::EventKind, sandboxd::RepositoryState};
+use fsa_model::{
+    ContainerState, Phase, Stage, StageState, TroubleKind, event::EventKind, sandboxd::RepositoryState,
+};
 use futures_util::future::join_all;
 use serde_json::json;
 
@@ -35,7 +37,9 @@ async fn a_step_of_a_start_that_fails_once_is_told_and_overcome() {
         (Call::Observe, None),
     ];
     let faults = [Fault::passing(), Fault::passing_halfway()];
-    let stories = cases.iter().flat_map(|case| faults.iter().map(move |fault| (case, fault)));
+    let stories = cases
+        .iter()
+        .flat_map(|case| faults.iter().map(move |fault| (case, fault)));
     join_all(stories.map(|((call, stage), fault)| async move {
         let (scene, _workers) = Scene::at_work().await;
         scene.fault(*call, fault.clone());
@@ -46,7 +50,11 @@ async fn a_step_of_a_start_that_fails_once_is_told_and_overcome() {
         assert_eq!(error.attempts, 1, "{call:?}");
         assert!(error.next_attempt_at.is_some());
         if let Some(stage) = stage {
-            assert_eq!(failed.stages[*stage as usize].state, StageState::Failed, "{call:?}");
+            assert_eq!(
+                failed.stages[*stage as usize].state,
+                StageState::Failed,
+                "{call:?}"
+            );
             assert!(failed.stages[*stage as usize].message.is_some());
         }
 
@@ -90,7 +98,9 @@ async fn a_stop_or_an_end_that_fails_once_is_told_and_overcome() {
 #[tokio::test]
 async fn an_image_that_does_not_exist_is_told_at_once_and_a_better_one_is_taken_at_once() {
     let (scene, _workers) = Scene::at_work().await;
-    let project = scene.create(json!({"name": "todo", "image": MISSING_IMAGE})).await;
+    let project = scene
+        .create(json!({"name": "todo", "image": MISSING_IMAGE}))
+        .await;
 
     let failed = scene.until(&project, Phase::Error).await;
     let error = failed.error.expect("an error says why");
@@ -123,7 +133,10 @@ async fn attempts_back_off_while_the_wish_stands() {
         })
         .await;
 
-    let next = failed.error.and_then(|error| error.next_attempt_at).expect("a next attempt");
+    let next = failed
+        .error
+        .and_then(|error| error.next_attempt_at)
+        .expect("a next attempt");
     let wait = next - failed.updated_at;
     assert!(wait > chrono::TimeDelta::seconds(2), "{wait}");
     scene.world.driver.script.clear();
@@ -134,7 +147,11 @@ async fn attempts_back_off_while_the_wish_stands() {
 #[tokio::test]
 async fn databases_that_cannot_be_asked_do_not_keep_a_sandbox_from_starting() {
     let (scene, _workers) = Scene::at_work().await;
-    scene.world.databases.script.always(Call::ObserveDatabase, Fault::passing());
+    scene
+        .world
+        .databases
+        .script
+        .always(Call::ObserveDatabase, Fault::passing());
     let project = scene.create(json!({"name": "todo"})).await;
 
     let failed = scene.until(&project, Phase::Error).await;
@@ -154,11 +171,15 @@ async fn a_failed_clone_is_an_error_with_a_terminal_to_look_and_is_tried_again()
     let (scene, _workers) = Scene::at_work().await;
     let url = "https://example.org/todo.git";
     let message = "fatal: repository not found".to_owned();
-    scene
-        .world
-        .driver
-        .clones_end(url, RepositoryState::Failed { message: message.clone() });
-    let project = scene.create(json!({"name": "todo", "repository": {"url": url}})).await;
+    scene.world.driver.clones_end(
+        url,
+        RepositoryState::Failed {
+            message: message.clone(),
+        },
+    );
+    let project = scene
+        .create(json!({"name": "todo", "repository": {"url": url}}))
+        .await;
 
     let failed = scene.until(&project, Phase::Error).await;
     let error = failed.error.expect("an error says why");
@@ -173,9 +194,16 @@ async fn a_failed_clone_is_an_error_with_a_terminal_to_look_and_is_tried_again()
 
     scene.world.driver.clones_end(url, RepositoryState::Cloned);
     scene.until(&project, Phase::Running).await;
-    assert_eq!(scene.world.driver.log.count(CONTAINER), starts, "the container is the same");
+    assert_eq!(
+        scene.world.driver.log.count(CONTAINER),
+        starts,
+        "the container is the same"
+    );
     scene.kinds_until(&project, EventKind::RepositoryCloned).await;
-    assert_eq!(scene.happened(&project, EventKind::RepositoryFailed).await.len(), 1);
+    assert_eq!(
+        scene.happened(&project, EventKind::RepositoryFailed).await.len(),
+        1
+    );
     scene.assert_consistent();
 }
 
@@ -184,7 +212,9 @@ async fn a_sandbox_runs_only_when_its_repository_is_there() {
     let (scene, _workers) = Scene::at_work().await;
     let url = "https://example.org/todo.git";
     scene.world.driver.clones_end(url, RepositoryState::Cloning);
-    let project = scene.create(json!({"name": "todo", "repository": {"url": url}})).await;
+    let project = scene
+        .create(json!({"name": "todo", "repository": {"url": url}}))
+        .await;
 
     let cloning = scene
         .when(&project, "an open terminal", |sandbox| {
@@ -192,7 +222,10 @@ async fn a_sandbox_runs_only_when_its_repository_is_there() {
         })
         .await;
     assert_eq!(cloning.status, Phase::Creating);
-    assert_eq!(cloning.stages[Stage::TerminalReady as usize].state, StageState::Done);
+    assert_eq!(
+        cloning.stages[Stage::TerminalReady as usize].state,
+        StageState::Done
+    );
 
     let resource = scene.resource(&project).await;
     assert!(scene.world.driver.set_status(&resource, |status| {
@@ -276,7 +309,10 @@ async fn a_terminal_that_never_answers_is_started_anew_after_some_patience() {
 async fn a_secret_that_cannot_be_opened_keeps_a_sandbox_from_starting_and_not_from_stopping() {
     let (scene, _workers) = Scene::at_work().await;
     let project = scene.running("todo").await;
-    scene.world.database.sql("update projects set environment = 'damaged'");
+    scene
+        .world
+        .database
+        .sql("update projects set environment = 'damaged'");
 
     scene.ask(&project, "restart").await;
     let failed = scene.until(&project, Phase::Error).await;
@@ -294,7 +330,10 @@ async fn a_region_that_is_not_configured_is_told() {
     let (scene, _workers) = Scene::at_work().await;
     let project = scene.create(json!({"name": "todo", "start": false})).await;
     scene.until(&project, Phase::Stopped).await;
-    scene.world.database.sql("update projects set region = 'elsewhere'");
+    scene
+        .world
+        .database
+        .sql("update projects set region = 'elsewhere'");
     scene.ask(&project, "start").await;
 
     let failed = scene.until(&project, Phase::Error).await;

@@ -1,10 +1,6 @@
 //! What sandboxes and projects live through when nothing goes wrong.
 
-use fsa_model::{
-    ContainerState, Phase, Stage, StageState,
-    api::DatabaseStatus,
-    event::EventKind,
-};
+use fsa_model::{ContainerState, Phase, Stage, StageState, api::DatabaseStatus, event::EventKind};
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 
@@ -114,7 +110,8 @@ async fn a_restart_replaces_the_container_and_is_an_update() {
         .when(&project, "the new colour", |sandbox| {
             let environment = scene.world.driver.environment(&resource);
             sandbox.status == Phase::Running
-                && environment.is_some_and(|all| all.get("COLOUR").is_some_and(|v| v.expose_secret() == "red"))
+                && environment
+                    .is_some_and(|all| all.get("COLOUR").is_some_and(|v| v.expose_secret() == "red"))
         })
         .await;
 
@@ -163,7 +160,12 @@ async fn a_deleted_project_leaves_nothing_but_its_events() {
 
     assert_eq!(scene.world.driver.volumes(), [other.id]);
     assert_eq!(scene.world.databases.roles().len(), 1);
-    let kinds: Vec<_> = scene.events(&project).await.iter().map(|event| event.kind).collect();
+    let kinds: Vec<_> = scene
+        .events(&project)
+        .await
+        .iter()
+        .map(|event| event.kind)
+        .collect();
     assert!(kinds.ends_with(&[EventKind::DatabaseDropped, EventKind::ProjectDeleted]));
     assert_eq!(scene.status(&other).await.status, Phase::Running);
     scene.assert_consistent();
@@ -175,10 +177,15 @@ async fn a_wish_that_is_there_already_changes_nothing() {
     let project = scene.running("todo").await;
     let changes = scene.changes();
 
-    scene.world.database.sql("update sandboxes set generation = generation + 1");
+    scene
+        .world
+        .database
+        .sql("update sandboxes set generation = generation + 1");
     let rows = "select observed_generation from sandboxes";
     scene
-        .when(&project, "the second generation", |_| scene.world.database.sql(rows) == "2")
+        .when(&project, "the second generation", |_| {
+            scene.world.database.sql(rows) == "2"
+        })
         .await;
 
     assert_eq!(scene.changes(), changes);

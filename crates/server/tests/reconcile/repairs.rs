@@ -33,7 +33,10 @@ async fn a_killed_container_is_started_again_and_that_is_told() {
         })
         .await;
     let told = &scene.happened(&project, EventKind::Repaired).await[0].message;
-    assert!(told.contains("its container had ended") && told.contains("it was killed"), "{told}");
+    assert!(
+        told.contains("its container had ended") && told.contains("it was killed"),
+        "{told}"
+    );
     scene.assert_consistent();
 }
 
@@ -114,7 +117,11 @@ async fn a_lost_database_is_told_loudly_before_a_new_one_is_made() {
     let project = scene.running("todo").await;
     scene.world.databases.lose_all();
     // It cannot be made again at once, so that what is told before can be seen.
-    scene.world.databases.script.next(Call::EnsureDatabase, Fault::passing());
+    scene
+        .world
+        .databases
+        .script
+        .next(Call::EnsureDatabase, Fault::passing());
     scene.hint();
 
     scene.kinds_until(&project, EventKind::DatabaseLost).await;
@@ -139,7 +146,12 @@ async fn a_lost_database_is_told_loudly_before_a_new_one_is_made() {
         1,
         "one loss is told once"
     );
-    let kinds: Vec<_> = scene.events(&project).await.iter().map(|event| event.kind).collect();
+    let kinds: Vec<_> = scene
+        .events(&project)
+        .await
+        .iter()
+        .map(|event| event.kind)
+        .collect();
     let lost = kinds.iter().position(|kind| *kind == EventKind::DatabaseLost);
     let made = kinds.iter().rposition(|kind| *kind == EventKind::DatabaseCreated);
     assert!(lost < made, "{kinds:?}");
@@ -188,7 +200,9 @@ async fn new_workers_adopt_what_runs_and_restart_nothing() {
     let _workers = Workers::of(&replica, options());
 
     scene
-        .when(&project, "a look", |_| scene.world.driver.log.count(Call::Observe) > looks)
+        .when(&project, "a look", |_| {
+            scene.world.driver.log.count(Call::Observe) > looks
+        })
         .await;
     scene.until_settled().await;
     assert_eq!(scene.changes(), changes);

@@ -255,7 +255,10 @@ impl Scene {
         assert_eq!(databases.roles().into_iter().collect::<BTreeSet<_>>(), roles);
         let projects = of_rows("select id from projects");
         for volume in driver.volumes() {
-            assert!(projects.contains(&volume.to_string()), "a volume without a project");
+            assert!(
+                projects.contains(&volume.to_string()),
+                "a volume without a project"
+            );
         }
         assert_eq!(driver.log.overlaps(), BTreeSet::new());
         assert_eq!(databases.log.overlaps(), BTreeSet::new());

@@ -1,0 +1,161 @@
+//! Two processes on one control database, fifty sandboxes, wishes at random, faults at random, and
+//! now and then one of the processes dies. In the end everything is as it was last wished.
+
+use std::time::Duration;
+
+use fsa_driver::{
+    StepKind,
+    memory::{Call, Fault},
+};
+use fsa_model::api::Project;
+use fsa_server::reconcile::Options;
+use futures_util::future::join_all;
+use rand::{Rng as _, RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
+use serde_json::json;
+
+use crate::{
+    common::World,
+    scene::{Scene, Workers, options},
+};
+
+const PROJECTS: usize = 50;
+const MOVES: usize = 250;
+
+fn hasty() -> Options {
+    Options {
+        concurrent: 8,
+        lease: Duration::from_secs(2),
+        lifetime: Duration::from_secs(2),
+        ..options()
+    }
+}
+
+impl Scene {
+    /// One thing that a person may do, whether or not it makes sense just now.
+    async fn anything(&self, project: &Project, dice: &mut StdRng) {
+        let (sandbox, id) = (format!("/api/sandbox/{}", project.id), project.id);
+        let answer = match dice.random_range(0..10) {
+            0..3 => self.owner.ask(&format!("/api/projects/{id}/start")).await,
+            3..6 => self.owner.ask(&format!("/api/projects/{id}/stop")).await,
+            6 => self.owner.ask(&format!("/api/projects/{id}/restart")).await,
+            7 => self.owner.post(&sandbox, &json!({})).await,
+            8 => self.owner.delete(&sandbox).await,
+            _ => self.owner.delete(&format!("/api/projects/{id}")).await,
+        };
+        assert!(!answer.status.is_server_error(), "{}", answer.text());
+    }
+
+    /// One thing that may go wrong.
+    fn mishap(&self, dice: &mut StdRng) {
+        let script = &self.world.driver.script;
+        let call = *[
+            Call::Observe,
+            Call::Apply(StepKind::EnsureNetwork),
+            Call::Apply(StepKind::EnsureContainer),
+            Call::Apply(StepKind::AwaitTerminal),
+            Call::Connect,
+            Call::Stop,
+            Call::Destroy,
+            Call::RemoveVolume,
+        ]
+        .choose(dice)
+        .expect("there are calls");
+        let slow = Fault::Delay(Duration::from_millis(dice.random_range(1..400)));
+        match dice.random_range(0..9) {
+            0 => script.next(call, Fault::passing()),
+            1 => script.next(call, Fault::passing_halfway()),
+            2 | 3 => script.next(call, slow),
+            4 => self.world.databases.script.next(Call::EnsureDatabase, slow),
+            5 => self
+                .world
+                .databases
+                .script
+                .next(Call::EnsureDatabase, Fault::passing_halfway()),
+            6 => self
+                .world
+                .databases
+                .script
+                .next(Call::DropDatabase, Fault::passing_halfway()),
+            _ => {
+                let all = self.world.driver.resources();
+                if let Some(resource) = all.choose(dice) {
+                    match dice.next_u32() % 4 {
+                        0 => self.world.driver.kill(resource),
+                        1 => self.world.driver.vanish(resource),
+                        2 => self.world.driver.drift(resource),
+                        _ => self.world.driver.lose_network(resource),
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn story(seed: u64) {
+    let mut dice = StdRng::seed_from_u64(seed);
+    let scene = Scene::new().await;
+    let replica: World = scene.world.replica().await;
+    let mut first = Workers::of(&scene.world, hasty());
+    let mut second = Workers::of(&replica, hasty());
+    let projects = join_all((0..PROJECTS).map(|n| {
+        let scene = &scene;
+        async move { scene.create(json!({"name": format!("p{n}")})).await }
+    }))
+    .await;
+
+    for _ in 0..MOVES {
+        let project = projects.choose(&mut dice).expect("there are projects");
+        scene.anything(project, &mut dice).await;
+        if dice.random_range(0..3) == 0 {
+            scene.mishap(&mut dice);
+        }
+        if dice.random_range(0..40) == 0 {
+            first.crash().await;
+            first = Workers::of(&scene.world, hasty());
+        }
+        if dice.random_range(0..40) == 0 {
+            second.crash().await;
+            second = Workers::of(&replica, hasty());
+        }
+        tokio::time::sleep(Duration::from_millis(dice.random_range(0..15))).await;
+    }
+
+    scene.world.driver.script.clear();
+    scene.world.databases.script.clear();
+    // What was lost without a word is found by the look that every start begins with, and what is
+    // left to its back-off is not waited for here.
+    first.finish().await;
+    scene
+        .world
+        .database
+        .sql("update sandboxes set next_attempt_at = now() where trouble is not null");
+    scene
+        .world
+        .database
+        .sql("update projects set removal_due_at = now()");
+    let third = Workers::of(&scene.world, hasty());
+    scene.world.driver.hint(fsa_driver::Hint::Everything);
+    scene.until_settled().await;
+    // Nothing is under way any more that would be cut short by a last look.
+    scene.world.driver.hint(fsa_driver::Hint::Everything);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    scene.until_settled().await;
+    second.finish().await;
+    third.finish().await;
+    scene.assert_consistent();
+}
+
+#[tokio::test]
+async fn whatever_happens_in_the_end_all_is_as_wished_and_nobody_met_another_1() {
+    story(1).await;
+}
+
+#[tokio::test]
+async fn whatever_happens_in_the_end_all_is_as_wished_and_nobody_met_another_2() {
+    story(20_251_011).await;
+}
+
+#[tokio::test]
+async fn whatever_happens_in_the_end_all_is_as_wished_and_nobody_met_another_3() {
+    story(0xFEED).await;
+}

@@ -1,0 +1,144 @@
+//! What is in no row is removed, and nothing else is.
+
+use std::time::Duration;
+
+use fsa_driver::memory::Call;
+use fsa_model::{Phase, ProjectId, ProjectName, ResourceName, SandboxId, SandboxRef};
+use fsa_server::reconcile::Options;
+
+use crate::scene::{Scene, Workers, options};
+
+fn sweeping() -> Options {
+    Options {
+        sweep: Some(Duration::from_millis(100)),
+        grace: Duration::from_millis(100),
+        ..options()
+    }
+}
+
+fn stray() -> SandboxRef {
+    SandboxRef {
+        id: SandboxId::generate(),
+        project: ProjectId::generate(),
+        resource: ResourceName::generate(&ProjectName::parse("stray").expect("a name")),
+    }
+}
+
+impl Scene {
+    /// Waits for so many looks at everything from now on.
+    async fn sweeps(&self, count: usize) {
+        let until = self.world.driver.log.count(Call::Inventory) + count;
+        let wait = async {
+            while self.world.driver.log.count(Call::Inventory) < until {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), wait)
+            .await
+            .expect("there are sweeps");
+    }
+}
+
+#[tokio::test]
+async fn a_sandbox_in_no_row_is_destroyed_at_the_second_sight_and_that_is_on_record() {
+    let scene = Scene::new().await;
+    let leftover = stray();
+    scene.world.driver.plant(leftover.clone());
+    let _workers = Workers::of(&scene.world, sweeping());
+
+    scene.sweeps(1).await;
+    assert_eq!(
+        scene.world.driver.log.count(Call::Destroy),
+        0,
+        "not at first sight"
+    );
+    scene.sweeps(3).await;
+
+    assert_eq!(scene.world.driver.resources(), []);
+    let audited = scene
+        .world
+        .database
+        .sql("select object, result from audit where action = 'sandbox.sweep'");
+    assert!(
+        audited.contains(leftover.resource.as_str()) && audited.ends_with("ok"),
+        "{audited}"
+    );
+}
+
+#[tokio::test]
+async fn what_is_in_a_row_is_left_alone_in_whatever_state() {
+    let scene = Scene::new().await;
+    let _workers = Workers::of(&scene.world, sweeping());
+    let running = scene.running("running").await;
+    let stopped = scene.running("stopped").await;
+    scene.ask(&stopped, "stop").await;
+    scene.until(&stopped, Phase::Stopped).await;
+    let destroyed = scene.world.driver.log.count(Call::Destroy);
+
+    scene.sweeps(4).await;
+
+    assert_eq!(scene.world.driver.log.count(Call::Destroy), destroyed);
+    assert_eq!(scene.status(&running).await.status, Phase::Running);
+    scene.assert_consistent();
+}
+
+#[tokio::test]
+async fn a_known_name_under_another_project_is_nobodys_to_touch() {
+    let scene = Scene::new().await;
+    let _workers = Workers::of(&scene.world, sweeping());
+    let project = scene.running("todo").await;
+    scene.terminate(&project).await;
+    scene.until(&project, Phase::Terminated).await;
+    let odd = SandboxRef {
+        resource: scene.resource(&project).await,
+        ..stray()
+    };
+    let destroyed = scene.world.driver.log.count(Call::Destroy);
+    scene.world.driver.plant(odd.clone());
+
+    scene.sweeps(4).await;
+
+    assert_eq!(scene.world.driver.resources(), [odd.resource]);
+    assert_eq!(scene.world.driver.log.count(Call::Destroy), destroyed);
+}
+
+#[tokio::test]
+async fn what_is_left_of_a_terminated_sandbox_is_destroyed_again() {
+    let scene = Scene::new().await;
+    let _workers = Workers::of(&scene.world, sweeping());
+    let project = scene.running("todo").await;
+    scene.terminate(&project).await;
+    scene.until(&project, Phase::Terminated).await;
+    let resource = scene.resource(&project).await;
+    let id = scene.sandbox_id(&resource);
+    scene.world.driver.plant(SandboxRef {
+        id,
+        project: project.id,
+        resource,
+    });
+
+    scene.sweeps(4).await;
+    scene.until_settled().await;
+
+    assert_eq!(scene.world.driver.resources(), []);
+    scene.assert_consistent();
+}
+
+#[tokio::test]
+async fn a_database_of_no_project_is_not_dropped() {
+    let scene = Scene::new().await;
+    let _workers = Workers::of(&scene.world, sweeping());
+    let stranger = fsa_model::DatabaseSpec {
+        project: ProjectId::generate(),
+        resource: stray().resource,
+        password: "x".to_owned().into(),
+        resources: fsa_model::Size::Micro.resources(),
+    };
+    fsa_driver::Databases::ensure(&*scene.world.databases, &stranger)
+        .await
+        .expect("a database");
+
+    scene.sweeps(4).await;
+
+    assert_eq!(scene.world.databases.roles(), [stranger.role()]);
+}
