@@ -351,11 +351,16 @@ impl<'a> Attempt<'a> {
         let happenings = self.take_happenings(phase);
         let (container, conditions) = (self.container, self.stages.all().to_vec());
         let (trouble, database_ready) = (self.trouble.clone(), self.database_ready);
+        let attempts = claim
+            .sandbox
+            .attempts
+            .saturating_add(i32::from(trouble.is_some()));
         async move {
             let interim = Interim {
                 container,
                 conditions: &conditions,
                 trouble: trouble.as_ref(),
+                attempts,
                 phase,
                 database_ready,
             };

@@ -20,7 +20,8 @@ use crate::store::claims::Claim;
 
 /// How long a look at the world may take.
 pub const PATIENCE: Duration = Duration::from_secs(30);
-/// After so many failures in a row, a start whose terminal never answered is begun anew.
+/// After each so many failures in a row, a start whose terminal never answered is begun anew. In
+/// between it may still come to its senses.
 const PATIENT_ATTEMPTS: i32 = 3;
 const DATABASES_SILENT: &str = "The databases' server does not answer";
 
@@ -80,7 +81,8 @@ impl Look {
             database: false,
             stuck: !stuck_before
                 && !reached
-                && sandbox.attempts >= PATIENT_ATTEMPTS
+                && sandbox.attempts > 0
+                && sandbox.attempts % PATIENT_ATTEMPTS == 0
                 && since(claim, Stage::TerminalReady, StageState::Failed).is_some(),
         };
         // To stop or to destroy needs no spec: a lost key must not keep anything alive.

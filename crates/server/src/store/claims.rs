@@ -67,6 +67,8 @@ pub struct Interim<'a> {
     pub conditions: &'a [Condition],
     /// Told at once, although what else can be done still is. `None` leaves what the row has.
     pub trouble: Option<&'a Trouble>,
+    /// Failed attempts in a row, with this one if it has trouble.
+    pub attempts: i32,
     pub phase: Phase,
     pub database_ready: bool,
 }
@@ -321,7 +323,7 @@ pub async fn tell(
 ) -> Result<bool, sqlx::Error> {
     let query = sqlx::query(telling!(
         "update sandboxes set container = $10, conditions = $11, trouble = coalesce($12, trouble),
-                phase_told = $13, observed_at = now(), updated_at = now()
+                phase_told = $13, attempts = $14, observed_at = now(), updated_at = now()
          from quick where id = $3 and lease_id = $8 and generation = $9 returning id"
     ))
     .bind(claim.project.id.0)
@@ -336,6 +338,7 @@ pub async fn tell(
         .bind(Json(interim.conditions))
         .bind(interim.trouble.map(Json))
         .bind(word_of(&interim.phase))
+        .bind(interim.attempts)
         .fetch_one(&store.pool)
         .await?
         .try_get(0)

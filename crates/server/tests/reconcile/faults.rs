@@ -296,10 +296,14 @@ async fn a_start_that_hangs_holds_up_nobody_else() {
 #[tokio::test]
 async fn a_terminal_that_never_answers_is_started_anew_after_some_patience() {
     let (scene, _workers) = Scene::at_work().await;
-    for n in 1..=3 {
-        scene.world.driver.script.nth(TERMINAL, n, Fault::passing());
-    }
+    let script = &scene.world.driver.script;
+    script.always(TERMINAL, Fault::passing());
+    script.always(Call::Connect, Fault::passing());
     let project = scene.create(json!({"name": "todo"})).await;
+    scene
+        .when(&project, "a stop", |_| scene.world.driver.log.count(Call::Stop) == 1)
+        .await;
+    script.clear();
     scene.until(&project, Phase::Running).await;
     assert_eq!(scene.world.driver.log.count(Call::Stop), 1);
     scene.assert_consistent();
