@@ -11,6 +11,10 @@ use std::{
     time::Duration,
 };
 
+use nix::{
+    sys::signal::{Signal, killpg},
+    unistd::Pid,
+};
 use tokio::time::{Instant, timeout_at};
 
 use crate::reaper::Reaper;
@@ -56,30 +60,35 @@ async fn gone(reaper: &Reaper, session: i32, bound: Duration) -> bool {
     }
 }
 
-/// Sends `signal` to each member and answers how many there were.
-pub fn signal_members(session: i32, signal: i32) -> usize {
+/// Sends `signal` to each member.
+pub fn signal_members(session: i32, signal: i32) {
     let members = members(session);
-    for &pid in &members {
+    // The leader's own group at once, by the kernel: a member that is just being forked gets it
+    // too. The number is the group's as long as it has a member, even when the leader is gone.
+    if members.iter().any(|member| member.group == session)
+        && let Ok(signal) = Signal::try_from(signal)
+    {
+        let _ = killpg(Pid::from_raw(session), signal);
+    }
+    for member in members.iter().filter(|member| member.group != session) {
         // Between the listing and the descriptor the number may have gone to another process:
         // look again through what can no longer change.
-        let handle = open(pid);
-        if stat(pid).is_some_and(|found| found.belongs_to(session)) {
+        let handle = open(member.pid);
+        if stat(member.pid).is_some_and(|found| found.belongs_to(session)) {
             match handle {
                 Ok(handle) => drop(send(&handle, signal)),
                 // A kernel or a filter without such descriptors.
-                Err(_) => crate::reaper::signal_one(pid, signal),
+                Err(_) => crate::reaper::signal_one(member.pid, signal),
             }
         }
     }
-    members.len()
 }
 
 /// The living processes of the session, those that moved to other groups included.
 #[must_use]
-pub fn members(session: i32) -> Vec<i32> {
+pub fn members(session: i32) -> Vec<Stat> {
     all()
         .filter(|found| found.belongs_to(session) && found.alive())
-        .map(|found| found.pid)
         .collect()
 }
 

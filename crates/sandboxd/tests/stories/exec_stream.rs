@@ -5,7 +5,7 @@ use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::harness::{Sandbox, Socket, soon, until};
+use crate::harness::{Sandbox, Socket, runs, soon, until};
 
 async fn begin(sandbox: &Sandbox, request: Value) -> Socket {
     let mut socket = sandbox.socket("/v1/exec", None).await;
@@ -68,20 +68,20 @@ async fn a_conversation_goes_both_ways_while_the_command_runs() {
 #[tokio::test]
 async fn a_signal_reaches_the_whole_group() {
     let sandbox = Sandbox::start().await;
-    let mut socket = begin(
-        &sandbox,
-        json!({"command": ["sh", "-c", "sh -c 'echo ready; sleep 1000'"]}),
-    )
-    .await;
-    assert_eq!(next(&mut socket).await, Ok((1, b"ready\n".to_vec())));
-    say(&mut socket, ExecMessage::Signal { signal: 2 }).await;
+    // Programs that do nothing of their own about it.
+    let script = "sleep 1000 & echo $!; exec sleep 1000";
+    let mut socket = begin(&sandbox, json!({"command": ["sh", "-c", script]})).await;
+    let (_, pid) = next(&mut socket).await.unwrap();
+    say(&mut socket, ExecMessage::Signal { signal: 15 }).await;
     assert_eq!(
         next(&mut socket).await,
         Err(ExecMessage::Exit {
-            exit_code: 130,
+            exit_code: 143,
             timed_out: false
         })
     );
+    let pid = String::from_utf8(pid).unwrap();
+    until("the end of the other", async || (!runs(pid.trim())).then_some(())).await;
 }
 
 #[tokio::test]

@@ -206,6 +206,8 @@ impl Sandbox {
 
     async fn answers(&self) {
         until("the control socket", async || self.dial().await.ok()).await;
+        // One may connect before everything is prepared; the answer comes after it.
+        self.status().await;
     }
 
     pub async fn dial(&self) -> std::io::Result<UnixStream> {

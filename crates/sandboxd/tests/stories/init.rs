@@ -3,14 +3,13 @@
 use std::{
     fs,
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
-    path::Path,
     process::{Command, Stdio},
 };
 
 use http::StatusCode;
 use serde_json::json;
 
-use crate::harness::{Plan, Sandbox, TOKEN, is_root, until};
+use crate::harness::{Plan, Sandbox, TOKEN, is_root, runs, until};
 
 /// The states of the processes whose parent is `pid`.
 fn children(pid: i32) -> Vec<(i32, char)> {
@@ -94,7 +93,7 @@ async fn an_orderly_stop_asks_first_and_leaves_nothing() {
         "asked\n"
     );
     for pid in [job.trim_end_matches('.'), free.stdout.trim()] {
-        assert!(!Path::new(&format!("/proc/{pid}")).exists(), "{pid} still runs");
+        assert!(!runs(pid), "{pid} still runs");
     }
     viewer.ends().await;
 }

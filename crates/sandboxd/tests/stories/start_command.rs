@@ -4,7 +4,7 @@ use fsa_model::sandboxd::{Exit, LogSource, StartCommand};
 use http::{Method, StatusCode};
 use serde_json::json;
 
-use crate::harness::{Plan, Sandbox, until};
+use crate::harness::{Plan, Sandbox, runs, until};
 
 /// Listens on a free port of the loopback for as long as it lives.
 const LISTEN: &str = "exec python3 -c \"import socket,time
@@ -95,10 +95,7 @@ async fn a_restart_ends_everything_it_started_and_starts_anew() {
         })
         .await;
     assert_ne!(first.text, second.text);
-    assert!(
-        !std::path::Path::new(&format!("/proc/{pid}")).exists(),
-        "the old one still runs"
-    );
+    assert!(!runs(&pid.to_string()), "the old one still runs");
     assert!(
         sandbox.logs().await.iter().any(|line| line.text == "asked"),
         "it was asked first"

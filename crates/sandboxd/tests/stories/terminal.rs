@@ -3,7 +3,7 @@
 use fsa_model::tty::{self, WindowSize};
 use http::{Method, StatusCode};
 
-use crate::harness::{Plan, Sandbox, Viewer, find, is_root, until};
+use crate::harness::{Plan, Sandbox, Viewer, find, is_root, runs, until};
 
 #[tokio::test]
 async fn a_shell_of_the_person_opens_in_the_project() {
@@ -156,8 +156,8 @@ async fn hanging_up_ends_the_shell_and_what_it_started() {
     let answer = sandbox.call(Method::DELETE, "/v1/terminals/work", "").await;
     assert_eq!(answer.status, StatusCode::NO_CONTENT);
     viewer.ends().await;
-    let folder = format!("/proc/{}", pid.trim_end_matches('.'));
-    assert!(!std::path::Path::new(&folder).exists(), "{folder} is still there");
+    let pid = pid.trim_end_matches('.');
+    assert!(!runs(pid), "{pid} still runs");
     let answer = sandbox.call(Method::DELETE, "/v1/terminals/work", "").await;
     assert_eq!(answer.status, StatusCode::NOT_FOUND);
 }
@@ -166,7 +166,9 @@ async fn hanging_up_ends_the_shell_and_what_it_started() {
 async fn control_c_reaches_the_program_in_the_foreground() {
     let sandbox = Sandbox::start().await;
     let mut viewer = sandbox.terminal("main").await;
-    viewer.types("echo begin-$((1+1)); sleep 1000\n").await;
+    // It says so itself when it is in the foreground.
+    let program = "import time; print('begin-%d' % 2, flush=True); time.sleep(1000)";
+    viewer.types(&format!("python3 -c \"{program}\"\n")).await;
     viewer.shows("begin-2").await;
     viewer.types("\u{3}").await;
     viewer.types("echo after-$?\n").await;
