@@ -20,11 +20,13 @@ use super::{
     act::act,
     execute::{Execution, Progress},
     look::{self, Look},
-    plan, repository,
-    repository::Clone,
+    plan,
     stages::{Happening, Stages},
 };
-use crate::store::claims::{self, Claim, Interim};
+use crate::store::{
+    claims::Claim,
+    observed::{self, Interim},
+};
 
 /// How long moves of stages are gathered before they are written.
 const GATHER: Duration = Duration::from_millis(25);
@@ -63,7 +65,7 @@ type Told = Result<bool, (sqlx::Error, Vec<Happening>)>;
 
 /// An attempt under way, with what is known so far.
 pub struct Attempt<'a> {
-    shared: &'a Shared,
+    pub(super) shared: &'a Shared,
     pub claim: &'a Claim,
     pub stages: Stages,
     pub container: ContainerState,
@@ -227,7 +229,7 @@ impl<'a> Attempt<'a> {
                 ),
                 json!({"name": name}),
             );
-            if claims::report_lost_database(&self.shared.app.store, self.claim, happening).await? {
+            if observed::report_lost_database(&self.shared.app.store, self.claim, happening).await? {
                 tracing::error!(project = %self.claim.project.id, database = name, "a project's database is gone");
             }
         }
@@ -365,7 +367,7 @@ impl<'a> Attempt<'a> {
                 database_ready,
             };
             let kept = happenings.clone();
-            claims::tell(&shared.app.store, claim, interim, happenings)
+            observed::tell(&shared.app.store, claim, interim, happenings)
                 .await
                 .map_err(|error| (error, kept))
         }
@@ -432,58 +434,6 @@ impl<'a> Attempt<'a> {
                 ContainerState::Running if !usable => ContainerState::Starting,
                 other => other,
             };
-        }
-    }
-
-    async fn judge(&mut self, region: &Region, look: &Look) -> Verdict {
-        match look.wanted.wish {
-            Wanted::Stopped => {
-                self.stages.pending(&Stage::ALL[1..]);
-                Verdict::Reached
-            }
-            Wanted::Terminated => {
-                self.digest = None;
-                self.stages.pending(&Stage::ALL);
-                Verdict::Reached
-            }
-            Wanted::Running => {
-                self.container = ContainerState::Running;
-                self.judge_repository(region, look).await
-            }
-        }
-    }
-
-    async fn judge_repository(&mut self, region: &Region, look: &Look) -> Verdict {
-        let id = self.claim.sandbox.id;
-        let status = self.status.clone().or_else(|| self.shared.followers.status(id));
-        let state = status.map(|status| status.repository).unwrap_or_default();
-        let expected = self.claim.project.repository.is_some();
-        match repository::judge(&state, expected, self.stages.state(Stage::Ready)) {
-            Clone::Done => {
-                self.stages.set(Stage::Ready, StageState::Done, None);
-                Verdict::Reached
-            }
-            Clone::Wait => {
-                let words = Some("The repository is being cloned.".to_owned());
-                self.stages.set(Stage::Ready, StageState::Active, words);
-                Verdict::Waiting
-            }
-            Clone::Failed(why) => {
-                let words = format!("The repository could not be cloned: {why}");
-                self.stages
-                    .set(Stage::Ready, StageState::Failed, Some(words.clone()));
-                Verdict::Failed(Trouble::new(TroubleKind::Input, words))
-            }
-            Clone::Retry => {
-                if let Some(spec) = &look.spec
-                    && let Err(error) = repository::retry(region, spec).await
-                {
-                    return Verdict::Failed(error.trouble);
-                }
-                let words = Some("The repository is being cloned again.".to_owned());
-                self.stages.set(Stage::Ready, StageState::Active, words);
-                Verdict::Waiting
-            }
         }
     }
 }

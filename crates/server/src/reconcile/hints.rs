@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::{sync::Notify, task::JoinSet};
 
 use super::Shared;
-use crate::store::claims;
+use crate::store::hints as rows;
 
 /// Hints are gathered for so long: a machine that goes down takes many sandboxes with it.
 const GATHER: Duration = Duration::from_millis(20);
@@ -110,7 +110,7 @@ async fn write_once(shared: &Shared, waiting: &Waiting) -> Result<(), sqlx::Erro
             .iter()
             .map(|region| region.name.clone())
             .collect();
-        claims::hint_everything(store, &regions).await?;
+        rows::hint_everything(store, &regions).await?;
     }
     for even_in_trouble in [false, true] {
         let ids: Vec<SandboxId> = waiting
@@ -120,7 +120,7 @@ async fn write_once(shared: &Shared, waiting: &Waiting) -> Result<(), sqlx::Erro
             .map(|(id, _)| *id)
             .collect();
         if !ids.is_empty() {
-            claims::hint(store, &ids, even_in_trouble).await?;
+            rows::hint(store, &ids, even_in_trouble).await?;
         }
     }
     Ok(())

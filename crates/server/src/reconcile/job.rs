@@ -25,7 +25,8 @@ use super::{
     stages::Happening,
 };
 use crate::store::{
-    claims::{self, Claim, Lease, Settlement},
+    claims::{self, Claim, Lease},
+    observed::{self, Settlement},
     replicas::Followed,
 };
 
@@ -181,7 +182,7 @@ async fn settle(
         database_ready: attempt.database_ready,
     };
     settling.store(true, Ordering::Relaxed);
-    if !claims::settle(&shared.app.store, claim, settlement, happenings).await? {
+    if !observed::settle(&shared.app.store, claim, settlement, happenings).await? {
         return Err(Interruption::Superseded);
     }
     if follows {

@@ -6,13 +6,14 @@
 //! is left of deleted projects ([`removal`]) and sweeps up what is in no row ([`orphans`]).
 //!
 //! Any number of processes may work on one control database. What makes that safe is in the rows:
-//! see [`crate::store::claims`].
+//! see [`crate::store::claims`] and [`crate::store::observed`].
 
 mod act;
 mod attempt;
 pub mod execute;
 mod hints;
 mod job;
+mod judge;
 mod look;
 pub mod metrics;
 mod orphans;

@@ -2,7 +2,6 @@
 
 use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use chrono::Utc;
 use fsa_model::{SandboxId, Trouble, TroubleKind};
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
@@ -22,7 +21,7 @@ use crate::{
     store::{
         claims::{self, Claim, Lease},
         notify::Topic,
-        removals, replicas,
+        observed, removals, replicas,
     },
 };
 
@@ -214,7 +213,7 @@ impl Jobs {
                         TroubleKind::Internal,
                         "The sandbox's row in the control database cannot be read; the log says why.",
                     );
-                    claims::give_up(store, unreadable.lease, &trouble, pace::LONGEST).await?;
+                    observed::give_up(store, unreadable.lease, &trouble, pace::LONGEST).await?;
                 }
             }
         }
@@ -239,11 +238,10 @@ impl Jobs {
             return Ok(None);
         }
         let due = claims::next_due(store).await?;
-        let sleep = due.map_or(LONGEST_SLEEP, |due| {
-            let wait = (due - Utc::now()).to_std().unwrap_or_default();
-            // Not at once again: what is due now and was not claimed is somebody else's.
-            wait.clamp(Duration::from_millis(50), LONGEST_SLEEP)
-        });
+        // Not at once again: what is due now and was not claimed is somebody else's.
+        let sleep = due
+            .unwrap_or(LONGEST_SLEEP)
+            .clamp(Duration::from_millis(50), LONGEST_SLEEP);
         Ok(Some(Instant::now() + sleep))
     }
 
@@ -319,7 +317,7 @@ async fn give_up_after_panic(shared: &Shared, lease: Lease) {
         TroubleKind::Internal,
         "The control plane failed while it worked on the sandbox. This is a defect; its log has the details.",
     );
-    if let Err(error) = claims::give_up(&shared.app.store, lease, &trouble, pace::LONGEST).await {
+    if let Err(error) = observed::give_up(&shared.app.store, lease, &trouble, pace::LONGEST).await {
         tracing::warn!(sandbox = %lease.sandbox, %error, "a panic was not written down");
     }
 }

@@ -1,24 +1,18 @@
-//! The workers' side of the table of sandboxes: claims, leases, and what was observed.
+//! Which worker is in charge of which sandbox: claims and leases.
 //!
-//! A worker may write a row only while it holds its lease, and what it concludes only while the
-//! wish is the one that it read: every statement here says both. What is written here can be
-//! observed again, so its commits do not wait for the disk.
+//! The commits here do not wait for the disk: a lease that is lost with the machine is one that
+//! nobody holds any more.
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
-use fsa_model::{
-    Condition, ContainerState, Phase, SandboxId, Trouble, api::DatabaseStatus, sandboxd::Status,
-};
-use serde_json::Value;
-use sqlx::{FromRow, Row as _, postgres::PgRow, types::Json};
+use fsa_model::{Phase, SandboxId};
+use sqlx::{FromRow, Row as _, postgres::PgRow};
 use uuid::Uuid;
 
 use super::{
     Store, databases::DatabaseRow, parsed, projects, projects::ProjectRow, sandboxes, sandboxes::SandboxRow,
-    word, word_of,
+    word,
 };
-use crate::reconcile::stages::Happening;
 
 /// The right to act on one sandbox, for as long as it is renewed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,39 +52,6 @@ pub struct ClaimedDatabase {
 pub struct Unreadable {
     pub lease: Lease,
     pub error: sqlx::Error,
-}
-
-/// What is written while the work goes on.
-#[derive(Debug)]
-pub struct Interim<'a> {
-    pub container: ContainerState,
-    pub conditions: &'a [Condition],
-    /// Told at once, although what else can be done still is. `None` leaves what the row has.
-    pub trouble: Option<&'a Trouble>,
-    /// Failed attempts in a row, with this one if it has trouble.
-    pub attempts: i32,
-    pub phase: Phase,
-    pub database_ready: bool,
-}
-
-/// What is written when an attempt is over. It ends the lease.
-#[derive(Debug)]
-pub struct Settlement<'a> {
-    /// The wish of the generation that was read is reached.
-    pub reached: bool,
-    pub container: ContainerState,
-    pub conditions: &'a [Condition],
-    pub trouble: Option<&'a Trouble>,
-    /// Failed attempts in a row.
-    pub attempts: i32,
-    /// When it is looked at again without being asked to; `None` for never.
-    pub next: Option<Duration>,
-    /// sandboxd's status; `None` leaves what the row has.
-    pub status: Option<&'a Status>,
-    pub digest: Option<&'a str>,
-    pub follower: Option<Uuid>,
-    pub phase: Phase,
-    pub database_ready: bool,
 }
 
 macro_rules! claimed_columns {
@@ -260,258 +221,14 @@ pub async fn release(store: &Store, leases: &[Lease]) -> Result<(), sqlx::Error>
     Ok(())
 }
 
-/// Events as three arrays, for one statement.
-pub(super) struct Columns {
-    kinds: Vec<String>,
-    messages: Vec<String>,
-    data: Vec<Value>,
-}
-
-impl Columns {
-    pub(super) fn new(happenings: Vec<Happening>) -> Self {
-        let mut columns = Self {
-            kinds: Vec::new(),
-            messages: Vec::new(),
-            data: Vec::new(),
-        };
-        for happening in happenings {
-            columns.kinds.push(word_of(&happening.kind));
-            columns.messages.push(happening.message);
-            columns.data.push(happening.data);
-        }
-        columns
-    }
-
-    pub(super) fn bind<'q>(
-        self,
-        query: sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>,
-    ) -> sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments> {
-        query.bind(self.kinds).bind(self.messages).bind(self.data)
-    }
-}
-
-/// Adds, to a statement that has `mine` (the sandbox if it was ours to write) and whose first six
-/// parameters are project, owner, sandbox and the three columns of events: the events, the
-/// database's state ($7), and whether it was ours.
-macro_rules! telling {
-    ($mine:literal) => {
-        concat!(
-            "with quick as materialized (select set_config('synchronous_commit', 'off', true)), mine as (",
-            $mine,
-            "), data as (
-                 update databases set status = 'READY', ever_ready = true from mine
-                 where project_id = $1 and $7 and (status <> 'READY' or not ever_ready)),
-             told as (
-                 insert into events (project_id, owner_id, sandbox_id, kind, message, data)
-                 select $1, $2, $3, e.kind, e.message, e.data
-                 from mine, unnest($4::text[], $5::text[], $6::jsonb[]) with ordinality as e(kind, message, data, place)
-                 order by e.place)
-             select exists (select 1 from mine)"
-        )
-    };
-}
-
-/// Writes how far the work is. False where the lease is lost or the wish is another one.
+/// How long it is until the next sandbox or project is due, or the next lease ends; by the
+/// database's clock. `None` where nothing will be due by itself.
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn tell(
-    store: &Store,
-    claim: &Claim,
-    interim: Interim<'_>,
-    happenings: Vec<Happening>,
-) -> Result<bool, sqlx::Error> {
-    let query = sqlx::query(telling!(
-        "update sandboxes set container = $10, conditions = $11, trouble = coalesce($12, trouble),
-                phase_told = $13, attempts = $14, observed_at = now(), updated_at = now()
-         from quick where id = $3 and lease_id = $8 and generation = $9 returning id"
-    ))
-    .bind(claim.project.id.0)
-    .bind(claim.project.owner.0)
-    .bind(claim.sandbox.id.0);
-    Columns::new(happenings)
-        .bind(query)
-        .bind(interim.database_ready)
-        .bind(claim.lease.id)
-        .bind(claim.sandbox.generation)
-        .bind(word_of(&interim.container))
-        .bind(Json(interim.conditions))
-        .bind(interim.trouble.map(Json))
-        .bind(word_of(&interim.phase))
-        .bind(interim.attempts)
-        .fetch_one(&store.pool)
-        .await?
-        .try_get(0)
-}
-
-/// Writes how an attempt ended, and gives the lease back. A hint that came meanwhile makes the
-/// sandbox due at once, unless it is in trouble: then the back-off stands. False, and nothing is
-/// written, where the lease is lost or the wish is another one.
-///
-/// # Errors
-/// The database does not answer.
-pub async fn settle(
-    store: &Store,
-    claim: &Claim,
-    settlement: Settlement<'_>,
-    happenings: Vec<Happening>,
-) -> Result<bool, sqlx::Error> {
-    let query = sqlx::query(telling!(
-        "update sandboxes set container = $10, conditions = $11, trouble = $12, phase_told = $13,
-                observed_generation = case when $14 then generation else observed_generation end,
-                attempted_generation = generation,
-                attempts = $15,
-                next_attempt_at = case
-                    when $12::jsonb is null and $16::float8 is not null and hints <> $17 then now()
-                    when $16::float8 is null then now() + interval '100 years'
-                    else now() + make_interval(secs => $16) end,
-                status = coalesce($18, status), digest = $19, follower = $20,
-                observed_at = now(),
-                updated_at = case when (container, conditions, trouble, observed_generation, attempts)
-                    is distinct from ($10, $11::jsonb, $12::jsonb,
-                        case when $14 then generation else observed_generation end, $15)
-                    then now() else updated_at end,
-                lease_id = null, lease_until = null
-         from quick where id = $3 and lease_id = $8 and generation = $9 returning id"
-    ))
-    .bind(claim.project.id.0)
-    .bind(claim.project.owner.0)
-    .bind(claim.sandbox.id.0);
-    Columns::new(happenings)
-        .bind(query)
-        .bind(settlement.database_ready)
-        .bind(claim.lease.id)
-        .bind(claim.sandbox.generation)
-        .bind(word_of(&settlement.container))
-        .bind(Json(settlement.conditions))
-        .bind(settlement.trouble.map(Json))
-        .bind(word_of(&settlement.phase))
-        .bind(settlement.reached)
-        .bind(settlement.attempts)
-        .bind(settlement.next.map(|next| next.as_secs_f64()))
-        .bind(claim.hints)
-        .bind(settlement.status.map(Json))
-        .bind(settlement.digest)
-        .bind(settlement.follower)
-        .fetch_one(&store.pool)
-        .await?
-        .try_get(0)
-}
-
-/// Notes that an attempt could not even be begun or broke this program, and gives the lease back.
-///
-/// # Errors
-/// The database does not answer.
-pub async fn give_up(
-    store: &Store,
-    lease: Lease,
-    trouble: &Trouble,
-    next: Duration,
-) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "update sandboxes set trouble = $3, attempts = attempts + 1, attempted_generation = generation,
-                next_attempt_at = now() + make_interval(secs => $4), updated_at = now(),
-                lease_id = null, lease_until = null
-         where id = $1 and lease_id = $2",
-    )
-    .bind(lease.sandbox.0)
-    .bind(lease.id)
-    .bind(Json(trouble))
-    .bind(next.as_secs_f64())
-    .execute(&store.pool)
-    .await?;
-    Ok(())
-}
-
-/// Writes, before anything is done about it, that the project's database is gone. This commit
-/// waits for the disk. False where the lease is lost or it was written before.
-///
-/// # Errors
-/// The database does not answer.
-pub async fn report_lost_database(
-    store: &Store,
-    claim: &Claim,
-    happening: Happening,
-) -> Result<bool, sqlx::Error> {
-    let query = sqlx::query(
-        "with lost as (
-             update databases set status = $7 where project_id = $1 and ever_ready and status <> $7
-                 and exists (select 1 from sandboxes where id = $3 and lease_id = $8)
-             returning project_id),
-         told as (
-             insert into events (project_id, owner_id, sandbox_id, kind, message, data)
-             select $1, $2, $3, e.kind, e.message, e.data
-             from lost, unnest($4::text[], $5::text[], $6::jsonb[]) as e(kind, message, data))
-         select exists (select 1 from lost)",
-    )
-    .bind(claim.project.id.0)
-    .bind(claim.project.owner.0)
-    .bind(claim.sandbox.id.0);
-    Columns::new(vec![happening])
-        .bind(query)
-        .bind(word_of(&DatabaseStatus::Lost))
-        .bind(claim.lease.id)
-        .fetch_one(&store.pool)
-        .await?
-        .try_get(0)
-}
-
-/// Asks that these sandboxes be looked at. One in trouble keeps its back-off, unless `even_in_trouble`.
-///
-/// # Errors
-/// The database does not answer.
-pub async fn hint(store: &Store, sandboxes: &[SandboxId], even_in_trouble: bool) -> Result<(), sqlx::Error> {
-    let ids: Vec<Uuid> = sandboxes.iter().map(|id| id.0).collect();
-    sqlx::query(
-        "with quick as materialized (select set_config('synchronous_commit', 'off', true))
-         update sandboxes set hints = hints + 1,
-                next_attempt_at = case when trouble is null or $2
-                    then least(next_attempt_at, now()) else next_attempt_at end
-         from quick
-         where id = any($1) and not (wanted = 'terminated' and observed_generation = generation)",
-    )
-    .bind(ids)
-    .bind(even_in_trouble)
-    .execute(&store.pool)
-    .await?;
-    Ok(())
-}
-
-/// Asks that every sandbox of these regions be looked at that is not gone for good.
-///
-/// # Errors
-/// The database does not answer.
-pub async fn hint_everything(store: &Store, regions: &[String]) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "update sandboxes set hints = hints + 1, next_attempt_at = least(next_attempt_at, now())
-         where trouble is null and not (wanted = 'terminated' and observed_generation = generation)
-           and project_id in (select id from projects where region = any($1))",
-    )
-    .bind(regions)
-    .execute(&store.pool)
-    .await?;
-    Ok(())
-}
-
-/// Makes a sandbox due of which something is there although it was terminated.
-///
-/// # Errors
-/// The database does not answer.
-pub async fn revive(store: &Store, sandbox: SandboxId) -> Result<(), sqlx::Error> {
-    sqlx::query("update sandboxes set hints = hints + 1, next_attempt_at = now() where id = $1")
-        .bind(sandbox.0)
-        .execute(&store.pool)
-        .await?;
-    Ok(())
-}
-
-/// When the next sandbox or project is due, or the next lease ends.
-///
-/// # Errors
-/// The database does not answer.
-pub async fn next_due(store: &Store) -> Result<Option<DateTime<Utc>>, sqlx::Error> {
-    sqlx::query_scalar(
-        "select min(due) from (
+pub async fn next_due(store: &Store) -> Result<Option<Duration>, sqlx::Error> {
+    let seconds: Option<f64> = sqlx::query_scalar(
+        "select extract(epoch from min(due) - clock_timestamp())::float8 from (
              select min(next_attempt_at) as due from sandboxes where lease_until is null
              union all select min(lease_until) from sandboxes where lease_until is not null
              union all select min(greatest(removal_due_at, lease_until)) from projects p
@@ -520,5 +237,6 @@ pub async fn next_due(store: &Store) -> Result<Option<DateTime<Utc>>, sqlx::Erro
                        and not (s.wanted = 'terminated' and s.observed_generation = s.generation))) as all_due",
     )
     .fetch_one(&store.pool)
-    .await
+    .await?;
+    Ok(seconds.map(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)))
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 use sqlx::{FromRow, Row as _, postgres::PgRow};
 use uuid::Uuid;
 
-use super::{Store, claims::Columns, databases::DatabaseRow, parsed, projects, projects::ProjectRow, word};
+use super::{Store, databases::DatabaseRow, observed::Columns, parsed, projects, projects::ProjectRow, word};
 use crate::reconcile::stages::Happening;
 
 /// A deleted project all of whose sandboxes are gone, of which a worker is in charge.

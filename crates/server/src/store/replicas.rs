@@ -9,7 +9,7 @@ use fsa_model::{ProjectId, SandboxId, SandboxRef, UserId, sandboxd::Status};
 use sqlx::{FromRow, Row as _, postgres::PgRow, types::Json};
 use uuid::Uuid;
 
-use super::{Store, claims::Columns, optional_json, parsed};
+use super::{Store, observed::Columns, optional_json, parsed};
 use crate::reconcile::stages::Happening;
 
 /// A running sandbox that is to be followed.

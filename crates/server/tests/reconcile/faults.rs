@@ -301,7 +301,9 @@ async fn a_terminal_that_never_answers_is_started_anew_after_some_patience() {
     script.always(Call::Connect, Fault::passing());
     let project = scene.create(json!({"name": "todo"})).await;
     scene
-        .when(&project, "a stop", |_| scene.world.driver.log.count(Call::Stop) == 1)
+        .when(&project, "a stop", |_| {
+            scene.world.driver.log.count(Call::Stop) == 1
+        })
         .await;
     script.clear();
     scene.until(&project, Phase::Running).await;

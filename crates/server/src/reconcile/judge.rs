@@ -1,0 +1,65 @@
+//! Whether a sandbox whose steps all succeeded is as it is wanted.
+
+use fsa_driver::Region;
+use fsa_model::{ContainerState, Stage, StageState, Trouble, TroubleKind, Wanted};
+
+use super::{
+    attempt::{Attempt, Verdict},
+    look::Look,
+    repository::{self, Clone},
+};
+
+impl Attempt<'_> {
+    /// Judges, and moves the stages that are nobody's step.
+    pub(super) async fn judge(&mut self, region: &Region, look: &Look) -> Verdict {
+        match look.wanted.wish {
+            Wanted::Stopped => {
+                self.stages.pending(&Stage::ALL[1..]);
+                Verdict::Reached
+            }
+            Wanted::Terminated => {
+                self.digest = None;
+                self.stages.pending(&Stage::ALL);
+                Verdict::Reached
+            }
+            Wanted::Running => {
+                self.container = ContainerState::Running;
+                self.judge_repository(region, look).await
+            }
+        }
+    }
+
+    async fn judge_repository(&mut self, region: &Region, look: &Look) -> Verdict {
+        let id = self.claim.sandbox.id;
+        let status = self.status.clone().or_else(|| self.shared.followers.status(id));
+        let state = status.map(|status| status.repository).unwrap_or_default();
+        let expected = self.claim.project.repository.is_some();
+        match repository::judge(&state, expected, self.stages.state(Stage::Ready)) {
+            Clone::Done => {
+                self.stages.set(Stage::Ready, StageState::Done, None);
+                Verdict::Reached
+            }
+            Clone::Wait => {
+                let words = Some("The repository is being cloned.".to_owned());
+                self.stages.set(Stage::Ready, StageState::Active, words);
+                Verdict::Waiting
+            }
+            Clone::Failed(why) => {
+                let words = format!("The repository could not be cloned: {why}");
+                self.stages
+                    .set(Stage::Ready, StageState::Failed, Some(words.clone()));
+                Verdict::Failed(Trouble::new(TroubleKind::Input, words))
+            }
+            Clone::Retry => {
+                if let Some(spec) = &look.spec
+                    && let Err(error) = repository::retry(region, spec).await
+                {
+                    return Verdict::Failed(error.trouble);
+                }
+                let words = Some("The repository is being cloned again.".to_owned());
+                self.stages.set(Stage::Ready, StageState::Active, words);
+                Verdict::Waiting
+            }
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! That somebody should look at a sandbox again, in its row. Losing a hint may only cost time.
+
+use fsa_model::SandboxId;
+use uuid::Uuid;
+
+use super::Store;
+
+/// Asks that these sandboxes be looked at. One in trouble keeps its back-off, unless `even_in_trouble`.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn hint(store: &Store, sandboxes: &[SandboxId], even_in_trouble: bool) -> Result<(), sqlx::Error> {
+    let ids: Vec<Uuid> = sandboxes.iter().map(|id| id.0).collect();
+    sqlx::query(
+        "with quick as materialized (select set_config('synchronous_commit', 'off', true))
+         update sandboxes set hints = hints + 1,
+                next_attempt_at = case when trouble is null or $2
+                    then least(next_attempt_at, now()) else next_attempt_at end
+         from quick
+         where id = any($1) and not (wanted = 'terminated' and observed_generation = generation)",
+    )
+    .bind(ids)
+    .bind(even_in_trouble)
+    .execute(&store.pool)
+    .await?;
+    Ok(())
+}
+
+/// Asks that every sandbox of these regions be looked at that is not gone for good.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn hint_everything(store: &Store, regions: &[String]) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "update sandboxes set hints = hints + 1, next_attempt_at = least(next_attempt_at, now())
+         where trouble is null and not (wanted = 'terminated' and observed_generation = generation)
+           and project_id in (select id from projects where region = any($1))",
+    )
+    .bind(regions)
+    .execute(&store.pool)
+    .await?;
+    Ok(())
+}
+
+/// Makes a sandbox due of which something is there although it was terminated.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn revive(store: &Store, sandbox: SandboxId) -> Result<(), sqlx::Error> {
+    sqlx::query("update sandboxes set hints = hints + 1, next_attempt_at = now() where id = $1")
+        .bind(sandbox.0)
+        .execute(&store.pool)
+        .await?;
+    Ok(())
+}

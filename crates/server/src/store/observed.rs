@@ -1,0 +1,248 @@
+//! What workers write down of the sandboxes that they are in charge of.
+//!
+//! A worker may write a row only while it holds its lease, and what it concludes only while the
+//! wish is the one that it read: every statement here says both. What is written here can be
+//! observed again, so its commits do not wait for the disk, unless they say so.
+
+use std::time::Duration;
+
+use fsa_model::{Condition, ContainerState, Phase, Trouble, api::DatabaseStatus, sandboxd::Status};
+use serde_json::Value;
+use sqlx::{Row as _, types::Json};
+use uuid::Uuid;
+
+use super::{
+    Store,
+    claims::{Claim, Lease},
+    word_of,
+};
+use crate::reconcile::stages::Happening;
+
+/// What is written while the work goes on.
+#[derive(Debug)]
+pub struct Interim<'a> {
+    pub container: ContainerState,
+    pub conditions: &'a [Condition],
+    /// Told at once, although what else can be done still is. `None` leaves what the row has.
+    pub trouble: Option<&'a Trouble>,
+    /// Failed attempts in a row, with this one if it has trouble.
+    pub attempts: i32,
+    pub phase: Phase,
+    pub database_ready: bool,
+}
+
+/// What is written when an attempt is over. It ends the lease.
+#[derive(Debug)]
+pub struct Settlement<'a> {
+    /// The wish of the generation that was read is reached.
+    pub reached: bool,
+    pub container: ContainerState,
+    pub conditions: &'a [Condition],
+    pub trouble: Option<&'a Trouble>,
+    /// Failed attempts in a row.
+    pub attempts: i32,
+    /// When it is looked at again without being asked to; `None` for never.
+    pub next: Option<Duration>,
+    /// sandboxd's status; `None` leaves what the row has.
+    pub status: Option<&'a Status>,
+    pub digest: Option<&'a str>,
+    pub follower: Option<Uuid>,
+    pub phase: Phase,
+    pub database_ready: bool,
+}
+
+/// Events as three arrays, for one statement.
+pub(super) struct Columns {
+    kinds: Vec<String>,
+    messages: Vec<String>,
+    data: Vec<Value>,
+}
+
+impl Columns {
+    pub(super) fn new(happenings: Vec<Happening>) -> Self {
+        let mut columns = Self {
+            kinds: Vec::new(),
+            messages: Vec::new(),
+            data: Vec::new(),
+        };
+        for happening in happenings {
+            columns.kinds.push(word_of(&happening.kind));
+            columns.messages.push(happening.message);
+            columns.data.push(happening.data);
+        }
+        columns
+    }
+
+    pub(super) fn bind<'q>(
+        self,
+        query: sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>,
+    ) -> sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments> {
+        query.bind(self.kinds).bind(self.messages).bind(self.data)
+    }
+}
+
+/// Adds, to a statement that has `mine` (the sandbox if it was ours to write) and whose first six
+/// parameters are project, owner, sandbox and the three columns of events: the events, the
+/// database's state ($7), and whether it was ours.
+macro_rules! telling {
+    ($mine:literal) => {
+        concat!(
+            "with quick as materialized (select set_config('synchronous_commit', 'off', true)), mine as (",
+            $mine,
+            "), data as (
+                 update databases set status = 'READY', ever_ready = true from mine
+                 where project_id = $1 and $7 and (status <> 'READY' or not ever_ready)),
+             told as (
+                 insert into events (project_id, owner_id, sandbox_id, kind, message, data)
+                 select $1, $2, $3, e.kind, e.message, e.data
+                 from mine, unnest($4::text[], $5::text[], $6::jsonb[]) with ordinality as e(kind, message, data, place)
+                 order by e.place)
+             select exists (select 1 from mine)"
+        )
+    };
+}
+
+/// Writes how far the work is. False where the lease is lost or the wish is another one.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn tell(
+    store: &Store,
+    claim: &Claim,
+    interim: Interim<'_>,
+    happenings: Vec<Happening>,
+) -> Result<bool, sqlx::Error> {
+    let query = sqlx::query(telling!(
+        "update sandboxes set container = $10, conditions = $11, trouble = coalesce($12, trouble),
+                phase_told = $13, attempts = $14, observed_at = now(), updated_at = now()
+         from quick where id = $3 and lease_id = $8 and generation = $9 returning id"
+    ))
+    .bind(claim.project.id.0)
+    .bind(claim.project.owner.0)
+    .bind(claim.sandbox.id.0);
+    Columns::new(happenings)
+        .bind(query)
+        .bind(interim.database_ready)
+        .bind(claim.lease.id)
+        .bind(claim.sandbox.generation)
+        .bind(word_of(&interim.container))
+        .bind(Json(interim.conditions))
+        .bind(interim.trouble.map(Json))
+        .bind(word_of(&interim.phase))
+        .bind(interim.attempts)
+        .fetch_one(&store.pool)
+        .await?
+        .try_get(0)
+}
+
+/// Writes how an attempt ended, and gives the lease back. A hint that came meanwhile makes the
+/// sandbox due at once, unless it is in trouble: then the back-off stands. False, and nothing is
+/// written, where the lease is lost or the wish is another one.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn settle(
+    store: &Store,
+    claim: &Claim,
+    settlement: Settlement<'_>,
+    happenings: Vec<Happening>,
+) -> Result<bool, sqlx::Error> {
+    let query = sqlx::query(telling!(
+        "update sandboxes set container = $10, conditions = $11, trouble = $12, phase_told = $13,
+                observed_generation = case when $14 then generation else observed_generation end,
+                attempted_generation = generation,
+                attempts = $15,
+                next_attempt_at = case
+                    when $12::jsonb is null and $16::float8 is not null and hints <> $17 then now()
+                    when $16::float8 is null then now() + interval '100 years'
+                    else now() + make_interval(secs => $16) end,
+                status = coalesce($18, status), digest = $19, follower = $20,
+                observed_at = now(),
+                updated_at = case when (container, conditions, trouble, observed_generation, attempts)
+                    is distinct from ($10, $11::jsonb, $12::jsonb,
+                        case when $14 then generation else observed_generation end, $15)
+                    then now() else updated_at end,
+                lease_id = null, lease_until = null
+         from quick where id = $3 and lease_id = $8 and generation = $9 returning id"
+    ))
+    .bind(claim.project.id.0)
+    .bind(claim.project.owner.0)
+    .bind(claim.sandbox.id.0);
+    Columns::new(happenings)
+        .bind(query)
+        .bind(settlement.database_ready)
+        .bind(claim.lease.id)
+        .bind(claim.sandbox.generation)
+        .bind(word_of(&settlement.container))
+        .bind(Json(settlement.conditions))
+        .bind(settlement.trouble.map(Json))
+        .bind(word_of(&settlement.phase))
+        .bind(settlement.reached)
+        .bind(settlement.attempts)
+        .bind(settlement.next.map(|next| next.as_secs_f64()))
+        .bind(claim.hints)
+        .bind(settlement.status.map(Json))
+        .bind(settlement.digest)
+        .bind(settlement.follower)
+        .fetch_one(&store.pool)
+        .await?
+        .try_get(0)
+}
+
+/// Notes that an attempt could not even be begun or broke this program, and gives the lease back.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn give_up(
+    store: &Store,
+    lease: Lease,
+    trouble: &Trouble,
+    next: Duration,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "update sandboxes set trouble = $3, attempts = attempts + 1, attempted_generation = generation,
+                next_attempt_at = now() + make_interval(secs => $4), updated_at = now(),
+                lease_id = null, lease_until = null
+         where id = $1 and lease_id = $2",
+    )
+    .bind(lease.sandbox.0)
+    .bind(lease.id)
+    .bind(Json(trouble))
+    .bind(next.as_secs_f64())
+    .execute(&store.pool)
+    .await?;
+    Ok(())
+}
+
+/// Writes, before anything is done about it, that the project's database is gone. This commit
+/// waits for the disk. False where the lease is lost or it was written before.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn report_lost_database(
+    store: &Store,
+    claim: &Claim,
+    happening: Happening,
+) -> Result<bool, sqlx::Error> {
+    let query = sqlx::query(
+        "with lost as (
+             update databases set status = $7 where project_id = $1 and ever_ready and status <> $7
+                 and exists (select 1 from sandboxes where id = $3 and lease_id = $8)
+             returning project_id),
+         told as (
+             insert into events (project_id, owner_id, sandbox_id, kind, message, data)
+             select $1, $2, $3, e.kind, e.message, e.data
+             from lost, unnest($4::text[], $5::text[], $6::jsonb[]) as e(kind, message, data))
+         select exists (select 1 from lost)",
+    )
+    .bind(claim.project.id.0)
+    .bind(claim.project.owner.0)
+    .bind(claim.sandbox.id.0);
+    Columns::new(vec![happening])
+        .bind(query)
+        .bind(word_of(&DatabaseStatus::Lost))
+        .bind(claim.lease.id)
+        .fetch_one(&store.pool)
+        .await?
+        .try_get(0)
+}
