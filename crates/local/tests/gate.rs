@@ -1,0 +1,462 @@
+//! The gate as a process, between real clients and a real projects cluster.
+
+mod machine;
+
+use std::{
+    io::Write as _,
+    net::{Shutdown, TcpListener, TcpStream},
+    os::fd::OwnedFd,
+    process::{Command, Output, Stdio},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use fsa_driver::Databases as _;
+use fsa_local::{
+    databases::LocalDatabases,
+    gate::{self, GateClient, GateConfig},
+    postgres::Cluster,
+};
+use fsa_model::{DatabaseSpec, ProjectId, ProjectName, ResourceName, Size};
+use machine::{Machine, end_process};
+use rustix::process::Signal;
+use secrecy::ExposeSecret as _;
+use sqlx::{
+    Connection as _, Executor as _, PgConnection, Row as _,
+    postgres::{PgConnectOptions, PgSslMode},
+};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+/// The gate's process is this very program, told to run this alone.
+#[test]
+fn gate_process() {
+    if std::env::var_os("FSA_GATE").is_some() {
+        let _ = gate::entry();
+    }
+}
+
+struct World {
+    machine: Machine,
+    cluster: Cluster,
+    databases: Arc<LocalDatabases>,
+    gate: GateClient,
+}
+
+/// A sandbox as the gate sees it: a socket, and the role behind it.
+struct Sandbox {
+    spec: DatabaseSpec,
+    port: u16,
+}
+
+impl World {
+    async fn new() -> Self {
+        let machine = Machine::new();
+        let cluster = machine.projects().await;
+        let databases = Arc::new(LocalDatabases::new(cluster.clone()));
+        let gate = start(&machine, &cluster).await;
+        Self { machine, cluster, databases, gate }
+    }
+
+    async fn sandbox(&self, name: &str) -> Sandbox {
+        let spec = DatabaseSpec {
+            project: ProjectId::generate(),
+            resource: ResourceName::generate(&ProjectName::parse(name).unwrap()),
+            password: format!("secret of {name}").into(),
+            resources: Size::default().resources(),
+        };
+        self.databases.ensure(&spec).await.unwrap();
+        let port = self.bind(&spec).await;
+        Sandbox { spec, port }
+    }
+
+    async fn bind(&self, spec: &DatabaseSpec) -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        self.gate.bind(&spec.resource, &spec.role(), OwnedFd::from(listener)).await.unwrap();
+        port
+    }
+}
+
+async fn start(machine: &Machine, cluster: &Cluster) -> GateClient {
+    let program = std::env::current_exe().unwrap();
+    let arguments = ["--exact", "gate_process", "--nocapture"].map(str::to_owned);
+    gate::ensure_running(&GateConfig::new(machine.folder.path(), cluster), &program, &arguments).await.unwrap()
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let data = self.machine.folder.path().to_owned();
+        let ended = std::thread::spawn(move || {
+            tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(gate::end(&data))
+        });
+        let _ = ended.join();
+    }
+}
+
+impl Sandbox {
+    fn options(&self) -> PgConnectOptions {
+        PgConnectOptions::new_without_pgpass()
+            .host("127.0.0.1")
+            .port(self.port)
+            .username(&self.spec.role())
+            .database(&self.spec.role())
+            .password(self.spec.password.expose_secret())
+            .ssl_mode(PgSslMode::Prefer)
+    }
+
+    async fn connect(&self) -> sqlx::Result<PgConnection> {
+        PgConnection::connect_with(&self.options()).await
+    }
+
+    /// psql as it runs in the sandbox.
+    fn psql(&self, user: &DatabaseSpec, database: &str) -> Command {
+        let mut psql = Command::new("psql");
+        psql.args(["-X", "-At", "-v", "ON_ERROR_STOP=1"])
+            .env("PGHOST", "127.0.0.1")
+            .env("PGPORT", self.port.to_string())
+            .env("PGUSER", user.role())
+            .env("PGPASSWORD", user.password.expose_secret())
+            .env("PGDATABASE", database)
+            .env("PGSSLMODE", "prefer")
+            .env("PGCONNECT_TIMEOUT", "20");
+        psql
+    }
+
+    fn ask(&self, user: &DatabaseSpec, database: &str, query: &str) -> Output {
+        self.psql(user, database).args(["-c", query]).output().unwrap()
+    }
+}
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn code(error: &sqlx::Error) -> String {
+    error.as_database_error().and_then(|e| e.code()).unwrap_or_default().into_owned()
+}
+
+#[tokio::test]
+async fn a_plain_psql_reaches_its_own_database() {
+    let world = World::new().await;
+    let ada = world.sandbox("ada").await;
+
+    let output = ada.ask(&ada.spec, &ada.spec.role(), "SELECT current_user || ' in ' || current_database()");
+
+    let role = ada.spec.role();
+    assert_eq!(said(&output), format!("{role} in {role}\n"));
+    let listed = world.gate.list().await.unwrap();
+    assert_eq!((listed.len(), &listed[0].role), (1, &role));
+    assert!(world.gate.is_bound(&ada.spec.resource).await.unwrap());
+}
+
+#[tokio::test]
+async fn the_right_password_of_another_sandbox_is_of_no_use() {
+    let world = World::new().await;
+    let (ada, bob) = (world.sandbox("ada").await, world.sandbox("bob").await);
+    assert!(bob.ask(&bob.spec, &bob.spec.role(), "SELECT 1").status.success());
+
+    for (user, database) in [
+        (&bob.spec, bob.spec.role()),
+        (&bob.spec, ada.spec.role()),
+        (&ada.spec, bob.spec.role()),
+        (&ada.spec, "postgres".to_owned()),
+        (&ada.spec, "template1".to_owned()),
+    ] {
+        let output = ada.ask(user, &database, "SELECT 1");
+        assert!(!output.status.success());
+        assert!(said(&output).contains("this sandbox reaches its own database"), "{}", said(&output));
+    }
+    let superuser = ada.psql(&ada.spec, "postgres").env("PGUSER", "fsa").args(["-c", "SELECT 1"]).output().unwrap();
+    assert!(said(&superuser).contains("this sandbox reaches its own database"), "{}", said(&superuser));
+    let wrong = DatabaseSpec { password: "guess".into(), ..ada.spec.clone() };
+    assert!(said(&ada.ask(&wrong, &ada.spec.role(), "SELECT 1")).contains("password authentication failed"));
+    let replication = ada.psql(&ada.spec, &ada.spec.role()).arg("replication=database").output().unwrap();
+    assert!(!replication.status.success());
+}
+
+#[tokio::test]
+async fn an_interrupt_in_psql_ends_its_query() {
+    let world = World::new().await;
+    let ada = world.sandbox("ada").await;
+    let psql = ada
+        .psql(&ada.spec, &ada.spec.role())
+        .args(["-c", "SELECT pg_sleep(300)"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut watcher = world.cluster.connect("postgres").await.unwrap();
+    let running = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(300)%' AND state = 'active' AND usename LIKE 'ada%'";
+    while watcher.fetch_one(running).await.unwrap().get::<i64, _>(0) == 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+
+    rustix::process::kill_process(rustix::process::Pid::from_raw(psql.id().cast_signed()).unwrap(), Signal::INT).unwrap();
+    let output = tokio::task::spawn_blocking(|| psql.wait_with_output().unwrap()).await.unwrap();
+
+    assert!(said(&output).contains("canceling statement due to user request"), "{}", said(&output));
+}
+
+#[tokio::test]
+async fn a_cancel_key_of_another_sandbox_cancels_nothing() {
+    let world = World::new().await;
+    let (ada, bob) = (world.sandbox("ada").await, world.sandbox("bob").await);
+    // The opening is spoken by hand, so that the key is seen.
+    let mut client = tokio::net::TcpStream::connect(("127.0.0.1", ada.port)).await.unwrap();
+    let key = sign_in_by_hand(&world, &mut client, &ada.spec).await;
+    client.write_all(&message(b'Q', b"SELECT pg_sleep(2)\0")).await.unwrap();
+
+    let cancel = [&16_u32.to_be_bytes()[..], &80_877_102_u32.to_be_bytes(), &key].concat();
+    let mut stranger = tokio::net::TcpStream::connect(("127.0.0.1", bob.port)).await.unwrap();
+    stranger.write_all(&cancel).await.unwrap();
+    stranger.read_to_end(&mut Vec::new()).await.unwrap();
+    assert!(contains(&until(&mut client, b'C').await, b"SELECT 1"), "it went on to its end");
+
+    client.write_all(&message(b'Q', b"SELECT pg_sleep(300)\0")).await.unwrap();
+    let mut own = tokio::net::TcpStream::connect(("127.0.0.1", ada.port)).await.unwrap();
+    own.write_all(&cancel).await.unwrap();
+    own.read_to_end(&mut Vec::new()).await.unwrap();
+    assert!(contains(&until(&mut client, b'E').await, b"57014"), "with the right sandbox's key it is cancelled");
+}
+
+fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+    [&[kind][..], &u32::try_from(body.len() + 4).unwrap().to_be_bytes(), body].concat()
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
+}
+
+/// Reads messages up to one of this kind, and returns its body.
+async fn until(client: &mut tokio::net::TcpStream, wanted: u8) -> Vec<u8> {
+    loop {
+        let kind = client.read_u8().await.unwrap();
+        let length = client.read_u32().await.unwrap();
+        let mut body = vec![0; length as usize - 4];
+        client.read_exact(&mut body).await.unwrap();
+        if kind == wanted {
+            return body;
+        }
+    }
+}
+
+/// Signs in without a password, which the cluster is told to allow for this test alone.
+async fn sign_in_by_hand(world: &World, client: &mut tokio::net::TcpStream, spec: &DatabaseSpec) -> Vec<u8> {
+    let rules = world.cluster.folder().join("pg_hba.conf");
+    let text = std::fs::read_to_string(&rules).unwrap();
+    std::fs::write(&rules, format!("local {0} {0} trust\n{text}", spec.role())).unwrap();
+    let mut superuser = world.cluster.connect("postgres").await.unwrap();
+    superuser.execute("SELECT pg_reload_conf()").await.unwrap();
+    superuser.execute("SELECT pg_sleep(0.2)").await.unwrap();
+    let mut packet = 196_608_u32.to_be_bytes().to_vec();
+    packet.extend(format!("user\0{}\0\0", spec.role()).bytes());
+    client.write_all(&u32::try_from(packet.len() + 4).unwrap().to_be_bytes()).await.unwrap();
+    client.write_all(&packet).await.unwrap();
+    let key = until(client, b'K').await;
+    until(client, b'Z').await;
+    key
+}
+
+#[tokio::test]
+async fn a_large_result_comes_through_whole() {
+    let world = World::new().await;
+    let ada = world.sandbox("ada").await;
+    let rows = 300_000;
+    let begun = Instant::now();
+
+    let output = ada.ask(&ada.spec, &ada.spec.role(), &format!("COPY (SELECT repeat('x', 999) FROM generate_series(1, {rows})) TO STDOUT"));
+
+    let rate = output.stdout.len() as f64 / begun.elapsed().as_secs_f64() / 1e6;
+    println!("through the gate: {rate:.0} MB/s");
+    assert_eq!(output.stdout.len(), rows * 1000);
+    let mut direct = Command::new("psql");
+    direct
+        .args(["-X", "-At", "-h", world.cluster.socket_folder().to_str().unwrap(), "-U", "fsa", "-d", "postgres"])
+        .args(["-c", &format!("COPY (SELECT repeat('x', 999) FROM generate_series(1, {rows})) TO STDOUT")]);
+    let begun = Instant::now();
+    let bytes = direct.output().unwrap().stdout.len();
+    println!("directly: {:.0} MB/s", bytes as f64 / begun.elapsed().as_secs_f64() / 1e6);
+}
+
+#[tokio::test]
+async fn a_large_input_goes_through_whole() {
+    let world = World::new().await;
+    let ada = world.sandbox("ada").await;
+    let mut psql = ada
+        .psql(&ada.spec, &ada.spec.role())
+        .args(["-c", "CREATE TABLE t (x text)", "-c", "COPY t FROM STDIN", "-c", "SELECT sum(length(x)) FROM t"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+
+    let mut input = psql.stdin.take().unwrap();
+    let line = format!("{}\n", "y".repeat(9_999));
+    for _ in 0..2_000 {
+        input.write_all(line.as_bytes()).unwrap();
+    }
+    drop(input);
+
+    assert!(said(&psql.wait_with_output().unwrap()).contains("19998000"));
+}
+
+#[tokio::test]
+async fn one_connection_too_many_is_told_so() {
+    let world = World::new().await;
+    let ada = world.sandbox("ada").await;
+    let mut held = Vec::new();
+    for _ in 0..20 {
+        held.push(ada.connect().await.unwrap());
+    }
+
+    // PostgreSQL's own limit for the role.
+    assert_eq!(code(&ada.connect().await.unwrap_err()), "53300");
+
+    // The gate's, for a role that has more.
+    let mut superuser = world.cluster.connect("postgres").await.unwrap();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(format!("ALTER ROLE {} CONNECTION LIMIT 1000", ada.spec.role()))).execute(&mut superuser).await.unwrap();
+    for _ in 0..44 {
+        held.push(ada.connect().await.unwrap());
+    }
+    assert_eq!(world.gate.list().await.unwrap()[0].connections, 64);
+    let error = ada.connect().await.unwrap_err();
+    assert_eq!(code(&error), "53300");
+    assert!(error.to_string().contains("64 connections"), "{error}");
+    // And one that goes makes room for another.
+    held.pop().unwrap().close().await.unwrap();
+    while world.gate.list().await.unwrap()[0].connections == 64 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    ada.connect().await.unwrap();
+}
+
+#[tokio::test]
+async fn who_says_nothing_or_nonsense_hinders_nobody() {
+    let world = World::new().await;
+    let ada = world.sandbox("ada").await;
+    let silent: Vec<_> = (0..100).map(|_| TcpStream::connect(("127.0.0.1", ada.port)).unwrap()).collect();
+
+    for nonsense in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0x16, 3, 1, 0, 200, 1], &[0, 0, 0, 1], &[0xff; 64]] {
+        let mut client = tokio::net::TcpStream::connect(("127.0.0.1", ada.port)).await.unwrap();
+        client.write_all(nonsense).await.unwrap();
+        // Ended by the gate, with or without a reset.
+        let _ = client.read_to_end(&mut Vec::new()).await;
+    }
+
+    ada.connect().await.unwrap();
+    drop(silent);
+}
+
+#[tokio::test]
+async fn a_client_that_ends_its_direction_still_gets_its_answer() {
+    let world = World::new().await;
+    let ada = world.sandbox("ada").await;
+    let mut client = tokio::net::TcpStream::connect(("127.0.0.1", ada.port)).await.unwrap();
+    sign_in_by_hand(&world, &mut client, &ada.spec).await;
+
+    client.write_all(&message(b'Q', b"SELECT repeat('z', 100000)\0")).await.unwrap();
+    let client = client.into_std().unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    let mut client = tokio::net::TcpStream::from_std(client).unwrap();
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).await.unwrap();
+
+    assert!(answer.iter().filter(|&&byte| byte == b'z').count() >= 100_000);
+    while world.gate.list().await.unwrap()[0].connections > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_cluster_that_is_down_is_told_in_postgresqls_way_and_found_again() {
+    let world = World::new().await;
+    let ada = world.sandbox("ada").await;
+    world.cluster.stop().await.unwrap();
+
+    assert_eq!(code(&ada.connect().await.unwrap_err()), "57P03");
+
+    world.cluster.ensure_running().await.unwrap();
+    ada.connect().await.unwrap();
+}
+
+#[tokio::test]
+async fn unbinding_ends_the_connections_and_frees_the_port() {
+    let world = World::new().await;
+    let (ada, bob) = (world.sandbox("ada").await, world.sandbox("bob").await);
+    let (mut adas, mut bobs) = (ada.connect().await.unwrap(), bob.connect().await.unwrap());
+
+    world.gate.unbind(&ada.spec.resource).await.unwrap();
+    world.gate.unbind(&ada.spec.resource).await.unwrap();
+
+    assert!(adas.execute("SELECT 1").await.is_err());
+    bobs.execute("SELECT 1").await.unwrap();
+    assert!(!world.gate.is_bound(&ada.spec.resource).await.unwrap());
+    let free = async {
+        while TcpListener::bind(("127.0.0.1", ada.port)).is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), free).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_socket_that_does_not_listen_is_refused() {
+    let world = World::new().await;
+    let ada = world.sandbox("ada").await;
+    let (stream, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+
+    let error = world.gate.bind(&ada.spec.resource, "ada", stream.into()).await.unwrap_err();
+
+    assert!(error.to_string().contains("does not listen"), "{error}");
+    assert!(ada.connect().await.is_ok(), "what was bound before still is");
+}
+
+#[tokio::test]
+async fn a_gate_that_was_killed_is_started_again_and_knows_that_it_knows_nothing() {
+    let world = World::new().await;
+    let ada = world.sandbox("ada").await;
+    let mut open = ada.connect().await.unwrap();
+    let process = world.gate.process().await.unwrap();
+    end_process(process.cast_signed(), Signal::KILL);
+
+    assert!(world.gate.list().await.unwrap().is_empty());
+
+    assert_ne!(world.gate.process().await.unwrap(), process);
+    assert!(!world.gate.is_bound(&ada.spec.resource).await.unwrap());
+    assert!(open.execute("SELECT 1").await.is_err());
+    let port = world.bind(&ada.spec).await;
+    Sandbox { port, ..ada }.connect().await.unwrap();
+}
+
+#[tokio::test]
+async fn starters_at_once_find_one_gate() {
+    let world = World::new().await;
+    let process = world.gate.process().await.unwrap();
+    end_process(process.cast_signed(), Signal::KILL);
+
+    let (a, b, c) = tokio::join!(
+        start(&world.machine, &world.cluster),
+        start(&world.machine, &world.cluster),
+        start(&world.machine, &world.cluster)
+    );
+
+    let processes = [a.process().await.unwrap(), b.process().await.unwrap(), c.process().await.unwrap()];
+    assert_eq!(processes, [processes[0]; 3]);
+    assert_ne!(processes[0], process);
+}
+
+#[tokio::test]
+async fn the_gate_leads_a_session_of_its_own_and_its_socket_is_private() {
+    let world = World::new().await;
+    let process = world.gate.process().await.unwrap().cast_signed();
+
+    let session = rustix::process::getsid(rustix::process::Pid::from_raw(process)).unwrap();
+
+    assert_eq!(session.as_raw_nonzero().get(), process);
+    let socket = world.machine.folder.path().join("run/gate.sock");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(socket).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    println!("{:?}", status.lines().filter(|line| line.starts_with("Rss") || line.starts_with("Threads")).collect::<Vec<_>>());
+}
