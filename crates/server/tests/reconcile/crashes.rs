@@ -291,3 +291,37 @@ async fn many_projects_are_made_at_once_by_few_workers() {
     .await;
     scene.assert_consistent();
 }
+
+#[tokio::test]
+async fn a_control_database_that_ends_all_connections_costs_time_and_nothing_else() {
+    let (scene, _workers) = Scene::at_work().await;
+    let cut = || {
+        scene.world.database.sql(
+            "select count(pg_terminate_backend(pid)) from pg_stat_activity
+             where datname = current_database() and pid <> pg_backend_pid()",
+        )
+    };
+    let gate = Gate::default();
+    scene.pause(CONTAINER, gate.clone(), true);
+    scene.create(json!({"name": "todo"})).await;
+    gate.reached().await;
+
+    cut();
+    gate.open();
+    scene.until_settled().await;
+    assert_eq!(
+        scene.world.driver.log.count(CONTAINER),
+        1,
+        "what was under way went on"
+    );
+    scene.assert_consistent();
+
+    // Nobody works, nobody asks, and a wish is made elsewhere.
+    cut();
+    scene
+        .world
+        .database
+        .sql("update sandboxes set wanted = 'stopped', generation = generation + 1");
+    scene.until_settled().await;
+    scene.assert_consistent();
+}
