@@ -29,6 +29,8 @@ pub struct Global {
 pub enum Command {
     /// Run the server
     Serve(crate::config::ServeArguments),
+    /// End what outlives the server: sandboxes, their way to the databases, the clusters
+    Halt(Halt),
     /// Check this machine point by point, and say how to mend what is missing
     Doctor(crate::config::ServeArguments),
     /// Sign in to a server, with the one-time link it printed, a token or a password
@@ -81,6 +83,15 @@ pub enum Command {
 pub struct Internal {
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub arguments: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Halt {
+    #[command(flatten)]
+    pub serve: crate::config::ServeArguments,
+    /// Do not ask
+    #[arg(long, short)]
+    pub yes: bool,
 }
 
 #[derive(Debug, Args)]

@@ -101,7 +101,8 @@ struct File {
 pub struct ServeConfig {
     pub listen: SocketAddr,
     pub data_dir: PathBuf,
-    pub origin: Url,
+    /// None: localhost, at the port that is listened on.
+    pub origin: Option<Url>,
     pub apps_domain: String,
     pub print_token: bool,
     pub database_dsn: Option<SecretString>,
@@ -135,15 +136,11 @@ pub fn serve(arguments: ServeArguments, root: bool) -> Result<ServeConfig, Failu
             .map(|folder| folder.join("fsa"))
             .ok_or_else(|| Failure::usage("HOME is not set: say with --data-dir where to keep the data"))?,
     };
-    let origin = match arguments.origin.or(file.origin) {
-        Some(origin) => origin,
-        None => Url::parse(&format!("http://localhost:{}", listen.port()))
-            .map_err(|error| Failure::usage(error.to_string()))?,
-    };
-    if origin.path() != "/" || !matches!(origin.scheme(), "http" | "https") || origin.host_str().is_none() {
-        return Err(Failure::usage(format!(
-            "the origin {origin} is not of the form http(s)://host[:port]"
-        )));
+    let origin = arguments.origin.or(file.origin);
+    if let Some(origin) = &origin
+        && (origin.path() != "/" || !matches!(origin.scheme(), "http" | "https") || origin.host_str().is_none())
+    {
+        return Err(Failure::usage(format!("the origin {origin} is not of the form http(s)://host[:port]")));
     }
     let sandboxd = match arguments.sandboxd.or(file.sandboxd) {
         Some(path) => std::path::absolute(path)?,
@@ -299,7 +296,6 @@ mod tests {
         assert_eq!(config.workers, 5);
         assert_eq!(config.apps_domain, "apps.example");
         assert_eq!(config.runtime, PathBuf::from("runc"));
-        assert_eq!(config.origin.as_str(), "http://localhost:9000/");
     }
 
     #[test]

@@ -48,7 +48,7 @@ impl Logs {
     pub fn add(&self, source: LogSource, text: impl Into<String>) {
         let mut text = text.into();
         if text.len() > LINE_BYTES {
-            text.truncate(text.floor_char_boundary(LINE_BYTES));
+            text.truncate(shortened(&text, LINE_BYTES).len());
             text.push_str(CUT);
         }
         let mut ring = self.ring.lock();
@@ -88,6 +88,16 @@ impl Logs {
     pub fn newest(&self) -> watch::Receiver<u64> {
         self.newest.subscribe()
     }
+}
+
+/// As much of the text as fits into `bytes`, in whole characters.
+#[must_use]
+pub fn shortened(text: &str, bytes: usize) -> &str {
+    let mut end = bytes.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }
 
 /// Makes lines of bytes that come in pieces.

@@ -90,7 +90,7 @@ impl Accounts {
         }
         let group = fs::read_to_string(self.etc.join("group")).unwrap_or_default();
         let entry = if wanted == USER_NAME {
-            entry_of_uid(&passwd, USER_ID).unwrap_or_else(|| Entry {
+            entry_of_uid(&passwd, USER_ID).unwrap_or(Entry {
                 name: USER_NAME,
                 uid: USER_ID,
                 gid: USER_ID,

@@ -1,14 +1,16 @@
-//! The hidden commands with which `fsa serve` starts its other processes.
+//! The hidden commands with which `fsa serve` starts its other processes. Neither has threads or
+//! a runtime when it begins.
 
-use crate::{
-    args::Internal,
-    failure::{Failure, Outcome},
-};
+use std::process::ExitCode;
 
-pub fn runner(_internal: Internal) -> Outcome {
-    Err(Failure::usage("`fsa runner` is started by `fsa serve`"))
+use super::serve::log;
+
+pub fn runner() -> ExitCode {
+    log::start();
+    fsa_local::runner::entry()
 }
 
-pub fn gate(_internal: Internal) -> Outcome {
-    Err(Failure::usage("`fsa gate` is started by `fsa serve`"))
+pub fn gate() -> ExitCode {
+    log::start();
+    fsa_local::gate::entry()
 }

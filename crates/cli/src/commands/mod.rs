@@ -6,6 +6,7 @@ mod doctor;
 mod env;
 mod events;
 mod exec;
+mod halt;
 mod image;
 mod internal;
 mod login;
@@ -30,6 +31,11 @@ use crate::{
 
 /// Runs the command that was given, and prints what it failed with.
 pub fn run(arguments: Arguments) -> ExitCode {
+    match arguments.command {
+        Command::Runner(_) => return internal::runner(),
+        Command::Gate(_) => return internal::gate(),
+        _ => {}
+    }
     let json = arguments.global.json;
     match dispatch(arguments) {
         Ok(code) => ExitCode::from(code),
@@ -47,9 +53,8 @@ fn dispatch(arguments: Arguments) -> Outcome {
     match arguments.command {
         // These set up their own processes and privileges before any thread is started.
         Command::Serve(serve) => serve::run(serve),
+        Command::Halt(halt) => halt::run(halt),
         Command::Doctor(serve) => doctor::run(serve, arguments.global.json),
-        Command::Runner(internal) => internal::runner(internal),
-        Command::Gate(internal) => internal::gate(internal),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "fsa", &mut std::io::stdout());
             Ok(0)
@@ -92,6 +97,7 @@ async fn client(command: Command, url: Option<&str>, json: bool) -> Outcome {
         Command::Image(command) => image::run(&client, command, json).await,
         Command::Serve(_)
         | Command::Doctor(_)
+        | Command::Halt(_)
         | Command::Login(_)
         | Command::Runner(_)
         | Command::Gate(_)

@@ -132,7 +132,7 @@ async fn fetch(
                     .await?;
                 count.done.fetch_add(1, Ordering::Relaxed);
                 count.say();
-                Ok(())
+                Ok::<(), Trouble>(())
             }
         })
         .buffer_unordered(PARALLEL)

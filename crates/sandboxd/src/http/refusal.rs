@@ -16,7 +16,7 @@ pub struct Refusal {
     /// Stable, for programs.
     pub name: &'static str,
     pub message: String,
-    pub field: Option<Field>,
+    pub field: Option<Box<Field>>,
     challenge: Option<&'static str>,
 }
 
@@ -56,11 +56,11 @@ impl Refusal {
             "InvalidField",
             format!("`{name}`: {rule}"),
         );
-        refusal.field = Some(Field {
+        refusal.field = Some(Box::new(Field {
             name: name.into(),
             rule,
             suggestion: None,
-        });
+        }));
         refusal
     }
 
@@ -144,7 +144,7 @@ impl Refusal {
                 name: self.name.into(),
                 message: self.message,
                 request_id: None,
-                field: self.field,
+                field: self.field.map(|field| *field),
                 stack: None,
                 kubernetes_status: None,
             },
@@ -183,10 +183,12 @@ impl From<SpawnError> for Refusal {
             SpawnError::Other(..) => (StatusCode::INTERNAL_SERVER_ERROR, "StartFailed", None),
         };
         let mut refusal = Self::new(status, name, message.clone());
-        refusal.field = field.map(|name| Field {
-            name: name.into(),
-            rule: message,
-            suggestion: None,
+        refusal.field = field.map(|name| {
+            Box::new(Field {
+                name: name.into(),
+                rule: message,
+                suggestion: None,
+            })
         });
         refusal
     }

@@ -46,6 +46,9 @@ const WINDOW: u64 = CAPACITY as u64 / 2;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Read from the terminal, and sent to a viewer, at once.
 const CHUNK: usize = 64 * 1024;
+/// How long one terminal is read before the others get their turn: a key's echo beside a flood
+/// waits for a few of these.
+const TURN: Duration = Duration::from_micros(300);
 /// Viewers of one session at a time.
 const VIEWERS: usize = 64;
 /// What may still be in the terminal after the shell's end; more comes from others.
@@ -340,11 +343,12 @@ impl Session {
         }
     }
 
-    /// Reads until the buffer is full or the terminal empty: one read gives at most what the
-    /// kernel's own small buffer holds.
+    /// Reads until the buffer is full, the terminal empty, or [`TURN`] is over: one read gives at
+    /// most what the kernel's own small buffer holds (4 KiB), and a read may have to wait for the
+    /// kernel to fill it (up to 0.1 ms), while nothing else here runs.
     fn read_now(&self, buffer: &mut [u8]) -> (usize, Then) {
-        let mut length = 0;
-        while length < buffer.len() {
+        let (mut length, begun) = (0, Instant::now());
+        while length < buffer.len() && (length == 0 || begun.elapsed() < TURN) {
             match nix::unistd::read(self.terminal.get_ref(), &mut buffer[length..]) {
                 Ok(0) => return (length, Then::End),
                 Ok(more) => length += more,

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     http::socket::{PING_EVERY, SILENT_FOR, Socket},
+    logs::shortened,
     sandbox::Sandbox,
 };
 
@@ -65,7 +66,8 @@ pub async fn attend(sandbox: Arc<Sandbox>, socket: Socket, wish: Wish, must_say_
     if let Some((code, sentence)) = close {
         let frame = CloseFrame {
             code,
-            reason: shortened(&sentence).into(),
+            // A reason has at most 123 bytes (RFC 6455, section 5.5).
+            reason: shortened(&sentence, 123).to_owned().into(),
         };
         let farewell = async {
             sender.send(Message::Close(Some(frame))).await?;
@@ -164,11 +166,6 @@ fn line(sentence: &str) -> Message {
         OUTPUT,
         format!("\r\n\x1b[0;2m[{sentence}]\x1b[0m\r\n").as_bytes(),
     ))
-}
-
-/// A reason has at most 123 bytes (RFC 6455, section 5.5).
-fn shortened(sentence: &str) -> String {
-    sentence[..sentence.floor_char_boundary(123)].to_owned()
 }
 
 /// Takes what the viewer sends. How to close; nothing where it is gone.

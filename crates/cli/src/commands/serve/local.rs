@@ -1,0 +1,164 @@
+//! This machine as a region: the runner, the two clusters, the gate and the driver, in the order
+//! in which privileges allow it.
+
+use std::{
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use fsa_local::{
+    LocalConfig, LocalDriver, databases::LocalDatabases, driver::RunnerLink, gate, images, postgres, privileges,
+};
+use nix::unistd::{Uid, getgid, getuid};
+use sqlx::postgres::PgConnectOptions;
+use tokio::task::JoinSet;
+
+use super::{CONTROL_DATABASE, user};
+use crate::{config::ServeConfig, failure::Failure};
+
+/// What was begun while the process still had its privileges.
+pub struct Start {
+    link: RunnerLink,
+    settings: LocalConfig,
+}
+
+impl Start {
+    /// For those who need the driver alone.
+    pub fn into_parts(self) -> (LocalConfig, RunnerLink) {
+        (self.settings, self.link)
+    }
+}
+
+/// This machine, ready to be a region.
+pub struct Local {
+    pub driver: Arc<LocalDriver>,
+    pub databases: Arc<LocalDatabases>,
+    /// How to reach the control database.
+    pub control: PgConnectOptions,
+    /// What goes on beside: clusters are kept running, the image is imported.
+    beside: JoinSet<()>,
+}
+
+impl Local {
+    /// Ends what goes on beside.
+    pub async fn end(mut self) {
+        self.beside.shutdown().await;
+    }
+}
+
+/// Makes the data folder, starts the runner, and gives up root's privileges. The process must
+/// have one thread.
+pub fn begin(config: &ServeConfig) -> Result<Start, Failure> {
+    let root = Uid::effective().is_root();
+    let (uid, gid) = if root { user::ensure(&config.user)? } else { (getuid().as_raw(), getgid().as_raw()) };
+    let failed = |error: privileges::PrivilegeError| Failure::failed(error.to_string());
+    privileges::prepare_data_dir(&config.data_dir, uid, gid).map_err(failed)?;
+    let settings = settings(config, (uid, gid))?;
+    let program = std::env::current_exe()?;
+    let link = RunnerLink::start(&program, &["runner".to_owned()], &settings.runner)
+        .map_err(|error| Failure::failed(format!("the runner cannot be started: {error}")))?;
+    if root {
+        privileges::drop_privileges(&config.user).map_err(failed)?;
+    }
+    Ok(Start { link, settings })
+}
+
+fn settings(config: &ServeConfig, (uid, gid): (u32, u32)) -> Result<LocalConfig, Failure> {
+    let mut settings = LocalConfig::new(&config.data_dir, &config.sandboxd);
+    settings.runner.runtime.clone_from(&config.runtime);
+    settings.runner.allowed_networks.clone_from(&config.allow_networks);
+    (settings.runner.serve_uid, settings.runner.serve_gid) = (uid, gid);
+    settings.images.allowed_registries.clone_from(&config.allow_registries);
+    if let Some(web) = &config.web_image {
+        let path = Path::new(web);
+        if path.is_file() {
+            settings.images.web_archive = Some(within_reach(path, &config.data_dir)?);
+        } else if web.ends_with(".tar") || path.is_absolute() {
+            return Err(Failure::usage(format!("there is no image at {web}: make it with `make image`")));
+        } else {
+            settings.images.web_reference = Some(web.clone());
+        }
+    }
+    Ok(settings)
+}
+
+/// The archive may be in a folder that the system user cannot enter (root's own cache): then it
+/// gets a second name in the data folder, or a copy where that is on another file system.
+fn within_reach(archive: &Path, data_dir: &Path) -> Result<PathBuf, Failure> {
+    if !Uid::effective().is_root() {
+        return Ok(std::path::absolute(archive)?);
+    }
+    let folder = data_dir.join("images");
+    let source = std::fs::canonicalize(archive)?;
+    let metadata = source.metadata()?;
+    let name = format!("web-{:x}-{:x}.oci.tar", metadata.len(), metadata.mtime());
+    let target = folder.join(&name);
+    for entry in std::fs::read_dir(&folder)?.flatten() {
+        let other = entry.file_name();
+        if other.to_str().is_some_and(|other| other.starts_with("web-") && other.ends_with(".oci.tar") && other != name) {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    if !target.exists() && std::fs::hard_link(&source, &target).is_err() {
+        let part = folder.join(".web.part");
+        std::fs::copy(&source, &part)
+            .and_then(|_| std::fs::rename(&part, &target))
+            .map_err(|error| Failure::failed(format!("{} cannot be copied to the data folder: {error}", source.display())))?;
+    }
+    Ok(target)
+}
+
+/// The clusters of a data folder.
+pub fn clusters(config: &ServeConfig, run_as: Option<(u32, u32)>) -> [postgres::Cluster; 2] {
+    let settings =
+        postgres::Settings { data: config.data_dir.clone(), bin: config.postgres_bin.clone(), run_as };
+    [postgres::ClusterKind::Control, postgres::ClusterKind::Projects]
+        .map(|kind| postgres::Cluster::new(kind, settings.clone()))
+}
+
+/// Starts what is not running yet, side by side, and opens the driver.
+pub async fn open(config: &ServeConfig, start: Start) -> Result<Local, Failure> {
+    let [control, projects] = clusters(config, None);
+    let postgres = |error: postgres::PostgresError| Failure::failed(error.to_string());
+    let own = config.database_dsn.is_none();
+    let (begun_control, begun_projects) = tokio::join!(
+        async {
+            if own {
+                control.ensure_running().await?;
+                control.ensure_database(CONTROL_DATABASE).await?;
+            }
+            Ok(())
+        },
+        projects.ensure_running(),
+    );
+    begun_control.map_err(postgres)?;
+    begun_projects.map_err(postgres)?;
+    let program = std::env::current_exe()?;
+    let gate = gate::ensure_running(&gate::GateConfig::new(&config.data_dir, &projects), &program, &["gate".to_owned()])
+        .await
+        .map_err(|error| Failure::failed(error.to_string()))?;
+    let driver = LocalDriver::open(start.settings, start.link, Some(Arc::new(gate)))
+        .await
+        .map_err(|error| Failure::failed(error.to_string()))?;
+    let databases = Arc::new(LocalDatabases::new(projects.clone()));
+    let options = control.connect_options(CONTROL_DATABASE);
+    let mut beside = JoinSet::new();
+    if own {
+        beside.spawn(async move { control.keep_running().await });
+    }
+    beside.spawn(async move { projects.keep_running().await });
+    if config.web_image.is_some() {
+        let driver = Arc::clone(&driver);
+        beside.spawn(async move { import_web(driver.image_store()).await });
+    }
+    Ok(Local { driver, databases, control: options, beside })
+}
+
+/// So that the first project need not wait for it.
+async fn import_web(store: &images::Store) {
+    match store.prepare().await {
+        Ok(()) => tracing::info!("the image of the template web is ready"),
+        Err(error) => tracing::warn!(%error, "the image of the template web cannot be used"),
+    }
+}

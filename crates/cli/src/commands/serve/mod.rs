@@ -1,0 +1,149 @@
+//! `fsa serve`: puts the parts together. First, with one thread and perhaps as root: the data
+//! folder, the runner, and the end of root's privileges. Then everything else, side by side.
+
+pub mod local;
+pub mod log;
+pub mod turn;
+mod user;
+
+use std::{io::Write as _, net::SocketAddr, sync::Arc, time::Duration};
+
+use fsa_driver::{Region, Regions};
+use fsa_server::{
+    api,
+    auth::{seal::Sealer, sign_in},
+    reconcile,
+    state::{App, Limits, Settings},
+    store::Store,
+};
+use nix::unistd::Uid;
+use secrecy::ExposeSecret as _;
+use sqlx::postgres::PgConnectOptions;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+use url::Url;
+
+use crate::{
+    config::{self, ServeArguments, ServeConfig},
+    failure::{Code, Failure, Outcome},
+};
+
+/// The name of this machine as a region.
+const REGION: &str = "local";
+/// The database of our tables in the control cluster.
+const CONTROL_DATABASE: &str = "fsa";
+/// Connections to the control database: workers and requests share them.
+const CONTROL_CONNECTIONS: u32 = 16;
+/// The login of the first owner.
+const OWNER: &str = "owner";
+
+pub fn run(arguments: ServeArguments) -> Outcome {
+    let config = config::serve(arguments, Uid::effective().is_root())?;
+    // Read before privileges are given up: the file is its owner's alone.
+    let agent_environment = config::agent_environment(&config.secret_dir)?;
+    log::start();
+    let start = local::begin(&config)?;
+    let turn = turn::take(&config.data_dir)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("the asynchronous runtime cannot be started: {error}")))?;
+    runtime.block_on(async {
+        // Taken first: an address that is in use is found out before anything is started.
+        let listener = TcpListener::bind(config.listen).await.map_err(|error| {
+            Failure::failed(format!("{} cannot be listened on: {error}. Choose another with --listen", config.listen))
+        })?;
+        let address = listener.local_addr()?;
+        let origin = origin(&config, address)?;
+        let local = local::open(&config, start).await?;
+        let control = match &config.database_dsn {
+            Some(dsn) => dsn.expose_secret().parse::<PgConnectOptions>().map_err(|_| {
+                Failure::usage("the setting database_dsn is not of the form postgresql://user:password@host/database")
+            })?,
+            None => local.control.clone(),
+        };
+        let store = Store::open(control, CONTROL_CONNECTIONS).await.map_err(|error| {
+            Failure::failed(format!("the control database cannot be used: {error}"))
+        })?;
+        let sealer = Sealer::open(&config.data_dir.join("keys/seal.key"))
+            .map_err(|error| Failure::failed(error.to_string()))?;
+        let regions = Regions::new(vec![Region {
+            name: REGION.into(),
+            driver: Arc::clone(&local.driver) as _,
+            databases: Arc::clone(&local.databases) as _,
+        }]);
+        let settings = Settings {
+            listen: address,
+            origin,
+            apps_domain: config.apps_domain.clone(),
+            agent_environment,
+            development: config.development,
+            drain: Duration::from_secs(config.drain_seconds),
+            version: env!("CARGO_PKG_VERSION"),
+            owner_login: OWNER.into(),
+            trusted_proxies: Vec::new(),
+            limits: Limits::default(),
+        };
+        let app = App::new(store, regions, sealer, settings);
+        let options = reconcile::Options {
+            concurrent: config.workers,
+            alone: turn.alone && config.database_dsn.is_none(),
+            ..reconcile::Options::default()
+        };
+        let workers = reconcile::Worker::spawn_with(app.clone(), options, app.shutdown.clone());
+        greet(&app, &config, address).await?;
+        api::serve(app.clone(), listener, told_to_stop()?).await?;
+        // The workers give their leases back, so that another server need not wait for them.
+        let _ = workers.await;
+        local.end().await;
+        tracing::info!("ended; sandboxes and databases go on");
+        Ok(0)
+    })
+}
+
+/// The configured origin, or localhost at the port that was got.
+fn origin(config: &ServeConfig, address: SocketAddr) -> Result<Url, Failure> {
+    match &config.origin {
+        Some(origin) => Ok(origin.clone()),
+        None => Url::parse(&format!("http://localhost:{}", address.port()))
+            .map_err(|error| Failure::failed(error.to_string())),
+    }
+}
+
+/// What a person, or a program that reads standard output, needs to go on.
+async fn greet(app: &App, config: &ServeConfig, address: SocketAddr) -> Result<(), Failure> {
+    let failed = |error: fsa_server::Error| Failure::failed(format!("nobody can sign in: {error}"));
+    let mut out = std::io::stdout().lock();
+    if let Some(link) = sign_in::first_link(app).await.map_err(failed)? {
+        writeln!(out, "Sign in, once, within 15 minutes: {}", link.url.expose_secret())?;
+    }
+    if config.print_token {
+        let token = sign_in::create_token_for_owner(app, "printed by fsa serve").await.map_err(failed)?;
+        writeln!(out, "{}", token.expose_secret())?;
+    }
+    writeln!(out, "Ready on http://{address}")?;
+    out.flush()?;
+    Ok(())
+}
+
+/// Ready when the server is told to stop. A second time means at once.
+fn told_to_stop() -> Result<impl Future<Output = ()>, Failure> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("draining");
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            std::process::exit(Code::Failed as i32);
+        });
+    })
+}

@@ -1,0 +1,58 @@
+//! What sandboxd is told when it starts, in a file that is in no folder.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{self, Seek as _, Write as _},
+    net::Ipv4Addr,
+    os::fd::OwnedFd,
+};
+
+use fsa_model::{SandboxSpec, sandboxd::Boot};
+use rustix::fs::{MemfdFlags, SealFlags};
+use secrecy::SecretString;
+
+/// The boot message of a sandbox. What its image says of the environment is the ground on which
+/// everything else is laid.
+#[must_use]
+pub fn message(spec: &SandboxSpec, image: &[(String, String)], nameservers: &[Ipv4Addr]) -> Boot {
+    let mut environment: BTreeMap<String, SecretString> = image
+        .iter()
+        .map(|(name, value)| (name.clone(), value.clone().into()))
+        .collect();
+    environment.extend(spec.environment.clone());
+    Boot {
+        control_token: spec.control_token.clone(),
+        hostname: hostname(spec),
+        environment,
+        start_command: spec.start_command.clone(),
+        repository: spec.repository.clone(),
+        // The terminal is reached through the control socket; no port is served.
+        terminal_token: None,
+        nameservers: nameservers.iter().map(Ipv4Addr::to_string).collect(),
+    }
+}
+
+/// The project's name, which is a DNS label and what a person expects in a prompt.
+#[must_use]
+pub fn hostname(spec: &SandboxSpec) -> String {
+    spec.project_name.as_str().to_owned()
+}
+
+/// A sealed file in memory with the message, to be read from its beginning.
+///
+/// # Errors
+/// Where the machine has no memory or descriptors left.
+pub fn file(boot: &Boot) -> io::Result<OwnedFd> {
+    let mut file = File::from(rustix::fs::memfd_create(
+        "fsa-boot",
+        MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
+    )?);
+    file.write_all(&serde_json::to_vec(boot)?)?;
+    file.rewind()?;
+    rustix::fs::fcntl_add_seals(
+        &file,
+        SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL,
+    )?;
+    Ok(file.into())
+}

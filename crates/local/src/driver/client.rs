@@ -1,0 +1,275 @@
+//! The runner, as seen from `fsa serve`: requests, answers, and what it says unasked.
+
+use std::{
+    collections::HashMap,
+    io,
+    os::fd::{BorrowedFd, OwnedFd},
+    process::Child,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use fsa_driver::DriverError;
+use fsa_model::{Trouble, TroubleKind};
+use parking_lot::Mutex;
+use tokio::{
+    io::Interest,
+    net::UnixStream,
+    sync::{broadcast, oneshot},
+};
+
+use crate::{
+    protocol::{self, Answer, Call, Hello, Message, Push, Request},
+    runner::{self, RunnerConfig},
+};
+
+/// What the runner says unasked and nobody has read yet; who reads too slowly is told so.
+const PUSHES: usize = 1024;
+
+/// A runner that was started and is not spoken to yet.
+pub struct RunnerLink {
+    socket: OwnedFd,
+    child: Child,
+}
+
+impl RunnerLink {
+    /// Starts the runner: `program arguments…`, which must call [`runner::entry`]. This is the
+    /// last thing that needs privileges; give them up afterwards.
+    ///
+    /// # Errors
+    /// The program cannot be started.
+    pub fn start(program: &std::path::Path, arguments: &[String], config: &RunnerConfig) -> io::Result<Self> {
+        let (ours, theirs) = protocol::pair()?;
+        let child = runner::spawn(program, arguments, &theirs, config)?;
+        Ok(Self { socket: ours, child })
+    }
+}
+
+type Waiting = HashMap<u64, oneshot::Sender<Result<(Answer, Vec<OwnedFd>), Trouble>>>;
+
+/// A connection to the runner, which ends when this is dropped.
+pub struct Client {
+    shared: Arc<Shared>,
+    reader: tokio::task::AbortHandle,
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        // The reader has the only other share of the socket.
+        self.reader.abort();
+    }
+}
+
+struct Shared {
+    /// A socket of packets, for which tokio has no type; read and written by our own functions.
+    socket: UnixStream,
+    next: AtomicU64,
+    /// `None` once the runner is gone for good.
+    waiting: Mutex<Option<Waiting>>,
+    /// A worker of the runner has said that it begins.
+    begun: AtomicBool,
+    pushes: broadcast::Sender<Push>,
+}
+
+impl Client {
+    /// Speaks to a runner, on the current tokio runtime.
+    ///
+    /// # Errors
+    /// The socket cannot be watched.
+    pub fn new(link: RunnerLink) -> io::Result<Self> {
+        let RunnerLink { socket, mut child } = link;
+        rustix::io::ioctl_fionbio(&socket, true)?;
+        let shared = Arc::new(Shared {
+            socket: UnixStream::from_std(socket.into())?,
+            next: AtomicU64::new(1),
+            waiting: Mutex::new(Some(HashMap::new())),
+            begun: AtomicBool::new(false),
+            pushes: broadcast::channel(PUSHES).0,
+        });
+        let reader = tokio::spawn(read(Arc::clone(&shared))).abort_handle();
+        thread::Builder::new()
+            .name("runner-end".into())
+            .stack_size(64 * 1024)
+            .spawn(move || {
+                if let Ok(status) = child.wait() {
+                    tracing::info!(%status, "the runner ended");
+                }
+            })?;
+        Ok(Self { shared, reader })
+    }
+
+    /// What the runner says unasked, from now on.
+    #[must_use]
+    pub fn pushes(&self) -> broadcast::Receiver<Push> {
+        self.shared.pushes.subscribe()
+    }
+
+    /// The first thing to ask.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub async fn hello(&self) -> Result<Hello, DriverError> {
+        match self
+            .call(
+                Request::Hello {
+                    version: protocol::VERSION,
+                },
+                &[],
+                Duration::from_secs(30),
+            )
+            .await?
+        {
+            (Answer::Hello(hello), _) => Ok(*hello),
+            (other, _) => Err(unexpected(&other)),
+        }
+    }
+
+    /// Asks, and waits for the answer.
+    ///
+    /// # Errors
+    /// The runner's own trouble; `Passing` where it is being restarted or takes too long.
+    pub async fn call(
+        &self,
+        request: Request,
+        descriptors: &[BorrowedFd<'_>],
+        patience: Duration,
+    ) -> Result<(Answer, Vec<OwnedFd>), DriverError> {
+        let shared = &self.shared;
+        let id = shared.next.fetch_add(1, Ordering::Relaxed);
+        let (sender, answer) = oneshot::channel();
+        match shared.waiting.lock().as_mut() {
+            Some(waiting) => waiting.insert(id, sender),
+            None => return Err(gone().into()),
+        };
+        let _forget = Forget { shared, id };
+        let call = Call { id, request };
+        let wait = async {
+            shared
+                .socket
+                .async_io(Interest::WRITABLE, || {
+                    protocol::send(&shared.socket, &call, descriptors)
+                })
+                .await
+                .map_err(|error| DriverError::from(gone()).because(error))?;
+            answer
+                .await
+                .map_err(|_| DriverError::from(gone()))?
+                .map_err(DriverError::from)
+        };
+        tokio::time::timeout(patience, wait).await.map_err(|_| {
+            DriverError::new(
+                TroubleKind::Passing,
+                "the runner takes too long; the machine may be overloaded, or its disk slow",
+            )
+        })?
+    }
+
+    /// Asks for something whose answer is that it is done.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub async fn done(
+        &self,
+        request: Request,
+        descriptors: &[BorrowedFd<'_>],
+        patience: Duration,
+    ) -> Result<(), DriverError> {
+        match self.call(request, descriptors, patience).await? {
+            (Answer::Done, _) => Ok(()),
+            (other, _) => Err(unexpected(&other)),
+        }
+    }
+}
+
+impl Shared {
+    fn take(&self, message: Message, descriptors: Vec<OwnedFd>) {
+        match message {
+            Message::Reply { id, result } => {
+                let sender = self
+                    .waiting
+                    .lock()
+                    .as_mut()
+                    .and_then(|waiting| waiting.remove(&id));
+                if let Some(sender) = sender {
+                    let _ = sender.send(result.map(|answer| (answer, descriptors)));
+                }
+            }
+            Message::Push(push) => {
+                // What was asked before the first worker began waits in the socket for it.
+                if push == Push::Begun && self.begun.swap(true, Ordering::Relaxed) {
+                    self.fail_all("the runner was restarted in between; this is tried again");
+                }
+                let _ = self.pushes.send(push);
+            }
+        }
+    }
+
+    /// Fails what was asked of a worker that is gone.
+    fn fail_all(&self, why: &str) {
+        let failed: Vec<_> = match self.waiting.lock().as_mut() {
+            Some(waiting) => waiting.drain().collect(),
+            None => return,
+        };
+        for (_, sender) in failed {
+            let _ = sender.send(Err(Trouble::new(TroubleKind::Passing, why)));
+        }
+    }
+}
+
+/// A caller that stops waiting leaves nothing behind.
+struct Forget<'a> {
+    shared: &'a Shared,
+    id: u64,
+}
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        if let Some(waiting) = self.shared.waiting.lock().as_mut() {
+            waiting.remove(&self.id);
+        }
+    }
+}
+
+async fn read(shared: Arc<Shared>) {
+    let mut buffer = Vec::new();
+    loop {
+        let received = shared
+            .socket
+            .async_io(Interest::READABLE, || {
+                protocol::receive::<Message>(&shared.socket, &mut buffer)
+            })
+            .await;
+        match received {
+            Ok(Some(packet)) => shared.take(packet.message, packet.descriptors),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                tracing::error!(%error, "the runner said something that makes no sense");
+            }
+            Ok(None) | Err(_) => {
+                tracing::error!(
+                    "the runner is gone: no sandbox can be started or stopped until fsa serve is restarted"
+                );
+                *shared.waiting.lock() = None;
+                return;
+            }
+        }
+    }
+}
+
+fn gone() -> Trouble {
+    protocol::machine(
+        "the runner has ended, without which no sandbox can be started or reached: restart fsa serve",
+    )
+}
+
+/// An answer to another question.
+pub(super) fn unexpected(answer: &Answer) -> DriverError {
+    tracing::error!(?answer, "the runner gave an answer to another question");
+    DriverError::new(
+        TroubleKind::Internal,
+        "the runner gave an answer to another question",
+    )
+}

@@ -1,0 +1,84 @@
+//! Unpacking layers, by way of the runner.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use fsa_driver::DriverError;
+use fsa_model::Trouble;
+
+use super::client::{Client, unexpected};
+use crate::{
+    images::{DiffId, LayerBlob, LayerUnpacker, UnpackedLayer},
+    protocol::{Answer, Request},
+};
+
+/// A large layer on a slow disk.
+const UNPACKING: Duration = Duration::from_secs(3600);
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The runner as an unpacker of layers.
+pub struct RunnerLayers(pub Arc<Client>);
+
+impl RunnerLayers {
+    async fn ask(&self, request: Request, patience: Duration) -> Result<Answer, Trouble> {
+        Ok(self.0.call(request, &[], patience).await.map_err(trouble)?.0)
+    }
+
+    /// Every layer that a sandbox is made of.
+    ///
+    /// # Errors
+    /// The runner's.
+    pub async fn used(&self) -> Result<Vec<DiffId>, Trouble> {
+        layers(self.ask(Request::UsedLayers, PATIENCE).await?)
+    }
+}
+
+#[async_trait]
+impl LayerUnpacker for RunnerLayers {
+    async fn unpack(&self, layer: &LayerBlob) -> Result<UnpackedLayer, Trouble> {
+        match self
+            .ask(Request::UnpackLayer { layer: *layer }, UNPACKING)
+            .await?
+        {
+            Answer::Unpacked(unpacked) => Ok(unpacked),
+            other => Err(trouble(unexpected(&other))),
+        }
+    }
+
+    async fn missing(&self, wanted: &[DiffId]) -> Result<Vec<DiffId>, Trouble> {
+        layers(
+            self.ask(
+                Request::MissingLayers {
+                    layers: wanted.to_vec(),
+                },
+                PATIENCE,
+            )
+            .await?,
+        )
+    }
+
+    async fn layers(&self) -> Result<Vec<DiffId>, Trouble> {
+        layers(self.ask(Request::Layers, PATIENCE).await?)
+    }
+
+    async fn remove(&self, layer: &DiffId) -> Result<(), Trouble> {
+        match self
+            .ask(Request::RemoveLayer { layer: *layer }, UNPACKING)
+            .await?
+        {
+            Answer::Done => Ok(()),
+            other => Err(trouble(unexpected(&other))),
+        }
+    }
+}
+
+fn layers(answer: Answer) -> Result<Vec<DiffId>, Trouble> {
+    match answer {
+        Answer::Layers { layers } => Ok(layers),
+        other => Err(trouble(unexpected(&other))),
+    }
+}
+
+fn trouble(error: DriverError) -> Trouble {
+    error.trouble
+}

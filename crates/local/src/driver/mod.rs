@@ -1,0 +1,167 @@
+//! The driver for one machine, in `fsa serve`: it decides, and the runner does.
+//!
+//! Start it in this order: [`RunnerLink::start`] as root, [`crate::privileges::drop_privileges`],
+//! a tokio runtime, [`LocalDriver::open`].
+
+mod boot;
+mod client;
+mod layers;
+mod sockets;
+mod steps;
+
+use std::{collections::HashSet, net::Ipv4Addr, os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+pub use client::{Client, RunnerLink};
+use fsa_driver::{DriverError, Result};
+use fsa_model::{ResourceName, Trouble, TroubleKind};
+pub use layers::RunnerLayers;
+
+use crate::{
+    images::{self, Store, Swept},
+    protocol::{Answer, Hello, Request},
+    runner::{RunnerConfig, firewall, resolvers},
+};
+
+/// Between SIGTERM and SIGKILL, unless the settings say otherwise: long enough for a development
+/// server, short enough for somebody who waits.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// The settings of the local driver.
+#[derive(Clone, Debug)]
+pub struct LocalConfig {
+    pub runner: RunnerConfig,
+    pub images: images::Settings,
+    /// Between SIGTERM and SIGKILL when a sandbox is stopped.
+    pub stop_grace: Duration,
+}
+
+impl LocalConfig {
+    /// The defaults for a data folder.
+    #[must_use]
+    pub fn new(data_dir: impl Into<PathBuf>, sandboxd: impl Into<PathBuf>) -> Self {
+        Self {
+            runner: RunnerConfig::new(data_dir, sandboxd),
+            images: images::Settings::default(),
+            stop_grace: GRACE,
+        }
+    }
+}
+
+/// The gate, which lets each sandbox reach its own database and no other.
+#[async_trait]
+pub trait Gate: Send + Sync {
+    /// From now on, connections to `listener` may use `role` and nothing else. Replaces what was
+    /// bound for the sandbox before.
+    async fn bind(
+        &self,
+        resource: &ResourceName,
+        role: &str,
+        listener: OwnedFd,
+    ) -> std::result::Result<(), Trouble>;
+
+    /// Closes the sandbox's listener, and its connections. Idempotent.
+    async fn unbind(&self, resource: &ResourceName) -> std::result::Result<(), Trouble>;
+
+    /// Whether the gate listens for the sandbox.
+    async fn bound(&self, resource: &ResourceName) -> std::result::Result<bool, Trouble>;
+}
+
+/// The driver for one machine.
+pub struct LocalDriver {
+    client: Arc<Client>,
+    sockets: sockets::Sockets,
+    images: Store,
+    layers: Arc<RunnerLayers>,
+    gate: Option<Arc<dyn Gate>>,
+    hello: Hello,
+    nameservers: Vec<Ipv4Addr>,
+    stop_grace: Duration,
+}
+
+impl LocalDriver {
+    /// Speaks to a runner that was started with the same configuration. Without a gate, no
+    /// sandbox has a way to a database.
+    ///
+    /// # Errors
+    /// The runner does not answer, or the data folder cannot be used.
+    pub async fn open(
+        config: LocalConfig,
+        link: RunnerLink,
+        gate: Option<Arc<dyn Gate>>,
+    ) -> Result<Arc<Self>> {
+        let unusable = |error: std::io::Error| {
+            DriverError::new(
+                TroubleKind::Machine,
+                format!(
+                    "the data folder {} cannot be used ({error})",
+                    config.runner.data_dir.display()
+                ),
+            )
+        };
+        let client = Arc::new(Client::new(link).map_err(unusable)?);
+        let hello = client.hello().await?;
+        for warning in &hello.warnings {
+            tracing::warn!("{warning}");
+        }
+        for blocker in &hello.blockers {
+            tracing::error!("{blocker}");
+        }
+        let layers = Arc::new(RunnerLayers(Arc::clone(&client)));
+        let unpacker: Arc<dyn images::LayerUnpacker> = Arc::clone(&layers) as _;
+        let images = Store::open(&config.runner.data_dir, unpacker, config.images.clone())
+            .map_err(DriverError::from)?;
+        Ok(Arc::new(Self {
+            sockets: sockets::Sockets::open(&config.runner.data_dir).map_err(unusable)?,
+            client,
+            images,
+            layers,
+            gate,
+            hello,
+            nameservers: firewall::nameservers(&resolvers::find(&config.runner.resolvers).addresses),
+            stop_grace: config.stop_grace,
+        }))
+    }
+
+    /// What the runner found on this machine; `blockers` and `warnings` are for `fsa doctor`.
+    #[must_use]
+    pub fn hello(&self) -> &Hello {
+        &self.hello
+    }
+
+    /// The images that sandboxes are made from.
+    #[must_use]
+    pub fn image_store(&self) -> &Store {
+        &self.images
+    }
+
+    /// Removes layers and blobs that no image and no sandbox needs.
+    ///
+    /// # Errors
+    /// The disk's and the runner's.
+    pub async fn sweep_images(&self) -> Result<Swept> {
+        let used: HashSet<_> = self
+            .layers
+            .used()
+            .await
+            .map_err(DriverError::from)?
+            .into_iter()
+            .collect();
+        self.images.sweep(&used).await.map_err(DriverError::from)
+    }
+
+    /// What is left on the machine of this data folder's sandboxes; empty when there are none.
+    ///
+    /// # Errors
+    /// The runner's.
+    pub async fn leftovers(&self) -> Result<Vec<String>> {
+        match self
+            .client
+            .call(Request::Leftovers, &[], Duration::from_secs(60))
+            .await?
+        {
+            (Answer::Leftovers { what }, _) => Ok(what),
+            (other, _) => Err(client::unexpected(&other)),
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! The control sockets, `run/s/<resource>.sock`: made here, handed to sandboxd through the
+//! runner, and connected to from here. They outlive `fsa serve` with the sandboxes.
+//!
+//! A Unix socket's path has 107 bytes at most (unix(7)), which a data folder and a resource's
+//! name together may exceed; so all of them are named through a descriptor of their folder.
+
+use std::{
+    fs, io,
+    os::{
+        fd::{AsRawFd as _, OwnedFd},
+        unix::{fs::PermissionsExt as _, net::UnixListener},
+    },
+    path::{Path, PathBuf},
+};
+
+use fsa_model::ResourceName;
+use rustix::fs::{AtFlags, Mode, OFlags};
+use tokio::net::UnixStream;
+
+/// The folder of control sockets.
+pub struct Sockets(OwnedFd);
+
+/// A listening socket under a name that nobody connects to yet.
+pub struct NewSocket<'a> {
+    sockets: &'a Sockets,
+    resource: &'a ResourceName,
+    pub listener: OwnedFd,
+    kept: bool,
+}
+
+impl Sockets {
+    /// # Errors
+    /// The folder cannot be made or opened.
+    pub fn open(data_dir: &Path) -> io::Result<Self> {
+        let folder = data_dir.join("run/s");
+        fs::create_dir_all(&folder)?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Self(rustix::fs::open(&folder, flags, Mode::empty())?))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        format!("/proc/self/fd/{}/{name}", self.0.as_raw_fd()).into()
+    }
+
+    /// Makes a socket for a sandbox that is about to start. Only [`NewSocket::keep`] puts it in
+    /// the place of an earlier one.
+    ///
+    /// # Errors
+    /// The folder's.
+    pub fn make<'a>(&'a self, resource: &'a ResourceName) -> io::Result<NewSocket<'a>> {
+        let new = new_name(resource);
+        self.unlink(&new);
+        let path = self.path(&new);
+        let listener = UnixListener::bind(&path)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+        Ok(NewSocket {
+            sockets: self,
+            resource,
+            listener: listener.into(),
+            kept: false,
+        })
+    }
+
+    /// Connects to sandboxd.
+    ///
+    /// # Errors
+    /// `NotFound` and `ConnectionRefused` where the sandbox does not run.
+    pub async fn connect(&self, resource: &ResourceName) -> io::Result<UnixStream> {
+        UnixStream::connect(self.path(&name(resource))).await
+    }
+
+    /// Removes the socket of a sandbox that is no more.
+    pub fn remove(&self, resource: &ResourceName) {
+        self.unlink(&name(resource));
+        self.unlink(&new_name(resource));
+    }
+
+    fn unlink(&self, name: &str) {
+        // What is not there need not go.
+        let _ = rustix::fs::unlinkat(&self.0, name, AtFlags::empty());
+    }
+}
+
+impl NewSocket<'_> {
+    /// From now on this is the sandbox's socket.
+    ///
+    /// # Errors
+    /// The folder's.
+    pub fn keep(mut self) -> io::Result<()> {
+        let folder = &self.sockets.0;
+        rustix::fs::renameat(folder, new_name(self.resource), folder, name(self.resource))?;
+        self.kept = true;
+        Ok(())
+    }
+}
+
+impl Drop for NewSocket<'_> {
+    fn drop(&mut self) {
+        if !self.kept {
+            self.sockets.unlink(&new_name(self.resource));
+        }
+    }
+}
+
+fn name(resource: &ResourceName) -> String {
+    format!("{resource}.sock")
+}
+
+fn new_name(resource: &ResourceName) -> String {
+    format!("{resource}.new")
+}
+
+#[cfg(test)]
+mod tests {
+    use fsa_model::ProjectName;
+
+    use super::*;
+
+    fn resource() -> ResourceName {
+        ResourceName::generate(&ProjectName::parse(&"a".repeat(40)).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_socket_below_a_long_folder_can_be_made_and_connected_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("a-folder-with-a-long-name/".repeat(6));
+        let sockets = Sockets::open(&data).unwrap();
+        let resource = resource();
+        let new = sockets.make(&resource).unwrap();
+        let listener = new.listener.try_clone().unwrap();
+        new.keep().unwrap();
+
+        sockets.connect(&resource).await.unwrap();
+
+        UnixListener::from(listener).accept().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_start_that_fails_leaves_the_earlier_socket_in_its_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let sockets = Sockets::open(folder.path()).unwrap();
+        let resource = resource();
+        let first = sockets.make(&resource).unwrap();
+        let listener = first.listener.try_clone().unwrap();
+        first.keep().unwrap();
+
+        drop(sockets.make(&resource).unwrap());
+
+        sockets.connect(&resource).await.unwrap();
+        drop(listener);
+        assert_eq!(fs::read_dir(folder.path().join("run/s")).unwrap().count(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_sandbox_that_is_no_more_has_no_socket() {
+        let folder = tempfile::tempdir().unwrap();
+        let sockets = Sockets::open(folder.path()).unwrap();
+        let resource = resource();
+        sockets.make(&resource).unwrap().keep().unwrap();
+
+        sockets.remove(&resource);
+
+        assert_eq!(
+            sockets.connect(&resource).await.unwrap_err().kind(),
+            io::ErrorKind::NotFound
+        );
+    }
+}

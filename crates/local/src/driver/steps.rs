@@ -1,0 +1,355 @@
+//! The promises of [`fsa_driver::Driver`], kept by asking the runner.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr, TcpStream},
+    os::fd::{AsFd as _, OwnedFd},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use fsa_driver::{
+    BoxConnection, BoxStream, Capabilities, Driver, DriverError, Endpoint, Hint, Observed, Result, Step,
+    StepKind, control::Control,
+};
+use fsa_model::{
+    ContainerState, ProjectId, SandboxRef, SandboxSpec, Trouble, TroubleKind, api::ImageInfo, sandboxd::Usage,
+};
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use tokio::net::TcpSocket;
+use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
+
+use super::{LocalDriver, boot, client::unexpected};
+use crate::{
+    images::ResolvedImage,
+    protocol::{Answer, How, ObservedSandbox, Push, Request, Root, StartSandbox},
+};
+
+/// A question that is answered from memory.
+const QUICK: Duration = Duration::from_secs(30);
+/// A start: the runtime itself has half of it.
+const START: Duration = Duration::from_secs(60);
+/// Removing a tree of millions of files.
+const REMOVAL: Duration = Duration::from_secs(600);
+/// sandboxd is ready in a few milliseconds; a machine that starts fifty at once needs more.
+const READY: Duration = Duration::from_secs(30);
+/// A program on a sandbox's loopback takes a connection at once or not at all.
+const CONNECT: Duration = Duration::from_secs(5);
+
+#[async_trait]
+impl Driver for LocalDriver {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            driver: "local",
+            enforces_memory: self.hello.enforces_memory,
+            enforces_cpu: self.hello.enforces_cpu,
+            enforces_pids: self.hello.enforces_pids,
+            isolates_network: self.hello.isolates_network,
+            imports_images: true,
+        }
+    }
+
+    async fn observe(&self, sandbox: &SandboxRef) -> Result<Observed> {
+        let found = self.look(sandbox).await?;
+        let gate_open = match &self.gate {
+            Some(gate) if found.gate && found.running => {
+                gate.bound(&sandbox.resource).await.map_err(DriverError::from)?
+            }
+            _ => true,
+        };
+        Ok(Observed {
+            container: match (found.exists, found.running) {
+                (_, true) => ContainerState::Running,
+                (true, false) => ContainerState::Stopped,
+                (false, false) => ContainerState::Absent,
+            },
+            network: found.network && gate_open,
+            trouble: found.ended.and_then(|ended| trouble_of(ended.how)),
+            volume: found.volume,
+            digest: found.digest,
+        })
+    }
+
+    async fn apply(&self, spec: &SandboxSpec, step: Step) -> Result<()> {
+        match step.kind {
+            StepKind::EnsureNetwork => self.ensure_network(spec).await,
+            StepKind::EnsureContainer => self.ensure_container(spec).await,
+            StepKind::AwaitTerminal => Control::new(self, &spec.sandbox, &spec.control_token)
+                .await_ready(READY)
+                .await
+                .map(|_| ()),
+            StepKind::StopContainer => self.stop(&spec.sandbox).await,
+            StepKind::Destroy => self.destroy(&spec.sandbox).await,
+            StepKind::RemoveVolume => self.remove_volume(spec.sandbox.project).await,
+            StepKind::EnsureDatabase | StepKind::DropDatabase => Err(DriverError::new(
+                TroubleKind::Internal,
+                "a step of a database was given to the driver of sandboxes",
+            )),
+        }
+    }
+
+    async fn stop(&self, sandbox: &SandboxRef) -> Result<()> {
+        let grace_millis = u64::try_from(self.stop_grace.as_millis()).unwrap_or(u64::MAX);
+        let request = Request::Stop {
+            sandbox: sandbox.clone(),
+            grace_millis,
+        };
+        let stopped = self.client.done(request, &[], self.stop_grace + QUICK).await;
+        self.unbind(sandbox).await?;
+        stopped
+    }
+
+    async fn destroy(&self, sandbox: &SandboxRef) -> Result<()> {
+        let destroyed = self
+            .client
+            .done(
+                Request::Destroy {
+                    sandbox: sandbox.clone(),
+                },
+                &[],
+                REMOVAL,
+            )
+            .await;
+        self.unbind(sandbox).await?;
+        destroyed?;
+        self.sockets.remove(&sandbox.resource);
+        Ok(())
+    }
+
+    async fn remove_volume(&self, project: ProjectId) -> Result<()> {
+        self.client
+            .done(Request::RemoveVolume { project }, &[], REMOVAL)
+            .await
+    }
+
+    async fn connect(&self, sandbox: &SandboxRef, endpoint: Endpoint) -> Result<BoxConnection> {
+        match endpoint {
+            Endpoint::Control => match self.sockets.connect(&sandbox.resource).await {
+                Ok(stream) => Ok(Box::new(stream)),
+                Err(error) => Err(not_running().because(error)),
+            },
+            Endpoint::Port(port) => self.dial(sandbox, port).await,
+        }
+    }
+
+    fn changes(&self) -> BoxStream<Hint> {
+        Box::pin(BroadcastStream::new(self.client.pushes()).map(|push| match push {
+            Ok(Push::Exited { sandbox, .. }) => Hint::Sandbox(sandbox),
+            Ok(Push::Begun) | Err(BroadcastStreamRecvError::Lagged(_)) => Hint::Everything,
+        }))
+    }
+
+    async fn usage(&self, sandbox: &SandboxRef) -> Result<Usage> {
+        match self
+            .client
+            .call(
+                Request::Usage {
+                    sandbox: sandbox.clone(),
+                },
+                &[],
+                QUICK,
+            )
+            .await?
+        {
+            (Answer::Usage(usage), _) => Ok(usage),
+            (other, _) => Err(unexpected(&other)),
+        }
+    }
+
+    async fn inventory(&self) -> Result<Vec<SandboxRef>> {
+        match self.client.call(Request::Inventory, &[], QUICK).await? {
+            (Answer::Inventory { sandboxes }, _) => Ok(sandboxes),
+            (other, _) => Err(unexpected(&other)),
+        }
+    }
+
+    async fn images(&self) -> Result<Vec<ImageInfo>> {
+        self.images.list().map_err(DriverError::from)
+    }
+
+    async fn import_image(&self, name: &str, archive: BoxStream<io::Result<Bytes>>) -> Result<ImageInfo> {
+        self.images
+            .import(name, archive.into_stream())
+            .await
+            .map_err(DriverError::from)
+    }
+
+    async fn check_image(&self, spec: &SandboxSpec) -> Result<()> {
+        self.images.check(&spec.image).await.map_err(DriverError::from)
+    }
+}
+
+impl LocalDriver {
+    async fn look(&self, sandbox: &SandboxRef) -> Result<ObservedSandbox> {
+        match self
+            .client
+            .call(
+                Request::Observe {
+                    sandbox: sandbox.clone(),
+                },
+                &[],
+                QUICK,
+            )
+            .await?
+        {
+            (Answer::Observed(observed), _) => Ok(*observed),
+            (other, _) => Err(unexpected(&other)),
+        }
+    }
+
+    async fn ensure_network(&self, spec: &SandboxSpec) -> Result<()> {
+        let request = Request::EnsureNetwork {
+            sandbox: spec.sandbox.clone(),
+        };
+        match self.client.call(request, &[], QUICK).await? {
+            (Answer::Network { .. }, _) => {}
+            (other, _) => return Err(unexpected(&other)),
+        }
+        let (Some(gate), Some(role)) = (&self.gate, &spec.database_role) else {
+            return Ok(());
+        };
+        let resource = &spec.sandbox.resource;
+        let (answer, mut descriptors) = self
+            .client
+            .call(
+                Request::BindGate {
+                    sandbox: spec.sandbox.clone(),
+                },
+                &[],
+                QUICK,
+            )
+            .await?;
+        match (answer, descriptors.pop()) {
+            (Answer::Gate, Some(listener)) => gate
+                .bind(resource, role, listener)
+                .await
+                .map_err(DriverError::from),
+            (other, _) => Err(unexpected(&other)),
+        }
+    }
+
+    async fn ensure_container(&self, spec: &SandboxSpec) -> Result<()> {
+        let digest = spec.digest();
+        let found = self.look(&spec.sandbox).await?;
+        if found.running {
+            if found.digest.as_deref() == Some(&digest) {
+                return Ok(());
+            }
+            self.stop(&spec.sandbox).await?;
+        }
+        // Before the way is made: an image may take minutes to come, and a network that waits is
+        // of no use to anybody.
+        let image = self
+            .images
+            .resolve(&spec.image)
+            .await
+            .map_err(DriverError::from)?;
+        let (root, environment, lease) = match image {
+            ResolvedImage::Host => (Root::Host, Vec::new(), None),
+            ResolvedImage::Layers(image) => (
+                Root::Layers(image.layers),
+                image.config.environment,
+                Some(image.lease),
+            ),
+        };
+        // The stop above, or an end in between, has taken it away.
+        self.ensure_network(spec).await?;
+        let unmade = |error: io::Error| {
+            let message = format!("the sandbox's control socket could not be made ({error})");
+            DriverError::new(TroubleKind::Machine, message)
+        };
+        let boot = boot::file(&boot::message(spec, &environment, &self.nameservers)).map_err(unmade)?;
+        let socket = self.sockets.make(&spec.sandbox.resource).map_err(unmade)?;
+        let start = StartSandbox {
+            sandbox: spec.sandbox.clone(),
+            root,
+            resources: spec.resources,
+            digest,
+            hostname: boot::hostname(spec),
+            gate: self.gate.is_some() && spec.database_role.is_some(),
+        };
+        let descriptors = [socket.listener.as_fd(), boot.as_fd()];
+        self.client
+            .done(Request::StartContainer(start), &descriptors, START)
+            .await?;
+        drop(lease);
+        socket.keep().map_err(unmade)
+    }
+
+    async fn unbind(&self, sandbox: &SandboxRef) -> Result<()> {
+        match &self.gate {
+            Some(gate) => gate.unbind(&sandbox.resource).await.map_err(DriverError::from),
+            None => Ok(()),
+        }
+    }
+
+    /// Tries the sandbox's loopback, IPv4 and IPv6, and then its address on the wire.
+    async fn dial(&self, sandbox: &SandboxRef, port: u16) -> Result<BoxConnection> {
+        let request = Request::Dial {
+            sandbox: sandbox.clone(),
+        };
+        let (address, sockets) = match self.client.call(request, &[], QUICK).await? {
+            (Answer::Sockets { address }, sockets) => (address, sockets),
+            (other, _) => return Err(unexpected(&other)),
+        };
+        let mut sockets = sockets.into_iter();
+        let (first, second, third) = (sockets.next(), sockets.next(), sockets.next());
+        let attempts: [(Option<OwnedFd>, SocketAddr); 3] = [
+            (first, (Ipv4Addr::LOCALHOST, port).into()),
+            (third, (std::net::Ipv6Addr::LOCALHOST, port).into()),
+            (
+                second.filter(|_| address.is_some()),
+                (address.unwrap_or(Ipv4Addr::LOCALHOST), port).into(),
+            ),
+        ];
+        let mut refused = None;
+        for (socket, to) in attempts {
+            let Some(socket) = socket else {
+                continue;
+            };
+            let socket = TcpSocket::from_std_stream(TcpStream::from(socket));
+            match tokio::time::timeout(CONNECT, socket.connect(to)).await {
+                Ok(Ok(stream)) => return Ok(Box::new(stream)),
+                Ok(Err(error)) => refused = Some(error),
+                Err(_) => refused = Some(io::ErrorKind::TimedOut.into()),
+            }
+        }
+        let error = DriverError::new(
+            TroubleKind::Passing,
+            format!(
+                "nothing in the sandbox listens on port {port}; start the application, or give it more time"
+            ),
+        );
+        Err(match refused {
+            Some(cause) => error.because(cause),
+            None => error,
+        })
+    }
+}
+
+/// What is to be said about a sandbox that ended although nobody asked.
+fn trouble_of(how: How) -> Option<Trouble> {
+    match how {
+        How::Stopped | How::Unseen => None,
+        How::OutOfMemory(limit) => Some(Trouble::new(
+            TroubleKind::Input,
+            format!(
+                "the sandbox used more than its {limit} MiB of memory and was ended by the kernel; choose a larger \
+                 size or a smaller program"
+            ),
+        )),
+        How::Exited(code) => Some(Trouble::new(
+            TroubleKind::Passing,
+            format!("the sandbox's first process ended by itself (code {code}); it is started again"),
+        )),
+        How::Signalled(signal) => Some(Trouble::new(
+            TroubleKind::Passing,
+            format!("the sandbox's first process was ended by signal {signal}; it is started again"),
+        )),
+    }
+}
+
+fn not_running() -> DriverError {
+    DriverError::new(TroubleKind::Passing, "the sandbox does not run; start it first")
+}

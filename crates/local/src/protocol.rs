@@ -1,0 +1,486 @@
+//! What `fsa serve` may ask of the runner, and what it hears back.
+//!
+//! One packet of a SOCK_SEQPACKET socket is one JSON message; descriptors travel beside it
+//! (SCM_RIGHTS) in the order that the message's documentation names. Requests carry names, ids
+//! and numbers, never a path: the runner derives paths itself and checks every argument again.
+//! Requests are answered in any order, by the number that the caller gave them.
+
+use std::{
+    fs::File,
+    io::{self, Read as _, Seek as _, Write as _},
+    mem::MaybeUninit,
+    net::Ipv4Addr,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use chrono::{DateTime, Utc};
+use fsa_model::{ProjectId, ResourceName, Resources, SandboxRef, Trouble, TroubleKind, sandboxd::Usage};
+use rustix::{
+    fs::MemfdFlags,
+    net::{
+        AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+        SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+    },
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::images::{DiffId, LayerBlob, UnpackedLayer};
+
+/// Both halves are the same program, so they agree unless the program was replaced between the
+/// start of one and the other; then the runner says so in its first answer.
+pub const VERSION: u32 = 1;
+
+/// A longer message goes through a memfd instead of the packet (the kernel's default limit for
+/// a packet is 208 KiB, `net.core.wmem_default`).
+const INLINE_LIMIT: usize = 128 * 1024;
+/// A message that is longer than this is a defect.
+const MESSAGE_LIMIT: u64 = 64 * 1024 * 1024;
+/// Descriptors beside one message at most.
+const DESCRIPTORS: usize = 8;
+
+/// What the root file system of a sandbox is made from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Root {
+    /// The machine's own `/usr`, read-only, and a synthesised rest.
+    Host,
+    /// Layers that [`Request::UnpackLayer`] made, the lowest first.
+    Layers(Vec<DiffId>),
+}
+
+/// Everything that the runner is told about a sandbox that it starts. What is secret travels in
+/// the boot descriptor, which the runner does not read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StartSandbox {
+    pub sandbox: SandboxRef,
+    pub root: Root,
+    pub resources: Resources,
+    /// [`fsa_model::SandboxSpec::digest`], so that a drifted sandbox can be told.
+    pub digest: String,
+    /// A DNS label.
+    pub hostname: String,
+    /// It is to have a way to its project's database ([`Request::BindGate`]).
+    pub gate: bool,
+}
+
+/// A question to the runner.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "op")]
+pub enum Request {
+    /// First of all. Answer: [`Answer::Hello`].
+    Hello {
+        version: u32,
+    },
+    /// Makes the network namespace and its wire, where the sandbox does not run yet.
+    EnsureNetwork {
+        sandbox: SandboxRef,
+    },
+    /// Two descriptors: the listening control socket, and the boot message. Makes the network
+    /// too where it is missing. A running sandbox is an error (`AlreadyRunning` by its digest
+    /// is for the caller to find out, with [`Request::Observe`]).
+    StartContainer(StartSandbox),
+    /// SIGTERM to process 1, and SIGKILL after `grace_millis`; the files stay.
+    Stop {
+        sandbox: SandboxRef,
+        grace_millis: u64,
+    },
+    /// Removes everything of the sandbox but its project's volume.
+    Destroy {
+        sandbox: SandboxRef,
+    },
+    RemoveVolume {
+        project: ProjectId,
+    },
+    Observe {
+        sandbox: SandboxRef,
+    },
+    /// Every sandbox that has anything here.
+    Inventory,
+    /// Three descriptors come back: unconnected, non-blocking TCP sockets made in the sandbox's
+    /// network namespace, IPv4, IPv4 and IPv6 (the last is missing where the machine has none).
+    Dial {
+        sandbox: SandboxRef,
+    },
+    /// One descriptor comes back: a socket that listens on 127.0.0.1:5432 in the sandbox's
+    /// network. The same one, however often it is asked for.
+    BindGate {
+        sandbox: SandboxRef,
+    },
+    Usage {
+        sandbox: SandboxRef,
+    },
+    /// The blob is found in the blob store by its digest.
+    UnpackLayer {
+        layer: LayerBlob,
+    },
+    /// Refused where a sandbox is made of it.
+    RemoveLayer {
+        layer: DiffId,
+    },
+    /// Every unpacked layer that is there.
+    Layers,
+    /// Those of `layers` that are not unpacked.
+    MissingLayers {
+        layers: Vec<DiffId>,
+    },
+    /// Every layer that a sandbox is made of.
+    UsedLayers,
+    /// What is left of our doing on the machine: interfaces, control groups, mounts, tables,
+    /// sandboxes' folders. For tests and `fsa doctor`.
+    Leftovers,
+}
+
+/// An answer of success.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "is")]
+pub enum Answer {
+    Done,
+    Hello(Box<Hello>),
+    Network {
+        address: Ipv4Addr,
+    },
+    Observed(Box<ObservedSandbox>),
+    Inventory {
+        sandboxes: Vec<SandboxRef>,
+    },
+    /// With the descriptors of [`Request::Dial`].
+    Sockets {
+        address: Option<Ipv4Addr>,
+    },
+    /// With the descriptor of [`Request::BindGate`].
+    Gate,
+    Usage(Usage),
+    Unpacked(UnpackedLayer),
+    Layers {
+        layers: Vec<DiffId>,
+    },
+    Leftovers {
+        what: Vec<String>,
+    },
+}
+
+/// What the runner found when it started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Hello {
+    pub version: u32,
+    /// The runner acts for a plain user, in a user namespace.
+    pub rootless: bool,
+    pub enforces_memory: bool,
+    pub enforces_cpu: bool,
+    pub enforces_pids: bool,
+    pub isolates_network: bool,
+    /// Without these no sandbox can be started; sentences that say what to do.
+    pub blockers: Vec<String>,
+    /// What works less well than it could; sentences.
+    pub warnings: Vec<String>,
+    /// The OCI runtime and its version.
+    pub runtime: String,
+    pub idmapped_mounts: bool,
+}
+
+/// A sandbox as the runner found it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ObservedSandbox {
+    /// There are files of it.
+    pub exists: bool,
+    /// Its process 1 lives.
+    pub running: bool,
+    pub digest: Option<String>,
+    /// Its interface is there.
+    pub network: bool,
+    /// It is to have a way to its project's database.
+    pub gate: bool,
+    pub volume: bool,
+    /// How it ended, where it did not end because it was asked to.
+    pub ended: Option<Ended>,
+    pub address: Option<Ipv4Addr>,
+}
+
+/// How a sandbox's process 1 ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ended {
+    pub at: DateTime<Utc>,
+    pub how: How,
+}
+
+/// The ways to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum How {
+    /// It was asked to.
+    Stopped,
+    Exited(i32),
+    Signalled(i32),
+    /// The kernel ended it because it used more than its memory limit, in MiB.
+    OutOfMemory(u32),
+    /// It ended while no runner watched, or the machine was restarted.
+    Unseen,
+}
+
+/// What the runner says without being asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Push {
+    /// A worker of the runner begins; what an earlier one was asked and has not answered, it
+    /// never will.
+    Begun,
+    Exited {
+        sandbox: SandboxRef,
+        how: How,
+    },
+}
+
+/// From `fsa serve` to the runner.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Call {
+    pub id: u64,
+    pub request: Request,
+}
+
+/// From the runner to `fsa serve`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Message {
+    Reply {
+        id: u64,
+        result: Result<Answer, Trouble>,
+    },
+    Push(Push),
+}
+
+/// A message and the descriptors beside it.
+pub struct Packet<T> {
+    pub message: T,
+    pub descriptors: Vec<OwnedFd>,
+}
+
+/// Two connected ends.
+///
+/// # Errors
+/// Where the machine has no descriptors left.
+pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(rustix::net::socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )?)
+}
+
+/// Sends one message. On a non-blocking socket it may have to be repeated (`WouldBlock`);
+/// nothing was sent then.
+///
+/// # Errors
+/// `BrokenPipe` where the other side is gone.
+pub fn send<T: Serialize>(socket: impl AsFd, message: &T, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let text = serde_json::to_vec(message)?;
+    if text.len() <= INLINE_LIMIT {
+        return send_packet(socket, &text, descriptors);
+    }
+    let mut file = File::from(rustix::fs::memfd_create("fsa-message", MemfdFlags::CLOEXEC)?);
+    file.write_all(&text)?;
+    file.rewind()?;
+    let mut all = vec![file.as_fd()];
+    all.extend_from_slice(descriptors);
+    send_packet(socket, b"", &all)
+}
+
+fn send_packet(socket: impl AsFd, text: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(io::Error::other("too many descriptors for one message"));
+    }
+    // A first byte that is never empty tells a long message from the end of the connection.
+    let kind = [u8::from(text.is_empty())];
+    let parts = [io::IoSlice::new(&kind), io::IoSlice::new(text)];
+    loop {
+        match rustix::net::sendmsg(&socket, &parts, &mut ancillary, SendFlags::NOSIGNAL) {
+            Ok(_) => return Ok(()),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Receives one message; `None` when the other side is gone.
+///
+/// # Errors
+/// `WouldBlock` on a non-blocking socket; `InvalidData` for a message that makes no sense.
+pub fn receive<T: DeserializeOwned>(
+    socket: impl AsFd,
+    buffer: &mut Vec<u8>,
+) -> io::Result<Option<Packet<T>>> {
+    buffer.resize(INLINE_LIMIT + 1, 0);
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS + 1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let received = loop {
+        let mut parts = [io::IoSliceMut::new(buffer)];
+        match rustix::net::recvmsg(&socket, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
+            Ok(received) => break received,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::CONNRESET) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
+    };
+    let mut descriptors: Vec<OwnedFd> = ancillary
+        .drain()
+        .filter_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    if received.bytes == 0 {
+        return Ok(None);
+    }
+    if received
+        .flags
+        .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
+    {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "a message was cut off",
+        ));
+    }
+    let message = if buffer[0] == 0 {
+        serde_json::from_slice(&buffer[1..received.bytes])?
+    } else {
+        if descriptors.is_empty() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "a long message has no body",
+            ));
+        }
+        let mut text = Vec::new();
+        File::from(descriptors.remove(0))
+            .take(MESSAGE_LIMIT)
+            .read_to_end(&mut text)?;
+        serde_json::from_slice(&text)?
+    };
+    Ok(Some(Packet { message, descriptors }))
+}
+
+/// A trouble of the machine's.
+#[must_use]
+pub fn machine(message: impl Into<String>) -> Trouble {
+    Trouble::new(TroubleKind::Machine, message)
+}
+
+/// Checks what serde cannot: that a digest and a host name are no more than that.
+///
+/// # Errors
+/// A sentence that names the field.
+pub fn check(start: &StartSandbox) -> Result<(), Trouble> {
+    let wrong = |what: &str| {
+        Err(Trouble::new(
+            TroubleKind::Internal,
+            format!("the runner was given {what}"),
+        ))
+    };
+    if start.digest.len() > 128 || !start.digest.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return wrong("a digest that is none");
+    }
+    let host = start.hostname.as_bytes();
+    if host.is_empty()
+        || host.len() > 63
+        || !host.iter().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+        || host.starts_with(b"-")
+        || host.ends_with(b"-")
+    {
+        return wrong("a host name that is no DNS label");
+    }
+    let limits = &start.resources;
+    if limits.memory_limit_mib < 8 || limits.cpu_limit_millis < 10 || limits.pids_limit < 8 {
+        return wrong("limits in which nothing can run");
+    }
+    if let Root::Layers(layers) = &start.root
+        && (layers.is_empty() || layers.len() > 450)
+    {
+        return wrong("an image without layers, or with more than 450");
+    }
+    Ok(())
+}
+
+/// The resource that a request is about, if it is about one: requests about the same one are
+/// done one after another.
+#[must_use]
+pub fn subject(request: &Request) -> Option<&ResourceName> {
+    match request {
+        Request::EnsureNetwork { sandbox }
+        | Request::Stop { sandbox, .. }
+        | Request::Destroy { sandbox }
+        | Request::BindGate { sandbox } => Some(&sandbox.resource),
+        Request::StartContainer(start) => Some(&start.sandbox.resource),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_arrives_whole_with_its_descriptors_in_order() {
+        let (here, there) = pair().unwrap();
+        let (one, two) = (File::open("/dev/null").unwrap(), File::open("/dev/zero").unwrap());
+        send(
+            &here,
+            &Call {
+                id: 7,
+                request: Request::Inventory,
+            },
+            &[one.as_fd(), two.as_fd()],
+        )
+        .unwrap();
+
+        let packet = receive::<Call>(&there, &mut Vec::new()).unwrap().unwrap();
+
+        assert_eq!(
+            (packet.message.id, packet.message.request),
+            (7, Request::Inventory)
+        );
+        let mut byte = [1];
+        File::from(packet.descriptors[1].try_clone().unwrap())
+            .read_exact(&mut byte)
+            .unwrap();
+        assert_eq!((packet.descriptors.len(), byte), (2, [0]));
+    }
+
+    #[test]
+    fn a_message_longer_than_a_packet_may_be_arrives_too() {
+        let (here, there) = pair().unwrap();
+        let what = vec!["x".repeat(1000); 3000];
+        let message = Message::Reply {
+            id: 1,
+            result: Ok(Answer::Leftovers { what: what.clone() }),
+        };
+        let null = File::open("/dev/null").unwrap();
+        send(&here, &message, &[null.as_fd()]).unwrap();
+
+        let packet = receive::<Message>(&there, &mut Vec::new()).unwrap().unwrap();
+
+        assert_eq!(packet.descriptors.len(), 1);
+        assert!(matches!(packet.message,
+            Message::Reply { result: Ok(Answer::Leftovers { what: arrived }), .. } if arrived == what));
+    }
+
+    #[test]
+    fn the_end_of_the_other_side_is_told_from_an_error() {
+        let (here, there) = pair().unwrap();
+        drop(here);
+        assert!(receive::<Call>(&there, &mut Vec::new()).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_request_that_names_a_path_for_a_resource_is_refused() {
+        let id = uuid::Uuid::now_v7();
+        let text = format!(
+            r#"{{"id":1,"request":{{"op":"destroy","sandbox":{{"id":"{id}","project":"{id}","resource":"../../etc"}}}}}}"#
+        );
+        assert!(serde_json::from_str::<Call>(&text).is_err());
+    }
+}

@@ -1,0 +1,69 @@
+//! What the runner is told when it starts, by `fsa serve` while that was still privileged.
+
+use std::{
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+/// The first of the machine's ids that sandboxes may have. Below it are the machine's own users,
+/// the ranges that `useradd` gives out and those of systemd's `DynamicUser`.
+const UID_BASE: u32 = 0x1000_0000;
+
+/// Where programs are looked for: the runner's own environment is not trusted to say.
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The runner's settings; there is no secret among them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RunnerConfig {
+    pub data_dir: PathBuf,
+    /// The OCI runtime: a name that is looked up in PATH, or a path. runc, crun, runsc or youki.
+    pub runtime: PathBuf,
+    /// The static binary that becomes process 1 of every sandbox.
+    pub sandboxd: PathBuf,
+    /// Networks that sandboxes may reach although they are private: `10.1.0.0/16`, `192.168.1.7`,
+    /// or `host` for the machine itself.
+    pub allowed_networks: Vec<String>,
+    /// Where DNS questions go; empty for the machine's own resolvers.
+    pub resolvers: Vec<Ipv4Addr>,
+    /// Sandboxes get single addresses from here on upwards.
+    pub address_base: Ipv4Addr,
+    pub uid_base: u32,
+    /// Who `fsa serve` is after it has dropped its privileges.
+    pub serve_uid: u32,
+    pub serve_gid: u32,
+}
+
+impl RunnerConfig {
+    /// The defaults for a data folder.
+    #[must_use]
+    pub fn new(data_dir: impl Into<PathBuf>, sandboxd: impl Into<PathBuf>) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            runtime: "runc".into(),
+            sandboxd: sandboxd.into(),
+            allowed_networks: Vec::new(),
+            resolvers: Vec::new(),
+            // 100.64.0.0/10 is for networks of a provider (RFC 6598): neither public, nor one of
+            // those that people use at home and in offices.
+            address_base: Ipv4Addr::new(100, 64, 0, 0),
+            uid_base: UID_BASE,
+            serve_uid: rustix::process::getuid().as_raw(),
+            serve_gid: rustix::process::getgid().as_raw(),
+        }
+    }
+
+    /// Where the runner keeps what is its own.
+    #[must_use]
+    pub fn folder(&self) -> PathBuf {
+        self.data_dir.join("runner")
+    }
+}
+
+/// The name of a program of this kind, whatever its path.
+#[must_use]
+pub fn file_name(program: &Path) -> &str {
+    program.file_name().and_then(|name| name.to_str()).unwrap_or("")
+}

@@ -1,0 +1,188 @@
+//! Where the runner keeps things, and what its data folder is called towards the kernel.
+//!
+//! All paths are made here, from names that were checked and from the data folder.
+
+use std::{
+    fs, io,
+    os::unix::{
+        ffi::OsStrExt as _,
+        fs::{DirBuilderExt as _, MetadataExt as _},
+    },
+    path::{Path, PathBuf},
+};
+
+use fsa_model::{ProjectId, ResourceName};
+use sha2::{Digest as _, Sha256};
+
+use super::mounts;
+use crate::images::DiffId;
+
+/// Folders that every machine has and that everybody may enter. The first one that is of no
+/// other use to the runner is covered by a file system in memory, which nobody else sees.
+const SCRATCH: [&str; 5] = ["/mnt", "/media", "/srv", "/opt", "/home"];
+
+/// The runner's folder, by part.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    runner: PathBuf,
+    scratch: PathBuf,
+    /// Tells this data folder's things from those of another on the same machine.
+    identity: u32,
+}
+
+impl Layout {
+    /// Makes the folder where it is missing. `data_dir` must exist; `needed` are paths that must
+    /// stay visible.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn open(data_dir: &Path, needed: &[&Path]) -> io::Result<Self> {
+        let data_dir = fs::canonicalize(data_dir)?;
+        let mounted = fs::read_to_string("/proc/thread-self/mountinfo")?;
+        let scratch = SCRATCH
+            .iter()
+            .map(Path::new)
+            .find(|place| {
+                let wanted = data_dir.starts_with(place) || needed.iter().any(|path| path.starts_with(place));
+                place.is_dir() && !wanted && mounts::below(&mounted, place).is_empty()
+            })
+            .ok_or_else(|| {
+                io::Error::other(format!("of {SCRATCH:?} none is free for the runner's own mounts"))
+            })?;
+        let layout = Self {
+            runner: data_dir.join("runner"),
+            scratch: scratch.to_owned(),
+            identity: identity(&data_dir)?,
+        };
+        for folder in [
+            layout.runner.clone(),
+            layout.sandboxes(),
+            layout.runner.join("volumes"),
+            layout.runner.join("layers"),
+            layout.skeletons(),
+            layout.runtime_root(),
+            layout.trash(),
+        ] {
+            match fs::DirBuilder::new().mode(0o700).create(&folder) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                _ => {}
+            }
+        }
+        only_ours(&data_dir, 0o022)?;
+        only_ours(&layout.runner, 0o077)?;
+        Ok(layout)
+    }
+
+    /// Everything that a sandbox's mounts are made from; one file system.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.runner
+    }
+
+    #[must_use]
+    pub fn sandboxes(&self) -> PathBuf {
+        self.runner.join("sandboxes")
+    }
+
+    #[must_use]
+    pub fn sandbox(&self, resource: &ResourceName) -> PathBuf {
+        self.sandboxes().join(resource.as_str())
+    }
+
+    #[must_use]
+    pub fn state(&self, resource: &ResourceName) -> PathBuf {
+        self.sandbox(resource).join("state.json")
+    }
+
+    #[must_use]
+    pub fn bundle(&self, resource: &ResourceName) -> PathBuf {
+        self.sandbox(resource).join("bundle")
+    }
+
+    #[must_use]
+    pub fn volume(&self, project: ProjectId) -> PathBuf {
+        self.runner.join("volumes").join(project.to_string())
+    }
+
+    #[must_use]
+    pub fn skeletons(&self) -> PathBuf {
+        self.runner.join("skeletons")
+    }
+
+    /// The OCI runtime's own state (`--root`).
+    #[must_use]
+    pub fn runtime_root(&self) -> PathBuf {
+        self.runner.join("oci")
+    }
+
+    /// What is about to be removed; emptied when the runner starts.
+    #[must_use]
+    pub fn trash(&self) -> PathBuf {
+        self.runner.join("trash")
+    }
+
+    /// Mount points, in memory and in the runner's mount namespace only. Not in the data folder:
+    /// a container's own root must be able to come here, whoever may look into the folders above
+    /// the data.
+    #[must_use]
+    pub fn scratch(&self) -> &Path {
+        &self.scratch
+    }
+
+    /// The path of a layer below [`Self::folder`].
+    #[must_use]
+    pub fn layer_below(layer: &DiffId) -> PathBuf {
+        Path::new("layers").join(layer.hex())
+    }
+
+    /// The nftables table.
+    #[must_use]
+    pub fn table(&self) -> String {
+        format!("fsa_{:08x}", self.identity)
+    }
+
+    /// The control group that holds those of the sandboxes, from the hierarchy's root.
+    #[must_use]
+    pub fn cgroup(&self) -> String {
+        format!("fsa-{:08x}", self.identity)
+    }
+
+    /// The group of our near interfaces. 0 is the group of every interface that is in none.
+    #[must_use]
+    pub fn group(&self) -> u32 {
+        self.identity
+    }
+}
+
+/// Whoever may rename a folder decides what the runner finds under its name. `forbidden` are the
+/// permission bits that nobody else may have.
+fn only_ours(folder: &Path, forbidden: u32) -> io::Result<()> {
+    let metadata = fs::symlink_metadata(folder)?;
+    if metadata.is_dir()
+        && metadata.uid() == rustix::process::geteuid().as_raw()
+        && metadata.mode() & forbidden == 0
+    {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::PermissionDenied,
+        format!(
+            "{} must be a folder that belongs to user {} and that nobody else can write to",
+            folder.display(),
+            rustix::process::geteuid().as_raw()
+        ),
+    ))
+}
+
+/// The folder's path, device and inode: the same as long as the machine runs, and another for a
+/// copy of the folder.
+fn identity(data_dir: &Path) -> io::Result<u32> {
+    let metadata = fs::metadata(data_dir)?;
+    let mut hash = Sha256::new();
+    hash.update(data_dir.as_os_str().as_bytes());
+    hash.update(metadata.dev().to_be_bytes());
+    hash.update(metadata.ino().to_be_bytes());
+    let hash = hash.finalize();
+    // The highest bit stays clear: interface groups are signed in some tools.
+    Ok((u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]) & 0x7fff_ffff).max(1))
+}

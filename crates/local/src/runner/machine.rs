@@ -1,0 +1,188 @@
+//! What this machine can do, tried rather than guessed, and what is left of us on it.
+
+use std::{fs, io, path::Path, process::Command, process::Stdio, thread};
+
+use nix::sys::resource::{Resource, getrlimit};
+
+use super::{
+    cgroup::Cgroups, config::PATH, config::RunnerConfig, firewall, layout::Layout, mounts, oci::Runtime,
+    resolvers, userns,
+};
+use crate::protocol::{Hello, VERSION};
+
+/// What most programs find enough; Docker and systemd give more, and a loop over all of them is
+/// slow.
+const OPEN_FILES: u64 = 65_536;
+
+/// The highest number of open files that may be given to a sandbox: raising it takes
+/// CAP_SYS_RESOURCE.
+#[must_use]
+pub fn open_files() -> u64 {
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(_, hard)| hard.min(OPEN_FILES))
+}
+
+/// Looks at everything once.
+#[must_use]
+pub fn look(config: &RunnerConfig, layout: &Layout, runtime: &Runtime, cgroups: &Cgroups) -> Hello {
+    let mut hello = Hello {
+        version: VERSION,
+        enforces_memory: cgroups.memory,
+        enforces_cpu: cgroups.cpu,
+        enforces_pids: cgroups.pids,
+        isolates_network: true,
+        ..Hello::default()
+    };
+    match runtime.version() {
+        Ok(version) => hello.runtime = version,
+        Err(trouble) => hello.blockers.push(trouble.message),
+    }
+    match try_mounts(layout) {
+        Ok(()) => hello.idmapped_mounts = true,
+        Err(error) => hello.blockers.push(format!(
+            "id-mapped mounts do not work here ({error}): Linux 5.19 or later is needed, and a data folder on ext4, \
+             xfs or btrfs"
+        )),
+    }
+    if !config.sandboxd.is_file() {
+        hello.blockers.push(format!(
+            "sandboxd, the program that runs first in every sandbox, is not at {}: name it in the setting `sandboxd`",
+            config.sandboxd.display()
+        ));
+    }
+    if let Err(wrong) = firewall::check_allowed(&config.allowed_networks) {
+        hello.blockers.push(wrong);
+    }
+    if !runs("nft", &["--version"]) {
+        hello.isolates_network = false;
+        hello
+            .blockers
+            .push("the program nft is missing: install nftables (Debian: apt-get install nftables)".into());
+    }
+    let missing: Vec<&str> = [
+        ("memory", cgroups.memory),
+        ("processors", cgroups.cpu),
+        ("processes", cgroups.pids),
+    ]
+    .into_iter()
+    .filter_map(|(what, can)| (!can).then_some(what))
+    .collect();
+    if !missing.is_empty() {
+        hello.warnings.push(format!(
+            "no limit on {} can be enforced: their control groups cannot be made here",
+            missing.join(", ")
+        ));
+    }
+    hello.warnings.extend(resolvers::find(&config.resolvers).warning);
+    hello.warnings.extend(forwarding_dropped());
+    hello
+}
+
+fn runs(program: &str, arguments: &[&str]) -> bool {
+    Command::new(program)
+        .args(arguments)
+        .env("PATH", PATH)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+/// An id-mapped overlay as every sandbox has it, made and taken away again; on a thread of its
+/// own, because the overlay's names are relative to that thread's folder.
+fn try_mounts(layout: &Layout) -> io::Result<()> {
+    let here = layout.scratch().join("probe");
+    let there = tempfile::Builder::new()
+        .prefix("probe-")
+        .tempdir_in(layout.trash())?;
+    let attempt = || -> io::Result<()> {
+        for name in ["lower", "upper", "work"] {
+            fs::create_dir(there.path().join(name))?;
+        }
+        fs::create_dir_all(here.join("root"))?;
+        let namespace = userns::mapped(userns::IdRange {
+            first: 100_000,
+            count: userns::COUNT,
+        })?;
+        let all = mounts::idmapped(there.path(), &namespace, false)?;
+        mounts::attach(&all, &here.join("all"))?;
+        mounts::overlay(&here, &["all/lower".to_owned()], "all/upper", "all/work", "root")
+    };
+    let result = thread::scope(|scope| {
+        scope
+            .spawn(attempt)
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("the attempt panicked")))
+    });
+    mounts::detach_below(&here);
+    let _ = fs::remove_dir_all(&here);
+    result
+}
+
+/// Docker and some firewalls drop what the machine forwards unless a rule of theirs allows it.
+fn forwarding_dropped() -> Option<String> {
+    let output = Command::new("nft")
+        .args(["-t", "list", "ruleset"])
+        .env("PATH", PATH)
+        .stdin(Stdio::null())
+        .output()
+        .ok()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.lines().any(|line| line.contains("hook forward") && line.contains("policy drop")).then(|| {
+        "a firewall of this machine drops forwarded packets (Docker's does): sandboxes may have no way out; allow \
+         those that come from interfaces named fsa*"
+            .to_owned()
+    })
+}
+
+/// Traces of this data folder's sandboxes: interfaces, control groups, mounts, folders, and
+/// containers that the runtime knows.
+#[must_use]
+pub fn leftovers(layout: &Layout, cgroups: &Cgroups) -> Vec<String> {
+    let mut found = interfaces(layout.group());
+    found.extend(
+        cgroups
+            .left()
+            .iter()
+            .map(|path| format!("control group {}", path.display())),
+    );
+    let table = fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
+    let (scratch, sandboxd) = (layout.scratch(), layout.scratch().join("sandboxd"));
+    found.extend(
+        [layout.folder(), scratch]
+            .into_iter()
+            .flat_map(|folder| mounts::below(&table, folder))
+            .filter(|point| Path::new(point) != scratch && Path::new(point) != sandboxd)
+            .map(|point| format!("mount {point}")),
+    );
+    for (what, folder) in [
+        ("sandbox", layout.sandboxes()),
+        ("container", layout.runtime_root()),
+        ("mount point", scratch.to_owned()),
+        ("trash", layout.trash()),
+    ] {
+        for entry in fs::read_dir(folder)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter(|entry| entry.path() != sandboxd)
+        {
+            found.push(format!("{what} {}", entry.file_name().to_string_lossy()));
+        }
+    }
+    found
+}
+
+/// Interfaces in our group.
+fn interfaces(group: u32) -> Vec<String> {
+    fs::read_dir("/sys/class/net")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| {
+            fs::read_to_string(entry.path().join("netdev_group"))
+                .is_ok_and(|text| text.trim() == group.to_string())
+        })
+        .map(|entry| format!("interface {}", entry.file_name().to_string_lossy()))
+        .collect()
+}

@@ -1,0 +1,174 @@
+//! The privileged half of the driver: `fsa runner`.
+//!
+//! It speaks [`crate::protocol`] on one socket and has no other way in. [`supervisor`] keeps it
+//! alive; [`serve`] reads requests; the rest does them. It ends when `fsa serve` does, and the
+//! sandboxes go on without it.
+
+pub mod bundle;
+pub mod cgroup;
+pub mod config;
+pub mod firewall;
+pub mod layout;
+pub mod machine;
+pub mod mounts;
+pub mod netlink;
+pub mod network;
+pub mod oci;
+pub mod resolvers;
+pub mod sandboxes;
+pub mod serve;
+pub mod skeleton;
+pub mod start;
+pub mod state;
+pub mod supervisor;
+pub mod trash;
+pub mod unpack;
+pub mod userns;
+pub mod watch;
+
+use std::{collections::BTreeSet, fs, os::fd::OwnedFd, path::PathBuf, sync::Arc};
+
+pub use config::RunnerConfig;
+use fsa_model::Trouble;
+use parking_lot::Mutex;
+pub use supervisor::{entry, main, spawn};
+
+use crate::protocol::{Hello, Message, Push, machine as trouble};
+
+/// The stack of a thread that does one request, in bytes. Nothing here recurses deeply.
+pub(crate) const STACK: usize = 512 * 1024;
+
+/// Everything that the runner has.
+pub struct Runner {
+    pub config: RunnerConfig,
+    pub layout: layout::Layout,
+    pub networks: network::Networks,
+    pub runtime: oci::Runtime,
+    pub cgroups: cgroup::Cgroups,
+    pub skeletons: skeleton::Skeletons,
+    pub sandboxes: sandboxes::Sandboxes,
+    pub layers: unpack::Layers,
+    pub trash: trash::Trash,
+    pub watch: watch::Watch,
+    pub hello: Hello,
+    /// The highest number of open files that a sandbox may be given.
+    pub open_files: u64,
+    /// The parts of /sys that sandboxes see.
+    pub sys: Vec<PathBuf>,
+    /// Where containers get sandboxd from.
+    pub sandboxd: PathBuf,
+    firewall: Mutex<Firewall>,
+    socket: OwnedFd,
+}
+
+/// What the firewall was loaded with.
+#[derive(Default)]
+struct Firewall {
+    loaded: Option<firewall::Policy>,
+}
+
+impl Runner {
+    /// Looks at the machine, loads the firewall and takes over the sandboxes that run already.
+    /// What a sandbox cannot do without, and is missing, is said in [`Hello::blockers`].
+    ///
+    /// # Errors
+    /// The data folder cannot be used at all.
+    pub fn open(config: RunnerConfig, socket: OwnedFd) -> Result<Arc<Self>, Trouble> {
+        let failed = |what: &str, error: std::io::Error| trouble(format!("{what} ({error})"));
+        let layout =
+            layout::Layout::open(&config.data_dir, &[&config.sandboxd, &config.runtime]).map_err(|e| {
+                failed(
+                    &format!("the data folder {} cannot be used", config.data_dir.display()),
+                    e,
+                )
+            })?;
+        mounts::scratch(layout.scratch()).map_err(|e| failed("the runner cannot mount", e))?;
+        // Where it is missing, `Hello` says so.
+        let sandboxd = layout.scratch().join("sandboxd");
+        if let Err(error) = mounts::bind_file(&config.sandboxd, &sandboxd) {
+            tracing::error!(path = %config.sandboxd.display(), %error, "sandboxd is missing");
+        }
+        let trash = trash::Trash::new(layout.trash());
+        if let Err(error) = trash.empty() {
+            tracing::warn!(%error, "what was being removed before could not be");
+        }
+        let cgroups = cgroup::Cgroups::probe(&layout.cgroup());
+        let runtime = oci::Runtime::new(config.runtime.clone(), layout.runtime_root(), !cgroups.any());
+        let used: BTreeSet<String> = fs::read_dir(layout.sandboxes())
+            .map_err(|e| failed("the folder of sandboxes cannot be read", e))?
+            .flatten()
+            .filter_map(|entry| state::State::read(&entry.path().join("state.json")))
+            .filter(|state| state.run.is_some())
+            .map(|state| state.skeleton)
+            .collect();
+        let skeletons = skeleton::Skeletons::make(&layout.skeletons(), &used)
+            .map_err(|e| failed("the files that every sandbox needs could not be made", e))?;
+        let layers = unpack::Layers::open(&config.data_dir, unpack::Rules::ROOT, unpack::Limits::default())
+            .map_err(|e| trouble(e.to_string()))?;
+        let hello = machine::look(&config, &layout, &runtime, &cgroups);
+        let runner = Arc::new(Self {
+            networks: network::Networks::new(layout.group(), config.address_base),
+            runtime,
+            cgroups,
+            skeletons,
+            sandboxes: sandboxes::Sandboxes::default(),
+            layers,
+            trash,
+            watch: watch::Watch::new().map_err(|e| failed("the runner cannot watch processes", e))?,
+            hello,
+            open_files: machine::open_files(),
+            sys: bundle::sys(),
+            sandboxd,
+            firewall: Mutex::default(),
+            socket,
+            layout,
+            config,
+        });
+        if let Err(error) = runner.ensure_firewall() {
+            tracing::error!(%error, "the firewall could not be loaded");
+        }
+        runner.take_over()?;
+        Ok(runner)
+    }
+
+    /// Loads the firewall, unless it is loaded as it should be. The machine's resolvers may have
+    /// changed since (a laptop in another network).
+    ///
+    /// # Errors
+    /// As [`firewall::load`]; without it no sandbox is started.
+    pub fn ensure_firewall(&self) -> Result<(), Trouble> {
+        let policy = firewall::Policy {
+            table: self.layout.table(),
+            group: self.layout.group(),
+            allowed: self.config.allowed_networks.clone(),
+            resolvers: resolvers::find(&self.config.resolvers).addresses,
+        };
+        let mut firewall = self.firewall.lock();
+        if firewall.loaded.as_ref() != Some(&policy) {
+            firewall::check_allowed(&policy.allowed).map_err(trouble)?;
+            firewall::load(&policy)?;
+            firewall.loaded = Some(policy);
+        }
+        Ok(())
+    }
+
+    /// Tells `fsa serve` something unasked.
+    pub fn push(&self, push: &Push) {
+        // Where nobody listens any more, the runner is about to end.
+        let _ = crate::protocol::send(&self.socket, &Message::Push(push.clone()), &[]);
+    }
+
+    /// What is left on the machine of this data folder's sandboxes.
+    #[must_use]
+    pub fn leftovers(&self) -> Vec<String> {
+        machine::leftovers(&self.layout, &self.cgroups)
+    }
+
+    /// Removes what is ours alone and needed by nobody, when the runner ends.
+    pub fn tidy(&self) {
+        if self.sandboxes.running() == 0 {
+            firewall::unload(&self.layout.table());
+            self.cgroups.remove_parent();
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! Mounts of the runner's own mount namespace: id-mapped copies, overlays, and their end.
+
+use std::{
+    ffi::CString,
+    fs, io,
+    os::fd::{AsFd, AsRawFd as _, OwnedFd},
+    path::Path,
+};
+
+use nix::sched::{CloneFlags, unshare};
+use rustix::{
+    fs::CWD,
+    mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags},
+};
+
+/// Gives the calling thread, and those that it starts later, a mount namespace of its own. What
+/// is mounted here is seen nowhere else and ends with the last process in it; what the machine
+/// mounts and unmounts later is seen here too.
+///
+/// # Errors
+/// The kernel's: without CAP_SYS_ADMIN.
+pub fn private_namespace() -> io::Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    rustix::mount::mount_change(
+        "/",
+        MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC,
+    )?;
+    Ok(())
+}
+
+/// A small file system in memory at `path`, in which mount points cost nothing on disk.
+///
+/// # Errors
+/// The kernel's.
+pub fn scratch(path: &Path) -> io::Result<()> {
+    let options = CString::new("mode=0755,size=16m").map_err(io::Error::other)?;
+    rustix::mount::mount(
+        "tmpfs",
+        path,
+        "tmpfs",
+        MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC,
+        options.as_c_str(),
+    )?;
+    // What is mounted in here is no business of containers that start meanwhile.
+    rustix::mount::mount_change(path, MountPropagationFlags::PRIVATE)?;
+    Ok(())
+}
+
+/// A detached copy of the mount that holds `source`, rooted there, in which the ids on disk are
+/// those of `namespace`.
+///
+/// # Errors
+/// `EINVAL` where the file system cannot be id-mapped (overlayfs, many network file systems).
+pub fn idmapped(source: &Path, namespace: impl AsFd, read_only: bool) -> io::Result<OwnedFd> {
+    let tree = rustix::mount::open_tree(
+        CWD,
+        source,
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
+    )?;
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_IDMAP
+            | libc::MOUNT_ATTR_NODEV
+            | if read_only { libc::MOUNT_ATTR_RDONLY } else { 0 },
+        attr_clr: 0,
+        propagation: libc::MS_PRIVATE,
+        userns_fd: u64::try_from(namespace.as_fd().as_raw_fd()).map_err(io::Error::other)?,
+    };
+    // SAFETY: mount_setattr(2) reads an empty C string and a `mount_attr` of the size given, and
+    // writes nothing; both live through the call.
+    #[allow(unsafe_code)]
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    if answer == 0 {
+        Ok(tree)
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Puts a detached mount at `target`, a folder that is made where it is missing.
+///
+/// # Errors
+/// The kernel's.
+pub fn attach(tree: &OwnedFd, target: &Path) -> io::Result<()> {
+    fs::create_dir_all(target)?;
+    rustix::mount::move_mount(tree, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+    Ok(())
+}
+
+/// A read-only view of `source` at `target`.
+///
+/// # Errors
+/// The kernel's.
+pub fn bind_read_only(source: &Path, target: &Path) -> io::Result<()> {
+    fs::create_dir_all(target)?;
+    rustix::mount::mount_bind(source, target)?;
+    rustix::mount::mount_remount(
+        target,
+        MountFlags::BIND | MountFlags::RDONLY | MountFlags::NODEV,
+        "",
+    )?;
+    Ok(())
+}
+
+/// The file `source` at `target`, as it is now: one that replaces it later is not seen.
+///
+/// # Errors
+/// The kernel's.
+pub fn bind_file(source: &Path, target: &Path) -> io::Result<()> {
+    fs::File::create(target)?;
+    Ok(rustix::mount::mount_bind(source, target)?)
+}
+
+/// An overlay of `lower` (the uppermost first) below `upper`, at `target`. All are names in
+/// `folder`, so that hundreds of layers fit into the one page that mount(2) reads.
+///
+/// The calling thread stays in `folder` afterwards, and has a working folder of its own.
+///
+/// # Errors
+/// The kernel's.
+pub fn overlay(folder: &Path, lower: &[String], upper: &str, work: &str, target: &str) -> io::Result<()> {
+    unshare(CloneFlags::CLONE_FS)?;
+    rustix::process::chdir(folder)?;
+    // Said outright, because the defaults are a module's parameters.
+    let options = format!(
+        "lowerdir={},upperdir={upper},workdir={work},index=off,metacopy=off,redirect_dir=off",
+        lower.join(":"),
+    );
+    let options = CString::new(options).map_err(io::Error::other)?;
+    rustix::mount::mount(
+        "overlay",
+        target,
+        "overlay",
+        MountFlags::NODEV,
+        options.as_c_str(),
+    )?;
+    Ok(())
+}
+
+/// Takes away everything that is mounted at `path` or below it, whether in use or not.
+pub fn detach_below(path: &Path) {
+    let Ok(table) = fs::read_to_string("/proc/thread-self/mountinfo") else {
+        return;
+    };
+    // Later mounts lie on earlier ones.
+    for point in below(&table, path).iter().rev() {
+        let _ = rustix::mount::unmount(point.as_str(), UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
+    }
+}
+
+/// The mount points at or below `path`, in the order of the table (proc(5), mountinfo).
+#[must_use]
+pub fn below(table: &str, path: &Path) -> Vec<String> {
+    table
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .map(unescape)
+        .filter(|point| Path::new(point).starts_with(path))
+        .collect()
+}
+
+/// Spaces, tabs, newlines and backslashes are octal in the table.
+fn unescape(text: &str) -> String {
+    text.replace("\\040", " ")
+        .replace("\\011", "\t")
+        .replace("\\012", "\n")
+        .replace("\\134", "\\")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_below_a_folder_are_told_from_those_with_a_similar_name() {
+        let table = "1 0 8:1 / / rw - ext4 a rw\n2 1 0:5 / /data/m rw - tmpfs t rw\n\
+                     3 2 0:6 / /data/m/a\\040b rw - overlay o rw\n4 1 0:7 / /data/mm rw - tmpfs t rw\n";
+        assert_eq!(below(table, Path::new("/data/m")), ["/data/m", "/data/m/a b"]);
+    }
+}

@@ -1,0 +1,276 @@
+//! A sandbox's network: a namespace of its own and a routed pair of interfaces, without a bridge.
+//!
+//! The name of the near interface, `fsa<slot>`, is also the claim on the slot: the kernel gives
+//! each name once, for all data folders of the machine, and takes it back when the namespace
+//! ends, so no list of slots can be wrong. The slot decides the address and the range of user
+//! ids. Both sides know the other's Ethernet address from the start: nobody asks (ARP), nobody
+//! can answer falsely, and the near side needs no address.
+//!
+//! The namespace belongs to the machine's user namespace, not to the sandbox's: root in a
+//! sandbox cannot change its address, its routes or its interface. It has IPv4 to the outside,
+//! and IPv6 on its loopback.
+
+use std::{
+    fs, io,
+    net::{Ipv4Addr, SocketAddr},
+    os::fd::{AsFd as _, OwnedFd},
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+};
+
+use fsa_model::Trouble;
+use nix::sched::CloneFlags;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::netlink::{Batch, End, Mac, Netlink};
+use crate::protocol::machine;
+
+/// Where sandboxes find their gateway and, on port 53, the machine's first resolver. It is on
+/// nobody's network: link-local, and answered by translation alone.
+pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+/// Interfaces of ours begin with this.
+pub const PREFIX: &str = "fsa";
+/// Slots are numbered from 1; the highest user id stays below 2^31, which some programs need.
+pub const SLOTS: u32 = (0x8000_0000 - 0x1000_0000) / 65_536 - 1;
+const INSIDE: &str = "eth0";
+
+/// A sandbox's network as long as the runner holds it.
+#[derive(Debug)]
+pub struct Wire {
+    pub slot: u32,
+    pub address: Ipv4Addr,
+    pub namespace: OwnedFd,
+}
+
+/// Makes networks.
+pub struct Networks {
+    /// Marks our near interfaces, so that the firewall's rules can be about all of them.
+    group: u32,
+    base: Ipv4Addr,
+    mtu: u32,
+    next: AtomicU32,
+}
+
+impl Networks {
+    #[must_use]
+    pub fn new(group: u32, base: Ipv4Addr) -> Self {
+        Self {
+            group,
+            base,
+            mtu: mtu_outward().unwrap_or(1500),
+            // Folders begin at different places, so that they seldom try the same slot.
+            next: AtomicU32::new(group % SLOTS),
+        }
+    }
+
+    #[must_use]
+    pub fn address(&self, slot: u32) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.base).wrapping_add(256 + slot))
+    }
+
+    /// Makes a namespace and wires it. Nothing is left where it fails: the namespace ends with
+    /// its descriptor, and the pair with the namespace.
+    ///
+    /// # Errors
+    /// What the kernel refused, and what may help.
+    pub fn make(&self) -> Result<Wire, Trouble> {
+        let (namespace, inside) = new_namespace().map_err(|e| unmade(&e))?;
+        let near = Netlink::open().map_err(|e| unmade(&e))?;
+        for _ in 0..SLOTS {
+            let slot = 1 + self.next.fetch_add(1, Ordering::Relaxed) % SLOTS;
+            match self.wire(slot, &near, &inside, &namespace) {
+                Ok(address) => {
+                    return Ok(Wire {
+                        slot,
+                        address,
+                        namespace,
+                    });
+                }
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(unmade(&error)),
+            }
+        }
+        Err(machine(format!(
+            "all {SLOTS} network slots of this machine are taken"
+        )))
+    }
+
+    fn wire(&self, slot: u32, near: &Netlink, inside: &Netlink, namespace: &OwnedFd) -> io::Result<Ipv4Addr> {
+        let (name, address) = (interface(slot), self.address(slot));
+        let (near_mac, far_mac) = (mac(0, slot), mac(1, slot));
+        near.send(&Batch::default().link_pair(
+            &End {
+                name: &name,
+                mac: near_mac,
+            },
+            self.group,
+            &End {
+                name: INSIDE,
+                mac: far_mac,
+            },
+            namespace.as_fd(),
+            self.mtu,
+        ))?;
+        // From here on an error is never "already exists": the name is ours.
+        let wired = (|| {
+            let near_index = index(near, &name)?;
+            let far_index = index(inside, INSIDE)?;
+            sysctl(&format!("ipv6/conf/{name}/disable_ipv6"), "1");
+            sysctl(&format!("ipv4/conf/{name}/rp_filter"), "1");
+            sysctl(&format!("ipv4/conf/{name}/send_redirects"), "0");
+            sysctl(&format!("ipv4/conf/{name}/accept_redirects"), "0");
+            inside.send(
+                &Batch::default()
+                    .address(far_index, address)
+                    .up(far_index)
+                    .neighbour(far_index, GATEWAY, near_mac)
+                    .route_to(far_index, GATEWAY)
+                    .default_route(far_index, GATEWAY),
+            )?;
+            near.send(
+                &Batch::default()
+                    .up(near_index)
+                    .neighbour(near_index, address, far_mac)
+                    .route_to(near_index, address),
+            )
+        })();
+        match wired {
+            Ok(()) => Ok(address),
+            Err(error) => {
+                remove(slot);
+                Err(io::Error::other(error))
+            }
+        }
+    }
+}
+
+/// The near interface's name.
+#[must_use]
+pub fn interface(slot: u32) -> String {
+    format!("{PREFIX}{slot}")
+}
+
+/// Removes the pair at once, although something may still hold the namespace open (a socket of
+/// the gate's, a connection of the gateway's). Removing what is not there is no error.
+pub fn remove(slot: u32) {
+    if let Ok(netlink) = Netlink::open() {
+        // A refusal means that it is gone, or that the namespace's end takes it in a moment.
+        let _ = netlink.send(&Batch::default().remove(&interface(slot)));
+    }
+}
+
+/// Whether the interface is there.
+#[must_use]
+pub fn exists(slot: u32) -> bool {
+    Netlink::open()
+        .and_then(|netlink| netlink.index(&interface(slot)))
+        .is_ok_and(|index| index.is_some())
+}
+
+/// Moves the calling thread into a network namespace. Only for threads that end soon after.
+///
+/// # Errors
+/// The kernel's.
+pub fn enter(namespace: &OwnedFd) -> io::Result<()> {
+    Ok(nix::sched::setns(namespace, CloneFlags::CLONE_NEWNET)?)
+}
+
+/// Unconnected TCP sockets of the calling thread's namespace: two IPv4, and IPv6 where it is.
+///
+/// # Errors
+/// The kernel's.
+pub fn sockets() -> io::Result<Vec<OwnedFd>> {
+    let make = |domain| -> io::Result<OwnedFd> {
+        let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+        socket.set_tcp_nodelay(true)?;
+        Ok(socket.into())
+    };
+    let mut sockets = vec![make(Domain::IPV4)?, make(Domain::IPV4)?];
+    sockets.extend(make(Domain::IPV6).ok());
+    Ok(sockets)
+}
+
+/// A listening TCP socket of the calling thread's namespace.
+///
+/// # Errors
+/// `AddrInUse` where the sandbox itself listens there.
+pub fn listener(address: SocketAddr) -> io::Result<OwnedFd> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking(),
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(512)?;
+    Ok(socket.into())
+}
+
+/// A new namespace with its loopback up, and a netlink socket that speaks for it. Made on a
+/// thread of its own, which ends there: no other thread is ever in the wrong namespace.
+fn new_namespace() -> io::Result<(OwnedFd, Netlink)> {
+    thread::scope(|scope| {
+        scope
+            .spawn(|| {
+                nix::sched::unshare(CloneFlags::CLONE_NEWNET)?;
+                // Only the loopback has IPv6; the wire has no route for it.
+                sysctl("ipv6/conf/default/disable_ipv6", "1");
+                // Everything in here is one person's: ports below 1024 and ping are for all.
+                sysctl("ipv4/ip_unprivileged_port_start", "0");
+                sysctl("ipv4/ping_group_range", "0 2147483647");
+                let netlink = Netlink::open()?;
+                netlink.send(&Batch::default().up(1))?;
+                let namespace = fs::File::open("/proc/thread-self/ns/net")?;
+                Ok((namespace.into(), netlink))
+            })
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("the thread that made it panicked")))
+    })
+}
+
+fn index(netlink: &Netlink, name: &str) -> io::Result<u32> {
+    netlink
+        .index(name)?
+        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("interface {name} is gone")))
+}
+
+/// Locally administered (second bit), and told apart by side and slot.
+fn mac(side: u8, slot: u32) -> Mac {
+    let [_, a, b, c] = slot.to_be_bytes();
+    [0x02, 0x66, side, a, b, c]
+}
+
+/// A setting below /proc/sys/net of the calling thread's namespace. What a kernel does not have
+/// (IPv6 switched off) need not be set.
+fn sysctl(name: &str, value: &str) {
+    if let Err(error) = fs::write(format!("/proc/sys/net/{name}"), value)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::debug!(name, value, %error, "a network setting could not be made");
+    }
+}
+
+/// The MTU of the interface that the default route uses: a larger one inside would make every
+/// big packet wait for an ICMP message that many networks drop.
+fn mtu_outward() -> Option<u32> {
+    let routes = fs::read_to_string("/proc/net/route").ok()?;
+    let device = routes.lines().skip(1).find_map(|line| {
+        let mut fields = line.split_whitespace();
+        let device = fields.next()?;
+        (fields.next()? == "00000000").then_some(device)
+    })?;
+    let mtu = fs::read_to_string(format!("/sys/class/net/{device}/mtu")).ok()?;
+    mtu.trim().parse().ok().filter(|mtu| (576..=65_535).contains(mtu))
+}
+
+fn unmade(error: &io::Error) -> Trouble {
+    let advice = match error.raw_os_error() {
+        Some(libc::EPERM) => "; the runner needs CAP_NET_ADMIN and CAP_SYS_ADMIN",
+        Some(libc::EOPNOTSUPP) => "; the kernel lacks veth interfaces (module veth)",
+        Some(libc::ENOSPC) => "; raise the limit user.max_net_namespaces",
+        _ => "",
+    };
+    machine(format!(
+        "the sandbox's network could not be made: {error}{advice}"
+    ))
+}

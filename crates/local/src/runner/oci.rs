@@ -1,0 +1,346 @@
+//! The OCI runtime, called as a process.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::{
+        fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
+        unix::process::CommandExt as _,
+    },
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus, Stdio},
+    time::Duration,
+};
+
+use fsa_model::{
+    Trouble, TroubleKind,
+    sandboxd::{BOOT_FD, LISTENER_FD},
+};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use super::config::{PATH, file_name};
+use crate::protocol::machine;
+
+/// A start takes a fiftieth of a second; one that takes this long hangs.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Descriptors below this one are kept for what a child is to find there.
+pub const FIRST_FREE_FD: i32 = 10;
+
+/// The runtime and where it keeps its state.
+#[derive(Clone, Debug)]
+pub struct Runtime {
+    program: PathBuf,
+    root: PathBuf,
+    /// It gives up quietly where a control group cannot be made (runc's `--rootless=true`).
+    without_cgroups: bool,
+}
+
+impl Runtime {
+    #[must_use]
+    pub fn new(program: PathBuf, root: PathBuf, without_cgroups: bool) -> Self {
+        Self {
+            program,
+            root,
+            without_cgroups,
+        }
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command
+            .env_clear()
+            .env("PATH", PATH)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        command
+    }
+
+    fn name(&self) -> &str {
+        file_name(&self.program)
+    }
+
+    /// The runtime's name and version.
+    ///
+    /// # Errors
+    /// It is missing or broken; says how to get one.
+    pub fn version(&self) -> Result<String, Trouble> {
+        let output = self
+            .command()
+            .arg("--version")
+            .stdout(Stdio::piped())
+            .output()
+            .map_err(|e| self.unstarted(&e))?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let line: String = text.lines().next().unwrap_or("").chars().take(80).collect();
+        if output.status.success() && !line.is_empty() {
+            Ok(line)
+        } else {
+            Err(machine(format!(
+                "the OCI runtime {} does not work: it gives no version",
+                self.program.display()
+            )))
+        }
+    }
+
+    /// Starts a container in the background and returns the id of its process 1. The runtime has
+    /// ended by then. Where it fails, what it left is removed.
+    ///
+    /// # Errors
+    /// In the runtime's own words, or a sentence for the causes that are known.
+    pub fn start(
+        &self,
+        id: &str,
+        bundle: &Path,
+        listener: BorrowedFd<'_>,
+        boot: BorrowedFd<'_>,
+    ) -> Result<i32, Trouble> {
+        let (log, pid_file) = (bundle.join("runtime.log"), bundle.join("pid"));
+        for old in [&log, &pid_file] {
+            let _ = fs::remove_file(old);
+        }
+        let console = File::create(bundle.join("console.log")).map_err(|e| unwritable(&e))?;
+        let status = self.run(id, bundle, &log, &pid_file, &console, [listener, boot]);
+        let failed = match status {
+            Ok(status) if status.success() => match pid(&pid_file) {
+                Some(pid) => return Ok(pid),
+                None => machine(format!(
+                    "{} started a sandbox and did not say as which process",
+                    self.name()
+                )),
+            },
+            Ok(status) => self.failure(status, &log, bundle),
+            Err(trouble) => trouble,
+        };
+        self.delete(id);
+        Err(failed)
+    }
+
+    fn run(
+        &self,
+        id: &str,
+        bundle: &Path,
+        log: &Path,
+        pid_file: &Path,
+        console: &File,
+        descriptors: [BorrowedFd<'_>; 2],
+    ) -> Result<ExitStatus, Trouble> {
+        let copy = |fd: BorrowedFd<'_>| -> io::Result<OwnedFd> {
+            Ok(rustix::io::fcntl_dupfd_cloexec(fd, FIRST_FREE_FD)?)
+        };
+        let copies = [
+            (copy(descriptors[0]).map_err(|e| self.unstarted(&e))?, LISTENER_FD),
+            (copy(descriptors[1]).map_err(|e| self.unstarted(&e))?, BOOT_FD),
+        ];
+        let output = || {
+            console
+                .try_clone()
+                .map(Stdio::from)
+                .map_err(|e| self.unstarted(&e))
+        };
+        let mut command = self.command();
+        command.stdout(output()?).stderr(output()?);
+        if self.without_cgroups && self.name() == "runc" {
+            command.arg("--rootless=true");
+        }
+        command
+            .arg("--root")
+            .arg(&self.root)
+            .arg("--log")
+            .arg(log)
+            .args([
+                "--log-format",
+                "json",
+                "run",
+                "--detach",
+                "--preserve-fds",
+                "2",
+                "--pid-file",
+            ])
+            .arg(pid_file)
+            .arg("--bundle")
+            .arg(bundle)
+            .arg(id);
+        let places = copies.each_ref().map(|(fd, place)| (fd.as_raw_fd(), *place));
+        // SAFETY: between fork and exec the child calls dup2 alone, which is async-signal-safe,
+        // allocates nothing and takes no lock. The places are kept free of other descriptors.
+        #[allow(unsafe_code)]
+        unsafe {
+            command.pre_exec(move || {
+                for (fd, place) in places {
+                    if libc::dup2(fd, place) < 0 {
+                        return Err(io::Error::last_os_error());
+                    }
+                }
+                Ok(())
+            });
+        }
+        let mut child = command.spawn().map_err(|e| self.unstarted(&e))?;
+        let ended = i32::try_from(child.id())
+            .ok()
+            .and_then(Pid::from_raw)
+            .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
+            .is_some_and(|pidfd| readable(pidfd.as_fd(), PATIENCE));
+        if !ended {
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(machine(format!(
+                "{} did not start the sandbox within {} seconds; the machine may be overloaded",
+                self.name(),
+                PATIENCE.as_secs()
+            )));
+        }
+        child.wait().map_err(|e| self.unstarted(&e))
+    }
+
+    /// Removes what the runtime knows of a container whose processes have ended (or ends them).
+    pub fn delete(&self, id: &str) {
+        if !self.root.join(id).exists() {
+            return;
+        }
+        let status = self
+            .command()
+            .arg("--root")
+            .arg(&self.root)
+            .args(["delete", "--force", id])
+            .status();
+        if !status.is_ok_and(|status| status.success()) {
+            tracing::warn!(id, "the OCI runtime could not forget a sandbox that has ended");
+        }
+    }
+
+    /// Forgets a container whose processes have all ended. What runc and crun keep of it is one
+    /// folder; with others their own command must do it.
+    pub fn forget(&self, id: &str) {
+        if matches!(self.name(), "runc" | "crun") {
+            let folder = self.root.join(id);
+            if let Err(error) = fs::remove_dir_all(&folder)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                tracing::warn!(path = %folder.display(), %error, "a folder could not be removed");
+            }
+        } else {
+            self.delete(id);
+        }
+    }
+
+    /// Whether the runtime knows a container of this name.
+    #[must_use]
+    pub fn knows(&self, id: &str) -> bool {
+        self.root.join(id).exists()
+    }
+
+    fn unstarted(&self, error: &io::Error) -> Trouble {
+        if error.kind() == io::ErrorKind::NotFound {
+            return machine(format!(
+                "the OCI runtime {} is not installed: install runc (Debian: apt-get install runc), or name another \
+                 one in the setting `runtime`",
+                self.program.display()
+            ));
+        }
+        machine(format!(
+            "the OCI runtime {} could not be started: {error}",
+            self.program.display()
+        ))
+    }
+
+    fn failure(&self, status: ExitStatus, log: &Path, bundle: &Path) -> Trouble {
+        let words = fs::read_to_string(log)
+            .ok()
+            .and_then(|text| last_error(&text))
+            .unwrap_or_else(|| {
+                fs::read_to_string(bundle.join("console.log"))
+                    .map(|text| tail(&text))
+                    .unwrap_or_default()
+            });
+        if words.contains("no space left on device") {
+            return machine("the disk is full: remove projects or images, or make the disk larger");
+        }
+        if words.contains("/.fsa/sandboxd") && words.contains("no such file") {
+            return Trouble::new(
+                TroubleKind::Internal,
+                "sandboxd, the program that runs first in every sandbox, could not be found in it",
+            );
+        }
+        machine(format!(
+            "{} could not start the sandbox ({status}): {words}",
+            self.name()
+        ))
+    }
+}
+
+/// Waits until a descriptor is readable: a pidfd when its process has ended.
+#[must_use]
+pub fn readable(fd: BorrowedFd<'_>, patience: Duration) -> bool {
+    let deadline = std::time::Instant::now() + patience;
+    loop {
+        let left = deadline.saturating_duration_since(std::time::Instant::now());
+        let timeout = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], timeout) {
+            Err(nix::errno::Errno::EINTR) => {}
+            Ok(0) if left.is_zero() => return false,
+            Ok(0) => {}
+            Ok(_) => return true,
+            Err(_) => return false,
+        }
+    }
+}
+
+fn pid(path: &Path) -> Option<i32> {
+    fs::read_to_string(path)
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
+        .filter(|pid| *pid > 1)
+}
+
+/// The message of the last line of level error.
+fn last_error(log: &str) -> Option<String> {
+    log.lines()
+        .rev()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .find(|line| line["level"] == "error")
+        .and_then(|line| Some(tail(line["msg"].as_str()?)))
+}
+
+fn tail(text: &str) -> String {
+    let text = text.trim();
+    let skip = text.chars().count().saturating_sub(600);
+    text.chars()
+        .skip(skip)
+        .filter(|c| !c.is_control() || *c == '\n')
+        .collect()
+}
+
+fn unwritable(error: &io::Error) -> Trouble {
+    if error.kind() == io::ErrorKind::StorageFull {
+        machine("the disk is full: remove projects or images, or make the disk larger")
+    } else {
+        machine(format!("the sandbox's folder cannot be written ({error})"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_runtimes_last_words_are_found_in_its_log() {
+        let log = "{\"level\":\"warning\",\"msg\":\"w\"}\n{\"level\":\"error\",\"msg\":\"no such thing\"}\n";
+        assert_eq!(last_error(log).as_deref(), Some("no such thing"));
+        assert_eq!(last_error("not json"), None);
+    }
+
+    #[test]
+    fn a_missing_runtime_is_named_with_what_to_do() {
+        let runtime = Runtime::new("/nowhere/runc".into(), "/nowhere".into(), false);
+        let trouble = runtime.version().unwrap_err();
+        assert_eq!(trouble.kind, TroubleKind::Machine);
+        assert!(
+            trouble.message.contains("/nowhere/runc is not installed"),
+            "{trouble}"
+        );
+    }
+}

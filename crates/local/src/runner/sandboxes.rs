@@ -1,0 +1,344 @@
+//! The sandboxes that the runner knows: what of each is alive, and who may work on it.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    fs, io,
+    net::{Ipv4Addr, SocketAddr},
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+};
+
+use fsa_model::{ResourceName, SandboxRef, Trouble, TroubleKind, sandboxd::Usage};
+use parking_lot::Mutex;
+
+use super::{
+    Runner, network,
+    network::Wire,
+    state::{BOOT, Process, State},
+    trash,
+};
+use crate::{
+    images::DiffId,
+    protocol::{ObservedSandbox, machine},
+};
+
+/// Where the sandboxes' databases are found from inside.
+const GATE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 5432);
+/// Entries that are looked at to tell how much disk a sandbox uses.
+const DISK_ENTRIES: u32 = 200_000;
+
+/// One sandbox.
+#[derive(Default)]
+pub struct Entry {
+    /// Held by whoever changes the sandbox, for as long as that takes. `true` once the entry is
+    /// out of the map: then another one must be fetched.
+    pub work: Mutex<bool>,
+    /// What is alive of it; held for moments.
+    pub life: Mutex<Life>,
+}
+
+/// What the runner holds of a sandbox while it is alive.
+#[derive(Default)]
+pub struct Life {
+    pub wire: Option<Arc<Wire>>,
+    /// The socket that the gate listens on; kept so that a new gate can have the same.
+    pub gate: Option<OwnedFd>,
+    pub running: Option<Arc<Running>>,
+}
+
+/// A live process 1.
+pub struct Running {
+    pub process: Process,
+    pub pidfd: OwnedFd,
+    pub sandbox: SandboxRef,
+    pub memory_limit_mib: u32,
+}
+
+/// All of them.
+#[derive(Default)]
+pub struct Sandboxes(Mutex<HashMap<ResourceName, Arc<Entry>>>);
+
+impl Sandboxes {
+    /// Does `work` while nobody else works on this sandbox.
+    pub fn exclusively<T>(&self, resource: &ResourceName, work: impl FnOnce(&Entry) -> T) -> T {
+        loop {
+            let entry = Arc::clone(self.0.lock().entry(resource.clone()).or_default());
+            let gone = entry.work.lock();
+            if !*gone {
+                let answer = work(&entry);
+                drop(gone);
+                return answer;
+            }
+        }
+    }
+
+    /// The entry as it is, without waiting for anybody who works on it.
+    #[must_use]
+    pub fn get(&self, resource: &ResourceName) -> Option<Arc<Entry>> {
+        self.0.lock().get(resource).cloned()
+    }
+
+    /// Forgets a sandbox that is no more. Waits for whoever works on it, and keeps it where
+    /// something of it has come to life again.
+    pub fn forget(&self, resource: &ResourceName) {
+        let Some(entry) = self.get(resource) else {
+            return;
+        };
+        let mut gone = entry.work.lock();
+        let life = entry.life.lock();
+        if life.wire.is_none() && life.running.is_none() && !*gone {
+            *gone = true;
+            self.0.lock().remove(resource);
+        }
+    }
+
+    /// Those that have a live process 1.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        let entries: Vec<_> = self.0.lock().values().cloned().collect();
+        entries
+            .iter()
+            .filter(|entry| entry.life.lock().running.is_some())
+            .count()
+    }
+}
+
+impl Runner {
+    /// What is there of a sandbox; changes nothing and waits for nobody.
+    #[must_use]
+    pub fn observe(&self, sandbox: &SandboxRef) -> ObservedSandbox {
+        let state = State::read(&self.layout.state(&sandbox.resource));
+        let mut observed = ObservedSandbox {
+            exists: state.is_some(),
+            volume: self.layout.volume(sandbox.project).is_dir(),
+            ..ObservedSandbox::default()
+        };
+        if let Some(entry) = self.sandboxes.get(&sandbox.resource) {
+            let life = entry.life.lock();
+            observed.running = life
+                .running
+                .as_ref()
+                .is_some_and(|running| !super::watch::ended(&running.pidfd));
+            observed.address = life.wire.as_ref().map(|wire| wire.address);
+            let slot = life.wire.as_ref().map(|wire| wire.slot);
+            drop(life);
+            observed.network = slot.is_some_and(network::exists);
+        }
+        if let Some(state) = state {
+            observed.digest = Some(state.digest);
+            observed.gate = state.gate;
+            observed.ended = if observed.running { None } else { state.ended };
+        }
+        observed
+    }
+
+    /// Every sandbox that has files here, or a network.
+    ///
+    /// # Errors
+    /// The folder's.
+    pub fn inventory(&self) -> Result<Vec<SandboxRef>, Trouble> {
+        Ok(self.states()?.into_iter().map(|state| state.sandbox).collect())
+    }
+
+    /// Every layer that a sandbox is made of.
+    ///
+    /// # Errors
+    /// The folder's.
+    pub fn used_layers(&self) -> Result<BTreeSet<DiffId>, Trouble> {
+        Ok(self
+            .states()?
+            .into_iter()
+            .flat_map(|state| state.layers)
+            .collect())
+    }
+
+    fn states(&self) -> Result<Vec<State>, Trouble> {
+        let entries = fs::read_dir(self.layout.sandboxes())
+            .map_err(|error| machine(format!("the folder of sandboxes cannot be read ({error})")))?;
+        Ok(entries
+            .flatten()
+            .filter_map(|entry| State::read(&entry.path().join("state.json")))
+            .collect())
+    }
+
+    /// Makes the network of a sandbox where it is missing.
+    ///
+    /// # Errors
+    /// What the kernel or nft refused.
+    pub fn ensure_network(&self, entry: &Entry) -> Result<Arc<Wire>, Trouble> {
+        self.ensure_firewall()?;
+        let old = entry.life.lock().wire.clone();
+        if let Some(wire) = &old
+            && network::exists(wire.slot)
+        {
+            return Ok(Arc::clone(wire));
+        }
+        if old.is_some() && entry.life.lock().running.is_some() {
+            return Err(Trouble::new(
+                TroubleKind::Passing,
+                "the sandbox's network interface is gone; it comes back with a restart of the sandbox",
+            ));
+        }
+        let wire = Arc::new(self.networks.make()?);
+        let mut life = entry.life.lock();
+        life.gate = None;
+        life.wire = Some(Arc::clone(&wire));
+        Ok(wire)
+    }
+
+    /// Takes away the network of a sandbox that does not run.
+    pub fn drop_network(&self, entry: &Entry) {
+        let (wire, gate) = {
+            let mut life = entry.life.lock();
+            (life.wire.take(), life.gate.take())
+        };
+        drop(gate);
+        if let Some(wire) = wire {
+            network::remove(wire.slot);
+        }
+    }
+
+    /// Sockets for a connection into the sandbox. The calling thread is in the sandbox's network
+    /// afterwards, and must end soon.
+    ///
+    /// # Errors
+    /// The sandbox has no network.
+    pub fn dial(&self, resource: &ResourceName) -> Result<(Vec<OwnedFd>, Ipv4Addr), Trouble> {
+        let wire = self.wire(resource)?;
+        network::enter(&wire.namespace)
+            .and_then(|()| network::sockets())
+            .map(|sockets| (sockets, wire.address))
+            .map_err(|error| {
+                machine(format!(
+                    "a connection into the sandbox could not be begun ({error})"
+                ))
+            })
+    }
+
+    /// The socket on which the gate listens in this sandbox. The calling thread is in the
+    /// sandbox's network afterwards, and must end soon.
+    ///
+    /// # Errors
+    /// The sandbox has no network, or listens on the database's port itself.
+    pub fn bind_gate(&self, entry: &Entry, resource: &ResourceName) -> Result<OwnedFd, Trouble> {
+        let failed = |error: io::Error| {
+            if error.kind() == io::ErrorKind::AddrInUse {
+                return Trouble::new(
+                    TroubleKind::Input,
+                    "a program in the sandbox listens on 127.0.0.1:5432, where the project's database belongs; \
+                     give it another port and restart the sandbox",
+                );
+            }
+            machine(format!(
+                "the way to the project's database could not be made ({error})"
+            ))
+        };
+        let wire = self.wire(resource)?;
+        let mut life = entry.life.lock();
+        let listener = match life.gate.take() {
+            Some(listener) => listener,
+            None => network::enter(&wire.namespace)
+                .and_then(|()| network::listener(GATE))
+                .map_err(failed)?,
+        };
+        let copy = listener.try_clone().map_err(failed)?;
+        life.gate = Some(listener);
+        Ok(copy)
+    }
+
+    fn wire(&self, resource: &ResourceName) -> Result<Arc<Wire>, Trouble> {
+        self.sandboxes
+            .get(resource)
+            .and_then(|entry| entry.life.lock().wire.clone())
+            .ok_or_else(|| Trouble::new(TroubleKind::Passing, "the sandbox does not run"))
+    }
+
+    /// What the sandbox uses.
+    #[must_use]
+    pub fn usage(&self, sandbox: &SandboxRef) -> Usage {
+        let found = self.cgroups.usage(sandbox.resource.as_str());
+        let disk = |path| trash::disk_bytes(path, DISK_ENTRIES);
+        Usage {
+            cpu_microseconds: found.cpu_microseconds,
+            memory_bytes: found.memory_bytes,
+            memory_limit_bytes: found.memory_limit_bytes,
+            pids: found.pids,
+            disk_bytes: disk(&self.layout.sandbox(&sandbox.resource))
+                + disk(&self.layout.volume(sandbox.project)),
+        }
+    }
+
+    /// Finds the sandboxes that run already, and puts right what a runner that was killed left.
+    ///
+    /// # Errors
+    /// The folder's.
+    pub fn take_over(self: &Arc<Self>) -> Result<(), Trouble> {
+        for sandbox in self.inventory()? {
+            self.sandboxes.exclusively(&sandbox.resource, |entry| {
+                if let Some(state) = State::read(&self.layout.state(&sandbox.resource)) {
+                    self.take_over_one(entry, state);
+                }
+            });
+        }
+        Ok(())
+    }
+
+    fn take_over_one(self: &Arc<Self>, entry: &Entry, state: State) {
+        let name = state.sandbox.resource.clone();
+        let Some(run) = &state.run else {
+            return;
+        };
+        let process = run.process.filter(|_| run.boot == *BOOT);
+        let running = process.and_then(|process| {
+            let running = Running {
+                process,
+                pidfd: super::watch::open(process.pid)?,
+                sandbox: state.sandbox.clone(),
+                memory_limit_mib: state.memory_limit_mib,
+            };
+            // Only now is it certain that the descriptor is of this process and of no later one.
+            let namespace = fs::File::open(format!("/proc/{}/ns/net", process.pid)).ok()?;
+            (Process::now(process.pid) == Some(process)).then_some((running, namespace))
+        });
+        match running {
+            Some((running, namespace)) => {
+                let running = Arc::new(running);
+                let wire = Wire {
+                    slot: run.slot,
+                    address: self.networks.address(run.slot),
+                    namespace: namespace.into(),
+                };
+                {
+                    let mut life = entry.life.lock();
+                    life.wire = Some(Arc::new(wire));
+                    life.running = Some(Arc::clone(&running));
+                }
+                self.watch(&name, &running);
+                tracing::info!(sandbox = %name, pid = running.process.pid, "found a running sandbox");
+            }
+            None => {
+                self.end_strays(&name, run.boot == *BOOT);
+                self.settle(entry, &name, crate::protocol::How::Unseen);
+            }
+        }
+    }
+
+    /// Ends processes of a start that no runner saw to its end.
+    pub fn end_strays(&self, name: &ResourceName, this_boot: bool) {
+        if !this_boot {
+            self.runtime.forget(name.as_str());
+            return;
+        }
+        for pid in self.cgroups.processes(name.as_str()) {
+            let Some(pidfd) = super::watch::open(pid) else {
+                continue;
+            };
+            // Still in the group, so the descriptor is of a process of the sandbox.
+            if self.cgroups.processes(name.as_str()).contains(&pid) {
+                super::watch::kill(pidfd.as_fd());
+                let _ = super::oci::readable(pidfd.as_fd(), std::time::Duration::from_secs(5));
+            }
+        }
+        self.runtime.delete(name.as_str());
+    }
+}

@@ -1,0 +1,255 @@
+//! Reading requests, doing each on a thread of its own, and answering.
+//!
+//! A thread per request, because several of them enter a network namespace or change their
+//! working folder and are not fit for another afterwards; threads cost a few microseconds more
+//! than they would from a pool, and an idle runner has none.
+
+use std::{
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use fsa_model::{Trouble, TroubleKind};
+use parking_lot::{Condvar, Mutex};
+
+use super::{Runner, STACK};
+use crate::protocol::{self, Answer, Call, Message, Packet, Request, VERSION};
+
+/// Requests that are done at once; more wait in the socket.
+const AT_ONCE: usize = 128;
+/// A longer grace would keep a delete waiting.
+const LONGEST_GRACE: Duration = Duration::from_secs(60);
+
+#[derive(Default)]
+struct Busy {
+    count: Mutex<usize>,
+    changed: Condvar,
+}
+
+impl Busy {
+    fn begin(&self) {
+        let mut count = self.count.lock();
+        while *count >= AT_ONCE {
+            self.changed.wait(&mut count);
+        }
+        *count += 1;
+    }
+
+    fn end(&self) {
+        *self.count.lock() -= 1;
+        self.changed.notify_all();
+    }
+
+    fn wait_for_all(&self) {
+        let mut count = self.count.lock();
+        while *count > 0 {
+            self.changed.wait(&mut count);
+        }
+    }
+}
+
+/// Serves until the other side is gone, and until what it had asked for is done.
+///
+/// # Errors
+/// Where the socket fails.
+pub fn serve(runner: &Arc<Runner>) -> io::Result<()> {
+    let busy = Arc::new(Busy::default());
+    let mut buffer = Vec::new();
+    let result = loop {
+        match protocol::receive::<Call>(&runner.socket, &mut buffer) {
+            Ok(Some(packet)) => {
+                busy.begin();
+                let (runner, done) = (Arc::clone(runner), Arc::clone(&busy));
+                let id = packet.message.id;
+                let spawned = thread::Builder::new()
+                    .name("request".into())
+                    .stack_size(STACK)
+                    .spawn({
+                        let runner = Arc::clone(&runner);
+                        move || {
+                            answer(&runner, packet);
+                            done.end();
+                        }
+                    });
+                if let Err(error) = spawned {
+                    busy.end();
+                    let trouble = protocol::machine(format!("the runner cannot start a thread ({error})"));
+                    reply(&runner, id, Err(trouble));
+                }
+            }
+            Ok(None) => break Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                tracing::error!(%error, "a request makes no sense and is passed over");
+            }
+            Err(error) => break Err(error),
+        }
+    };
+    busy.wait_for_all();
+    result
+}
+
+fn answer(runner: &Arc<Runner>, packet: Packet<Call>) {
+    let id = packet.message.id;
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        perform(runner, packet.message.request, packet.descriptors)
+    }));
+    let result = result.unwrap_or_else(|_| {
+        Err(Trouble::new(
+            TroubleKind::Internal,
+            "the runner has a defect: a request made it panic (see its log)",
+        ))
+    });
+    reply(runner, id, result);
+}
+
+fn reply(runner: &Runner, id: u64, result: Result<(Answer, Vec<OwnedFd>), Trouble>) {
+    let (result, descriptors) = match result {
+        Ok((answer, descriptors)) => (Ok(answer), descriptors),
+        Err(trouble) => (Err(trouble), Vec::new()),
+    };
+    let descriptors: Vec<_> = descriptors.iter().map(|fd| fd.as_fd()).collect();
+    if let Err(error) = protocol::send(&runner.socket, &Message::Reply { id, result }, &descriptors) {
+        tracing::debug!(%error, "an answer could not be given");
+    }
+}
+
+fn perform(
+    runner: &Arc<Runner>,
+    request: Request,
+    descriptors: Vec<OwnedFd>,
+) -> Result<(Answer, Vec<OwnedFd>), Trouble> {
+    let plain = |answer| Ok((answer, Vec::new()));
+    let sandboxes = &runner.sandboxes;
+    match request {
+        Request::Hello { version } if version == VERSION => {
+            plain(Answer::Hello(Box::new(runner.hello.clone())))
+        }
+        Request::Hello { .. } => Err(Trouble::new(
+            TroubleKind::Internal,
+            "fsa was replaced by another version while it ran: restart fsa serve",
+        )),
+        Request::EnsureNetwork { sandbox } => {
+            let wire = sandboxes.exclusively(&sandbox.resource, |entry| runner.ensure_network(entry))?;
+            plain(Answer::Network {
+                address: wire.address,
+            })
+        }
+        Request::StartContainer(start) => {
+            let [listener, boot]: [OwnedFd; 2] = descriptors.try_into().map_err(|_| {
+                Trouble::new(
+                    TroubleKind::Internal,
+                    "a sandbox was to be started without its two descriptors",
+                )
+            })?;
+            check_descriptors(&listener, &boot)?;
+            sandboxes.exclusively(&start.sandbox.resource, |entry| {
+                runner.start(entry, &start, &listener, &boot)
+            })?;
+            plain(Answer::Done)
+        }
+        Request::Stop {
+            sandbox,
+            grace_millis,
+        } => {
+            let grace = Duration::from_millis(grace_millis).min(LONGEST_GRACE);
+            sandboxes.exclusively(&sandbox.resource, |entry| {
+                runner.stop(entry, &sandbox.resource, grace)
+            })?;
+            plain(Answer::Done)
+        }
+        Request::Destroy { sandbox } => {
+            let discarded = sandboxes.exclusively(&sandbox.resource, |entry| {
+                runner.destroy(entry, &sandbox.resource)
+            })?;
+            sandboxes.forget(&sandbox.resource);
+            if let Some(discarded) = discarded
+                && let Err(error) = runner.trash.burn(&discarded)
+            {
+                return Err(protocol::machine(format!(
+                    "the sandbox's files could not all be removed ({error})"
+                )));
+            }
+            plain(Answer::Done)
+        }
+        Request::RemoveVolume { project } => {
+            runner.discard(&runner.layout.volume(project))?;
+            plain(Answer::Done)
+        }
+        Request::Observe { sandbox } => plain(Answer::Observed(Box::new(runner.observe(&sandbox)))),
+        Request::Inventory => plain(Answer::Inventory {
+            sandboxes: runner.inventory()?,
+        }),
+        Request::Dial { sandbox } => {
+            let (sockets, address) = runner.dial(&sandbox.resource)?;
+            Ok((
+                Answer::Sockets {
+                    address: Some(address),
+                },
+                sockets,
+            ))
+        }
+        Request::BindGate { sandbox } => {
+            let listener = sandboxes.exclusively(&sandbox.resource, |entry| {
+                runner.bind_gate(entry, &sandbox.resource)
+            })?;
+            Ok((Answer::Gate, vec![listener]))
+        }
+        Request::Usage { sandbox } => plain(Answer::Usage(runner.usage(&sandbox))),
+        Request::UnpackLayer { layer } => plain(Answer::Unpacked(
+            runner
+                .layers
+                .unpack(&layer)
+                .map_err(|error| error.trouble(&layer))?,
+        )),
+        Request::RemoveLayer { layer } => {
+            if runner.used_layers()?.contains(&layer) {
+                return Err(Trouble::new(
+                    TroubleKind::Input,
+                    "the layer is part of a sandbox that is still there",
+                ));
+            }
+            runner
+                .layers
+                .remove(&layer)
+                .map_err(|error| protocol::machine(format!("a layer could not be removed ({error})")))?;
+            plain(Answer::Done)
+        }
+        Request::Layers => {
+            let layers = runner.layers.list().map_err(|error| {
+                protocol::machine(format!("the folder of layers cannot be read ({error})"))
+            })?;
+            plain(Answer::Layers { layers })
+        }
+        Request::MissingLayers { mut layers } => {
+            layers.retain(|layer| !runner.layers.has(layer));
+            plain(Answer::Layers { layers })
+        }
+        Request::UsedLayers => plain(Answer::Layers {
+            layers: runner.used_layers()?.into_iter().collect(),
+        }),
+        Request::Leftovers => plain(Answer::Leftovers {
+            what: runner.leftovers(),
+        }),
+    }
+}
+
+/// A listening Unix socket and a file: what a sandbox gets is nothing else, whoever asks.
+fn check_descriptors(listener: &OwnedFd, boot: &OwnedFd) -> Result<(), Trouble> {
+    let listens = rustix::net::sockopt::socket_domain(listener)
+        .is_ok_and(|domain| domain == rustix::net::AddressFamily::UNIX)
+        && rustix::net::sockopt::socket_acceptconn(listener).unwrap_or(false);
+    let is_file = rustix::fs::fstat(boot).is_ok_and(|stat| {
+        rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::RegularFile
+    });
+    if listens && is_file {
+        Ok(())
+    } else {
+        Err(Trouble::new(
+            TroubleKind::Internal,
+            "a sandbox was to be given descriptors of a wrong kind",
+        ))
+    }
+}

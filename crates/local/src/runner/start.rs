@@ -1,0 +1,389 @@
+//! Starting a sandbox: root file system, bundle, runtime; and undoing it where it fails.
+
+use std::{
+    fs, io,
+    os::{
+        fd::{AsRawFd as _, OwnedFd},
+        unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink},
+    },
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use fsa_model::{ResourceName, Trouble, TroubleKind, sandboxd::USER_ID};
+use rustix::mount::UnmountFlags;
+
+use super::{
+    Runner,
+    bundle::{self, Bundle, Limits},
+    layout::Layout,
+    mounts,
+    network::Wire,
+    sandboxes::{Entry, Running},
+    state::{BOOT, Process, Run, State},
+    userns::{self, IdRange},
+    watch,
+};
+use crate::protocol::{How, Root, StartSandbox, machine};
+
+/// After SIGTERM's grace, how long SIGKILL may take: a process may be in a disk's driver.
+const KILL_PATIENCE: Duration = Duration::from_secs(20);
+
+impl Runner {
+    /// Starts a sandbox that does not run.
+    ///
+    /// # Errors
+    /// What failed; nothing that this attempt made is left.
+    pub fn start(
+        &self,
+        entry: &Entry,
+        start: &StartSandbox,
+        listener: &OwnedFd,
+        boot: &OwnedFd,
+    ) -> Result<(), Trouble> {
+        crate::protocol::check(start)?;
+        let name = &start.sandbox.resource;
+        if entry.life.lock().running.is_some() {
+            return Err(Trouble::new(
+                TroubleKind::Internal,
+                "the sandbox was to be started, and runs already",
+            ));
+        }
+        let new = !self.layout.sandbox(name).exists();
+        let begun = Instant::now();
+        let result = self.try_start(entry, start, listener, boot);
+        unmount(&self.layout.scratch().join(name.as_str()));
+        match &result {
+            Ok(()) => tracing::info!(sandbox = %name, took = ?begun.elapsed(), "started a sandbox"),
+            Err(trouble) => {
+                tracing::warn!(sandbox = %name, %trouble, "a sandbox could not be started");
+                self.settle(entry, name, How::Stopped);
+                if new {
+                    self.discard(&self.layout.sandbox(name))?;
+                }
+            }
+        }
+        result
+    }
+
+    fn try_start(
+        &self,
+        entry: &Entry,
+        start: &StartSandbox,
+        listener: &OwnedFd,
+        boot: &OwnedFd,
+    ) -> Result<(), Trouble> {
+        let name = &start.sandbox.resource;
+        if self.runtime.knows(name.as_str()) {
+            self.end_strays(name, true);
+        }
+        let wire = self.ensure_network(entry)?;
+        let bundle = self.layout.bundle(name);
+        self.make_folders(start)
+            .map_err(|e| unmade("the sandbox's folders", &e))?;
+        let skeleton = match start.root {
+            Root::Host => &self.skeletons.host,
+            Root::Layers(_) => &self.skeletons.base,
+        };
+        let mut state = State {
+            sandbox: start.sandbox.clone(),
+            digest: start.digest.clone(),
+            skeleton: skeleton.clone(),
+            layers: match &start.root {
+                Root::Host => Vec::new(),
+                Root::Layers(layers) => layers.clone(),
+            },
+            gate: start.gate,
+            memory_limit_mib: start.resources.memory_limit_mib,
+            run: Some(Run {
+                boot: BOOT.clone(),
+                slot: wire.slot,
+                process: None,
+            }),
+            ended: None,
+        };
+        let state_path = self.layout.state(name);
+        // Before anything runs, so that a runner that is killed now is followed by one that knows.
+        state
+            .write(&state_path)
+            .map_err(|e| unmade("the sandbox's state", &e))?;
+        self.root_file_system(start, &wire, skeleton)?;
+        self.write_bundle(start, &wire, &bundle)
+            .map_err(|e| unmade("the sandbox's bundle", &e))?;
+
+        let pid = self
+            .runtime
+            .start(name.as_str(), &bundle, listener.as_fd(), boot.as_fd())?;
+        let running = self.verify(pid, start, &wire, &bundle)?;
+        if let Some(run) = &mut state.run {
+            run.process = Some(running.process);
+        }
+        if let Err(error) = state.write(&state_path) {
+            watch::kill(running.pidfd.as_fd());
+            let _ = super::oci::readable(running.pidfd.as_fd(), KILL_PATIENCE);
+            return Err(unmade("the sandbox's state", &error));
+        }
+        let running = Arc::new(running);
+        entry.life.lock().running = Some(Arc::clone(&running));
+        self.watch(name, &running);
+        Ok(())
+    }
+
+    fn make_folders(&self, start: &StartSandbox) -> io::Result<()> {
+        let sandbox = self.layout.sandbox(&start.sandbox.resource);
+        for folder in ["upper", "work", "bundle"] {
+            fs::create_dir_all(sandbox.join(folder))?;
+        }
+        // The root folder's own mode is the upper one's.
+        fs::set_permissions(sandbox.join("upper"), fs::Permissions::from_mode(0o755))?;
+        let volume = self.layout.volume(start.sandbox.project);
+        if !volume.is_dir() {
+            fs::create_dir_all(&volume)?;
+            fs::set_permissions(&volume, fs::Permissions::from_mode(0o755))?;
+            chown(&volume, Some(USER_ID), Some(USER_ID))?;
+        }
+        Ok(())
+    }
+
+    /// Mounts what the container is to see at `m/<resource>/`: `all`, the runner's folder with
+    /// the sandbox's ids; `root`, the overlay; `machine/…` for template `host`.
+    fn root_file_system(&self, start: &StartSandbox, wire: &Wire, skeleton: &str) -> Result<(), Trouble> {
+        let name = &start.sandbox.resource;
+        let here = self.layout.scratch().join(name.as_str());
+        let mapped = |e: io::Error| {
+            let advice = if e.raw_os_error() == Some(libc::EINVAL) {
+                "; the file system of the data folder, or the kernel (5.19 or later is needed), cannot map ids: \
+                 put the data folder on ext4, xfs or btrfs"
+            } else {
+                ""
+            };
+            machine(format!(
+                "the sandbox's files could not be mapped to its ids ({e}){advice}"
+            ))
+        };
+        let failed = |e: io::Error| unmade("the sandbox's root file system", &e);
+        fs::create_dir_all(here.join("root")).map_err(failed)?;
+        let namespace =
+            userns::mapped(self.ids(wire.slot)).map_err(|e| unmade("the sandbox's user namespace", &e))?;
+        let all = mounts::idmapped(self.layout.folder(), &namespace, false).map_err(mapped)?;
+        mounts::attach(&all, &here.join("all")).map_err(failed)?;
+
+        // Links with short names: mount(2) reads one page of options.
+        let mut lower = vec![PathBuf::from("skeletons").join(skeleton)];
+        if let Root::Layers(layers) = &start.root {
+            for layer in layers {
+                let below = Layout::layer_below(layer);
+                if !self.layout.folder().join(&below).is_dir() {
+                    return Err(Trouble::new(
+                        TroubleKind::Passing,
+                        "a layer of the sandbox's image is missing; it is fetched again at the next attempt",
+                    ));
+                }
+                lower.push(below);
+            }
+        }
+        let mut names = Vec::with_capacity(lower.len());
+        for (number, below) in lower.iter().enumerate() {
+            names.push(number.to_string());
+            symlink(Path::new("all").join(below), here.join(number.to_string())).map_err(failed)?;
+        }
+        names.reverse();
+        let sandbox = format!("all/sandboxes/{name}");
+        mounts::overlay(
+            &here,
+            &names,
+            &format!("{sandbox}/upper"),
+            &format!("{sandbox}/work"),
+            "root",
+        )
+        .map_err(failed)?;
+        if start.root == Root::Host {
+            for folder in &self.skeletons.machine {
+                let target = here
+                    .join("machine")
+                    .join(folder.strip_prefix("/").unwrap_or(folder));
+                // Where it cannot be mapped, its files belong to nobody, which reads as well.
+                mounts::idmapped(folder, &namespace, true)
+                    .and_then(|tree| mounts::attach(&tree, &target))
+                    .or_else(|_| mounts::bind_read_only(folder, &target))
+                    .map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_bundle(&self, start: &StartSandbox, wire: &Wire, bundle: &Path) -> io::Result<()> {
+        let name = &start.sandbox.resource;
+        let here = self.layout.scratch().join(name.as_str());
+        let read_only: Vec<(PathBuf, PathBuf)> = match start.root {
+            Root::Host => self
+                .skeletons
+                .machine
+                .iter()
+                .map(|folder| {
+                    (
+                        here.join("machine")
+                            .join(folder.strip_prefix("/").unwrap_or(folder)),
+                        folder.clone(),
+                    )
+                })
+                .collect(),
+            Root::Layers(_) => Vec::new(),
+        };
+        let cgroup = self.cgroups.any().then(|| self.cgroups.path(name.as_str()));
+        // The runtime is a child in this very namespace of processes.
+        let network = format!("/proc/{}/fd/{}", std::process::id(), wire.namespace.as_raw_fd());
+        let config = bundle::config(&Bundle {
+            root: &here.join("root"),
+            hostname: &start.hostname,
+            network_namespace: Path::new(&network),
+            ids: self.ids(wire.slot),
+            home: &here.join("all/volumes").join(start.sandbox.project.to_string()),
+            sandboxd: &self.sandboxd,
+            read_only: &read_only,
+            cgroup: cgroup.as_deref(),
+            limits: Limits::of(&start.resources, &self.cgroups),
+            open_files: self.open_files,
+            sys: &self.sys,
+        });
+        fs::write(bundle.join("config.json"), serde_json::to_vec(&config)?)
+    }
+
+    fn ids(&self, slot: u32) -> IdRange {
+        IdRange::of_slot(self.config.uid_base, slot)
+    }
+
+    /// Makes sure that the id the runtime gave is of a process in this sandbox's network.
+    fn verify(&self, pid: i32, start: &StartSandbox, wire: &Wire, bundle: &Path) -> Result<Running, Trouble> {
+        let running = (|| {
+            let pidfd = watch::open(pid)?;
+            let process = Process::now(pid)?;
+            let theirs = fs::metadata(format!("/proc/{pid}/ns/net")).ok()?;
+            let ours = rustix::fs::fstat(&wire.namespace).ok()?;
+            (theirs.ino() == ours.st_ino && !watch::ended(&pidfd)).then(|| Running {
+                process,
+                pidfd,
+                sandbox: start.sandbox.clone(),
+                memory_limit_mib: start.resources.memory_limit_mib,
+            })
+        })();
+        running.ok_or_else(|| {
+            let words = fs::read_to_string(bundle.join("console.log")).unwrap_or_default();
+            let words: String = words.trim().chars().take(300).collect();
+            let words = if words.is_empty() {
+                "it said nothing".to_owned()
+            } else {
+                words
+            };
+            Trouble::new(
+                TroubleKind::Internal,
+                format!("the sandbox ended as soon as it was started: {words}"),
+            )
+        })
+    }
+
+    /// Ends a sandbox's processes: SIGTERM, and SIGKILL after `grace`. Its files stay.
+    ///
+    /// # Errors
+    /// Where even SIGKILL does not end them.
+    pub fn stop(&self, entry: &Entry, name: &ResourceName, grace: Duration) -> Result<(), Trouble> {
+        let running = entry.life.lock().running.clone();
+        let Some(running) = running else {
+            // A network without a sandbox, or what a killed runner left.
+            self.drop_network(entry);
+            if self.runtime.knows(name.as_str()) {
+                self.end_strays(name, true);
+                self.cgroups.remove(name.as_str());
+            }
+            return Ok(());
+        };
+        watch::terminate(running.pidfd.as_fd());
+        if !super::oci::readable(running.pidfd.as_fd(), grace) {
+            watch::kill(running.pidfd.as_fd());
+            if !super::oci::readable(running.pidfd.as_fd(), KILL_PATIENCE) {
+                return Err(machine(
+                    "the sandbox's processes do not end, even when they are killed; one may be waiting for a disk",
+                ));
+            }
+        }
+        self.settle(entry, name, How::Stopped);
+        Ok(())
+    }
+
+    /// Removes everything of a sandbox but its project's volume, and returns what is left to
+    /// burn once nobody needs to wait.
+    ///
+    /// # Errors
+    /// As [`Self::stop`], and the file system's.
+    pub fn destroy(&self, entry: &Entry, name: &ResourceName) -> Result<Option<PathBuf>, Trouble> {
+        self.stop(entry, name, Duration::ZERO)?;
+        self.cgroups.remove(name.as_str());
+        self.trash
+            .discard(&self.layout.sandbox(name))
+            .map_err(|e| undestroyed(&e))
+    }
+
+    /// Removes a folder of ours.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn discard(&self, path: &Path) -> Result<(), Trouble> {
+        match self.trash.discard(path).map_err(|e| undestroyed(&e))? {
+            Some(discarded) => self.trash.burn(&discarded).map_err(|e| undestroyed(&e)),
+            None => Ok(()),
+        }
+    }
+}
+
+use std::os::fd::AsFd as _;
+
+/// Takes away what a start mounted for the container, which has its own copies by then.
+fn unmount(here: &Path) {
+    let detach = |path: &Path| {
+        let _ = rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
+    };
+    detach(&here.join("root"));
+    if let Ok(entries) = fs::read_dir(here.join("machine")) {
+        for entry in entries.flatten() {
+            detach(&entry.path());
+        }
+    }
+    detach(&here.join("all"));
+    // Links and empty folders in memory. Were something still mounted there, its removal would
+    // reach into it, so it is asked for one by one.
+    for name in ["root", "all"] {
+        let _ = fs::remove_dir(here.join(name));
+    }
+    if let Ok(entries) = fs::read_dir(here.join("machine")) {
+        for entry in entries.flatten() {
+            let _ = fs::remove_dir(entry.path());
+        }
+    }
+    let _ = fs::remove_dir(here.join("machine"));
+    if let Ok(entries) = fs::read_dir(here) {
+        for entry in entries
+            .flatten()
+            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_symlink()))
+        {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+    let _ = fs::remove_dir(here);
+}
+
+fn unmade(what: &str, error: &io::Error) -> Trouble {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            machine("the disk is full: remove projects or images, or make the disk larger")
+        }
+        io::ErrorKind::PermissionDenied => machine(format!(
+            "{what} could not be made: the runner lacks a permission ({error})"
+        )),
+        _ => machine(format!("{what} could not be made ({error})")),
+    }
+}
+
+fn undestroyed(error: &io::Error) -> Trouble {
+    machine(format!("the sandbox's files could not be removed ({error})"))
+}

@@ -1,0 +1,125 @@
+//! What the runner remembers of a sandbox from one start of its own to the next.
+
+use std::{fs, io, path::Path, sync::LazyLock};
+
+use fsa_model::SandboxRef;
+use serde::{Deserialize, Serialize};
+
+use crate::{images::DiffId, protocol::Ended};
+
+/// `sandboxes/<resource>/state.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct State {
+    pub sandbox: SandboxRef,
+    pub digest: String,
+    /// Which tree the root file system's own files come from, so that it is not removed early.
+    pub skeleton: String,
+    /// The image's, lowest first; none for template `host`.
+    pub layers: Vec<DiffId>,
+    /// It is to have a way to its project's database.
+    pub gate: bool,
+    pub memory_limit_mib: u32,
+    /// The start that was begun last, if it did not come to its end yet.
+    pub run: Option<Run>,
+    pub ended: Option<Ended>,
+}
+
+/// One life of a sandbox's processes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Run {
+    pub boot: String,
+    pub slot: u32,
+    /// Nothing while the runtime starts it.
+    pub process: Option<Process>,
+}
+
+/// A process for good: ids are given again, but not with the same time of start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Process {
+    pub pid: i32,
+    /// Clock ticks since boot (proc(5), stat, field 22).
+    pub started: u64,
+}
+
+impl Process {
+    /// The process that has this id now.
+    #[must_use]
+    pub fn now(pid: i32) -> Option<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        Some(Self {
+            pid,
+            started: started(&stat)?,
+        })
+    }
+}
+
+/// The name, field 2, is in parentheses and may hold anything.
+fn started(stat: &str) -> Option<u64> {
+    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+}
+
+/// This boot of the machine, unlike every other.
+pub static BOOT: LazyLock<String> = LazyLock::new(|| {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map(|id| id.trim().to_owned())
+        .unwrap_or_default()
+});
+
+impl State {
+    /// `None` where there is none, or none that can be read: then nothing is known, and nothing
+    /// runs that was not found by other means.
+    #[must_use]
+    pub fn read(path: &Path) -> Option<Self> {
+        let text = fs::read(path).ok()?;
+        serde_json::from_slice(&text)
+            .inspect_err(
+                |error| tracing::warn!(path = %path.display(), %error, "a sandbox's state cannot be read"),
+            )
+            .ok()
+    }
+
+    /// Replaces the file as a whole.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn write(&self, path: &Path) -> io::Result<()> {
+        let next = path.with_extension("next");
+        fs::write(&next, serde_json::to_vec(self)?)?;
+        fs::rename(&next, path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_of_start_is_found_behind_any_name() {
+        let stat = "7 (a) b (c) S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 12345 1 2";
+        assert_eq!(started(stat), Some(12345));
+    }
+
+    #[test]
+    fn a_process_is_told_from_a_later_one_with_its_id() {
+        let me = Process::now(std::process::id().try_into().unwrap()).unwrap();
+        assert_eq!(Process::now(me.pid), Some(me));
+        assert_ne!(
+            Process::now(me.pid),
+            Some(Process {
+                started: me.started + 1,
+                ..me
+            })
+        );
+    }
+
+    #[test]
+    fn a_file_that_was_cut_off_is_no_state() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.json");
+        fs::write(&path, "{\"sandbox\":").unwrap();
+        assert_eq!(State::read(&path), None);
+    }
+}

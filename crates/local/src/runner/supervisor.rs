@@ -1,0 +1,231 @@
+//! The runner's two processes.
+//!
+//! `fsa serve` starts the supervisor while it is still root, and cannot start another once it has
+//! dropped its privileges. So the supervisor does nothing that could end it: it starts the worker
+//! again when that dies, and takes in the orphans. Both hold the socket to `fsa serve`; when that
+//! is closed, the worker ends of its own accord and the supervisor after it.
+
+use std::{
+    fs::File,
+    io::{self, Read as _, Seek as _, Write as _},
+    os::{
+        fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+        unix::process::CommandExt as _,
+    },
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitCode, Stdio},
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::{
+        signal::{SigHandler, Signal, signal},
+        wait::{WaitStatus, waitpid},
+    },
+    unistd::{ForkResult, Pid, fork, setsid},
+};
+use rustix::fs::{MemfdFlags, Mode, OFlags};
+
+use super::{Runner, RunnerConfig, mounts, oci::FIRST_FREE_FD, serve};
+
+/// Where `fsa runner` finds its socket and its configuration.
+const SOCKET_FD: i32 = 3;
+const CONFIG_FD: i32 = 4;
+/// The worker's own word that the other side is gone.
+const CLOSED: u8 = 0;
+const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// Starts `program arguments…` (this program with `runner`) with the socket and the
+/// configuration as inherited descriptors. Called while still privileged; the child must be
+/// waited for once it ends.
+///
+/// # Errors
+/// The program cannot be started.
+pub fn spawn(
+    program: &Path,
+    arguments: &[String],
+    socket: &OwnedFd,
+    config: &RunnerConfig,
+) -> io::Result<Child> {
+    let mut file = File::from(rustix::fs::memfd_create("fsa-runner", MemfdFlags::CLOEXEC)?);
+    file.write_all(&serde_json::to_vec(config)?)?;
+    file.rewind()?;
+    let copies = [
+        (rustix::io::fcntl_dupfd_cloexec(socket, FIRST_FREE_FD)?, SOCKET_FD),
+        (rustix::io::fcntl_dupfd_cloexec(&file, FIRST_FREE_FD)?, CONFIG_FD),
+    ];
+    let places = copies.each_ref().map(|(fd, place)| (fd.as_raw_fd(), *place));
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null());
+    // SAFETY: between fork and exec the child calls dup2 alone, which is async-signal-safe,
+    // allocates nothing and takes no lock.
+    #[allow(unsafe_code)]
+    unsafe {
+        command.pre_exec(move || {
+            for (fd, place) in places {
+                if libc::dup2(fd, place) < 0 {
+                    return Err(io::Error::last_os_error());
+                }
+            }
+            Ok(())
+        });
+    }
+    command.spawn()
+}
+
+/// What `fsa runner` does, first thing, before there is a second thread: takes what [`spawn`]
+/// left it and runs until `fsa serve` ends.
+#[must_use]
+pub fn entry() -> ExitCode {
+    // SAFETY: these two were put there by `spawn`, for this process alone; where they were not
+    // (somebody typed `fsa runner`), reading from them fails and nothing else is done.
+    #[allow(unsafe_code)]
+    let (socket, config) = unsafe {
+        if libc::fcntl(SOCKET_FD, libc::F_GETFD) < 0 || libc::fcntl(CONFIG_FD, libc::F_GETFD) < 0 {
+            eprintln!("fsa runner is started by fsa serve, and does nothing alone.");
+            return ExitCode::from(64);
+        }
+        (OwnedFd::from_raw_fd(SOCKET_FD), OwnedFd::from_raw_fd(CONFIG_FD))
+    };
+    let mut text = String::new();
+    let config = File::from(config)
+        .take(1024 * 1024)
+        .read_to_string(&mut text)
+        .ok()
+        .and_then(|_| serde_json::from_str::<RunnerConfig>(&text).ok());
+    match config {
+        Some(config) => main(socket, config),
+        None => {
+            eprintln!("fsa runner is started by fsa serve, and does nothing alone.");
+            ExitCode::from(64)
+        }
+    }
+}
+
+/// Supervises until the other side of `socket` is gone. The process must have one thread.
+#[must_use]
+pub fn main(socket: OwnedFd, config: RunnerConfig) -> ExitCode {
+    // A session of its own: the keyboard's signals are for `fsa serve`, whose end is ours.
+    let _ = setsid();
+    for passed_over in [Signal::SIGINT, Signal::SIGHUP, Signal::SIGTERM] {
+        // SAFETY: the handler does nothing, so it does nothing that a handler may not.
+        #[allow(unsafe_code)]
+        let _ = unsafe { signal(passed_over, SigHandler::Handler(pass_over)) };
+    }
+    let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    // So that the low numbers are free where a child needs them, and taken everywhere else.
+    let socket = match reserve(socket) {
+        Ok(socket) => socket,
+        Err(error) => {
+            tracing::error!(%error, "the runner cannot begin");
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut pause = SHORTEST_PAUSE;
+    loop {
+        let begun = Instant::now();
+        // SAFETY: this process has one thread, so the child's copy of it is whole.
+        #[allow(unsafe_code)]
+        let worker = match unsafe { fork() } {
+            Ok(ForkResult::Child) => std::process::exit(i32::from(work(socket, config))),
+            Ok(ForkResult::Parent { child }) => child,
+            Err(error) => {
+                tracing::error!(%error, "the runner's worker could not be started");
+                thread::sleep(LONGEST_PAUSE);
+                continue;
+            }
+        };
+        match wait_for(worker) {
+            WaitStatus::Exited(_, code) if code == i32::from(CLOSED) => return ExitCode::SUCCESS,
+            status => tracing::error!(?status, ?pause, "the runner's worker ended; another one follows"),
+        }
+        pause = if begun.elapsed() > LONGEST_PAUSE {
+            SHORTEST_PAUSE
+        } else {
+            (pause * 2).min(LONGEST_PAUSE)
+        };
+        thread::sleep(pause);
+    }
+}
+
+/// Not the same as ignoring a signal, which sandboxes would inherit.
+extern "C" fn pass_over(_: i32) {}
+
+/// Takes in every child that ends until it is this one.
+fn wait_for(worker: Pid) -> WaitStatus {
+    loop {
+        match waitpid(None, None) {
+            Ok(status) if status.pid() == Some(worker) => return status,
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(_) => return WaitStatus::StillAlive,
+        }
+    }
+}
+
+fn reserve(socket: OwnedFd) -> io::Result<OwnedFd> {
+    let moved = rustix::io::fcntl_dupfd_cloexec(&socket, FIRST_FREE_FD)?;
+    drop(socket);
+    loop {
+        let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+        if null.as_raw_fd() >= FIRST_FREE_FD {
+            return Ok(moved);
+        }
+        // Kept for as long as the process lives.
+        std::mem::forget(null);
+    }
+}
+
+fn work(socket: OwnedFd, config: RunnerConfig) -> u8 {
+    // Few, long-lived threads' worth of memory pools: the default grows with every processor.
+    // SAFETY: mallopt sets a number, before there is a second thread.
+    #[allow(unsafe_code)]
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 2);
+    }
+    // Sandboxes' folders and mount points are named below it.
+    let config = RunnerConfig {
+        data_dir: absolute(&config.data_dir),
+        ..config
+    };
+    if let Err(error) = mounts::private_namespace() {
+        tracing::error!(%error, "the runner cannot have mounts of its own; it needs CAP_SYS_ADMIN");
+        return 1;
+    }
+    let runner = match Runner::open(config, socket) {
+        Ok(runner) => runner,
+        Err(trouble) => {
+            tracing::error!(%trouble, "the runner cannot begin");
+            return 1;
+        }
+    };
+    runner.push(&crate::protocol::Push::Begun);
+    let watching = thread::Builder::new()
+        .name("watch".into())
+        .stack_size(super::STACK)
+        .spawn({
+            let runner = Arc::clone(&runner);
+            move || runner.watch_forever()
+        });
+    if let Err(error) = watching {
+        tracing::error!(%error, "the runner cannot begin");
+        return 1;
+    }
+    match serve::serve(&runner) {
+        Ok(()) => {
+            runner.tidy();
+            CLOSED
+        }
+        Err(error) => {
+            tracing::error!(%error, "the runner's socket failed");
+            1
+        }
+    }
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
+}
