@@ -138,9 +138,13 @@ pub fn serve(arguments: ServeArguments, root: bool) -> Result<ServeConfig, Failu
     };
     let origin = arguments.origin.or(file.origin);
     if let Some(origin) = &origin
-        && (origin.path() != "/" || !matches!(origin.scheme(), "http" | "https") || origin.host_str().is_none())
+        && (origin.path() != "/"
+            || !matches!(origin.scheme(), "http" | "https")
+            || origin.host_str().is_none())
     {
-        return Err(Failure::usage(format!("the origin {origin} is not of the form http(s)://host[:port]")));
+        return Err(Failure::usage(format!(
+            "the origin {origin} is not of the form http(s)://host[:port]"
+        )));
     }
     let sandboxd = match arguments.sandboxd.or(file.sandboxd) {
         Some(path) => std::path::absolute(path)?,

@@ -54,7 +54,12 @@ impl World {
         let cluster = machine.projects().await;
         let databases = Arc::new(LocalDatabases::new(cluster.clone()));
         let gate = start(&machine, &cluster).await;
-        Self { machine, cluster, databases, gate }
+        Self {
+            machine,
+            cluster,
+            databases,
+            gate,
+        }
     }
 
     async fn sandbox(&self, name: &str) -> Sandbox {
@@ -72,7 +77,10 @@ impl World {
     async fn bind(&self, spec: &DatabaseSpec) -> u16 {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        self.gate.bind(&spec.resource, &spec.role(), OwnedFd::from(listener)).await.unwrap();
+        self.gate
+            .bind(&spec.resource, &spec.role(), OwnedFd::from(listener))
+            .await
+            .unwrap();
         port
     }
 }
@@ -80,14 +88,24 @@ impl World {
 async fn start(machine: &Machine, cluster: &Cluster) -> GateClient {
     let program = std::env::current_exe().unwrap();
     let arguments = ["--exact", "gate_process", "--nocapture"].map(str::to_owned);
-    gate::ensure_running(&GateConfig::new(machine.folder.path(), cluster), &program, &arguments).await.unwrap()
+    gate::ensure_running(
+        &GateConfig::new(machine.folder.path(), cluster),
+        &program,
+        &arguments,
+    )
+    .await
+    .unwrap()
 }
 
 impl Drop for World {
     fn drop(&mut self) {
         let data = self.machine.folder.path().to_owned();
         let ended = std::thread::spawn(move || {
-            tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(gate::end(&data))
+            tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap()
+                .block_on(gate::end(&data))
         });
         let _ = ended.join();
     }
@@ -128,11 +146,19 @@ impl Sandbox {
 }
 
 fn said(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
 }
 
 fn code(error: &sqlx::Error) -> String {
-    error.as_database_error().and_then(|e| e.code()).unwrap_or_default().into_owned()
+    error
+        .as_database_error()
+        .and_then(|e| e.code())
+        .unwrap_or_default()
+        .into_owned()
 }
 
 #[tokio::test]
@@ -140,7 +166,11 @@ async fn a_plain_psql_reaches_its_own_database() {
     let world = World::new().await;
     let ada = world.sandbox("ada").await;
 
-    let output = ada.ask(&ada.spec, &ada.spec.role(), "SELECT current_user || ' in ' || current_database()");
+    let output = ada.ask(
+        &ada.spec,
+        &ada.spec.role(),
+        "SELECT current_user || ' in ' || current_database()",
+    );
 
     let role = ada.spec.role();
     assert_eq!(said(&output), format!("{role} in {role}\n"));
@@ -164,13 +194,33 @@ async fn the_right_password_of_another_sandbox_is_of_no_use() {
     ] {
         let output = ada.ask(user, &database, "SELECT 1");
         assert!(!output.status.success());
-        assert!(said(&output).contains("this sandbox reaches its own database"), "{}", said(&output));
+        assert!(
+            said(&output).contains("this sandbox reaches its own database"),
+            "{}",
+            said(&output)
+        );
     }
-    let superuser = ada.psql(&ada.spec, "postgres").env("PGUSER", "fsa").args(["-c", "SELECT 1"]).output().unwrap();
-    assert!(said(&superuser).contains("this sandbox reaches its own database"), "{}", said(&superuser));
-    let wrong = DatabaseSpec { password: "guess".into(), ..ada.spec.clone() };
+    let superuser = ada
+        .psql(&ada.spec, "postgres")
+        .env("PGUSER", "fsa")
+        .args(["-c", "SELECT 1"])
+        .output()
+        .unwrap();
+    assert!(
+        said(&superuser).contains("this sandbox reaches its own database"),
+        "{}",
+        said(&superuser)
+    );
+    let wrong = DatabaseSpec {
+        password: "guess".into(),
+        ..ada.spec.clone()
+    };
     assert!(said(&ada.ask(&wrong, &ada.spec.role(), "SELECT 1")).contains("password authentication failed"));
-    let replication = ada.psql(&ada.spec, &ada.spec.role()).arg("replication=database").output().unwrap();
+    let replication = ada
+        .psql(&ada.spec, &ada.spec.role())
+        .arg("replication=database")
+        .output()
+        .unwrap();
     assert!(!replication.status.success());
 }
 
@@ -192,10 +242,20 @@ async fn an_interrupt_in_psql_ends_its_query() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 
-    rustix::process::kill_process(rustix::process::Pid::from_raw(psql.id().cast_signed()).unwrap(), Signal::INT).unwrap();
-    let output = tokio::task::spawn_blocking(|| psql.wait_with_output().unwrap()).await.unwrap();
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(psql.id().cast_signed()).unwrap(),
+        Signal::INT,
+    )
+    .unwrap();
+    let output = tokio::task::spawn_blocking(|| psql.wait_with_output().unwrap())
+        .await
+        .unwrap();
 
-    assert!(said(&output).contains("canceling statement due to user request"), "{}", said(&output));
+    assert!(
+        said(&output).contains("canceling statement due to user request"),
+        "{}",
+        said(&output)
+    );
 }
 
 #[tokio::test]
@@ -203,25 +263,48 @@ async fn a_cancel_key_of_another_sandbox_cancels_nothing() {
     let world = World::new().await;
     let (ada, bob) = (world.sandbox("ada").await, world.sandbox("bob").await);
     // The opening is spoken by hand, so that the key is seen.
-    let mut client = tokio::net::TcpStream::connect(("127.0.0.1", ada.port)).await.unwrap();
+    let mut client = tokio::net::TcpStream::connect(("127.0.0.1", ada.port))
+        .await
+        .unwrap();
     let key = sign_in_by_hand(&world, &mut client, &ada.spec).await;
-    client.write_all(&message(b'Q', b"SELECT pg_sleep(2)\0")).await.unwrap();
+    client
+        .write_all(&message(b'Q', b"SELECT pg_sleep(2)\0"))
+        .await
+        .unwrap();
 
     let cancel = [&16_u32.to_be_bytes()[..], &80_877_102_u32.to_be_bytes(), &key].concat();
-    let mut stranger = tokio::net::TcpStream::connect(("127.0.0.1", bob.port)).await.unwrap();
+    let mut stranger = tokio::net::TcpStream::connect(("127.0.0.1", bob.port))
+        .await
+        .unwrap();
     stranger.write_all(&cancel).await.unwrap();
     stranger.read_to_end(&mut Vec::new()).await.unwrap();
-    assert!(contains(&until(&mut client, b'C').await, b"SELECT 1"), "it went on to its end");
+    assert!(
+        contains(&until(&mut client, b'C').await, b"SELECT 1"),
+        "it went on to its end"
+    );
 
-    client.write_all(&message(b'Q', b"SELECT pg_sleep(300)\0")).await.unwrap();
-    let mut own = tokio::net::TcpStream::connect(("127.0.0.1", ada.port)).await.unwrap();
+    client
+        .write_all(&message(b'Q', b"SELECT pg_sleep(300)\0"))
+        .await
+        .unwrap();
+    let mut own = tokio::net::TcpStream::connect(("127.0.0.1", ada.port))
+        .await
+        .unwrap();
     own.write_all(&cancel).await.unwrap();
     own.read_to_end(&mut Vec::new()).await.unwrap();
-    assert!(contains(&until(&mut client, b'E').await, b"57014"), "with the right sandbox's key it is cancelled");
+    assert!(
+        contains(&until(&mut client, b'E').await, b"57014"),
+        "with the right sandbox's key it is cancelled"
+    );
 }
 
 fn message(kind: u8, body: &[u8]) -> Vec<u8> {
-    [&[kind][..], &u32::try_from(body.len() + 4).unwrap().to_be_bytes(), body].concat()
+    [
+        &[kind][..],
+        &u32::try_from(body.len() + 4).unwrap().to_be_bytes(),
+        body,
+    ]
+    .concat()
 }
 
 fn contains(bytes: &[u8], part: &[u8]) -> bool {
@@ -251,7 +334,10 @@ async fn sign_in_by_hand(world: &World, client: &mut tokio::net::TcpStream, spec
     superuser.execute("SELECT pg_sleep(0.2)").await.unwrap();
     let mut packet = 196_608_u32.to_be_bytes().to_vec();
     packet.extend(format!("user\0{}\0\0", spec.role()).bytes());
-    client.write_all(&u32::try_from(packet.len() + 4).unwrap().to_be_bytes()).await.unwrap();
+    client
+        .write_all(&u32::try_from(packet.len() + 4).unwrap().to_be_bytes())
+        .await
+        .unwrap();
     client.write_all(&packet).await.unwrap();
     let key = until(client, b'K').await;
     until(client, b'Z').await;
@@ -265,18 +351,37 @@ async fn a_large_result_comes_through_whole() {
     let rows = 300_000;
     let begun = Instant::now();
 
-    let output = ada.ask(&ada.spec, &ada.spec.role(), &format!("COPY (SELECT repeat('x', 999) FROM generate_series(1, {rows})) TO STDOUT"));
+    let output = ada.ask(
+        &ada.spec,
+        &ada.spec.role(),
+        &format!("COPY (SELECT repeat('x', 999) FROM generate_series(1, {rows})) TO STDOUT"),
+    );
 
     let rate = output.stdout.len() as f64 / begun.elapsed().as_secs_f64() / 1e6;
     println!("through the gate: {rate:.0} MB/s");
     assert_eq!(output.stdout.len(), rows * 1000);
     let mut direct = Command::new("psql");
     direct
-        .args(["-X", "-At", "-h", world.cluster.socket_folder().to_str().unwrap(), "-U", "fsa", "-d", "postgres"])
-        .args(["-c", &format!("COPY (SELECT repeat('x', 999) FROM generate_series(1, {rows})) TO STDOUT")]);
+        .args([
+            "-X",
+            "-At",
+            "-h",
+            world.cluster.socket_folder().to_str().unwrap(),
+            "-U",
+            "fsa",
+            "-d",
+            "postgres",
+        ])
+        .args([
+            "-c",
+            &format!("COPY (SELECT repeat('x', 999) FROM generate_series(1, {rows})) TO STDOUT"),
+        ]);
     let begun = Instant::now();
     let bytes = direct.output().unwrap().stdout.len();
-    println!("directly: {:.0} MB/s", bytes as f64 / begun.elapsed().as_secs_f64() / 1e6);
+    println!(
+        "directly: {:.0} MB/s",
+        bytes as f64 / begun.elapsed().as_secs_f64() / 1e6
+    );
 }
 
 #[tokio::test]
@@ -285,7 +390,14 @@ async fn a_large_input_goes_through_whole() {
     let ada = world.sandbox("ada").await;
     let mut psql = ada
         .psql(&ada.spec, &ada.spec.role())
-        .args(["-c", "CREATE TABLE t (x text)", "-c", "COPY t FROM STDIN", "-c", "SELECT sum(length(x)) FROM t"])
+        .args([
+            "-c",
+            "CREATE TABLE t (x text)",
+            "-c",
+            "COPY t FROM STDIN",
+            "-c",
+            "SELECT sum(length(x)) FROM t",
+        ])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -315,7 +427,13 @@ async fn one_connection_too_many_is_told_so() {
 
     // The gate's, for a role that has more.
     let mut superuser = world.cluster.connect("postgres").await.unwrap();
-    sqlx::raw_sql(sqlx::AssertSqlSafe(format!("ALTER ROLE {} CONNECTION LIMIT 1000", ada.spec.role()))).execute(&mut superuser).await.unwrap();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
+        "ALTER ROLE {} CONNECTION LIMIT 1000",
+        ada.spec.role()
+    )))
+    .execute(&mut superuser)
+    .await
+    .unwrap();
     for _ in 0..44 {
         held.push(ada.connect().await.unwrap());
     }
@@ -335,10 +453,19 @@ async fn one_connection_too_many_is_told_so() {
 async fn who_says_nothing_or_nonsense_hinders_nobody() {
     let world = World::new().await;
     let ada = world.sandbox("ada").await;
-    let silent: Vec<_> = (0..100).map(|_| TcpStream::connect(("127.0.0.1", ada.port)).unwrap()).collect();
+    let silent: Vec<_> = (0..100)
+        .map(|_| TcpStream::connect(("127.0.0.1", ada.port)).unwrap())
+        .collect();
 
-    for nonsense in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0x16, 3, 1, 0, 200, 1], &[0, 0, 0, 1], &[0xff; 64]] {
-        let mut client = tokio::net::TcpStream::connect(("127.0.0.1", ada.port)).await.unwrap();
+    for nonsense in [
+        &b"GET / HTTP/1.1\r\n\r\n"[..],
+        &[0x16, 3, 1, 0, 200, 1],
+        &[0, 0, 0, 1],
+        &[0xff; 64],
+    ] {
+        let mut client = tokio::net::TcpStream::connect(("127.0.0.1", ada.port))
+            .await
+            .unwrap();
         client.write_all(nonsense).await.unwrap();
         // Ended by the gate, with or without a reset.
         let _ = client.read_to_end(&mut Vec::new()).await;
@@ -352,10 +479,15 @@ async fn who_says_nothing_or_nonsense_hinders_nobody() {
 async fn a_client_that_ends_its_direction_still_gets_its_answer() {
     let world = World::new().await;
     let ada = world.sandbox("ada").await;
-    let mut client = tokio::net::TcpStream::connect(("127.0.0.1", ada.port)).await.unwrap();
+    let mut client = tokio::net::TcpStream::connect(("127.0.0.1", ada.port))
+        .await
+        .unwrap();
     sign_in_by_hand(&world, &mut client, &ada.spec).await;
 
-    client.write_all(&message(b'Q', b"SELECT repeat('z', 100000)\0")).await.unwrap();
+    client
+        .write_all(&message(b'Q', b"SELECT repeat('z', 100000)\0"))
+        .await
+        .unwrap();
     let client = client.into_std().unwrap();
     client.shutdown(Shutdown::Write).unwrap();
     let mut client = tokio::net::TcpStream::from_std(client).unwrap();
@@ -406,7 +538,11 @@ async fn a_socket_that_does_not_listen_is_refused() {
     let ada = world.sandbox("ada").await;
     let (stream, _other) = std::os::unix::net::UnixStream::pair().unwrap();
 
-    let error = world.gate.bind(&ada.spec.resource, "ada", stream.into()).await.unwrap_err();
+    let error = world
+        .gate
+        .bind(&ada.spec.resource, "ada", stream.into())
+        .await
+        .unwrap_err();
 
     assert!(error.to_string().contains("does not listen"), "{error}");
     assert!(ada.connect().await.is_ok(), "what was bound before still is");
@@ -441,7 +577,11 @@ async fn starters_at_once_find_one_gate() {
         start(&world.machine, &world.cluster)
     );
 
-    let processes = [a.process().await.unwrap(), b.process().await.unwrap(), c.process().await.unwrap()];
+    let processes = [
+        a.process().await.unwrap(),
+        b.process().await.unwrap(),
+        c.process().await.unwrap(),
+    ];
     assert_eq!(processes, [processes[0]; 3]);
     assert_ne!(processes[0], process);
 }
@@ -458,5 +598,11 @@ async fn the_gate_leads_a_session_of_its_own_and_its_socket_is_private() {
     let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(socket).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-    println!("{:?}", status.lines().filter(|line| line.starts_with("Rss") || line.starts_with("Threads")).collect::<Vec<_>>());
+    println!(
+        "{:?}",
+        status
+            .lines()
+            .filter(|line| line.starts_with("Rss") || line.starts_with("Threads"))
+            .collect::<Vec<_>>()
+    );
 }

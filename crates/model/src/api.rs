@@ -169,6 +169,25 @@ pub enum Sharing {
     Public,
 }
 
+/// `PUT /api/projects/{project}/ports/{port}`.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SharePort {
+    pub sharing: Sharing,
+}
+
+/// A port as it is shared from now on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SharedPort {
+    pub port: u16,
+    pub url: String,
+    pub sharing: Sharing,
+    /// Opens the port for whoever has it; told this once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<String>,
+}
+
 /// `POST /api/sandbox/{projectId}`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -53,12 +53,19 @@ pub struct Boot {
     pub nameservers: Vec<String>,
     /// What the terminal's own port asks for, where it is served at all. It opens the terminal
     /// and nothing else.
-    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "maybe_exposed")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "maybe_exposed"
+    )]
     pub terminal_token: Option<SecretString>,
 }
 
 fn maybe_exposed<S: Serializer>(secret: &Option<SecretString>, serializer: S) -> Result<S::Ok, S::Error> {
-    secret.as_ref().map(ExposeSecret::expose_secret).serialize(serializer)
+    secret
+        .as_ref()
+        .map(ExposeSecret::expose_secret)
+        .serialize(serializer)
 }
 
 fn exposed<S: Serializer>(secret: &SecretString, serializer: S) -> Result<S::Ok, S::Error> {

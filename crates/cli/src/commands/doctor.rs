@@ -47,7 +47,11 @@ struct Point {
 
 impl Point {
     fn new(name: &'static str, state: State, message: impl Into<String>) -> Self {
-        Self { name, state, message: message.into() }
+        Self {
+            name,
+            state,
+            message: message.into(),
+        }
     }
 
     fn good(name: &'static str, message: impl Into<String>) -> Self {
@@ -74,7 +78,11 @@ pub fn run(arguments: ServeArguments, json: bool) -> Outcome {
     runtime.block_on(async {
         match link {
             Ok(link) => points.extend(machine(link).await),
-            Err(error) => points.push(Point::new("runner", State::Bad, format!("it cannot be started: {error}"))),
+            Err(error) => points.push(Point::new(
+                "runner",
+                State::Bad,
+                format!("it cannot be started: {error}"),
+            )),
         }
         points.push(programs(&config).await);
         points.push(listening(&config).await);
@@ -106,11 +114,17 @@ pub fn run(arguments: ServeArguments, json: bool) -> Outcome {
 fn kernel() -> Point {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let release = release.trim();
-    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    let mut numbers = release
+        .split(['.', '-'])
+        .map_while(|part| part.parse::<u32>().ok());
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     // Overlay on id-mapped layers: Linux 5.19.
     if version < (5, 19) {
-        return Point::new("kernel", State::Bad, format!("{release} is too old: Linux 5.19 or later is needed"));
+        return Point::new(
+            "kernel",
+            State::Bad,
+            format!("{release} is too old: Linux 5.19 or later is needed"),
+        );
     }
     Point::good("kernel", format!("Linux {release}"))
 }
@@ -128,19 +142,35 @@ fn user(config: &ServeConfig) -> Point {
 
 /// The nearest folder above that exists.
 fn existing(path: &Path) -> &Path {
-    path.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"))
+    path.ancestors()
+        .find(|path| path.is_dir())
+        .unwrap_or(Path::new("/"))
 }
 
 fn space(config: &ServeConfig) -> Point {
     let folder = existing(&config.data_dir);
     let free = match statvfs(folder) {
         Ok(stat) => stat.blocks_available() * stat.fragment_size(),
-        Err(error) => return Point::new("disk", State::Bad, format!("{} cannot be looked at: {error}", folder.display())),
+        Err(error) => {
+            return Point::new(
+                "disk",
+                State::Bad,
+                format!("{} cannot be looked at: {error}", folder.display()),
+            );
+        }
     };
     let said = format!("{} MB free in {}", free / 1_000_000, folder.display());
     match free {
-        0..SPACE_NEEDED => Point::new("disk", State::Bad, format!("{said}: make room, or choose another --data-dir")),
-        SPACE_NEEDED..SPACE_WANTED => Point::new("disk", State::Warning, format!("{said}: images and databases may fill it")),
+        0..SPACE_NEEDED => Point::new(
+            "disk",
+            State::Bad,
+            format!("{said}: make room, or choose another --data-dir"),
+        ),
+        SPACE_NEEDED..SPACE_WANTED => Point::new(
+            "disk",
+            State::Warning,
+            format!("{said}: images and databases may fill it"),
+        ),
         _ => Point::good("disk", said),
     }
 }
@@ -148,7 +178,9 @@ fn space(config: &ServeConfig) -> Point {
 fn path(config: &ServeConfig) -> Point {
     let length = config.data_dir.as_os_str().len();
     if length > PATH_LIMIT {
-        let why = format!("its path has {length} characters, and sockets in it would have too many: at most {PATH_LIMIT}");
+        let why = format!(
+            "its path has {length} characters, and sockets in it would have too many: at most {PATH_LIMIT}"
+        );
         return Point::new("data folder", State::Bad, why);
     }
     Point::good("data folder", config.data_dir.display().to_string())
@@ -172,7 +204,11 @@ async fn machine(link: RunnerLink) -> Vec<Point> {
     };
     match hello.await {
         Ok(hello) => of_runner(&hello),
-        Err(error) => vec![Point::new("runner", State::Bad, format!("it does not answer: {error}"))],
+        Err(error) => vec![Point::new(
+            "runner",
+            State::Bad,
+            format!("it does not answer: {error}"),
+        )],
     }
 }
 
@@ -184,16 +220,39 @@ fn of_runner(hello: &Hello) -> Vec<Point> {
     if hello.idmapped_mounts {
         points.push(Point::good("file systems", "overlay on id-mapped layers works"));
     }
-    let limits = [("memory", hello.enforces_memory), ("processor", hello.enforces_cpu), ("processes", hello.enforces_pids)];
-    let enforced: Vec<&str> = limits.iter().filter_map(|&(name, can)| can.then_some(name)).collect();
+    let limits = [
+        ("memory", hello.enforces_memory),
+        ("processor", hello.enforces_cpu),
+        ("processes", hello.enforces_pids),
+    ];
+    let enforced: Vec<&str> = limits
+        .iter()
+        .filter_map(|&(name, can)| can.then_some(name))
+        .collect();
     if enforced.len() == limits.len() {
-        points.push(Point::good("limits", "memory, processor and processes are enforced"));
+        points.push(Point::good(
+            "limits",
+            "memory, processor and processes are enforced",
+        ));
     }
     if hello.isolates_network {
-        points.push(Point::good("network", "each sandbox has its own, with a firewall"));
+        points.push(Point::good(
+            "network",
+            "each sandbox has its own, with a firewall",
+        ));
     }
-    points.extend(hello.blockers.iter().map(|message| Point::new("machine", State::Bad, message.clone())));
-    points.extend(hello.warnings.iter().map(|message| Point::new("machine", State::Warning, message.clone())));
+    points.extend(
+        hello
+            .blockers
+            .iter()
+            .map(|message| Point::new("machine", State::Bad, message.clone())),
+    );
+    points.extend(
+        hello
+            .warnings
+            .iter()
+            .map(|message| Point::new("machine", State::Warning, message.clone())),
+    );
     points
 }
 
@@ -206,7 +265,10 @@ async fn programs(config: &ServeConfig) -> Point {
         ),
         Ok(found) => {
             let newest = &found[0];
-            Point::good("PostgreSQL", format!("{} in {}", newest.major, newest.bin.display()))
+            Point::good(
+                "PostgreSQL",
+                format!("{} in {}", newest.major, newest.bin.display()),
+            )
         }
         Err(error) => Point::new("PostgreSQL", State::Bad, error.to_string()),
     }
@@ -224,16 +286,25 @@ async fn listening(config: &ServeConfig) -> Point {
                 Err(error) => Err(error),
             };
             match answer {
-                Ok(answer) if answer.status().is_success() => Point::good(name, format!("a server is ready at {}", config.listen)),
+                Ok(answer) if answer.status().is_success() => {
+                    Point::good(name, format!("a server is ready at {}", config.listen))
+                }
                 Ok(answer) => Point::new(
                     name,
                     State::Warning,
-                    format!("what runs at {} is not ready ({}): see {url}", config.listen, answer.status()),
+                    format!(
+                        "what runs at {} is not ready ({}): see {url}",
+                        config.listen,
+                        answer.status()
+                    ),
                 ),
                 Err(_) => Point::new(
                     name,
                     State::Bad,
-                    format!("{} cannot be listened on ({error}): choose another with --listen", config.listen),
+                    format!(
+                        "{} cannot be listened on ({error}): choose another with --listen",
+                        config.listen
+                    ),
                 ),
             }
         }
@@ -243,11 +314,17 @@ async fn listening(config: &ServeConfig) -> Point {
 fn web_image(config: &ServeConfig) -> Point {
     let name = "template web";
     match &config.web_image {
-        None => Point::new(name, State::Warning, "no image is named: make it with `make image` and name it with --web-image; the template host works"),
+        None => Point::new(
+            name,
+            State::Warning,
+            "no image is named: make it with `make image` and name it with --web-image; the template host works",
+        ),
         Some(image) if Path::new(image).is_file() => Point::good(name, image.clone()),
-        Some(image) if Path::new(image).is_absolute() => {
-            Point::new(name, State::Bad, format!("there is no archive at {image}: make it with `make image`"))
-        }
+        Some(image) if Path::new(image).is_absolute() => Point::new(
+            name,
+            State::Bad,
+            format!("there is no archive at {image}: make it with `make image`"),
+        ),
         Some(image) => Point::good(name, format!("the published image {image}")),
     }
 }
@@ -258,7 +335,10 @@ fn credentials(config: &ServeConfig) -> Point {
         Ok(variables) if variables.is_empty() => Point::new(
             name,
             State::Warning,
-            format!("none in {}: every project needs its own (fsa env set P ANTHROPIC_API_KEY=…)", config.secret_dir.join(".env").display()),
+            format!(
+                "none in {}: every project needs its own (fsa env set P ANTHROPIC_API_KEY=…)",
+                config.secret_dir.join(".env").display()
+            ),
         ),
         Ok(variables) => Point::good(name, variables.into_keys().collect::<Vec<_>>().join(", ")),
         Err(failure) => Point::new(name, State::Bad, failure.to_string()),
@@ -268,7 +348,10 @@ fn credentials(config: &ServeConfig) -> Point {
 fn kubernetes(config: &ServeConfig) -> Point {
     let path = config.secret_dir.join("kubeconfig");
     if path.exists() {
-        let said = format!("{} is there, and this version serves the local region alone", path.display());
+        let said = format!(
+            "{} is there, and this version serves the local region alone",
+            path.display()
+        );
         return Point::new("kubernetes", State::Warning, said);
     }
     Point::good("kubernetes", "not configured; projects run on this machine")

@@ -18,7 +18,10 @@ use crate::{
 pub fn run(halt: Halt) -> Outcome {
     let config = config::serve(halt.serve, Uid::effective().is_root())?;
     if !config.data_dir.join("run").exists() {
-        output::note(&format!("Nothing was ever started in {}.", config.data_dir.display()));
+        output::note(&format!(
+            "Nothing was ever started in {}.",
+            config.data_dir.display()
+        ));
         return Ok(0);
     }
     if !halt.yes && !confirmed()? {
@@ -45,20 +48,32 @@ pub fn run(halt: Halt) -> Outcome {
         for stopped in futures_util::future::join_all(stops).await {
             stopped.map_err(failed)?;
         }
-        gate::end(&config.data_dir).await.map_err(|error| Failure::failed(error.to_string()))?;
+        gate::end(&config.data_dir)
+            .await
+            .map_err(|error| Failure::failed(error.to_string()))?;
         let [control, projects] = local::clusters(&config, None);
         let (control, projects) = tokio::join!(control.stop(), projects.stop());
-        control.and(projects).map_err(|error| Failure::failed(error.to_string()))?;
-        output::note(&format!("Ended: {} sandboxes, the gate, and both clusters.", sandboxes.len()));
+        control
+            .and(projects)
+            .map_err(|error| Failure::failed(error.to_string()))?;
+        output::note(&format!(
+            "Ended: {} sandboxes, the gate, and both clusters.",
+            sandboxes.len()
+        ));
         Ok(0)
     })
 }
 
 fn confirmed() -> Result<bool, Failure> {
     if !std::io::stdin().is_terminal() {
-        return Err(Failure::usage("nobody can be asked here: say --yes to end all sandboxes and databases"));
+        return Err(Failure::usage(
+            "nobody can be asked here: say --yes to end all sandboxes and databases",
+        ));
     }
-    let _ = write!(std::io::stderr(), "This ends every sandbox and both databases of this machine. Go on? [y/N] ");
+    let _ = write!(
+        std::io::stderr(),
+        "This ends every sandbox and both databases of this machine. Go on? [y/N] "
+    );
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line)?;
     Ok(line.trim().eq_ignore_ascii_case("y"))

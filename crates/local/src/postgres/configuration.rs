@@ -63,6 +63,7 @@ pub fn settings(kind: ClusterKind, socket_folder: &Path, logs: &Path) -> String 
              min_wal_size = '192MB'\n\
              max_worker_processes = 4\n\
              max_parallel_workers_per_gather = 1\n\
+             checkpoint_timeout = '1min'\n\
              autovacuum_naptime = '5min'\n\
              autovacuum_max_workers = 2\n\
              temp_file_limit = '2GB'\n\

@@ -9,17 +9,23 @@ mod auth;
 mod environment;
 pub mod error;
 mod events;
+mod exec;
 pub mod extract;
+mod files;
 mod images;
+mod logs;
 pub mod metrics;
 mod openapi;
 mod page;
+mod ports;
 pub mod prefer;
 mod projects;
 mod sandbox;
 pub mod serve;
 mod system;
+mod terminal;
 mod tokens;
+mod usage;
 mod users;
 
 use axum::{Router, extract::DefaultBodyLimit, middleware};
@@ -46,6 +52,13 @@ fn routes() -> OpenApiRouter<App> {
         .merge(environment::routes())
         .merge(events::routes())
         .merge(images::routes())
+        .merge(ports::routes())
+        .merge(exec::routes())
+        .merge(files::routes())
+        .merge(terminal::routes())
+        .merge(logs::routes())
+        .merge(usage::routes())
+        .merge(crate::gateway::handoff::routes())
 }
 
 /// The main host as a service, complete with everything around it.

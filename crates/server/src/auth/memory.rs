@@ -25,10 +25,13 @@ const LIMIT: usize = 10_000;
 /// Which credentials were found, by the hash of their token.
 #[derive(Default)]
 pub struct Memory {
-    known: Mutex<HashMap<[u8; 32], (Arc<Known>, Instant)>>,
+    known: Mutex<HashMap<[u8; 32], Entry>>,
     /// Counts what was forgotten, so that an answer which was under way meanwhile is not kept.
     forgotten: AtomicU64,
 }
+
+/// What was found, and until when that is believed.
+type Entry = (Arc<Known>, Instant);
 
 /// The state of the memory before a look-up began.
 #[derive(Clone, Copy)]

@@ -6,7 +6,7 @@
 //! browser and one minute; the apps host exchanges it, once, for a pass in a cookie of its own.
 
 use axum::{
-    extract::{Query, State},
+    extract::State,
     response::{IntoResponse as _, Response},
 };
 use fsa_model::host::parse_host;
@@ -14,6 +14,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::ExposeSecret as _;
 use serde::Deserialize;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Gateway, access,
@@ -23,6 +24,7 @@ use super::{
 };
 use crate::{
     App,
+    api::extract::Query,
     auth::{By, Caller},
     state::Settings,
     store::projects,
@@ -32,7 +34,12 @@ use crate::{
 const NONCE: &str = "fsa_handoff";
 const NONCE_LASTS_SECONDS: u32 = 10 * 60;
 /// The parameter with which a port's link opens it.
-const SHARE: &str = "fsa_share";
+pub(crate) const SHARE: &str = "fsa_share";
+
+/// The main host's part of it.
+pub(crate) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(preview))
+}
 
 /// What an apps host answers to somebody it does not know.
 pub(super) fn challenge(app: &App, label: &str, request: &Parts) -> Response {
@@ -74,7 +81,7 @@ pub(super) fn challenge(app: &App, label: &str, request: &Parts) -> Response {
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(rename_all = "camelCase")]
 #[into_params(parameter_in = Query)]
-pub struct PreviewQuery {
+struct PreviewQuery {
     /// The apps host that somebody wants to open.
     host: String,
     /// The path there.
@@ -87,13 +94,13 @@ pub struct PreviewQuery {
 
 /// Sends a browser that is signed in on to a private apps host.
 #[utoipa::path(
-    get, path = "/api/auth/preview", tag = "auth", params(PreviewQuery),
+    get, path = "/api/auth/preview", tag = "auth", params(PreviewQuery), security(()),
     responses(
         (status = 302, description = "To the apps host, or to the sign-in page"),
         (status = 404, description = "There is no such project, or it is somebody else's"),
     ),
 )]
-pub async fn preview(
+async fn preview(
     State(app): State<App>,
     caller: Option<Caller>,
     headers: HeaderMap,
@@ -105,7 +112,7 @@ pub async fn preview(
     }) else {
         let next = serde_urlencoded_pairs(&query);
         let next = utf8_percent_encode(&next, NON_ALPHANUMERIC);
-        return pages::redirect(&format!("{}/?next={next}", app.settings.origin_text()));
+        return pages::redirect(&format!("{}/sign-in?next={next}", app.settings.origin_text()));
     };
     let name = host_name(&query.host);
     let label = access::label(&app.settings, &name);

@@ -15,8 +15,8 @@ use fsa_driver::{
     SharedDriver,
     control::{AnswerBody, Control, PATIENCE, read},
 };
-use fsa_model::{ContainerState, ErrorBody, Phase, SandboxRef, UserId, Wanted};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version, header};
+use fsa_model::{ContainerState, ErrorBody, Phase, SandboxRef, UserId, Wanted, sandboxd::Usage};
+use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Version, header};
 use http_body_util::BodyExt as _;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
@@ -76,24 +76,46 @@ impl Inside {
         Control::new(&*self.driver, &self.sandbox, &self.token)
     }
 
-    /// Sends a request and passes the answer on: its status, those of its fields that are in
-    /// `fields`, and its body as it comes. A refusal becomes an error of ours.
+    /// What it uses, measured from outside.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub(crate) async fn usage(&self) -> Result<Usage> {
+        Ok(self.driver.usage(&self.sandbox).await?)
+    }
+
+    /// Sends a request and returns sandboxd's answer where it is one of success. A refusal
+    /// becomes an error of ours.
     ///
     /// # Errors
     /// Where sandboxd does not answer, or refuses.
+    pub(crate) async fn answer(
+        &self,
+        request: Request<Body>,
+        patience: Duration,
+    ) -> Result<http::Response<AnswerBody>> {
+        let request = request.map(|body| body.map_err(std::io::Error::other).boxed_unsync());
+        let answer = self.control().send(request, patience).await?;
+        if answer.status().is_success() || answer.status() == StatusCode::NOT_MODIFIED {
+            Ok(answer)
+        } else {
+            let (parts, body) = answer.into_parts();
+            Err(refusal(parts.status, body).await)
+        }
+    }
+
+    /// As [`Self::answer`], passed on: its status, those of its fields that are in `fields`, and
+    /// its body as it comes.
+    ///
+    /// # Errors
+    /// The same.
     pub(crate) async fn pass_on(
         &self,
         request: Request<Body>,
         fields: &[HeaderName],
         patience: Duration,
     ) -> Result<Response> {
-        let request = request.map(|body| body.map_err(std::io::Error::other).boxed_unsync());
-        let answer = self.control().send(request, patience).await?;
-        let (parts, body) = answer.into_parts();
-        let plain = parts.status.is_success() || parts.status == StatusCode::NOT_MODIFIED;
-        if !plain {
-            return Err(refusal(parts.status, body).await);
-        }
+        let (parts, body) = self.answer(request, patience).await?.into_parts();
         let mut response = Response::new(Body::new(body));
         *response.status_mut() = parts.status;
         for name in fields {
@@ -257,9 +279,9 @@ fn handshake(request: &Request<Body>, protocol: Option<&str>) -> Result<HeaderVa
             "This path speaks WebSocket; connect with a client that does.",
         ));
     }
-    if !headers
+    if headers
         .get(header::SEC_WEBSOCKET_VERSION)
-        .is_some_and(|version| version == "13")
+        .is_none_or(|version| version != "13")
     {
         return Err(Error::bad_request(
             "Only version 13 of the WebSocket protocol is spoken here.",
@@ -281,11 +303,6 @@ fn handshake(request: &Request<Body>, protocol: Option<&str>) -> Result<HeaderVa
 fn accept_of(key: &HeaderValue) -> HeaderValue {
     let accept = tokio_tungstenite::tungstenite::handshake::derive_accept_key(key.as_bytes());
     HeaderValue::try_from(accept).unwrap_or_else(|_| HeaderValue::from_static(""))
-}
-
-/// Whether a request asks for an upgrade at all.
-pub(crate) fn is_upgrade(headers: &HeaderMap) -> bool {
-    lists(headers, header::CONNECTION, "upgrade") && headers.contains_key(header::UPGRADE)
 }
 
 /// Counts the long streams of each user.

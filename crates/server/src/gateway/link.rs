@@ -49,7 +49,9 @@ enum Drive {
     Here(Box<Connection>),
     /// It has come to its end; what is left in it is for [`Link::into_raw`].
     Ended(Box<Connection>),
-    Task(Ended),
+    Task {
+        _until_dropped: Ended,
+    },
     Gone,
 }
 
@@ -91,9 +93,12 @@ impl Link {
     /// From now on it goes by itself.
     pub(super) fn detach(&mut self) {
         if let Drive::Here(connection) = std::mem::replace(&mut self.drive, Drive::Gone) {
-            self.drive = Drive::Task(Ended(tokio::spawn(async move {
+            let task = tokio::spawn(async move {
                 let _ = connection.await;
-            })));
+            });
+            self.drive = Drive::Task {
+                _until_dropped: Ended(task),
+            };
         }
     }
 
@@ -143,7 +148,7 @@ impl Link {
         context: &mut Context<'_>,
         mut ready: impl FnMut(&mut Context<'_>) -> Poll<T>,
     ) -> Poll<T> {
-        if matches!(self.drive, Drive::Task(_)) {
+        if matches!(self.drive, Drive::Task { .. }) {
             return ready(context);
         }
         self.gate.enter(context.waker());

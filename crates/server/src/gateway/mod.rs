@@ -8,7 +8,7 @@
 //! after an upgrade ([`tunnel`]).
 
 mod access;
-pub mod handoff;
+pub(crate) mod handoff;
 mod headers;
 pub(crate) mod inside;
 mod link;
@@ -28,6 +28,7 @@ use http::{HeaderValue, Request, StatusCode, Version, header, request::Parts};
 use hyper_util::rt::TokioIo;
 use tokio_util::task::TaskTracker;
 
+pub(crate) use self::handoff::SHARE;
 use self::{
     access::Visitor,
     headers::{Malformed, TOKEN_HEADER, Upgrade},
@@ -421,11 +422,14 @@ fn trouble(failure: &Failure, port: u16) -> Say {
             "The sandbox does not answer.".into(),
             "If this lasts, restart it.",
         ),
-        Failure::Unreachable(Unreachable::Protocol(_)) | Failure::Broken(_) => bad(
-            "BrokenAnswer",
-            format!("What listens on port {port} ended the connection without an HTTP answer."),
-            "It may have crashed, or not speak HTTP/1.1 there. Its logs may say more.",
-        ),
+        Failure::Unreachable(Unreachable::Protocol(error)) | Failure::Broken(error) => {
+            tracing::debug!(%error, "an application's answer is none");
+            bad(
+                "BrokenAnswer",
+                format!("What listens on port {port} ended the connection without an HTTP answer."),
+                "It may have crashed, or not speak HTTP/1.1 there. Its logs may say more.",
+            )
+        }
         Failure::Unasked => bad(
             "BrokenAnswer",
             format!("What listens on port {port} switched to a protocol that nobody asked for."),

@@ -161,9 +161,10 @@ impl State {
     fn is_doubted(&mut self) -> bool {
         let said = self.watched.as_mut().is_some_and(|(_, _, interests)| {
             // Each is asked, so that none is left to say the same again.
-            interests.iter_mut().fold(false, |said, interest| {
-                interest.changed().now_or_never().is_some() || said
-            })
+            let said = interests
+                .each_mut()
+                .map(|interest| interest.changed().now_or_never().is_some());
+            said.contains(&true)
         });
         if said {
             self.doubts += 1;

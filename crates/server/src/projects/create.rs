@@ -1,6 +1,6 @@
 //! Makes a project: its row, its database's, its main sandbox's and the event, in one transaction.
 
-use fsa_model::{Image, ProjectId, ResourceName, Size, Wanted, api::CreateProject, event::EventKind};
+use fsa_model::{Image, ProjectId, ResourceName, Wanted, api::CreateProject, event::EventKind};
 
 use super::{
     environment::{self, Variables},
@@ -51,7 +51,7 @@ pub async fn create(app: &App, caller: &Caller, request: CreateProject) -> Resul
         name: &name,
         description: request.description.as_deref(),
         image: &image,
-        size: request.size.unwrap_or(Size::default()),
+        size: request.size.unwrap_or_default(),
         region,
         repository: request.repository.as_ref(),
         start_command: request.start_command.as_deref(),

@@ -99,8 +99,10 @@ where
 /// A text column that holds one word of an enumeration of the model.
 pub(crate) fn word<T: DeserializeOwned>(row: &PgRow, column: &str) -> Result<T, sqlx::Error> {
     let text: &str = row.try_get(column)?;
-    T::deserialize(serde::de::value::StrDeserializer::<serde::de::value::Error>::new(text))
-        .map_err(|e| undecodable(column, e))
+    T::deserialize(serde::de::value::StrDeserializer::<serde::de::value::Error>::new(
+        text,
+    ))
+    .map_err(|e| undecodable(column, e))
 }
 
 /// A `jsonb` column that holds a type of the model.
@@ -134,10 +136,7 @@ pub(crate) fn word_of(value: &impl serde::Serialize) -> String {
     }
 }
 
-fn undecodable(
-    column: &str,
-    error: impl std::error::Error + Send + Sync + 'static,
-) -> sqlx::Error {
+fn undecodable(column: &str, error: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {
     sqlx::Error::ColumnDecode {
         index: column.to_owned(),
         source: Box::new(error),

@@ -79,7 +79,33 @@ fn table() -> BTreeMap<&'static str, (May, Value)> {
             (May::Its, environment),
         ),
         ("get /api/projects/{project}/database", (May::Its, none.clone())),
-        ("get /api/projects/{project}/events", (May::Its, none)),
+        ("get /api/projects/{project}/events", (May::Its, none.clone())),
+        ("get /api/auth/preview", (May::Anybody, none.clone())),
+        ("get /api/projects/{project}/ports", (May::Its, none.clone())),
+        (
+            "put /api/projects/{project}/ports/{port}",
+            (May::Its, json!({"sharing": "private"})),
+        ),
+        (
+            "post /api/projects/{project}/exec",
+            (May::Its, json!({"command": ["true"]})),
+        ),
+        ("get /api/projects/{project}/exec", (May::Its, none.clone())),
+        ("get /api/projects/{project}/files", (May::Its, none.clone())),
+        ("put /api/projects/{project}/files", (May::Its, none.clone())),
+        ("delete /api/projects/{project}/files", (May::Its, none.clone())),
+        (
+            "post /api/projects/{project}/files/move",
+            (May::Its, json!({"from": "x", "to": "y"})),
+        ),
+        ("get /api/projects/{project}/terminal", (May::Its, none.clone())),
+        ("get /api/projects/{project}/terminals", (May::Its, none.clone())),
+        (
+            "delete /api/projects/{project}/terminals/{terminal}",
+            (May::Its, none.clone()),
+        ),
+        ("get /api/projects/{project}/logs", (May::Its, none.clone())),
+        ("get /api/projects/{project}/usage", (May::Its, none)),
     ])
 }
 
@@ -133,8 +159,11 @@ impl Operation {
         if path.ends_with("/images") && self.method == Method::POST {
             path.push_str("?name=x");
         }
-        if path.ends_with("/events") {
+        if path.ends_with("/events") || path.ends_with("/logs") {
             path.push_str("?follow=false");
+        }
+        if path.ends_with("/files") {
+            path.push_str("?path=x");
         }
         let body = (!self.body.is_null()).then_some(&self.body);
         client
@@ -163,6 +192,7 @@ async fn somebody_with_things(world: &World, login: &str) -> (Client, BTreeMap<&
         ("session", text(&sessions["items"][0]["id"])),
         ("user", text(&user["id"])),
         ("port", "3000".to_owned()),
+        ("terminal", "main".to_owned()),
     ]);
     (browser, things)
 }

@@ -8,7 +8,8 @@ use std::{
 };
 
 use fsa_local::{
-    LocalConfig, LocalDriver, databases::LocalDatabases, driver::RunnerLink, gate, images, postgres, privileges,
+    LocalConfig, LocalDriver, databases::LocalDatabases, driver::RunnerLink, gate, images, postgres,
+    privileges,
 };
 use nix::unistd::{Uid, getgid, getuid};
 use sqlx::postgres::PgConnectOptions;
@@ -51,7 +52,11 @@ impl Local {
 /// have one thread.
 pub fn begin(config: &ServeConfig) -> Result<Start, Failure> {
     let root = Uid::effective().is_root();
-    let (uid, gid) = if root { user::ensure(&config.user)? } else { (getuid().as_raw(), getgid().as_raw()) };
+    let (uid, gid) = if root {
+        user::ensure(&config.user)?
+    } else {
+        (getuid().as_raw(), getgid().as_raw())
+    };
     let failed = |error: privileges::PrivilegeError| Failure::failed(error.to_string());
     privileges::prepare_data_dir(&config.data_dir, uid, gid).map_err(failed)?;
     let settings = settings(config, (uid, gid))?;
@@ -67,15 +72,23 @@ pub fn begin(config: &ServeConfig) -> Result<Start, Failure> {
 fn settings(config: &ServeConfig, (uid, gid): (u32, u32)) -> Result<LocalConfig, Failure> {
     let mut settings = LocalConfig::new(&config.data_dir, &config.sandboxd);
     settings.runner.runtime.clone_from(&config.runtime);
-    settings.runner.allowed_networks.clone_from(&config.allow_networks);
+    settings
+        .runner
+        .allowed_networks
+        .clone_from(&config.allow_networks);
     (settings.runner.serve_uid, settings.runner.serve_gid) = (uid, gid);
-    settings.images.allowed_registries.clone_from(&config.allow_registries);
+    settings
+        .images
+        .allowed_registries
+        .clone_from(&config.allow_registries);
     if let Some(web) = &config.web_image {
         let path = Path::new(web);
         if path.is_file() {
             settings.images.web_archive = Some(within_reach(path, &config.data_dir)?);
         } else if web.ends_with(".tar") || path.is_absolute() {
-            return Err(Failure::usage(format!("there is no image at {web}: make it with `make image`")));
+            return Err(Failure::usage(format!(
+                "there is no image at {web}: make it with `make image`"
+            )));
         } else {
             settings.images.web_reference = Some(web.clone());
         }
@@ -96,7 +109,10 @@ fn within_reach(archive: &Path, data_dir: &Path) -> Result<PathBuf, Failure> {
     let target = folder.join(&name);
     for entry in std::fs::read_dir(&folder)?.flatten() {
         let other = entry.file_name();
-        if other.to_str().is_some_and(|other| other.starts_with("web-") && other.ends_with(".oci.tar") && other != name) {
+        if other
+            .to_str()
+            .is_some_and(|other| other.starts_with("web-") && other.ends_with(".oci.tar") && other != name)
+        {
             std::fs::remove_file(entry.path())?;
         }
     }
@@ -104,15 +120,23 @@ fn within_reach(archive: &Path, data_dir: &Path) -> Result<PathBuf, Failure> {
         let part = folder.join(".web.part");
         std::fs::copy(&source, &part)
             .and_then(|_| std::fs::rename(&part, &target))
-            .map_err(|error| Failure::failed(format!("{} cannot be copied to the data folder: {error}", source.display())))?;
+            .map_err(|error| {
+                Failure::failed(format!(
+                    "{} cannot be copied to the data folder: {error}",
+                    source.display()
+                ))
+            })?;
     }
     Ok(target)
 }
 
 /// The clusters of a data folder.
 pub fn clusters(config: &ServeConfig, run_as: Option<(u32, u32)>) -> [postgres::Cluster; 2] {
-    let settings =
-        postgres::Settings { data: config.data_dir.clone(), bin: config.postgres_bin.clone(), run_as };
+    let settings = postgres::Settings {
+        data: config.data_dir.clone(),
+        bin: config.postgres_bin.clone(),
+        run_as,
+    };
     [postgres::ClusterKind::Control, postgres::ClusterKind::Projects]
         .map(|kind| postgres::Cluster::new(kind, settings.clone()))
 }
@@ -135,9 +159,13 @@ pub async fn open(config: &ServeConfig, start: Start) -> Result<Local, Failure> 
     begun_control.map_err(postgres)?;
     begun_projects.map_err(postgres)?;
     let program = std::env::current_exe()?;
-    let gate = gate::ensure_running(&gate::GateConfig::new(&config.data_dir, &projects), &program, &["gate".to_owned()])
-        .await
-        .map_err(|error| Failure::failed(error.to_string()))?;
+    let gate = gate::ensure_running(
+        &gate::GateConfig::new(&config.data_dir, &projects),
+        &program,
+        &["gate".to_owned()],
+    )
+    .await
+    .map_err(|error| Failure::failed(error.to_string()))?;
     let driver = LocalDriver::open(start.settings, start.link, Some(Arc::new(gate)))
         .await
         .map_err(|error| Failure::failed(error.to_string()))?;
@@ -152,7 +180,12 @@ pub async fn open(config: &ServeConfig, start: Start) -> Result<Local, Failure> 
         let driver = Arc::clone(&driver);
         beside.spawn(async move { import_web(driver.image_store()).await });
     }
-    Ok(Local { driver, databases, control: options, beside })
+    Ok(Local {
+        driver,
+        databases,
+        control: options,
+        beside,
+    })
 }
 
 /// So that the first project need not wait for it.

@@ -53,20 +53,25 @@ pub fn run(arguments: ServeArguments) -> Outcome {
     runtime.block_on(async {
         // Taken first: an address that is in use is found out before anything is started.
         let listener = TcpListener::bind(config.listen).await.map_err(|error| {
-            Failure::failed(format!("{} cannot be listened on: {error}. Choose another with --listen", config.listen))
+            Failure::failed(format!(
+                "{} cannot be listened on: {error}. Choose another with --listen",
+                config.listen
+            ))
         })?;
         let address = listener.local_addr()?;
         let origin = origin(&config, address)?;
         let local = local::open(&config, start).await?;
         let control = match &config.database_dsn {
             Some(dsn) => dsn.expose_secret().parse::<PgConnectOptions>().map_err(|_| {
-                Failure::usage("the setting database_dsn is not of the form postgresql://user:password@host/database")
+                Failure::usage(
+                    "the setting database_dsn is not of the form postgresql://user:password@host/database",
+                )
             })?,
             None => local.control.clone(),
         };
-        let store = Store::open(control, CONTROL_CONNECTIONS).await.map_err(|error| {
-            Failure::failed(format!("the control database cannot be used: {error}"))
-        })?;
+        let store = Store::open(control, CONTROL_CONNECTIONS)
+            .await
+            .map_err(|error| Failure::failed(format!("the control database cannot be used: {error}")))?;
         let sealer = Sealer::open(&config.data_dir.join("keys/seal.key"))
             .map_err(|error| Failure::failed(error.to_string()))?;
         let regions = Regions::new(vec![Region {
@@ -117,10 +122,16 @@ async fn greet(app: &App, config: &ServeConfig, address: SocketAddr) -> Result<(
     let failed = |error: fsa_server::Error| Failure::failed(format!("nobody can sign in: {error}"));
     let mut out = std::io::stdout().lock();
     if let Some(link) = sign_in::first_link(app).await.map_err(failed)? {
-        writeln!(out, "Sign in, once, within 15 minutes: {}", link.url.expose_secret())?;
+        writeln!(
+            out,
+            "Sign in, once, within 15 minutes: {}",
+            link.url.expose_secret()
+        )?;
     }
     if config.print_token {
-        let token = sign_in::create_token_for_owner(app, "printed by fsa serve").await.map_err(failed)?;
+        let token = sign_in::create_token_for_owner(app, "printed by fsa serve")
+            .await
+            .map_err(failed)?;
         writeln!(out, "{}", token.expose_secret())?;
     }
     writeln!(out, "Ready on http://{address}")?;

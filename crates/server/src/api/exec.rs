@@ -1,0 +1,167 @@
+//! `/api/projects/{project}/exec`: one command in the sandbox, answered when it has ended, or
+//! streamed over a WebSocket.
+
+use std::time::Duration;
+
+use axum::{
+    body::Body,
+    extract::State,
+    response::{IntoResponse as _, Response},
+};
+use fsa_driver::control;
+use fsa_model::{
+    ErrorBody,
+    sandboxd::{ExecRequest, ExecResult},
+};
+use http::{Request, header};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::extract::{Json, Path};
+use crate::{
+    auth::Caller,
+    error::{Error, Result},
+    gateway::inside::{Inside, over},
+    state::App,
+    store::projects,
+};
+
+/// Where a request names no limit, sandboxd's own.
+const DEFAULT_SECONDS: u32 = 60;
+/// The longest time limit.
+const MOST_SECONDS: u32 = 3600;
+/// What starting, ending and answering may take beside the command's own time.
+const BESIDE: Duration = Duration::from_secs(30);
+/// Two outputs of a mebibyte each, where every byte is written as six (`\u0000`), and a rest.
+const ANSWER_LIMIT: usize = 14 * 1024 * 1024;
+/// Words of a command.
+const WORDS_MOST: usize = 10_000;
+
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(run, stream))
+}
+
+/// Runs a command and answers when it has ended
+#[utoipa::path(post, path = "/api/projects/{project}/exec", tag = "sandbox", request_body = ExecRequest,
+    params(("project" = String, Path, description = "id or name")),
+    responses((status = OK, body = ExecResult), (status = NOT_FOUND, body = ErrorBody),
+              (status = CONFLICT, body = ErrorBody, description = "the sandbox does not run"),
+              (status = UNPROCESSABLE_ENTITY, body = ErrorBody)))]
+async fn run(
+    State(app): State<App>,
+    caller: Caller,
+    Path(project): Path<String>,
+    Json(wish): Json<ExecRequest>,
+) -> Result<Response> {
+    let project = projects::find(&app.store, &caller, &project).await?;
+    check(&wish)?;
+    let inside = Inside::of(&app, &project).await?;
+    let request = Request::post("/v1/exec")
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Body::from(serde_json::to_vec(&wish)?))
+        .map_err(|error| Error::internal("A request cannot be made.").because(error))?;
+    let seconds = wish.timeout_seconds.unwrap_or(DEFAULT_SECONDS);
+    let patience = Duration::from_secs(seconds.into()) + BESIDE;
+    let answer = inside.pass_on(request, &[], patience).await?;
+    let read = axum::body::to_bytes(answer.into_body(), ANSWER_LIMIT);
+    let bytes = tokio::time::timeout(control::PATIENCE, read)
+        .await
+        .map_err(|_| Error::unavailable("The sandbox did not finish its answer."))?
+        .map_err(|error| {
+            Error::unavailable("The sandbox's answer broke off or is too long.").because(error)
+        })?;
+    let result: ExecResult = serde_json::from_slice(&bytes).map_err(|error| {
+        Error::unavailable("The sandbox gave an answer that makes no sense.").because(error)
+    })?;
+    Ok(Json(result).into_response())
+}
+
+/// Runs a command over a WebSocket, with its input and output as they come
+#[utoipa::path(get, path = "/api/projects/{project}/exec", tag = "sandbox",
+    description = "A WebSocket. The first message is the request as text (JSON, as for POST). Then binary \
+                   messages: 0 and standard input from the client; 1 and standard output, 2 and standard \
+                   error from the sandbox. Text messages: {\"type\": \"eof\"} or {\"type\": \"signal\", \
+                   \"signal\": 2} from the client; last {\"type\": \"exit\", \"exitCode\": 0} or \
+                   {\"type\": \"error\", \"message\": \"…\"} from the sandbox.",
+    params(("project" = String, Path, description = "id or name")),
+    responses((status = SWITCHING_PROTOCOLS), (status = NOT_FOUND, body = ErrorBody),
+              (status = CONFLICT, body = ErrorBody, description = "the sandbox does not run"),
+              (status = UPGRADE_REQUIRED, body = ErrorBody)))]
+async fn stream(
+    State(app): State<App>,
+    caller: Caller,
+    Path(project): Path<String>,
+    request: Request<Body>,
+) -> Result<Response> {
+    let project = projects::find(&app.store, &caller, &project).await?;
+    let inside = Inside::of(&app, &project).await?;
+    let place = app.gateway.streams.begin(&app, &caller)?;
+    let end = over(app.clone(), caller);
+    inside
+        .websocket(&app, request, "/v1/exec", None, end, place)
+        .await
+}
+
+/// What can be told to be wrong without the sandbox.
+fn check(wish: &ExecRequest) -> Result<()> {
+    if wish.command.first().is_none_or(String::is_empty) {
+        return Err(Error::invalid(
+            "command",
+            "it is a list of a program and its arguments, such as [\"ls\", \"-l\"]; it is empty",
+        ));
+    }
+    let with_nul = |text: &String| text.contains('\0');
+    if wish.command.len() > WORDS_MOST || wish.command.iter().any(with_nul) {
+        let rule = format!("it has at most {WORDS_MOST} words, and no NUL character");
+        return Err(Error::invalid("command", rule));
+    }
+    if wish.cwd.as_ref().is_some_and(with_nul) {
+        return Err(Error::invalid("cwd", "it holds no NUL character"));
+    }
+    if wish
+        .timeout_seconds
+        .is_some_and(|seconds| !(1..=MOST_SECONDS).contains(&seconds))
+    {
+        let rule = format!("it is a number from 1 to {MOST_SECONDS}");
+        return Err(Error::invalid("timeoutSeconds", rule));
+    }
+    if wish
+        .user
+        .as_deref()
+        .is_some_and(|user| !["dev", "root"].contains(&user))
+    {
+        return Err(Error::invalid("user", "it is dev or root"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_that_cannot_be_run_is_refused_with_its_rule() {
+        let wish = |command: &[&str]| ExecRequest {
+            command: command.iter().map(ToString::to_string).collect(),
+            ..ExecRequest::default()
+        };
+        let field = |wish: &ExecRequest| check(wish).err().map(|e| e.field().unwrap().name.clone());
+        assert_eq!(field(&wish(&["ls"])), None);
+        assert_eq!(field(&wish(&[])).as_deref(), Some("command"));
+        assert_eq!(field(&wish(&[""])).as_deref(), Some("command"));
+        assert_eq!(field(&wish(&["a\0b"])).as_deref(), Some("command"));
+        for (seconds, refused) in [(0, true), (1, false), (3600, false), (3601, true)] {
+            let wish = ExecRequest {
+                timeout_seconds: Some(seconds),
+                ..wish(&["ls"])
+            };
+            assert_eq!(field(&wish).is_some(), refused, "{seconds}");
+        }
+        for (user, refused) in [("dev", false), ("root", false), ("postgres", true), ("", true)] {
+            let wish = ExecRequest {
+                user: Some(user.into()),
+                ..wish(&["ls"])
+            };
+            assert_eq!(field(&wish).is_some(), refused, "{user}");
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! `/api/projects/{project}/files`: raw bytes in and out of the sandbox, folders as archives.
+//! Nothing is held here: what one side sends, the other side gets as it comes.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{
+    body::{Body, Bytes},
+    extract::State,
+    response::Response,
+};
+use fsa_driver::control::PATIENCE;
+use fsa_model::{
+    ErrorBody,
+    sandboxd::{FileEntry, MoveRequest},
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use http_body::{Body as _, Frame, SizeHint};
+use serde::Deserialize;
+use url::form_urlencoded::Serializer;
+use utoipa::IntoParams;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::extract::{Json, Path, Query};
+use crate::{
+    auth::Caller,
+    error::{Error, Result},
+    gateway::inside::Inside,
+    state::App,
+    store::projects,
+};
+
+/// How long the first byte of a file or of an archive may take.
+const READ: Duration = Duration::from_secs(60);
+/// How long an upload may take in all.
+const UPLOAD: Duration = Duration::from_secs(4 * 60 * 60);
+/// Linux's PATH_MAX.
+const PATH_MOST: usize = 4096;
+
+/// What the caller may say of how to read or write.
+const ASKED: [HeaderName; 8] = [
+    header::ACCEPT,
+    header::RANGE,
+    header::IF_RANGE,
+    header::IF_MATCH,
+    header::IF_NONE_MATCH,
+    header::IF_MODIFIED_SINCE,
+    header::IF_UNMODIFIED_SINCE,
+    header::CONTENT_TYPE,
+];
+/// What is believed of the sandbox's answer.
+const ANSWERED: [HeaderName; 6] = [
+    header::CONTENT_TYPE,
+    header::CONTENT_LENGTH,
+    header::CONTENT_RANGE,
+    header::ACCEPT_RANGES,
+    header::ETAG,
+    header::LAST_MODIFIED,
+];
+
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(read, write, delete))
+        .routes(routes!(rename))
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct Which {
+    /// Absolute, or relative to the project's folder.
+    path: String,
+    /// A folder's entries as JSON.
+    #[serde(default)]
+    list: bool,
+    /// With DELETE: also a folder that is not empty.
+    #[serde(default)]
+    recursive: bool,
+    /// With PUT: the file's permissions, in octal.
+    #[serde(default)]
+    mode: Option<String>,
+    /// `dev` (default) or `root`.
+    #[serde(default)]
+    user: Option<String>,
+}
+
+impl Which {
+    /// As sandboxd reads it.
+    ///
+    /// # Errors
+    /// 422 for a path that none can be.
+    fn target(&self) -> Result<String> {
+        if self.path.len() > PATH_MOST || self.path.contains('\0') {
+            let rule = format!("it has at most {PATH_MOST} bytes and no NUL character");
+            return Err(Error::invalid("path", rule));
+        }
+        let mut query = Serializer::new(String::new());
+        query.append_pair("path", &self.path);
+        for (name, yes) in [("list", self.list), ("recursive", self.recursive)] {
+            if yes {
+                query.append_pair(name, "true");
+            }
+        }
+        for (name, value) in [("mode", &self.mode), ("user", &self.user)] {
+            if let Some(value) = value {
+                query.append_pair(name, value);
+            }
+        }
+        Ok(format!("/v1/files?{}", query.finish()))
+    }
+}
+
+/// Reads a file, lists a folder (`list=true`), or packs one (`Accept: application/x-tar`)
+#[utoipa::path(get, path = "/api/projects/{project}/files", tag = "sandbox",
+    params(("project" = String, Path, description = "id or name"), Which,
+           ("Range" = Option<String>, Header, description = "bytes=… of a file")),
+    responses((status = OK, description = "the file, the archive, or the list", content(
+                  (Vec<u8> = "application/octet-stream"), (Vec<u8> = "application/x-tar"),
+                  (Vec<FileEntry> = "application/json"))),
+              (status = PARTIAL_CONTENT), (status = NOT_MODIFIED), (status = NOT_FOUND, body = ErrorBody),
+              (status = CONFLICT, body = ErrorBody, description = "the sandbox does not run, or the path is a folder")))]
+async fn read(
+    State(app): State<App>,
+    caller: Caller,
+    Path(project): Path<String>,
+    Query(which): Query<Which>,
+    request: Request<Body>,
+) -> Result<Response> {
+    let project = projects::find(&app.store, &caller, &project).await?;
+    let inside = Inside::of(&app, &project).await?;
+    let passed = passed(request.method().clone(), &which, request.headers(), Body::empty())?;
+    let mut response = inside.pass_on(passed, &ANSWERED, READ).await?;
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    let known =
+        kind.is_some_and(|kind| kind == "application/x-tar" || (which.list && kind == "application/json"));
+    if !known && response.status() != StatusCode::NOT_MODIFIED {
+        response.headers_mut().insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/octet-stream"),
+        );
+    }
+    if !which.list {
+        response.headers_mut().insert(
+            header::CONTENT_DISPOSITION,
+            HeaderValue::from_static("attachment"),
+        );
+    }
+    Ok(response)
+}
+
+/// Writes a file, or unpacks an archive into a folder (`Content-Type: application/x-tar`)
+#[utoipa::path(put, path = "/api/projects/{project}/files", tag = "sandbox",
+    params(("project" = String, Path, description = "id or name"), Which,
+           ("If-Match" = Option<String>, Header, description = "only where the file still has this tag"),
+           ("If-None-Match" = Option<String>, Header, description = "*: only where there is none yet")),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+    responses((status = NO_CONTENT), (status = CREATED), (status = NOT_FOUND, body = ErrorBody),
+              (status = CONFLICT, body = ErrorBody), (status = PRECONDITION_FAILED, body = ErrorBody),
+              (status = PAYLOAD_TOO_LARGE, body = ErrorBody), (status = INSUFFICIENT_STORAGE, body = ErrorBody)))]
+async fn write(
+    State(app): State<App>,
+    caller: Caller,
+    Path(project): Path<String>,
+    Query(which): Query<Which>,
+    request: Request<Body>,
+) -> Result<Response> {
+    let project = projects::find(&app.store, &caller, &project).await?;
+    let limit = app.settings.limits.upload;
+    let too_large = || {
+        Error::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "TooLarge",
+            format!("An upload has at most {limit} bytes."),
+        )
+    };
+    let (parts, body) = request.into_parts();
+    if body.size_hint().lower() > limit {
+        return Err(too_large());
+    }
+    let inside = Inside::of(&app, &project).await?;
+    let over = Arc::new(AtomicBool::new(false));
+    let body = Body::new(UpTo {
+        body,
+        left: limit,
+        over: Arc::clone(&over),
+    });
+    let passed = passed(Method::PUT, &which, &parts.headers, body)?;
+    let answer = inside.pass_on(passed, &ANSWERED[4..], UPLOAD).await;
+    if over.load(Ordering::Relaxed) {
+        return Err(too_large());
+    }
+    answer
+}
+
+/// Deletes a file or a folder
+#[utoipa::path(delete, path = "/api/projects/{project}/files", tag = "sandbox",
+    params(("project" = String, Path, description = "id or name"), Which),
+    responses((status = NO_CONTENT), (status = NOT_FOUND, body = ErrorBody), (status = CONFLICT, body = ErrorBody)))]
+async fn delete(
+    State(app): State<App>,
+    caller: Caller,
+    Path(project): Path<String>,
+    Query(which): Query<Which>,
+    headers: HeaderMap,
+) -> Result<Response> {
+    let project = projects::find(&app.store, &caller, &project).await?;
+    let inside = Inside::of(&app, &project).await?;
+    let passed = passed(Method::DELETE, &which, &headers, Body::empty())?;
+    inside.pass_on(passed, &[], READ).await
+}
+
+/// Moves or renames a file or a folder
+#[utoipa::path(post, path = "/api/projects/{project}/files/move", tag = "sandbox", request_body = MoveRequest,
+    params(("project" = String, Path, description = "id or name")),
+    responses((status = NO_CONTENT), (status = NOT_FOUND, body = ErrorBody), (status = CONFLICT, body = ErrorBody)))]
+async fn rename(
+    State(app): State<App>,
+    caller: Caller,
+    Path(project): Path<String>,
+    Json(wish): Json<MoveRequest>,
+) -> Result<Response> {
+    let project = projects::find(&app.store, &caller, &project).await?;
+    let inside = Inside::of(&app, &project).await?;
+    let passed = Request::post("/v1/move")
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Body::from(serde_json::to_vec(&wish)?))
+        .map_err(|error| Error::internal("A request cannot be made.").because(error))?;
+    inside.pass_on(passed, &[], PATIENCE).await
+}
+
+fn passed(method: Method, which: &Which, asked: &HeaderMap, body: Body) -> Result<Request<Body>> {
+    let mut request = Request::builder().method(method).uri(which.target()?);
+    for name in &ASKED {
+        if let Some(value) = asked.get(name) {
+            request = request.header(name, value);
+        }
+    }
+    request
+        .body(body)
+        .map_err(|error| Error::internal("A request cannot be made.").because(error))
+}
+
+/// A body that breaks off, and says so, when it has more bytes than it may.
+struct UpTo {
+    body: Body,
+    left: u64,
+    over: Arc<AtomicBool>,
+}
+
+impl http_body::Body for UpTo {
+    type Data = Bytes;
+    type Error = axum::BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::BoxError>>> {
+        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(context));
+        if let Some(Ok(frame)) = &frame {
+            let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+            match self.left.checked_sub(length) {
+                Some(left) => self.left = left,
+                None => {
+                    self.over.store(true, Ordering::Relaxed);
+                    return Poll::Ready(Some(Err("the upload is too large".into())));
+                }
+            }
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

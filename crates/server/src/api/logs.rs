@@ -1,0 +1,153 @@
+//! `/api/projects/{project}/logs`: the output of the start command, as JSON or as a stream
+//! (server-sent events) that resumes after the last line that a client saw.
+
+use std::{convert::Infallible, time::Duration};
+
+use axum::{
+    body::Body,
+    extract::{FromRequestParts, State},
+    response::{
+        IntoResponse as _, Response, Sse,
+        sse::{Event as Message, KeepAlive},
+    },
+};
+use fsa_driver::control::{AnswerBody, PATIENCE, lines};
+use fsa_model::{ErrorBody, api::Page, sandboxd::LogLine};
+use futures_util::{Stream, StreamExt as _};
+use http::{HeaderName, HeaderValue, Request, request::Parts};
+use serde::Deserialize;
+use utoipa::IntoParams;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::extract::{Json, Path, Query};
+use crate::{
+    auth::Caller,
+    error::{Error, Result},
+    gateway::inside::{Inside, over},
+    state::App,
+    store::projects,
+};
+
+/// Lines of one page.
+const PAGE: usize = 10_000;
+/// A comment that keeps proxies from closing a quiet stream.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(read))
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct Which {
+    /// False for a page of JSON instead of a stream.
+    #[serde(default = "yes")]
+    follow: bool,
+    /// Only what comes after this line (`nextCursor` of the page before, or a `sequence`).
+    #[serde(default)]
+    cursor: Option<u64>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// The last line that a browser saw before its stream broke off.
+struct LastSeen(Option<u64>);
+
+impl FromRequestParts<App> for LastSeen {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self> {
+        match parts.headers.get(LAST_EVENT_ID) {
+            None => Ok(Self(None)),
+            Some(value) => match value.to_str().ok().and_then(|id| id.trim().parse().ok()) {
+                Some(id) => Ok(Self(Some(id))),
+                None => Err(Error::bad_request("Last-Event-ID is not the sequence of a line.")),
+            },
+        }
+    }
+}
+
+/// What the start command and the clone of the repository wrote
+#[utoipa::path(get, path = "/api/projects/{project}/logs", tag = "sandbox",
+    params(("project" = String, Path, description = "id or name"), Which,
+           ("Last-Event-ID" = Option<u64>, Header, description = "resume after this line")),
+    responses((status = OK, body = Page<LogLine>), (status = NOT_FOUND, body = ErrorBody),
+              (status = CONFLICT, body = ErrorBody, description = "the sandbox does not run")))]
+async fn read(
+    State(app): State<App>,
+    caller: Caller,
+    Path(project): Path<String>,
+    Query(which): Query<Which>,
+    last: LastSeen,
+) -> Result<Response> {
+    let project = projects::find(&app.store, &caller, &project).await?;
+    let inside = Inside::of(&app, &project).await?;
+    let after = last.0.or(which.cursor).unwrap_or(0);
+    let place = which
+        .follow
+        .then(|| app.gateway.streams.begin(&app, &caller))
+        .transpose()?;
+    let request = Request::get(format!("/v1/logs?after={after}&follow={}", which.follow))
+        .body(Body::empty())
+        .map_err(|error| Error::internal("A request cannot be made.").because(error))?;
+    let body = inside.answer(request, PATIENCE).await?.into_body();
+    let found = read_lines(body);
+    if !which.follow {
+        let page = tokio::time::timeout(PATIENCE, page(found))
+            .await
+            .map_err(|_| Error::unavailable("The sandbox did not finish its answer."))??;
+        return Ok(Json(page).into_response());
+    }
+    // What comes after a line that could not be read is not looked at.
+    let messages = found
+        .take_while(|line| std::future::ready(line.is_ok()))
+        .filter_map(|line| std::future::ready(line.ok()))
+        .map(move |line| {
+            let _ = &place;
+            Ok::<_, Infallible>(message(&line))
+        });
+    let messages = messages.take_until(Box::pin(over(app, caller)));
+    let mut response = Sse::new(messages)
+        .keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
+        .into_response();
+    // nginx would hold lines back.
+    response
+        .headers_mut()
+        .insert("x-accel-buffering", HeaderValue::from_static("no"));
+    Ok(response)
+}
+
+/// Each line as it was meant; a sandbox that sends something else is not read on.
+fn read_lines(body: AnswerBody) -> impl Stream<Item = Result<LogLine>> + Send {
+    lines(body).map(|line| {
+        serde_json::from_slice(&line?).map_err(|error| {
+            Error::unavailable("The sandbox sent a line that makes no sense.").because(error)
+        })
+    })
+}
+
+async fn page(found: impl Stream<Item = Result<LogLine>> + Send) -> Result<Page<LogLine>> {
+    let mut found = std::pin::pin!(found.take(PAGE + 1));
+    let mut items = Vec::new();
+    while let Some(line) = found.next().await {
+        items.push(line?);
+    }
+    let more = items.len() > PAGE;
+    items.truncate(PAGE);
+    let next_cursor = items
+        .last()
+        .filter(|_| more)
+        .map(|last| last.sequence.to_string());
+    Ok(Page { items, next_cursor })
+}
+
+fn message(line: &LogLine) -> Message {
+    Message::default()
+        .id(line.sequence.to_string())
+        .json_data(line)
+        .unwrap_or_else(|_| Message::default().comment("a line that cannot be written"))
+}

@@ -1,0 +1,151 @@
+//! `/api/projects/{project}/ports`: what listens, where it is reached, and who may open it.
+
+use axum::extract::State;
+use fsa_model::{
+    ErrorBody,
+    api::{Page, Port, SharePort, SharedPort, Sharing},
+    event::EventKind,
+    sandboxd::TERMINAL_PORT,
+};
+use secrecy::ExposeSecret as _;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::extract::{Json, Path};
+use crate::{
+    auth::{Caller, secret, sign_in},
+    error::{Error, Result},
+    projects::status,
+    state::App,
+    store::{
+        events::{self, NewEvent},
+        notify::Topic,
+        projects,
+    },
+};
+
+/// Ports of one project that are shared at most.
+const SHARED_MOST: i64 = 100;
+
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(share))
+}
+
+/// The ports that listen or are shared, and their URLs
+#[utoipa::path(get, path = "/api/projects/{project}/ports", tag = "sandbox",
+    params(("project" = String, Path, description = "id or name")),
+    responses((status = OK, body = Page<Port>), (status = NOT_FOUND, body = ErrorBody)))]
+async fn list(
+    State(app): State<App>,
+    caller: Caller,
+    Path(project): Path<String>,
+) -> Result<Json<Page<Port>>> {
+    let overview = projects::overview(&app.store, &caller, &project).await?;
+    let sandbox = status::sandbox(&app.settings, &overview);
+    let mut items = sandbox.map(|sandbox| sandbox.ports).unwrap_or_default();
+    for (&port, &sharing) in &overview.shares {
+        if items.iter().all(|listening| listening.port != port) {
+            items.push(Port {
+                port,
+                process: None,
+                url: status::port_url(&app.settings, &overview, port),
+                sharing,
+            });
+        }
+    }
+    items.sort_by_key(|port| port.port);
+    Ok(Json(Page {
+        items,
+        next_cursor: None,
+    }))
+}
+
+/// Says who may open a port's URL: you (`private`), whoever has its link (`link`), or everybody (`public`)
+#[utoipa::path(put, path = "/api/projects/{project}/ports/{port}", tag = "sandbox", request_body = SharePort,
+    description = "`link` answers with a new link, once; an older link of the port no longer opens it.",
+    params(("project" = String, Path, description = "id or name"), ("port" = u16, Path)),
+    responses((status = OK, body = SharedPort), (status = NOT_FOUND, body = ErrorBody),
+              (status = UNPROCESSABLE_ENTITY, body = ErrorBody)))]
+async fn share(
+    State(app): State<App>,
+    caller: Caller,
+    Path((project, port)): Path<(String, u32)>,
+    Json(wish): Json<SharePort>,
+) -> Result<Json<SharedPort>> {
+    let found = projects::find(&app.store, &caller, &project).await?;
+    let port = u16::try_from(port)
+        .ok()
+        .filter(|&port| port > 0)
+        .ok_or_else(|| Error::invalid("port", "it is a number from 1 to 65535"))?;
+    if port == TERMINAL_PORT && wish.sharing != Sharing::Private {
+        return Err(Error::invalid(
+            "sharing",
+            "port 7681 is the terminal's; whoever opens it can do anything, so it stays private",
+        ));
+    }
+    let link = (wish.sharing == Sharing::Link).then(secret::random);
+    let hash = link.as_ref().map(|link| secret::hash(link.expose_secret()));
+    let mut tx = app.store.begin().await?;
+    let row = projects::lock(&mut tx, &caller, found.id).await?;
+    let others: i64 =
+        sqlx::query_scalar("select count(*) from port_shares where project_id = $1 and port <> $2")
+            .bind(row.id.0)
+            .bind(i32::from(port))
+            .fetch_one(&mut *tx)
+            .await?;
+    if wish.sharing == Sharing::Private {
+        sqlx::query("delete from port_shares where project_id = $1 and port = $2")
+            .bind(row.id.0)
+            .bind(i32::from(port))
+            .execute(&mut *tx)
+            .await?;
+    } else if others >= SHARED_MOST {
+        return Err(Error::conflict(format!(
+            "At most {SHARED_MOST} ports of a project are shared."
+        )));
+    } else {
+        sqlx::query(
+            "insert into port_shares (project_id, port, sharing, link_hash) values ($1, $2, $3, $4)
+             on conflict (project_id, port) do update set sharing = $3, link_hash = $4",
+        )
+        .bind(row.id.0)
+        .bind(i32::from(port))
+        .bind(word(wish.sharing))
+        .bind(hash.map(|hash| hash.to_vec()))
+        .execute(&mut *tx)
+        .await?;
+    }
+    let object = format!("port {port} of {} ({})", row.name, row.id);
+    let action = format!("port.{}", word(wish.sharing));
+    sign_in::record(&mut tx, &caller, &action, object).await?;
+    let event = NewEvent::new(&row, EventKind::ProjectChanged, said(port, wish.sharing)).with(
+        serde_json::json!({"fields": ["ports"], "port": port, "sharing": wish.sharing, "by": caller.login()}),
+    );
+    events::append(&mut tx, event).await?;
+    tx.commit().await?;
+    // This process does not wait for its own notification.
+    app.hub.wake(Topic::Project(row.id));
+    let overview = projects::overview(&app.store, &caller, &row.id.to_string()).await?;
+    let url = status::port_url(&app.settings, &overview, port);
+    Ok(Json(SharedPort {
+        port,
+        link: link.map(|link| format!("{url}/?{}={}", crate::gateway::SHARE, link.expose_secret())),
+        url,
+        sharing: wish.sharing,
+    }))
+}
+
+const fn word(sharing: Sharing) -> &'static str {
+    match sharing {
+        Sharing::Private => "private",
+        Sharing::Link => "link",
+        Sharing::Public => "public",
+    }
+}
+
+fn said(port: u16, sharing: Sharing) -> String {
+    match sharing {
+        Sharing::Private => format!("Port {port} is private."),
+        Sharing::Link => format!("Port {port} is open to whoever has its new link."),
+        Sharing::Public => format!("Port {port} is open to everybody."),
+    }
+}

@@ -1,0 +1,38 @@
+//! `/api/projects/{project}/usage`: what the sandbox uses at this moment, as its data plane
+//! measures it from outside.
+
+use std::time::Duration;
+
+use axum::extract::State;
+use fsa_model::{ErrorBody, sandboxd::Usage};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::extract::{Json, Path};
+use crate::{
+    auth::Caller,
+    error::{Error, Result},
+    gateway::inside::Inside,
+    state::App,
+    store::projects,
+};
+
+/// How long the data plane may take to look.
+const LOOK: Duration = Duration::from_secs(10);
+
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(read))
+}
+
+/// What the sandbox uses at this moment
+#[utoipa::path(get, path = "/api/projects/{project}/usage", tag = "sandbox",
+    params(("project" = String, Path, description = "id or name")),
+    responses((status = OK, body = Usage), (status = NOT_FOUND, body = ErrorBody),
+              (status = CONFLICT, body = ErrorBody, description = "the sandbox does not run")))]
+async fn read(State(app): State<App>, caller: Caller, Path(project): Path<String>) -> Result<Json<Usage>> {
+    let project = projects::find(&app.store, &caller, &project).await?;
+    let inside = Inside::of(&app, &project).await?;
+    let usage = tokio::time::timeout(LOOK, inside.usage())
+        .await
+        .map_err(|_| Error::unavailable("The region does not answer."))??;
+    Ok(Json(usage))
+}
