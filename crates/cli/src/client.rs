@@ -39,10 +39,6 @@ impl Client {
         Ok(Self { http, url, token })
     }
 
-    pub fn url(&self) -> &str {
-        &self.url
-    }
-
     /// A request with the token, and no limit on how long its answer goes on.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let mut request = self.http.request(method, format!("{}{path}", self.url));

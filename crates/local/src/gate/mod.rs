@@ -78,6 +78,10 @@ pub fn entry() -> ExitCode {
 }
 
 fn run() -> io::Result<()> {
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "how `fsa serve` hands over to the gate, which has no other settings"
+    )]
     let config = std::env::var(CONFIG_VARIABLE).map_err(io::Error::other)?;
     let config: GateConfig = serde_json::from_str(&config)?;
     let listener = UnixListener::from(io::stdin().as_fd().try_clone_to_owned()?);

@@ -215,6 +215,7 @@ fn remove(group: &Path) {
     for attempt in 0..6 {
         match fs::remove_dir(group) {
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+                #[allow(clippy::disallowed_methods, reason = "nothing tells of it, as said above")]
                 thread::sleep(Duration::from_millis(3 << attempt));
             }
             _ => return,

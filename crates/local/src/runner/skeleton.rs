@@ -78,7 +78,7 @@ impl Skeletons {
     /// The file system's.
     pub fn make(folder: &Path, used: &BTreeSet<String>) -> io::Result<Self> {
         let mut machine = vec![PathBuf::from("/usr")];
-        let base = finish(folder, |tree| mount_points(tree))?;
+        let base = finish(folder, mount_points)?;
         let host = finish(folder, |tree| {
             mount_points(tree)?;
             host(tree, &mut machine)

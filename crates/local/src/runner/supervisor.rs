@@ -135,7 +135,7 @@ pub fn main(socket: OwnedFd, config: RunnerConfig) -> ExitCode {
             Ok(ForkResult::Parent { child }) => child,
             Err(error) => {
                 tracing::error!(%error, "the runner's worker could not be started");
-                thread::sleep(LONGEST_PAUSE);
+                rest(LONGEST_PAUSE);
                 continue;
             }
         };
@@ -148,8 +148,17 @@ pub fn main(socket: OwnedFd, config: RunnerConfig) -> ExitCode {
         } else {
             (pause * 2).min(LONGEST_PAUSE)
         };
-        thread::sleep(pause);
+        rest(pause);
     }
+}
+
+/// Between two tries. The supervisor has one thread and nothing else to do.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a pause is what is meant: nothing is awaited"
+)]
+fn rest(pause: Duration) {
+    thread::sleep(pause);
 }
 
 /// Not the same as ignoring a signal, which sandboxes would inherit.

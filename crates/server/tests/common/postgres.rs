@@ -213,7 +213,8 @@ fn start(programs: &Path, folder: &Path, owner: &Owner) {
         pg_ctl = programs.join("pg_ctl").display(),
     );
     // It outlives this process and ends by itself; init reaps it.
-    owner
+    #[allow(clippy::zombie_processes, reason = "it is meant to outlive us")]
+    let _watcher = owner
         .command(Path::new("setsid"))
         .args(["sh", "-c", &watcher])
         .spawn()
