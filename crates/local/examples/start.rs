@@ -53,7 +53,9 @@ async fn main() {
         "usage of the last: {:?}",
         driver.usage(&specs[specs.len() - 1].sandbox).await
     );
-    if std::env::var_os("KEEP").is_some() {
+    #[allow(clippy::disallowed_methods, reason = "an example has no settings of its own")]
+    let keep = std::env::var_os("KEEP").is_some();
+    if keep {
         println!("kept; press return to end");
         let _ = std::io::stdin().read_line(&mut String::new());
     }

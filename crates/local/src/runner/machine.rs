@@ -100,13 +100,21 @@ fn try_mounts(layout: &Layout) -> io::Result<()> {
             fs::create_dir(there.path().join(name))?;
         }
         fs::create_dir_all(here.join("root"))?;
-        let namespace = userns::mapped(userns::IdRange {
+        let ids = userns::IdRange {
             first: 100_000,
             count: userns::COUNT,
-        })?;
+        };
+        let namespace = userns::mapped(ids)?;
         let all = mounts::idmapped(there.path(), &namespace, false)?;
         mounts::attach(&all, &here.join("all"))?;
-        mounts::overlay(&here, &["all/lower".to_owned()], "all/upper", "all/work", "root")
+        mounts::overlay(
+            &here,
+            &["all/lower".to_owned()],
+            "all/upper",
+            "all/work",
+            "root",
+            ids.first,
+        )
     };
     let result = thread::scope(|scope| {
         scope

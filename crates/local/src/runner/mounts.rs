@@ -7,7 +7,10 @@ use std::{
     path::Path,
 };
 
-use nix::sched::{CloneFlags, unshare};
+use nix::{
+    sched::{CloneFlags, unshare},
+    unistd::{Gid, Uid, setfsgid, setfsuid},
+};
 use rustix::{
     fs::CWD,
     mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags},
@@ -122,11 +125,22 @@ pub fn bind_file(source: &Path, target: &Path) -> io::Result<()> {
 /// An overlay of `lower` (the uppermost first) below `upper`, at `target`. All are names in
 /// `folder`, so that hundreds of layers fit into the one page that mount(2) reads.
 ///
+/// The kernel makes what it needs in `work` and `upper` (its working folder, whiteouts) as
+/// whoever mounts. On an id-mapped mount that has to be somebody who exists there: `owner`, the
+/// sandbox's root. As nobody it would not fail but mount read-only (fs/overlayfs/super.c).
+///
 /// The calling thread stays in `folder` afterwards, and has a working folder of its own.
 ///
 /// # Errors
-/// The kernel's.
-pub fn overlay(folder: &Path, lower: &[String], upper: &str, work: &str, target: &str) -> io::Result<()> {
+/// The kernel's; that of a file system that can only be read, where the overlay came out so.
+pub fn overlay(
+    folder: &Path,
+    lower: &[String],
+    upper: &str,
+    work: &str,
+    target: &str,
+    owner: u32,
+) -> io::Result<()> {
     unshare(CloneFlags::CLONE_FS)?;
     rustix::process::chdir(folder)?;
     // Said outright, because the defaults are a module's parameters.
@@ -135,14 +149,35 @@ pub fn overlay(folder: &Path, lower: &[String], upper: &str, work: &str, target:
         lower.join(":"),
     );
     let options = CString::new(options).map_err(io::Error::other)?;
-    rustix::mount::mount(
-        "overlay",
-        target,
-        "overlay",
-        MountFlags::NODEV,
-        options.as_c_str(),
-    )?;
+    as_file_owner(owner, || {
+        rustix::mount::mount(
+            "overlay",
+            target,
+            "overlay",
+            MountFlags::NODEV,
+            options.as_c_str(),
+        )
+    })??;
+    if rustix::fs::statvfs(target)?
+        .f_flag
+        .contains(rustix::fs::StatVfsMountFlags::RDONLY)
+    {
+        return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+    }
     Ok(())
+}
+
+/// Does something on this thread as the owner of what it makes, with all rights that it has.
+/// credentials(7): a file-system id other than 0 takes the rights over files out of the
+/// effective ones, and 0 puts them back.
+fn as_file_owner<T>(owner: u32, act: impl FnOnce() -> T) -> io::Result<T> {
+    let before = rustix::thread::capabilities(None)?;
+    setfsuid(Uid::from_raw(owner));
+    setfsgid(Gid::from_raw(owner));
+    let result = rustix::thread::set_capabilities(None, before).map(|()| act());
+    setfsuid(Uid::from_raw(0));
+    setfsgid(Gid::from_raw(0));
+    Ok(result?)
 }
 
 /// Takes away everything that is mounted at `path` or below it, whether in use or not.

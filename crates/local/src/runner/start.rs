@@ -196,6 +196,7 @@ impl Runner {
             &format!("{sandbox}/upper"),
             &format!("{sandbox}/work"),
             "root",
+            self.ids(wire.slot).first,
         )
         .map_err(failed)?;
         if start.root == Root::Host {
