@@ -41,7 +41,7 @@ async fn a_day_with_the_command_line() {
     let (code, _, err) = run(&["project", "create", "todo"]);
     assert_eq!(code, 5, "{err}");
 
-    let (code, out, _) = run(&[
+    let (code, out, err) = run(&[
         "exec",
         "todo",
         "--",
@@ -49,7 +49,7 @@ async fn a_day_with_the_command_line() {
         "-c",
         "echo $COLOUR; echo grey >&2; exit 7",
     ]);
-    assert_eq!((code, out.as_str()), (7, "blue\n"));
+    assert_eq!((code, out.as_str(), err.as_str()), (7, "blue\n", "grey\n"));
     let (code, _, err) = run(&["exec", "todo", "--", "no-such-program"]);
     assert_ne!(code, 0);
     assert!(err.contains("no-such-program"), "{err}");
@@ -130,6 +130,7 @@ async fn the_printed_link_signs_in_once() {
         &world
             .command(&["project", "list"])
             .env_remove("FSA_TOKEN")
+            .env_remove("FSA_URL")
             .output()
             .expect("fsa runs"),
     );

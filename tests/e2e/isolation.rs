@@ -6,7 +6,10 @@ use fsa_model::{
     Phase,
     api::{CreateProject, Database},
 };
-use fsa_tests::{Visitor, World, internet::PublicHost};
+use fsa_tests::{
+    Visitor, World,
+    internet::{self, PublicHost},
+};
 use reqwest::{Method, StatusCode, header};
 use serde_json::{Value, json};
 
@@ -17,7 +20,7 @@ fn dial(host: &str, port: u16) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sandbox_reaches_the_internet_and_nothing_that_is_private() {
-    let world = World::start(&[]);
+    let world = World::start(&["--allow-networks", internet::RANGE]);
     let api = world.api();
     api.create_running("one").await;
     api.create_running("two").await;
@@ -106,8 +109,8 @@ async fn a_database_is_reached_from_its_own_sandbox_alone() {
         .await;
     assert!(!other.lines().any(|line| line == "1"), "{other}");
     // The control plane's tables are in a cluster that no sandbox has a way to.
-    let all = api.shell("mine", "psql -Atc \"select has_database_privilege(datname, 'connect') from pg_database where datname <> current_database()\"").await;
-    assert!(all.lines().all(|line| line == "f"), "{all}");
+    let all = api.shell("mine", "psql -Atc \"select datname, datallowconn and has_database_privilege(datname, 'connect') from pg_database where datname <> current_database()\"").await;
+    assert!(all.lines().all(|line| line.ends_with("|f")), "{all}");
     world.finish().await;
 }
 
@@ -168,7 +171,7 @@ async fn another_user_sees_nothing_and_nobody_gets_in_without_a_sign_in() {
     let world = World::start(&[]);
     let api = world.api();
     let project = api.create_running("private").await;
-    let invited: Value = api.send(Method::POST, "/api/users/invitations", &json!({})).await;
+    let invited: Value = api.send(Method::POST, "/api/users/invites", &json!({})).await;
     let link = invited["url"].as_str().expect("a link");
     let secret = link.split_once('#').expect("a fragment").1;
     let http = reqwest::Client::new();

@@ -9,7 +9,7 @@ use std::{
 use fsa_model::api::CreateProject;
 use fsa_tests::{
     TestTerminal, Visitor, World, exported,
-    internet::PublicHost,
+    internet::{self, PublicHost},
     model::{self, Asked, Turn},
 };
 use serde_json::json;
@@ -34,6 +34,8 @@ fn web_world() -> World {
     World::start(&[
         "--web-image",
         exported("FSA_WEB_IMAGE").to_str().expect("a path of UTF-8"),
+        "--allow-networks",
+        internet::RANGE,
     ])
 }
 

@@ -149,8 +149,16 @@ impl Api {
     }
 
     pub async fn projects(&self) -> Vec<Project> {
-        let page: Page<Project> = self.get("/api/projects?limit=1000").await;
-        page.items
+        let mut found = Vec::new();
+        let mut path = "/api/projects".to_owned();
+        loop {
+            let page: Page<Project> = self.get(&path).await;
+            found.extend(page.items);
+            match page.next_cursor {
+                Some(cursor) => path = format!("/api/projects?cursor={cursor}"),
+                None => return found,
+            }
+        }
     }
 
     /// Deletes all projects and waits until they are gone.

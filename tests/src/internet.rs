@@ -1,5 +1,8 @@
-//! An Internet for one test: a host with a public address (RFC 5737's documentation range) in a
+//! An Internet for one test: a host with an address of RFC 5737's documentation range in a
 //! network namespace of its own, reachable through the machine's routes.
+//!
+//! No packet to such an address ever leaves for a real network, which is why a test may have it,
+//! and why sandboxes are refused it: a world that is to reach the host allows [`RANGE`].
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -8,6 +11,9 @@ use std::{
 };
 
 use tokio::sync::oneshot;
+
+/// The network of all such hosts.
+pub const RANGE: &str = "198.51.100.0/24";
 
 /// A host outside of every sandbox and of the machine's own namespace.
 pub struct PublicHost {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use fsa_model::api::{ChangeEnvironment, EnvironmentView};
 use reqwest::Method;
 
-use super::project;
+use super::{project, wish};
 use crate::{
     args::Env,
     client::{Client, encoded},
@@ -69,13 +69,15 @@ async fn change(
     let view: EnvironmentView = client
         .send(Method::PATCH, &path(project, ""), &ChangeEnvironment { env_vars })
         .await?;
-    output::print(json, &view, |view| {
-        if view.restarting {
-            output::note(&format!(
-                "{project} restarts, so that its processes see the change"
-            ));
-        }
-    });
+    if view.restarting {
+        output::note(&format!(
+            "{project} restarts, so that its processes see the change"
+        ));
+        let project = encoded(project);
+        let sandbox = client.get(&format!("/api/sandbox/{project}")).await?;
+        wish::settle(client, &project, sandbox, json).await?;
+    }
+    output::print(json, &view, |_| {});
     Ok(0)
 }
 

@@ -4,7 +4,7 @@ use std::{collections::HashMap, io, time::Duration};
 
 use bytes::Bytes;
 use fsa_model::{Trouble, TroubleKind};
-use futures_util::{Stream, StreamExt, TryStreamExt, stream};
+use futures_util::{Stream, StreamExt};
 use tokio::sync::mpsc;
 
 use super::{
@@ -13,7 +13,7 @@ use super::{
     contents::Found,
     folder::{Origin, StoredImage, disk, no_room},
     manifest,
-    store::{HOST, Inner, Layer, NAME_MAX, UNPACKING},
+    store::{HOST, Inner, Layer, NAME_MAX, UNPACKING, for_all},
 };
 
 /// Chunks of an upload that wait to be written.
@@ -124,17 +124,15 @@ impl Inner {
             }
         }
         drop(incoming);
-        stream::iter(missing)
-            .map(|layer| async move {
-                self.unpack(&LayerBlob {
-                    diff_id: layer.diff_id,
-                    blob: layer.descriptor.digest,
-                })
-                .await
+        for_all(missing, UNPACKING, |layer, _| async move {
+            self.unpack(&LayerBlob {
+                diff_id: layer.diff_id,
+                blob: layer.descriptor.digest,
             })
-            .buffer_unordered(UNPACKING)
-            .try_for_each(async |_| Ok(()))
-            .await?;
+            .await
+            .map(drop)
+        })
+        .await?;
         self.keep(name, origin, &found.manifest, &found.config, config, layers)
             .await
     }

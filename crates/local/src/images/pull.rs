@@ -8,7 +8,6 @@ use std::{
 };
 
 use fsa_model::{Trouble, TroubleKind};
-use futures_util::{StreamExt, TryStreamExt, stream};
 use oci_spec::distribution::Reference;
 use sha2::{Digest as _, Sha256};
 
@@ -19,7 +18,7 @@ use super::{
     folder::{Origin, StoredImage, disk, no_room},
     manifest::{self, Descriptor, Document, Problem},
     registry::RegistryError,
-    store::{Inner, Layer},
+    store::{Inner, Layer, for_all},
 };
 
 /// Layers that are fetched at the same time.
@@ -101,43 +100,44 @@ async fn fetch(
         progress,
     };
     count.say();
-    stream::iter(missing)
-        .map(|layer| {
-            let (incoming, count) = (&incoming, &count);
-            async move {
-                if !store.folder.has_blob(&layer.descriptor.digest) {
-                    let file = incoming.path().join(layer.descriptor.digest.hex());
-                    let limit = store.settings.layer_timeout;
-                    let load = download(store, reference, &layer.descriptor, &file, count);
-                    tokio::time::timeout(limit, load).await.unwrap_or_else(|_| {
-                        Err(Trouble::new(
-                            TroubleKind::Passing,
-                            format!(
-                                "a layer of the image {} did not arrive within {} s; it is tried again",
-                                reference.whole(),
-                                limit.as_secs()
-                            ),
-                        ))
-                    })?;
-                    store
-                        .folder
-                        .adopt(&file, &layer.descriptor.digest)
-                        .map_err(|e| disk("a layer could not be stored", &e))?;
+    for_all(missing, PARALLEL, |layer, stop| {
+        let (incoming, count) = (&incoming, &count);
+        async move {
+            if !store.folder.has_blob(&layer.descriptor.digest) {
+                let file = incoming.path().join(layer.descriptor.digest.hex());
+                let limit = store.settings.layer_timeout;
+                let load = download(store, reference, &layer.descriptor, &file, count);
+                let late = || {
+                    Trouble::new(
+                        TroubleKind::Passing,
+                        format!(
+                            "a layer of the image {} did not arrive within {} s; it is tried again",
+                            reference.whole(),
+                            limit.as_secs()
+                        ),
+                    )
+                };
+                match stop.run_until_cancelled(tokio::time::timeout(limit, load)).await {
+                    None => return Ok(()),
+                    Some(loaded) => loaded.unwrap_or_else(|_| Err(late()))?,
                 }
                 store
-                    .unpack(&LayerBlob {
-                        diff_id: layer.diff_id,
-                        blob: layer.descriptor.digest,
-                    })
-                    .await?;
-                count.done.fetch_add(1, Ordering::Relaxed);
-                count.say();
-                Ok::<(), Trouble>(())
+                    .folder
+                    .adopt(&file, &layer.descriptor.digest)
+                    .map_err(|e| disk("a layer could not be stored", &e))?;
             }
-        })
-        .buffer_unordered(PARALLEL)
-        .try_collect::<()>()
-        .await?;
+            store
+                .unpack(&LayerBlob {
+                    diff_id: layer.diff_id,
+                    blob: layer.descriptor.digest,
+                })
+                .await?;
+            count.done.fetch_add(1, Ordering::Relaxed);
+            count.say();
+            Ok(())
+        }
+    })
+    .await?;
     store
         .keep(
             name.clone(),

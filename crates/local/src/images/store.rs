@@ -11,10 +11,11 @@ use std::{
 use bytes::Bytes;
 use chrono::Utc;
 use fsa_model::{Image, Trouble, TroubleKind, api::ImageInfo};
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt as _, stream};
 use oci_spec::distribution::Reference;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     LayerBlob, LayerUnpacker, LayeredImage, ResolvedImage, Swept, UnpackedLayer,
@@ -467,6 +468,33 @@ impl Inner {
         }
         Ok(Some(swept))
     }
+}
+
+/// Does `work` for all of `items`, `parallel` of them at a time. After the first failure, which is
+/// the answer, nothing is begun any more; what was begun is told by the token, and is waited for,
+/// so that afterwards nobody unpacks what is about to be removed.
+pub(super) async fn for_all<T, F>(
+    items: Vec<T>,
+    parallel: usize,
+    work: impl Fn(T, CancellationToken) -> F,
+) -> Result<(), Trouble>
+where
+    F: Future<Output = Result<(), Trouble>>,
+{
+    let stop = CancellationToken::new();
+    stream::iter(items)
+        .map(|item| {
+            let (begun, stop) = (work(item, stop.clone()), stop.clone());
+            async move {
+                if stop.is_cancelled() {
+                    return Ok(());
+                }
+                begun.await.inspect_err(|_| stop.cancel())
+            }
+        })
+        .buffer_unordered(parallel)
+        .fold(Ok(()), async |first: Result<(), Trouble>, next| first.and(next))
+        .await
 }
 
 /// The names under which `name` may be known: as it is, without the tag that is meant anyway, and

@@ -85,6 +85,15 @@ pub fn shown(path: &[u8]) -> String {
         .collect()
 }
 
+/// A number of a header. A field that was left empty is 0, as other readers have it (Go's
+/// archive/tar, `parseNumeric`); the crate refuses it.
+fn number_of<T: Default>(field: &[u8], read: impl FnOnce() -> io::Result<T>) -> Result<T, TarError> {
+    if field.iter().all(|byte| matches!(byte, 0 | b' ')) {
+        return Ok(T::default());
+    }
+    read().map_err(|e| TarError::Header(e.to_string()))
+}
+
 /// Reads entries in order.
 pub struct Reader<R> {
     input: R,
@@ -124,7 +133,7 @@ impl<R: Read> Reader<R> {
             let Some(header) = self.header()? else {
                 return Ok(None);
             };
-            let size = header.entry_size().map_err(|e| TarError::Header(e.to_string()))?;
+            let size = number_of(&header.as_old().size, || header.entry_size())?;
             self.begin(size)?;
             match header.entry_type() {
                 EntryType::GNULongName => extensions.path = Some(self.name(size)?),
@@ -190,7 +199,7 @@ impl<R: Read> Reader<R> {
         let pax = |key: &[u8]| extensions.pax.get(key).or_else(|| self.global.get(key));
         let number =
             |key: &[u8]| pax(key).and_then(|value| std::str::from_utf8(value).ok()?.parse::<u64>().ok());
-        let bad = |e: io::Error| TarError::Header(e.to_string());
+        let old = header.as_old();
 
         let path = pax(b"path")
             .cloned()
@@ -228,9 +237,9 @@ impl<R: Read> Reader<R> {
         let entry = Entry {
             kind,
             size: if kind == Kind::File { content } else { 0 },
-            mode: header.mode().map_err(bad)? & 0o7777,
-            uid: number(b"uid").map_or_else(|| header.uid(), Ok).map_err(bad)?,
-            gid: number(b"gid").map_or_else(|| header.gid(), Ok).map_err(bad)?,
+            mode: number_of(&old.mode, || header.mode())? & 0o7777,
+            uid: number(b"uid").map_or_else(|| number_of(&old.uid, || header.uid()), Ok)?,
+            gid: number(b"gid").map_or_else(|| number_of(&old.gid, || header.gid()), Ok)?,
             mtime: pax(b"mtime")
                 .and_then(|value| parse_time(value))
                 .unwrap_or_else(|| {

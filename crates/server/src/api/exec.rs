@@ -37,7 +37,7 @@ const ANSWER_LIMIT: usize = 14 * 1024 * 1024;
 const WORDS_MOST: usize = 10_000;
 
 pub(super) fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(run, stream))
+    OpenApiRouter::new().routes(routes!(exec, exec_stream))
 }
 
 /// Runs a command and answers when it has ended
@@ -46,7 +46,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
     responses((status = OK, body = ExecResult), (status = NOT_FOUND, body = ErrorBody),
               (status = CONFLICT, body = ErrorBody, description = "the sandbox does not run"),
               (status = UNPROCESSABLE_ENTITY, body = ErrorBody)))]
-async fn run(
+async fn exec(
     State(app): State<App>,
     caller: Caller,
     Path(project): Path<String>,
@@ -86,7 +86,7 @@ async fn run(
     responses((status = SWITCHING_PROTOCOLS), (status = NOT_FOUND, body = ErrorBody),
               (status = CONFLICT, body = ErrorBody, description = "the sandbox does not run"),
               (status = UPGRADE_REQUIRED, body = ErrorBody)))]
-async fn stream(
+async fn exec_stream(
     State(app): State<App>,
     caller: Caller,
     Path(project): Path<String>,

@@ -67,8 +67,8 @@ const ANSWERED: [HeaderName; 6] = [
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
-        .routes(routes!(read, write, delete))
-        .routes(routes!(rename))
+        .routes(routes!(read_file, write_file, delete_file))
+        .routes(routes!(move_file))
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -126,7 +126,7 @@ impl Which {
                   (Vec<FileEntry> = "application/json"))),
               (status = PARTIAL_CONTENT), (status = NOT_MODIFIED), (status = NOT_FOUND, body = ErrorBody),
               (status = CONFLICT, body = ErrorBody, description = "the sandbox does not run, or the path is a folder")))]
-async fn read(
+async fn read_file(
     State(app): State<App>,
     caller: Caller,
     Path(project): Path<String>,
@@ -164,7 +164,7 @@ async fn read(
     responses((status = NO_CONTENT), (status = CREATED), (status = NOT_FOUND, body = ErrorBody),
               (status = CONFLICT, body = ErrorBody), (status = PRECONDITION_FAILED, body = ErrorBody),
               (status = PAYLOAD_TOO_LARGE, body = ErrorBody), (status = INSUFFICIENT_STORAGE, body = ErrorBody)))]
-async fn write(
+async fn write_file(
     State(app): State<App>,
     caller: Caller,
     Path(project): Path<String>,
@@ -203,7 +203,7 @@ async fn write(
 #[utoipa::path(delete, path = "/api/projects/{project}/files", tag = "sandbox",
     params(("project" = String, Path, description = "id or name"), Which),
     responses((status = NO_CONTENT), (status = NOT_FOUND, body = ErrorBody), (status = CONFLICT, body = ErrorBody)))]
-async fn delete(
+async fn delete_file(
     State(app): State<App>,
     caller: Caller,
     Path(project): Path<String>,
@@ -220,7 +220,7 @@ async fn delete(
 #[utoipa::path(post, path = "/api/projects/{project}/files/move", tag = "sandbox", request_body = MoveRequest,
     params(("project" = String, Path, description = "id or name")),
     responses((status = NO_CONTENT), (status = NOT_FOUND, body = ErrorBody), (status = CONFLICT, body = ErrorBody)))]
-async fn rename(
+async fn move_file(
     State(app): State<App>,
     caller: Caller,
     Path(project): Path<String>,

@@ -35,7 +35,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 pub(super) fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(read))
+    OpenApiRouter::new().routes(routes!(read_logs))
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -77,7 +77,7 @@ impl FromRequestParts<App> for LastSeen {
            ("Last-Event-ID" = Option<u64>, Header, description = "resume after this line")),
     responses((status = OK, body = Page<LogLine>), (status = NOT_FOUND, body = ErrorBody),
               (status = CONFLICT, body = ErrorBody, description = "the sandbox does not run")))]
-async fn read(
+async fn read_logs(
     State(app): State<App>,
     caller: Caller,
     Path(project): Path<String>,

@@ -27,14 +27,16 @@ use crate::{
 const SHARED_MOST: i64 = 100;
 
 pub(super) fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(list)).routes(routes!(share))
+    OpenApiRouter::new()
+        .routes(routes!(list_ports))
+        .routes(routes!(share_port))
 }
 
 /// The ports that listen or are shared, and their URLs
 #[utoipa::path(get, path = "/api/projects/{project}/ports", tag = "sandbox",
     params(("project" = String, Path, description = "id or name")),
     responses((status = OK, body = Page<Port>), (status = NOT_FOUND, body = ErrorBody)))]
-async fn list(
+async fn list_ports(
     State(app): State<App>,
     caller: Caller,
     Path(project): Path<String>,
@@ -65,7 +67,7 @@ async fn list(
     params(("project" = String, Path, description = "id or name"), ("port" = u16, Path)),
     responses((status = OK, body = SharedPort), (status = NOT_FOUND, body = ErrorBody),
               (status = UNPROCESSABLE_ENTITY, body = ErrorBody)))]
-async fn share(
+async fn share_port(
     State(app): State<App>,
     caller: Caller,
     Path((project, port)): Path<(String, u32)>,

@@ -26,9 +26,9 @@ const TITLE_MOST: usize = 200;
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
-        .routes(routes!(open))
-        .routes(routes!(list))
-        .routes(routes!(close))
+        .routes(routes!(open_terminal))
+        .routes(routes!(list_terminals))
+        .routes(routes!(close_terminal))
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -81,7 +81,7 @@ fn session_name(field: &str, name: &str) -> Result<()> {
     responses((status = SWITCHING_PROTOCOLS), (status = NOT_FOUND, body = ErrorBody),
               (status = CONFLICT, body = ErrorBody, description = "the sandbox does not run"),
               (status = UPGRADE_REQUIRED, body = ErrorBody)))]
-async fn open(
+async fn open_terminal(
     State(app): State<App>,
     caller: Caller,
     Path(project): Path<String>,
@@ -103,7 +103,7 @@ async fn open(
     params(("project" = String, Path, description = "id or name")),
     responses((status = OK, body = Page<TerminalSession>), (status = NOT_FOUND, body = ErrorBody),
               (status = CONFLICT, body = ErrorBody, description = "the sandbox does not run")))]
-async fn list(
+async fn list_terminals(
     State(app): State<App>,
     caller: Caller,
     Path(project): Path<String>,
@@ -136,7 +136,7 @@ async fn list(
            ("terminal" = String, Path, description = "the session's name")),
     responses((status = NO_CONTENT), (status = NOT_FOUND, body = ErrorBody),
               (status = CONFLICT, body = ErrorBody, description = "the sandbox does not run")))]
-async fn close(
+async fn close_terminal(
     State(app): State<App>,
     caller: Caller,
     Path((project, terminal)): Path<(String, String)>,

@@ -20,7 +20,7 @@ use crate::{
 const LOOK: Duration = Duration::from_secs(10);
 
 pub(super) fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(read))
+    OpenApiRouter::new().routes(routes!(usage))
 }
 
 /// What the sandbox uses at this moment
@@ -28,7 +28,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
     params(("project" = String, Path, description = "id or name")),
     responses((status = OK, body = Usage), (status = NOT_FOUND, body = ErrorBody),
               (status = CONFLICT, body = ErrorBody, description = "the sandbox does not run")))]
-async fn read(State(app): State<App>, caller: Caller, Path(project): Path<String>) -> Result<Json<Usage>> {
+async fn usage(State(app): State<App>, caller: Caller, Path(project): Path<String>) -> Result<Json<Usage>> {
     let project = projects::find(&app.store, &caller, &project).await?;
     let inside = Inside::of(&app, &project).await?;
     let usage = tokio::time::timeout(LOOK, inside.usage())

@@ -56,8 +56,13 @@ impl Inside {
     /// # Errors
     /// The same.
     pub(crate) fn of_sandbox(app: &App, region: &str, sandbox: &SandboxRow) -> Result<Self> {
-        if sandbox.container != ContainerState::Running || sandbox.wanted != Wanted::Running {
-            return Err(not_running(Some(sandbox.phase())));
+        let phase = sandbox.phase();
+        // A container that is about to be replaced would take along what is begun in it now.
+        if sandbox.container != ContainerState::Running
+            || sandbox.wanted != Wanted::Running
+            || phase == Phase::Updating
+        {
+            return Err(not_running(Some(phase)));
         }
         let region = app.regions.get(region).ok_or_else(|| {
             Error::unavailable(format!("The region {region} is not configured on this server."))
@@ -214,7 +219,8 @@ fn not_running(phase: Option<Phase>) -> Error {
             "This project has no sandbox at the moment.",
             "Start the project to get one.",
         ),
-        Some(Phase::Creating | Phase::Starting | Phase::Updating | Phase::Running) => {
+        Some(Phase::Updating) => ("The sandbox is restarting.", "Try again when it is RUNNING."),
+        Some(Phase::Creating | Phase::Starting | Phase::Running) => {
             ("The sandbox is starting.", "Try again when it is RUNNING.")
         }
         Some(Phase::Stopping | Phase::Stopped) => (

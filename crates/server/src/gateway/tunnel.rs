@@ -45,8 +45,13 @@ impl Farewell {
     }
 }
 
-/// Copies both ways until both sides have ended, one of them fails, or `end` is ready. `read` was
+/// Copies both ways until both sides have ended, the client fails, or `end` is ready. `read` was
 /// read of the server side already.
+///
+/// A server that is done closes at once, perhaps before it has read all that the client says.
+/// What it said last still reaches the client: its side is read to the end, and what the client
+/// goes on to say is read and forgotten, because TCP resets a connection that is closed with
+/// something unread, and takes from the client what it had not read yet (RFC 1122 §4.2.2.13).
 pub async fn relay(
     client: impl AsyncRead + AsyncWrite + Unpin,
     server: impl AsyncRead + AsyncWrite + Unpin,
@@ -58,28 +63,52 @@ pub async fn relay(
     let (mut from_server, mut to_server) = tokio::io::split(server);
     let last = parking_lot::Mutex::new(Instant::now());
     let (mut upward, mut downward) = (BytesMut::new(), BytesMut::from(read));
-    let up = copy(&mut from_client, &mut to_server, &mut upward, None, &last);
     let mut frames = (speech == Speech::WebSocket).then(Frames::default);
-    let down = copy(
-        &mut from_server,
-        &mut to_client,
-        &mut downward,
-        frames.as_mut(),
-        &last,
-    );
+    let up = async {
+        match copy(&mut from_client, &mut to_server, &mut upward, None, &last).await {
+            Err(Broken::Target(_)) => forget(&mut from_client).await,
+            Err(Broken::Source(error)) => Err(error),
+            Ok(()) => Ok(()),
+        }
+    };
+    let down = async {
+        let frames = frames.as_mut();
+        match copy(&mut from_server, &mut to_client, &mut downward, frames, &last).await {
+            Err(Broken::Source(_)) => to_client.shutdown().await,
+            Err(Broken::Target(error)) => Err(error),
+            Ok(()) => Ok(()),
+        }
+    };
     let farewell = {
         let mut end = std::pin::pin!(end);
-        let mut both = std::pin::pin!(async { tokio::try_join!(up, down) });
+        let mut both = std::pin::pin!(async {
+            let (mut up, mut down) = (std::pin::pin!(up), std::pin::pin!(down));
+            tokio::select! {
+                ended = &mut up => {
+                    ended?;
+                    down.await
+                }
+                ended = &mut down => {
+                    ended?;
+                    match speech {
+                        // Who closes a WebSocket's connection has nothing to hear any more.
+                        Speech::WebSocket => tokio::time::timeout(FAREWELL, up).await.unwrap_or(Ok(())),
+                        Speech::Other => up.await,
+                    }
+                }
+            }
+        });
         let mut idle = std::pin::pin!(tokio::time::sleep(IDLE));
         loop {
             tokio::select! {
+                biased;
+                farewell = &mut end => break Some(farewell),
                 ended = &mut both => {
                     if let Err(error) = ended {
                         tracing::debug!(%error, "a tunnel broke off");
                     }
                     break None;
                 }
-                farewell = &mut end => break Some(farewell),
                 () = &mut idle => {
                     let since = *last.lock();
                     if since.elapsed() >= IDLE {
@@ -96,6 +125,12 @@ pub async fn relay(
     }
 }
 
+/// Which side of a copy failed.
+enum Broken {
+    Source(io::Error),
+    Target(io::Error),
+}
+
 /// Ends one direction as it ended at its source. Dropped at any moment, it leaves in `buffer`
 /// what was read and not written, and in `frames` what was written.
 async fn copy(
@@ -104,24 +139,24 @@ async fn copy(
     buffer: &mut BytesMut,
     mut frames: Option<&mut Frames>,
     last: &parking_lot::Mutex<Instant>,
-) -> io::Result<()> {
+) -> Result<(), Broken> {
     let mut size = FIRST_BUFFER;
     loop {
         while !buffer.is_empty() {
-            let written = to.write(buffer).await?;
+            let written = to.write(buffer).await.map_err(Broken::Target)?;
             if written == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
+                return Err(Broken::Target(io::ErrorKind::WriteZero.into()));
             }
             if let Some(frames) = &mut frames {
                 frames.pass(&buffer[..written]);
             }
             let _ = buffer.split_to(written);
         }
-        to.flush().await?;
+        to.flush().await.map_err(Broken::Target)?;
         buffer.reserve(size);
-        let read = from.read_buf(buffer).await?;
+        let read = from.read_buf(buffer).await.map_err(Broken::Source)?;
         if read == 0 {
-            return to.shutdown().await;
+            return to.shutdown().await.map_err(Broken::Target);
         }
         *last.lock() = Instant::now();
         if read >= size {
@@ -131,6 +166,11 @@ async fn copy(
             *buffer = buffer.split();
         }
     }
+}
+
+/// Reads to the end, and keeps nothing.
+async fn forget(from: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
+    tokio::io::copy(from, &mut tokio::io::sink()).await.map(drop)
 }
 
 /// Sends the rest of the frame that is under way, then a close frame.
@@ -318,5 +358,27 @@ mod tests {
         };
         let ((), (question, answer)) = tokio::join!(relay, story);
         assert_eq!((&question[..], &answer[..]), (&b"question"[..], &b"answer"[..]));
+    }
+
+    #[tokio::test]
+    async fn the_last_word_of_a_server_that_does_not_listen_any_more_reaches_the_client() {
+        let (client, mut browser) = tokio::io::duplex(64);
+        let (server, mut sandbox) = tokio::net::UnixStream::pair().unwrap();
+        sandbox.write_all(&[b'x'; 200]).await.unwrap();
+        drop(sandbox);
+        let end = std::future::pending();
+        let relay = relay(client, server, Bytes::new(), Speech::WebSocket, end);
+        let story = async {
+            // More than the relay can keep for itself, to somebody who is gone.
+            browser.write_all(b"is anybody there").await.unwrap();
+            tokio::task::yield_now().await;
+            let mut last = Vec::new();
+            browser.read_to_end(&mut last).await.unwrap();
+            browser.write_all(b"good bye").await.unwrap();
+            browser.shutdown().await.unwrap();
+            last.len()
+        };
+        let ((), length) = tokio::join!(relay, story);
+        assert_eq!(length, 200);
     }
 }
