@@ -8,6 +8,7 @@ mod client;
 mod layers;
 mod sockets;
 mod steps;
+mod turns;
 
 use std::{collections::HashSet, net::Ipv4Addr, os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Duration};
 
@@ -70,7 +71,8 @@ pub trait Gate: Send + Sync {
 /// The driver for one machine.
 pub struct LocalDriver {
     client: Arc<Client>,
-    sockets: sockets::Sockets,
+    sockets: Arc<sockets::Sockets>,
+    turns: turns::Turns,
     images: Store,
     layers: Arc<RunnerLayers>,
     gate: Option<Arc<dyn Gate>>,
@@ -112,7 +114,8 @@ impl LocalDriver {
         let images = Store::open(&config.runner.data_dir, unpacker, config.images.clone())
             .map_err(DriverError::from)?;
         Ok(Arc::new(Self {
-            sockets: sockets::Sockets::open(&config.runner.data_dir).map_err(unusable)?,
+            sockets: Arc::new(sockets::Sockets::open(&config.runner.data_dir).map_err(unusable)?),
+            turns: turns::Turns::default(),
             client,
             images,
             layers,

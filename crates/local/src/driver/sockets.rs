@@ -11,6 +11,7 @@ use std::{
         unix::{fs::PermissionsExt as _, net::UnixListener},
     },
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use fsa_model::ResourceName;
@@ -21,9 +22,9 @@ use tokio::net::UnixStream;
 pub struct Sockets(OwnedFd);
 
 /// A listening socket under a name that nobody connects to yet.
-pub struct NewSocket<'a> {
-    sockets: &'a Sockets,
-    resource: &'a ResourceName,
+pub struct NewSocket {
+    sockets: Arc<Sockets>,
+    resource: ResourceName,
     pub listener: OwnedFd,
     kept: bool,
 }
@@ -47,15 +48,15 @@ impl Sockets {
     ///
     /// # Errors
     /// The folder's.
-    pub fn make<'a>(&'a self, resource: &'a ResourceName) -> io::Result<NewSocket<'a>> {
+    pub fn make(self: &Arc<Self>, resource: &ResourceName) -> io::Result<NewSocket> {
         let new = new_name(resource);
         self.unlink(&new);
         let path = self.path(&new);
         let listener = UnixListener::bind(&path)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
         Ok(NewSocket {
-            sockets: self,
-            resource,
+            sockets: Arc::clone(self),
+            resource: resource.clone(),
             listener: listener.into(),
             kept: false,
         })
@@ -67,6 +68,16 @@ impl Sockets {
     /// `NotFound` and `ConnectionRefused` where the sandbox does not run.
     pub async fn connect(&self, resource: &ResourceName) -> io::Result<UnixStream> {
         UnixStream::connect(self.path(&name(resource))).await
+    }
+
+    /// Whether a sandbox that runs can be reached under its name. A server that was killed between
+    /// a start and [`NewSocket::keep`] left the socket under the other name: it gets its own.
+    pub async fn settle(&self, resource: &ResourceName) -> bool {
+        if self.connect(resource).await.is_ok() {
+            return true;
+        }
+        let listens = UnixStream::connect(self.path(&new_name(resource))).await.is_ok();
+        listens && rustix::fs::renameat(&self.0, new_name(resource), &self.0, name(resource)).is_ok()
     }
 
     /// Removes the socket of a sandbox that is no more.
@@ -81,23 +92,23 @@ impl Sockets {
     }
 }
 
-impl NewSocket<'_> {
+impl NewSocket {
     /// From now on this is the sandbox's socket.
     ///
     /// # Errors
     /// The folder's.
     pub fn keep(mut self) -> io::Result<()> {
         let folder = &self.sockets.0;
-        rustix::fs::renameat(folder, new_name(self.resource), folder, name(self.resource))?;
+        rustix::fs::renameat(folder, new_name(&self.resource), folder, name(&self.resource))?;
         self.kept = true;
         Ok(())
     }
 }
 
-impl Drop for NewSocket<'_> {
+impl Drop for NewSocket {
     fn drop(&mut self) {
         if !self.kept {
-            self.sockets.unlink(&new_name(self.resource));
+            self.sockets.unlink(&new_name(&self.resource));
         }
     }
 }
@@ -124,7 +135,7 @@ mod tests {
     async fn a_socket_below_a_long_folder_can_be_made_and_connected_to() {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("a-folder-with-a-long-name/".repeat(6));
-        let sockets = Sockets::open(&data).unwrap();
+        let sockets = Arc::new(Sockets::open(&data).unwrap());
         let resource = resource();
         let new = sockets.make(&resource).unwrap();
         let listener = new.listener.try_clone().unwrap();
@@ -138,7 +149,7 @@ mod tests {
     #[tokio::test]
     async fn a_start_that_fails_leaves_the_earlier_socket_in_its_place() {
         let folder = tempfile::tempdir().unwrap();
-        let sockets = Sockets::open(folder.path()).unwrap();
+        let sockets = Arc::new(Sockets::open(folder.path()).unwrap());
         let resource = resource();
         let first = sockets.make(&resource).unwrap();
         let listener = first.listener.try_clone().unwrap();
@@ -154,7 +165,7 @@ mod tests {
     #[tokio::test]
     async fn a_sandbox_that_is_no_more_has_no_socket() {
         let folder = tempfile::tempdir().unwrap();
-        let sockets = Sockets::open(folder.path()).unwrap();
+        let sockets = Arc::new(Sockets::open(folder.path()).unwrap());
         let resource = resource();
         sockets.make(&resource).unwrap().keep().unwrap();
 
@@ -164,5 +175,20 @@ mod tests {
             sockets.connect(&resource).await.unwrap_err().kind(),
             io::ErrorKind::NotFound
         );
+    }
+
+    #[tokio::test]
+    async fn a_start_that_nobody_saw_the_end_of_gets_its_socket_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let sockets = Arc::new(Sockets::open(folder.path()).unwrap());
+        let resource = resource();
+        assert!(!sockets.settle(&resource).await);
+        let listener = UnixListener::bind(sockets.path(&new_name(&resource))).unwrap();
+
+        assert!(sockets.settle(&resource).await);
+
+        sockets.connect(&resource).await.unwrap();
+        drop(listener);
+        assert!(!sockets.settle(&resource).await);
     }
 }

@@ -4,6 +4,7 @@ use std::{
     io,
     net::{Ipv4Addr, SocketAddr, TcpStream},
     os::fd::{AsFd as _, OwnedFd},
+    sync::Arc,
     time::Duration,
 };
 
@@ -90,17 +91,12 @@ impl Driver for LocalDriver {
     }
 
     async fn stop(&self, sandbox: &SandboxRef) -> Result<()> {
-        let grace_millis = u64::try_from(self.stop_grace.as_millis()).unwrap_or(u64::MAX);
-        let request = Request::Stop {
-            sandbox: sandbox.clone(),
-            grace_millis,
-        };
-        let stopped = self.client.done(request, &[], self.stop_grace + QUICK).await;
-        self.unbind(sandbox).await?;
-        stopped
+        let _turn = self.turns.take(&sandbox.resource).await;
+        self.stop_in_turn(sandbox).await
     }
 
     async fn destroy(&self, sandbox: &SandboxRef) -> Result<()> {
+        let _turn = self.turns.take(&sandbox.resource).await;
         let destroyed = self
             .client
             .done(
@@ -181,6 +177,17 @@ impl Driver for LocalDriver {
 }
 
 impl LocalDriver {
+    async fn stop_in_turn(&self, sandbox: &SandboxRef) -> Result<()> {
+        let grace_millis = u64::try_from(self.stop_grace.as_millis()).unwrap_or(u64::MAX);
+        let request = Request::Stop {
+            sandbox: sandbox.clone(),
+            grace_millis,
+        };
+        let stopped = self.client.done(request, &[], self.stop_grace + QUICK).await;
+        self.unbind(sandbox).await?;
+        stopped
+    }
+
     async fn look(&self, sandbox: &SandboxRef) -> Result<ObservedSandbox> {
         match self
             .client
@@ -231,12 +238,14 @@ impl LocalDriver {
 
     async fn ensure_container(&self, spec: &SandboxSpec) -> Result<()> {
         let digest = spec.digest();
+        let turn = self.turns.take(&spec.sandbox.resource).await;
         let found = self.look(&spec.sandbox).await?;
         if found.running {
-            if found.digest.as_deref() == Some(&digest) {
+            let right = found.digest.as_deref() == Some(&digest);
+            if right && self.sockets.settle(&spec.sandbox.resource).await {
                 return Ok(());
             }
-            self.stop(&spec.sandbox).await?;
+            self.stop_in_turn(&spec.sandbox).await?;
         }
         // Before the way is made: an image may take minutes to come, and a network that waits is
         // of no use to anybody.
@@ -269,12 +278,23 @@ impl LocalDriver {
             hostname: boot::hostname(spec),
             gate: self.gate.is_some() && spec.database_role.is_some(),
         };
-        let descriptors = [socket.listener.as_fd(), boot.as_fd()];
-        self.client
-            .done(Request::StartContainer(start), &descriptors, START)
-            .await?;
-        drop(lease);
-        socket.keep().map_err(unmade)
+        // The runner goes on with what it was asked for even where nobody waits here any more; so
+        // does this, until it is known whose the socket is.
+        let client = Arc::clone(&self.client);
+        let started = tokio::spawn(async move {
+            let descriptors = [socket.listener.as_fd(), boot.as_fd()];
+            let started = client
+                .done(Request::StartContainer(start), &descriptors, START)
+                .await;
+            drop((boot, lease));
+            let kept = started.and_then(|()| socket.keep().map_err(unmade));
+            drop(turn);
+            kept
+        });
+        started.await.unwrap_or_else(|error| {
+            let trouble = DriverError::new(TroubleKind::Internal, "a start of a sandbox broke off");
+            Err(trouble.because(error))
+        })
     }
 
     async fn unbind(&self, sandbox: &SandboxRef) -> Result<()> {

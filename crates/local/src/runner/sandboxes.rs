@@ -40,6 +40,8 @@ pub struct Entry {
 /// What the runner holds of a sandbox while it is alive.
 #[derive(Default)]
 pub struct Life {
+    /// Whose network it is.
+    pub owner: Option<SandboxRef>,
     pub wire: Option<Arc<Wire>>,
     /// The socket that the gate listens on; kept so that a new gate can have the same.
     pub gate: Option<OwnedFd>,
@@ -92,6 +94,18 @@ impl Sandboxes {
         }
     }
 
+    /// Those that have a network.
+    fn owners(&self) -> Vec<SandboxRef> {
+        let entries: Vec<_> = self.0.lock().values().cloned().collect();
+        entries
+            .iter()
+            .filter_map(|entry| {
+                let life = entry.life.lock();
+                life.owner.clone().filter(|_| life.wire.is_some())
+            })
+            .collect()
+    }
+
     /// Those that have a live process 1.
     #[must_use]
     pub fn running(&self) -> usize {
@@ -137,7 +151,15 @@ impl Runner {
     /// # Errors
     /// The folder's.
     pub fn inventory(&self) -> Result<Vec<SandboxRef>, Trouble> {
-        Ok(self.states()?.into_iter().map(|state| state.sandbox).collect())
+        let mut found: Vec<_> = self.states()?.into_iter().map(|state| state.sandbox).collect();
+        let known: BTreeSet<_> = found.iter().map(|sandbox| sandbox.resource.clone()).collect();
+        let with_network = self.sandboxes.owners();
+        found.extend(
+            with_network
+                .into_iter()
+                .filter(|owner| !known.contains(&owner.resource)),
+        );
+        Ok(found)
     }
 
     /// Every layer that a sandbox is made of.
@@ -165,7 +187,7 @@ impl Runner {
     ///
     /// # Errors
     /// What the kernel or nft refused.
-    pub fn ensure_network(&self, entry: &Entry) -> Result<Arc<Wire>, Trouble> {
+    pub fn ensure_network(&self, entry: &Entry, sandbox: &SandboxRef) -> Result<Arc<Wire>, Trouble> {
         self.ensure_firewall()?;
         let old = entry.life.lock().wire.clone();
         if let Some(wire) = &old
@@ -183,6 +205,7 @@ impl Runner {
         let mut life = entry.life.lock();
         life.gate = None;
         life.wire = Some(Arc::clone(&wire));
+        life.owner = Some(sandbox.clone());
         Ok(wire)
     }
 

@@ -132,7 +132,8 @@ fn perform(
             "fsa was replaced by another version while it ran: restart fsa serve",
         )),
         Request::EnsureNetwork { sandbox } => {
-            let wire = sandboxes.exclusively(&sandbox.resource, |entry| runner.ensure_network(entry))?;
+            let wire =
+                sandboxes.exclusively(&sandbox.resource, |entry| runner.ensure_network(entry, &sandbox))?;
             plain(Answer::Network {
                 address: wire.address,
             })

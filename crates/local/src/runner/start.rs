@@ -78,7 +78,7 @@ impl Runner {
         if self.runtime.knows(name.as_str()) {
             self.end_strays(name, true);
         }
-        let wire = self.ensure_network(entry)?;
+        let wire = self.ensure_network(entry, &start.sandbox)?;
         let bundle = self.layout.bundle(name);
         self.make_folders(start)
             .map_err(|e| unmade("the sandbox's folders", &e))?;

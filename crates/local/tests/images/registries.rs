@@ -116,7 +116,7 @@ async fn many_who_want_one_image_at_once_share_the_work() {
 async fn what_is_here_of_another_image_is_not_fetched_again() {
     let (world, registry) = (World::new(), Registry::start().await);
     let base = Tar::default().file("base", "x").end();
-    let first = Made::of(&[base.clone()], gzip);
+    let first = Made::of(std::slice::from_ref(&base), gzip);
     let second = Made::of(&[base, Tar::default().file("top", "x").end()], gzip);
     let (one, two) = (registry.offer("1", &first), registry.offer("2", &second));
     let store = world.store(settings(&registry));

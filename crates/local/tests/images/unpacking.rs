@@ -377,9 +377,7 @@ fn depth_cannot_be_gained_through_links() {
         tar = tar.folder(&format!("l{n}/{}", "e/".repeat(40)));
         tar = tar.symlink(
             &format!("l{}", n + 1),
-            &format!("l{n}/{}", "e/".repeat(39))
-                .trim_end_matches('/')
-                .to_owned(),
+            format!("l{n}/{}", "e/".repeat(39)).trim_end_matches('/'),
         );
     }
 

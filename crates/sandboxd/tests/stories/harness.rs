@@ -64,11 +64,14 @@ impl Answer {
     }
 }
 
+/// Done to the sandbox's folder before it starts.
+type Prepare = Box<dyn FnOnce(&Path)>;
+
 /// What a sandbox is to be like.
 pub struct Plan {
     boot: Value,
     arguments: Vec<String>,
-    prepare: Option<Box<dyn FnOnce(&Path)>>,
+    prepare: Option<Prepare>,
 }
 
 impl Plan {
@@ -385,6 +388,7 @@ impl Drop for Sandbox {
             if let Ok(Some(_)) = self.child.try_wait() {
                 return;
             }
+            #[allow(clippy::disallowed_methods, reason = "std has no wait with a limit")]
             std::thread::sleep(Duration::from_millis(10));
         }
         let _ = self.child.kill();
