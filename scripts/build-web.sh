@@ -5,8 +5,8 @@ set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
+[ -f "$ROOT/web/package.json" ] || exit 0
 cd "$ROOT/web"
-[ -f package.json ] || exit 0
 
 # stale STAMP PATH...: whether one of the paths, or something below it, is younger than the stamp.
 stale() {
