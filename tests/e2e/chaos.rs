@@ -151,3 +151,33 @@ async fn two_servers_on_one_data_folder_share_the_work_and_one_takes_over() {
     assert_eq!(world.api().projects().await.len(), 7);
     world.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_reboot_what_is_wanted_comes_back_with_its_files_and_nothing_else_does() {
+    let mut world = World::start(&[]);
+    let api = world.api();
+    api.create_running("running").await;
+    api.create_running("stopped").await;
+    let _: Value = api
+        .send(Method::POST, "/api/projects/stopped/stop", &json!({}))
+        .await;
+    api.until("stopped", Phase::Stopped).await;
+    api.shell(
+        "running",
+        "echo mine > note.txt; echo kept > /var/tmp/note.txt; psql -qc 'create table kept as select 7 as n'",
+    )
+    .await;
+
+    // Every process is gone, as after a reboot, and nobody has written down that it is.
+    world.crash();
+    world.halt();
+    world.serve();
+
+    // Until it is looked at, what was seen last is told.
+    world.api().until_event("running", "repaired").await;
+    world.api().until_running("running").await;
+    let script = "cat note.txt /var/tmp/note.txt; psql -Atc 'select n from kept'";
+    assert_eq!(world.api().shell("running", script).await, "mine\nkept\n7\n");
+    assert_eq!(world.api().sandbox("stopped").await.status, Phase::Stopped);
+    world.finish().await;
+}

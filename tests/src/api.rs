@@ -193,6 +193,26 @@ impl Api {
 }
 
 impl Api {
+    /// Waits until this kind of event is among the project's.
+    pub async fn until_event(&self, project: &str, kind: &str) {
+        let wait = async {
+            let mut stream = self
+                .request(Method::GET, &format!("/api/projects/{project}/events"))
+                .header(header::ACCEPT, "text/event-stream")
+                .send()
+                .await
+                .expect("an event stream");
+            let mut seen = Vec::new();
+            while !String::from_utf8_lossy(&seen).contains(&format!("\"{kind}\"")) {
+                let chunk = stream.chunk().await.expect("events");
+                seen.extend_from_slice(&chunk.expect("the stream goes on"));
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait)
+            .await
+            .unwrap_or_else(|_| panic!("{project} has no event {kind:?} after {PATIENCE:?}"));
+    }
+
     /// Waits by the event stream until something listens on `port`.
     pub async fn until_port(&self, project: &str, port: u16) {
         let wait = async {

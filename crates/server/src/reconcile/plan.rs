@@ -117,7 +117,7 @@ fn to_run(wanted: &WantedState, observed: &ObservedState) -> Vec<Step> {
         if !observed.network {
             steps.push(Step::new(StepKind::EnsureNetwork, "its network is gone"));
         }
-        if !observed.terminal {
+        if !observed.terminal || observed.container == ContainerState::Starting {
             steps.push(Step::new(
                 StepKind::AwaitTerminal,
                 "its terminal may not answer yet",

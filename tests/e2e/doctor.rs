@@ -1,0 +1,90 @@
+//! `fsa doctor`, on a machine that has everything and on ones that lack something: a mount
+//! namespace of its own takes a program or a file system away from it, and from nobody else.
+
+use std::process::Stdio;
+
+use fsa_tests::exported;
+
+/// Exit code and standard output of `fsa doctor`, after `without` in its own mount namespace.
+#[allow(clippy::disallowed_methods, reason = "the subject is a program")]
+fn doctor(without: &str) -> (i32, String) {
+    let folder = tempfile::tempdir_in("/tmp").expect("a folder");
+    let script = format!("{without} exec timeout 60 \"$FSA_BIN\" doctor --listen 127.0.0.1:0");
+    let output = std::process::Command::new("unshare")
+        .args(["--mount", "sh", "-ec", &script])
+        .env("FSA_BIN", exported("FSA_BIN"))
+        .env("FSA_SANDBOXD", exported("FSA_SANDBOXD"))
+        .env("FSA_DATA_DIR", folder.path().join("data"))
+        .env("SMALL", folder.path())
+        .env_remove("FSA_WEB_IMAGE")
+        .stdin(Stdio::null())
+        .output()
+        .expect("unshare runs");
+    (
+        output.status.code().unwrap_or(-1),
+        String::from_utf8_lossy(&output.stdout).into_owned(),
+    )
+}
+
+#[test]
+fn a_machine_that_has_everything_is_told_so() {
+    let (code, said) = doctor("");
+    assert_eq!(code, 0, "{said}");
+    for point in [
+        "kernel",
+        "disk",
+        "runtime",
+        "limits",
+        "network",
+        "PostgreSQL",
+        "kubernetes",
+    ] {
+        assert!(
+            said.lines().any(|line| line.starts_with(&format!("✓ {point}"))),
+            "{point}: {said}"
+        );
+    }
+    assert!(said.contains("Projects can be made on this machine."), "{said}");
+}
+
+#[test]
+fn what_is_missing_is_named_with_the_way_to_get_it() {
+    for (without, code, words) in [
+        (
+            "mount --bind /dev/null $(command -v nft);",
+            1,
+            "apt-get install nftables",
+        ),
+        (
+            "mount --bind /dev/null $(command -v runc);",
+            1,
+            "the OCI runtime runc could not be started",
+        ),
+        (
+            "mount -t tmpfs none /usr/lib/postgresql;",
+            1,
+            "apt install postgresql",
+        ),
+        ("FSA_SANDBOXD=/nowhere;", 1, "sandboxd"),
+        (
+            "FSA_WEB_IMAGE=/nowhere.oci.tar; export FSA_WEB_IMAGE;",
+            1,
+            "make image",
+        ),
+        (
+            "mount -t tmpfs -o size=20m none $SMALL;",
+            1,
+            "make room, or choose another --data-dir",
+        ),
+        // Sandboxes run without limits, so this is a warning alone.
+        (
+            "umount -l /sys/fs/cgroup;",
+            0,
+            "no limit on memory, processors, processes can be enforced",
+        ),
+    ] {
+        let (status, said) = doctor(without);
+        assert!(said.contains(words), "{without}\n{said}");
+        assert_eq!(status, code, "{without}\n{said}");
+    }
+}
