@@ -228,6 +228,8 @@ pub enum Push {
     /// A worker of the runner begins; what an earlier one was asked and has not answered, it
     /// never will.
     Begun,
+    /// No worker can begin, and none is tried again: the last thing that is said.
+    Failed(Trouble),
     Exited {
         sandbox: SandboxRef,
         how: How,

@@ -204,11 +204,7 @@ async fn machine(link: RunnerLink) -> Vec<Point> {
     };
     match hello.await {
         Ok(hello) => of_runner(&hello),
-        Err(error) => vec![Point::new(
-            "runner",
-            State::Bad,
-            format!("it does not answer: {error}"),
-        )],
+        Err(error) => vec![Point::new("runner", State::Bad, error)],
     }
 }
 

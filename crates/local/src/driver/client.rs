@@ -6,7 +6,7 @@ use std::{
     os::fd::{BorrowedFd, OwnedFd},
     process::Child,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
@@ -72,6 +72,8 @@ struct Shared {
     waiting: Mutex<Option<Waiting>>,
     /// A worker of the runner has said that it begins.
     begun: AtomicBool,
+    /// Why the runner ended, where it said so.
+    last_word: OnceLock<Trouble>,
     pushes: broadcast::Sender<Push>,
 }
 
@@ -88,6 +90,7 @@ impl Client {
             next: AtomicU64::new(1),
             waiting: Mutex::new(Some(HashMap::new())),
             begun: AtomicBool::new(false),
+            last_word: OnceLock::new(),
             pushes: broadcast::channel(PUSHES).0,
         });
         let reader = tokio::spawn(read(Arc::clone(&shared))).abort_handle();
@@ -100,6 +103,21 @@ impl Client {
                 }
             })?;
         Ok(Self { shared, reader })
+    }
+
+    /// Speaks to a runner, and waits until it has begun.
+    ///
+    /// # Errors
+    /// Why it cannot begin, in its own words.
+    pub async fn greet(link: RunnerLink) -> Result<Arc<Self>, DriverError> {
+        let client = Self::new(link).map_err(|error| {
+            DriverError::new(
+                TroubleKind::Machine,
+                format!("the runner cannot be listened to ({error})"),
+            )
+        })?;
+        client.hello().await?;
+        Ok(Arc::new(client))
     }
 
     /// What the runner says unasked, from now on.
@@ -143,21 +161,27 @@ impl Client {
         let (sender, answer) = oneshot::channel();
         match shared.waiting.lock().as_mut() {
             Some(waiting) => waiting.insert(id, sender),
-            None => return Err(gone().into()),
+            None => return Err(shared.gone().into()),
         };
         let _forget = Forget { shared, id };
         let call = Call { id, request };
         let wait = async {
-            shared
+            let sent = shared
                 .socket
                 .async_io(Interest::WRITABLE, || {
                     protocol::send(&shared.socket, &call, descriptors)
                 })
-                .await
-                .map_err(|error| DriverError::from(gone()).because(error))?;
+                .await;
+            match sent {
+                // What the runner said last is still to be read; the end of it all comes after it.
+                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                    return Err(DriverError::from(shared.gone()).because(error));
+                }
+                _ => {}
+            }
             answer
                 .await
-                .map_err(|_| DriverError::from(gone()))?
+                .map_err(|_| DriverError::from(shared.gone()))?
                 .map_err(DriverError::from)
         };
         tokio::time::timeout(patience, wait).await.map_err(|_| {
@@ -199,6 +223,9 @@ impl Shared {
                 }
             }
             Message::Push(push) => {
+                if let Push::Failed(trouble) = &push {
+                    let _ = self.last_word.set(trouble.clone());
+                }
                 // What was asked before the first worker began waits in the socket for it.
                 if push == Push::Begun && self.begun.swap(true, Ordering::Relaxed) {
                     self.fail_all("the runner was restarted in between; this is tried again");
@@ -206,6 +233,15 @@ impl Shared {
                 let _ = self.pushes.send(push);
             }
         }
+    }
+
+    /// The runner is gone for good.
+    fn gone(&self) -> Trouble {
+        self.last_word.get().cloned().unwrap_or_else(|| {
+            protocol::machine(
+                "the runner has ended, without which no sandbox can be started or reached: restart fsa serve",
+            )
+        })
     }
 
     /// Fails what was asked of a worker that is gone.
@@ -257,12 +293,6 @@ async fn read(shared: Arc<Shared>) {
             }
         }
     }
-}
-
-fn gone() -> Trouble {
-    protocol::machine(
-        "the runner has ended, without which no sandbox can be started or reached: restart fsa serve",
-    )
 }
 
 /// An answer to another question.

@@ -92,6 +92,19 @@ impl LocalDriver {
         link: RunnerLink,
         gate: Option<Arc<dyn Gate>>,
     ) -> Result<Arc<Self>> {
+        Self::with(config, Client::greet(link).await?, gate).await
+    }
+
+    /// As [`Self::open`], with a runner that has answered already: so that what else a server
+    /// needs is begun only where there is one.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn with(
+        config: LocalConfig,
+        client: Arc<Client>,
+        gate: Option<Arc<dyn Gate>>,
+    ) -> Result<Arc<Self>> {
         let unusable = |error: std::io::Error| {
             DriverError::new(
                 TroubleKind::Machine,
@@ -101,7 +114,6 @@ impl LocalDriver {
                 ),
             )
         };
-        let client = Arc::new(Client::new(link).map_err(unusable)?);
         let hello = client.hello().await?;
         for warning in &hello.warnings {
             tracing::warn!("{warning}");

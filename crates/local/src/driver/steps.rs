@@ -132,7 +132,7 @@ impl Driver for LocalDriver {
     fn changes(&self) -> BoxStream<Hint> {
         Box::pin(BroadcastStream::new(self.client.pushes()).map(|push| match push {
             Ok(Push::Exited { sandbox, .. }) => Hint::Sandbox(sandbox),
-            Ok(Push::Begun) | Err(BroadcastStreamRecvError::Lagged(_)) => Hint::Everything,
+            Ok(Push::Begun | Push::Failed(_)) | Err(BroadcastStreamRecvError::Lagged(_)) => Hint::Everything,
         }))
     }
 

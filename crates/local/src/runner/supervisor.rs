@@ -3,7 +3,8 @@
 //! `fsa serve` starts the supervisor while it is still root, and cannot start another once it has
 //! dropped its privileges. So the supervisor does nothing that could end it: it starts the worker
 //! again when that dies, and takes in the orphans. Both hold the socket to `fsa serve`; when that
-//! is closed, the worker ends of its own accord and the supervisor after it.
+//! is closed, the worker ends of its own accord and the supervisor after it. Where no worker ever
+//! began, another one would not either: then both end, and `fsa serve` is told why.
 
 use std::{
     fs::File,
@@ -19,16 +20,19 @@ use std::{
     time::{Duration, Instant},
 };
 
+use fsa_model::Trouble;
 use nix::{
+    fcntl::OFlag,
     sys::{
         signal::{SigHandler, Signal, signal},
         wait::{WaitStatus, waitpid},
     },
-    unistd::{ForkResult, Pid, fork, setsid},
+    unistd::{ForkResult, Pid, fork, pipe2, setsid},
 };
 use rustix::fs::{MemfdFlags, Mode, OFlags};
 
 use super::{Runner, RunnerConfig, mounts, oci::FIRST_FREE_FD, serve};
+use crate::protocol::{self, Message, Push, machine};
 
 /// Where `fsa runner` finds its socket and its configuration.
 const SOCKET_FD: i32 = 3;
@@ -125,14 +129,30 @@ pub fn main(socket: OwnedFd, config: RunnerConfig) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    let (begun_end, begin_end) = match pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK) {
+        Ok(ends) => ends,
+        Err(error) => {
+            let why = format!("the runner cannot begin: the machine gives it no pipe ({error})");
+            return give_up(&socket, machine(why));
+        }
+    };
+    let mut ever_begun = false;
     let mut pause = SHORTEST_PAUSE;
     loop {
         let begun = Instant::now();
         // SAFETY: this process has one thread, so the child's copy of it is whole.
         #[allow(unsafe_code)]
         let worker = match unsafe { fork() } {
-            Ok(ForkResult::Child) => std::process::exit(i32::from(work(socket, config))),
+            Ok(ForkResult::Child) => std::process::exit(i32::from(work(
+                socket,
+                config,
+                (!ever_begun).then_some(&begin_end),
+            ))),
             Ok(ForkResult::Parent { child }) => child,
+            Err(error) if !ever_begun => {
+                let why = format!("the runner cannot begin: no process can be started ({error})");
+                return give_up(&socket, machine(why));
+            }
             Err(error) => {
                 tracing::error!(%error, "the runner's worker could not be started");
                 rest(LONGEST_PAUSE);
@@ -141,7 +161,15 @@ pub fn main(socket: OwnedFd, config: RunnerConfig) -> ExitCode {
         };
         match wait_for(worker) {
             WaitStatus::Exited(_, code) if code == i32::from(CLOSED) => return ExitCode::SUCCESS,
-            status => tracing::error!(?status, ?pause, "the runner's worker ended; another one follows"),
+            status => {
+                ever_begun |= rustix::io::read(&begun_end, &mut [0u8; 8]).is_ok_and(|bytes| bytes > 0);
+                if !ever_begun {
+                    // What the worker itself had to say was said before this, and counts.
+                    let why = format!("the runner ended before it began ({status:?}); its log says more");
+                    return give_up(&socket, machine(why));
+                }
+                tracing::error!(?status, ?pause, "the runner's worker ended; another one follows");
+            }
         }
         pause = if begun.elapsed() > LONGEST_PAUSE {
             SHORTEST_PAUSE
@@ -150,6 +178,17 @@ pub fn main(socket: OwnedFd, config: RunnerConfig) -> ExitCode {
         };
         rest(pause);
     }
+}
+
+/// Tells `fsa serve` why there is no runner.
+fn give_up(socket: &OwnedFd, trouble: Trouble) -> ExitCode {
+    fail(socket, trouble);
+    ExitCode::FAILURE
+}
+
+fn fail(socket: &OwnedFd, trouble: Trouble) {
+    // Where nobody listens, nobody needs to know.
+    let _ = protocol::send(socket, &Message::Push(Push::Failed(trouble)), &[]);
 }
 
 /// Between two tries. The supervisor has one thread and nothing else to do.
@@ -188,7 +227,9 @@ fn reserve(socket: OwnedFd) -> io::Result<OwnedFd> {
     }
 }
 
-fn work(socket: OwnedFd, config: RunnerConfig) -> u8 {
+/// What one worker does: the process's exit code. Where it is the first, it says through `first`
+/// that it has begun, and to `fsa serve` why it could not; one that follows is tried again.
+fn work(socket: OwnedFd, config: RunnerConfig, first: Option<&OwnedFd>) -> u8 {
     // Few, long-lived threads' worth of memory pools: the default grows with every processor.
     // SAFETY: mallopt sets a number, before there is a second thread.
     #[allow(unsafe_code)]
@@ -201,17 +242,28 @@ fn work(socket: OwnedFd, config: RunnerConfig) -> u8 {
         ..config
     };
     if let Err(error) = mounts::private_namespace() {
-        tracing::error!(%error, "the runner cannot have mounts of its own; it needs CAP_SYS_ADMIN");
-        return 1;
+        let why = format!("the runner cannot have mounts of its own ({error}): it needs CAP_SYS_ADMIN");
+        return unbegun(&socket, machine(why), first.is_some());
     }
-    let runner = match Runner::open(config, socket) {
-        Ok(runner) => runner,
-        Err(trouble) => {
-            tracing::error!(%trouble, "the runner cannot begin");
+    let for_failure = match socket.try_clone() {
+        Ok(copy) => copy,
+        Err(error) => {
+            tracing::error!(%error, "the runner cannot begin");
             return 1;
         }
     };
-    runner.push(&crate::protocol::Push::Begun);
+    let runner = match Runner::open(config, socket) {
+        Ok(runner) => runner,
+        Err(trouble) => {
+            return unbegun(&for_failure, trouble, first.is_some());
+        }
+    };
+    drop(for_failure);
+    if let Some(first) = first {
+        // The pipe is empty and has room.
+        let _ = rustix::io::write(first, &[1]);
+    }
+    runner.push(&Push::Begun);
     let watching = thread::Builder::new()
         .name("watch".into())
         .stack_size(super::STACK)
@@ -233,6 +285,14 @@ fn work(socket: OwnedFd, config: RunnerConfig) -> u8 {
             1
         }
     }
+}
+
+fn unbegun(socket: &OwnedFd, trouble: Trouble, first: bool) -> u8 {
+    tracing::error!(%trouble, "the runner's worker cannot begin");
+    if first {
+        fail(socket, trouble);
+    }
+    1
 }
 
 fn absolute(path: &Path) -> PathBuf {

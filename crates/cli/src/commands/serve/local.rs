@@ -8,8 +8,10 @@ use std::{
 };
 
 use fsa_local::{
-    LocalConfig, LocalDriver, databases::LocalDatabases, driver::RunnerLink, gate, images, postgres,
-    privileges,
+    LocalConfig, LocalDriver,
+    databases::LocalDatabases,
+    driver::{Client, RunnerLink},
+    gate, images, postgres, privileges,
 };
 use nix::unistd::{Uid, getgid, getuid};
 use sqlx::postgres::PgConnectOptions;
@@ -143,6 +145,10 @@ pub fn clusters(config: &ServeConfig, run_as: Option<(u32, u32)>) -> [postgres::
 
 /// Starts what is not running yet, side by side, and opens the driver.
 pub async fn open(config: &ServeConfig, start: Start) -> Result<Local, Failure> {
+    // Before databases are started, which would stay where there is no runner.
+    let client = Client::greet(start.link)
+        .await
+        .map_err(|error| Failure::failed(error.to_string()))?;
     let [control, projects] = clusters(config, None);
     let postgres = |error: postgres::PostgresError| Failure::failed(error.to_string());
     let own = config.database_dsn.is_none();
@@ -166,7 +172,7 @@ pub async fn open(config: &ServeConfig, start: Start) -> Result<Local, Failure> 
     )
     .await
     .map_err(|error| Failure::failed(error.to_string()))?;
-    let driver = LocalDriver::open(start.settings, start.link, Some(Arc::new(gate)))
+    let driver = LocalDriver::with(start.settings, client, Some(Arc::new(gate)))
         .await
         .map_err(|error| Failure::failed(error.to_string()))?;
     let databases = Arc::new(LocalDatabases::new(projects.clone()));
