@@ -22,12 +22,9 @@ pub async fn measure(world: &World) -> Vec<Row> {
     let api = world.api();
     api.create_running("terminal").await;
     let mut terminal = TestTerminal::open(&api, "terminal", "echo").await;
-    terminal
-        .type_in("stty -echo; cat | cat >/dev/null & stty raw; cat\r")
-        .await;
-    // `cat` echoes what is typed once the line discipline leaves it alone.
-    terminal.until("cat").await;
-    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    // The line discipline echoes, and nothing else is shown: as with a shell's prompt, without it.
+    terminal.type_in("echo be''gun; cat >/dev/null\r").await;
+    terminal.until("begun\r\n").await;
     let mut sample = Sample::default();
     for at in 0..KEYS {
         let key = char::from(b'a' + u8::try_from(at % 26).unwrap_or(0)).to_string();
