@@ -323,8 +323,9 @@ pub fn receive<T: DeserializeOwned>(
         let mut parts = [io::IoSliceMut::new(buffer)];
         match rustix::net::recvmsg(&socket, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
             Ok(received) => break received,
-            Err(rustix::io::Errno::INTR) => {}
-            Err(rustix::io::Errno::CONNRESET) => return Ok(None),
+            // Said once where the other side ended with something of ours unread; what it said
+            // before that is still here, and its end after it (net/unix/af_unix.c).
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNRESET) => {}
             Err(error) => return Err(error.into()),
         }
     };
