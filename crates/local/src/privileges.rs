@@ -51,8 +51,10 @@ pub fn prepare_data_dir(data_dir: &Path, uid: u32, gid: u32) -> Result<(), Privi
         let path = path.display().to_string();
         move |error| PrivilegeError::Folder { path, error }
     };
+    let new = !data_dir.exists();
     fs::create_dir_all(data_dir).map_err(failed(data_dir))?;
-    if Uid::effective().is_root() {
+    // Whatever the umask of a plain user: the runner refuses a folder that others can write to.
+    if new || Uid::effective().is_root() {
         fs::set_permissions(data_dir, fs::Permissions::from_mode(0o755)).map_err(failed(data_dir))?;
     }
     for name in OF_SERVE {

@@ -231,6 +231,12 @@ fn of_runner(hello: &Hello) -> Vec<Point> {
             "memory, processor and processes are enforced",
         ));
     }
+    if hello.rootless {
+        points.push(Point::good(
+            "file systems",
+            "overlay in a user namespace works; sandboxes share one range of user ids",
+        ));
+    }
     if hello.isolates_network {
         points.push(Point::good(
             "network",

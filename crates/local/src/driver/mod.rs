@@ -21,7 +21,7 @@ pub use layers::RunnerLayers;
 use crate::{
     images::{self, Store, Swept},
     protocol::{Answer, Hello, Request},
-    runner::{RunnerConfig, firewall, resolvers},
+    runner::{RunnerConfig, firewall, network, resolvers},
 };
 
 /// Between SIGTERM and SIGKILL, unless the settings say otherwise: long enough for a development
@@ -132,8 +132,8 @@ impl LocalDriver {
             images,
             layers,
             gate,
+            nameservers: nameservers(&config.runner.resolvers, hello.rootless),
             hello,
-            nameservers: firewall::nameservers(&resolvers::find(&config.runner.resolvers).addresses),
             stop_grace: config.stop_grace,
         }))
     }
@@ -178,5 +178,15 @@ impl LocalDriver {
             (Answer::Leftovers { what }, _) => Ok(what),
             (other, _) => Err(client::unexpected(&other)),
         }
+    }
+}
+
+/// Whom a sandbox asks for names. Without root nothing is translated on the machine: pasta passes
+/// questions on, to the machine's resolver alone.
+fn nameservers(configured: &[Ipv4Addr], rootless: bool) -> Vec<Ipv4Addr> {
+    match (rootless, configured) {
+        (false, _) => firewall::nameservers(&resolvers::find(configured).addresses),
+        (true, []) => vec![network::GATEWAY],
+        (true, configured) => configured.to_vec(),
     }
 }

@@ -62,7 +62,8 @@ pub struct Bundle<'a> {
     pub root: &'a Path,
     pub hostname: &'a str,
     pub network_namespace: &'a Path,
-    pub ids: IdRange,
+    /// The sandbox's ids from 0 upwards, in parts that follow each other.
+    pub ids: &'a [IdRange],
     /// The home volume, id-mapped already.
     pub home: &'a Path,
     pub sandboxd: &'a Path,
@@ -190,7 +191,16 @@ pub fn config(bundle: &Bundle<'_>) -> Value {
         &["bind", "ro", "nosuid", "nodev"],
     ));
 
-    let mapping = json!([{"containerID": 0, "hostID": bundle.ids.first, "size": bundle.ids.count}]);
+    let mut next = 0;
+    let mapping: Vec<Value> = bundle
+        .ids
+        .iter()
+        .map(|part| {
+            let first = next;
+            next += part.count;
+            json!({"containerID": first, "hostID": part.first, "size": part.count})
+        })
+        .collect();
     let mut linux = json!({
         "uidMappings": mapping,
         "gidMappings": mapping,

@@ -153,6 +153,55 @@ table inet {table} {{
     )
 }
 
+/// The table of a sandbox that has its firewall inside: the same refusals, of what it sends. What
+/// it gets are answers alone.
+#[must_use]
+pub fn ruleset_inside(allowed: &[String], resolvers: &[Ipv4Addr], machine: &[Ipv4Addr]) -> String {
+    let list = |addresses: &[Ipv4Addr]| {
+        addresses
+            .iter()
+            .map(Ipv4Addr::to_string)
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let networks: Vec<&str> = allowed
+        .iter()
+        .map(String::as_str)
+        .filter(|network| *network != "host")
+        .collect();
+    let gateway = [GATEWAY];
+    let dns = list(if resolvers.is_empty() { &gateway } else { resolvers });
+    let machine_rule = match (
+        machine.is_empty(),
+        allowed.iter().any(|network| network == "host"),
+    ) {
+        (true, _) => String::new(),
+        (false, true) => format!("    ip daddr {{ {} }} accept\n", list(machine)),
+        (false, false) => format!(
+            "    ip daddr {{ {} }} reject with icmpx admin-prohibited\n",
+            list(machine)
+        ),
+    };
+    let allowed_rule = if networks.is_empty() {
+        String::new()
+    } else {
+        format!("    ip daddr {{ {} }} accept\n", networks.join(", "))
+    };
+    format!(
+        "table inet fsa {{
+  chain outward {{
+    type filter hook output priority filter; policy accept;
+    oifname \"lo\" accept
+    meta nfproto != ipv4 drop
+    ip daddr {{ {dns} }} meta l4proto {{ tcp, udp }} th dport 53 accept
+{machine_rule}{allowed_rule}    ip daddr {{ {refused} }} reject with icmpx admin-prohibited
+  }}
+}}
+",
+        refused = REFUSED.join(", "),
+    )
+}
+
 /// Loads the table, and lets the machine forward packets.
 ///
 /// # Errors
@@ -167,7 +216,11 @@ pub fn unload(table: &str) {
     let _ = nft(&format!("table inet {table} {{}}\ndelete table inet {table}\n"));
 }
 
-fn nft(text: &str) -> Result<(), Trouble> {
+/// Has nft read `text`, in the calling thread's network namespace.
+///
+/// # Errors
+/// nft is missing, or refused; in nft's own words.
+pub fn nft(text: &str) -> Result<(), Trouble> {
     let failed = |error: io::Error| {
         if error.kind() == io::ErrorKind::NotFound {
             machine(
@@ -251,6 +304,16 @@ mod tests {
         let machine =
             &rules[rules.find("chain to_machine").unwrap()..rules.find("chain from_machine").unwrap()];
         assert!(!machine.contains("\n    accept"));
+    }
+
+    #[test]
+    fn inside_the_machine_itself_is_refused_even_where_its_network_is_allowed() {
+        let own = [Ipv4Addr::new(10, 1, 0, 5)];
+        let rules = ruleset_inside(&["10.1.0.0/16".into()], &[], &own);
+        let place = |text: &str| rules.find(text).unwrap();
+        assert!(place("{ 10.1.0.5 } reject") < place("{ 10.1.0.0/16 } accept"));
+        assert!(place("{ 10.1.0.0/16 } accept") < place("10.0.0.0/8"));
+        assert!(ruleset_inside(&["host".into()], &[], &own).contains("{ 10.1.0.5 } accept"));
     }
 
     #[test]

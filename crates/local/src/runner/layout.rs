@@ -109,6 +109,12 @@ impl Layout {
         self.runner.join("skeletons")
     }
 
+    /// Which process is whose way out, where the runner is not root on the machine.
+    #[must_use]
+    pub fn networks(&self) -> PathBuf {
+        self.runner.join("networks")
+    }
+
     /// The OCI runtime's own state (`--root`).
     #[must_use]
     pub fn runtime_root(&self) -> PathBuf {

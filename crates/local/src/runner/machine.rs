@@ -6,7 +6,7 @@ use nix::sys::resource::{Resource, getrlimit};
 
 use super::{
     cgroup::Cgroups, config::PATH, config::RunnerConfig, firewall, layout::Layout, mounts, oci::Runtime,
-    resolvers, userns,
+    power::Power, resolvers,
 };
 use crate::protocol::{Hello, VERSION};
 
@@ -23,9 +23,16 @@ pub fn open_files() -> u64 {
 
 /// Looks at everything once.
 #[must_use]
-pub fn look(config: &RunnerConfig, layout: &Layout, runtime: &Runtime, cgroups: &Cgroups) -> Hello {
+pub fn look(
+    power: Power,
+    config: &RunnerConfig,
+    layout: &Layout,
+    runtime: &Runtime,
+    cgroups: &Cgroups,
+) -> Hello {
     let mut hello = Hello {
         version: VERSION,
+        rootless: power == Power::Rootless,
         enforces_memory: cgroups.memory,
         enforces_cpu: cgroups.cpu,
         enforces_pids: cgroups.pids,
@@ -36,9 +43,13 @@ pub fn look(config: &RunnerConfig, layout: &Layout, runtime: &Runtime, cgroups: 
         Ok(version) => hello.runtime = version,
         Err(trouble) => hello.blockers.push(trouble.message),
     }
-    match try_mounts(layout) {
-        Ok(()) => hello.idmapped_mounts = true,
-        Err(error) => hello.blockers.push(format!(
+    match (try_mounts(power, layout), power) {
+        (Ok(()), _) => hello.idmapped_mounts = power == Power::Root,
+        (Err(error), Power::Rootless) => hello.blockers.push(format!(
+            "an overlay cannot be mounted in a user namespace here ({error}): Linux 5.11 or later is needed, and a \
+             data folder on ext4, xfs or btrfs"
+        )),
+        (Err(error), Power::Root) => hello.blockers.push(format!(
             "id-mapped mounts do not work here ({error}): Linux 5.19 or later is needed, and a data folder on ext4, \
              xfs or btrfs"
         )),
@@ -52,7 +63,7 @@ pub fn look(config: &RunnerConfig, layout: &Layout, runtime: &Runtime, cgroups: 
     if let Err(wrong) = firewall::check_allowed(&config.allowed_networks) {
         hello.blockers.push(wrong);
     }
-    if !runs("nft", &["--version"]) {
+    if power == Power::Root && !runs("nft", &["--version"]) {
         hello.isolates_network = false;
         hello
             .blockers
@@ -72,8 +83,17 @@ pub fn look(config: &RunnerConfig, layout: &Layout, runtime: &Runtime, cgroups: 
             missing.join(", ")
         ));
     }
-    hello.warnings.extend(resolvers::find(&config.resolvers).warning);
-    hello.warnings.extend(forwarding_dropped());
+    match power {
+        Power::Root => {
+            hello.warnings.extend(resolvers::find(&config.resolvers).warning);
+            hello.warnings.extend(forwarding_dropped());
+        }
+        Power::Rootless => hello.warnings.push(
+            "all sandboxes share the one range of user ids that this user has, and root in a sandbox is this user \
+             outside of it: what keeps them apart is namespaces alone"
+                .into(),
+        ),
+    }
     hello
 }
 
@@ -88,9 +108,9 @@ fn runs(program: &str, arguments: &[&str]) -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// An id-mapped overlay as every sandbox has it, made and taken away again; on a thread of its
+/// An overlay as every sandbox has it, made and taken away again; on a thread of its
 /// own, because the overlay's names are relative to that thread's folder.
-fn try_mounts(layout: &Layout) -> io::Result<()> {
+fn try_mounts(power: Power, layout: &Layout) -> io::Result<()> {
     let here = layout.scratch().join("probe");
     let there = tempfile::Builder::new()
         .prefix("probe-")
@@ -100,12 +120,8 @@ fn try_mounts(layout: &Layout) -> io::Result<()> {
             fs::create_dir(there.path().join(name))?;
         }
         fs::create_dir_all(here.join("root"))?;
-        let ids = userns::IdRange {
-            first: 100_000,
-            count: userns::COUNT,
-        };
-        let namespace = userns::mapped(ids)?;
-        let all = mounts::idmapped(there.path(), &namespace, false)?;
+        let ids = power.ids(100_000, 1);
+        let all = mounts::copy(there.path(), &power.view(ids)?, false)?;
         mounts::attach(&all, &here.join("all"))?;
         mounts::overlay(
             &here,
@@ -114,6 +130,7 @@ fn try_mounts(layout: &Layout) -> io::Result<()> {
             "all/work",
             "root",
             ids.first,
+            power.overlay_options(),
         )
     };
     let result = thread::scope(|scope| {
@@ -146,8 +163,11 @@ fn forwarding_dropped() -> Option<String> {
 /// Traces of this data folder's sandboxes: interfaces, control groups, mounts, folders, and
 /// containers that the runtime knows.
 #[must_use]
-pub fn leftovers(layout: &Layout, cgroups: &Cgroups) -> Vec<String> {
-    let mut found = interfaces(layout.group());
+pub fn leftovers(power: Power, layout: &Layout, cgroups: &Cgroups) -> Vec<String> {
+    let mut found = match power {
+        Power::Root => interfaces(layout.group()),
+        Power::Rootless => Vec::new(),
+    };
     found.extend(
         cgroups
             .left()
@@ -168,6 +188,7 @@ pub fn leftovers(layout: &Layout, cgroups: &Cgroups) -> Vec<String> {
         ("container", layout.runtime_root()),
         ("mount point", scratch.to_owned()),
         ("trash", layout.trash()),
+        ("process of pasta", layout.networks()),
     ] {
         for entry in fs::read_dir(folder)
             .into_iter()

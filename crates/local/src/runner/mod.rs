@@ -7,6 +7,7 @@
 pub mod bundle;
 pub mod cgroup;
 pub mod config;
+pub mod egress;
 pub mod firewall;
 pub mod layout;
 pub mod machine;
@@ -14,7 +15,9 @@ pub mod mounts;
 pub mod netlink;
 pub mod network;
 pub mod oci;
+pub mod power;
 pub mod resolvers;
+pub mod rootless;
 pub mod sandboxes;
 pub mod serve;
 pub mod skeleton;
@@ -31,6 +34,7 @@ use std::{collections::BTreeSet, fs, os::fd::OwnedFd, path::PathBuf, sync::Arc};
 pub use config::RunnerConfig;
 use fsa_model::Trouble;
 use parking_lot::Mutex;
+use power::Power;
 pub use supervisor::{entry, main, spawn};
 
 use crate::protocol::{Hello, Message, Push, machine as trouble};
@@ -41,6 +45,7 @@ pub(crate) const STACK: usize = 512 * 1024;
 /// Everything that the runner has.
 pub struct Runner {
     pub config: RunnerConfig,
+    pub power: Power,
     pub layout: layout::Layout,
     pub networks: network::Networks,
     pub runtime: oci::Runtime,
@@ -73,7 +78,7 @@ impl Runner {
     ///
     /// # Errors
     /// The data folder cannot be used at all.
-    pub fn open(config: RunnerConfig, socket: OwnedFd) -> Result<Arc<Self>, Trouble> {
+    pub fn open(config: RunnerConfig, power: Power, socket: OwnedFd) -> Result<Arc<Self>, Trouble> {
         let failed = |what: &str, error: std::io::Error| trouble(format!("{what} ({error})"));
         let layout =
             layout::Layout::open(&config.data_dir, &[&config.sandboxd, &config.runtime]).map_err(|e| {
@@ -92,7 +97,7 @@ impl Runner {
         if let Err(error) = trash.empty() {
             tracing::warn!(%error, "what was being removed before could not be");
         }
-        let cgroups = cgroup::Cgroups::probe(&layout.cgroup());
+        let cgroups = power.cgroups(&layout);
         let runtime = oci::Runtime::new(config.runtime.clone(), layout.runtime_root(), !cgroups.any());
         let used: BTreeSet<String> = fs::read_dir(layout.sandboxes())
             .map_err(|e| failed("the folder of sandboxes cannot be read", e))?
@@ -103,11 +108,14 @@ impl Runner {
             .collect();
         let skeletons = skeleton::Skeletons::make(&layout.skeletons(), &used)
             .map_err(|e| failed("the files that every sandbox needs could not be made", e))?;
-        let layers = unpack::Layers::open(&config.data_dir, unpack::Rules::ROOT, unpack::Limits::default())
+        let layers = unpack::Layers::open(&config.data_dir, power.rules(), unpack::Limits::default())
             .map_err(|e| trouble(e.to_string()))?;
-        let hello = machine::look(&config, &layout, &runtime, &cgroups);
+        let (networks, no_egress) = network::Networks::open(power, &layout, &config);
+        let mut hello = machine::look(power, &config, &layout, &runtime, &cgroups);
+        hello.warnings.extend(no_egress);
         let runner = Arc::new(Self {
-            networks: network::Networks::new(layout.group(), config.address_base),
+            power,
+            networks,
             runtime,
             cgroups,
             skeletons,
@@ -137,6 +145,10 @@ impl Runner {
     /// # Errors
     /// As [`firewall::load`]; without it no sandbox is started.
     pub fn ensure_firewall(&self) -> Result<(), Trouble> {
+        if self.power == Power::Rootless {
+            // Each sandbox has its own, loaded with its network.
+            return Ok(());
+        }
         let policy = firewall::Policy {
             table: self.layout.table(),
             group: self.layout.group(),
@@ -161,12 +173,12 @@ impl Runner {
     /// What is left on the machine of this data folder's sandboxes.
     #[must_use]
     pub fn leftovers(&self) -> Vec<String> {
-        machine::leftovers(&self.layout, &self.cgroups)
+        machine::leftovers(self.power, &self.layout, &self.cgroups)
     }
 
     /// Removes what is ours alone and needed by nobody, when the runner ends.
     pub fn tidy(&self) {
-        if self.sandboxes.running() == 0 {
+        if self.power == Power::Root && self.sandboxes.running() == 0 {
             firewall::unload(&self.layout.table());
             self.cgroups.remove_parent();
         }

@@ -3,7 +3,7 @@
 use std::{
     ffi::CString,
     fs, io,
-    os::fd::{AsFd, AsRawFd as _, OwnedFd},
+    os::fd::{AsRawFd as _, OwnedFd},
     path::Path,
 };
 
@@ -49,24 +49,41 @@ pub fn scratch(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A detached copy of the mount that holds `source`, rooted there, in which the ids on disk are
-/// those of `namespace`.
+/// How ids on disk are seen through a mount.
+#[derive(Debug)]
+pub enum View {
+    /// As those of a user namespace.
+    Mapped(OwnedFd),
+    /// As they are.
+    AsItIs,
+}
+
+/// A detached copy of the mount that holds `source`, rooted there.
 ///
 /// # Errors
 /// `EINVAL` where the file system cannot be id-mapped (overlayfs, many network file systems).
-pub fn idmapped(source: &Path, namespace: impl AsFd, read_only: bool) -> io::Result<OwnedFd> {
+pub fn copy(source: &Path, view: &View, read_only: bool) -> io::Result<OwnedFd> {
+    let (map, namespace, clone, also) = match view {
+        View::Mapped(namespace) => (
+            libc::MOUNT_ATTR_IDMAP,
+            u64::try_from(namespace.as_raw_fd()).map_err(io::Error::other)?,
+            OpenTreeFlags::empty(),
+            0,
+        ),
+        // In a user namespace, what the machine mounted below must come along: it may hide
+        // something (mount_namespaces(7)).
+        View::AsItIs => (0, 0, OpenTreeFlags::AT_RECURSIVE, libc::AT_RECURSIVE),
+    };
     let tree = rustix::mount::open_tree(
         CWD,
         source,
-        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | clone,
     )?;
     let attributes = libc::mount_attr {
-        attr_set: libc::MOUNT_ATTR_IDMAP
-            | libc::MOUNT_ATTR_NODEV
-            | if read_only { libc::MOUNT_ATTR_RDONLY } else { 0 },
+        attr_set: map | libc::MOUNT_ATTR_NODEV | if read_only { libc::MOUNT_ATTR_RDONLY } else { 0 },
         attr_clr: 0,
         propagation: libc::MS_PRIVATE,
-        userns_fd: u64::try_from(namespace.as_fd().as_raw_fd()).map_err(io::Error::other)?,
+        userns_fd: namespace,
     };
     // SAFETY: mount_setattr(2) reads an empty C string and a `mount_attr` of the size given, and
     // writes nothing; both live through the call.
@@ -76,7 +93,7 @@ pub fn idmapped(source: &Path, namespace: impl AsFd, read_only: bool) -> io::Res
             libc::SYS_mount_setattr,
             tree.as_raw_fd(),
             c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
+            libc::AT_EMPTY_PATH | also,
             &raw const attributes,
             size_of::<libc::mount_attr>(),
         )
@@ -129,6 +146,8 @@ pub fn bind_file(source: &Path, target: &Path) -> io::Result<()> {
 /// whoever mounts. On an id-mapped mount that has to be somebody who exists there: `owner`, the
 /// sandbox's root. As nobody it would not fail but mount read-only (fs/overlayfs/super.c).
 ///
+/// `options` are those of [`super::power::Power::overlay_options`].
+///
 /// The calling thread stays in `folder` afterwards, and has a working folder of its own.
 ///
 /// # Errors
@@ -140,12 +159,13 @@ pub fn overlay(
     work: &str,
     target: &str,
     owner: u32,
+    options: &str,
 ) -> io::Result<()> {
     unshare(CloneFlags::CLONE_FS)?;
     rustix::process::chdir(folder)?;
     // Said outright, because the defaults are a module's parameters.
     let options = format!(
-        "lowerdir={},upperdir={upper},workdir={work},index=off,metacopy=off,redirect_dir=off",
+        "lowerdir={},upperdir={upper},workdir={work},index=off,metacopy=off,{options}",
         lower.join(":"),
     );
     let options = CString::new(options).map_err(io::Error::other)?;

@@ -18,11 +18,17 @@ use std::{
     thread,
 };
 
-use fsa_model::Trouble;
+use fsa_model::{ResourceName, Trouble};
 use nix::sched::CloneFlags;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::netlink::{Batch, End, Mac, Netlink};
+use super::{
+    config::RunnerConfig,
+    egress::{Egress, Pasta},
+    layout::Layout,
+    netlink::{Batch, End, Mac, Netlink},
+    power::Power,
+};
 use crate::protocol::machine;
 
 /// Where sandboxes find their gateway and, on port 53, the machine's first resolver. It is on
@@ -40,10 +46,12 @@ pub struct Wire {
     pub slot: u32,
     pub address: Ipv4Addr,
     pub namespace: OwnedFd,
+    pasta: Option<Pasta>,
 }
 
 /// Makes networks.
 pub struct Networks {
+    way: Way,
     /// Marks our near interfaces, so that the firewall's rules can be about all of them.
     group: u32,
     base: Ipv4Addr,
@@ -51,16 +59,121 @@ pub struct Networks {
     next: AtomicU32,
 }
 
+/// The way out of a sandbox.
+enum Way {
+    Wire,
+    Pasta(Egress),
+    /// None.
+    Loopback,
+}
+
+/// Where each sandbox has a network to itself, all have the same place in it.
+const ONLY_SLOT: u32 = 1;
+
 impl Networks {
+    /// Networks as this power can make them, tried where that may fail; and why sandboxes have no
+    /// way out, where they have none.
     #[must_use]
-    pub fn new(group: u32, base: Ipv4Addr) -> Self {
-        Self {
+    pub fn open(power: Power, layout: &Layout, config: &RunnerConfig) -> (Self, Option<String>) {
+        let group = layout.group();
+        let mut networks = Self {
+            way: Way::Wire,
             group,
-            base,
+            base: config.address_base,
             mtu: mtu_outward().unwrap_or(1500),
             // Folders begin at different places, so that they seldom try the same slot.
             next: AtomicU32::new(group % SLOTS),
+        };
+        if power == Power::Root {
+            return (networks, None);
         }
+        let tried = Egress::new(
+            layout.networks(),
+            layout.scratch(),
+            &config.allowed_networks,
+            &config.resolvers,
+        )
+        .map_err(|error| unmade(&error))
+        .and_then(|egress| {
+            networks.way = Way::Pasta(egress);
+            // No sandbox's name: it has no hyphen.
+            let wire = networks.make_in_namespace("probe")?;
+            networks.remove(&wire);
+            Ok(())
+        });
+        let why = tried.err().map(|trouble| {
+            networks.way = Way::Loopback;
+            format!("sandboxes cannot reach the network, only their database: {trouble}")
+        });
+        (networks, why)
+    }
+
+    /// Takes in the network of a sandbox that runs already.
+    #[must_use]
+    pub fn adopt(&self, slot: u32, namespace: OwnedFd, resource: &ResourceName) -> Wire {
+        Wire {
+            slot,
+            address: self.address(slot),
+            namespace,
+            pasta: match &self.way {
+                Way::Pasta(egress) => egress.find(resource.as_str()),
+                Way::Wire | Way::Loopback => None,
+            },
+        }
+    }
+
+    /// Whether a network is still whole.
+    #[must_use]
+    pub fn exists(&self, wire: &Wire) -> bool {
+        match &self.way {
+            Way::Wire => exists(wire.slot),
+            Way::Pasta(_) => wire.pasta.as_ref().is_some_and(Pasta::lives),
+            Way::Loopback => true,
+        }
+    }
+
+    /// Takes a network away at once.
+    pub fn remove(&self, wire: &Wire) {
+        match (&self.way, &wire.pasta) {
+            (Way::Wire, _) => remove(wire.slot),
+            (_, Some(pasta)) => pasta.end(),
+            (_, None) => {}
+        }
+    }
+
+    /// Ends what a runner that was killed left of networks that nobody has.
+    pub fn end_others(&self, wanted: impl Fn(&str) -> bool) {
+        if let Way::Pasta(egress) = &self.way {
+            egress.end_others(wanted);
+        }
+    }
+
+    /// A network that needs nothing on the machine's side.
+    fn make_in_namespace(&self, name: &str) -> Result<Wire, Trouble> {
+        let (namespace, inside) = new_namespace().map_err(|e| unmade(&e))?;
+        let mut wire = Wire {
+            slot: ONLY_SLOT,
+            address: self.address(ONLY_SLOT),
+            namespace,
+            pasta: None,
+        };
+        if let Way::Pasta(egress) = &self.way {
+            wire.pasta = Some(egress.open(name, &wire.namespace, wire.address, INSIDE, self.mtu)?);
+            let configured = index(&inside, INSIDE).and_then(|eth| {
+                inside.send(
+                    &Batch::default()
+                        .address(eth, wire.address)
+                        .up(eth)
+                        .route_to(eth, GATEWAY)
+                        .default_route(eth, GATEWAY),
+                )
+            });
+            if let Err(error) = configured {
+                self.remove(&wire);
+                return Err(unmade(&error));
+            }
+        }
+        Ok(wire)
     }
 
     #[must_use]
@@ -73,7 +186,10 @@ impl Networks {
     ///
     /// # Errors
     /// What the kernel refused, and what may help.
-    pub fn make(&self) -> Result<Wire, Trouble> {
+    pub fn make(&self, resource: &ResourceName) -> Result<Wire, Trouble> {
+        if !matches!(self.way, Way::Wire) {
+            return self.make_in_namespace(resource.as_str());
+        }
         let (namespace, inside) = new_namespace().map_err(|e| unmade(&e))?;
         let near = Netlink::open().map_err(|e| unmade(&e))?;
         for _ in 0..SLOTS {
@@ -84,6 +200,7 @@ impl Networks {
                         slot,
                         address,
                         namespace,
+                        pasta: None,
                     });
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}

@@ -134,9 +134,9 @@ impl Runner {
                 .as_ref()
                 .is_some_and(|running| !super::watch::ended(&running.pidfd));
             observed.address = life.wire.as_ref().map(|wire| wire.address);
-            let slot = life.wire.as_ref().map(|wire| wire.slot);
+            let wire = life.wire.clone();
             drop(life);
-            observed.network = slot.is_some_and(network::exists);
+            observed.network = wire.is_some_and(|wire| self.networks.exists(&wire));
         }
         if let Some(state) = state {
             observed.digest = Some(state.digest);
@@ -191,7 +191,7 @@ impl Runner {
         self.ensure_firewall()?;
         let old = entry.life.lock().wire.clone();
         if let Some(wire) = &old
-            && network::exists(wire.slot)
+            && self.networks.exists(wire)
         {
             return Ok(Arc::clone(wire));
         }
@@ -201,7 +201,7 @@ impl Runner {
                 "the sandbox's network interface is gone; it comes back with a restart of the sandbox",
             ));
         }
-        let wire = Arc::new(self.networks.make()?);
+        let wire = Arc::new(self.networks.make(&sandbox.resource)?);
         let mut life = entry.life.lock();
         life.gate = None;
         life.wire = Some(Arc::clone(&wire));
@@ -217,7 +217,7 @@ impl Runner {
         };
         drop(gate);
         if let Some(wire) = wire {
-            network::remove(wire.slot);
+            self.networks.remove(&wire);
         }
     }
 
@@ -303,6 +303,13 @@ impl Runner {
                 }
             });
         }
+        self.networks.end_others(|name| {
+            ResourceName::parse(name).is_ok_and(|name| {
+                self.sandboxes
+                    .get(&name)
+                    .is_some_and(|entry| entry.life.lock().wire.is_some())
+            })
+        });
         Ok(())
     }
 
@@ -326,11 +333,7 @@ impl Runner {
         match running {
             Some((running, namespace)) => {
                 let running = Arc::new(running);
-                let wire = Wire {
-                    slot: run.slot,
-                    address: self.networks.address(run.slot),
-                    namespace: namespace.into(),
-                };
+                let wire = self.networks.adopt(run.slot, namespace.into(), &name);
                 {
                     let mut life = entry.life.lock();
                     life.wire = Some(Arc::new(wire));

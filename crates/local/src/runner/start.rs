@@ -22,7 +22,7 @@ use super::{
     network::Wire,
     sandboxes::{Entry, Running},
     state::{BOOT, Process, Run, State},
-    userns::{self, IdRange},
+    userns::IdRange,
     watch,
 };
 use crate::protocol::{How, Root, StartSandbox, machine};
@@ -164,9 +164,11 @@ impl Runner {
         };
         let failed = |e: io::Error| unmade("the sandbox's root file system", &e);
         fs::create_dir_all(here.join("root")).map_err(failed)?;
-        let namespace =
-            userns::mapped(self.ids(wire.slot)).map_err(|e| unmade("the sandbox's user namespace", &e))?;
-        let all = mounts::idmapped(self.layout.folder(), &namespace, false).map_err(mapped)?;
+        let view = self
+            .power
+            .view(self.ids(wire.slot))
+            .map_err(|e| unmade("the sandbox's user namespace", &e))?;
+        let all = mounts::copy(self.layout.folder(), &view, false).map_err(mapped)?;
         mounts::attach(&all, &here.join("all")).map_err(failed)?;
 
         // Links with short names: mount(2) reads one page of options.
@@ -197,6 +199,7 @@ impl Runner {
             &format!("{sandbox}/work"),
             "root",
             self.ids(wire.slot).first,
+            self.power.overlay_options(),
         )
         .map_err(failed)?;
         if start.root == Root::Host {
@@ -205,7 +208,7 @@ impl Runner {
                     .join("machine")
                     .join(folder.strip_prefix("/").unwrap_or(folder));
                 // Where it cannot be mapped, its files belong to nobody, which reads as well.
-                mounts::idmapped(folder, &namespace, true)
+                mounts::copy(folder, &view, true)
                     .and_then(|tree| mounts::attach(&tree, &target))
                     .or_else(|_| mounts::bind_read_only(folder, &target))
                     .map_err(failed)?;
@@ -239,7 +242,7 @@ impl Runner {
             root: &here.join("root"),
             hostname: &start.hostname,
             network_namespace: Path::new(&network),
-            ids: self.ids(wire.slot),
+            ids: &self.power.parts(self.ids(wire.slot)),
             home: &here.join("all/volumes").join(start.sandbox.project.to_string()),
             sandboxd: &self.sandboxd,
             read_only: &read_only,
@@ -252,7 +255,7 @@ impl Runner {
     }
 
     fn ids(&self, slot: u32) -> IdRange {
-        IdRange::of_slot(self.config.uid_base, slot)
+        self.power.ids(self.config.uid_base, slot)
     }
 
     /// Makes sure that the id the runtime gave is of a process in this sandbox's network.

@@ -31,7 +31,7 @@ use nix::{
 };
 use rustix::fs::{MemfdFlags, Mode, OFlags};
 
-use super::{Runner, RunnerConfig, mounts, oci::FIRST_FREE_FD, serve};
+use super::{Runner, RunnerConfig, mounts, oci::FIRST_FREE_FD, power::Power, rootless, serve};
 use crate::protocol::{self, Message, Push, machine};
 
 /// Where `fsa runner` finds its socket and its configuration.
@@ -119,6 +119,10 @@ pub fn main(socket: OwnedFd, config: RunnerConfig) -> ExitCode {
         #[allow(unsafe_code)]
         let _ = unsafe { signal(passed_over, SigHandler::Handler(pass_over)) };
     }
+    let power = match rootless::enter(&config) {
+        Ok(power) => power,
+        Err(trouble) => return give_up(&socket, trouble),
+    };
     let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
     rustix::process::umask(Mode::from_raw_mode(0o022));
     // So that the low numbers are free where a child needs them, and taken everywhere else.
@@ -146,6 +150,7 @@ pub fn main(socket: OwnedFd, config: RunnerConfig) -> ExitCode {
             Ok(ForkResult::Child) => std::process::exit(i32::from(work(
                 socket,
                 config,
+                power,
                 (!ever_begun).then_some(&begin_end),
             ))),
             Ok(ForkResult::Parent { child }) => child,
@@ -229,7 +234,7 @@ fn reserve(socket: OwnedFd) -> io::Result<OwnedFd> {
 
 /// What one worker does: the process's exit code. Where it is the first, it says through `first`
 /// that it has begun, and to `fsa serve` why it could not; one that follows is tried again.
-fn work(socket: OwnedFd, config: RunnerConfig, first: Option<&OwnedFd>) -> u8 {
+fn work(socket: OwnedFd, config: RunnerConfig, power: Power, first: Option<&OwnedFd>) -> u8 {
     // Few, long-lived threads' worth of memory pools: the default grows with every processor.
     // SAFETY: mallopt sets a number, before there is a second thread.
     #[allow(unsafe_code)]
@@ -242,7 +247,11 @@ fn work(socket: OwnedFd, config: RunnerConfig, first: Option<&OwnedFd>) -> u8 {
         ..config
     };
     if let Err(error) = mounts::private_namespace() {
-        let why = format!("the runner cannot have mounts of its own ({error}): it needs CAP_SYS_ADMIN");
+        let advice = match power {
+            Power::Root => ": it needs CAP_SYS_ADMIN",
+            Power::Rootless => rootless::advice(),
+        };
+        let why = format!("the runner cannot have mounts of its own ({error}){advice}");
         return unbegun(&socket, machine(why), first.is_some());
     }
     let for_failure = match socket.try_clone() {
@@ -252,7 +261,7 @@ fn work(socket: OwnedFd, config: RunnerConfig, first: Option<&OwnedFd>) -> u8 {
             return 1;
         }
     };
-    let runner = match Runner::open(config, socket) {
+    let runner = match Runner::open(config, power, socket) {
         Ok(runner) => runner,
         Err(trouble) => {
             return unbegun(&for_failure, trouble, first.is_some());

@@ -1,0 +1,305 @@
+//! The way out of a sandbox whose runner may not touch the machine's network: a process of pasta
+//! for each, which passes its connections on as the user's own, and a firewall inside.
+//!
+//! The sandbox's network namespace belongs to the runner's user namespace, in which nothing in
+//! the sandbox has a capability; so the firewall in it is out of the sandbox's reach.
+//!
+//! pasta outlives the runner, as the sandbox does. It writes its process id into a file of ours
+//! and has that file's path among its arguments, by which a later runner tells it from any other
+//! process that has got its number since.
+
+use std::{
+    fs::{self, File},
+    io,
+    net::Ipv4Addr,
+    os::{
+        fd::{AsFd as _, AsRawFd as _, OwnedFd},
+        unix::fs::DirBuilderExt as _,
+    },
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use fsa_model::Trouble;
+use rustix::{
+    mount::UnmountFlags,
+    process::{Pid, PidfdFlags, pidfd_open},
+};
+
+use super::{config::PATH, firewall, network::GATEWAY, oci, watch};
+use crate::protocol::machine;
+
+/// A start takes a twentieth of a second.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Starts and finds pasta.
+#[derive(Clone, Debug)]
+pub struct Egress {
+    /// The files with process ids, by the sandboxes' names.
+    records: PathBuf,
+    /// Mount points of the runner's own.
+    scratch: PathBuf,
+    allowed: Vec<String>,
+    resolvers: Vec<Ipv4Addr>,
+}
+
+/// A process of pasta.
+#[derive(Debug)]
+pub struct Pasta {
+    pidfd: OwnedFd,
+    record: PathBuf,
+}
+
+impl Pasta {
+    #[must_use]
+    pub fn lives(&self) -> bool {
+        !watch::ended(&self.pidfd)
+    }
+
+    /// Ends it, and returns when it has ended.
+    pub fn end(&self) {
+        watch::kill(self.pidfd.as_fd());
+        if !oci::readable(self.pidfd.as_fd(), PATIENCE) {
+            tracing::warn!(record = %self.record.display(), "a process of pasta does not end");
+        }
+        forget(&self.record);
+    }
+}
+
+impl Egress {
+    /// # Errors
+    /// The folder of records cannot be made.
+    pub fn new(
+        records: PathBuf,
+        scratch: &Path,
+        allowed: &[String],
+        resolvers: &[Ipv4Addr],
+    ) -> io::Result<Self> {
+        match fs::DirBuilder::new().mode(0o700).create(&records) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        Ok(Self {
+            records,
+            scratch: scratch.to_owned(),
+            allowed: allowed.to_vec(),
+            resolvers: resolvers.to_vec(),
+        })
+    }
+
+    /// Gives a namespace the interface `interface`, not configured yet, and the firewall.
+    ///
+    /// # Errors
+    /// pasta or nft is missing, or refused; in its own words.
+    pub fn open(
+        &self,
+        name: &str,
+        namespace: &OwnedFd,
+        address: Ipv4Addr,
+        interface: &str,
+        mtu: u32,
+    ) -> Result<Pasta, Trouble> {
+        let record = self.records.join(name);
+        // One that a killed runner left.
+        if let Some(pasta) = self.find(name) {
+            pasta.end();
+        }
+        forget(&record);
+        self.firewall(namespace)?;
+        self.start(&record, namespace, address, interface, mtu)?;
+        self.find(name).ok_or_else(|| {
+            machine("pasta, the sandbox's way to the network, ended as soon as it was started")
+        })
+    }
+
+    /// The process that was started under this name, if it lives.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<Pasta> {
+        let record = self.records.join(name);
+        let pid = find(&record)?;
+        let pidfd = watch::open(pid)?;
+        // Only now is it certain that the descriptor is of this process and of no later one.
+        (find(&record) == Some(pid)).then_some(Pasta { pidfd, record })
+    }
+
+    /// Ends those whose name is not among `wanted`.
+    pub fn end_others(&self, wanted: impl Fn(&str) -> bool) {
+        for entry in fs::read_dir(&self.records).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if !wanted(&name) {
+                match self.find(&name) {
+                    Some(pasta) => pasta.end(),
+                    None => forget(&entry.path()),
+                }
+            }
+        }
+    }
+
+    fn start(
+        &self,
+        record: &Path,
+        namespace: &OwnedFd,
+        address: Ipv4Addr,
+        interface: &str,
+        mtu: u32,
+    ) -> Result<(), Trouble> {
+        let failed = |error: io::Error| {
+            if error.kind() == io::ErrorKind::NotFound {
+                machine("the program pasta is missing: install passt (Debian: apt-get install passt)")
+            } else {
+                machine(format!(
+                    "pasta, the sandbox's way to the network, could not be started ({error})"
+                ))
+            }
+        };
+        let name = record.file_name().unwrap_or_default();
+        // A name for the namespace: pasta gives up the right to look into other processes' before
+        // it opens it. The interface holds the namespace afterwards.
+        let place = self.scratch.join(name).with_extension("net");
+        File::create(&place).map_err(failed)?;
+        let started = (|| {
+            rustix::mount::mount_bind(
+                format!("/proc/{}/fd/{}", std::process::id(), namespace.as_raw_fd()),
+                &place,
+            )
+            .map_err(|e| failed(e.into()))?;
+            let words_path = self.scratch.join(name).with_extension("words");
+            let words = File::create(&words_path).map_err(failed)?;
+            let mut command = Command::new("pasta");
+            // Nothing is passed in, and nothing from the sandbox's loopback to the machine's.
+            command
+                .args([
+                    "--ipv4-only",
+                    "-t",
+                    "none",
+                    "-u",
+                    "none",
+                    "-T",
+                    "none",
+                    "-U",
+                    "none",
+                ])
+                .args([
+                    "--no-map-gw",
+                    "--no-netns-quit",
+                    "--netns-only",
+                    "--ns-ifname",
+                    interface,
+                ])
+                .args(["--address", &address.to_string(), "--netmask", "24"])
+                .args(["--gateway", &GATEWAY.to_string(), "--mtu", &mtu.to_string()])
+                .arg("--pid")
+                .arg(record)
+                .arg("--netns")
+                .arg(&place);
+            if self.resolvers.is_empty() {
+                command.args(["--dns-forward", &GATEWAY.to_string()]);
+            }
+            let child = command
+                .env_clear()
+                .env("PATH", PATH)
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(words)
+                .spawn()
+                .map_err(failed)?;
+            // It goes into the background when everything is in its place.
+            let status = finish(child).map_err(failed)?;
+            let words = fs::read_to_string(&words_path).unwrap_or_default();
+            let _ = fs::remove_file(&words_path);
+            if status {
+                return Ok(());
+            }
+            let last: String = words
+                .trim()
+                .lines()
+                .last()
+                .unwrap_or("")
+                .chars()
+                .take(300)
+                .collect();
+            Err(machine(format!(
+                "pasta refused to be the sandbox's way to the network: {last}{}",
+                tun()
+            )))
+        })();
+        let _ = rustix::mount::unmount(&place, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
+        let _ = fs::remove_file(&place);
+        started
+    }
+
+    /// Loads the rules from within the namespace, on a thread that ends there.
+    fn firewall(&self, namespace: &OwnedFd) -> Result<(), Trouble> {
+        let rules = firewall::ruleset_inside(&self.allowed, &self.resolvers, &own_addresses());
+        thread::scope(|scope| {
+            scope
+                .spawn(|| {
+                    super::network::enter(namespace).map_err(|error| {
+                        machine(format!("the sandbox's network could not be entered ({error})"))
+                    })?;
+                    firewall::nft(&rules)
+                })
+                .join()
+                .unwrap_or_else(|_| Err(machine("the thread that loads the sandbox's firewall panicked")))
+        })
+    }
+}
+
+/// Waits for the end of a child that may hang.
+fn finish(mut child: std::process::Child) -> io::Result<bool> {
+    let ended = i32::try_from(child.id())
+        .ok()
+        .and_then(Pid::from_raw)
+        .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
+        .is_some_and(|pidfd| oci::readable(pidfd.as_fd(), PATIENCE));
+    if !ended {
+        child.kill()?;
+    }
+    Ok(child.wait()?.success() && ended)
+}
+
+/// The living process of pasta that wrote its number into `record`.
+#[must_use]
+pub fn find(record: &Path) -> Option<i32> {
+    use std::os::unix::ffi::OsStrExt as _;
+    let pid: i32 = fs::read_to_string(record).ok()?.trim().parse().ok()?;
+    let arguments = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    arguments
+        .split(|byte| *byte == 0)
+        .any(|argument| argument == record.as_os_str().as_bytes())
+        .then_some(pid)
+}
+
+fn forget(record: &Path) {
+    if let Err(error) = fs::remove_file(record)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(record = %record.display(), %error, "a file could not be removed");
+    }
+}
+
+/// pasta does not say which device it lacks.
+fn tun() -> &'static str {
+    match File::options().read(true).write(true).open("/dev/net/tun") {
+        Ok(_) => "",
+        Err(_) => {
+            "; this user may not open /dev/net/tun: as root, modprobe tun, and chmod 0666 /dev/net/tun (which is \
+             what udev sets)"
+        }
+    }
+}
+
+/// The machine's addresses, which a connection of the user's own would reach.
+fn own_addresses() -> Vec<Ipv4Addr> {
+    let mut own: Vec<Ipv4Addr> = nix::ifaddrs::getifaddrs()
+        .into_iter()
+        .flatten()
+        .filter_map(|interface| Some(interface.address?.as_sockaddr_in()?.ip()))
+        .filter(|address| !address.is_loopback())
+        .collect();
+    own.sort_unstable();
+    own.dedup();
+    own
+}

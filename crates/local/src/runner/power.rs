@@ -1,0 +1,108 @@
+//! What the runner may do here: as root on the machine, or as root of a user namespace that a
+//! plain user has. Decided once; everything that differs between the two is asked for here.
+
+use std::io;
+
+use super::{
+    cgroup::Cgroups,
+    layout::Layout,
+    mounts::View,
+    unpack::Rules,
+    userns::{self, IdRange},
+};
+
+/// The two ways to run sandboxes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Power {
+    /// Every sandbox gets a range of user ids, a wire to the machine and limits of its own.
+    Root,
+    /// All sandboxes share the one range that the user has. The file systems belong to the
+    /// machine, so ids on them cannot be mapped (mount_setattr(2)); nor can interfaces, firewall
+    /// rules or control groups be made on the machine's side.
+    Rootless,
+}
+
+impl Power {
+    #[must_use]
+    pub fn rules(self) -> Rules {
+        match self {
+            Self::Root => Rules::ROOT,
+            Self::Rootless => Rules::USER_NAMESPACE,
+        }
+    }
+
+    #[must_use]
+    pub fn cgroups(self, layout: &Layout) -> Cgroups {
+        match self {
+            Self::Root => Cgroups::probe(&layout.cgroup()),
+            Self::Rootless => Cgroups::default(),
+        }
+    }
+
+    /// How a sandbox with these ids sees folders of the machine.
+    ///
+    /// # Errors
+    /// As [`userns::mapped`].
+    pub fn view(self, ids: IdRange) -> io::Result<View> {
+        match self {
+            Self::Root => userns::mapped(ids).map(View::Mapped),
+            Self::Rootless => Ok(View::AsItIs),
+        }
+    }
+
+    /// The ids of a slot, seen from the runner.
+    #[must_use]
+    pub fn ids(self, base: u32, slot: u32) -> IdRange {
+        match self {
+            Self::Root => IdRange::of_slot(base, slot),
+            Self::Rootless => IdRange {
+                first: 0,
+                count: userns::COUNT,
+            },
+        }
+    }
+
+    /// The same range in parts, each of which lies within one line of the runner's own map
+    /// (user_namespaces(7)).
+    #[must_use]
+    pub fn parts(self, ids: IdRange) -> Vec<IdRange> {
+        match self {
+            Self::Root => vec![ids],
+            Self::Rootless => vec![
+                IdRange { first: 0, count: 1 },
+                IdRange {
+                    first: 1,
+                    count: ids.count - 1,
+                },
+            ],
+        }
+    }
+
+    /// What an overlay is to know of attributes: only the names `user.overlay.*` may be set in a
+    /// user namespace, and with them no redirect is followed (kernel documentation, "overlayfs").
+    #[must_use]
+    pub fn overlay_options(self) -> &'static str {
+        match self {
+            Self::Root => "redirect_dir=off",
+            Self::Rootless => "redirect_dir=nofollow,userxattr",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parts_of_a_range_are_the_whole_range() {
+        for power in [Power::Root, Power::Rootless] {
+            let ids = power.ids(1_000_000, 3);
+            let mut next = ids.first;
+            for part in power.parts(ids) {
+                assert_eq!(part.first, next);
+                next += part.count;
+            }
+            assert_eq!(next, ids.first + ids.count);
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! How the runner of a plain user becomes root of a user namespace, before it has a second
+//! thread.
+//!
+//! Sandboxes outlive the runner, and only a process in the namespace that owns theirs may enter
+//! them. So a runner that finds one of its data folder's namespaces alive, through another
+//! runner's process or a sandbox's, joins it; only where none lives it makes one. No process is
+//! kept for this: a user namespace lives as long as anything in it or below it.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read as _, Write as _},
+    os::{
+        fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+        unix::fs::DirBuilderExt as _,
+    },
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use fsa_model::Trouble;
+use nix::{
+    fcntl::OFlag,
+    sched::{CloneFlags, setns, unshare},
+    sys::wait::{WaitStatus, waitpid},
+    unistd::{
+        ForkResult, Gid, Uid, User, fork, getgid, getpid, getuid, pipe2, setgroups, setresgid, setresuid,
+    },
+};
+use rustix::fs::FlockOperation;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    RunnerConfig,
+    config::PATH,
+    egress,
+    power::Power,
+    state::{BOOT, Process, State},
+    userns::COUNT,
+};
+use crate::protocol::machine;
+
+/// linux/nsfs.h: the namespace that a user namespace was made in.
+const NS_GET_PARENT: libc::Ioctl = 0xb702;
+
+/// `runner/namespace.json`: the runner that entered last.
+#[derive(Serialize, Deserialize)]
+struct Inhabitant {
+    boot: String,
+    process: Process,
+}
+
+/// Finds out which power this process has. A plain user's becomes root of a user namespace here;
+/// the process must have one thread.
+///
+/// # Errors
+/// Why there can be no such namespace, and what to do about it.
+pub fn enter(config: &RunnerConfig) -> Result<Power, Trouble> {
+    if Uid::effective().is_root() {
+        return Ok(Power::Root);
+    }
+    let folder = config.folder();
+    let unusable = |error: io::Error| {
+        machine(format!(
+            "the data folder {} cannot be used ({error})",
+            config.data_dir.display()
+        ))
+    };
+    match fs::DirBuilder::new().mode(0o700).create(&folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(unusable(error)),
+        _ => {}
+    }
+    // Two runners that begin at once end up in the same namespace.
+    let lock = File::create(folder.join("namespace.lock")).map_err(unusable)?;
+    rustix::fs::flock(&lock, FlockOperation::LockExclusive).map_err(|e| unusable(e.into()))?;
+    match living(&folder) {
+        Some(namespace) => setns(&namespace, CloneFlags::CLONE_NEWUSER).map_err(|error| {
+            machine(format!(
+                "the sandboxes' user namespace cannot be joined ({error})"
+            ))
+        })?,
+        None => make()?,
+    }
+    become_root().map_err(|error| {
+        machine(format!(
+            "the runner cannot be root of its user namespace ({error}){}",
+            advice()
+        ))
+    })?;
+    let inhabitant = Process::now(getpid().as_raw()).map(|process| Inhabitant {
+        boot: BOOT.clone(),
+        process,
+    });
+    fs::write(
+        folder.join("namespace.json"),
+        serde_json::to_vec(&inhabitant).map_err(|e| unusable(e.into()))?,
+    )
+    .map_err(unusable)?;
+    Ok(Power::Rootless)
+}
+
+fn become_root() -> io::Result<()> {
+    let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
+    // The person's other groups are not for sandboxes.
+    setgroups(&[])?;
+    setresgid(gid, gid, gid)?;
+    setresuid(uid, uid, uid)?;
+    Ok(())
+}
+
+/// The user namespace of this data folder, where something in it or below it lives.
+fn living(folder: &Path) -> Option<OwnedFd> {
+    let inhabitant = fs::read(folder.join("namespace.json"))
+        .ok()
+        .and_then(|text| serde_json::from_slice::<Option<Inhabitant>>(&text).ok()?)
+        .filter(|inhabitant| inhabitant.boot == *BOOT)
+        .and_then(|inhabitant| user_namespace(inhabitant.process));
+    let entries = |name: &str| fs::read_dir(folder.join(name)).into_iter().flatten().flatten();
+    inhabitant
+        .or_else(|| {
+            entries("sandboxes")
+                .filter_map(|entry| State::read(&entry.path().join("state.json")))
+                .filter_map(|state| state.run.filter(|run| run.boot == *BOOT)?.process)
+                .find_map(|process| parent(&user_namespace(process)?))
+        })
+        .or_else(|| {
+            entries("networks")
+                .filter_map(|entry| egress::find(&entry.path()))
+                .find_map(|pid| user_namespace(Process::now(pid)?))
+        })
+}
+
+fn user_namespace(process: Process) -> Option<OwnedFd> {
+    let namespace = File::open(format!("/proc/{}/ns/user", process.pid)).ok()?;
+    // Only now is it certain that it is this process's and no later one's.
+    (Process::now(process.pid) == Some(process)).then(|| namespace.into())
+}
+
+fn parent(namespace: &OwnedFd) -> Option<OwnedFd> {
+    // SAFETY: this request takes no argument, and answers with a new descriptor that is nobody
+    // else's.
+    #[allow(unsafe_code)]
+    unsafe {
+        let fd = libc::ioctl(namespace.as_raw_fd(), NS_GET_PARENT);
+        (fd >= 0).then(|| OwnedFd::from_raw_fd(fd))
+    }
+}
+
+/// Makes a namespace in which 0 is the user and 1 to 65,535 are the user's subordinate ids.
+/// Others than one's own may be mapped by newuidmap(1) alone, and from outside: by a child that
+/// is forked before.
+fn make() -> Result<(), Trouble> {
+    let (uid, gid) = (getuid(), getgid());
+    let name = User::from_uid(uid)
+        .ok()
+        .flatten()
+        .map_or_else(|| uid.to_string(), |user| user.name);
+    let maps = [
+        (
+            "newuidmap",
+            uid.as_raw(),
+            first(Path::new("/etc/subuid"), &name, uid)?,
+        ),
+        (
+            "newgidmap",
+            gid.as_raw(),
+            first(Path::new("/etc/subgid"), &name, uid)?,
+        ),
+    ];
+    let unmade = |error: io::Error| {
+        machine(format!(
+            "the runner cannot have a user namespace of its own ({error}){}",
+            advice()
+        ))
+    };
+    let (go_end, went_end) = pipe2(OFlag::O_CLOEXEC).map_err(|e| unmade(e.into()))?;
+    let (said_end, say_end) = pipe2(OFlag::O_CLOEXEC).map_err(|e| unmade(e.into()))?;
+    let me = getpid();
+    // SAFETY: this process has one thread, so the child's copy of it is whole.
+    #[allow(unsafe_code)]
+    let helper = match unsafe { fork() }.map_err(|e| unmade(e.into()))? {
+        ForkResult::Child => {
+            drop(went_end);
+            let mut say = File::from(say_end);
+            // Nothing comes where there is no namespace.
+            if rustix::io::read(&go_end, &mut [0u8; 1]).is_ok_and(|bytes| bytes == 1) {
+                for (program, own, first) in maps {
+                    if let Err(why) = map(program, me.as_raw(), own, first) {
+                        let _ = say.write_all(why.as_bytes());
+                        break;
+                    }
+                }
+            }
+            std::process::exit(0)
+        }
+        ForkResult::Parent { child } => child,
+    };
+    drop((go_end, say_end));
+    let unshared = unshare(CloneFlags::CLONE_NEWUSER);
+    if unshared.is_ok() {
+        let _ = rustix::io::write(&went_end, &[1]);
+    }
+    drop(went_end);
+    let mut said = String::new();
+    let heard = File::from(said_end).read_to_string(&mut said);
+    while matches!(
+        waitpid(helper, None),
+        Err(nix::errno::Errno::EINTR) | Ok(WaitStatus::Stopped(..))
+    ) {}
+    unshared.map_err(|e| unmade(e.into()))?;
+    heard.map_err(unmade)?;
+    if said.is_empty() {
+        Ok(())
+    } else {
+        Err(machine(said))
+    }
+}
+
+fn map(program: &str, pid: i32, own: u32, first: u32) -> Result<(), String> {
+    let numbers = [0, own, 1, 1, first, COUNT - 1].map(|number| number.to_string());
+    let output = Command::new(program)
+        .arg(pid.to_string())
+        .args(numbers)
+        .env("PATH", PATH)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| {
+            if error.kind() == io::ErrorKind::NotFound {
+                format!(
+                    "the program {program} is missing, without which sandboxes cannot have user ids: install uidmap \
+                     (Debian: apt-get install uidmap)"
+                )
+            } else {
+                format!("the program {program} could not be run ({error})")
+            }
+        })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let words: String = String::from_utf8_lossy(&output.stderr)
+        .trim()
+        .chars()
+        .take(300)
+        .collect();
+    Err(format!(
+        "{program} refused to map user ids: {words}; it must be set-user-ID root, and {} must name a range of the \
+         user",
+        if program == "newuidmap" {
+            "/etc/subuid"
+        } else {
+            "/etc/subgid"
+        }
+    ))
+}
+
+/// The first subordinate id of the user (subuid(5)).
+fn first(file: &Path, name: &str, uid: Uid) -> Result<u32, Trouble> {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    range(&text, name, uid.as_raw()).ok_or_else(|| {
+        let kind = if file.ends_with("subuid") { "subuids" } else { "subgids" };
+        machine(format!(
+            "the user {name} has no {COUNT} subordinate ids in {}, which sandboxes need: give it some, as root, with \
+             usermod --add-{kind} 100000-165535 {name} (a range that nobody else has), or run fsa serve as root",
+            file.display()
+        ))
+    })
+}
+
+fn range(text: &str, name: &str, uid: u32) -> Option<u32> {
+    let uid = uid.to_string();
+    text.lines().find_map(|line| {
+        let mut fields = line.trim().split(':');
+        let owner = fields.next()?;
+        let (first, count): (u32, u32) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+        ((owner == name || owner == uid) && count >= COUNT && first > 0).then_some(first)
+    })
+}
+
+/// What to do where user namespaces are forbidden; empty where no switch of the machine's says so.
+#[must_use]
+pub fn advice() -> &'static str {
+    let is = |name: &str, value: &str| {
+        fs::read_to_string(Path::new("/proc/sys").join(name)).is_ok_and(|text| text.trim() == value)
+    };
+    if is("user/max_user_namespaces", "0") {
+        "; user namespaces are switched off here: as root, sysctl -w user.max_user_namespaces=15000, or run fsa serve \
+         as root"
+    } else if is("kernel/unprivileged_userns_clone", "0") {
+        "; user namespaces are switched off for plain users here: as root, sysctl -w \
+         kernel.unprivileged_userns_clone=1, or run fsa serve as root"
+    } else if is("kernel/apparmor_restrict_unprivileged_userns", "1") {
+        "; AppArmor restricts user namespaces of plain users here: as root, sysctl -w \
+         kernel.apparmor_restrict_unprivileged_userns=0, or run fsa serve as root"
+    } else {
+        "; run fsa serve as root where user namespaces are forbidden (a container, a security module)"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_found_by_name_or_number_and_must_be_large_enough() {
+        let text = "root:1:65536\nann:100000:1000\nann:200000:65536\n1007:300000:65536\nbroken\n";
+        assert_eq!(range(text, "ann", 5), Some(200_000));
+        assert_eq!(range(text, "bob", 1007), Some(300_000));
+        assert_eq!(range(text, "eve", 6), None);
+    }
+}
