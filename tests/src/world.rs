@@ -3,7 +3,7 @@
 
 use std::{
     io::{BufRead as _, BufReader},
-    os::unix::fs::PermissionsExt as _,
+    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
@@ -15,7 +15,7 @@ use std::{
 
 use nix::{
     sys::signal::{Signal, kill},
-    unistd::Pid,
+    unistd::{Pid, User, chown},
 };
 
 use crate::{api::Api, exported, leftovers};
@@ -32,6 +32,8 @@ pub struct World {
     pub address: String,
     /// The owner's token.
     pub token: String,
+    /// Who runs the server where it is not whoever runs the tests.
+    user: Option<User>,
 }
 
 /// A running `fsa serve`.
@@ -47,20 +49,17 @@ impl World {
     /// A fresh world, served.
     #[must_use]
     pub fn start(options: &[&str]) -> Self {
-        crate::init();
-        let folder = tempfile::Builder::new()
-            .prefix("fsa-")
-            .tempdir_in("/tmp")
-            .expect("a folder for the world");
-        // The system user that the server becomes has to get through.
-        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).expect("permissions");
-        let mut world = Self {
-            folder,
-            options: options.iter().map(|text| (*text).to_owned()).collect(),
-            server: None,
-            address: "127.0.0.1:0".into(),
-            token: String::new(),
-        };
+        Self::start_as(None, options)
+    }
+
+    /// A fresh world, served by a plain user.
+    #[must_use]
+    pub fn start_as_plain_user(user: User, options: &[&str]) -> Self {
+        Self::start_as(Some(user), options)
+    }
+
+    fn start_as(user: Option<User>, options: &[&str]) -> Self {
+        let mut world = Self::unserved(user, options);
         world.serve_with(&["--print-token"]);
         let server = world.server.as_ref().expect("a server");
         world.token = server
@@ -70,6 +69,37 @@ impl World {
             .expect("the server prints a token on a line of its own")
             .clone();
         world
+    }
+
+    /// A folder for a world in which nothing runs.
+    #[must_use]
+    pub fn unserved(user: Option<User>, options: &[&str]) -> Self {
+        crate::init();
+        let folder = tempfile::Builder::new()
+            .prefix("fsa-")
+            .tempdir_in("/tmp")
+            .expect("a folder for the world");
+        // The system user that the server becomes has to get through.
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).expect("permissions");
+        let world = Self {
+            folder,
+            options: options.iter().map(|text| (*text).to_owned()).collect(),
+            server: None,
+            address: "127.0.0.1:0".into(),
+            token: String::new(),
+            user,
+        };
+        world.move_in();
+        world
+    }
+
+    /// A plain user may not be able to enter the folders that programs are built in.
+    fn move_in(&self) {
+        let Some(user) = &self.user else { return };
+        for name in ["FSA_BIN", "FSA_SANDBOXD"] {
+            std::fs::copy(exported(name), self.folder.path().join(name)).expect("a program can be copied");
+        }
+        chown(self.folder.path(), Some(user.uid), Some(user.gid)).expect("the folder can be given away");
     }
 
     /// Starts a server on this data folder, where none runs.
@@ -100,7 +130,18 @@ impl World {
     #[must_use]
     #[allow(clippy::disallowed_methods, reason = "the tests' subject is a program")]
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(exported("FSA_BIN"));
+        let mut command = match &self.user {
+            None => Command::new(exported("FSA_BIN")),
+            Some(user) => {
+                let mut command = Command::new(self.folder.path().join("FSA_BIN"));
+                command
+                    .uid(user.uid.as_raw())
+                    .gid(user.gid.as_raw())
+                    .env("HOME", self.folder.path())
+                    .env("FSA_SANDBOXD", self.folder.path().join("FSA_SANDBOXD"));
+                command
+            }
+        };
         command
             .args(arguments)
             .env("FSA_DATA_DIR", self.data())

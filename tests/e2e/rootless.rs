@@ -1,0 +1,76 @@
+//! The main job without root: the server of a plain user, killed and started again.
+
+use std::process::Command;
+
+use fsa_tests::World;
+use nix::unistd::User;
+
+/// A user of the tests' own, with a range of ids that nobody else has.
+const USER: &str = "fsa-test";
+const RANGE: &str = "200000000-200065535";
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "useradd and usermod are the system's own way; they are awaited here"
+)]
+fn plain_user() -> User {
+    let find = || User::from_name(USER).expect("the list of users can be read");
+    if find().is_none() {
+        let made = Command::new("useradd")
+            .args([
+                "--system",
+                "--user-group",
+                "--no-create-home",
+                "--shell",
+                "/usr/sbin/nologin",
+                USER,
+            ])
+            .status();
+        assert!(made.is_ok_and(|status| status.success()), "useradd {USER}");
+    }
+    let ranges = std::fs::read_to_string("/etc/subuid").unwrap_or_default();
+    if !ranges.lines().any(|line| line.starts_with(&format!("{USER}:"))) {
+        let given = Command::new("usermod")
+            .args(["--add-subuids", RANGE, "--add-subgids", RANGE, USER])
+            .status();
+        assert!(given.is_ok_and(|status| status.success()), "usermod {USER}");
+    }
+    find().expect("the user is there")
+}
+
+/// A machine that forbids all of it is served too: with a sentence.
+fn forbidden() -> bool {
+    std::fs::read_to_string("/proc/sys/user/max_user_namespaces").is_ok_and(|text| text.trim() == "0")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plain_users_sandbox_outlives_its_server_and_leaves_nothing() {
+    assert!(
+        nix::unistd::geteuid().is_root(),
+        "this test becomes another user, which takes root"
+    );
+    if forbidden() {
+        let world = World::unserved(Some(plain_user()), &[]);
+        let output = world.fsa(&["doctor"]);
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            !output.status.success() && said.contains("user namespaces are switched off"),
+            "{said}"
+        );
+        return;
+    }
+    let mut world = World::start_as_plain_user(plain_user(), &[]);
+    let api = world.api();
+    api.create_running("plain").await;
+    assert_eq!(api.shell("plain", "id -un; touch /tmp/mark").await.trim(), "dev");
+    assert_eq!(api.shell("plain", "psql -Atc 'select 40 + 2'").await.trim(), "42");
+
+    world.crash();
+    world.serve();
+
+    let api = world.api();
+    api.until_running("plain").await;
+    assert_eq!(api.shell("plain", "ls /tmp/mark").await.trim(), "/tmp/mark");
+    assert_eq!(api.shell("plain", "psql -Atc 'select 40 + 3'").await.trim(), "43");
+    world.finish().await;
+}
