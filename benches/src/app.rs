@@ -6,9 +6,9 @@ use std::{
     net::{TcpListener, TcpStream},
 };
 
-/// Serves HTTP/1.1 with keep-alive on all addresses, a thread per connection, until it is killed.
+/// Serves HTTP/1.1 with keep-alive on the loopback, a thread per connection, until it is killed.
 pub fn run(port: u16) {
-    let listener = TcpListener::bind(("0.0.0.0", port)).expect("the port is free");
+    let listener = TcpListener::bind(("127.0.0.1", port)).expect("the port is free");
     let large: &'static [u8] = answer(&vec![b'x'; 1024 * 1024]).leak();
     let small: &'static [u8] = answer(b"hello, world").leak();
     for stream in listener.incoming().flatten() {

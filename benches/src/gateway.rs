@@ -1,4 +1,5 @@
-//! The gateway beside nginx, in front of the same application in the same sandbox.
+//! The gateway beside nginx, in front of the same application: ours runs in a sandbox, whose
+//! network nothing on the machine but the gateway gets into; nginx's on the machine's loopback.
 
 use std::{
     fmt::Write as _,
@@ -38,19 +39,11 @@ pub async fn measure(world: &World) -> Vec<Row> {
             &serde_json::json!({"sharing": "public"}),
         )
         .await;
-    let address = api
-        .shell("app", "hostname -I || ip -4 -o addr show scope global")
-        .await;
-    let address = address
-        .split_whitespace()
-        .find(|word| word.starts_with("100."))
-        .expect("an address")
-        .to_owned();
-    let address = address.split('/').next().unwrap_or_default().to_owned();
-    let nginx = Nginx::start(world.folder(), &address);
+    let application = Application::start();
+    let nginx = Nginx::start(world.folder(), application.port);
     let ours = format!("http://127.0.0.1:{}", world.port());
     let host = format!("Host: app--{PORT}.localhost:{}", world.port());
-    let direct = format!("http://{address}:{PORT}");
+    let direct = format!("http://127.0.0.1:{}", application.port);
     let through = format!("http://127.0.0.1:{}", nginx.port);
     // In turns, so that a slow moment of the machine hits all of them.
     let mut small = [Vec::new(), Vec::new(), Vec::new()];
@@ -67,7 +60,7 @@ pub async fn measure(world: &World) -> Vec<Row> {
             alone[at].push(wrk(&format!("{url}/"), 1, 3, &headers).median);
         }
     }
-    drop(nginx);
+    drop((nginx, application));
     api.delete("app").await;
     let [small, large, alone] = [small, large, alone].map(|turns| turns.map(median));
     vec![
@@ -102,6 +95,56 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .expect("a port")
+        .port()
+}
+
+/// Returns when something listens on the port, or panics after a while.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "another program tells nobody that it listens"
+)]
+fn until_open(port: u16) {
+    for _ in 0..250 {
+        if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    panic!("nothing listens on port {port}");
+}
+
+/// The application, on the machine itself.
+struct Application {
+    child: Child,
+    port: u16,
+}
+
+impl Application {
+    #[allow(clippy::disallowed_methods, reason = "the application is another process")]
+    fn start() -> Self {
+        let port = free_port();
+        let program = std::env::current_exe().expect("this program");
+        let child = Command::new(program)
+            .args(["app", &port.to_string()])
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("this program runs");
+        until_open(port);
+        Self { child, port }
+    }
+}
+
+impl Drop for Application {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// Debian's nginx with one worker and upstream keep-alive.
 struct Nginx {
     child: Child,
@@ -110,11 +153,8 @@ struct Nginx {
 
 impl Nginx {
     #[allow(clippy::disallowed_methods, reason = "the floor is another program")]
-    fn start(folder: &Path, upstream: &str) -> Self {
-        let port = std::net::TcpListener::bind("127.0.0.1:0")
-            .and_then(|l| l.local_addr())
-            .expect("a port")
-            .port();
+    fn start(folder: &Path, upstream: u16) -> Self {
+        let port = free_port();
         let folder = folder.join("nginx");
         std::fs::create_dir_all(&folder).expect("a folder");
         let mut text = String::new();
@@ -124,7 +164,7 @@ impl Nginx {
              events {{ worker_connections 1024; }}\n\
              http {{ access_log off; client_body_temp_path {0}; proxy_temp_path {0}; fastcgi_temp_path {0};\n\
              uwsgi_temp_path {0}; scgi_temp_path {0}; keepalive_requests 100000000;\n\
-             upstream app {{ server {upstream}:{PORT}; keepalive 64; keepalive_requests 100000000; }}\n\
+             upstream app {{ server 127.0.0.1:{upstream}; keepalive 64; keepalive_requests 100000000; }}\n\
              server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://app; proxy_http_version 1.1;\n\
              proxy_set_header Connection \"\"; proxy_set_header Host $host; }} }} }}\n",
             folder.display()
@@ -137,12 +177,7 @@ impl Nginx {
             .stdin(Stdio::null())
             .spawn()
             .expect("nginx is installed");
-        for _ in 0..100 {
-            if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        until_open(port);
         Self { child, port }
     }
 }
