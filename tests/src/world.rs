@@ -144,6 +144,8 @@ impl World {
         };
         command
             .args(arguments)
+            // Each world that wants the image says so; the others need not unpack it.
+            .env_remove("FSA_WEB_IMAGE")
             .env("FSA_DATA_DIR", self.data())
             .env("FSA_SECRET_DIR", self.folder.path().join("secret"))
             .env("XDG_CONFIG_HOME", self.folder.path().join("config"))

@@ -104,6 +104,8 @@ impl World {
                 );
             }
         }
+        // A note that is being written anew, beside the old one: layers reach the disk in their own time.
+        found.retain(|path| !path.contains(".json-"));
         found
     }
 }
