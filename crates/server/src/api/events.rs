@@ -16,12 +16,12 @@ use fsa_model::{
     event::{Event, EventKind},
 };
 use futures_util::Stream;
-use http::{HeaderName, HeaderValue, request::Parts};
+use http::{HeaderValue, request::Parts};
 use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::extract::{Json, Path, Query};
+use super::extract::{Json, Path, Query, last_event_id};
 use crate::{
     auth::Caller,
     error::{Error, Result},
@@ -39,7 +39,6 @@ const PAGE: i64 = 200;
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// A lost notification costs at most this.
 const LOOK_ANYWAY: Duration = Duration::from_secs(30);
-const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -73,13 +72,7 @@ impl FromRequestParts<App> for LastSeen {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self> {
-        match parts.headers.get(LAST_EVENT_ID) {
-            None => Ok(Self(None)),
-            Some(value) => match value.to_str().ok().and_then(|id| id.trim().parse().ok()) {
-                Some(id) => Ok(Self(Some(id))),
-                None => Err(Error::bad_request("Last-Event-ID is not the id of an event.")),
-            },
-        }
+        last_event_id(&parts.headers, "id of an event").map(Self)
     }
 }
 

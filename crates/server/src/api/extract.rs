@@ -1,6 +1,6 @@
 //! What handlers take from a request, refused in our own words: the field and the rule are named.
 
-use std::time::Duration;
+use std::{str::FromStr, time::Duration};
 
 use axum::{
     body::{Body, to_bytes},
@@ -31,6 +31,21 @@ pub struct Path<T>(pub T);
 
 /// Values from the query; unknown names are refused where the type refuses them.
 pub struct Query<T>(pub T);
+
+/// Where a stream that broke off is to go on: what a browser repeats of the last event it saw
+/// (WHATWG HTML, "Server-sent events"). `meaning` says what it is here.
+///
+/// # Errors
+/// 400 where it is something else.
+pub(super) fn last_event_id<T: FromStr>(headers: &HeaderMap, meaning: &str) -> Result<Option<T>> {
+    let Some(value) = headers.get("last-event-id") else {
+        return Ok(None);
+    };
+    match value.to_str().ok().and_then(|id| id.trim().parse().ok()) {
+        Some(id) => Ok(Some(id)),
+        None => Err(Error::bad_request(format!("Last-Event-ID is not the {meaning}."))),
+    }
+}
 
 impl<T: DeserializeOwned> FromRequest<App> for Json<T> {
     type Rejection = Error;

@@ -14,12 +14,12 @@ use axum::{
 use fsa_driver::control::{AnswerBody, PATIENCE, lines};
 use fsa_model::{ErrorBody, api::Page, sandboxd::LogLine};
 use futures_util::{Stream, StreamExt as _};
-use http::{HeaderName, HeaderValue, Request, request::Parts};
+use http::{HeaderValue, Request, request::Parts};
 use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::extract::{Json, Path, Query};
+use super::extract::{Json, Path, Query, last_event_id};
 use crate::{
     auth::Caller,
     error::{Error, Result},
@@ -32,7 +32,6 @@ use crate::{
 const PAGE: usize = 10_000;
 /// A comment that keeps proxies from closing a quiet stream.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(read_logs))
@@ -61,13 +60,7 @@ impl FromRequestParts<App> for LastSeen {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self> {
-        match parts.headers.get(LAST_EVENT_ID) {
-            None => Ok(Self(None)),
-            Some(value) => match value.to_str().ok().and_then(|id| id.trim().parse().ok()) {
-                Some(id) => Ok(Self(Some(id))),
-                None => Err(Error::bad_request("Last-Event-ID is not the sequence of a line.")),
-            },
-        }
+        last_event_id(&parts.headers, "sequence of a line").map(Self)
     }
 }
 
