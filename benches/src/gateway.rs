@@ -13,7 +13,7 @@ use reqwest::Method;
 
 use crate::{
     api::wrk,
-    report::{Row, Target},
+    report::{Row, Target, median},
 };
 
 const PORT: u16 = 3000;
@@ -88,11 +88,6 @@ pub async fn measure(world: &World) -> Vec<Row> {
         )
         .beside(alone[1] - alone[2]),
     ]
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 fn free_port() -> u16 {

@@ -116,3 +116,10 @@ impl Sample {
         self.0[rank.clamp(1, self.0.len()) - 1].as_secs_f64() * 1000.0
     }
 }
+
+/// The middle one of some measurements, at least one.
+#[must_use]
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}

@@ -2,8 +2,13 @@
 
 use std::process::Command;
 
-use fsa_tests::World;
+use fsa_model::sandboxd::Usage;
+use fsa_tests::{
+    World,
+    internet::{self, PublicHost},
+};
 use nix::unistd::User;
+use tokio::io::AsyncWriteExt as _;
 
 /// A user of the tests' own, with a range of ids that nobody else has.
 const USER: &str = "fsa-test";
@@ -72,5 +77,36 @@ async fn a_plain_users_sandbox_outlives_its_server_and_leaves_nothing() {
     api.until_running("plain").await;
     assert_eq!(api.shell("plain", "ls /tmp/mark").await.trim(), "/tmp/mark");
     assert_eq!(api.shell("plain", "psql -Atc 'select 40 + 3'").await.trim(), "43");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plain_users_sandbox_reaches_the_internet_and_says_what_it_uses() {
+    if forbidden() {
+        return;
+    }
+    let world = World::start_as_plain_user(plain_user(), &["--allow-networks", internet::RANGE]);
+    let api = world.api();
+    api.create_running("out").await;
+    let host = PublicHost::start(80, |listener| async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.write_all(b"from outside\n").await;
+        }
+    });
+
+    let said = api
+        .shell(
+            "out",
+            &format!("timeout 5 bash -c 'cat </dev/tcp/{}/80'", host.address),
+        )
+        .await;
+
+    assert_eq!(said.trim(), "from outside");
+    let usage: Usage = api.get("/api/projects/out/usage").await;
+    assert!(
+        usage.memory_bytes > 1_000_000 && usage.pids > 0 && usage.cpu_microseconds > 0,
+        "{usage:?}"
+    );
+    drop(host);
     world.finish().await;
 }

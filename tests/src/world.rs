@@ -3,7 +3,7 @@
 
 use std::{
     io::{BufRead as _, BufReader},
-    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
@@ -14,7 +14,10 @@ use std::{
 };
 
 use nix::{
-    sys::signal::{Signal, kill},
+    sys::{
+        signal::{Signal, kill},
+        stat::{Mode, SFlag, makedev, mknod},
+    },
     unistd::{Pid, User, chown},
 };
 
@@ -22,6 +25,13 @@ use crate::{api::Api, exported, leftovers};
 
 /// How long a server may take until it serves; a cold start makes two database clusters.
 const START: Duration = Duration::from_secs(60);
+
+/// In a plain user's world: the device that pasta needs.
+const TUN: &str = "tun";
+/// Becomes a plain user on a machine where everybody may open /dev/net/tun, as udev has it; a
+/// machine without udev leaves it to root. The mount is seen by this program alone.
+const AS_PLAIN_USER: &str = r#"mount --bind "$1" /dev/net/tun
+exec setpriv --reuid "$2" --regid "$3" --clear-groups "$4" "${@:5}""#;
 
 /// One data folder and, most of the time, a server on it.
 pub struct World {
@@ -100,6 +110,11 @@ impl World {
             std::fs::copy(exported(name), self.folder.path().join(name)).expect("a program can be copied");
         }
         chown(self.folder.path(), Some(user.uid), Some(user.gid)).expect("the folder can be given away");
+        // Numbers from the kernel's list of devices (admin-guide/devices.txt).
+        let anybody = Mode::from_bits_truncate(0o666);
+        let tun = self.folder.path().join(TUN);
+        mknod(&tun, SFlag::S_IFCHR, anybody, makedev(10, 200)).expect("a device");
+        std::fs::set_permissions(&tun, std::fs::Permissions::from_mode(0o666)).expect("permissions");
     }
 
     /// Starts a server on this data folder, where none runs.
@@ -133,10 +148,12 @@ impl World {
         let mut command = match &self.user {
             None => Command::new(exported("FSA_BIN")),
             Some(user) => {
-                let mut command = Command::new(self.folder.path().join("FSA_BIN"));
+                let mut command = Command::new("unshare");
                 command
-                    .uid(user.uid.as_raw())
-                    .gid(user.gid.as_raw())
+                    .args(["--mount", "bash", "-euc", AS_PLAIN_USER, "bash"])
+                    .arg(self.folder.path().join(TUN))
+                    .args([user.uid.to_string(), user.gid.to_string()])
+                    .arg(self.folder.path().join("FSA_BIN"))
                     .env("HOME", self.folder.path())
                     .env("FSA_SANDBOXD", self.folder.path().join("FSA_SANDBOXD"));
                 command

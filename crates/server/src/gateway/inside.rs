@@ -81,12 +81,24 @@ impl Inside {
         Control::new(&*self.driver, &self.sandbox, &self.token)
     }
 
-    /// What it uses, measured from outside.
+    /// What it uses: measured from outside, or where nothing can be (a machine without control
+    /// groups), what sandboxd sees of its processes.
     ///
     /// # Errors
-    /// The driver's.
+    /// The driver's, and where sandboxd does not answer.
     pub(crate) async fn usage(&self) -> Result<Usage> {
-        Ok(self.driver.usage(&self.sandbox).await?)
+        let outside = self.driver.usage(&self.sandbox).await?;
+        if outside.pids > 0 {
+            return Ok(outside);
+        }
+        let inside = self
+            .control()
+            .json(Method::GET, "/v1/usage", None::<&()>, PATIENCE)
+            .await?;
+        Ok(Usage {
+            disk_bytes: outside.disk_bytes,
+            ..inside
+        })
     }
 
     /// Sends a request and returns sandboxd's answer where it is one of success. A refusal
