@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use fsa_model::{Phase, Repository, TroubleKind, api::CreateProject};
 use fsa_tests::World;
-use reqwest::Method;
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 fn wish(name: &str) -> CreateProject {
@@ -157,5 +157,49 @@ async fn a_runtime_that_is_missing_or_fails_is_named_and_the_wish_is_reached_onc
     assert!(error.next_attempt_at.is_some());
     write("#!/bin/sh\nexec runc \"$@\"\n");
     api.until_running("patient").await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_fills_up_is_named_and_everything_goes_on_once_there_is_room() {
+    let world = World::start_on_a_disk_of("400m");
+    let api = world.api();
+    api.create_running("greedy").await;
+    api.shell("greedy", "psql -qc 'CREATE TABLE rows (text text)'")
+        .await;
+
+    let said = api
+        .shell("greedy", "cat /dev/zero 2>&1 >big; psql -qc \"INSERT INTO rows SELECT repeat(md5(n::text), 100) FROM generate_series(1, 20000) n\" 2>&1; true")
+        .await;
+    assert_eq!(said.matches("No space left on device").count(), 2, "{said}");
+    let (status, answer) = api
+        .answer(api.request(Method::POST, "/api/projects").json(&wish("late")))
+        .await;
+    let words = if status.is_success() {
+        // Its row found room, in a page of a table that was there.
+        let sandbox = api.until("late", Phase::Error).await;
+        sandbox.error.expect("what failed").trouble.message
+    } else {
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{answer}");
+        answer.to_string()
+    };
+    assert!(words.contains("disk") && words.contains("full"), "{words}");
+
+    api.shell("greedy", "rm big").await;
+    if status.is_success() {
+        api.until_running("late").await;
+    } else {
+        api.create_running("late").await;
+    }
+    api.until_running("greedy").await;
+    assert_eq!(
+        api.shell(
+            "greedy",
+            "psql -qAtc 'INSERT INTO rows VALUES (1); SELECT count(*) FROM rows'"
+        )
+        .await
+        .trim(),
+        "1"
+    );
     world.finish().await;
 }

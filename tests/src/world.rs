@@ -35,6 +35,8 @@ exec setpriv --reuid "$2" --regid "$3" --clear-groups "$4" "${@:5}""#;
 
 /// One data folder and, most of the time, a server on it.
 pub struct World {
+    /// Goes before the folder that it is in.
+    disk: Option<Disk>,
     folder: tempfile::TempDir,
     options: Vec<String>,
     pub server: Option<Server>,
@@ -55,21 +57,48 @@ pub struct Server {
     pub printed: Vec<String>,
 }
 
+/// A file system mounted at this path.
+struct Disk(PathBuf);
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        if let Err(error) = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH) {
+            eprintln!("umount {}: {error}", self.0.display());
+        }
+    }
+}
+
 impl World {
     /// A fresh world, served.
     #[must_use]
     pub fn start(options: &[&str]) -> Self {
-        Self::start_as(None, options)
+        Self::unserved(None, options).started()
     }
 
     /// A fresh world, served by a plain user.
     #[must_use]
     pub fn start_as_plain_user(user: User, options: &[&str]) -> Self {
-        Self::start_as(Some(user), options)
+        Self::unserved(Some(user), options).started()
     }
 
-    fn start_as(user: Option<User>, options: &[&str]) -> Self {
-        let mut world = Self::unserved(user, options);
+    /// A fresh world, served, with a disk of its own that has `size` (as tmpfs(5) reads it).
+    #[must_use]
+    #[allow(clippy::disallowed_methods, reason = "mount(8) is the system's own way")]
+    pub fn start_on_a_disk_of(size: &str) -> Self {
+        let mut world = Self::unserved(None, &[]);
+        let data = world.data();
+        std::fs::create_dir(&data).expect("a folder");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
+            .arg(&data)
+            .status();
+        assert!(mounted.is_ok_and(|status| status.success()), "mount");
+        world.disk = Some(Disk(data));
+        world.started()
+    }
+
+    fn started(mut self) -> Self {
+        let world = &mut self;
         world.serve_with(&["--print-token"]);
         let server = world.server.as_ref().expect("a server");
         world.token = server
@@ -78,7 +107,7 @@ impl World {
             .find(|line| line.starts_with("fsa_"))
             .expect("the server prints a token on a line of its own")
             .clone();
-        world
+        self
     }
 
     /// A folder for a world in which nothing runs.
@@ -92,6 +121,7 @@ impl World {
         // The system user that the server becomes has to get through.
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).expect("permissions");
         let world = Self {
+            disk: None,
             folder,
             options: options.iter().map(|text| (*text).to_owned()).collect(),
             server: None,
@@ -240,6 +270,7 @@ impl World {
         );
         self.drain();
         self.halt();
+        drop(self.disk.take());
         let left = leftovers::of_everything(&self.data());
         assert!(left.is_empty(), "after the end there is still: {left:#?}");
     }

@@ -245,7 +245,11 @@ impl From<sqlx::Error> for Error {
             e.code()
                 .is_some_and(|code| ["57P", "53", "08"].iter().any(|class| code.starts_with(class)))
         });
-        if unreachable {
+        let code = error.as_database_error().and_then(|e| e.code());
+        if code.as_deref() == Some("53100") {
+            Self::unavailable("The disk of the control database is full; free some space in the data folder.")
+                .because(error)
+        } else if unreachable {
             Self::unavailable("The control database does not answer.").because(error)
         } else {
             Self::internal("Something went wrong in the control plane.").because(error)
