@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # fetch-test-apps.sh: the packages that the end-to-end tests' applications need, fetched once into
-# $FSA_CACHE/test-apps, so that no test waits for a registry: pg for Node, Next.js, Flask's wheels.
+# $FSA_CACHE/test-apps, so that no test waits for a registry: pg for Node, Next.js, the wheels of Flask and psycopg.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -9,7 +9,8 @@ PG=8.16.3
 NEXT=15.5.4
 REACT=19.2.0
 FLASK=3.1.2
-apps=$FSA_CACHE/test-apps/pg-$PG-next-$NEXT-$REACT-flask-$FLASK
+PSYCOPG=3.2.10
+apps=$FSA_CACHE/test-apps/pg-$PG-next-$NEXT-$REACT-flask-$FLASK-psycopg-$PSYCOPG
 if [ ! -e "$apps/.complete" ]; then
     mkdir -p "$FSA_CACHE/test-apps"
     fresh=$(mktemp -d "$FSA_CACHE/test-apps/new.XXXXXX")
@@ -24,7 +25,7 @@ if [ ! -e "$apps/.complete" ]; then
         "next@$NEXT" "react@$REACT" "react-dom@$REACT")
     # glibc's build is the image's; the one for musl is half of what would be copied.
     rm -rf "$fresh"/next/node_modules/@next/swc-*-musl "$fresh"/next/node_modules/@img/*musl*
-    python3 -m pip download --quiet --only-binary :all: --python-version 3.11 --dest "$fresh/wheels" "flask==$FLASK"
+    python3 -m pip download --quiet --only-binary :all: --python-version 3.11 --dest "$fresh/wheels" "flask==$FLASK" "psycopg[binary]==$PSYCOPG"
     touch "$fresh/.complete"
     rm -rf "$apps"
     mv "$fresh" "$apps"

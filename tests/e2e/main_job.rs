@@ -160,12 +160,19 @@ async fn unmodified_next_js_and_flask_applications_run_on_3000_and_5000() {
     api.put(
         "apps",
         "app.py",
-        "import os, flask\napp = flask.Flask(__name__)\n@app.get('/')\ndef index():\n    return 'Flask has ' + os.environ['PGDATABASE']\n",
+        "import os, flask, psycopg\n\
+         app = flask.Flask(__name__)\n\
+         @app.get('/')\n\
+         def index():\n    \
+             by_url, by_variables = [\n        \
+                 psycopg.connect(to).execute('SELECT current_database()').fetchone()[0]\n        \
+                 for to in (os.environ['POSTGRES_URL'], '')]\n    \
+             return f'Flask has {by_url} and {by_variables}'\n",
     )
     .await;
     api.shell(
         "apps",
-        "python3 -m venv .venv && .venv/bin/pip install --quiet --no-index --find-links wheels flask",
+        "python3 -m venv .venv && .venv/bin/pip install --quiet --no-index --find-links wheels flask 'psycopg[binary]'",
     )
     .await;
     api.put(
@@ -183,9 +190,7 @@ async fn unmodified_next_js_and_flask_applications_run_on_3000_and_5000() {
         "{next:?}"
     );
     let flask = visitor.open("apps", 5000, "/").await;
-    assert!(
-        flask.body.starts_with("Flask has apps_agentruntime_"),
-        "{flask:?}"
-    );
+    let database = api.shell("apps", "psql -Atc 'SELECT current_database()'").await;
+    assert_eq!(flask.body, format!("Flask has {0} and {0}", database.trim()));
     world.finish().await;
 }
