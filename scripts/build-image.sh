@@ -22,7 +22,12 @@ aarch64) IMAGE_ARCH=arm64 ;;
 *) die "images can be built on x86_64 and aarch64; this machine is $(uname -m)" ;;
 esac
 store=$FSA_CACHE/images
-IMAGE_KEY=$(inputs_key "$IMAGE_ARCH" "$ROOT/images/$IMAGE_NAME" "$ROOT/images/lib.sh")
+IMAGE_INPUTS=()
+if [ -z "$print" ] && [ -f "$ROOT/images/$IMAGE_NAME/inputs.sh" ]; then
+    # shellcheck disable=SC1090
+    . "$ROOT/images/$IMAGE_NAME/inputs.sh"
+fi
+IMAGE_KEY=$(inputs_key "$IMAGE_ARCH" "$ROOT/images/$IMAGE_NAME" "$ROOT/images/lib.sh" "${IMAGE_INPUTS[@]}")
 IMAGE_OUT=$store/$IMAGE_NAME-$IMAGE_KEY.oci.tar
 current=$store/$IMAGE_NAME.oci.tar
 
