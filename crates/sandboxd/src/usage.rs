@@ -88,12 +88,13 @@ fn processes() -> Usage {
     for process in session::all() {
         let folder = PathBuf::from(format!("/proc/{}", process.pid));
         let stat = fs::read_to_string(folder.join("stat")).unwrap_or_default();
-        // utime and stime are fields 14 and 15 (proc(5)), 12 and 13 after the name.
+        // utime, stime, and the same of the children that have ended, are fields 14 to 17 (proc(5)),
+        // the twelfth and following after the name. So what has ended still counts.
         let after_name = stat.rsplit(") ").next().unwrap_or_default();
         let ticks: u64 = after_name
             .split(' ')
             .skip(11)
-            .take(2)
+            .take(4)
             .filter_map(|ticks| ticks.parse::<u64>().ok())
             .sum();
         usage.cpu_microseconds += ticks * 1_000_000 / ticks_per_second.unsigned_abs().max(1);

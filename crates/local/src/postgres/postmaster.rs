@@ -272,7 +272,8 @@ async fn end_orphans(folder: &Path) {
     }
 }
 
-/// Ends the server at once but in order (PostgreSQL's fast shutdown); done where none runs.
+/// Ends the server at once but in order (PostgreSQL's fast shutdown); done where none runs. Its
+/// logger ends a moment after the server process, when all others have let go of its pipe.
 pub(super) async fn stop(cluster: &Cluster, patience: Duration) -> Result<()> {
     let Some(running) = Postmaster::find(cluster.folder()) else {
         return Ok(());
@@ -282,7 +283,9 @@ pub(super) async fn stop(cluster: &Cluster, patience: Duration) -> Result<()> {
         .map_err(PostgresError::io("PostgreSQL cannot be told to stop"))?;
     tokio::time::timeout(patience, running.ended())
         .await
-        .map_err(|_| slow(cluster, "PostgreSQL's stop", patience))
+        .map_err(|_| slow(cluster, "PostgreSQL's stop", patience))?;
+    end_orphans(cluster.folder()).await;
+    Ok(())
 }
 
 fn failed(cluster: &Cluster, said: &str) -> PostgresError {
