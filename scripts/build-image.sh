@@ -22,7 +22,14 @@ aarch64) IMAGE_ARCH=arm64 ;;
 *) die "images can be built on x86_64 and aarch64; this machine is $(uname -m)" ;;
 esac
 store=$FSA_CACHE/images
-IMAGE_KEY=$(inputs_key "$IMAGE_ARCH" "$ROOT/images/$IMAGE_NAME" "$ROOT/images/lib.sh")
+parts=("$IMAGE_ARCH" "$ROOT/images/$IMAGE_NAME" "$ROOT/images/lib.sh")
+# An image of a program that is built here is another one with each build.
+if [ "$IMAGE_NAME" = sandboxd ]; then
+    program=$CARGO_TARGET_DIR/$(host_target)/release/fsa-sandboxd
+    [ -x "$program" ] || build_sandboxd
+    parts+=("program=$(sha256 "$program")")
+fi
+IMAGE_KEY=$(inputs_key "${parts[@]}")
 IMAGE_OUT=$store/$IMAGE_NAME-$IMAGE_KEY.oci.tar
 current=$store/$IMAGE_NAME.oci.tar
 
