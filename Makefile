@@ -25,5 +25,5 @@ bench: ## measure, beside floors measured in the same run
 lint: ## rustfmt, clippy, cargo-deny, shellcheck
 	@exec scripts/lint.sh
 
-image: ## the runtime image and the control plane's, as OCI archives
+image: ## the runtime image, and the control plane's for a cluster, as OCI archives
 	@exec scripts/image.sh

@@ -110,6 +110,9 @@ put_blob() {
         '{mediaType: $type, digest: $digest, size: $size}'
 }
 
+# The version of the workspace, for the references of images of our own programs.
+workspace_version() { sed -n 's/^version = "\(.*\)"$/\1/p' "$ROOT/Cargo.toml" | head -n 1; }
+
 sha256() { sha256sum -- "$1" | cut -d ' ' -f 1; }
 
 # inputs_key PART...: one short hash of texts, and of files and folders with their paths below the checkout.

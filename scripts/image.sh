@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# image.sh: both images, with what is needed to build them: `web`, which projects run in, and `fsa`, the control
-# plane for a cluster, in $FSA_CACHE/images/{web,fsa}.oci.tar.
+# image.sh: all images, with what is needed to build them: `web`, which projects run in, and for clusters `fsa`, the
+# control plane, and `sandboxd`, which every pod starts from; in $FSA_CACHE/images/{web,fsa,sandboxd}.oci.tar.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -10,3 +10,4 @@ scripts/install-packages.sh run image
 scripts/build-image.sh web
 scripts/build.sh
 scripts/build-image.sh fsa
+scripts/build-image.sh sandboxd

@@ -35,4 +35,4 @@ make_programs() {
 
 layer system make_system "$here/etc" "$authorities" "${library_files[@]}"
 layer programs make_programs "$program" "$sandboxd"
-archive "$here/config.json" localhost/fsa:latest
+archive "$here/config.json" "docker.io/fullstackagent/fsa:$(workspace_version)"

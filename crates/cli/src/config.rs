@@ -60,6 +60,15 @@ pub struct ServeArguments {
     /// Registries that may be used although they are on this machine or a private network
     #[arg(long, env = "FSA_ALLOW_REGISTRIES", value_delimiter = ',')]
     pub allow_registries: Vec<String>,
+    /// The kubeconfig of the regions that name none [default: KUBECONFIG, then .secret/kubeconfig]
+    #[arg(long, env = "FSA_KUBECONFIG", value_hint = ValueHint::FilePath)]
+    pub kubeconfig: Option<PathBuf>,
+    /// Do without this machine as a region: no runner, no clusters of our own
+    #[arg(long, env = "FSA_NO_LOCAL")]
+    pub no_local: bool,
+    /// The region of projects that name none [default: local, else the first by name]
+    #[arg(long, env = "FSA_DEFAULT_REGION")]
+    pub default_region: Option<String>,
     /// The folder with the agent's credentials (.env) [default: .secret]
     #[arg(long, env = "FSA_SECRET_DIR", value_hint = ValueHint::DirPath)]
     pub secret_dir: Option<PathBuf>,
@@ -94,6 +103,10 @@ struct File {
     development: bool,
     workers: Option<usize>,
     drain_seconds: Option<u64>,
+    kubeconfig: Option<PathBuf>,
+    no_local: bool,
+    default_region: Option<String>,
+    regions: BTreeMap<String, fsa_kubernetes::settings::Settings>,
 }
 
 /// What `fsa serve` runs with.
@@ -117,7 +130,19 @@ pub struct ServeConfig {
     pub development: bool,
     pub workers: usize,
     pub drain_seconds: u64,
+    /// The value of `KUBECONFIG`.
+    pub kubeconfig: Option<PathBuf>,
+    /// Whether this machine is a region.
+    pub local: bool,
+    pub default_region: Option<String>,
+    /// Kubernetes clusters as regions, by name.
+    pub regions: BTreeMap<String, fsa_kubernetes::settings::Settings>,
 }
+
+/// The name of this machine as a region.
+pub const LOCAL_REGION: &str = "local";
+/// The name of the region that a kubeconfig makes by itself.
+pub const KUBERNETES_REGION: &str = "kubernetes";
 
 /// Puts the layers together.
 pub fn serve(arguments: ServeArguments, root: bool) -> Result<ServeConfig, Failure> {
@@ -150,6 +175,41 @@ pub fn serve(arguments: ServeArguments, root: bool) -> Result<ServeConfig, Failu
         Some(path) => std::path::absolute(path)?,
         None => beside("fsa-sandboxd")?,
     };
+    let secret_dir = arguments
+        .secret_dir
+        .or(file.secret_dir)
+        .unwrap_or_else(|| ".secret".into());
+    let kubeconfig = arguments.kubeconfig.or(file.kubeconfig);
+    let mut regions = file.regions;
+    if regions.contains_key(LOCAL_REGION) {
+        return Err(Failure::usage(format!(
+            "a region of the settings file is named {LOCAL_REGION}, which is this machine's name; choose another"
+        )));
+    }
+    // A kubeconfig that was given to us, or put where we look, is a wish for a region.
+    if regions.is_empty() && (kubeconfig.is_some() || secret_dir.join("kubeconfig").exists()) {
+        regions.insert(
+            KUBERNETES_REGION.into(),
+            fsa_kubernetes::settings::Settings::default(),
+        );
+    }
+    for region in regions.values_mut() {
+        region.kubeconfig = region.kubeconfig.take().or_else(|| kubeconfig.clone());
+    }
+    let local = !(arguments.no_local || file.no_local);
+    let default_region = arguments.default_region.or(file.default_region);
+    if let Some(name) = &default_region
+        && !(regions.contains_key(name) || (local && name == LOCAL_REGION))
+    {
+        return Err(Failure::usage(format!(
+            "the default region is {name}, and there is no such region"
+        )));
+    }
+    if !local && regions.is_empty() {
+        return Err(Failure::usage(
+            "without this machine there has to be a Kubernetes region: give a kubeconfig, or a region in the settings file",
+        ));
+    }
     let or = |mut flag: Vec<String>, file: Vec<String>| {
         if flag.is_empty() {
             flag = file;
@@ -180,13 +240,14 @@ pub fn serve(arguments: ServeArguments, root: bool) -> Result<ServeConfig, Failu
         user: arguments.user.or(file.user).unwrap_or_else(|| "fsa".into()),
         allow_networks: or(arguments.allow_networks, file.allow_networks),
         allow_registries: or(arguments.allow_registries, file.allow_registries),
-        secret_dir: arguments
-            .secret_dir
-            .or(file.secret_dir)
-            .unwrap_or_else(|| ".secret".into()),
+        secret_dir,
         development: arguments.development || file.development,
         workers: arguments.workers.or(file.workers).unwrap_or(16).clamp(1, 256),
         drain_seconds: arguments.drain_seconds.or(file.drain_seconds).unwrap_or(10),
+        kubeconfig: variable("KUBECONFIG").map(PathBuf::from),
+        local,
+        default_region,
+        regions,
     })
 }
 

@@ -10,6 +10,7 @@ pub mod conformance;
 pub mod control;
 pub mod memory;
 pub mod region;
+pub mod scram;
 pub mod step;
 
 use std::{pin::Pin, sync::Arc};
@@ -116,6 +117,10 @@ pub struct Capabilities {
     pub isolates_network: bool,
     /// Images can be imported from an archive ([`Driver::import_image`]).
     pub imports_images: bool,
+    /// What a program writes outside the home is still there after a stop or a new spec.
+    pub keeps_root_files: bool,
+    /// A sandbox whose process 1 ends is started again without being asked.
+    pub restarts_by_itself: bool,
 }
 
 /// Somebody should look at this sandbox again. Losing one may only cost time.

@@ -319,6 +319,8 @@ impl Driver for MemoryDriver {
             enforces_pids: false,
             isolates_network: false,
             imports_images: false,
+            keeps_root_files: true,
+            restarts_by_itself: false,
         }
     }
 

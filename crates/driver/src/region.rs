@@ -36,6 +36,15 @@ impl Regions {
         }
     }
 
+    /// The same, with another default, where that is one of them.
+    #[must_use]
+    pub fn with_default(mut self, name: &str) -> Self {
+        if self.regions.contains_key(name) {
+            name.clone_into(&mut self.default);
+        }
+        self
+    }
+
     /// The name of the region that a project gets when it names none.
     #[must_use]
     pub fn default_name(&self) -> &str {

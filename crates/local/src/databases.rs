@@ -17,7 +17,7 @@ mod statements;
 use std::{future::Future, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use fsa_driver::{Databases, DriverError, ObservedDatabase, Result};
+use fsa_driver::{Databases, DriverError, ObservedDatabase, Result, scram};
 use fsa_model::{DatabaseSpec, TroubleKind, spec::Credentials};
 use judge::{Found, Verdict};
 use parking_lot::Mutex;
@@ -26,7 +26,7 @@ use sqlx::{
     postgres::PgPoolOptions,
 };
 
-use crate::postgres::{Cluster, scram};
+use crate::postgres::Cluster;
 
 /// A role's connections at once, where nothing else is said.
 const CONNECTION_LIMIT: u32 = 20;

@@ -52,8 +52,16 @@ pub fn document(options: &Options) -> Result<Boot, BootError> {
     let mut text = Vec::new();
     file.and_then(|file| file.take(LONGEST).read_to_end(&mut text))
         .map_err(BootError::NoDocument)?;
-    let boot: Boot = serde_json::from_slice(&text).map_err(BootError::Document)?;
+    let mut boot: Boot = serde_json::from_slice(&text).map_err(BootError::Document)?;
     text.fill(0);
+    if options.keep_environment {
+        for (name, value) in std::env::vars() {
+            // Of the cluster, not of the image.
+            if !name.starts_with("KUBERNETES_") && name != "HOSTNAME" {
+                boot.environment.entry(name).or_insert_with(|| value.into());
+            }
+        }
+    }
     if secrecy::ExposeSecret::expose_secret(&boot.control_token).is_empty() {
         return Err(BootError::NoToken);
     }

@@ -1,6 +1,6 @@
 //! The binary: reads the command line, sets the process up to be small, and runs.
 
-use std::{process::ExitCode, time::Duration};
+use std::{io, path::Path, process::ExitCode, time::Duration};
 
 use fsa_sandboxd::{
     boot,
@@ -10,6 +10,18 @@ use fsa_sandboxd::{
 fn main() -> ExitCode {
     let options = match Options::parse(std::env::args_os().skip(1)) {
         Ok(Asked::Run(options)) => options,
+        Ok(Asked::Install(path)) => {
+            return match install(&path) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    eprintln!(
+                        "fsa-sandboxd: it could not be copied to {}: {error}",
+                        path.display()
+                    );
+                    ExitCode::FAILURE
+                }
+            };
+        }
         Ok(Asked::Help) => {
             print!("{USAGE}");
             return ExitCode::SUCCESS;
@@ -37,6 +49,13 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Copies this program, mode and all. The copy appears whole or not at all.
+fn install(path: &Path) -> io::Result<()> {
+    let part = path.with_extension("part");
+    std::fs::copy("/proc/self/exe", &part)?;
+    std::fs::rename(&part, path)
 }
 
 fn start(options: Options) -> Result<(), boot::BootError> {

@@ -35,6 +35,9 @@ pub struct Options {
     pub etc: PathBuf,
     /// Changes no account and switches to no user: all runs as the user that started this.
     pub user_mode: bool,
+    /// What this process was started with goes below the boot document's environment: it is the
+    /// image's own, where nobody else reads the image.
+    pub keep_environment: bool,
 }
 
 /// What `--help` prints.
@@ -49,6 +52,8 @@ Without options: the control socket is descriptor 3, the boot document descripto
   --home DIR          the person's home (default /home/dev); the project is DIR/project
   --etc DIR           the folder of passwd, group, hosts, resolv.conf, skel (default /etc)
   --user-mode         change no account, switch to no user
+  --keep-environment  give programs the environment that this was started with, too
+  --install PATH      copy this program to PATH, and end
   --version           print the version
 ";
 
@@ -56,6 +61,8 @@ Without options: the control socket is descriptor 3, the boot document descripto
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Asked {
     Run(Options),
+    /// This program is copied there, for a container that has its own image.
+    Install(PathBuf),
     Help,
     Version,
 }
@@ -69,6 +76,7 @@ impl Default for Options {
             home: HOME.into(),
             etc: "/etc".into(),
             user_mode: false,
+            keep_environment: false,
         }
     }
 }
@@ -95,6 +103,8 @@ impl Options {
                 "--home" => options.home = absolute("--home", value()?)?,
                 "--etc" => options.etc = absolute("--etc", value()?)?,
                 "--user-mode" => options.user_mode = true,
+                "--keep-environment" => options.keep_environment = true,
+                "--install" => return Ok(Asked::Install(absolute("--install", value()?)?)),
                 "--help" | "-h" => return Ok(Asked::Help),
                 "--version" | "-V" => return Ok(Asked::Version),
                 _ => return Err(format!("`{name}` is not an option; `--help` lists them")),
@@ -155,6 +165,10 @@ mod tests {
         };
         assert_eq!(options.control, Control::Tcp("127.0.0.1:9".parse().unwrap()));
         assert_eq!(options.terminal, Some("[::]:7681".parse().unwrap()));
+        assert_eq!(
+            parse(&["--install", "/.fsa/sandboxd"]),
+            Ok(Asked::Install("/.fsa/sandboxd".into()))
+        );
         let Ok(Asked::Run(options)) = parse(&["--control", "/run/c.sock"]) else {
             panic!("it was not read");
         };

@@ -28,7 +28,10 @@ pub fn run(halt: Halt) -> Outcome {
         return Err(Failure::failed("nothing was ended"));
     }
     log::start();
-    let start = local::begin(&config)?;
+    let Some(start) = local::begin(&config)? else {
+        output::note("This machine is no region (no_local), so there is nothing on it to end.");
+        return Ok(0);
+    };
     if !turn::take(&config.data_dir)?.alone {
         return Err(Failure::new(
             Code::Conflict,

@@ -48,6 +48,8 @@ impl Driver for LocalDriver {
             enforces_pids: self.hello.enforces_pids,
             isolates_network: self.hello.isolates_network,
             imports_images: true,
+            keeps_root_files: true,
+            restarts_by_itself: false,
         }
     }
 

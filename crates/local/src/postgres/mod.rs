@@ -13,7 +13,6 @@ mod configuration;
 mod error;
 mod initialise;
 mod postmaster;
-pub mod scram;
 mod template;
 
 pub use binaries::{Installation, MINIMUM_MAJOR, installations};

@@ -50,9 +50,9 @@ impl Local {
     }
 }
 
-/// Makes the data folder, starts the runner, and gives up root's privileges. The process must
-/// have one thread.
-pub fn begin(config: &ServeConfig) -> Result<Start, Failure> {
+/// Makes the data folder, starts the runner where this machine is a region, and gives up root's
+/// privileges. The process must have one thread.
+pub fn begin(config: &ServeConfig) -> Result<Option<Start>, Failure> {
     let root = Uid::effective().is_root();
     let (uid, gid) = if root {
         user::ensure(&config.user)?
@@ -61,14 +61,19 @@ pub fn begin(config: &ServeConfig) -> Result<Start, Failure> {
     };
     let failed = |error: privileges::PrivilegeError| Failure::failed(error.to_string());
     privileges::prepare_data_dir(&config.data_dir, uid, gid).map_err(failed)?;
-    let settings = settings(config, (uid, gid))?;
-    let program = std::env::current_exe()?;
-    let link = RunnerLink::start(&program, &["runner".to_owned()], &settings.runner)
-        .map_err(|error| Failure::failed(format!("the runner cannot be started: {error}")))?;
+    let start = if config.local {
+        let settings = settings(config, (uid, gid))?;
+        let program = std::env::current_exe()?;
+        let link = RunnerLink::start(&program, &["runner".to_owned()], &settings.runner)
+            .map_err(|error| Failure::failed(format!("the runner cannot be started: {error}")))?;
+        Some(Start { link, settings })
+    } else {
+        None
+    };
     if root {
         privileges::drop_privileges(&config.user).map_err(failed)?;
     }
-    Ok(Start { link, settings })
+    Ok(start)
 }
 
 fn settings(config: &ServeConfig, (uid, gid): (u32, u32)) -> Result<LocalConfig, Failure> {

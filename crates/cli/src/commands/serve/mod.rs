@@ -1,6 +1,7 @@
 //! `fsa serve`: puts the parts together. First, with one thread and perhaps as root: the data
 //! folder, the runner, and the end of root's privileges. Then everything else, side by side.
 
+pub mod kubernetes;
 pub mod local;
 pub mod log;
 pub mod turn;
@@ -26,12 +27,10 @@ use tokio::{
 use url::Url;
 
 use crate::{
-    config::{self, ServeArguments, ServeConfig},
+    config::{self, LOCAL_REGION, ServeArguments, ServeConfig},
     failure::{Code, Failure, Outcome},
 };
 
-/// The name of this machine as a region.
-const REGION: &str = "local";
 /// The database of our tables in the control cluster.
 const CONTROL_DATABASE: &str = "fsa";
 /// Connections to the control database: workers and requests share them.
@@ -44,6 +43,7 @@ pub fn run(arguments: ServeArguments) -> Outcome {
     // Read before privileges are given up: the file is its owner's alone.
     let agent_environment = config::agent_environment(&config.secret_dir)?;
     log::start();
+    let clusters = kubernetes::read(&config)?;
     let start = local::begin(&config)?;
     let turn = turn::take(&config.data_dir)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -60,25 +60,41 @@ pub fn run(arguments: ServeArguments) -> Outcome {
         })?;
         let address = listener.local_addr()?;
         let origin = origin(&config, address)?;
-        let local = local::open(&config, start).await?;
-        let control = match &config.database_dsn {
-            Some(dsn) => dsn.expose_secret().parse::<PgConnectOptions>().map_err(|_| {
+        let local = match start {
+            Some(start) => Some(local::open(&config, start).await?),
+            None => None,
+        };
+        let control = match (&config.database_dsn, &local) {
+            (Some(dsn), _) => dsn.expose_secret().parse::<PgConnectOptions>().map_err(|_| {
                 Failure::usage(
                     "the setting database_dsn is not of the form postgresql://user:password@host/database",
                 )
             })?,
-            None => local.control.clone(),
+            (None, Some(local)) => local.control.clone(),
+            (None, None) => {
+                return Err(Failure::usage(
+                    "without this machine as a region there is no database of our own: give one with --database-dsn",
+                ));
+            }
         };
         let store = Store::open(control, CONTROL_CONNECTIONS)
             .await
             .map_err(|error| Failure::failed(format!("the control database cannot be used: {error}")))?;
         let sealer = Sealer::open(&config.data_dir.join("keys/seal.key"))
             .map_err(|error| Failure::failed(error.to_string()))?;
-        let regions = Regions::new(vec![Region {
-            name: REGION.into(),
-            driver: Arc::clone(&local.driver) as _,
-            databases: Arc::clone(&local.databases) as _,
-        }]);
+        let mut regions = Vec::new();
+        if let Some(local) = &local {
+            regions.push(Region {
+                name: LOCAL_REGION.into(),
+                driver: Arc::clone(&local.driver) as _,
+                databases: Arc::clone(&local.databases) as _,
+            });
+        }
+        regions.extend(kubernetes::open(clusters, &config)?);
+        let mut regions = Regions::new(regions);
+        if let Some(name) = &config.default_region {
+            regions = regions.with_default(name);
+        }
         let settings = Settings {
             listen: address,
             origin,
@@ -102,7 +118,9 @@ pub fn run(arguments: ServeArguments) -> Outcome {
         api::serve(app.clone(), listener, told_to_stop()?).await?;
         // The workers give their leases back, so that another server need not wait for them.
         let _ = workers.await;
-        local.end().await;
+        if let Some(local) = local {
+            local.end().await;
+        }
         tracing::info!("ended; sandboxes and databases go on");
         Ok(0)
     })

@@ -1,0 +1,100 @@
+//! Kubernetes clusters as regions: their kubeconfigs are read while the process may read its
+//! owner's files, and they are connected to once there is a runtime. A cluster that does not
+//! answer holds up nothing.
+
+use std::{fmt::Write as _, path::Path, sync::Arc};
+
+use fsa_driver::Region;
+use fsa_kubernetes::{
+    KubernetesDriver,
+    connection::{self, Checked, Places},
+    databases,
+    settings::Settings,
+};
+use sha2::{Digest as _, Sha256};
+
+use crate::{config::ServeConfig, failure::Failure};
+
+/// A region whose kubeconfig was read.
+pub struct Read {
+    name: String,
+    settings: Settings,
+    checked: Checked,
+}
+
+/// Reads the kubeconfigs.
+pub fn read(config: &ServeConfig) -> Result<Vec<Read>, Failure> {
+    if config.regions.is_empty() {
+        return Ok(Vec::new());
+    }
+    let places = Places {
+        environment: config.kubeconfig.clone(),
+        secret_dir: Some(config.secret_dir.clone()),
+    };
+    // For this alone, and on this very thread: others begin when privileges were given up.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("the asynchronous runtime cannot be started: {error}")))?;
+    config
+        .regions
+        .iter()
+        .map(|(name, settings)| {
+            let checked = runtime
+                .block_on(connection::read(settings, &places))
+                .map_err(|error| Failure::usage(format!("the region {name}: {error}")))?;
+            Ok(Read {
+                name: name.clone(),
+                settings: settings.clone(),
+                checked,
+            })
+        })
+        .collect()
+}
+
+/// Connects, and begins to watch.
+pub fn open(clusters: Vec<Read>, config: &ServeConfig) -> Result<Vec<Region>, Failure> {
+    let mut regions = Vec::new();
+    for Read {
+        name,
+        mut settings,
+        checked,
+    } in clusters
+    {
+        let failed = |error: fsa_driver::DriverError| Failure::usage(format!("the region {name}: {error}"));
+        if settings.installation.is_empty() {
+            settings.installation = installation(&config.data_dir)?;
+        }
+        let cluster = checked.connect().map_err(failed)?;
+        tracing::info!(
+            region = %name, server = %cluster.server, namespace = %cluster.namespace, kubeconfig = %cluster.source,
+            "a Kubernetes cluster is a region"
+        );
+        let (databases, peer) = databases::open(&cluster, &settings).map_err(failed)?;
+        regions.push(Region {
+            driver: Arc::new(KubernetesDriver::new(cluster, settings, peer)),
+            databases,
+            name,
+        });
+    }
+    Ok(regions)
+}
+
+/// What our objects are told from another control plane's by: the same for all replicas, since
+/// they share the key that it is made from, and no way back to it.
+fn installation(data_dir: &Path) -> Result<String, Failure> {
+    let path = data_dir.join("keys/seal.key");
+    let key = std::fs::read(&path)
+        .map_err(|error| Failure::failed(format!("{} cannot be read: {error}", path.display())))?;
+    let mut hash = Sha256::new();
+    hash.update("installation\0");
+    hash.update(&key);
+    Ok(hash
+        .finalize()
+        .iter()
+        .take(6)
+        .fold(String::new(), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        }))
+}

@@ -1,0 +1,351 @@
+//! The way to the API server: which kubeconfig, what of it is refused, and how long an answer may
+//! take. A kubeconfig may name programs to run and servers to talk to, so it is read as what a
+//! stranger wrote.
+
+use std::{future::Future, path::PathBuf, time::Duration};
+
+use fsa_driver::{DriverError, Result};
+use fsa_model::{Trouble, TroubleKind};
+use kube::{
+    Client, Config,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+
+use crate::settings::Settings;
+
+/// A call that has no answer by then has none.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Where a kubeconfig may be, beside the settings.
+#[derive(Clone, Debug, Default)]
+pub struct Places {
+    /// The value of `KUBECONFIG`.
+    pub environment: Option<PathBuf>,
+    /// The folder with `kubeconfig` in it.
+    pub secret_dir: Option<PathBuf>,
+}
+
+/// A cluster and the one namespace of it that is ours to use.
+#[derive(Clone)]
+pub struct Cluster {
+    pub client: Client,
+    pub namespace: String,
+    /// For people: which server it is.
+    pub server: String,
+    /// For people: where that was read.
+    pub source: String,
+}
+
+/// A kubeconfig that was read and checked.
+pub struct Checked {
+    config: Config,
+    source: String,
+    namespace: String,
+}
+
+/// Reads the kubeconfig, and checks it. Apart from [`Checked::connect`], so that a file which only
+/// its owner may read can be read before privileges are given up.
+///
+/// # Errors
+/// There is none, or something of it is refused.
+pub async fn read(settings: &Settings, places: &Places) -> Result<Checked> {
+    let found = settings
+        .kubeconfig
+        .clone()
+        .or_else(|| places.environment.clone())
+        .or_else(|| {
+            let path = places.secret_dir.as_ref()?.join("kubeconfig");
+            path.exists().then_some(path)
+        });
+    let (mut config, source) = match found {
+        Some(path) => {
+            let source = path.display().to_string();
+            let unreadable = |error: &dyn std::error::Error| {
+                input(format!("the kubeconfig {source} cannot be used: {error}"))
+            };
+            let kubeconfig = Kubeconfig::read_from(&path).map_err(|error| unreadable(&error))?;
+            refuse(&kubeconfig, settings)
+                .map_err(|why| input(format!("the kubeconfig {source} is refused: {why}")))?;
+            let options = KubeConfigOptions {
+                context: settings.context.clone(),
+                ..KubeConfigOptions::default()
+            };
+            let config = Config::from_custom_kubeconfig(kubeconfig, &options)
+                .await
+                .map_err(|error| unreadable(&error))?;
+            (config, source)
+        }
+        None => {
+            let config = Config::incluster().map_err(|_| {
+                input(
+                    "there is no kubeconfig: name one with --kubeconfig or KUBECONFIG, put it at .secret/kubeconfig, or \
+                     run in a pod with a service account",
+                )
+            })?;
+            (config, "the pod's service account".to_owned())
+        }
+    };
+    config.connect_timeout = Some(PATIENCE);
+    let namespace = settings
+        .namespace
+        .clone()
+        .unwrap_or_else(|| config.default_namespace.clone());
+    Ok(Checked {
+        config,
+        source,
+        namespace,
+    })
+}
+
+impl Checked {
+    /// Nothing is sent yet, so a cluster that is down does not hold up a start. Must be called in
+    /// a tokio runtime, in which the connection lives.
+    ///
+    /// # Errors
+    /// A certificate of it cannot be used.
+    pub fn connect(self) -> Result<Cluster> {
+        let server = self.config.cluster_url.to_string();
+        let client = Client::try_from(self.config).map_err(|error| {
+            input(format!("the connection to {server} cannot be set up: {error}")).because(error)
+        })?;
+        Ok(Cluster {
+            client,
+            namespace: self.namespace,
+            server,
+            source: self.source,
+        })
+    }
+}
+
+/// What of a kubeconfig is refused, and why.
+fn refuse(kubeconfig: &Kubeconfig, settings: &Settings) -> std::result::Result<(), String> {
+    let context_name = settings.context.as_ref().or(kubeconfig.current_context.as_ref());
+    let context = kubeconfig
+        .contexts
+        .iter()
+        .find(|named| Some(&named.name) == context_name)
+        .and_then(|named| named.context.as_ref())
+        .ok_or("it has no current context; name one with the setting `context`")?;
+    let server = kubeconfig
+        .clusters
+        .iter()
+        .find(|named| named.name == context.cluster)
+        .and_then(|named| named.cluster.as_ref()?.server.as_deref())
+        .unwrap_or_default();
+    if !settings.allow_localhost && is_local(server) {
+        return Err(format!(
+            "invalid server endpoint: {server}. It is on this machine, and a cluster most often is not; set \
+             allow_localhost where it really is"
+        ));
+    }
+    let user = kubeconfig
+        .auth_infos
+        .iter()
+        .find(|named| Some(&named.name) == context.user.as_ref())
+        .and_then(|named| named.auth_info.as_ref());
+    let plugin = user.and_then(|user| {
+        (user.exec.is_some())
+            .then_some("exec")
+            .or_else(|| user.auth_provider.is_some().then_some("auth-provider"))
+    });
+    match plugin {
+        Some(kind) if !settings.allow_plugins => Err(format!(
+            "its user has an {kind} plugin, which would run a program here; use a token or a certificate, or set \
+             allow_plugins where the file is trusted"
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn is_local(server: &str) -> bool {
+    let Ok(url) = url::Url::parse(server) else {
+        return server.is_empty();
+    };
+    match url.host() {
+        Some(url::Host::Domain(name)) => {
+            let name = name.trim_end_matches('.');
+            name == "localhost" || name.ends_with(".localhost")
+        }
+        Some(url::Host::Ipv4(address)) => address.is_loopback() || address.is_unspecified(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback() || address.is_unspecified(),
+        None => true,
+    }
+}
+
+/// Waits for an answer of the API server, but not for long, and says in words what a refusal means.
+///
+/// # Errors
+/// The server's, or that it did not answer.
+pub async fn call<T>(
+    what: &str,
+    work: impl Future<Output = std::result::Result<T, kube::Error>>,
+) -> Result<T> {
+    match tokio::time::timeout(PATIENCE, work).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(trouble(what, error)),
+        Err(_) => Err(DriverError::new(
+            TroubleKind::Passing,
+            format!(
+                "the Kubernetes API did not answer within {} seconds when it was asked to {what}; it is tried again",
+                PATIENCE.as_secs()
+            ),
+        )),
+    }
+}
+
+/// Whether an error says that what was asked for is not there.
+#[must_use]
+pub fn is_missing(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 404)
+}
+
+/// What an error of the API means to the person who waits.
+#[must_use]
+pub fn trouble(what: &str, error: kube::Error) -> DriverError {
+    let kube::Error::Api(status) = &error else {
+        return DriverError::new(
+            TroubleKind::Passing,
+            format!("the Kubernetes API could not be reached to {what}; it is tried again"),
+        )
+        .because(error);
+    };
+    let (kind, message) = match status.code {
+        403 if status.message.contains("exceeded quota") => (
+            TroubleKind::Machine,
+            format!(
+                "the namespace's quota leaves no room to {what}: {}",
+                status.message
+            ),
+        ),
+        401 => (
+            TroubleKind::Machine,
+            format!(
+                "the cluster does not know who we are, so it would not {what}; the kubeconfig's credentials have run out"
+            ),
+        ),
+        403 => (
+            TroubleKind::Machine,
+            format!(
+                "the control plane may not {what} in this namespace; give its account the Role of the chart (deploy/chart)"
+            ),
+        ),
+        404 => (
+            TroubleKind::Machine,
+            format!(
+                "the cluster does not have what is needed to {what}: {}",
+                status.message
+            ),
+        ),
+        400 | 422 => (
+            TroubleKind::Machine,
+            format!("the cluster refused to {what}: {}", status.message),
+        ),
+        _ => (
+            TroubleKind::Passing,
+            format!(
+                "the cluster could not {what} just now ({}); it is tried again",
+                status.reason
+            ),
+        ),
+    };
+    let said = format!("{} ({}): {}", status.reason, status.code, status.message);
+    let trouble = Trouble {
+        kubernetes_status: Some(said),
+        ..Trouble::new(kind, message)
+    };
+    DriverError::from(trouble).because(error)
+}
+
+fn input(message: impl Into<String>) -> DriverError {
+    DriverError::new(TroubleKind::Input, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KUBECONFIG: &str = "
+apiVersion: v1
+kind: Config
+current-context: here
+contexts: [{name: here, context: {cluster: c, user: u, namespace: mine}}]
+clusters: [{name: c, cluster: {server: 'SERVER'}}]
+users: [{name: u, user: USER}]
+";
+
+    async fn opened(server: &str, user: &str, settings: Settings) -> Result<Cluster> {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let folder = tempfile::tempdir().unwrap();
+        let text = KUBECONFIG.replace("SERVER", server).replace("USER", user);
+        std::fs::write(folder.path().join("kubeconfig"), text).unwrap();
+        let places = Places {
+            secret_dir: Some(folder.path().to_owned()),
+            ..Places::default()
+        };
+        read(&settings, &places).await?.connect()
+    }
+
+    #[tokio::test]
+    async fn the_namespace_is_the_contexts() {
+        let cluster = opened("https://10.0.0.1:6443", "{token: t}", Settings::default())
+            .await
+            .unwrap();
+        assert_eq!(cluster.namespace, "mine");
+        assert_eq!(cluster.server, "https://10.0.0.1:6443/");
+    }
+
+    #[tokio::test]
+    async fn a_server_on_this_machine_is_refused_unless_a_setting_allows_it() {
+        for server in [
+            "https://localhost:6443",
+            "https://127.0.0.2:6443",
+            "https://[::1]:6443",
+            "https://x.localhost",
+        ] {
+            let error = opened(server, "{token: t}", Settings::default())
+                .await
+                .err()
+                .unwrap();
+            assert_eq!(error.trouble.kind, TroubleKind::Input);
+            assert!(error.to_string().contains("invalid server endpoint"), "{error}");
+            let allowed = Settings {
+                allow_localhost: true,
+                ..Settings::default()
+            };
+            assert!(opened(server, "{token: t}", allowed).await.is_ok());
+        }
+        assert!(
+            opened("https://localhost.example.org", "{token: t}", Settings::default())
+                .await
+                .is_ok()
+        );
+    }
+
+    #[tokio::test]
+    async fn a_kubeconfig_runs_no_program() {
+        let folder = tempfile::tempdir().unwrap();
+        let proof = folder.path().join("ran");
+        let exec = format!(
+            "{{exec: {{apiVersion: client.authentication.k8s.io/v1, command: touch, args: [{}]}}}}",
+            proof.display()
+        );
+        for user in [exec.as_str(), "{auth-provider: {name: gcp, config: {}}}"] {
+            let error = opened("https://10.0.0.1:6443", user, Settings::default())
+                .await
+                .err()
+                .unwrap();
+            assert!(error.to_string().contains("plugin"), "{error}");
+        }
+        assert!(!proof.exists());
+    }
+
+    #[tokio::test]
+    async fn a_cluster_that_does_not_answer_is_given_up_in_time() {
+        let begun = std::time::Instant::now();
+        let error = call::<()>("look at pods", std::future::pending())
+            .await
+            .unwrap_err();
+        assert_eq!(error.trouble.kind, TroubleKind::Passing);
+        assert!(begun.elapsed() < PATIENCE + Duration::from_secs(1));
+    }
+}

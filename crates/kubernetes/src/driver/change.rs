@@ -1,0 +1,483 @@
+//! Changes: objects are applied, scaled and deleted, and each change waits until the watches have
+//! seen it, so that the next look sees it too.
+
+use std::{sync::Arc, time::Duration};
+
+use fsa_driver::{DriverError, Result, control::Control};
+use fsa_model::{ProjectId, SandboxRef, SandboxSpec, TroubleKind};
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::{
+        apps::v1::Deployment,
+        core::v1::{PersistentVolumeClaim, Pod, Secret, Service},
+        networking::v1::{Ingress, NetworkPolicy},
+    },
+};
+use kube::{
+    Api, Resource, ResourceExt as _,
+    api::{DeleteParams, Patch, PatchParams},
+    core::DynamicObject,
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use super::{
+    Inner, KubernetesDriver,
+    look::{belongs, newest, runs},
+};
+use crate::{
+    connection::{call, is_missing, trouble},
+    drift,
+    objects::{self, DIGEST, FIELD_MANAGER, claim_name},
+    watched::named,
+    words,
+};
+
+/// For a pod to run: its image may have to be pulled. The caller's own patience is longer.
+const RUN: Duration = Duration::from_secs(600);
+/// For a place on a node, before the person is told that there is none.
+const PLACE: Duration = Duration::from_secs(20);
+/// For sandboxd to answer once its process runs.
+const READY: Duration = Duration::from_secs(60);
+/// For pods and objects to go: the grace of a pod, and some.
+const GONE: Duration = Duration::from_secs(45);
+/// Between two tries to reach a sandboxd that does not listen yet.
+const PAUSE: Duration = Duration::from_millis(40);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+impl KubernetesDriver {
+    pub(super) async fn ensure_network(&self, spec: &SandboxSpec) -> Result<()> {
+        let settings = &self.0.settings;
+        let database = spec
+            .database_role
+            .as_deref()
+            .and_then(|role| (self.0.database_peer)(role));
+        let service = drift::with_note(&objects::service(spec, settings)).map_err(unwritable)?;
+        let policy = drift::with_note(&objects::network_policy::network_policy(spec, settings, database))
+            .map_err(unwritable)?;
+        let ingresses = objects::ingresses(spec, settings)
+            .iter()
+            .map(drift::with_note)
+            .collect::<serde_json::Result<Vec<_>>>()
+            .map_err(unwritable)?;
+        let routes = objects::http_routes(spec, settings);
+        let sandbox = spec.sandbox.clone();
+        self.in_turn(&spec.sandbox, move |inner| async move {
+            inner.not_foreign(&sandbox)?;
+            // The policy first: nothing of it is ever open.
+            let policy = inner
+                .put::<NetworkPolicy>("make a network policy", policy)
+                .await?;
+            let service = inner.put::<Service>("make a service", service).await?;
+            let mut made = Vec::new();
+            for ingress in ingresses {
+                made.push(inner.put::<Ingress>("make an ingress", ingress).await?);
+            }
+            for route in routes {
+                inner.put_route(route).await?;
+            }
+            let (watched, namespace) = (&inner.watched, &inner.cluster.namespace);
+            watched
+                .echo(|| {
+                    is_seen(&policy, named(&watched.policies, namespace, &policy.name_any()))
+                        && is_seen(&service, named(&watched.services, namespace, &service.name_any()))
+                        && made
+                            .iter()
+                            .all(|one| is_seen(one, named(&watched.ingresses, namespace, &one.name_any())))
+                })
+                .await;
+            Ok(())
+        })
+        .await
+    }
+
+    pub(super) async fn ensure_container(&self, spec: &SandboxSpec) -> Result<()> {
+        let image = self.0.image(spec)?;
+        self.remember(spec);
+        let settings = &self.0.settings;
+        let claim = serde_json::to_value(objects::claim(spec, settings)).map_err(unwritable)?;
+        let secret = serde_json::to_value(objects::secret(spec, settings)).map_err(unwritable)?;
+        let deployment =
+            drift::with_note(&objects::deployment(spec, settings, &image)).map_err(unwritable)?;
+        let sandbox = spec.sandbox.clone();
+        self.in_turn(&spec.sandbox, move |inner| async move {
+            inner.not_foreign(&sandbox)?;
+            let name = claim_name(sandbox.project);
+            let (watched, namespace) = (&inner.watched, &inner.cluster.namespace);
+            // Most of a claim cannot be changed, and one that is going has to be gone first.
+            match named(&watched.claims, namespace, &name) {
+                Some(claim) if claim.metadata.deletion_timestamp.is_some() => {
+                    return Err(DriverError::new(
+                        TroubleKind::Passing,
+                        "the project's home volume is being removed; the sandbox is started when it is gone",
+                    ));
+                }
+                Some(_) => {}
+                None => {
+                    inner
+                        .put::<PersistentVolumeClaim>("make a home volume", claim)
+                        .await?;
+                }
+            }
+            let secret = inner.put::<Secret>("make a secret", secret).await?;
+            let deployment = inner.put::<Deployment>("make a deployment", deployment).await?;
+            watched
+                .echo(|| {
+                    named(&watched.claims, namespace, &name).is_some()
+                        && is_seen(
+                            &deployment,
+                            named(&watched.deployments, namespace, &deployment.name_any()),
+                        )
+                        && named(&watched.secrets, namespace, &secret.name_any()).is_some_and(|seen| {
+                            seen.annotations().get(DIGEST) == secret.annotations().get(DIGEST)
+                        })
+                })
+                .await;
+            Ok(())
+        })
+        .await?;
+        self.until_it_runs(spec).await
+    }
+
+    /// Waits until the pod of this very spec has its process, or says why it will not.
+    async fn until_it_runs(&self, spec: &SandboxSpec) -> Result<()> {
+        let digest = spec.digest();
+        let watched = &self.0.watched;
+        let pod = || {
+            let pods = self.0.found(&spec.sandbox).pods;
+            newest(&pods)
+                .filter(|pod| pod.annotations().get(DIGEST) == Some(&digest))
+                .cloned()
+        };
+        let settled = watched.until(|| {
+            let pod = pod()?;
+            if runs(&pod) {
+                return Some(Ok(()));
+            }
+            words::trouble(&pod).filter(words::is_final).map(Err)
+        });
+        let placeless = async {
+            tokio::time::sleep(PLACE).await;
+            watched
+                .until(|| {
+                    let pod = pod()?;
+                    words::trouble(&pod).filter(|trouble| !words::is_final(trouble))
+                })
+                .await
+        };
+        let outcome = timeout(RUN, async {
+            tokio::select! {
+                settled = settled => settled,
+                trouble = placeless => Err(trouble),
+            }
+        })
+        .await;
+        match outcome {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(trouble)) => Err(trouble.into()),
+            Err(_) => Err(DriverError::new(
+                TroubleKind::Passing,
+                format!(
+                    "the cluster has not started the sandbox within {} minutes; `fsa debug` shows what it waits for",
+                    RUN.as_secs() / 60
+                ),
+            )),
+        }
+    }
+
+    /// Waits until sandboxd answers. Its process may run before it listens, which nobody tells.
+    pub(super) async fn await_terminal(&self, spec: &SandboxSpec) -> Result<()> {
+        self.remember(spec);
+        let control = Control::new(self, &spec.sandbox, &spec.control_token);
+        let mut last = None;
+        let answered = timeout(READY, async {
+            let mut pause = PAUSE;
+            loop {
+                match control.await_ready(READY).await {
+                    Ok(_) => return,
+                    Err(error) => last = Some(error),
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        })
+        .await;
+        if answered.is_err() {
+            return Err(last.unwrap_or_else(|| {
+                DriverError::new(
+                    TroubleKind::Passing,
+                    "the sandbox's terminal did not answer in time",
+                )
+            }));
+        }
+        // What is served needs the kubelet's word that it is ready.
+        let watched = &self.0.watched;
+        watched.echo(|| look_is_running(&self.0, &spec.sandbox)).await;
+        Ok(())
+    }
+
+    pub(super) async fn stop_pod(&self, sandbox: &SandboxRef) -> Result<()> {
+        self.0.watched.ready().await?;
+        let target = sandbox.clone();
+        self.in_turn(sandbox, move |inner| async move {
+            let (watched, namespace) = (&inner.watched, &inner.cluster.namespace);
+            let name = target.resource.as_str();
+            let Some(deployment) =
+                named(&watched.deployments, namespace, name).filter(|one| belongs(&one.metadata, &target))
+            else {
+                return Ok(());
+            };
+            if deployment.spec.as_ref().and_then(|spec| spec.replicas) != Some(0) {
+                let params = PatchParams {
+                    field_manager: Some(FIELD_MANAGER.into()),
+                    ..PatchParams::default()
+                };
+                let patch = Patch::Merge(json!({"spec": {"replicas": 0}}));
+                let api = inner.api::<Deployment>();
+                match absent_is_none("stop a deployment", api.patch(name, &params, &patch)).await? {
+                    None => return Ok(()),
+                    Some(stopped) => {
+                        watched
+                            .echo(|| is_seen(&stopped, named(&watched.deployments, namespace, name)))
+                            .await;
+                    }
+                }
+            }
+            Ok(())
+        })
+        .await?;
+        self.until_gone(sandbox, || self.0.found(sandbox).pods.is_empty())
+            .await
+    }
+
+    pub(super) async fn remove(&self, sandbox: &SandboxRef) -> Result<()> {
+        self.0.watched.ready().await?;
+        self.0.tokens.lock().remove(&sandbox.resource);
+        let target = sandbox.clone();
+        self.in_turn(sandbox, move |inner| async move {
+            let found = inner.found(&target);
+            let name = target.resource.as_str();
+            let terminal = format!("{name}-terminal");
+            let at = |name: &str, there: bool| there.then(|| name.to_owned());
+            // Side by side; what a store does not have is not ours to delete.
+            let ingress = |wanted: &str| found.ingresses.iter().any(|one| one.name_any() == wanted);
+            tokio::try_join!(
+                inner.delete::<Deployment>(at(name, found.deployment.is_some())),
+                inner.delete::<Service>(at(name, found.service.is_some())),
+                inner.delete::<Secret>(at(name, found.secret.is_some())),
+                inner.delete::<NetworkPolicy>(at(name, found.policy.is_some())),
+                inner.delete::<Ingress>(at(name, ingress(name))),
+                inner.delete::<Ingress>(at(&terminal, ingress(&terminal))),
+                inner.delete_routes(&target, found.routes),
+            )?;
+            Ok(())
+        })
+        .await?;
+        self.until_gone(sandbox, || {
+            let found = self.0.found(sandbox);
+            found.deployment.is_none()
+                && found.service.is_none()
+                && found.secret.is_none()
+                && found.policy.is_none()
+                && found.ingresses.is_empty()
+                && found.routes == 0
+                && found.pods.is_empty()
+        })
+        .await
+    }
+
+    /// Waits until what was deleted is gone. A node that does not answer keeps its pods: then they
+    /// are taken off the books, which is safe because a home's volume stays with its node until
+    /// the node is heard of again.
+    async fn until_gone(&self, sandbox: &SandboxRef, gone: impl Fn() -> bool) -> Result<()> {
+        let watched = &self.0.watched;
+        if timeout(GONE, watched.until(|| gone().then_some(())))
+            .await
+            .is_ok()
+        {
+            return Ok(());
+        }
+        let api = self.0.api::<Pod>();
+        for pod in self.0.found(sandbox).pods {
+            let params = DeleteParams::default().grace_period(0);
+            absent_is_none(
+                "remove a pod whose node does not answer",
+                api.delete(&pod.name_any(), &params),
+            )
+            .await?;
+        }
+        timeout(GONE, watched.until(|| gone().then_some(())))
+            .await
+            .map_err(|_| {
+                DriverError::new(
+                    TroubleKind::Passing,
+                    "the cluster has not removed the sandbox's pod yet; it is tried again",
+                )
+            })
+    }
+
+    pub(super) async fn remove_claim(&self, project: ProjectId) -> Result<()> {
+        self.0.watched.ready().await?;
+        let (watched, namespace) = (&self.0.watched, &self.0.cluster.namespace);
+        let name = claim_name(project);
+        if named(&watched.claims, namespace, &name).is_none() {
+            return Ok(());
+        }
+        self.0.delete::<PersistentVolumeClaim>(Some(name.clone())).await?;
+        timeout(
+            GONE,
+            watched.until(|| named(&watched.claims, namespace, &name).is_none().then_some(())),
+        )
+        .await
+        .map_err(|_| {
+            DriverError::new(
+                TroubleKind::Passing,
+                "the cluster has not removed the home volume yet; it may still be in use, and is tried again",
+            )
+        })
+    }
+
+    /// Does a change in the sandbox's turn, to its end, whoever waits for it.
+    async fn in_turn<F, Fut>(&self, sandbox: &SandboxRef, work: F) -> Result<()>
+    where
+        F: FnOnce(Arc<Inner>) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<()>> + Send,
+    {
+        let turn = self.0.turns.take(&sandbox.resource).await;
+        let inner = Arc::clone(&self.0);
+        tokio::spawn(async move {
+            let done = work(inner).await;
+            drop(turn);
+            done
+        })
+        .await
+        .unwrap_or_else(|error| {
+            Err(DriverError::new(TroubleKind::Internal, "a change in the cluster broke off").because(error))
+        })
+    }
+
+    fn remember(&self, spec: &SandboxSpec) {
+        self.0
+            .tokens
+            .lock()
+            .insert(spec.sandbox.resource.clone(), spec.control_token.clone());
+    }
+}
+
+fn look_is_running(inner: &Inner, sandbox: &SandboxRef) -> bool {
+    super::look::observed(&inner.found(sandbox), inner.ways_in()).container
+        == fsa_model::ContainerState::Running
+}
+
+impl Inner {
+    /// A name that somebody else already uses in this namespace is left to them.
+    fn not_foreign(&self, sandbox: &SandboxRef) -> Result<()> {
+        let taken = named(
+            &self.watched.deployments,
+            &self.cluster.namespace,
+            sandbox.resource.as_str(),
+        )
+        .is_some_and(|one| !belongs(&one.metadata, sandbox));
+        if taken {
+            return Err(DriverError::new(
+                TroubleKind::Machine,
+                format!(
+                    "the namespace already has a deployment {} of another project; it is left alone",
+                    sandbox.resource
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    async fn put<K>(&self, what: &str, object: Value) -> Result<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + DeserializeOwned
+            + std::fmt::Debug
+            + Serialize,
+    {
+        let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let api: Api<K> = self.api();
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        call(what, api.patch(&name, &params, &Patch::Apply(&object))).await
+    }
+
+    async fn put_route(&self, route: DynamicObject) -> Result<()> {
+        let api = self.routes();
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        call(
+            "make a route",
+            api.patch(&route.name_any(), &params, &Patch::Apply(&route)),
+        )
+        .await
+        .map(drop)
+    }
+
+    fn routes(&self) -> Api<DynamicObject> {
+        Api::namespaced_with(
+            self.cluster.client.clone(),
+            &self.cluster.namespace,
+            &objects::http_route_resource(),
+        )
+    }
+
+    async fn delete<K>(&self, name: Option<String>) -> Result<()>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + DeserializeOwned
+            + std::fmt::Debug,
+    {
+        let Some(name) = name else { return Ok(()) };
+        let api: Api<K> = self.api();
+        let what = format!("delete a {}", K::kind(&()).to_lowercase());
+        absent_is_none(&what, api.delete(&name, &DeleteParams::background()))
+            .await
+            .map(drop)
+    }
+
+    async fn delete_routes(&self, sandbox: &SandboxRef, count: usize) -> Result<()> {
+        if count == 0 {
+            return Ok(());
+        }
+        let api = self.routes();
+        let name = sandbox.resource.as_str();
+        for name in [name.to_owned(), format!("{name}-terminal")] {
+            absent_is_none("delete a route", api.delete(&name, &DeleteParams::background())).await?;
+        }
+        Ok(())
+    }
+}
+
+/// An answer, or nothing where the object is not there.
+async fn absent_is_none<T>(
+    what: &str,
+    work: impl Future<Output = std::result::Result<T, kube::Error>>,
+) -> Result<Option<T>> {
+    call(what, async {
+        match work.await {
+            Ok(answer) => Ok(Ok(Some(answer))),
+            Err(error) if is_missing(&error) => Ok(Ok(None)),
+            Err(error) => Ok(Err(trouble(what, error))),
+        }
+    })
+    .await?
+}
+
+/// Whether the watch has brought this version of an object, or a later one. (Versions are numbers
+/// in every API server that there is; where they were not, any version would do.)
+fn is_seen<K: Resource>(ours: &K, seen: Option<Arc<K>>) -> bool {
+    let version = |object: &K| {
+        object
+            .resource_version()
+            .and_then(|text| text.parse::<u64>().ok())
+    };
+    seen.is_some_and(|seen| seen.uid() == ours.uid() && version(&seen) >= version(ours))
+}
+
+fn unwritable(error: serde_json::Error) -> DriverError {
+    DriverError::new(TroubleKind::Internal, "an object cannot be written as JSON").because(error)
+}

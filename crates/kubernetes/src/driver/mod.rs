@@ -1,0 +1,295 @@
+//! The promises of [`fsa_driver::Driver`], kept by a Kubernetes cluster.
+//!
+//! A look reads the watches' stores. A change is server-side apply with one field manager, done
+//! in a task of its own that holds the sandbox's turn, so that a step which nobody waits for any
+//! more cannot come after the one that follows it.
+
+mod change;
+pub mod look;
+mod reach;
+mod turns;
+
+use std::{collections::HashMap, sync::Arc};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use fsa_driver::{
+    BoxConnection, BoxStream, Capabilities, Driver, DriverError, Endpoint, Hint, Observed, Result, Step,
+    StepKind,
+};
+use fsa_model::{
+    Image, ProjectId, ResourceName, SandboxRef, SandboxSpec, TroubleKind, api::ImageInfo, sandboxd::Usage,
+};
+use futures_util::{StreamExt as _, stream};
+use k8s_openapi::{NamespaceResourceScope, api::networking::v1::NetworkPolicyPeer};
+use kube::{Api, Resource};
+use look::{Found, WaysIn, belongs};
+use parking_lot::Mutex;
+use secrecy::SecretString;
+use tokio::sync::broadcast::error::RecvError;
+
+use crate::{
+    connection::Cluster,
+    objects::{self, claim_name},
+    settings::{Settings, Style},
+    watched::{Watched, named},
+};
+
+/// Where a project's database is on the network, for the hole in its policy: by the name of its
+/// role.
+pub type DatabasePeer = Arc<dyn Fn(&str) -> Option<(NetworkPolicyPeer, u16)> + Send + Sync>;
+
+/// The driver for a cluster.
+#[derive(Clone)]
+pub struct KubernetesDriver(Arc<Inner>);
+
+struct Inner {
+    cluster: Cluster,
+    settings: Settings,
+    watched: Watched,
+    turns: turns::Turns,
+    /// Of sandboxes that this process has started or asked for; the cluster has them all.
+    tokens: Mutex<HashMap<ResourceName, SecretString>>,
+    database_peer: DatabasePeer,
+}
+
+impl KubernetesDriver {
+    /// Begins to watch the cluster. It need not answer yet. Must be called in a tokio runtime.
+    #[must_use]
+    pub fn new(cluster: Cluster, settings: Settings, database_peer: DatabasePeer) -> Self {
+        Self(Arc::new(Inner {
+            watched: Watched::begin(&cluster, &settings),
+            cluster,
+            settings,
+            turns: turns::Turns::default(),
+            tokens: Mutex::default(),
+            database_peer,
+        }))
+    }
+
+    /// The cluster that it uses.
+    #[must_use]
+    pub fn cluster(&self) -> &Cluster {
+        &self.0.cluster
+    }
+}
+
+impl Inner {
+    fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        Api::namespaced(self.cluster.client.clone(), &self.cluster.namespace)
+    }
+
+    fn ways_in(&self) -> WaysIn {
+        match (&self.settings.expose.domain, self.settings.expose.style) {
+            (None, _) => WaysIn::default(),
+            (Some(_), Style::Ingress) => WaysIn {
+                ingresses: 2,
+                routes: 0,
+            },
+            (Some(_), Style::HttpRoute) => WaysIn {
+                ingresses: 0,
+                routes: if self.settings.expose.gateway.is_some() {
+                    2
+                } else {
+                    0
+                },
+            },
+        }
+    }
+
+    /// What the stores have of a sandbox.
+    fn found(&self, sandbox: &SandboxRef) -> Found {
+        let (watched, namespace) = (&self.watched, self.cluster.namespace.as_str());
+        let name = sandbox.resource.as_str();
+        Found {
+            deployment: named(&watched.deployments, namespace, name)
+                .filter(|o| belongs(&o.metadata, sandbox)),
+            secret: named(&watched.secrets, namespace, name).filter(|o| belongs(&o.metadata, sandbox)),
+            service: named(&watched.services, namespace, name).filter(|o| belongs(&o.metadata, sandbox)),
+            policy: named(&watched.policies, namespace, name).filter(|o| belongs(&o.metadata, sandbox)),
+            ingresses: [name.to_owned(), format!("{name}-terminal")]
+                .iter()
+                .filter_map(|name| named(&watched.ingresses, namespace, name))
+                .filter(|o| belongs(&o.metadata, sandbox))
+                .collect(),
+            routes: watched.routes.as_ref().map_or(0, |store| {
+                store.state_filter(|o| belongs(&o.metadata, sandbox)).len()
+            }),
+            pods: watched.pods.state_filter(|o| belongs(&o.metadata, sandbox)),
+            volume: named(&watched.claims, namespace, &claim_name(sandbox.project))
+                .is_some_and(|claim| claim.metadata.deletion_timestamp.is_none()),
+        }
+    }
+
+    /// The image that a spec asks for, in the cluster's words.
+    fn image(&self, spec: &SandboxSpec) -> Result<String> {
+        let wrong = |message: String| DriverError::new(TroubleKind::Input, message);
+        let Some(image) = objects::image(spec, &self.settings) else {
+            let Image::Template(name) = &spec.image else {
+                return Err(wrong("the project has no image".into()));
+            };
+            return Err(wrong(format!(
+                "the template `{name}` is of one machine and not to be had on a cluster; choose `web` or an image"
+            )));
+        };
+        if is_reference(image) {
+            Ok(image.to_owned())
+        } else {
+            Err(wrong(format!(
+                "`{image}` is not the name of an image, such as registry.example/name:tag"
+            )))
+        }
+    }
+
+    /// Every sandbox that any object names.
+    fn inventory(&self) -> Vec<SandboxRef> {
+        let watched = &self.watched;
+        let mut all: HashMap<ResourceName, SandboxRef> = HashMap::new();
+        let mut add = |metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta| {
+            if let Some(owner) = objects::owner(metadata) {
+                all.insert(owner.resource.clone(), owner);
+            }
+        };
+        watched.deployments.state().iter().for_each(|o| add(&o.metadata));
+        watched.services.state().iter().for_each(|o| add(&o.metadata));
+        watched.policies.state().iter().for_each(|o| add(&o.metadata));
+        watched.secrets.state().iter().for_each(|o| add(&o.metadata));
+        watched.ingresses.state().iter().for_each(|o| add(&o.metadata));
+        watched.pods.state().iter().for_each(|o| add(&o.metadata));
+        if let Some(routes) = &watched.routes {
+            routes.state().iter().for_each(|o| add(&o.metadata));
+        }
+        all.into_values().collect()
+    }
+}
+
+/// Whether a text can be the reference of an image. The registry says whether there is one.
+fn is_reference(text: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);
+    let name = text.split('@').next().unwrap_or_default();
+    // Only a registry's host and a tag may have capitals, and the host comes before the first `/`.
+    let path = name.rsplit_once('/').map_or(name, |(_, last)| last);
+    let path = path.split(':').next().unwrap_or_default();
+    !path.is_empty()
+        && text.len() <= 512
+        && text.chars().all(allowed)
+        && !path.chars().any(|c| c.is_ascii_uppercase())
+        && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.ends_with(|c: char| c.is_ascii_alphanumeric())
+}
+
+#[async_trait]
+impl Driver for KubernetesDriver {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            driver: "kubernetes",
+            enforces_memory: true,
+            enforces_cpu: true,
+            // The kubelet's podPidsLimit is its administrator's to set.
+            enforces_pids: false,
+            isolates_network: true,
+            imports_images: false,
+            keeps_root_files: false,
+            restarts_by_itself: true,
+        }
+    }
+
+    async fn observe(&self, sandbox: &SandboxRef) -> Result<Observed> {
+        self.0.watched.ready().await?;
+        Ok(look::observed(&self.0.found(sandbox), self.0.ways_in()))
+    }
+
+    async fn apply(&self, spec: &SandboxSpec, step: Step) -> Result<()> {
+        match step.kind {
+            StepKind::EnsureNetwork => self.ensure_network(spec).await,
+            StepKind::EnsureContainer => self.ensure_container(spec).await,
+            StepKind::AwaitTerminal => self.await_terminal(spec).await,
+            StepKind::StopContainer => self.stop(&spec.sandbox).await,
+            StepKind::Destroy => self.destroy(&spec.sandbox).await,
+            StepKind::RemoveVolume => self.remove_volume(spec.sandbox.project).await,
+            StepKind::EnsureDatabase | StepKind::DropDatabase => Err(DriverError::new(
+                TroubleKind::Internal,
+                "a step of a database was given to the driver of sandboxes",
+            )),
+        }
+    }
+
+    async fn stop(&self, sandbox: &SandboxRef) -> Result<()> {
+        self.stop_pod(sandbox).await
+    }
+
+    async fn destroy(&self, sandbox: &SandboxRef) -> Result<()> {
+        self.remove(sandbox).await
+    }
+
+    async fn remove_volume(&self, project: ProjectId) -> Result<()> {
+        self.remove_claim(project).await
+    }
+
+    async fn connect(&self, sandbox: &SandboxRef, endpoint: Endpoint) -> Result<BoxConnection> {
+        match endpoint {
+            Endpoint::Control => self.reach(sandbox, objects::CONTROL_PORT).await,
+            Endpoint::Port(port) => self.reach_loopback(sandbox, port).await,
+        }
+    }
+
+    fn changes(&self) -> BoxStream<Hint> {
+        let hints = self.0.watched.hints();
+        // The driver is held, so that the stream ends only with it.
+        stream::unfold((hints, self.clone()), |(mut hints, driver)| async move {
+            match hints.recv().await {
+                Ok(hint) => Some((hint, (hints, driver))),
+                Err(RecvError::Lagged(_)) => Some((Hint::Everything, (hints, driver))),
+                Err(RecvError::Closed) => None,
+            }
+        })
+        .boxed()
+    }
+
+    async fn usage(&self, sandbox: &SandboxRef) -> Result<Usage> {
+        self.ask_usage(sandbox).await
+    }
+
+    async fn inventory(&self) -> Result<Vec<SandboxRef>> {
+        self.0.watched.ready().await?;
+        Ok(self.0.inventory())
+    }
+
+    async fn images(&self) -> Result<Vec<ImageInfo>> {
+        Ok(Vec::new())
+    }
+
+    async fn import_image(&self, _: &str, _: BoxStream<std::io::Result<Bytes>>) -> Result<ImageInfo> {
+        Err(DriverError::new(
+            TroubleKind::Input,
+            "this region takes its images from registries; push the image to one and use its name",
+        ))
+    }
+
+    async fn check_image(&self, spec: &SandboxSpec) -> Result<()> {
+        self.0.image(spec).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_an_image_is_found_out_before_anybody_waits_for_it() {
+        for right in [
+            "web",
+            "fsa.test/tools:1",
+            "localhost:5000/a/b:Tag_1",
+            "registry.example/x@sha256:0123abcd",
+        ] {
+            assert!(is_reference(right), "{right}");
+        }
+        for wrong in ["", "no such image", "Web", "http://x y", "a/:", "-x", "x:"] {
+            assert!(!is_reference(wrong), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Ways into a pod: straight to its address, or through the API server's port-forward.
+//!
+//! A port-forward ends on the pod's loopback. The pod's address does not, so there a connection
+//! to a program goes through sandboxd, as everything else does.
+
+use std::{
+    net::IpAddr,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use fsa_driver::{
+    BoxConnection, DriverError, Result,
+    control::{self, Control},
+};
+use fsa_model::{SandboxRef, TroubleKind, sandboxd::Boot, sandboxd::Usage};
+use http::{Method, Request};
+use hyper_util::rt::TokioIo;
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::{ResourceExt as _, api::Portforwarder};
+use secrecy::SecretString;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf},
+    net::TcpStream,
+    time::timeout,
+};
+
+use super::{
+    KubernetesDriver,
+    look::{newest, runs},
+};
+use crate::{connection::call, settings::Reach};
+
+/// A pod's network takes a connection at once or not at all.
+const CONNECT: Duration = Duration::from_secs(5);
+/// Tokens that are kept; the cluster has them all.
+const TOKENS: usize = 10_000;
+
+impl KubernetesDriver {
+    /// A connection to a port of the pod's own address.
+    pub(super) async fn reach(&self, sandbox: &SandboxRef, port: u16) -> Result<BoxConnection> {
+        self.0.watched.ready().await?;
+        let pods = self.0.found(sandbox).pods;
+        let pod = newest(&pods).filter(|pod| runs(pod)).ok_or_else(not_running)?;
+        match self.0.settings.reach {
+            Reach::Direct => {
+                let address = address(pod).ok_or_else(not_running)?;
+                match timeout(CONNECT, TcpStream::connect((address, port))).await {
+                    Ok(Ok(stream)) => {
+                        let _ = stream.set_nodelay(true);
+                        Ok(Box::new(stream))
+                    }
+                    Ok(Err(error)) => Err(unreachable_pod().because(error)),
+                    Err(elapsed) => Err(unreachable_pod().because(elapsed)),
+                }
+            }
+            Reach::PortForward => self.forward(pod, port).await,
+        }
+    }
+
+    /// A connection to what listens on the sandbox's loopback.
+    pub(super) async fn reach_loopback(&self, sandbox: &SandboxRef, port: u16) -> Result<BoxConnection> {
+        if self.0.settings.reach == Reach::PortForward {
+            return self.reach(sandbox, port).await;
+        }
+        let token = self.token(sandbox).await?;
+        let request = Request::builder()
+            .method(Method::CONNECT)
+            .uri(format!("127.0.0.1:{port}"))
+            .body(control::empty())
+            .map_err(|error| {
+                DriverError::new(TroubleKind::Internal, "a request cannot be made").because(error)
+            })?;
+        let control = Control::new(self, sandbox, &token);
+        match control.upgrade(request, control::PATIENCE).await? {
+            Ok((_, upgraded)) => Ok(Box::new(TokioIo::new(upgraded))),
+            Err(_) => Err(DriverError::new(
+                TroubleKind::Passing,
+                format!(
+                    "nothing in the sandbox listens on port {port}; start the application, or give it more time"
+                ),
+            )),
+        }
+    }
+
+    pub(super) async fn ask_usage(&self, sandbox: &SandboxRef) -> Result<Usage> {
+        let token = self.token(sandbox).await?;
+        Control::new(self, sandbox, &token)
+            .json(Method::GET, "/v1/usage", None::<&()>, control::PATIENCE)
+            .await
+    }
+
+    async fn forward(&self, pod: &Pod, port: u16) -> Result<BoxConnection> {
+        let api = self.0.api::<Pod>();
+        let mut forwarder = call("forward a port", api.portforward(&pod.name_any(), &[port])).await?;
+        let stream = forwarder.take_stream(port).ok_or_else(unreachable_pod)?;
+        Ok(Box::new(Forwarded { stream, forwarder }))
+    }
+
+    /// The token of a sandbox's sandboxd: remembered, or read from its secret.
+    async fn token(&self, sandbox: &SandboxRef) -> Result<SecretString> {
+        if let Some(token) = self.0.tokens.lock().get(&sandbox.resource) {
+            return Ok(token.clone());
+        }
+        let api = self.0.api::<Secret>();
+        let secret = call("read the sandbox's secret", api.get(sandbox.resource.as_str())).await?;
+        let boot: Option<Boot> = secret
+            .data
+            .as_ref()
+            .and_then(|data| data.get("boot.json"))
+            .and_then(|document| serde_json::from_slice(&document.0).ok());
+        let token = boot
+            .ok_or_else(|| {
+                DriverError::new(
+                    TroubleKind::Passing,
+                    "the sandbox's secret does not have what it should; it is put right at the next look",
+                )
+            })?
+            .control_token;
+        let mut tokens = self.0.tokens.lock();
+        if tokens.len() >= TOKENS {
+            tokens.clear();
+        }
+        tokens.insert(sandbox.resource.clone(), token.clone());
+        Ok(token)
+    }
+}
+
+fn address(pod: &Pod) -> Option<IpAddr> {
+    pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()
+}
+
+/// A forwarded connection, with the task that carries it.
+struct Forwarded {
+    stream: DuplexStream,
+    forwarder: Portforwarder,
+}
+
+impl Drop for Forwarded {
+    fn drop(&mut self) {
+        self.forwarder.abort();
+    }
+}
+
+impl AsyncRead for Forwarded {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Forwarded {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+fn not_running() -> DriverError {
+    DriverError::new(TroubleKind::Passing, "the sandbox does not run; start it first")
+}
+
+fn unreachable_pod() -> DriverError {
+    DriverError::new(
+        TroubleKind::Passing,
+        "the sandbox's pod takes no connection; it may be starting, or the pod network may not be reachable from here \
+         (the setting `reach = \"port-forward\"` goes through the API server)",
+    )
+}

@@ -1,0 +1,110 @@
+//! The objects of one sandbox, as pure functions of its spec and the region's settings. What they
+//! look like is shown by the golden files in `tests/`.
+
+mod deployment;
+mod http_route;
+mod ingress;
+pub mod network_policy;
+mod secret;
+mod service;
+mod volume;
+
+use std::collections::BTreeMap;
+
+pub use deployment::{CONTAINER, deployment, image};
+use fsa_model::{ProjectId, ResourceName, SandboxRef, SandboxSpec};
+pub use http_route::{http_routes, resource as http_route_resource};
+pub use ingress::{Host, hosts, ingresses};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+pub use secret::{boot, secret, terminal_token};
+pub use service::service;
+pub use volume::{claim, claim_name};
+
+use crate::settings::Settings;
+
+/// Whose fields are ours in server-side apply.
+pub const FIELD_MANAGER: &str = "fullstackagent";
+/// sandboxd's control interface, which the control plane alone may reach.
+pub const CONTROL_PORT: u16 = 7680;
+
+/// Labels and annotations. The first three are what other tools of the platform look for.
+pub const SEALOS: &str = "cloud.sealos.io/app-deploy-manager";
+pub const PROJECT_NAME: &str = "project.fullstackagent.io/name";
+pub const APP: &str = "app";
+pub const PROJECT_ID: &str = "project.fullstackagent.io/id";
+pub const SANDBOX_ID: &str = "sandbox.fullstackagent.io/id";
+pub const INSTALLATION: &str = "fullstackagent.io/installation";
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// [`SandboxSpec::digest`] of what an object was made from.
+pub const DIGEST: &str = "fullstackagent.io/digest";
+/// What we asked for, so that a later change by somebody else can be told from a default of the
+/// server.
+pub const APPLIED: &str = "fullstackagent.io/applied";
+
+/// The labels of every object of ours, whatever it belongs to.
+#[must_use]
+pub fn common_labels(settings: &Settings) -> BTreeMap<String, String> {
+    BTreeMap::from([
+        (MANAGED_BY.to_owned(), FIELD_MANAGER.to_owned()),
+        (INSTALLATION.to_owned(), settings.installation.clone()),
+    ])
+}
+
+/// Selects all of them.
+#[must_use]
+pub fn selector(settings: &Settings) -> String {
+    let labels = common_labels(settings);
+    let parts: Vec<_> = labels
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    parts.join(",")
+}
+
+fn labels(spec: &SandboxSpec, settings: &Settings) -> BTreeMap<String, String> {
+    let mut labels = common_labels(settings);
+    let resource = spec.sandbox.resource.as_str();
+    for (name, value) in [
+        (SEALOS, resource.to_owned()),
+        (PROJECT_NAME, spec.project_name.as_str().to_owned()),
+        (APP, resource.to_owned()),
+        (PROJECT_ID, spec.sandbox.project.to_string()),
+        (SANDBOX_ID, spec.sandbox.id.to_string()),
+    ] {
+        labels.insert(name.to_owned(), value);
+    }
+    labels
+}
+
+/// Finds the pods of a sandbox.
+fn pod_selector(spec: &SandboxSpec) -> BTreeMap<String, String> {
+    BTreeMap::from([
+        (APP.to_owned(), spec.sandbox.resource.as_str().to_owned()),
+        (SANDBOX_ID.to_owned(), spec.sandbox.id.to_string()),
+    ])
+}
+
+fn metadata(name: String, spec: &SandboxSpec, settings: &Settings) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(name),
+        labels: Some(labels(spec, settings)),
+        annotations: Some(BTreeMap::from([(
+            // Tools of the platform read it as an annotation too.
+            PROJECT_NAME.to_owned(),
+            spec.project_name.as_str().to_owned(),
+        )])),
+        ..ObjectMeta::default()
+    }
+}
+
+/// Which sandbox an object belongs to, by its labels.
+#[must_use]
+pub fn owner(metadata: &ObjectMeta) -> Option<SandboxRef> {
+    let labels = metadata.labels.as_ref()?;
+    Some(SandboxRef {
+        id: labels.get(SANDBOX_ID)?.parse().ok()?,
+        project: labels.get(PROJECT_ID)?.parse::<ProjectId>().ok()?,
+        resource: ResourceName::parse(labels.get(APP)?).ok()?,
+    })
+}

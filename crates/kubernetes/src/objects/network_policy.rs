@@ -1,0 +1,142 @@
+//! Who may reach a sandbox, and what it may reach. Whether it is kept is up to the cluster's
+//! network plugin; some keep none.
+
+use std::collections::BTreeMap;
+
+use fsa_model::{
+    SandboxSpec,
+    sandboxd::{KNOWN_PORTS, TERMINAL_PORT},
+};
+use k8s_openapi::{
+    api::networking::v1::{
+        IPBlock, NetworkPolicy, NetworkPolicyEgressRule, NetworkPolicyIngressRule, NetworkPolicyPeer,
+        NetworkPolicyPort, NetworkPolicySpec,
+    },
+    apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString},
+};
+
+use super::{metadata, pod_selector};
+use crate::settings::Settings;
+
+/// What is not the public internet: this network, private ones, those of carriers, the loopback,
+/// link-local (where clouds have their metadata), benchmarks, multicast and the rest (RFC 6890).
+const NOT_PUBLIC: [&str; 10] = [
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.0.0.0/24",
+    "192.168.0.0/16",
+    "198.18.0.0/15",
+    "224.0.0.0/3",
+];
+
+/// `database`: the peer and port of the project's own database, where it has one.
+#[must_use]
+pub fn network_policy(
+    spec: &SandboxSpec,
+    settings: &Settings,
+    database: Option<(NetworkPolicyPeer, u16)>,
+) -> NetworkPolicy {
+    let network = &settings.network;
+    let control_plane = if network.control_plane.is_empty() {
+        vec![pods(&[("app.kubernetes.io/name", "fullstackagent")])]
+    } else {
+        network.control_plane.clone()
+    };
+    let mut ingress = vec![NetworkPolicyIngressRule {
+        from: Some(control_plane),
+        ports: None,
+    }];
+    if !network.ingress_controller.is_empty() {
+        ingress.push(NetworkPolicyIngressRule {
+            from: Some(network.ingress_controller.clone()),
+            ports: Some(vec![tcp(KNOWN_PORTS[0]), tcp(TERMINAL_PORT)]),
+        });
+    }
+    let dns = if network.dns.is_empty() {
+        vec![NetworkPolicyPeer {
+            namespace_selector: Some(LabelSelector::default()),
+            ..pods(&[("k8s-app", "kube-dns")])
+        }]
+    } else {
+        network.dns.clone()
+    };
+    let mut egress = vec![
+        NetworkPolicyEgressRule {
+            to: Some(dns),
+            ports: Some(vec![port("UDP", 53), tcp(53)]),
+        },
+        NetworkPolicyEgressRule {
+            to: Some(vec![block("0.0.0.0/0", &NOT_PUBLIC)]),
+            ports: None,
+        },
+    ];
+    if !network.allow.is_empty() {
+        egress.push(NetworkPolicyEgressRule {
+            to: Some(network.allow.iter().map(|range| block(range, &[])).collect()),
+            ports: None,
+        });
+    }
+    if let Some((peer, number)) = database {
+        egress.push(NetworkPolicyEgressRule {
+            to: Some(vec![peer]),
+            ports: Some(vec![tcp(number)]),
+        });
+    }
+    NetworkPolicy {
+        metadata: metadata(spec.sandbox.resource.as_str().to_owned(), spec, settings),
+        spec: Some(NetworkPolicySpec {
+            pod_selector: Some(LabelSelector {
+                match_labels: Some(pod_selector(spec)),
+                ..LabelSelector::default()
+            }),
+            policy_types: Some(vec!["Ingress".into(), "Egress".into()]),
+            ingress: Some(ingress),
+            egress: Some(egress),
+        }),
+    }
+}
+
+/// Pods with these labels.
+#[must_use]
+pub fn pods(labels: &[(&str, &str)]) -> NetworkPolicyPeer {
+    NetworkPolicyPeer {
+        pod_selector: Some(LabelSelector {
+            match_labels: Some(
+                labels
+                    .iter()
+                    .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                    .collect::<BTreeMap<_, _>>(),
+            ),
+            ..LabelSelector::default()
+        }),
+        ..NetworkPolicyPeer::default()
+    }
+}
+
+/// Addresses.
+#[must_use]
+pub fn block(range: &str, except: &[&str]) -> NetworkPolicyPeer {
+    NetworkPolicyPeer {
+        ip_block: Some(IPBlock {
+            cidr: range.into(),
+            except: (!except.is_empty()).then(|| except.iter().map(|range| (*range).to_owned()).collect()),
+        }),
+        ..NetworkPolicyPeer::default()
+    }
+}
+
+fn tcp(number: u16) -> NetworkPolicyPort {
+    port("TCP", number)
+}
+
+fn port(protocol: &str, number: u16) -> NetworkPolicyPort {
+    NetworkPolicyPort {
+        protocol: Some(protocol.into()),
+        port: Some(IntOrString::Int(number.into())),
+        ..NetworkPolicyPort::default()
+    }
+}

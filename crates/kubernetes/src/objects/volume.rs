@@ -1,0 +1,44 @@
+//! The home's volume: one a project, which outlives its sandboxes.
+
+use std::collections::BTreeMap;
+
+use fsa_model::{ProjectId, SandboxSpec};
+use k8s_openapi::{
+    api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimSpec, VolumeResourceRequirements},
+    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},
+};
+
+use super::{PROJECT_ID, PROJECT_NAME, common_labels};
+use crate::settings::Settings;
+
+#[must_use]
+pub fn claim_name(project: ProjectId) -> String {
+    format!("home-{project}")
+}
+
+#[must_use]
+pub fn claim(spec: &SandboxSpec, settings: &Settings) -> PersistentVolumeClaim {
+    let mut labels = common_labels(settings);
+    labels.insert(PROJECT_ID.into(), spec.sandbox.project.to_string());
+    labels.insert(PROJECT_NAME.into(), spec.project_name.as_str().into());
+    PersistentVolumeClaim {
+        metadata: ObjectMeta {
+            name: Some(claim_name(spec.sandbox.project)),
+            labels: Some(labels),
+            ..ObjectMeta::default()
+        },
+        spec: Some(PersistentVolumeClaimSpec {
+            access_modes: Some(vec!["ReadWriteOnce".into()]),
+            resources: Some(VolumeResourceRequirements {
+                requests: Some(BTreeMap::from([(
+                    "storage".into(),
+                    Quantity(settings.home_size.clone()),
+                )])),
+                ..VolumeResourceRequirements::default()
+            }),
+            storage_class_name: settings.storage_class.clone(),
+            ..PersistentVolumeClaimSpec::default()
+        }),
+        ..PersistentVolumeClaim::default()
+    }
+}

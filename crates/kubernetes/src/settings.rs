@@ -1,0 +1,161 @@
+//! What can be set of a Kubernetes region: how to reach the cluster, and what its objects look
+//! like where clusters differ. Plain data, read from the server's settings file.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use k8s_openapi::api::{core::v1::Toleration, networking::v1::NetworkPolicyPeer};
+use secrecy::SecretString;
+use serde::Deserialize;
+
+/// A region's table in the settings file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Else `KUBECONFIG`, `.secret/kubeconfig`, and the pod that we run in, in this order.
+    pub kubeconfig: Option<PathBuf>,
+    /// Of the kubeconfig; else its current one.
+    pub context: Option<String>,
+    /// Else the context's own.
+    pub namespace: Option<String>,
+    /// A server on this very machine is most often a kubeconfig that was copied from elsewhere.
+    pub allow_localhost: bool,
+    /// Lets a kubeconfig start programs (exec and auth-provider plugins).
+    pub allow_plugins: bool,
+    /// What tells our objects from those of another control plane in the same namespace.
+    pub installation: String,
+    pub reach: Reach,
+
+    /// What the template `web` stands for.
+    pub web_image: String,
+    /// The image that carries sandboxd into every pod.
+    pub sandboxd_image: String,
+    pub image_pull_policy: String,
+    pub image_pull_secrets: Vec<String>,
+    pub node_selector: BTreeMap<String, String>,
+    pub tolerations: Vec<Toleration>,
+    pub runtime_class: Option<String>,
+
+    /// Of the homes' volumes; else the cluster's default.
+    pub storage_class: Option<String>,
+    pub home_size: String,
+
+    pub expose: Expose,
+    pub network: Network,
+    pub databases: Databases,
+}
+
+/// How a connection gets into a pod.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reach {
+    /// To the pod's address. For a control plane in the cluster, or beside it.
+    Direct,
+    /// Through the API server. Works from everywhere, and costs its time.
+    #[default]
+    PortForward,
+}
+
+/// Which way leads to sandboxes from outside, beside the control plane's own gateway.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Expose {
+    pub style: Style,
+    /// Hosts are below it. Without one nothing is exposed.
+    pub domain: Option<String>,
+    pub ingress_class: Option<String>,
+    /// The secret with the certificate of `*.domain`.
+    pub tls_secret: Option<String>,
+    /// The control plane's address as browsers have it: where people sign in.
+    pub sign_in_url: Option<String>,
+    /// The control plane's address as the ingress controller has it; else as browsers do.
+    pub auth_url: Option<String>,
+    /// Of HTTPRoutes: the Gateway's name, and its namespace where that is another.
+    pub gateway: Option<String>,
+    pub gateway_namespace: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Style {
+    #[default]
+    Ingress,
+    HttpRoute,
+}
+
+/// Who may reach sandboxes, and what they may reach.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Network {
+    /// Where the control plane comes from; else the pods that carry its label.
+    pub control_plane: Vec<NetworkPolicyPeer>,
+    /// Where the ingress controller comes from; else nobody.
+    pub ingress_controller: Vec<NetworkPolicyPeer>,
+    /// Who answers names; else the cluster's DNS.
+    pub dns: Vec<NetworkPolicyPeer>,
+    /// Private networks that sandboxes may reach all the same, such as `10.1.0.0/16`.
+    pub allow: Vec<String>,
+}
+
+/// Where project databases live.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Databases {
+    pub provider: Provider,
+    /// Of `postgres`: an account that may make roles and databases.
+    pub dsn: Option<SecretString>,
+    /// Of `postgres`: the address that sandboxes have for it, where theirs is another.
+    pub host: Option<String>,
+    pub port: Option<u16>,
+    /// Of `kubeblocks`.
+    pub storage_class: Option<String>,
+    pub storage_size: String,
+    pub version: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Provider {
+    Postgres,
+    #[default]
+    Kubeblocks,
+}
+
+impl Default for Databases {
+    fn default() -> Self {
+        Self {
+            provider: Provider::default(),
+            dsn: None,
+            host: None,
+            port: None,
+            storage_class: Some("openebs-backup".into()),
+            storage_size: "3Gi".into(),
+            version: "14.8.0".into(),
+        }
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            kubeconfig: None,
+            context: None,
+            namespace: None,
+            allow_localhost: false,
+            allow_plugins: false,
+            installation: String::new(),
+            reach: Reach::default(),
+            web_image: "fullstackagent/fullstack-web-runtime:latest".into(),
+            sandboxd_image: concat!("fullstackagent/sandboxd:", env!("CARGO_PKG_VERSION")).into(),
+            image_pull_policy: "IfNotPresent".into(),
+            image_pull_secrets: Vec::new(),
+            node_selector: BTreeMap::new(),
+            tolerations: Vec::new(),
+            runtime_class: None,
+            storage_class: None,
+            home_size: "1Gi".into(),
+            expose: Expose::default(),
+            network: Network::default(),
+            databases: Databases::default(),
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! What is in the cluster, as watches tell it: one store a kind, of our objects alone. A look is
+//! a read of memory, and whoever waits for a change is woken by it.
+
+use std::{fmt::Debug, sync::Arc, time::Duration};
+
+use fsa_driver::{DriverError, Hint, Result};
+use fsa_model::TroubleKind;
+use futures_util::StreamExt as _;
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::{
+        apps::v1::Deployment,
+        core::v1::{PersistentVolumeClaim, Pod, Secret, Service},
+        networking::v1::{Ingress, NetworkPolicy},
+    },
+};
+use kube::{
+    Api, Resource, ResourceExt as _,
+    core::{DynamicObject, PartialObjectMeta},
+    runtime::{
+        WatchStreamExt as _,
+        reflector::{self, ObjectRef, Store, store::Writer},
+        watcher::{self, Event},
+    },
+};
+use serde::de::DeserializeOwned;
+use tokio::{
+    sync::{broadcast, watch},
+    task::JoinSet,
+};
+
+use crate::{
+    connection::{Cluster, PATIENCE},
+    objects,
+    settings::{Settings, Style},
+};
+
+/// Hints that a slow listener may be behind by before it is told to look at everything.
+const HINTS: usize = 1024;
+/// How long a change of our own may take to come back through the watch.
+const ECHO: Duration = Duration::from_secs(5);
+
+/// The stores.
+pub struct Watched {
+    pub deployments: Store<Deployment>,
+    pub services: Store<Service>,
+    pub policies: Store<NetworkPolicy>,
+    pub pods: Store<Pod>,
+    pub claims: Store<PersistentVolumeClaim>,
+    /// Without what is in them.
+    pub secrets: Store<PartialObjectMeta<Secret>>,
+    pub ingresses: Store<Ingress>,
+    /// HTTPRoutes, where they are used.
+    pub routes: Option<Store<DynamicObject>>,
+    told: Told,
+    _tasks: JoinSet<()>,
+}
+
+/// What the tasks that watch share.
+#[derive(Clone)]
+pub struct Told {
+    changed: watch::Sender<u64>,
+    hints: broadcast::Sender<Hint>,
+    /// The last error of a watch, for people.
+    silence: watch::Sender<Option<String>>,
+    labels: String,
+}
+
+impl Told {
+    #[must_use]
+    pub fn new(settings: &Settings) -> Self {
+        Self {
+            changed: watch::Sender::new(0),
+            hints: broadcast::Sender::new(HINTS),
+            silence: watch::Sender::new(None),
+            labels: objects::selector(settings),
+        }
+    }
+
+    /// Waits until `look` finds something. Bound it with a timeout.
+    pub async fn until<T>(&self, mut look: impl FnMut() -> Option<T>) -> T {
+        let mut changed = self.changed.subscribe();
+        loop {
+            changed.mark_unchanged();
+            if let Some(found) = look() {
+                return found;
+            }
+            // The sender lives as long as `self`.
+            let _ = changed.changed().await;
+        }
+    }
+}
+
+impl Watched {
+    /// Begins to watch. Must be called in a tokio runtime; the watches end with what is returned.
+    #[must_use]
+    pub fn begin(cluster: &Cluster, settings: &Settings) -> Self {
+        let told = Told::new(settings);
+        let mut tasks = JoinSet::new();
+        let routes =
+            (settings.expose.domain.is_some() && settings.expose.style == Style::HttpRoute).then(|| {
+                let kind = objects::http_route_resource();
+                let api = Api::namespaced_with(cluster.client.clone(), &cluster.namespace, &kind);
+                follow(&mut tasks, &told, api, kind)
+            });
+        Self {
+            deployments: plain(&mut tasks, &told, cluster),
+            services: plain(&mut tasks, &told, cluster),
+            policies: plain(&mut tasks, &told, cluster),
+            pods: plain(&mut tasks, &told, cluster),
+            claims: plain(&mut tasks, &told, cluster),
+            secrets: plain(&mut tasks, &told, cluster),
+            ingresses: plain(&mut tasks, &told, cluster),
+            routes,
+            told,
+            _tasks: tasks,
+        }
+    }
+
+    /// Waits until everything was listed once.
+    ///
+    /// # Errors
+    /// The cluster does not answer, or does not let us watch.
+    pub async fn ready(&self) -> Result<()> {
+        let all = async {
+            let _ = tokio::join!(
+                self.deployments.wait_until_ready(),
+                self.services.wait_until_ready(),
+                self.policies.wait_until_ready(),
+                self.pods.wait_until_ready(),
+                self.claims.wait_until_ready(),
+                self.secrets.wait_until_ready(),
+                self.ingresses.wait_until_ready(),
+                async {
+                    if let Some(routes) = &self.routes {
+                        let _ = routes.wait_until_ready().await;
+                    }
+                },
+            );
+        };
+        tokio::time::timeout(PATIENCE, all).await.map_err(|_| {
+            let why = self.told.silence.borrow().clone().map_or_else(
+                || "it does not answer".to_owned(),
+                |said| format!("it says: {said}"),
+            );
+            DriverError::new(
+                TroubleKind::Passing,
+                format!("what is in the cluster is not known yet ({why}); it is tried again"),
+            )
+        })
+    }
+
+    /// Who should look again, from now on.
+    pub fn hints(&self) -> broadcast::Receiver<Hint> {
+        self.told.hints.subscribe()
+    }
+
+    /// As [`Told::until`].
+    pub async fn until<T>(&self, look: impl FnMut() -> Option<T>) -> T {
+        self.told.until(look).await
+    }
+
+    /// Waits until `look` finds that something which was just done has come back through the
+    /// watch. Where that takes long, the next look may be a little behind, which is no error.
+    pub async fn echo(&self, mut look: impl FnMut() -> bool) {
+        let _ = tokio::time::timeout(ECHO, self.until(|| look().then_some(()))).await;
+    }
+}
+
+/// The object of that name.
+#[must_use]
+pub fn named<K>(store: &Store<K>, namespace: &str, name: &str) -> Option<Arc<K>>
+where
+    K: Resource<DynamicType = ()> + Clone,
+{
+    store.get(&ObjectRef::new(name).within(namespace))
+}
+
+fn plain<K>(tasks: &mut JoinSet<()>, told: &Told, cluster: &Cluster) -> Store<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + DeserializeOwned
+        + Debug
+        + Send
+        + Sync
+        + 'static,
+{
+    follow(
+        tasks,
+        told,
+        Api::namespaced(cluster.client.clone(), &cluster.namespace),
+        (),
+    )
+}
+
+/// Watches a kind, into a store.
+pub fn follow<K>(tasks: &mut JoinSet<()>, told: &Told, api: Api<K>, kind: K::DynamicType) -> Store<K>
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    K::DynamicType: Clone + Debug + Eq + std::hash::Hash + Send + Sync + Unpin,
+{
+    let writer = Writer::<K>::new(kind);
+    let store = writer.as_reader();
+    let events = watcher::watcher(api, watcher::Config::default().labels(&told.labels))
+        .default_backoff()
+        // Who changed which field is of no use here, and takes more room than the object.
+        .map(|event| event.map(|event| event.modify(|object| object.managed_fields_mut().clear())));
+    let mut events = Box::pin(reflector::reflector(writer, events));
+    let told = told.clone();
+    tasks.spawn(async move {
+        let mut began = false;
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(Event::Apply(object) | Event::Delete(object)) => {
+                    if let Some(sandbox) = objects::owner(object.meta()) {
+                        // Nobody listens: nothing to do.
+                        let _ = told.hints.send(Hint::Sandbox(sandbox));
+                    }
+                }
+                Ok(Event::InitDone) => {
+                    // What was missed in between cannot be named.
+                    if began {
+                        let _ = told.hints.send(Hint::Everything);
+                    }
+                    began = true;
+                    told.silence.send_replace(None);
+                }
+                Ok(Event::Init | Event::InitApply(_)) => continue,
+                Err(error) => {
+                    tracing::warn!(%error, "a watch of the cluster broke off; it is begun again");
+                    told.silence.send_replace(Some(error.to_string()));
+                    continue;
+                }
+            }
+            told.changed.send_modify(|count| *count += 1);
+        }
+    });
+    store
+}

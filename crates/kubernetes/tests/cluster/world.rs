@@ -1,0 +1,255 @@
+//! A namespace of the test cluster, with a driver, and a PostgreSQL for its projects. It is
+//! deleted with everything in it when it is dropped.
+
+use std::{path::PathBuf, process::Command, sync::Arc};
+
+use fsa_driver::{SharedDatabases, SharedDriver, conformance::World};
+use fsa_kubernetes::{
+    KubernetesDriver,
+    connection::{self, Cluster, Places},
+    databases,
+    objects::network_policy::block,
+    settings::{Databases, Network, Provider, Reach, Settings},
+};
+use fsa_model::{DatabaseSpec, Image, SandboxRef};
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::{
+    Api,
+    api::{AttachParams, DeleteParams, ListParams, PostParams},
+};
+use secrecy::{ExposeSecret as _, SecretString};
+use sqlx::{Connection as _, PgConnection, postgres::PgConnectOptions};
+
+/// In the cluster: a shell and Python.
+pub const TOOLS: &str = "fsa.test/tools:1";
+/// Sends back what it gets, to any number of clients.
+const ECHO: &str = "import socket, threading
+def serve(client):
+    while data := client.recv(4096):
+        client.sendall(data)
+listener = socket.create_server(('127.0.0.1', PORT))
+while True:
+    threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()";
+
+/// A namespace of its own.
+pub struct Place {
+    pub cluster: Cluster,
+    pub settings: Settings,
+    pub driver: KubernetesDriver,
+    databases: Option<SharedDatabases>,
+    dsn: Option<PgConnectOptions>,
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the test cluster is outside, and make test names it"
+)]
+fn exported(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| {
+        panic!(
+            "{name} is not set: run this through `make test`, or start the cluster with `tests/cluster/up.sh DIR` and \
+             read DIR/env"
+        )
+    })
+}
+
+/// The test cluster, as its administrator.
+pub async fn administrator() -> Cluster {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let settings = Settings {
+        kubeconfig: Some(PathBuf::from(exported("FSA_TEST_KUBECONFIG"))),
+        ..Settings::default()
+    };
+    connection::read(&settings, &Places::default())
+        .await
+        .unwrap()
+        .connect()
+        .unwrap()
+}
+
+impl Place {
+    pub async fn new(reach: Reach) -> Self {
+        let mut cluster = administrator().await;
+        let name = format!("fsa-{}", &uuid::Uuid::new_v4().simple().to_string()[..12]);
+        let namespace = Namespace {
+            metadata: kube::core::ObjectMeta {
+                name: Some(name.clone()),
+                // The API server itself refuses what is not restricted.
+                labels: Some(
+                    [(
+                        "pod-security.kubernetes.io/enforce".to_owned(),
+                        "restricted".to_owned(),
+                    )]
+                    .into(),
+                ),
+                ..Default::default()
+            },
+            ..Namespace::default()
+        };
+        Api::<Namespace>::all(cluster.client.clone())
+            .create(&PostParams::default(), &namespace)
+            .await
+            .unwrap();
+        cluster.namespace = name;
+        let settings = Settings {
+            installation: "test".into(),
+            sandboxd_image: "fsa.test/sandboxd:1".into(),
+            web_image: TOOLS.into(),
+            reach,
+            network: Network {
+                control_plane: vec![block("0.0.0.0/0", &[])],
+                ..Network::default()
+            },
+            ..Settings::default()
+        };
+        let driver = KubernetesDriver::new(cluster.clone(), settings.clone(), Arc::new(|_| None));
+        Self {
+            cluster,
+            settings,
+            driver,
+            databases: None,
+            dsn: None,
+        }
+    }
+
+    /// The same with the databases of a PostgreSQL server.
+    pub async fn with_postgres(reach: Reach) -> Self {
+        let mut place = Self::new(reach).await;
+        let dsn = exported("FSA_TEST_POSTGRES_DSN");
+        let settings = Settings {
+            databases: Databases {
+                provider: Provider::Postgres,
+                dsn: Some(SecretString::from(dsn.clone())),
+                ..Databases::default()
+            },
+            ..place.settings.clone()
+        };
+        let (databases, _) = databases::open(&place.cluster, &settings).unwrap();
+        place.databases = Some(databases);
+        place.dsn = Some(dsn.parse().unwrap());
+        place
+    }
+
+    pub fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+    {
+        Api::namespaced(self.cluster.client.clone(), &self.cluster.namespace)
+    }
+
+    /// The one pod of a sandbox.
+    pub async fn pod(&self, sandbox: &SandboxRef) -> Pod {
+        let pods = self
+            .api::<Pod>()
+            .list(&ListParams::default().labels(&format!("app={}", sandbox.resource)))
+            .await
+            .unwrap();
+        pods.items.into_iter().next().expect("the sandbox has a pod")
+    }
+
+    async fn sign_in(&self, database: &DatabaseSpec) -> Result<PgConnection, String> {
+        let options = self
+            .dsn
+            .clone()
+            .expect("a place with databases")
+            .database(&database.role())
+            .username(&database.role())
+            .password(database.password.expose_secret());
+        PgConnection::connect_with(&options)
+            .await
+            .map_err(|error| error.to_string())
+    }
+}
+
+impl Drop for Place {
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "there is no runtime to wait in any more; the command is awaited"
+    )]
+    fn drop(&mut self) {
+        if let Ok(kubectl) = std::env::var("FSA_TEST_KUBECTL") {
+            let deleted = Command::new(kubectl)
+                .args(["--kubeconfig", &exported("FSA_TEST_KUBECONFIG")])
+                .args(["delete", "namespace", &self.cluster.namespace, "--wait=false"])
+                .output();
+            if let Ok(output) = deleted
+                && !output.status.success()
+            {
+                eprintln!("{}", String::from_utf8_lossy(&output.stderr));
+            }
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl World for Place {
+    fn driver(&self) -> SharedDriver {
+        Arc::new(self.driver.clone())
+    }
+
+    fn databases(&self) -> Option<SharedDatabases> {
+        self.databases.clone()
+    }
+
+    fn image(&self) -> Image {
+        Image::Reference(TOOLS.into())
+    }
+
+    fn missing_image(&self) -> Image {
+        // Only one machine has it.
+        Image::Template("host".into())
+    }
+
+    fn echo_command(&self, port: u16) -> String {
+        let program = ECHO.replace("PORT", &port.to_string());
+        format!("python3 -c \"{program}\"")
+    }
+
+    async fn kill(&self, sandbox: &SandboxRef) {
+        // Process 1 of a container heeds no SIGKILL from inside, so the pod goes, at once.
+        let pod = self.pod(sandbox).await;
+        let params = DeleteParams::default().grace_period(0);
+        self.api::<Pod>()
+            .delete(&pod.metadata.name.unwrap(), &params)
+            .await
+            .unwrap();
+    }
+
+    async fn mark(&self, database: &DatabaseSpec, text: &str) -> Result<(), String> {
+        let mut connection = self.sign_in(database).await?;
+        let failed = |error: sqlx::Error| error.to_string();
+        sqlx::raw_sql("CREATE TABLE IF NOT EXISTS marks (n serial PRIMARY KEY, mark text)")
+            .execute(&mut connection)
+            .await
+            .map_err(failed)?;
+        sqlx::query("INSERT INTO marks (mark) VALUES ($1)")
+            .bind(text)
+            .execute(&mut connection)
+            .await
+            .map_err(failed)?;
+        connection.close().await.map_err(failed)
+    }
+
+    async fn marks(&self, database: &DatabaseSpec) -> Result<Vec<String>, String> {
+        let mut connection = self.sign_in(database).await?;
+        sqlx::query_scalar("SELECT mark FROM marks ORDER BY n")
+            .fetch_all(&mut connection)
+            .await
+            .map_err(|error| error.to_string())
+    }
+}
+
+/// A program in a sandbox's container, run as an administrator would with `kubectl exec`.
+pub async fn administrators_exec(place: &Place, sandbox: &SandboxRef, command: &[&str]) -> String {
+    use tokio::io::AsyncReadExt as _;
+    let pod = place.pod(sandbox).await;
+    let params = AttachParams::default().container("sandbox").stderr(false);
+    let mut process = place
+        .api::<Pod>()
+        .exec(&pod.metadata.name.unwrap(), command.iter().copied(), &params)
+        .await
+        .unwrap();
+    let mut out = String::new();
+    process.stdout().unwrap().read_to_string(&mut out).await.unwrap();
+    out
+}
