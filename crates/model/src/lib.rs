@@ -6,7 +6,10 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+pub mod address;
+pub mod agent;
 pub mod api;
+pub mod asks;
 pub mod condition;
 pub mod environment;
 pub mod error;
