@@ -1,7 +1,50 @@
 //! Which network addresses are of the open internet, and which are of this machine, its neighbours
 //! or a cloud's metadata.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    str::FromStr,
+};
+
+/// A network, as `10.1.0.0/16`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    address: IpAddr,
+    prefix: u8,
+}
+
+impl FromStr for Network {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is not a network such as 10.1.0.0/16");
+        let (address, prefix) = text.split_once('/').unwrap_or((text, ""));
+        let address: IpAddr = address.parse().map_err(|_| wrong())?;
+        let longest = if address.is_ipv4() { 32 } else { 128 };
+        let prefix = match prefix {
+            "" => longest,
+            digits => digits.parse().ok().filter(|n| *n <= longest).ok_or_else(wrong)?,
+        };
+        Ok(Self { address, prefix })
+    }
+}
+
+impl Network {
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.address, address.to_canonical()) {
+            (IpAddr::V4(net), IpAddr::V4(address)) => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0);
+                net.to_bits() & mask == address.to_bits() & mask
+            }
+            (IpAddr::V6(net), IpAddr::V6(address)) => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(self.prefix)).unwrap_or(0);
+                net.to_bits() & mask == address.to_bits() & mask
+            }
+            _ => false,
+        }
+    }
+}
 
 /// Whether `address` is one of the open internet (IANA's special-purpose registries).
 pub fn is_public(address: IpAddr) -> bool {
@@ -81,6 +124,21 @@ mod tests {
             "255.255.255.255",
         ] {
             assert!(!is_public(private.parse().unwrap()), "{private}");
+        }
+    }
+
+    #[test]
+    fn a_network_has_the_addresses_of_its_prefix() {
+        let network: Network = "198.51.100.0/24".parse().unwrap();
+        assert!(network.contains("198.51.100.7".parse().unwrap()));
+        assert!(network.contains("::ffff:198.51.100.7".parse().unwrap()));
+        assert!(!network.contains("198.51.101.7".parse().unwrap()));
+        let all: Network = "0.0.0.0/0".parse().unwrap();
+        assert!(all.contains("1.2.3.4".parse().unwrap()) && !all.contains("::1".parse().unwrap()));
+        let one: Network = "10.0.0.1".parse().unwrap();
+        assert!(one.contains("10.0.0.1".parse().unwrap()) && !one.contains("10.0.0.2".parse().unwrap()));
+        for wrong in ["10.0.0.0/33", "x/8", "10.0.0.0/-1"] {
+            assert!(wrong.parse::<Network>().is_err(), "{wrong}");
         }
     }
 }

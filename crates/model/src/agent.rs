@@ -45,8 +45,8 @@ impl std::str::FromStr for Mode {
 /// How a secret is shown to a provider.
 #[derive(Clone, Debug)]
 pub enum Key {
-    /// In the provider's own header.
-    Own(SecretString),
+    /// In a header of the provider's own.
+    Header(&'static str, SecretString),
     /// `Authorization: Bearer`.
     Bearer(SecretString),
     /// The same, of a Claude subscription (`CLAUDE_CODE_OAUTH_TOKEN`).
@@ -147,8 +147,9 @@ impl Provider {
                 .find_map(|name| Some((*name, get(name)?)))
             {
                 key = Some(match found {
-                    ("ANTHROPIC_API_KEY" | "GEMINI_API_KEY" | "GOOGLE_API_KEY", secret) => {
-                        Key::Own(secret.clone())
+                    ("ANTHROPIC_API_KEY", secret) => Key::Header("x-api-key", secret.clone()),
+                    ("GEMINI_API_KEY" | "GOOGLE_API_KEY", secret) => {
+                        Key::Header("x-goog-api-key", secret.clone())
                     }
                     ("CLAUDE_CODE_OAUTH_TOKEN", secret) => Key::Subscription(secret.clone()),
                     (_, secret) => Key::Bearer(secret.clone()),
@@ -296,7 +297,9 @@ mod tests {
 
     fn key(credential: &Credential) -> &str {
         match &credential.key {
-            Key::Own(secret) | Key::Bearer(secret) | Key::Subscription(secret) => secret.expose_secret(),
+            Key::Header(_, secret) | Key::Bearer(secret) | Key::Subscription(secret) => {
+                secret.expose_secret()
+            }
         }
     }
 

@@ -8,6 +8,7 @@
 pub mod access;
 pub mod address;
 pub mod agent;
+pub mod agent_api;
 pub mod api;
 pub mod asks;
 pub mod condition;
@@ -16,6 +17,7 @@ pub mod error;
 pub mod event;
 pub mod host;
 pub mod ids;
+pub mod money;
 pub mod name;
 pub mod phase;
 pub mod sandboxd;
