@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use fsa_model::api::CreateProject;
+use fsa_model::{agent_api::AgentAccount, api::CreateProject, money::Micros};
 use fsa_tests::{
     TestTerminal, Visitor, World, exported,
     internet::{self, PublicHost},
@@ -117,6 +117,19 @@ async fn the_coding_agent_writes_an_application_that_stores_rows_and_is_opened_a
         "{:?}",
         asked.results
     );
+    // The key was put on outside, and what it paid for was counted.
+    let seen = api
+        .shell(
+            "visits",
+            "env; cat /proc/[0-9]*/environ 2>/dev/null; grep -rs sk-scripted ~ /etc /tmp || true",
+        )
+        .await;
+    assert!(!seen.contains("sk-scripted"), "{seen}");
+    assert!(seen.contains("ANTHROPIC_BASE_URL=http://127.0.0.1:7682/anthropic"));
+    let account: AgentAccount = api.get("/api/projects/visits/agent").await;
+    assert!(account.spent > Micros(0), "{account:?}");
+    let requests: i64 = account.models.iter().map(|model| model.requests).sum();
+    assert!(requests >= 3, "{account:?}");
     let sandbox = api.sandbox("visits").await;
     assert_eq!(
         sandbox.ports.iter().map(|port| port.port).collect::<Vec<_>>(),

@@ -8,7 +8,11 @@ use std::{
 };
 
 use clap::{Args, ValueHint};
-use fsa_model::environment::{self, Environment};
+use fsa_model::{
+    environment::{self, Environment},
+    money::Micros,
+};
+use fsa_server::agents;
 use secrecy::SecretString;
 use serde::Deserialize;
 use url::Url;
@@ -72,6 +76,15 @@ pub struct ServeArguments {
     /// The folder with the agent's credentials (.env) [default: .secret]
     #[arg(long, env = "FSA_SECRET_DIR", value_hint = ValueHint::DirPath)]
     pub secret_dir: Option<PathBuf>,
+    /// How agents' credentials reach sandboxes: relay (they stay outside) or inject [default: relay]
+    #[arg(long, env = "FSA_AGENT_CREDENTIALS", value_parser = ["relay", "inject"])]
+    pub agent_credentials: Option<String>,
+    /// US dollars that each project's agents may spend in a month, unless it has its own budget
+    #[arg(long, env = "FSA_AGENT_BUDGET")]
+    pub agent_budget: Option<f64>,
+    /// A JSON file with what models cost, in place of the built-in table
+    #[arg(long, env = "FSA_AGENT_PRICES", value_hint = ValueHint::FilePath)]
+    pub agent_prices: Option<PathBuf>,
     /// Error answers carry their causes
     #[arg(long, env = "FSA_DEVELOPMENT")]
     pub development: bool,
@@ -100,6 +113,9 @@ struct File {
     allow_networks: Vec<String>,
     allow_registries: Vec<String>,
     secret_dir: Option<PathBuf>,
+    agent_credentials: Option<String>,
+    agent_budget: Option<f64>,
+    agent_prices: Option<PathBuf>,
     development: bool,
     workers: Option<usize>,
     drain_seconds: Option<u64>,
@@ -127,6 +143,7 @@ pub struct ServeConfig {
     pub allow_networks: Vec<String>,
     pub allow_registries: Vec<String>,
     pub secret_dir: PathBuf,
+    pub agents: agents::Options,
     pub development: bool,
     pub workers: usize,
     pub drain_seconds: u64,
@@ -217,6 +234,13 @@ pub fn serve(arguments: ServeArguments, root: bool) -> Result<ServeConfig, Failu
         flag.retain(|text| !text.is_empty());
         flag
     };
+    let allow_networks = or(arguments.allow_networks, file.allow_networks);
+    let agents = agents(
+        arguments.agent_credentials.or(file.agent_credentials),
+        arguments.agent_budget.or(file.agent_budget),
+        arguments.agent_prices.or(file.agent_prices),
+        &allow_networks,
+    )?;
     Ok(ServeConfig {
         listen,
         data_dir,
@@ -238,7 +262,8 @@ pub fn serve(arguments: ServeArguments, root: bool) -> Result<ServeConfig, Failu
             .filter(|text| !text.is_empty()),
         postgres_bin: arguments.postgres_bin.or(file.postgres_bin),
         user: arguments.user.or(file.user).unwrap_or_else(|| "fsa".into()),
-        allow_networks: or(arguments.allow_networks, file.allow_networks),
+        allow_networks,
+        agents,
         allow_registries: or(arguments.allow_registries, file.allow_registries),
         secret_dir,
         development: arguments.development || file.development,
@@ -248,6 +273,39 @@ pub fn serve(arguments: ServeArguments, root: bool) -> Result<ServeConfig, Failu
         local,
         default_region,
         regions,
+    })
+}
+
+/// What the operator decided about agents.
+fn agents(
+    mode: Option<String>,
+    budget: Option<f64>,
+    prices: Option<PathBuf>,
+    networks: &[String],
+) -> Result<agents::Options, Failure> {
+    let prices = match prices {
+        None => agents::prices::Prices::default(),
+        Some(path) => {
+            let failed = |why: String| Failure::usage(format!("the prices in {}: {why}", path.display()));
+            let text = std::fs::read_to_string(&path).map_err(|error| failed(error.to_string()))?;
+            agents::prices::Prices::parse(&text).map_err(failed)?
+        }
+    };
+    Ok(agents::Options {
+        mode: mode
+            .map(|text| text.parse())
+            .transpose()
+            .map_err(|error: String| Failure::usage(format!("agent_credentials: {error}")))?
+            .unwrap_or_default(),
+        prices,
+        monthly_budget: budget
+            .map(|dollars| {
+                Micros::from_dollars(dollars)
+                    .ok_or_else(|| Failure::usage("agent_budget is a number of US dollars from 0 to 1000000"))
+            })
+            .transpose()?,
+        // The runner says what is wrong with a network; here it only makes no exception.
+        allowed_networks: networks.iter().filter_map(|text| text.parse().ok()).collect(),
     })
 }
 

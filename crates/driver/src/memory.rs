@@ -282,6 +282,7 @@ impl World {
                 },
             },
             repository: RepositoryState::None,
+            asking: false,
         };
         let process = Process {
             token: spec.control_token.clone(),

@@ -39,6 +39,9 @@ pub struct CreateProject {
     pub env_vars: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repository: Option<Repository>,
+    /// With what git is let in there, now and later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub git_credential: Option<crate::agent_api::GitLogin>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_command: Option<String>,
     /// Whether its sandbox starts at once; true unless said otherwise.
@@ -67,7 +70,7 @@ pub struct ChangeProject {
 }
 
 /// Tells an absent field from one that is null.
-mod nullable {
+pub(crate) mod nullable {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
     pub fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(

@@ -6,13 +6,18 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+pub mod address;
+pub mod agent;
+pub mod agent_api;
 pub mod api;
+pub mod asks;
 pub mod condition;
 pub mod environment;
 pub mod error;
 pub mod event;
 pub mod host;
 pub mod ids;
+pub mod money;
 pub mod name;
 pub mod phase;
 pub mod sandboxd;

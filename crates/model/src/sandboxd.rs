@@ -90,6 +90,10 @@ pub struct Status {
     pub ports: Vec<ListeningPort>,
     pub start_command: StartCommand,
     pub repository: RepositoryState,
+    /// Somebody in the sandbox asks the control plane for something, and there is no connection
+    /// on which to ask ([`crate::asks`]).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub asking: bool,
 }
 
 /// A TCP port that something in the sandbox listens on.

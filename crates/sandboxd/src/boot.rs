@@ -10,6 +10,7 @@ use fsa_model::sandboxd::{BOOT_FD, Boot, LISTENER_FD};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
+    asks,
     http::{self, routes, stream::Listener, terminal_only},
     options::{Control, Options},
     ports::Ports,
@@ -72,7 +73,7 @@ pub fn document(options: &Options) -> Result<Boot, BootError> {
 ///
 /// # Errors
 /// It cannot begin.
-pub async fn run(options: Options, boot: Boot) -> Result<(), BootError> {
+pub async fn run(options: Options, mut boot: Boot) -> Result<(), BootError> {
     let control = match &options.control {
         Control::Inherited => Listener::inherited(LISTENER_FD),
         Control::Unix(path) => Listener::unix(path),
@@ -83,6 +84,12 @@ pub async fn run(options: Options, boot: Boot) -> Result<(), BootError> {
         Some(address) => Some(Listener::tcp(address).await.map_err(BootError::Terminal)?),
         None => None,
     };
+    // Somebody else's program may be there already; the sandbox is of use without it.
+    let asks = Listener::tcp(options.asks).await;
+    let asks_address = asks.as_ref().ok().and_then(Listener::address);
+    if let Some(address) = asks_address {
+        tell_programs(&mut boot, address);
+    }
     let mut stops = [
         signal(SignalKind::terminate()).map_err(BootError::Signals)?,
         signal(SignalKind::interrupt()).map_err(BootError::Signals)?,
@@ -96,7 +103,7 @@ pub async fn run(options: Options, boot: Boot) -> Result<(), BootError> {
         tracing::info!("{sentence}");
         sandbox.logs.say(sentence);
     }
-    let hidden = match (&options.control, options.terminal) {
+    let mut hidden: Vec<u16> = match (&options.control, options.terminal) {
         (Control::Tcp(control), terminal) => [Some(*control), terminal]
             .into_iter()
             .flatten()
@@ -104,6 +111,20 @@ pub async fn run(options: Options, boot: Boot) -> Result<(), BootError> {
             .collect(),
         (_, terminal) => terminal.iter().map(std::net::SocketAddr::port).collect(),
     };
+    hidden.extend(asks_address.map(|address| address.port()));
+    match asks {
+        Ok(listener) => {
+            tokio::spawn(asks::serve(Arc::clone(&sandbox), listener));
+        }
+        Err(error) => {
+            let sentence = format!(
+                "agents and git cannot ask the control plane at {}: {error}",
+                options.asks
+            );
+            tracing::warn!("{sentence}");
+            sandbox.logs.say(sentence);
+        }
+    }
     let supervision = start::begin(&sandbox);
     tokio::spawn(pulse::run(Arc::clone(&sandbox), Ports::new(hidden)));
     let shared = Arc::clone(&sandbox);
@@ -126,6 +147,18 @@ pub async fn run(options: Options, boot: Boot) -> Result<(), BootError> {
         let _ = std::fs::remove_file(path);
     }
     Ok(())
+}
+
+/// Tells every program where to ask, and git to do so.
+fn tell_programs(boot: &mut Boot, address: std::net::SocketAddr) {
+    let token = fsa_model::asks::token(&boot.control_token);
+    let url = asks::url(address);
+    for (name, value) in asks::variables(&url, secrecy::ExposeSecret::expose_secret(&token)) {
+        boot.environment.insert(name.into(), value.into());
+    }
+    if let Ok(program) = std::env::current_exe() {
+        asks::credential::configure(&mut boot.environment, &program);
+    }
 }
 
 /// Where everything runs as one user, that user's programs must not read the token out of this

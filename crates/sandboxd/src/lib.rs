@@ -18,6 +18,7 @@
 //! | `GET /v1/terminals`, `DELETE /v1/terminals/{name}` | the sessions; hangs one up |
 //! | `GET /v1/logs?after=&follow=` | [`LogLine`](fsa_model::sandboxd::LogLine) as JSON lines |
 //! | `POST /v1/restart-start-command` | 202; 409 where there is none |
+//! | `POST /v1/asks` | upgraded to `fsa-asks`: from then on sandboxd asks ([`fsa_model::asks`]) |
 //! | `POST /v1/clone` | 202: tries a failed clone again |
 //! | `CONNECT 127.0.0.1:PORT` | a tunnel to what listens there; 502 where nothing does |
 //!
@@ -25,11 +26,13 @@
 //! absolute or relative to the project's folder. Errors are
 //! [`ErrorBody`](fsa_model::error::ErrorBody).
 //!
+//! On the sandbox's loopback a port passes on what programs ask of the control plane ([`asks`]).
 //! With `--terminal` another port serves the terminal and nothing else
 //! ([`http::terminal_only`]).
 //!
 //! One thread runs everything; a few more, for as long as they are needed, touch files.
 
+pub mod asks;
 pub mod boot;
 pub mod environment;
 pub mod exec;

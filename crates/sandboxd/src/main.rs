@@ -3,11 +3,15 @@
 use std::{io, path::Path, process::ExitCode, time::Duration};
 
 use fsa_sandboxd::{
-    boot,
+    asks, boot,
     options::{Asked, Options, USAGE},
 };
 
 fn main() -> ExitCode {
+    let mut words = std::env::args_os().skip(1);
+    if words.next().is_some_and(|word| word == "git-credential") {
+        return git_credential(words.next());
+    }
     let options = match Options::parse(std::env::args_os().skip(1)) {
         Ok(Asked::Run(options)) => options,
         Ok(Asked::Install(path)) => {
@@ -56,6 +60,28 @@ fn install(path: &Path) -> io::Result<()> {
     let part = path.with_extension("part");
     std::fs::copy("/proc/self/exe", &part)?;
     std::fs::rename(&part, path)
+}
+
+/// What git runs. The environment is that of a program in the sandbox.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "here this is a program that a program of the sandbox starts, and its environment is how it is told"
+)]
+fn git_credential(operation: Option<std::ffi::OsString>) -> ExitCode {
+    use fsa_model::asks::{TOKEN_VARIABLE, URL_VARIABLE};
+    let variable = |name| std::env::var(name).ok();
+    let told = asks::credential::run(
+        operation.as_ref().and_then(|word| word.to_str()),
+        variable(URL_VARIABLE).as_deref(),
+        variable(TOKEN_VARIABLE).as_deref(),
+    );
+    match told {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(sentence) => {
+            eprintln!("fsa: {sentence}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn start(options: Options) -> Result<(), boot::BootError> {

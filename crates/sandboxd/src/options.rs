@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use fsa_model::sandboxd::HOME;
+use fsa_model::{asks, sandboxd::HOME};
 
 /// Where the control interface listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub struct Options {
     pub boot: Option<PathBuf>,
     /// Serves the terminal, and nothing else, at this address.
     pub terminal: Option<SocketAddr>,
+    /// Where programs in the sandbox ask the control plane ([`crate::asks`]).
+    pub asks: SocketAddr,
     pub home: PathBuf,
     /// The folder of `passwd`, `group`, `hosts`, `resolv.conf`, `skel`.
     pub etc: PathBuf,
@@ -49,12 +51,15 @@ Without options: the control socket is descriptor 3, the boot document descripto
   --control ADDRESS   listen at IP:PORT, or make a Unix socket at /PATH
   --boot FILE         read the boot document (JSON) from FILE
   --terminal IP:PORT  serve the terminal, and nothing else, at this address
+  --asks IP:PORT      where programs in the sandbox ask the control plane (default 127.0.0.1:7682)
   --home DIR          the person's home (default /home/dev); the project is DIR/project
   --etc DIR           the folder of passwd, group, hosts, resolv.conf, skel (default /etc)
   --user-mode         change no account, switch to no user
   --keep-environment  give programs the environment that this was started with, too
   --install PATH      copy this program to PATH, and end
   --version           print the version
+
+fsa-sandboxd git-credential get: what git runs to be told a user and a password (gitcredentials(7))
 ";
 
 /// What the arguments ask for.
@@ -73,6 +78,7 @@ impl Default for Options {
             control: Control::Inherited,
             boot: None,
             terminal: None,
+            asks: SocketAddr::from(([127, 0, 0, 1], asks::PORT)),
             home: HOME.into(),
             etc: "/etc".into(),
             user_mode: false,
@@ -100,6 +106,7 @@ impl Options {
                 "--control" => options.control = control(&value()?)?,
                 "--boot" => options.boot = Some(value()?.into()),
                 "--terminal" => options.terminal = Some(address("--terminal", &value()?)?),
+                "--asks" => options.asks = address("--asks", &value()?)?,
                 "--home" => options.home = absolute("--home", value()?)?,
                 "--etc" => options.etc = absolute("--etc", value()?)?,
                 "--user-mode" => options.user_mode = true,

@@ -2,15 +2,18 @@
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
-use fsa_model::sandboxd::{Boot, Status};
+use fsa_model::{
+    asks,
+    sandboxd::{Boot, Status},
+};
 use parking_lot::Mutex;
 use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
 use tokio::sync::watch;
 
 use crate::{
-    logs::Logs, options::Options, pulse::Pulse, reaper::Reaper, start::Start, terminal::Terminals,
-    user::Accounts,
+    asks::Asks, logs::Logs, options::Options, pulse::Pulse, reaper::Reaper, start::Start,
+    terminal::Terminals, user::Accounts,
 };
 
 /// The sandbox, as sandboxd knows it.
@@ -20,6 +23,9 @@ pub struct Sandbox {
     pub project: PathBuf,
     pub control_token: Token,
     pub terminal_token: Option<Token>,
+    /// What programs in the sandbox show at the port where they ask.
+    pub asks_token: Token,
+    pub asks: Asks,
     pub environment: BTreeMap<String, SecretString>,
     pub accounts: Accounts,
     pub reaper: Arc<Reaper>,
@@ -40,6 +46,8 @@ impl Sandbox {
         Self {
             home: options.home.clone(),
             project: options.project(),
+            asks_token: Token(asks::token(&boot.control_token)),
+            asks: Asks::default(),
             control_token: Token(boot.control_token),
             terminal_token: boot.terminal_token.map(Token),
             environment: boot.environment,

@@ -3,10 +3,13 @@
 
 #![forbid(unsafe_code)]
 
+pub mod agents;
 pub mod api;
+pub mod asks;
 pub mod auth;
 pub mod error;
 pub mod gateway;
+pub mod git;
 pub mod projects;
 pub mod reconcile;
 pub mod state;

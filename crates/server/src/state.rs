@@ -8,9 +8,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use url::Url;
 
 use crate::{
+    agents::{self, Agents},
     api::metrics::Metrics,
     auth::{limit::Attempts, memory::Memory, seal::Sealer},
     gateway::Gateway,
+    git,
     store::{Store, notify::Hub},
 };
 
@@ -32,6 +34,9 @@ pub struct Parts {
     pub shutdown: CancellationToken,
     /// The way to what sandboxes serve, with what it remembers.
     pub gateway: Gateway,
+    pub agents: Agents,
+    /// Who may know the credential of a repository, in the order in which they are asked.
+    pub git: Vec<Box<dyn git::Source>>,
     /// Work that outlives its request (a WebSocket after its upgrade): a drain waits for it.
     pub tasks: TaskTracker,
     pub(crate) credentials: Arc<Memory>,
@@ -48,6 +53,7 @@ pub struct Settings {
     pub apps_domain: String,
     /// From `.secret/.env`: the agent's credentials, the first layer of every sandbox's environment.
     pub agent_environment: Environment,
+    pub agents: agents::Options,
     /// Error answers carry their chain of causes.
     pub development: bool,
     /// How long a drain waits for requests and streams before it ends them.
@@ -85,6 +91,7 @@ impl App {
     #[must_use]
     pub fn new(store: Store, regions: Regions, sealer: Sealer, settings: Settings) -> Self {
         let shutdown = CancellationToken::new();
+        let agents = Agents::new(&settings.agents);
         let credentials = Arc::new(Memory::default());
         let hub = Hub::start(store.pool().clone(), shutdown.clone(), {
             let credentials = Arc::clone(&credentials);
@@ -100,6 +107,8 @@ impl App {
             shutdown,
             tasks: TaskTracker::new(),
             gateway: Gateway::default(),
+            agents,
+            git: vec![Box::new(git::Stored)],
             credentials,
             attempts: Attempts::new(),
         }))

@@ -52,6 +52,7 @@ async fn create(client: &Client, create: ProjectCreate, json: bool) -> Outcome {
             url,
             branch: create.branch,
         }),
+        git_credential: None,
         start_command: create.start_command,
         start: create.no_start.then_some(false),
     };

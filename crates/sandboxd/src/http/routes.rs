@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::{Answer, Refusal, json, read_json, socket, status, streamed, typed};
 use crate::{
-    exec, files,
+    asks, exec, files,
     sandbox::Sandbox,
     terminal::{Wish, viewer},
     tunnel, usage,
@@ -84,6 +84,7 @@ pub async fn control(sandbox: Arc<Sandbox>, request: Request<Incoming>) -> Answe
     match (request.method().clone(), path.as_str()) {
         (Method::GET, "/v1/status") => Ok(json(&*sandbox.status.borrow())),
         (Method::GET, "/v1/watch") => Ok(watch(&sandbox)),
+        (Method::POST, fsa_model::asks::ROUTE) => asks::offer(sandbox, request),
         (Method::GET, "/v1/usage") => Ok(json(&usage::now())),
         (Method::POST, "/v1/exec") => {
             let wish = read_json(request.into_body()).await?;

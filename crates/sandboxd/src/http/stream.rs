@@ -61,6 +61,15 @@ impl Listener {
         TcpListener::bind(address).await.map(Self::Tcp)
     }
 
+    /// Where it listens, where that is an address.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Unix(_) => None,
+            Self::Tcp(listener) => listener.local_addr().ok(),
+        }
+    }
+
     pub(super) async fn accept(&self) -> io::Result<Stream> {
         match self {
             Self::Unix(listener) => listener.accept().await.map(|(stream, _)| Stream::Unix(stream)),

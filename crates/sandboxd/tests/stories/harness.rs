@@ -154,6 +154,7 @@ fn launch(folder: &Path, arguments: &[String]) -> Child {
         .arg(path("home"))
         .arg("--etc")
         .arg(path("etc"))
+        .args(["--asks", "127.0.0.1:0"])
         .args(arguments)
         .stdin(Stdio::null())
         .spawn()

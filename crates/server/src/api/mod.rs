@@ -4,6 +4,7 @@
 //! `routes()`, which [`routes`] merges. Whole paths are written at the handlers, so that a search
 //! for a path finds them. What every answer has in common is in [`around`].
 
+mod agents;
 pub mod around;
 mod auth;
 mod environment;
@@ -12,6 +13,7 @@ mod events;
 mod exec;
 pub mod extract;
 mod files;
+mod git;
 mod images;
 mod logs;
 pub mod metrics;
@@ -51,6 +53,8 @@ fn routes() -> OpenApiRouter<App> {
         .merge(sandbox::routes())
         .merge(environment::routes())
         .merge(events::routes())
+        .merge(agents::routes())
+        .merge(git::routes())
         .merge(images::routes())
         .merge(ports::routes())
         .merge(exec::routes())

@@ -4,7 +4,7 @@ use fsa_model::{Image, ProjectId, ResourceName, Wanted, api::CreateProject, even
 
 use super::{
     environment::{self, Variables},
-    validate, wish,
+    git, validate, wish,
 };
 use crate::{
     auth::{Caller, secret},
@@ -68,6 +68,23 @@ pub async fn create(app: &App, caller: &Caller, request: CreateProject) -> Resul
 
     let mut tx = app.store.begin().await?;
     projects::insert(&mut tx, new).await?;
+    if let Some(login) = &request.git_credential {
+        let Some(repository) = &request.repository else {
+            return Err(Error::invalid(
+                "gitCredential",
+                "it is for the repository, and there is none",
+            ));
+        };
+        git::store(
+            &mut tx,
+            &app.sealer,
+            id,
+            &repository.url,
+            &login.username,
+            &login.password,
+        )
+        .await?;
+    }
     databases::insert(&mut tx, id, &resource, &password).await?;
     let sandbox = wish::make(app, &mut tx, id, &resource, wanted, &Variables::new()).await?;
     let event = NewEvent {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use fsa_model::{
-    ProjectId, SandboxId, Wanted,
+    ProjectId, SandboxId, UserId, Wanted,
     api::{ChangeEnvironment, EnvironmentView},
     event::EventKind,
 };
@@ -32,6 +32,21 @@ pub type Variables = BTreeMap<String, SecretString>;
 pub fn open_of_project(sealer: &Sealer, project: ProjectId, sealed: &[u8]) -> Result<Variables> {
     let id = project.to_string();
     read(&sealer.unseal(places::project_environment(&id), sealed)?)
+}
+
+/// Opens a user's variables for coding agents.
+///
+/// # Errors
+/// As [`open_of_project`].
+pub fn open_of_user(sealer: &Sealer, user: UserId, sealed: &[u8]) -> Result<Variables> {
+    let id = user.to_string();
+    read(&sealer.unseal(places::agent_credentials(&id), sealed)?)
+}
+
+/// Seals a user's variables for coding agents.
+#[must_use]
+pub fn seal_of_user(sealer: &Sealer, user: UserId, variables: &Variables) -> Vec<u8> {
+    sealer.seal(places::agent_credentials(&user.to_string()), &write(variables))
 }
 
 /// Opens the variables of the request that started a sandbox.
@@ -127,7 +142,7 @@ pub async fn change(
 }
 
 /// Pure: `changes` over `variables`, where null removes.
-fn merged(mut variables: Variables, changes: BTreeMap<String, Option<String>>) -> Variables {
+pub(crate) fn merged(mut variables: Variables, changes: BTreeMap<String, Option<String>>) -> Variables {
     for (name, value) in changes {
         match value {
             Some(value) => variables.insert(name, value.into()),
@@ -205,7 +220,7 @@ fn changed(before: &Variables, after: &Variables) -> Vec<String> {
     after.keys().chain(gone).filter(differs).cloned().collect()
 }
 
-fn shown(variables: &Variables, reveal: bool) -> BTreeMap<String, Option<String>> {
+pub(crate) fn shown(variables: &Variables, reveal: bool) -> BTreeMap<String, Option<String>> {
     variables
         .iter()
         .map(|(name, value)| (name.clone(), reveal.then(|| value.expose_secret().to_owned())))

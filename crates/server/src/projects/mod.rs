@@ -8,6 +8,7 @@ pub mod create;
 pub mod database;
 pub mod delete;
 pub mod environment;
+pub mod git;
 pub mod status;
 pub mod validate;
 pub mod wish;

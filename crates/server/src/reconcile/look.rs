@@ -114,6 +114,7 @@ impl Look {
             Known::Now(credentials) => Some(spec::sandbox(
                 &shared.app.sealer,
                 &shared.app.settings.agent_environment,
+                shared.app.settings.agents.mode,
                 claim,
                 credentials.as_ref(),
             )?),

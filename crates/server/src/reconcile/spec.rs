@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 
 use fsa_model::{
     DatabaseSpec, SandboxSpec, Trouble, TroubleKind,
+    agent::Mode,
     environment::{self, Environment},
     spec::Credentials,
 };
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
+    agents,
     auth::seal::{Place, SealError, Sealer},
     store::{claims::Claim, databases::DatabaseRow, places, projects::ProjectRow},
 };
@@ -40,13 +42,15 @@ pub fn control_token(sealer: &Sealer, sandbox: &str, sealed: &[u8]) -> Result<Se
     open(sealer, places::control_token(sandbox), sealed)
 }
 
-/// A claimed sandbox, completely described. `agent` is the first layer of its environment.
+/// A claimed sandbox, completely described. `agent` is the first layer of its environment, and
+/// `mode` how agents' credentials reach it.
 ///
 /// # Errors
 /// Where a secret of it cannot be opened.
 pub fn sandbox(
     sealer: &Sealer,
     agent: &Environment,
+    mode: Mode,
     claim: &Claim,
     credentials: Option<&Credentials>,
 ) -> Result<SandboxSpec, Trouble> {
@@ -63,16 +67,23 @@ pub fn sandbox(
         places::request_environment(&sandbox_id),
         &claim.request_environment,
     )?;
+    let owner_id = project.owner.to_string();
+    let of_user = match &claim.agent_credentials {
+        Some(sealed) => variables(sealer, places::agent_credentials(&owner_id), sealed)?,
+        None => Environment::new(),
+    };
+    let control_token = control_token(sealer, &sandbox_id, &sandbox.control_token)?;
+    let layers = agents::layers(mode, [agent, &of_user, &of_project, &of_request], &control_token);
     Ok(SandboxSpec {
         sandbox: sandbox.reference(),
         owner: project.owner,
         project_name: project.name.clone(),
         image: project.image.clone(),
         resources: project.size.resources(),
-        environment: environment::merge(agent.clone(), of_project, of_request, credentials),
+        environment: environment::merge(layers, Environment::new(), Environment::new(), credentials),
         start_command: project.start_command.clone(),
         repository: project.repository.clone(),
-        control_token: control_token(sealer, &sandbox_id, &sandbox.control_token)?,
+        control_token,
         database_role: credentials.map(|credentials| credentials.user.clone()),
         restarts: sandbox.restarts,
     })

@@ -7,9 +7,9 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use fsa_driver::control::Control;
+use fsa_driver::{Region, control::Control};
 use fsa_model::{
-    SandboxId,
+    SandboxId, SandboxRef,
     event::EventKind,
     sandboxd::{ListeningPort, RepositoryState, StartCommand, Status},
 };
@@ -17,10 +17,11 @@ use futures_util::StreamExt as _;
 use parking_lot::Mutex;
 use secrecy::SecretString;
 use serde_json::json;
-use tokio::time::Instant;
+use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{Shared, spec, stages::Happening};
+use crate::asks;
 use crate::store::replicas::{self, Followed};
 
 /// The shortest time between two writes about one sandbox; it doubles while changes keep coming.
@@ -31,6 +32,8 @@ const RECONNECT: Duration = Duration::from_millis(200);
 const LONGEST_RECONNECT: Duration = Duration::from_secs(30);
 /// Ports of one sandbox that are told.
 const MOST_PORTS: usize = 200;
+/// Connections on which one sandbox asks: the newest, and one that ends.
+const MOST_ANSWERING: usize = 2;
 /// Characters of a text from inside a sandbox.
 const LONGEST_TEXT: usize = 2000;
 
@@ -116,13 +119,14 @@ async fn follow(
     live: Arc<Mutex<Option<Status>>>,
 ) {
     let mut pause = RECONNECT;
+    let answering = Arc::new(Semaphore::new(MOST_ANSWERING));
     // sandboxd looks for the clone at each start; that it is there is told once.
     let mut cloned = followed
         .status
         .as_ref()
         .is_some_and(|status| status.repository == RepositoryState::Cloned);
     loop {
-        let heard = listen(&shared, &mut followed, &mut cloned, &token, &live).await;
+        let heard = listen(&shared, &mut followed, &mut cloned, &token, &live, &answering).await;
         let was_live = live.lock().take().is_some();
         match heard {
             Heard::NotOurs => break,
@@ -165,6 +169,7 @@ async fn listen(
     cloned: &mut bool,
     token: &SecretString,
     live: &Mutex<Option<Status>>,
+    answering: &Arc<Semaphore>,
 ) -> Heard {
     let Some(region) = shared.app.regions.get(&followed.region) else {
         return Heard::End;
@@ -199,7 +204,10 @@ async fn listen(
                 }
             }
             status = statuses.next() => match status {
-                Some(Ok(status)) => {
+                Some(Ok(mut status)) => {
+                    if std::mem::take(&mut status.asking) {
+                        answer(shared, region, &sandbox, token, answering);
+                    }
                     let status = bounded(status);
                     *live.lock() = Some(status.clone());
                     waiting = (followed.status.as_ref() != Some(&status)).then_some(status);
@@ -208,6 +216,28 @@ async fn listen(
             }
         }
     }
+}
+
+/// Opens a connection on which the sandbox's programs ask. It outlives the following, and a drain
+/// waits for what is being answered on it.
+fn answer(
+    shared: &Shared,
+    region: &Region,
+    sandbox: &SandboxRef,
+    token: &SecretString,
+    answering: &Arc<Semaphore>,
+) {
+    let Ok(place) = Arc::clone(answering).try_acquire_owned() else {
+        return;
+    };
+    let (app, driver) = (shared.app.clone(), Arc::clone(&region.driver));
+    let (sandbox, token) = (sandbox.clone(), token.clone());
+    shared.app.tasks.spawn(async move {
+        if let Err(error) = asks::open(app, &*driver, &sandbox, &token).await {
+            tracing::debug!(sandbox = %sandbox.resource, error, "a sandbox could not be asked what it wants");
+        }
+        drop(place);
+    });
 }
 
 /// Writes a status, and what it says that the last one did not.

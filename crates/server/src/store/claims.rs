@@ -31,6 +31,8 @@ pub struct Claim {
     pub project_environment: Vec<u8>,
     /// Sealed for [`super::places::request_environment`].
     pub request_environment: Vec<u8>,
+    /// Sealed for [`super::places::agent_credentials`].
+    pub agent_credentials: Option<Vec<u8>>,
     pub database: Option<ClaimedDatabase>,
     /// What its container was last started with.
     pub digest: Option<String>,
@@ -62,6 +64,7 @@ macro_rules! claimed_columns {
             projects::columns!(),
             ", s.lease_id, s.request_environment, s.digest, s.hints, s.phase_told, s.follower,
                p.environment as project_environment,
+               (select variables from agent_credentials c where c.user_id = p.owner_id) as agent_credentials,
                d.resource as d_resource, d.password as d_password, d.status as d_status, d.ever_ready as d_ever_ready"
         )
     };
@@ -87,6 +90,7 @@ impl<'r> FromRow<'r, PgRow> for Claim {
             project: ProjectRow::from_row(row)?,
             project_environment: row.try_get("project_environment")?,
             request_environment: row.try_get("request_environment")?,
+            agent_credentials: row.try_get("agent_credentials")?,
             database,
             digest: row.try_get("digest")?,
             hints: row.try_get("hints")?,

@@ -3,10 +3,12 @@
 //! Look-ups of what belongs to somebody take the [`crate::auth::Caller`], so that a missing check
 //! cannot be compiled.
 
+pub mod agents;
 pub mod audit;
 pub mod claims;
 pub mod databases;
 pub mod events;
+pub mod git;
 pub mod hints;
 pub mod links;
 pub mod notify;

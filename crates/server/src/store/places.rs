@@ -13,6 +13,26 @@ pub const fn project_environment(project: &str) -> Place<'_> {
     }
 }
 
+/// A user's variables for coding agents: a JSON object. `user` is their id.
+#[must_use]
+pub const fn agent_credentials(user: &str) -> Place<'_> {
+    Place {
+        table: "agent_credentials",
+        column: "variables",
+        row: user,
+    }
+}
+
+/// The password of a project's repository. `project` is the project's id.
+#[must_use]
+pub const fn git_password(project: &str) -> Place<'_> {
+    Place {
+        table: "git_credentials",
+        column: "password",
+        row: project,
+    }
+}
+
 /// The password of a project's database. `project` is the project's id.
 #[must_use]
 pub const fn database_password(project: &str) -> Place<'_> {

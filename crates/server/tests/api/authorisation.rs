@@ -52,6 +52,28 @@ fn table() -> BTreeMap<&'static str, (May, Value)> {
         ("delete /api/users/{user}", (May::Owner, none.clone())),
         ("post /api/users/{user}/link", (May::Owner, none.clone())),
         ("get /api/audit", (May::Owner, none.clone())),
+        ("get /api/me/agent-credentials", (May::User, none.clone())),
+        (
+            "patch /api/me/agent-credentials",
+            (May::User, environment.clone()),
+        ),
+        ("get /api/projects/{project}/agent", (May::Its, none.clone())),
+        ("patch /api/projects/{project}/agent", (May::Its, json!({}))),
+        (
+            "put /api/projects/{project}/git-credential",
+            (
+                May::Its,
+                json!({"url": "https://git.example/a/b", "username": "x", "password": "x"}),
+            ),
+        ),
+        (
+            "get /api/projects/{project}/git-credential",
+            (May::Its, none.clone()),
+        ),
+        (
+            "delete /api/projects/{project}/git-credential",
+            (May::Its, none.clone()),
+        ),
         ("get /api/images", (May::User, none.clone())),
         ("post /api/images", (May::Owner, none.clone())),
         ("get /api/events", (May::User, none.clone())),
@@ -178,6 +200,9 @@ impl Operation {
 async fn somebody_with_things(world: &World, login: &str) -> (Client, BTreeMap<&'static str, String>) {
     let browser = world.member_in_browser(login).await;
     let project = project(&browser, "todo").await;
+    let git = format!("/api/projects/{}/git-credential", project.id);
+    let login = json!({"url": "https://git.example/a/b", "username": "x", "password": "x"});
+    browser.send(Method::PUT, &git, Some(&login)).await.expect(200);
     let token = browser
         .post("/api/tokens", &json!({"name": "x"}))
         .await

@@ -9,6 +9,7 @@ mod environment;
 mod events;
 mod limits;
 mod projects;
+mod relay;
 mod surface;
 mod users;
 mod whole;

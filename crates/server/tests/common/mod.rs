@@ -16,7 +16,7 @@ use fsa_driver::{
 };
 use fsa_model::api::Project;
 use fsa_server::{
-    App, Settings, api,
+    App, Settings, agents, api,
     auth::{self, seal::Sealer},
     reconcile::Worker,
     state::Limits,
@@ -98,6 +98,7 @@ impl World {
             origin: format!("http://{address}").parse().expect("an origin"),
             apps_domain: "apps.localhost".into(),
             agent_environment: [("ANTHROPIC_API_KEY".into(), "agent-key".to_owned().into())].into(),
+            agents: agents::Options::default(),
             development: false,
             drain: Duration::from_secs(5),
             version: "test",

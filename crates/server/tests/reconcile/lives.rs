@@ -22,7 +22,10 @@ async fn a_created_project_runs_with_everything_it_needs() {
     assert_eq!(scene.world.driver.container(&resource), ContainerState::Running);
     let environment = scene.world.driver.environment(&resource).expect("it runs");
     let variable = |name: &str| environment[name].expose_secret().to_owned();
-    assert_eq!(variable("ANTHROPIC_API_KEY"), "agent-key");
+    assert_eq!(variable("ANTHROPIC_BASE_URL"), "http://127.0.0.1:7682/anthropic");
+    assert!(variable("ANTHROPIC_AUTH_TOKEN").starts_with("fsa-sandbox-"));
+    let values = environment.values().map(|value| value.expose_secret());
+    assert!(!values.into_iter().any(|value| value.contains("agent-key")));
     assert_eq!(variable("COLOUR"), "green");
     assert_eq!(variable("NODE_ENV"), "development", "ours is the last word");
     assert!(variable("DATABASE_URL").ends_with("?schema=public"));

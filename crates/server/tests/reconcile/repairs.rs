@@ -186,13 +186,13 @@ async fn new_workers_adopt_what_runs_and_restart_nothing() {
     let project = scene.running("todo").await;
     workers.finish().await;
     let changes = scene.changes();
-    // Another server, whose credentials for the agent are other ones.
+    // Another server, which tells the agent other things.
     let replica = scene
         .world
         .replica_with(|settings| {
             settings
                 .agent_environment
-                .insert("ANTHROPIC_API_KEY".into(), "another-key".to_owned().into());
+                .insert("ANTHROPIC_MODEL".into(), "another-model".to_owned().into());
         })
         .await;
     let looks = scene.world.driver.log.count(Call::Observe);

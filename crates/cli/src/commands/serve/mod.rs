@@ -100,6 +100,7 @@ pub fn run(arguments: ServeArguments) -> Outcome {
             origin,
             apps_domain: config.apps_domain.clone(),
             agent_environment,
+            agents: config.agents.clone(),
             development: config.development,
             drain: Duration::from_secs(config.drain_seconds),
             version: env!("CARGO_PKG_VERSION"),

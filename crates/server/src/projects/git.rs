@@ -1,0 +1,128 @@
+//! The credential of a project's repository: sealed at rest, shown to nobody, given to git alone.
+
+use fsa_model::{
+    ProjectId, Repository,
+    agent_api::{GitCredential, SetGitCredential},
+};
+use secrecy::{ExposeSecret as _, SecretString};
+use sqlx::PgConnection;
+
+use super::validate;
+use crate::{
+    auth::{Caller, seal::Sealer, sign_in},
+    error::{Error, Result},
+    state::App,
+    store::{git, places, projects},
+};
+
+/// The longest user name or password.
+const LONGEST: usize = 10_000;
+
+/// Whose it is and for which repository.
+///
+/// # Errors
+/// Not found, the project or its credential.
+pub async fn view(app: &App, caller: &Caller, project: &str) -> Result<GitCredential> {
+    let project = projects::find(&app.store, caller, project).await?;
+    let row = git::find(&app.store, project.id)
+        .await?
+        .ok_or_else(|| Error::not_found("git credential"))?;
+    Ok(GitCredential {
+        url: row.url,
+        username: row.username,
+        updated_at: row.updated_at,
+    })
+}
+
+/// Sets it.
+///
+/// # Errors
+/// 422 with the field and its rule.
+pub async fn set(
+    app: &App,
+    caller: &Caller,
+    project: &str,
+    request: SetGitCredential,
+) -> Result<GitCredential> {
+    let found = projects::find(&app.store, caller, project).await?;
+    let url = match (request.url, &found.repository) {
+        (Some(url), _) => url,
+        (None, Some(repository)) => repository.url.clone(),
+        (None, None) => {
+            return Err(Error::invalid(
+                "url",
+                "the project has no repository of its own, so say which one is meant",
+            ));
+        }
+    };
+    validate::repository(&Repository {
+        url: url.clone(),
+        branch: None,
+    })
+    .map_err(|error| match error.field() {
+        Some(field) => Error::invalid("url", field.rule.clone()),
+        None => error,
+    })?;
+    let mut tx = app.store.begin().await?;
+    let project = projects::lock(&mut tx, caller, found.id).await?;
+    store(
+        &mut tx,
+        &app.sealer,
+        project.id,
+        &url,
+        &request.username,
+        &request.password,
+    )
+    .await?;
+    sign_in::record(
+        &mut tx,
+        caller,
+        "git-credential.set",
+        format!("project {}", project.id),
+    )
+    .await?;
+    tx.commit().await?;
+    view(app, caller, &project.id.to_string()).await
+}
+
+/// Writes a checked credential for a checked URL.
+///
+/// # Errors
+/// 422 with the field and its rule.
+pub(super) async fn store(
+    tx: &mut PgConnection,
+    sealer: &Sealer,
+    project: ProjectId,
+    url: &str,
+    username: &str,
+    password: &SecretString,
+) -> Result<()> {
+    for (field, text) in [("username", username), ("password", password.expose_secret())] {
+        if text.is_empty() || text.len() > LONGEST || text.chars().any(char::is_control) {
+            let rule = format!("it has from 1 to {LONGEST} characters, and no control character");
+            return Err(Error::invalid(field, rule));
+        }
+    }
+    let sealed = sealer.seal(places::git_password(&project.to_string()), password);
+    git::set(tx, project, url, username, &sealed).await
+}
+
+/// Forgets it.
+///
+/// # Errors
+/// Not found.
+pub async fn forget(app: &App, caller: &Caller, project: &str) -> Result<()> {
+    let found = projects::find(&app.store, caller, project).await?;
+    let mut tx = app.store.begin().await?;
+    let project = projects::lock(&mut tx, caller, found.id).await?;
+    git::forget(&mut tx, project.id).await?;
+    sign_in::record(
+        &mut tx,
+        caller,
+        "git-credential.forget",
+        format!("project {}", project.id),
+    )
+    .await?;
+    tx.commit().await?;
+    Ok(())
+}

@@ -1,0 +1,197 @@
+//! Agents' credentials and what agents cost, as rows.
+
+use std::collections::BTreeMap;
+
+use fsa_model::{ProjectId, SandboxId, UserId, agent::Provider, money::Micros};
+use sqlx::{FromRow, PgConnection, Row as _, postgres::PgRow};
+
+use super::Store;
+use crate::{agents::meter::Counted, error::Result};
+
+/// What a request of a sandbox's agent is judged by.
+#[derive(Debug)]
+pub struct Account {
+    pub project: ProjectId,
+    pub owner: UserId,
+    /// Sealed for [`super::places::agent_credentials`].
+    pub of_user: Option<Vec<u8>>,
+    /// Sealed for [`super::places::project_environment`].
+    pub of_project: Vec<u8>,
+    /// Sealed for [`super::places::request_environment`].
+    pub of_request: Vec<u8>,
+    /// Of a calendar month.
+    pub budget: Option<Micros>,
+    /// In this one.
+    pub spent: Micros,
+}
+
+impl<'r> FromRow<'r, PgRow> for Account {
+    fn from_row(row: &'r PgRow) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            project: ProjectId(row.try_get("project_id")?),
+            owner: UserId(row.try_get("owner_id")?),
+            of_user: row.try_get("of_user")?,
+            of_project: row.try_get("of_project")?,
+            of_request: row.try_get("of_request")?,
+            budget: row.try_get::<Option<i64>, _>("budget")?.map(Micros),
+            spent: Micros(row.try_get("spent")?),
+        })
+    }
+}
+
+/// `None` where the sandbox is not to run any more.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn account(store: &Store, sandbox: SandboxId) -> Result<Option<Account>> {
+    Ok(sqlx::query_as(
+        "select p.id as project_id, p.owner_id, c.variables as of_user, p.environment as of_project,
+                s.request_environment as of_request, p.agent_budget_micros as budget,
+                (select coalesce(sum(u.cost_micros), 0)::bigint from agent_usage u
+                 where u.project_id = p.id
+                   and u.day >= date_trunc('month', now() at time zone 'utc')::date) as spent
+         from sandboxes s
+         join projects p on p.id = s.project_id
+         left join agent_credentials c on c.user_id = p.owner_id
+         where s.id = $1 and s.wanted = 'running' and p.deleted_at is null",
+    )
+    .bind(sandbox.0)
+    .fetch_optional(&store.pool)
+    .await?)
+}
+
+/// Adds one answer to what the project used today. Nothing happens where the project is gone.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn add(
+    store: &Store,
+    project: ProjectId,
+    provider: Provider,
+    counted: &Counted,
+    cost: Micros,
+) -> Result<()> {
+    let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    sqlx::query(
+        "insert into agent_usage as u (project_id, day, provider, model, requests, input_tokens,
+                                       output_tokens, cache_read_tokens, cache_write_tokens, cost_micros)
+         select p.id, (now() at time zone 'utc')::date, $2, $3, 1, $4, $5, $6, $7, $8
+         from projects p where p.id = $1
+         on conflict (project_id, day, provider, model) do update set
+             requests = u.requests + 1,
+             input_tokens = u.input_tokens + excluded.input_tokens,
+             output_tokens = u.output_tokens + excluded.output_tokens,
+             cache_read_tokens = u.cache_read_tokens + excluded.cache_read_tokens,
+             cache_write_tokens = u.cache_write_tokens + excluded.cache_write_tokens,
+             cost_micros = u.cost_micros + excluded.cost_micros",
+    )
+    .bind(project.0)
+    .bind(provider.as_str())
+    .bind(counted.model.as_deref().unwrap_or("other"))
+    .bind(number(counted.input))
+    .bind(number(counted.output))
+    .bind(number(counted.cache_read))
+    .bind(number(counted.cache_write))
+    .bind(cost.0)
+    .execute(&store.pool)
+    .await?;
+    Ok(())
+}
+
+/// What was used of one model.
+#[derive(Clone, Debug)]
+pub struct Used {
+    pub provider: String,
+    pub model: String,
+    pub requests: i64,
+    pub tokens: BTreeMap<&'static str, i64>,
+    pub cost: Micros,
+}
+
+/// What the project used in this calendar month, by model.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn this_month(store: &Store, project: ProjectId) -> Result<Vec<Used>> {
+    let rows = sqlx::query(
+        "select provider, model, sum(requests)::bigint as requests, sum(input_tokens)::bigint as input,
+                sum(output_tokens)::bigint as output, sum(cache_read_tokens)::bigint as cache_read,
+                sum(cache_write_tokens)::bigint as cache_write, sum(cost_micros)::bigint as cost
+         from agent_usage
+         where project_id = $1 and day >= date_trunc('month', now() at time zone 'utc')::date
+         group by provider, model order by cost desc, provider, model limit 100",
+    )
+    .bind(project.0)
+    .fetch_all(&store.pool)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            let mut tokens = BTreeMap::new();
+            for name in ["input", "output", "cache_read", "cache_write"] {
+                tokens.insert(name, row.try_get(name)?);
+            }
+            Ok(Used {
+                provider: row.try_get("provider")?,
+                model: row.try_get("model")?,
+                requests: row.try_get("requests")?,
+                tokens,
+                cost: Micros(row.try_get("cost")?),
+            })
+        })
+        .collect::<Result<_, sqlx::Error>>()
+        .map_err(Into::into)
+}
+
+/// The project's own monthly budget.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn budget(store: &Store, project: ProjectId) -> Result<Option<Micros>> {
+    let budget: Option<i64> = sqlx::query_scalar("select agent_budget_micros from projects where id = $1")
+        .bind(project.0)
+        .fetch_one(&store.pool)
+        .await?;
+    Ok(budget.map(Micros))
+}
+
+/// Sets the project's own monthly budget, or takes it away.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn set_budget(tx: &mut PgConnection, project: ProjectId, budget: Option<Micros>) -> Result<()> {
+    sqlx::query("update projects set agent_budget_micros = $2, updated_at = now() where id = $1")
+        .bind(project.0)
+        .bind(budget.map(|budget| budget.0))
+        .execute(tx)
+        .await?;
+    Ok(())
+}
+
+/// A user's sealed variables for agents ([`super::places::agent_credentials`]).
+///
+/// # Errors
+/// The database does not answer.
+pub async fn credentials(connection: &mut PgConnection, user: UserId) -> Result<Option<Vec<u8>>> {
+    Ok(
+        sqlx::query_scalar("select variables from agent_credentials where user_id = $1")
+            .bind(user.0)
+            .fetch_optional(connection)
+            .await?,
+    )
+}
+
+/// Replaces a user's sealed variables for agents.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn set_credentials(tx: &mut PgConnection, user: UserId, sealed: &[u8]) -> Result<()> {
+    sqlx::query(
+        "insert into agent_credentials (user_id, variables) values ($1, $2)
+         on conflict (user_id) do update set variables = excluded.variables, updated_at = now()",
+    )
+    .bind(user.0)
+    .bind(sealed)
+    .execute(tx)
+    .await?;
+    Ok(())
+}
