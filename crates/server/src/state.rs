@@ -65,6 +65,8 @@ pub struct Settings {
     /// Reverse proxies whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpAddr>,
     pub limits: Limits,
+    /// The web application, where the binary brings one; without it `/` is a plain page.
+    pub web: Option<crate::api::web::Files>,
 }
 
 /// How much one request or one user may take.

@@ -29,6 +29,7 @@ mod terminal;
 mod tokens;
 mod usage;
 mod users;
+pub mod web;
 
 use axum::{Router, extract::DefaultBodyLimit, middleware};
 pub use error::Error;
@@ -71,7 +72,8 @@ pub fn router(app: App) -> Router {
     router
         .merge(openapi::routes(document))
         .merge(page::routes())
-        .fallback(around::no_such_route)
+        .merge(web::routes())
+        .fallback(web::fallback)
         .method_not_allowed_fallback(around::no_such_method)
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(middleware::from_fn_with_state(app.clone(), around::around))

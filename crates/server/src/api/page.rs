@@ -1,7 +1,7 @@
 //! The plain pages of the main host: what runs here, and signing in. They work without a script,
 //! but for the link whose token is in the fragment, which only a script can read.
 //!
-//! The single-page application, where there is one, takes the place of `/`.
+//! The web application, where the binary brings one, takes the place of `/` and `/sign-in`.
 
 use axum::{
     Router,
@@ -9,8 +9,9 @@ use axum::{
     response::{Html, IntoResponse, Response},
     routing::get,
 };
-use http::header;
+use http::{HeaderMap, header};
 
+use super::web;
 use crate::{auth::Caller, error::Result, state::App};
 
 const SCRIPT: &str = include_str!("page/sign-in.js");
@@ -24,7 +25,10 @@ pub(super) fn routes() -> Router<App> {
         .route("/style.css", get(style))
 }
 
-async fn status(State(app): State<App>, caller: Option<Caller>) -> Result<Response> {
+async fn status(State(app): State<App>, caller: Option<Caller>, headers: HeaderMap) -> Result<Response> {
+    if let Some(page) = web::page(&app, &headers) {
+        return Ok(page);
+    }
     let who = match &caller {
         Some(caller) => format!(
             "<p>You are signed in as <strong>{}</strong>.</p>\
@@ -49,7 +53,10 @@ async fn status(State(app): State<App>, caller: Option<Caller>) -> Result<Respon
     Ok(page("FullStack Agent", &body, false))
 }
 
-async fn sign_in() -> Response {
+async fn sign_in(State(app): State<App>, headers: HeaderMap) -> Response {
+    if let Some(page) = web::page(&app, &headers) {
+        return page;
+    }
     let body = "<h1>Sign in</h1>\
         <noscript><p>To use a one-time link without JavaScript, add what follows the # in it \
         to <code>/api/auth/link?token=</code>.</p></noscript>\

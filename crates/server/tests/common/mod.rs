@@ -103,6 +103,7 @@ impl World {
             drain: Duration::from_secs(5),
             version: "test",
             owner_login: "owner".into(),
+            web: None,
             trusted_proxies: Vec::new(),
             limits: Limits::default(),
         };

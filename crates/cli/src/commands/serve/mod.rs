@@ -105,6 +105,7 @@ pub fn run(arguments: ServeArguments) -> Outcome {
             drain: Duration::from_secs(config.drain_seconds),
             version: env!("CARGO_PKG_VERSION"),
             owner_login: OWNER.into(),
+            web: fsa_web::application(),
             trusted_proxies: Vec::new(),
             limits: Limits::default(),
         };

@@ -1,0 +1,125 @@
+// What happens to the caller's projects, as it happens: one stream of events for the whole page,
+// which resumes after the last event that it saw and marks what changed as stale.
+import type { QueryClient } from "@tanstack/react-query";
+import { useSyncExternalStore } from "react";
+import type { Schemas } from "./client";
+
+export type Event = Schemas["Event"];
+export type Line = "connecting" | "live" | "away";
+
+const firstWait = 500;
+const longestWait = 5_000;
+/** A page that nobody looks at gives its connection back: browsers have six per host. */
+const hiddenFor = 20_000;
+
+let line: Line = "connecting";
+const watchers = new Set<() => void>();
+const listeners = new Set<(event: Event) => void>();
+
+function become(next: Line) {
+  if (line === next) return;
+  line = next;
+  for (const tell of watchers) tell();
+}
+
+/** Whether the stream is there. */
+export function useLine(): Line {
+  return useSyncExternalStore(
+    (tell) => {
+      watchers.add(tell);
+      return () => watchers.delete(tell);
+    },
+    () => line,
+  );
+}
+
+/** Hears each event until the returned function is called. */
+export function onEvent(hear: (event: Event) => void): () => void {
+  listeners.add(hear);
+  return () => listeners.delete(hear);
+}
+
+/** Keeps a stream open until the returned function is called. */
+export function follow<T>(
+  address: (after: string | undefined) => string,
+  hear: (message: T) => void,
+  state: (open: boolean) => void,
+): () => void {
+  let source: EventSource | undefined;
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  let hiding: ReturnType<typeof setTimeout> | undefined;
+  let wait = firstWait;
+  let last: string | undefined;
+  let ended = false;
+
+  const open = () => {
+    timer = undefined;
+    const stream = new EventSource(address(last));
+    source = stream;
+    stream.onopen = () => {
+      wait = firstWait;
+      state(true);
+    };
+    stream.onmessage = (message) => {
+      last = message.lastEventId || last;
+      hear(JSON.parse(message.data as string) as T);
+    };
+    // The browser's own retry gives up after a refusal and keeps no pace, so it is not used.
+    stream.onerror = () => {
+      stream.close();
+      if (source !== stream || ended) return;
+      source = undefined;
+      state(false);
+      timer = setTimeout(open, wait * (0.75 + Math.random() / 2));
+      wait = Math.min(wait * 2, longestWait);
+    };
+  };
+  const seen = () => {
+    clearTimeout(hiding);
+    if (document.visibilityState === "hidden") {
+      hiding = setTimeout(() => {
+        source?.close();
+        source = undefined;
+        clearTimeout(timer);
+        timer = undefined;
+      }, hiddenFor);
+    } else if (!source && timer === undefined) {
+      open();
+    }
+  };
+  document.addEventListener("visibilitychange", seen);
+  open();
+  return () => {
+    ended = true;
+    document.removeEventListener("visibilitychange", seen);
+    clearTimeout(timer);
+    clearTimeout(hiding);
+    source?.close();
+  };
+}
+
+/** Follows the caller's events for as long as the page is there. */
+export function live(queries: QueryClient): () => void {
+  let everOpen = false;
+  return follow<Event>(
+    (after) => (after ? `/api/events?cursor=${after}` : "/api/events?tail=true"),
+    (event) => {
+      stale(queries, event);
+      for (const hear of listeners) hear(event);
+    },
+    (open) => {
+      become(open ? "live" : "away");
+      // What happened while the stream was away is asked for once.
+      if (open && everOpen) void queries.invalidateQueries();
+      everOpen ||= open;
+    },
+  );
+}
+
+function stale(queries: QueryClient, event: Event) {
+  void queries.invalidateQueries({ queryKey: ["projects"] });
+  void queries.invalidateQueries({ queryKey: ["project", event.projectId] });
+  if (event.kind === "projectChanged" || event.kind === "environmentChanged" || event.kind.startsWith("database")) {
+    void queries.invalidateQueries({ queryKey: ["inside", event.projectId] });
+  }
+}

@@ -1,0 +1,126 @@
+// What the screens read and do, each with the key under which it goes stale.
+import { notifications } from "@mantine/notifications";
+import { queryOptions, useMutation, useQueryClient } from "@tanstack/react-query";
+import { api, type FileEntry, type Project, data, refusal, send, sentence } from "./client";
+
+/** Pages of a list that are read at most; beyond it the server's own limits have been passed. */
+const pagesMost = 100;
+
+export const me = queryOptions({ queryKey: ["me"], queryFn: () => data(api.GET("/api/me")), staleTime: 60_000 });
+
+export const projects = queryOptions({
+  queryKey: ["projects"],
+  queryFn: async () => {
+    const all: Project[] = [];
+    let cursor = "";
+    for (let page = 0; page < pagesMost; page++) {
+      const found = await data(api.GET("/api/projects", { params: { query: { cursor } } }));
+      all.push(...found.items);
+      if (!found.nextCursor) break;
+      cursor = found.nextCursor;
+    }
+    return all;
+  },
+});
+
+/** A project, by the name in the page's address. Its events know the id, so both find it. */
+export const project = (name: string) =>
+  queryOptions({
+    queryKey: ["projects", name],
+    queryFn: () => data(api.GET("/api/projects/{project}", { params: { path: { project: name } } })),
+  });
+
+export const ports = (id: string) =>
+  queryOptions({
+    queryKey: ["project", id, "ports"],
+    queryFn: () => data(api.GET("/api/projects/{project}/ports", { params: { path: { project: id } } })),
+  });
+
+export const environment = (id: string, reveal: boolean) =>
+  queryOptions({
+    queryKey: ["inside", id, "environment", reveal],
+    queryFn: () =>
+      data(api.GET("/api/projects/{project}/environment", { params: { path: { project: id }, query: { reveal } } })),
+    // A value that was revealed does not stay longer than it is looked at.
+    gcTime: reveal ? 0 : undefined,
+  });
+
+export const database = (id: string, reveal: boolean) =>
+  queryOptions({
+    queryKey: ["inside", id, "database", reveal],
+    queryFn: () =>
+      data(api.GET("/api/projects/{project}/database", { params: { path: { project: id }, query: { reveal } } })),
+    gcTime: reveal ? 0 : undefined,
+  });
+
+export const terminals = (id: string) =>
+  queryOptions({
+    queryKey: ["project", id, "terminals"],
+    queryFn: () => data(api.GET("/api/projects/{project}/terminals", { params: { path: { project: id } } })),
+  });
+
+export const usage = (id: string) =>
+  queryOptions({
+    queryKey: ["usage", id],
+    queryFn: () => data(api.GET("/api/projects/{project}/usage", { params: { path: { project: id } } })),
+  });
+
+export const filesUrl = (id: string, path: string, more = "") =>
+  `/api/projects/${encodeURIComponent(id)}/files?path=${encodeURIComponent(path)}${more}`;
+
+export const listing = (id: string, path: string) =>
+  queryOptions({
+    queryKey: ["files", id, path],
+    queryFn: async ({ signal }) => {
+      const answer = await send(filesUrl(id, path, "&list=true"), { signal });
+      if (!answer.ok) throw await refusal(answer);
+      const entries = (await answer.json()) as FileEntry[];
+      return entries.sort(
+        (a, b) => Number(b.kind === "directory") - Number(a.kind === "directory") || a.name.localeCompare(b.name),
+      );
+    },
+  });
+
+export const tokens = queryOptions({ queryKey: ["tokens"], queryFn: () => data(api.GET("/api/tokens")) });
+export const sessions = queryOptions({ queryKey: ["sessions"], queryFn: () => data(api.GET("/api/auth/sessions")) });
+export const users = queryOptions({ queryKey: ["users"], queryFn: () => data(api.GET("/api/users")) });
+export const audit = queryOptions({ queryKey: ["audit"], queryFn: () => data(api.GET("/api/audit")) });
+export const images = queryOptions({
+  queryKey: ["images"],
+  queryFn: () => data(api.GET("/api/images")),
+  staleTime: 60_000,
+});
+export const readiness = queryOptions({
+  queryKey: ["readyz"],
+  queryFn: async () => {
+    // 503 is an answer here too: it carries the reasons.
+    const answer = await api.GET("/readyz");
+    return answer.data ?? (answer.error as { ready: boolean; parts: Record<string, string> });
+  },
+  refetchInterval: 10_000,
+});
+
+/** Shows what failed, in the server's words. */
+export function complain(error: unknown) {
+  notifications.show({ color: "red", title: "That did not work", message: sentence(error), autoClose: 10_000 });
+}
+
+export type Wish = "start" | "stop" | "restart" | "remake" | "terminate" | "delete";
+
+/** Start, stop and the like: the answer is what is wished, and events bring the rest. */
+export function useWish() {
+  const queries = useQueryClient();
+  return useMutation({
+    mutationFn: async ({ id, wish }: { id: string; wish: Wish }) => {
+      const params = { path: { project: id } };
+      if (wish === "start") await data(api.POST("/api/projects/{project}/start", { params }));
+      else if (wish === "stop") await data(api.POST("/api/projects/{project}/stop", { params }));
+      else if (wish === "restart") await data(api.POST("/api/projects/{project}/restart", { params }));
+      else if (wish === "remake") await data(api.POST("/api/sandbox/{project}", { params }));
+      else if (wish === "terminate") await data(api.DELETE("/api/sandbox/{project}", { params }));
+      else await data(api.DELETE("/api/projects/{project}", { params }));
+    },
+    onSettled: () => queries.invalidateQueries({ queryKey: ["projects"] }),
+    onError: complain,
+  });
+}

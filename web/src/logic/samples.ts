@@ -1,0 +1,33 @@
+// From measurements to lines of a small chart.
+
+export interface Sample {
+  /** Milliseconds. */
+  at: number;
+  /** Microseconds of processor time since the start. */
+  cpu: number;
+  memory: number;
+}
+
+/** Processors in use between each two samples. A counter that fell is a sandbox that started anew. */
+export function shares(samples: Sample[]): number[] {
+  const found: number[] = [];
+  for (let index = 1; index < samples.length; index++) {
+    const before = samples[index - 1];
+    const after = samples[index];
+    if (!before || !after || after.at <= before.at) continue;
+    found.push(Math.max(0, after.cpu - before.cpu) / 1000 / (after.at - before.at));
+  }
+  return found;
+}
+
+/** The points of an SVG polyline; the newest is at the right edge. */
+export function points(values: number[], top: number, width: number, height: number, most: number): string {
+  const step = width / (most - 1);
+  return values
+    .map((value, index) => {
+      const x = width - (values.length - 1 - index) * step;
+      const y = height - 1 - Math.min(1, value / top) * (height - 2);
+      return `${x.toFixed(1)},${y.toFixed(1)}`;
+    })
+    .join(" ");
+}

@@ -1,0 +1,20 @@
+// How long each stage took, from when it and the others changed.
+import type { Schemas } from "../api/client";
+
+type Condition = Schemas["Condition"];
+
+/**
+ * Milliseconds for each stage, undefined for one that has not begun. The API says since when a
+ * stage is in its state: for one that is done that is its end, and it began when the one before it
+ * ended (the first two run side by side, so both began at the start).
+ */
+export function lengths(stages: Condition[], began: string, now: number): (number | undefined)[] {
+  const start = new Date(began).getTime();
+  const time = (index: number) => new Date(stages[index]?.since ?? began).getTime();
+  return stages.map((stage, index) => {
+    if (stage.state === "pending") return undefined;
+    if (stage.state === "active") return Math.max(0, now - time(index));
+    const before = index < 2 ? start : Math.max(start, ...stages.slice(0, index).map((_, at) => time(at)));
+    return Math.max(0, time(index) - before);
+  });
+}

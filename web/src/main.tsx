@@ -1,0 +1,47 @@
+// Where the page begins.
+import "@mantine/core/styles.css";
+import "@mantine/notifications/styles.css";
+import "./app.css";
+import { MantineProvider } from "@mantine/core";
+import { Notifications } from "@mantine/notifications";
+import { QueryClient, QueryClientProvider } from "@tanstack/react-query";
+import { RouterProvider } from "@tanstack/react-router";
+import { StrictMode } from "react";
+import { createRoot } from "react-dom/client";
+import { ApiError, whenSignedOut } from "./api/client";
+import { createAppRouter } from "./router";
+import { theme } from "./theme";
+
+const queries = new QueryClient({
+  defaultOptions: {
+    queries: {
+      // A refusal stays one; a server that is away comes back.
+      retry: (failures, error) => !(error instanceof ApiError && error.status < 500) && failures < 3,
+      retryDelay: (attempt) => Math.min(300 * 2 ** attempt, 3_000),
+      refetchOnWindowFocus: false,
+      networkMode: "always",
+      staleTime: 1_000,
+    },
+    mutations: { networkMode: "always" },
+  },
+});
+const router = createAppRouter(queries);
+
+whenSignedOut(() => {
+  if (location.pathname === "/sign-in") return;
+  queries.clear();
+  void router.navigate({ to: "/sign-in", search: { next: location.pathname } });
+});
+
+const root = document.getElementById("root");
+if (!root) throw new Error("The page has no root.");
+createRoot(root).render(
+  <StrictMode>
+    <MantineProvider theme={theme} defaultColorScheme="auto">
+      <QueryClientProvider client={queries}>
+        <Notifications position="bottom-right" limit={4} />
+        <RouterProvider router={router} />
+      </QueryClientProvider>
+    </MantineProvider>
+  </StrictMode>,
+);

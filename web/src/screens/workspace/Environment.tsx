@@ -1,0 +1,137 @@
+// The variables of a project: names always, values when somebody asks for them.
+import { ActionIcon, Alert, Button, Group, Modal, Stack, Table, Text, TextInput, Textarea, Title } from "@mantine/core";
+import { IconEye, IconEyeOff, IconTrash } from "@tabler/icons-react";
+import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
+import { type FormEvent, useState } from "react";
+import { type Project, api, data, sentence } from "../../api/client";
+import { complain, environment } from "../../api/queries";
+import { parseDotenv } from "../../logic/dotenv";
+
+export default function Environment({ project }: { project: Project }) {
+  const queries = useQueryClient();
+  const [reveal, setReveal] = useState(false);
+  const [pasting, setPasting] = useState(false);
+  const [text, setText] = useState("");
+  const [removing, setRemoving] = useState<string>();
+  const [restarted, setRestarted] = useState(false);
+  const names = useQuery(environment(project.id, false));
+  const values = useQuery({ ...environment(project.id, true), enabled: reveal });
+  const change = useMutation({
+    mutationFn: (envVars: Record<string, string | null>) =>
+      data(api.PATCH("/api/projects/{project}/environment", { params: { path: { project: project.id } }, body: { envVars } })),
+    onSuccess: async (after) => {
+      setRestarted(after.restarting ?? false);
+      setPasting(false);
+      setRemoving(undefined);
+      setText("");
+      await queries.invalidateQueries({ queryKey: ["inside", project.id, "environment"] });
+    },
+    onError: complain,
+  });
+  const parsed = parseDotenv(text);
+  const count = Object.keys(parsed.variables).length;
+  const known = Object.keys(names.data?.envVars ?? {}).sort();
+  const add = (event: FormEvent<HTMLFormElement>) => {
+    event.preventDefault();
+    const form = event.currentTarget;
+    const fields = new FormData(form);
+    const name = String(fields.get("name")).trim();
+    if (name) change.mutate({ [name]: String(fields.get("value")) }, { onSuccess: () => form.reset() });
+  };
+
+  return (
+    <div className="pad">
+      <Group mb="xs">
+        <Title order={2}>Environment</Title>
+        <span className="grow" />
+        <Button variant="default" leftSection={reveal ? <IconEyeOff size={14} /> : <IconEye size={14} />} onClick={() => setReveal(!reveal)}>
+          {reveal ? "Hide values" : "Reveal values"}
+        </Button>
+        <Button variant="default" onClick={() => setPasting(true)}>
+          Paste .env
+        </Button>
+      </Group>
+      <Text size="sm" c="dimmed" mb="md">
+        A change reaches running processes by a restart of the sandbox, at once. Revealing is written into the audit log.
+      </Text>
+      {restarted && (
+        <Alert py="xs" mb="md" withCloseButton onClose={() => setRestarted(false)} role="status" title="The sandbox restarts with the new variables." />
+      )}
+      {names.isError && (
+        <Alert color="red" py="xs" mb="md">
+          {sentence(names.error)}
+        </Alert>
+      )}
+      {known.length > 0 && (
+        <div className="panel" style={{ marginBottom: 16 }}>
+          <Table layout="fixed">
+            <Table.Tbody>
+              {known.map((name) => (
+                <Table.Tr key={name}>
+                  <Table.Td ff="monospace" className="clip" title={name}>
+                    {name}
+                  </Table.Td>
+                  <Table.Td ff="monospace" style={{ overflowWrap: "anywhere", userSelect: reveal ? "all" : "none" }}>
+                    {reveal ? (values.data?.envVars[name] ?? "…") : "••••••••"}
+                  </Table.Td>
+                  <Table.Td w={44}>
+                    <ActionIcon aria-label={`Remove ${name}`} onClick={() => setRemoving(name)}>
+                      <IconTrash size={15} />
+                    </ActionIcon>
+                  </Table.Td>
+                </Table.Tr>
+              ))}
+            </Table.Tbody>
+          </Table>
+        </div>
+      )}
+      {names.data && known.length === 0 && (
+        <Text size="sm" mb="md">
+          There are no variables of its own. DATABASE_URL and the agent's credentials are there without them.
+        </Text>
+      )}
+      <form onSubmit={add}>
+        <Group align="flex-end" wrap="nowrap" gap="xs">
+          <TextInput name="name" label="Name" placeholder="API_KEY" required withAsterisk={false} pattern="[A-Za-z_][A-Za-z0-9_]*" className="grow" autoComplete="off" spellCheck={false} />
+          <TextInput name="value" label="Value" className="grow" autoComplete="off" spellCheck={false} />
+          <Button type="submit" size="sm" loading={change.isPending}>
+            Set
+          </Button>
+        </Group>
+      </form>
+      <Modal opened={pasting} onClose={() => setPasting(false)} title="Paste a .env file" size="lg">
+        <Stack gap="sm">
+          <Textarea
+            data-autofocus
+            aria-label=".env"
+            rows={10}
+            value={text}
+            onChange={(event) => setText(event.currentTarget.value)}
+            spellCheck={false}
+            styles={{ input: { fontFamily: "var(--mantine-font-family-monospace)" } }}
+            error={parsed.problems[0] && `Line ${parsed.problems[0].line}: ${parsed.problems[0].reason}.`}
+          />
+          <Text size="xs" c="dimmed">
+            Variables that are not named here stay as they are.
+          </Text>
+          <Group justify="flex-end">
+            <Button disabled={count === 0 || parsed.problems.length > 0} loading={change.isPending} onClick={() => change.mutate(parsed.variables)}>
+              Set {count === 1 ? "1 variable" : `${count} variables`}
+            </Button>
+          </Group>
+        </Stack>
+      </Modal>
+      <Modal opened={removing !== undefined} onClose={() => setRemoving(undefined)} title={`Remove ${removing}?`}>
+        <Text size="sm">The sandbox restarts without it, if it runs.</Text>
+        <Group justify="flex-end" mt="md">
+          <Button variant="default" onClick={() => setRemoving(undefined)}>
+            Cancel
+          </Button>
+          <Button color="red" loading={change.isPending} onClick={() => removing && change.mutate({ [removing]: null })}>
+            Remove
+          </Button>
+        </Group>
+      </Modal>
+    </div>
+  );
+}
