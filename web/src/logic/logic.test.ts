@@ -6,6 +6,7 @@ import { plain } from "./ansi";
 import { arranged } from "./arrange";
 import { browser } from "./browser";
 import { parseDotenv } from "./dotenv";
+import { framable } from "./frame";
 import { ending, known } from "./language";
 import { ranked } from "./match";
 import { nameProblem, suggestName } from "./name";
@@ -82,6 +83,13 @@ describe("small things", () => {
     expect(address("http://other:1/a")).toBe("/a");
     expect(address("https://other")).toBe("/");
   });
+  it("frames a private preview only where the browser keeps its sign-in", () => {
+    expect(framable("http://localhost:8080/p/x", "http://x--3000.localhost:8080/", "private")).toBe(true);
+    expect(framable("https://fsa.example/", "https://x--3000.apps.example/", "link")).toBe(true);
+    expect(framable("http://fsa.lan/", "http://x--3000.fsa.lan/", "private")).toBe(true);
+    expect(framable("http://10.0.0.5/", "http://x--3000.apps.lan/", "private")).toBe(false);
+    expect(framable("http://10.0.0.5/", "http://x--3000.apps.lan/", "public")).toBe(true);
+  });
   it("takes control sequences out of logs", () => {
     expect(plain("\x1b[1;31mred\x1b[0m \x1b]0;title\x07x\ty\r")).toBe("red x\ty");
   });
@@ -92,7 +100,7 @@ describe("small things", () => {
   });
   it("knows languages by a file's ending", () => {
     expect(ending("a/b.C.TS")).toBe("ts");
-    expect([known("x.tsx"), known("Makefile"), known("toString")]).toEqual([true, false, false]);
+    expect([known("x.tsx"), known("Makefile"), known("x.constructor")]).toEqual([true, false, false]);
   });
   it("quotes a file's name for the shell", () => {
     expect(quoted("a.txt")).toBe("a.txt");

@@ -12,6 +12,7 @@ mod events;
 mod exec;
 pub mod extract;
 mod files;
+mod framed;
 mod images;
 mod logs;
 pub mod metrics;
