@@ -29,9 +29,9 @@ export function ending(path: string): string {
 }
 
 export function known(path: string): boolean {
-  return ending(path) in byEnding;
+  return Object.hasOwn(byEnding, ending(path));
 }
 
 export async function language(path: string): Promise<Extension | undefined> {
-  return byEnding[ending(path)]?.();
+  return known(path) ? byEnding[ending(path)]?.() : undefined;
 }

@@ -13,6 +13,7 @@ mod events;
 mod exec;
 pub mod extract;
 mod files;
+mod framed;
 mod git;
 mod images;
 mod logs;

@@ -19,6 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
+use super::framed;
 use crate::{auth::Address, state::App};
 
 /// How long a client may take to send the head of a request, and be idle between two.
@@ -117,7 +118,12 @@ async fn answer(app: App, router: axum::Router, request: Request<Incoming>, peer
     let address = address(&app.settings.trusted_proxies, peer, request.headers());
     request.extensions_mut().insert(address);
     if crate::gateway::is_for(&app.settings, &request) {
-        return crate::gateway::handle(&app, request).await;
+        let framed = framed::is_framed(&app.settings, request.headers());
+        let mut response = crate::gateway::handle(&app, request).await;
+        if framed {
+            framed::keep(response.headers_mut());
+        }
+        return response;
     }
     router
         .oneshot(request)

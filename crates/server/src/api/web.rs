@@ -70,14 +70,15 @@ pub(super) fn page(app: &App, headers: &HeaderMap) -> Option<Response> {
     Some(response)
 }
 
-/// No script but the application's files, and frames for nothing but sandboxes' ports.
+/// No script but the application's files, and frames for nothing but sandboxes' ports, to which the
+/// way leads over this host (`/api/auth/preview`).
 ///
 /// Styles may be inline: xterm and the components write `<style>` elements at run time and know no
 /// nonce, and a style can neither run nor, with these sources of images and fonts, carry data away.
 fn policy(settings: &Settings) -> HeaderValue {
     let text = format!(
         "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; \
-         font-src 'self'; connect-src 'self'; frame-src {}; form-action 'self'; base-uri 'none'; \
+         font-src 'self'; connect-src 'self'; frame-src 'self' {}; form-action 'self'; base-uri 'none'; \
          frame-ancestors 'none'",
         settings.app_url("*")
     );

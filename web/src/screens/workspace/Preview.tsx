@@ -6,6 +6,7 @@ import { type FormEvent, useState } from "react";
 import { type Port, type Project, type Schemas, api, data } from "../../api/client";
 import { complain, ports } from "../../api/queries";
 import { address } from "../../logic/address";
+import { framable } from "../../logic/frame";
 
 const terminalPort = 7681;
 const icons = { private: IconLock, link: IconLink, public: IconWorld };
@@ -105,13 +106,25 @@ export default function Preview({ project }: { project: Project }) {
           </Menu.Dropdown>
         </Menu>
       </form>
-      <iframe
-        key={`${port.port} ${round}`}
-        className="frame"
-        title={`Port ${port.port} of ${project.name}`}
-        src={url}
-        allow="clipboard-write; fullscreen"
-      />
+      {framable(location.href, url, port.sharing) ? (
+        <iframe
+          key={`${port.port} ${round}`}
+          className="frame"
+          title={`Port ${port.port} of ${project.name}`}
+          src={url}
+          allow="clipboard-write; fullscreen"
+        />
+      ) : (
+        <div className="empty">
+          <Text size="sm" maw={400}>
+            Over plain http a browser keeps no sign-in for a private page inside this one. Open it in a tab of its own, or
+            serve this system over https.
+          </Text>
+          <Button component="a" href={url} target="_blank" rel="noreferrer" variant="default">
+            Open port {port.port}
+          </Button>
+        </div>
+      )}
       <Modal opened={link !== undefined} onClose={() => setLink(undefined)} title="The link">
         <Text size="sm" mb="sm">
           Whoever has it may open port {port.port}. It is shown this once; a new one ends it.

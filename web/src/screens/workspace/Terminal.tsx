@@ -32,6 +32,22 @@ const mobileKeys: [string, string][] = [
   ["→", "\x1b[C"], ["|", "|"], ["/", "/"], ["-", "-"], ["~", "~"],
 ];
 
+/**
+ * What each terminal shows, as text: with WebGL the screen is a picture, which neither a test nor a
+ * helper program can read.
+ */
+const texts = new Map<string, () => string>();
+Object.assign(window, { fsaTerminals: texts });
+
+function text(term: Xterm): string {
+  const { active } = term.buffer;
+  const lines: string[] = [];
+  for (let row = active.viewportY; row < active.viewportY + term.rows; row++) {
+    lines.push(active.getLine(row)?.translateToString(true) ?? "");
+  }
+  return lines.join("\n");
+}
+
 interface Props {
   project: Project;
   session: string;
@@ -120,7 +136,9 @@ export function Terminal({ project, session, shown, focused, title }: Props) {
     const hurry = () => tty.hurry();
     addEventListener("online", hurry);
     parts.current = { term, fit, search, tty };
+    texts.set(session, () => text(term));
     return () => {
+      texts.delete(session);
       removeEventListener("online", hurry);
       watch.disconnect();
       tty.close();

@@ -1,0 +1,118 @@
+// A viewer of a terminal session: what it sends, what it keeps, and how it comes back.
+import { afterEach, beforeEach, expect, it, vi } from "vitest";
+import { type Screen, Tty } from "./tty";
+
+const text = new TextEncoder();
+const words = new TextDecoder();
+
+class Socket {
+  static all: Socket[] = [];
+  readyState = 0;
+  binaryType = "";
+  sent: string[] = [];
+  onopen?: () => void;
+  onclose?: () => void;
+  onmessage?: (event: { data: ArrayBuffer }) => void;
+  constructor() {
+    Socket.all.push(this);
+  }
+  send(message: string | Uint8Array) {
+    this.sent.push(typeof message === "string" ? message : words.decode(message));
+  }
+  close() {
+    this.readyState = 3;
+    this.onclose?.();
+  }
+  arrive() {
+    this.readyState = 1;
+    this.onopen?.();
+  }
+  say(message: string) {
+    this.onmessage?.({ data: text.encode(message).buffer as ArrayBuffer });
+  }
+}
+
+let shown: string[];
+let done: (() => void)[];
+const screen: Screen = {
+  write: (bytes, finished) => {
+    shown.push(words.decode(bytes));
+    done.push(finished);
+  },
+  reset: () => shown.push("<reset>"),
+  size: () => ({ columns: 80, rows: 24 }),
+  title: (title) => shown.push(`<title ${title}>`),
+  state: (state) => shown.push(`<${state}>`),
+};
+const begin = () => new Tty("ws://x", screen, () => new Socket() as unknown as WebSocket);
+
+beforeEach(() => {
+  vi.useFakeTimers();
+  vi.stubGlobal("WebSocket", { OPEN: 1 });
+  Socket.all = [];
+  shown = [];
+  done = [];
+});
+afterEach(() => {
+  vi.useRealTimers();
+  vi.unstubAllGlobals();
+});
+
+it("greets with its size, then sends keys and shows output", () => {
+  const tty = begin();
+  const [socket] = Socket.all as [Socket];
+  socket.arrive();
+  tty.input("ls\r");
+  socket.say("0hello");
+  socket.say("1title");
+  expect(socket.sent).toEqual(['{"AuthToken":"","columns":80,"rows":24}', "0ls\r"]);
+  expect(shown).toEqual(["<connecting>", "<open>", "<reset>", "hello", "<title title>"]);
+});
+
+it("comes back by itself, sends the keys that were typed meanwhile, and shows what the session holds anew", () => {
+  const tty = begin();
+  Socket.all[0]?.arrive();
+  Socket.all[0]?.say("0before");
+  Socket.all[0]?.close();
+  tty.input("a");
+  tty.input("b");
+  vi.advanceTimersByTime(1_000);
+  const second = Socket.all[1];
+  second?.arrive();
+  second?.say("0before and after");
+  expect(second?.sent.slice(1)).toEqual(["0a", "0b"]);
+  expect(shown.slice(-2)).toEqual(["<reset>", "before and after"]);
+});
+
+it("waits longer after each failure, never more than some seconds", () => {
+  begin();
+  for (let failure = 0; failure < 12; failure++) {
+    Socket.all.at(-1)?.close();
+    vi.advanceTimersByTime(7_000);
+  }
+  expect(Socket.all.length).toBe(13);
+  Socket.all.at(-1)?.close();
+  vi.advanceTimersByTime(3_000);
+  expect(Socket.all.length).toBe(13);
+});
+
+it("slows the session down while the screen is behind, and only then", () => {
+  begin();
+  const [socket] = Socket.all as [Socket];
+  socket.arrive();
+  const piece = `0${"x".repeat(300_000)}`;
+  socket.say(piece);
+  expect(socket.sent).not.toContain("2");
+  socket.say(piece);
+  expect(socket.sent.filter((message) => message === "2").length).toBe(1);
+  for (const finished of done) finished();
+  expect(socket.sent.at(-1)).toBe("3");
+});
+
+it("does not come back once it is closed", () => {
+  const tty = begin();
+  Socket.all[0]?.arrive();
+  tty.close();
+  vi.advanceTimersByTime(60_000);
+  expect(Socket.all.length).toBe(1);
+});

@@ -1,0 +1,71 @@
+// Two people at one terminal, a server that is killed under an open page, and somebody who sees
+// nothing of it all.
+import { api, ask, check, createProject, openTerminal, screen, sees, signIn, signInLink, status, story, type, until, url } from "./lib.mjs";
+
+await story(async ({ person }) => {
+  const one = await person();
+  const two = await person();
+  await signIn(one, await signInLink());
+  await signIn(two, await signInLink());
+  await createProject(one, "shared");
+  await status(one, "Running");
+
+  // The second one's list shows it without a reload.
+  await two.getByRole("link", { name: "shared" }).click();
+  await openTerminal(one);
+  await openTerminal(two);
+  await type(one, "echo from-$((1))");
+  await sees(two, "from-1");
+  await type(two, "echo from-$((2))");
+  await sees(one, "from-2");
+
+  // The server is killed. Both pages say so, and keep what is typed meanwhile.
+  await type(one, "marker=kept");
+  await ask("crash");
+  await one.getByText("The server does not answer.").waitFor();
+  await one.locator('.term[data-tty="lost"], .term[data-tty="connecting"]').first().waitFor();
+  await type(one, "echo $marker-$((40+2))");
+  await ask("serve");
+  await sees(one, "kept-42");
+  await sees(two, "kept-42");
+  check((await screen(one)).includes("from-1"), "the terminal shows what it showed before");
+  await one.getByText("The server does not answer.").waitFor({ state: "detached" });
+  // Its events are heard again: a stop by another client arrives.
+  await api("POST", "/api/projects/shared/stop");
+  await status(one, "Stopped");
+  await status(two, "Stopped");
+
+  // Somebody else accepts an invitation, and has an empty list and no way in.
+  const invitation = (await api("POST", "/api/users/invites", {})).url.replace(/^https?:\/\/[^/]+/, url);
+  const other = await person();
+  await other.goto(invitation);
+  await other.getByRole("button", { name: "Sign in", exact: true }).click();
+  await other.getByLabel("Login").fill("guest");
+  await other.getByRole("textbox", { name: "Password" }).fill("a long enough password");
+  await other.getByRole("button", { name: "Begin" }).click();
+  await other.getByRole("heading", { name: "Make your first project" }).waitFor();
+  check((await other.getByText("shared").count()) === 0, "the guest sees no name of a project");
+  const address = (path) => new URL(path, url).href;
+  await other.goto(address("/p/shared"));
+  await other.getByRole("heading", { name: "There is no project shared" }).waitFor();
+  const id = (await api("GET", "/api/projects/shared")).id;
+  await other.goto(address(`/p/${id}`));
+  await other.getByRole("heading", { name: `There is no project ${id}` }).waitFor();
+  await other.goto(address("/administration"));
+  await other.getByRole("heading", { name: "Administration" }).waitFor();
+  await other.getByRole("alert").first().waitFor();
+  await other.getByRole("button", { name: "Account menu" }).click();
+  check((await other.getByRole("menuitem", { name: "Administration" }).count()) === 0, "a member is offered no administration");
+  await other.keyboard.press("Escape");
+
+  // A second sign-in is with the password; a wrong one is refused in the server's words.
+  await other.getByRole("button", { name: "Account menu" }).click();
+  await other.getByRole("menuitem", { name: "Sign out" }).click();
+  await other.getByLabel("Login").fill("guest");
+  await other.getByRole("textbox", { name: "Password" }).fill("wrong");
+  await other.getByRole("button", { name: "Sign in", exact: true }).click();
+  await until("the refusal", async () => (await other.getByRole("alert").innerText()).length > 10);
+  await other.getByRole("textbox", { name: "Password" }).fill("a long enough password");
+  await other.getByRole("button", { name: "Sign in", exact: true }).click();
+  await other.getByRole("heading", { name: "Projects" }).waitFor();
+});
