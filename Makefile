@@ -1,7 +1,10 @@
 # Every target is a script in scripts/, which can be run by itself just as well.
 # ARGS="…" is handed on: make run ARGS="--listen 127.0.0.1:9000".
 
-.PHONY: help run build test test-unit bench lint image
+.PHONY: help run build test test-unit bench lint image cluster cluster-down
+
+# Where `make cluster` keeps its cluster.
+FSA_CLUSTER ?= /tmp/fsa-cluster
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -27,3 +30,9 @@ lint: ## rustfmt, clippy, cargo-deny, shellcheck
 
 image: ## the runtime image, and the control plane's for a cluster, as OCI archives
 	@exec scripts/image.sh
+
+cluster: ## a real Kubernetes of one node for tests, in namespaces of its own (root)
+	@exec tests/cluster/up.sh $(FSA_CLUSTER)
+
+cluster-down: ## end it, leaving nothing
+	@exec tests/cluster/down.sh $(FSA_CLUSTER)

@@ -16,6 +16,8 @@ declare -A PACKAGES=(
     [test]="shellcheck skopeo python3 pip jq procps rust-lint"
     # The gateway is measured beside nginx, both with wrk.
     [bench]="nginx-light wrk"
+    # What runs in the test cluster and is not built there; conntrack and socat are called by its parts.
+    [cluster]="etcd-server containerd runc containernetworking-plugins iptables nftables iproute2 postgresql openssl skopeo jq conntrack"
 )
 
 rust_version=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml")

@@ -32,4 +32,15 @@ if command -v shellcheck >/dev/null; then
 else
     warn "the shell scripts were NOT checked: install shellcheck"
 fi
+
+# The test cluster's programs are built where the cluster is, so a machine without Go lacks only them.
+if PATH=$PATH:/usr/local/go/bin type -P go >/dev/null; then
+    say "gofmt and go vet"
+    unformatted=$(PATH=$PATH:/usr/local/go/bin gofmt -l tests/cluster)
+    [ -z "$unformatted" ] || die "these are not formatted (gofmt -w): $unformatted"
+    # The small programs; the others are a few lines in front of all of Kubernetes, and building them checks them.
+    (cd tests/cluster && PATH=$PATH:/usr/local/go/bin CGO_ENABLED=0 go vet -buildvcs=false ./cmd/warden ./cmd/pause ./cmd/standin)
+else
+    warn "the test cluster's Go was NOT checked: install Go"
+fi
 say "lint is clean"

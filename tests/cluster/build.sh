@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# build.sh [kwok]: builds the programs and the images of the test cluster, once, into $FSA_CACHE/cluster.
+set -euo pipefail
+# shellcheck source=tests/cluster/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+"$ROOT/scripts/install-packages.sh" cluster
+mkdir -p "$FSA_CACHE/cluster"
+# Two builds at once would only take turns on the same cores.
+exec 8>"$FSA_CACHE/cluster/lock"
+flock -w 3000 8 || die "another build of the cluster's programs has gone on for 50 minutes"
+programs
+if [ ! -e "$KUBERNETES/done" ] || [ ! -e "$OWN/done" ]; then
+    have=$(go version 2>/dev/null | sed -n 's/^go version go\([0-9.]*\).*/\1/p')
+    version_at_least "${have:-0}" 1.24 || die "the test cluster is built with Go 1.24 or later, and here is ${have:-none}: install it, then try again"
+fi
+# Without a version clients refuse to speak to the API server.
+version=$(sed -n 's/^\tk8s.io\/kubernetes \(v[0-9.]*\)$/\1/p' "$HERE/go.mod")
+minor=${version#v1.} minor=${minor%%.*}
+stamp="-s -w -X k8s.io/component-base/version.gitVersion=$version -X k8s.io/component-base/version.gitMajor=1"
+stamp="$stamp -X k8s.io/component-base/version.gitMinor=$minor -X k8s.io/component-base/version.gitTreeState=clean"
+
+# entry DIR MODULE PACKAGE…: static programs, so that they run in images as well.
+entry() {
+    local to=$1 module=$2
+    shift 2
+    rm -rf "$to" && mkdir -p "$to"
+    say "building ${to##*/} (the first time takes minutes)"
+    (cd "$module" && CGO_ENABLED=0 nice -n 19 timeout 3000 go build -buildvcs=false -trimpath -ldflags "$stamp" -o "$to/" "$@" >&2)
+}
+if [ ! -e "$KUBERNETES/done" ]; then
+    entry "$KUBERNETES" "$HERE" ./cmd/kubernetes ./cmd/coredns
+    for name in kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubelet kubectl; do
+        ln -s kubernetes "$KUBERNETES/$name"
+    done
+    touch "$KUBERNETES/done"
+fi
+if [ ! -e "$OWN/done" ]; then
+    entry "$OWN" "$HERE" ./cmd/warden ./cmd/pause ./cmd/standin
+    touch "$OWN/done"
+fi
+
+if [ "${1:-}" = kwok ] && [ ! -e "$KWOK/done" ]; then
+    entry "$KWOK" "$HERE/kwok" sigs.k8s.io/kwok/cmd/kwok
+    touch "$KWOK/done"
+fi
+"$HERE/images.sh"

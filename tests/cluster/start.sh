@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# start.sh DIR PART: starts one part of the cluster (etcd, apiserver, controller-manager, scheduler, containerd, kubelet,
+# proxy and those that were added), and returns when it runs and, where it can be asked, answers.
+set -euo pipefail
+# shellcheck source=tests/cluster/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+cluster_dir "$@"
+[ $# -eq 2 ] || die "usage: start.sh DIR PART"
+need_up
+[ -x "$DIR/parts/$2" ] || die "there is no part $2; there are $(cd "$DIR/parts" && echo *)"
+start_part "$2"
+case $2 in
+apiserver) within 60 "the API server's readiness" kubectl get --raw /readyz ;;
+kubelet) within 60 "kubelet's health" inside curl --silent --fail --max-time 2 http://127.0.0.1:10248/healthz ;;
+etcd) within 30 "etcd's health" inside curl --silent --fail --max-time 2 http://127.0.0.1:2379/health ;;
+containerd) within 30 "containerd's answer" ctr --address "$DIR/run/containerd.sock" --timeout 2s version ;;
+esac
