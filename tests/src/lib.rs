@@ -5,6 +5,7 @@
 //! `FSA_WEB_IMAGE`.
 
 pub mod api;
+pub mod cluster;
 pub mod internet;
 pub mod leftovers;
 pub mod model;

@@ -59,6 +59,8 @@ pub enum Command {
     Logs(Logs),
     /// Show what happened to a project, or to all of them
     Events(Events),
+    /// Collect what a cluster says of a project: pods, events, logs, ingresses
+    Debug(Debug),
     /// Set, unset and list environment variables
     #[command(subcommand)]
     Env(Env),
@@ -236,6 +238,14 @@ pub struct Logs {
     /// Go on as lines come
     #[arg(long, short)]
     pub follow: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Debug {
+    pub project: String,
+    /// The server's own settings, which say how its clusters are reached
+    #[command(flatten)]
+    pub serve: crate::config::ServeArguments,
 }
 
 #[derive(Debug, Args)]

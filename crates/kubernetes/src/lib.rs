@@ -6,11 +6,14 @@
 
 #![forbid(unsafe_code)]
 
+pub mod checks;
 pub mod connection;
 pub mod objects;
+pub mod rights;
 pub mod settings;
 
 pub mod databases;
+pub mod debug;
 mod drift;
 pub mod driver;
 mod watched;

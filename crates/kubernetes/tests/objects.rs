@@ -31,6 +31,7 @@ fn spec() -> SandboxSpec {
 fn settings() -> Settings {
     Settings {
         installation: "0123456789ab".into(),
+        sandboxd_image: "fullstackagent/sandboxd:1".into(),
         ..Settings::default()
     }
 }

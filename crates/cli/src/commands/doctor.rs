@@ -3,6 +3,7 @@
 
 use std::{net::TcpListener, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
+use fsa_kubernetes::checks;
 use fsa_local::{
     LocalConfig,
     driver::{Client, RunnerLink},
@@ -12,7 +13,7 @@ use fsa_local::{
 use nix::{sys::statvfs::statvfs, unistd::Uid};
 use serde::Serialize;
 
-use super::serve::log;
+use super::serve::{kubernetes, log};
 use crate::{
     config::{self, ServeArguments, ServeConfig},
     failure::{Failure, Outcome},
@@ -62,6 +63,7 @@ impl Point {
 pub fn run(arguments: ServeArguments, json: bool) -> Outcome {
     let config = config::serve(arguments, Uid::effective().is_root())?;
     log::start();
+    let clusters = kubernetes::read(&config);
     let mut points = vec![kernel(), user(&config), space(&config), path(&config)];
     // The runner is tried in a folder of its own beside the data folder, on the same file system,
     // so that a server that runs is not disturbed.
@@ -89,7 +91,7 @@ pub fn run(arguments: ServeArguments, json: bool) -> Outcome {
     });
     points.push(web_image(&config));
     points.push(credentials(&config));
-    points.push(kubernetes(&config));
+    points.extend(runtime.block_on(clusters_of_regions(&config, clusters)));
     drop(probe);
     output::print(json, &points, |points| {
         for point in points {
@@ -347,14 +349,41 @@ fn credentials(config: &ServeConfig) -> Point {
     }
 }
 
-fn kubernetes(config: &ServeConfig) -> Point {
-    let path = config.secret_dir.join("kubeconfig");
-    if path.exists() {
-        let said = format!(
-            "{} is there, and this version serves the local region alone",
-            path.display()
-        );
-        return Point::new("kubernetes", State::Warning, said);
+/// Each Kubernetes region, point by point.
+async fn clusters_of_regions(
+    config: &ServeConfig,
+    clusters: Result<Vec<kubernetes::Read>, Failure>,
+) -> Vec<Point> {
+    let clusters = match clusters {
+        Ok(clusters) if config.regions.is_empty() || clusters.is_empty() => {
+            return vec![Point::good(
+                "kubernetes",
+                "not configured; projects run on this machine",
+            )];
+        }
+        Ok(clusters) => clusters,
+        Err(failure) => return vec![Point::new("kubernetes", State::Bad, failure.message)],
+    };
+    let mut points = Vec::new();
+    for read in clusters {
+        let (region, settings) = (read.name.clone(), read.settings.clone());
+        match read.checked.connect() {
+            Ok(cluster) => {
+                for check in fsa_kubernetes::checks::run(&cluster, &settings).await {
+                    let state = match check.state {
+                        checks::State::Good => State::Good,
+                        checks::State::Warning => State::Warning,
+                        checks::State::Bad => State::Bad,
+                    };
+                    points.push(Point::new(
+                        check.name,
+                        state,
+                        format!("{region}: {}", check.message),
+                    ));
+                }
+            }
+            Err(error) => points.push(Point::new("kubernetes", State::Bad, format!("{region}: {error}"))),
+        }
     }
-    Point::good("kubernetes", "not configured; projects run on this machine")
+    points
 }

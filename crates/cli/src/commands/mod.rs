@@ -2,6 +2,7 @@
 
 mod cp;
 mod db;
+mod debug;
 mod doctor;
 mod env;
 mod events;
@@ -59,6 +60,7 @@ fn dispatch(arguments: Arguments) -> Outcome {
             clap_complete::generate(shell, &mut Arguments::command(), "fsa", &mut std::io::stdout());
             Ok(0)
         }
+        Command::Debug(debug) => debug::run(debug, arguments.global.url.as_deref(), arguments.global.json),
         command => {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -98,6 +100,7 @@ async fn client(command: Command, url: Option<&str>, json: bool) -> Outcome {
         Command::Serve(_)
         | Command::Doctor(_)
         | Command::Halt(_)
+        | Command::Debug(_)
         | Command::Login(_)
         | Command::Runner(_)
         | Command::Gate(_)

@@ -1,5 +1,4 @@
-//! A namespace of the test cluster, with a driver, and a PostgreSQL for its projects. It is
-//! deleted with everything in it when it is dropped.
+//! A namespace of the test cluster, with a driver. It is deleted with everything in it when it is dropped.
 
 use std::{path::PathBuf, process::Command, sync::Arc};
 
@@ -7,9 +6,8 @@ use fsa_driver::{SharedDatabases, SharedDriver, conformance::World};
 use fsa_kubernetes::{
     KubernetesDriver,
     connection::{self, Cluster, Places},
-    databases,
     objects::network_policy::block,
-    settings::{Databases, Network, Provider, Reach, Settings},
+    settings::{Network, Reach, Settings},
 };
 use fsa_model::{DatabaseSpec, Image, SandboxRef};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
@@ -17,8 +15,6 @@ use kube::{
     Api,
     api::{AttachParams, DeleteParams, ListParams, PostParams},
 };
-use secrecy::{ExposeSecret as _, SecretString};
-use sqlx::{Connection as _, PgConnection, postgres::PgConnectOptions};
 
 /// In the cluster: a shell and Python.
 pub const TOOLS: &str = "fsa.test/tools:1";
@@ -34,10 +30,7 @@ while True:
 /// A namespace of its own.
 pub struct Place {
     pub cluster: Cluster,
-    pub settings: Settings,
     pub driver: KubernetesDriver,
-    databases: Option<SharedDatabases>,
-    dsn: Option<PgConnectOptions>,
 }
 
 #[allow(
@@ -102,32 +95,8 @@ impl Place {
             },
             ..Settings::default()
         };
-        let driver = KubernetesDriver::new(cluster.clone(), settings.clone(), Arc::new(|_| None));
-        Self {
-            cluster,
-            settings,
-            driver,
-            databases: None,
-            dsn: None,
-        }
-    }
-
-    /// The same with the databases of a PostgreSQL server.
-    pub async fn with_postgres(reach: Reach) -> Self {
-        let mut place = Self::new(reach).await;
-        let dsn = exported("FSA_TEST_POSTGRES_DSN");
-        let settings = Settings {
-            databases: Databases {
-                provider: Provider::Postgres,
-                dsn: Some(SecretString::from(dsn.clone())),
-                ..Databases::default()
-            },
-            ..place.settings.clone()
-        };
-        let (databases, _) = databases::open(&place.cluster, &settings).unwrap();
-        place.databases = Some(databases);
-        place.dsn = Some(dsn.parse().unwrap());
-        place
+        let driver = KubernetesDriver::new(cluster.clone(), settings, Arc::new(|_| None));
+        Self { cluster, driver }
     }
 
     pub fn api<K>(&self) -> Api<K>
@@ -145,19 +114,6 @@ impl Place {
             .await
             .unwrap();
         pods.items.into_iter().next().expect("the sandbox has a pod")
-    }
-
-    async fn sign_in(&self, database: &DatabaseSpec) -> Result<PgConnection, String> {
-        let options = self
-            .dsn
-            .clone()
-            .expect("a place with databases")
-            .database(&database.role())
-            .username(&database.role())
-            .password(database.password.expose_secret());
-        PgConnection::connect_with(&options)
-            .await
-            .map_err(|error| error.to_string())
     }
 }
 
@@ -187,8 +143,9 @@ impl World for Place {
         Arc::new(self.driver.clone())
     }
 
+    /// They are told of in tests of their own, which need no cluster.
     fn databases(&self) -> Option<SharedDatabases> {
-        self.databases.clone()
+        None
     }
 
     fn image(&self) -> Image {
@@ -215,27 +172,12 @@ impl World for Place {
             .unwrap();
     }
 
-    async fn mark(&self, database: &DatabaseSpec, text: &str) -> Result<(), String> {
-        let mut connection = self.sign_in(database).await?;
-        let failed = |error: sqlx::Error| error.to_string();
-        sqlx::raw_sql("CREATE TABLE IF NOT EXISTS marks (n serial PRIMARY KEY, mark text)")
-            .execute(&mut connection)
-            .await
-            .map_err(failed)?;
-        sqlx::query("INSERT INTO marks (mark) VALUES ($1)")
-            .bind(text)
-            .execute(&mut connection)
-            .await
-            .map_err(failed)?;
-        connection.close().await.map_err(failed)
+    async fn mark(&self, _: &DatabaseSpec, _: &str) -> Result<(), String> {
+        Err("there are no databases here".into())
     }
 
-    async fn marks(&self, database: &DatabaseSpec) -> Result<Vec<String>, String> {
-        let mut connection = self.sign_in(database).await?;
-        sqlx::query_scalar("SELECT mark FROM marks ORDER BY n")
-            .fetch_all(&mut connection)
-            .await
-            .map_err(|error| error.to_string())
+    async fn marks(&self, _: &DatabaseSpec) -> Result<Vec<String>, String> {
+        Err("there are no databases here".into())
     }
 }
 

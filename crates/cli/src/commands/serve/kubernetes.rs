@@ -17,9 +17,9 @@ use crate::{config::ServeConfig, failure::Failure};
 
 /// A region whose kubeconfig was read.
 pub struct Read {
-    name: String,
-    settings: Settings,
-    checked: Checked,
+    pub name: String,
+    pub settings: Settings,
+    pub checked: Checked,
 }
 
 /// Reads the kubeconfigs.

@@ -1,0 +1,155 @@
+//! The same projects on a real cluster: `fsa serve` with a Kubernetes region beside this machine.
+
+use fsa_model::{Phase, api::CreateProject};
+use fsa_tests::{TestTerminal, Visitor, World, cluster::Namespace, exported};
+use tempfile::NamedTempFile;
+
+/// A world with a region `cluster`, whose default it is not.
+fn world(namespace: &Namespace, reach: &str) -> (World, NamedTempFile) {
+    let file = NamedTempFile::with_suffix(".toml").expect("a file");
+    let settings = format!(
+        "[regions.cluster]
+kubeconfig = \"{kubeconfig}\"
+namespace = \"{name}\"
+reach = \"{reach}\"
+sandboxd_image = \"fsa.test/sandboxd:1\"
+web_image = \"fsa.test/tools:1\"
+network.control_plane = [{{ ipBlock = {{ cidr = \"0.0.0.0/0\" }} }}]
+databases = {{ provider = \"postgres\", dsn = \"{dsn}\" }}
+",
+        kubeconfig = exported("FSA_TEST_KUBECONFIG").display(),
+        name = namespace.name,
+        dsn = namespace.dsn,
+    );
+    std::fs::write(file.path(), settings).expect("the settings can be written");
+    let world = World::start(&["--config", file.path().to_str().expect("a path of UTF-8")]);
+    (world, file)
+}
+
+const SERVER: &str = "import http.server, os
+class Page(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'served by ' + os.uname().nodename.encode())
+print('listening', flush=True)
+http.server.HTTPServer(('127.0.0.1', 3000), Page).serve_forever()
+";
+
+async fn the_main_job(reach: &str) {
+    let namespace = Namespace::new().with_postgres();
+    let (world, settings) = world(&namespace, reach);
+    let api = world.api();
+    api.create("here").await;
+    api.create_as(CreateProject {
+        name: "there".into(),
+        region: Some("cluster".into()),
+        start_command: Some("python3 server.py".into()),
+        ..CreateProject::default()
+    })
+    .await;
+    api.until_running("here").await;
+    api.until_running("there").await;
+
+    // Files and exec.
+    api.put("there", "server.py", SERVER).await;
+    assert_eq!(api.shell("there", "hostname; id -u").await, "there\n1000\n");
+    let pods = namespace.kubectl(&[
+        "get",
+        "pods",
+        "-l",
+        "app.kubernetes.io/managed-by=fullstackagent",
+        "-o",
+        "name",
+    ]);
+    assert_eq!(pods.lines().count(), 1, "{pods}");
+
+    // The database, with a way to it through the sandbox's network policy.
+    let reached = api
+        .shell(
+            "there",
+            "echo $DATABASE_URL; exec 3<>/dev/tcp/$PGHOST/$PGPORT && echo reached",
+        )
+        .await;
+    assert!(
+        reached.contains("?schema=public") && reached.ends_with("reached\n"),
+        "{reached}"
+    );
+
+    // The terminal, and a page through the gateway.
+    let mut terminal = TestTerminal::open(&api, "there", "main").await;
+    terminal.type_in("echo typed-$((40 + 2))\r").await;
+    terminal.until("typed-42").await;
+    api.until_port("there", 3000).await;
+    let page = Visitor::owner(&world).open("there", 3000, "/").await;
+    assert_eq!(page.body, "served by there");
+    let logs = world.fsa(&["logs", "there"]);
+    assert!(
+        String::from_utf8_lossy(&logs.stdout).contains("listening"),
+        "{logs:?}"
+    );
+    drop(terminal);
+
+    // A stop keeps the files.
+    let stopped = world.fsa(&["stop", "there"]);
+    assert!(stopped.status.success(), "{stopped:?}");
+    api.until("there", Phase::Stopped).await;
+    let started = world.fsa(&["start", "there"]);
+    assert!(started.status.success(), "{started:?}");
+    api.until_running("there").await;
+    assert!(api.shell("there", "cat server.py").await.contains("served by"));
+
+    // What a cluster says of it.
+    let settings = settings.path().to_str().expect("a path of UTF-8");
+    let debug = world.fsa(&["debug", "there", "--config", settings]);
+    let told = String::from_utf8_lossy(&debug.stdout);
+    assert!(
+        debug.status.success() && told.contains("1 of 1 ready"),
+        "{debug:?}"
+    );
+    let doctor = world.fsa(&["doctor", "--config", settings]);
+    let told = String::from_utf8_lossy(&doctor.stdout);
+    for point in ["cluster's API", "permissions", "databases", "storage class"] {
+        assert!(told.contains(&format!("\u{2713} {point}")), "{point}: {told}");
+    }
+
+    world.finish().await;
+    assert_eq!(namespace.ours(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_project_lives_on_a_cluster_whose_pods_are_reached_directly() {
+    the_main_job("direct").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_project_lives_on_a_cluster_that_is_reached_through_its_api_alone() {
+    the_main_job("port-forward").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_is_not_there_is_told_with_the_clusters_words() {
+    let namespace = Namespace::new().with_postgres();
+    let (world, _settings) = world(&namespace, "direct");
+    let api = world.api();
+    api.create_as(CreateProject {
+        name: "imageless".into(),
+        region: Some("cluster".into()),
+        image: Some("127.0.0.1:9/nothing:1".into()),
+        ..CreateProject::default()
+    })
+    .await;
+    let sandbox = api.until("imageless", Phase::Error).await;
+    let error = sandbox.error.expect("an error");
+    assert!(
+        error
+            .trouble
+            .kubernetes_status
+            .as_deref()
+            .unwrap_or_default()
+            .contains("ImagePull"),
+        "{error:?}"
+    );
+    world.finish().await;
+    assert_eq!(namespace.ours(), Vec::<String>::new());
+}

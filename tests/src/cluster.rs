@@ -1,0 +1,147 @@
+//! A namespace of the test cluster, through kubectl, with a PostgreSQL server in it.
+
+use std::{
+    io::Write as _,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use crate::exported;
+
+/// A pod may have to wait for its turn on a busy machine.
+const START: Duration = Duration::from_secs(90);
+
+const POSTGRES: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: postgres, labels: {app: postgres}}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+    - name: postgres
+      image: fsa.test/postgres:1
+      imagePullPolicy: Never
+      command: [bash, -ec]
+      args:
+        - |
+          echo PASSWORD > /tmp/password
+          initdb -D /tmp/data -U admin --auth=scram-sha-256 --pwfile=/tmp/password --no-sync >/dev/null
+          echo 'host all all all scram-sha-256' >> /tmp/data/pg_hba.conf
+          exec postgres -D /tmp/data -c listen_addresses='*' -c fsync=off -c unix_socket_directories=/tmp
+      readinessProbe: {periodSeconds: 1, exec: {command: [pg_isready, -h, 127.0.0.1]}}
+";
+
+/// A namespace of its own, deleted with everything in it in the end.
+pub struct Namespace {
+    pub name: String,
+    /// Of the PostgreSQL server in it, once there is one.
+    pub dsn: String,
+}
+
+impl Namespace {
+    #[must_use]
+    pub fn new() -> Self {
+        let bytes = std::fs::read("/proc/sys/kernel/random/uuid").expect("random bytes");
+        let name = format!("fsa-{}", String::from_utf8_lossy(&bytes[..8]));
+        let namespace = Self {
+            name: name.clone(),
+            dsn: String::new(),
+        };
+        namespace.kubectl(&["create", "namespace", &name]);
+        namespace
+    }
+
+    /// Starts a PostgreSQL server in a pod, and waits until it takes connections.
+    #[must_use]
+    pub fn with_postgres(mut self) -> Self {
+        self.apply(&POSTGRES.replace("PASSWORD", "an-admins-password"));
+        let began = Instant::now();
+        loop {
+            let waited =
+                self.try_kubectl(&["wait", "--for=condition=Ready", "--timeout=10s", "pod/postgres"]);
+            if waited.is_ok() {
+                break;
+            }
+            assert!(began.elapsed() < START, "no PostgreSQL server: {waited:?}");
+        }
+        let address = self.kubectl(&["get", "pod", "postgres", "-o", "jsonpath={.status.podIP}"]);
+        self.dsn = format!("postgresql://admin:an-admins-password@{address}/postgres");
+        self
+    }
+
+    /// Runs kubectl in this namespace.
+    ///
+    /// # Panics
+    /// It failed.
+    pub fn kubectl(&self, arguments: &[&str]) -> String {
+        self.try_kubectl(arguments)
+            .unwrap_or_else(|error| panic!("kubectl {arguments:?}: {error}"))
+    }
+
+    /// The same, where a failure is looked at.
+    ///
+    /// # Errors
+    /// What kubectl says.
+    pub fn try_kubectl(&self, arguments: &[&str]) -> Result<String, String> {
+        let output = self
+            .command()
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .expect("kubectl runs");
+        if output.status.success() {
+            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        } else {
+            Err(String::from_utf8_lossy(&output.stderr).into_owned())
+        }
+    }
+
+    /// Applies a manifest.
+    pub fn apply(&self, manifest: &str) {
+        let mut child = self
+            .command()
+            .args(["apply", "-f", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("kubectl runs");
+        let mut input = child.stdin.take().expect("standard input");
+        input.write_all(manifest.as_bytes()).expect("kubectl reads");
+        drop(input);
+        assert!(child.wait().expect("kubectl ends").success(), "{manifest}");
+    }
+
+    /// The names of all objects of ours in it.
+    #[must_use]
+    pub fn ours(&self) -> Vec<String> {
+        let kinds = "deployments,services,ingresses,networkpolicies,secrets,persistentvolumeclaims,pods,\
+                     serviceaccounts,roles,rolebindings";
+        let labels = "app.kubernetes.io/managed-by=fullstackagent";
+        self.kubectl(&["get", kinds, "-l", labels, "-o", "name"])
+            .lines()
+            .map(str::to_owned)
+            .collect()
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "kubectl is what an administrator has")]
+    fn command(&self) -> Command {
+        let mut command = Command::new(exported("FSA_TEST_KUBECTL"));
+        command
+            .arg("--kubeconfig")
+            .arg(exported("FSA_TEST_KUBECONFIG"))
+            .args(["--request-timeout", "30s", "-n", &self.name]);
+        command
+    }
+}
+
+impl Default for Namespace {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = self.try_kubectl(&["delete", "namespace", &self.name, "--wait=false"]);
+    }
+}
