@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # test.sh [NEXTEST ARGUMENT...]: makes this machine ready and runs every check: lint, the workspace's tests with
-# the real runtime, database and image, and the scripts scripts/test-*.sh. Its last line is the tests' count.
+# the real runtime, database, image and cluster, and the scripts scripts/test-*.sh. Its last line is the tests'
+# count.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
 cd "$ROOT"
-scripts/install-packages.sh run image test
+scripts/install-packages.sh run image test cluster
 scripts/install-tools.sh nextest deny
 scripts/lint.sh
 
@@ -15,15 +16,24 @@ scripts/build-web.sh
 build_sandboxd
 cargo build --locked --package fsa-cli
 scripts/build-image.sh web
+scripts/build-image.sh sandboxd
 use_build debug
 FSA_TEST_APPS=$(scripts/fetch-test-apps.sh | tail -n 1)
 export FSA_TEST_APPS
 
+work=$(mktemp -d /tmp/fsa-test.XXXXXX)
+log=$work/log
+cluster=$work/cluster
+trap 'tests/cluster/down.sh "$cluster" || true; rm -rf "$work"' EXIT
+# It ends with this script, however that ends.
+FSA_TEST_OWNER=$$ tests/cluster/up.sh "$cluster"
+# shellcheck disable=SC1091
+. "$cluster/env"
+tests/cluster/image.sh "$cluster" "$FSA_CACHE/images/sandboxd.oci.tar" fsa.test/sandboxd:1
+
 say "tests"
 profile=default
 [ -z "${CI:-}" ] || profile=ci
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
 # Sandboxes need root or user namespaces, never the terminal.
 cargo nextest run --locked --workspace --profile "$profile" "$@" </dev/null 2>&1 | tee "$log"
 cargo test --locked --workspace --doc --quiet </dev/null
