@@ -13,7 +13,6 @@ warden=$(pid_of warden.pid) init=$(pid_of init.pid)
 if ours "$warden" run; then
     say "ending the cluster in $DIR"
     kill -TERM "$warden"
-    # The warden gives its parts a minute, then ends them all the same.
     timeout 90 tail --pid="$warden" -f /dev/null || die "the warden (process $warden) did not end in 90 s; see $DIR/logs/warden.log"
 fi
 if ours "$init" inner; then

@@ -6,6 +6,8 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
 programs
+# Debian's own programs, not others of the same name that come before them.
+PATH=/usr/bin:/usr/sbin
 [ ! -e "$IMAGES/done" ] || exit 0
 say "making ${IMAGES##*/}"
 rm -rf "$IMAGES" && mkdir -p "$IMAGES"
