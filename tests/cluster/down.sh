@@ -26,6 +26,7 @@ if [ -e "$DIR/slot" ]; then
     for hierarchy in /sys/fs/cgroup "/sys/fs/cgroup"/*; do
         [ ! -d "$hierarchy/fsa-cluster-$slot" ] || find "$hierarchy/fsa-cluster-$slot" -depth -type d -exec rmdir {} +
     done
+    ip link delete "fsacluster$slot" 2>/dev/null || true
     left=$(ip -o link show "fsacluster$slot" 2>/dev/null || true)
     [ -z "$left" ] || die "the network link of the cluster is still there: $left"
 fi

@@ -71,5 +71,5 @@ cp -a "$share/." "$made/postgres$share/"
 cp -a /usr/share/zoneinfo/Etc "$made/postgres/usr/share/zoneinfo/"
 ln -s Etc/UTC "$made/postgres/usr/share/zoneinfo/UTC"
 "$HERE/image-of.sh" "$made/postgres" "$IMAGES/postgres.tar" \
-    "{\"Cmd\":[\"/usr/bin/bash\"],\"User\":\"999:999\",\"Env\":[\"PATH=$server/bin:/usr/bin:/usr/sbin\"]}"
+    "{\"StopSignal\":\"SIGINT\",\"Cmd\":[\"/usr/bin/bash\"],\"User\":\"999:999\",\"Env\":[\"PATH=$server/bin:/usr/bin:/usr/sbin\"]}"
 touch "$IMAGES/done"

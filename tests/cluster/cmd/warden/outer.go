@@ -111,6 +111,8 @@ func runOuter(dir string) error {
 	case err := <-gone:
 		failed = fmt.Errorf("the inner half ended by itself: %v", err)
 	}
+	// The kernel would do it too, yet some time after the last process of the network namespace.
+	_ = ip("link", "delete", machineLink(slot))
 	return errors.Join(failed, removeCgroups(slot))
 }
 
