@@ -85,6 +85,7 @@ start)
         [ -z "$left" ] || die "KubeBlocks is installed as $was and there are clusters of it; delete them before starting $mode"
         stop_part kubeblocks
         kubectl delete --wait "$name" >&2
+        rm -rf "$DIR/run/api" # what kubectl remembers of the versions
     fi
     crd "$mode" | kubectl apply --server-side --force-conflicts -f - >&2
     kubectl wait --for=condition=Established --timeout=30s "$name" >&2

@@ -138,6 +138,8 @@ exec postgres -D "$data" -c listen_addresses='*' -c unix_socket_directories=/tmp
 
 func (w *wantedCluster) statefulSet(image, secret string) *apps.StatefulSet {
 	uid, yes, no, servers, grace := int64(999), true, false, w.servers(), int64(10)
+	// Not on every mount: with write permission for its group PostgreSQL refuses its folder.
+	change := core.FSGroupChangeOnRootMismatch
 	from := func(key string) *core.EnvVarSource {
 		return &core.EnvVarSource{SecretKeyRef: &core.SecretKeySelector{LocalObjectReference: core.LocalObjectReference{Name: secret}, Key: key}}
 	}
@@ -152,7 +154,7 @@ func (w *wantedCluster) statefulSet(image, secret string) *apps.StatefulSet {
 					TerminationGracePeriodSeconds: &grace,
 					AutomountServiceAccountToken:  &no,
 					SecurityContext: &core.PodSecurityContext{
-						RunAsUser: &uid, RunAsGroup: &uid, FSGroup: &uid, RunAsNonRoot: &yes,
+						RunAsUser: &uid, RunAsGroup: &uid, FSGroup: &uid, RunAsNonRoot: &yes, FSGroupChangePolicy: &change,
 						SeccompProfile: &core.SeccompProfile{Type: core.SeccompProfileTypeRuntimeDefault},
 					},
 					Containers: []core.Container{{
