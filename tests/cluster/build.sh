@@ -42,6 +42,11 @@ fi
 
 if [ "${1:-}" = kwok ] && [ ! -e "$KWOK/done" ]; then
     entry "$KWOK" "$HERE/kwok" sigs.k8s.io/kwok/cmd/kwok
+    # What its simulated nodes and pods go through; the program has none of its own.
+    stages=$(cd "$HERE/kwok" && go list -m -f '{{.Dir}}' sigs.k8s.io/kwok)/kustomize/stage
+    for file in "$stages"/{node/fast,node/heartbeat-with-lease,pod/fast}/*.yaml; do
+        [ "${file##*/}" = kustomization.yaml ] || { echo --- && cat "$file"; }
+    done >"$KWOK/stages.yaml"
     touch "$KWOK/done"
 fi
 "$HERE/images.sh"
