@@ -41,6 +41,9 @@ addresses() {
 is_up() { "$OWN/warden" tell "$DIR" status >/dev/null 2>&1; }
 need_up() {
     programs
+    # Those that it was started with, whatever the sources have become since.
+    # shellcheck disable=SC1091  # written by up.sh
+    [ ! -e "$DIR/programs" ] || . "$DIR/programs"
     is_up || die "no cluster runs in $DIR: start one with tests/cluster/up.sh $DIR"
     addresses "$(cat "$DIR/slot")"
 }

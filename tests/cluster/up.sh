@@ -40,6 +40,7 @@ for hierarchy in /sys/fs/cgroup /sys/fs/cgroup/*; do
         [ ! -e "$hierarchy/$CGROUP/$file" ] || [ -e "$hierarchy/cgroup.controllers" ] || cat "$hierarchy/$file" >"$hierarchy/$CGROUP/$file"
     done
 done
+printf "KUBERNETES='%s'\nOWN='%s'\n" "$KUBERNETES" "$OWN" >"$DIR/programs"
 make_credentials
 write_parts
 # What the API has is remembered with the cluster, not in the home, where it would outlive it.
