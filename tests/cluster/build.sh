@@ -50,3 +50,9 @@ if [ "${1:-}" = kwok ] && [ ! -e "$KWOK/done" ]; then
     touch "$KWOK/done"
 fi
 "$HERE/images.sh"
+
+# What no checkout has asked for in a week goes.
+touch -c "$KUBERNETES/done" "$OWN/done" "$KWOK/done" "$IMAGES/done"
+for entry in "$FSA_CACHE"/cluster/*/; do
+    [ -n "$(find "${entry}done" -mtime -7 2>/dev/null)" ] || rm -rf "$entry"
+done
