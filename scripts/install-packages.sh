@@ -3,6 +3,7 @@
 # everything asks dpkg once and touches no network.
 #   run    what `fsa serve` and building it need         image  what `make image` needs
 #   test   what `make test` needs on top of both         bench  what `make bench` needs on top of `run` and `image`
+#   cluster  what runs in the test cluster; building it needs Go too, which Debian has too old
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"

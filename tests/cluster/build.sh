@@ -42,6 +42,17 @@ fi
 
 if [ "${1:-}" = kwok ] && [ ! -e "$KWOK/done" ]; then
     entry "$KWOK" "$HERE/kwok" sigs.k8s.io/kwok/cmd/kwok
+    # What its simulated nodes and pods go through; the program has none of its own.
+    stages=$(cd "$HERE/kwok" && go list -m -f '{{.Dir}}' sigs.k8s.io/kwok)/kustomize/stage
+    for file in "$stages"/{node/fast,node/heartbeat-with-lease,pod/fast}/*.yaml; do
+        [ "${file##*/}" = kustomization.yaml ] || { echo --- && cat "$file"; }
+    done >"$KWOK/stages.yaml"
     touch "$KWOK/done"
 fi
 "$HERE/images.sh"
+
+# What no checkout has asked for in a week goes.
+touch -c "$KUBERNETES/done" "$OWN/done" "$KWOK/done" "$IMAGES/done"
+for entry in "$FSA_CACHE"/cluster/*/; do
+    [ -n "$(find "${entry}done" -mtime -7 2>/dev/null)" ] || rm -rf "$entry"
+done

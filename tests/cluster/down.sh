@@ -13,7 +13,6 @@ warden=$(pid_of warden.pid) init=$(pid_of init.pid)
 if ours "$warden" run; then
     say "ending the cluster in $DIR"
     kill -TERM "$warden"
-    # The warden gives its parts a minute, then ends them all the same.
     timeout 90 tail --pid="$warden" -f /dev/null || die "the warden (process $warden) did not end in 90 s; see $DIR/logs/warden.log"
 fi
 if ours "$init" inner; then
@@ -27,6 +26,7 @@ if [ -e "$DIR/slot" ]; then
     for hierarchy in /sys/fs/cgroup "/sys/fs/cgroup"/*; do
         [ ! -d "$hierarchy/fsa-cluster-$slot" ] || find "$hierarchy/fsa-cluster-$slot" -depth -type d -exec rmdir {} +
     done
+    ip link delete "fsacluster$slot" 2>/dev/null || true
     left=$(ip -o link show "fsacluster$slot" 2>/dev/null || true)
     [ -z "$left" ] || die "the network link of the cluster is still there: $left"
 fi

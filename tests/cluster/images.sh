@@ -6,6 +6,8 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
 programs
+# Debian's own programs, not others of the same name that come before them.
+PATH=/usr/bin:/usr/sbin
 [ ! -e "$IMAGES/done" ] || exit 0
 say "making ${IMAGES##*/}"
 rm -rf "$IMAGES" && mkdir -p "$IMAGES"
@@ -69,5 +71,5 @@ cp -a "$share/." "$made/postgres$share/"
 cp -a /usr/share/zoneinfo/Etc "$made/postgres/usr/share/zoneinfo/"
 ln -s Etc/UTC "$made/postgres/usr/share/zoneinfo/UTC"
 "$HERE/image-of.sh" "$made/postgres" "$IMAGES/postgres.tar" \
-    "{\"Cmd\":[\"/usr/bin/bash\"],\"User\":\"999:999\",\"Env\":[\"PATH=$server/bin:/usr/bin:/usr/sbin\"]}"
+    "{\"StopSignal\":\"SIGINT\",\"Cmd\":[\"/usr/bin/bash\"],\"User\":\"999:999\",\"Env\":[\"PATH=$server/bin:/usr/bin:/usr/sbin\"]}"
 touch "$IMAGES/done"

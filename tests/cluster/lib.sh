@@ -41,13 +41,16 @@ addresses() {
 is_up() { "$OWN/warden" tell "$DIR" status >/dev/null 2>&1; }
 need_up() {
     programs
+    # Those that it was started with, whatever the sources have become since.
+    # shellcheck disable=SC1091  # written by up.sh
+    [ ! -e "$DIR/programs" ] || . "$DIR/programs"
     is_up || die "no cluster runs in $DIR: start one with tests/cluster/up.sh $DIR"
     addresses "$(cat "$DIR/slot")"
 }
 
 # inside COMMAND…: runs it in the cluster's namespaces, with the machine's files.
 inside() { nsenter -t "$(cat "$DIR/init.pid")" -m -n -p -i -u -- "$@"; }
-kubectl() { "$KUBERNETES/kubectl" --kubeconfig "$DIR/kubeconfig" --request-timeout 30s "$@"; }
+kubectl() { "$DIR/kubectl" --request-timeout 30s "$@"; }
 
 # part NAME: takes from standard input the script of a part, that ends in `exec` of its program.
 part() {

@@ -77,7 +77,7 @@ exec '$KUBERNETES/kube-controller-manager' --kubeconfig '$configs/kube-controlle
     --cert-dir '$DIR/run/controller-manager' --service-account-private-key-file '$pki/accounts.key' \\
     --root-ca-file '$pki/ca.crt' --use-service-account-credentials --leader-elect=false --profiling=false \\
     --cluster-cidr $PODS --allocate-node-cidrs --node-cidr-mask-size 24 --service-cluster-ip-range $SERVICES \\
-    --node-monitor-grace-period 20s --node-monitor-period 2s --kube-api-qps 200 --kube-api-burst 400
+    --node-monitor-grace-period ${FSA_TEST_NODE_GRACE:-40}s --node-monitor-period 2s --kube-api-qps 200 --kube-api-burst 400
 END
     part scheduler <<END
 exec '$KUBERNETES/kube-scheduler' --config '$DIR/config/scheduler.yaml' --bind-address 127.0.0.1 \\

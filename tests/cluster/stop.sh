@@ -1,12 +1,17 @@
 #!/usr/bin/env bash
-# stop.sh DIR PART: stops one part of the cluster (etcd, apiserver, controller-manager, scheduler, containerd, kubelet,
-# proxy and those that were added), and returns when it has ended.
+# stop.sh DIR PART [now]: stops one part of the cluster (etcd, apiserver, controller-manager, scheduler, containerd, kubelet,
+# proxy and those that were added), and returns when it has ended. With `now` it is
+# killed at once, else it has 10 seconds.
 set -euo pipefail
 # shellcheck source=tests/cluster/lib.sh
 . "$(dirname "$0")/lib.sh"
 
 cluster_dir "$@"
-[ $# -eq 2 ] || die "usage: stop.sh DIR PART"
+[ $# -eq 2 ] || [ "${3:-}" = now ] || die "usage: stop.sh DIR PART [now]"
 need_up
 [ -x "$DIR/parts/$2" ] || die "there is no part $2; there are $(cd "$DIR/parts" && echo *)"
-stop_part "$2"
+if [ $# -eq 3 ]; then
+    "$OWN/warden" tell "$DIR" kill "$2"
+else
+    stop_part "$2"
+fi

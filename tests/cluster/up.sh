@@ -40,8 +40,12 @@ for hierarchy in /sys/fs/cgroup /sys/fs/cgroup/*; do
         [ ! -e "$hierarchy/$CGROUP/$file" ] || [ -e "$hierarchy/cgroup.controllers" ] || cat "$hierarchy/$file" >"$hierarchy/$CGROUP/$file"
     done
 done
+printf "KUBERNETES='%s'\nOWN='%s'\n" "$KUBERNETES" "$OWN" >"$DIR/programs"
 make_credentials
 write_parts
+# What the API has is remembered with the cluster, not in the home, where it would outlive it.
+printf '#!/bin/sh\nexec "%s" --kubeconfig "%s" --cache-dir "%s" "$@"\n' "$KUBERNETES/kubectl" "$DIR/kubeconfig" "$DIR/run/api" >"$DIR/kubectl"
+chmod 755 "$DIR/kubectl"
 
 answers() { curl --silent --fail --max-time 2 --cacert "$DIR/pki/ca.crt" -H "Authorization: Bearer $(head -n 1 "$DIR/pki/tokens.csv" | cut -d , -f 1)" "https://$NODE_ADDRESS:6443$1"; }
 start_part etcd
@@ -72,7 +76,7 @@ kubectl -n kube-system rollout status deployment/coredns --timeout=90s --request
 cat >"$DIR/env.part" <<END
 export FSA_TEST_CLUSTER='$DIR'
 export FSA_TEST_KUBECONFIG='$DIR/kubeconfig'
-export FSA_TEST_KUBECTL='$KUBERNETES/kubectl'
+export FSA_TEST_KUBECTL='$DIR/kubectl'
 export FSA_TEST_NODE=$NODE
 export FSA_TEST_NODE_ADDRESS=$NODE_ADDRESS
 export FSA_TEST_MACHINE_ADDRESS=$MACHINE_ADDRESS

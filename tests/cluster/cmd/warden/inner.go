@@ -70,17 +70,12 @@ func runInner(dir, slotText string) error {
 	ready := os.NewFile(4, "ready")
 	fmt.Fprintln(ready, "ready")
 	ready.Close()
-	ending := false
+	// All state is thrown away at the end, so the parts need not end in order: the kernel ends them with us.
 	for s := range signals {
-		if s == syscall.SIGTERM && !ending {
-			ending = true
-			go func() {
-				w.stopAll()
-				os.Exit(0)
-			}()
-		} else if s == syscall.SIGCHLD {
-			w.reap()
+		if s == syscall.SIGTERM {
+			os.Exit(0)
 		}
+		w.reap()
 	}
 	return nil
 }
@@ -166,21 +161,9 @@ func (w *warden) stop(name string, first syscall.Signal) error {
 	}
 }
 
-func (w *warden) stopAll() {
-	w.lock.Lock()
-	names := slices.Clone(w.order)
-	w.lock.Unlock()
-	slices.Reverse(names)
-	for _, name := range names {
-		if err := w.stop(name, syscall.SIGTERM); err != nil {
-			fmt.Fprintln(os.Stderr, "warden:", err)
-		}
-	}
-}
-
 func (w *warden) answer(connection net.Conn) {
 	defer connection.Close()
-	_ = connection.SetDeadline(time.Now().Add(partsEnd))
+	_ = connection.SetDeadline(time.Now().Add(commandEnd))
 	line, err := bufio.NewReader(io.LimitReader(connection, 4096)).ReadString('\n')
 	if err != nil {
 		return
@@ -228,7 +211,7 @@ func tell(dir string, words []string) error {
 		return fmt.Errorf("no cluster runs in %s: %w", dir, err)
 	}
 	defer connection.Close()
-	_ = connection.SetDeadline(time.Now().Add(partsEnd))
+	_ = connection.SetDeadline(time.Now().Add(commandEnd))
 	fmt.Fprintln(connection, strings.Join(words, " "))
 	said, err := io.ReadAll(io.LimitReader(connection, 1<<20))
 	if err != nil {

@@ -21,8 +21,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Every part gets ten seconds to end by itself; together they get this.
-const partsEnd = 60 * time.Second
+// How long the kernel may take to end everything inside, and how long one command to the inner half may.
+const (
+	innerEnd   = 30 * time.Second
+	commandEnd = 60 * time.Second
+)
 
 func runOuter(dir string) error {
 	// The inner half is to die with this thread (Pdeathsig means the thread), so the thread must not end early.
@@ -100,14 +103,16 @@ func runOuter(dir string) error {
 		_ = inner.Process.Signal(syscall.SIGTERM)
 		select {
 		case <-gone:
-		case <-time.After(partsEnd):
-			failed = fmt.Errorf("the parts did not end in %v and were killed", partsEnd)
+		case <-time.After(innerEnd):
+			failed = fmt.Errorf("the inner half did not end in %v and was killed", innerEnd)
 			_ = inner.Process.Kill()
 			<-gone
 		}
 	case err := <-gone:
 		failed = fmt.Errorf("the inner half ended by itself: %v", err)
 	}
+	// The kernel would do it too, yet some time after the last process of the network namespace.
+	_ = ip("link", "delete", machineLink(slot))
 	return errors.Join(failed, removeCgroups(slot))
 }
 
