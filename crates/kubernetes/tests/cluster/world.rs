@@ -7,13 +7,20 @@ use fsa_kubernetes::{
     KubernetesDriver,
     connection::{self, Cluster, Places},
     objects::network_policy::block,
+    rights,
     settings::{Network, Reach, Settings},
 };
 use fsa_model::{DatabaseSpec, Image, SandboxRef};
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::{
+    authentication::v1::TokenRequest,
+    core::v1::{Namespace, Pod, ServiceAccount},
+    rbac::v1::{Role, RoleBinding, RoleRef, Subject},
+};
 use kube::{
-    Api,
+    Api, Client, Config,
     api::{AttachParams, DeleteParams, ListParams, PostParams},
+    config::{AuthInfo, KubeConfigOptions, Kubeconfig},
+    core::ObjectMeta,
 };
 
 /// In the cluster: a shell and Python.
@@ -30,6 +37,7 @@ while True:
 /// A namespace of its own.
 pub struct Place {
     pub cluster: Cluster,
+    pub settings: Settings,
     pub driver: KubernetesDriver,
 }
 
@@ -65,7 +73,7 @@ impl Place {
         let mut cluster = administrator().await;
         let name = format!("fsa-{}", &uuid::Uuid::new_v4().simple().to_string()[..12]);
         let namespace = Namespace {
-            metadata: kube::core::ObjectMeta {
+            metadata: ObjectMeta {
                 name: Some(name.clone()),
                 // The API server itself refuses what is not restricted.
                 labels: Some(
