@@ -103,8 +103,73 @@ impl Place {
             },
             ..Settings::default()
         };
-        let driver = KubernetesDriver::new(cluster.clone(), settings, Arc::new(|_| None));
-        Self { cluster, driver }
+        let driver = KubernetesDriver::new(cluster.clone(), settings.clone(), Arc::new(|_| None));
+        Self {
+            cluster,
+            settings,
+            driver,
+        }
+    }
+
+    /// The same with a driver whose account has the control plane's Role in the namespace, and
+    /// nothing else in the cluster.
+    pub async fn with_its_role_alone(reach: Reach) -> Self {
+        let mut place = Self::new(reach).await;
+        let named = || ObjectMeta {
+            name: Some("control-plane".into()),
+            ..ObjectMeta::default()
+        };
+        let parameters = PostParams::default();
+        let account = ServiceAccount {
+            metadata: named(),
+            ..ServiceAccount::default()
+        };
+        place.api().create(&parameters, &account).await.unwrap();
+        let role = Role {
+            metadata: named(),
+            rules: Some(rights::rules(&place.settings)),
+        };
+        place.api().create(&parameters, &role).await.unwrap();
+        let binding = RoleBinding {
+            metadata: named(),
+            role_ref: RoleRef {
+                api_group: "rbac.authorization.k8s.io".into(),
+                kind: "Role".into(),
+                name: "control-plane".into(),
+            },
+            subjects: Some(vec![Subject {
+                kind: "ServiceAccount".into(),
+                name: "control-plane".into(),
+                ..Subject::default()
+            }]),
+        };
+        place.api().create(&parameters, &binding).await.unwrap();
+        let token = place
+            .api::<ServiceAccount>()
+            .create_token_request("control-plane", &parameters, &TokenRequest::default())
+            .await
+            .unwrap()
+            .status
+            .unwrap()
+            .token;
+
+        let mut kubeconfig = Kubeconfig::read_from(exported("FSA_TEST_KUBECONFIG")).unwrap();
+        for user in &mut kubeconfig.auth_infos {
+            user.auth_info = Some(AuthInfo {
+                token: Some(token.clone().into()),
+                ..AuthInfo::default()
+            });
+        }
+        let options = KubeConfigOptions::default();
+        let config = Config::from_custom_kubeconfig(kubeconfig, &options)
+            .await
+            .unwrap();
+        let cluster = Cluster {
+            client: Client::try_from(config).unwrap(),
+            ..place.cluster.clone()
+        };
+        place.driver = KubernetesDriver::new(cluster, place.settings.clone(), Arc::new(|_| None));
+        place
     }
 
     pub fn api<K>(&self) -> Api<K>
