@@ -19,11 +19,25 @@ use_build debug
 FSA_TEST_APPS=$(scripts/fetch-test-apps.sh | tail -n 1)
 export FSA_TEST_APPS
 
+log=$(mktemp)
+cluster=$(mktemp -d /tmp/fsa-cluster.XXXXXX)
+finish() {
+    [ ! -x tests/cluster/down.sh ] || tests/cluster/down.sh "$cluster" >/dev/null
+    rm -rf "$log" "$cluster"
+}
+trap finish EXIT
+# Without it the tests that need a cluster fail, and say so.
+if [ -x tests/cluster/up.sh ]; then
+    scripts/build-image.sh sandboxd
+    tests/cluster/up.sh "$cluster"
+    tests/cluster/image.sh "$cluster" "$FSA_CACHE/images/sandboxd.oci.tar" fsa.test/sandboxd:1
+    # shellcheck disable=SC1091
+    . "$cluster/env"
+fi
+
 say "tests"
 profile=default
 [ -z "${CI:-}" ] || profile=ci
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
 # Sandboxes need root or user namespaces, never the terminal.
 cargo nextest run --locked --workspace --profile "$profile" "$@" </dev/null 2>&1 | tee "$log"
 cargo test --locked --workspace --doc --quiet </dev/null

@@ -68,7 +68,7 @@ async fn the_main_job(reach: &str) {
     let reached = api
         .shell(
             "there",
-            "echo $DATABASE_URL; exec 3<>/dev/tcp/$PGHOST/$PGPORT && echo reached",
+            "echo $DATABASE_URL; bash -c 'exec 3<>/dev/tcp/$PGHOST/$PGPORT' && echo reached",
         )
         .await;
     assert!(
