@@ -31,6 +31,7 @@ if [ -x tests/cluster/up.sh ]; then
     scripts/build-image.sh sandboxd
     tests/cluster/up.sh "$cluster"
     tests/cluster/image.sh "$cluster" "$FSA_CACHE/images/sandboxd.oci.tar" fsa.test/sandboxd:1
+    tests/cluster/kubeblocks.sh "$cluster" start v1
     # shellcheck disable=SC1091
     . "$cluster/env"
 fi
