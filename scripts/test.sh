@@ -30,6 +30,7 @@ FSA_TEST_OWNER=$$ tests/cluster/up.sh "$cluster"
 # shellcheck disable=SC1091
 . "$cluster/env"
 tests/cluster/image.sh "$cluster" "$FSA_CACHE/images/sandboxd.oci.tar" fsa.test/sandboxd:1
+tests/cluster/kubeblocks.sh "$cluster" start v1
 
 say "tests"
 profile=default

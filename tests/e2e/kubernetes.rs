@@ -6,6 +6,11 @@ use tempfile::NamedTempFile;
 
 /// A world with a region `cluster`, whose default it is not.
 fn world(namespace: &Namespace, reach: &str) -> (World, NamedTempFile) {
+    let databases = format!("{{ provider = \"postgres\", dsn = \"{}\" }}", namespace.dsn);
+    world_with(namespace, reach, &databases)
+}
+
+fn world_with(namespace: &Namespace, reach: &str, databases: &str) -> (World, NamedTempFile) {
     let file = NamedTempFile::with_suffix(".toml").expect("a file");
     let settings = format!(
         "[regions.cluster]
@@ -15,11 +20,10 @@ reach = \"{reach}\"
 sandboxd_image = \"fsa.test/sandboxd:1\"
 web_image = \"fsa.test/tools:1\"
 network.control_plane = [{{ ipBlock = {{ cidr = \"0.0.0.0/0\" }} }}]
-databases = {{ provider = \"postgres\", dsn = \"{dsn}\" }}
+databases = {databases}
 ",
         kubeconfig = exported("FSA_TEST_KUBECONFIG").display(),
         name = namespace.name,
-        dsn = namespace.dsn,
     );
     std::fs::write(file.path(), settings).expect("the settings can be written");
     let world = World::start(&["--config", file.path().to_str().expect("a path of UTF-8")]);
@@ -68,7 +72,7 @@ async fn the_main_job(reach: &str) {
     let reached = api
         .shell(
             "there",
-            "echo $DATABASE_URL; exec 3<>/dev/tcp/$PGHOST/$PGPORT && echo reached",
+            "echo $DATABASE_URL; bash -c 'exec 3<>/dev/tcp/$PGHOST/$PGPORT' && echo reached",
         )
         .await;
     assert!(
@@ -152,4 +156,60 @@ async fn an_image_that_is_not_there_is_told_with_the_clusters_words() {
     );
     world.finish().await;
     assert_eq!(namespace.ours(), Vec::<String>::new());
+}
+
+/// The cluster has a stand-in for KubeBlocks' operator, which follows its published contract
+/// (`tests/cluster/kubeblocks.sh DIR start v1`).
+async fn a_database_of_kubeblocks(reach: &str) {
+    let namespace = Namespace::new();
+    let (world, settings) = world_with(&namespace, reach, "{ provider = \"kubeblocks\" }");
+    let api = world.api();
+    api.create_as(CreateProject {
+        name: "blocks".into(),
+        region: Some("cluster".into()),
+        ..CreateProject::default()
+    })
+    .await;
+    api.until_running("blocks").await;
+    let told = api
+        .shell(
+            "blocks",
+            "echo $PGUSER@$PGHOST; bash -c 'exec 3<>/dev/tcp/$PGHOST/$PGPORT' && echo reached",
+        )
+        .await;
+    assert!(
+        told.starts_with("blocks_agentruntime_") && told.ends_with("reached\n"),
+        "{told}"
+    );
+    let clusters = namespace.kubectl(&[
+        "get",
+        "clusters.apps.kubeblocks.io",
+        "-o",
+        "jsonpath={.items[*].status.phase}",
+    ]);
+    assert_eq!(clusters, "Running");
+    let settings = settings.path().to_str().expect("a path of UTF-8");
+    let doctor = world.fsa(&["doctor", "--config", settings]);
+    let told = String::from_utf8_lossy(&doctor.stdout);
+    assert!(told.contains("KubeBlocks serves"), "{told}");
+
+    // The project's database goes with the project, and not before.
+    let stopped = world.fsa(&["stop", "blocks"]);
+    assert!(stopped.status.success(), "{stopped:?}");
+    let clusters = namespace.kubectl(&["get", "clusters.apps.kubeblocks.io", "-o", "name"]);
+    assert_eq!(clusters.lines().count(), 1, "{clusters}");
+    world.finish().await;
+    assert_eq!(namespace.ours(), Vec::<String>::new());
+    let clusters = namespace.kubectl(&["get", "clusters.apps.kubeblocks.io", "-o", "name"]);
+    assert_eq!(clusters, "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_project_has_a_database_of_kubeblocks_that_is_reached_directly() {
+    a_database_of_kubeblocks("direct").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_project_has_a_database_of_kubeblocks_that_is_reached_through_the_api() {
+    a_database_of_kubeblocks("port-forward").await;
 }

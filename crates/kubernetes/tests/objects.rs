@@ -146,3 +146,24 @@ fn every_host_fits_into_a_label_even_with_the_longest_name() {
         assert!(label.len() <= 63 && !label.ends_with('-'), "{label}");
     }
 }
+
+#[test]
+fn the_role_that_is_handed_out_is_the_list_that_the_driver_needs() {
+    let all = Settings {
+        expose: Expose {
+            style: Style::HttpRoute,
+            ..Expose::default()
+        },
+        ..settings()
+    };
+    let rules = serde_json::to_value(fsa_kubernetes::rights::rules(&all)).unwrap();
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/kubernetes/role.json");
+    let file: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    assert_eq!(file["kind"], "Role");
+    assert_eq!(
+        file["rules"],
+        rules,
+        "the file should have these rules:\n{}",
+        serde_json::to_string(&rules).unwrap()
+    );
+}

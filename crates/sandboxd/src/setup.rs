@@ -42,7 +42,10 @@ pub fn prepare(accounts: &Accounts, home: &Path, hostname: &str, nameservers: &[
         tried("the user `dev` could not be added", add_account(etc, home));
     }
     if let Ok(user) = accounts.find(None) {
-        tried("the home folder could not be prepared", folders(etc, home, &user));
+        tried(
+            "the home folder could not be prepared",
+            folders(etc, home, &user, accounts.switches()),
+        );
     }
     if !nameservers.is_empty() {
         tried(
@@ -108,12 +111,13 @@ fn append(path: &Path, before: &str, line: &str) -> io::Result<()> {
 }
 
 /// Home and project folder, owned by the person. Only these two change hands: what is in them may
-/// be large, and may belong to others on purpose.
-fn folders(etc: &Path, home: &Path, user: &User) -> io::Result<()> {
+/// be large, and may belong to others on purpose. Whoever is no root owns what they may, and a home
+/// that was given to their group is left as it is.
+fn folders(etc: &Path, home: &Path, user: &User, root: bool) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o755).create(home)?;
     let own = |path: &Path| -> io::Result<()> {
         let found = fs::symlink_metadata(path)?;
-        if !found.is_dir() || (found.uid(), found.gid()) == (user.uid, user.gid) {
+        if !root || !found.is_dir() || (found.uid(), found.gid()) == (user.uid, user.gid) {
             return Ok(());
         }
         lchown(path, Some(user.uid), Some(user.gid))
@@ -239,6 +243,23 @@ mod tests {
             fs::read_to_string(etc.path().join("group")).unwrap(),
             "dev:x:1000:\n"
         );
+    }
+
+    #[test]
+    fn a_home_that_belongs_to_another_is_used_where_nothing_can_be_given_away() {
+        let place = tempfile::tempdir().unwrap();
+        let me = User {
+            name: "dev".into(),
+            // Not the folder's owner, as with a volume that is given to a group.
+            uid: nix::unistd::geteuid().as_raw(),
+            gid: 4_000_000,
+            groups: vec![],
+            home: place.path().to_owned(),
+            shell: "/bin/sh".into(),
+        };
+        folders(place.path(), place.path(), &me, false).unwrap();
+        let project = fs::symlink_metadata(place.path().join("project")).unwrap();
+        assert_ne!(project.gid(), 4_000_000);
     }
 
     #[test]

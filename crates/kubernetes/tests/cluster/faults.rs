@@ -238,3 +238,18 @@ async fn a_sandbox_is_confined_and_has_no_account_of_the_cluster() {
         .unwrap();
     assert!(left.items.is_empty(), "{:?}", left.items.len());
 }
+
+#[tokio::test]
+async fn the_role_of_the_chart_is_enough() {
+    for reach in [Reach::Direct, Reach::PortForward] {
+        let place = Place::with_its_role_alone(reach).await;
+        let spec = spec("bounded");
+        start(&place, &spec).await;
+        place.driver.usage(&spec.sandbox).await.unwrap();
+        place.driver.stop(&spec.sandbox).await.unwrap();
+        start(&place, &spec).await;
+        place.driver.destroy(&spec.sandbox).await.unwrap();
+        place.driver.remove_volume(spec.sandbox.project).await.unwrap();
+        assert_eq!(place.driver.inventory().await.unwrap(), Vec::new());
+    }
+}

@@ -7,13 +7,20 @@ use fsa_kubernetes::{
     KubernetesDriver,
     connection::{self, Cluster, Places},
     objects::network_policy::block,
+    rights,
     settings::{Network, Reach, Settings},
 };
 use fsa_model::{DatabaseSpec, Image, SandboxRef};
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::{
+    authentication::v1::TokenRequest,
+    core::v1::{Namespace, Pod, ServiceAccount},
+    rbac::v1::{Role, RoleBinding, RoleRef, Subject},
+};
 use kube::{
-    Api,
+    Api, Client, Config,
     api::{AttachParams, DeleteParams, ListParams, PostParams},
+    config::{AuthInfo, KubeConfigOptions, Kubeconfig},
+    core::ObjectMeta,
 };
 
 /// In the cluster: a shell and Python.
@@ -30,6 +37,7 @@ while True:
 /// A namespace of its own.
 pub struct Place {
     pub cluster: Cluster,
+    pub settings: Settings,
     pub driver: KubernetesDriver,
 }
 
@@ -65,7 +73,7 @@ impl Place {
         let mut cluster = administrator().await;
         let name = format!("fsa-{}", &uuid::Uuid::new_v4().simple().to_string()[..12]);
         let namespace = Namespace {
-            metadata: kube::core::ObjectMeta {
+            metadata: ObjectMeta {
                 name: Some(name.clone()),
                 // The API server itself refuses what is not restricted.
                 labels: Some(
@@ -95,8 +103,73 @@ impl Place {
             },
             ..Settings::default()
         };
-        let driver = KubernetesDriver::new(cluster.clone(), settings, Arc::new(|_| None));
-        Self { cluster, driver }
+        let driver = KubernetesDriver::new(cluster.clone(), settings.clone(), Arc::new(|_| None));
+        Self {
+            cluster,
+            settings,
+            driver,
+        }
+    }
+
+    /// The same with a driver whose account has the control plane's Role in the namespace, and
+    /// nothing else in the cluster.
+    pub async fn with_its_role_alone(reach: Reach) -> Self {
+        let mut place = Self::new(reach).await;
+        let named = || ObjectMeta {
+            name: Some("control-plane".into()),
+            ..ObjectMeta::default()
+        };
+        let parameters = PostParams::default();
+        let account = ServiceAccount {
+            metadata: named(),
+            ..ServiceAccount::default()
+        };
+        place.api().create(&parameters, &account).await.unwrap();
+        let role = Role {
+            metadata: named(),
+            rules: Some(rights::rules(&place.settings)),
+        };
+        place.api().create(&parameters, &role).await.unwrap();
+        let binding = RoleBinding {
+            metadata: named(),
+            role_ref: RoleRef {
+                api_group: "rbac.authorization.k8s.io".into(),
+                kind: "Role".into(),
+                name: "control-plane".into(),
+            },
+            subjects: Some(vec![Subject {
+                kind: "ServiceAccount".into(),
+                name: "control-plane".into(),
+                ..Subject::default()
+            }]),
+        };
+        place.api().create(&parameters, &binding).await.unwrap();
+        let token = place
+            .api::<ServiceAccount>()
+            .create_token_request("control-plane", &parameters, &TokenRequest::default())
+            .await
+            .unwrap()
+            .status
+            .unwrap()
+            .token;
+
+        let mut kubeconfig = Kubeconfig::read_from(exported("FSA_TEST_KUBECONFIG")).unwrap();
+        for user in &mut kubeconfig.auth_infos {
+            user.auth_info = Some(AuthInfo {
+                token: Some(token.clone().into()),
+                ..AuthInfo::default()
+            });
+        }
+        let options = KubeConfigOptions::default();
+        let config = Config::from_custom_kubeconfig(kubeconfig, &options)
+            .await
+            .unwrap();
+        let cluster = Cluster {
+            client: Client::try_from(config).unwrap(),
+            ..place.cluster.clone()
+        };
+        place.driver = KubernetesDriver::new(cluster, place.settings.clone(), Arc::new(|_| None));
+        place
     }
 
     pub fn api<K>(&self) -> Api<K>
