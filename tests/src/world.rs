@@ -97,7 +97,9 @@ impl World {
         world.started()
     }
 
-    fn started(mut self) -> Self {
+    /// Serves a world that was prepared.
+    #[must_use]
+    pub fn started(mut self) -> Self {
         let world = &mut self;
         world.serve_with(&["--print-token"]);
         let server = world.server.as_ref().expect("a server");

@@ -32,6 +32,10 @@ pub enum EventKind {
     PortOpened,
     PortClosed,
     StartCommandExited,
+    TaskCreated,
+    TaskCancelled,
+    /// The data has the task and its state.
+    TaskEnded,
 }
 
 /// One event.

@@ -23,6 +23,7 @@ pub mod phase;
 pub mod sandboxd;
 pub mod size;
 pub mod spec;
+pub mod task;
 pub mod tty;
 
 pub use condition::{Condition, Stage, StageState};

@@ -203,6 +203,29 @@ pub struct ExecResult {
 /// Bytes of standard output, and as many of standard error, that an exec's answer carries.
 pub const EXEC_OUTPUT_LIMIT: usize = 1024 * 1024;
 
+/// `GET /v1/tasks/{id}?after=&wait=`: what a task wrote after a position, in whole lines. Asking
+/// for what is after a position says that what is before it has been read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TaskOutput {
+    /// The position after these lines.
+    pub next: u64,
+    pub lines: Vec<String>,
+    /// It has ended, and these are the last lines.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<TaskEnd>,
+}
+
+/// How a task's process ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TaskEnd {
+    pub exit_code: i32,
+    pub timed_out: bool,
+    /// The last of what it wrote to standard error.
+    pub stderr: String,
+}
+
 /// The streaming exec over a WebSocket. Binary messages carry bytes with a first byte that says
 /// which: from the client 0 = standard input; from the sandbox 1 = standard output,
 /// 2 = standard error. Text messages are one of these.

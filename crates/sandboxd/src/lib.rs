@@ -10,6 +10,9 @@
 //! | `GET /v1/usage` | [`Usage`](fsa_model::sandboxd::Usage) |
 //! | `POST /v1/exec` | [`ExecRequest`](fsa_model::sandboxd::ExecRequest) → [`ExecResult`](fsa_model::sandboxd::ExecResult); the client's going away ends the command |
 //! | `GET /v1/exec` | a WebSocket: [`ExecRequest`](fsa_model::sandboxd::ExecRequest) as the first text, then [`ExecMessage`](fsa_model::sandboxd::ExecMessage) |
+//! | `PUT /v1/tasks/{id}` | [`ExecRequest`](fsa_model::sandboxd::ExecRequest): a command that needs nobody to be connected; 201, or 200 where it was started before |
+//! | `GET /v1/tasks/{id}?after=&wait=` | [`TaskOutput`](fsa_model::sandboxd::TaskOutput) |
+//! | `DELETE /v1/tasks/{id}` | 202: it is told to end; 204: it had ended, and is forgotten |
 //! | `GET, HEAD /v1/files?path=` | a file (`ETag`, `Last-Modified`); `list=true`: [`FileEntry`](fsa_model::sandboxd::FileEntry) list; a folder with `Accept: application/x-tar`: an archive |
 //! | `PUT /v1/files?path=` | writes a file (`mode=0755`, `If-Match`): 201 new, 204 replaced; with `Content-Type: application/x-tar` unpacks into the folder |
 //! | `DELETE /v1/files?path=` | 204; a full folder with `recursive=true` only |

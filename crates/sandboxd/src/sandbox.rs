@@ -12,7 +12,7 @@ use subtle::ConstantTimeEq;
 use tokio::sync::watch;
 
 use crate::{
-    asks::Asks, logs::Logs, options::Options, pulse::Pulse, reaper::Reaper, start::Start,
+    asks::Asks, exec::tasks::Tasks, logs::Logs, options::Options, pulse::Pulse, reaper::Reaper, start::Start,
     terminal::Terminals, user::Accounts,
 };
 
@@ -26,6 +26,7 @@ pub struct Sandbox {
     /// What programs in the sandbox show at the port where they ask.
     pub asks_token: Token,
     pub asks: Asks,
+    pub tasks: Tasks,
     pub environment: BTreeMap<String, SecretString>,
     pub accounts: Accounts,
     pub reaper: Arc<Reaper>,
@@ -48,6 +49,7 @@ impl Sandbox {
             project: options.project(),
             asks_token: Token(asks::token(&boot.control_token)),
             asks: Asks::default(),
+            tasks: Tasks::default(),
             control_token: Token(boot.control_token),
             terminal_token: boot.terminal_token.map(Token),
             environment: boot.environment,

@@ -14,6 +14,7 @@ pub mod projects;
 pub mod reconcile;
 pub mod state;
 pub mod store;
+pub mod tasks;
 
 pub use error::{Error, Result};
 pub use state::{App, Settings};

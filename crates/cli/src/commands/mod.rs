@@ -1,5 +1,6 @@
 //! One file per command, and the way from the parsed arguments to each.
 
+mod agent;
 mod cp;
 mod db;
 mod debug;
@@ -15,6 +16,7 @@ mod logs;
 mod open;
 mod project;
 mod serve;
+mod task;
 mod terminal;
 mod token;
 mod wish;
@@ -96,6 +98,9 @@ async fn client(command: Command, url: Option<&str>, json: bool) -> Outcome {
         Command::Events(events) => events::run(&client, &events, json).await,
         Command::Env(command) => env::run(&client, command, json).await,
         Command::Db(command) => db::run(&client, command, json).await,
+        Command::Task(command) => task::run(&client, command, json).await,
+        Command::Agent(command) => agent::run(&client, command, json).await,
+        Command::GitCredential(command) => agent::git(&client, command, json).await,
         Command::Image(command) => image::run(&client, command, json).await,
         Command::Serve(_)
         | Command::Doctor(_)

@@ -2,6 +2,7 @@
 
 pub mod capture;
 pub mod stream;
+pub mod tasks;
 
 use std::{ffi::OsStr, io, sync::Arc, time::Duration};
 

@@ -228,7 +228,7 @@ async fn write_some(pipe: Option<&pipe::Sender>, bytes: &[u8]) -> io::Result<usi
     }
 }
 
-async fn write_all(pipe: &pipe::Sender, mut bytes: &[u8]) -> io::Result<()> {
+pub(super) async fn write_all(pipe: &pipe::Sender, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         let written = write_some(Some(pipe), bytes).await?;
         bytes = &bytes[written..];

@@ -101,6 +101,10 @@ pub async fn control(sandbox: Arc<Sandbox>, request: Request<Incoming>) -> Answe
             });
             Ok(answer)
         }
+        (_, path) if path.starts_with("/v1/tasks/") => {
+            let id = path["/v1/tasks/".len()..].to_owned();
+            exec::tasks::route(&sandbox, &id, request).await
+        }
         (_, "/v1/files") => files::route(&sandbox, request).await,
         (Method::POST, "/v1/move") => files::rename(&sandbox, request.into_body()).await,
         (Method::GET, "/v1/terminal") => terminal(sandbox, request, false),

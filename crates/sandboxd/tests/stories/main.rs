@@ -15,6 +15,7 @@ mod procfile;
 mod repository;
 mod start_command;
 mod tar;
+mod tasks;
 mod terminal;
 mod terminal_flow;
 mod terminal_port;

@@ -114,7 +114,9 @@ async fn pass(
             "the control plane cannot look up the credential; try again",
         )
     };
-    let account = agents::account(&app.store, asker.sandbox)
+    let task = request.headers().get(fsa_model::asks::TASK_HEADER);
+    let task = task.and_then(|task| task.to_str().ok()?.parse().ok());
+    let account = agents::account(&app.store, asker.sandbox, task)
         .await
         .map_err(unavailable)?
         .ok_or_else(|| refused(StatusCode::FORBIDDEN, "this sandbox is not to run any more"))?;
@@ -210,6 +212,15 @@ fn credential(
 /// Each request is looked at before it goes out; so what is under way may still go over by its own
 /// cost.
 fn within_budget(app: &App, account: &Account) -> Result<(), Refused> {
+    if let Some(task) = &account.task
+        && let Some(budget) = task.budget
+        && task.spent >= budget
+    {
+        return Err(refused(
+            StatusCode::PAYMENT_REQUIRED,
+            format!("this task has spent {} of its budget of {budget}", task.spent),
+        ));
+    }
     let budget = account.budget.or(app.settings.agents.monthly_budget);
     match budget {
         Some(budget) if account.spent >= budget => Err(refused(
@@ -335,6 +346,7 @@ fn returned(
         note: Note {
             app: app.clone(),
             project: account.project,
+            task: account.task.map(|task| task.id),
             provider,
             trusted: credential.trusted,
         },
@@ -355,6 +367,7 @@ struct Metered {
 struct Note {
     app: App,
     project: ProjectId,
+    task: Option<uuid::Uuid>,
     provider: Provider,
     trusted: bool,
 }
@@ -392,9 +405,9 @@ impl Note {
         if !known && !self.trusted {
             counted.model = None;
         }
-        let (app, project, provider) = (self.app.clone(), self.project, self.provider);
+        let (app, project, task, provider) = (self.app.clone(), self.project, self.task, self.provider);
         self.app.tasks.spawn(async move {
-            if let Err(error) = agents::add(&app.store, project, provider, &counted, cost).await {
+            if let Err(error) = agents::add(&app.store, project, task, provider, &counted, cost).await {
                 tracing::error!(%error, %project, cost = %Micros(cost.0), "what an agent used was not written down");
             }
         });

@@ -26,6 +26,7 @@ mod projects;
 mod sandbox;
 pub mod serve;
 mod system;
+mod tasks;
 mod terminal;
 mod tokens;
 mod usage;
@@ -57,6 +58,7 @@ fn routes() -> OpenApiRouter<App> {
         .merge(events::routes())
         .merge(agents::routes())
         .merge(git::routes())
+        .merge(tasks::routes())
         .merge(images::routes())
         .merge(ports::routes())
         .merge(exec::routes())

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use fsa_model::{ProjectId, SandboxId, UserId, agent::Provider, money::Micros};
 use sqlx::{FromRow, PgConnection, Row as _, postgres::PgRow};
+use uuid::Uuid;
 
 use super::Store;
 use crate::{agents::meter::Counted, error::Result};
@@ -23,6 +24,16 @@ pub struct Account {
     pub budget: Option<Micros>,
     /// In this one.
     pub spent: Micros,
+    /// The task whose process asks, where it is one of this project's that has not ended.
+    pub task: Option<TaskAccount>,
+}
+
+/// What one task may spend and has spent.
+#[derive(Clone, Copy, Debug)]
+pub struct TaskAccount {
+    pub id: Uuid,
+    pub budget: Option<Micros>,
+    pub spent: Micros,
 }
 
 impl<'r> FromRow<'r, PgRow> for Account {
@@ -35,27 +46,39 @@ impl<'r> FromRow<'r, PgRow> for Account {
             of_request: row.try_get("of_request")?,
             budget: row.try_get::<Option<i64>, _>("budget")?.map(Micros),
             spent: Micros(row.try_get("spent")?),
+            task: match row.try_get::<Option<Uuid>, _>("task")? {
+                None => None,
+                Some(id) => Some(TaskAccount {
+                    id,
+                    budget: row.try_get::<Option<i64>, _>("task_budget")?.map(Micros),
+                    spent: Micros(row.try_get("task_spent")?),
+                }),
+            },
         })
     }
 }
 
-/// `None` where the sandbox is not to run any more.
+/// `None` where the sandbox is not to run any more. `task` is what the sandbox says, and counts
+/// where it is one of its project.
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn account(store: &Store, sandbox: SandboxId) -> Result<Option<Account>> {
+pub async fn account(store: &Store, sandbox: SandboxId, task: Option<Uuid>) -> Result<Option<Account>> {
     Ok(sqlx::query_as(
         "select p.id as project_id, p.owner_id, c.variables as of_user, p.environment as of_project,
                 s.request_environment as of_request, p.agent_budget_micros as budget,
                 (select coalesce(sum(u.cost_micros), 0)::bigint from agent_usage u
                  where u.project_id = p.id
-                   and u.day >= date_trunc('month', now() at time zone 'utc')::date) as spent
+                   and u.day >= date_trunc('month', now() at time zone 'utc')::date) as spent,
+                t.id as task, t.budget_micros as task_budget, t.cost_micros as task_spent
          from sandboxes s
          join projects p on p.id = s.project_id
          left join agent_credentials c on c.user_id = p.owner_id
+         left join tasks t on t.id = $2 and t.project_id = p.id and t.ended_at is null
          where s.id = $1 and s.wanted = 'running' and p.deleted_at is null",
     )
     .bind(sandbox.0)
+    .bind(task)
     .fetch_optional(&store.pool)
     .await?)
 }
@@ -67,13 +90,15 @@ pub async fn account(store: &Store, sandbox: SandboxId) -> Result<Option<Account
 pub async fn add(
     store: &Store,
     project: ProjectId,
+    task: Option<Uuid>,
     provider: Provider,
     counted: &Counted,
     cost: Micros,
 ) -> Result<()> {
     let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
     sqlx::query(
-        "insert into agent_usage as u (project_id, day, provider, model, requests, input_tokens,
+        "with of_task as (update tasks set cost_micros = cost_micros + $8 where id = $9 and project_id = $1)
+         insert into agent_usage as u (project_id, day, provider, model, requests, input_tokens,
                                        output_tokens, cache_read_tokens, cache_write_tokens, cost_micros)
          select p.id, (now() at time zone 'utc')::date, $2, $3, 1, $4, $5, $6, $7, $8
          from projects p where p.id = $1
@@ -93,6 +118,7 @@ pub async fn add(
     .bind(number(counted.cache_read))
     .bind(number(counted.cache_write))
     .bind(cost.0)
+    .bind(task)
     .execute(&store.pool)
     .await?;
     Ok(())

@@ -20,6 +20,7 @@ pub mod removals;
 pub mod replicas;
 pub mod sandboxes;
 pub mod sessions;
+pub mod tasks;
 pub mod tokens;
 pub mod users;
 

@@ -74,6 +74,23 @@ fn table() -> BTreeMap<&'static str, (May, Value)> {
             "delete /api/projects/{project}/git-credential",
             (May::Its, none.clone()),
         ),
+        ("get /api/projects/{project}/tasks", (May::Its, none.clone())),
+        (
+            "post /api/projects/{project}/tasks",
+            (May::Its, json!({"prompt": "x"})),
+        ),
+        (
+            "get /api/projects/{project}/tasks/{task}",
+            (May::Its, none.clone()),
+        ),
+        (
+            "delete /api/projects/{project}/tasks/{task}",
+            (May::Its, none.clone()),
+        ),
+        (
+            "get /api/projects/{project}/tasks/{task}/steps",
+            (May::Its, none.clone()),
+        ),
         ("get /api/images", (May::User, none.clone())),
         ("post /api/images", (May::Owner, none.clone())),
         ("get /api/events", (May::User, none.clone())),
@@ -181,7 +198,10 @@ impl Operation {
         if path.ends_with("/images") && self.method == Method::POST {
             path.push_str("?name=x");
         }
-        if path.ends_with("/events") || path.ends_with("/logs") {
+        if ["/events", "/logs", "/steps"]
+            .iter()
+            .any(|end| path.ends_with(end))
+        {
             path.push_str("?follow=false");
         }
         if path.ends_with("/files") {
@@ -203,6 +223,14 @@ async fn somebody_with_things(world: &World, login: &str) -> (Client, BTreeMap<&
     let git = format!("/api/projects/{}/git-credential", project.id);
     let login = json!({"url": "https://git.example/a/b", "username": "x", "password": "x"});
     browser.send(Method::PUT, &git, Some(&login)).await.expect(200);
+    let task = browser
+        .post(
+            &format!("/api/projects/{}/tasks", project.id),
+            &json!({"prompt": "x"}),
+        )
+        .await
+        .expect(201)
+        .json();
     let token = browser
         .post("/api/tokens", &json!({"name": "x"}))
         .await
@@ -213,6 +241,7 @@ async fn somebody_with_things(world: &World, login: &str) -> (Client, BTreeMap<&
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let things = BTreeMap::from([
         ("project", project.id.to_string()),
+        ("task", text(&task["id"])),
         ("token", text(&token["id"])),
         ("session", text(&sessions["items"][0]["id"])),
         ("user", text(&user["id"])),

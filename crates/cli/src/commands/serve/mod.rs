@@ -16,6 +16,7 @@ use fsa_server::{
     reconcile,
     state::{App, Limits, Settings},
     store::Store,
+    tasks,
 };
 use nix::unistd::Uid;
 use secrecy::ExposeSecret as _;
@@ -116,10 +117,15 @@ pub fn run(arguments: ServeArguments) -> Outcome {
             ..reconcile::Options::default()
         };
         let workers = reconcile::Worker::spawn_with(app.clone(), options, app.shutdown.clone());
+        let tasks = tasks::run::spawn(
+            app.clone(),
+            turn.alone && config.database_dsn.is_none(),
+            app.shutdown.clone(),
+        );
         greet(&app, &config, address).await?;
         api::serve(app.clone(), listener, told_to_stop()?).await?;
         // The workers give their leases back, so that another server need not wait for them.
-        let _ = workers.await;
+        let _ = tokio::join!(workers, tasks);
         if let Some(local) = local {
             local.end().await;
         }

@@ -1,0 +1,212 @@
+//! `fsa task`: an agent works in a project's sandbox, and nobody has to stay.
+
+use std::io::{IsTerminal as _, Read as _};
+
+use fsa_model::{
+    api::Page,
+    money::Micros,
+    task::{Agent, CreateTask, StepKind, Task, TaskState, TaskStep},
+};
+use reqwest::Method;
+
+use crate::{
+    args::{self, TaskRun},
+    client::{Client, encoded},
+    failure::{Failure, Outcome},
+    output,
+    sse::Events,
+};
+
+/// Of what a tool was asked and answered, on one line.
+const SHOWN: usize = 100;
+
+pub async fn run(client: &Client, command: args::Task, json: bool) -> Outcome {
+    match command {
+        args::Task::Run(run) => start(client, *run, json).await,
+        args::Task::List { project } => {
+            let page: Page<Task> = client.get(&path(&project)).await?;
+            output::print(json, &page, |page| list(&page.items));
+            Ok(0)
+        }
+        args::Task::Show {
+            project,
+            task,
+            follow,
+        } => {
+            if follow {
+                return watch(client, &project, &task, json).await;
+            }
+            let found: Task = client
+                .get(&format!("{}/{}", path(&project), encoded(&task)))
+                .await?;
+            output::print(json, &found, show);
+            Ok(0)
+        }
+        args::Task::Cancel { project, task } => {
+            let path = format!("{}/{}", path(&project), encoded(&task));
+            let found: Task = client.send(Method::DELETE, &path, &()).await?;
+            output::print(json, &found, |task| {
+                output::line(&format!("{} {}", task.id, word(task.state)))
+            });
+            Ok(0)
+        }
+    }
+}
+
+fn path(project: &str) -> String {
+    format!("/api/projects/{}/tasks", encoded(project))
+}
+
+async fn start(client: &Client, run: TaskRun, json: bool) -> Outcome {
+    let prompt = match run.prompt {
+        Some(prompt) => prompt,
+        None if std::io::stdin().is_terminal() => {
+            return Err(Failure::usage(
+                "say what the agent is to do, or write it to standard input",
+            ));
+        }
+        None => {
+            let mut prompt = String::new();
+            std::io::stdin().read_to_string(&mut prompt)?;
+            prompt
+        }
+    };
+    let agent = Agent::ALL.into_iter().find(|agent| agent.as_str() == run.agent);
+    let wish = CreateTask {
+        agent: agent.unwrap_or_default(),
+        prompt,
+        model: run.model,
+        budget: run
+            .budget
+            .map(|dollars| {
+                Micros::from_dollars(dollars)
+                    .ok_or_else(|| Failure::usage("--budget is a number of US dollars, such as 0.50"))
+            })
+            .transpose()?,
+        timeout_seconds: run.timeout,
+        continues: run
+            .continues
+            .map(|text| {
+                text.parse()
+                    .map_err(|_| Failure::usage("--continue takes the id of a task"))
+            })
+            .transpose()?,
+    };
+    let task: Task = client.send(Method::POST, &path(&run.project), &wish).await?;
+    if run.detach {
+        output::print(json, &task, |task| output::line(&task.id.to_string()));
+        return Ok(0);
+    }
+    if !json {
+        output::note(&format!("task {}", task.id));
+    }
+    watch(client, &run.project, &task.id.to_string(), json).await
+}
+
+/// Shows steps as they come, until the task has ended. The exit code says how.
+async fn watch(client: &Client, project: &str, task: &str, json: bool) -> Outcome {
+    let path = format!("{}/{}/steps", path(project), encoded(task));
+    let mut last: Option<String> = None;
+    loop {
+        let mut stream = Events::new(client.stream(&path, last.as_deref()).await?);
+        let seen = last.clone();
+        while let Some(message) = stream.next().await? {
+            if json {
+                output::line(&message.data);
+            }
+            if message.event.as_deref() == Some("task") {
+                let task: Task = read(&message.data)?;
+                if !json {
+                    show(&task);
+                }
+                return Ok(u8::from(task.state != TaskState::Succeeded));
+            }
+            if !json {
+                step(&read(&message.data)?);
+            }
+            last = message.id.or(last);
+        }
+        // The server drains: another one is asked for the rest, and its refusal ends this.
+        if last == seen {
+            return Err(Failure::failed(
+                "the stream ended before the task did; `fsa task show --follow` goes on",
+            ));
+        }
+    }
+}
+
+fn read<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, Failure> {
+    serde_json::from_str(text)
+        .map_err(|error| Failure::failed(format!("the server sent a step that makes no sense: {error}")))
+}
+
+fn step(step: &TaskStep) {
+    let text = |name: &str| match step.data.get(name) {
+        Some(serde_json::Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+        None => String::new(),
+    };
+    let short = |text: String| -> String {
+        let line = text.lines().next().unwrap_or_default();
+        line.chars().take(SHOWN).collect()
+    };
+    match step.kind {
+        StepKind::Text => output::line(&text("text")),
+        StepKind::ToolCall => output::line(&format!("> {} {}", text("name"), short(text("input")))),
+        StepKind::ToolResult => output::line(&format!("  {}", short(text("output")))),
+        StepKind::Notice => output::note(&text("text")),
+        StepKind::Started | StepKind::Thinking | StepKind::Result => {}
+    }
+}
+
+fn show(task: &Task) {
+    output::line(&format!(
+        "{}  {}  {}  {}",
+        task.id,
+        word(task.state),
+        task.agent.title(),
+        task.cost
+    ));
+    if let Some(error) = &task.error {
+        output::line(&format!("why: {error}"));
+    }
+    if let Some(result) = &task.result {
+        output::line(result);
+    }
+    for file in &task.changed_files {
+        output::line(&format!("changed  {file}"));
+    }
+}
+
+fn list(tasks: &[Task]) {
+    let rows = tasks.iter().map(|task| {
+        let prompt: String = task
+            .prompt
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .chars()
+            .take(50)
+            .collect();
+        vec![
+            task.id.to_string(),
+            word(task.state),
+            task.agent.title().to_owned(),
+            task.cost.to_string(),
+            output::ago(task.created_at),
+            prompt,
+        ]
+    });
+    output::table(&["TASK", "STATE", "AGENT", "COST", "AGE", "PROMPT"], rows);
+}
+
+fn word(state: TaskState) -> String {
+    match state {
+        TaskState::Queued => "queued",
+        TaskState::Running => "running",
+        TaskState::Succeeded => "succeeded",
+        TaskState::Failed => "failed",
+        TaskState::Cancelled => "cancelled",
+    }
+    .to_owned()
+}

@@ -1,0 +1,160 @@
+//! Tasks: one run of a coding agent in a project's sandbox, without anybody at a terminal.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::{ids::ProjectId, money::Micros};
+
+/// An agent that can run a task.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Agent {
+    /// Claude Code.
+    #[default]
+    Claude,
+    /// Codex CLI.
+    Codex,
+    /// Gemini CLI.
+    Gemini,
+}
+
+impl Agent {
+    pub const ALL: [Self; 3] = [Self::Claude, Self::Codex, Self::Gemini];
+
+    /// Its word, which is also its program's name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Claude => "claude",
+            Self::Codex => "codex",
+            Self::Gemini => "gemini",
+        }
+    }
+
+    /// What people call it.
+    #[must_use]
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Claude => "Claude Code",
+            Self::Codex => "Codex CLI",
+            Self::Gemini => "Gemini CLI",
+        }
+    }
+}
+
+/// `POST /api/projects/{project}/tasks`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CreateTask {
+    #[serde(default)]
+    pub agent: Agent,
+    /// What the agent is to do. At most 100,000 characters.
+    pub prompt: String,
+    /// As the agent names it; its own default where it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// US dollars; the relay refuses what goes beyond.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<f64>)]
+    pub budget: Option<Micros>,
+    /// 1 to 86400; 3600 where it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_seconds: Option<u32>,
+    /// An earlier task of this project and agent, whose conversation goes on.
+    #[serde(default, rename = "continue", skip_serializing_if = "Option::is_none")]
+    pub continues: Option<Uuid>,
+}
+
+/// How far a task is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum TaskState {
+    /// It waits for its turn or for the sandbox.
+    Queued,
+    Running,
+    Succeeded,
+    Failed,
+    Cancelled,
+}
+
+impl TaskState {
+    #[must_use]
+    pub const fn is_over(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
+    }
+}
+
+/// A task.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Task {
+    pub id: Uuid,
+    pub project_id: ProjectId,
+    pub agent: Agent,
+    pub prompt: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<f64>)]
+    pub budget: Option<Micros>,
+    pub timeout_seconds: u32,
+    #[serde(default, rename = "continue", skip_serializing_if = "Option::is_none")]
+    pub continues: Option<Uuid>,
+    pub state: TaskState,
+    /// Why it failed, in a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// The agent's last words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<String>,
+    /// US dollars so far: what the relay counted, else what the agent says.
+    #[schema(value_type = f64)]
+    pub cost: Micros,
+    /// Files of the project's folder that were written since it began; known at its end.
+    pub changed_files: Vec<String>,
+    /// How many steps there are.
+    pub steps: i64,
+    pub created_at: DateTime<Utc>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<DateTime<Utc>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<DateTime<Utc>>,
+}
+
+/// What a step is. The words of `data` are the same for all agents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum StepKind {
+    /// `session`, `model`.
+    Started,
+    /// `text`: what the agent says.
+    Text,
+    /// `text`: what it thinks.
+    Thinking,
+    /// `id`, `name`, `input`.
+    ToolCall,
+    /// `id`, `output`, `isError`.
+    ToolResult,
+    /// `text`: what the agent's program printed that is none of the others.
+    Notice,
+    /// `text`, `isError`, `cost`.
+    Result,
+}
+
+/// One step of a task.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TaskStep {
+    /// Grows by one within the task.
+    pub sequence: i64,
+    pub at: DateTime<Utc>,
+    pub kind: StepKind,
+    #[schema(value_type = Object)]
+    pub data: BTreeMap<String, serde_json::Value>,
+}

@@ -1,0 +1,131 @@
+//! Commands that go on while nobody is connected, and whose output is read from where it was left.
+
+use fsa_model::sandboxd::{TaskEnd, TaskOutput};
+use http::{Method, StatusCode};
+use serde_json::json;
+
+use crate::harness::{Sandbox, runs, until};
+
+async fn put(sandbox: &Sandbox, id: &str, script: &str, more: serde_json::Value) -> StatusCode {
+    let mut wish = json!({"command": ["sh", "-c", script]});
+    for (name, value) in more.as_object().into_iter().flatten() {
+        wish[name] = value.clone();
+    }
+    let answer = sandbox
+        .call(Method::PUT, &format!("/v1/tasks/{id}"), wish.to_string())
+        .await;
+    answer.status
+}
+
+async fn read(sandbox: &Sandbox, id: &str, after: u64) -> TaskOutput {
+    let answer = sandbox
+        .get(&format!("/v1/tasks/{id}?after={after}&wait=20"))
+        .await;
+    serde_json::from_slice(&answer.expect(StatusCode::OK).body).unwrap()
+}
+
+/// Everything from a position on, and how it ended.
+async fn rest(sandbox: &Sandbox, id: &str, mut after: u64) -> (Vec<String>, TaskEnd) {
+    let mut lines = Vec::new();
+    loop {
+        let output = read(sandbox, id, after).await;
+        lines.extend(output.lines);
+        after = output.next;
+        if let Some(end) = output.end {
+            return (lines, end);
+        }
+    }
+}
+
+#[tokio::test]
+async fn it_goes_on_without_a_reader_and_is_read_from_where_it_was_left() {
+    let sandbox = Sandbox::start().await;
+    let script =
+        "read word; echo $word; until [ -e go ]; do sleep 0.05; done; echo second; echo oops >&2; exit 3";
+    assert_eq!(
+        put(&sandbox, "a-1", script, json!({"stdin": "first\n"})).await,
+        StatusCode::CREATED
+    );
+    let first = read(&sandbox, "a-1", 0).await;
+    assert_eq!(
+        (first.lines.as_slice(), first.next, first.end),
+        (&["first".to_owned()][..], 6, None)
+    );
+    // Whoever does not know whether it was started asks again, and nothing is started twice.
+    assert_eq!(
+        put(&sandbox, "a-1", "echo another", json!({})).await,
+        StatusCode::OK
+    );
+    assert_eq!(
+        read(&sandbox, "a-1", 0).await.lines,
+        ["first"],
+        "it was not said that it was read"
+    );
+
+    std::fs::write(sandbox.project().join("go"), "").unwrap();
+
+    let (lines, end) = rest(&sandbox, "a-1", 6).await;
+    assert_eq!(lines, ["second"]);
+    assert_eq!((end.exit_code, end.stderr.as_str()), (3, "oops\n"));
+    let forget = sandbox.call(Method::DELETE, "/v1/tasks/a-1", "").await;
+    forget.expect(StatusCode::NO_CONTENT);
+    sandbox.get("/v1/tasks/a-1").await.expect(StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn what_nobody_reads_waits_and_nothing_of_it_is_lost() {
+    let sandbox = Sandbox::start().await;
+    let script = "echo $$; seq 1 2000000";
+    put(&sandbox, "much", script, json!({})).await;
+    let first = read(&sandbox, "much", 0).await;
+    let pid = first.lines[0].clone();
+    let before = sandbox.resident();
+    assert!(runs(&pid), "it waits for a reader");
+
+    let (lines, end) = rest(&sandbox, "much", 0).await;
+
+    assert_eq!(
+        (lines.len(), lines.last().unwrap().as_str(), end.exit_code),
+        (2_000_001, "2000000", 0)
+    );
+    assert!(before < 40 * 1024, "{before} KiB");
+}
+
+#[tokio::test]
+async fn it_is_ended_when_that_is_wished_or_its_time_is_up() {
+    let sandbox = Sandbox::start().await;
+    put(&sandbox, "long", "echo $$; sleep 1000", json!({})).await;
+    let pid = read(&sandbox, "long", 0).await.lines[0].clone();
+    let told = sandbox.call(Method::DELETE, "/v1/tasks/long", "").await;
+    told.expect(StatusCode::ACCEPTED);
+    let (_, end) = rest(&sandbox, "long", 0).await;
+    assert_eq!((end.exit_code, end.timed_out), (143, false));
+    until("the end", async || (!runs(&pid)).then_some(())).await;
+
+    put(&sandbox, "slow", "sleep 1000", json!({"timeoutSeconds": 1})).await;
+    let (_, end) = rest(&sandbox, "slow", 0).await;
+    assert_eq!((end.exit_code, end.timed_out), (124, true));
+}
+
+#[tokio::test]
+async fn its_process_shows_at_the_port_whose_task_it_is() {
+    let sandbox = Sandbox::start().await;
+    put(&sandbox, "mine", "echo $FSA_ASKS_TOKEN", json!({})).await;
+    let (lines, _) = rest(&sandbox, "mine", 0).await;
+    let plain = sandbox.sh("echo $FSA_ASKS_TOKEN").await.stdout;
+    assert_eq!(lines, [format!("{}.mine", plain.trim())]);
+}
+
+#[tokio::test]
+async fn a_program_that_is_not_there_is_said() {
+    let sandbox = Sandbox::start().await;
+    let wish = json!({"command": ["no-such-agent"]}).to_string();
+    let answer = sandbox.call(Method::PUT, "/v1/tasks/none", wish).await;
+    assert_eq!(
+        answer.expect(StatusCode::BAD_REQUEST).json()["details"]["field"]["name"],
+        "command"
+    );
+    for wrong in ["/v1/tasks/", "/v1/tasks/a%2Fb", "/v1/tasks/a.b"] {
+        sandbox.get(wrong).await.expect(StatusCode::BAD_REQUEST);
+    }
+}

@@ -1,0 +1,270 @@
+//! `/api/projects/{project}/tasks`: agents that work without anybody at a terminal.
+
+use std::{collections::VecDeque, convert::Infallible, time::Duration};
+
+use axum::{
+    extract::{FromRequestParts, State},
+    response::{
+        IntoResponse as _, Response, Sse,
+        sse::{Event as Message, KeepAlive},
+    },
+};
+use fsa_model::{
+    ErrorBody,
+    api::Page,
+    task::{CreateTask, Task, TaskStep},
+};
+use futures_util::Stream;
+use http::{HeaderValue, StatusCode, request::Parts};
+use serde::Deserialize;
+use utoipa::IntoParams;
+use utoipa_axum::{router::OpenApiRouter, routes};
+use uuid::Uuid;
+
+use super::extract::{Json, Path, Query, last_event_id};
+use crate::{
+    auth::Caller,
+    error::{Error, Result},
+    state::App,
+    store::{
+        self,
+        notify::{Interest, Topic},
+        projects,
+    },
+    tasks,
+};
+
+/// Tasks or steps in one page, and steps in one look at the database for a stream.
+const PAGE: i64 = 100;
+/// A comment that keeps proxies from closing a quiet stream.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// A lost notification costs at most this.
+const LOOK_ANYWAY: Duration = Duration::from_secs(30);
+
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(show, cancel))
+        .routes(routes!(steps))
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct Cursor {
+    /// `nextCursor` of the page before.
+    #[serde(default)]
+    cursor: Option<Uuid>,
+}
+
+/// The project's tasks, the newest first
+#[utoipa::path(get, path = "/api/projects/{project}/tasks", tag = "tasks",
+    params(("project" = String, Path, description = "id or name"), Cursor),
+    responses((status = OK, body = Page<Task>), (status = NOT_FOUND, body = ErrorBody)))]
+async fn list(
+    State(app): State<App>,
+    caller: Caller,
+    Path(project): Path<String>,
+    Query(Cursor { cursor }): Query<Cursor>,
+) -> Result<Json<Page<Task>>> {
+    let project = projects::find(&app.store, &caller, &project).await?;
+    let mut items = store::tasks::list(&app.store, project.id, cursor, PAGE + 1).await?;
+    let more = items.len() > PAGE as usize;
+    items.truncate(PAGE as usize);
+    let next_cursor = items.last().filter(|_| more).map(|last| last.id.to_string());
+    Ok(Json(Page { items, next_cursor }))
+}
+
+/// Makes a task: an agent works on the prompt in the sandbox, after the tasks before it
+#[utoipa::path(post, path = "/api/projects/{project}/tasks", tag = "tasks", request_body = CreateTask,
+    params(("project" = String, Path, description = "id or name")),
+    responses((status = CREATED, body = Task), (status = NOT_FOUND, body = ErrorBody),
+              (status = UNPROCESSABLE_ENTITY, body = ErrorBody),
+              (status = TOO_MANY_REQUESTS, body = ErrorBody)))]
+async fn create(
+    State(app): State<App>,
+    caller: Caller,
+    Path(project): Path<String>,
+    Json(request): Json<CreateTask>,
+) -> Result<(StatusCode, Json<Task>)> {
+    let task = tasks::create(&app, &caller, &project, request).await?;
+    Ok((StatusCode::CREATED, Json(task)))
+}
+
+/// A task
+#[utoipa::path(get, path = "/api/projects/{project}/tasks/{task}", tag = "tasks",
+    params(("project" = String, Path, description = "id or name"), ("task" = Uuid, Path)),
+    responses((status = OK, body = Task), (status = NOT_FOUND, body = ErrorBody)))]
+async fn show(
+    State(app): State<App>,
+    caller: Caller,
+    Path((project, task)): Path<(String, String)>,
+) -> Result<Json<Task>> {
+    tasks::show(&app, &caller, &project, id(&task)?).await.map(Json)
+}
+
+/// Cancels a task; one that has ended stays as it is
+#[utoipa::path(delete, path = "/api/projects/{project}/tasks/{task}", tag = "tasks",
+    params(("project" = String, Path, description = "id or name"), ("task" = Uuid, Path)),
+    responses((status = ACCEPTED, body = Task), (status = NOT_FOUND, body = ErrorBody)))]
+async fn cancel(
+    State(app): State<App>,
+    caller: Caller,
+    Path((project, task)): Path<(String, String)>,
+) -> Result<(StatusCode, Json<Task>)> {
+    let task = tasks::cancel(&app, &caller, &project, id(&task)?).await?;
+    Ok((StatusCode::ACCEPTED, Json(task)))
+}
+
+fn id(text: &str) -> Result<Uuid> {
+    text.parse().map_err(|_| Error::not_found("task"))
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct Which {
+    /// False for a page of JSON instead of a stream.
+    #[serde(default = "yes")]
+    follow: bool,
+    /// Only what comes after this sequence (`nextCursor` of the page before).
+    #[serde(default)]
+    cursor: Option<i64>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// The last step that a browser saw before its stream broke off.
+struct LastSeen(Option<i64>);
+
+impl FromRequestParts<App> for LastSeen {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self> {
+        last_event_id(&parts.headers, "sequence of a step").map(Self)
+    }
+}
+
+/// The steps of a task; the stream ends with the task
+#[utoipa::path(get, path = "/api/projects/{project}/tasks/{task}/steps", tag = "tasks",
+    params(("project" = String, Path, description = "id or name"), ("task" = Uuid, Path), Which,
+           ("Last-Event-ID" = Option<i64>, Header, description = "resume after this step")),
+    responses((status = OK, body = Page<TaskStep>), (status = NOT_FOUND, body = ErrorBody)))]
+async fn steps(
+    State(app): State<App>,
+    caller: Caller,
+    Path((project, task)): Path<(String, String)>,
+    Query(which): Query<Which>,
+    last: LastSeen,
+) -> Result<Response> {
+    let project = projects::find(&app.store, &caller, &project).await?;
+    // Before the database is asked for the first time, so that nothing falls in between.
+    let interest = app.hub.interest(Topic::Project(project.id));
+    let task = store::tasks::find(&app.store, project.id, id(&task)?).await?.task;
+    let after = last.0.or(which.cursor).unwrap_or(0);
+    if !which.follow {
+        let mut items = store::tasks::steps(&app.store, task.id, after, PAGE + 1).await?;
+        let more = items.len() > PAGE as usize;
+        items.truncate(PAGE as usize);
+        let next_cursor = items
+            .last()
+            .filter(|_| more)
+            .map(|last| last.sequence.to_string());
+        return Ok(Json(Page { items, next_cursor }).into_response());
+    }
+    let place = app.gateway.streams.begin(&app, &caller)?;
+    let reader = Reader {
+        app: app.clone(),
+        task,
+        after,
+        interest,
+        ready: VecDeque::new(),
+        told_end: false,
+    };
+    let mut response = Sse::new(stream(app, caller, reader, place))
+        .keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
+        .into_response();
+    // nginx would hold events back.
+    response
+        .headers_mut()
+        .insert("x-accel-buffering", HeaderValue::from_static("no"));
+    Ok(response)
+}
+
+struct Reader {
+    app: App,
+    task: Task,
+    after: i64,
+    interest: Interest,
+    ready: VecDeque<TaskStep>,
+    told_end: bool,
+}
+
+/// Steps as they come, and last the task as it ended (`event: task`). Ends early when the server
+/// drains or the caller's credential ends.
+fn stream(
+    app: App,
+    caller: Caller,
+    reader: Reader,
+    place: impl Send + 'static,
+) -> impl Stream<Item = Result<Message, Infallible>> {
+    let ended = async move {
+        let shutdown = app.shutdown.clone();
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = caller.ended(&app) => {}
+        }
+    };
+    let messages = futures_util::stream::unfold((reader, place), |(mut reader, place)| async move {
+        let message = reader.next().await?;
+        Some((Ok(message), (reader, place)))
+    });
+    futures_util::StreamExt::take_until(messages, Box::pin(ended))
+}
+
+impl Reader {
+    async fn next(&mut self) -> Option<Message> {
+        loop {
+            if let Some(step) = self.ready.pop_front() {
+                self.after = step.sequence;
+                let message = Message::default().event("step").id(step.sequence.to_string());
+                return message.json_data(&step).ok();
+            }
+            if self.told_end {
+                return None;
+            }
+            // The task first: steps that it counts are there then.
+            let (project, id) = (self.task.project_id, self.task.id);
+            let looked = async {
+                let task = store::tasks::find(&self.app.store, project, id).await?.task;
+                let steps = store::tasks::steps(&self.app.store, id, self.after, PAGE).await?;
+                Ok::<_, Error>((task, steps))
+            };
+            match looked.await {
+                Ok((task, steps)) => {
+                    let over = task.state.is_over();
+                    self.task = task;
+                    if !steps.is_empty() {
+                        self.ready = steps.into();
+                        continue;
+                    }
+                    if over {
+                        self.told_end = true;
+                        return Message::default().event("task").json_data(&self.task).ok();
+                    }
+                }
+                Err(error) => {
+                    // The client comes back with the last step that it saw.
+                    tracing::warn!(%error, "a stream of steps broke off");
+                    return None;
+                }
+            }
+            tokio::select! {
+                () = self.interest.changed() => {}
+                () = tokio::time::sleep(LOOK_ANYWAY) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,407 @@
+//! Tasks, as rows: whose turn it is, under which lease, and what was heard of them.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use fsa_model::{
+    ProjectId, SandboxId, UserId,
+    money::Micros,
+    task::{Agent, StepKind, Task, TaskState, TaskStep},
+};
+use sqlx::{FromRow, PgConnection, Row as _, postgres::PgRow, types::Json};
+use uuid::Uuid;
+
+use super::{Store, json, projects, projects::ProjectRow, word, word_of};
+use crate::error::{Error, Result};
+
+/// A task, and what only those who run it need.
+#[derive(Clone, Debug)]
+pub struct TaskRow {
+    pub task: Task,
+    pub sandbox: Option<SandboxId>,
+    pub position: i64,
+    pub session: Option<String>,
+    pub said_failed: bool,
+    pub cancelled: bool,
+}
+
+/// A task that this process runs.
+#[derive(Clone, Debug)]
+pub struct ClaimedTask {
+    pub row: TaskRow,
+    pub project: ProjectRow,
+    pub lease: Uuid,
+}
+
+macro_rules! columns {
+    () => {
+        "t.id as t_id, t.project_id as t_project_id, t.agent as t_agent, t.prompt as t_prompt, \
+         t.model as t_model, t.budget_micros as t_budget, t.timeout_seconds as t_timeout, \
+         t.continues as t_continues, t.created_at as t_created_at, t.cancelled_at as t_cancelled_at, \
+         t.state as t_state, t.sandbox_id as t_sandbox_id, t.position as t_position, t.steps as t_steps, \
+         t.session as t_session, t.result as t_result, t.said_failed as t_said_failed, \
+         greatest(t.cost_micros, case when t.cost_micros = 0 then t.said_cost else 0 end) as t_cost, \
+         t.exit_code as t_exit_code, t.error as t_error, t.changed_files as t_changed_files, \
+         t.started_at as t_started_at, t.ended_at as t_ended_at"
+    };
+}
+
+impl<'r> FromRow<'r, PgRow> for TaskRow {
+    fn from_row(row: &'r PgRow) -> Result<Self, sqlx::Error> {
+        let task = Task {
+            id: row.try_get("t_id")?,
+            project_id: ProjectId(row.try_get("t_project_id")?),
+            agent: word(row, "t_agent")?,
+            prompt: row.try_get("t_prompt")?,
+            model: row.try_get("t_model")?,
+            budget: row.try_get::<Option<i64>, _>("t_budget")?.map(Micros),
+            timeout_seconds: row.try_get::<i32, _>("t_timeout")?.unsigned_abs(),
+            continues: row.try_get("t_continues")?,
+            state: word(row, "t_state")?,
+            error: row.try_get("t_error")?,
+            exit_code: row.try_get("t_exit_code")?,
+            result: row.try_get("t_result")?,
+            cost: Micros(row.try_get("t_cost")?),
+            changed_files: json(row, "t_changed_files")?,
+            steps: row.try_get("t_steps")?,
+            created_at: row.try_get("t_created_at")?,
+            started_at: row.try_get("t_started_at")?,
+            ended_at: row.try_get("t_ended_at")?,
+        };
+        Ok(Self {
+            task,
+            sandbox: row.try_get::<Option<Uuid>, _>("t_sandbox_id")?.map(SandboxId),
+            position: row.try_get("t_position")?,
+            session: row.try_get("t_session")?,
+            said_failed: row.try_get("t_said_failed")?,
+            cancelled: row
+                .try_get::<Option<DateTime<Utc>>, _>("t_cancelled_at")?
+                .is_some(),
+        })
+    }
+}
+
+impl<'r> FromRow<'r, PgRow> for ClaimedTask {
+    fn from_row(row: &'r PgRow) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            row: TaskRow::from_row(row)?,
+            project: ProjectRow::from_row(row)?,
+            lease: row.try_get("lease_id")?,
+        })
+    }
+}
+
+/// A new task.
+pub struct NewTask<'a> {
+    pub id: Uuid,
+    pub project: ProjectId,
+    pub by: UserId,
+    pub agent: Agent,
+    pub prompt: &'a str,
+    pub model: Option<&'a str>,
+    pub budget: Option<Micros>,
+    pub timeout_seconds: u32,
+    pub continues: Option<Uuid>,
+}
+
+/// Writes a new task, which waits for its turn.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn insert(tx: &mut PgConnection, new: NewTask<'_>) -> Result<()> {
+    sqlx::query(
+        "insert into tasks (id, project_id, created_by, agent, prompt, model, budget_micros,
+                            timeout_seconds, continues)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+    )
+    .bind(new.id)
+    .bind(new.project.0)
+    .bind(new.by.0)
+    .bind(new.agent.as_str())
+    .bind(new.prompt)
+    .bind(new.model)
+    .bind(new.budget.map(|budget| budget.0))
+    .bind(i32::try_from(new.timeout_seconds).unwrap_or(i32::MAX))
+    .bind(new.continues)
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// How many of the project's tasks have not ended.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn open(tx: &mut PgConnection, project: ProjectId) -> Result<i64> {
+    Ok(
+        sqlx::query_scalar("select count(*) from tasks where project_id = $1 and ended_at is null")
+            .bind(project.0)
+            .fetch_one(tx)
+            .await?,
+    )
+}
+
+/// A task of this project.
+///
+/// # Errors
+/// Not found; the database does not answer.
+pub async fn find(store: &Store, project: ProjectId, task: Uuid) -> Result<TaskRow> {
+    sqlx::query_as(concat!(
+        "select ",
+        columns!(),
+        " from tasks t where t.project_id = $1 and t.id = $2"
+    ))
+    .bind(project.0)
+    .bind(task)
+    .fetch_optional(&store.pool)
+    .await?
+    .ok_or_else(|| Error::not_found("task"))
+}
+
+/// The project's tasks, the newest first; those before `before` where that is given.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn list(store: &Store, project: ProjectId, before: Option<Uuid>, limit: i64) -> Result<Vec<Task>> {
+    let rows: Vec<TaskRow> = sqlx::query_as(concat!(
+        "select ",
+        columns!(),
+        " from tasks t where t.project_id = $1 and ($2::uuid is null or (t.created_at, t.id) <
+            (select b.created_at, b.id from tasks b where b.id = $2 and b.project_id = $1))
+          order by t.created_at desc, t.id desc limit $3"
+    ))
+    .bind(project.0)
+    .bind(before)
+    .bind(limit)
+    .fetch_all(&store.pool)
+    .await?;
+    Ok(rows.into_iter().map(|row| row.task).collect())
+}
+
+/// Wishes that a task end. One that waits ends at once; false where it had ended already.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn cancel(tx: &mut PgConnection, task: Uuid) -> Result<bool> {
+    let done = sqlx::query(
+        "update tasks set cancelled_at = coalesce(cancelled_at, now()),
+                state = case when state = 'queued' then 'cancelled' else state end,
+                ended_at = case when state = 'queued' then now() end
+         where id = $1 and ended_at is null",
+    )
+    .bind(task)
+    .execute(tx)
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Steps after `sequence`, in their order.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn steps(store: &Store, task: Uuid, after: i64, limit: i64) -> Result<Vec<TaskStep>> {
+    let rows = sqlx::query(
+        "select sequence, at, kind, data from task_steps
+         where task_id = $1 and sequence > $2 order by sequence limit $3",
+    )
+    .bind(task)
+    .bind(after)
+    .bind(limit)
+    .fetch_all(&store.pool)
+    .await?;
+    let read = |row: &PgRow| {
+        Ok(TaskStep {
+            sequence: row.try_get("sequence")?,
+            at: row.try_get("at")?,
+            kind: word(row, "kind")?,
+            data: json(row, "data")?,
+        })
+    };
+    Ok(rows.iter().map(read).collect::<Result<_, sqlx::Error>>()?)
+}
+
+/// Claims at most `limit` tasks whose turn it is and that nobody alive runs.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn claim(store: &Store, limit: i64, lease: Duration) -> Result<Vec<ClaimedTask>> {
+    Ok(sqlx::query_as(concat!(
+        "with due as (
+             select o.id from tasks o join projects q on q.id = o.project_id
+             where o.ended_at is null and q.deleted_at is null
+               and (o.lease_until is null or o.lease_until < now())
+               and not exists (select 1 from tasks e where e.project_id = o.project_id
+                   and e.ended_at is null and (e.created_at, e.id) < (o.created_at, o.id))
+             order by o.created_at limit $1 for update of o skip locked),
+         t as (
+             update tasks set lease_id = gen_random_uuid(), lease_until = now() + make_interval(secs => $2)
+             from due where tasks.id = due.id returning tasks.*)
+         select t.lease_id, ",
+        columns!(),
+        ", ",
+        projects::columns!(),
+        " from t join projects p on p.id = t.project_id"
+    ))
+    .bind(limit)
+    .bind(lease.as_secs_f64())
+    .fetch_all(&store.pool)
+    .await?)
+}
+
+/// Takes away the leases of processes that are certainly dead.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn forget_leases(store: &Store) -> Result<()> {
+    sqlx::query("update tasks set lease_id = null, lease_until = null where ended_at is null")
+        .execute(&store.pool)
+        .await?;
+    Ok(())
+}
+
+/// Gives a task back, to be claimed at once by somebody else.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn release(store: &Store, task: Uuid, lease: Uuid) -> Result<()> {
+    sqlx::query("update tasks set lease_id = null, lease_until = null where id = $1 and lease_id = $2")
+        .bind(task)
+        .bind(lease)
+        .execute(&store.pool)
+        .await?;
+    Ok(())
+}
+
+/// Whether the lease still held, and somebody wishes that the task end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    Yes { cancelled: bool },
+    No,
+}
+
+fn held(row: Option<PgRow>) -> Result<Held> {
+    match row {
+        Some(row) => Ok(Held::Yes {
+            cancelled: row.try_get(0)?,
+        }),
+        None => Ok(Held::No),
+    }
+}
+
+/// Renews the lease.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn renew(store: &Store, task: Uuid, lease: Uuid, duration: Duration) -> Result<Held> {
+    held(
+        sqlx::query(
+            "update tasks set lease_until = now() + make_interval(secs => $3)
+             where id = $1 and lease_id = $2 and ended_at is null returning cancelled_at is not null",
+        )
+        .bind(task)
+        .bind(lease)
+        .bind(duration.as_secs_f64())
+        .fetch_optional(&store.pool)
+        .await?,
+    )
+}
+
+/// It runs in this sandbox from now on.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn started(store: &Store, task: Uuid, lease: Uuid, sandbox: SandboxId) -> Result<Held> {
+    held(
+        sqlx::query(
+            "update tasks set state = 'running', sandbox_id = $3, started_at = coalesce(started_at, now())
+             where id = $1 and lease_id = $2 and ended_at is null returning cancelled_at is not null",
+        )
+        .bind(task)
+        .bind(lease)
+        .bind(sandbox.0)
+        .fetch_optional(&store.pool)
+        .await?,
+    )
+}
+
+/// What a piece of output said.
+#[derive(Debug, Default)]
+pub struct Heard {
+    /// The position after it.
+    pub position: i64,
+    pub steps: Vec<(StepKind, serde_json::Value)>,
+    pub session: Option<String>,
+    pub result: Option<String>,
+    pub failed: bool,
+    pub cost: Option<Micros>,
+}
+
+/// Writes down what was heard, with the position after it: both or neither, so that a process that
+/// takes over goes on exactly there.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn hear(store: &Store, task: Uuid, lease: Uuid, heard: &Heard, duration: Duration) -> Result<Held> {
+    let (kinds, data): (Vec<String>, Vec<Json<&serde_json::Value>>) = heard
+        .steps
+        .iter()
+        .map(|(kind, data)| (word_of(kind), Json(data)))
+        .unzip();
+    held(
+        sqlx::query(
+            "with before as (
+                 select id, steps from tasks where id = $1 and lease_id = $2 and ended_at is null for update),
+             written as (
+                 insert into task_steps (task_id, sequence, kind, data)
+                 select b.id, b.steps + e.place, e.kind, e.data
+                 from before b, unnest($5::text[], $6::jsonb[]) with ordinality as e(kind, data, place))
+             update tasks t set lease_until = now() + make_interval(secs => $3), position = $4,
+                 steps = b.steps + cardinality($5), session = coalesce($7, session),
+                 result = coalesce($8, result), said_failed = said_failed or $9,
+                 said_cost = coalesce($10, said_cost)
+             from before b where t.id = b.id returning t.cancelled_at is not null",
+        )
+        .bind(task)
+        .bind(lease)
+        .bind(duration.as_secs_f64())
+        .bind(heard.position)
+        .bind(kinds)
+        .bind(data)
+        .bind(&heard.session)
+        .bind(&heard.result)
+        .bind(heard.failed)
+        .bind(heard.cost.map(|cost| cost.0))
+        .fetch_optional(&store.pool)
+        .await?,
+    )
+}
+
+/// How a task ended.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    pub state: TaskState,
+    pub exit_code: Option<i32>,
+    pub error: Option<String>,
+    pub changed_files: Vec<String>,
+}
+
+/// Writes the end. False where the lease was lost.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn end(tx: &mut PgConnection, task: Uuid, lease: Uuid, ended: &Ended) -> Result<bool> {
+    let done = sqlx::query(
+        "update tasks set state = $3, exit_code = $4, error = $5, changed_files = $6, ended_at = now(),
+                lease_id = null, lease_until = null
+         where id = $1 and lease_id = $2 and ended_at is null",
+    )
+    .bind(task)
+    .bind(lease)
+    .bind(word_of(&ended.state))
+    .bind(ended.exit_code)
+    .bind(&ended.error)
+    .bind(Json(&ended.changed_files))
+    .execute(tx)
+    .await?;
+    Ok(done.rows_affected() > 0)
+}

@@ -1,0 +1,170 @@
+//! Tasks: an agent does something in a project's sandbox, and nobody has to be there. Here is what
+//! people do with them; how they come true is in [`run`].
+
+pub mod adapter;
+pub mod run;
+
+use fsa_model::{
+    event::EventKind,
+    task::{CreateTask, Task},
+};
+use uuid::Uuid;
+
+use crate::{
+    auth::Caller,
+    error::{Error, Result},
+    projects::wish::{self, Ask},
+    state::App,
+    store::{
+        events::{self, NewEvent},
+        notify::Topic,
+        projects, tasks,
+        tasks::NewTask,
+    },
+};
+
+const DEFAULT_SECONDS: u32 = 3600;
+const MOST_SECONDS: u32 = 86_400;
+/// Characters of a prompt.
+const LONGEST_PROMPT: usize = 100_000;
+/// Tasks of one project that have not ended.
+const MOST_OPEN: i64 = 50;
+
+/// Makes a task, which waits for its turn. A project that is stopped is started for it.
+///
+/// # Errors
+/// Not found; 422 with the field and its rule; 429 where too many wait.
+pub async fn create(app: &App, caller: &Caller, project: &str, request: CreateTask) -> Result<Task> {
+    let found = projects::find(&app.store, caller, project).await?;
+    check(&request)?;
+    if let Some(earlier) = request.continues {
+        let earlier = tasks::find(&app.store, found.id, earlier)
+            .await
+            .map_err(|_| Error::invalid("continue", "this project has no such task"))?;
+        if earlier.task.agent != request.agent || earlier.session.is_none() {
+            return Err(Error::invalid(
+                "continue",
+                "it is a task of the same agent that has begun its conversation",
+            ));
+        }
+    }
+    let id = Uuid::now_v7();
+    let mut tx = app.store.begin().await?;
+    let project = projects::lock(&mut tx, caller, found.id).await?;
+    if tasks::open(&mut tx, project.id).await? >= MOST_OPEN {
+        return Err(Error::too_often(
+            format!("This project has {MOST_OPEN} tasks that have not ended; cancel some or wait."),
+            std::time::Duration::from_secs(60),
+        ));
+    }
+    let new = NewTask {
+        id,
+        project: project.id,
+        by: caller.user(),
+        agent: request.agent,
+        prompt: &request.prompt,
+        model: request.model.as_deref(),
+        budget: request.budget,
+        timeout_seconds: request.timeout_seconds.unwrap_or(DEFAULT_SECONDS),
+        continues: request.continues,
+    };
+    tasks::insert(&mut tx, new).await?;
+    let message = format!("A task for {} was made.", request.agent.title());
+    let event = NewEvent::new(&project, EventKind::TaskCreated, message)
+        .with(serde_json::json!({"task": id, "agent": request.agent, "by": caller.login()}));
+    events::append(&mut tx, event).await?;
+    tx.commit().await?;
+    // Nothing where it runs or is on its way.
+    wish::ask(app, caller, &project.id.to_string(), Ask::Start).await?;
+    app.hub.wake(Topic::Wishes);
+    Ok(tasks::find(&app.store, project.id, id).await?.task)
+}
+
+fn check(request: &CreateTask) -> Result<()> {
+    let prompt = request.prompt.trim();
+    if prompt.is_empty() || request.prompt.len() > LONGEST_PROMPT || prompt.contains('\0') {
+        let rule = format!("it has from 1 to {LONGEST_PROMPT} characters, and no NUL character");
+        return Err(Error::invalid("prompt", rule));
+    }
+    let is_model = |model: &str| {
+        (1..=200).contains(&model.len())
+            && model.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && model.bytes().all(|byte| byte.is_ascii_graphic())
+    };
+    if request.model.as_deref().is_some_and(|model| !is_model(model)) {
+        return Err(Error::invalid(
+            "model",
+            "it is a model's name as its provider writes it",
+        ));
+    }
+    if request
+        .timeout_seconds
+        .is_some_and(|seconds| !(1..=MOST_SECONDS).contains(&seconds))
+    {
+        return Err(Error::invalid(
+            "timeoutSeconds",
+            format!("it is a number from 1 to {MOST_SECONDS}"),
+        ));
+    }
+    Ok(())
+}
+
+/// A task of the caller's project.
+///
+/// # Errors
+/// Not found.
+pub async fn show(app: &App, caller: &Caller, project: &str, task: Uuid) -> Result<Task> {
+    let project = projects::find(&app.store, caller, project).await?;
+    Ok(tasks::find(&app.store, project.id, task).await?.task)
+}
+
+/// Wishes that a task end. One that has ended stays as it is.
+///
+/// # Errors
+/// Not found.
+pub async fn cancel(app: &App, caller: &Caller, project: &str, task: Uuid) -> Result<Task> {
+    let found = projects::find(&app.store, caller, project).await?;
+    tasks::find(&app.store, found.id, task).await?;
+    let mut tx = app.store.begin().await?;
+    let project = projects::lock(&mut tx, caller, found.id).await?;
+    if tasks::cancel(&mut tx, task).await? {
+        let event = NewEvent::new(
+            &project,
+            EventKind::TaskCancelled,
+            "A task was cancelled.".to_owned(),
+        )
+        .with(serde_json::json!({"task": task, "by": caller.login()}));
+        events::append(&mut tx, event).await?;
+    }
+    tx.commit().await?;
+    Ok(tasks::find(&app.store, found.id, task).await?.task)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_wish_is_refused_with_its_field() {
+        let wish = |change: fn(&mut CreateTask)| {
+            let mut request = CreateTask {
+                prompt: "do".into(),
+                ..CreateTask::default()
+            };
+            change(&mut request);
+            check(&request)
+                .err()
+                .map(|error| error.field().unwrap().name.clone())
+        };
+        assert_eq!(wish(|_| {}), None);
+        assert_eq!(wish(|wish| wish.prompt = "  ".into()).as_deref(), Some("prompt"));
+        assert_eq!(
+            wish(|wish| wish.model = Some("--x".into())).as_deref(),
+            Some("model")
+        );
+        assert_eq!(
+            wish(|wish| wish.timeout_seconds = Some(0)).as_deref(),
+            Some("timeoutSeconds")
+        );
+    }
+}

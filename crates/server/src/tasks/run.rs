@@ -1,0 +1,489 @@
+//! Runs tasks: each project's oldest one, by the process that holds its lease.
+//!
+//! sandboxd owns the agent's process and keeps its output until it was read; what was read is
+//! written down together with the position after it. So a control plane that is started anew goes
+//! on exactly where the last one ended, and the agent notices nothing.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::body::Body;
+use fsa_driver::control::{self, PATIENCE};
+use fsa_model::{
+    SandboxId, Wanted,
+    event::EventKind,
+    sandboxd::{ExecRequest, ExecResult, TaskEnd, TaskOutput},
+    task::TaskState,
+};
+use http::{Method, Request, StatusCode, header};
+use tokio::{sync::Semaphore, task::JoinHandle};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use uuid::Uuid;
+
+use super::adapter;
+use crate::{
+    error::{Error, Result},
+    gateway::inside::Inside,
+    state::App,
+    store::{
+        events::{self, NewEvent},
+        notify::Topic,
+        sandboxes, tasks,
+        tasks::{ClaimedTask, Ended, Heard, Held, TaskRow},
+    },
+};
+
+/// How long a claim holds without being renewed. A dead process's tasks wait so long.
+const LEASE: Duration = Duration::from_secs(30);
+/// How long one look at the output waits for more; well within the lease.
+const WAIT: u64 = 8;
+/// Tasks that one process follows at a time.
+const AT_ONCE: usize = 64;
+/// A lost notification costs at most this.
+const LOOK_ANYWAY: Duration = Duration::from_secs(15);
+/// How long following may take to end when the server does.
+const DRAIN: Duration = Duration::from_secs(5);
+/// Of an answer of sandboxd with output: half a mebibyte, written as JSON.
+const ANSWER: usize = 8 * 1024 * 1024;
+/// Of changed files that are told.
+const MOST_FILES: usize = 500;
+
+/// Runs tasks until `shutdown`. `alone` says that no other process does, for certain: then what a
+/// dead one left behind need not run out.
+pub fn spawn(app: App, alone: bool, shutdown: CancellationToken) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let running = TaskTracker::new();
+        let places = Arc::new(Semaphore::new(AT_ONCE));
+        let work = async {
+            if alone && let Err(error) = tasks::forget_leases(&app.store).await {
+                tracing::warn!(%error, "the tasks of the last process wait until its leases run out");
+            }
+            loop {
+                let mut interest = app.hub.interest(Topic::Wishes);
+                claim(&app, &running, &places, &shutdown).await;
+                tokio::select! {
+                    () = interest.changed() => {}
+                    () = tokio::time::sleep(LOOK_ANYWAY) => {}
+                }
+            }
+        };
+        tokio::select! {
+            () = work => {}
+            () = shutdown.cancelled() => {}
+        }
+        running.close();
+        if tokio::time::timeout(DRAIN, running.wait()).await.is_err() {
+            tracing::warn!("tasks were still followed at the end; their leases run out");
+        }
+    })
+}
+
+async fn claim(app: &App, running: &TaskTracker, places: &Arc<Semaphore>, shutdown: &CancellationToken) {
+    let free = i64::try_from(places.available_permits()).unwrap_or(0);
+    if free == 0 {
+        return;
+    }
+    match tasks::claim(&app.store, free, LEASE).await {
+        Ok(claimed) => {
+            for claimed in claimed {
+                let Ok(place) = Arc::clone(places).try_acquire_owned() else {
+                    return;
+                };
+                let (app, shutdown) = (app.clone(), shutdown.clone());
+                running.spawn(async move {
+                    follow(&app, claimed, &shutdown).await;
+                    drop(place);
+                });
+            }
+        }
+        Err(error) => tracing::warn!(%error, "tasks could not be claimed"),
+    }
+}
+
+async fn follow(app: &App, claimed: ClaimedTask, shutdown: &CancellationToken) {
+    let (task, lease) = (claimed.row.task.id, claimed.lease);
+    let mut run = Run {
+        app,
+        position: claimed.row.position,
+        said_failed: claimed.row.said_failed,
+        result: claimed.row.task.result.clone(),
+        claimed,
+    };
+    let outcome = tokio::select! {
+        outcome = run.until_end() => outcome,
+        () = shutdown.cancelled() => {
+            // Whoever comes next need not wait.
+            if let Err(error) = tasks::release(&app.store, task, lease).await {
+                tracing::warn!(%error, %task, "a task was not given back");
+            }
+            return;
+        }
+    };
+    if let Err(error) = outcome {
+        // The lease runs out, and then it is tried again.
+        tracing::warn!(%error, causes = error.causes().join(": "), %task, "a task could not be followed");
+    }
+}
+
+/// One task that this process follows.
+struct Run<'a> {
+    app: &'a App,
+    claimed: ClaimedTask,
+    position: i64,
+    said_failed: bool,
+    result: Option<String>,
+}
+
+/// Somebody else has the lease, or the task has ended.
+struct Lost;
+
+type Step<T> = Result<std::result::Result<T, Lost>>;
+
+/// Where the task's sandbox stands.
+enum Place {
+    Ready(Inside, SandboxId),
+    Wait,
+    Gone(&'static str),
+}
+
+impl Run<'_> {
+    fn id(&self) -> Uuid {
+        self.claimed.row.task.id
+    }
+
+    async fn until_end(&mut self) -> Result<()> {
+        let ended = match self.ended().await? {
+            Ok(ended) => ended,
+            Err(Lost) => return Ok(()),
+        };
+        let mut tx = self.app.store.begin().await?;
+        if tasks::end(&mut tx, self.id(), self.claimed.lease, &ended).await? {
+            let message = match (ended.state, &ended.error) {
+                (TaskState::Succeeded, _) => "The task succeeded.".to_owned(),
+                (TaskState::Cancelled, _) => "The task was ended as it was wished.".to_owned(),
+                (_, Some(error)) => format!("The task failed: {error}"),
+                (_, None) => "The task failed.".to_owned(),
+            };
+            let data = serde_json::json!({
+                "task": self.id(), "state": ended.state, "exitCode": ended.exit_code});
+            let event = NewEvent::new(&self.claimed.project, EventKind::TaskEnded, message).with(data);
+            events::append(&mut tx, event).await?;
+        }
+        Ok(tx.commit().await?)
+    }
+
+    /// Starts it where it is not started yet, and listens until it has ended.
+    async fn ended(&mut self) -> Step<Ended> {
+        let started = self.claimed.row.sandbox.is_some();
+        let (inside, sandbox) = loop {
+            let mut interest = self.app.hub.interest(Topic::Project(self.claimed.project.id));
+            match self.place().await? {
+                Place::Ready(inside, sandbox) => break (inside, sandbox),
+                Place::Gone(why) => return Ok(Ok(failed(why))),
+                Place::Wait => {}
+            }
+            match self.renew().await? {
+                Held::No => return Ok(Err(Lost)),
+                Held::Yes { cancelled: true } if !started => return Ok(Ok(cancelled(None))),
+                Held::Yes { .. } => {}
+            }
+            tokio::select! {
+                () = interest.changed() => {}
+                () = tokio::time::sleep(Duration::from_secs(WAIT)) => {}
+            }
+        };
+        if !started {
+            if let Some(ended) = self.start(&inside).await? {
+                return Ok(Ok(ended));
+            }
+            if tasks::started(&self.app.store, self.id(), self.claimed.lease, sandbox).await? == Held::No {
+                return Ok(Err(Lost));
+            }
+        }
+        self.listen(&inside).await
+    }
+
+    async fn place(&self) -> Result<Place> {
+        let project = &self.claimed.project;
+        let Some(sandbox) = sandboxes::main_of(&self.app.store, project).await? else {
+            return Ok(Place::Gone("the project has no sandbox"));
+        };
+        if self.claimed.row.sandbox.is_some_and(|id| id != sandbox.id) {
+            return Ok(Place::Gone("the sandbox in which it ran is gone"));
+        }
+        if sandbox.wanted != Wanted::Running {
+            return Ok(Place::Gone("the project was stopped"));
+        }
+        Ok(match Inside::of_sandbox(self.app, &project.region, &sandbox) {
+            Ok(inside) => Place::Ready(inside, sandbox.id),
+            Err(_) => Place::Wait,
+        })
+    }
+
+    async fn renew(&self) -> Result<Held> {
+        tasks::renew(&self.app.store, self.id(), self.claimed.lease, LEASE).await
+    }
+
+    /// Starts the agent. Some end where it cannot be started at all.
+    async fn start(&self, inside: &Inside) -> Result<Option<Ended>> {
+        let TaskRow { task, .. } = &self.claimed.row;
+        let session = match task.continues {
+            Some(earlier) => {
+                let earlier = tasks::find(&self.app.store, task.project_id, earlier).await?;
+                earlier.session
+            }
+            None => None,
+        };
+        let wish = ExecRequest {
+            command: adapter::command(task, session.as_deref()),
+            stdin: Some(task.prompt.clone()),
+            timeout_seconds: Some(task.timeout_seconds),
+            ..ExecRequest::default()
+        };
+        let request = Request::put(format!("/v1/tasks/{}", task.id))
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Body::from(serde_json::to_vec(&wish)?))
+            .map_err(|error| Error::internal("A request cannot be made.").because(error))?;
+        match inside.answer(request, PATIENCE).await {
+            Ok(_) => Ok(None),
+            Err(error) if error.field().is_some_and(|field| field.name == "command") => {
+                let (title, program) = (task.agent.title(), task.agent.as_str());
+                Ok(Some(failed(format!(
+                    "{title} is not in this project's image: install `{program}` in the sandbox, or choose an image that has it"
+                ))))
+            }
+            Err(error) if error.status() == StatusCode::UNPROCESSABLE_ENTITY => {
+                Ok(Some(failed(error.to_string())))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn listen(&mut self, inside: &Inside) -> Step<Ended> {
+        let mut cancelling = false;
+        loop {
+            let mut interest = self.app.hub.interest(Topic::Project(self.claimed.project.id));
+            let held = tokio::select! {
+                output = self.read(inside) => match output {
+                    Ok(output) => {
+                        let end = output.end.clone();
+                        let held = self.hear(output).await?;
+                        if let (Some(end), Held::Yes { .. }) = (end, held) {
+                            let was_cancelled = matches!(held, Held::Yes { cancelled: true });
+                            return Ok(Ok(self.conclude(inside, &end, was_cancelled).await));
+                        }
+                        held
+                    }
+                    Err(error) if error.status() == StatusCode::NOT_FOUND => {
+                        return Ok(Ok(failed("the sandbox was restarted while the agent worked")));
+                    }
+                    Err(error) => {
+                        if let Place::Gone(why) = self.place().await? {
+                            return Ok(Ok(failed(why)));
+                        }
+                        return Err(error);
+                    }
+                },
+                () = interest.changed() => self.renew().await?,
+            };
+            match held {
+                Held::No => return Ok(Err(Lost)),
+                Held::Yes { cancelled: true } if !cancelling => {
+                    cancelling = true;
+                    self.forget(inside).await;
+                }
+                Held::Yes { .. } => {}
+            }
+        }
+    }
+
+    async fn read(&self, inside: &Inside) -> Result<TaskOutput> {
+        let request = Request::get(format!(
+            "/v1/tasks/{}?after={}&wait={WAIT}",
+            self.id(),
+            self.position
+        ))
+        .body(Body::empty())
+        .map_err(|error| Error::internal("A request cannot be made.").because(error))?;
+        let patience = PATIENCE + Duration::from_secs(WAIT);
+        let answer = inside.answer(request, patience).await?;
+        let body = axum::body::to_bytes(Body::new(answer.into_body()), ANSWER);
+        let bytes = tokio::time::timeout(patience, body)
+            .await
+            .map_err(|_| Error::unavailable("The sandbox did not finish its answer."))?
+            .map_err(|error| Error::unavailable("The sandbox's answer broke off.").because(error))?;
+        serde_json::from_slice(&bytes)
+            .map_err(|error| Error::unavailable("The sandbox's answer makes no sense.").because(error))
+    }
+
+    /// Makes steps of output and writes them down.
+    async fn hear(&mut self, output: TaskOutput) -> Result<Held> {
+        let mut heard = Heard {
+            // A sandbox that says less than before must not make us hear things twice.
+            position: i64::try_from(output.next).unwrap_or(i64::MAX).max(self.position),
+            ..Heard::default()
+        };
+        for line in &output.lines {
+            adapter::line(self.claimed.row.task.agent, line, &mut heard);
+        }
+        if heard.position == self.position {
+            return self.renew().await;
+        }
+        let held = tasks::hear(&self.app.store, self.id(), self.claimed.lease, &heard, LEASE).await?;
+        if held != Held::No {
+            self.position = heard.position;
+            self.said_failed |= heard.failed;
+            self.result = heard.result.or(self.result.take());
+        }
+        Ok(held)
+    }
+
+    async fn conclude(&self, inside: &Inside, end: &TaskEnd, was_cancelled: bool) -> Ended {
+        let changed_files = self.changed_files(inside).await;
+        self.forget(inside).await;
+        let mut ended = judge(
+            end,
+            was_cancelled,
+            self.said_failed,
+            self.result.as_deref(),
+            self.claimed.row.task.timeout_seconds,
+        );
+        ended.changed_files = changed_files;
+        ended
+    }
+
+    /// Asks sandboxd to end a task that runs, or to forget one that has ended.
+    async fn forget(&self, inside: &Inside) {
+        let request = Request::delete(format!("/v1/tasks/{}", self.id())).body(Body::empty());
+        let Ok(request) = request else { return };
+        if let Err(error) = inside.answer(request, PATIENCE).await {
+            tracing::debug!(%error, task = %self.id(), "a task could not be ended or forgotten");
+        }
+    }
+
+    /// The files of the project's folder that were written since the start. None where they cannot
+    /// be found: that is no reason for a task to fail.
+    async fn changed_files(&self, inside: &Inside) -> Vec<String> {
+        let row = tasks::find(&self.app.store, self.claimed.project.id, self.id()).await;
+        let Some(since) = row.ok().and_then(|row| row.task.started_at) else {
+            return Vec::new();
+        };
+        let script = format!(
+            "find . \\( -name .git -o -name node_modules -o -name .venv \\) -prune -o -type f \
+             -newermt @{}.{:03} -print | head -n {MOST_FILES}",
+            since.timestamp(),
+            since.timestamp_subsec_millis()
+        );
+        let wish = ExecRequest {
+            command: ["sh", "-c", &script].map(ToOwned::to_owned).into(),
+            timeout_seconds: Some(20),
+            ..ExecRequest::default()
+        };
+        let found = inside
+            .control()
+            .json::<ExecResult>(Method::POST, "/v1/exec", Some(&wish), control::PATIENCE * 3)
+            .await;
+        match found {
+            Ok(found) => {
+                let mut files: Vec<String> = found
+                    .stdout
+                    .lines()
+                    .map(|line| line.strip_prefix("./").unwrap_or(line))
+                    .map(|line| line.chars().filter(|c| !c.is_control()).take(1000).collect())
+                    .take(MOST_FILES)
+                    .collect();
+                files.sort();
+                files
+            }
+            Err(error) => {
+                tracing::debug!(%error, "changed files could not be found");
+                Vec::new()
+            }
+        }
+    }
+}
+
+fn failed(why: impl Into<String>) -> Ended {
+    Ended {
+        state: TaskState::Failed,
+        exit_code: None,
+        error: Some(why.into()),
+        changed_files: Vec::new(),
+    }
+}
+
+fn cancelled(exit_code: Option<i32>) -> Ended {
+    Ended {
+        state: TaskState::Cancelled,
+        exit_code,
+        error: None,
+        changed_files: Vec::new(),
+    }
+}
+
+/// Pure: how it ended, from how its process did and what the agent said.
+fn judge(end: &TaskEnd, was_cancelled: bool, said_failed: bool, result: Option<&str>, seconds: u32) -> Ended {
+    let code = Some(end.exit_code);
+    if was_cancelled {
+        return cancelled(code);
+    }
+    let plain = |text: &str| -> String {
+        let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+        let last = lines[lines.len().saturating_sub(5)..].join("\n");
+        last.chars()
+            .filter(|c| !c.is_control() || *c == '\n')
+            .take(2000)
+            .collect()
+    };
+    let error = if end.timed_out {
+        format!("it was not done after {seconds} seconds")
+    } else if said_failed {
+        plain(result.unwrap_or("the agent says that it failed"))
+    } else if end.exit_code != 0 {
+        let said = plain(&end.stderr);
+        let said = if said.is_empty() {
+            result.map(plain).unwrap_or_default()
+        } else {
+            said
+        };
+        format!("the agent ended with exit code {}: {said}", end.exit_code)
+    } else {
+        return Ended {
+            state: TaskState::Succeeded,
+            error: None,
+            ..cancelled(code)
+        };
+    };
+    Ended {
+        exit_code: code,
+        ..failed(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_is_judged_by_the_process_and_by_what_the_agent_said() {
+        let end = |exit_code, timed_out| TaskEnd {
+            exit_code,
+            timed_out,
+            stderr: "warning\n\nno key\n".into(),
+        };
+        assert_eq!(
+            judge(&end(0, false), false, false, Some("ok"), 9).state,
+            TaskState::Succeeded
+        );
+        assert_eq!(
+            judge(&end(143, false), true, false, None, 9).state,
+            TaskState::Cancelled
+        );
+        let late = judge(&end(124, true), false, false, None, 9);
+        assert_eq!((late.state, late.exit_code), (TaskState::Failed, Some(124)));
+        assert!(late.error.unwrap().contains("9 seconds"));
+        let told = judge(&end(0, false), false, true, Some("out of money"), 9);
+        assert_eq!(told.error.as_deref(), Some("out of money"));
+        let broken = judge(&end(1, false), false, false, None, 9);
+        assert!(broken.error.unwrap().contains("no key"));
+    }
+}

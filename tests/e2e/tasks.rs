@@ -1,0 +1,267 @@
+//! Agents that work by themselves: Claude Code, unmodified, on the runtime image, against a
+//! scripted model that is reached through the relay.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use fsa_model::{
+    api::{CreateProject, Page},
+    money::Micros,
+    task::{Agent, CreateTask, StepKind, Task, TaskState, TaskStep},
+};
+use fsa_tests::{
+    Api, World, exported,
+    internet::{self, PublicHost},
+    model::{self, Asked, Turn},
+};
+use reqwest::Method;
+use serde_json::json;
+
+/// A wait is bounded by this.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The key of whoever runs the server, which nothing in a sandbox may see.
+const KEY: &str = "sk-of-the-operator";
+
+/// A world whose operator has a key for the model at `base`.
+fn world(base: &str) -> World {
+    let world = World::unserved(
+        None,
+        &[
+            "--web-image",
+            exported("FSA_WEB_IMAGE").to_str().expect("a path of UTF-8"),
+            "--allow-networks",
+            internet::RANGE,
+        ],
+    );
+    let secret = world.folder().join("secret");
+    std::fs::create_dir(&secret).expect("a folder");
+    std::fs::write(
+        secret.join(".env"),
+        format!("ANTHROPIC_BASE_URL={base}\nANTHROPIC_API_KEY={KEY}\n"),
+    )
+    .expect("a file");
+    world.started()
+}
+
+async fn create(api: &Api, name: &str, wish: CreateTask) -> Task {
+    api.send(Method::POST, &format!("/api/projects/{name}/tasks"), &wish)
+        .await
+}
+
+fn prompt(text: &str) -> CreateTask {
+    CreateTask {
+        prompt: text.into(),
+        ..CreateTask::default()
+    }
+}
+
+async fn steps(api: &Api, name: &str, task: &Task) -> Vec<TaskStep> {
+    let path = format!("/api/projects/{name}/tasks/{}/steps?follow=false", task.id);
+    api.get::<Page<TaskStep>>(&path).await.items
+}
+
+/// Waits until the task is as wanted, by looking.
+async fn until(api: &Api, name: &str, task: &Task, wanted: impl AsyncFn(&Task) -> bool) -> Task {
+    let path = format!("/api/projects/{name}/tasks/{}", task.id);
+    let wait = async {
+        loop {
+            let task: Task = api.get(&path).await;
+            if wanted(&task).await {
+                return task;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    match tokio::time::timeout(PATIENCE, wait).await {
+        Ok(task) => task,
+        Err(_) => panic!(
+            "the task is not as wanted after {PATIENCE:?}: {:#?} {:#?}",
+            api.get::<Task>(&path).await,
+            steps(api, name, task).await
+        ),
+    }
+}
+
+async fn over(api: &Api, name: &str, task: &Task) -> Task {
+    until(api, name, task, async |task| task.state.is_over()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_goes_on_while_the_control_plane_is_killed_and_the_next_one_waits_for_it() {
+    let asked = Arc::new(Mutex::new(Asked::default()));
+    let kept = Arc::clone(&asked);
+    let script = vec![
+        Turn::Tool {
+            name: "Write",
+            input: json!({"file_path": "/home/dev/project/notes.txt", "content": "hello"}),
+        },
+        Turn::Tool {
+            name: "Bash",
+            input: json!({"command": "until [ -e go ]; do sleep 0.1; done; env", "description": "Wait"}),
+        },
+        Turn::Say("The notes are written."),
+    ];
+    let host = PublicHost::start(8000, move |listener| model::serve(listener, script, kept));
+    let mut world = world(&format!("http://{}:8000", host.address));
+    let api = world.api();
+    api.create_as(CreateProject {
+        name: "notes".into(),
+        ..CreateProject::default()
+    })
+    .await;
+    let first = create(&api, "notes", prompt("Write notes, and wait")).await;
+    let second = create(&api, "notes", prompt("Do nothing")).await;
+    let third = create(&api, "notes", prompt("Do nothing either")).await;
+    let waits = async |_: &Task| {
+        let calls = steps(&api, "notes", &first).await;
+        calls
+            .iter()
+            .filter(|step| step.kind == StepKind::ToolCall)
+            .count()
+            == 2
+    };
+    until(&api, "notes", &first, waits).await;
+    let queued: Task = api.get(&format!("/api/projects/notes/tasks/{}", second.id)).await;
+    assert_eq!(queued.state, TaskState::Queued);
+    let cancelled: Task = api
+        .send(
+            Method::DELETE,
+            &format!("/api/projects/notes/tasks/{}", third.id),
+            &(),
+        )
+        .await;
+    assert_eq!(cancelled.state, TaskState::Cancelled);
+
+    world.crash();
+    world.serve();
+    let api = world.api();
+    api.put("notes", "go", "").await;
+
+    let ended = over(&api, "notes", &first).await;
+    assert_eq!(
+        (ended.state, ended.error.as_deref()),
+        (TaskState::Succeeded, None)
+    );
+    assert_eq!(ended.result.as_deref(), Some("The notes are written."));
+    assert_eq!(ended.changed_files, ["go", "notes.txt"]);
+    assert!(ended.cost > Micros(0), "{ended:?}");
+    let told = steps(&api, "notes", &first).await;
+    let sequences: Vec<i64> = told.iter().map(|step| step.sequence).collect();
+    assert_eq!(sequences, (1..=ended.steps).collect::<Vec<_>>());
+    let count = |kind| told.iter().filter(|step| step.kind == kind).count();
+    assert_eq!(
+        (
+            count(StepKind::Started),
+            count(StepKind::ToolCall),
+            count(StepKind::Result)
+        ),
+        (1, 2, 1)
+    );
+    // What the agent's own tool sees of the environment has no key in it.
+    let results: String = told
+        .iter()
+        .map(|step| serde_json::to_string(&step.data).unwrap())
+        .collect();
+    assert!(
+        results.contains("ANTHROPIC_BASE_URL=http://127.0.0.1:7682/anthropic"),
+        "{results}"
+    );
+    assert!(!results.contains(KEY));
+    let keys = asked.lock().expect("what was asked").keys.clone();
+    assert!(!keys.is_empty() && keys.iter().all(|key| key == KEY), "{keys:?}");
+
+    let next = over(&api, "notes", &second).await;
+    assert_eq!(next.state, TaskState::Succeeded, "{next:?}");
+    assert!(next.started_at > ended.ended_at, "one after the other");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_is_cancelled_and_an_absent_agent_is_said() {
+    let asked = Arc::new(Mutex::new(Asked::default()));
+    let script = vec![
+        Turn::Tool {
+            name: "Bash",
+            input: json!({"command": "sleep 600", "description": "Wait"}),
+        },
+        Turn::Say("It cannot come to this."),
+    ];
+    let host = PublicHost::start(8000, move |listener| model::serve(listener, script, asked));
+    let world = world(&format!("http://{}:8000", host.address));
+    let api = world.api();
+    api.create_as(CreateProject {
+        name: "stuck".into(),
+        ..CreateProject::default()
+    })
+    .await;
+    let task = create(&api, "stuck", prompt("Wait for ever")).await;
+    let absent = CreateTask {
+        agent: Agent::Codex,
+        ..prompt("Do something")
+    };
+    let absent = create(&api, "stuck", absent).await;
+    let called = async |_: &Task| {
+        let steps = steps(&api, "stuck", &task).await;
+        steps.iter().any(|step| step.kind == StepKind::ToolCall)
+    };
+    until(&api, "stuck", &task, called).await;
+
+    let told = world.fsa(&["task", "cancel", "stuck", &task.id.to_string()]);
+
+    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+    let ended = over(&api, "stuck", &task).await;
+    assert_eq!(ended.state, TaskState::Cancelled);
+    let processes = api
+        .shell("stuck", "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' '")
+        .await;
+    assert!(!processes.contains("sleep 600"), "{processes}");
+    let absent = over(&api, "stuck", &absent).await;
+    assert_eq!(absent.state, TaskState::Failed);
+    assert!(
+        absent
+            .error
+            .expect("why")
+            .contains("Codex CLI is not in this project's image")
+    );
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_runs_a_task_and_sees_its_steps() {
+    let asked = Arc::new(Mutex::new(Asked::default()));
+    let script = vec![
+        Turn::Tool {
+            name: "Bash",
+            input: json!({"command": "echo forty-two", "description": "Count"}),
+        },
+        Turn::Say("It is forty-two."),
+    ];
+    let host = PublicHost::start(8000, move |listener| model::serve(listener, script, asked));
+    let world = world(&format!("http://{}:8000", host.address));
+    let api = world.api();
+    api.create_as(CreateProject {
+        name: "count".into(),
+        ..CreateProject::default()
+    })
+    .await;
+
+    let run = world.fsa(&["task", "run", "count", "What is it?"]);
+
+    let shown = String::from_utf8_lossy(&run.stdout);
+    assert!(
+        run.status.success(),
+        "{shown}{}",
+        String::from_utf8_lossy(&run.stderr)
+    );
+    assert!(shown.contains("> Bash") && shown.contains("forty-two"), "{shown}");
+    assert!(shown.contains("succeeded  Claude Code"), "{shown}");
+    let tight = world.fsa(&["task", "run", "count", "--budget", "0", "Again"]);
+    let shown = String::from_utf8_lossy(&tight.stdout);
+    assert!(!tight.status.success() && shown.contains("budget"), "{shown}");
+    let spent = world.fsa(&["agent", "show", "count"]);
+    assert!(String::from_utf8_lossy(&spent.stdout).contains("spent this month"));
+    world.finish().await;
+}
