@@ -71,7 +71,9 @@ export default function Palette({ close }: { close: () => void }) {
   };
 
   return (
-    <Modal opened onClose={close} withCloseButton={false} yOffset="12vh" centered={false} padding={0} aria-label="Go to">
+    <Modal.Root opened onClose={close} yOffset="12vh" centered={false}>
+      <Modal.Overlay opacity={0.5} />
+      <Modal.Content aria-label="Go to">
       <TextInput
         data-autofocus
         aria-label="Project or command"
@@ -116,6 +118,7 @@ export default function Palette({ close }: { close: () => void }) {
           </Text>
         )}
       </div>
-    </Modal>
+      </Modal.Content>
+    </Modal.Root>
   );
 }
