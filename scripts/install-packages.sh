@@ -3,6 +3,7 @@
 # everything asks dpkg once and touches no network.
 #   run    what `fsa serve` and building it need         image  what `make image` needs
 #   test   what `make test` needs on top of both         bench  what `make bench` needs on top of `run` and `image`
+#   browser  what the stories of the web page need
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -14,6 +15,8 @@ declare -A PACKAGES=(
     [image]="mmdebstrap debian-archive-keyring zstd jq nodejs npm"
     # skopeo reads the image as others would; pip fetches the wheels of the tests' applications.
     [test]="shellcheck skopeo python3 pip jq procps rust-lint"
+    # With a font, so that the pictures of the screens have letters.
+    [browser]="chromium fonts-dejavu-core"
     # The gateway is measured beside nginx, both with wrk.
     [bench]="nginx-light wrk"
 )

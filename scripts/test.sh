@@ -6,7 +6,7 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
 cd "$ROOT"
-scripts/install-packages.sh run image test
+scripts/install-packages.sh run image test browser
 scripts/install-tools.sh nextest deny
 scripts/lint.sh
 

@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(240);
 
 /// Runs one story; what it asks of the world it gets.
 #[allow(clippy::disallowed_methods, reason = "the tests' subject is a program")]
-async fn tell(world: &mut World, name: &str) {
+async fn tell(world: &mut World, name: &str, more: &[&str]) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .expect("the tests are in a folder of the repository");
@@ -27,6 +27,7 @@ async fn tell(world: &mut World, name: &str) {
     let mut child = Command::new(root.join("scripts/with-node.sh"))
         .arg("node")
         .arg(&script)
+        .args(more)
         // Cookies and previews are for localhost, whatever address the server listens on.
         .env("FSA_URL", format!("http://localhost:{port}"))
         .env("FSA_TOKEN", &world.token)
@@ -76,20 +77,34 @@ fn shots(root: &Path, name: &str) -> PathBuf {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_person_makes_a_project_works_in_it_and_deletes_it() {
     let mut world = World::start(&[]);
-    tell(&mut world, "life").await;
+    tell(&mut world, "life", &[]).await;
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_people_share_a_terminal_over_a_crash_of_the_server_and_a_third_sees_nothing() {
     let mut world = World::start(&[]);
-    tell(&mut world, "together").await;
+    tell(&mut world, "together", &[]).await;
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_screen_fits_and_reads_in_both_themes_and_three_widths() {
+async fn every_screen_fits_a_phone_and_reads_in_both_themes() {
+    screens("phone").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_screen_fits_a_desk_and_reads_in_both_themes() {
+    screens("desk").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_screen_fits_a_wide_wall_in_both_themes() {
+    screens("wide").await;
+}
+
+async fn screens(size: &str) {
     let mut world = World::start(&[]);
-    tell(&mut world, "screens").await;
+    tell(&mut world, "screens", &[size]).await;
     world.finish().await;
 }

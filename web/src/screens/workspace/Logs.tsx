@@ -65,7 +65,7 @@ export default function Logs({ project }: { project: Project }) {
         <Chip.Group multiple value={sources.filter((source) => !hidden.includes(source))} onChange={(on) => setHidden(sources.filter((source) => !on.includes(source)))}>
           <Group gap={4} wrap="nowrap">
             {sources.map((source) => (
-              <Chip key={source} value={source} size="xs" variant="light">
+              <Chip key={source} value={source} size="xs" variant="outline">
                 {source}
               </Chip>
             ))}
