@@ -29,7 +29,9 @@ export default function Palette({ close }: { close: () => void }) {
   const commands: Command[] = [];
   const here = all.find((project) => project.name === current);
   if (here && current) {
-    for (const view of views) {
+    // On a wide page the terminal is beside every view.
+    const small = matchMedia("(max-width: 800px)").matches;
+    for (const view of views.filter((view) => small || view !== "terminal")) {
       const title = view[0]?.toUpperCase() + view.slice(1);
       commands.push({
         title,
