@@ -1,7 +1,7 @@
 # Every target is a script in scripts/, which can be run by itself just as well.
 # ARGS="…" is handed on: make run ARGS="--listen 127.0.0.1:9000".
 
-.PHONY: help run build test test-unit bench lint image cluster cluster-down
+.PHONY: help run build test test-unit bench bench-web lint image cluster cluster-down
 
 # Where `make cluster` keeps its cluster.
 FSA_CLUSTER ?= /tmp/fsa-cluster
@@ -24,6 +24,9 @@ test-unit: ## the tests that need neither root nor a server
 
 bench: ## measure, beside floors measured in the same run
 	@exec scripts/bench.sh $(ARGS)
+
+bench-web: ## what the web page costs, in a real browser
+	@exec scripts/bench-web.sh
 
 lint: ## rustfmt, clippy, cargo-deny, shellcheck
 	@exec scripts/lint.sh

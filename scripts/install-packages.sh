@@ -4,6 +4,7 @@
 #   run    what `fsa serve` and building it need         image  what `make image` needs
 #   test   what `make test` needs on top of both         bench  what `make bench` needs on top of `run` and `image`
 #   cluster  what runs in the test cluster; building it needs Go too, which Debian has too old
+#   browser  what the stories of the web page need
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -15,6 +16,8 @@ declare -A PACKAGES=(
     [image]="mmdebstrap debian-archive-keyring zstd jq nodejs npm"
     # skopeo reads the image as others would; pip fetches the wheels of the tests' applications.
     [test]="shellcheck skopeo python3 pip jq procps rust-lint"
+    # With a font, so that the pictures of the screens have letters.
+    [browser]="chromium fonts-dejavu-core"
     # The gateway is measured beside nginx, both with wrk.
     [bench]="nginx-light wrk"
     # What runs in the test cluster and is not built there; conntrack and socat are called by its parts.

@@ -7,7 +7,7 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
 cd "$ROOT"
-scripts/install-packages.sh run image test cluster
+scripts/install-packages.sh run image test cluster browser
 scripts/install-tools.sh nextest deny
 scripts/lint.sh
 

@@ -7,7 +7,7 @@ const ink: MantineColorsTuple = [
 
 export const theme = createTheme({
   primaryColor: "teal",
-  primaryShade: { light: 8, dark: 8 },
+  primaryShade: 9,
   autoContrast: true,
   fontFamily: "Inter, system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif",
   fontFamilyMonospace: "ui-monospace, 'JetBrains Mono', 'SF Mono', Menlo, Consolas, 'DejaVu Sans Mono', monospace",
@@ -22,7 +22,7 @@ export const theme = createTheme({
     Select: { defaultProps: { size: "sm" } },
     Textarea: { defaultProps: { size: "sm" } },
     ActionIcon: { defaultProps: { variant: "subtle", color: "gray" } },
-    Modal: { defaultProps: { centered: true, overlayProps: { opacity: 0.5 } } },
+    Modal: { defaultProps: { centered: true, closeButtonProps: { "aria-label": "Close" }, overlayProps: { opacity: 0.5 } } },
     Tooltip: { defaultProps: { openDelay: 400, withArrow: true, fz: "xs" } },
     Table: { defaultProps: { verticalSpacing: 6, horizontalSpacing: "sm", fz: "sm" } },
   },

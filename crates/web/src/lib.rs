@@ -17,8 +17,11 @@ pub fn file(path: &str) -> Option<Cow<'static, [u8]>> {
     Dist::get(path).map(|found| found.data)
 }
 
+/// How a file of the application is found by its path.
+pub type Files = fn(&str) -> Option<Cow<'static, [u8]>>;
+
 /// The application, where this build has one.
 #[must_use]
-pub fn application() -> Option<fn(&str) -> Option<Cow<'static, [u8]>>> {
+pub fn application() -> Option<Files> {
     file("index.html").is_some().then_some(file)
 }

@@ -26,6 +26,6 @@ export function look(phase: Phase | undefined): Look {
 }
 
 export const canStart = (phase: Phase | undefined) =>
-  phase === undefined || phase === "STOPPED" || phase === "TERMINATED" || phase === "STOPPING" || phase === "ERROR";
+  phase === undefined || phase === "STOPPED" || phase === "TERMINATED" || phase === "STOPPING";
 export const canStop = (phase: Phase | undefined) =>
   phase === "RUNNING" || phase === "STARTING" || phase === "CREATING" || phase === "UPDATING" || phase === "ERROR";

@@ -96,7 +96,7 @@ function Sessions() {
       <Title order={2} mb="xs">
         Where you are signed in
       </Title>
-      <div className="panel scroll">
+      <div className="panel scroll" tabIndex={0}>
         <Table>
           <Table.Tbody>
             {found.data?.items.map((session) => (
@@ -179,7 +179,7 @@ function Tokens() {
         </Alert>
       )}
       {(found.data?.items.length ?? 0) > 0 && (
-        <div className="panel scroll" style={{ marginBottom: 12 }}>
+        <div className="panel scroll" tabIndex={0} style={{ marginBottom: 12 }}>
           <Table>
             <Table.Tbody>
               {found.data?.items.map((token) => (

@@ -67,7 +67,7 @@ function Users() {
           Invite
         </Button>
       </Group>
-      <div className="panel scroll">
+      <div className="panel scroll" tabIndex={0}>
         <Table>
           <Table.Thead>
             <Table.Tr>
@@ -89,7 +89,7 @@ function Users() {
                     </Text>
                   )}
                   {user.disabled && (
-                    <Badge ml={8} size="sm" color="red" variant="light">
+                    <Badge ml={8} size="sm" color="red" variant="dot">
                       disabled
                     </Badge>
                   )}
@@ -166,7 +166,7 @@ function System() {
         </Alert>
       )}
       {found.data && (
-        <div className="panel scroll">
+        <div className="panel scroll" tabIndex={0}>
           <Table>
             <Table.Tbody>
               {Object.entries(found.data.parts).map(([part, says]) => (
@@ -191,7 +191,7 @@ function Audit() {
   const found = useQuery(audit);
   if (found.isError) return <Alert color="red">{sentence(found.error)}</Alert>;
   return (
-    <div className="panel scroll">
+    <div className="panel scroll" tabIndex={0}>
       <Table>
         <Table.Thead>
           <Table.Tr>
@@ -211,7 +211,7 @@ function Audit() {
               </Table.Td>
               <Table.Td>{entry.login}</Table.Td>
               <Table.Td ff="monospace">{entry.action}</Table.Td>
-              <Table.Td style={{ overflowWrap: "anywhere" }}>{entry.object}</Table.Td>
+              <Table.Td miw={260} style={{ overflowWrap: "anywhere" }}>{entry.object}</Table.Td>
               <Table.Td c="dimmed">{entry.address}</Table.Td>
               <Table.Td>{entry.result}</Table.Td>
             </Table.Tr>

@@ -1,5 +1,5 @@
 // The dialog that makes a project. The rule of a name is said while it is typed.
-import { Alert, Button, Collapse, Group, Modal, Select, Stack, Text, TextInput, Textarea } from "@mantine/core";
+import { Alert, Button, Collapse, Group, Modal, Select, SimpleGrid, Stack, Text, TextInput, Textarea } from "@mantine/core";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useNavigate } from "@tanstack/react-router";
 import { type FormEvent, useState } from "react";
@@ -82,13 +82,13 @@ export default function CreateProject({ close }: { close: () => void }) {
           {suggestion && suggestion !== name && !nameProblem(suggestion) && (
             <Text size="xs">
               Did you mean{" "}
-              <Button variant="light" size="compact-xs" onClick={() => setName(suggestion)}>
+              <Button variant="default" size="compact-xs" onClick={() => setName(suggestion)}>
                 {suggestion}
               </Button>
               ?
             </Text>
           )}
-          <Group grow align="flex-start">
+          <SimpleGrid cols={{ base: 1, xs: 2 }} spacing="sm">
             <Select
               label="Made from"
               allowDeselect={false}
@@ -101,7 +101,7 @@ export default function CreateProject({ close }: { close: () => void }) {
               ]}
             />
             <Select label="Size" allowDeselect={false} value={size} onChange={(value) => value && setSize(value)} data={sizes} />
-          </Group>
+          </SimpleGrid>
           {from === "image" && (
             <TextInput
               label="Image"

@@ -3,12 +3,18 @@
 import { Alert, Button, PasswordInput, Stack, Text, TextInput, Title } from "@mantine/core";
 import { useQueryClient } from "@tanstack/react-query";
 import { useNavigate, useSearch } from "@tanstack/react-router";
-import { type FormEvent, useState } from "react";
+import { type FormEvent, useEffect, useState } from "react";
 import { ApiError, api, data, sentence } from "../api/client";
 
-// Read once, before anything can navigate, and taken out of the address.
-const token = location.pathname === "/sign-in" ? location.hash.slice(1) : "";
-if (token) history.replaceState(history.state, "", location.pathname + location.search);
+/** The link's token, taken out of the address before anything can navigate or copy it. */
+function takeToken(): string {
+  if (location.pathname !== "/sign-in") return "";
+  const token = location.hash.slice(1);
+  if (token) history.replaceState(history.state, "", location.pathname + location.search);
+  return token;
+}
+
+const token = takeToken();
 
 export function SignIn() {
   const queries = useQueryClient();
@@ -18,6 +24,19 @@ export function SignIn() {
   const [invited, setInvited] = useState(false);
   const [busy, setBusy] = useState(false);
   const [said, setSaid] = useState("");
+
+  // A link that is opened where this page is already changes nothing but the fragment.
+  useEffect(() => {
+    const changed = () => {
+      const token = takeToken();
+      if (!token) return;
+      setLink(token);
+      setInvited(false);
+      setSaid("");
+    };
+    addEventListener("hashchange", changed);
+    return () => removeEventListener("hashchange", changed);
+  }, []);
 
   const submit = async (event: FormEvent<HTMLFormElement>) => {
     event.preventDefault();

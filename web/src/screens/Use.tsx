@@ -26,7 +26,7 @@ export function Use() {
           None runs.
         </Text>
       ) : (
-        <div className="panel scroll">
+        <div className="panel scroll" tabIndex={0}>
           <Table>
             <Table.Thead>
               <Table.Tr>

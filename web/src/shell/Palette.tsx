@@ -29,7 +29,9 @@ export default function Palette({ close }: { close: () => void }) {
   const commands: Command[] = [];
   const here = all.find((project) => project.name === current);
   if (here && current) {
-    for (const view of views) {
+    // On a wide page the terminal is beside every view.
+    const small = matchMedia("(max-width: 800px)").matches;
+    for (const view of views.filter((view) => small || view !== "terminal")) {
       const title = view[0]?.toUpperCase() + view.slice(1);
       commands.push({
         title,
@@ -71,7 +73,9 @@ export default function Palette({ close }: { close: () => void }) {
   };
 
   return (
-    <Modal opened onClose={close} withCloseButton={false} yOffset="12vh" centered={false} padding={0} aria-label="Go to">
+    <Modal.Root opened onClose={close} yOffset="12vh" centered={false}>
+      <Modal.Overlay opacity={0.5} />
+      <Modal.Content aria-label="Go to">
       <TextInput
         data-autofocus
         aria-label="Project or command"
@@ -116,6 +120,7 @@ export default function Palette({ close }: { close: () => void }) {
           </Text>
         )}
       </div>
-    </Modal>
+      </Modal.Content>
+    </Modal.Root>
   );
 }

@@ -39,7 +39,7 @@ export function Shell() {
   return (
     <div className="shell">
       <header className="bar">
-        <Link to="/" className="brand" aria-label="Projects">
+        <Link to="/" className="brand">
           <img src="/icon.svg" alt="" />
           <span className="clip">{project ? "Projects" : "FullStack Agent"}</span>
         </Link>
@@ -74,7 +74,7 @@ export function Shell() {
         </ActionIcon>
         <Menu position="bottom-end" width={200}>
           <Menu.Target>
-            <Button variant="subtle" color="gray" leftSection={<IconUser size={16} />} aria-label="Account menu" px={8}>
+            <Button variant="subtle" color="gray" leftSection={<IconUser size={16} />} aria-label={`${who?.login ?? ""}: account menu`} px={8}>
               <span className="clip" style={{ maxWidth: 90 }}>
                 {who?.login}
               </span>

@@ -87,7 +87,7 @@ await story(async ({ person }) => {
 
   // What happened is told in words.
   await view(page, "Activity");
-  await page.locator(".mantine-Timeline-item").nth(4).waitFor();
+  await page.getByRole("list", { name: "Events" }).getByRole("listitem").nth(4).waitFor();
 
   // A stop and a start, the first with a button, the second from the command palette.
   await page.getByRole("button", { name: "Stop", exact: true }).click();

@@ -60,7 +60,8 @@ await story(async ({ person }) => {
   await until("its port", async () => (await api("GET", "/api/projects/notes")).sandbox?.ports.some((port) => port.port === 3000));
   await until("the error", async () => (await api("GET", "/api/projects/broken")).sandbox?.status === "ERROR");
 
-  for (const [size, viewport] of Object.entries(sizes)) {
+  // One width for each run, so that a run is short.
+  for (const [size, viewport] of Object.entries(sizes).filter(([size]) => !process.argv[2] || size === process.argv[2])) {
     for (const scheme of ["dark", "light"]) {
       const page = await person({ viewport, colorScheme: scheme, hasTouch: size === "phone" });
       const see = (name) => look(page, `${name}-${size}-${scheme}`);
@@ -95,7 +96,7 @@ await story(async ({ person }) => {
           await page.getByRole("textbox", { name: "Content of src/app.ts" }).waitFor();
         }
         if (view === "database") await page.getByRole("cell", { name: "notes", exact: true }).waitFor();
-        if (view === "activity") await page.locator(".mantine-Timeline-item").first().waitFor();
+        if (view === "activity") await page.getByRole("list", { name: "Events" }).getByRole("listitem").first().waitFor();
         if (view === "logs") await page.getByText("Listening on port 3000").first().waitFor();
         await see(view);
       }

@@ -5,7 +5,29 @@ use std::collections::BTreeSet;
 use crate::common::World;
 
 /// Routes that are no API: pages, and the document itself.
-const PAGES: [&str; 5] = ["/", "/sign-in", "/sign-in.js", "/style.css", "/api/openapi.json"];
+const PAGES: [&str; 7] = [
+    "/",
+    "/sign-in",
+    "/sign-in.js",
+    "/style.css",
+    "/assets/{file}",
+    "/icon.svg",
+    "/api/openapi.json",
+];
+
+/// The page's types are generated from this copy of the document.
+const COPY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../web/api.json");
+
+#[test]
+fn the_page_is_built_against_this_very_document() {
+    let document = fsa_server::api::document().to_pretty_json().unwrap();
+    let copy = std::fs::read_to_string(COPY).unwrap();
+    assert!(
+        document.trim_end() == copy.trim_end(),
+        "web/api.json is not the API's document any more: \
+         cargo run -p fsa-server --example openapi > web/api.json"
+    );
+}
 
 #[tokio::test]
 async fn every_route_of_the_server_is_in_the_document() {

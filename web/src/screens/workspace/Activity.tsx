@@ -1,9 +1,9 @@
 // What happened to the project, in words, the newest first.
-import { Text, Timeline } from "@mantine/core";
+import { Text } from "@mantine/core";
 import { useEffect, useState } from "react";
 import type { Project } from "../../api/client";
 import { type Event, follow } from "../../api/live";
-import { ago, at } from "../../logic/time";
+import { at } from "../../logic/time";
 
 /** Events that are kept on the page. */
 const most = 500;
@@ -26,19 +26,16 @@ export default function Activity({ project }: { project: Project }) {
     return <div className="empty">{read ? <Text size="sm">Nothing happened yet.</Text> : null}</div>;
   }
   return (
-    <div style={{ padding: "16px 20px" }}>
-      <Timeline bulletSize={10} lineWidth={1} color="gray" active={events.length}>
-        {events.map((event) => (
-          <Timeline.Item key={event.id} color={colours[event.kind] ?? "gray"} mb={-8}>
-            <Text size="sm" mt={-4} style={{ overflowWrap: "anywhere" }}>
-              {event.message}
-            </Text>
-            <Text size="xs" c="dimmed" title={at(event.createdAt)}>
-              {ago(event.createdAt)}
-            </Text>
-          </Timeline.Item>
-        ))}
-      </Timeline>
-    </div>
+    <ol className="events" aria-label="Events">
+      {events.map((event) => (
+        <li key={event.id}>
+          <time dateTime={event.createdAt} title={at(event.createdAt)}>
+            {new Date(event.createdAt).toLocaleTimeString(undefined, { hourCycle: "h23" })}
+          </time>
+          <span className="dot" style={{ "--dot": `var(--mantine-color-${colours[event.kind] ?? "gray"}-5)` } as React.CSSProperties} />
+          <span style={{ overflowWrap: "anywhere" }}>{event.message}</span>
+        </li>
+      ))}
+    </ol>
   );
 }

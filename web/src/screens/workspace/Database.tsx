@@ -44,7 +44,7 @@ export default function Database({ project }: { project: Project }) {
       <Group mb="md">
         <Title order={2}>Database</Title>
         {found.data && (
-          <Badge variant="light" color={found.data.status === "READY" ? "teal" : found.data.status === "LOST" ? "red" : "gray"}>
+          <Badge variant="dot" size="sm" color={found.data.status === "READY" ? "teal" : found.data.status === "LOST" ? "red" : "gray"}>
             {found.data.status.toLowerCase()}
           </Badge>
         )}

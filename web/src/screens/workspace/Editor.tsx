@@ -128,7 +128,7 @@ export default function Editor({ id, path, dirty, saved }: Props) {
             bracketMatching(), closeBrackets(), highlightActiveLine(), highlightSelectionMatches(), search({ top: true }),
             syntaxHighlighting(colours), frame,
             EditorState.lineSeparator.of(text.includes("\r\n") ? "\r\n" : "\n"),
-            EditorView.contentAttributes.of({ "aria-label": `Content of ${path}` }),
+            EditorView.contentAttributes.of({ "aria-label": `Content of ${path}`, tabindex: "0" }),
             EditorView.updateListener.of((update) => {
               if (update.docChanged) mark(true);
             }),

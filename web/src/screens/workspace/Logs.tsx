@@ -65,7 +65,7 @@ export default function Logs({ project }: { project: Project }) {
         <Chip.Group multiple value={sources.filter((source) => !hidden.includes(source))} onChange={(on) => setHidden(sources.filter((source) => !on.includes(source)))}>
           <Group gap={4} wrap="nowrap">
             {sources.map((source) => (
-              <Chip key={source} value={source} size="xs" variant="light">
+              <Chip key={source} value={source} size="xs" variant="outline">
                 {source}
               </Chip>
             ))}
@@ -84,7 +84,7 @@ export default function Logs({ project }: { project: Project }) {
         <div className="log" ref={box} tabIndex={0} role="log" aria-label="Logs" aria-live="off">
           {shown.map((line) => (
             <div key={line.sequence} className={line.source}>
-              <time dateTime={line.at}>{new Date(line.at).toLocaleTimeString()}</time>
+              <time dateTime={line.at}>{new Date(line.at).toLocaleTimeString(undefined, { hourCycle: "h23" })}</time>
               {plain(line.text)}
             </div>
           ))}

@@ -101,7 +101,7 @@ export default function Settings({ project }: { project: Project }) {
         <Text size="sm" mb="sm">
           Deletes the sandbox, its files and its database, for good.
         </Text>
-        <Button color="red" variant="light" onClick={() => setDeleting(true)}>
+        <Button color="red" variant="outline" onClick={() => setDeleting(true)}>
           Delete this project
         </Button>
       </section>

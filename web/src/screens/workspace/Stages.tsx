@@ -41,7 +41,7 @@ export function Stages({ project }: { project: Project }) {
   const stages = sandbox?.stages ?? [];
   const long = lengths(stages, sandbox?.createdAt ?? project.createdAt, now);
   return (
-    <div className="body">
+    <div className="body" tabIndex={0}>
       <Stack p="lg" gap="md" maw={560} w="100%" mx="auto" mt="4vh">
         <Title order={2}>{phase === "ERROR" ? "It could not be made ready" : `${look(phase).word} ${project.name}`}</Title>
         <ol className="stages panel" aria-label="Stages">
@@ -52,7 +52,7 @@ export function Stages({ project }: { project: Project }) {
               <Text size="xs" c="dimmed" ff="monospace">
                 {long[index] === undefined ? "" : took(long[index])}
               </Text>
-              {stage.message && <span className="more">{stage.message}</span>}
+              {stage.message && stage.message !== error?.message && <span className="more">{stage.message}</span>}
             </li>
           ))}
         </ol>

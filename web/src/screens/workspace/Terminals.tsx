@@ -54,10 +54,10 @@ export default function Terminals({ project }: { project: Project }) {
   const shown = (name: string) => name === current || name === beside;
   return (
     <>
-      <div className="tabs" role="tablist" aria-label="Terminals">
+      <div className="tabs" role="toolbar" aria-label="Terminals">
         {names.map((name) => (
           <span key={name} style={{ display: "inline-flex", alignItems: "center", flex: "none" }}>
-            <button type="button" role="tab" aria-selected={name === current} className="tab" title={titles[name]} onClick={() => setActive(name)}>
+            <button type="button" aria-pressed={name === current} className="tab" title={titles[name]} onClick={() => setActive(name)}>
               {name}
             </button>
             {name !== "main" && (

@@ -90,7 +90,7 @@ function Panes({ project }: { project: Project }) {
         <span className="grow" />
         {canStart(phase) && (
           <Button
-            variant="light"
+            variant="filled"
             leftSection={<IconPlayerPlay size={14} />}
             onClick={() => wish.mutate({ id: project.id, wish: phase === undefined ? "remake" : "start" })}
           >
@@ -161,13 +161,14 @@ function Panes({ project }: { project: Project }) {
                   id={`view-${one}`}
                   aria-selected={one === view}
                   className="tab"
+                  ref={one === view ? (tab) => tab?.scrollIntoView({ block: "nearest", inline: "nearest" }) : undefined}
                   onClick={() => go(one)}
                 >
                   {one[0]?.toUpperCase() + one.slice(1)}
                 </button>
               ))}
           </div>
-          <div className="body" role="tabpanel" aria-labelledby={`view-${view}`} style={view === "terminal" ? { display: "none" } : undefined}>
+          <div className="body" role="tabpanel" tabIndex={0} aria-labelledby={`view-${view}`} style={view === "terminal" ? { display: "none" } : undefined}>
             <Suspense>
               {Screen && (runs || always.includes(view) ? <Screen project={project} /> : <Asleep project={project} view={view} />)}
             </Suspense>
@@ -203,7 +204,7 @@ function Asleep({ project, view }: { project: Project; view: View }) {
         {what} {view === "preview" ? "is" : "are"} shown here when it runs.
       </Text>
       <Group gap="xs">
-        <Text size="sm">{moving ? `${word} …` : `It is ${word.toLowerCase()}.`}</Text>
+        <Text size="sm">{moving ? `${word} …` : phase === "ERROR" ? "It could not be made ready." : `It is ${word.toLowerCase()}.`}</Text>
       </Group>
     </div>
   );

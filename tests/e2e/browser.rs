@@ -1,0 +1,110 @@
+//! The web page, in a real browser against a real server and real sandboxes. The stories are
+//! scripts in `web/test/browser`; each gets a world of its own here, and what it leaves is checked.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use fsa_tests::World;
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+    process::Command,
+};
+
+/// A story that takes longer hangs.
+const PATIENCE: Duration = Duration::from_secs(240);
+
+/// Runs one story; what it asks of the world it gets.
+#[allow(clippy::disallowed_methods, reason = "the tests' subject is a program")]
+async fn tell(world: &mut World, name: &str, more: &[&str]) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the tests are in a folder of the repository");
+    let script = root.join("web/test/browser").join(format!("{name}.mjs"));
+    let port = world.port();
+    let mut child = Command::new(root.join("scripts/with-node.sh"))
+        .arg("node")
+        .arg(&script)
+        .args(more)
+        // Cookies and previews are for localhost, whatever address the server listens on.
+        .env("FSA_URL", format!("http://localhost:{port}"))
+        .env("FSA_TOKEN", &world.token)
+        .env("FSA_SHOTS", shots(root, name))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("node can be started");
+    let mut answers = child.stdin.take().expect("standard input");
+    let mut lines = BufReader::new(child.stdout.take().expect("standard output")).lines();
+    let mut stderr = child.stderr.take().expect("standard error");
+    let complaints = tokio::spawn(async move {
+        let mut text = String::new();
+        let _ = tokio::io::AsyncReadExt::read_to_string(&mut stderr, &mut text).await;
+        text
+    });
+    let deadline = Instant::now() + PATIENCE;
+    let mut told = false;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let Ok(line) = tokio::time::timeout(left, lines.next_line()).await else {
+            panic!("the story {name} was not told within {PATIENCE:?}");
+        };
+        let Some(line) = line.expect("lines") else { break };
+        match line.as_str() {
+            "ask crash" => world.crash(),
+            "ask serve" => world.serve(),
+            "told" => told = true,
+            other => println!("{name}: {other}"),
+        }
+        if line.starts_with("ask ") {
+            answers.write_all(b"done\n").await.expect("an answer");
+        }
+    }
+    let status = child.wait().await.expect("the end of node");
+    let complaints = complaints.await.expect("standard error");
+    assert!(status.success() && told, "{name} ({status}):\n{complaints}");
+}
+
+/// Pictures are artefacts of a build, not of the source.
+fn shots(root: &Path, name: &str) -> PathBuf {
+    root.join("web/test-results").join(name)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_makes_a_project_works_in_it_and_deletes_it() {
+    let mut world = World::start(&[]);
+    tell(&mut world, "life", &[]).await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_people_share_a_terminal_over_a_crash_of_the_server_and_a_third_sees_nothing() {
+    let mut world = World::start(&[]);
+    tell(&mut world, "together", &[]).await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_screen_fits_a_phone_and_reads_in_both_themes() {
+    screens("phone").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_screen_fits_a_desk_and_reads_in_both_themes() {
+    screens("desk").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_screen_fits_a_wide_wall_in_both_themes() {
+    screens("wide").await;
+}
+
+async fn screens(size: &str) {
+    let mut world = World::start(&[]);
+    tell(&mut world, "screens", &[size]).await;
+    world.finish().await;
+}
