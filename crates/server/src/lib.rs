@@ -7,6 +7,7 @@ pub mod api;
 pub mod auth;
 pub mod error;
 pub mod gateway;
+pub mod github;
 pub mod projects;
 pub mod reconcile;
 pub mod state;

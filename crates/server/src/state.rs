@@ -11,6 +11,7 @@ use crate::{
     api::metrics::Metrics,
     auth::{limit::Attempts, memory::Memory, seal::Sealer},
     gateway::Gateway,
+    github::{self, Github},
     store::{Store, notify::Hub},
 };
 
@@ -34,6 +35,8 @@ pub struct Parts {
     pub gateway: Gateway,
     /// Work that outlives its request (a WebSocket after its upgrade): a drain waits for it.
     pub tasks: TaskTracker,
+    /// The way to GitHub, where it is set up.
+    pub(crate) github: Option<Github>,
     pub(crate) credentials: Arc<Memory>,
     pub(crate) attempts: Attempts,
 }
@@ -59,6 +62,8 @@ pub struct Settings {
     /// Reverse proxies whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpAddr>,
     pub limits: Limits,
+    /// Sign-in with GitHub, where it is set up.
+    pub github: Option<github::Settings>,
 }
 
 /// How much one request or one user may take.
@@ -90,6 +95,7 @@ impl App {
             let credentials = Arc::clone(&credentials);
             move |user| credentials.forget(user)
         });
+        let github = settings.github.clone().map(Github::new);
         Self(Arc::new(Parts {
             store,
             regions,
@@ -100,6 +106,7 @@ impl App {
             shutdown,
             tasks: TaskTracker::new(),
             gateway: Gateway::default(),
+            github,
             credentials,
             attempts: Attempts::new(),
         }))

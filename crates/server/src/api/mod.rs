@@ -5,6 +5,7 @@
 //! for a path finds them. What every answer has in common is in [`around`].
 
 pub mod around;
+mod audit;
 mod auth;
 mod environment;
 pub mod error;
@@ -12,6 +13,7 @@ mod events;
 mod exec;
 pub mod extract;
 mod files;
+mod github;
 mod images;
 mod logs;
 pub mod metrics;
@@ -45,8 +47,10 @@ fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(openapi::frame())
         .merge(system::routes())
         .merge(auth::routes())
+        .merge(github::routes())
         .merge(tokens::routes())
         .merge(users::routes())
+        .merge(audit::routes())
         .merge(projects::routes())
         .merge(sandbox::routes())
         .merge(environment::routes())

@@ -7,6 +7,7 @@ pub mod audit;
 pub mod claims;
 pub mod databases;
 pub mod events;
+pub mod github;
 pub mod hints;
 pub mod links;
 pub mod notify;

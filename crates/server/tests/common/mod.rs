@@ -5,6 +5,7 @@
 #![allow(dead_code)]
 
 mod client;
+pub mod github;
 mod postgres;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -104,6 +105,7 @@ impl World {
             owner_login: "owner".into(),
             trusted_proxies: Vec::new(),
             limits: Limits::default(),
+            github: None,
         };
         change(&mut settings);
         let region = Region {

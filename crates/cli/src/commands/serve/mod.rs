@@ -90,6 +90,7 @@ pub fn run(arguments: ServeArguments) -> Outcome {
             owner_login: OWNER.into(),
             trusted_proxies: Vec::new(),
             limits: Limits::default(),
+            github: config.github.clone(),
         };
         let app = App::new(store, regions, sealer, settings);
         let options = reconcile::Options {
