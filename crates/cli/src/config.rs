@@ -12,7 +12,10 @@ use fsa_model::{
     environment::{self, Environment},
     money::Micros,
 };
-use fsa_server::agents;
+use fsa_server::{
+    agents,
+    github::{self, Join},
+};
 use secrecy::SecretString;
 use serde::Deserialize;
 use url::Url;
@@ -94,6 +97,30 @@ pub struct ServeArguments {
     /// Seconds that requests and streams get to end when the server is told to stop [default: 10]
     #[arg(long, env = "FSA_DRAIN_SECONDS")]
     pub drain_seconds: Option<u64>,
+    /// The client id of the GitHub OAuth app to sign in with [default: none, no sign-in with GitHub]
+    #[arg(long, env = "FSA_GITHUB_CLIENT_ID")]
+    pub github_client_id: Option<String>,
+    /// Its client secret; the environment or a file keep it out of the process list
+    #[arg(long, env = "FSA_GITHUB_CLIENT_SECRET", hide_env_values = true)]
+    pub github_client_secret: Option<SecretString>,
+    /// The file that holds its client secret
+    #[arg(long, env = "FSA_GITHUB_CLIENT_SECRET_FILE", value_hint = ValueHint::FilePath)]
+    pub github_client_secret_file: Option<PathBuf>,
+    /// Where GitHub is [default: https://github.com]
+    #[arg(long, env = "FSA_GITHUB_URL", value_hint = ValueHint::Url)]
+    pub github_url: Option<Url>,
+    /// Where its API is [default: https://api.github.com, or /api/v3 of another github-url]
+    #[arg(long, env = "FSA_GITHUB_API_URL", value_hint = ValueHint::Url)]
+    pub github_api_url: Option<Url>,
+    /// Anyone with an account at GitHub may become a member [default: nobody new]
+    #[arg(long, env = "FSA_GITHUB_ANYONE")]
+    pub github_anyone: bool,
+    /// Logins at GitHub that may become members
+    #[arg(long, env = "FSA_GITHUB_LOGINS", value_delimiter = ',')]
+    pub github_logins: Vec<String>,
+    /// Organisations at GitHub whose members may become members here
+    #[arg(long, env = "FSA_GITHUB_ORGANIZATIONS", value_delimiter = ',')]
+    pub github_organizations: Vec<String>,
 }
 
 /// The same settings in a file.
@@ -123,6 +150,14 @@ struct File {
     no_local: bool,
     default_region: Option<String>,
     regions: BTreeMap<String, fsa_kubernetes::settings::Settings>,
+    github_client_id: Option<String>,
+    github_client_secret: Option<SecretString>,
+    github_client_secret_file: Option<PathBuf>,
+    github_url: Option<Url>,
+    github_api_url: Option<Url>,
+    github_anyone: bool,
+    github_logins: Vec<String>,
+    github_organizations: Vec<String>,
 }
 
 /// What `fsa serve` runs with.
@@ -154,6 +189,7 @@ pub struct ServeConfig {
     pub default_region: Option<String>,
     /// Kubernetes clusters as regions, by name.
     pub regions: BTreeMap<String, fsa_kubernetes::settings::Settings>,
+    pub github: Option<github::Settings>,
 }
 
 /// The name of this machine as a region.
@@ -241,7 +277,23 @@ pub fn serve(arguments: ServeArguments, root: bool) -> Result<ServeConfig, Failu
         arguments.agent_prices.or(file.agent_prices),
         &allow_networks,
     )?;
+    let join = Join {
+        anyone: arguments.github_anyone || file.github_anyone,
+        logins: or(arguments.github_logins, file.github_logins),
+        organizations: or(arguments.github_organizations, file.github_organizations),
+    };
+    let github = github(
+        arguments.github_client_id.or(file.github_client_id),
+        arguments.github_client_secret.or(file.github_client_secret),
+        arguments
+            .github_client_secret_file
+            .or(file.github_client_secret_file),
+        arguments.github_url.or(file.github_url),
+        arguments.github_api_url.or(file.github_api_url),
+        join,
+    )?;
     Ok(ServeConfig {
+        github,
         listen,
         data_dir,
         origin,
@@ -307,6 +359,64 @@ fn agents(
         // The runner says what is wrong with a network; here it only makes no exception.
         allowed_networks: networks.iter().filter_map(|text| text.parse().ok()).collect(),
     })
+}
+
+fn github(
+    client_id: Option<String>,
+    secret: Option<SecretString>,
+    secret_file: Option<PathBuf>,
+    url: Option<Url>,
+    api: Option<Url>,
+    join: Join,
+) -> Result<Option<github::Settings>, Failure> {
+    let Some(client_id) = client_id.filter(|id| !id.is_empty()) else {
+        return Ok(None);
+    };
+    let client_secret = match (secret, secret_file) {
+        (Some(secret), _) => secret,
+        (None, Some(path)) => std::fs::read_to_string(&path)
+            .map(|text| SecretString::from(text.trim()))
+            .map_err(|error| {
+                Failure::usage(format!(
+                    "the file of GitHub's client secret, {}, cannot be read: {error}",
+                    path.display()
+                ))
+            })?,
+        (None, None) => {
+            return Err(Failure::usage(
+                "github-client-id is set and its secret is not: give it in FSA_GITHUB_CLIENT_SECRET, or in a \
+                 file with --github-client-secret-file",
+            ));
+        }
+    };
+    let default = |text: &str| Url::parse(text).map_err(|error| Failure::failed(error.to_string()));
+    let api = match (api, &url) {
+        (Some(api), _) => api,
+        // A GitHub Enterprise server has its API on the same host.
+        (None, Some(url)) => {
+            let mut api = url.clone();
+            api.set_path("/api/v3");
+            api
+        }
+        (None, None) => default("https://api.github.com")?,
+    };
+    let url = url.map_or_else(|| default("https://github.com"), Ok)?;
+    for address in [&url, &api] {
+        // A code, the client's secret and people's tokens go there.
+        let here = matches!(address.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
+        if address.scheme() != "https" && !(here && address.scheme() == "http") {
+            return Err(Failure::usage(format!(
+                "{address} is not https, and secrets would be sent there"
+            )));
+        }
+    }
+    Ok(Some(github::Settings {
+        client_id,
+        client_secret,
+        url,
+        api,
+        join,
+    }))
 }
 
 fn read(path: &Path) -> Result<File, Failure> {

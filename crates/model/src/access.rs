@@ -78,3 +78,49 @@ pub struct SessionInfo {
     pub last_seen_at: DateTime<Utc>,
     pub expires_at: DateTime<Utc>,
 }
+
+/// `GET /api/auth/methods`: how somebody can sign in here.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SignInMethods {
+    pub password: bool,
+    pub github: bool,
+}
+
+/// `POST /api/auth/github`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BeginGithub {
+    /// Link the account to the user who is signed in, instead of signing in with it.
+    #[serde(default)]
+    pub link: bool,
+}
+
+/// Where the browser goes next.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GithubRedirect {
+    pub url: String,
+}
+
+/// `GET /api/me/github`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GithubLink {
+    /// Whether GitHub is set up here at all.
+    pub available: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub account: Option<GithubAccount>,
+}
+
+/// An account at GitHub that is linked to a user.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GithubAccount {
+    /// GitHub's number of the account.
+    pub id: i64,
+    pub login: String,
+    /// GitHub no longer takes what it gave us: sign in with it again.
+    pub needs_sign_in: bool,
+    pub linked_at: DateTime<Utc>,
+}

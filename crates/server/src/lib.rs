@@ -10,6 +10,7 @@ pub mod auth;
 pub mod error;
 pub mod gateway;
 pub mod git;
+pub mod github;
 pub mod projects;
 pub mod reconcile;
 pub mod state;

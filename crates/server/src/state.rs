@@ -13,6 +13,7 @@ use crate::{
     auth::{limit::Attempts, memory::Memory, seal::Sealer},
     gateway::Gateway,
     git,
+    github::{self, Github},
     store::{Store, notify::Hub},
 };
 
@@ -39,6 +40,8 @@ pub struct Parts {
     pub git: Vec<Box<dyn git::Source>>,
     /// Work that outlives its request (a WebSocket after its upgrade): a drain waits for it.
     pub tasks: TaskTracker,
+    /// The way to GitHub, where it is set up.
+    pub(crate) github: Option<Github>,
     pub(crate) credentials: Arc<Memory>,
     pub(crate) attempts: Attempts,
 }
@@ -67,6 +70,8 @@ pub struct Settings {
     pub limits: Limits,
     /// The web application, where the binary brings one; without it `/` is a plain page.
     pub web: Option<crate::api::web::Files>,
+    /// Sign-in with GitHub, where it is set up.
+    pub github: Option<github::Settings>,
 }
 
 /// How much one request or one user may take.
@@ -99,6 +104,7 @@ impl App {
             let credentials = Arc::clone(&credentials);
             move |user| credentials.forget(user)
         });
+        let github = settings.github.clone().map(Github::new);
         Self(Arc::new(Parts {
             store,
             regions,
@@ -111,6 +117,7 @@ impl App {
             gateway: Gateway::default(),
             agents,
             git: vec![Box::new(git::Stored)],
+            github,
             credentials,
             attempts: Attempts::new(),
         }))

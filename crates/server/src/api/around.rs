@@ -14,7 +14,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
 use tracing::Instrument as _;
 use uuid::Uuid;
 
-use super::error::{self, Error, Refused};
+use super::{
+    audit,
+    error::{self, Error, Refused},
+};
 use crate::state::App;
 
 /// The header with a request's id.
@@ -58,6 +61,7 @@ pub async fn around(State(app): State<App>, mut request: Request<Body>, next: Ne
     let path = request.uri().path().to_owned();
     let route = request.extensions().get::<MatchedPath>().cloned();
     request.extensions_mut().insert(RequestId(id.clone()));
+    let write = audit::Write::of(&app, &mut request);
     let span = tracing::info_span!("request", %id, %method, path);
 
     let answer = std::panic::AssertUnwindSafe(next.run(request)).catch_unwind();
@@ -69,6 +73,9 @@ pub async fn around(State(app): State<App>, mut request: Request<Body>, next: Ne
     let mut response = error::complete(&app, &id, response);
     decorate(&app, &path, &id, response.headers_mut());
 
+    if let Some(write) = write {
+        write.answered(response.status()).await;
+    }
     let status = response.status().as_u16();
     let took = began.elapsed();
     let route = route.as_ref().map_or("none", MatchedPath::as_str);

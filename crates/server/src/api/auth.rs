@@ -53,9 +53,9 @@ pub(super) fn link_view(link: &Link) -> SignInLink {
 }
 
 /// JSON from a program or a script, or the form of a page that works without one.
-struct SignIn<T> {
-    request: T,
-    is_form: bool,
+pub(super) struct SignIn<T> {
+    pub(super) request: T,
+    pub(super) is_form: bool,
 }
 
 impl<T: DeserializeOwned> FromRequest<App> for SignIn<T> {

@@ -6,6 +6,7 @@
 
 mod agents;
 pub mod around;
+mod audit;
 mod auth;
 mod environment;
 pub mod error;
@@ -15,6 +16,7 @@ pub mod extract;
 mod files;
 mod framed;
 mod git;
+mod github;
 mod images;
 mod logs;
 pub mod metrics;
@@ -50,8 +52,10 @@ fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(openapi::frame())
         .merge(system::routes())
         .merge(auth::routes())
+        .merge(github::routes())
         .merge(tokens::routes())
         .merge(users::routes())
+        .merge(audit::routes())
         .merge(projects::routes())
         .merge(sandbox::routes())
         .merge(environment::routes())

@@ -12,7 +12,11 @@ use axum::{
 use http::{HeaderMap, header};
 
 use super::web;
-use crate::{auth::Caller, error::Result, state::App};
+use crate::{
+    auth::Caller,
+    error::{Error, Result},
+    state::App,
+};
 
 const SCRIPT: &str = include_str!("page/sign-in.js");
 const STYLE: &str = include_str!("page/style.css");
@@ -57,7 +61,7 @@ async fn sign_in(State(app): State<App>, headers: HeaderMap) -> Response {
     if let Some(page) = web::page(&app, &headers) {
         return page;
     }
-    let body = "<h1>Sign in</h1>\
+    let mut body = "<h1>Sign in</h1>\
         <noscript><p>To use a one-time link without JavaScript, add what follows the # in it \
         to <code>/api/auth/link?token=</code>.</p></noscript>\
         <p id=\"said\" role=\"status\"></p>\
@@ -74,8 +78,12 @@ async fn sign_in(State(app): State<App>, headers: HeaderMap) -> Response {
           <label>Login <input name=\"login\" autocomplete=\"username\" required></label>\
           <label>Password <input name=\"password\" type=\"password\" autocomplete=\"current-password\" required></label>\
           <button>Sign in</button>\
-        </form>";
-    page("Sign in", body, true)
+        </form>"
+        .to_owned();
+    if app.settings.github.is_some() {
+        body.push_str("<form id=\"github\" method=\"post\" action=\"/api/auth/github\"><button>Sign in with GitHub</button></form>");
+    }
+    page("Sign in", &body, true)
 }
 
 /// The form behind a link whose token is in the query. A GET uses nothing up, because mail
@@ -91,6 +99,27 @@ pub(super) fn link_form(token: &str) -> Response {
         escaped(token)
     );
     page("Sign in", &body, false)
+}
+
+/// Sends a browser on to another site. A form may not be answered with a redirect there: our
+/// policy for forms (`form-action`) holds for where they are redirected to as well.
+pub(super) fn onward(url: &url::Url) -> Response {
+    let url = escaped(url.as_str());
+    let body = format!(
+        "<meta http-equiv=\"refresh\" content=\"0; url={url}\"><p><a href=\"{url}\">Go on to sign in</a></p>"
+    );
+    page("Sign in", &body, false)
+}
+
+/// Why a browser that came back from elsewhere is not signed in.
+pub(super) fn refused(error: &Error) -> Response {
+    let body = format!(
+        "<h1>Not signed in</h1><p>{}</p><p><a href=\"/sign-in\">Sign in</a></p>",
+        escaped(error.sentence())
+    );
+    let mut response = page("Not signed in", &body, false);
+    *response.status_mut() = error.status();
+    response
 }
 
 async fn script() -> impl IntoResponse {

@@ -1,4 +1,4 @@
-//! `/api/users` and `/api/audit`: for the owners of the system.
+//! `/api/users`: for the owners of the system.
 
 use axum::extract::State;
 use fsa_model::{
@@ -20,11 +20,7 @@ use crate::{
     auth::{Caller, sign_in},
     error::{Error, Result},
     state::App,
-    store::{
-        audit::{self, AuditEntry},
-        notify::Topic,
-        sessions, tokens, users,
-    },
+    store::{notify::Topic, sessions, tokens, users},
 };
 
 const PAGE: i64 = 100;
@@ -35,7 +31,6 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(invite))
         .routes(routes!(change, remove))
         .routes(routes!(link))
-        .routes(routes!(audited))
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -152,31 +147,6 @@ async fn link(
     drop(connection);
     let link = sign_in::sign_in_link(&app, &caller, user.id).await?;
     Ok((StatusCode::CREATED, Json(link_view(&link))))
-}
-
-#[derive(Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-#[serde(deny_unknown_fields)]
-struct Before {
-    /// `nextCursor` of the page before.
-    #[serde(default)]
-    cursor: Option<i64>,
-}
-
-/// Who did what, the newest first
-#[utoipa::path(get, path = "/api/audit", tag = "users", params(Before),
-    responses((status = OK, body = Page<AuditEntry>), (status = FORBIDDEN, body = ErrorBody)))]
-async fn audited(
-    State(app): State<App>,
-    caller: Caller,
-    Query(Before { cursor }): Query<Before>,
-) -> Result<Json<Page<AuditEntry>>> {
-    caller.must_be_owner()?;
-    let mut items = audit::before(&app.store, cursor.unwrap_or(i64::MAX), PAGE + 1).await?;
-    let more = items.len() > PAGE as usize;
-    items.truncate(PAGE as usize);
-    let next_cursor = items.last().filter(|_| more).map(|last| last.id.to_string());
-    Ok(Json(Page { items, next_cursor }))
 }
 
 fn last_owner() -> Error {

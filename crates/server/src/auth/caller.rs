@@ -1,6 +1,10 @@
 //! The caller of a request: who, with which role, and how they proved it.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use axum::extract::{FromRequestParts, OptionalFromRequestParts};
 use chrono::{DateTime, Utc};
@@ -43,6 +47,18 @@ pub enum By {
     Session(Uuid),
     /// A program's `Authorization` header.
     Token(TokenId),
+}
+
+/// A place in a request's extensions for who made it, for those who look at it from outside of its
+/// handler. Stays empty where nobody was authenticated.
+#[derive(Clone, Debug, Default)]
+pub struct Seen(Arc<OnceLock<UserId>>);
+
+impl Seen {
+    #[must_use]
+    pub fn user(&self) -> Option<UserId> {
+        self.0.get().copied()
+    }
 }
 
 /// Where a request came from; the proxy's word where the proxy is trusted.
@@ -123,6 +139,10 @@ impl Caller {
                 "Your session has ended; sign in again."
             })
         })?;
+        if let Some(seen) = parts.extensions.get::<Seen>() {
+            // Whoever authenticates twice in one request is the same person both times.
+            let _ = seen.0.set(known.user);
+        }
         if !is_token && origin::is_write(parts) && !origin::is_own(&app.settings, &parts.headers) {
             return Err(Error::forbidden(
                 "This request was made by another site and was refused.",

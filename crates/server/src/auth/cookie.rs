@@ -1,4 +1,6 @@
-//! The session's cookie on the main host.
+//! The cookies on the main host: the session's, and that of a browser which is at GitHub's page.
+
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, header};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -6,7 +8,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use crate::state::Settings;
 
 /// As long as browsers keep a cookie (RFC 6265bis: 400 days). The row decides when a session ends.
-const MAX_AGE_SECONDS: u32 = 400 * 24 * 60 * 60;
+const MAX_AGE_SECONDS: u64 = 400 * 24 * 60 * 60;
 
 /// The cookie's name. `__Host-` makes the browser refuse one that another host, or a page that
 /// is not https, tries to set (RFC 6265bis, 4.1.3).
@@ -17,6 +19,22 @@ pub fn name(settings: &Settings) -> &'static str {
     } else {
         "fsa_session"
     }
+}
+
+/// The name of the cookie that binds a sign-in with GitHub to the browser which began it.
+#[must_use]
+pub fn github_name(settings: &Settings) -> &'static str {
+    if settings.is_https() {
+        "__Host-fsa_github"
+    } else {
+        "fsa_github"
+    }
+}
+
+/// `Set-Cookie` for a browser that is sent to GitHub. Lax, because it comes back from there.
+#[must_use]
+pub fn github(settings: &Settings, value: &str, lifetime: Duration) -> HeaderValue {
+    write(settings, github_name(settings), value, lifetime.as_secs())
 }
 
 /// Whether a cookie of this name is ours, under any setting.
@@ -41,22 +59,19 @@ pub fn get<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 /// `Set-Cookie` for a new session.
 #[must_use]
 pub fn set(settings: &Settings, token: &SecretString) -> HeaderValue {
-    write(settings, token.expose_secret(), MAX_AGE_SECONDS)
+    write(settings, name(settings), token.expose_secret(), MAX_AGE_SECONDS)
 }
 
 /// `Set-Cookie` that ends the session in the browser.
 #[must_use]
 pub fn clear(settings: &Settings) -> HeaderValue {
-    write(settings, "", 0)
+    write(settings, name(settings), "", 0)
 }
 
-fn write(settings: &Settings, value: &str, max_age: u32) -> HeaderValue {
+fn write(settings: &Settings, name: &str, value: &str, max_age: u64) -> HeaderValue {
     let secure = if settings.is_https() { "; Secure" } else { "" };
-    let text = format!(
-        "{}={value}; Path=/; Max-Age={max_age}; HttpOnly; SameSite=Lax{secure}",
-        name(settings)
-    );
-    let mut header = HeaderValue::try_from(text).expect("a session's token is plain ASCII");
+    let text = format!("{name}={value}; Path=/; Max-Age={max_age}; HttpOnly; SameSite=Lax{secure}");
+    let mut header = HeaderValue::try_from(text).expect("what we put into cookies is plain ASCII");
     header.set_sensitive(true);
     header
 }

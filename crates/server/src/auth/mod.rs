@@ -13,5 +13,5 @@ pub mod seal;
 pub mod secret;
 pub mod sign_in;
 
-pub use caller::{Address, By, Caller, Known};
+pub use caller::{Address, By, Caller, Known, Seen};
 pub use sign_in::{Link, create_token_for_owner, first_link};

@@ -9,8 +9,14 @@ use crate::state::Settings;
 /// a WebSocket, which is opened by a GET that no browser refuses across origins.
 #[must_use]
 pub fn is_write(parts: &Parts) -> bool {
-    let safe = [Method::GET, Method::HEAD, Method::OPTIONS].contains(&parts.method);
-    !safe || parts.headers.contains_key(header::UPGRADE)
+    changes(&parts.method, &parts.headers)
+}
+
+/// As [`is_write`], where there are no [`Parts`].
+#[must_use]
+pub fn changes(method: &Method, headers: &HeaderMap) -> bool {
+    let safe = [Method::GET, Method::HEAD, Method::OPTIONS].contains(method);
+    !safe || headers.contains_key(header::UPGRADE)
 }
 
 /// Whether the browser says that the request comes from a page of the main host. One that says

@@ -1,5 +1,5 @@
-//! The ways of signing in. Every one ends in [`sign_in`]; an account elsewhere (the table
-//! `identities`) would be one more that does.
+//! The ways of signing in. Every one ends in [`sign_in`], that by an account at GitHub
+//! ([`crate::github`]) too.
 
 use std::time::Duration;
 

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use fsa_model::UserId;
 use serde::Serialize;
-use sqlx::{PgConnection, Row as _};
+use sqlx::{PgConnection, Row as _, postgres::PgRow};
 use utoipa::ToSchema;
 
 use super::Store;
@@ -19,7 +19,7 @@ pub struct NewEntry<'a> {
     pub object: String,
     /// Where the request came from.
     pub address: &'a str,
-    /// `ok` or `refused`.
+    /// `ok`, `refused`, or `broken off` where the client went away first.
     pub result: &'a str,
 }
 
@@ -55,19 +55,43 @@ pub async fn record(connection: &mut PgConnection, entry: NewEntry<'_>) -> Resul
     Ok(())
 }
 
+macro_rules! entries {
+    ($rest:literal) => {
+        concat!(
+            "select a.id, a.at, a.user_id, u.login, a.action, a.object, a.address, a.result
+             from audit a left join users u on u.id = a.user_id ",
+            $rest
+        )
+    };
+}
+
 /// The entries before the id `before`, newest first.
 ///
 /// # Errors
 /// The database does not answer.
 pub async fn before(store: &Store, before: i64, limit: i64) -> Result<Vec<AuditEntry>> {
-    let rows = sqlx::query(
-        "select a.id, a.at, a.user_id, u.login, a.action, a.object, a.address, a.result
-         from audit a left join users u on u.id = a.user_id where a.id < $1 order by a.id desc limit $2",
-    )
-    .bind(before)
-    .bind(limit)
-    .fetch_all(&store.pool)
-    .await?;
+    let rows = sqlx::query(entries!("where a.id < $1 order by a.id desc limit $2"))
+        .bind(before)
+        .bind(limit)
+        .fetch_all(&store.pool)
+        .await?;
+    read(&rows)
+}
+
+/// The entries after the id `after`, oldest first.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn after(store: &Store, after: i64, limit: i64) -> Result<Vec<AuditEntry>> {
+    let rows = sqlx::query(entries!("where a.id > $1 order by a.id limit $2"))
+        .bind(after)
+        .bind(limit)
+        .fetch_all(&store.pool)
+        .await?;
+    read(&rows)
+}
+
+fn read(rows: &[PgRow]) -> Result<Vec<AuditEntry>> {
     rows.iter()
         .map(|row| {
             Ok(AuditEntry {

@@ -9,6 +9,7 @@ pub mod claims;
 pub mod databases;
 pub mod events;
 pub mod git;
+pub mod github;
 pub mod hints;
 pub mod links;
 pub mod notify;

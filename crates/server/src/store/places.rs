@@ -62,3 +62,23 @@ pub const fn request_environment(sandbox: &str) -> Place<'_> {
         row: sandbox,
     }
 }
+
+/// The token of a user's account at GitHub. `user` is the user's id.
+#[must_use]
+pub const fn github_token(user: &str) -> Place<'_> {
+    Place {
+        table: "github_accounts",
+        column: "token",
+        row: user,
+    }
+}
+
+/// PKCE's verifier of a sign-in that is under way. `state` is the hash of its state, in hexadecimal.
+#[must_use]
+pub const fn github_verifier(state: &str) -> Place<'_> {
+    Place {
+        table: "github_sign_ins",
+        column: "verifier",
+        row: state,
+    }
+}

@@ -121,6 +121,19 @@ pub async fn password_hash(store: &Store, user: UserId) -> Result<Option<String>
     )
 }
 
+/// Whether nobody has this login.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn is_free(connection: &mut PgConnection, login: &str) -> Result<bool> {
+    Ok(
+        sqlx::query_scalar("select not exists (select 1 from users where login = $1)")
+            .bind(login)
+            .fetch_one(connection)
+            .await?,
+    )
+}
+
 /// Writes a new password's hash.
 ///
 /// # Errors
@@ -222,7 +235,7 @@ pub async fn other_owners(tx: &mut PgConnection, user: UserId) -> Result<usize> 
 pub async fn first_owner(connection: &mut PgConnection) -> Result<Option<(UserId, bool)>> {
     let row = sqlx::query(
         "select u.id, u.password_hash is not null
-                or exists (select 1 from identities i where i.user_id = u.id)
+                or exists (select 1 from github_accounts g where g.user_id = u.id)
                 or exists (select 1 from sessions s where s.user_id = u.id and s.expires_at > now())
                 as can_sign_in
          from users u where role = 'owner' and disabled_at is null and removed_at is null

@@ -4,9 +4,11 @@
 mod common;
 
 mod access;
+mod audit;
 mod authorisation;
 mod environment;
 mod events;
+mod github;
 mod limits;
 mod projects;
 mod relay;

@@ -77,6 +77,12 @@ impl Client {
             .with("origin", &format!("http://{}", self.address))
     }
 
+    /// The same client with one more cookie.
+    pub fn also_cookie(&self, cookie: &str) -> Self {
+        let had = self.headers[header::COOKIE].to_str().expect("a cookie is text");
+        self.with("cookie", &format!("{had}; {cookie}"))
+    }
+
     pub async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Answer {
         let body = body.map(|value| Bytes::from(value.to_string()));
         let kind = body.is_some().then_some("application/json");

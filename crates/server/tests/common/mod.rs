@@ -5,6 +5,7 @@
 #![allow(dead_code)]
 
 mod client;
+pub mod github;
 mod postgres;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -106,6 +107,7 @@ impl World {
             web: None,
             trusted_proxies: Vec::new(),
             limits: Limits::default(),
+            github: None,
         };
         change(&mut settings);
         let region = Region {

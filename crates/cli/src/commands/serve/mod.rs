@@ -109,6 +109,7 @@ pub fn run(arguments: ServeArguments) -> Outcome {
             web: fsa_web::application(),
             trusted_proxies: Vec::new(),
             limits: Limits::default(),
+            github: config.github.clone(),
         };
         let app = App::new(store, regions, sealer, settings);
         let options = reconcile::Options {

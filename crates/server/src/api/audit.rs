@@ -1,0 +1,172 @@
+//! `/api/audit`, for the owners of the system, and the entry that every write gets.
+
+use axum::{
+    body::Body,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use fsa_model::{ErrorBody, api::Page};
+use futures_util::stream;
+use http::{HeaderMap, Request, StatusCode, header};
+use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::extract::{Json, Query};
+use crate::{
+    auth::{Address, Caller, Seen, origin},
+    error::Result,
+    state::App,
+    store::audit::{self, AuditEntry, NewEntry},
+};
+
+const PAGE: i64 = 100;
+/// Entries that an export reads at a time.
+const BATCH: i64 = 1000;
+const LINES: &str = "application/x-ndjson";
+
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(audited))
+}
+
+#[derive(Clone, Copy, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = AuditFormat)]
+enum Format {
+    /// A page, the newest first.
+    #[default]
+    Json,
+    /// All entries after the cursor as JSON lines, the oldest first.
+    Jsonl,
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct Which {
+    /// `nextCursor` of the page before; for JSON lines the id of the last entry that you have.
+    #[serde(default)]
+    cursor: Option<i64>,
+    /// JSON lines can be asked for by `Accept: application/x-ndjson` too.
+    #[serde(default)]
+    #[param(inline)]
+    format: Format,
+}
+
+/// Who did what, the newest first, or all of it as JSON lines
+#[utoipa::path(get, path = "/api/audit", tag = "users", params(Which),
+    responses((status = OK, body = Page<AuditEntry>), (status = FORBIDDEN, body = ErrorBody)))]
+async fn audited(
+    State(app): State<App>,
+    caller: Caller,
+    headers: HeaderMap,
+    Query(Which { cursor, format }): Query<Which>,
+) -> Result<Response> {
+    caller.must_be_owner()?;
+    let asked = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    if matches!(format, Format::Jsonl) || asked.is_some_and(|kinds| kinds.contains(LINES)) {
+        return lines(&app, cursor.unwrap_or(0)).await;
+    }
+    let mut items = audit::before(&app.store, cursor.unwrap_or(i64::MAX), PAGE + 1).await?;
+    let more = items.len() > PAGE as usize;
+    items.truncate(PAGE as usize);
+    let next_cursor = items.last().filter(|_| more).map(|last| last.id.to_string());
+    Ok(Json(Page { items, next_cursor }).into_response())
+}
+
+/// Reads batch after batch as the client takes them. Ends with what was there at the beginning, so
+/// that a busy system does not keep it going for ever.
+async fn lines(app: &App, after: i64) -> Result<Response> {
+    let newest = audit::before(&app.store, i64::MAX, 1).await?;
+    let until = newest.first().map_or(0, |entry| entry.id);
+    let body = stream::try_unfold((app.clone(), after), move |(app, after)| async move {
+        if after >= until {
+            return Ok::<_, crate::Error>(None);
+        }
+        let batch = audit::after(&app.store, after, BATCH).await?;
+        let mut text = Vec::new();
+        let mut last = until;
+        for entry in batch.iter().filter(|entry| entry.id <= until) {
+            serde_json::to_writer(&mut text, entry)?;
+            text.push(b'\n');
+            last = entry.id;
+        }
+        if batch.len() < BATCH as usize {
+            last = until;
+        }
+        Ok(Some((text, (app, last))))
+    });
+    Ok(([(header::CONTENT_TYPE, LINES)], Body::from_stream(body)).into_response())
+}
+
+/// A request that may change something, and who turns out to have made it.
+pub(super) struct Write {
+    app: App,
+    seen: Seen,
+    action: String,
+    object: String,
+    address: Address,
+    noted: bool,
+}
+
+impl Write {
+    /// `None` for a request that only reads. The query is left out: it may hold a secret.
+    pub(super) fn of(app: &App, request: &mut Request<Body>) -> Option<Self> {
+        if !origin::changes(request.method(), request.headers()) {
+            return None;
+        }
+        let seen = Seen::default();
+        request.extensions_mut().insert(seen.clone());
+        Some(Self {
+            app: app.clone(),
+            seen,
+            action: format!("http.{}", request.method().as_str().to_lowercase()),
+            object: request.uri().path().chars().take(500).collect(),
+            address: request.extensions().get::<Address>().copied().unwrap_or_default(),
+            noted: false,
+        })
+    }
+
+    /// Writes it down. What the request did is done by now, so a database that does not answer is
+    /// only logged; the deeds that matter most write an entry of their own with what they do.
+    pub(super) async fn answered(mut self, status: StatusCode) {
+        let refused = status.is_client_error() || status.is_server_error();
+        let entry = self.entry(if refused { "refused" } else { "ok" });
+        self.noted = true;
+        entry.await;
+    }
+
+    fn entry(&self, result: &'static str) -> impl Future<Output = ()> + Send + use<> {
+        let (app, user) = (self.app.clone(), self.seen.user());
+        let (action, object) = (self.action.clone(), self.object.clone());
+        let address = self.address.to_string();
+        async move {
+            if user.is_none() {
+                return;
+            }
+            let written = async {
+                let mut connection = app.store.pool().acquire().await?;
+                let entry = NewEntry {
+                    user,
+                    action: &action,
+                    object,
+                    address: &address,
+                    result,
+                };
+                audit::record(&mut connection, entry).await
+            };
+            if let Err(error) = written.await {
+                tracing::warn!(%error, "a write could not be noted in the audit");
+            }
+        }
+    }
+}
+
+impl Drop for Write {
+    /// A client that goes away before its answer must not go unnoted.
+    fn drop(&mut self) {
+        if !self.noted {
+            self.app.tasks.spawn(self.entry("broken off"));
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! `/api/auth/github`, `/api/me/github` and `/api/repositories`: signing in with GitHub, linking
+//! an account there, and what can be imported from it.
+
+use std::time::Duration;
+
+use axum::{
+    extract::State,
+    response::{IntoResponse, Redirect, Response},
+};
+use fsa_model::{
+    ErrorBody,
+    access::{BeginGithub, GithubLink, GithubRedirect, SignInMethods},
+    github::Repositories,
+};
+use http::{HeaderMap, StatusCode, header};
+use secrecy::ExposeSecret as _;
+use serde::Deserialize;
+use utoipa::IntoParams;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    auth::SignIn,
+    extract::{Json, Query},
+    page,
+};
+use crate::{
+    auth::{Address, Caller, cookie, sign_in::From},
+    error::{Error, Result},
+    github::{
+        repositories,
+        sign_in::{self, Done, Return},
+    },
+    state::App,
+    store::github,
+};
+
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(methods))
+        .routes(routes!(begin))
+        .routes(routes!(callback))
+        .routes(routes!(linked, unlink))
+        .routes(routes!(importable))
+}
+
+/// How somebody can sign in here
+#[utoipa::path(get, path = "/api/auth/methods", tag = "auth", security(()),
+    responses((status = OK, body = SignInMethods)))]
+async fn methods(State(app): State<App>) -> Json<SignInMethods> {
+    Json(SignInMethods {
+        password: true,
+        github: app.settings.github.is_some(),
+    })
+}
+
+/// Begins to sign in with GitHub, or to link an account there to you
+#[utoipa::path(post, path = "/api/auth/github", tag = "auth", security(()), request_body = BeginGithub,
+    responses((status = OK, description = "with a cookie that the browser must bring back", body = GithubRedirect),
+              (status = CONFLICT, description = "GitHub is not set up here", body = ErrorBody),
+              (status = TOO_MANY_REQUESTS, body = ErrorBody)))]
+async fn begin(
+    State(app): State<App>,
+    address: Address,
+    caller: Option<Caller>,
+    SignIn { request, is_form }: SignIn<BeginGithub>,
+) -> Result<Response> {
+    let link_to = match (request.link, &caller) {
+        (true, None) => return Err(Error::unauthorised("Sign in first.")),
+        (true, Some(caller)) => Some(caller),
+        (false, _) => None,
+    };
+    let begun = sign_in::begin(&app, link_to, address).await?;
+    let mut response = if is_form {
+        page::onward(&begun.url)
+    } else {
+        let url = begun.url.into();
+        Json(GithubRedirect { url }).into_response()
+    };
+    let cookie = cookie::github(&app.settings, begun.browser.expose_secret(), sign_in::LIFETIME);
+    response.headers_mut().insert(header::SET_COOKIE, cookie);
+    Ok(response)
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Back {
+    #[serde(default)]
+    code: String,
+    #[serde(default)]
+    state: String,
+    /// GitHub's word for why it gave no code.
+    error: Option<String>,
+}
+
+/// Where GitHub sends the browser back to
+#[utoipa::path(get, path = "/api/auth/github/callback", tag = "auth", security(()), params(Back),
+    responses((status = SEE_OTHER, description = "with a session cookie"),
+              (status = FORBIDDEN, body = String, content_type = "text/html"),
+              (status = CONFLICT, body = String, content_type = "text/html")))]
+async fn callback(
+    State(app): State<App>,
+    address: Address,
+    headers: HeaderMap,
+    caller: Option<Caller>,
+    Query(Back { code, state, error }): Query<Back>,
+) -> Response {
+    let browser = cookie::get(&headers, cookie::github_name(&app.settings)).map(str::to_owned);
+    let back = Return { code, state, browser };
+    let done = if error.is_some() || back.code.is_empty() {
+        Err(Error::bad_request(
+            "GitHub gave no permission, so nobody was signed in.",
+        ))
+    } else {
+        sign_in::finish(&app, back, caller.as_ref(), &From::new(address, &headers)).await
+    };
+    let mut response = match &done {
+        Ok(_) => Redirect::to("/").into_response(),
+        Err(error) => {
+            tracing::info!(error = error.name(), causes = ?error.causes(), "a sign-in with GitHub was refused");
+            page::refused(error)
+        }
+    };
+    let cookies = response.headers_mut();
+    if let Ok(Done::SignedIn(signed_in)) = &done {
+        let session = cookie::set(&app.settings, &signed_in.session);
+        cookies.append(header::SET_COOKIE, session);
+    }
+    let spent = cookie::github(&app.settings, "", Duration::ZERO);
+    cookies.append(header::SET_COOKIE, spent);
+    response
+}
+
+/// Your account at GitHub
+#[utoipa::path(get, path = "/api/me/github", tag = "users",
+    responses((status = OK, body = GithubLink), (status = UNAUTHORIZED, body = ErrorBody)))]
+async fn linked(State(app): State<App>, caller: Caller) -> Result<Json<GithubLink>> {
+    let mut connection = app.store.pool().acquire().await?;
+    Ok(Json(GithubLink {
+        available: app.settings.github.is_some(),
+        account: github::account_of(&mut connection, caller.user()).await?,
+    }))
+}
+
+/// Unlinks your account at GitHub
+#[utoipa::path(delete, path = "/api/me/github", tag = "users",
+    responses((status = NO_CONTENT), (status = CONFLICT, description = "it is your only way to sign in", body = ErrorBody)))]
+async fn unlink(State(app): State<App>, caller: Caller) -> Result<StatusCode> {
+    sign_in::unlink(&app, &caller).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct Search {
+    /// A part of the name or the description.
+    #[serde(default)]
+    search: String,
+}
+
+/// Your repositories at GitHub, to import one as a project
+#[utoipa::path(get, path = "/api/repositories", tag = "projects", params(Search),
+    responses((status = OK, body = Repositories),
+              (status = CONFLICT, description = "sign in with GitHub first, or again", body = ErrorBody),
+              (status = BAD_GATEWAY, body = ErrorBody)))]
+async fn importable(
+    State(app): State<App>,
+    caller: Caller,
+    Query(Search { search }): Query<Search>,
+) -> Result<Json<Repositories>> {
+    repositories::list(&app, &caller, &search).await.map(Json)
+}

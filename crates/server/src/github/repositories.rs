@@ -1,0 +1,53 @@
+//! The repositories that somebody can import.
+//!
+//! Importing is to make a project with the `repository` field. A private one is cloned with the
+//! credential that the sandbox asks for; [`super::sign_in::token`] gives the token for that.
+
+use fsa_model::github::{Repositories, Repository};
+use serde::Deserialize;
+
+use super::sign_in;
+use crate::{auth::Caller, error::Result, state::App};
+
+#[derive(Deserialize)]
+struct Listed {
+    full_name: String,
+    description: Option<String>,
+    private: bool,
+    clone_url: String,
+    #[serde(default)]
+    default_branch: String,
+    pushed_at: Option<chrono::DateTime<chrono::Utc>>,
+}
+
+/// The repositories of the caller at GitHub whose name or description contains `search`, those
+/// that were pushed to last first.
+///
+/// # Errors
+/// 409 where no account is linked or GitHub refuses its token; 502 where GitHub does not answer.
+pub async fn list(app: &App, caller: &Caller, search: &str) -> Result<Repositories> {
+    let way = sign_in::way(app)?;
+    let token = sign_in::token(app, caller).await?;
+    let answer = way
+        .list::<Listed>("user/repos", &[("sort", "pushed")], &token)
+        .await;
+    let (all, truncated) = sign_in::answered(app, caller.user(), answer).await?;
+    let search = search.trim().to_lowercase();
+    let fits = |listed: &Listed| {
+        let in_text = |text: &str| text.to_lowercase().contains(&search);
+        in_text(&listed.full_name) || listed.description.as_deref().is_some_and(in_text)
+    };
+    let items = all
+        .into_iter()
+        .filter(fits)
+        .map(|listed| Repository {
+            name: listed.full_name,
+            description: listed.description,
+            private: listed.private,
+            url: listed.clone_url,
+            default_branch: listed.default_branch,
+            pushed_at: listed.pushed_at,
+        })
+        .collect();
+    Ok(Repositories { items, truncated })
+}

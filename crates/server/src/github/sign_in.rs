@@ -1,0 +1,241 @@
+//! Signing in with GitHub, and linking an account there to a user.
+//!
+//! A sign-in is bound to the browser that began it by a cookie, to our request by `state`, and to
+//! us by PKCE. An account is known by GitHub's number alone, never by login or e-mail address.
+
+use std::time::Duration;
+
+use fsa_model::{ProjectName, UserId, api::Role};
+use secrecy::{ExposeSecret as _, SecretString};
+use subtle::ConstantTimeEq as _;
+use url::Url;
+
+use super::{
+    Github,
+    client::{Account, CallError},
+};
+use crate::{
+    auth::{
+        Address, By, Caller, secret,
+        sign_in::{self, From, SignedIn},
+    },
+    error::{Error, Result},
+    state::App,
+    store::{Transaction, github, sessions, users},
+};
+
+/// How long somebody may take at GitHub's page.
+pub const LIFETIME: Duration = Duration::from_secs(10 * 60);
+/// Where GitHub sends browsers back to, on the main host.
+pub const CALLBACK: &str = "/api/auth/github/callback";
+
+/// A sign-in that has begun.
+pub struct Begun {
+    pub url: Url,
+    /// The value of the cookie that this browser must bring back.
+    pub browser: SecretString,
+}
+
+/// What a browser brings back from GitHub.
+pub struct Return {
+    pub code: String,
+    pub state: String,
+    pub browser: Option<String>,
+}
+
+/// How it ended.
+pub enum Done {
+    SignedIn(SignedIn),
+    Linked,
+}
+
+fn github_of(app: &App) -> Result<&Github> {
+    app.github
+        .as_ref()
+        .ok_or_else(|| Error::conflict("Signing in with GitHub is not set up on this server."))
+}
+
+fn callback(app: &App) -> Url {
+    let mut url = app.settings.origin.clone();
+    url.set_path(CALLBACK);
+    url
+}
+
+/// Begins a sign-in, or the linking of an account to `link_to`.
+///
+/// # Errors
+/// 409 where GitHub is not set up; 429 after too many attempts.
+pub async fn begin(app: &App, link_to: Option<&Caller>, address: Address) -> Result<Begun> {
+    let way = github_of(app)?;
+    app.attempts.of_address(address)?;
+    let departure = way.departure(callback(app));
+    let browser = secret::random();
+    github::begin(
+        &app.store,
+        &app.sealer,
+        &secret::hash(departure.state.expose_secret()),
+        &secret::hash(browser.expose_secret()),
+        &departure.verifier,
+        link_to.map(Caller::user),
+        LIFETIME,
+    )
+    .await?;
+    Ok(Begun {
+        url: departure.url,
+        browser,
+    })
+}
+
+/// Ends what [`begin`] began.
+///
+/// # Errors
+/// 403 where this browser did not begin it, it was used or is too old, GitHub refuses the code, or
+/// the account may not join; 409 where the account is linked to somebody else.
+pub async fn finish(app: &App, back: Return, caller: Option<&Caller>, from: &From<'_>) -> Result<Done> {
+    let way = github_of(app)?;
+    app.attempts.of_address(from.address)?;
+    let stray = || {
+        Error::forbidden(
+            "This sign-in was not begun in this browser, was used already, or is too old. Begin it again.",
+        )
+    };
+    let browser = back.browser.ok_or_else(stray)?;
+    let begun = github::take(&app.store, &app.sealer, &secret::hash(&back.state))
+        .await?
+        .ok_or_else(stray)?;
+    if !bool::from(secret::hash(&browser).ct_eq(&begun.browser_hash)) {
+        return Err(stray());
+    }
+    if begun.link_to.is_some() && begun.link_to != caller.map(Caller::user) {
+        return Err(Error::forbidden(
+            "Somebody else is signed in now than when the linking began; begin it again.",
+        ));
+    }
+    let token = way.exchange(callback(app), back.code, &begun.verifier).await?;
+    let account = way.account(&token).await?;
+    let mut tx = app.store.begin().await?;
+    if let (Some(user), Some(caller)) = (begun.link_to, caller) {
+        github::link(&mut tx, &app.sealer, user, account.id, &account.login, &token).await?;
+        sign_in::record(&mut tx, caller, "github.link", object(&account)).await?;
+        tx.commit().await?;
+        return Ok(Done::Linked);
+    }
+    let user = match github::user_of(&mut tx, account.id).await? {
+        Some(user) => user,
+        None => {
+            must_join(way, &account, &token).await?;
+            let login = free_login(&mut tx, &account).await?;
+            users::insert(&mut tx, &login, Role::Member, None).await?
+        }
+    };
+    github::link(&mut tx, &app.sealer, user, account.id, &account.login, &token).await?;
+    // The session that the browser had before is not the new one's, and ends.
+    if let Some(caller) = caller
+        && let By::Session(old) = caller.by()
+    {
+        sessions::end(&mut tx, caller, old).await?;
+    }
+    let signed_in = sign_in::sign_in(&mut tx, user, "github", from).await?;
+    tx.commit().await?;
+    if let Some(caller) = caller {
+        sign_in::forget(app, caller.user());
+    }
+    Ok(Done::SignedIn(signed_in))
+}
+
+/// Unlinks the caller's account. Where none is linked nothing happens.
+///
+/// # Errors
+/// 409 where they have no other way to sign in.
+pub async fn unlink(app: &App, caller: &Caller) -> Result<()> {
+    let mut tx = app.store.begin().await?;
+    if !github::unlink(&mut tx, caller.user()).await? {
+        return Ok(());
+    }
+    if !users::get(&mut tx, caller.user()).await?.has_password {
+        return Err(Error::conflict(
+            "You could not sign in any more without it: set a password first.",
+        ));
+    }
+    sign_in::record(
+        &mut tx,
+        caller,
+        "github.unlink",
+        format!("user {}", caller.login()),
+    )
+    .await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// The caller's token at GitHub, for what is done in their name there.
+///
+/// # Errors
+/// 409 where no account is linked, or GitHub has refused its token.
+pub async fn token(app: &App, caller: &Caller) -> Result<SecretString> {
+    github_of(app)?;
+    github::token_of(&app.store, &app.sealer, caller.user())
+        .await?
+        .ok_or_else(|| {
+            Error::conflict(
+                "Sign in with GitHub first, or link your account there: there is no valid token for it.",
+            )
+        })
+}
+
+/// What a call to GitHub in somebody's name came to. A token that GitHub refuses is forgotten, so
+/// that the person is asked to sign in there again.
+///
+/// # Errors
+/// The call's.
+pub(super) async fn answered<T>(app: &App, user: UserId, answer: Result<T, CallError>) -> Result<T> {
+    if matches!(answer, Err(CallError::TokenRefused)) {
+        github::refused(&app.store, user).await?;
+    }
+    Ok(answer?)
+}
+
+/// The configured way, for this module's neighbours.
+pub(super) fn way(app: &App) -> Result<&Github> {
+    github_of(app)
+}
+
+async fn must_join(way: &Github, account: &Account, token: &SecretString) -> Result<()> {
+    let join = &way.settings.join;
+    let may = match join.by_login(&account.login) {
+        Some(may) => may,
+        None => join.by_organizations(&way.organizations(token).await?),
+    };
+    if may {
+        return Ok(());
+    }
+    Err(Error::forbidden(
+        "This GitHub account has no user here and may not make one. Ask an owner of this system for an \
+         invitation, and link the account then.",
+    ))
+}
+
+/// The login at GitHub, made to fit our rule; with a number where somebody has it here. Whoever
+/// has it here is somebody else: they are not looked at.
+async fn free_login(tx: &mut Transaction, account: &Account) -> Result<String> {
+    let wished = match ProjectName::parse(&account.login) {
+        Ok(name) => name.to_string(),
+        Err(refused) => refused
+            .suggestion
+            .map_or_else(|| format!("github-{}", account.id), |name| name.to_string()),
+    };
+    let stem: String = wished.chars().take(30).collect();
+    let stem = stem.trim_end_matches('-');
+    let numbered = (2..=20).map(|number| format!("{stem}-{number}"));
+    for login in std::iter::once(wished.clone()).chain(numbered) {
+        if users::is_free(tx, &login).await? {
+            return Ok(login);
+        }
+    }
+    // GitHub's number is nobody else's.
+    Ok(format!("github-{}", account.id))
+}
+
+fn object(account: &Account) -> String {
+    format!("github account {} ({})", account.id, account.login)
+}

@@ -1,0 +1,188 @@
+//! Accounts at GitHub, and sign-ins there that are under way.
+
+use std::time::Duration;
+
+use fsa_model::{UserId, access::GithubAccount};
+use secrecy::SecretString;
+use sqlx::{PgConnection, Row as _};
+use uuid::Uuid;
+
+use super::{Store, places};
+use crate::{
+    auth::seal::Sealer,
+    error::{Error, Result},
+};
+
+/// What was noted when a browser was sent to GitHub.
+pub struct Begun {
+    pub browser_hash: Vec<u8>,
+    pub verifier: SecretString,
+    /// Who the account is to be linked to; `None` to sign in with it.
+    pub link_to: Option<UserId>,
+}
+
+/// Notes that a browser is sent to GitHub, and tidies away those that never came back.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn begin(
+    store: &Store,
+    sealer: &Sealer,
+    state_hash: &[u8; 32],
+    browser_hash: &[u8; 32],
+    verifier: &SecretString,
+    link_to: Option<UserId>,
+    lifetime: Duration,
+) -> Result<()> {
+    sqlx::query("delete from github_sign_ins where expires_at <= now()")
+        .execute(&store.pool)
+        .await?;
+    let row = hex::encode(state_hash);
+    sqlx::query(
+        "insert into github_sign_ins (state_hash, browser_hash, verifier, user_id, expires_at)
+         values ($1, $2, $3, $4, now() + make_interval(secs => $5))",
+    )
+    .bind(state_hash.as_slice())
+    .bind(browser_hash.as_slice())
+    .bind(sealer.seal(places::github_verifier(&row), verifier))
+    .bind(link_to.map(|user| user.0))
+    .bind(lifetime.as_secs_f64())
+    .execute(&store.pool)
+    .await?;
+    Ok(())
+}
+
+/// Takes what was noted under this state: whatever comes of it, it works once.
+///
+/// # Errors
+/// The database does not answer; the verifier cannot be opened.
+pub async fn take(store: &Store, sealer: &Sealer, state_hash: &[u8; 32]) -> Result<Option<Begun>> {
+    let row = sqlx::query(
+        "delete from github_sign_ins where state_hash = $1
+         returning browser_hash, verifier, user_id, expires_at > now() as holds",
+    )
+    .bind(state_hash.as_slice())
+    .fetch_optional(&store.pool)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    if !row.try_get::<bool, _>("holds")? {
+        return Ok(None);
+    }
+    let name = hex::encode(state_hash);
+    Ok(Some(Begun {
+        browser_hash: row.try_get("browser_hash")?,
+        verifier: sealer.unseal(places::github_verifier(&name), row.try_get("verifier")?)?,
+        link_to: row.try_get::<Option<Uuid>, _>("user_id")?.map(UserId),
+    }))
+}
+
+/// Whose account at GitHub has this number.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn user_of(connection: &mut PgConnection, github_id: i64) -> Result<Option<UserId>> {
+    let user: Option<Uuid> = sqlx::query_scalar("select user_id from github_accounts where github_id = $1")
+        .bind(github_id)
+        .fetch_optional(connection)
+        .await?;
+    Ok(user.map(UserId))
+}
+
+/// The account at GitHub that is linked to `user`.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn account_of(connection: &mut PgConnection, user: UserId) -> Result<Option<GithubAccount>> {
+    let row = sqlx::query(
+        "select github_id, login, token is null as refused, linked_at from github_accounts where user_id = $1",
+    )
+    .bind(user.0)
+    .fetch_optional(connection)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    Ok(Some(GithubAccount {
+        id: row.try_get("github_id")?,
+        login: row.try_get("login")?,
+        needs_sign_in: row.try_get("refused")?,
+        linked_at: row.try_get("linked_at")?,
+    }))
+}
+
+/// Links an account to `user`, or notes the newest token and login of one that is.
+///
+/// # Errors
+/// 409 where the account is another user's, or the user has another account.
+pub async fn link(
+    tx: &mut PgConnection,
+    sealer: &Sealer,
+    user: UserId,
+    github_id: i64,
+    login: &str,
+    token: &SecretString,
+) -> Result<()> {
+    let written = sqlx::query(
+        "insert into github_accounts (github_id, user_id, login, token) values ($1, $2, $3, $4)
+         on conflict (github_id) do update set login = excluded.login, token = excluded.token
+            where github_accounts.user_id = excluded.user_id",
+    )
+    .bind(github_id)
+    .bind(user.0)
+    .bind(login)
+    .bind(sealer.seal(places::github_token(&user.to_string()), token))
+    .execute(tx)
+    .await
+    .map_err(|error| match error.as_database_error().map(|e| e.kind()) {
+        Some(sqlx::error::ErrorKind::UniqueViolation) => {
+            Error::conflict("Another GitHub account is linked to you already; unlink it first.")
+        }
+        _ => error.into(),
+    })?;
+    if written.rows_affected() == 0 {
+        return Err(Error::conflict(
+            "This GitHub account is linked to somebody else here.",
+        ));
+    }
+    Ok(())
+}
+
+/// Unlinks the user's account; false where there was none.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn unlink(tx: &mut PgConnection, user: UserId) -> Result<bool> {
+    let gone = sqlx::query("delete from github_accounts where user_id = $1")
+        .bind(user.0)
+        .execute(tx)
+        .await?;
+    Ok(gone.rows_affected() > 0)
+}
+
+/// The token of the user's account, if there is one that GitHub has not refused.
+///
+/// # Errors
+/// The database does not answer; the token cannot be opened.
+pub async fn token_of(store: &Store, sealer: &Sealer, user: UserId) -> Result<Option<SecretString>> {
+    let sealed: Option<Option<Vec<u8>>> =
+        sqlx::query_scalar("select token from github_accounts where user_id = $1")
+            .bind(user.0)
+            .fetch_optional(&store.pool)
+            .await?;
+    let Some(sealed) = sealed.flatten() else {
+        return Ok(None);
+    };
+    Ok(Some(
+        sealer.unseal(places::github_token(&user.to_string()), &sealed)?,
+    ))
+}
+
+/// GitHub refused the user's token: it is not kept.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn refused(store: &Store, user: UserId) -> Result<()> {
+    sqlx::query("update github_accounts set token = null where user_id = $1")
+        .bind(user.0)
+        .execute(&store.pool)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,348 @@
+//! Signing in with GitHub: who comes in, who does not, and what is kept of it.
+
+use fsa_server::github::Join;
+use serde_json::json;
+
+use crate::common::{Answer, Client, World, github::Github};
+
+const BEGIN: &str = "/api/auth/github";
+
+fn anyone() -> Join {
+    Join {
+        anyone: true,
+        ..Join::default()
+    }
+}
+
+async fn world(join: Join) -> (World, Github) {
+    let github = Github::new().await;
+    let world = World::with(|settings| settings.github = Some(github.settings(join))).await;
+    (world, github)
+}
+
+/// A browser at GitHub's page: the browser, and where GitHub sends it back to.
+async fn away(github: &Github, browser: &Client) -> (Client, String) {
+    let begun = browser.post(BEGIN, &json!({})).await.expect(200);
+    let back = github.allow(begun.json()["url"].as_str().unwrap());
+    (browser.with("cookie", &begun.cookie().unwrap()), back)
+}
+
+/// The whole way of a browser that nobody is signed in with.
+async fn sign_in(world: &World, github: &Github) -> Answer {
+    let (browser, back) = away(github, &world.anonymous()).await;
+    browser.get(&back).await
+}
+
+async fn signed_in(world: &World, github: &Github) -> Client {
+    let answer = sign_in(world, github).await.expect(303);
+    world.anonymous().browser(&answer)
+}
+
+async fn login(client: &Client) -> String {
+    client.get("/api/me").await.expect(200).json()["login"]
+        .as_str()
+        .unwrap()
+        .to_owned()
+}
+
+#[track_caller]
+fn refused(answer: Answer, status: u16) {
+    let answer = answer.expect(status);
+    assert!(answer.text().contains("Not signed in"), "{}", answer.text());
+    let cookies: Vec<_> = answer.headers.get_all("set-cookie").iter().collect();
+    assert!(
+        cookies
+            .iter()
+            .all(|cookie| !cookie.to_str().unwrap().starts_with("fsa_session")),
+        "{cookies:?}"
+    );
+}
+
+fn users(world: &World) -> String {
+    world.database.sql("select count(*) from users")
+}
+
+#[tokio::test]
+async fn somebody_new_joins_and_is_known_by_their_number_when_they_come_back() {
+    let (world, github) = world(anyone()).await;
+
+    let first = sign_in(&world, &github).await.expect(303);
+
+    assert_eq!(first.headers["location"], "/");
+    let ada = world.anonymous().browser(&first);
+    assert_eq!(login(&ada).await, "ada-l");
+    assert_eq!(github.scopes(), "read:user user:email repo");
+    let mine = ada.get("/api/me/github").await.expect(200).json();
+    assert_eq!(mine["account"]["id"], 1);
+    assert_eq!(mine["account"]["needsSignIn"], false);
+
+    github.person(1, "renamed");
+    assert_eq!(login(&signed_in(&world, &github).await).await, "ada-l");
+    // The old login is somebody else's now, and they are somebody else here too.
+    github.person(2, "Ada-L");
+    assert_eq!(login(&signed_in(&world, &github).await).await, "ada-l-2");
+}
+
+#[tokio::test]
+async fn the_session_from_before_ends_with_a_sign_in() {
+    let (world, github) = world(anyone()).await;
+    let old = world
+        .sign_in(&{
+            let owner = world.owner().await;
+            crate::common::token_of_link(&owner.ask("/api/auth/links").await.expect(201))
+        })
+        .await;
+    let begun = old.post(BEGIN, &json!({})).await.expect(200);
+    let back = github.allow(begun.json()["url"].as_str().unwrap());
+    let session = old.get("/api/auth/sessions").await.expect(200).json();
+    assert_eq!(session["items"].as_array().unwrap().len(), 1);
+    let both = old.also_cookie(&begun.cookie().unwrap());
+
+    let answer = both.get(&back).await.expect(303);
+
+    assert_eq!(login(&world.anonymous().browser(&answer)).await, "ada-l");
+    old.get("/api/me").await.expect(401);
+}
+
+#[tokio::test]
+async fn a_wrong_state_a_strange_browser_and_a_second_time_are_refused() {
+    let (world, github) = world(anyone()).await;
+    let (browser, back) = away(&github, &world.anonymous()).await;
+    let (stranger, others) = away(&github, &world.anonymous()).await;
+
+    let (path, _) = back.split_once("&state=").unwrap();
+    refused(browser.get(&format!("{path}&state=guessed")).await, 403);
+    refused(browser.get(path).await, 403);
+    // Somebody is made to follow the attacker's way back, without and with a cookie of their own.
+    refused(world.anonymous().get(&others).await, 403);
+    refused(browser.get(&others).await, 403);
+    // It was taken by the attempt: not even its own browser can use it now.
+    refused(stranger.get(&others).await, 403);
+    assert_eq!(users(&world), "0");
+
+    browser.get(&back).await.expect(303);
+    refused(browser.get(&back).await, 403);
+    assert_eq!(users(&world), "1");
+}
+
+#[tokio::test]
+async fn a_code_is_good_once_and_for_our_redirect_and_verifier_alone() {
+    let (world, github) = world(anyone()).await;
+
+    let (browser, back) = away(&github, &world.anonymous()).await;
+    github.bind_to_another_redirect();
+    refused(browser.get(&back).await, 403);
+
+    let (browser, back) = away(&github, &world.anonymous()).await;
+    github.bind_to_another_verifier();
+    refused(browser.get(&back).await, 403);
+
+    // A code that was used, brought back under a fresh state.
+    let (browser, used) = away(&github, &world.anonymous()).await;
+    browser.get(&used).await.expect(303);
+    let (browser, back) = away(&github, &world.anonymous()).await;
+    let code = used.split_once("&state=").unwrap().0;
+    let state = back.split_once("&state=").unwrap().1;
+    refused(browser.get(&format!("{code}&state={state}")).await, 403);
+    assert_eq!(users(&world), "1");
+    assert_eq!(github.codes(), 1, "the last code was never sent");
+}
+
+#[tokio::test]
+async fn one_that_is_too_old_or_was_not_allowed_is_refused() {
+    let (world, github) = world(anyone()).await;
+    let (browser, back) = away(&github, &world.anonymous()).await;
+    world
+        .database
+        .sql("update github_sign_ins set expires_at = now() - interval '1 second'");
+    refused(browser.get(&back).await, 403);
+    assert_eq!(github.codes(), 1, "GitHub was not even asked");
+
+    let denied = "/api/auth/github/callback?error=access_denied&state=x";
+    refused(browser.get(denied).await, 400);
+}
+
+#[tokio::test]
+async fn another_site_cannot_begin_a_sign_in() {
+    let (world, _github) = world(anyone()).await;
+    let elsewhere = world.anonymous().with("origin", "https://elsewhere.example");
+    elsewhere.post(BEGIN, &json!({})).await.expect(403);
+}
+
+#[tokio::test]
+async fn the_same_login_or_address_is_not_the_same_person() {
+    let (world, github) = world(anyone()).await;
+    world.member("ada-l").await;
+    github.email("owner@example.org");
+
+    let came = signed_in(&world, &github).await;
+
+    assert_eq!(login(&came).await, "ada-l-2");
+    assert_eq!(
+        came.get("/api/projects").await.expect(200).json()["items"],
+        json!([])
+    );
+}
+
+#[tokio::test]
+async fn who_may_join_is_the_owners_choice() {
+    let (nobody, github) = world(Join::default()).await;
+    refused(sign_in(&nobody, &github).await, 403);
+    assert_eq!(users(&nobody), "0");
+
+    let listed = Join {
+        logins: vec!["ada-l".into()],
+        ..Join::default()
+    };
+    let (listed, github) = world(listed).await;
+    sign_in(&listed, &github).await.expect(303);
+    github.person(2, "grace");
+    refused(sign_in(&listed, &github).await, 403);
+
+    let members = Join {
+        organizations: vec!["Engines".into()],
+        ..Join::default()
+    };
+    let (members, github) = world(members).await;
+    refused(sign_in(&members, &github).await, 403);
+    assert!(github.scopes().ends_with("read:org"), "{}", github.scopes());
+    github.member_of("engines");
+    sign_in(&members, &github).await.expect(303);
+}
+
+#[tokio::test]
+async fn an_account_is_linked_to_a_user_and_unlinked_again() {
+    let (world, github) = world(Join::default()).await;
+    let ada = world.member_in_browser("ada").await;
+    let link = |browser: Client| {
+        let github = &github;
+        async move {
+            let begun = browser.post(BEGIN, &json!({"link": true})).await.expect(200);
+            let back = github.allow(begun.json()["url"].as_str().unwrap());
+            (browser.also_cookie(&begun.cookie().unwrap()), back)
+        }
+    };
+    world
+        .anonymous()
+        .post(BEGIN, &json!({"link": true}))
+        .await
+        .expect(401);
+
+    let (browser, back) = link(ada.clone()).await;
+    browser.get(&back).await.expect(303);
+
+    // Nobody new may join here, and yet who is linked may come in.
+    assert_eq!(login(&signed_in(&world, &github).await).await, "ada");
+    // It is linked once; nor does somebody have two.
+    let grace = world.member_in_browser("grace").await;
+    let (browser, back) = link(grace.clone()).await;
+    refused(browser.get(&back).await, 409);
+    github.person(2, "second");
+    let (browser, back) = link(ada.clone()).await;
+    refused(browser.get(&back).await, 409);
+    // Whoever is signed in when the browser comes back must be who began.
+    let begun = ada.post(BEGIN, &json!({"link": true})).await.expect(200);
+    let back = github.allow(begun.json()["url"].as_str().unwrap());
+    refused(grace.also_cookie(&begun.cookie().unwrap()).get(&back).await, 403);
+
+    ada.delete("/api/me/github").await.expect(409);
+    ada.put(
+        "/api/auth/password",
+        &json!({"password": "correct horse battery"}),
+    )
+    .await
+    .expect(204);
+    ada.delete("/api/me/github").await.expect(204);
+    github.person(1, "Ada-L");
+    refused(sign_in(&world, &github).await, 403);
+    let actions = "select string_agg(action, ' ' order by id) from audit where action like 'github.%'";
+    assert_eq!(world.database.sql(actions), "github.link github.unlink");
+}
+
+#[tokio::test]
+async fn a_disabled_user_does_not_come_in_by_github() {
+    let (world, github) = world(anyone()).await;
+    signed_in(&world, &github).await;
+    world
+        .database
+        .sql("update users set disabled_at = now() where login = 'ada-l'");
+    refused(sign_in(&world, &github).await, 403);
+}
+
+#[tokio::test]
+async fn all_pages_of_repositories_are_searched() {
+    let (world, github) = world(anyone()).await;
+    for number in 0..230 {
+        github.repository(&format!("ada-l/thing-{number}"), "one of many");
+    }
+    github.repository("engines/Difference", "computes tables");
+    let ada = signed_in(&world, &github).await;
+
+    let all = ada.get("/api/repositories").await.expect(200).json();
+    assert_eq!(all["items"].as_array().unwrap().len(), 231);
+    assert_eq!(all["truncated"], false);
+    for search in ["difference", "TABLES"] {
+        let path = format!("/api/repositories?search={search}");
+        let found = ada.get(&path).await.expect(200).json();
+        assert_eq!(found["items"].as_array().unwrap().len(), 1, "{search}");
+        assert_eq!(found["items"][0]["name"], "engines/Difference");
+        assert_eq!(found["items"][0]["defaultBranch"], "main");
+    }
+    // Somebody without an account there has none.
+    world
+        .member("grace")
+        .await
+        .get("/api/repositories")
+        .await
+        .expect(409);
+}
+
+#[tokio::test]
+async fn a_token_that_github_refuses_is_asked_for_again() {
+    let (world, github) = world(anyone()).await;
+    let ada = signed_in(&world, &github).await;
+    ada.get("/api/repositories").await.expect(200);
+
+    github.revoke();
+
+    ada.get("/api/repositories").await.expect(409);
+    let mine = ada.get("/api/me/github").await.expect(200).json();
+    assert_eq!(mine["account"]["needsSignIn"], true);
+    let again = signed_in(&world, &github).await;
+    again.get("/api/repositories").await.expect(200);
+}
+
+#[tokio::test]
+async fn no_secret_of_it_is_in_the_database_as_it_is() {
+    let (world, github) = world(anyone()).await;
+    let (_, back) = away(&github, &world.anonymous()).await;
+    signed_in(&world, &github).await;
+
+    let rows = world.database.sql(
+        "select (select string_agg(to_jsonb(a)::text, '') from github_accounts a)
+             || (select string_agg(to_jsonb(s)::text, '') from github_sign_ins s)",
+    );
+
+    let hex_of = |text: &str| hex::encode(text);
+    let state = back.split_once("&state=").unwrap().1;
+    assert!(rows.contains("state_hash"), "{rows}");
+    for secret in ["gho_", "client-secret", state] {
+        assert!(
+            !rows.contains(secret) && !rows.contains(&hex_of(secret)),
+            "{secret}: {rows}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn without_a_github_the_server_says_so() {
+    let world = World::new().await;
+    world.anonymous().post(BEGIN, &json!({})).await.expect(409);
+    let methods = world
+        .anonymous()
+        .get("/api/auth/methods")
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(methods, json!({"password": true, "github": false}));
+}
