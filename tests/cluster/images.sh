@@ -31,12 +31,13 @@ base() {
     printf 'root:x:0:0::/root:/bin/bash\npostgres:x:999:999::/tmp:/bin/bash\nuser:x:1000:1000::/tmp:/bin/bash\n' >"$1/etc/passwd"
     printf 'root:x:0:\npostgres:x:999:\nuser:x:1000:\n' >"$1/etc/group"
 }
-# named ROOTFS NAME…: programs by name, and the name again where it is a link to another.
+# named ROOTFS NAME…: Debian's programs by name, whatever else comes first in PATH; and the name again where it is a
+# link to another.
 named() {
     local rootfs=$1 name path real
     shift
     for name in "$@"; do
-        path=$(type -P "$name") || continue
+        path=$(PATH=/usr/sbin:/usr/bin:/sbin:/bin type -P "$name") || continue
         real=$(realpath "$path")
         with_libraries "$rootfs" "$real"
         [ "$rootfs/usr/bin/$name" -ef "$rootfs$real" ] || ln -s "$real" "$rootfs/usr/bin/$name"

@@ -103,7 +103,8 @@ async fn a_plain_users_sandbox_reaches_the_internet_and_says_what_it_uses() {
 
     assert_eq!(said.trim(), "from outside");
     // Some ticks' worth of work (10 ms each), by a process that has ended since.
-    api.shell("out", "timeout 0.2 sh -c 'while :; do :; done' || true").await;
+    api.shell("out", "timeout 0.2 sh -c 'while :; do :; done' || true")
+        .await;
     let usage: Usage = api.get("/api/projects/out/usage").await;
     assert!(
         usage.memory_bytes > 1_000_000 && usage.pids > 0 && usage.cpu_microseconds > 0,
