@@ -12,6 +12,7 @@ mod github;
 mod limits;
 mod projects;
 mod surface;
+mod tokens;
 mod users;
 mod whole;
 mod wishes;
