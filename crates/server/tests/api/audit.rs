@@ -66,7 +66,7 @@ async fn lines_come_in_order_whole_and_from_where_the_reader_was() {
         tests
             .iter()
             .enumerate()
-            .all(|(at, entry)| entry["object"].as_str().and_then(|n| n.parse().ok()) == Some(at + 1))
+            .all(|(at, entry)| entry["object"].as_str() == Some(&*(at + 1).to_string()))
     );
 
     let last = all.last().unwrap()["id"].as_i64().unwrap();
