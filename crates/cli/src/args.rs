@@ -125,6 +125,12 @@ pub enum Token {
         /// Days until it expires [default: never]
         #[arg(long)]
         days: Option<u32>,
+        /// It may look, and change nothing
+        #[arg(long)]
+        read_only: bool,
+        /// It is for this project alone
+        #[arg(long)]
+        project: Option<String>,
     },
     List,
     Revoke {

@@ -283,6 +283,23 @@ pub struct CreateToken {
     pub name: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<DateTime<Utc>>,
+    /// `write`, everything that you may do, unless said otherwise.
+    #[serde(default)]
+    pub scope: Scope,
+    /// The id or name of the one project that it is for; all of yours unless said otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<String>,
+}
+
+/// What a token may do of what its user may do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = TokenScope)]
+pub enum Scope {
+    /// Look, and change nothing; secrets are not revealed.
+    Read,
+    #[default]
+    Write,
 }
 
 /// A token as it is listed; `token` (beginning with `fsa_`) is in the answer to POST only.
@@ -293,6 +310,11 @@ pub struct ApiToken {
     pub name: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
+    #[serde(default)]
+    pub scope: Scope,
+    /// The one project that it is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project_id: Option<ProjectId>,
     pub created_at: DateTime<Utc>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<DateTime<Utc>>,

@@ -63,7 +63,7 @@ async fn from_session(origin: &str, path: &str, body: &serde_json::Value) -> Res
     })?;
     let wish = CreateToken {
         name: token_name(),
-        expires_at: None,
+        ..CreateToken::default()
     };
     let made = client::sent(
         request(Method::POST, "/api/tokens")

@@ -1,18 +1,27 @@
 //! `fsa token`.
 
 use chrono::{Duration, Utc};
-use fsa_model::api::{ApiToken, CreateToken, Page};
+use fsa_model::api::{ApiToken, CreateToken, Page, Scope};
 use reqwest::Method;
 
 use crate::{args::Token, client::Client, failure::Outcome, output};
 
 pub async fn run(client: &Client, command: Token, json: bool) -> Outcome {
     match command {
-        Token::Create { name, days } => {
+        Token::Create {
+            name,
+            days,
+            read_only,
+            project,
+        } => {
             let expires_at = days.map(|days| Utc::now() + Duration::days(i64::from(days)));
-            let made: ApiToken = client
-                .send(Method::POST, "/api/tokens", &CreateToken { name, expires_at })
-                .await?;
+            let wish = CreateToken {
+                name,
+                expires_at,
+                scope: if read_only { Scope::Read } else { Scope::Write },
+                project,
+            };
+            let made: ApiToken = client.send(Method::POST, "/api/tokens", &wish).await?;
             output::print(json, &made, |made| {
                 output::line(made.token.as_deref().unwrap_or_default())
             });
@@ -21,11 +30,18 @@ pub async fn run(client: &Client, command: Token, json: bool) -> Outcome {
             let tokens: Page<ApiToken> = client.get("/api/tokens").await?;
             output::print(json, &tokens, |tokens| {
                 output::table(
-                    &["ID", "NAME", "CREATED", "USED", "EXPIRES"],
+                    &["ID", "NAME", "SCOPE", "PROJECT", "CREATED", "USED", "EXPIRES"],
                     tokens.items.iter().map(|token| {
                         vec![
                             token.id.to_string(),
                             token.name.clone(),
+                            match token.scope {
+                                Scope::Read => "read".into(),
+                                Scope::Write => "write".into(),
+                            },
+                            token
+                                .project_id
+                                .map_or("all".into(), |project| project.to_string()),
                             format!("{} ago", output::ago(token.created_at)),
                             token
                                 .last_used_at

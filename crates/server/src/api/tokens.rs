@@ -51,7 +51,7 @@ async fn create(
     caller: Caller,
     Json(request): Json<CreateToken>,
 ) -> Result<(StatusCode, Json<ApiToken>)> {
-    let token = sign_in::create_token(&app, &caller, &request.name, request.expires_at).await?;
+    let token = sign_in::create_token(&app, &caller, request).await?;
     Ok((StatusCode::CREATED, Json(token)))
 }
 

@@ -6,10 +6,13 @@ use std::{
     time::Duration,
 };
 
-use axum::extract::{FromRequestParts, OptionalFromRequestParts};
+use axum::extract::{FromRequestParts, MatchedPath, OptionalFromRequestParts};
 use chrono::{DateTime, Utc};
-use fsa_model::{TokenId, UserId, api::Role};
-use http::{header, request::Parts};
+use fsa_model::{
+    ProjectId, TokenId, UserId,
+    api::{Role, Scope},
+};
+use http::{Method, header, request::Parts};
 use uuid::Uuid;
 
 use super::{cookie, origin, secret};
@@ -38,6 +41,10 @@ pub struct Known {
     pub by: By,
     /// When the credential was made.
     pub since: DateTime<Utc>,
+    /// A session and a token of the scope `write` may do all that the user may.
+    pub scope: Scope,
+    /// Set: the credential is for this project and nothing else.
+    pub only: Option<ProjectId>,
 }
 
 /// How a caller proved who they are.
@@ -98,6 +105,32 @@ impl Caller {
         self.known.since
     }
 
+    /// The one project that the credential is for, if it is for one alone.
+    #[must_use]
+    pub fn only(&self) -> Option<ProjectId> {
+        self.known.only
+    }
+
+    /// Whether the credential is for this project, if its user may see it.
+    #[must_use]
+    pub fn sees(&self, project: ProjectId) -> bool {
+        self.known.only.is_none_or(|only| only == project)
+    }
+
+    /// Only a credential that may change things may go on; for the reveal of a secret, which is a
+    /// GET.
+    ///
+    /// # Errors
+    /// 403 for a token of the scope `read`.
+    pub fn must_write(&self) -> Result<()> {
+        match self.known.scope {
+            Scope::Write => Ok(()),
+            Scope::Read => Err(Error::forbidden(
+                "This API token may only read, and reveals no secrets.",
+            )),
+        }
+    }
+
     #[must_use]
     pub fn address(&self) -> Address {
         self.address
@@ -148,7 +181,14 @@ impl Caller {
                 "This request was made by another site and was refused.",
             ));
         }
-        Ok(Self { known, address })
+        let caller = Self { known, address };
+        if origin::is_write(parts) {
+            caller.must_write()?;
+        }
+        if caller.only().is_some() && !is_of_a_project(parts) {
+            return Err(Error::forbidden("This API token is for one project alone."));
+        }
+        Ok(caller)
     }
 
     /// The caller again from what was noted of an earlier request: a signed cookie of the gateway
@@ -190,6 +230,16 @@ impl Caller {
             }
         }
     }
+}
+
+/// Whether a route is about one project, whose look-up then asks [`Caller::sees`], or tells a
+/// narrowed token nothing but what it is for. Other routes are closed to those. A request without
+/// a route is the gateway's, which asks too.
+fn is_of_a_project(parts: &Parts) -> bool {
+    parts.extensions.get::<MatchedPath>().is_none_or(|route| {
+        route.as_str().contains("{project}")
+            || (parts.method == Method::GET && ["/api/me", "/api/projects"].contains(&route.as_str()))
+    })
 }
 
 fn bearer(value: &str) -> Option<&str> {

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use fsa_model::{
     UserId,
     access::{SignInByLink, SignInByPassword},
-    api::{ApiToken, Role},
+    api::{ApiToken, CreateToken, Role, Scope},
 };
 use http::HeaderMap;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -21,7 +21,7 @@ use crate::{
         audit::{self, NewEntry},
         links::{self, Purpose},
         notify::Topic,
-        sessions, tokens, users,
+        projects, sessions, tokens, users,
     },
 };
 
@@ -260,7 +260,8 @@ pub async fn create_token_for_owner(app: &App, name: &str) -> Result<SecretStrin
     };
     let token = secret::api_token();
     let hash = secret::hash(token.expose_secret());
-    tokens::insert(&mut tx, &hash, owner, name, Some(Utc::now() + PRINTED_TOKEN)).await?;
+    let end = Some(Utc::now() + PRINTED_TOKEN);
+    tokens::insert(&mut tx, &hash, owner, name, end, Scope::Write, None).await?;
     tx.commit().await?;
     Ok(token)
 }
@@ -269,13 +270,9 @@ pub async fn create_token_for_owner(app: &App, name: &str) -> Result<SecretStrin
 ///
 /// # Errors
 /// 422 for a name that is empty or too long, or an end in the past.
-pub async fn create_token(
-    app: &App,
-    caller: &Caller,
-    name: &str,
-    expires_at: Option<DateTime<Utc>>,
-) -> Result<ApiToken> {
-    let name = name.trim();
+pub async fn create_token(app: &App, caller: &Caller, request: CreateToken) -> Result<ApiToken> {
+    let expires_at = request.expires_at;
+    let name = request.name.trim();
     if name.is_empty() || name.chars().count() > 100 {
         return Err(Error::invalid("name", "a token's name has 1 to 100 characters"));
     }
@@ -287,10 +284,23 @@ pub async fn create_token(
             "You have 200 API tokens already; revoke one first.",
         ));
     }
+    let only = match &request.project {
+        Some(project) => Some(projects::find(&app.store, caller, project).await?.id),
+        None => None,
+    };
     let token = secret::api_token();
     let mut tx = app.store.begin().await?;
     let hash = secret::hash(token.expose_secret());
-    let mut created = tokens::insert(&mut tx, &hash, caller.user(), name, expires_at).await?;
+    let mut created = tokens::insert(
+        &mut tx,
+        &hash,
+        caller.user(),
+        name,
+        expires_at,
+        request.scope,
+        only,
+    )
+    .await?;
     record(&mut tx, caller, "token.create", format!("token {}", created.id)).await?;
     tx.commit().await?;
     created.token = Some(token.expose_secret().to_owned());

@@ -151,7 +151,7 @@ async fn admit(app: &App, route: &Route, name: &str, label: &str, parts: &Parts)
     }
     if let Some(token) = headers.get(&TOKEN_HEADER) {
         return match by_token(app, token, parts).await {
-            Ok(caller) if caller.user() == route.owner => {
+            Ok(caller) if caller.user() == route.owner && caller.sees(route.project) => {
                 Admission::Comes(Visitor::Owner(caller.user(), None))
             }
             Err(error) if error.status() != StatusCode::UNAUTHORIZED => Admission::Failed(error),

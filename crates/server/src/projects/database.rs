@@ -36,6 +36,7 @@ pub async fn view(app: &App, caller: &Caller, project: &str, reveal: bool) -> Re
         connection_string: None,
     };
     if reveal {
+        caller.must_write()?;
         if database.status != DatabaseStatus::Ready && !region.databases.known_ahead() {
             return Err(Error::conflict("The database is not ready yet.").of(project.id));
         }

@@ -86,6 +86,7 @@ pub async fn view(app: &App, caller: &Caller, project: &str, reveal: bool) -> Re
     let sealed = projects::environment(&mut tx, project.id).await?;
     let variables = open_of_project(&app.sealer, project.id, &sealed)?;
     if reveal {
+        caller.must_write()?;
         sign_in::record(
             &mut tx,
             caller,

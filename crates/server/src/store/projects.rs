@@ -151,6 +151,7 @@ pub async fn find(store: &Store, caller: &Caller, id_or_name: &str) -> Result<Pr
     query
         .fetch_optional(&store.pool)
         .await?
+        .filter(|found: &ProjectRow| caller.sees(found.id))
         .ok_or_else(|| Error::not_found("project"))
 }
 
@@ -171,6 +172,7 @@ pub async fn find_any(store: &Store, caller: &Caller, id_or_name: &str) -> Resul
     .bind(id)
     .fetch_optional(&store.pool)
     .await?
+    .filter(|found: &ProjectRow| caller.sees(found.id))
     .ok_or_else(|| Error::not_found("project"))
 }
 
@@ -191,6 +193,7 @@ pub async fn overview(store: &Store, caller: &Caller, id_or_name: &str) -> Resul
     query
         .fetch_optional(&store.pool)
         .await?
+        .filter(|found: &Overview| caller.sees(found.project.id))
         .ok_or_else(|| Error::not_found("project"))
 }
 
@@ -200,11 +203,12 @@ pub async fn overview(store: &Store, caller: &Caller, id_or_name: &str) -> Resul
 /// The database does not answer.
 pub async fn list(store: &Store, caller: &Caller, after: &str, limit: i64) -> Result<Vec<Overview>> {
     Ok(sqlx::query_as(overview!(
-        "p.deleted_at is null and p.name > $2 order by p.name limit $3"
+        "p.deleted_at is null and p.name > $2 and ($4::uuid is null or p.id = $4) order by p.name limit $3"
     ))
     .bind(caller.user().0)
     .bind(after)
     .bind(limit)
+    .bind(caller.only().map(|project| project.0))
     .fetch_all(&store.pool)
     .await?)
 }
@@ -223,6 +227,7 @@ pub async fn lock(tx: &mut PgConnection, caller: &Caller, project: ProjectId) ->
     .bind(project.0)
     .fetch_optional(tx)
     .await?
+    .filter(|found: &ProjectRow| caller.sees(found.id))
     .ok_or_else(|| Error::not_found("project"))
 }
 

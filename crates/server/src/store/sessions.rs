@@ -1,7 +1,7 @@
 //! Browsers' sessions. Only a hash of the cookie is kept.
 
 use chrono::{DateTime, Utc};
-use fsa_model::{UserId, access::SessionInfo};
+use fsa_model::{UserId, access::SessionInfo, api::Scope};
 use sqlx::{PgConnection, Row as _, postgres::PgRow};
 use uuid::Uuid;
 
@@ -74,6 +74,8 @@ async fn found(store: &Store, row: Option<PgRow>) -> Result<Option<Known>> {
         role: word(&row, "role")?,
         by: By::Session(id),
         since: row.try_get::<DateTime<Utc>, _>("created_at")?,
+        scope: Scope::Write,
+        only: None,
     }))
 }
 

@@ -1,11 +1,14 @@
 //! Programs' API tokens. Only a hash is kept.
 
 use chrono::{DateTime, Utc};
-use fsa_model::{TokenId, UserId, api::ApiToken};
+use fsa_model::{
+    ProjectId, TokenId, UserId,
+    api::{ApiToken, Scope},
+};
 use sqlx::{FromRow, PgConnection, Row as _, postgres::PgRow};
 use uuid::Uuid;
 
-use super::{Store, word};
+use super::{Store, word, word_of};
 use crate::{
     auth::{By, Caller, Known},
     error::{Error, Result},
@@ -14,7 +17,7 @@ use crate::{
 macro_rules! known {
     ($condition:literal) => {
         concat!(
-            "select t.id, t.created_at, u.id as user_id, u.login, u.role,
+            "select t.id, t.created_at, t.scope, t.project_id, u.id as user_id, u.login, u.role,
                     coalesce(t.last_used_at < now() - interval '1 minute', true) as stale
              from api_tokens t join users u on u.id = t.user_id
              where (t.expires_at is null or t.expires_at > now())
@@ -67,6 +70,8 @@ async fn found(store: &Store, row: Option<PgRow>) -> Result<Option<Known>> {
         role: word(&row, "role")?,
         by: By::Token(TokenId(id)),
         since: row.try_get("created_at")?,
+        scope: word(&row, "scope")?,
+        only: row.try_get::<Option<Uuid>, _>("project_id")?.map(ProjectId),
     }))
 }
 
@@ -78,6 +83,8 @@ impl<'r> FromRow<'r, PgRow> for Row {
             id: TokenId(row.try_get("id")?),
             name: row.try_get("name")?,
             token: None,
+            scope: word(row, "scope")?,
+            project_id: row.try_get::<Option<Uuid>, _>("project_id")?.map(ProjectId),
             created_at: row.try_get("created_at")?,
             expires_at: row.try_get("expires_at")?,
             last_used_at: row.try_get("last_used_at")?,
@@ -95,20 +102,25 @@ pub async fn insert(
     user: UserId,
     name: &str,
     expires_at: Option<DateTime<Utc>>,
+    scope: Scope,
+    only: Option<ProjectId>,
 ) -> Result<ApiToken> {
     sqlx::query("delete from api_tokens where user_id = $1 and expires_at <= now()")
         .bind(user.0)
         .execute(&mut *tx)
         .await?;
     let row: Row = sqlx::query_as(
-        "insert into api_tokens (id, token_hash, user_id, name, expires_at) values ($1, $2, $3, $4, $5)
-         returning id, name, created_at, expires_at, last_used_at",
+        "insert into api_tokens (id, token_hash, user_id, name, expires_at, scope, project_id)
+         values ($1, $2, $3, $4, $5, $6, $7)
+         returning id, name, scope, project_id, created_at, expires_at, last_used_at",
     )
     .bind(TokenId::generate().0)
     .bind(hash.as_slice())
     .bind(user.0)
     .bind(name)
     .bind(expires_at)
+    .bind(word_of(&scope))
+    .bind(only.map(|project| project.0))
     .fetch_one(tx)
     .await?;
     Ok(row.0)
@@ -133,7 +145,7 @@ pub async fn count(store: &Store, caller: &Caller) -> Result<i64> {
 /// The database does not answer.
 pub async fn list(store: &Store, caller: &Caller) -> Result<Vec<ApiToken>> {
     let rows: Vec<Row> = sqlx::query_as(
-        "select id, name, created_at, expires_at, last_used_at from api_tokens
+        "select id, name, scope, project_id, created_at, expires_at, last_used_at from api_tokens
          where user_id = $1 order by id desc",
     )
     .bind(caller.user().0)

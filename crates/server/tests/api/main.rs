@@ -13,6 +13,7 @@ mod limits;
 mod projects;
 mod relay;
 mod surface;
+mod tokens;
 mod users;
 mod whole;
 mod wishes;

@@ -1,0 +1,139 @@
+//! Tokens that may do less than their user: look only, or one project only.
+
+use serde_json::{Value, json};
+
+use crate::common::{Client, World, project};
+
+async fn token(world: &World, of: &Client, wish: Value) -> Client {
+    let mut wish = wish;
+    wish["name"] = json!("narrow");
+    let made = of.post("/api/tokens", &wish).await.expect(201).json();
+    world.anonymous().token(made["token"].as_str().unwrap())
+}
+
+#[tokio::test]
+async fn a_token_that_may_read_changes_nothing_and_reveals_nothing() {
+    let world = World::new().await;
+    let ada = world.member("ada").await;
+    let todo = project(&ada, "todo").await;
+    let reader = token(&world, &ada, json!({"scope": "read"})).await;
+
+    let path = format!("/api/projects/{}", todo.id);
+    for read in ["/api/me", "/api/projects", &path, &format!("{path}/environment")] {
+        reader.get(read).await.expect(200);
+    }
+    reader.ask(&format!("{path}/stop")).await.expect(403);
+    reader.delete(&path).await.expect(403);
+    reader
+        .post("/api/projects", &json!({"name": "more"}))
+        .await
+        .expect(403);
+    // It cannot make a token that may do more, either.
+    reader
+        .post("/api/tokens", &json!({"name": "x"}))
+        .await
+        .expect(403);
+    reader
+        .get(&format!("{path}/environment?reveal=true"))
+        .await
+        .expect(403);
+    reader
+        .get(&format!("{path}/database?reveal=true"))
+        .await
+        .expect(403);
+    // A WebSocket is a write, though it begins with a GET.
+    let upgrade = reader.with("upgrade", "websocket");
+    upgrade.get(&format!("{path}/terminal")).await.expect(403);
+    assert_eq!(
+        world.database.sql("select wanted || generation from sandboxes"),
+        "running1"
+    );
+}
+
+#[tokio::test]
+async fn a_token_of_one_project_sees_no_other() {
+    let world = World::new().await;
+    let ada = world.member("ada").await;
+    let (todo, other) = (project(&ada, "todo").await, project(&ada, "other").await);
+    let narrow = token(&world, &ada, json!({"project": "todo"})).await;
+
+    let listed = narrow.get("/api/projects").await.expect(200).json();
+    assert_eq!(listed["items"].as_array().unwrap().len(), 1);
+    assert_eq!(listed["items"][0]["id"], todo.id.to_string());
+    narrow.ask("/api/projects/todo/stop").await.expect(202);
+    for its in [other.id.to_string(), "other".to_owned()] {
+        for path in [
+            format!("/api/projects/{its}"),
+            format!("/api/sandbox/{its}"),
+            format!("/api/projects/{its}/environment"),
+            format!("/api/projects/{its}/events?follow=false"),
+            format!("/api/projects/{its}/files?path=x"),
+            format!("/api/projects/{its}/logs?follow=false"),
+        ] {
+            narrow.get(&path).await.expect(404);
+        }
+        narrow.ask(&format!("/api/projects/{its}/stop")).await.expect(404);
+        narrow.delete(&format!("/api/projects/{its}")).await.expect(404);
+        narrow
+            .patch(&format!("/api/projects/{its}"), &json!({}))
+            .await
+            .expect(404);
+    }
+    for path in [
+        "/api/tokens",
+        "/api/auth/sessions",
+        "/api/events?follow=false",
+        "/api/images",
+    ] {
+        narrow.get(path).await.expect(403);
+    }
+    narrow
+        .post("/api/projects", &json!({"name": "more"}))
+        .await
+        .expect(403);
+    narrow
+        .post("/api/tokens", &json!({"name": "x"}))
+        .await
+        .expect(403);
+}
+
+#[tokio::test]
+async fn an_owners_token_of_one_project_is_no_owners_token() {
+    let world = World::new().await;
+    let owner = world.owner().await;
+    project(&owner, "todo").await;
+    let narrow = token(&world, &owner, json!({"project": "todo"})).await;
+
+    for path in ["/api/users", "/api/audit"] {
+        narrow.get(path).await.expect(403);
+    }
+    narrow.ask("/api/users/invites").await.expect(403);
+}
+
+#[tokio::test]
+async fn a_token_is_for_a_project_of_ones_own_and_goes_with_it() {
+    let world = World::new().await;
+    let (ada, grace) = (world.member("ada").await, world.member("grace").await);
+    let todo = project(&ada, "todo").await;
+    let wish = json!({"name": "x", "project": todo.id});
+    grace.post("/api/tokens", &wish).await.expect(404);
+    let narrow = token(&world, &ada, json!({"project": "todo"})).await;
+    narrow.get("/api/me").await.expect(200);
+
+    world.database.sql("delete from sandboxes; delete from projects");
+
+    let left = "select count(*) from api_tokens where name = 'narrow'";
+    assert_eq!(world.database.sql(left), "0");
+}
+
+#[tokio::test]
+async fn a_token_that_expired_opens_nothing() {
+    let world = World::new().await;
+    let ada = world.member("ada").await;
+    let end = chrono::Utc::now() + chrono::Duration::hours(1);
+    let short = token(&world, &ada, json!({"expiresAt": end, "scope": "read"})).await;
+    world
+        .database
+        .sql("update api_tokens set expires_at = now() - interval '1 second' where name = 'narrow'");
+    short.get("/api/me").await.expect(401);
+}
