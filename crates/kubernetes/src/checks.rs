@@ -110,7 +110,7 @@ async fn permissions(cluster: &Cluster, settings: &Settings) -> Check {
             NAME,
             State::Bad,
             format!(
-                "the account lacks {}; give it the Role of deploy/kubernetes/role.json",
+                "the account lacks {}; give it the Role of deploy/chart/role.json",
                 lacking.join(", ")
             ),
         )

@@ -226,7 +226,7 @@ pub fn trouble(what: &str, error: kube::Error) -> DriverError {
         403 => (
             TroubleKind::Machine,
             format!(
-                "the control plane may not {what} in this namespace; give its account the Role of deploy/kubernetes/role.json"
+                "the control plane may not {what} in this namespace; give its account the Role of deploy/chart/role.json"
             ),
         ),
         404 => (
