@@ -1,10 +1,12 @@
 //! The blob store on disk: `<data>/images`, which belongs to `fsa serve`.
 //!
-//!     blobs/sha256/<hex>   manifests, configurations, and layers until they are unpacked
-//!     names/<hash>.json    what is known of each image, under the SHA-256 of its name
-//!     incoming/            what is being received; empty while nothing is
-//!     lock                 held shared by whoever adds or is about to use something, and
-//!                          exclusively by whoever removes what nobody uses
+//! ```text
+//! blobs/sha256/<hex>   manifests, configurations, and layers until they are unpacked
+//! names/<hash>.json    what is known of each image, under the SHA-256 of its name
+//! incoming/            what is being received; empty while nothing is
+//! lock                 held shared by whoever adds or is about to use something, and
+//!                      exclusively by whoever removes what nobody uses
+//! ```
 //!
 //! A file is written in `incoming` and renamed, so that under its name it is whole. Nothing waits
 //! for the disk: what a power cut damages is an image that has just come, and comes again. Compressed
