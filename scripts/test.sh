@@ -24,7 +24,7 @@ export FSA_TEST_APPS
 work=$(mktemp -d /tmp/fsa-test.XXXXXX)
 log=$work/log
 cluster=$work/cluster
-trap 'tests/cluster/down.sh "$cluster" || true; rm -rf "$work"' EXIT
+trap '[ ! -d "$cluster" ] || tests/cluster/down.sh "$cluster" || true; rm -rf "$work"' EXIT
 # It ends with this script, however that ends.
 FSA_TEST_OWNER=$$ tests/cluster/up.sh "$cluster"
 # shellcheck disable=SC1091
@@ -43,5 +43,6 @@ for suite in scripts/test-*.sh; do
     say "$suite"
     "$suite" </dev/null
 done
+tests/cluster/down.sh "$cluster"
 say "everything passed"
 sed -n 's/\x1b\[[0-9;]*m//g; s/^ *\(Summary .* tests\{0,1\} run: .*\)/\1/p' "$log" | tail -n 1
