@@ -5,10 +5,7 @@ use std::{collections::VecDeque, convert::Infallible, time::Duration};
 
 use axum::{
     extract::{FromRequestParts, State},
-    response::{
-        IntoResponse as _, Response, Sse,
-        sse::{Event as Message, KeepAlive},
-    },
+    response::{IntoResponse as _, Response, sse::Event as Message},
 };
 use fsa_model::{
     ErrorBody, EventId,
@@ -16,12 +13,15 @@ use fsa_model::{
     event::{Event, EventKind},
 };
 use futures_util::Stream;
-use http::{HeaderValue, request::Parts};
+use http::request::Parts;
 use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::extract::{Json, Path, Query, last_event_id};
+use super::{
+    extract::{Json, Path, Query, last_event_id},
+    follow,
+};
 use crate::{
     auth::Caller,
     error::{Error, Result},
@@ -35,8 +35,6 @@ use crate::{
 
 /// Events of one page, and of one look at the database for a stream.
 const PAGE: i64 = 200;
-/// A comment that keeps proxies from closing a quiet stream.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// A lost notification costs at most this.
 const LOOK_ANYWAY: Duration = Duration::from_secs(30);
 
@@ -124,20 +122,11 @@ async fn answer(
         None => 0,
     };
     if !which.follow {
-        let mut items = events::after(&app.store, of, after, PAGE + 1).await?;
-        let more = items.len() > PAGE as usize;
-        items.truncate(PAGE as usize);
-        let next_cursor = items.last().filter(|_| more).map(|last| last.id.to_string());
-        return Ok(Json(Page { items, next_cursor }).into_response());
+        let items = events::after(&app.store, of, after, PAGE + 1).await?;
+        let page = follow::page(items, PAGE as usize, |event| event.id.to_string());
+        return Ok(Json(page).into_response());
     }
-    let mut response = Sse::new(stream(app, caller, of, after, interest))
-        .keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
-        .into_response();
-    // nginx would hold events back.
-    response
-        .headers_mut()
-        .insert("x-accel-buffering", HeaderValue::from_static("no"));
-    Ok(response)
+    Ok(follow::stream(stream(app, caller, of, after, interest)))
 }
 
 struct Reader {

@@ -1,25 +1,25 @@
 //! `/api/projects/{project}/logs`: the output of the start command, as JSON or as a stream
 //! (server-sent events) that resumes after the last line that a client saw.
 
-use std::{convert::Infallible, time::Duration};
+use std::convert::Infallible;
 
 use axum::{
     body::Body,
     extract::{FromRequestParts, State},
-    response::{
-        IntoResponse as _, Response, Sse,
-        sse::{Event as Message, KeepAlive},
-    },
+    response::{IntoResponse as _, Response, sse::Event as Message},
 };
 use fsa_driver::control::{AnswerBody, PATIENCE, lines};
 use fsa_model::{ErrorBody, api::Page, sandboxd::LogLine};
 use futures_util::{Stream, StreamExt as _};
-use http::{HeaderValue, Request, request::Parts};
+use http::{Request, request::Parts};
 use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::extract::{Json, Path, Query, last_event_id};
+use super::{
+    extract::{Json, Path, Query, last_event_id},
+    follow,
+};
 use crate::{
     auth::Caller,
     error::{Error, Result},
@@ -30,8 +30,6 @@ use crate::{
 
 /// Lines of one page.
 const PAGE: usize = 10_000;
-/// A comment that keeps proxies from closing a quiet stream.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(read_logs))
@@ -104,14 +102,7 @@ async fn read_logs(
             Ok::<_, Infallible>(message(&line))
         });
     let messages = messages.take_until(Box::pin(over(app, caller)));
-    let mut response = Sse::new(messages)
-        .keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
-        .into_response();
-    // nginx would hold lines back.
-    response
-        .headers_mut()
-        .insert("x-accel-buffering", HeaderValue::from_static("no"));
-    Ok(response)
+    Ok(follow::stream(messages))
 }
 
 /// Each line as it was meant; a sandbox that sends something else is not read on.
@@ -129,13 +120,7 @@ async fn page(found: impl Stream<Item = Result<LogLine>> + Send) -> Result<Page<
     while let Some(line) = found.next().await {
         items.push(line?);
     }
-    let more = items.len() > PAGE;
-    items.truncate(PAGE);
-    let next_cursor = items
-        .last()
-        .filter(|_| more)
-        .map(|last| last.sequence.to_string());
-    Ok(Page { items, next_cursor })
+    Ok(follow::page(items, PAGE, |line| line.sequence.to_string()))
 }
 
 fn message(line: &LogLine) -> Message {

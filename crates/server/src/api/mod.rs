@@ -14,6 +14,7 @@ mod events;
 mod exec;
 pub mod extract;
 mod files;
+mod follow;
 mod framed;
 mod git;
 mod github;

@@ -4,10 +4,7 @@ use std::{collections::VecDeque, convert::Infallible, time::Duration};
 
 use axum::{
     extract::{FromRequestParts, State},
-    response::{
-        IntoResponse as _, Response, Sse,
-        sse::{Event as Message, KeepAlive},
-    },
+    response::{IntoResponse as _, Response, sse::Event as Message},
 };
 use fsa_model::{
     ErrorBody,
@@ -15,13 +12,16 @@ use fsa_model::{
     task::{CreateTask, Task, TaskStep},
 };
 use futures_util::Stream;
-use http::{HeaderValue, StatusCode, request::Parts};
+use http::{StatusCode, request::Parts};
 use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
-use super::extract::{Json, Path, Query, last_event_id};
+use super::{
+    extract::{Json, Path, Query, last_event_id},
+    follow,
+};
 use crate::{
     auth::Caller,
     error::{Error, Result},
@@ -36,8 +36,6 @@ use crate::{
 
 /// Tasks or steps in one page, and steps in one look at the database for a stream.
 const PAGE: i64 = 100;
-/// A comment that keeps proxies from closing a quiet stream.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// A lost notification costs at most this.
 const LOOK_ANYWAY: Duration = Duration::from_secs(30);
 
@@ -165,14 +163,9 @@ async fn steps(
     let task = store::tasks::find(&app.store, project.id, id(&task)?).await?.task;
     let after = last.0.or(which.cursor).unwrap_or(0);
     if !which.follow {
-        let mut items = store::tasks::steps(&app.store, task.id, after, PAGE + 1).await?;
-        let more = items.len() > PAGE as usize;
-        items.truncate(PAGE as usize);
-        let next_cursor = items
-            .last()
-            .filter(|_| more)
-            .map(|last| last.sequence.to_string());
-        return Ok(Json(Page { items, next_cursor }).into_response());
+        let items = store::tasks::steps(&app.store, task.id, after, PAGE + 1).await?;
+        let page = follow::page(items, PAGE as usize, |step| step.sequence.to_string());
+        return Ok(Json(page).into_response());
     }
     let place = app.gateway.streams.begin(&app, &caller)?;
     let reader = Reader {
@@ -183,14 +176,7 @@ async fn steps(
         ready: VecDeque::new(),
         told_end: false,
     };
-    let mut response = Sse::new(stream(app, caller, reader, place))
-        .keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
-        .into_response();
-    // nginx would hold events back.
-    response
-        .headers_mut()
-        .insert("x-accel-buffering", HeaderValue::from_static("no"));
-    Ok(response)
+    Ok(follow::stream(stream(app, caller, reader, place)))
 }
 
 struct Reader {

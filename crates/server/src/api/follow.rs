@@ -1,0 +1,36 @@
+//! What events, log lines and steps of tasks have in common: each is read as a page of JSON, or followed as a
+//! stream (server-sent events).
+
+use std::{convert::Infallible, time::Duration};
+
+use axum::response::{
+    IntoResponse as _, Response, Sse,
+    sse::{Event as Message, KeepAlive},
+};
+use fsa_model::api::Page;
+use futures_util::Stream;
+use http::HeaderValue;
+
+/// A comment that keeps proxies from closing a quiet stream.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// Answers with messages as they come.
+pub(super) fn stream(messages: impl Stream<Item = Result<Message, Infallible>> + Send + 'static) -> Response {
+    let mut response = Sse::new(messages)
+        .keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
+        .into_response();
+    // nginx would hold them back.
+    response
+        .headers_mut()
+        .insert("x-accel-buffering", HeaderValue::from_static("no"));
+    response
+}
+
+/// A page of at most `most` of what was found, which is one more where there is a next page; that one begins
+/// after the `cursor` of this one's last.
+pub(super) fn page<T>(mut items: Vec<T>, most: usize, cursor: impl Fn(&T) -> String) -> Page<T> {
+    let more = items.len() > most;
+    items.truncate(most);
+    let next_cursor = items.last().filter(|_| more).map(cursor);
+    Page { items, next_cursor }
+}
