@@ -23,6 +23,7 @@ use fsa_model::{
 };
 use futures_util::Stream;
 pub use region::{Region, Regions};
+use secrecy::SecretString;
 pub use step::{Step, StepKind};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -131,6 +132,15 @@ pub enum Hint {
     Everything,
 }
 
+/// Where something outside that others run, such as an ingress controller, serves a port of a sandbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outside {
+    /// The host name, without a port, in lower case.
+    pub host: String,
+    /// It is served by https alone.
+    pub secure: bool,
+}
+
 /// A data plane.
 #[async_trait]
 pub trait Driver: Send + Sync {
@@ -176,6 +186,19 @@ pub trait Driver: Send + Sync {
     /// Makes sure that `spec`'s image exists, before anybody waits for it: an image that does
     /// not exist is found out at once.
     async fn check_image(&self, spec: &SandboxSpec) -> Result<()>;
+
+    /// Where something outside leads to this port beside our own gateway. It asks for our sign-in.
+    fn outside(&self, _sandbox: &SandboxRef, _port: u16) -> Option<Outside> {
+        None
+    }
+
+    /// What opens the terminal's own port, and nothing else, to what [`Self::outside`] names.
+    async fn terminal_token(&self, _sandbox: &SandboxRef) -> Result<SecretString> {
+        Err(DriverError::new(
+            TroubleKind::Input,
+            "terminals of this region are reached through the gateway alone",
+        ))
+    }
 }
 
 /// Where a region's project databases live.

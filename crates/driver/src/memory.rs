@@ -14,7 +14,7 @@ use bytes::Bytes;
 use fsa_model::{
     ContainerState, Image, ProjectId, ResourceName, SandboxRef, SandboxSpec, Trouble, TroubleKind,
     api::ImageInfo,
-    sandboxd::{ListeningPort, LogLine, RepositoryState, StartCommand, Status, Usage},
+    sandboxd::{ListeningPort, LogLine, RepositoryState, StartCommand, Status, TERMINAL_PORT, Usage},
 };
 use futures_util::StreamExt as _;
 use parking_lot::Mutex;
@@ -27,8 +27,8 @@ use sandboxd::Process;
 pub use script::{Call, End, Entry, Fault, Gate, Log, Script};
 
 use crate::{
-    BoxConnection, BoxStream, Capabilities, Driver, DriverError, Endpoint, Hint, Observed, Result, Step,
-    StepKind,
+    BoxConnection, BoxStream, Capabilities, Driver, DriverError, Endpoint, Hint, Observed, Outside, Result,
+    Step, StepKind,
 };
 
 /// A start command of this form makes the stand-in listen on a port and echo.
@@ -323,6 +323,20 @@ impl Driver for MemoryDriver {
             keeps_root_files: true,
             restarts_by_itself: false,
         }
+    }
+
+    fn outside(&self, sandbox: &SandboxRef, port: u16) -> Option<Outside> {
+        let resource = sandbox.resource.as_str();
+        let host = match port {
+            3000 => format!("{resource}.outside.test"),
+            TERMINAL_PORT => format!("t-{resource}.outside.test"),
+            _ => return None,
+        };
+        Some(Outside { host, secure: false })
+    }
+
+    async fn terminal_token(&self, sandbox: &SandboxRef) -> Result<SecretString> {
+        Ok(format!("terminal-of-{}", sandbox.resource).into())
     }
 
     async fn observe(&self, sandbox: &SandboxRef) -> Result<Observed> {

@@ -141,7 +141,7 @@ fn every_host_fits_into_a_label_even_with_the_longest_name() {
     let name = ProjectName::parse(&"a".repeat(40)).unwrap();
     let mut spec = spec();
     spec.sandbox.resource = ResourceName::generate(&name);
-    for host in objects::hosts(&spec, "apps.example.org") {
+    for host in objects::hosts(&spec.sandbox.resource, "apps.example.org") {
         let label = host.host.split('.').next().unwrap();
         assert!(label.len() <= 63 && !label.ends_with('-'), "{label}");
     }

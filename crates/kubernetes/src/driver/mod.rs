@@ -14,8 +14,8 @@ use std::{collections::HashMap, sync::Arc};
 use async_trait::async_trait;
 use bytes::Bytes;
 use fsa_driver::{
-    BoxConnection, BoxStream, Capabilities, Driver, DriverError, Endpoint, Hint, Observed, Result, Step,
-    StepKind,
+    BoxConnection, BoxStream, Capabilities, Driver, DriverError, Endpoint, Hint, Observed, Outside, Result,
+    Step, StepKind,
 };
 use fsa_model::{
     Image, ProjectId, ResourceName, SandboxRef, SandboxSpec, TroubleKind, api::ImageInfo, sandboxd::Usage,
@@ -271,6 +271,25 @@ impl Driver for KubernetesDriver {
 
     async fn check_image(&self, spec: &SandboxSpec) -> Result<()> {
         self.0.image(spec).map(drop)
+    }
+
+    fn outside(&self, sandbox: &SandboxRef, port: u16) -> Option<Outside> {
+        let expose = &self.0.settings.expose;
+        let domain = expose
+            .domain
+            .as_ref()
+            .filter(|_| expose.style == Style::Ingress)?;
+        objects::hosts(&sandbox.resource, domain)
+            .into_iter()
+            .find(|way| way.port == port)
+            .map(|way| Outside {
+                host: way.host.to_ascii_lowercase(),
+                secure: expose.tls_secret.is_some(),
+            })
+    }
+
+    async fn terminal_token(&self, sandbox: &SandboxRef) -> Result<SecretString> {
+        Ok(objects::terminal_token(&self.token(sandbox).await?))
     }
 }
 

@@ -99,7 +99,7 @@ impl KubernetesDriver {
     }
 
     /// The token of a sandbox's sandboxd: remembered, or read from its secret.
-    async fn token(&self, sandbox: &SandboxRef) -> Result<SecretString> {
+    pub(super) async fn token(&self, sandbox: &SandboxRef) -> Result<SecretString> {
         if let Some(token) = self.0.tokens.lock().get(&sandbox.resource) {
             return Ok(token.clone());
         }

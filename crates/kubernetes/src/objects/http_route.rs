@@ -31,7 +31,7 @@ pub fn http_routes(spec: &SandboxSpec, settings: &Settings) -> Vec<DynamicObject
     if let Some(namespace) = &expose.gateway_namespace {
         parent["namespace"] = json!(namespace);
     }
-    hosts(spec, domain)
+    hosts(&spec.sandbox.resource, domain)
         .into_iter()
         .map(|host| {
             let mut route = DynamicObject::new(&host.name, &resource()).data(json!({"spec": {

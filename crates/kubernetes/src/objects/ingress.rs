@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use fsa_model::{SandboxSpec, sandboxd::TERMINAL_PORT};
+use fsa_model::{ResourceName, SandboxSpec, sandboxd::TERMINAL_PORT};
 use k8s_openapi::api::networking::v1::{
     HTTPIngressPath, HTTPIngressRuleValue, Ingress, IngressBackend, IngressRule, IngressServiceBackend,
     IngressSpec, IngressTLS, ServiceBackendPort,
@@ -26,8 +26,8 @@ pub struct Host {
 /// The hosts of a sandbox below a domain. The prefix keeps the longest resource name's label
 /// within 63 characters.
 #[must_use]
-pub fn hosts(spec: &SandboxSpec, domain: &str) -> [Host; 2] {
-    let resource = spec.sandbox.resource.as_str();
+pub fn hosts(resource: &ResourceName, domain: &str) -> [Host; 2] {
+    let resource = resource.as_str();
     [
         Host {
             name: resource.to_owned(),
@@ -46,7 +46,7 @@ pub fn hosts(spec: &SandboxSpec, domain: &str) -> [Host; 2] {
 #[must_use]
 pub fn ingresses(spec: &SandboxSpec, settings: &Settings) -> Vec<Ingress> {
     match (&settings.expose.domain, settings.expose.style) {
-        (Some(domain), Style::Ingress) => hosts(spec, domain)
+        (Some(domain), Style::Ingress) => hosts(&spec.sandbox.resource, domain)
             .into_iter()
             .map(|host| ingress(host, spec, settings))
             .collect(),
@@ -123,8 +123,11 @@ fn annotations(port: u16, spec: &SandboxSpec, settings: &Settings) -> BTreeMap<S
             "auth-signin",
             format!("{}/api/ingress/enter?{target}", sign_in.trim_end_matches('/')),
         );
-        // The terminal's own token, which only the control plane adds.
-        add("auth-response-headers", "Authorization".into());
+        if port == TERMINAL_PORT {
+            // The terminal's own token, which only the control plane adds. An application keeps what
+            // its own clients send.
+            add("auth-response-headers", "Authorization".into());
+        }
     }
     all
 }

@@ -72,6 +72,7 @@ fn routes() -> OpenApiRouter<App> {
         .merge(logs::routes())
         .merge(usage::routes())
         .merge(crate::gateway::handoff::routes())
+        .merge(crate::gateway::ingress::routes())
 }
 
 /// The main host as a service, complete with everything around it.

@@ -53,7 +53,7 @@ pub(super) fn by_pass(
 }
 
 /// Whom a pass that was opened admits.
-fn admits(pass: &Pass, route: &Route) -> Option<Visitor> {
+pub(super) fn admits(pass: &Pass, route: &Route) -> Option<Visitor> {
     let (project, visitor) = match *pass {
         Pass::User {
             project,

@@ -186,7 +186,7 @@ pub(super) fn arrive(app: &App, gateway: &Gateway, host: &str, request: &Parts) 
 }
 
 /// Gives the browser a pass for this host.
-fn give(app: &App, headers: &mut HeaderMap, host: &str, pass: &Pass) {
+pub(super) fn give(app: &App, headers: &mut HeaderMap, host: &str, pass: &Pass) {
     let sealed = pass.seal(&app.sealer, host);
     let lasts = u32::try_from(pass::PASS_LASTS.as_secs()).unwrap_or(u32::MAX);
     let name = access::pass_cookie(&app.settings);

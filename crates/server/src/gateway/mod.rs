@@ -10,6 +10,7 @@
 mod access;
 pub(crate) mod handoff;
 mod headers;
+pub(crate) mod ingress;
 pub(crate) mod inside;
 mod link;
 mod pages;

@@ -25,7 +25,7 @@ const HAND_OFF_LASTS: Duration = Duration::from_secs(60);
 /// A pass is renewed by another hand-off, which nobody notices.
 pub(super) const PASS_LASTS: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// The longest path that a hand-off carries; beyond it the visitor begins at `/`.
-const PATH_MOST: usize = 2000;
+pub(super) const PATH_MOST: usize = 2000;
 
 /// What admits a browser to one host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,6 +135,20 @@ impl HandOff {
             until: DateTime::from_timestamp_millis(words.next()?.parse().ok()?)?,
             path: local_path(words.next()?).to_owned(),
         })
+    }
+
+    /// Whether its time is not over.
+    pub(super) fn holds(&self) -> bool {
+        self.until > Utc::now()
+    }
+
+    /// Under which its use is remembered, and until when.
+    pub(super) fn id(&self) -> Uuid {
+        self.id
+    }
+
+    pub(super) fn until(&self) -> DateTime<Utc> {
+        self.until
     }
 
     pub(super) fn pass(&self) -> Pass {

@@ -15,6 +15,7 @@ pub mod links;
 pub mod notify;
 pub mod observed;
 pub mod orphans;
+pub mod pass_uses;
 pub mod places;
 pub mod projects;
 pub mod removals;

@@ -126,6 +126,9 @@ fn table() -> BTreeMap<&'static str, (May, Value)> {
         ("get /api/projects/{project}/database", (May::Its, none.clone())),
         ("get /api/projects/{project}/events", (May::Its, none.clone())),
         ("get /api/auth/preview", (May::Anybody, none.clone())),
+        // They answer by what the browser carries for that host.
+        ("get /api/ingress/check", (May::Anybody, none.clone())),
+        ("get /api/ingress/enter", (May::Anybody, none.clone())),
         ("get /api/projects/{project}/ports", (May::Its, none.clone())),
         (
             "put /api/projects/{project}/ports/{port}",

@@ -9,6 +9,7 @@ mod authorisation;
 mod environment;
 mod events;
 mod github;
+mod ingress;
 mod limits;
 mod projects;
 mod relay;

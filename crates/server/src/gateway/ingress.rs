@@ -1,0 +1,352 @@
+//! The sign-in in front of hosts that an ingress controller of others serves for us.
+//!
+//! The controller asks [`check`] before it passes a request on (`auth-url`; nginx's
+//! `auth_request`), and sends whoever is not let in to [`enter`] (`auth-signin`). From there a
+//! browser that is signed in comes back with a hand-off in its address, for which the next check
+//! gives it a pass: the controller hands the check's `Set-Cookie` on to the browser. Both routes
+//! say which sandbox and port they are for, and its host is the cluster's to say
+//! ([`fsa_driver::Driver::outside`]), so a forged header leads nowhere.
+
+use axum::{
+    body::Body,
+    extract::State,
+    response::{IntoResponse as _, Response},
+};
+use fsa_driver::Outside;
+use fsa_model::{ProjectId, SandboxId, UserId, api::Sharing, sandboxd::TERMINAL_PORT};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header, request::Parts};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use secrecy::ExposeSecret as _;
+use serde::Deserialize;
+use sqlx::{FromRow as _, Row as _};
+use url::Url;
+use utoipa_axum::{router::OpenApiRouter, routes};
+use uuid::Uuid;
+
+use super::{
+    Admission, access, admit,
+    handoff::{self, give},
+    pages::{self, Say},
+    pass::{self, HandOff},
+    routes::{Route, Target},
+};
+use crate::{
+    App,
+    api::extract::Query,
+    auth::{By, Caller},
+    error::{Error, Result},
+    store::{pass_uses, sandboxes, sandboxes::SandboxRow},
+};
+
+/// Carries a hand-off in an address of the ingress controller's.
+const ENTER: &str = "fsa_enter";
+/// What the controller says of the request that it asks about (ingress-nginx's annotations
+/// `auth-url`: "X-Original-URL", "X-Original-Method").
+const ORIGINAL_URL: &str = "x-original-url";
+const ORIGINAL_METHOD: &str = "x-original-method";
+
+/// The routes of the main host.
+pub(crate) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(check)).routes(routes!(enter))
+}
+
+/// Which of a sandbox's ports an ingress leads to.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(rename_all = "camelCase")]
+#[into_params(parameter_in = Query)]
+struct Which {
+    /// The sandbox's id.
+    sandbox: Uuid,
+    /// The port.
+    port: u16,
+    /// Where the browser wanted to go; the controller adds it.
+    #[serde(default)]
+    rd: String,
+}
+
+/// What is behind an ingress.
+struct Place {
+    route: Route,
+    sandbox: SandboxRow,
+    region: String,
+    outside: Outside,
+}
+
+/// Whether an ingress controller may pass a request on.
+#[utoipa::path(
+    get, path = "/api/ingress/check", tag = "ingress", params(Which), security(()),
+    responses(
+        (status = 200, description = "It may; with a cookie for the browser where it has just come in"),
+        (status = 401, description = "Nobody is known: send the browser to /api/ingress/enter"),
+        (status = 403, description = "A page of somebody else asks with the browser's pass"),
+    ),
+)]
+async fn check(State(app): State<App>, Query(which): Query<Which>, request: Request<Body>) -> Response {
+    let (parts, _) = request.into_parts();
+    match admitted(&app, &which, parts).await {
+        Ok(response) => response,
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn admitted(app: &App, which: &Which, asked: Parts) -> Result<Response> {
+    // What leads nowhere is answered as what is private.
+    let Some(place) = find(app, which).await? else {
+        return Ok(StatusCode::UNAUTHORIZED.into_response());
+    };
+    let host = place.outside.host.as_str();
+    let Some(original) = original(&asked, host) else {
+        return Ok(StatusCode::UNAUTHORIZED.into_response());
+    };
+    let mut fields = HeaderMap::new();
+    let comes = match admit(app, &place.route, host, host, &original).await {
+        Admission::Comes(_) => true,
+        Admission::Foreign => return Ok(StatusCode::FORBIDDEN.into_response()),
+        Admission::Failed(error) => return Err(error),
+        Admission::Unknown => {
+            let pass = match handoff::share(&original) {
+                Some((secret, _)) => access::is_the_link(&place.route, &secret),
+                None => arrived(app, host, &original)
+                    .await?
+                    .map(|hand_off| hand_off.pass()),
+            };
+            let pass = pass.filter(|pass| access::admits(pass, &place.route).is_some());
+            if let Some(pass) = &pass {
+                give(app, &mut fields, host, pass);
+            }
+            pass.is_some()
+        }
+    };
+    if !comes {
+        return Ok(StatusCode::UNAUTHORIZED.into_response());
+    }
+    if place.route.port == TERMINAL_PORT {
+        fields.insert(header::AUTHORIZATION, terminal_token(app, &place).await?);
+    }
+    Ok((StatusCode::OK, fields).into_response())
+}
+
+/// The request that the controller asks about, where it is one to this host.
+fn original(asked: &Parts, host: &str) -> Option<Parts> {
+    let read = |name: &str| asked.headers.get(name)?.to_str().ok();
+    let url = Url::parse(read(ORIGINAL_URL)?).ok()?;
+    if !url.host_str()?.eq_ignore_ascii_case(host) {
+        return None;
+    }
+    let method = read(ORIGINAL_METHOD).map_or(Ok(Method::GET), str::parse).ok()?;
+    let (mut parts, ()) = Request::new(()).into_parts();
+    parts.method = method;
+    parts.uri = url[url::Position::BeforePath..].parse::<Uri>().ok()?;
+    parts.headers = asked.headers.clone();
+    parts.extensions = asked.extensions.clone();
+    Some(parts)
+}
+
+/// The hand-off that the address carries, used up.
+async fn arrived(app: &App, host: &str, original: &Parts) -> Result<Option<HandOff>> {
+    let query = original.uri.query().unwrap_or_default();
+    let Some(token) = query
+        .split('&')
+        .find_map(|pair| pair.strip_prefix(ENTER)?.strip_prefix('='))
+    else {
+        return Ok(None);
+    };
+    let Some(hand_off) = HandOff::open(&app.sealer, host, token).filter(HandOff::holds) else {
+        return Ok(None);
+    };
+    let first = pass_uses::take(&app.store, hand_off.id(), hand_off.until()).await?;
+    Ok(first.then_some(hand_off))
+}
+
+/// What opens the terminal's own port, and nothing else.
+async fn terminal_token(app: &App, place: &Place) -> Result<HeaderValue> {
+    let region = app.regions.get(&place.region).ok_or_else(|| {
+        Error::unavailable(format!(
+            "The region {} is not configured on this server.",
+            place.region
+        ))
+    })?;
+    let token = region.driver.terminal_token(&place.sandbox.reference()).await?;
+    let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose_secret()))
+        .map_err(|error| Error::internal("A token cannot be sent.").because(error))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// Sends a browser that is signed in back to the sandbox's host, where it is let in.
+#[utoipa::path(
+    get, path = "/api/ingress/enter", tag = "ingress", params(Which), security(()),
+    responses(
+        (status = 302, description = "To the sandbox's host, or to the sign-in page"),
+        (status = 404, description = "There is no such sandbox, or it is somebody else's"),
+    ),
+)]
+async fn enter(
+    State(app): State<App>,
+    caller: Option<Caller>,
+    headers: HeaderMap,
+    Query(which): Query<Which>,
+) -> Response {
+    let Some((caller, session)) = caller.and_then(|caller| match caller.by() {
+        By::Session(session) => Some((caller, session)),
+        By::Token(_) => None,
+    }) else {
+        let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+        let back = format!(
+            "/api/ingress/enter?sandbox={}&port={}&rd={}",
+            which.sandbox,
+            which.port,
+            encode(&which.rd)
+        );
+        return pages::redirect(&format!(
+            "{}/sign-in?next={}",
+            app.settings.origin_text(),
+            encode(&back)
+        ));
+    };
+    match find(&app, &which).await {
+        Err(error) => error.into_response(),
+        Ok(Some(place)) if place.route.owner == caller.user() => {
+            let hand_off = HandOff::new(place.route.project, caller.user(), session, "-", "/");
+            let token = hand_off.seal(&app.sealer, &place.outside.host);
+            let target = target(&place.outside, &which.rd, token.expose_secret());
+            pages::redirect(target.as_str())
+        }
+        Ok(_) => Say::nothing_here().answer(&headers),
+    }
+}
+
+/// The address to come back to: the one that was asked for where it is on this very host.
+fn target(outside: &Outside, wanted: &str, token: &str) -> Url {
+    let scheme = if outside.secure { "https" } else { "http" };
+    let home = || {
+        Url::parse(&format!("{scheme}://{}/", outside.host))
+            .expect("a cluster's host names are checked by it when the ingress is made")
+    };
+    let mut url = Url::parse(wanted)
+        .ok()
+        .filter(|url| {
+            url.host_str()
+                .is_some_and(|host| host.eq_ignore_ascii_case(&outside.host))
+                && (url.scheme() == scheme || (!outside.secure && url.scheme() == "https"))
+                && url.username().is_empty()
+                && url.password().is_none()
+                && url.as_str().len() <= pass::PATH_MOST
+        })
+        .unwrap_or_else(home);
+    let kept: Vec<&str> = url
+        .query()
+        .unwrap_or_default()
+        .split('&')
+        .filter(|pair| {
+            !pair.is_empty() && !pair.strip_prefix(ENTER).is_some_and(|rest| rest.starts_with('='))
+        })
+        .collect();
+    let enter = format!("{ENTER}={token}");
+    let query = kept
+        .into_iter()
+        .chain([enter.as_str()])
+        .collect::<Vec<_>>()
+        .join("&");
+    url.set_query(Some(&query));
+    url.set_fragment(None);
+    url
+}
+
+/// One look, by the sandbox's id: what it is, whose it is, and whether the port is shared.
+async fn find(app: &App, which: &Which) -> Result<Option<Place>> {
+    let row = sqlx::query(concat!(
+        "select p.id as project, p.owner_id as owner, p.region as region, x.sharing as sharing,
+                x.link_hash as link,
+                array(select e.id from sessions e where e.user_id = p.owner_id and e.expires_at > now())
+                    as sessions, ",
+        sandboxes::columns!(),
+        " from sandboxes s
+          join projects p on p.id = s.project_id
+          join users u on u.id = p.owner_id
+          left join port_shares x on x.project_id = p.id and x.port = $2
+          where s.id = $1 and s.wanted <> 'terminated' and p.deleted_at is null
+            and u.disabled_at is null and u.removed_at is null"
+    ))
+    .bind(which.sandbox)
+    .bind(i32::from(which.port))
+    .fetch_optional(app.store.pool())
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let sandbox = SandboxRow::from_row(&row)?;
+    let region: String = row.try_get("region")?;
+    let outside = app
+        .regions
+        .get(&region)
+        .and_then(|region| region.driver.outside(&sandbox.reference(), which.port));
+    let Some(outside) = outside else { return Ok(None) };
+    let sharing = match row.try_get::<Option<&str>, _>("sharing")? {
+        Some("public") => Sharing::Public,
+        Some("link") => Sharing::Link,
+        _ => Sharing::Private,
+    };
+    let route = Route {
+        project: ProjectId(row.try_get("project")?),
+        port: which.port,
+        owner: UserId(row.try_get("owner")?),
+        sessions: row.try_get("sessions")?,
+        // A terminal is never for guests, whatever the table says.
+        sharing: if which.port == TERMINAL_PORT {
+            Sharing::Private
+        } else {
+            sharing
+        },
+        link: row
+            .try_get::<Option<Vec<u8>>, _>("link")?
+            .and_then(|link| link.try_into().ok()),
+        target: Target::None,
+    };
+    debug_assert_eq!(SandboxId(which.sandbox), sandbox.id);
+    Ok(Some(Place {
+        route,
+        sandbox,
+        region,
+        outside,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outside(secure: bool) -> Outside {
+        Outside {
+            host: "notes-x.apps.example".into(),
+            secure,
+        }
+    }
+
+    #[test]
+    fn a_browser_comes_back_to_the_sandboxs_own_host_alone() {
+        for foreign in [
+            "",
+            "https://evil.example/",
+            "https://notes-x.apps.example.evil.example/",
+            "https://evil.example/@notes-x.apps.example",
+            "https://a:b@notes-x.apps.example/",
+            "http://notes-x.apps.example/",
+            "javascript:alert(1)",
+            "/a",
+        ] {
+            let url = target(&outside(true), foreign, "T");
+            assert_eq!(
+                url.as_str(),
+                "https://notes-x.apps.example/?fsa_enter=T",
+                "{foreign:?}"
+            );
+        }
+        let url = target(
+            &outside(true),
+            "https://notes-x.apps.example/a?b=c&fsa_enter=OLD#d",
+            "T",
+        );
+        assert_eq!(url.as_str(), "https://notes-x.apps.example/a?b=c&fsa_enter=T");
+        let url = target(&outside(false), "http://notes-x.apps.example:8080/a", "T");
+        assert_eq!(url.as_str(), "http://notes-x.apps.example:8080/a?fsa_enter=T");
+    }
+}

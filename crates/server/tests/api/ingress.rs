@@ -1,0 +1,194 @@
+//! The sign-in in front of hosts that an ingress controller of others serves, as the controller
+//! asks: a look before each request, and a way in for whoever is signed in.
+
+use serde_json::json;
+
+use crate::common::{Answer, Client, World, project};
+
+/// An ingress of a project's sandbox.
+struct Ingress {
+    world: World,
+    sandbox: String,
+    host: String,
+    port: u16,
+}
+
+impl Ingress {
+    /// Of a project of `owner`'s; the driver for tests names its hosts.
+    async fn to(world: World, owner: &Client, name: &str, port: u16) -> Self {
+        project(owner, name).await;
+        let sandbox = owner
+            .get(&format!("/api/sandbox/{name}"))
+            .await
+            .expect(200)
+            .json();
+        let resource = sandbox["name"].as_str().expect("a name");
+        let prefix = if port == 7681 { "t-" } else { "" };
+        Self {
+            world,
+            sandbox: sandbox["id"].as_str().expect("an id").to_owned(),
+            host: format!("{prefix}{resource}.outside.test"),
+            port,
+        }
+    }
+
+    fn path(&self, what: &str) -> String {
+        format!("/api/ingress/{what}?sandbox={}&port={}", self.sandbox, self.port)
+    }
+
+    /// What the controller asks about a request of somebody with these cookies.
+    async fn check(&self, cookie: &str, path: &str) -> Answer {
+        self.controller(cookie, &format!("http://{}{path}", self.host))
+            .get(&self.path("check"))
+            .await
+    }
+
+    fn controller(&self, cookie: &str, url: &str) -> Client {
+        let client = self.world.anonymous().with("x-original-url", url);
+        if cookie.is_empty() {
+            client
+        } else {
+            client.with("cookie", cookie)
+        }
+    }
+
+    /// Where the sign-in sends a browser that wanted `path`.
+    async fn enter(&self, browser: &Client, path: &str) -> Answer {
+        let back = format!("http://{}{path}", self.host)
+            .replace('/', "%2F")
+            .replace('?', "%3F");
+        browser.get(&format!("{}&rd={back}", self.path("enter"))).await
+    }
+
+    /// The path with which a browser comes back.
+    fn path_back(&self, answer: &Answer) -> String {
+        let location = answer.headers["location"].to_str().expect("an address");
+        let home = format!("http://{}", self.host);
+        location
+            .strip_prefix(&home)
+            .unwrap_or_else(|| panic!("{location} is not on {home}"))
+            .to_owned()
+    }
+}
+
+/// The cookie that an answer gives, as it is sent back.
+fn cookie_of(answer: &Answer) -> String {
+    let cookie = answer.headers["set-cookie"].to_str().expect("a cookie");
+    for part in ["HttpOnly", "SameSite=Lax", "Path=/"] {
+        assert!(cookie.contains(part), "{cookie}");
+    }
+    assert!(!cookie.contains("Domain"), "it is for one host: {cookie}");
+    cookie.split(';').next().expect("a pair").to_owned()
+}
+
+#[tokio::test]
+async fn a_browser_that_is_signed_in_is_let_in_at_the_applications_host_and_nobody_else() {
+    let world = World::new().await;
+    let owner = world.owner_in_browser().await;
+    let other = world.member_in_browser("ada").await;
+    let ingress = Ingress::to(world, &owner, "notes", 3000).await;
+
+    ingress.check("", "/a?b=c").await.expect(401);
+    let unknown = ingress
+        .enter(&ingress.world.anonymous(), "/a?b=c")
+        .await
+        .expect(302);
+    assert!(
+        unknown.headers["location"]
+            .to_str()
+            .unwrap()
+            .contains("/sign-in?next=")
+    );
+    ingress.enter(&other, "/").await.expect(404);
+
+    let back = ingress.enter(&owner, "/a?b=c").await.expect(302);
+    let path = ingress.path_back(&back);
+    assert!(path.starts_with("/a?b=c&fsa_enter="), "{path}");
+    let arrived = ingress.check("", &path).await.expect(200);
+    assert!(
+        arrived.headers.get("authorization").is_none(),
+        "that is the terminal's"
+    );
+    let pass = cookie_of(&arrived);
+    let next = ingress.check(&pass, "/style.css").await.expect(200);
+    assert!(next.headers.get("set-cookie").is_none());
+
+    // Once, and for this host.
+    ingress.check("", &path).await.expect(401);
+    let elsewhere = ingress.controller(&pass, "http://elsewhere.test/");
+    elsewhere.get(&ingress.path("check")).await.expect(401);
+    ingress
+        .world
+        .anonymous()
+        .get(&ingress.path("check"))
+        .await
+        .expect(401);
+
+    // A page of somebody else cannot use the pass.
+    let foreign = ingress
+        .controller(&pass, &format!("http://{}/", ingress.host))
+        .with("origin", "http://evil.example")
+        .with("sec-fetch-site", "cross-site");
+    foreign.get(&ingress.path("check")).await.expect(403);
+
+    // It ends with the session that it came from.
+    owner.ask("/api/auth/sign-out").await.expect(204);
+    ingress.check(&pass, "/").await.expect(401);
+}
+
+#[tokio::test]
+async fn a_pass_is_for_one_sandbox_and_a_terminal_gets_its_token() {
+    let world = World::new().await;
+    let owner = world.owner_in_browser().await;
+    let other = Ingress::to(world, &owner, "other", 3000).await;
+    let Ingress {
+        world, sandbox, host, ..
+    } = other;
+    let terminal = Ingress::to(world, &owner, "notes", 7681).await;
+
+    let back = terminal.enter(&owner, "/").await.expect(302);
+    let arrived = terminal.check("", &terminal.path_back(&back)).await.expect(200);
+    let token = arrived.headers["authorization"].to_str().unwrap();
+    assert!(
+        token.starts_with("Bearer terminal-of-notes-agentruntime-"),
+        "{token}"
+    );
+
+    let pass = cookie_of(&arrived);
+    let neighbour = terminal.controller(&pass, &format!("http://{host}/"));
+    neighbour
+        .get(&format!("/api/ingress/check?sandbox={sandbox}&port=3000"))
+        .await
+        .expect(401);
+    // Nor is it the other way round: the terminal's host asks for the terminal's own pass.
+    let mixed = terminal.controller(&pass, &format!("http://{host}/"));
+    mixed.get(&terminal.path("check")).await.expect(401);
+}
+
+#[tokio::test]
+async fn a_public_port_asks_for_nothing_and_a_terminal_is_never_public() {
+    let world = World::new().await;
+    let owner = world.owner_in_browser().await;
+    let application = Ingress::to(world, &owner, "notes", 3000).await;
+    for port in [3000, 7681] {
+        let path = format!("/api/projects/notes/ports/{port}");
+        owner.put(&path, &json!({"sharing": "public"})).await;
+    }
+
+    application.check("", "/").await.expect(200);
+
+    let terminal = Ingress {
+        port: 7681,
+        host: format!("t-{}", application.host),
+        ..application
+    };
+    terminal.check("", "/").await.expect(401);
+    // What is gone is answered as what is private.
+    owner.delete("/api/projects/notes").await.expect(202);
+    let application = Ingress {
+        port: 3000,
+        host: terminal.host[2..].to_owned(),
+        ..terminal
+    };
+    application.check("", "/").await.expect(401);
+}
