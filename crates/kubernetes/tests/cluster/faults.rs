@@ -19,7 +19,7 @@ use crate::world::{Place, TOOLS, administrators_exec};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn spec(project: &str) -> SandboxSpec {
+pub fn spec(project: &str) -> SandboxSpec {
     let project_name = ProjectName::parse(project).unwrap();
     SandboxSpec {
         sandbox: SandboxRef {
@@ -49,7 +49,7 @@ async fn apply(place: &Place, spec: &SandboxSpec, kind: StepKind) -> fsa_driver:
     .expect("a step ends in time")
 }
 
-async fn start(place: &Place, spec: &SandboxSpec) {
+pub async fn start(place: &Place, spec: &SandboxSpec) {
     for kind in [
         StepKind::EnsureNetwork,
         StepKind::EnsureContainer,

@@ -45,7 +45,7 @@ pub struct Place {
     clippy::disallowed_methods,
     reason = "the test cluster is outside, and make test names it"
 )]
-fn exported(name: &str) -> String {
+pub fn exported(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| {
         panic!(
             "{name} is not set: run this through `make test`, or start the cluster with `tests/cluster/up.sh DIR` and \
