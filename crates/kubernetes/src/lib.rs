@@ -16,7 +16,7 @@ pub mod databases;
 pub mod debug;
 mod drift;
 pub mod driver;
-mod watched;
+pub mod watched;
 mod words;
 
 pub use driver::KubernetesDriver;

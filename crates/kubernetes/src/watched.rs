@@ -20,6 +20,7 @@ use kube::{
     runtime::{
         WatchStreamExt as _,
         reflector::{self, ObjectRef, Store, store::Writer},
+        utils::Backoff,
         watcher::{self, Event},
     },
 };
@@ -37,6 +38,8 @@ use crate::{
 
 /// Hints that a slow listener may be behind by before it is told to look at everything.
 const HINTS: usize = 1024;
+/// The longest pause between two tries to begin a watch again; there are eight watches at most.
+pub const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How long a change of our own may take to come back through the watch.
 const ECHO: Duration = Duration::from_secs(5);
 
@@ -194,6 +197,25 @@ where
     )
 }
 
+/// How long a watch that broke off waits before it is begun again: as the library does, with its
+/// jitter, yet never so long that a cluster which is back stays unknown for half a minute.
+#[derive(Default)]
+pub struct Patience(watcher::DefaultBackoff);
+
+impl Iterator for Patience {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        self.0.next().map(|pause| pause.min(LONGEST_PAUSE))
+    }
+}
+
+impl Backoff for Patience {
+    fn reset(&mut self) {
+        self.0.reset();
+    }
+}
+
 /// Watches a kind, into a store.
 pub fn follow<K>(tasks: &mut JoinSet<()>, told: &Told, api: Api<K>, kind: K::DynamicType) -> Store<K>
 where
@@ -203,7 +225,7 @@ where
     let writer = Writer::<K>::new(kind);
     let store = writer.as_reader();
     let events = watcher::watcher(api, watcher::Config::default().labels(&told.labels))
-        .default_backoff()
+        .backoff(Patience::default())
         // Who changed which field is of no use here, and takes more room than the object.
         .map(|event| event.map(|event| event.modify(|object| object.managed_fields_mut().clear())));
     let mut events = Box::pin(reflector::reflector(writer, events));
