@@ -20,8 +20,9 @@ declare -A PACKAGES=(
     [browser]="chromium fonts-dejavu-core"
     # The gateway is measured beside nginx, both with wrk.
     [bench]="nginx-light wrk"
-    # What runs in the test cluster and is not built there; conntrack and socat are called by its parts.
-    [cluster]="etcd-server containerd runc containernetworking-plugins iptables nftables iproute2 postgresql openssl skopeo jq conntrack"
+    # What runs in the test cluster and is not built there; conntrack and socat are called by its parts, and nginx
+    # stands in front of it as an ingress controller.
+    [cluster]="etcd-server containerd runc containernetworking-plugins iptables nftables iproute2 postgresql openssl skopeo jq conntrack nginx-light"
 )
 
 rust_version=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml")

@@ -1,7 +1,13 @@
 //! The same projects on a real cluster: `fsa serve` with a Kubernetes region beside this machine.
 
 use fsa_model::{Phase, api::CreateProject};
-use fsa_tests::{TestTerminal, Visitor, World, cluster::Namespace, exported};
+use fsa_tests::{
+    TestTerminal, Visitor, World,
+    cluster::Namespace,
+    exported,
+    ingress::{self, Controller},
+};
+use reqwest::{Method, header};
 use tempfile::NamedTempFile;
 
 /// A world with a region `cluster`, whose default it is not.
@@ -11,8 +17,15 @@ fn world(namespace: &Namespace, reach: &str) -> (World, NamedTempFile) {
 }
 
 fn world_with(namespace: &Namespace, reach: &str, databases: &str) -> (World, NamedTempFile) {
+    let file = settings(namespace, reach, databases, "");
+    let world = World::start(&["--config", file.path().to_str().expect("a path of UTF-8")]);
+    (world, file)
+}
+
+/// A settings file with the cluster as a region, and `more` of its table.
+fn settings(namespace: &Namespace, reach: &str, databases: &str, more: &str) -> NamedTempFile {
     let file = NamedTempFile::with_suffix(".toml").expect("a file");
-    let settings = format!(
+    let text = format!(
         "[regions.cluster]
 kubeconfig = \"{kubeconfig}\"
 namespace = \"{name}\"
@@ -21,13 +34,12 @@ sandboxd_image = \"fsa.test/sandboxd:1\"
 web_image = \"fsa.test/tools:1\"
 network.control_plane = [{{ ipBlock = {{ cidr = \"0.0.0.0/0\" }} }}]
 databases = {databases}
-",
+{more}",
         kubeconfig = exported("FSA_TEST_KUBECONFIG").display(),
         name = namespace.name,
     );
-    std::fs::write(file.path(), settings).expect("the settings can be written");
-    let world = World::start(&["--config", file.path().to_str().expect("a path of UTF-8")]);
-    (world, file)
+    std::fs::write(file.path(), text).expect("the settings can be written");
+    file
 }
 
 const SERVER: &str = "import http.server, os
@@ -212,4 +224,147 @@ async fn a_project_has_a_database_of_kubeblocks_that_is_reached_directly() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_project_has_a_database_of_kubeblocks_that_is_reached_through_the_api() {
     a_database_of_kubeblocks("port-forward").await;
+}
+
+/// What the owner's browser carries after a sign-in by a link.
+async fn session(world: &World) -> String {
+    let link: serde_json::Value = world.api().send(Method::POST, "/api/auth/links", &()).await;
+    let url = link["url"].as_str().expect("an address");
+    let token = url.split_once('#').expect("a token").1;
+    let answer = reqwest::Client::new()
+        .post(format!("http://{}/api/auth/link", world.address))
+        .json(&serde_json::json!({"token": token}))
+        .send()
+        .await
+        .expect("an answer");
+    cookie_of(&answer)
+}
+
+fn cookie_of(answer: &reqwest::Response) -> String {
+    let cookie = answer.headers()[header::SET_COOKIE].to_str().expect("a cookie");
+    cookie.split(';').next().expect("a pair").to_owned()
+}
+
+/// Somebody in front of an ingress controller.
+struct Outside {
+    http: reqwest::Client,
+    controller: Controller,
+    main: String,
+}
+
+impl Outside {
+    fn request(&self, host: &str, path: &str) -> reqwest::RequestBuilder {
+        let port = self.controller.port;
+        self.http
+            .get(format!("http://127.0.0.1:{port}{path}"))
+            .header(header::HOST, format!("{host}:{port}"))
+    }
+
+    /// Goes the way that a browser is sent, as far as its session lets it: to the sign-in, and back
+    /// to the host; the answer there, and the pass that came with it.
+    async fn enter(&self, host: &str, path: &str, session: &str) -> (String, String) {
+        let sent = self.request(host, path).send().await.expect("an answer");
+        assert_eq!(sent.status(), 302);
+        let to = sent.headers()[header::LOCATION]
+            .to_str()
+            .expect("an address")
+            .to_owned();
+        assert!(
+            to.starts_with(&format!("{}/api/ingress/enter?", self.main)),
+            "{to}"
+        );
+        let stranger = self.http.get(&to).send().await.expect("an answer");
+        assert!(
+            stranger.headers()[header::LOCATION]
+                .to_str()
+                .expect("an address")
+                .contains("/sign-in"),
+            "{stranger:?}"
+        );
+
+        let back = self
+            .http
+            .get(&to)
+            .header(header::COOKIE, session)
+            .send()
+            .await
+            .expect("an answer");
+        assert_eq!(back.status(), 302);
+        let back = back.headers()[header::LOCATION].to_str().expect("an address");
+        let home = format!("http://{host}:{}", self.controller.port);
+        let path = back.strip_prefix(&home).expect("the host that was asked for");
+        let answer = self.request(host, path).send().await.expect("an answer");
+        assert_eq!(answer.status(), 200, "{answer:?}");
+        let pass = cookie_of(&answer);
+        (answer.text().await.expect("a body"), pass)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ingress_controller_lets_the_owner_in_at_the_application_and_the_terminal() {
+    let namespace = Namespace::new().with_postgres();
+    let listen = format!("127.0.0.1:{}", ingress::free_port());
+    let more = format!(
+        "network.ingress_controller = [{{ ipBlock = {{ cidr = \"0.0.0.0/0\" }} }}]
+expose = {{ domain = \"cluster.test\", sign_in_url = \"http://{listen}\" }}
+"
+    );
+    let databases = format!("{{ provider = \"postgres\", dsn = \"{}\" }}", namespace.dsn);
+    let file = settings(&namespace, "direct", &databases, &more);
+    let mut world = World::unserved(
+        None,
+        &["--config", file.path().to_str().expect("a path of UTF-8")],
+    );
+    world.address = listen;
+    let world = world.started();
+    let api = world.api();
+    api.create_as(CreateProject {
+        name: "shop".into(),
+        region: Some("cluster".into()),
+        start_command: Some("python3 server.py".into()),
+        ..CreateProject::default()
+    })
+    .await;
+    api.until_running("shop").await;
+    api.put("shop", "server.py", &SERVER.replace("127.0.0.1", "0.0.0.0"))
+        .await;
+    api.until_port("shop", 3000).await;
+    let sandbox = api.sandbox("shop").await;
+    let resource = sandbox.name.as_str();
+    let outside = Outside {
+        http: reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .expect("a client"),
+        controller: Controller::start(&namespace, world.folder()),
+        main: format!("http://{}", world.address),
+    };
+    let session = session(&world).await;
+
+    let (page, pass) = outside
+        .enter(&format!("{resource}.cluster.test"), "/a", &session)
+        .await;
+    assert_eq!(page, "served by shop");
+    let again = outside
+        .request(&format!("{resource}.cluster.test"), "/b")
+        .header(header::COOKIE, &pass);
+    assert_eq!(again.send().await.expect("an answer").status(), 200);
+
+    let host = format!("t-{resource}.cluster.test");
+    let refused = outside.request(&host, "/ws").header(header::COOKIE, &pass);
+    assert_eq!(
+        refused.send().await.expect("an answer").status(),
+        302,
+        "another host's pass"
+    );
+    let (page, pass) = outside.enter(&host, "/", &session).await;
+    assert!(page.contains("terminal of a sandbox"), "{page}");
+    let socket = outside.request(&host, "/ws").header(header::COOKIE, &pass);
+    let mut terminal = TestTerminal::over(socket).await;
+    terminal.type_in("echo typed-$((40 + 2))\r").await;
+    terminal.until("typed-42").await;
+
+    drop((terminal, outside));
+    world.finish().await;
+    assert_eq!(namespace.ours(), Vec::<String>::new());
 }

@@ -24,11 +24,13 @@ pub struct TestTerminal {
 impl TestTerminal {
     /// Opens a session of a project's sandbox.
     pub async fn open(api: &Api, project: &str, session: &str) -> Self {
-        let response = api
-            .request(
-                reqwest::Method::GET,
-                &format!("/api/projects/{project}/terminal?session={session}"),
-            )
+        let path = format!("/api/projects/{project}/terminal?session={session}");
+        Self::over(api.request(reqwest::Method::GET, &path)).await
+    }
+
+    /// Opens what a request leads to.
+    pub async fn over(request: reqwest::RequestBuilder) -> Self {
+        let response = request
             .header(header::CONNECTION, "Upgrade")
             .header(header::UPGRADE, "websocket")
             .header(header::SEC_WEBSOCKET_VERSION, "13")

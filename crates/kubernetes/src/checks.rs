@@ -228,11 +228,20 @@ async fn ingress_class(cluster: &Cluster, settings: &Settings) -> Option<Check> 
     if settings.expose.style != Style::Ingress {
         return None;
     }
-    if settings.expose.sign_in_url.is_none() {
+    let Some(sign_in) = &settings.expose.sign_in_url else {
         return Some(check(
             NAME,
             State::Bad,
             "sandboxes are exposed and nobody signs in there: set expose.sign_in_url to the control plane's address",
+        ));
+    };
+    // The passes' cookies are secure or not as the control plane is.
+    if sign_in.starts_with("https://") != settings.expose.tls_secret.is_some() {
+        return Some(check(
+            NAME,
+            State::Bad,
+            "the control plane and the exposed hosts must both be served by https or neither, or browsers keep no pass; \
+             set expose.tls_secret, or correct expose.sign_in_url",
         ));
     }
     let Some(name) = &settings.expose.ingress_class else {

@@ -123,6 +123,8 @@ fn annotations(port: u16, spec: &SandboxSpec, settings: &Settings) -> BTreeMap<S
             "auth-signin",
             format!("{}/api/ingress/enter?{target}", sign_in.trim_end_matches('/')),
         );
+        // Else the pass of whoever comes in would be lost where the application's first answer is an error.
+        add("auth-always-set-cookie", "true".into());
         if port == TERMINAL_PORT {
             // The terminal's own token, which only the control plane adds. An application keeps what
             // its own clients send.

@@ -85,7 +85,8 @@ pub(super) fn is_the_link(route: &Route, given: &str) -> Option<Pass> {
     })
 }
 
-/// Whether a page of somebody else makes the request. Hosts under one domain are one site to a
+/// Whether a page of somebody else makes the request to `own`: a label below the apps domain, or the
+/// origin of a host that an ingress controller serves. Hosts under one domain are one site to a
 /// browser, so it sends a pass along with what a neighbour's page asks for; what it says of that
 /// page cannot be forged by it. Pages of the same project and of the main host may, anybody may
 /// link here, and what says nothing is no browser of today.
@@ -112,7 +113,8 @@ fn is_friend(settings: &Settings, own: &str, url: &str) -> bool {
     let Ok(url) = url::Url::parse(url) else {
         return false;
     };
-    if url.origin() == settings.origin.origin() {
+    let origin = url.origin();
+    if origin == settings.origin.origin() || origin.ascii_serialization() == own {
         return true;
     }
     let name = |host: Option<Host>| host.map(|host| (host.project, host.owner));

@@ -95,11 +95,11 @@ async fn admitted(app: &App, which: &Which, asked: Parts) -> Result<Response> {
         return Ok(StatusCode::UNAUTHORIZED.into_response());
     };
     let host = place.outside.host.as_str();
-    let Some(original) = original(&asked, host) else {
+    let Some((original, origin)) = original(&asked, host) else {
         return Ok(StatusCode::UNAUTHORIZED.into_response());
     };
     let mut fields = HeaderMap::new();
-    let comes = match admit(app, &place.route, host, host, &original).await {
+    let comes = match admit(app, &place.route, host, &origin, &original).await {
         Admission::Comes(_) => true,
         Admission::Foreign => return Ok(StatusCode::FORBIDDEN.into_response()),
         Admission::Failed(error) => return Err(error),
@@ -126,8 +126,8 @@ async fn admitted(app: &App, which: &Which, asked: Parts) -> Result<Response> {
     Ok((StatusCode::OK, fields).into_response())
 }
 
-/// The request that the controller asks about, where it is one to this host.
-fn original(asked: &Parts, host: &str) -> Option<Parts> {
+/// The request that the controller asks about, where it is one to this host, and its origin.
+fn original(asked: &Parts, host: &str) -> Option<(Parts, String)> {
     let read = |name: &str| asked.headers.get(name)?.to_str().ok();
     let url = Url::parse(read(ORIGINAL_URL)?).ok()?;
     if !url.host_str()?.eq_ignore_ascii_case(host) {
@@ -139,7 +139,7 @@ fn original(asked: &Parts, host: &str) -> Option<Parts> {
     parts.uri = url[url::Position::BeforePath..].parse::<Uri>().ok()?;
     parts.headers = asked.headers.clone();
     parts.extensions = asked.extensions.clone();
-    Some(parts)
+    Some((parts, url.origin().ascii_serialization()))
 }
 
 /// The hand-off that the address carries, used up.

@@ -130,6 +130,16 @@ async fn a_browser_that_is_signed_in_is_let_in_at_the_applications_host_and_nobo
         .with("origin", "http://evil.example")
         .with("sec-fetch-site", "cross-site");
     foreign.get(&ingress.path("check")).await.expect(403);
+    // Its own pages can, in browsers that say no more than where they are: over plain http, and when they
+    // open a WebSocket.
+    let own = ingress
+        .controller(&pass, &format!("http://{}:8080/ws", ingress.host))
+        .with("origin", &format!("http://{}:8080", ingress.host));
+    own.get(&ingress.path("check")).await.expect(200);
+    let neighbour = ingress
+        .controller(&pass, &format!("http://{}/", ingress.host))
+        .with("origin", &format!("http://t-{}", ingress.host));
+    neighbour.get(&ingress.path("check")).await.expect(403);
 
     // It ends with the session that it came from.
     owner.ask("/api/auth/sign-out").await.expect(204);

@@ -1,0 +1,139 @@
+//! A small ingress controller for tests: Debian's nginx, configured from the Ingress objects as the
+//! API server has them, as ingress-nginx documents its annotations (auth-url, auth-signin,
+//! auth-response-headers). It shows what the objects mean to nginx; it is not ingress-nginx.
+
+use std::{
+    fmt::Write as _,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
+
+use crate::cluster::Namespace;
+
+/// nginx as it serves the Ingresses of a namespace, on the loopback.
+pub struct Controller {
+    child: Child,
+    pub port: u16,
+}
+
+impl Controller {
+    /// Serves the namespace's Ingresses as they are now.
+    #[must_use]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "an ingress controller is another program"
+    )]
+    pub fn start(namespace: &Namespace, folder: &Path) -> Self {
+        let port = free_port();
+        let list = namespace.kubectl(&["get", "ingresses", "-o", "json"]);
+        let list: Value = serde_json::from_str(&list).expect("a list of ingresses");
+        let mut servers = String::new();
+        for ingress in list["items"].as_array().expect("items") {
+            servers.push_str(&server(namespace, ingress, port));
+        }
+        let folder = folder.join("ingress");
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let text = format!(
+            "daemon off; user root; worker_processes 1; pid {0}/pid; error_log {0}/error.log;\n\
+             events {{ worker_connections 256; }}\n\
+             http {{ access_log off; client_body_temp_path {0}; proxy_temp_path {0}; fastcgi_temp_path {0};\n\
+             uwsgi_temp_path {0}; scgi_temp_path {0}; server_names_hash_bucket_size 256;\n\
+             map $http_upgrade $connection_upgrade {{ default upgrade; '' ''; }}\n{servers}}}\n",
+            folder.display()
+        );
+        let path = folder.join("nginx.conf");
+        std::fs::write(&path, text).expect("a configuration");
+        let child = Command::new("nginx")
+            .arg("-c")
+            .arg(&path)
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("nginx is installed");
+        let controller = Self { child, port };
+        controller.until_open();
+        controller
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "nginx tells nobody that it listens")]
+    fn until_open(&self) {
+        for _ in 0..500 {
+            if std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("nginx does not listen");
+    }
+}
+
+impl Drop for Controller {
+    fn drop(&mut self) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("a process id"));
+        let _ = kill(pid, Signal::SIGTERM);
+        let _ = self.child.wait();
+    }
+}
+
+/// One Ingress of one host and one path, as ours are.
+fn server(namespace: &Namespace, ingress: &Value, port: u16) -> String {
+    let annotation = |name: &str| {
+        ingress["metadata"]["annotations"][format!("nginx.ingress.kubernetes.io/{name}")]
+            .as_str()
+            .map(str::to_owned)
+    };
+    let rule = &ingress["spec"]["rules"][0];
+    let host = rule["host"].as_str().expect("a host");
+    let service = &rule["http"]["paths"][0]["backend"]["service"];
+    let name = service["name"].as_str().expect("a service");
+    let address = namespace.kubectl(&["get", "service", name, "-o", "jsonpath={.spec.clusterIP}"]);
+    let backend = format!("http://{address}:{}", service["port"]["number"]);
+    let auth = annotation("auth-url").expect("the sign-in is in front");
+    let sign_in = annotation("auth-signin").expect("there is a way in");
+    let always = match annotation("auth-always-set-cookie").as_deref() {
+        Some("true") => "always",
+        _ => "",
+    };
+    let mut text = format!(
+        "server {{ listen 127.0.0.1:{port}; server_name {host};\n\
+         location = /_auth {{ internal; proxy_pass {auth}; proxy_pass_request_body off;\n\
+         proxy_set_header Content-Length \"\";\n\
+         proxy_set_header X-Original-URL $scheme://$http_host$request_uri;\n\
+         proxy_set_header X-Original-Method $request_method; }}\n\
+         location @signin {{ internal; add_header Set-Cookie $auth_cookie;\n\
+         return 302 \"{sign_in}&rd=$scheme://$http_host$request_uri\"; }}\n\
+         location / {{ auth_request /_auth; auth_request_set $auth_cookie $upstream_http_set_cookie;\n\
+         add_header Set-Cookie $auth_cookie {always}; error_page 401 = @signin;\n"
+    );
+    for field in annotation("auth-response-headers")
+        .iter()
+        .flat_map(|list| list.split(','))
+    {
+        let variable = field.trim().to_ascii_lowercase().replace('-', "_");
+        let _ = writeln!(
+            text,
+            "auth_request_set $auth_{variable} $upstream_http_{variable}; proxy_set_header {field} $auth_{variable};"
+        );
+    }
+    let _ = writeln!(
+        text,
+        "proxy_http_version 1.1; proxy_set_header Host $http_host; proxy_set_header Upgrade $http_upgrade;\n\
+         proxy_set_header Connection $connection_upgrade; proxy_pass {backend}; }} }}"
+    );
+    text
+}
+
+/// A port that nobody listens on at the moment.
+#[must_use]
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .expect("a port")
+        .port()
+}
