@@ -1,11 +1,17 @@
 // A viewer of one terminal session: ttyd's protocol over a WebSocket that comes back by itself.
 // It knows nothing of the terminal on the screen, so that a test can be one.
+import { Backlog } from "./backlog";
 
 export interface Screen {
   /** Shows output; calls back when it is on the screen, which is how the sender is slowed down. */
   write(bytes: Uint8Array, shown: () => void): void;
   /** Empties the screen: the session sends what it holds again. */
   reset(): void;
+  /**
+   * How many further lines push everything out that is there now; nothing where lines do more than
+   * scroll: on the alternate screen, or between margins.
+   */
+  holds(): number | undefined;
   size(): { columns: number; rows: number };
   title(text: string): void;
   state(state: TtyState): void;
@@ -15,7 +21,11 @@ export type TtyState = "connecting" | "open" | "lost" | "closed";
 
 /** Bytes that wait for the screen: above `high` the session is paused until they are below `low`. */
 const high = 512 * 1024;
-const low = 64 * 1024;
+const low = 256 * 1024;
+/** The same where most of them will be left out: more than a screen's lines take, and no memory to speak of. */
+const highInRun = 16 * 1024 * 1024;
+/** Bytes that the screen works at. More would only make a key wait. */
+const atOnce = 96 * 1024;
 /** Keys that are kept while the connection is away; more than anybody types in that time. */
 const keptKeys = 64 * 1024;
 const firstWait = 200;
@@ -27,7 +37,10 @@ const text = new TextEncoder();
 
 export class Tty {
   private socket: WebSocket | undefined;
-  private waiting = 0;
+  private backlog = new Backlog();
+  /** Bytes that the screen was given and does not show yet, and how many of its pieces are not plain. */
+  private given = 0;
+  private strange = 0;
   private paused = false;
   private wait = firstWait;
   private timer: ReturnType<typeof setTimeout> | undefined;
@@ -94,7 +107,9 @@ export class Tty {
     socket.onopen = () => {
       clearTimeout(limit);
       this.wait = firstWait;
-      this.waiting = 0;
+      this.backlog.clear();
+      this.given = 0;
+      this.strange = 0;
       this.paused = false;
       socket.send(JSON.stringify({ AuthToken: "", ...this.screen.size() }));
       for (const key of this.keys) socket.send(key);
@@ -126,15 +141,33 @@ export class Tty {
         this.fresh = false;
         this.screen.reset();
       }
-      this.waiting += body.length;
-      if (this.waiting > high && !this.paused) {
+      this.backlog.push(body);
+      this.show(socket);
+      const most = this.backlog.runs ? highInRun : high;
+      if (this.backlog.size + this.given > most && !this.paused) {
         this.paused = true;
         this.say("2");
       }
-      this.screen.write(body, () => {
+    }
+  }
+
+  /** Gives the screen what it can work at, without what nobody would see. */
+  private show(socket: WebSocket) {
+    while (this.given < atOnce) {
+      // What the screen has not parsed yet may change how lines behave.
+      const kept = this.strange === 0 && this.backlog.runs ? this.screen.holds() : undefined;
+      if (kept !== undefined) this.backlog.skip(kept);
+      const piece = this.backlog.take();
+      if (!piece) return;
+      const { length } = piece.bytes;
+      this.given += length;
+      if (!piece.plain) this.strange++;
+      this.screen.write(piece.bytes, () => {
         if (this.socket !== socket) return;
-        this.waiting -= body.length;
-        if (this.paused && this.waiting < low) {
+        this.given -= length;
+        if (!piece.plain) this.strange--;
+        this.show(socket);
+        if (this.paused && this.backlog.size + this.given < low) {
           this.paused = false;
           this.say("3");
         }
