@@ -26,6 +26,13 @@ const low = 256 * 1024;
 const highInRun = 16 * 1024 * 1024;
 /** Bytes that the screen works at. More would only make a key wait. */
 const atOnce = 96 * 1024;
+/**
+ * A flood: a run of which more than this waits. A screen that parses all the time leaves the page no time to
+ * receive, and each picture of it costs as much again; so in a flood it gets a taste at a time, until in one such time almost nothing came any more.
+ */
+const flooded = 128 * 1024;
+const taste = 16 * 1024;
+const tasteEvery = 125;
 /** Keys that are kept while the connection is away; more than anybody types in that time. */
 const keptKeys = 64 * 1024;
 const firstWait = 200;
@@ -41,6 +48,8 @@ export class Tty {
   /** Bytes that the screen was given and does not show yet, and how many of its pieces are not plain. */
   private given = 0;
   private strange = 0;
+  private flood: ReturnType<typeof setTimeout> | undefined;
+  private came = 0;
   private paused = false;
   private wait = firstWait;
   private timer: ReturnType<typeof setTimeout> | undefined;
@@ -88,6 +97,7 @@ export class Tty {
   close() {
     this.ended = true;
     clearTimeout(this.timer);
+    this.calm();
     this.socket?.close(1000);
     this.screen.state("closed");
   }
@@ -110,6 +120,7 @@ export class Tty {
       this.backlog.clear();
       this.given = 0;
       this.strange = 0;
+      this.calm();
       this.paused = false;
       socket.send(JSON.stringify({ AuthToken: "", ...this.screen.size() }));
       for (const key of this.keys) socket.send(key);
@@ -142,21 +153,44 @@ export class Tty {
         this.screen.reset();
       }
       this.backlog.push(body);
-      this.show(socket);
-      const most = this.backlog.runs ? highInRun : high;
-      if (this.backlog.size + this.given > most && !this.paused) {
-        this.paused = true;
-        this.say("2");
-      }
+      this.came += body.length;
+      if (this.flood === undefined && this.backlog.runs && this.backlog.size > flooded) this.endure(socket);
+      if (this.flood === undefined) this.show(socket, atOnce);
+      this.pace();
     }
   }
 
+  /** Pauses the session, or lets it go on. */
+  private pace() {
+    const waiting = this.backlog.size + this.given;
+    const [most, few] = this.backlog.runs ? [highInRun, highInRun / 4] : [high, low];
+    if (this.paused ? waiting < few : waiting > most) {
+      this.paused = !this.paused;
+      this.say(this.paused ? "2" : "3");
+    }
+  }
+
+  private endure(socket: WebSocket) {
+    this.came = 0;
+    this.flood = setTimeout(() => {
+      const over = this.came < taste || !this.backlog.runs;
+      this.flood = undefined;
+      if (!over) this.endure(socket);
+      this.show(socket, over ? atOnce : taste);
+    }, tasteEvery);
+  }
+
+  private calm() {
+    clearTimeout(this.flood);
+    this.flood = undefined;
+  }
+
   /** Gives the screen what it can work at, without what nobody would see. */
-  private show(socket: WebSocket) {
-    while (this.given < atOnce) {
-      // What the screen has not parsed yet may change how lines behave.
-      const kept = this.strange === 0 && this.backlog.runs ? this.screen.holds() : undefined;
-      if (kept !== undefined) this.backlog.skip(kept);
+  private show(socket: WebSocket, most: number) {
+    // What the screen has not parsed yet may change how lines behave.
+    const kept = this.strange === 0 && this.backlog.runs ? this.screen.holds() : undefined;
+    if (kept !== undefined) this.backlog.skip(kept);
+    while (this.given < most) {
       const piece = this.backlog.take();
       if (!piece) return;
       const { length } = piece.bytes;
@@ -166,11 +200,8 @@ export class Tty {
         if (this.socket !== socket) return;
         this.given -= length;
         if (!piece.plain) this.strange--;
-        this.show(socket);
-        if (this.paused && this.backlog.size + this.given < low) {
-          this.paused = false;
-          this.say("3");
-        }
+        if (this.flood === undefined) this.show(socket, atOnce);
+        this.pace();
       });
     }
   }

@@ -52,7 +52,10 @@ let fast: boolean | undefined;
 function graphics(): boolean {
   if (fast === undefined) {
     const context = document.createElement("canvas").getContext("webgl2", { failIfMajorPerformanceCaveat: true });
-    fast = context !== null;
+    // Chromium without a graphics card does not count its own software (SwiftShader) as a caveat.
+    const names = context?.getExtension("WEBGL_debug_renderer_info");
+    const card = String(context?.getParameter(names ? names.UNMASKED_RENDERER_WEBGL : WebGL2RenderingContext.RENDERER) ?? "");
+    fast = context !== null && !/swiftshader|llvmpipe|softpipe|software|basic render/i.test(card);
     context?.getExtension("WEBGL_lose_context")?.loseContext();
   }
   return fast;
