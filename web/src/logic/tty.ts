@@ -28,7 +28,8 @@ const highInRun = 16 * 1024 * 1024;
 const atOnce = 96 * 1024;
 /**
  * A flood: a run of which more than this waits. A screen that parses all the time leaves the page no time to
- * receive, and each picture of it costs as much again; so in a flood it gets a taste at a time, until in one such time almost nothing came any more.
+ * receive, and each picture of it costs as much again; so in a flood it gets a taste at a time, until in one
+ * such time almost nothing came any more.
  */
 const flooded = 128 * 1024;
 const taste = 16 * 1024;
