@@ -89,6 +89,13 @@ async fn two_people_share_a_terminal_over_a_crash_of_the_server_and_a_third_sees
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_person_finds_splits_uploads_renames_and_is_asked_before_what_cannot_be_undone() {
+    let mut world = World::start(&[]);
+    tell(&mut world, "ways", &[]).await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_screen_fits_a_phone_and_reads_in_both_themes() {
     screens("phone").await;
 }

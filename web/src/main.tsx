@@ -9,6 +9,7 @@ import { RouterProvider } from "@tanstack/react-router";
 import { StrictMode } from "react";
 import { createRoot } from "react-dom/client";
 import { ApiError, whenSignedOut } from "./api/client";
+import { me, projects } from "./api/queries";
 import { createAppRouter } from "./router";
 import { theme } from "./theme";
 
@@ -32,6 +33,12 @@ whenSignedOut(() => {
   queries.clear();
   void router.navigate({ to: "/sign-in", search: { next: location.pathname } });
 });
+
+// The first screen's file and data are asked for at once, and not one after the other's answer.
+if (location.pathname === "/") {
+  void import("./screens/Projects");
+  void queries.prefetchQuery(me).then(() => queries.getQueryData(me.queryKey) && queries.prefetchQuery(projects));
+}
 
 const root = document.getElementById("root");
 if (!root) throw new Error("The page has no root.");

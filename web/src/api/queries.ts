@@ -8,6 +8,13 @@ const pagesMost = 100;
 
 export const me = queryOptions({ queryKey: ["me"], queryFn: () => data(api.GET("/api/me")), staleTime: 60_000 });
 
+/** How somebody can sign in here. */
+export const methods = queryOptions({
+  queryKey: ["methods"],
+  queryFn: () => data(api.GET("/api/auth/methods")),
+  staleTime: 60_000,
+});
+
 export const projects = queryOptions({
   queryKey: ["projects"],
   queryFn: async () => {

@@ -34,12 +34,14 @@ class Socket {
 
 let shown: string[];
 let done: (() => void)[];
+let held: number | undefined;
 const screen: Screen = {
   write: (bytes, finished) => {
     shown.push(words.decode(bytes));
     done.push(finished);
   },
   reset: () => shown.push("<reset>"),
+  holds: () => held,
   size: () => ({ columns: 80, rows: 24 }),
   title: (title) => shown.push(`<title ${title}>`),
   state: (state) => shown.push(`<${state}>`),
@@ -52,6 +54,7 @@ beforeEach(() => {
   Socket.all = [];
   shown = [];
   done = [];
+  held = undefined;
 });
 afterEach(() => {
   vi.useRealTimers();
@@ -100,13 +103,42 @@ it("slows the session down while the screen is behind, and only then", () => {
   begin();
   const [socket] = Socket.all as [Socket];
   socket.arrive();
-  const piece = `0${"x".repeat(300_000)}`;
+  const piece = `0\x1b[H${"x".repeat(300_000)}`;
   socket.say(piece);
   expect(socket.sent).not.toContain("2");
   socket.say(piece);
   expect(socket.sent.filter((message) => message === "2").length).toBe(1);
-  for (const finished of done) finished();
+  while (done.length > 0) done.shift()?.();
   expect(socket.sent.at(-1)).toBe("3");
+  expect(shown.slice(3).join("").length).toBe(2 * (piece.length - 1));
+});
+
+it("leaves out the lines that would scroll away unseen, and keeps the ones that stay", () => {
+  begin();
+  const [socket] = Socket.all as [Socket];
+  socket.arrive();
+  held = 100;
+  const piece = (number: number) => `0${`line of ${number}\r\n`.repeat(5_000)}`;
+  for (let number = 0; number < 50; number++) socket.say(piece(number));
+  while (done.length > 0) done.shift()?.();
+  const all = shown.slice(3).join("");
+  expect(all).toContain("line of 0");
+  expect(all).not.toContain("line of 30");
+  expect(all.endsWith("line of 49\r\n".repeat(5_000))).toBe(true);
+  expect(socket.sent).not.toContain("2");
+});
+
+it("leaves nothing out while something on the screen may change what lines do", () => {
+  begin();
+  const [socket] = Socket.all as [Socket];
+  socket.arrive();
+  held = 100;
+  socket.say(`0\x1b[2;5r${"x".repeat(200_000)}`);
+  for (let number = 0; number < 9; number++) socket.say(`0${`line of ${number}\r\n`.repeat(500)}`);
+  held = undefined;
+  while (done.length > 0) done.shift()?.();
+  const all = shown.slice(3).join("");
+  for (let number = 0; number < 9; number++) expect(all).toContain(`line of ${number}`);
 });
 
 it("does not come back once it is closed", () => {

@@ -1,11 +1,17 @@
 // A viewer of one terminal session: ttyd's protocol over a WebSocket that comes back by itself.
 // It knows nothing of the terminal on the screen, so that a test can be one.
+import { Backlog } from "./backlog";
 
 export interface Screen {
   /** Shows output; calls back when it is on the screen, which is how the sender is slowed down. */
   write(bytes: Uint8Array, shown: () => void): void;
   /** Empties the screen: the session sends what it holds again. */
   reset(): void;
+  /**
+   * How many further lines push everything out that is there now; nothing where lines do more than
+   * scroll: on the alternate screen, or between margins.
+   */
+  holds(): number | undefined;
   size(): { columns: number; rows: number };
   title(text: string): void;
   state(state: TtyState): void;
@@ -15,7 +21,19 @@ export type TtyState = "connecting" | "open" | "lost" | "closed";
 
 /** Bytes that wait for the screen: above `high` the session is paused until they are below `low`. */
 const high = 512 * 1024;
-const low = 64 * 1024;
+const low = 256 * 1024;
+/** The same where most of them will be left out: more than a screen's lines take, and no memory to speak of. */
+const highInRun = 16 * 1024 * 1024;
+/** Bytes that the screen works at. More would only make a key wait. */
+const atOnce = 96 * 1024;
+/**
+ * A flood: a run of which more than this waits. A screen that parses all the time leaves the page no time to
+ * receive, and each picture of it costs as much again; so in a flood it gets a taste at a time, until in one
+ * such time almost nothing came any more.
+ */
+const flooded = 128 * 1024;
+const taste = 16 * 1024;
+const tasteEvery = 125;
 /** Keys that are kept while the connection is away; more than anybody types in that time. */
 const keptKeys = 64 * 1024;
 const firstWait = 200;
@@ -27,7 +45,12 @@ const text = new TextEncoder();
 
 export class Tty {
   private socket: WebSocket | undefined;
-  private waiting = 0;
+  private backlog = new Backlog();
+  /** Bytes that the screen was given and does not show yet, and how many of its pieces are not plain. */
+  private given = 0;
+  private strange = 0;
+  private flood: ReturnType<typeof setTimeout> | undefined;
+  private came = 0;
   private paused = false;
   private wait = firstWait;
   private timer: ReturnType<typeof setTimeout> | undefined;
@@ -75,6 +98,7 @@ export class Tty {
   close() {
     this.ended = true;
     clearTimeout(this.timer);
+    this.calm();
     this.socket?.close(1000);
     this.screen.state("closed");
   }
@@ -94,7 +118,10 @@ export class Tty {
     socket.onopen = () => {
       clearTimeout(limit);
       this.wait = firstWait;
-      this.waiting = 0;
+      this.backlog.clear();
+      this.given = 0;
+      this.strange = 0;
+      this.calm();
       this.paused = false;
       socket.send(JSON.stringify({ AuthToken: "", ...this.screen.size() }));
       for (const key of this.keys) socket.send(key);
@@ -126,18 +153,56 @@ export class Tty {
         this.fresh = false;
         this.screen.reset();
       }
-      this.waiting += body.length;
-      if (this.waiting > high && !this.paused) {
-        this.paused = true;
-        this.say("2");
-      }
-      this.screen.write(body, () => {
+      this.backlog.push(body);
+      this.came += body.length;
+      if (this.flood === undefined && this.backlog.runs && this.backlog.size > flooded) this.endure(socket);
+      if (this.flood === undefined) this.show(socket, atOnce);
+      this.pace();
+    }
+  }
+
+  /** Pauses the session, or lets it go on. */
+  private pace() {
+    const waiting = this.backlog.size + this.given;
+    const [most, few] = this.backlog.runs ? [highInRun, highInRun / 4] : [high, low];
+    if (this.paused ? waiting < few : waiting > most) {
+      this.paused = !this.paused;
+      this.say(this.paused ? "2" : "3");
+    }
+  }
+
+  private endure(socket: WebSocket) {
+    this.came = 0;
+    this.flood = setTimeout(() => {
+      const over = this.came < taste || !this.backlog.runs;
+      this.flood = undefined;
+      if (!over) this.endure(socket);
+      this.show(socket, over ? atOnce : taste);
+    }, tasteEvery);
+  }
+
+  private calm() {
+    clearTimeout(this.flood);
+    this.flood = undefined;
+  }
+
+  /** Gives the screen what it can work at, without what nobody would see. */
+  private show(socket: WebSocket, most: number) {
+    // What the screen has not parsed yet may change how lines behave.
+    const kept = this.strange === 0 && this.backlog.runs ? this.screen.holds() : undefined;
+    if (kept !== undefined) this.backlog.skip(kept);
+    while (this.given < most) {
+      const piece = this.backlog.take();
+      if (!piece) return;
+      const { length } = piece.bytes;
+      this.given += length;
+      if (!piece.plain) this.strange++;
+      this.screen.write(piece.bytes, () => {
         if (this.socket !== socket) return;
-        this.waiting -= body.length;
-        if (this.paused && this.waiting < low) {
-          this.paused = false;
-          this.say("3");
-        }
+        this.given -= length;
+        if (!piece.plain) this.strange--;
+        if (this.flood === undefined) this.show(socket, atOnce);
+        this.pace();
       });
     }
   }

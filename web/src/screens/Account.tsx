@@ -8,6 +8,7 @@ import { api, data, sentence } from "../api/client";
 import { complain, me, sessions, tokens } from "../api/queries";
 import { browser } from "../logic/browser";
 import { ago, at } from "../logic/time";
+import { Confirm, type Question } from "../shell/Confirm";
 
 export function Account() {
   const who = useQuery(me).data;
@@ -134,6 +135,7 @@ function Tokens() {
   const queries = useQueryClient();
   const found = useQuery(tokens);
   const [secret, setSecret] = useState<string>();
+  const [question, setQuestion] = useState<Question>();
   const fresh = () => queries.invalidateQueries({ queryKey: ["tokens"] });
   const create = useMutation({
     mutationFn: (name: string) => data(api.POST("/api/tokens", { body: { name } })),
@@ -161,6 +163,7 @@ function Tokens() {
       <Title order={2} mb="xs">
         Tokens
       </Title>
+      <Confirm question={question} close={() => setQuestion(undefined)} />
       <Text size="sm" c="dimmed" mb="sm">
         For the command line and programs. A token may do what you may.
       </Text>
@@ -188,7 +191,17 @@ function Tokens() {
                   <Table.Td c="dimmed">made {ago(token.createdAt)}</Table.Td>
                   <Table.Td c="dimmed">{token.lastUsedAt ? `used ${ago(token.lastUsedAt)}` : "not used yet"}</Table.Td>
                   <Table.Td w={44}>
-                    <ActionIcon aria-label={`Revoke ${token.name}`} onClick={() => confirm(`Revoke the token ${token.name}? What uses it stops working at once.`) && revoke.mutate(token.id)}>
+                    <ActionIcon
+                      aria-label={`Revoke ${token.name}`}
+                      onClick={() =>
+                        setQuestion({
+                          title: `Revoke the token ${token.name}?`,
+                          text: "What uses it stops working at once.",
+                          act: "Revoke",
+                          run: () => revoke.mutate(token.id),
+                        })
+                      }
+                    >
                       <IconTrash size={15} />
                     </ActionIcon>
                   </Table.Td>

@@ -1,10 +1,12 @@
 // Signing in: with a password, with a one-time link (whose token is in the fragment, which browsers
 // send to nobody), and accepting an invitation.
 import { Alert, Button, PasswordInput, Stack, Text, TextInput, Title } from "@mantine/core";
-import { useQueryClient } from "@tanstack/react-query";
+import { IconBrandGithub } from "@tabler/icons-react";
+import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { useNavigate, useSearch } from "@tanstack/react-router";
 import { type FormEvent, useEffect, useState } from "react";
 import { ApiError, api, data, sentence } from "../api/client";
+import { methods } from "../api/queries";
 
 /** The link's token, taken out of the address before anything can navigate or copy it. */
 function takeToken(): string {
@@ -24,6 +26,18 @@ export function SignIn() {
   const [invited, setInvited] = useState(false);
   const [busy, setBusy] = useState(false);
   const [said, setSaid] = useState("");
+  const github = useQuery(methods).data?.github ?? false;
+
+  const withGithub = async () => {
+    setBusy(true);
+    setSaid("");
+    try {
+      location.assign((await data(api.POST("/api/auth/github", { body: {} }))).url);
+    } catch (error) {
+      setBusy(false);
+      setSaid(sentence(error));
+    }
+  };
 
   // A link that is opened where this page is already changes nothing but the fragment.
   useEffect(() => {
@@ -108,6 +122,11 @@ export function SignIn() {
           <Button type="submit" loading={busy} size="sm">
             {invited ? "Begin" : "Sign in"}
           </Button>
+          {github && !link && (
+            <Button variant="default" size="sm" disabled={busy} leftSection={<IconBrandGithub size={16} />} onClick={() => void withGithub()}>
+              Sign in with GitHub
+            </Button>
+          )}
           {link && (
             <Button
               variant="subtle"

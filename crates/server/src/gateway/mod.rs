@@ -76,6 +76,12 @@ pub fn is_for<B>(settings: &Settings, request: &Request<B>) -> bool {
 
 /// Answers a request to an apps host.
 pub async fn handle(app: &App, request: Request<Body>) -> Response {
+    let mut response = answer(app, request).await;
+    pages::shown_by(&app.settings.origin_text(), &mut response);
+    response
+}
+
+async fn answer(app: &App, request: Request<Body>) -> Response {
     let checked = checked_host(&request);
     let (parts, body) = request.into_parts();
     let Some((host, name)) = checked else {

@@ -63,6 +63,7 @@ impl Say {
         };
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = self.status;
+        response.extensions_mut().insert(Ours);
         let fields = response.headers_mut();
         fields.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
         ours(fields);
@@ -116,13 +117,34 @@ pub(super) fn redirect(to: &str) -> Response<Body> {
     response
 }
 
+/// Marks an answer that the gateway said itself, so that no application's is taken for one.
+#[derive(Clone, Copy, Debug)]
+struct Ours;
+
+/// Lets the page on the main host show what the gateway says in its preview pane: without it the
+/// pane would stay empty exactly when there is something to explain.
+pub(super) fn shown_by(origin: &str, response: &mut Response<Body>) {
+    if response.extensions_mut().remove::<Ours>().is_none() {
+        return;
+    }
+    let policy = format!("{OWN_POLICY} {origin}");
+    if let Ok(policy) = HeaderValue::try_from(policy) {
+        response
+            .headers_mut()
+            .insert(header::CONTENT_SECURITY_POLICY, policy);
+    }
+}
+
+/// Ends with who may frame the page, so that [`shown_by`] can add one.
+const OWN_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'self'";
+
 /// For every answer of ours on an apps host: it is for nobody else, holds no script, and its
 /// address (which may hold a token) is told to nobody.
 pub(super) fn ours(headers: &mut HeaderMap) {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(
         header::CONTENT_SECURITY_POLICY,
-        HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'self'"),
+        HeaderValue::from_static(OWN_POLICY),
     );
     headers.insert(
         header::X_CONTENT_TYPE_OPTIONS,
@@ -202,6 +224,22 @@ mod tests {
             assert_eq!(answer.headers()[header::CONTENT_TYPE], kind, "{accept}");
             assert_eq!(answer.headers()[header::CACHE_CONTROL], "no-store");
         }
+    }
+
+    #[test]
+    fn the_page_may_frame_what_the_gateway_says_and_nothing_is_changed_of_what_an_application_says() {
+        let mut said = Say::nothing_here().answer(&accepting("text/html"));
+        shown_by("https://fsa.test", &mut said);
+        let policy = said.headers()[header::CONTENT_SECURITY_POLICY].to_str().unwrap();
+        assert!(policy.ends_with("frame-ancestors 'self' https://fsa.test"), "{policy}");
+
+        let mut passed_on = Response::new(Body::empty());
+        ours(passed_on.headers_mut());
+        shown_by("https://fsa.test", &mut passed_on);
+        assert_eq!(
+            passed_on.headers()[header::CONTENT_SECURITY_POLICY],
+            OWN_POLICY
+        );
     }
 
     #[test]

@@ -2,10 +2,11 @@
 import { ActionIcon, Button, FileButton, Group, Menu, Modal, Text, TextInput, Tooltip } from "@mantine/core";
 import { IconChevronDown, IconChevronRight, IconDots, IconFile, IconFilePlus, IconFolder, IconRefresh, IconUpload } from "@tabler/icons-react";
 import { useQuery, useQueryClient } from "@tanstack/react-query";
-import { type FormEvent, Suspense, lazy, useState } from "react";
+import { type FormEvent, Suspense, lazy, useRef, useState } from "react";
 import { type FileEntry, type Project, api, data, refusal, send, sentence } from "../../api/client";
 import { complain, filesUrl, listing } from "../../api/queries";
 import { joined, parent } from "../../logic/path";
+import { Confirm, type Question } from "../../shell/Confirm";
 
 const Editor = lazy(() => import("./Editor"));
 const patience = 3_600_000;
@@ -17,17 +18,21 @@ export default function Files({ project }: { project: Project }) {
   const [open, setOpen] = useState<string>();
   const [dirty, setDirty] = useState(false);
   const [dialog, setDialog] = useState<Dialog>();
+  const [question, setQuestion] = useState<Question>();
   const id = project.id;
   const fresh = () => queries.invalidateQueries({ queryKey: ["files", id] });
   const choose = (path: string) => {
-    if (dirty && path !== open && !confirm("The open file has changes that are not saved. Leave them?")) return;
-    setDirty(false);
-    setOpen(path);
+    const go = () => {
+      setDirty(false);
+      setOpen(path);
+    };
+    if (!dirty || path === open) return go();
+    setQuestion({ title: "Leave the changes?", text: `The changes of ${open} are not saved.`, act: "Leave them", run: go });
   };
-  const upload = async (files: File[]) => {
+  const upload = async (files: File[], folder: string) => {
     try {
       for (const file of files) {
-        const answer = await send(filesUrl(id, file.name), { method: "PUT", body: file }, patience);
+        const answer = await send(filesUrl(id, joined(folder, file.name)), { method: "PUT", body: file }, patience);
         if (!answer.ok) throw await refusal(answer);
       }
     } catch (error) {
@@ -56,7 +61,7 @@ export default function Files({ project }: { project: Project }) {
             <IconFilePlus size={16} />
           </ActionIcon>
         </Tooltip>
-        <FileButton multiple onChange={(files) => void upload(files)}>
+        <FileButton multiple onChange={(files) => void upload(files, ".")}>
           {(props) => (
             <Tooltip label="Upload into the project's folder">
               <ActionIcon aria-label="Upload" {...props}>
@@ -80,11 +85,11 @@ export default function Files({ project }: { project: Project }) {
         onDragOver={(event) => event.preventDefault()}
         onDrop={(event) => {
           event.preventDefault();
-          void upload([...event.dataTransfer.files]);
+          void upload([...event.dataTransfer.files], ".");
         }}
       >
         <nav className="tree" aria-label="Files">
-          <Folder id={id} path="." depth={0} open={open} choose={choose} dialog={setDialog} download={download} />
+          <Folder id={id} path="." depth={0} open={open} choose={choose} dialog={setDialog} download={download} upload={upload} />
         </nav>
         <div className="editor">
           {open === undefined ? (
@@ -98,6 +103,7 @@ export default function Files({ project }: { project: Project }) {
           )}
         </div>
       </div>
+      <Confirm question={question} close={() => setQuestion(undefined)} />
       {dialog && (
         <Ask
           dialog={dialog}
@@ -124,6 +130,7 @@ interface FolderProps {
   choose: (path: string) => void;
   dialog: (dialog: Dialog) => void;
   download: (path: string, archive: boolean) => Promise<void>;
+  upload: (files: File[], folder: string) => Promise<void>;
 }
 
 function Folder(props: FolderProps) {
@@ -148,12 +155,36 @@ function Folder(props: FolderProps) {
 }
 
 function Node({ entry, ...props }: FolderProps & { entry: FileEntry }) {
-  const { path, depth, choose, dialog, download } = props;
+  const { path, depth, choose, dialog, download, upload } = props;
+  const picker = useRef<HTMLInputElement>(null);
   const [unfolded, setUnfolded] = useState(false);
   const folder = entry.kind === "directory";
   return (
     <>
-      <div style={{ display: "flex", alignItems: "center" }} className="entry">
+      <div
+        style={{ display: "flex", alignItems: "center" }}
+        className="entry"
+        onDrop={(event) => {
+          // What is dropped on a folder goes into it.
+          if (!folder) return;
+          event.preventDefault();
+          event.stopPropagation();
+          void upload([...event.dataTransfer.files], path);
+        }}
+      >
+        {folder && (
+          <input
+            ref={picker}
+            type="file"
+            multiple
+            hidden
+            aria-label={`Upload into ${path}`}
+            onChange={(event) => {
+              void upload([...(event.currentTarget.files ?? [])], path);
+              event.currentTarget.value = "";
+            }}
+          />
+        )}
         <button
           type="button"
           className="node clip"
@@ -175,6 +206,7 @@ function Node({ entry, ...props }: FolderProps & { entry: FileEntry }) {
           </Menu.Target>
           <Menu.Dropdown>
             {folder && <Menu.Item onClick={() => dialog({ kind: "new", path })}>New file here</Menu.Item>}
+            {folder && <Menu.Item onClick={() => picker.current?.click()}>Upload here</Menu.Item>}
             <Menu.Item onClick={() => dialog({ kind: "rename", path })}>Rename or move</Menu.Item>
             <Menu.Item onClick={() => void download(path, folder)}>{folder ? "Download as archive" : "Download"}</Menu.Item>
             <Menu.Item color="red" onClick={() => dialog({ kind: "delete", path })}>

@@ -7,7 +7,6 @@ import { FitAddon } from "@xterm/addon-fit";
 import { SearchAddon } from "@xterm/addon-search";
 import { Unicode11Addon } from "@xterm/addon-unicode11";
 import { WebLinksAddon } from "@xterm/addon-web-links";
-import { WebglAddon } from "@xterm/addon-webgl";
 import { Terminal as Xterm } from "@xterm/xterm";
 import { type DragEvent, useEffect, useRef, useState } from "react";
 import { type Project, refusal, send } from "../../api/client";
@@ -48,6 +47,52 @@ function text(term: Xterm): string {
   return lines.join("\n");
 }
 
+/** Whether WebGL is the graphics card's: done by the processor, it is slower than elements are. */
+let fast: boolean | undefined;
+function graphics(): boolean {
+  if (fast === undefined) {
+    const context = document.createElement("canvas").getContext("webgl2", { failIfMajorPerformanceCaveat: true });
+    // Chromium without a graphics card does not count its own software (SwiftShader) as a caveat.
+    const names = context?.getExtension("WEBGL_debug_renderer_info");
+    const card = String(context?.getParameter(names ? names.UNMASKED_RENDERER_WEBGL : WebGL2RenderingContext.RENDERER) ?? "");
+    fast = context !== null && !/swiftshader|llvmpipe|softpipe|software|basic render/i.test(card);
+    context?.getExtension("WEBGL_lose_context")?.loseContext();
+  }
+  return fast;
+}
+
+async function accelerate(term: Xterm, gone: () => boolean) {
+  try {
+    const { WebglAddon } = await import("@xterm/addon-webgl");
+    if (gone()) return;
+    const webgl = new WebglAddon();
+    // A lost context falls back to the renderer that the terminal has by itself.
+    webgl.onContextLoss(() => webgl.dispose());
+    term.loadAddon(webgl);
+  } catch {
+    // No WebGL here: the terminal draws with elements.
+  }
+}
+
+/** Says whether a program has set margins (DECSTBM), between which lines scroll by themselves. */
+function watchMargins(term: Xterm): () => boolean {
+  let set = false;
+  term.parser.registerCsiHandler({ final: "r" }, ([top, bottom]) => {
+    const first = typeof top === "number" ? top : 0;
+    const last = typeof bottom === "number" ? bottom : 0;
+    set = first > 1 || (last > 0 && last < term.rows);
+    return false;
+  });
+  const none = () => {
+    set = false;
+    return false;
+  };
+  // Soft and full reset.
+  term.parser.registerCsiHandler({ intermediates: "!", final: "p" }, none);
+  term.parser.registerEscHandler({ final: "c" }, none);
+  return () => set;
+}
+
 interface Props {
   project: Project;
   session: string;
@@ -85,20 +130,17 @@ export function Terminal({ project, session, shown, focused, title }: Props) {
     term.loadAddon(new WebLinksAddon());
     term.unicode.activeVersion = "11";
     term.open(host.current);
-    try {
-      const webgl = new WebglAddon();
-      // A lost context falls back to the renderer that the terminal has by itself.
-      webgl.onContextLoss(() => webgl.dispose());
-      term.loadAddon(webgl);
-    } catch {
-      // No WebGL here: the terminal draws with elements.
-    }
+    let gone = false;
+    if (graphics()) void accelerate(term, () => gone);
+    const margins = watchMargins(term);
     fit.fit();
     const scheme = location.protocol === "https:" ? "wss:" : "ws:";
     const url = `${scheme}//${location.host}/api/projects/${project.id}/terminal?session=${encodeURIComponent(session)}`;
     const tty = new Tty(url, {
       write: (bytes, done) => term.write(bytes, done),
-      reset: () => term.reset(),
+      // In order with what is written and not parsed yet.
+      reset: () => term.write("\x1bc"),
+      holds: () => (term.buffer.active.type === "normal" && !margins() ? scrollback + term.rows + 1 : undefined),
       size: () => ({ columns: term.cols, rows: term.rows }),
       title: (text) => titled.current(text),
       state: (state) => {
@@ -138,6 +180,7 @@ export function Terminal({ project, session, shown, focused, title }: Props) {
     parts.current = { term, fit, search, tty };
     texts.set(session, () => text(term));
     return () => {
+      gone = true;
       texts.delete(session);
       removeEventListener("online", hurry);
       watch.disconnect();
