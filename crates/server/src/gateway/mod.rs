@@ -151,9 +151,10 @@ async fn admit(app: &App, route: &Route, name: &str, label: &str, parts: &Parts)
     }
     if let Some(token) = headers.get(&TOKEN_HEADER) {
         return match by_token(app, token, parts).await {
-            Ok(caller) if caller.user() == route.owner && caller.sees(route.project) => {
-                Admission::Comes(Visitor::Owner(caller.user(), None))
-            }
+            Ok(caller) if caller.sees(route.project) => match route.people.get(&caller.user()) {
+                Some(role) => Admission::Comes(Visitor::Person(caller.user(), *role, None)),
+                None => Admission::Unknown,
+            },
             Err(error) if error.status() != StatusCode::UNAUTHORIZED => Admission::Failed(error),
             _ => Admission::Unknown,
         };

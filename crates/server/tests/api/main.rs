@@ -12,6 +12,7 @@ mod github;
 mod limits;
 mod projects;
 mod relay;
+mod sharing;
 mod surface;
 mod tokens;
 mod users;
