@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
+use fsa_model::sharing::ProjectRole;
 
 /// Sandboxes with a terminal, a database, a coding agent and a URL, in well under a second.
 #[derive(Debug, Parser)]
@@ -41,6 +42,19 @@ pub enum Command {
     /// Create, list, show, change and delete projects
     #[command(subcommand)]
     Project(Project),
+    /// Share a project with somebody, or change as what
+    Share {
+        project: String,
+        /// Their login or id
+        user: String,
+        /// viewer, editor or admin
+        #[arg(long = "as", value_name = "ROLE", default_value = "viewer")]
+        role: ProjectRole,
+    },
+    /// End sharing a project with somebody; what they have open in it ends too
+    Unshare { project: String, user: String },
+    /// List who may use a project
+    Members { project: String },
     /// Start a project's sandbox
     Start(Wish),
     /// Stop a project's sandbox; its files and its database stay

@@ -13,6 +13,7 @@ use crate::{
     name::ProjectName,
     phase::{Phase, Wanted},
     sandboxd::{RepositoryState, StartCommand},
+    sharing::ProjectRole,
     size::Size,
     spec::Repository,
 };
@@ -97,6 +98,9 @@ pub struct Project {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
     pub owner_id: UserId,
+    pub owner_login: String,
+    /// What you are in it.
+    pub role: ProjectRole,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -22,6 +22,7 @@ pub mod money;
 pub mod name;
 pub mod phase;
 pub mod sandboxd;
+pub mod sharing;
 pub mod size;
 pub mod spec;
 pub mod task;

@@ -23,6 +23,9 @@ pub const SANDBOXD_PATH: &str = "/.fsa/sandboxd";
 pub const USER_NAME: &str = "dev";
 /// Its user and group id, which most images leave free.
 pub const USER_ID: u32 = 1000;
+/// The path of a terminal for somebody who may see it and not type. A path of its own: a sandboxd that does
+/// not know it yet refuses, where it would ignore a parameter.
+pub const TERMINAL_WATCH: &str = "/v1/terminal/watch";
 /// Its home: a volume that outlives the sandbox.
 pub const HOME: &str = "/home/dev";
 /// Where the repository is cloned, the start command runs and terminals open.

@@ -16,6 +16,7 @@ mod logs;
 mod open;
 mod project;
 mod serve;
+mod share;
 mod task;
 mod terminal;
 mod token;
@@ -86,6 +87,9 @@ async fn client(command: Command, url: Option<&str>, json: bool) -> Outcome {
     let client = Client::connect(url)?;
     match command {
         Command::Token(command) => token::run(&client, command, json).await,
+        Command::Share { project, user, role } => share::share(&client, &project, &user, role, json).await,
+        Command::Unshare { project, user } => share::unshare(&client, &project, &user).await,
+        Command::Members { project } => share::list(&client, &project, json).await,
         Command::Project(command) => project::run(&client, command, json).await,
         Command::Start(wish) => wish::run(&client, "start", &wish, json).await,
         Command::Stop(wish) => wish::run(&client, "stop", &wish, json).await,

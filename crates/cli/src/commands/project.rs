@@ -8,6 +8,7 @@ use std::{
 use fsa_model::{
     Repository, Size,
     api::{CreateProject, Page, Project},
+    sharing::ProjectRole,
 };
 use reqwest::Method;
 
@@ -90,7 +91,11 @@ async fn list(client: &Client, json: bool) -> Outcome {
             &["NAME", "STATUS", "IMAGE", "SIZE", "REGION", "AGE"],
             all.iter().map(|project| {
                 vec![
-                    project.name.to_string(),
+                    // One of somebody else's is found by this, whatever oneself has.
+                    match project.role {
+                        ProjectRole::Owner => project.name.to_string(),
+                        _ => format!("{}/{}", project.owner_login, project.name),
+                    },
                     project
                         .sandbox
                         .as_ref()
@@ -114,6 +119,10 @@ fn show(project: &Project) {
     let row = |name: &str, value: &str| output::line(&format!("{name:<14} {value}"));
     row("name", project.name.as_str());
     row("id", &project.id.to_string());
+    if project.role != ProjectRole::Owner {
+        row("owner", &project.owner_login);
+        row("you are", project.role.as_str());
+    }
     if let Some(description) = &project.description {
         row("description", description);
     }

@@ -3,7 +3,7 @@
 use std::{borrow::Cow, collections::BTreeMap, io, sync::Arc};
 
 use bytes::Bytes;
-use fsa_model::tty::SUBPROTOCOL;
+use fsa_model::{sandboxd::TERMINAL_WATCH, tty::SUBPROTOCOL};
 use futures_util::stream;
 use http::{Method, Request, StatusCode, Uri, header};
 use hyper::body::Incoming;
@@ -107,7 +107,7 @@ pub async fn control(sandbox: Arc<Sandbox>, request: Request<Incoming>) -> Answe
         }
         (_, "/v1/files") => files::route(&sandbox, request).await,
         (Method::POST, "/v1/move") => files::rename(&sandbox, request.into_body()).await,
-        (Method::GET, "/v1/terminal") => terminal(sandbox, request, false),
+        (Method::GET, "/v1/terminal" | TERMINAL_WATCH) => terminal(sandbox, request, false),
         (Method::GET, "/v1/terminals") => Ok(json(&sandbox.terminals.list())),
         (Method::DELETE, path) if path.starts_with("/v1/terminals/") => {
             let name = percent_decode_str(&path["/v1/terminals/".len()..]).decode_utf8_lossy();
@@ -142,7 +142,8 @@ pub(super) fn bearer<B>(request: &Request<B>) -> Option<&str> {
 pub(super) fn terminal(sandbox: Arc<Sandbox>, request: Request<Incoming>, must_say_token: bool) -> Answer {
     let query = Query::of(request.uri());
     let get = |name| query.get(name).map(str::to_owned);
-    let wish = Wish::new(get("session"), if must_say_token { None } else { get("user") })?;
+    let mut wish = Wish::new(get("session"), if must_say_token { None } else { get("user") })?;
+    wish.watches = request.uri().path() == TERMINAL_WATCH;
     // A wrong user is said now, while there is a status to say it with.
     sandbox.accounts.find(wish.user.as_deref())?;
     let (answer, socket) = socket::accept(request, Some(SUBPROTOCOL))?;

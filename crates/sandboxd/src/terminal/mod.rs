@@ -31,6 +31,8 @@ pub struct Terminals {
 pub struct Wish {
     pub name: String,
     pub user: Option<String>,
+    /// To see it and no more: it must be there, and what is typed goes nowhere.
+    pub watches: bool,
 }
 
 impl Wish {
@@ -52,12 +54,13 @@ impl Wish {
         Ok(Self {
             name,
             user: user.filter(|user| !user.is_empty()),
+            watches: false,
         })
     }
 }
 
 impl Terminals {
-    /// The session of that name; made if there is none.
+    /// The session of that name; made if there is none, unless to watch it.
     ///
     /// # Errors
     /// It belongs to another user, there are too many, or the shell could not be started.
@@ -67,6 +70,11 @@ impl Terminals {
         wish: &Wish,
         size: WindowSize,
     ) -> Result<Arc<Session>, Refusal> {
+        if wish.watches {
+            return self
+                .get(&wish.name)
+                .ok_or_else(|| Refusal::not_found(format!("there is no terminal `{}` to watch", wish.name)));
+        }
         let user = sandbox.accounts.find(wish.user.as_deref())?;
         let mut sessions = self.sessions.lock();
         if let Some(session) = sessions.get(&wish.name).filter(|session| !session.has_ended()) {

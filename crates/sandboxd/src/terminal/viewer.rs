@@ -56,7 +56,7 @@ pub async fn attend(sandbox: Arc<Sandbox>, socket: Socket, wish: Wish, must_say_
     let close = match welcome {
         Ok(chair) => tokio::select! {
             close = show(&chair, &mut sender) => close,
-            close = listen(&sandbox, &chair, &mut receiver) => close,
+            close = listen(&sandbox, &chair, wish.watches, &mut receiver) => close,
         },
         Err((code, sentence)) => {
             let _ = sender.send(line(&sentence)).await;
@@ -101,7 +101,10 @@ fn admit(
         .terminals
         .open(sandbox, wish, size.unwrap_or(DEFAULT_SIZE))
         .map_err(|refusal| (CloseCode::Error, refusal.message))?;
-    session.sit(size).map_err(|sentence| (CloseCode::Again, sentence))
+    // Whoever watches has no say in the size.
+    session
+        .sit(size.filter(|_| !wish.watches))
+        .map_err(|sentence| (CloseCode::Again, sentence))
 }
 
 /// The first message. Nothing where the viewer went away, or does not speak the protocol.
@@ -169,7 +172,12 @@ fn line(sentence: &str) -> Message {
 }
 
 /// Takes what the viewer sends. How to close; nothing where it is gone.
-async fn listen(sandbox: &Sandbox, chair: &Chair, receiver: &mut SplitStream<Socket>) -> Option<Close> {
+async fn listen(
+    sandbox: &Sandbox,
+    chair: &Chair,
+    watches: bool,
+    receiver: &mut SplitStream<Socket>,
+) -> Option<Close> {
     let mut waiting = BytesMut::new();
     let mut silent_at = Instant::now() + SILENT_FOR;
     loop {
@@ -190,6 +198,8 @@ async fn listen(sandbox: &Sandbox, chair: &Chair, receiver: &mut SplitStream<Soc
             Some(Ok(_)) => continue,
         };
         match parse(&message) {
+            Ok(ClientMessage::Input(_) | ClientMessage::Resize(_) | ClientMessage::Hello { .. })
+                if watches => {}
             Ok(ClientMessage::Input(bytes)) => {
                 chair.act(None);
                 waiting.extend_from_slice(bytes);

@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use fsa_model::{
-    sandboxd::{ExecResult, LogLine, Status},
+    sandboxd::{ExecResult, LogLine, Status, TERMINAL_WATCH},
     tty::{self, WindowSize},
 };
 use futures_util::{SinkExt, StreamExt};
@@ -365,6 +365,12 @@ impl Sandbox {
     pub async fn terminal(&self, session: &str) -> Viewer {
         let path = format!("/v1/terminal?session={session}");
         Viewer::greet(self.socket(&path, Some(tty::SUBPROTOCOL)).await, 80, 24).await
+    }
+
+    /// Somebody who may see a terminal and not type.
+    pub async fn watcher(&self, session: &str) -> Viewer {
+        let path = format!("{TERMINAL_WATCH}?session={session}");
+        Viewer::greet(self.socket(&path, Some(tty::SUBPROTOCOL)).await, 40, 10).await
     }
 
     /// The resident memory of sandboxd, in KiB.

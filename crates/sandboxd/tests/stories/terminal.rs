@@ -61,6 +61,32 @@ async fn two_viewers_see_the_same_and_both_may_type() {
 }
 
 #[tokio::test]
+async fn whoever_watches_sees_everything_and_changes_nothing() {
+    let sandbox = Sandbox::start().await;
+    let mut nothing = sandbox.watcher("shared").await;
+    nothing.shows("there is no terminal `shared` to watch").await;
+    let mut one = sandbox.terminal("shared").await;
+    one.types("echo ready-$((1+1))\n").await;
+    one.shows("ready-2").await;
+    let mut watcher = sandbox.watcher("shared").await;
+    watcher.shows("ready-2").await;
+
+    watcher.types("echo typed-$((1+1))\n").await;
+    watcher
+        .send(tty::resize(WindowSize { columns: 30, rows: 5 }))
+        .await;
+    // Its own connection, so that what was sent before it has been taken.
+    watcher.types("echo more\n").await;
+    one.types("stty size; echo over-$((1+1))\n").await;
+
+    let seen = watcher.shows("over-2").await;
+    assert!(seen.contains("24 80"), "{seen}");
+    one.types("echo last-$((1+1))\n").await;
+    let seen = one.shows("last-2").await;
+    assert!(!seen.contains("typed-"), "{seen}");
+}
+
+#[tokio::test]
 async fn the_window_is_that_of_the_viewer_that_was_active_last() {
     let sandbox = Sandbox::start().await;
     let mut one = sandbox.terminal("main").await;

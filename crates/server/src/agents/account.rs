@@ -12,7 +12,11 @@ use fsa_model::{
 use secrecy::ExposeSecret as _;
 
 use crate::{
-    auth::{Caller, sign_in},
+    auth::{
+        Caller,
+        right::{Manage, Read},
+        sign_in,
+    },
     error::{Error, Result},
     projects::{
         environment::{self, merged, open_of_project, open_of_user, seal_of_user, shown},
@@ -31,7 +35,7 @@ use crate::{
 /// # Errors
 /// Not found; the database does not answer.
 pub async fn view(app: &App, caller: &Caller, project: &str) -> Result<AgentAccount> {
-    let project = projects::find(&app.store, caller, project).await?;
+    let project = projects::find::<Read>(&app.store, caller, project).await?;
     of(app, &project).await
 }
 
@@ -85,10 +89,10 @@ pub async fn change(
     project: &str,
     request: ChangeAgentAccount,
 ) -> Result<AgentAccount> {
-    let found = projects::find(&app.store, caller, project).await?;
+    let found = projects::find::<Manage>(&app.store, caller, project).await?;
     if let Some(budget) = request.monthly_budget {
         let mut tx = app.store.begin().await?;
-        let project = projects::lock(&mut tx, caller, found.id).await?;
+        let project = projects::lock(&mut tx, &found).await?;
         agents::set_budget(&mut tx, project.id, budget).await?;
         let message = match budget {
             Some(budget) => format!("Agents may spend {budget} a month."),

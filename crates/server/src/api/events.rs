@@ -23,7 +23,7 @@ use super::{
     follow,
 };
 use crate::{
-    auth::Caller,
+    auth::{Caller, right::Read},
     error::{Error, Result},
     state::App,
     store::{
@@ -86,12 +86,17 @@ async fn of_project(
     Query(which): Query<Which>,
     last: LastSeen,
 ) -> Result<Response> {
-    let project = projects::find_any(&app.store, &caller, &project).await?;
+    let project = projects::find_any::<Read>(&app.store, &caller, &project).await?;
     let topic = Topic::Project(project.id);
-    answer(app, caller, Of::project(&project), topic, which, last).await
+    let of = Of::project(&project);
+    let ended = {
+        let app = app.clone();
+        async move { project.ended(&app).await }
+    };
+    answer(app, of, topic, which, last, ended).await
 }
 
-/// What happened to all your projects
+/// What happened to all your projects and to those that are shared with you
 #[utoipa::path(get, path = "/api/events", tag = "events",
     params(Which, ("Last-Event-ID" = Option<i64>, Header, description = "resume after this event")),
     responses((status = OK, body = Page<Event>), (status = UNAUTHORIZED, body = ErrorBody)))]
@@ -103,22 +108,27 @@ async fn of_caller(
 ) -> Result<Response> {
     let topic = Topic::Events(caller.user());
     let of = Of::caller(&caller);
-    answer(app, caller, of, topic, which, last).await
+    let ended = {
+        let app = app.clone();
+        async move { caller.ended(&app).await }
+    };
+    answer(app, of, topic, which, last, ended).await
 }
 
+/// `ended` is over when the caller may not see this any more.
 async fn answer(
     app: App,
-    caller: Caller,
     of: Of,
     topic: Topic,
     which: Which,
     last: LastSeen,
+    ended: impl Future<Output = ()> + Send + 'static,
 ) -> Result<Response> {
     // Before the database is asked for the first time, so that nothing falls in between.
     let interest = app.hub.interest(topic);
     let after = match last.0.or(which.cursor) {
         Some(id) => id,
-        None if which.tail => events::before_last(&app.store, of, 0).await?,
+        None if which.tail => events::last(&app.store, of).await?,
         None => 0,
     };
     if !which.follow {
@@ -126,7 +136,7 @@ async fn answer(
         let page = follow::page(items, PAGE as usize, |event| event.id.to_string());
         return Ok(Json(page).into_response());
     }
-    Ok(follow::stream(stream(app, caller, of, after, interest)))
+    Ok(follow::stream(stream(app, of, after, interest, ended)))
 }
 
 struct Reader {
@@ -138,21 +148,20 @@ struct Reader {
     ended: bool,
 }
 
-/// Events as they come, until the server drains, the caller's credential ends, or the project is gone.
+/// Events as they come, until the server drains, the caller may not see them any more, or the project is gone.
 fn stream(
     app: App,
-    caller: Caller,
     of: Of,
     after: EventId,
     interest: Interest,
+    refused: impl Future<Output = ()> + Send + 'static,
 ) -> impl Stream<Item = Result<Message, Infallible>> {
     let ended = {
-        let app = app.clone();
+        let shutdown = app.shutdown.clone();
         async move {
-            let shutdown = app.shutdown.clone();
             tokio::select! {
                 () = shutdown.cancelled() => {}
-                () = caller.ended(&app) => {}
+                () = refused => {}
             }
         }
     };

@@ -18,7 +18,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::extract::{Json, Path};
 use crate::{
-    auth::Caller,
+    auth::{Caller, right::Write},
     error::{Error, Result},
     gateway::inside::{Inside, over},
     state::App,
@@ -52,7 +52,7 @@ async fn exec(
     Path(project): Path<String>,
     Json(wish): Json<ExecRequest>,
 ) -> Result<Response> {
-    let project = projects::find(&app.store, &caller, &project).await?;
+    let project = projects::find::<Write>(&app.store, &caller, &project).await?;
     check(&wish)?;
     let inside = Inside::of(&app, &project).await?;
     let request = Request::post("/v1/exec")
@@ -92,10 +92,10 @@ async fn exec_stream(
     Path(project): Path<String>,
     request: Request<Body>,
 ) -> Result<Response> {
-    let project = projects::find(&app.store, &caller, &project).await?;
+    let project = projects::find::<Write>(&app.store, &caller, &project).await?;
     let inside = Inside::of(&app, &project).await?;
     let place = app.gateway.streams.begin(&app, &caller)?;
-    let end = over(app.clone(), caller);
+    let end = over(app.clone(), project);
     inside
         .websocket(&app, request, "/v1/exec", None, end, place)
         .await

@@ -2,6 +2,7 @@
 //! Nothing is held here: what one side sends, the other side gets as it comes.
 
 use std::{
+    path::{Component, Path as FilePath},
     pin::Pin,
     sync::{
         Arc,
@@ -19,7 +20,7 @@ use axum::{
 use fsa_driver::control::PATIENCE;
 use fsa_model::{
     ErrorBody,
-    sandboxd::{FileEntry, MoveRequest},
+    sandboxd::{FileEntry, MoveRequest, PROJECT_FOLDER, USER_NAME},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use http_body::{Body as _, Frame, SizeHint};
@@ -30,7 +31,10 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::extract::{Json, Path, Query};
 use crate::{
-    auth::Caller,
+    auth::{
+        Caller,
+        right::{Granted, Read, Right as _, Write},
+    },
     error::{Error, Result},
     gateway::inside::Inside,
     state::App,
@@ -92,6 +96,22 @@ struct Which {
 }
 
 impl Which {
+    /// A viewer sees the project's folder and nothing else: `/proc` has the environment of programs, and the
+    /// home their credentials. A link that leads out of the folder was put there by somebody who may.
+    ///
+    /// # Errors
+    /// 403 with the role that is needed.
+    fn must_be_of_the_project(&self, project: &Granted<Read>) -> Result<()> {
+        let path = FilePath::new(&self.path);
+        let plain = path.components().all(|part| part != Component::ParentDir);
+        let within = path.is_relative() || path.starts_with(PROJECT_FOLDER);
+        if plain && within && self.user.as_deref().is_none_or(|user| user == USER_NAME) {
+            return Ok(());
+        }
+        let sentence = "To read files outside of the project's folder, or as root, needs the role editor.";
+        Err(Error::forbidden(sentence).of(project.id))
+    }
+
     /// As sandboxd reads it.
     ///
     /// # Errors
@@ -133,7 +153,11 @@ async fn read_file(
     Query(which): Query<Which>,
     request: Request<Body>,
 ) -> Result<Response> {
-    let project = projects::find(&app.store, &caller, &project).await?;
+    let project = projects::find::<Read>(&app.store, &caller, &project).await?;
+    // A token that may only read is its user's still.
+    if project.role() < Write::NEEDS {
+        which.must_be_of_the_project(&project)?;
+    }
     let inside = Inside::of(&app, &project).await?;
     let passed = passed(request.method().clone(), &which, request.headers(), Body::empty())?;
     let mut response = inside.pass_on(passed, &ANSWERED, READ).await?;
@@ -171,7 +195,7 @@ async fn write_file(
     Query(which): Query<Which>,
     request: Request<Body>,
 ) -> Result<Response> {
-    let project = projects::find(&app.store, &caller, &project).await?;
+    let project = projects::find::<Write>(&app.store, &caller, &project).await?;
     let limit = app.settings.limits.upload;
     let too_large = || {
         Error::new(
@@ -210,7 +234,7 @@ async fn delete_file(
     Query(which): Query<Which>,
     headers: HeaderMap,
 ) -> Result<Response> {
-    let project = projects::find(&app.store, &caller, &project).await?;
+    let project = projects::find::<Write>(&app.store, &caller, &project).await?;
     let inside = Inside::of(&app, &project).await?;
     let passed = passed(Method::DELETE, &which, &headers, Body::empty())?;
     inside.pass_on(passed, &[], READ).await
@@ -226,7 +250,7 @@ async fn move_file(
     Path(project): Path<String>,
     Json(wish): Json<MoveRequest>,
 ) -> Result<Response> {
-    let project = projects::find(&app.store, &caller, &project).await?;
+    let project = projects::find::<Write>(&app.store, &caller, &project).await?;
     let inside = Inside::of(&app, &project).await?;
     let passed = Request::post("/v1/move")
         .header(header::CONTENT_TYPE, "application/json")

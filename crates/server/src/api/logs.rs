@@ -21,7 +21,7 @@ use super::{
     follow,
 };
 use crate::{
-    auth::Caller,
+    auth::{Caller, right::Read},
     error::{Error, Result},
     gateway::inside::{Inside, over},
     state::App,
@@ -75,7 +75,7 @@ async fn read_logs(
     Query(which): Query<Which>,
     last: LastSeen,
 ) -> Result<Response> {
-    let project = projects::find(&app.store, &caller, &project).await?;
+    let project = projects::find::<Read>(&app.store, &caller, &project).await?;
     let inside = Inside::of(&app, &project).await?;
     let after = last.0.or(which.cursor).unwrap_or(0);
     let place = which
@@ -101,7 +101,7 @@ async fn read_logs(
             let _ = &place;
             Ok::<_, Infallible>(message(&line))
         });
-    let messages = messages.take_until(Box::pin(over(app, caller)));
+    let messages = messages.take_until(Box::pin(over(app, project)));
     Ok(follow::stream(messages))
 }
 

@@ -20,6 +20,7 @@ mod git;
 mod github;
 mod images;
 mod logs;
+mod members;
 pub mod metrics;
 mod openapi;
 mod page;
@@ -59,6 +60,7 @@ fn routes() -> OpenApiRouter<App> {
         .merge(audit::routes())
         .merge(projects::routes())
         .merge(sandbox::routes())
+        .merge(members::routes())
         .merge(environment::routes())
         .merge(events::routes())
         .merge(agents::routes())

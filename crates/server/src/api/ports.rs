@@ -12,7 +12,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::extract::{Json, Path};
 use crate::{
-    auth::{Caller, secret, sign_in},
+    auth::{Caller, right::Manage, secret, sign_in},
     error::{Error, Result},
     projects::status,
     state::App,
@@ -73,7 +73,7 @@ async fn share_port(
     Path((project, port)): Path<(String, u32)>,
     Json(wish): Json<SharePort>,
 ) -> Result<Json<SharedPort>> {
-    let found = projects::find(&app.store, &caller, &project).await?;
+    let found = projects::find::<Manage>(&app.store, &caller, &project).await?;
     let port = u16::try_from(port)
         .ok()
         .filter(|&port| port > 0)
@@ -87,7 +87,7 @@ async fn share_port(
     let link = (wish.sharing == Sharing::Link).then(secret::random);
     let hash = link.as_ref().map(|link| secret::hash(link.expose_secret()));
     let mut tx = app.store.begin().await?;
-    let row = projects::lock(&mut tx, &caller, found.id).await?;
+    let row = projects::lock(&mut tx, &found).await?;
     let others: i64 =
         sqlx::query_scalar("select count(*) from port_shares where project_id = $1 and port <> $2")
             .bind(row.id.0)

@@ -15,18 +15,19 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     extract::{Json, Path, Query},
+    follow,
     prefer::Wait,
 };
 use crate::{
     auth::Caller,
-    error::Result,
+    error::{Error, Result},
     projects::{self, status, wish::Outcome},
     state::App,
     store::{self, projects::Overview},
 };
 
-/// Projects in one page of the list.
-const PAGE: i64 = 100;
+/// Projects in one page of the list, unless the request says fewer.
+const PAGE: u16 = 100;
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -41,25 +42,40 @@ struct Cursor {
     /// `nextCursor` of the page before.
     #[serde(default)]
     cursor: String,
+    /// Projects of this page, 1 to 100.
+    #[serde(default)]
+    limit: Option<u16>,
 }
 
-/// Lists your projects by name
+/// Lists your projects and those that are shared with you, by name
 #[utoipa::path(get, path = "/api/projects", tag = "projects", params(Cursor),
     responses((status = OK, body = Page<Project>), (status = UNAUTHORIZED, body = ErrorBody)))]
 async fn list(
     State(app): State<App>,
     caller: Caller,
-    Query(Cursor { cursor }): Query<Cursor>,
+    Query(Cursor { cursor, limit }): Query<Cursor>,
 ) -> Result<Json<Page<Project>>> {
-    let found = store::projects::list(&app.store, &caller, &cursor, PAGE + 1).await?;
-    let more = found.len() > PAGE as usize;
-    let items: Vec<_> = found
+    let limit = limit.unwrap_or(PAGE);
+    if !(1..=PAGE).contains(&limit) {
+        return Err(Error::invalid(
+            "limit",
+            format!("it is a number from 1 to {PAGE}"),
+        ));
+    }
+    // Several may have the same name, of several owners.
+    let after = match cursor.split_once('/') {
+        Some((name, id)) => (name, id.parse().ok()),
+        None => (cursor.as_str(), None),
+    };
+    let found = store::projects::list(&app.store, &caller, after, i64::from(limit) + 1).await?;
+    let items = found
         .iter()
-        .take(PAGE as usize)
         .map(|overview| status::project(&app.settings, overview))
         .collect();
-    let next_cursor = items.last().filter(|_| more).map(|last| last.name.to_string());
-    Ok(Json(Page { items, next_cursor }))
+    let page = follow::page(items, limit.into(), |last: &Project| {
+        format!("{}/{}", last.name, last.id)
+    });
+    Ok(Json(page))
 }
 
 /// Creates a project; its sandbox starts unless `start` is false

@@ -23,7 +23,10 @@ use super::{
     follow,
 };
 use crate::{
-    auth::Caller,
+    auth::{
+        Caller,
+        right::{Granted, Read},
+    },
     error::{Error, Result},
     state::App,
     store::{
@@ -65,7 +68,7 @@ async fn list(
     Path(project): Path<String>,
     Query(Cursor { cursor }): Query<Cursor>,
 ) -> Result<Json<Page<Task>>> {
-    let project = projects::find(&app.store, &caller, &project).await?;
+    let project = projects::find::<Read>(&app.store, &caller, &project).await?;
     let mut items = store::tasks::list(&app.store, project.id, cursor, PAGE + 1).await?;
     let more = items.len() > PAGE as usize;
     items.truncate(PAGE as usize);
@@ -157,7 +160,7 @@ async fn steps(
     Query(which): Query<Which>,
     last: LastSeen,
 ) -> Result<Response> {
-    let project = projects::find(&app.store, &caller, &project).await?;
+    let project = projects::find::<Read>(&app.store, &caller, &project).await?;
     // Before the database is asked for the first time, so that nothing falls in between.
     let interest = app.hub.interest(Topic::Project(project.id));
     let task = store::tasks::find(&app.store, project.id, id(&task)?).await?.task;
@@ -176,7 +179,7 @@ async fn steps(
         ready: VecDeque::new(),
         told_end: false,
     };
-    Ok(follow::stream(stream(app, caller, reader, place)))
+    Ok(follow::stream(stream(app, project, reader, place)))
 }
 
 struct Reader {
@@ -189,10 +192,10 @@ struct Reader {
 }
 
 /// Steps as they come, and last the task as it ended (`event: task`). Ends early when the server
-/// drains or the caller's credential ends.
+/// drains, or the caller may not see it any more.
 fn stream(
     app: App,
-    caller: Caller,
+    project: Granted<Read>,
     reader: Reader,
     place: impl Send + 'static,
 ) -> impl Stream<Item = Result<Message, Infallible>> {
@@ -200,7 +203,7 @@ fn stream(
         let shutdown = app.shutdown.clone();
         tokio::select! {
             () = shutdown.cancelled() => {}
-            () = caller.ended(&app) => {}
+            () = project.ended(&app) => {}
         }
     };
     let messages = futures_util::stream::unfold((reader, place), |(mut reader, place)| async move {

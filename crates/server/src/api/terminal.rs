@@ -3,7 +3,13 @@
 
 use axum::{body::Body, extract::State, response::Response};
 use fsa_driver::control::PATIENCE;
-use fsa_model::{ErrorBody, api::Page, sandboxd::TerminalSession, tty::SUBPROTOCOL};
+use fsa_model::{
+    ErrorBody,
+    api::Page,
+    sandboxd::{TERMINAL_WATCH, TerminalSession},
+    tty::SUBPROTOCOL,
+};
+use futures_util::FutureExt as _;
 use http::{Method, Request};
 use serde::Deserialize;
 use url::form_urlencoded::Serializer;
@@ -12,7 +18,10 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::extract::{Json, Path, Query};
 use crate::{
-    auth::Caller,
+    auth::{
+        Caller,
+        right::{Read, Write},
+    },
     error::{Error, Result},
     gateway::inside::{Inside, over},
     state::App,
@@ -44,7 +53,8 @@ struct Which {
 }
 
 impl Which {
-    fn target(&self) -> Result<String> {
+    /// With `types` to use it, without to see what happens in it.
+    fn target(&self, types: bool) -> Result<String> {
         if let Some(name) = &self.session {
             session_name("session", name)?;
         }
@@ -61,7 +71,8 @@ impl Which {
                 query.append_pair(name, value);
             }
         }
-        Ok(format!("/v1/terminal?{}", query.finish()))
+        let path = if types { "/v1/terminal" } else { TERMINAL_WATCH };
+        Ok(format!("{path}?{}", query.finish()))
     }
 }
 
@@ -77,6 +88,7 @@ fn session_name(field: &str, name: &str) -> Result<()> {
 
 /// Opens a terminal: a WebSocket with the subprotocol `tty` (ttyd's protocol)
 #[utoipa::path(get, path = "/api/projects/{project}/terminal", tag = "sandbox",
+    description = "A viewer sees a session that there is, and what they type goes nowhere.",
     params(("project" = String, Path, description = "id or name"), Which),
     responses((status = SWITCHING_PROTOCOLS), (status = NOT_FOUND, body = ErrorBody),
               (status = CONFLICT, body = ErrorBody, description = "the sandbox does not run"),
@@ -88,11 +100,16 @@ async fn open_terminal(
     Query(which): Query<Which>,
     request: Request<Body>,
 ) -> Result<Response> {
-    let project = projects::find(&app.store, &caller, &project).await?;
-    let target = which.target()?;
+    let project = projects::find::<Read>(&app.store, &caller, &project).await?;
+    let types = project.also::<Write>();
+    let target = which.target(types.is_ok())?;
     let inside = Inside::of(&app, &project).await?;
     let place = app.gateway.streams.begin(&app, &caller)?;
-    let end = over(app.clone(), caller);
+    // Whoever may no longer type is shown out, and may come back to look.
+    let end = match types {
+        Ok(types) => over(app.clone(), types).boxed(),
+        Err(_) => over(app.clone(), project).boxed(),
+    };
     inside
         .websocket(&app, request, &target, Some(SUBPROTOCOL), end, place)
         .await
@@ -108,7 +125,7 @@ async fn list_terminals(
     caller: Caller,
     Path(project): Path<String>,
 ) -> Result<Json<Page<TerminalSession>>> {
-    let project = projects::find(&app.store, &caller, &project).await?;
+    let project = projects::find::<Read>(&app.store, &caller, &project).await?;
     let inside = Inside::of(&app, &project).await?;
     let mut items: Vec<TerminalSession> = inside
         .control()
@@ -141,7 +158,7 @@ async fn close_terminal(
     caller: Caller,
     Path((project, terminal)): Path<(String, String)>,
 ) -> Result<Response> {
-    let project = projects::find(&app.store, &caller, &project).await?;
+    let project = projects::find::<Write>(&app.store, &caller, &project).await?;
     if session_name("terminal", &terminal).is_err() {
         return Err(Error::not_found("terminal"));
     }
@@ -163,7 +180,7 @@ mod tests {
                 session: session.map(Into::into),
                 user: user.map(Into::into),
             }
-            .target()
+            .target(true)
             .map_err(|error| error.field().unwrap().name.clone())
         };
         assert_eq!(target(None, None).as_deref(), Ok("/v1/terminal?"));

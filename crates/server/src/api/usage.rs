@@ -9,7 +9,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::extract::{Json, Path};
 use crate::{
-    auth::Caller,
+    auth::{Caller, right::Read},
     error::{Error, Result},
     gateway::inside::Inside,
     state::App,
@@ -29,7 +29,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
     responses((status = OK, body = Usage), (status = NOT_FOUND, body = ErrorBody),
               (status = CONFLICT, body = ErrorBody, description = "the sandbox does not run")))]
 async fn usage(State(app): State<App>, caller: Caller, Path(project): Path<String>) -> Result<Json<Usage>> {
-    let project = projects::find(&app.store, &caller, &project).await?;
+    let project = projects::find::<Read>(&app.store, &caller, &project).await?;
     let inside = Inside::of(&app, &project).await?;
     let usage = tokio::time::timeout(LOOK, inside.usage())
         .await

@@ -285,7 +285,11 @@ pub async fn create_token(app: &App, caller: &Caller, request: CreateToken) -> R
         ));
     }
     let only = match &request.project {
-        Some(project) => Some(projects::find(&app.store, caller, project).await?.id),
+        Some(project) => Some(
+            projects::find::<super::right::Read>(&app.store, caller, project)
+                .await?
+                .id,
+        ),
         None => None,
     };
     let token = secret::api_token();

@@ -4,6 +4,7 @@ use fsa_model::{
     UserId,
     api::Sharing,
     host::{Host, parse_host},
+    sharing::ProjectRole,
 };
 use http::{HeaderMap, Method, header};
 use subtle::ConstantTimeEq as _;
@@ -25,8 +26,8 @@ pub(super) enum Visitor {
     Anybody,
     /// Came by this link of the port.
     Guest([u8; 32]),
-    /// The project's owner, in this session where it was one.
-    Owner(UserId, Option<Uuid>),
+    /// Somebody who has at least this role in the project, in this session where it was one.
+    Person(UserId, ProjectRole, Option<Uuid>),
 }
 
 /// The cookie that holds a [`Pass`].
@@ -59,7 +60,10 @@ pub(super) fn admits(pass: &Pass, route: &Route) -> Option<Visitor> {
             project,
             user,
             session,
-        } => (project, Visitor::Owner(user, Some(session))),
+        } => (
+            project,
+            Visitor::Person(user, *route.people.get(&user)?, Some(session)),
+        ),
         Pass::Link { project, link } => (project, Visitor::Guest(link)),
     };
     (project == route.project && still_admits(visitor, route)).then_some(visitor)
@@ -70,8 +74,9 @@ pub(super) fn still_admits(visitor: Visitor, route: &Route) -> bool {
     match visitor {
         Visitor::Anybody => route.sharing == Sharing::Public,
         Visitor::Guest(link) => route.sharing == Sharing::Link && route.link == Some(link),
-        Visitor::Owner(user, session) => {
-            user == route.owner && session.is_none_or(|session| route.sessions.contains(&session))
+        Visitor::Person(user, role, session) => {
+            route.people.get(&user).is_some_and(|now| *now >= role)
+                && session.is_none_or(|session| route.sessions.contains(&session))
         }
     }
 }

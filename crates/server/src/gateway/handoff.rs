@@ -25,7 +25,7 @@ use super::{
 use crate::{
     App,
     api::extract::Query,
-    auth::{By, Caller},
+    auth::{By, Caller, right::Read},
     state::Settings,
     store::projects,
 };
@@ -121,7 +121,15 @@ async fn preview(
     };
     match projects::by_host(&app.store, &host).await {
         Err(error) => error.into_response(),
-        Ok(Some(project)) if project.owner == caller.user() => {
+        Ok(Some(project)) => {
+            // Whoever may see the project may see what it serves.
+            match projects::find::<Read>(&app.store, &caller, &project.id.to_string()).await {
+                Ok(_) => {}
+                Err(error) if error.status() == StatusCode::NOT_FOUND => {
+                    return Say::nothing_here().answer(&headers);
+                }
+                Err(error) => return error.into_response(),
+            }
             let hand_off = HandOff::new(project.id, caller.user(), session, &query.nonce, &query.path);
             let token = hand_off.seal(&app.sealer, &name);
             pages::redirect(&format!(
@@ -130,7 +138,7 @@ async fn preview(
                 token.expose_secret()
             ))
         }
-        Ok(_) => Say::nothing_here().answer(&headers),
+        Ok(None) => Say::nothing_here().answer(&headers),
     }
 }
 

@@ -13,7 +13,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use fsa_driver::Outside;
-use fsa_model::{ProjectId, SandboxId, UserId, api::Sharing, sandboxd::TERMINAL_PORT};
+use fsa_model::{ProjectId, SandboxId, api::Sharing, sandboxd::TERMINAL_PORT, sharing::ProjectRole};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header, request::Parts};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::ExposeSecret as _;
@@ -24,11 +24,13 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
 use super::{
-    Admission, access, admit,
+    Admission,
+    access::{self, Visitor},
+    admit,
     handoff::{self, give},
     pages::{self, Say},
     pass::{self, HandOff},
-    routes::{Route, Target},
+    routes::{Route, Target, people},
 };
 use crate::{
     App,
@@ -99,8 +101,8 @@ async fn admitted(app: &App, which: &Which, asked: Parts) -> Result<Response> {
         return Ok(StatusCode::UNAUTHORIZED.into_response());
     };
     let mut fields = HeaderMap::new();
-    let comes = match admit(app, &place.route, host, &origin, &original).await {
-        Admission::Comes(_) => true,
+    let visitor = match admit(app, &place.route, host, &origin, &original).await {
+        Admission::Comes(visitor, _) => Some(visitor),
         Admission::Foreign => return Ok(StatusCode::FORBIDDEN.into_response()),
         Admission::Failed(error) => return Err(error),
         Admission::Unknown => {
@@ -110,17 +112,21 @@ async fn admitted(app: &App, which: &Which, asked: Parts) -> Result<Response> {
                     .await?
                     .map(|hand_off| hand_off.pass()),
             };
-            let pass = pass.filter(|pass| access::admits(pass, &place.route).is_some());
-            if let Some(pass) = &pass {
-                give(app, &mut fields, host, pass);
-            }
-            pass.is_some()
+            let admitted = pass.and_then(|pass| Some((access::admits(&pass, &place.route)?, pass)));
+            admitted.map(|(visitor, pass)| {
+                give(app, &mut fields, host, &pass);
+                visitor
+            })
         }
     };
-    if !comes {
+    let Some(visitor) = visitor else {
         return Ok(StatusCode::UNAUTHORIZED.into_response());
-    }
+    };
     if place.route.port == TERMINAL_PORT {
+        // Its token opens a shell, not only the sight of one.
+        if !matches!(visitor, Visitor::Person(_, role, _) if role >= ProjectRole::Editor) {
+            return Ok(StatusCode::FORBIDDEN.into_response());
+        }
         fields.insert(header::AUTHORIZATION, terminal_token(app, &place).await?);
     }
     Ok((StatusCode::OK, fields).into_response())
@@ -206,7 +212,7 @@ async fn enter(
     };
     match find(&app, &which).await {
         Err(error) => error.into_response(),
-        Ok(Some(place)) if place.route.owner == caller.user() => {
+        Ok(Some(place)) if place.route.people.contains_key(&caller.user()) => {
             let hand_off = HandOff::new(place.route.project, caller.user(), session, "-", "/");
             let token = hand_off.seal(&app.sealer, &place.outside.host);
             let target = target(&place.outside, &which.rd, token.expose_secret());
@@ -256,10 +262,8 @@ fn target(outside: &Outside, wanted: &str, token: &str) -> Url {
 /// One look, by the sandbox's id: what it is, whose it is, and whether the port is shared.
 async fn find(app: &App, which: &Which) -> Result<Option<Place>> {
     let row = sqlx::query(concat!(
-        "select p.id as project, p.owner_id as owner, p.region as region, x.sharing as sharing,
-                x.link_hash as link,
-                array(select e.id from sessions e where e.user_id = p.owner_id and e.expires_at > now())
-                    as sessions, ",
+        "select p.id as project, p.region as region, x.sharing as sharing, x.link_hash as link, ",
+        people!(),
         sandboxes::columns!(),
         " from sandboxes s
           join projects p on p.id = s.project_id
@@ -288,7 +292,7 @@ async fn find(app: &App, which: &Which) -> Result<Option<Place>> {
     let route = Route {
         project: ProjectId(row.try_get("project")?),
         port: which.port,
-        owner: UserId(row.try_get("owner")?),
+        people: crate::store::json(&row, "people")?,
         sessions: row.try_get("sessions")?,
         // A terminal is never for guests, whatever the table says.
         sharing: if which.port == TERMINAL_PORT {

@@ -28,7 +28,10 @@ use super::{
 };
 use crate::{
     App, Error, Result,
-    auth::Caller,
+    auth::{
+        Caller,
+        right::{Granted, Right},
+    },
     store::{places, projects::ProjectRow, sandboxes, sandboxes::SandboxRow},
 };
 
@@ -216,11 +219,12 @@ impl Inside {
     }
 }
 
-/// When a stream of a caller's must end: the server drains, or the credential no longer holds.
-pub(crate) async fn over(app: App, caller: Caller) -> Farewell {
+/// When a stream in a project must end: the server drains, or the caller's credential or right no longer
+/// holds.
+pub(crate) async fn over<R: Right>(app: App, granted: Granted<R>) -> Farewell {
     tokio::select! {
         () = app.shutdown.cancelled() => Farewell::Restarting,
-        () = caller.ended(&app) => Farewell::Refused,
+        () = granted.ended(&app) => Farewell::Refused,
     }
 }
 

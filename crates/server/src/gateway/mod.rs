@@ -24,7 +24,7 @@ mod upstream;
 use std::time::Duration;
 
 use axum::{body::Body, response::Response};
-use fsa_model::{Phase, ProjectId, api::Sharing, sandboxd::TERMINAL_PORT};
+use fsa_model::{Phase, ProjectId, api::Sharing, sandboxd::TERMINAL_PORT, sharing::ProjectRole};
 use http::{HeaderValue, Request, StatusCode, Version, header, request::Parts};
 use hyper_util::rt::TokioIo;
 use tokio_util::task::TaskTracker;
@@ -122,12 +122,13 @@ async fn answer(app: &App, request: Request<Body>) -> Response {
         return handoff::admit_guest(app, &name, &pass, &path);
     }
     match admit(app, &route, &name, label, &parts).await {
-        Admission::Comes(visitor) => {
+        Admission::Comes(visitor, token) => {
             let ticket = Ticket {
                 app: app.clone(),
                 label: label.to_ascii_lowercase(),
                 project: route.project,
                 visitor,
+                token,
             };
             if route.port == TERMINAL_PORT {
                 let request = Request::from_parts(parts, body);
@@ -144,7 +145,8 @@ async fn answer(app: &App, request: Request<Body>) -> Response {
 }
 
 enum Admission {
-    Comes(Visitor),
+    /// With the token where it was one.
+    Comes(Visitor, Option<Caller>),
     Unknown,
     /// Somebody else's page uses the browser's pass.
     Foreign,
@@ -154,20 +156,29 @@ enum Admission {
 async fn admit(app: &App, route: &Route, name: &str, label: &str, parts: &Parts) -> Admission {
     let headers = &parts.headers;
     if route.sharing == Sharing::Public {
-        return Admission::Comes(Visitor::Anybody);
+        return Admission::Comes(Visitor::Anybody, None);
     }
     if let Some(token) = headers.get(&TOKEN_HEADER) {
         return match by_token(app, token, parts).await {
-            Ok(caller) if caller.user() == route.owner && caller.sees(route.project) => {
-                Admission::Comes(Visitor::Owner(caller.user(), None))
-            }
+            Ok(caller) if caller.sees(route.project) => match route.people.get(&caller.user()) {
+                Some(role) => {
+                    // A token that may only read sees what a viewer does.
+                    let most = match caller.must_write() {
+                        Ok(()) => ProjectRole::Owner,
+                        Err(_) => ProjectRole::Viewer,
+                    };
+                    let visitor = Visitor::Person(caller.user(), most.min(*role), None);
+                    Admission::Comes(visitor, Some(caller))
+                }
+                None => Admission::Unknown,
+            },
             Err(error) if error.status() != StatusCode::UNAUTHORIZED => Admission::Failed(error),
             _ => Admission::Unknown,
         };
     }
     match access::by_pass(&app.settings, &app.sealer, route, name, headers) {
         Some(_) if access::is_foreign(&app.settings, label, &parts.method, headers) => Admission::Foreign,
-        Some(visitor) => Admission::Comes(visitor),
+        Some(visitor) => Admission::Comes(visitor, None),
         None => Admission::Unknown,
     }
 }
@@ -264,6 +275,7 @@ struct Ticket {
     label: String,
     project: ProjectId,
     visitor: Visitor,
+    token: Option<Caller>,
 }
 
 impl Ticket {
@@ -283,9 +295,16 @@ impl Ticket {
                 }
             }
         };
+        let revoked = async {
+            match &self.token {
+                Some(caller) => caller.ended(&self.app).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = self.app.shutdown.cancelled() => Farewell::Restarting,
             () = refused => Farewell::Refused,
+            () = revoked => Farewell::Refused,
         }
     }
 

@@ -1,12 +1,12 @@
 //! Which sandbox a host name leads to, remembered, so that a request costs no query.
 //!
 //! One query answers for one host name. Its answer holds until somebody says that the project or
-//! its owner's credentials changed ([`crate::store::notify`]), and never for longer than
+//! the credentials of somebody who may see it changed ([`crate::store::notify`]), and never for longer than
 //! [`LONGEST`], so that a lost notification costs two seconds. A host that is in use is looked up
 //! anew in the background before that.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -19,6 +19,7 @@ use fsa_model::{
     api::Sharing,
     host::{Host, parse_host},
     sandboxd::TERMINAL_PORT,
+    sharing::ProjectRole,
 };
 use futures_util::FutureExt as _;
 use parking_lot::{Mutex, RwLock};
@@ -46,8 +47,9 @@ const UNUSED: Duration = Duration::from_secs(30);
 pub(super) struct Route {
     pub project: ProjectId,
     pub port: u16,
-    pub owner: UserId,
-    /// The owner's sessions that have not ended.
+    /// Who may see the project, and as what.
+    pub people: HashMap<UserId, ProjectRole>,
+    /// Their sessions that have not ended.
     pub sessions: Vec<Uuid>,
     pub sharing: Sharing,
     /// Of the link that opens the port to guests.
@@ -90,7 +92,7 @@ struct State {
     /// The pool in `route` belongs to it.
     start: Option<Start>,
     /// What was found here last, and whoever says that it changed.
-    watched: Option<(ProjectId, UserId, [Interest; 2])>,
+    watched: Option<(ProjectId, BTreeSet<UserId>, Vec<Interest>)>,
     /// How often somebody said so. A look-up during which that happened is not believed.
     doubts: u64,
 }
@@ -161,10 +163,11 @@ impl State {
     fn is_doubted(&mut self) -> bool {
         let said = self.watched.as_mut().is_some_and(|(_, _, interests)| {
             // Each is asked, so that none is left to say the same again.
-            let said = interests
-                .each_mut()
-                .map(|interest| interest.changed().now_or_never().is_some());
-            said.contains(&true)
+            let mut said = false;
+            for interest in interests {
+                said |= interest.changed().now_or_never().is_some();
+            }
+            said
         });
         if said {
             self.doubts += 1;
@@ -204,11 +207,14 @@ impl Entry {
                 state.watched = None;
                 return Ok(None);
             };
-            let (project, owner) = (found.project, found.owner);
+            let (project, people) = (
+                found.project,
+                found.people.keys().copied().collect::<BTreeSet<_>>(),
+            );
             let watched = state
                 .watched
                 .as_ref()
-                .is_some_and(|(p, o, _)| (*p, *o) == (project, owner));
+                .is_some_and(|(watched, them, _)| *watched == project && *them == people);
             let (found, start) = found.route(app, self.host.port, &state);
             let found = Arc::new(found);
             state.route = Some(Arc::clone(&found));
@@ -219,8 +225,12 @@ impl Entry {
                 return Ok(Some(found));
             }
             // Interest comes before the look that is believed.
-            let topics = [Topic::Project(project), Topic::Credentials(owner)];
-            state.watched = Some((project, owner, topics.map(|topic| app.hub.interest(topic))));
+            let topics = people.iter().map(|user| Topic::Credentials(*user));
+            let interests = std::iter::once(Topic::Project(project))
+                .chain(topics)
+                .map(|topic| app.hub.interest(topic))
+                .collect();
+            state.watched = Some((project, people, interests));
             route = Some(found);
         }
         Ok(route)
@@ -230,7 +240,7 @@ impl Entry {
 /// What the query finds.
 struct Found {
     project: ProjectId,
-    owner: UserId,
+    people: HashMap<UserId, ProjectRole>,
     region: String,
     sessions: Vec<Uuid>,
     sharing: Option<Sharing>,
@@ -238,13 +248,27 @@ struct Found {
     sandbox: Option<SandboxRow>,
 }
 
+/// Who may see the project `p`, as what, and their sessions that have not ended.
+macro_rules! people {
+    () => {
+        "(select jsonb_object_agg(y.id, y.role) from (
+              select p.owner_id as id, 'owner' as role
+              union all
+              select m.user_id, m.role from project_members m join users v on v.id = m.user_id
+               where m.project_id = p.id and v.disabled_at is null and v.removed_at is null) y) as people,
+         array(select e.id from sessions e where e.expires_at > now() and
+               (e.user_id = p.owner_id or e.user_id in
+                   (select m.user_id from project_members m where m.project_id = p.id))) as sessions, "
+    };
+}
+pub(super) use people;
+
 async fn query(app: &App, host: &Host) -> Result<Option<Found>> {
     let row = sqlx::query(concat!(
-        "select p.id as project, p.owner_id as owner, p.region as region, x.sharing as sharing,
+        "select p.id as project, p.region as region, x.sharing as sharing,
                 x.link_hash as link,
-                u.disabled_at is null and u.removed_at is null as allowed,
-                array(select e.id from sessions e where e.user_id = p.owner_id and e.expires_at > now())
-                    as sessions, ",
+                u.disabled_at is null and u.removed_at is null as allowed, ",
+        people!(),
         sandboxes::columns!(),
         " from projects p
           join users u on u.id = p.owner_id
@@ -267,7 +291,7 @@ async fn query(app: &App, host: &Host) -> Result<Option<Found>> {
     };
     Ok(Some(Found {
         project: ProjectId(row.try_get("project")?),
-        owner: UserId(row.try_get("owner")?),
+        people: crate::store::json(&row, "people")?,
         region: row.try_get("region")?,
         sessions: row.try_get("sessions")?,
         sharing: match row.try_get::<Option<&str>, _>("sharing")? {
@@ -292,7 +316,7 @@ impl Found {
         let route = Route {
             project: self.project,
             port,
-            owner: self.owner,
+            people: self.people,
             sessions: self.sessions,
             // A terminal is never for guests, whatever the table says.
             sharing: self.sharing.filter(|_| port != TERMINAL_PORT).unwrap_or_default(),

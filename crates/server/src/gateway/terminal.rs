@@ -1,10 +1,10 @@
-//! The terminal's own host, port 7681: ttyd's three paths, for whoever is signed in.
+//! The terminal's own host, port 7681: ttyd's three paths, for whoever may use or see the project.
 //!
 //! The bytes come from sandboxd's control interface. What listens on the port itself in the
 //! sandbox, if anything does, is not reached from here.
 
 use axum::{body::Body, response::Response};
-use fsa_model::tty::SUBPROTOCOL;
+use fsa_model::{sandboxd::TERMINAL_WATCH, sharing::ProjectRole, tty::SUBPROTOCOL};
 use http::{HeaderValue, Method, Request, StatusCode, header};
 
 use super::{
@@ -24,9 +24,9 @@ pub(super) async fn handle(
     end: impl Future<Output = Farewell> + Send + 'static,
 ) -> Response {
     // A guest or a public visitor is never let into a shell; the route's sharing says so already.
-    if !matches!(visitor, Visitor::Owner(..)) {
+    let Visitor::Person(_, role, _) = visitor else {
         return Say::nothing_here().answer(request.headers());
-    }
+    };
     let headers = request.headers().clone();
     match (request.method(), request.uri().path()) {
         (&Method::GET, "/") => Say::new(
@@ -48,7 +48,7 @@ pub(super) async fn handle(
                 .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
             response
         }
-        (&Method::GET, "/ws") => open(app, route, request, end)
+        (&Method::GET, "/ws") => open(app, route, role, request, end)
             .await
             .unwrap_or_else(|error| said(&error).answer(&headers)),
         _ => Say::nothing_here().answer(&headers),
@@ -58,6 +58,7 @@ pub(super) async fn handle(
 async fn open(
     app: &App,
     route: &Route,
+    role: ProjectRole,
     request: Request<Body>,
     end: impl Future<Output = Farewell> + Send + 'static,
 ) -> Result<Response, Error> {
@@ -72,8 +73,13 @@ async fn open(
     let place = upstream
         .begin()
         .ok_or_else(|| Error::unavailable("Too many terminals are open."))?;
+    let path = if role >= ProjectRole::Editor {
+        "/v1/terminal"
+    } else {
+        TERMINAL_WATCH
+    };
     Inside::of_sandbox(app, region, sandbox)?
-        .websocket(app, request, "/v1/terminal", Some(SUBPROTOCOL), end, place)
+        .websocket(app, request, path, Some(SUBPROTOCOL), end, place)
         .await
 }
 

@@ -4,7 +4,7 @@ use fsa_model::{api::ChangeProject, event::EventKind};
 
 use super::{environment, validate};
 use crate::{
-    auth::Caller,
+    auth::{Caller, right::Manage},
     error::Result,
     state::App,
     store::{
@@ -19,9 +19,9 @@ use crate::{
 /// # Errors
 /// Not found; 422 with the field and its rule; 409 where the caller has another of that name.
 pub async fn change(app: &App, caller: &Caller, project: &str, request: ChangeProject) -> Result<Overview> {
-    let found = projects::find(&app.store, caller, project).await?;
+    let found = projects::find::<Manage>(&app.store, caller, project).await?;
     let mut tx = app.store.begin().await?;
-    let before = projects::lock(&mut tx, caller, found.id).await?;
+    let before = projects::lock(&mut tx, &found).await?;
     let after = changed(&before, request)?;
     let fields = differences(&before, &after);
     if !fields.is_empty() {

@@ -4,7 +4,11 @@ use fsa_model::{DatabaseSpec, api, api::DatabaseStatus};
 use secrecy::ExposeSecret as _;
 
 use crate::{
-    auth::{Caller, sign_in},
+    auth::{
+        Caller,
+        right::{Read, Write},
+        sign_in,
+    },
     error::{Error, Result},
     state::App,
     store::{databases, places, projects},
@@ -18,7 +22,7 @@ const CREDENTIALS: std::time::Duration = std::time::Duration::from_secs(10);
 /// # Errors
 /// Not found; 409 where the connection string is asked for and not known yet.
 pub async fn view(app: &App, caller: &Caller, project: &str, reveal: bool) -> Result<api::Database> {
-    let project = projects::find(&app.store, caller, project).await?;
+    let project = projects::find::<Read>(&app.store, caller, project).await?;
     let database = databases::of(&app.store, &project)
         .await?
         .ok_or_else(|| Error::not_found("database").of(project.id))?;
@@ -36,7 +40,7 @@ pub async fn view(app: &App, caller: &Caller, project: &str, reveal: bool) -> Re
         connection_string: None,
     };
     if reveal {
-        caller.must_write()?;
+        project.also::<Write>()?;
         if database.status != DatabaseStatus::Ready && !region.databases.known_ahead() {
             return Err(Error::conflict("The database is not ready yet.").of(project.id));
         }

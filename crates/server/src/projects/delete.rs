@@ -3,7 +3,7 @@
 use fsa_model::event::EventKind;
 
 use crate::{
-    auth::{Caller, sign_in},
+    auth::{Caller, right::Own, sign_in},
     error::Result,
     state::App,
     store::{
@@ -16,14 +16,15 @@ use crate::{
 /// Deletes a project of the caller's. To ask again while it is being deleted changes nothing.
 ///
 /// # Errors
-/// Not found; the database does not answer.
+/// Not found; 403 for another than its owner; the database does not answer.
 pub async fn delete(app: &App, caller: &Caller, project: &str) -> Result<Overview> {
-    let overview = projects::overview(&app.store, caller, project).await?;
+    let found = projects::find_any::<Own>(&app.store, caller, project).await?;
+    let overview = projects::overview(&app.store, caller, &found.id.to_string()).await?;
     if overview.project.deleted_at.is_some() {
         return Ok(overview);
     }
     let mut tx = app.store.begin().await?;
-    let project = projects::lock(&mut tx, caller, overview.project.id).await?;
+    let project = projects::lock(&mut tx, &found).await?;
     projects::mark_deleted(&mut tx, project.id).await?;
     sign_in::record(
         &mut tx,

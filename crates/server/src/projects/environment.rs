@@ -12,7 +12,12 @@ use sqlx::PgConnection;
 
 use super::validate;
 use crate::{
-    auth::{Caller, seal::Sealer, sign_in},
+    auth::{
+        Caller,
+        right::{Read, Write},
+        seal::Sealer,
+        sign_in,
+    },
     error::{Error, Result},
     state::App,
     store::{
@@ -81,12 +86,12 @@ pub fn seal_of_request(sealer: &Sealer, sandbox: SandboxId, variables: &Variable
 /// # Errors
 /// Not found; the database does not answer.
 pub async fn view(app: &App, caller: &Caller, project: &str, reveal: bool) -> Result<EnvironmentView> {
-    let project = projects::find(&app.store, caller, project).await?;
+    let project = projects::find::<Read>(&app.store, caller, project).await?;
     let mut tx = app.store.begin().await?;
     let sealed = projects::environment(&mut tx, project.id).await?;
     let variables = open_of_project(&app.sealer, project.id, &sealed)?;
     if reveal {
-        caller.must_write()?;
+        project.also::<Write>()?;
         sign_in::record(
             &mut tx,
             caller,
@@ -160,9 +165,9 @@ async fn store(
     project: &str,
     change: impl FnOnce(&Variables) -> Variables + Send,
 ) -> Result<EnvironmentView> {
-    let found = projects::find(&app.store, caller, project).await?;
+    let found = projects::find::<Write>(&app.store, caller, project).await?;
     let mut tx = app.store.begin().await?;
-    let project = projects::lock(&mut tx, caller, found.id).await?;
+    let project = projects::lock(&mut tx, &found).await?;
     let sealed = projects::environment(&mut tx, project.id).await?;
     let before = open_of_project(&app.sealer, project.id, &sealed)?;
     let after = change(&before);

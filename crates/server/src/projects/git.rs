@@ -9,7 +9,12 @@ use sqlx::PgConnection;
 
 use super::validate;
 use crate::{
-    auth::{Caller, seal::Sealer, sign_in},
+    auth::{
+        Caller,
+        right::{Manage, Read},
+        seal::Sealer,
+        sign_in,
+    },
     error::{Error, Result},
     state::App,
     store::{git, places, projects},
@@ -23,7 +28,7 @@ const LONGEST: usize = 10_000;
 /// # Errors
 /// Not found, the project or its credential.
 pub async fn view(app: &App, caller: &Caller, project: &str) -> Result<GitCredential> {
-    let project = projects::find(&app.store, caller, project).await?;
+    let project = projects::find::<Read>(&app.store, caller, project).await?;
     let row = git::find(&app.store, project.id)
         .await?
         .ok_or_else(|| Error::not_found("git credential"))?;
@@ -44,7 +49,7 @@ pub async fn set(
     project: &str,
     request: SetGitCredential,
 ) -> Result<GitCredential> {
-    let found = projects::find(&app.store, caller, project).await?;
+    let found = projects::find::<Manage>(&app.store, caller, project).await?;
     let url = match (request.url, &found.repository) {
         (Some(url), _) => url,
         (None, Some(repository)) => repository.url.clone(),
@@ -64,7 +69,7 @@ pub async fn set(
         None => error,
     })?;
     let mut tx = app.store.begin().await?;
-    let project = projects::lock(&mut tx, caller, found.id).await?;
+    let project = projects::lock(&mut tx, &found).await?;
     store(
         &mut tx,
         &app.sealer,
@@ -112,9 +117,9 @@ pub(super) async fn store(
 /// # Errors
 /// Not found.
 pub async fn forget(app: &App, caller: &Caller, project: &str) -> Result<()> {
-    let found = projects::find(&app.store, caller, project).await?;
+    let found = projects::find::<Manage>(&app.store, caller, project).await?;
     let mut tx = app.store.begin().await?;
-    let project = projects::lock(&mut tx, caller, found.id).await?;
+    let project = projects::lock(&mut tx, &found).await?;
     git::forget(&mut tx, project.id).await?;
     sign_in::record(
         &mut tx,

@@ -6,6 +6,7 @@ use fsa_model::{
     api::{Port, Project, Sandbox, SandboxError},
     host,
     sandboxd::{KNOWN_PORTS, Status},
+    sharing::ProjectRole,
 };
 
 use crate::{
@@ -31,6 +32,8 @@ pub fn project(settings: &Settings, overview: &Overview) -> Project {
         name: row.name.clone(),
         description: row.description.clone(),
         owner_id: row.owner,
+        owner_login: overview.owner_login.clone(),
+        role: overview.role,
         template,
         image,
         size: row.size,
@@ -64,7 +67,11 @@ pub fn sandbox(settings: &Settings, overview: &Overview) -> Option<Sandbox> {
         terminal_url: format!(
             "{}/projects/{}/terminal",
             settings.origin_text(),
-            overview.project.name
+            // A name leads everybody to their own project first.
+            match overview.role {
+                ProjectRole::Owner => overview.project.name.to_string(),
+                _ => overview.project.id.to_string(),
+            }
         ),
         ports: said
             .map(|status| ports(settings, overview, status))

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::environment::{self, Variables};
 use crate::{
-    auth::{Caller, secret},
+    auth::{Caller, right::Write, secret},
     error::{Error, Result},
     state::App,
     store::{
@@ -97,9 +97,9 @@ fn decide(ask: &Ask, changes: bool, now: Option<Now>) -> Decision {
 /// # Errors
 /// Not found; 409 where the wish makes no sense.
 pub async fn ask(app: &App, caller: &Caller, project: &str, ask: Ask) -> Result<Overview> {
-    let found = projects::find(&app.store, caller, project).await?;
+    let found = projects::find::<Write>(&app.store, caller, project).await?;
     let mut tx = app.store.begin().await?;
-    let project = projects::lock(&mut tx, caller, found.id).await?;
+    let project = projects::lock(&mut tx, &found).await?;
     let current = sandboxes::main_in(&mut tx, project.id).await?;
     let changes = match (&ask, &current) {
         (Ask::StartOrRestart(variables), Some(current)) if current.wanted != Wanted::Terminated => {

@@ -71,15 +71,15 @@ pub async fn append(tx: &mut PgConnection, event: NewEvent) -> Result<EventId, s
 #[derive(Clone, Copy, Debug)]
 pub enum Of {
     Project(ProjectId),
-    /// All projects of a user, also those that are gone.
-    Owner(UserId),
+    /// All projects of a user, also those that are gone, and those that are shared with the user.
+    Reader(UserId),
 }
 
 impl Of {
-    /// All projects of the caller.
+    /// All projects that the caller owns or that are shared with them.
     #[must_use]
     pub fn caller(caller: &Caller) -> Self {
-        Self::Owner(caller.user())
+        Self::Reader(caller.user())
     }
 
     /// One project.
@@ -116,40 +116,38 @@ pub async fn after(store: &Store, of: Of, after: EventId, limit: i64) -> Result<
              where project_id = $1 and id > $2 order by id limit $3",
         )
         .bind(project.0),
-        Of::Owner(owner) => sqlx::query_as(
-            "select id, project_id, sandbox_id, kind, message, data, created_at from events
-             where owner_id = $1 and id > $2 order by id limit $3",
+        Of::Reader(reader) => sqlx::query_as(
+            "select id, project_id, sandbox_id, kind, message, data, created_at from (
+                 (select * from events where owner_id = $1 and id > $2 order by id limit $3)
+                 union all
+                 (select * from events where id > $2 and project_id in
+                      (select m.project_id from project_members m where m.user_id = $1) order by id limit $3)
+             ) e order by id limit $3",
         )
-        .bind(owner.0),
+        .bind(reader.0),
     };
     let rows: Vec<Row> = query.bind(after).bind(limit).fetch_all(&store.pool).await?;
     Ok(rows.into_iter().map(|row| row.0).collect())
 }
 
-/// The id after which the last `count` events begin.
+/// The id of the last event; 0 where there is none.
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn before_last(store: &Store, of: Of, count: i64) -> Result<EventId> {
-    // Of no events at all the lowest id would be 0, and everything comes after it.
+pub async fn last(store: &Store, of: Of) -> Result<EventId> {
     let query = match of {
-        Of::Project(project) if count == 0 => {
-            sqlx::query_scalar("select coalesce(max(id), $2) from events where project_id = $1")
+        Of::Project(project) => {
+            sqlx::query_scalar("select coalesce(max(id), 0) from events where project_id = $1")
                 .bind(project.0)
         }
-        Of::Owner(owner) if count == 0 => {
-            sqlx::query_scalar("select coalesce(max(id), $2) from events where owner_id = $1").bind(owner.0)
-        }
-        Of::Project(project) => sqlx::query_scalar(
-            "select coalesce(min(id) - 1, 0) from
-             (select id from events where project_id = $1 order by id desc limit $2) newest",
+        // An index each for the user's own and for each that is shared.
+        Of::Reader(reader) => sqlx::query_scalar(
+            "select greatest(0, (select max(id) from events where owner_id = $1),
+                 (select max(newest) from project_members m,
+                      lateral (select max(id) as newest from events where project_id = m.project_id) e
+                   where m.user_id = $1))",
         )
-        .bind(project.0),
-        Of::Owner(owner) => sqlx::query_scalar(
-            "select coalesce(min(id) - 1, 0) from
-             (select id from events where owner_id = $1 order by id desc limit $2) newest",
-        )
-        .bind(owner.0),
+        .bind(reader.0),
     };
-    Ok(query.bind(count).fetch_one(&store.pool).await?)
+    Ok(query.fetch_one(&store.pool).await?)
 }

@@ -3,6 +3,7 @@
 //! Look-ups of what belongs to somebody take the [`crate::auth::Caller`], so that a missing check
 //! cannot be compiled.
 
+pub mod access;
 pub mod agents;
 pub mod audit;
 pub mod claims;
@@ -12,6 +13,7 @@ pub mod git;
 pub mod github;
 pub mod hints;
 pub mod links;
+pub mod members;
 pub mod notify;
 pub mod observed;
 pub mod orphans;

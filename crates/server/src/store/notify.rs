@@ -31,7 +31,7 @@ const LAST_RETRY: Duration = Duration::from_secs(10);
 pub enum Topic {
     /// Any sandbox is wished otherwise.
     Wishes,
-    /// A project of this user has a new event.
+    /// A project that this user owns or that is shared with them has a new event.
     Events(UserId),
     /// A sandbox of this project is wished or observed otherwise, or has a new event.
     Project(ProjectId),
@@ -185,6 +185,10 @@ impl Hub {
                 }
                 if let Some(Ok(project)) = words.next().map(str::parse) {
                     self.wake(Topic::Project(project));
+                }
+                // After the event's id, whoever the project is shared with.
+                for reader in words.skip(1).filter_map(|word| word.parse().ok()) {
+                    self.wake(Topic::Events(reader));
                 }
             }
             "fsa_auth" => {

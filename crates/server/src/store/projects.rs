@@ -3,13 +3,22 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use fsa_model::{Image, ProjectId, ProjectName, Repository, Size, UserId, api::Sharing};
+use fsa_model::{
+    Image, ProjectId, ProjectName, Repository, Size, UserId, api::Sharing, sharing::ProjectRole,
+};
 use sqlx::{FromRow, PgConnection, Row as _, postgres::PgRow};
 use uuid::Uuid;
 
-use super::{Store, json, optional_json, parsed, sandboxes::SandboxRow, word};
+pub use super::access::{find, find_any, lock};
+use super::{
+    Store,
+    access::{Called, called, mine, my_role},
+    json, optional_json, parsed,
+    sandboxes::SandboxRow,
+    word,
+};
 use crate::{
-    auth::Caller,
+    auth::{Caller, right::Read},
     error::{Error, Result},
 };
 
@@ -35,6 +44,8 @@ pub struct ProjectRow {
 pub struct Overview {
     pub project: ProjectRow,
     pub owner_login: String,
+    /// What the caller is in it.
+    pub role: ProjectRole,
     /// The main sandbox that is wanted, else the last one that was.
     pub sandbox: Option<SandboxRow>,
     /// Somebody else's project had this name first, so host names need the owner's slug.
@@ -66,13 +77,17 @@ macro_rules! overview {
             ", u.login as owner_login,
              exists (select 1 from projects q where q.name = p.name and q.deleted_at is null
                      and (q.named_at, q.id) < (p.named_at, p.id)) as name_is_shared,
-             (select jsonb_object_agg(port::text, sharing) from port_shares x where x.project_id = p.id) as shares
+             (select jsonb_object_agg(port::text, sharing) from port_shares x where x.project_id = p.id) as shares, ",
+            my_role!(),
+            " as my_role
              from projects p
              join users u on u.id = p.owner_id
              left join lateral (
                  select * from sandboxes s where s.project_id = p.id and s.is_main
                  order by s.wanted = 'terminated', s.created_at desc limit 1) s on true
-             where p.owner_id = $1 and ",
+             where p.id in ",
+            mine!(),
+            " and ",
             $condition
         )
     };
@@ -102,6 +117,7 @@ impl<'r> FromRow<'r, PgRow> for Overview {
         Ok(Self {
             project: ProjectRow::from_row(row)?,
             owner_login: row.try_get("owner_login")?,
+            role: word(row, "my_role")?,
             sandbox: match row.try_get::<Option<Uuid>, _>("s_id")? {
                 Some(_) => Some(SandboxRow::from_row(row)?),
                 None => None,
@@ -112,123 +128,47 @@ impl<'r> FromRow<'r, PgRow> for Overview {
     }
 }
 
-/// What a path calls a project: an id or a name. Ids never look like names.
-enum Called<'a> {
-    Id(Uuid),
-    Name(&'a str),
-}
-
-fn called(text: &str) -> Result<Called<'_>> {
-    match Uuid::parse_str(text) {
-        Ok(id) => Ok(Called::Id(id)),
-        Err(_) if ProjectName::parse(text).is_ok() => Ok(Called::Name(text)),
-        Err(_) => Err(Error::not_found("project")),
-    }
-}
-
-/// The caller's project of this id or name. Somebody else's, and one that is being deleted, is
-/// not found.
-///
-/// # Errors
-/// Not found; the database does not answer.
-pub async fn find(store: &Store, caller: &Caller, id_or_name: &str) -> Result<ProjectRow> {
-    let query = match called(id_or_name)? {
-        Called::Id(id) => sqlx::query_as(concat!(
-            "select ",
-            columns!(),
-            " from projects p where p.owner_id = $1 and p.id = $2 and p.deleted_at is null"
-        ))
-        .bind(caller.user().0)
-        .bind(id),
-        Called::Name(name) => sqlx::query_as(concat!(
-            "select ",
-            columns!(),
-            " from projects p where p.owner_id = $1 and p.name = $2 and p.deleted_at is null"
-        ))
-        .bind(caller.user().0)
-        .bind(name),
-    };
-    query
-        .fetch_optional(&store.pool)
-        .await?
-        .filter(|found: &ProjectRow| caller.sees(found.id))
-        .ok_or_else(|| Error::not_found("project"))
-}
-
-/// As [`find`]; by id, one that is being deleted is found too, so that its end can be read about.
-///
-/// # Errors
-/// Not found; the database does not answer.
-pub async fn find_any(store: &Store, caller: &Caller, id_or_name: &str) -> Result<ProjectRow> {
-    let Called::Id(id) = called(id_or_name)? else {
-        return find(store, caller, id_or_name).await;
-    };
-    sqlx::query_as(concat!(
-        "select ",
-        columns!(),
-        " from projects p where p.owner_id = $1 and p.id = $2"
-    ))
-    .bind(caller.user().0)
-    .bind(id)
-    .fetch_optional(&store.pool)
-    .await?
-    .filter(|found: &ProjectRow| caller.sees(found.id))
-    .ok_or_else(|| Error::not_found("project"))
-}
-
 /// As [`find`], with everything that its status needs. By id, one that is being deleted is found
 /// too, so that its end can be watched.
 ///
 /// # Errors
-/// Not found; the database does not answer.
+/// As [`find`].
 pub async fn overview(store: &Store, caller: &Caller, id_or_name: &str) -> Result<Overview> {
-    let query = match called(id_or_name)? {
-        Called::Id(id) => sqlx::query_as(overview!("p.id = $2"))
-            .bind(caller.user().0)
-            .bind(id),
-        Called::Name(name) => sqlx::query_as(overview!("p.name = $2 and p.deleted_at is null"))
-            .bind(caller.user().0)
-            .bind(name),
+    let id = match called(id_or_name)? {
+        Called::Id(id) => id,
+        Called::Name { .. } => find::<Read>(store, caller, id_or_name).await?.id.0,
     };
-    query
+    sqlx::query_as(overview!("p.id = $2"))
+        .bind(caller.user().0)
+        .bind(id)
         .fetch_optional(&store.pool)
         .await?
         .filter(|found: &Overview| caller.sees(found.project.id))
         .ok_or_else(|| Error::not_found("project"))
 }
 
-/// The caller's projects whose names come after `after`, in the order of their names.
+/// The projects that the caller owns or that are shared with them, in the order of their names, after the
+/// one of this name and id.
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn list(store: &Store, caller: &Caller, after: &str, limit: i64) -> Result<Vec<Overview>> {
+pub async fn list(
+    store: &Store,
+    caller: &Caller,
+    after: (&str, Option<ProjectId>),
+    limit: i64,
+) -> Result<Vec<Overview>> {
     Ok(sqlx::query_as(overview!(
-        "p.deleted_at is null and p.name > $2 and ($4::uuid is null or p.id = $4) order by p.name limit $3"
+        "p.deleted_at is null and (p.name > $2 or p.name = $2 and p.id > $3)
+         and ($5::uuid is null or p.id = $5) order by p.name, p.id limit $4"
     ))
     .bind(caller.user().0)
-    .bind(after)
+    .bind(after.0)
+    .bind(after.1.map(|id| id.0))
     .bind(limit)
     .bind(caller.only().map(|project| project.0))
     .fetch_all(&store.pool)
     .await?)
-}
-
-/// As [`find`], and nobody else changes it until the transaction ends.
-///
-/// # Errors
-/// Not found; the database does not answer.
-pub async fn lock(tx: &mut PgConnection, caller: &Caller, project: ProjectId) -> Result<ProjectRow> {
-    sqlx::query_as(concat!(
-        "select ",
-        columns!(),
-        " from projects p where p.owner_id = $1 and p.id = $2 and p.deleted_at is null for update"
-    ))
-    .bind(caller.user().0)
-    .bind(project.0)
-    .fetch_optional(tx)
-    .await?
-    .filter(|found: &ProjectRow| caller.sees(found.id))
-    .ok_or_else(|| Error::not_found("project"))
 }
 
 /// A new project's columns.

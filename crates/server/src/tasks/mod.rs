@@ -11,7 +11,10 @@ use fsa_model::{
 use uuid::Uuid;
 
 use crate::{
-    auth::Caller,
+    auth::{
+        Caller,
+        right::{Read, Write},
+    },
     error::{Error, Result},
     projects::wish::{self, Ask},
     state::App,
@@ -35,7 +38,7 @@ const MOST_OPEN: i64 = 50;
 /// # Errors
 /// Not found; 422 with the field and its rule; 429 where too many wait.
 pub async fn create(app: &App, caller: &Caller, project: &str, request: CreateTask) -> Result<Task> {
-    let found = projects::find(&app.store, caller, project).await?;
+    let found = projects::find::<Write>(&app.store, caller, project).await?;
     check(&request)?;
     if let Some(earlier) = request.continues {
         let earlier = tasks::find(&app.store, found.id, earlier)
@@ -50,7 +53,7 @@ pub async fn create(app: &App, caller: &Caller, project: &str, request: CreateTa
     }
     let id = Uuid::now_v7();
     let mut tx = app.store.begin().await?;
-    let project = projects::lock(&mut tx, caller, found.id).await?;
+    let project = projects::lock(&mut tx, &found).await?;
     if tasks::open(&mut tx, project.id).await? >= MOST_OPEN {
         return Err(Error::too_often(
             format!("This project has {MOST_OPEN} tasks that have not ended; cancel some or wait."),
@@ -114,7 +117,7 @@ fn check(request: &CreateTask) -> Result<()> {
 /// # Errors
 /// Not found.
 pub async fn show(app: &App, caller: &Caller, project: &str, task: Uuid) -> Result<Task> {
-    let project = projects::find(&app.store, caller, project).await?;
+    let project = projects::find::<Read>(&app.store, caller, project).await?;
     Ok(tasks::find(&app.store, project.id, task).await?.task)
 }
 
@@ -123,10 +126,10 @@ pub async fn show(app: &App, caller: &Caller, project: &str, task: Uuid) -> Resu
 /// # Errors
 /// Not found.
 pub async fn cancel(app: &App, caller: &Caller, project: &str, task: Uuid) -> Result<Task> {
-    let found = projects::find(&app.store, caller, project).await?;
+    let found = projects::find::<Write>(&app.store, caller, project).await?;
     tasks::find(&app.store, found.id, task).await?;
     let mut tx = app.store.begin().await?;
-    let project = projects::lock(&mut tx, caller, found.id).await?;
+    let project = projects::lock(&mut tx, &found).await?;
     if tasks::cancel(&mut tx, task).await? {
         let event = NewEvent::new(
             &project,

@@ -13,6 +13,7 @@ mod ingress;
 mod limits;
 mod projects;
 mod relay;
+mod sharing;
 mod surface;
 mod tokens;
 mod users;

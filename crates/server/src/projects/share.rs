@@ -1,0 +1,105 @@
+//! Shares a project with other people, and ends that.
+
+use fsa_model::{
+    ProjectId, UserId,
+    event::EventKind,
+    sharing::{Member, ProjectRole},
+};
+
+use crate::{
+    auth::{
+        right::{Granted, Manage, Read, Right},
+        sign_in,
+    },
+    error::{Error, Result},
+    state::App,
+    store::{
+        access,
+        events::{self, NewEvent},
+        members,
+        notify::Topic,
+    },
+};
+
+/// Everybody who may use the project.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn list(app: &App, project: &Granted<Read>) -> Result<Vec<Member>> {
+    members::list(&app.store, project.id).await
+}
+
+/// Shares the project with somebody as `role`, or changes as what it is shared with them.
+///
+/// # Errors
+/// Not found (the user); 422 for the role owner; 409 for the project's owner, or where it is shared with
+/// too many.
+pub async fn share(
+    app: &App,
+    project: &Granted<Manage>,
+    user: &str,
+    role: ProjectRole,
+) -> Result<Vec<Member>> {
+    if role == ProjectRole::Owner {
+        return Err(Error::invalid("role", "it is viewer, editor or admin"));
+    }
+    let mut tx = app.store.begin().await?;
+    let project = access::lock(&mut tx, project).await?;
+    let (user, login) = members::person(&mut tx, user).await?;
+    if user == project.owner {
+        return Err(Error::conflict(format!("{login} owns this project.")).of(project.id));
+    }
+    let before = members::set(&mut tx, project.id, user, role).await?;
+    if before != Some(role) {
+        let object = format!("project {} with {login} as {role}", project.id);
+        sign_in::record(&mut tx, project.caller(), "project.share", object).await?;
+        let message = format!("The project is shared with {login} as {role}.");
+        let event = changed(
+            &project,
+            message,
+            serde_json::json!({"user": login, "role": role}),
+        );
+        events::append(&mut tx, event).await?;
+        tx.commit().await?;
+        look_again(app, project.id, user);
+    }
+    members::list(&app.store, project.id).await
+}
+
+/// Ends sharing the project with somebody; what they have open in it ends too. Whoever it is shared with
+/// may leave by themselves.
+///
+/// # Errors
+/// Not found, where it is not shared with them; 403 for another than oneself without the right to it.
+pub async fn unshare(app: &App, project: &Granted<Read>, user: &str) -> Result<()> {
+    let caller = project.caller();
+    caller.must_write()?;
+    let is_own = user == caller.login() || user.parse() == Ok(caller.user());
+    let mut tx = app.store.begin().await?;
+    if !is_own {
+        access::lock(&mut tx, &project.also::<Manage>()?).await?;
+    }
+    let (gone, login) = members::remove(&mut tx, project.id, user)
+        .await?
+        .ok_or_else(|| Error::not_found("member").of(project.id))?;
+    let object = format!("project {} with {login}", project.id);
+    sign_in::record(&mut tx, caller, "project.unshare", object).await?;
+    let message = format!("The project is no longer shared with {login}.");
+    let event = changed(project, message, serde_json::json!({"user": login, "role": null}));
+    events::append(&mut tx, event).await?;
+    tx.commit().await?;
+    look_again(app, project.id, gone);
+    Ok(())
+}
+
+fn changed<R: Right>(project: &Granted<R>, message: String, member: serde_json::Value) -> NewEvent {
+    NewEvent::new(project, EventKind::ProjectChanged, message).with(serde_json::json!({
+        "fields": ["members"], "member": member, "by": project.caller().login(),
+    }))
+}
+
+/// This process does not wait for its own notification.
+fn look_again(app: &App, project: ProjectId, user: UserId) {
+    app.hub.wake(Topic::Credentials(user));
+    app.hub.wake(Topic::Project(project));
+}

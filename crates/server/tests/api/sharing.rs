@@ -1,0 +1,226 @@
+//! Projects that are shared: how others find them, what they hear of them, and how it ends. Who may do what
+//! is in `authorisation.rs`.
+
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::common::{Client, World, project};
+
+async fn share(owner: &Client, project: &str, user: &str, role: &str) {
+    owner
+        .put(
+            &format!("/api/projects/{project}/members/{user}"),
+            &json!({"role": role}),
+        )
+        .await
+        .expect(200);
+}
+
+fn names(list: &Value) -> Vec<(String, String, String)> {
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    list["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| (text(&one["ownerLogin"]), text(&one["name"]), text(&one["role"])))
+        .collect()
+}
+
+#[tokio::test]
+async fn a_shared_project_is_listed_with_ones_role_page_by_page() {
+    let world = World::new().await;
+    let (ada, grace) = (world.member("ada").await, world.member("grace").await);
+    project(&ada, "api").await;
+    project(&ada, "todo").await;
+    project(&ada, "secret").await;
+    project(&grace, "todo").await;
+    share(&ada, "api", "grace", "viewer").await;
+    share(&ada, "todo", "grace", "admin").await;
+
+    let mut listed = Vec::new();
+    let mut cursor = String::new();
+    for _ in 0..3 {
+        let page = grace
+            .get(&format!("/api/projects?limit=1&cursor={cursor}"))
+            .await
+            .expect(200)
+            .json();
+        listed.extend(names(&page));
+        cursor = page["nextCursor"].as_str().unwrap_or_default().to_owned();
+    }
+    assert_eq!(cursor, "", "there is no fourth");
+    listed.sort();
+    let is = |owner: &str, name: &str, role: &str| (owner.to_owned(), name.to_owned(), role.to_owned());
+    assert_eq!(
+        listed,
+        [
+            is("ada", "api", "viewer"),
+            is("ada", "todo", "admin"),
+            is("grace", "todo", "owner")
+        ]
+    );
+    for limit in ["0", "101"] {
+        let refused = grace.get(&format!("/api/projects?limit={limit}")).await;
+        assert_eq!(refused.expect(422).field(), "limit");
+    }
+}
+
+#[tokio::test]
+async fn a_name_means_ones_own_project_first_and_never_one_of_several() {
+    let world = World::new().await;
+    let (ada, bob, grace) = (
+        world.member("ada").await,
+        world.member("bob").await,
+        world.member("grace").await,
+    );
+    for owner in [&ada, &bob] {
+        project(owner, "todo").await;
+        share(owner, "todo", "grace", "viewer").await;
+    }
+    let owner = async |path: &str| {
+        let found = grace
+            .get(&format!("/api/projects/{path}"))
+            .await
+            .expect(200)
+            .json();
+        found["ownerLogin"].as_str().unwrap().to_owned()
+    };
+
+    let several = grace.get("/api/projects/todo").await.expect(409).error();
+    assert!(several.error.contains("OWNER/todo"), "{}", several.error);
+    assert_eq!(owner("bob%2Ftodo").await, "bob");
+    grace.get("/api/projects/grace%2Ftodo").await.expect(404);
+    bob.delete("/api/projects/todo/members/grace").await.expect(204);
+    assert_eq!(owner("todo").await, "ada");
+    project(&grace, "todo").await;
+    assert_eq!(owner("todo").await, "grace");
+    assert_eq!(owner("ada%2Ftodo").await, "ada");
+}
+
+#[tokio::test]
+async fn whoever_may_do_too_little_is_told_what_it_takes() {
+    let world = World::new().await;
+    let (ada, grace) = (world.member("ada").await, world.member("grace").await);
+    project(&ada, "todo").await;
+    grace.ask("/api/projects/todo/restart").await.expect(404);
+    share(&ada, "todo", "grace", "viewer").await;
+
+    let refused = grace.ask("/api/projects/todo/restart").await.expect(403).error();
+
+    assert_eq!(
+        refused.error,
+        "This needs the role editor in the project, and you have the role viewer."
+    );
+    for path in ["/proc/self/environ", "../.bash_history", "/home/dev/.claude.json"] {
+        let read = grace.get(&format!("/api/projects/todo/files?path={path}")).await;
+        assert!(
+            read.expect(403).error().error.contains("the role editor"),
+            "{path}"
+        );
+    }
+    grace
+        .get("/api/projects/todo/files?path=src/main.rs&user=root")
+        .await
+        .expect(403);
+    // Not because of who asks.
+    grace
+        .get("/api/projects/todo/files?path=src/main.rs")
+        .await
+        .expect(409);
+}
+
+#[tokio::test]
+async fn what_happens_in_a_shared_project_is_told_and_no_longer_once_the_share_is_withdrawn() {
+    let world = World::new().await;
+    let (ada, grace) = (world.member("ada").await, world.member("grace").await);
+    let todo = project(&ada, "todo").await;
+    share(&ada, "todo", "grace", "viewer").await;
+    let mut all = grace.events("/api/events?tail=true").await;
+    let mut one = grace
+        .events(&format!("/api/projects/{}/events?tail=true", todo.id))
+        .await;
+
+    ada.ask("/api/projects/todo/stop").await.expect(202);
+    for stream in [&mut all, &mut one] {
+        let heard = stream.next().await.expect("an event");
+        assert_eq!(heard.event.data["wish"], "stop");
+    }
+    ada.delete("/api/projects/todo/members/grace").await.expect(204);
+
+    // The last that is heard may be the withdrawal itself.
+    while let Some(heard) = one.next().await {
+        assert_eq!(heard.event.data["fields"], json!(["members"]));
+    }
+    project(&grace, "own").await;
+    while let Some(heard) = all.next().await {
+        if heard.event.project_id != todo.id {
+            break;
+        }
+        assert_eq!(heard.event.data["fields"], json!(["members"]));
+    }
+    grace
+        .get(&format!("/api/projects/{}/events?follow=false", todo.id))
+        .await
+        .expect(404);
+}
+
+#[tokio::test]
+async fn an_editor_who_becomes_a_viewer_keeps_reading_and_stops_writing() {
+    let world = World::new().await;
+    let (ada, grace) = (world.member("ada").await, world.member("grace").await);
+    project(&ada, "todo").await;
+    share(&ada, "todo", "grace", "editor").await;
+    let set = json!({"envVars": {"A": "1"}});
+    grace
+        .patch("/api/projects/todo/environment", &set)
+        .await
+        .expect(200);
+
+    share(&ada, "todo", "grace", "viewer").await;
+
+    grace
+        .patch("/api/projects/todo/environment", &set)
+        .await
+        .expect(403);
+    let seen = grace
+        .get("/api/projects/todo/environment")
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(seen["envVars"], json!({"A": null}));
+    let members = grace.get("/api/projects/todo/members").await.expect(200).json();
+    let roles: Vec<_> = members["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|member| format!("{} {}", member["login"], member["role"]))
+        .collect();
+    assert_eq!(roles, ["\"ada\" \"owner\"", "\"grace\" \"viewer\""]);
+}
+
+#[tokio::test]
+async fn people_leave_by_themselves_and_the_owner_stays() {
+    let world = World::new().await;
+    let (ada, grace) = (world.member("ada").await, world.member("grace").await);
+    let todo = project(&ada, "todo").await;
+    share(&ada, "todo", "grace", "viewer").await;
+
+    grace.delete("/api/projects/todo/members/grace").await.expect(204);
+
+    grace.get(&format!("/api/projects/{}", todo.id)).await.expect(404);
+    ada.delete("/api/projects/todo/members/ada").await.expect(404);
+    ada.delete("/api/projects/todo/members/grace").await.expect(404);
+    let with = |user: &str, role: &str| {
+        let (path, wish) = (
+            format!("/api/projects/todo/members/{user}"),
+            json!({"role": role}),
+        );
+        let ada = ada.clone();
+        async move { ada.send(Method::PUT, &path, Some(&wish)).await }
+    };
+    with("ada", "viewer").await.expect(409);
+    with("nobody", "viewer").await.expect(404);
+    assert_eq!(with("grace", "owner").await.expect(422).field(), "role");
+    let audited = "select string_agg(action, ',' order by id) from audit where action like 'project.%share'";
+    assert_eq!(world.database.sql(audited), "project.share,project.unshare");
+}
