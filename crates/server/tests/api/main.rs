@@ -11,6 +11,7 @@ mod events;
 mod github;
 mod limits;
 mod projects;
+mod quotas;
 mod relay;
 mod sharing;
 mod surface;
