@@ -39,6 +39,9 @@ pub enum Command {
     /// Make, list and revoke API tokens
     #[command(subcommand)]
     Token(Token),
+    /// List users with what they have, and change what they may have
+    #[command(subcommand)]
+    User(User),
     /// Create, list, show, change and delete projects
     #[command(subcommand)]
     Project(Project),
@@ -129,6 +132,31 @@ pub struct Login {
     /// Sign in as this user with a password, which is asked for
     #[arg(long)]
     pub user: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum User {
+    /// List everybody with an account; for owners of the system
+    List,
+    /// Give somebody limits of their own; what is not named has none
+    Limit {
+        /// Their login
+        user: String,
+        #[arg(long)]
+        projects: Option<u64>,
+        /// Running sandboxes
+        #[arg(long)]
+        running: Option<u64>,
+        /// Thousandths of a processor of the running sandboxes together
+        #[arg(long)]
+        cpu_millis: Option<u64>,
+        /// MiB of memory of the running sandboxes together
+        #[arg(long)]
+        memory_mib: Option<u64>,
+        /// What the server lets everybody have, again
+        #[arg(long, conflicts_with_all = ["projects", "running", "cpu_millis", "memory_mib"])]
+        default: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -10,6 +10,7 @@ use std::{
 use clap::{Args, ValueHint};
 use fsa_model::{
     environment::{self, Environment},
+    limits::Limits,
     money::Micros,
 };
 use fsa_server::{
@@ -88,6 +89,30 @@ pub struct ServeArguments {
     /// A JSON file with what models cost, in place of the built-in table
     #[arg(long, env = "FSA_AGENT_PRICES", value_hint = ValueHint::FilePath)]
     pub agent_prices: Option<PathBuf>,
+    /// Projects that each user may have, unless the owner gave them another limit [default: no limit]
+    #[arg(long, env = "FSA_USER_PROJECTS")]
+    pub user_projects: Option<u64>,
+    /// Sandboxes that each user may have running [default: no limit]
+    #[arg(long, env = "FSA_USER_RUNNING")]
+    pub user_running: Option<u64>,
+    /// Thousandths of a processor that the running sandboxes of each user may use together [default: no limit]
+    #[arg(long, env = "FSA_USER_CPU_MILLIS")]
+    pub user_cpu_millis: Option<u64>,
+    /// MiB of memory that the running sandboxes of each user may use together [default: no limit]
+    #[arg(long, env = "FSA_USER_MEMORY_MIB")]
+    pub user_memory_mib: Option<u64>,
+    /// Projects of everybody together [default: no limit]
+    #[arg(long, env = "FSA_MOST_PROJECTS")]
+    pub most_projects: Option<u64>,
+    /// Running sandboxes of everybody together [default: no limit]
+    #[arg(long, env = "FSA_MOST_RUNNING")]
+    pub most_running: Option<u64>,
+    /// Thousandths of a processor that all running sandboxes may use together [default: no limit]
+    #[arg(long, env = "FSA_MOST_CPU_MILLIS")]
+    pub most_cpu_millis: Option<u64>,
+    /// MiB of memory that all running sandboxes may use together [default: no limit]
+    #[arg(long, env = "FSA_MOST_MEMORY_MIB")]
+    pub most_memory_mib: Option<u64>,
     /// Error answers carry their causes
     #[arg(long, env = "FSA_DEVELOPMENT")]
     pub development: bool,
@@ -143,6 +168,14 @@ struct File {
     agent_credentials: Option<String>,
     agent_budget: Option<f64>,
     agent_prices: Option<PathBuf>,
+    user_projects: Option<u64>,
+    user_running: Option<u64>,
+    user_cpu_millis: Option<u64>,
+    user_memory_mib: Option<u64>,
+    most_projects: Option<u64>,
+    most_running: Option<u64>,
+    most_cpu_millis: Option<u64>,
+    most_memory_mib: Option<u64>,
     development: bool,
     workers: Option<usize>,
     drain_seconds: Option<u64>,
@@ -180,6 +213,9 @@ pub struct ServeConfig {
     pub secret_dir: PathBuf,
     pub agents: agents::Options,
     pub development: bool,
+    /// What each user may have, and all together.
+    pub per_user: Limits,
+    pub in_all: Limits,
     pub workers: usize,
     pub drain_seconds: u64,
     /// The value of `KUBECONFIG`.
@@ -318,6 +354,18 @@ pub fn serve(arguments: ServeArguments, root: bool) -> Result<ServeConfig, Failu
         agents,
         allow_registries: or(arguments.allow_registries, file.allow_registries),
         secret_dir,
+        per_user: Limits {
+            projects: arguments.user_projects.or(file.user_projects),
+            running: arguments.user_running.or(file.user_running),
+            cpu_millis: arguments.user_cpu_millis.or(file.user_cpu_millis),
+            memory_mib: arguments.user_memory_mib.or(file.user_memory_mib),
+        },
+        in_all: Limits {
+            projects: arguments.most_projects.or(file.most_projects),
+            running: arguments.most_running.or(file.most_running),
+            cpu_millis: arguments.most_cpu_millis.or(file.most_cpu_millis),
+            memory_mib: arguments.most_memory_mib.or(file.most_memory_mib),
+        },
         development: arguments.development || file.development,
         workers: arguments.workers.or(file.workers).unwrap_or(16).clamp(1, 256),
         drain_seconds: arguments.drain_seconds.or(file.drain_seconds).unwrap_or(10),

@@ -5,7 +5,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::api::Role;
+use crate::{
+    api::{Role, nullable},
+    limits::Limits,
+};
 
 /// `POST /api/auth/link`: a one-time link's token, which is the fragment of its URL.
 #[derive(Clone, Serialize, Deserialize, ToSchema)]
@@ -63,6 +66,10 @@ pub struct ChangeUser {
     pub disabled: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<Role>,
+    /// What they may have at the same time; null for what the server lets everybody have.
+    #[serde(default, with = "nullable", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Limits>)]
+    pub limits: Option<Option<Limits>>,
 }
 
 /// A browser that is signed in.

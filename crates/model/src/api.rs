@@ -10,6 +10,7 @@ use crate::{
     condition::Condition,
     error::Trouble,
     ids::{ProjectId, SandboxId, TokenId, UserId},
+    limits::{Limits, Used},
     name::ProjectName,
     phase::{Phase, Wanted},
     sandboxd::{RepositoryState, StartCommand},
@@ -278,6 +279,15 @@ pub struct User {
     #[serde(default)]
     pub disabled: bool,
     pub created_at: DateTime<Utc>,
+    /// What they may have at the same time.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Whether those are their own, and not the server's for everybody.
+    #[serde(default)]
+    pub own_limits: bool,
+    /// What they have.
+    #[serde(default)]
+    pub used: Used,
 }
 
 /// `POST /api/tokens`.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::ids::ProjectId;
+use crate::limits::OverLimit;
 
 /// The body of every error answer.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -38,6 +39,9 @@ pub struct ErrorDetails {
     pub stack: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kubernetes_status: Option<String>,
+    /// The limit that it would have gone beyond.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<OverLimit>,
 }
 
 /// A field of a request that broke its rule.

@@ -18,6 +18,7 @@ pub mod event;
 pub mod github;
 pub mod host;
 pub mod ids;
+pub mod limits;
 pub mod money;
 pub mod name;
 pub mod phase;

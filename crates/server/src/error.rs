@@ -4,7 +4,7 @@
 use std::{borrow::Cow, fmt, time::Duration};
 
 use fsa_driver::DriverError;
-use fsa_model::{Field, ProjectId, TroubleKind};
+use fsa_model::{Field, ProjectId, TroubleKind, limits::OverLimit};
 use http::StatusCode;
 
 /// The result of a use-case.
@@ -23,6 +23,7 @@ struct Inner {
     field: Option<Field>,
     project: Option<ProjectId>,
     kubernetes_status: Option<String>,
+    limit: Option<OverLimit>,
     retry_after: Option<Duration>,
     cause: Option<Cause>,
 }
@@ -40,6 +41,7 @@ impl Error {
             field: None,
             project: None,
             kubernetes_status: None,
+            limit: None,
             retry_after: None,
             cause: None,
         }))
@@ -94,6 +96,14 @@ impl Error {
     #[must_use]
     pub fn conflict(sentence: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::CONFLICT, "Conflict", sentence)
+    }
+
+    /// 403: more than somebody may have.
+    #[must_use]
+    pub fn over_limit(over: OverLimit) -> Self {
+        let mut error = Self::new(StatusCode::FORBIDDEN, "OverLimit", over.sentence());
+        error.0.limit = Some(over);
+        error
     }
 
     /// 429: too often; `after` says when it may be tried again.
@@ -188,6 +198,11 @@ impl Error {
     #[must_use]
     pub fn kubernetes_status(&self) -> Option<&str> {
         self.0.kubernetes_status.as_deref()
+    }
+
+    #[must_use]
+    pub fn limit(&self) -> Option<&OverLimit> {
+        self.0.limit.as_ref()
     }
 
     #[must_use]

@@ -3,7 +3,7 @@
 use std::{net::IpAddr, net::SocketAddr, ops::Deref, sync::Arc, time::Duration};
 
 use fsa_driver::Regions;
-use fsa_model::environment::Environment;
+use fsa_model::{environment::Environment, limits as model};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use url::Url;
 
@@ -81,6 +81,10 @@ pub struct Limits {
     pub upload: u64,
     /// WebSockets and event streams that one user may have open on the main host.
     pub streams_per_user: usize,
+    /// What each user may have at the same time, unless they have limits of their own.
+    pub per_user: model::Limits,
+    /// What all users may have together.
+    pub in_all: model::Limits,
 }
 
 impl Default for Limits {
@@ -88,6 +92,8 @@ impl Default for Limits {
         Self {
             upload: 1024 * 1024 * 1024,
             streams_per_user: 200,
+            per_user: model::Limits::default(),
+            in_all: model::Limits::default(),
         }
     }
 }

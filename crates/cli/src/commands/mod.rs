@@ -20,6 +20,7 @@ mod share;
 mod task;
 mod terminal;
 mod token;
+mod user;
 mod wish;
 
 use std::process::ExitCode;
@@ -87,6 +88,7 @@ async fn client(command: Command, url: Option<&str>, json: bool) -> Outcome {
     let client = Client::connect(url)?;
     match command {
         Command::Token(command) => token::run(&client, command, json).await,
+        Command::User(command) => user::run(&client, command, json).await,
         Command::Share { project, user, role } => share::share(&client, &project, &user, role, json).await,
         Command::Unshare { project, user } => share::unshare(&client, &project, &user).await,
         Command::Members { project } => share::list(&client, &project, json).await,

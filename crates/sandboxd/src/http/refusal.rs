@@ -147,6 +147,7 @@ impl Refusal {
                 field: self.field.map(|field| *field),
                 stack: None,
                 kubernetes_status: None,
+                limit: None,
             },
             project_id: None,
             timestamp: Utc::now(),

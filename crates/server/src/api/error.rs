@@ -59,6 +59,7 @@ fn write(error: &Error, request_id: Option<&str>, development: bool) -> Response
             field: error.field().cloned(),
             stack: (development && !causes.is_empty()).then(|| causes.join("\n")),
             kubernetes_status: error.kubernetes_status().map(str::to_owned),
+            limit: error.limit().cloned(),
         },
         project_id: error.project(),
         timestamp: Utc::now(),

@@ -29,7 +29,11 @@ pub(super) fn routes() -> OpenApiRouter<App> {
     responses((status = OK, body = User), (status = UNAUTHORIZED, body = ErrorBody)))]
 async fn me(State(app): State<App>, caller: Caller) -> Result<Json<User>> {
     let mut connection = app.store.pool().acquire().await?;
-    users::get(&mut connection, caller.user()).await.map(Json)
+    let mut user = users::get(&mut connection, caller.user()).await?;
+    drop(connection);
+    let per_user = app.settings.limits.per_user;
+    users::complete(&app.store, per_user, std::slice::from_mut(&mut user)).await?;
+    Ok(Json(user))
 }
 
 /// Your API tokens, without their secrets

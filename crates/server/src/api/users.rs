@@ -20,7 +20,7 @@ use crate::{
     auth::{Caller, sign_in},
     error::{Error, Result},
     state::App,
-    store::{notify::Topic, sessions, tokens, users},
+    store::{limits, notify::Topic, sessions, tokens, users},
 };
 
 const PAGE: i64 = 100;
@@ -54,6 +54,7 @@ async fn list(
     let mut items = users::list(&app.store, &cursor, PAGE + 1).await?;
     let more = items.len() > PAGE as usize;
     items.truncate(PAGE as usize);
+    users::complete(&app.store, app.settings.limits.per_user, &mut items).await?;
     let next_cursor = items.last().filter(|_| more).map(|last| last.login.clone());
     Ok(Json(Page { items, next_cursor }))
 }
@@ -71,7 +72,7 @@ async fn invite(
     Ok((StatusCode::CREATED, Json(link_view(&link))))
 }
 
-/// Disables or enables a user, or changes their role
+/// Disables or enables a user, or changes their role or limits
 #[utoipa::path(patch, path = "/api/users/{user}", tag = "users", request_body = ChangeUser,
     params(("user" = Uuid, Path)),
     responses((status = OK, body = User), (status = FORBIDDEN, body = ErrorBody),
@@ -92,6 +93,9 @@ async fn change(
         return Err(last_owner());
     }
     users::change(&mut tx, user, request.disabled, request.role).await?;
+    if let Some(own) = request.limits {
+        limits::set(&mut tx, user, own).await?;
+    }
     if request.disabled == Some(true) {
         sessions::end_all(&mut tx, user, None).await?;
     }
@@ -102,8 +106,10 @@ async fn change(
         format!("user {} ({request:?})", before.login),
     )
     .await?;
-    let after = users::get(&mut tx, user).await?;
+    let mut after = users::get(&mut tx, user).await?;
     tx.commit().await?;
+    let per_user = app.settings.limits.per_user;
+    users::complete(&app.store, per_user, std::slice::from_mut(&mut after)).await?;
     sign_in::forget(&app, user);
     Ok(Json(after))
 }

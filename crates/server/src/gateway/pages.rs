@@ -83,6 +83,7 @@ impl Say {
                 field: None,
                 stack: None,
                 kubernetes_status: None,
+                limit: None,
             },
             project_id: None,
             timestamp: Utc::now(),

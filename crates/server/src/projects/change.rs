@@ -1,6 +1,6 @@
 //! Changes what a project is made of. What a running sandbox can only get by a restart restarts it.
 
-use fsa_model::{api::ChangeProject, event::EventKind};
+use fsa_model::{api::ChangeProject, event::EventKind, limits::Adds};
 
 use super::{environment, validate};
 use crate::{
@@ -9,6 +9,7 @@ use crate::{
     state::App,
     store::{
         events::{self, NewEvent},
+        limits,
         notify::Topic,
         projects::{self, Overview, ProjectRow},
     },
@@ -27,6 +28,15 @@ pub async fn change(app: &App, caller: &Caller, project: &str, request: ChangePr
     if !fields.is_empty() {
         projects::update(&mut tx, &after).await?;
         let restarting = needs_restart(&fields) && environment::renew(&mut tx, before.id).await?;
+        if restarting && grows(&before, &after) {
+            let adds = Adds {
+                projects: false,
+                running: true,
+            };
+            limits::check(&mut tx, &app.settings.limits, before.owner, adds)
+                .await
+                .map_err(|error| error.of(before.id))?;
+        }
         let message = if restarting {
             format!(
                 "The project was changed ({}); the sandbox restarts.",
@@ -85,6 +95,15 @@ fn differences(before: &ProjectRow, after: &ProjectRow) -> Vec<&'static str> {
     .into_iter()
     .filter_map(|(field, differs)| differs.then_some(field))
     .collect()
+}
+
+fn grows(before: &ProjectRow, after: &ProjectRow) -> bool {
+    let takes = |project: &ProjectRow| {
+        let resources = project.size.resources();
+        (resources.cpu_limit_millis, resources.memory_limit_mib)
+    };
+    let (before, after) = (takes(before), takes(after));
+    after.0 > before.0 || after.1 > before.1
 }
 
 fn needs_restart(fields: &[&str]) -> bool {

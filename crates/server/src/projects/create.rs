@@ -1,6 +1,6 @@
 //! Makes a project: its row, its database's, its main sandbox's and the event, in one transaction.
 
-use fsa_model::{Image, ProjectId, ResourceName, Wanted, api::CreateProject, event::EventKind};
+use fsa_model::{Image, ProjectId, ResourceName, Wanted, api::CreateProject, event::EventKind, limits::Adds};
 
 use super::{
     environment::{self, Variables},
@@ -13,6 +13,7 @@ use crate::{
     store::{
         databases,
         events::{self, NewEvent},
+        limits,
         notify::Topic,
         places,
         projects::{self, NewProject, Overview},
@@ -87,6 +88,11 @@ pub async fn create(app: &App, caller: &Caller, request: CreateProject) -> Resul
     }
     databases::insert(&mut tx, id, &resource, &password).await?;
     let sandbox = wish::make(app, &mut tx, id, &resource, wanted, &Variables::new()).await?;
+    let adds = Adds {
+        projects: true,
+        running: wanted == Wanted::Running,
+    };
+    limits::check(&mut tx, &app.settings.limits, caller.user(), adds).await?;
     let event = NewEvent {
         owner: caller.user(),
         project: id,

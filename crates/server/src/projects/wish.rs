@@ -2,7 +2,7 @@
 //! for the sandbox as it is; one transaction writes it down.
 
 use chrono::{DateTime, Utc};
-use fsa_model::{ProjectId, ResourceName, SandboxId, TroubleKind, Wanted, event::EventKind};
+use fsa_model::{ProjectId, ResourceName, SandboxId, TroubleKind, Wanted, event::EventKind, limits::Adds};
 use http::StatusCode;
 use sqlx::PgConnection;
 use tokio::time::Instant;
@@ -14,6 +14,7 @@ use crate::{
     state::App,
     store::{
         events::{self, NewEvent},
+        limits,
         notify::Topic,
         places,
         projects::{self, Overview, ProjectRow},
@@ -107,7 +108,17 @@ pub async fn ask(app: &App, caller: &Caller, project: &str, ask: Ask) -> Result<
         }
         _ => false,
     };
+    let runs = |sandbox: &SandboxRow| sandbox.wanted == Wanted::Running;
+    let ran = current.as_ref().is_some_and(runs);
     let decision = decide(&ask, changes, current.as_ref().map(Now::of));
+    let will_run = matches!(
+        decision,
+        Decision::Make
+            | Decision::Wish {
+                wanted: Wanted::Running,
+                ..
+            }
+    );
     let sandbox = match (decision, current) {
         (Decision::Refuse(why), _) => return Err(Error::conflict(why).of(project.id)),
         (Decision::Wish { wanted, anew }, Some(current)) => {
@@ -125,6 +136,15 @@ pub async fn ask(app: &App, caller: &Caller, project: &str, ask: Ask) -> Result<
         }
         _ => None,
     };
+    if will_run && !ran {
+        let adds = Adds {
+            projects: false,
+            running: true,
+        };
+        limits::check(&mut tx, &app.settings.limits, project.owner, adds)
+            .await
+            .map_err(|error| error.of(project.id))?;
+    }
     if let Some(sandbox) = sandbox {
         events::append(&mut tx, event(&project, &ask, caller).of(sandbox)).await?;
         tx.commit().await?;

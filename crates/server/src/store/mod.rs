@@ -12,6 +12,7 @@ pub mod events;
 pub mod git;
 pub mod github;
 pub mod hints;
+pub mod limits;
 pub mod links;
 pub mod members;
 pub mod notify;

@@ -3,10 +3,11 @@
 use fsa_model::{
     UserId,
     api::{Role, User},
+    limits::{Limits, Used},
 };
 use sqlx::{FromRow, PgConnection, Row as _, postgres::PgRow};
 
-use super::{Store, word, word_of};
+use super::{Store, limits, optional_json, word, word_of};
 use crate::error::{Error, Result};
 
 /// The rule for logins, as it is shown to people (the table checks it again).
@@ -16,6 +17,7 @@ struct Row(User);
 
 impl<'r> FromRow<'r, PgRow> for Row {
     fn from_row(row: &'r PgRow) -> Result<Self, sqlx::Error> {
+        let limits: Option<Limits> = optional_json(row, "limits")?;
         Ok(Self(User {
             id: UserId(row.try_get("id")?),
             login: row.try_get("login")?,
@@ -23,13 +25,16 @@ impl<'r> FromRow<'r, PgRow> for Row {
             has_password: row.try_get("has_password")?,
             disabled: row.try_get("disabled")?,
             created_at: row.try_get("created_at")?,
+            limits: limits.unwrap_or_default(),
+            own_limits: limits.is_some(),
+            used: Used::default(),
         }))
     }
 }
 
 macro_rules! columns {
     () => {
-        "id, login, role, password_hash is not null as has_password, disabled_at is not null as disabled, created_at"
+        "id, login, role, password_hash is not null as has_password, disabled_at is not null as disabled, created_at, limits"
     };
 }
 
@@ -247,4 +252,21 @@ pub async fn first_owner(connection: &mut PgConnection) -> Result<Option<(UserId
         Some(row) => Some((UserId(row.try_get("id")?), row.try_get("can_sign_in")?)),
         None => None,
     })
+}
+
+/// Completes what is shown of users by what they have, and by the server's limits where they have none of
+/// their own.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn complete(store: &Store, per_user: Limits, users: &mut [User]) -> Result<()> {
+    let ids: Vec<UserId> = users.iter().map(|user| user.id).collect();
+    let used = limits::used_by(store, &ids).await?;
+    for user in users {
+        user.used = used.get(&user.id).copied().unwrap_or_default();
+        if !user.own_limits {
+            user.limits = per_user;
+        }
+    }
+    Ok(())
 }

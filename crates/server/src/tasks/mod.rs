@@ -51,6 +51,9 @@ pub async fn create(app: &App, caller: &Caller, project: &str, request: CreateTa
             ));
         }
     }
+    // Nothing where it runs or is on its way. First, because a start may be refused over a limit, and a task
+    // would then wait for a sandbox that never comes.
+    wish::ask(app, caller, &found.id.to_string(), Ask::Start).await?;
     let id = Uuid::now_v7();
     let mut tx = app.store.begin().await?;
     let project = projects::lock(&mut tx, &found).await?;
@@ -77,8 +80,6 @@ pub async fn create(app: &App, caller: &Caller, project: &str, request: CreateTa
         .with(serde_json::json!({"task": id, "agent": request.agent, "by": caller.login()}));
     events::append(&mut tx, event).await?;
     tx.commit().await?;
-    // Nothing where it runs or is on its way.
-    wish::ask(app, caller, &project.id.to_string(), Ask::Start).await?;
     app.hub.wake(Topic::Wishes);
     Ok(tasks::find(&app.store, project.id, id).await?.task)
 }

@@ -12,6 +12,7 @@ mod github;
 mod ingress;
 mod limits;
 mod projects;
+mod quotas;
 mod relay;
 mod sharing;
 mod surface;

@@ -108,7 +108,11 @@ pub fn run(arguments: ServeArguments) -> Outcome {
             owner_login: OWNER.into(),
             web: fsa_web::application(),
             trusted_proxies: Vec::new(),
-            limits: Limits::default(),
+            limits: Limits {
+                per_user: config.per_user,
+                in_all: config.in_all,
+                ..Limits::default()
+            },
             github: config.github.clone(),
         };
         let app = App::new(store, regions, sealer, settings);

@@ -1,0 +1,95 @@
+//! `fsa user`, for owners of the system.
+
+use fsa_model::{
+    access::ChangeUser,
+    api::{Page, User},
+    limits::Limits,
+};
+use reqwest::Method;
+
+use crate::{
+    args,
+    client::{Client, encoded},
+    failure::{Code, Failure, Outcome},
+    output,
+};
+
+pub async fn run(client: &Client, command: args::User, json: bool) -> Outcome {
+    match command {
+        args::User::List => {
+            let all = everybody(client).await?;
+            output::print(json, &all, |all| show(all));
+        }
+        args::User::Limit {
+            user,
+            projects,
+            running,
+            cpu_millis,
+            memory_mib,
+            default,
+        } => {
+            let limits = Limits {
+                projects,
+                running,
+                cpu_millis,
+                memory_mib,
+            };
+            let all = everybody(client).await?;
+            let found = all.iter().find(|one| one.login == user).ok_or_else(|| {
+                Failure::new(
+                    Code::NotFound,
+                    format!("there is no user {user}; `fsa user list` has all of them"),
+                )
+            })?;
+            let wish = ChangeUser {
+                limits: Some((!default).then_some(limits)),
+                ..ChangeUser::default()
+            };
+            let path = format!("/api/users/{}", encoded(&found.id.to_string()));
+            let changed: User = client.send(Method::PATCH, &path, &wish).await?;
+            output::print(json, &changed, |changed| show(std::slice::from_ref(changed)));
+        }
+    }
+    Ok(0)
+}
+
+async fn everybody(client: &Client) -> Result<Vec<User>, Failure> {
+    let mut all = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        let page: Page<User> = client.get(&format!("/api/users{cursor}")).await?;
+        all.extend(page.items);
+        match page.next_cursor {
+            Some(next) => cursor = format!("?cursor={}", encoded(&next)),
+            None => return Ok(all),
+        }
+    }
+}
+
+fn show(users: &[User]) {
+    let of = |used: u64, limit: Option<u64>| match limit {
+        Some(limit) => format!("{used}/{limit}"),
+        None => used.to_string(),
+    };
+    output::table(
+        &[
+            "LOGIN",
+            "PROJECTS",
+            "RUNNING",
+            "CPU (m)",
+            "MEMORY (MiB)",
+            "LIMITS",
+        ],
+        users.iter().map(|user| {
+            let (used, limits) = (user.used, user.limits);
+            vec![
+                user.login.clone(),
+                of(used.projects, limits.projects),
+                of(used.running, limits.running),
+                of(used.cpu_millis, limits.cpu_millis),
+                of(used.memory_mib, limits.memory_mib),
+                if user.own_limits { "own" } else { "the server's" }.into(),
+            ]
+        }),
+    );
+}

@@ -1,0 +1,146 @@
+//! How much one user, or everybody together, may have at the same time.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::Size;
+
+/// What there may be at most; nothing is said where there is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Limits {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub projects: Option<u64>,
+    /// Sandboxes that are wanted running.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub running: Option<u64>,
+    /// Thousandths of a processor that those may use together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_millis: Option<u64>,
+    /// Mebibytes of memory that those may use together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_mib: Option<u64>,
+}
+
+/// What there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Used {
+    pub projects: u64,
+    pub running: u64,
+    pub cpu_millis: u64,
+    pub memory_mib: u64,
+}
+
+/// A limit that something would have gone beyond.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OverLimit {
+    /// `projects`, `running`, `cpuMillis` or `memoryMib`.
+    pub what: String,
+    pub limit: u64,
+    /// What would have been used.
+    pub wanted: u64,
+    /// Everybody's together, not the user's own.
+    pub of_all: bool,
+}
+
+/// What a change adds to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Adds {
+    pub projects: bool,
+    pub running: bool,
+}
+
+impl Used {
+    /// Adds projects of one size, of which so many are wanted running.
+    pub fn add(&mut self, size: Size, projects: u64, running: u64) {
+        let resources = size.resources();
+        self.projects += projects;
+        self.running += running;
+        self.cpu_millis += running * u64::from(resources.cpu_limit_millis);
+        self.memory_mib += running * u64::from(resources.memory_limit_mib);
+    }
+
+    /// The first limit that is passed, of those that the change adds to. What was over a limit before the
+    /// limit became less is left alone.
+    #[must_use]
+    pub fn over(&self, limits: &Limits, adds: Adds, of_all: bool) -> Option<OverLimit> {
+        [
+            ("projects", adds.projects, limits.projects, self.projects),
+            ("running", adds.running, limits.running, self.running),
+            ("cpuMillis", adds.running, limits.cpu_millis, self.cpu_millis),
+            ("memoryMib", adds.running, limits.memory_mib, self.memory_mib),
+        ]
+        .into_iter()
+        .find_map(|(what, adds, limit, wanted)| {
+            let limit = limit.filter(|limit| adds && wanted > *limit)?;
+            Some(OverLimit {
+                what: what.to_owned(),
+                limit,
+                wanted,
+                of_all,
+            })
+        })
+    }
+}
+
+impl OverLimit {
+    /// For people.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let what = match self.what.as_str() {
+            "projects" => "projects",
+            "running" => "sandboxes that run",
+            "cpuMillis" => "thousandths of a processor",
+            _ => "MiB of memory",
+        };
+        let (whose, advice) = if self.of_all {
+            ("This server is limited to", "wait, or ask its owner for more")
+        } else {
+            (
+                "The project's owner is limited to",
+                "stop or delete something, or ask for more",
+            )
+        };
+        format!(
+            "{whose} {} {what}, and this would make {}; {advice}.",
+            self.limit, self.wanted
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_change_adds_to_can_be_over() {
+        let mut used = Used::default();
+        used.add(Size::Small, 3, 2);
+        assert_eq!((used.cpu_millis, used.memory_mib), (4_000, 4_096));
+        let limits = Limits {
+            projects: Some(2),
+            memory_mib: Some(4_095),
+            ..Limits::default()
+        };
+        let over = |projects, running| {
+            let adds = Adds { projects, running };
+            used.over(&limits, adds, false).map(|over| over.what)
+        };
+        assert_eq!(over(false, false), None);
+        assert_eq!(over(true, false).as_deref(), Some("projects"));
+        assert_eq!(over(false, true).as_deref(), Some("memoryMib"));
+        assert_eq!(
+            used.over(
+                &Limits::default(),
+                Adds {
+                    projects: true,
+                    running: true
+                },
+                true
+            ),
+            None
+        );
+    }
+}

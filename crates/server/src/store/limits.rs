@@ -1,0 +1,126 @@
+//! How much a user and everybody have, counted under a lock, so that two changes at once cannot both pass.
+
+use std::collections::HashMap;
+
+use fsa_model::{
+    Size, UserId,
+    limits::{Adds, Limits, Used},
+};
+use sqlx::{PgConnection, Row as _, postgres::PgRow};
+use uuid::Uuid;
+
+use super::{Store, optional_json, word};
+use crate::{
+    error::{Error, Result},
+    state,
+};
+
+/// Looks at what there is after a change that the transaction has made; a refusal undoes it. From here to the
+/// commit no other change that adds something to the same limit is looked at.
+///
+/// # Errors
+/// 403 with the limit and the use; the database does not answer.
+pub async fn check(tx: &mut PgConnection, settings: &state::Limits, owner: UserId, adds: Adds) -> Result<()> {
+    if settings.in_all != Limits::default() {
+        sqlx::query("select pg_advisory_xact_lock(20003, 0)")
+            .execute(&mut *tx)
+            .await?;
+        let used = used(tx, None).await?;
+        if let Some(over) = used.over(&settings.in_all, adds, true) {
+            return Err(Error::over_limit(over));
+        }
+    }
+    let limits = of_user(tx, owner).await?.unwrap_or(settings.per_user);
+    if limits != Limits::default() {
+        sqlx::query("select pg_advisory_xact_lock(20004, hashtext($1))")
+            .bind(owner.to_string())
+            .execute(&mut *tx)
+            .await?;
+        let used = used(tx, Some(owner)).await?;
+        if let Some(over) = used.over(&limits, adds, false) {
+            return Err(Error::over_limit(over));
+        }
+    }
+    Ok(())
+}
+
+/// The user's own limits, where they are not the server's.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn of_user(connection: &mut PgConnection, user: UserId) -> Result<Option<Limits>> {
+    let row = sqlx::query("select limits from users where id = $1")
+        .bind(user.0)
+        .fetch_optional(connection)
+        .await?;
+    Ok(match row {
+        Some(row) => optional_json(&row, "limits")?,
+        None => None,
+    })
+}
+
+/// Gives a user limits of their own, or the server's again.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn set(tx: &mut PgConnection, user: UserId, limits: Option<Limits>) -> Result<()> {
+    sqlx::query("update users set limits = $2 where id = $1")
+        .bind(user.0)
+        .bind(limits.map(sqlx::types::Json))
+        .execute(tx)
+        .await?;
+    Ok(())
+}
+
+macro_rules! counted {
+    ($condition:literal) => {
+        concat!(
+            "select p.owner_id, p.size, count(distinct p.id) as projects, count(s.id) as running
+               from projects p
+               left join sandboxes s on s.project_id = p.id and s.wanted = 'running'
+              where p.deleted_at is null and ",
+            $condition,
+            " group by p.owner_id, p.size"
+        )
+    };
+}
+
+/// What a user has, or everybody together.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn used(connection: &mut PgConnection, user: Option<UserId>) -> Result<Used> {
+    let query = match user {
+        Some(user) => sqlx::query(counted!("p.owner_id = $1")).bind(user.0),
+        None => sqlx::query(counted!("true")),
+    };
+    let mut used = Used::default();
+    for row in query.fetch_all(connection).await? {
+        add(&mut used, &row)?;
+    }
+    Ok(used)
+}
+
+/// What each of these users has.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn used_by(store: &Store, users: &[UserId]) -> Result<HashMap<UserId, Used>> {
+    let ids: Vec<Uuid> = users.iter().map(|user| user.0).collect();
+    let rows = sqlx::query(counted!("p.owner_id = any($1)"))
+        .bind(ids)
+        .fetch_all(&store.pool)
+        .await?;
+    let mut all: HashMap<UserId, Used> = HashMap::new();
+    for row in rows {
+        add(all.entry(UserId(row.try_get("owner_id")?)).or_default(), &row)?;
+    }
+    Ok(all)
+}
+
+fn add(used: &mut Used, row: &PgRow) -> Result<(), sqlx::Error> {
+    let size: Size = word(row, "size")?;
+    let count = |name: &str| row.try_get::<i64, _>(name).map(i64::unsigned_abs);
+    used.add(size, count("projects")?, count("running")?);
+    Ok(())
+}

@@ -1,0 +1,136 @@
+//! What somebody may have at the same time: refused beyond it, with the limit and the use.
+
+use fsa_model::limits::Limits;
+use serde_json::json;
+
+use crate::common::{World, project};
+
+#[tokio::test]
+async fn what_is_over_a_limit_is_refused_with_the_limit_and_the_use() {
+    let world = World::with(|settings| {
+        settings.limits.per_user = Limits {
+            projects: Some(2),
+            running: Some(1),
+            ..Limits::default()
+        };
+    })
+    .await;
+    let ada = world.member("ada").await;
+    project(&ada, "one").await;
+
+    let second = ada
+        .post("/api/projects", &json!({"name": "two"}))
+        .await
+        .expect(403)
+        .error();
+    let limit = second.details.limit.expect("the limit is said");
+    assert_eq!(
+        (limit.what.as_str(), limit.limit, limit.wanted, limit.of_all),
+        ("running", 1, 2, false)
+    );
+    assert!(
+        second.error.contains("limited to 1 sandboxes that run"),
+        "{}",
+        second.error
+    );
+    ada.post("/api/projects", &json!({"name": "two", "start": false}))
+        .await
+        .expect(201);
+    ada.ask("/api/projects/two/start").await.expect(403);
+    ada.post("/api/projects/two/tasks", &json!({"prompt": "x"}))
+        .await
+        .expect(403);
+    // What runs may be started anew, and makes room when it is stopped.
+    ada.ask("/api/projects/one/restart").await.expect(202);
+    ada.ask("/api/projects/one/stop").await.expect(202);
+    ada.ask("/api/projects/two/start").await.expect(202);
+    let third = ada
+        .post("/api/projects", &json!({"name": "three", "start": false}))
+        .await;
+    assert_eq!(third.expect(403).error().details.limit.unwrap().what, "projects");
+
+    let me = ada.get("/api/me").await.expect(200).json();
+    assert_eq!(me["limits"], json!({"projects": 2, "running": 1}));
+    assert_eq!(
+        me["used"],
+        json!({"projects": 2, "running": 1, "cpuMillis": 2000, "memoryMib": 2048})
+    );
+    let tasks = "select count(*)::text from tasks";
+    assert_eq!(
+        world.database.sql(tasks),
+        "0",
+        "a task that was refused does not wait"
+    );
+}
+
+#[tokio::test]
+async fn two_at_once_cannot_both_have_the_last_place() {
+    let world = World::with(|settings| settings.limits.in_all.projects = Some(5)).await;
+    let (ada, grace) = (world.member("ada").await, world.member("grace").await);
+    let mut tries = Vec::new();
+    for number in 0..6 {
+        for client in [&ada, &grace] {
+            let client = client.clone();
+            let wish = json!({"name": format!("p{number}"), "start": false});
+            tries.push(async move { client.post("/api/projects", &wish).await.status.as_u16() });
+        }
+    }
+    let statuses = futures_util::future::join_all(tries).await;
+    let count = |status| statuses.iter().filter(|one| **one == status).count();
+    assert_eq!((count(201), count(403)), (5, 7), "{statuses:?}");
+    let refused = ada
+        .post("/api/projects", &json!({"name": "q"}))
+        .await
+        .expect(403)
+        .error();
+    assert!(refused.details.limit.unwrap().of_all);
+}
+
+#[tokio::test]
+async fn an_owner_gives_somebody_limits_of_their_own() {
+    let world = World::with(|settings| settings.limits.per_user.projects = Some(1)).await;
+    let (owner, ada) = (world.owner().await, world.member("ada").await);
+    project(&ada, "one").await;
+    let id = ada.get("/api/me").await.expect(200).json()["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let path = format!("/api/users/{id}");
+    ada.patch(&path, &json!({"limits": {"projects": 9}}))
+        .await
+        .expect(403);
+
+    let given = json!({"limits": {"projects": 2, "memoryMib": 3000}});
+    let changed = owner.patch(&path, &given).await.expect(200).json();
+
+    assert_eq!(changed["ownLimits"], true);
+    let over = ada
+        .post("/api/projects", &json!({"name": "two"}))
+        .await
+        .expect(403)
+        .error();
+    assert_eq!(over.details.limit.unwrap().what, "memoryMib");
+    ada.post("/api/projects", &json!({"name": "two", "size": "micro"}))
+        .await
+        .expect(201);
+    let grown = ada
+        .patch("/api/projects/two", &json!({"size": "small"}))
+        .await
+        .expect(403)
+        .error();
+    assert_eq!(grown.details.limit.unwrap().wanted, 4096);
+    let list = owner.get("/api/users").await.expect(200).json();
+    let row = list["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|one| one["login"] == "ada")
+        .unwrap();
+    assert_eq!(row["used"]["projects"], 2);
+    owner.patch(&path, &json!({"limits": null})).await.expect(200);
+    let me = ada.get("/api/me").await.expect(200).json();
+    assert_eq!(
+        (&me["ownLimits"], &me["limits"]),
+        (&json!(false), &json!({"projects": 1}))
+    );
+}
