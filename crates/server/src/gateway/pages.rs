@@ -231,15 +231,15 @@ mod tests {
         let mut said = Say::nothing_here().answer(&accepting("text/html"));
         shown_by("https://fsa.test", &mut said);
         let policy = said.headers()[header::CONTENT_SECURITY_POLICY].to_str().unwrap();
-        assert!(policy.ends_with("frame-ancestors 'self' https://fsa.test"), "{policy}");
+        assert!(
+            policy.ends_with("frame-ancestors 'self' https://fsa.test"),
+            "{policy}"
+        );
 
         let mut passed_on = Response::new(Body::empty());
         ours(passed_on.headers_mut());
         shown_by("https://fsa.test", &mut passed_on);
-        assert_eq!(
-            passed_on.headers()[header::CONTENT_SECURITY_POLICY],
-            OWN_POLICY
-        );
+        assert_eq!(passed_on.headers()[header::CONTENT_SECURITY_POLICY], OWN_POLICY);
     }
 
     #[test]
