@@ -84,7 +84,7 @@ await story(async ({ person }) => {
       if (size === "phone") {
         await page.goto(`${url}/p/notes`);
         await openTerminal(page);
-        await type(page, "clear; ls -la");
+        await type(page, "clear; ls");
         await sees(page, "serve.py");
         await see("terminal");
       }
