@@ -84,7 +84,7 @@ await story(async ({ person }) => {
       if (size === "phone") {
         await page.goto(`${url}/p/notes`);
         await openTerminal(page);
-        await type(page, "clear; ls -la");
+        await type(page, "clear; ls");
         await sees(page, "serve.py");
         await see("terminal");
       }
@@ -101,6 +101,9 @@ await story(async ({ person }) => {
         if (view === "database") await page.getByRole("cell", { name: "notes", exact: true }).waitFor();
         if (view === "activity") await page.getByRole("list", { name: "Events" }).getByRole("listitem").first().waitFor();
         if (view === "logs") await page.getByText("Listening on port 3000").first().waitFor();
+        if (view === "environment") await page.getByRole("button", { name: "Paste .env" }).waitFor();
+        if (view === "environment") await page.getByText("API_KEY").first().waitFor();
+        if (view === "settings") await page.getByRole("button", { name: "Delete this project" }).waitFor();
         await see(view);
       }
       await page.keyboard.press("Control+k");
