@@ -203,3 +203,46 @@ async fn a_disk_that_fills_up_is_named_and_everything_goes_on_once_there_is_room
     );
     world.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_file_that_is_lost_is_found_out_at_the_start_and_one_that_is_renewed_is_used() {
+    let mut world = World::start(&[]);
+    let api = world.api();
+    api.create("kept").await;
+    api.until_running("kept").await;
+    world.drain();
+    let path = world.data().join("keys/seal.key");
+    let before = std::fs::read_to_string(&path).expect("the key file");
+    std::fs::remove_file(&path).expect("a file that is lost");
+
+    let refused = world.fsa(&["serve", "--listen", "127.0.0.1:0"]);
+
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success(), "{said}");
+    assert!(
+        said.contains("stored secrets are sealed with keys that the key file does not have"),
+        "{said}"
+    );
+    std::fs::write(&path, &before).expect("the key file is restored");
+    let rotated = world.fsa(&["keys", "rotate"]);
+    assert!(
+        rotated.status.success(),
+        "{}",
+        String::from_utf8_lossy(&rotated.stderr)
+    );
+    let both = std::fs::read_to_string(&path).expect("the key file");
+    assert!(both.starts_with(&before) && both.lines().count() == 2);
+    world.serve();
+    let sealed = async {
+        while !world.log().contains("stored secrets were sealed anew") {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(30), sealed)
+        .await
+        .unwrap_or_else(|_| panic!("{}", world.log()));
+    // What was sealed with the older key is still what it was.
+    let api = world.api();
+    assert_eq!(api.shell("kept", "psql -tAc 'select 40 + 2'").await, "42\n");
+    world.finish().await;
+}

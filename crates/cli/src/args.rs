@@ -32,6 +32,9 @@ pub enum Command {
     Serve(crate::config::ServeArguments),
     /// End what outlives the server: sandboxes, their way to the databases, the clusters
     Halt(Halt),
+    /// Renew the key that stored secrets are sealed with
+    #[command(subcommand)]
+    Keys(Keys),
     /// Check this machine point by point, and say how to mend what is missing
     Doctor(crate::config::ServeArguments),
     /// Sign in to a server, with the one-time link it printed, a token or a password
@@ -120,6 +123,12 @@ pub struct Halt {
     /// Do not ask
     #[arg(long, short)]
     pub yes: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Keys {
+    /// Add a key to the data folder's key file; the next start of the server seals everything with it
+    Rotate(crate::config::ServeArguments),
 }
 
 #[derive(Debug, Args)]

@@ -44,6 +44,9 @@ pub struct ServeArguments {
     /// Print an API token of the owner on standard output
     #[arg(long)]
     pub print_token: bool,
+    /// Start although stored secrets cannot be opened, because the key file they were sealed with is lost
+    #[arg(long)]
+    pub without_lost_secrets: bool,
     /// The control database, where it is not to be our own: postgresql://…
     #[arg(long, env = "FSA_DATABASE_DSN", hide_env_values = true)]
     pub database_dsn: Option<SecretString>,
@@ -202,6 +205,8 @@ pub struct ServeConfig {
     pub origin: Option<Url>,
     pub apps_domain: String,
     pub print_token: bool,
+    /// Stored secrets that no key opens are no reason not to start.
+    pub without_lost_secrets: bool,
     pub database_dsn: Option<SecretString>,
     pub runtime: PathBuf,
     pub sandboxd: PathBuf,
@@ -338,6 +343,7 @@ pub fn serve(arguments: ServeArguments, root: bool) -> Result<ServeConfig, Failu
             .or(file.apps_domain)
             .unwrap_or_else(|| "localhost".into()),
         print_token: arguments.print_token,
+        without_lost_secrets: arguments.without_lost_secrets,
         database_dsn: arguments.database_dsn.or(file.database_dsn),
         runtime: arguments
             .runtime

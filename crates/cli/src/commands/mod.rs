@@ -11,6 +11,7 @@ mod exec;
 mod halt;
 mod image;
 mod internal;
+mod keys;
 mod login;
 mod logs;
 mod open;
@@ -59,6 +60,7 @@ fn dispatch(arguments: Arguments) -> Outcome {
         // These set up their own processes and privileges before any thread is started.
         Command::Serve(serve) => serve::run(serve),
         Command::Halt(halt) => halt::run(halt),
+        Command::Keys(keys) => keys::run(keys),
         Command::Doctor(serve) => doctor::run(serve, arguments.global.json),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "fsa", &mut std::io::stdout());
@@ -111,6 +113,7 @@ async fn client(command: Command, url: Option<&str>, json: bool) -> Outcome {
         Command::Serve(_)
         | Command::Doctor(_)
         | Command::Halt(_)
+        | Command::Keys(_)
         | Command::Debug(_)
         | Command::Login(_)
         | Command::Runner(_)

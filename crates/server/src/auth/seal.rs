@@ -87,11 +87,7 @@ impl Sealer {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let mut key = [0_u8; 32];
-                SysRng
-                    .try_fill_bytes(&mut key)
-                    .map_err(|e| failed(e.to_string()))?;
-                let text = format!("{}\n", hex::encode(key));
+                let text = format!("{}\n", fresh().map_err(failed)?);
                 write_new(path, &text).map_err(|e| failed(e.to_string()))?;
                 text
             }
@@ -111,6 +107,35 @@ impl Sealer {
             return Err(failed("it is empty".into()));
         }
         Ok(Self::new(&keys))
+    }
+
+    /// Appends a fresh key to the key file, with which a server that is started from then on seals. The older
+    /// ones stay, and open what they sealed.
+    ///
+    /// # Errors
+    /// [`SealError::KeyFile`]; the file is as it was.
+    pub fn add_key(path: &Path) -> Result<(), SealError> {
+        let failed = |why: String| SealError::KeyFile {
+            path: path.display().to_string(),
+            why,
+        };
+        // What is there must be in order, and is not to be made.
+        let before = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+        Self::open(path)?;
+        let text = format!("{}\n{}\n", before.trim_end(), fresh().map_err(failed)?);
+        replace(path, &text).map_err(|error| failed(error.to_string()))
+    }
+
+    /// Whether there is a key of this id.
+    #[must_use]
+    pub fn has(&self, id: &[u8]) -> bool {
+        <[u8; 4]>::try_from(id).is_ok_and(|id| self.keys.by_id.contains_key(&id))
+    }
+
+    /// The id of the key that values are sealed with.
+    #[must_use]
+    pub fn current(&self) -> [u8; 4] {
+        self.keys.current
     }
 
     /// Seals `secret` for `place`.
@@ -162,6 +187,33 @@ fn key_id(key: &[u8; 32]) -> [u8; 4] {
         .chain_update(key)
         .finalize();
     [digest[0], digest[1], digest[2], digest[3]]
+}
+
+/// A new key, as the file has it.
+fn fresh() -> Result<String, String> {
+    let mut key = [0_u8; 32];
+    SysRng
+        .try_fill_bytes(&mut key)
+        .map_err(|error| error.to_string())?;
+    Ok(hex::encode(key))
+}
+
+/// Puts a new file in the place of one that is there, for the same owner: all of it or nothing.
+fn replace(path: &Path, text: &str) -> std::io::Result<()> {
+    use std::os::unix::fs::MetadataExt as _;
+    let owner = std::fs::metadata(path)?;
+    let new = path.with_extension("new");
+    match std::fs::remove_file(&new) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    write_new(&new, text)?;
+    std::os::unix::fs::chown(&new, Some(owner.uid()), Some(owner.gid()))?;
+    std::fs::rename(&new, path)?;
+    match path.parent() {
+        Some(folder) => std::fs::File::open(folder)?.sync_all(),
+        None => Ok(()),
+    }
 }
 
 fn write_new(path: &Path, text: &str) -> std::io::Result<()> {
@@ -241,6 +293,16 @@ mod tests {
                 .expose_secret(),
             "x"
         );
+        // A key more: what is there still opens, and the next value has the new one.
+        Sealer::add_key(&path).unwrap();
+        let both = Sealer::open(&path).unwrap();
+        assert_eq!(both.unseal(HERE, &sealed).unwrap().expose_secret(), "x");
+        assert_ne!(both.seal(HERE, &"x".to_owned().into())[1..5], sealed[1..5]);
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        assert!(Sealer::add_key(&folder.path().join("none")).is_err());
         std::fs::write(&path, "nonsense\n").unwrap();
         assert!(matches!(Sealer::open(&path), Err(SealError::KeyFile { .. })));
     }

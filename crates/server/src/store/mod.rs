@@ -24,6 +24,7 @@ pub mod projects;
 pub mod removals;
 pub mod replicas;
 pub mod sandboxes;
+pub mod sealed;
 pub mod sessions;
 pub mod tasks;
 pub mod tokens;

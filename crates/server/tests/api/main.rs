@@ -10,6 +10,7 @@ mod environment;
 mod events;
 mod github;
 mod ingress;
+mod keys;
 mod limits;
 mod projects;
 mod quotas;

@@ -30,7 +30,9 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 /// The key that every world seals with.
-const KEY: [u8; 32] = [7; 32];
+pub const KEY: [u8; 32] = [7; 32];
+/// A key that servers have too, and seal nothing with.
+pub const OTHER_KEY: [u8; 32] = [9; 32];
 /// Connections of one server of a test; hundreds of tests share the cluster.
 const CONNECTIONS: u32 = 8;
 
@@ -118,7 +120,12 @@ impl World {
         let store = Store::open(database.options(), CONNECTIONS)
             .await
             .expect("the test's database takes connections");
-        let app = App::new(store, Regions::new(vec![region]), Sealer::new(&[KEY]), settings);
+        let app = App::new(
+            store,
+            Regions::new(vec![region]),
+            Sealer::new(&[OTHER_KEY, KEY]),
+            settings,
+        );
         let stop = CancellationToken::new();
         let server = tokio::spawn(api::serve(app.clone(), listener, stop.clone().cancelled_owned()));
         Self {

@@ -88,7 +88,12 @@ fn installation(data_dir: &Path) -> Result<String, Failure> {
         .map_err(|error| Failure::failed(format!("{} cannot be read: {error}", path.display())))?;
     let mut hash = Sha256::new();
     hash.update("installation\0");
-    hash.update(&key);
+    // The first line, which stays when keys are added.
+    hash.update(
+        key.split_inclusive(|byte| *byte == b'\n')
+            .next()
+            .unwrap_or_default(),
+    );
     Ok(hash
         .finalize()
         .iter()

@@ -15,7 +15,7 @@ use fsa_server::{
     auth::{seal::Sealer, sign_in},
     reconcile,
     state::{App, Limits, Settings},
-    store::Store,
+    store::{Store, sealed},
     tasks,
 };
 use nix::unistd::Uid;
@@ -83,6 +83,16 @@ pub fn run(arguments: ServeArguments) -> Outcome {
             .map_err(|error| Failure::failed(format!("the control database cannot be used: {error}")))?;
         let sealer = Sealer::open(&config.data_dir.join("keys/seal.key"))
             .map_err(|error| Failure::failed(error.to_string()))?;
+        match sealed::check(&store, &sealer).await {
+            Err(error @ sealed::Unusable::Database(_)) => return Err(Failure::failed(error.to_string())),
+            Err(error) if !config.without_lost_secrets => {
+                return Err(Failure::failed(format!(
+                    "{error} (`--without-lost-secrets` starts all the same; what needs them then fails, and says so)"
+                )));
+            }
+            Err(error) => tracing::error!("{error}"),
+            Ok(()) => {}
+        }
         let mut regions = Vec::new();
         if let Some(local) = &local {
             regions.push(Region {
@@ -127,16 +137,28 @@ pub fn run(arguments: ServeArguments) -> Outcome {
             turn.alone && config.database_dsn.is_none(),
             app.shutdown.clone(),
         );
+        let sealing = tokio::spawn(seal_anew(app.clone()));
         greet(&app, &config, address).await?;
         api::serve(app.clone(), listener, told_to_stop()?).await?;
         // The workers give their leases back, so that another server need not wait for them.
-        let _ = tokio::join!(workers, tasks);
+        let _ = tokio::join!(workers, tasks, sealing);
         if let Some(local) = local {
             local.end().await;
         }
         tracing::info!("ended; sandboxes and databases go on");
         Ok(0)
     })
+}
+
+/// After a rotation of keys: everything gets under the newest, while the server works.
+async fn seal_anew(app: App) {
+    match sealed::seal_anew(&app.store, &app.sealer, &app.shutdown).await {
+        Ok(0) => {}
+        Ok(count) => tracing::info!(count, "stored secrets were sealed anew with the newest key"),
+        Err(error) => {
+            tracing::warn!(%error, "not all secrets were sealed anew; the next start goes on with it")
+        }
+    }
 }
 
 /// The configured origin, or localhost at the port that was got.

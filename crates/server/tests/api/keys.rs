@@ -1,0 +1,94 @@
+//! The keys that stored secrets are sealed with: all of them are known, and they can be renewed while somebody
+//! writes.
+
+use std::collections::BTreeSet;
+
+use fsa_server::{
+    auth::seal::Sealer,
+    store::sealed::{self, Unusable},
+};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::common::{KEY, OTHER_KEY, World, project};
+
+#[tokio::test]
+async fn every_column_that_is_neither_sealed_nor_a_hash_is_noticed() {
+    let world = World::new().await;
+
+    let found = world.database.sql(
+        "select table_name || '.' || column_name from information_schema.columns
+         where table_schema = 'public' and data_type = 'bytea' and table_name not like '\\_sqlx%'
+           and column_name not like '%\\_hash'",
+    );
+
+    let found: BTreeSet<String> = found.lines().map(str::to_owned).collect();
+    assert_eq!(found, sealed::columns().collect::<BTreeSet<_>>());
+}
+
+#[tokio::test]
+async fn secrets_get_under_a_new_key_while_somebody_writes() {
+    let world = World::new().await;
+    let store = &world.app.store;
+    let ada = world.member("ada").await;
+    for number in 0..5 {
+        project(&ada, &format!("p{number}")).await;
+    }
+    ada.patch(
+        "/api/me/agent-credentials",
+        &json!({"envVars": {"ANTHROPIC_API_KEY": "k"}}),
+    )
+    .await
+    .expect(200);
+    // As after a rotation; the server here still writes with the key of before.
+    let both = Sealer::new(&[KEY, OTHER_KEY]);
+    let stop = CancellationToken::new();
+
+    let writes = async {
+        for number in 0..20 {
+            let wish = json!({"envVars": {"N": number.to_string()}});
+            ada.patch("/api/projects/p0/environment", &wish).await.expect(200);
+        }
+    };
+    let (done, ()) = tokio::join!(sealed::seal_anew(store, &both, &stop), writes);
+    assert!(done.unwrap() > 5);
+
+    sealed::seal_anew(store, &both, &stop).await.unwrap();
+    let new = Sealer::new(&[OTHER_KEY]);
+    assert_eq!(
+        sealed::keys(store).await.unwrap().into_keys().collect::<Vec<_>>(),
+        [new.current().to_vec()]
+    );
+    assert_eq!(sealed::seal_anew(store, &both, &stop).await.unwrap(), 0);
+    sealed::check(store, &new).await.unwrap();
+    // Nothing that was written meanwhile is lost.
+    let environment = ada
+        .get("/api/projects/p0/environment?reveal=true")
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(environment["envVars"]["N"], "19", "{environment}");
+}
+
+#[tokio::test]
+async fn a_key_that_is_missing_and_one_that_does_not_fit_are_found_out() {
+    let world = World::new().await;
+    let store = &world.app.store;
+    project(&world.member("ada").await, "shop").await;
+    sealed::check(store, &world.app.sealer).await.unwrap();
+
+    let missing = sealed::check(store, &Sealer::new(&[OTHER_KEY]))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(missing, Unusable::UnknownKeys { count, .. } if count > 2),
+        "{missing}"
+    );
+
+    // The right key's name on what another key has sealed.
+    world
+        .database
+        .sql("update projects set environment = set_byte(environment, 40, 255 - get_byte(environment, 40))");
+    let damaged = sealed::check(store, &world.app.sealer).await.unwrap_err();
+    assert!(matches!(damaged, Unusable::Damaged { .. }), "{damaged}");
+}
