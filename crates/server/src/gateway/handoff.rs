@@ -15,6 +15,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::ExposeSecret as _;
 use serde::Deserialize;
 use utoipa_axum::{router::OpenApiRouter, routes};
+use uuid::Uuid;
 
 use super::{
     Gateway, access,
@@ -106,13 +107,8 @@ async fn preview(
     headers: HeaderMap,
     Query(query): Query<PreviewQuery>,
 ) -> Response {
-    let Some((caller, session)) = caller.and_then(|caller| match caller.by() {
-        By::Session(session) => Some((caller, session)),
-        By::Token(_) => None,
-    }) else {
-        let next = serde_urlencoded_pairs(&query);
-        let next = utf8_percent_encode(&next, NON_ALPHANUMERIC);
-        return pages::redirect(&format!("{}/sign-in?next={next}", app.settings.origin_text()));
+    let Some((caller, session)) = in_session(caller) else {
+        return sign_in_first(&app, &serde_urlencoded_pairs(&query));
     };
     let name = host_name(&query.host);
     let label = access::label(&app.settings, &name);
@@ -140,6 +136,20 @@ async fn preview(
         }
         Ok(None) => Say::nothing_here().answer(&headers),
     }
+}
+
+/// Somebody who is signed in with a browser, and their session.
+pub(super) fn in_session(caller: Option<Caller>) -> Option<(Caller, Uuid)> {
+    caller.and_then(|caller| match caller.by() {
+        By::Session(session) => Some((caller, session)),
+        By::Token(_) => None,
+    })
+}
+
+/// To the sign-in page, which leads back to `next`, a path of the main host.
+pub(super) fn sign_in_first(app: &App, next: &str) -> Response {
+    let next = utf8_percent_encode(next, NON_ALPHANUMERIC);
+    pages::redirect(&format!("{}/sign-in?next={next}", app.settings.origin_text()))
 }
 
 fn serde_urlencoded_pairs(query: &PreviewQuery) -> String {

@@ -13,7 +13,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use fsa_driver::Outside;
-use fsa_model::{ProjectId, SandboxId, api::Sharing, sandboxd::TERMINAL_PORT, sharing::ProjectRole};
+use fsa_model::{ProjectId, sandboxd::TERMINAL_PORT, sharing::ProjectRole};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header, request::Parts};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::ExposeSecret as _;
@@ -30,12 +30,12 @@ use super::{
     handoff::{self, give},
     pages::{self, Say},
     pass::{self, HandOff},
-    routes::{Route, Target, people},
+    routes::{Route, Target, people, sharing},
 };
 use crate::{
     App,
     api::extract::Query,
-    auth::{By, Caller},
+    auth::Caller,
     error::{Error, Result},
     store::{pass_uses, sandboxes, sandboxes::SandboxRow},
 };
@@ -193,22 +193,14 @@ async fn enter(
     headers: HeaderMap,
     Query(which): Query<Which>,
 ) -> Response {
-    let Some((caller, session)) = caller.and_then(|caller| match caller.by() {
-        By::Session(session) => Some((caller, session)),
-        By::Token(_) => None,
-    }) else {
-        let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
-        let back = format!(
+    let Some((caller, session)) = handoff::in_session(caller) else {
+        let next = format!(
             "/api/ingress/enter?sandbox={}&port={}&rd={}",
             which.sandbox,
             which.port,
-            encode(&which.rd)
+            utf8_percent_encode(&which.rd, NON_ALPHANUMERIC)
         );
-        return pages::redirect(&format!(
-            "{}/sign-in?next={}",
-            app.settings.origin_text(),
-            encode(&back)
-        ));
+        return handoff::sign_in_first(&app, &next);
     };
     match find(&app, &which).await {
         Err(error) => error.into_response(),
@@ -284,28 +276,17 @@ async fn find(app: &App, which: &Which) -> Result<Option<Place>> {
         .get(&region)
         .and_then(|region| region.driver.outside(&sandbox.reference(), which.port));
     let Some(outside) = outside else { return Ok(None) };
-    let sharing = match row.try_get::<Option<&str>, _>("sharing")? {
-        Some("public") => Sharing::Public,
-        Some("link") => Sharing::Link,
-        _ => Sharing::Private,
-    };
     let route = Route {
         project: ProjectId(row.try_get("project")?),
         port: which.port,
         people: crate::store::json(&row, "people")?,
         sessions: row.try_get("sessions")?,
-        // A terminal is never for guests, whatever the table says.
-        sharing: if which.port == TERMINAL_PORT {
-            Sharing::Private
-        } else {
-            sharing
-        },
+        sharing: sharing(&row, which.port)?,
         link: row
             .try_get::<Option<Vec<u8>>, _>("link")?
             .and_then(|link| link.try_into().ok()),
         target: Target::None,
     };
-    debug_assert_eq!(SandboxId(which.sandbox), sandbox.id);
     Ok(Some(Place {
         route,
         sandbox,

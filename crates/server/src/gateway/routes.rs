@@ -23,7 +23,7 @@ use fsa_model::{
 };
 use futures_util::FutureExt as _;
 use parking_lot::{Mutex, RwLock};
-use sqlx::{FromRow as _, Row as _};
+use sqlx::{FromRow as _, Row as _, postgres::PgRow};
 use uuid::Uuid;
 
 use super::upstream::Upstream;
@@ -243,7 +243,7 @@ struct Found {
     people: HashMap<UserId, ProjectRole>,
     region: String,
     sessions: Vec<Uuid>,
-    sharing: Option<Sharing>,
+    sharing: Sharing,
     link: Option<Vec<u8>>,
     sandbox: Option<SandboxRow>,
 }
@@ -294,17 +294,23 @@ async fn query(app: &App, host: &Host) -> Result<Option<Found>> {
         people: crate::store::json(&row, "people")?,
         region: row.try_get("region")?,
         sessions: row.try_get("sessions")?,
-        sharing: match row.try_get::<Option<&str>, _>("sharing")? {
-            Some("public") => Some(Sharing::Public),
-            Some("link") => Some(Sharing::Link),
-            _ => None,
-        },
+        sharing: sharing(&row, host.port)?,
         link: row.try_get("link")?,
         sandbox: match row.try_get::<Option<Uuid>, _>("s_id")? {
             Some(_) => Some(SandboxRow::from_row(&row)?),
             None => None,
         },
     }))
+}
+
+/// How the port is shared. A terminal is never for guests, whatever the table says.
+pub(super) fn sharing(row: &PgRow, port: u16) -> Result<Sharing, sqlx::Error> {
+    Ok(match row.try_get("sharing")? {
+        _ if port == TERMINAL_PORT => Sharing::default(),
+        Some("public") => Sharing::Public,
+        Some("link") => Sharing::Link,
+        _ => Sharing::default(),
+    })
 }
 
 impl Found {
@@ -318,8 +324,7 @@ impl Found {
             port,
             people: self.people,
             sessions: self.sessions,
-            // A terminal is never for guests, whatever the table says.
-            sharing: self.sharing.filter(|_| port != TERMINAL_PORT).unwrap_or_default(),
+            sharing: self.sharing,
             link: self.link.and_then(|link| link.try_into().ok()),
             target,
         };
