@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use fsa_tests::World;
+use fsa_tests::{World, ingress::free_port};
 use reqwest::Method;
 
 use crate::{
@@ -88,13 +88,6 @@ pub async fn measure(world: &World) -> Vec<Row> {
         )
         .beside(alone[1] - alone[2]),
     ]
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0")
-        .and_then(|listener| listener.local_addr())
-        .expect("a port")
-        .port()
 }
 
 /// Returns when something listens on the port, or panics after a while.
