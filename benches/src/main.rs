@@ -1,6 +1,6 @@
 //! `make bench`: our figures beside a floor measured in the same run, printed as a table and kept
 //! in docs/benchmarks.md. Names on the command line choose parts: create, terminal, idle, api,
-//! gateway.
+//! gateway. `kubernetes` is a bench of its own, which needs a cluster.
 
 mod api;
 mod app;
@@ -8,6 +8,7 @@ mod create;
 mod floor;
 mod gateway;
 mod idle;
+mod kubernetes;
 mod process;
 mod report;
 mod terminal;
@@ -17,7 +18,10 @@ use std::path::Path;
 use fsa_tests::World;
 use report::Row;
 
-const MARK: &str = "<!-- what follows is written by `make bench` -->";
+/// What begins the part of docs/benchmarks.md that one bench writes, up to [`END`].
+const MACHINE: &str = "<!-- what follows is written by `make bench` -->";
+const KUBERNETES: &str = "<!-- what follows is written by `make bench-kubernetes` -->";
+const END: &str = "<!-- until here -->";
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -41,11 +45,21 @@ fn main() {
         .filter(|argument| !argument.starts_with('-'))
         .cloned()
         .collect();
+    if parts == ["kubernetes"] {
+        let (rows, lifetime) = runtime.block_on(kubernetes::measure());
+        let table = format!(
+            "{}\nRequests to the API server in the life of one sandbox (created, deleted), watches apart:\n\n{lifetime}",
+            report::table(&rows)
+        );
+        println!("{table}");
+        keep(KUBERNETES, &table);
+        return;
+    }
     let rows = runtime.block_on(measure(&parts));
     let table = report::table(&rows);
     println!("{table}");
     if parts.is_empty() {
-        keep(&table);
+        keep(MACHINE, &table);
     }
 }
 
@@ -75,10 +89,17 @@ async fn measure(parts: &[String]) -> Vec<Row> {
     rows
 }
 
-fn keep(table: &str) {
+fn keep(mark: &str, table: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/benchmarks.md");
-    let text = std::fs::read_to_string(&path).unwrap_or_default();
-    let before = text.split(MARK).next().unwrap_or_default().trim_end();
+    let text = std::fs::read_to_string(&path).expect("docs/benchmarks.md");
+    let (before, rest) = text
+        .split_once(mark)
+        .expect("the bench's place in docs/benchmarks.md");
+    let (_, after) = rest.split_once(END).expect("the end of the bench's place");
     let machine = floor::machine();
-    std::fs::write(&path, format!("{before}\n\n{MARK}\n\n{machine}\n\n{table}")).expect("docs/benchmarks.md");
+    std::fs::write(
+        &path,
+        format!("{before}{mark}\n\n{machine}\n\n{table}\n{END}{after}"),
+    )
+    .expect("docs/benchmarks.md");
 }

@@ -123,8 +123,10 @@ impl Namespace {
             .collect()
     }
 
+    /// kubectl in this namespace. What a later argument says counts.
+    #[must_use]
     #[allow(clippy::disallowed_methods, reason = "kubectl is what an administrator has")]
-    fn command(&self) -> Command {
+    pub fn command(&self) -> Command {
         let mut command = Command::new(exported("FSA_TEST_KUBECTL"));
         command
             .arg("--kubeconfig")

@@ -141,6 +141,17 @@ pub struct Outside {
     pub secure: bool,
 }
 
+/// How often a data plane that is asked over a network was asked for one thing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Calls {
+    /// As its own API names it, such as `patch`.
+    pub verb: &'static str,
+    /// What it was asked of, such as `deployments`.
+    pub resource: String,
+    /// Since this process began.
+    pub count: u64,
+}
+
 /// A data plane.
 #[async_trait]
 pub trait Driver: Send + Sync {
@@ -190,6 +201,11 @@ pub trait Driver: Send + Sync {
     /// Where something outside leads to this port beside our own gateway. It asks for our sign-in.
     fn outside(&self, _sandbox: &SandboxRef, _port: u16) -> Option<Outside> {
         None
+    }
+
+    /// What it was asked for so far, where that costs somebody else something.
+    fn calls(&self) -> Vec<Calls> {
+        Vec::new()
     }
 
     /// What opens the terminal's own port, and nothing else, to what [`Self::outside`] names.

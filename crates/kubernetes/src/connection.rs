@@ -8,10 +8,11 @@ use fsa_driver::{DriverError, Result};
 use fsa_model::{Trouble, TroubleKind};
 use kube::{
     Client, Config,
+    client::ClientBuilder,
     config::{KubeConfigOptions, Kubeconfig},
 };
 
-use crate::settings::Settings;
+use crate::{calls::Counted, settings::Settings};
 
 /// A call that has no answer by then has none.
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -34,6 +35,8 @@ pub struct Cluster {
     pub server: String,
     /// For people: where that was read.
     pub source: String,
+    /// What the client has sent.
+    pub calls: Counted,
 }
 
 /// A kubeconfig that was read and checked.
@@ -105,11 +108,22 @@ impl Checked {
     /// A certificate of it cannot be used.
     pub fn connect(self) -> Result<Cluster> {
         let server = self.config.cluster_url.to_string();
-        let client = Client::try_from(self.config).map_err(|error| {
-            input(format!("the connection to {server} cannot be set up: {error}")).because(error)
-        })?;
+        let calls = Counted::default();
+        let counted = calls.clone();
+        let counting =
+            tower::util::MapRequestLayer::new(move |request: http::Request<kube::client::Body>| {
+                counted.count(&request);
+                request
+            });
+        let client: Client = ClientBuilder::try_from(self.config)
+            .map_err(|error| {
+                input(format!("the connection to {server} cannot be set up: {error}")).because(error)
+            })?
+            .with_layer(&counting)
+            .build();
         Ok(Cluster {
             client,
+            calls,
             namespace: self.namespace,
             server,
             source: self.source,

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod calls;
 pub mod checks;
 pub mod connection;
 pub mod objects;

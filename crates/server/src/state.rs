@@ -112,12 +112,12 @@ impl App {
         });
         let github = settings.github.clone().map(Github::new);
         Self(Arc::new(Parts {
+            metrics: Metrics::new(&regions),
             store,
             regions,
             sealer,
             settings,
             hub,
-            metrics: Metrics::new(),
             shutdown,
             tasks: TaskTracker::new(),
             gateway: Gateway::default(),

@@ -14,8 +14,8 @@ use std::{collections::HashMap, sync::Arc};
 use async_trait::async_trait;
 use bytes::Bytes;
 use fsa_driver::{
-    BoxConnection, BoxStream, Capabilities, Driver, DriverError, Endpoint, Hint, Observed, Outside, Result,
-    Step, StepKind,
+    BoxConnection, BoxStream, Calls, Capabilities, Driver, DriverError, Endpoint, Hint, Observed, Outside,
+    Result, Step, StepKind,
 };
 use fsa_model::{
     Image, ProjectId, ResourceName, SandboxRef, SandboxSpec, TroubleKind, api::ImageInfo, sandboxd::Usage,
@@ -286,6 +286,10 @@ impl Driver for KubernetesDriver {
                 host: way.host.to_ascii_lowercase(),
                 secure: expose.tls_secret.is_some(),
             })
+    }
+
+    fn calls(&self) -> Vec<Calls> {
+        self.0.cluster.calls.all()
     }
 
     async fn terminal_token(&self, sandbox: &SandboxRef) -> Result<SecretString> {

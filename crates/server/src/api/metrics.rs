@@ -2,10 +2,18 @@
 
 use std::{collections::BTreeMap, sync::atomic::AtomicI64, time::Duration};
 
+use fsa_driver::Regions;
 use parking_lot::{Mutex, RwLock};
 use prometheus_client::{
-    encoding::{EncodeLabelSet, text::encode},
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _, text::encode},
+    metrics::{
+        MetricType,
+        counter::{ConstCounter, Counter},
+        family::Family,
+        gauge::Gauge,
+        histogram::Histogram,
+    },
     registry::Registry,
 };
 
@@ -31,11 +39,43 @@ struct RouteLabels {
     route: String,
 }
 
+/// What the regions' drivers count themselves, read when Prometheus asks.
+struct RegionCalls(Regions);
+
+impl std::fmt::Debug for RegionCalls {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("RegionCalls")
+    }
+}
+
+impl Collector for RegionCalls {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
+        let mut family = encoder.encode_descriptor(
+            "region_calls",
+            "Requests sent to a region's own API",
+            None,
+            MetricType::Counter,
+        )?;
+        for region in self.0.iter() {
+            for calls in region.driver.calls() {
+                let labels = [
+                    ("region", region.name.as_str()),
+                    ("verb", calls.verb),
+                    ("resource", calls.resource.as_str()),
+                ];
+                ConstCounter::new(calls.count).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Metrics {
+    /// Figures of a process that has these regions.
     #[must_use]
-    #[expect(clippy::new_without_default, reason = "registering is not a default")]
-    pub fn new() -> Self {
+    pub fn new(regions: &Regions) -> Self {
         let mut registry = Registry::with_prefix("fsa");
+        registry.register_collector(Box::new(RegionCalls(regions.clone())));
         let requests = Family::default();
         // Half a millisecond to half a minute, in seconds.
         let latency = Family::new_with_constructor(

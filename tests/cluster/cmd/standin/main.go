@@ -1,5 +1,5 @@
 // Stand-ins for parts of a cluster that cannot be had for tests: a provisioner of volumes, an engine for network
-// policies, an operator for databases. Each follows the published rules of what it stands for, and README.md says
+// policies, an operator for databases, what answers in sandboxes of simulated nodes. Each follows the published rules of what it stands for, and README.md says
 // where it ends.
 package main
 
@@ -19,11 +19,12 @@ var kinds = map[string]func(context.Context, *rest.Config, *flag.FlagSet, []stri
 	"provisioner": runProvisioner,
 	"policy":      runPolicy,
 	"kubeblocks":  runKubeblocks,
+	"sandboxes":   runSandboxes,
 }
 
 func main() {
 	if len(os.Args) < 3 || kinds[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: standin provisioner|policy|kubeblocks KUBECONFIG …")
+		fmt.Fprintln(os.Stderr, "usage: standin provisioner|policy|kubeblocks|sandboxes KUBECONFIG …")
 		os.Exit(2)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)

@@ -1,0 +1,242 @@
+//! `fsa-bench kubernetes`: sandboxes of a real API server beside `kubectl apply` of the same objects.
+//!
+//! Two regions of one server: `real`, on the cluster's node, where pods have processes; and `many`,
+//! on simulated nodes (KWOK), where the control plane meets the API server a thousand times and
+//! nothing else takes part. Needs the test cluster that scripts/bench-kubernetes.sh starts.
+
+mod calls;
+mod floor;
+
+use std::time::{Duration, Instant};
+
+use fsa_model::api::{CreateProject, Project};
+use fsa_tests::{Api, World, cluster::Namespace, exported};
+use futures_util::{StreamExt as _, stream};
+use reqwest::{Method, header};
+
+use self::{calls::Calls, floor::Objects};
+use crate::{
+    process,
+    report::{Row, Sample, Target},
+};
+
+const ONE_AFTER_ANOTHER: usize = 3;
+const MANY: usize = 100;
+/// Requests of ours, and kubectls of the floor, that are under way at once.
+const AT_ONCE: usize = 32;
+/// Until what was begun for a thousand sandboxes has ended.
+const SETTLE: Duration = Duration::from_secs(15);
+const IDLE: Duration = Duration::from_secs(20);
+
+/// The rows, and below them what a sandbox costs the API server.
+pub async fn measure() -> (Vec<Row>, String) {
+    let real = Namespace::new().with_postgres();
+    let many = Namespace::new();
+    let settings = tempfile::NamedTempFile::with_suffix(".toml").expect("a file");
+    let text = region("real", &real, &real.dsn, "")
+        + &region(
+            "many",
+            &many,
+            &real.dsn,
+            "node_selector = { type = \"kwok\" }\ntolerations = [{ operator = \"Exists\" }]\n",
+        );
+    std::fs::write(settings.path(), text).expect("the settings can be written");
+    let world = World::start(&["--config", settings.path().to_str().expect("a path of UTF-8")]);
+    let api = world.api();
+
+    let (mut rows, lifetime) = one_after_another(&api, &real).await;
+    let server = world.server.as_ref().expect("a server").pid();
+    rows.extend(a_thousand(&api, &many, server).await);
+    world.finish().await;
+    (rows, lifetime)
+}
+
+fn region(name: &str, namespace: &Namespace, dsn: &str, more: &str) -> String {
+    format!(
+        "[regions.{name}]
+kubeconfig = \"{kubeconfig}\"
+namespace = \"{namespace}\"
+reach = \"direct\"
+sandboxd_image = \"fsa.test/sandboxd:1\"
+web_image = \"fsa.test/tools:1\"
+network.control_plane = [{{ ipBlock = {{ cidr = \"0.0.0.0/0\" }} }}]
+databases = {{ provider = \"postgres\", dsn = \"{dsn}\" }}
+{more}
+",
+        kubeconfig = exported("FSA_TEST_KUBECONFIG").display(),
+        namespace = namespace.name,
+    )
+}
+
+async fn one_after_another(api: &Api, namespace: &Namespace) -> (Vec<Row>, String) {
+    let warm = create(api, "warm", "real").await;
+    until_running(api, std::slice::from_ref(&warm)).await;
+    let objects = Objects::of(namespace, &warm, &api.sandbox("warm").await);
+    api.delete("warm").await;
+
+    let (mut ours, mut floor, mut kubectl) = (Sample::default(), Sample::default(), Sample::default());
+    let mut calls = Calls::default();
+    for at in 0..ONE_AFTER_ANOTHER {
+        floor.add(objects.apply_and_wait(namespace, at));
+        objects.delete(namespace, at);
+        kubectl.add(floor::kubectl_itself(namespace));
+        let before = Calls::read(api, "real").await;
+        let name = format!("one-{at}");
+        let stream = events(api).await;
+        let begun = Instant::now();
+        let project = create(api, &name, "real").await;
+        stream.until_running(&[project]).await;
+        ours.add(begun.elapsed());
+        api.delete(&name).await;
+        calls += Calls::read(api, "real").await - before;
+    }
+    let rows = vec![
+        Row::new(
+            "create → RUNNING on a node, p50 (floor: `kubectl apply`, then Ready)",
+            ours.percentile(50.0),
+            "ms",
+            Target::AtMost(floor.percentile(50.0) + 150.0),
+        )
+        .beside(floor.percentile(50.0)),
+        Row::new(
+            "create → RUNNING on a node, p95",
+            ours.percentile(95.0),
+            "ms",
+            Target::None,
+        )
+        .beside(floor.percentile(95.0)),
+        Row::new(
+            "of the floor: a kubectl that asks for nothing, twice",
+            2.0 * kubectl.percentile(50.0),
+            "ms",
+            Target::None,
+        ),
+    ];
+    (rows, calls.table(ONE_AFTER_ANOTHER))
+}
+
+async fn a_thousand(api: &Api, namespace: &Namespace, server: i32) -> Vec<Row> {
+    let warm = create(api, "warm", "many").await;
+    until_running(api, std::slice::from_ref(&warm)).await;
+    let objects = Objects::of(namespace, &warm, &api.sandbox("warm").await);
+    api.delete("warm").await;
+    let floor = {
+        let apart = Namespace::new();
+        let took = objects.apply_many(&apart, MANY, AT_ONCE);
+        apart.kubectl(&[
+            "delete",
+            "namespace",
+            &apart.name,
+            "--timeout",
+            "600s",
+            "--request-timeout",
+            "0",
+        ]);
+        MANY as f64 / took.as_secs_f64()
+    };
+
+    let stream = events(api).await;
+    let begun = Instant::now();
+    let projects: Vec<Project> = stream::iter(0..MANY)
+        .map(|at| async move { create(api, &format!("many-{at}"), "many").await })
+        .buffer_unordered(AT_ONCE)
+        .collect()
+        .await;
+    stream.until_running(&projects).await;
+    let ours = MANY as f64 / begun.elapsed().as_secs_f64();
+    tokio::time::sleep(SETTLE).await;
+    let resident = process::resident(server);
+    let (before, processor) = (Calls::read(api, "many").await, process::processor_time(server));
+    tokio::time::sleep(IDLE).await;
+    let idle = Calls::read(api, "many").await - before;
+    let processor = (process::processor_time(server) - processor).as_secs_f64() / IDLE.as_secs_f64() * 100.0;
+
+    let begun = Instant::now();
+    stream::iter(&projects)
+        .for_each_concurrent(AT_ONCE, |project| async move {
+            api.delete(&project.id.to_string()).await
+        })
+        .await;
+    let deleted = MANY as f64 / begun.elapsed().as_secs_f64();
+    vec![
+        Row::new(
+            format!("{MANY} sandboxes on simulated nodes, all RUNNING (floor: {AT_ONCE} `kubectl apply`)"),
+            ours,
+            "/s",
+            Target::AtLeast(0.8 * floor),
+        )
+        .beside(floor),
+        Row::new("deleted again", deleted, "/s", Target::None),
+        Row::new(
+            "`fsa serve` with them, resident",
+            resident,
+            "MB",
+            Target::AtMost(150.0),
+        ),
+        Row::new(
+            format!(
+                "requests to the API server in {} s of them idle, watches apart",
+                IDLE.as_secs()
+            ),
+            idle.but_watches() as f64,
+            "",
+            Target::AtMost(0.0),
+        ),
+        Row::new("watches begun meanwhile", idle.watches() as f64, "", Target::None),
+        Row::new(
+            "`fsa serve`'s processor time meanwhile, of one core",
+            processor,
+            "%",
+            Target::None,
+        ),
+    ]
+}
+
+async fn create(api: &Api, name: &str, region: &str) -> Project {
+    api.create_as(CreateProject {
+        name: name.into(),
+        region: Some(region.into()),
+        ..CreateProject::default()
+    })
+    .await
+}
+
+async fn until_running(api: &Api, projects: &[Project]) {
+    for project in projects {
+        api.until_running(&project.id.to_string()).await;
+    }
+}
+
+/// Everything that happens, from now on.
+struct Events(reqwest::Response);
+
+async fn events(api: &Api) -> Events {
+    let stream = api
+        .request(Method::GET, "/api/events?tail=true")
+        .header(header::ACCEPT, "text/event-stream")
+        .timeout(Duration::from_secs(900))
+        .send();
+    Events(stream.await.expect("an event stream"))
+}
+
+impl Events {
+    async fn until_running(mut self, projects: &[Project]) {
+        let mut waiting: std::collections::HashSet<String> =
+            projects.iter().map(|project| project.id.to_string()).collect();
+        let mut text = String::new();
+        while !waiting.is_empty() {
+            let chunk = self.0.chunk().await.expect("events").expect("the stream goes on");
+            text.push_str(&String::from_utf8_lossy(&chunk));
+            while let Some(end) = text.find('\n') {
+                let line: String = text.drain(..=end).collect();
+                let Some(event) = line.strip_prefix("data:") else {
+                    continue;
+                };
+                let event: serde_json::Value = serde_json::from_str(event).expect("an event");
+                if event["kind"] == "phaseChanged" && event["data"]["phase"] == "RUNNING" {
+                    waiting.remove(event["projectId"].as_str().unwrap_or_default());
+                }
+            }
+        }
+    }
+}

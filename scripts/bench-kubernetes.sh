@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# bench-kubernetes.sh: measures the release build against a real API server, a thousand sandboxes on simulated nodes
+# among it, and keeps the result in docs/benchmarks.md. Quiet machine, please.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+cd "$ROOT"
+scripts/install-packages.sh run image cluster
+scripts/build.sh
+scripts/build-image.sh sandboxd
+use_build release
+folder=$(mktemp -d /tmp/fsa-bench.XXXXXX)
+cluster=$folder/cluster
+trap '[ ! -d "$cluster" ] || tests/cluster/down.sh "$cluster" || true; rm -rf "$folder"' EXIT
+FSA_TEST_OWNER=$$ tests/cluster/up.sh "$cluster"
+# shellcheck disable=SC1091
+. "$cluster/env"
+tests/cluster/image.sh "$cluster" "$FSA_CACHE/images/sandboxd.oci.tar" fsa.test/sandboxd:1
+tests/cluster/kwok.sh "$cluster" start 1500
+cargo run --locked --release --package fsa-bench -- kubernetes
