@@ -122,6 +122,8 @@ pub struct Capabilities {
     pub keeps_root_files: bool,
     /// A sandbox whose process 1 ends is started again without being asked.
     pub restarts_by_itself: bool,
+    /// Others do its work, so that waiting for it costs this machine next to nothing.
+    pub works_elsewhere: bool,
 }
 
 /// Somebody should look at this sandbox again. Losing one may only cost time.

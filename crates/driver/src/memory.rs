@@ -322,6 +322,7 @@ impl Driver for MemoryDriver {
             imports_images: false,
             keeps_root_files: true,
             restarts_by_itself: false,
+            works_elsewhere: false,
         }
     }
 

@@ -194,6 +194,7 @@ impl Driver for KubernetesDriver {
             imports_images: false,
             keeps_root_files: false,
             restarts_by_itself: true,
+            works_elsewhere: true,
         }
     }
 

@@ -50,6 +50,7 @@ impl Driver for LocalDriver {
             imports_images: true,
             keeps_root_files: true,
             restarts_by_itself: false,
+            works_elsewhere: false,
         }
     }
 

@@ -40,7 +40,8 @@ use crate::{state::App, store::notify::Topic};
 /// How a worker works.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Sandboxes that one process works on at a time.
+    /// Sandboxes of one region that one process works on at a time, where the work is this
+    /// machine's; where it is not, several times as many.
     pub concurrent: usize,
     /// How long a claim holds without being renewed. A dead worker's sandboxes wait so long.
     pub lease: Duration,

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     state::App,
     store::{
-        claims::{self, Claim, Lease},
+        claims::{self, Claim, Lease, Room},
         notify::Topic,
         observed, removals, replicas,
     },
@@ -31,6 +31,9 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 const STORE_RETRY: Duration = Duration::from_secs(1);
 /// Sandboxes that are taken over to be followed at a time.
 const FOLLOW_AT_ONCE: i64 = 100;
+/// How many times as many sandboxes are worked on where others do the work. Such work mostly waits,
+/// and what waits for a slow cluster must not keep anybody else from being begun.
+const ELSEWHERE: usize = 16;
 
 /// The workers of this process.
 pub struct Worker;
@@ -75,12 +78,19 @@ enum Finished {
     Removal(Uuid),
 }
 
+/// A lease that a task works under, and the region that it works in.
+struct Job {
+    lease: Lease,
+    region: String,
+}
+
 /// Tasks and the leases under which they work.
 struct Jobs {
     shared: Arc<Shared>,
     tasks: JoinSet<Finished>,
-    sandboxes: HashMap<SandboxId, Lease>,
-    removals: Vec<Uuid>,
+    sandboxes: HashMap<SandboxId, Job>,
+    /// By their leases, with their regions.
+    removals: HashMap<Uuid, String>,
 }
 
 async fn work(shared: Arc<Shared>, shutdown: CancellationToken) {
@@ -100,7 +110,7 @@ async fn work(shared: Arc<Shared>, shutdown: CancellationToken) {
         shared: Arc::clone(&shared),
         tasks: JoinSet::new(),
         sandboxes: HashMap::new(),
-        removals: Vec::new(),
+        removals: HashMap::new(),
     };
     tokio::select! {
         () = shutdown.cancelled() => {}
@@ -198,12 +208,12 @@ impl Jobs {
     async fn claim(&mut self) -> Result<Option<Instant>, sqlx::Error> {
         let shared = Arc::clone(&self.shared);
         let (store, lease) = (&shared.app.store, shared.options.lease);
-        let room = shared.options.concurrent.saturating_sub(self.tasks.len());
-        if room == 0 {
-            return Ok(None);
-        }
-        let claimed = claims::claim(store, room, lease).await?;
-        let left = room - claimed.len();
+        let room = self.room(self.sandboxes.values().map(|job| job.region.as_str()));
+        let claimed = if room.is_full() {
+            Vec::new()
+        } else {
+            claims::claim(store, &room, lease).await?
+        };
         for claim in claimed {
             match claim {
                 Ok(claim) => self.begin(claim),
@@ -217,13 +227,15 @@ impl Jobs {
                 }
             }
         }
-        if left == 0 {
-            return Ok(None);
-        }
-        let removals = removals::claim(store, left, lease).await?;
-        let left = left - removals.len();
+        let room = self.room(self.removals.values().map(String::as_str));
+        let removals = if room.is_full() {
+            Vec::new()
+        } else {
+            removals::claim(store, &room, lease).await?
+        };
         for removal in removals {
-            self.removals.push(removal.lease);
+            self.removals
+                .insert(removal.lease, removal.project.region.clone());
             let shared = Arc::clone(&self.shared);
             self.tasks.spawn(async move {
                 let lease = removal.lease;
@@ -234,10 +246,9 @@ impl Jobs {
                 Finished::Removal(lease)
             });
         }
-        if left == 0 {
-            return Ok(None);
-        }
-        let due = claims::next_due(store).await?;
+        let sandboxes = self.room(self.sandboxes.values().map(|job| job.region.as_str()));
+        let removals = self.room(self.removals.values().map(String::as_str));
+        let due = claims::next_due(store, &sandboxes, &removals).await?;
         // Not at once again: what is due now and was not claimed is somebody else's.
         let sleep = due
             .unwrap_or(LONGEST_SLEEP)
@@ -245,12 +256,33 @@ impl Jobs {
         Ok(Some(Instant::now() + sleep))
     }
 
+    /// What is left in each region of what may be worked on at a time, beside what is.
+    fn room<'a>(&self, taken: impl Iterator<Item = &'a str>) -> Room {
+        let concurrent = self.shared.options.concurrent;
+        let mut room = Room {
+            regions: Vec::new(),
+            elsewhere: concurrent,
+        };
+        for region in self.shared.app.regions.iter() {
+            let elsewhere = region.driver.capabilities().works_elsewhere;
+            let places = concurrent * if elsewhere { ELSEWHERE } else { 1 };
+            room.regions.push((region.name.clone(), places));
+        }
+        for name in taken {
+            let region = room.regions.iter_mut().find(|(region, _)| region == name);
+            let places = region.map_or(&mut room.elsewhere, |(_, places)| places);
+            *places = places.saturating_sub(1);
+        }
+        room
+    }
+
     fn begin(&mut self, claim: Claim) {
         let shared = Arc::clone(&self.shared);
         let lease = claim.lease;
         let (newest, wished) = watch::channel(claim.sandbox.generation);
         shared.in_flight.lock().insert(lease.sandbox, newest);
-        self.sandboxes.insert(lease.sandbox, lease);
+        let region = claim.project.region.clone();
+        self.sandboxes.insert(lease.sandbox, Job { lease, region });
         shared.metrics.working.inc();
         self.tasks.spawn(async move {
             let work = AssertUnwindSafe(job::run(&shared, claim, wished)).catch_unwind();
@@ -268,7 +300,9 @@ impl Jobs {
                 self.shared.in_flight.lock().remove(&lease.sandbox);
                 self.shared.metrics.working.dec();
             }
-            Ok(Finished::Removal(lease)) => self.removals.retain(|other| *other != lease),
+            Ok(Finished::Removal(lease)) => {
+                self.removals.remove(&lease);
+            }
             // Only the end of the loop cancels tasks, and panics are caught inside.
             Err(error) => tracing::error!(%error, "a job broke off"),
         }
@@ -299,11 +333,12 @@ impl Jobs {
             self.finished(done);
         }
         self.tasks.shutdown().await;
-        let leases: Vec<Lease> = self.sandboxes.values().copied().collect();
+        let leases: Vec<Lease> = self.sandboxes.values().map(|job| job.lease).collect();
+        let removals: Vec<Uuid> = self.removals.keys().copied().collect();
         let store = &self.shared.app.store;
         let released = async {
             claims::release(store, &leases).await?;
-            removals::release(store, &self.removals).await
+            removals::release(store, &removals).await
         };
         if let Err(error) = released.await {
             tracing::warn!(%error, "leases were not given back; they run out by themselves");

@@ -111,28 +111,68 @@ fn lease_of(row: &PgRow) -> Result<Lease, sqlx::Error> {
     })
 }
 
-/// Claims at most `limit` sandboxes that are due, new wishes first. A wish that is newer than the
-/// last attempt begins without the older one's trouble and back-off.
+/// How many more may be worked on in each region; beside them, in all regions that are not named
+/// there because nobody has set them up any more.
+#[derive(Clone, Debug, Default)]
+pub struct Room {
+    pub regions: Vec<(String, usize)>,
+    pub elsewhere: usize,
+}
+
+impl Room {
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.elsewhere == 0 && self.regions.iter().all(|(_, places)| *places == 0)
+    }
+
+    /// The regions that have none left.
+    #[must_use]
+    pub fn full(&self) -> Vec<&str> {
+        let full = self.regions.iter().filter(|(_, places)| *places == 0);
+        full.map(|(name, _)| name.as_str()).collect()
+    }
+
+    /// The names, with null for the rest, and their places.
+    pub(super) fn columns(&self) -> (Vec<Option<&str>>, Vec<i64>) {
+        let rest = std::iter::once((None, self.elsewhere));
+        let named = self
+            .regions
+            .iter()
+            .map(|(name, places)| (Some(name.as_str()), *places));
+        named
+            .chain(rest)
+            .map(|(name, places)| (name, i64::try_from(places).unwrap_or(i64::MAX)))
+            .unzip()
+    }
+}
+
+/// Claims sandboxes that are due as far as there is room, new wishes first. A wish that is newer
+/// than the last attempt begins without the older one's trouble and back-off.
 ///
 /// # Errors
 /// The database does not answer.
 pub async fn claim(
     store: &Store,
-    limit: usize,
+    room: &Room,
     lease: Duration,
 ) -> Result<Vec<Result<Claim, Unreadable>>, sqlx::Error> {
+    let (regions, places) = room.columns();
     let rows = sqlx::query(concat!(
         "with quick as materialized (select set_config('synchronous_commit', 'off', true)),
          due as (
-             select id from sandboxes
-             where (generation > attempted_generation or next_attempt_at <= now())
-               and (lease_until is null or lease_until < now())
-             order by generation > attempted_generation desc, next_attempt_at
-             limit $1 for update skip locked),
+             select d.id from unnest($1::text[], $2::bigint[]) as room (region, places)
+             cross join lateral (
+                 select s.id from sandboxes s join projects p on p.id = s.project_id
+                 where (s.generation > s.attempted_generation or s.next_attempt_at <= now())
+                   and (s.lease_until is null or s.lease_until < now())
+                   and (p.region = room.region
+                        or room.region is null and p.region <> all(array_remove($1::text[], null)))
+                 order by s.generation > s.attempted_generation desc, s.next_attempt_at
+                 limit room.places for update of s skip locked) d),
          s as (
              update sandboxes set
                  lease_id = gen_random_uuid(),
-                 lease_until = now() + make_interval(secs => $2),
+                 lease_until = now() + make_interval(secs => $3),
                  trouble = case when generation > attempted_generation then null else trouble end,
                  attempts = case when generation > attempted_generation then 0 else attempts end
              from due, quick where sandboxes.id = due.id returning sandboxes.*)
@@ -140,7 +180,8 @@ pub async fn claim(
         claimed_columns!(),
         " from s join projects p on p.id = s.project_id left join databases d on d.project_id = s.project_id"
     ))
-    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+    .bind(regions)
+    .bind(places)
     .bind(lease.as_secs_f64())
     .fetch_all(&store.pool)
     .await?;
@@ -226,20 +267,31 @@ pub async fn release(store: &Store, leases: &[Lease]) -> Result<(), sqlx::Error>
 }
 
 /// How long it is until the next sandbox or project is due, or the next lease ends; by the
-/// database's clock. `None` where nothing will be due by itself.
+/// database's clock. `None` where nothing will be due by itself. What is in a region without room
+/// waits for the end of a job instead.
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn next_due(store: &Store) -> Result<Option<Duration>, sqlx::Error> {
+pub async fn next_due(
+    store: &Store,
+    sandboxes: &Room,
+    removals: &Room,
+) -> Result<Option<Duration>, sqlx::Error> {
     let seconds: Option<f64> = sqlx::query_scalar(
         "select extract(epoch from min(due) - clock_timestamp())::float8 from (
-             select min(next_attempt_at) as due from sandboxes where lease_until is null
-             union all select min(lease_until) from sandboxes where lease_until is not null
+             select min(next_attempt_at) as due from sandboxes s
+                 where lease_until is null and (cardinality($1::text[]) = 0 or exists (
+                     select 1 from projects p where p.id = s.project_id and p.region <> all($1)))
+             union all select min(lease_until) from sandboxes s
+                 where lease_until is not null and (cardinality($1::text[]) = 0 or exists (
+                     select 1 from projects p where p.id = s.project_id and p.region <> all($1)))
              union all select min(greatest(removal_due_at, lease_until)) from projects p
-                 where deleted_at is not null and not exists (
+                 where deleted_at is not null and region <> all($2::text[]) and not exists (
                      select 1 from sandboxes s where s.project_id = p.id
                        and not (s.wanted = 'terminated' and s.observed_generation = s.generation))) as all_due",
     )
+    .bind(sandboxes.full())
+    .bind(removals.full())
     .fetch_one(&store.pool)
     .await?;
     Ok(seconds.map(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)))

@@ -7,7 +7,10 @@ use serde_json::json;
 use sqlx::{FromRow, Row as _, postgres::PgRow};
 use uuid::Uuid;
 
-use super::{Store, databases::DatabaseRow, observed::Columns, parsed, projects, projects::ProjectRow, word};
+use super::{
+    Store, claims::Room, databases::DatabaseRow, observed::Columns, parsed, projects, projects::ProjectRow,
+    word,
+};
 use crate::reconcile::stages::Happening;
 
 /// A deleted project all of whose sandboxes are gone, of which a worker is in charge.
@@ -40,23 +43,28 @@ impl<'r> FromRow<'r, PgRow> for Removal {
     }
 }
 
-/// Claims at most `limit` removals that are due.
+/// Claims removals that are due, as far as there is room.
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn claim(store: &Store, limit: usize, lease: Duration) -> Result<Vec<Removal>, sqlx::Error> {
+pub async fn claim(store: &Store, room: &Room, lease: Duration) -> Result<Vec<Removal>, sqlx::Error> {
+    let (regions, places) = room.columns();
     sqlx::query_as(concat!(
         "with due as (
-             select id from projects p
-             where deleted_at is not null and removal_due_at <= now()
-               and (lease_until is null or lease_until < now())
-               and not exists (
-                   select 1 from sandboxes s where s.project_id = p.id
-                     and not (s.wanted = 'terminated' and s.observed_generation = s.generation
-                              and s.lease_id is null))
-             order by removal_due_at limit $1 for update skip locked),
+             select d.id from unnest($1::text[], $2::bigint[]) as room (region, places)
+             cross join lateral (
+                 select p.id from projects p
+                 where deleted_at is not null and removal_due_at <= now()
+                   and (lease_until is null or lease_until < now())
+                   and (p.region = room.region
+                        or room.region is null and p.region <> all(array_remove($1::text[], null)))
+                   and not exists (
+                       select 1 from sandboxes s where s.project_id = p.id
+                         and not (s.wanted = 'terminated' and s.observed_generation = s.generation
+                                  and s.lease_id is null))
+                 order by removal_due_at limit room.places for update of p skip locked) d),
          p as (
-             update projects set lease_id = gen_random_uuid(), lease_until = now() + make_interval(secs => $2)
+             update projects set lease_id = gen_random_uuid(), lease_until = now() + make_interval(secs => $3)
              from due where projects.id = due.id returning projects.*),
          dropping as (
              update databases set status = 'DROPPING' from p where project_id = p.id)
@@ -65,7 +73,8 @@ pub async fn claim(store: &Store, limit: usize, lease: Duration) -> Result<Vec<R
         ", p.lease_id, p.removal_attempts, d.resource as d_resource, d.password as d_password, d.status as d_status
          from p left join databases d on d.project_id = p.id"
     ))
-    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+    .bind(regions)
+    .bind(places)
     .bind(lease.as_secs_f64())
     .fetch_all(&store.pool)
     .await

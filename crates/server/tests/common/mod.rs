@@ -40,6 +40,8 @@ const CONNECTIONS: u32 = 8;
 pub struct World {
     pub app: App,
     pub driver: Arc<MemoryDriver>,
+    /// Of a second region, which is nobody's default.
+    pub there: Arc<MemoryDriver>,
     pub databases: Arc<MemoryDatabases>,
     pub address: SocketAddr,
     pub database: Arc<Database>,
@@ -117,12 +119,18 @@ impl World {
             driver: driver.clone(),
             databases: databases.clone(),
         };
+        let there = MemoryDriver::new();
+        let other = Region {
+            name: "there".into(),
+            driver: there.clone(),
+            databases: MemoryDatabases::new(),
+        };
         let store = Store::open(database.options(), CONNECTIONS)
             .await
             .expect("the test's database takes connections");
         let app = App::new(
             store,
-            Regions::new(vec![region]),
+            Regions::new(vec![region, other]),
             Sealer::new(&[OTHER_KEY, KEY]),
             settings,
         );
@@ -131,6 +139,7 @@ impl World {
         Self {
             app,
             driver,
+            there,
             databases,
             address,
             database,

@@ -10,7 +10,9 @@ use fsa_model::{
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::scene::Scene;
+use fsa_server::reconcile::Options;
+
+use crate::scene::{Scene, Workers, options};
 
 const CONTAINER: Call = Call::Apply(StepKind::EnsureContainer);
 const TERMINAL: Call = Call::Apply(StepKind::AwaitTerminal);
@@ -291,6 +293,35 @@ async fn a_start_that_hangs_holds_up_nobody_else() {
     scene.ask(&slow, "stop").await;
     scene.until(&slow, Phase::Stopped).await;
     scene.assert_consistent();
+}
+
+#[tokio::test]
+async fn a_region_in_which_every_start_hangs_holds_up_no_other() {
+    let scene = Scene::new().await;
+    let few = Options {
+        concurrent: 2,
+        ..options()
+    };
+    let workers = Workers::of(&scene.world, few);
+    scene.world.there.script.always(CONTAINER, Fault::Hang);
+    for at in 0..3 {
+        let name = format!("slow-{at}");
+        scene.create(json!({"name": name, "region": "there"})).await;
+    }
+    while scene.world.there.log.count(CONTAINER) < 2 {
+        tokio::task::yield_now().await;
+    }
+
+    let quick = scene.running("quick").await;
+
+    assert_eq!(
+        scene.world.there.log.count(CONTAINER),
+        2,
+        "no more than there is room for"
+    );
+    scene.delete(&quick).await;
+    scene.until_gone(&quick).await;
+    workers.crash().await;
 }
 
 #[tokio::test]
