@@ -2,6 +2,8 @@
 # build-image.sh [--print] [NAME]: builds images/NAME (default: web) as an OCI archive, without Docker, and
 # names it $FSA_CACHE/images/NAME.oci.tar. The archive's own name has a hash of its definition, so it is built
 # once: what is there is used. With --print nothing is built; the path of the current archive is printed.
+# With IMAGE_BUILD=debug in its environment, `fsa` is taken from the debug build, and archive and layers are kept
+# in $CARGO_TARGET_DIR/images: tests need no release build, and nobody ships what they ran.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -13,6 +15,12 @@ if [ "${1:-}" = --print ]; then
 fi
 IMAGE_NAME=${1:-web}
 [ -f "$ROOT/images/$IMAGE_NAME/build.sh" ] || die "there is no image named $IMAGE_NAME: images/ has $(cd "$ROOT/images" && echo */)"
+export IMAGE_BUILD=${IMAGE_BUILD:-release}
+case $IMAGE_BUILD in
+release) ;;
+debug) FSA_CACHE=$CARGO_TARGET_DIR ;;
+*) die "IMAGE_BUILD is release or debug, and not $IMAGE_BUILD" ;;
+esac
 # shellcheck source=images/lib.sh
 . "$ROOT/images/lib.sh"
 

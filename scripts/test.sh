@@ -17,6 +17,7 @@ build_sandboxd
 cargo build --locked --package fsa-cli
 scripts/build-image.sh web
 scripts/build-image.sh sandboxd
+IMAGE_BUILD=debug scripts/build-image.sh fsa
 use_build debug
 FSA_TEST_APPS=$(scripts/fetch-test-apps.sh | tail -n 1)
 export FSA_TEST_APPS
@@ -30,6 +31,8 @@ FSA_TEST_OWNER=$$ tests/cluster/up.sh "$cluster"
 # shellcheck disable=SC1091
 . "$cluster/env"
 tests/cluster/image.sh "$cluster" "$FSA_CACHE/images/sandboxd.oci.tar" fsa.test/sandboxd:1
+tests/cluster/image.sh "$cluster" "$CARGO_TARGET_DIR/images/fsa.oci.tar" fsa.test/fsa:1
+tests/cluster/gateway.sh "$cluster"
 tests/cluster/kubeblocks.sh "$cluster" start v1
 
 say "tests"

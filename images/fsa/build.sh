@@ -28,7 +28,8 @@ make_system() {
 
 make_programs() {
     local stage=$IMAGE_WORK/programs
-    install -D "$program" "$stage/usr/bin/fsa"
+    # A debug build is mostly names for a debugger, which nobody runs there.
+    install -D --strip "$program" "$stage/usr/bin/fsa"
     install -D "$sandboxd" "$stage/usr/bin/fsa-sandboxd"
     normal_tar -C "$stage" -cf "$1" .
 }

@@ -2,7 +2,7 @@
 # What this image is made from beside this folder: the two programs, and of this machine the libraries that
 # `fsa` was built against and the certificate authorities. Sourced by scripts/build-image.sh.
 
-program=$CARGO_TARGET_DIR/release/fsa
+program=$CARGO_TARGET_DIR/$IMAGE_BUILD/fsa
 sandboxd=$CARGO_TARGET_DIR/$(host_target)/release/fsa-sandboxd
 authorities=/etc/ssl/certs/ca-certificates.crt
 for file in "$program" "$sandboxd" "$authorities"; do

@@ -10,7 +10,7 @@ mkdir -p "$FSA_CACHE/cluster"
 exec 8>"$FSA_CACHE/cluster/lock"
 flock -w 3000 8 || die "another build of the cluster's programs has gone on for 50 minutes"
 programs
-if [ ! -e "$KUBERNETES/done" ] || [ ! -e "$OWN/done" ]; then
+if [ ! -e "$KUBERNETES/done" ] || [ ! -e "$OWN/done" ] || [ ! -e "$HELM/done" ] || [ ! -e "$GATEWAY/done" ]; then
     have=$(go version 2>/dev/null | sed -n 's/^go version go\([0-9.]*\).*/\1/p')
     version_at_least "${have:-0}" 1.24 || die "the test cluster is built with Go 1.24 or later, and here is ${have:-none}: install it, then try again"
 fi
@@ -39,6 +39,19 @@ if [ ! -e "$OWN/done" ]; then
     entry "$OWN" "$HERE" ./cmd/warden ./cmd/pause ./cmd/standin
     touch "$OWN/done"
 fi
+if [ ! -e "$HELM/done" ]; then
+    (stamp="-s -w" && entry "$HELM" "$HERE/helm" helm.sh/helm/v3/cmd/helm)
+    touch "$HELM/done"
+fi
+if [ ! -e "$GATEWAY/done" ]; then
+    # Not a program: the module carries the definitions as files.
+    rm -rf "$GATEWAY" && mkdir -p "$GATEWAY"
+    module=$(cd "$HERE/gateway" && timeout 300 go mod download -json sigs.k8s.io/gateway-api | jq -r .Dir)
+    for file in "$module"/config/crd/standard/*_{gatewayclasses,gateways,httproutes,referencegrants}.yaml; do
+        echo --- && cat "$file"
+    done >"$GATEWAY/crds.yaml"
+    touch "$GATEWAY/done"
+fi
 
 if [ "${1:-}" = kwok ] && [ ! -e "$KWOK/done" ]; then
     entry "$KWOK" "$HERE/kwok" sigs.k8s.io/kwok/cmd/kwok
@@ -52,7 +65,7 @@ fi
 "$HERE/images.sh"
 
 # What no checkout has asked for in a week goes.
-touch -c "$KUBERNETES/done" "$OWN/done" "$KWOK/done" "$IMAGES/done"
+touch -c "$KUBERNETES/done" "$OWN/done" "$KWOK/done" "$HELM/done" "$GATEWAY/done" "$IMAGES/done"
 for entry in "$FSA_CACHE"/cluster/*/; do
     [ -n "$(find "${entry}done" -mtime -7 2>/dev/null)" ] || rm -rf "$entry"
 done

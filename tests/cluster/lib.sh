@@ -26,6 +26,8 @@ programs() {
     KUBERNETES=$FSA_CACHE/cluster/kubernetes-$(hash_of go.mod go.sum cmd/kubernetes cmd/coredns)
     OWN=$FSA_CACHE/cluster/own-$(hash_of go.mod go.sum cmd/warden cmd/pause cmd/standin)
     KWOK=$FSA_CACHE/cluster/kwok-$(hash_of kwok)
+    HELM=$FSA_CACHE/cluster/helm-$(hash_of helm)
+    GATEWAY=$FSA_CACHE/cluster/gateway-$(hash_of gateway)
     IMAGES=$FSA_CACHE/cluster/images-$(hash_of go.mod go.sum cmd/coredns cmd/pause image-of.sh images.sh)
 }
 

@@ -77,6 +77,7 @@ cat >"$DIR/env.part" <<END
 export FSA_TEST_CLUSTER='$DIR'
 export FSA_TEST_KUBECONFIG='$DIR/kubeconfig'
 export FSA_TEST_KUBECTL='$DIR/kubectl'
+export FSA_TEST_HELM='$HELM/helm'
 export FSA_TEST_NODE=$NODE
 export FSA_TEST_NODE_ADDRESS=$NODE_ADDRESS
 export FSA_TEST_MACHINE_ADDRESS=$MACHINE_ADDRESS

@@ -1,0 +1,373 @@
+//! The Helm chart as an administrator has it: rendered, and applied to a real cluster, where the
+//! control plane is pods of the image that `make image` builds, with the chart's Role alone.
+
+use std::{
+    net::SocketAddr,
+    path::Path,
+    process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use fsa_model::api::{CreateProject, Sandbox};
+use fsa_tests::{Api, cluster::Namespace, exported};
+use reqwest::{StatusCode, header};
+use serde_json::{Value, json};
+
+const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/chart");
+/// Where browsers have the control plane, and below which host sandboxes' pages are.
+const HOST: &str = "fsa.chart.test";
+const APPS: &str = "apps.chart.test";
+/// The objects of the release.
+const RELEASE: &str = "app.kubernetes.io/instance=fsa";
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Helm, with nothing of the person who runs the tests.
+#[allow(clippy::disallowed_methods, reason = "helm is what an administrator has")]
+fn helm(home: &Path, arguments: &[&str]) -> Result<String, String> {
+    let output = Command::new(exported("FSA_TEST_HELM"))
+        .args(arguments)
+        .env("HOME", home)
+        .env("KUBECONFIG", exported("FSA_TEST_KUBECONFIG"))
+        .stdin(Stdio::null())
+        .output()
+        .expect("helm runs");
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+}
+
+#[test]
+fn what_not_every_cluster_has_is_rendered_only_when_it_is_asked_for() {
+    let home = tempfile::tempdir().expect("a folder");
+    let rendered = |more: &[&str]| {
+        let mut arguments = vec!["template", "fsa", CHART, "--kube-version", "1.34.4"];
+        arguments.extend(more);
+        helm(home.path(), &arguments).expect("the chart can be rendered")
+    };
+    let plain = rendered(&[]);
+    for kind in [
+        "Deployment",
+        "Service",
+        "Role",
+        "RoleBinding",
+        "NetworkPolicy",
+        "PodDisruptionBudget",
+    ] {
+        assert!(plain.contains(&format!("\nkind: {kind}\n")), "{kind}: {plain}");
+    }
+    for kind in ["ServiceMonitor", "Ingress"] {
+        assert!(!plain.contains(&format!("\nkind: {kind}\n")), "{kind}: {plain}");
+    }
+    assert!(!plain.contains("ClusterRole"), "{plain}");
+
+    let more = rendered(&[
+        "--set",
+        "serviceMonitor.enabled=true,serviceMonitor.labels.release=prometheus",
+        "--set",
+        "ingress.enabled=true,ingress.className=nginx,ingress.tlsSecret=fsa-tls",
+        "--set",
+        "networkPolicy.from[0].ipBlock.cidr=10.0.0.0/8",
+    ]);
+    for line in [
+        "kind: ServiceMonitor",
+        "release: prometheus",
+        "path: /metrics",
+        "kind: Ingress",
+        "ingressClassName: nginx",
+        "host: \"fsa.example.org\"",
+        "host: \"*.apps.example.org\"",
+        "secretName: fsa-tls",
+        "cidr: 10.0.0.0/8",
+    ] {
+        assert!(more.contains(line), "{line}: {more}");
+    }
+    let alone = rendered(&[
+        "--set",
+        "rbac.create=false,networkPolicy.enabled=false,replicas=1",
+    ]);
+    for kind in ["Role", "NetworkPolicy", "PodDisruptionBudget"] {
+        assert!(!alone.contains(&format!("\nkind: {kind}\n")), "{kind}: {alone}");
+    }
+
+    let refused = helm(
+        home.path(),
+        &["template", "fsa", CHART, "--kube-version", "1.29.0"],
+    );
+    assert!(refused.unwrap_err().contains("1.30"));
+}
+
+/// A release in a namespace of its own, and a client that finds its hosts.
+struct Installed {
+    namespace: Namespace,
+    home: tempfile::TempDir,
+    http: reqwest::Client,
+}
+
+impl Installed {
+    fn new() -> Self {
+        fsa_tests::init();
+        let namespace = Namespace::new().with_postgres();
+        // From here on the API server itself refuses what is not restricted.
+        namespace.kubectl(&[
+            "label",
+            "namespace",
+            &namespace.name,
+            "pod-security.kubernetes.io/enforce=restricted",
+        ]);
+        let installed = Self {
+            http: reqwest::Client::new(),
+            home: tempfile::tempdir().expect("a folder"),
+            namespace,
+        };
+        installed.sql("create database fsa");
+        let dsn = installed.namespace.dsn.clone();
+        let control = format!("{}/fsa", dsn.rsplit_once('/').expect("a database").0);
+        for (name, pair) in [
+            ("fsa-database", format!("dsn={control}")),
+            (
+                "fsa-seal-key",
+                format!("seal.key={}", "0123456789abcdef".repeat(4)),
+            ),
+            ("fsa-agents", ".env=AGENTS_HOME=yes".to_owned()),
+        ] {
+            let literal = format!("--from-literal={pair}");
+            installed
+                .namespace
+                .kubectl(&["create", "secret", "generic", name, &literal]);
+        }
+        let settings = format!(
+            "[regions.kubernetes]\nreach = \"direct\"\nsandboxd_image = \"fsa.test/sandboxd:1\"\n\
+             web_image = \"fsa.test/tools:1\"\ndatabases = {{ provider = \"postgres\", dsn = \"{dsn}\" }}\n"
+        );
+        let path = installed.home.path().join("settings.toml");
+        std::fs::write(&path, settings).expect("the settings can be written");
+        let values = format!(
+            "image.repository=fsa.test/fsa,image.tag=1,image.pullPolicy=Never,origin=http://{HOST},\
+             appsDomain={APPS},agentCredentials.secret=fsa-agents,ingress.enabled=true,ingress.className=nginx"
+        );
+        let settings = format!("settings={}", path.display());
+        let namespace = installed.namespace.name.as_str();
+        let done = helm(
+            installed.home.path(),
+            &[
+                "install",
+                "fsa",
+                CHART,
+                "-n",
+                namespace,
+                "--wait",
+                "--timeout",
+                "120s",
+                "--set",
+                &values,
+                "--set-file",
+                &settings,
+            ],
+        );
+        if let Err(error) = done {
+            panic!("helm install: {error}\n{}", installed.state());
+        }
+        installed.found()
+    }
+
+    /// By the names that the origin has, at the service's address.
+    fn found(mut self) -> Self {
+        let address = self
+            .namespace
+            .kubectl(&["get", "service", "fsa", "-o", "jsonpath={.spec.clusterIP}"]);
+        let address: SocketAddr = format!("{address}:80").parse().expect("an address");
+        self.http = reqwest::Client::builder()
+            .timeout(PATIENCE)
+            .redirect(reqwest::redirect::Policy::none())
+            .resolve(HOST, address)
+            .resolve(&format!("shop--3000.{APPS}"), address)
+            // Each request asks anew which pod is there for it.
+            .pool_max_idle_per_host(0)
+            .build()
+            .expect("a client");
+        self
+    }
+
+    /// In the server of the control database and of the projects'.
+    fn sql(&self, statement: &str) -> String {
+        self.namespace.kubectl(&[
+            "exec",
+            "postgres",
+            "--",
+            "env",
+            "PGPASSWORD=an-admins-password",
+            "psql",
+            "-h",
+            "127.0.0.1",
+            "-U",
+            "admin",
+            "-At",
+            "-c",
+            statement,
+            "postgres",
+        ])
+    }
+
+    fn pods(&self) -> Vec<String> {
+        self.namespace
+            .kubectl(&["get", "pods", "-l", RELEASE, "-o", "name"])
+            .lines()
+            .map(str::to_owned)
+            .collect()
+    }
+
+    fn log(&self) -> String {
+        self.namespace
+            .kubectl(&["logs", "-l", RELEASE, "--tail=200", "--prefix=false"])
+    }
+
+    /// For whoever reads of a failure.
+    fn state(&self) -> String {
+        [
+            "get pods -o wide",
+            "get events",
+            "logs -l app.kubernetes.io/instance=fsa --tail=50",
+        ]
+        .map(|words| {
+            let arguments: Vec<_> = words.split(' ').collect();
+            self.namespace
+                .try_kubectl(&arguments)
+                .unwrap_or_else(|error| error)
+        })
+        .join("\n")
+    }
+
+    /// Signs in by the link in a pod's log, as the chart's notes say, and makes a token.
+    async fn owner(&self) -> Api {
+        let log = self.log();
+        let token = log
+            .lines()
+            .find(|line| line.starts_with("Sign in, once"))
+            .and_then(|line| Some(line.split_once('#')?.1.trim().to_owned()))
+            .unwrap_or_else(|| panic!("no link in the log: {log}"));
+        let url = format!("http://{HOST}");
+        let signed_in = self
+            .http
+            .post(format!("{url}/api/auth/link"))
+            .json(&json!({"token": token}))
+            .send()
+            .await
+            .expect("an answer");
+        assert_eq!(signed_in.status(), StatusCode::OK, "{signed_in:?}");
+        let cookie = signed_in.headers()[header::SET_COOKIE]
+            .to_str()
+            .expect("a cookie");
+        let cookie = cookie.split(';').next().expect("a pair").to_owned();
+        let made: Value = self
+            .http
+            .post(format!("{url}/api/tokens"))
+            .header(header::COOKIE, cookie)
+            .header(header::ORIGIN, &url)
+            .json(&json!({"name": "a test"}))
+            .send()
+            .await
+            .expect("an answer")
+            .json()
+            .await
+            .expect("JSON");
+        let token = made["token"].as_str().unwrap_or_else(|| panic!("{made}"));
+        Api {
+            http: self.http.clone(),
+            url,
+            token: token.to_owned(),
+        }
+    }
+
+    async fn page(&self, api: &Api) -> String {
+        self.http
+            .get(format!("http://shop--3000.{APPS}/"))
+            .header("x-fsa-token", &api.token)
+            .send()
+            .await
+            .expect("an answer")
+            .text()
+            .await
+            .expect("a body")
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_control_plane_runs_in_the_cluster_as_the_chart_installs_it() {
+    let installed = Installed::new();
+    let namespace = &installed.namespace;
+    let before = installed.pods();
+    assert_eq!(before.len(), 2, "{before:?}");
+    let api = installed.owner().await;
+
+    api.create_as(CreateProject {
+        name: "shop".into(),
+        start_command: Some("echo sold here >index.html; python3 -m http.server 3000".into()),
+        ..CreateProject::default()
+    })
+    .await;
+    let sandbox = api.until_running("shop").await;
+    assert_eq!(
+        api.shell(
+            "shop",
+            "echo $AGENTS_HOME; bash -c 'exec 3<>/dev/tcp/$PGHOST/$PGPORT' && echo reached"
+        )
+        .await,
+        "yes\nreached\n"
+    );
+    api.until_port("shop", 3000).await;
+    assert_eq!(installed.page(&api).await, "sold here\n");
+
+    // One replica goes, as in an upgrade or when a node is drained; nobody is refused meanwhile.
+    let gone = Arc::new(AtomicBool::new(false));
+    let asking = tokio::spawn({
+        let (api, gone) = (api.clone(), Arc::clone(&gone));
+        async move {
+            let mut answers = 0;
+            while !gone.load(Ordering::Relaxed) {
+                let _: Sandbox = api.sandbox("shop").await;
+                answers += 1;
+            }
+            answers
+        }
+    });
+    tokio::task::block_in_place(|| namespace.kubectl(&["delete", &before[0], "--timeout=40s"]));
+    gone.store(true, Ordering::Relaxed);
+    let answers = asking.await.expect("no request fails while a replica ends");
+    assert!(answers > 0);
+    let same = api.until_running("shop").await;
+    assert_eq!(same.name, sandbox.name);
+    assert_eq!(api.shell("shop", "cat index.html").await, "sold here\n");
+    assert_eq!(installed.page(&api).await, "sold here\n");
+    namespace.kubectl(&["rollout", "status", "deployment/fsa", "--timeout=60s"]);
+    assert!(!installed.pods().contains(&before[0]));
+
+    api.delete("shop").await;
+    assert_eq!(namespace.ours(), Vec::<String>::new());
+    let left = "select datname from pg_database where datname not in ('postgres', 'fsa', 'template0', 'template1')
+                union all select rolname from pg_roles where rolname not like 'pg\\_%' and rolname <> 'admin'";
+    assert_eq!(installed.sql(left), "");
+
+    helm(
+        installed.home.path(),
+        &[
+            "uninstall",
+            "fsa",
+            "-n",
+            &namespace.name,
+            "--wait",
+            "--timeout",
+            "60s",
+        ],
+    )
+    .expect("the release can be removed");
+    let kinds = "deployments,services,ingresses,secrets,serviceaccounts,roles,rolebindings,networkpolicies,\
+                 poddisruptionbudgets";
+    let left = namespace.kubectl(&["get", kinds, "-l", RELEASE, "-o", "name"]);
+    assert_eq!(left, "");
+}
