@@ -104,6 +104,12 @@ pub struct ServeArguments {
     /// MiB of memory that the running sandboxes of each user may use together [default: no limit]
     #[arg(long, env = "FSA_USER_MEMORY_MIB")]
     pub user_memory_mib: Option<u64>,
+    /// Requests of the API that each user may make in a minute [default: no limit]
+    #[arg(long, env = "FSA_USER_REQUESTS_PER_MINUTE")]
+    pub user_requests_per_minute: Option<u64>,
+    /// Programs that each user may start in sandboxes in a minute by the API [default: no limit]
+    #[arg(long, env = "FSA_USER_EXECS_PER_MINUTE")]
+    pub user_execs_per_minute: Option<u64>,
     /// Projects of everybody together [default: no limit]
     #[arg(long, env = "FSA_MOST_PROJECTS")]
     pub most_projects: Option<u64>,
@@ -116,6 +122,12 @@ pub struct ServeArguments {
     /// MiB of memory that all running sandboxes may use together [default: no limit]
     #[arg(long, env = "FSA_MOST_MEMORY_MIB")]
     pub most_memory_mib: Option<u64>,
+    /// MiB of a request's body, unless it is a file or an archive [default: 32]
+    #[arg(long, env = "FSA_BODY_MIB")]
+    pub body_mib: Option<u64>,
+    /// MiB of one file or archive that is put into a sandbox [default: 1024]
+    #[arg(long, env = "FSA_UPLOAD_MIB")]
+    pub upload_mib: Option<u64>,
     /// Error answers carry their causes
     #[arg(long, env = "FSA_DEVELOPMENT")]
     pub development: bool,
@@ -175,10 +187,14 @@ struct File {
     user_running: Option<u64>,
     user_cpu_millis: Option<u64>,
     user_memory_mib: Option<u64>,
+    user_requests_per_minute: Option<u64>,
+    user_execs_per_minute: Option<u64>,
     most_projects: Option<u64>,
     most_running: Option<u64>,
     most_cpu_millis: Option<u64>,
     most_memory_mib: Option<u64>,
+    body_mib: Option<u64>,
+    upload_mib: Option<u64>,
     development: bool,
     workers: Option<usize>,
     drain_seconds: Option<u64>,
@@ -221,6 +237,9 @@ pub struct ServeConfig {
     /// What each user may have, and all together.
     pub per_user: Limits,
     pub in_all: Limits,
+    /// Bytes of a request's body, and of an upload into a sandbox.
+    pub body: usize,
+    pub upload: u64,
     pub workers: usize,
     pub drain_seconds: u64,
     /// The value of `KUBECONFIG`.
@@ -365,13 +384,28 @@ pub fn serve(arguments: ServeArguments, root: bool) -> Result<ServeConfig, Failu
             running: arguments.user_running.or(file.user_running),
             cpu_millis: arguments.user_cpu_millis.or(file.user_cpu_millis),
             memory_mib: arguments.user_memory_mib.or(file.user_memory_mib),
+            requests_per_minute: at_least_one(
+                "user_requests_per_minute",
+                arguments
+                    .user_requests_per_minute
+                    .or(file.user_requests_per_minute),
+            )?,
+            execs_per_minute: arguments.user_execs_per_minute.or(file.user_execs_per_minute),
         },
         in_all: Limits {
             projects: arguments.most_projects.or(file.most_projects),
             running: arguments.most_running.or(file.most_running),
             cpu_millis: arguments.most_cpu_millis.or(file.most_cpu_millis),
             memory_mib: arguments.most_memory_mib.or(file.most_memory_mib),
+            ..Limits::default()
         },
+        body: mebibytes("body_mib", arguments.body_mib.or(file.body_mib), 32, 1024)? as usize,
+        upload: mebibytes(
+            "upload_mib",
+            arguments.upload_mib.or(file.upload_mib),
+            1024,
+            1024 * 1024,
+        )?,
         development: arguments.development || file.development,
         workers: arguments.workers.or(file.workers).unwrap_or(16).clamp(1, 256),
         drain_seconds: arguments.drain_seconds.or(file.drain_seconds).unwrap_or(10),
@@ -380,6 +414,22 @@ pub fn serve(arguments: ServeArguments, root: bool) -> Result<ServeConfig, Failu
         default_region,
         regions,
     })
+}
+
+/// A limit with which nothing could be asked any more is a mistake.
+fn at_least_one(name: &str, value: Option<u64>) -> Result<Option<u64>, Failure> {
+    match value {
+        Some(0) => Err(Failure::usage(format!("{name} is a number of 1 or more"))),
+        value => Ok(value),
+    }
+}
+
+/// A number of MiB in bytes.
+fn mebibytes(name: &str, value: Option<u64>, default: u64, most: u64) -> Result<u64, Failure> {
+    match value.unwrap_or(default) {
+        value if (1..=most).contains(&value) => Ok(value << 20),
+        _ => Err(Failure::usage(format!("{name} is a number from 1 to {most}"))),
+    }
 }
 
 /// What the operator decided about agents.

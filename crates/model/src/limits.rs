@@ -20,6 +20,12 @@ pub struct Limits {
     /// Mebibytes of memory that those may use together.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_mib: Option<u64>,
+    /// Requests of the API in a minute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requests_per_minute: Option<u64>,
+    /// Programs that the API starts in sandboxes in a minute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub execs_per_minute: Option<u64>,
 }
 
 /// What there is.
@@ -36,7 +42,7 @@ pub struct Used {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OverLimit {
-    /// `projects`, `running`, `cpuMillis` or `memoryMib`.
+    /// `projects`, `running`, `cpuMillis`, `memoryMib`, `requestsPerMinute` or `execsPerMinute`.
     pub what: String,
     pub limit: u64,
     /// What would have been used.
@@ -89,6 +95,17 @@ impl OverLimit {
     /// For people.
     #[must_use]
     pub fn sentence(&self) -> String {
+        let in_a_minute = match self.what.as_str() {
+            "requestsPerMinute" => Some("requests of the API"),
+            "execsPerMinute" => Some("programs started in sandboxes"),
+            _ => None,
+        };
+        if let Some(what) = in_a_minute {
+            return format!(
+                "You are limited to {} {what} a minute, and all of them are used; wait a moment, or ask for more.",
+                self.limit
+            );
+        }
         let what = match self.what.as_str() {
             "projects" => "projects",
             "running" => "sandboxes that run",

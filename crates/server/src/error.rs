@@ -114,6 +114,14 @@ impl Error {
         error
     }
 
+    /// 429: more in a minute than somebody may; `after` says when it may be tried again.
+    #[must_use]
+    pub fn over_rate(over: OverLimit, after: Duration) -> Self {
+        let mut error = Self::too_often(over.sentence(), after);
+        error.0.limit = Some(over);
+        error
+    }
+
     /// 503: something that is needed does not answer; waiting may help.
     #[must_use]
     pub fn unavailable(sentence: impl Into<Cow<'static, str>>) -> Self {

@@ -10,7 +10,7 @@ use url::Url;
 use crate::{
     agents::{self, Agents},
     api::metrics::Metrics,
-    auth::{limit::Attempts, memory::Memory, seal::Sealer},
+    auth::{limit::Attempts, memory::Memory, rate::Rates, seal::Sealer},
     gateway::Gateway,
     git,
     github::{self, Github},
@@ -44,6 +44,7 @@ pub struct Parts {
     pub(crate) github: Option<Github>,
     pub(crate) credentials: Arc<Memory>,
     pub(crate) attempts: Attempts,
+    pub(crate) rates: Rates,
 }
 
 /// What the person who runs the server decided.
@@ -77,6 +78,8 @@ pub struct Settings {
 /// How much one request or one user may take.
 #[derive(Clone, Debug)]
 pub struct Limits {
+    /// Bytes of a request's body, unless its route says otherwise.
+    pub body: usize,
     /// Bytes of one upload into a sandbox (`PUT …/files`).
     pub upload: u64,
     /// WebSockets and event streams that one user may have open on the main host.
@@ -90,6 +93,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            body: 32 * 1024 * 1024,
             upload: 1024 * 1024 * 1024,
             streams_per_user: 200,
             per_user: model::Limits::default(),
@@ -126,6 +130,7 @@ impl App {
             github,
             credentials,
             attempts: Attempts::new(),
+            rates: Rates::default(),
         }))
     }
 }

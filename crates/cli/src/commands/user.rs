@@ -26,6 +26,8 @@ pub async fn run(client: &Client, command: args::User, json: bool) -> Outcome {
             running,
             cpu_millis,
             memory_mib,
+            requests_per_minute,
+            execs_per_minute,
             default,
         } => {
             let limits = Limits {
@@ -33,6 +35,8 @@ pub async fn run(client: &Client, command: args::User, json: bool) -> Outcome {
                 running,
                 cpu_millis,
                 memory_mib,
+                requests_per_minute,
+                execs_per_minute,
             };
             let all = everybody(client).await?;
             let found = all.iter().find(|one| one.login == user).ok_or_else(|| {
@@ -71,6 +75,7 @@ fn show(users: &[User]) {
         Some(limit) => format!("{used}/{limit}"),
         None => used.to_string(),
     };
+    let a_minute = |limit: Option<u64>| limit.map_or("-".to_owned(), |limit| format!("{limit}/min"));
     output::table(
         &[
             "LOGIN",
@@ -78,6 +83,8 @@ fn show(users: &[User]) {
             "RUNNING",
             "CPU (m)",
             "MEMORY (MiB)",
+            "REQUESTS",
+            "EXECS",
             "LIMITS",
         ],
         users.iter().map(|user| {
@@ -88,6 +95,8 @@ fn show(users: &[User]) {
                 of(used.running, limits.running),
                 of(used.cpu_millis, limits.cpu_millis),
                 of(used.memory_mib, limits.memory_mib),
+                a_minute(limits.requests_per_minute),
+                a_minute(limits.execs_per_minute),
                 if user.own_limits { "own" } else { "the server's" }.into(),
             ]
         }),

@@ -45,7 +45,8 @@ pub(super) fn routes() -> OpenApiRouter<App> {
     params(("project" = String, Path, description = "id or name")),
     responses((status = OK, body = ExecResult), (status = NOT_FOUND, body = ErrorBody),
               (status = CONFLICT, body = ErrorBody, description = "the sandbox does not run"),
-              (status = UNPROCESSABLE_ENTITY, body = ErrorBody)))]
+              (status = UNPROCESSABLE_ENTITY, body = ErrorBody),
+              (status = TOO_MANY_REQUESTS, body = ErrorBody, description = "more than the user may start in a minute")))]
 async fn exec(
     State(app): State<App>,
     caller: Caller,
@@ -54,6 +55,7 @@ async fn exec(
 ) -> Result<Response> {
     let project = projects::find::<Write>(&app.store, &caller, &project).await?;
     check(&wish)?;
+    app.rates.of_exec(&app.settings.limits, &caller)?;
     let inside = Inside::of(&app, &project).await?;
     let request = Request::post("/v1/exec")
         .header(header::CONTENT_TYPE, "application/json")
@@ -93,6 +95,7 @@ async fn exec_stream(
     request: Request<Body>,
 ) -> Result<Response> {
     let project = projects::find::<Write>(&app.store, &caller, &project).await?;
+    app.rates.of_exec(&app.settings.limits, &caller)?;
     let inside = Inside::of(&app, &project).await?;
     let place = app.gateway.streams.begin(&app, &caller)?;
     let end = over(app.clone(), project);

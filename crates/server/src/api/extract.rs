@@ -4,7 +4,7 @@ use std::{str::FromStr, time::Duration};
 
 use axum::{
     body::{Body, to_bytes},
-    extract::{FromRequest, FromRequestParts, rejection::PathRejection},
+    extract::{FromRequest, FromRequestParts, MatchedPath, rejection::PathRejection},
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, Request, StatusCode, header, request::Parts};
@@ -15,8 +15,8 @@ use crate::{
     state::App,
 };
 
-/// The longest JSON of a request.
-const JSON_LIMIT: usize = 1024 * 1024;
+/// The longest JSON of a request that anybody may make: a sign-in.
+const ANYBODYS_LIMIT: usize = 64 * 1024;
 /// How long a client may take to send it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -50,11 +50,11 @@ pub(super) fn last_event_id<T: FromStr>(headers: &HeaderMap, meaning: &str) -> R
 impl<T: DeserializeOwned> FromRequest<App> for Json<T> {
     type Rejection = Error;
 
-    async fn from_request(request: Request<Body>, _: &App) -> Result<Self> {
+    async fn from_request(request: Request<Body>, app: &App) -> Result<Self> {
         if !is_json(request.headers()) {
             return Err(not_json());
         }
-        let bytes = read(request, JSON_LIMIT).await?;
+        let bytes = whole(request, app).await?;
         parse(&bytes).map(Self)
     }
 }
@@ -62,9 +62,9 @@ impl<T: DeserializeOwned> FromRequest<App> for Json<T> {
 impl<T: DeserializeOwned + Default> FromRequest<App> for JsonOrNothing<T> {
     type Rejection = Error;
 
-    async fn from_request(request: Request<Body>, _: &App) -> Result<Self> {
+    async fn from_request(request: Request<Body>, app: &App) -> Result<Self> {
         let json = is_json(request.headers());
-        let bytes = read(request, JSON_LIMIT).await?;
+        let bytes = whole(request, app).await?;
         match bytes.is_empty() {
             true => Ok(Self(T::default())),
             false if json => parse(&bytes).map(Self),
@@ -245,6 +245,22 @@ fn not_json() -> Error {
         "UnsupportedMediaType",
         "The body must be JSON, with the header Content-Type: application/json.",
     )
+}
+
+/// A JSON body, all of it.
+async fn whole(request: Request<Body>, app: &App) -> Result<bytes::Bytes> {
+    let route = request.extensions().get::<MatchedPath>();
+    let anybodys = route.is_some_and(|route| route.as_str().starts_with("/api/auth/"));
+    let limit = app.settings.limits.body;
+    read(
+        request,
+        if anybodys {
+            limit.min(ANYBODYS_LIMIT)
+        } else {
+            limit
+        },
+    )
+    .await
 }
 
 /// A short body, all of it.

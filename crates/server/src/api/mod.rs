@@ -45,9 +45,6 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::state::App;
 
-/// The longest body of a request unless a route says otherwise.
-pub const BODY_LIMIT: usize = 32 * 1024 * 1024;
-
 /// Every route of the main host, with its place in the document. A route that is in neither the
 /// document nor the list of pages does not exist.
 fn routes() -> OpenApiRouter<App> {
@@ -86,7 +83,7 @@ pub fn router(app: App) -> Router {
         .merge(web::routes())
         .fallback(web::fallback)
         .method_not_allowed_fallback(around::no_such_method)
-        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(DefaultBodyLimit::max(app.settings.limits.body))
         .layer(middleware::from_fn_with_state(app.clone(), around::around))
         .with_state(app)
 }

@@ -84,6 +84,13 @@ async fn change(
     Json(request): Json<ChangeUser>,
 ) -> Result<Json<User>> {
     caller.must_be_owner()?;
+    let own = request.limits.flatten().unwrap_or_default();
+    if own.requests_per_minute == Some(0) {
+        return Err(Error::invalid(
+            "limits.requestsPerMinute",
+            "it is a number of 1 or more; `disabled` keeps somebody out",
+        ));
+    }
     let user = UserId(user);
     let mut tx = app.store.begin().await?;
     let others = users::other_owners(&mut tx, user).await?;

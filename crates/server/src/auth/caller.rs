@@ -11,6 +11,7 @@ use chrono::{DateTime, Utc};
 use fsa_model::{
     ProjectId, TokenId, UserId,
     api::{Role, Scope},
+    limits::Limits,
 };
 use http::{Method, header, request::Parts};
 use uuid::Uuid;
@@ -45,6 +46,8 @@ pub struct Known {
     pub scope: Scope,
     /// Set: the credential is for this project and nothing else.
     pub only: Option<ProjectId>,
+    /// What the user may have, where it is not what the server lets everybody have.
+    pub limits: Option<Limits>,
 }
 
 /// How a caller proved who they are.
@@ -103,6 +106,12 @@ impl Caller {
     #[must_use]
     pub fn since(&self) -> DateTime<Utc> {
         self.known.since
+    }
+
+    /// The user's own limits, where they are not the server's.
+    #[must_use]
+    pub fn limits(&self) -> Option<Limits> {
+        self.known.limits
     }
 
     /// The one project that the credential is for, if it is for one alone.
@@ -269,7 +278,9 @@ impl FromRequestParts<App> for Caller {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self> {
-        Self::authenticate(app, parts).await
+        let caller = Self::authenticate(app, parts).await?;
+        app.rates.of_request(&app.settings.limits, &caller)?;
+        Ok(caller)
     }
 }
 
@@ -277,7 +288,8 @@ impl OptionalFromRequestParts<App> for Caller {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Option<Self>> {
-        match Self::authenticate(app, parts).await {
+        let found = <Self as FromRequestParts<App>>::from_request_parts(parts, app).await;
+        match found {
             Ok(caller) => Ok(Some(caller)),
             Err(error) if error.status() == http::StatusCode::UNAUTHORIZED => Ok(None),
             Err(error) => Err(error),

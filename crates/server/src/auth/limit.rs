@@ -12,7 +12,7 @@ use super::Address;
 use crate::error::{Error, Result};
 
 /// Above this many remembered keys those that are full again are dropped.
-const TIDY_ABOVE: usize = 10_000;
+pub(super) const TIDY_ABOVE: usize = 10_000;
 
 type Limiter<K> = RateLimiter<K, DefaultKeyedStateStore<K>, DefaultClock>;
 

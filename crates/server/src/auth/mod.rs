@@ -9,6 +9,7 @@ pub mod limit;
 pub mod memory;
 pub mod origin;
 pub mod password;
+pub mod rate;
 pub mod right;
 pub mod seal;
 pub mod secret;

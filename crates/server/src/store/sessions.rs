@@ -5,7 +5,7 @@ use fsa_model::{UserId, access::SessionInfo, api::Scope};
 use sqlx::{PgConnection, Row as _, postgres::PgRow};
 use uuid::Uuid;
 
-use super::{Store, word};
+use super::{Store, optional_json, word};
 use crate::{
     auth::{By, Caller, Known},
     error::{Error, Result},
@@ -22,7 +22,7 @@ macro_rules! known {
     ($condition:literal) => {
         concat!(
             "select s.id, s.created_at, s.last_seen_at < now() - interval '1 minute' as stale,
-                    u.id as user_id, u.login, u.role
+                    u.id as user_id, u.login, u.role, u.limits
              from sessions s join users u on u.id = s.user_id
              where s.expires_at > now() and u.disabled_at is null and u.removed_at is null and ",
             $condition
@@ -76,6 +76,7 @@ async fn found(store: &Store, row: Option<PgRow>) -> Result<Option<Known>> {
         since: row.try_get::<DateTime<Utc>, _>("created_at")?,
         scope: Scope::Write,
         only: None,
+        limits: optional_json(&row, "limits")?,
     }))
 }
 

@@ -8,7 +8,7 @@ use fsa_model::{
 use sqlx::{FromRow, PgConnection, Row as _, postgres::PgRow};
 use uuid::Uuid;
 
-use super::{Store, word, word_of};
+use super::{Store, optional_json, word, word_of};
 use crate::{
     auth::{By, Caller, Known},
     error::{Error, Result},
@@ -17,7 +17,7 @@ use crate::{
 macro_rules! known {
     ($condition:literal) => {
         concat!(
-            "select t.id, t.created_at, t.scope, t.project_id, u.id as user_id, u.login, u.role,
+            "select t.id, t.created_at, t.scope, t.project_id, u.id as user_id, u.login, u.role, u.limits,
                     coalesce(t.last_used_at < now() - interval '1 minute', true) as stale
              from api_tokens t join users u on u.id = t.user_id
              where (t.expires_at is null or t.expires_at > now())
@@ -72,6 +72,7 @@ async fn found(store: &Store, row: Option<PgRow>) -> Result<Option<Known>> {
         since: row.try_get("created_at")?,
         scope: word(&row, "scope")?,
         only: row.try_get::<Option<Uuid>, _>("project_id")?.map(ProjectId),
+        limits: optional_json(&row, "limits")?,
     }))
 }
 

@@ -56,13 +56,19 @@ async fn every_refusal_has_one_form() {
 
 #[tokio::test]
 async fn a_body_that_is_too_long_is_refused() {
-    let world = World::new().await;
+    let world = World::with(|settings| settings.limits.body = 1024 * 1024).await;
     let owner = world.owner().await;
-    let body = json!({"name": "a", "description": "x".repeat(2 * 1024 * 1024)});
+    let long = |bytes: usize| json!({"name": "a", "description": "x".repeat(bytes)});
 
-    let refused = owner.post("/api/projects", &body).await.expect(413);
+    let refused = owner.post("/api/projects", &long(1024 * 1024)).await.expect(413);
 
     assert_eq!(refused.error().details.name, "TooLarge");
+    let read = owner.post("/api/projects", &long(900 * 1024)).await.expect(422);
+    assert_eq!(read.error().details.field.unwrap().name, "description");
+    // Who is not known yet may say only little.
+    let anybody = world.anonymous();
+    let sign_in = json!({"token": "x".repeat(65 * 1024)});
+    anybody.post("/api/auth/link", &sign_in).await.expect(413);
 }
 
 #[tokio::test]

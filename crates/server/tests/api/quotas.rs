@@ -134,3 +134,56 @@ async fn an_owner_gives_somebody_limits_of_their_own() {
         (&json!(false), &json!({"projects": 1}))
     );
 }
+
+#[tokio::test]
+async fn what_is_asked_too_often_is_refused_with_the_limit_and_when_to_come_back() {
+    let world = World::with(|settings| {
+        settings.limits.per_user.requests_per_minute = Some(20);
+        settings.limits.per_user.execs_per_minute = Some(2);
+    })
+    .await;
+    let (owner, ada, grace) = (
+        world.owner().await,
+        world.member("ada").await,
+        world.member("grace").await,
+    );
+    let id = ada.get("/api/me").await.expect(200).json()["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    project(&ada, "one").await;
+
+    // Nothing runs here, so what is let through is refused for that.
+    let ls = json!({"command": ["ls"]});
+    for _ in 0..2 {
+        ada.post("/api/projects/one/exec", &ls).await.expect(409);
+    }
+    let refused = ada.post("/api/projects/one/exec", &ls).await.expect(429);
+    let wait: u64 = refused.headers["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((1..=30).contains(&wait), "{wait}");
+    let error = refused.error();
+    assert!(
+        error.error.contains("2 programs started in sandboxes a minute"),
+        "{}",
+        error.error
+    );
+    let limit = error.details.limit.expect("the limit is said");
+    assert_eq!((limit.what.as_str(), limit.limit), ("execsPerMinute", 2));
+
+    while ada.get("/api/me").await.status == 200 {}
+    let refused = ada.get("/api/projects").await.expect(429).error();
+    assert_eq!(refused.details.limit.unwrap().what, "requestsPerMinute");
+    grace.get("/api/me").await.expect(200);
+    // Limits of one's own count at once, and none is none.
+    let path = format!("/api/users/{id}");
+    let given = json!({"limits": {"requestsPerMinute": 0}});
+    owner.patch(&path, &given).await.expect(422);
+    owner
+        .patch(&path, &json!({"limits": {"projects": 3}}))
+        .await
+        .expect(200);
+    for _ in 0..30 {
+        ada.get("/api/me").await.expect(200);
+    }
+    ada.post("/api/projects/one/exec", &ls).await.expect(409);
+}

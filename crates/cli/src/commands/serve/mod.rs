@@ -121,6 +121,8 @@ pub fn run(arguments: ServeArguments) -> Outcome {
             limits: Limits {
                 per_user: config.per_user,
                 in_all: config.in_all,
+                body: config.body,
+                upload: config.upload,
                 ..Limits::default()
             },
             github: config.github.clone(),
