@@ -4,6 +4,7 @@
 //! by `tests/cluster/image.sh`.
 
 mod conformance;
+mod doctor;
 mod faults;
 mod policy;
 mod routes;
