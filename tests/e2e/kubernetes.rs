@@ -5,7 +5,7 @@ use fsa_tests::{
     TestTerminal, Visitor, World,
     cluster::Namespace,
     exported,
-    ingress::{self, Controller},
+    ingress::{self, Controller, Outside, cookie_of},
 };
 use reqwest::{Method, header};
 use tempfile::NamedTempFile;
@@ -125,12 +125,63 @@ async fn the_main_job(reach: &str) {
     );
     let doctor = world.fsa(&["doctor", "--config", settings]);
     let told = String::from_utf8_lossy(&doctor.stdout);
-    for point in ["cluster's API", "permissions", "databases", "storage class"] {
+    for point in [
+        "cluster's API",
+        "permissions",
+        "databases",
+        "storage class",
+        "terminals",
+        "database URLs",
+    ] {
         assert!(told.contains(&format!("\u{2713} {point}")), "{point}: {told}");
     }
+    without_this_machine(&world, &namespace, settings);
 
     world.finish().await;
     assert_eq!(namespace.ours(), Vec::<String>::new());
+}
+
+/// A server for clusters alone needs a database, and of this machine little: neither a runtime nor
+/// PostgreSQL's programs are asked for.
+fn without_this_machine(world: &World, namespace: &Namespace, settings: &str) {
+    let doctor = |dsn: &str| {
+        let output = world.fsa(&[
+            "doctor",
+            "--no-local",
+            "--listen",
+            "127.0.0.1:0",
+            "--database-dsn",
+            dsn,
+            "--config",
+            settings,
+        ]);
+        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        (output.status.code(), told)
+    };
+    let (code, told) = doctor(&namespace.dsn);
+    assert_eq!(code, Some(0), "{told}");
+    assert!(told.contains("\u{2713} control database   PostgreSQL "), "{told}");
+    assert!(told.ends_with("Projects can be made.\n"), "{told}");
+    for point in [
+        "kernel",
+        "user",
+        "runtime",
+        "runner",
+        "limits",
+        "PostgreSQL",
+        "template",
+    ] {
+        let line = told
+            .lines()
+            .find(|line| line.split_whitespace().nth(1) == Some(point));
+        assert_eq!(line, None, "{told}");
+    }
+    let (code, told) = doctor("postgresql://nobody:nothing@127.0.0.1:9/nowhere");
+    assert_eq!(code, Some(1), "{told}");
+    assert!(
+        told.contains("\u{2717} control database   127.0.0.1:9 cannot be used"),
+        "{told}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -240,66 +291,6 @@ async fn session(world: &World) -> String {
     cookie_of(&answer)
 }
 
-fn cookie_of(answer: &reqwest::Response) -> String {
-    let cookie = answer.headers()[header::SET_COOKIE].to_str().expect("a cookie");
-    cookie.split(';').next().expect("a pair").to_owned()
-}
-
-/// Somebody in front of an ingress controller.
-struct Outside {
-    http: reqwest::Client,
-    controller: Controller,
-    main: String,
-}
-
-impl Outside {
-    fn request(&self, host: &str, path: &str) -> reqwest::RequestBuilder {
-        let port = self.controller.port;
-        self.http
-            .get(format!("http://127.0.0.1:{port}{path}"))
-            .header(header::HOST, format!("{host}:{port}"))
-    }
-
-    /// Goes the way that a browser is sent, as far as its session lets it: to the sign-in, and back
-    /// to the host; the answer there, and the pass that came with it.
-    async fn enter(&self, host: &str, path: &str, session: &str) -> (String, String) {
-        let sent = self.request(host, path).send().await.expect("an answer");
-        assert_eq!(sent.status(), 302);
-        let to = sent.headers()[header::LOCATION]
-            .to_str()
-            .expect("an address")
-            .to_owned();
-        assert!(
-            to.starts_with(&format!("{}/api/ingress/enter?", self.main)),
-            "{to}"
-        );
-        let stranger = self.http.get(&to).send().await.expect("an answer");
-        assert!(
-            stranger.headers()[header::LOCATION]
-                .to_str()
-                .expect("an address")
-                .contains("/sign-in"),
-            "{stranger:?}"
-        );
-
-        let back = self
-            .http
-            .get(&to)
-            .header(header::COOKIE, session)
-            .send()
-            .await
-            .expect("an answer");
-        assert_eq!(back.status(), 302);
-        let back = back.headers()[header::LOCATION].to_str().expect("an address");
-        let home = format!("http://{host}:{}", self.controller.port);
-        let path = back.strip_prefix(&home).expect("the host that was asked for");
-        let answer = self.request(host, path).send().await.expect("an answer");
-        assert_eq!(answer.status(), 200, "{answer:?}");
-        let pass = cookie_of(&answer);
-        (answer.text().await.expect("a body"), pass)
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn an_ingress_controller_lets_the_owner_in_at_the_application_and_the_terminal() {
     let namespace = Namespace::new().with_postgres();
@@ -331,12 +322,13 @@ expose = {{ domain = \"cluster.test\", sign_in_url = \"http://{listen}\" }}
     api.until_port("shop", 3000).await;
     let sandbox = api.sandbox("shop").await;
     let resource = sandbox.name.as_str();
+    let controller = Controller::start(&namespace, world.folder());
     let outside = Outside {
         http: reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .expect("a client"),
-        controller: Controller::start(&namespace, world.folder()),
+        address: ([127, 0, 0, 1], controller.port).into(),
         main: format!("http://{}", world.address),
     };
     let session = session(&world).await;
@@ -364,7 +356,7 @@ expose = {{ domain = \"cluster.test\", sign_in_url = \"http://{listen}\" }}
     terminal.type_in("echo typed-$((40 + 2))\r").await;
     terminal.until("typed-42").await;
 
-    drop((terminal, outside));
+    drop((terminal, controller));
     world.finish().await;
     assert_eq!(namespace.ours(), Vec::<String>::new());
 }

@@ -1,9 +1,10 @@
-//! A small ingress controller for tests: Debian's nginx, configured from the Ingress objects as the
+//! A way to a sandbox's hosts through an ingress controller, and a small controller for tests: Debian's nginx, configured from the Ingress objects as the
 //! API server has them, as ingress-nginx documents its annotations (auth-url, auth-signin,
 //! auth-response-headers). It shows what the objects mean to nginx; it is not ingress-nginx.
 
 use std::{
     fmt::Write as _,
+    net::SocketAddr,
     path::Path,
     process::{Child, Command, Stdio},
     time::Duration,
@@ -13,6 +14,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use reqwest::header;
 use serde_json::Value;
 
 use crate::cluster::Namespace;
@@ -79,6 +81,93 @@ impl Drop for Controller {
         let _ = kill(pid, Signal::SIGTERM);
         let _ = self.child.wait();
     }
+}
+
+/// The pair in the cookie that an answer sets.
+///
+/// # Panics
+/// It sets none.
+#[must_use]
+pub fn cookie_of(answer: &reqwest::Response) -> String {
+    let cookie = answer.headers()[header::SET_COOKIE].to_str().expect("a cookie");
+    cookie.split(';').next().expect("a pair").to_owned()
+}
+
+/// Somebody in front of an ingress controller.
+pub struct Outside {
+    pub http: reqwest::Client,
+    pub address: SocketAddr,
+    /// The control plane's origin.
+    pub main: String,
+}
+
+impl Outside {
+    /// A request for `path` of `host`.
+    pub fn request(&self, host: &str, path: &str) -> reqwest::RequestBuilder {
+        self.http
+            .get(format!("http://{}{path}", self.address))
+            .header(header::HOST, self.at(host))
+    }
+
+    fn at(&self, host: &str) -> String {
+        match self.address.port() {
+            80 => host.to_owned(),
+            port => format!("{host}:{port}"),
+        }
+    }
+
+    /// Waits until the controller has read of the host: it tells nobody when.
+    pub async fn until_served(&self, host: &str) {
+        for _ in 0..300 {
+            let answer = self.request(host, "/").send().await.expect("an answer");
+            if answer.status() != 404 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("the ingress controller does not serve {host}");
+    }
+
+    /// Where the controller sends somebody who has no pass for the host.
+    pub async fn sent(&self, host: &str, path: &str) -> String {
+        let sent = self.request(host, path).send().await.expect("an answer");
+        assert_eq!(sent.status(), 302, "{sent:?}");
+        let to = location(&sent);
+        assert!(
+            to.starts_with(&format!("{}/api/ingress/enter?", self.main)),
+            "{to}"
+        );
+        to
+    }
+
+    /// What the control plane answers there to the browser of this session.
+    pub async fn ask(&self, to: &str, session: &str) -> reqwest::Response {
+        let request = self.http.get(to).header(header::COOKIE, session);
+        request.send().await.expect("an answer")
+    }
+
+    /// Goes the way that a browser is sent, as far as its session lets it: to the sign-in, and back
+    /// to the host; the answer there, and the pass that came with it.
+    pub async fn enter(&self, host: &str, path: &str, session: &str) -> (String, String) {
+        let to = self.sent(host, path).await;
+        let stranger = self.http.get(&to).send().await.expect("an answer");
+        assert!(location(&stranger).contains("/sign-in"), "{stranger:?}");
+
+        let back = self.ask(&to, session).await;
+        assert_eq!(back.status(), 302, "{back:?}");
+        let (back, home) = (location(&back), format!("http://{}", self.at(host)));
+        let path = back.strip_prefix(&home).expect("the host that was asked for");
+        let answer = self.request(host, path).send().await.expect("an answer");
+        assert_eq!(answer.status(), 200, "{answer:?}");
+        let pass = cookie_of(&answer);
+        (answer.text().await.expect("a body"), pass)
+    }
+}
+
+fn location(answer: &reqwest::Response) -> String {
+    let field = answer.headers().get(header::LOCATION);
+    let field = field.unwrap_or_else(|| panic!("no redirect: {answer:?}"));
+    field.to_str().expect("an address").to_owned()
 }
 
 /// One Ingress of one host and one path, as ours are.

@@ -1,5 +1,7 @@
 //! What `fsa doctor` asks of a cluster: each thing that a project needs, with its remedy.
 
+mod running;
+
 use fsa_driver::{Databases as _, Result};
 use k8s_openapi::api::{
     authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec},
@@ -76,6 +78,18 @@ pub async fn run(cluster: &Cluster, settings: &Settings) -> Vec<Check> {
     all.push(databases(cluster, settings).await);
     all.push(storage_class(cluster, settings).await);
     all.extend(ingress_class(cluster, settings).await);
+    // Which objects are this control plane's, and not another's, is known by its key alone.
+    if settings.installation.is_empty() {
+        all.push(check(
+            "sandboxes",
+            State::Warning,
+            "they were not looked at: the key by which they are known is not in the data folder, or not for this user \
+             to read; ask again when the server has run, and as its user",
+        ));
+    } else {
+        all.extend(running::terminals(cluster, settings).await);
+        all.extend(running::database_urls(cluster, settings).await);
+    }
     all
 }
 

@@ -120,6 +120,13 @@ impl Watched {
         }
     }
 
+    /// An HTTPRoute of this name, where they are watched.
+    #[must_use]
+    pub fn route(&self, namespace: &str, name: &str) -> Option<Arc<DynamicObject>> {
+        let wanted = ObjectRef::new_with(name, objects::http_route_resource()).within(namespace);
+        self.routes.as_ref()?.get(&wanted)
+    }
+
     /// Waits until everything was listed once.
     ///
     /// # Errors

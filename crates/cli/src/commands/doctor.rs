@@ -1,9 +1,11 @@
 //! `fsa doctor`: every point that the main job needs, tried on this machine, each with its
-//! remedy. Ends with 1 where a project could not be made.
+//! remedy. Ends with 1 where a project could not be made. Of a machine that is no region itself
+//! (`--no-local`) only what the server needs there is asked.
+
+mod elsewhere;
 
 use std::{net::TcpListener, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
-use fsa_kubernetes::checks;
 use fsa_local::{
     LocalConfig,
     driver::{Client, RunnerLink},
@@ -64,35 +66,21 @@ pub fn run(arguments: ServeArguments, json: bool) -> Outcome {
     let config = config::serve(arguments, Uid::effective().is_root())?;
     log::start();
     let clusters = kubernetes::read(&config);
-    let mut points = vec![kernel(), user(&config), space(&config), path(&config)];
-    // The runner is tried in a folder of its own beside the data folder, on the same file system,
-    // so that a server that runs is not disturbed.
-    let probe = probe(&config)?;
-    let settings = LocalConfig::new(probe.path(), &config.sandboxd);
-    let mut runner = settings.runner;
-    runner.runtime.clone_from(&config.runtime);
-    runner.allowed_networks.clone_from(&config.allow_networks);
-    let link = RunnerLink::start(&std::env::current_exe()?, &["runner".to_owned()], &runner);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::failed(format!("the asynchronous runtime cannot be started: {error}")))?;
-    runtime.block_on(async {
-        match link {
-            Ok(link) => points.extend(machine(link).await),
-            Err(error) => points.push(Point::new(
-                "runner",
-                State::Bad,
-                format!("it cannot be started: {error}"),
-            )),
-        }
-        points.push(programs(&config).await);
-        points.push(listening(&config).await);
-    });
-    points.push(web_image(&config));
+    let mut points = vec![space(&config)];
+    if config.local {
+        points.splice(0..0, [kernel(), user(&config)]);
+        points.push(path(&config));
+        points.extend(sandboxes_here(&config, &runtime)?);
+        points.push(web_image(&config));
+    }
+    points.push(runtime.block_on(listening(&config)));
+    points.extend(runtime.block_on(elsewhere::control_database(&config)));
     points.push(credentials(&config));
-    points.extend(runtime.block_on(clusters_of_regions(&config, clusters)));
-    drop(probe);
+    points.extend(runtime.block_on(elsewhere::clusters(&config, clusters)));
     output::print(json, &points, |points| {
         for point in points {
             let mark = match point.state {
@@ -106,11 +94,35 @@ pub fn run(arguments: ServeArguments, json: bool) -> Outcome {
     let bad = points.iter().filter(|point| point.state == State::Bad).count();
     if !json {
         output::line(&match bad {
-            0 => "Projects can be made on this machine.".to_owned(),
+            0 if config.local => "Projects can be made on this machine.".to_owned(),
+            0 => "Projects can be made.".to_owned(),
             bad => format!("{bad} of these must be mended before a project can be made."),
         });
     }
     Ok(u8::from(bad > 0))
+}
+
+/// The runner and PostgreSQL's programs. The runner is tried in a folder of its own beside the data
+/// folder, on the same file system, so that a server that runs is not disturbed.
+fn sandboxes_here(config: &ServeConfig, runtime: &tokio::runtime::Runtime) -> Result<Vec<Point>, Failure> {
+    let probe = probe(config)?;
+    let settings = LocalConfig::new(probe.path(), &config.sandboxd);
+    let mut runner = settings.runner;
+    runner.runtime.clone_from(&config.runtime);
+    runner.allowed_networks.clone_from(&config.allow_networks);
+    let link = RunnerLink::start(&std::env::current_exe()?, &["runner".to_owned()], &runner);
+    runtime.block_on(async {
+        let mut points = match link {
+            Ok(link) => machine(link).await,
+            Err(error) => vec![Point::new(
+                "runner",
+                State::Bad,
+                format!("it cannot be started: {error}"),
+            )],
+        };
+        points.push(programs(config).await);
+        Ok(points)
+    })
 }
 
 fn kernel() -> Point {
@@ -347,43 +359,4 @@ fn credentials(config: &ServeConfig) -> Point {
         Ok(variables) => Point::good(name, variables.into_keys().collect::<Vec<_>>().join(", ")),
         Err(failure) => Point::new(name, State::Bad, failure.to_string()),
     }
-}
-
-/// Each Kubernetes region, point by point.
-async fn clusters_of_regions(
-    config: &ServeConfig,
-    clusters: Result<Vec<kubernetes::Read>, Failure>,
-) -> Vec<Point> {
-    let clusters = match clusters {
-        Ok(clusters) if config.regions.is_empty() || clusters.is_empty() => {
-            return vec![Point::good(
-                "kubernetes",
-                "not configured; projects run on this machine",
-            )];
-        }
-        Ok(clusters) => clusters,
-        Err(failure) => return vec![Point::new("kubernetes", State::Bad, failure.message)],
-    };
-    let mut points = Vec::new();
-    for read in clusters {
-        let (region, settings) = (read.name.clone(), read.settings.clone());
-        match read.checked.connect() {
-            Ok(cluster) => {
-                for check in fsa_kubernetes::checks::run(&cluster, &settings).await {
-                    let state = match check.state {
-                        checks::State::Good => State::Good,
-                        checks::State::Warning => State::Warning,
-                        checks::State::Bad => State::Bad,
-                    };
-                    points.push(Point::new(
-                        check.name,
-                        state,
-                        format!("{region}: {}", check.message),
-                    ));
-                }
-            }
-            Err(error) => points.push(Point::new("kubernetes", State::Bad, format!("{region}: {error}"))),
-        }
-    }
-    points
 }

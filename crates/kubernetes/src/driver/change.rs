@@ -61,7 +61,11 @@ impl KubernetesDriver {
             .map(drift::with_note)
             .collect::<serde_json::Result<Vec<_>>>()
             .map_err(unwritable)?;
-        let routes = objects::http_routes(spec, settings);
+        let routes = objects::http_routes(spec, settings)
+            .iter()
+            .map(drift::with_note)
+            .collect::<serde_json::Result<Vec<_>>>()
+            .map_err(unwritable)?;
         let sandbox = spec.sandbox.clone();
         self.in_turn(&spec.sandbox, move |inner| async move {
             inner.not_foreign(&sandbox)?;
@@ -74,8 +78,9 @@ impl KubernetesDriver {
             for ingress in ingresses {
                 made.push(inner.put::<Ingress>("make an ingress", ingress).await?);
             }
+            let mut led = Vec::new();
             for route in routes {
-                inner.put_route(route).await?;
+                led.push(inner.put_route(route).await?);
             }
             let (watched, namespace) = (&inner.watched, &inner.cluster.namespace);
             watched
@@ -85,6 +90,9 @@ impl KubernetesDriver {
                         && made
                             .iter()
                             .all(|one| is_seen(one, named(&watched.ingresses, namespace, &one.name_any())))
+                        && led
+                            .iter()
+                            .all(|one| is_seen(one, watched.route(namespace, &one.name_any())))
                 })
                 .await;
             Ok(())
@@ -269,7 +277,7 @@ impl KubernetesDriver {
                 inner.delete::<NetworkPolicy>(at(name, found.policy.is_some())),
                 inner.delete::<Ingress>(at(name, ingress(name))),
                 inner.delete::<Ingress>(at(&terminal, ingress(&terminal))),
-                inner.delete_routes(&target, found.routes),
+                inner.delete_routes(&found.routes),
             )?;
             Ok(())
         })
@@ -281,7 +289,7 @@ impl KubernetesDriver {
                 && found.secret.is_none()
                 && found.policy.is_none()
                 && found.ingresses.is_empty()
-                && found.routes == 0
+                && found.routes.is_empty()
                 && found.pods.is_empty()
         })
         .await
@@ -405,15 +413,11 @@ impl Inner {
         call(what, api.patch(&name, &params, &Patch::Apply(&object))).await
     }
 
-    async fn put_route(&self, route: DynamicObject) -> Result<()> {
+    async fn put_route(&self, route: Value) -> Result<DynamicObject> {
+        let name = route["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         let api = self.routes();
         let params = PatchParams::apply(FIELD_MANAGER).force();
-        call(
-            "make a route",
-            api.patch(&route.name_any(), &params, &Patch::Apply(&route)),
-        )
-        .await
-        .map(drop)
+        call("make a route", api.patch(&name, &params, &Patch::Apply(&route))).await
     }
 
     fn routes(&self) -> Api<DynamicObject> {
@@ -439,13 +443,10 @@ impl Inner {
             .map(drop)
     }
 
-    async fn delete_routes(&self, sandbox: &SandboxRef, count: usize) -> Result<()> {
-        if count == 0 {
-            return Ok(());
-        }
+    async fn delete_routes(&self, routes: &[Arc<DynamicObject>]) -> Result<()> {
         let api = self.routes();
-        let name = sandbox.resource.as_str();
-        for name in [name.to_owned(), format!("{name}-terminal")] {
+        for route in routes {
+            let name = route.name_any();
             absent_is_none("delete a route", api.delete(&name, &DeleteParams::background())).await?;
         }
         Ok(())

@@ -9,7 +9,10 @@ use k8s_openapi::api::{
     core::v1::{Pod, Secret, Service},
     networking::v1::{Ingress, NetworkPolicy},
 };
-use kube::{ResourceExt as _, core::PartialObjectMeta};
+use kube::{
+    ResourceExt as _,
+    core::{DynamicObject, PartialObjectMeta},
+};
 
 use crate::{
     drift::is_as_asked,
@@ -25,8 +28,7 @@ pub struct Found {
     pub service: Option<Arc<Service>>,
     pub policy: Option<Arc<NetworkPolicy>>,
     pub ingresses: Vec<Arc<Ingress>>,
-    /// HTTPRoutes, which are only counted: others' controllers write into them.
-    pub routes: usize,
+    pub routes: Vec<Arc<DynamicObject>>,
     pub pods: Vec<Arc<Pod>>,
     pub volume: bool,
 }
@@ -53,11 +55,17 @@ pub fn observed(found: &Found, ways: WaysIn) -> Observed {
         .iter()
         .filter(|ingress| is_as_asked(&ingress.metadata, &ingress.spec))
         .count();
+    // What others' controllers write into a route is its status.
+    let routes = found
+        .routes
+        .iter()
+        .filter(|route| is_as_asked(&route.metadata, &route.data["spec"]))
+        .count();
     let pod = newest(&found.pods);
     Observed {
         container: container(found, pod),
         digest: digest(found),
-        network: service && policy && ingresses >= ways.ingresses && found.routes >= ways.routes,
+        network: service && policy && ingresses >= ways.ingresses && routes >= ways.routes,
         trouble: pod.and_then(|pod| words::trouble(pod)),
         volume: found.volume,
     }

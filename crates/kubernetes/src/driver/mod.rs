@@ -115,9 +115,11 @@ impl Inner {
                 .filter_map(|name| named(&watched.ingresses, namespace, name))
                 .filter(|o| belongs(&o.metadata, sandbox))
                 .collect(),
-            routes: watched.routes.as_ref().map_or(0, |store| {
-                store.state_filter(|o| belongs(&o.metadata, sandbox)).len()
-            }),
+            routes: watched
+                .routes
+                .as_ref()
+                .map(|store| store.state_filter(|o| belongs(&o.metadata, sandbox)))
+                .unwrap_or_default(),
             pods: watched.pods.state_filter(|o| belongs(&o.metadata, sandbox)),
             volume: named(&watched.claims, namespace, &claim_name(sandbox.project))
                 .is_some_and(|claim| claim.metadata.deletion_timestamp.is_none()),

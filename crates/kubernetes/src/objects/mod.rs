@@ -17,7 +17,7 @@ pub use http_route::{http_routes, resource as http_route_resource};
 pub use ingress::{Host, hosts, ingresses};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-pub use secret::{boot, secret, terminal_token};
+pub use secret::{BOOT_FILE, boot, secret, terminal_token};
 pub use service::service;
 pub use volume::{claim, claim_name};
 

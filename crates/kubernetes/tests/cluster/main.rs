@@ -4,6 +4,8 @@
 //! by `tests/cluster/image.sh`.
 
 mod conformance;
+mod doctor;
 mod faults;
 mod policy;
+mod routes;
 mod world;

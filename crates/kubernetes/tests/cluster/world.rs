@@ -114,7 +114,13 @@ impl Place {
     /// The same with a driver whose account has the control plane's Role in the namespace, and
     /// nothing else in the cluster.
     pub async fn with_its_role_alone(reach: Reach) -> Self {
+        Self::with_its_role_alone_and(reach, |_| {}).await
+    }
+
+    /// The same with other settings, and the rights that they need.
+    pub async fn with_its_role_alone_and(reach: Reach, change: impl FnOnce(&mut Settings)) -> Self {
         let mut place = Self::new(reach).await;
+        change(&mut place.settings);
         let named = || ObjectMeta {
             name: Some("control-plane".into()),
             ..ObjectMeta::default()

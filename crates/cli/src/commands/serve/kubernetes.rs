@@ -82,7 +82,7 @@ pub fn open(clusters: Vec<Read>, config: &ServeConfig) -> Result<Vec<Region>, Fa
 
 /// What our objects are told from another control plane's by: the same for all replicas, since
 /// they share the key that it is made from, and no way back to it.
-fn installation(data_dir: &Path) -> Result<String, Failure> {
+pub fn installation(data_dir: &Path) -> Result<String, Failure> {
     let path = data_dir.join("keys/seal.key");
     let key = std::fs::read(&path)
         .map_err(|error| Failure::failed(format!("{} cannot be read: {error}", path.display())))?;

@@ -1,0 +1,111 @@
+//! What `fsa doctor` asks of others: the control database where it is not our own, and each
+//! cluster.
+
+use std::time::Duration;
+
+use fsa_kubernetes::checks;
+use secrecy::ExposeSecret as _;
+use sqlx::{
+    Connection as _, PgConnection, Row as _,
+    postgres::{PgConnectOptions, PgRow},
+};
+
+use super::{Point, State};
+use crate::{commands::serve::kubernetes, config::ServeConfig, failure::Failure};
+
+/// A server that takes longer serves nobody.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The control database, where it is named by a DSN. The server's own is made at its start.
+pub async fn control_database(config: &ServeConfig) -> Option<Point> {
+    const NAME: &str = "control database";
+    let Some(dsn) = &config.database_dsn else {
+        return (!config.local).then(|| {
+            Point::new(
+                NAME,
+                State::Bad,
+                "none is named, and this machine makes none: name one with --database-dsn",
+            )
+        });
+    };
+    let Ok(options) = dsn.expose_secret().parse::<PgConnectOptions>() else {
+        let form = "database_dsn is not of the form postgresql://user:password@host/database";
+        return Some(Point::new(NAME, State::Bad, form));
+    };
+    let place = format!("{}:{}", options.get_host(), options.get_port());
+    let asked = tokio::time::timeout(PATIENCE, async {
+        let mut connection = PgConnection::connect_with(&options).await?;
+        let question = "select current_setting('server_version') as version,
+                        has_database_privilege(current_database(), 'create') as may";
+        sqlx::query(question).fetch_one(&mut connection).await
+    });
+    let read = |row: &PgRow| {
+        Some((
+            row.try_get::<String, _>("version").ok()?,
+            row.try_get("may").ok()?,
+        ))
+    };
+    Some(match asked.await {
+        Ok(Ok(row)) => match read(&row) {
+            Some((version, true)) => Point::good(NAME, format!("PostgreSQL {version} at {place} answers")),
+            _ => Point::new(
+                NAME,
+                State::Bad,
+                format!("the account at {place} may not make its tables: grant it `create` on the database"),
+            ),
+        },
+        Ok(Err(error)) => Point::new(
+            NAME,
+            State::Bad,
+            format!("{place} cannot be used: {error}; correct --database-dsn, or start the server"),
+        ),
+        Err(_) => Point::new(
+            NAME,
+            State::Bad,
+            format!(
+                "{place} did not answer within {} seconds; correct --database-dsn, or the network",
+                PATIENCE.as_secs()
+            ),
+        ),
+    })
+}
+
+/// Each Kubernetes region, point by point.
+pub async fn clusters(config: &ServeConfig, clusters: Result<Vec<kubernetes::Read>, Failure>) -> Vec<Point> {
+    let clusters = match clusters {
+        Ok(clusters) if config.regions.is_empty() || clusters.is_empty() => {
+            return vec![Point::good(
+                "kubernetes",
+                "not configured; projects run on this machine",
+            )];
+        }
+        Ok(clusters) => clusters,
+        Err(failure) => return vec![Point::new("kubernetes", State::Bad, failure.message)],
+    };
+    let mut points = Vec::new();
+    for read in clusters {
+        let (region, mut settings) = (read.name.clone(), read.settings.clone());
+        if settings.installation.is_empty() {
+            // Before the first start there is no key yet, and so nothing of ours in the cluster either.
+            settings.installation = kubernetes::installation(&config.data_dir).unwrap_or_default();
+        }
+        match read.checked.connect() {
+            Ok(cluster) => {
+                for check in checks::run(&cluster, &settings).await {
+                    let state = match check.state {
+                        checks::State::Good => State::Good,
+                        checks::State::Warning => State::Warning,
+                        checks::State::Bad => State::Bad,
+                    };
+                    points.push(Point::new(
+                        check.name,
+                        state,
+                        format!("{region}: {}", check.message),
+                    ));
+                }
+            }
+            Err(error) => points.push(Point::new("kubernetes", State::Bad, format!("{region}: {error}"))),
+        }
+    }
+    points
+}
