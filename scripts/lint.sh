@@ -25,6 +25,17 @@ else
     warn "advisories were NOT checked: their database could not be fetched ($(tail -n 1 <<<"$fetched"))"
 fi
 
+say "npm's lock file"
+scripts/with-node.sh node scripts/check-npm-lock.mjs web/package-lock.json
+# As with cargo's: a registry that answers no such question says nothing about these packages.
+say "npm audit"
+audit=$(cd web && timeout 120 env npm_config_audit=true "$ROOT/scripts/with-node.sh" npm audit --json 2>/dev/null) || true
+if [[ $audit == *'"auditReportVersion"'* ]]; then
+    level=$(cd web && timeout 120 "$ROOT/scripts/with-node.sh" npm audit --audit-level=high 2>&1) || die "npm audit: $level"
+else
+    warn "npm's advisories were NOT checked: the registry did not answer ($(tr -d '\n' <<<"$audit" | head -c 120))"
+fi
+
 mapfile -t scripts < <(find scripts images tests .ci -type f \( -name '*.sh' -o -path .ci/run \) 2>/dev/null | sort)
 if command -v shellcheck >/dev/null; then
     say "shellcheck"

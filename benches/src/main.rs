@@ -1,7 +1,8 @@
 //! `make bench`: our figures beside a floor measured in the same run, printed as a table and kept
 //! in docs/benchmarks.md. Names on the command line choose parts: create, terminal, idle, api,
-//! gateway. `kubernetes` is a bench of its own, which needs a cluster.
+//! gateway, relay, accounts. `kubernetes` is a bench of its own, which needs a cluster.
 
+mod accounts;
 mod api;
 mod app;
 mod create;
@@ -10,6 +11,7 @@ mod gateway;
 mod idle;
 mod kubernetes;
 mod process;
+mod relay;
 mod report;
 mod terminal;
 
@@ -33,6 +35,12 @@ fn main() {
                 .and_then(|port| port.parse().ok())
                 .unwrap_or(3000),
         );
+        return;
+    }
+    if let [first, address, prefix, token] = &arguments[..]
+        && first == "fetch"
+    {
+        relay::fetch(address, prefix, token);
         return;
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -67,7 +75,14 @@ async fn measure(parts: &[String]) -> Vec<Row> {
     let all = parts.is_empty();
     let wanted = |name: &str| all || parts.iter().any(|part| part == name);
     let web = fsa_tests::exported("FSA_WEB_IMAGE");
-    let mut world = World::start(&["--web-image", web.to_str().expect("a path of UTF-8")]);
+    let mut world = World::unserved(None, &["--web-image", web.to_str().expect("a path of UTF-8")]);
+    let model = relay::serve();
+    let secret = world.folder().join("secret");
+    std::fs::create_dir(&secret).expect("a folder");
+    let credentials =
+        format!("ANTHROPIC_API_KEY=of-the-bench\nANTHROPIC_BASE_URL=http://127.0.0.1:{model}\n");
+    std::fs::write(secret.join(".env"), credentials).expect("the agent's credentials");
+    world = world.started();
     let mut rows = Vec::new();
     create::warm(&world).await;
     if wanted("create") {
@@ -81,6 +96,12 @@ async fn measure(parts: &[String]) -> Vec<Row> {
     }
     if wanted("gateway") {
         rows.extend(gateway::measure(&world).await);
+    }
+    if wanted("relay") {
+        rows.extend(relay::measure(&world, model).await);
+    }
+    if wanted("accounts") {
+        rows.extend(accounts::measure(&world).await);
     }
     if wanted("idle") {
         rows.extend(idle::measure(&world).await);

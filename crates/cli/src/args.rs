@@ -162,6 +162,9 @@ pub enum User {
         /// MiB of memory of the running sandboxes together
         #[arg(long)]
         memory_mib: Option<u64>,
+        /// MiB on disk of their projects' sandboxes and databases together
+        #[arg(long)]
+        disk_mib: Option<u64>,
         /// Requests of the API in a minute
         #[arg(long)]
         requests_per_minute: Option<u64>,
@@ -169,7 +172,7 @@ pub enum User {
         #[arg(long)]
         execs_per_minute: Option<u64>,
         /// What the server lets everybody have, again
-        #[arg(long, conflicts_with_all = ["projects", "running", "cpu_millis", "memory_mib",
+        #[arg(long, conflicts_with_all = ["projects", "running", "cpu_millis", "memory_mib", "disk_mib",
             "requests_per_minute", "execs_per_minute"])]
         default: bool,
     },

@@ -104,6 +104,9 @@ pub struct ServeArguments {
     /// MiB of memory that the running sandboxes of each user may use together [default: no limit]
     #[arg(long, env = "FSA_USER_MEMORY_MIB")]
     pub user_memory_mib: Option<u64>,
+    /// MiB that the projects of each user may have on disk [default: no limit]
+    #[arg(long, env = "FSA_USER_DISK_MIB")]
+    pub user_disk_mib: Option<u64>,
     /// Requests of the API that each user may make in a minute [default: no limit]
     #[arg(long, env = "FSA_USER_REQUESTS_PER_MINUTE")]
     pub user_requests_per_minute: Option<u64>,
@@ -122,6 +125,9 @@ pub struct ServeArguments {
     /// MiB of memory that all running sandboxes may use together [default: no limit]
     #[arg(long, env = "FSA_MOST_MEMORY_MIB")]
     pub most_memory_mib: Option<u64>,
+    /// MiB that all projects may have on disk [default: no limit]
+    #[arg(long, env = "FSA_MOST_DISK_MIB")]
+    pub most_disk_mib: Option<u64>,
     /// MiB of a request's body, unless it is a file or an archive [default: 32]
     #[arg(long, env = "FSA_BODY_MIB")]
     pub body_mib: Option<u64>,
@@ -187,12 +193,14 @@ struct File {
     user_running: Option<u64>,
     user_cpu_millis: Option<u64>,
     user_memory_mib: Option<u64>,
+    user_disk_mib: Option<u64>,
     user_requests_per_minute: Option<u64>,
     user_execs_per_minute: Option<u64>,
     most_projects: Option<u64>,
     most_running: Option<u64>,
     most_cpu_millis: Option<u64>,
     most_memory_mib: Option<u64>,
+    most_disk_mib: Option<u64>,
     body_mib: Option<u64>,
     upload_mib: Option<u64>,
     development: bool,
@@ -384,6 +392,7 @@ pub fn serve(arguments: ServeArguments, root: bool) -> Result<ServeConfig, Failu
             running: arguments.user_running.or(file.user_running),
             cpu_millis: arguments.user_cpu_millis.or(file.user_cpu_millis),
             memory_mib: arguments.user_memory_mib.or(file.user_memory_mib),
+            disk_mib: arguments.user_disk_mib.or(file.user_disk_mib),
             requests_per_minute: at_least_one(
                 "user_requests_per_minute",
                 arguments
@@ -397,6 +406,7 @@ pub fn serve(arguments: ServeArguments, root: bool) -> Result<ServeConfig, Failu
             running: arguments.most_running.or(file.most_running),
             cpu_millis: arguments.most_cpu_millis.or(file.most_cpu_millis),
             memory_mib: arguments.most_memory_mib.or(file.most_memory_mib),
+            disk_mib: arguments.most_disk_mib.or(file.most_disk_mib),
             ..Limits::default()
         },
         body: mebibytes("body_mib", arguments.body_mib.or(file.body_mib), 32, 1024)? as usize,

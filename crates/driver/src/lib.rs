@@ -18,8 +18,8 @@ use std::{pin::Pin, sync::Arc};
 use async_trait::async_trait;
 use bytes::Bytes;
 use fsa_model::{
-    ContainerState, DatabaseSpec, ProjectId, SandboxRef, SandboxSpec, Trouble, TroubleKind, api::ImageInfo,
-    sandboxd::Usage, spec::Credentials,
+    ContainerState, DatabaseSpec, ProjectId, ResourceName, SandboxRef, SandboxSpec, Trouble, TroubleKind,
+    api::ImageInfo, sandboxd::Usage, spec::Credentials,
 };
 use futures_util::Stream;
 pub use region::{Region, Regions};
@@ -184,6 +184,12 @@ pub trait Driver: Send + Sync {
 
     async fn usage(&self, sandbox: &SandboxRef) -> Result<Usage>;
 
+    /// Bytes on disk of the sandbox and its project's home volume, whether it runs or not; `None`
+    /// where nobody can tell.
+    async fn disk(&self, _sandbox: &SandboxRef) -> Result<Option<u64>> {
+        Ok(None)
+    }
+
     /// Every sandbox of ours that has anything in the data plane, wanted or not, so that what is
     /// left over can be found.
     async fn inventory(&self) -> Result<Vec<SandboxRef>>;
@@ -243,6 +249,11 @@ pub trait Databases: Send + Sync {
 
     /// Makes `to` a copy of `from` as it is at this moment.
     async fn branch(&self, from: &DatabaseSpec, to: &DatabaseSpec) -> Result<()>;
+
+    /// Bytes on disk of the database; `None` where it is not there or nobody can tell.
+    async fn disk(&self, _resource: &ResourceName) -> Result<Option<u64>> {
+        Ok(None)
+    }
 
     /// Every database of ours that is there, by the name of its role.
     async fn inventory(&self) -> Result<Vec<String>>;

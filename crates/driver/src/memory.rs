@@ -7,7 +7,13 @@ mod databases;
 mod sandboxd;
 mod script;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -63,6 +69,8 @@ pub struct MemoryDriver {
     hints: broadcast::Sender<Hint>,
     pub script: Script,
     pub log: Log,
+    /// What each sandbox is said to have on disk.
+    pub disk_bytes: AtomicU64,
 }
 
 impl Default for MemoryDriver {
@@ -73,6 +81,7 @@ impl Default for MemoryDriver {
             hints: broadcast::Sender::new(1024),
             script: Script::default(),
             log: Log::default(),
+            disk_bytes: AtomicU64::new(4096),
         }
     }
 }
@@ -468,8 +477,12 @@ impl Driver for MemoryDriver {
             memory_bytes: 1024 * 1024,
             memory_limit_bytes: 256 * 1024 * 1024,
             pids: 2,
-            disk_bytes: 4096,
+            disk_bytes: self.disk_bytes.load(Ordering::Relaxed),
         })
+    }
+
+    async fn disk(&self, _: &SandboxRef) -> Result<Option<u64>> {
+        Ok(Some(self.disk_bytes.load(Ordering::Relaxed)))
     }
 
     async fn inventory(&self) -> Result<Vec<SandboxRef>> {

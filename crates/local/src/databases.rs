@@ -18,7 +18,10 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use fsa_driver::{Databases, DriverError, ObservedDatabase, Result, scram};
-use fsa_model::{DatabaseSpec, TroubleKind, spec::Credentials};
+use fsa_model::{
+    DatabaseSpec, ResourceName, TroubleKind,
+    spec::{Credentials, role_of},
+};
 use judge::{Found, Verdict};
 use parking_lot::Mutex;
 use sqlx::{
@@ -302,6 +305,19 @@ impl Databases for LocalDatabases {
 
     async fn branch(&self, from: &DatabaseSpec, to: &DatabaseSpec) -> Result<()> {
         patient(COPY, self.copy(from, to)).await
+    }
+
+    async fn disk(&self, resource: &ResourceName) -> Result<Option<u64>> {
+        let mut connection = self.connection().await?;
+        let bytes: Option<i64> = patient(PATIENCE, async {
+            sqlx::query_scalar(statements::SIZE)
+                .bind(role_of(resource))
+                .fetch_optional(&mut *connection)
+                .await
+                .map_err(trouble("measure a database"))
+        })
+        .await?;
+        Ok(bytes.map(i64::unsigned_abs))
     }
 
     async fn inventory(&self) -> Result<Vec<String>> {

@@ -81,11 +81,21 @@ async fn a_database_comes_to_be_is_used_by_its_owner_and_goes() {
     ] {
         run(&mut owner, statement).await.unwrap();
     }
+    let resource = &spec.resource;
+    let empty = 1 << 20;
+    assert!(
+        databases
+            .disk(resource)
+            .await
+            .unwrap()
+            .is_some_and(|bytes| bytes > empty)
+    );
     // With the owner still connected.
     databases.drop(&spec).await.unwrap();
     databases.drop(&spec).await.unwrap();
     assert_eq!(databases.observe(&spec).await.unwrap(), ObservedDatabase::Absent);
     assert!(databases.inventory().await.unwrap().is_empty());
+    assert_eq!(databases.disk(resource).await.unwrap(), None);
     assert!(run(&mut owner, "SELECT 1").await.is_err());
     let credentials = databases.credentials(&spec).await.unwrap();
     assert_eq!((credentials.host.as_str(), credentials.port), ("127.0.0.1", 5432));

@@ -20,6 +20,9 @@ pub struct Limits {
     /// Mebibytes of memory that those may use together.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_mib: Option<u64>,
+    /// Mebibytes on disk of the projects' sandboxes and databases together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_mib: Option<u64>,
     /// Requests of the API in a minute.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub requests_per_minute: Option<u64>,
@@ -36,13 +39,16 @@ pub struct Used {
     pub running: u64,
     pub cpu_millis: u64,
     pub memory_mib: u64,
+    /// As last measured, a few minutes ago; nothing is measured where no limit on disk holds.
+    #[serde(default)]
+    pub disk_mib: u64,
 }
 
 /// A limit that something would have gone beyond.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OverLimit {
-    /// `projects`, `running`, `cpuMillis`, `memoryMib`, `requestsPerMinute` or `execsPerMinute`.
+    /// `projects`, `running`, `cpuMillis`, `memoryMib`, `diskMib`, `requestsPerMinute` or `execsPerMinute`.
     pub what: String,
     pub limit: u64,
     /// What would have been used.
@@ -56,6 +62,13 @@ pub struct OverLimit {
 pub struct Adds {
     pub projects: bool,
     pub running: bool,
+    pub disk: bool,
+}
+
+/// Bytes as mebibytes, of which the last may not be full.
+#[must_use]
+pub const fn mebibytes(bytes: u64) -> u64 {
+    bytes.div_ceil(1 << 20)
 }
 
 impl Used {
@@ -77,6 +90,7 @@ impl Used {
             ("running", adds.running, limits.running, self.running),
             ("cpuMillis", adds.running, limits.cpu_millis, self.cpu_millis),
             ("memoryMib", adds.running, limits.memory_mib, self.memory_mib),
+            ("diskMib", adds.disk, limits.disk_mib, self.disk_mib),
         ]
         .into_iter()
         .find_map(|(what, adds, limit, wanted)| {
@@ -110,6 +124,7 @@ impl OverLimit {
             "projects" => "projects",
             "running" => "sandboxes that run",
             "cpuMillis" => "thousandths of a processor",
+            "diskMib" => "MiB on disk",
             _ => "MiB of memory",
         };
         let (whose, advice) = if self.of_all {
@@ -142,7 +157,11 @@ mod tests {
             ..Limits::default()
         };
         let over = |projects, running| {
-            let adds = Adds { projects, running };
+            let adds = Adds {
+                projects,
+                running,
+                disk: false,
+            };
             used.over(&limits, adds, false).map(|over| over.what)
         };
         assert_eq!(over(false, false), None);
@@ -153,7 +172,8 @@ mod tests {
                 &Limits::default(),
                 Adds {
                     projects: true,
-                    running: true
+                    running: true,
+                    disk: true
                 },
                 true
             ),

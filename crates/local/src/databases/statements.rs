@@ -25,6 +25,9 @@ pub const LOOK: &str = "SELECT role.oid IS NOT NULL AS has_role, \
 pub const INVENTORY: &str = "SELECT role.rolname::text FROM pg_authid role \
      WHERE shobj_description(role.oid, 'pg_authid') LIKE 'fsa project %' ORDER BY 1";
 
+/// Bytes of the database named `$1`.
+pub const SIZE: &str = "SELECT pg_database_size(oid) FROM pg_database WHERE datname = $1";
+
 /// Ends the connections to a database, and waits up to 10 s until each has ended.
 pub const END_CONNECTIONS: &str = "SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity \
      WHERE datname = $1 AND pid <> pg_backend_pid() AND backend_type <> 'autovacuum worker'";

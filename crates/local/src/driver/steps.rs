@@ -156,6 +156,10 @@ impl Driver for LocalDriver {
         }
     }
 
+    async fn disk(&self, sandbox: &SandboxRef) -> Result<Option<u64>> {
+        Ok(Some(self.usage(sandbox).await?.disk_bytes))
+    }
+
     async fn inventory(&self) -> Result<Vec<SandboxRef>> {
         match self.client.call(Request::Inventory, &[], QUICK).await? {
             (Answer::Inventory { sandboxes }, _) => Ok(sandboxes),

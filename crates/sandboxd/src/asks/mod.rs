@@ -34,8 +34,10 @@ const IDLE: Duration = Duration::from_secs(60);
 /// While somebody waits for an answer, how often the control plane is asked whether it is there.
 const ALIVE: Duration = Duration::from_secs(20);
 /// Of an answer, before its reader takes it: of one, and of all together.
-const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+const STREAM_WINDOW: u32 = 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+/// Of an answer, in one piece. With the protocol's 16 KiB most of the time goes into the pieces.
+const FRAME: u32 = 128 * 1024;
 
 type Sender = http2::SendRequest<Incoming>;
 
@@ -139,6 +141,7 @@ async fn converse(sandbox: &Arc<Sandbox>, upgraded: hyper::upgrade::Upgraded) {
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME)
         .max_send_buf_size(64 * 1024)
         .max_header_list_size(64 * 1024)
         .keep_alive_interval(ALIVE)

@@ -4,8 +4,11 @@
 //! has the input already. An answer that broke off before its last event was paid for all the
 //! same, so its output is estimated from its length.
 
+use std::sync::LazyLock;
+
 use fsa_model::agent::Provider;
 use http::{HeaderMap, header};
+use memchr::memmem::Finder;
 use serde_json::Value;
 
 /// Of one line of an event stream that is looked at.
@@ -17,6 +20,9 @@ const WHOLE: usize = 8 * 1024 * 1024;
 const STREAMED_BYTES: u64 = 32;
 /// Bytes of plain text for each token.
 const PLAIN_BYTES: u64 = 4;
+
+/// Made once: to prepare a search takes longer than to search an event.
+static USAGE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"usage"));
 
 /// Tokens of one answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -119,7 +125,7 @@ impl Meter {
             return;
         };
         // Most events are a few words of text, and not worth reading.
-        if memchr::memmem::find(data, b"\"usage").is_none() {
+        if USAGE.find(data).is_none() {
             return;
         }
         if let Ok(event) = serde_json::from_slice::<Value>(data) {

@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
@@ -38,7 +38,7 @@ use crate::{
     error::{Error, Result},
     gateway::inside::Inside,
     state::App,
-    store::projects,
+    store::{limits, projects},
 };
 
 /// How long the first byte of a file or of an archive may take.
@@ -186,6 +186,7 @@ async fn read_file(
            ("If-None-Match" = Option<String>, Header, description = "*: only where there is none yet")),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses((status = NO_CONTENT), (status = CREATED), (status = NOT_FOUND, body = ErrorBody),
+              (status = FORBIDDEN, body = ErrorBody, description = "too little role, or over a limit on disk"),
               (status = CONFLICT, body = ErrorBody), (status = PRECONDITION_FAILED, body = ErrorBody),
               (status = PAYLOAD_TOO_LARGE, body = ErrorBody), (status = INSUFFICIENT_STORAGE, body = ErrorBody)))]
 async fn write_file(
@@ -196,7 +197,8 @@ async fn write_file(
     request: Request<Body>,
 ) -> Result<Response> {
     let project = projects::find::<Write>(&app.store, &caller, &project).await?;
-    let limit = app.settings.limits.upload;
+    let limits = &app.settings.limits;
+    let limit = limits.upload;
     let too_large = || {
         Error::new(
             StatusCode::PAYLOAD_TOO_LARGE,
@@ -208,15 +210,27 @@ async fn write_file(
     if body.size_hint().lower() > limit {
         return Err(too_large());
     }
+    let room = limits::room(&app.store, limits, project.owner, body.size_hint().lower()).await?;
+    let most = room.map_or(limit, |room| room.min(limit));
     let inside = Inside::of(&app, &project).await?;
     let over = Arc::new(AtomicBool::new(false));
+    let put = Arc::new(AtomicU64::new(0));
     let body = Body::new(UpTo {
         body,
-        left: limit,
+        left: most,
         over: Arc::clone(&over),
+        passed: Arc::clone(&put),
     });
     let passed = passed(Method::PUT, &which, &parts.headers, body)?;
     let answer = inside.pass_on(passed, &ANSWERED[4..], UPLOAD).await;
+    let put = put.load(Ordering::Relaxed);
+    if room.is_some() {
+        limits::put(&app.store, project.id, put).await?;
+    }
+    if over.load(Ordering::Relaxed) && most < limit {
+        // What has come counts already, so there is no room for one byte more.
+        limits::room(&app.store, limits, project.owner, most - put + 1).await?;
+    }
     if over.load(Ordering::Relaxed) {
         return Err(too_large());
     }
@@ -276,6 +290,7 @@ struct UpTo {
     body: Body,
     left: u64,
     over: Arc<AtomicBool>,
+    passed: Arc<AtomicU64>,
 }
 
 impl http_body::Body for UpTo {
@@ -290,7 +305,10 @@ impl http_body::Body for UpTo {
         if let Some(Ok(frame)) = &frame {
             let length = frame.data_ref().map_or(0, |data| data.len() as u64);
             match self.left.checked_sub(length) {
-                Some(left) => self.left = left,
+                Some(left) => {
+                    self.left = left;
+                    self.passed.fetch_add(length, Ordering::Relaxed);
+                }
                 None => {
                     self.over.store(true, Ordering::Relaxed);
                     return Poll::Ready(Some(Err("the upload is too large".into())));

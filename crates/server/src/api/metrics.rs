@@ -22,6 +22,7 @@ pub struct Metrics {
     registry: Mutex<Registry>,
     requests: Family<RequestLabels, Counter>,
     latency: Family<RouteLabels, Histogram>,
+    authentication: Histogram,
     /// Open connections to the server.
     pub connections: Gauge<i64, AtomicI64>,
     troubles: RwLock<BTreeMap<String, String>>,
@@ -92,11 +93,19 @@ impl Metrics {
             "Time to the head of the answer",
             latency.clone(),
         );
+        // A microsecond to a tenth of a second: from memory, or from the database.
+        let authentication = Histogram::new([0.000_001, 0.000_01, 0.000_1, 0.001, 0.01, 0.1]);
+        registry.register(
+            "authentication_duration_seconds",
+            "Time to find out who makes a request",
+            authentication.clone(),
+        );
         registry.register("http_connections", "Open connections", connections.clone());
         Self {
             registry: Mutex::new(registry),
             requests,
             latency,
+            authentication,
             connections,
             troubles: RwLock::default(),
         }
@@ -137,6 +146,11 @@ impl Metrics {
                 route: route.to_owned(),
             })
             .observe(took.as_secs_f64());
+    }
+
+    /// Counts how long it took to find out who makes a request.
+    pub(crate) fn authenticated(&self, took: Duration) {
+        self.authentication.observe(took.as_secs_f64());
     }
 
     /// In the text format of OpenMetrics.

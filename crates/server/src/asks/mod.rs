@@ -26,6 +26,8 @@ const AT_ONCE: u32 = 64;
 /// What may be on its way before it is taken: of one question, and of all of a connection.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Of one answer, before the connection takes it.
+const SEND_BUFFER: usize = 256 * 1024;
 /// How often a sandbox that says nothing is asked whether it is there.
 const ALIVE: Duration = Duration::from_secs(20);
 
@@ -85,7 +87,7 @@ pub async fn serve(
             .max_header_list_size(64 * 1024)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_send_buf_size(64 * 1024)
+            .max_send_buf_size(SEND_BUFFER)
             .keep_alive_interval(ALIVE)
             .keep_alive_timeout(ALIVE)
             .serve_connection(io, service)

@@ -3,7 +3,7 @@
 use std::{
     net::IpAddr,
     sync::{Arc, OnceLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::extract::{FromRequestParts, MatchedPath, OptionalFromRequestParts};
@@ -278,7 +278,9 @@ impl FromRequestParts<App> for Caller {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self> {
+        let began = Instant::now();
         let caller = Self::authenticate(app, parts).await?;
+        app.metrics.authenticated(began.elapsed());
         app.rates.of_request(&app.settings.limits, &caller)?;
         Ok(caller)
     }

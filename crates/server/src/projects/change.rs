@@ -32,6 +32,7 @@ pub async fn change(app: &App, caller: &Caller, project: &str, request: ChangePr
             let adds = Adds {
                 projects: false,
                 running: true,
+                disk: true,
             };
             limits::check(&mut tx, &app.settings.limits, before.owner, adds)
                 .await

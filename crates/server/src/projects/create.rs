@@ -91,6 +91,7 @@ pub async fn create(app: &App, caller: &Caller, request: CreateProject) -> Resul
     let adds = Adds {
         projects: true,
         running: wanted == Wanted::Running,
+        disk: true,
     };
     limits::check(&mut tx, &app.settings.limits, caller.user(), adds).await?;
     let event = NewEvent {

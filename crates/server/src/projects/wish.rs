@@ -140,6 +140,7 @@ pub async fn ask(app: &App, caller: &Caller, project: &str, ask: Ask) -> Result<
         let adds = Adds {
             projects: false,
             running: true,
+            disk: true,
         };
         limits::check(&mut tx, &app.settings.limits, project.owner, adds)
             .await

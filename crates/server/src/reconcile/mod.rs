@@ -10,6 +10,7 @@
 
 mod act;
 mod attempt;
+mod disk;
 pub mod execute;
 mod hints;
 mod job;
@@ -50,6 +51,8 @@ pub struct Options {
     /// How often leftovers are looked for; `None` where several control databases share one data
     /// plane.
     pub sweep: Option<Duration>,
+    /// How old what is known of the disk may get, where a limit on it holds.
+    pub measure: Duration,
     /// Between the two sightings of a leftover.
     pub grace: Duration,
     /// No other process works on this control database, for certain (it is in a data folder that
@@ -66,6 +69,7 @@ impl Default for Options {
             lease: Duration::from_secs(30),
             lifetime: Duration::from_secs(15),
             sweep: Some(Duration::from_secs(600)),
+            measure: Duration::from_secs(300),
             grace: Duration::from_secs(60),
             alone: false,
             drain: Duration::from_secs(5),

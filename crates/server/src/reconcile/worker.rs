@@ -14,7 +14,8 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    Options, Shared, hints, hints::Hints, job, metrics::Metrics, orphans, pace, removal, watch::Followers,
+    Options, Shared, disk, hints, hints::Hints, job, metrics::Metrics, orphans, pace, removal,
+    watch::Followers,
 };
 use crate::{
     state::App,
@@ -103,6 +104,7 @@ async fn work(shared: Arc<Shared>, shutdown: CancellationToken) {
     if let Some(every) = shared.options.sweep {
         beside.spawn(orphans::run(Arc::clone(&shared), every));
     }
+    beside.spawn(disk::run(Arc::clone(&shared), shared.options.measure));
     // Machines are restarted and things are lost while nobody looks.
     shared.hints.everything();
 

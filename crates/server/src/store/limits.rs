@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use fsa_model::{
-    Size, UserId,
-    limits::{Adds, Limits, Used},
+    ProjectId, Size, UserId,
+    limits::{Adds, Limits, OverLimit, Used, mebibytes},
 };
 use sqlx::{PgConnection, Row as _, postgres::PgRow};
 use uuid::Uuid;
@@ -95,9 +95,10 @@ pub async fn used(connection: &mut PgConnection, user: Option<UserId>) -> Result
         None => sqlx::query(counted!("true")),
     };
     let mut used = Used::default();
-    for row in query.fetch_all(connection).await? {
+    for row in query.fetch_all(&mut *connection).await? {
         add(&mut used, &row)?;
     }
+    used.disk_mib = mebibytes(disk(connection, user).await?);
     Ok(used)
 }
 
@@ -108,14 +109,82 @@ pub async fn used(connection: &mut PgConnection, user: Option<UserId>) -> Result
 pub async fn used_by(store: &Store, users: &[UserId]) -> Result<HashMap<UserId, Used>> {
     let ids: Vec<Uuid> = users.iter().map(|user| user.0).collect();
     let rows = sqlx::query(counted!("p.owner_id = any($1)"))
-        .bind(ids)
+        .bind(&ids)
         .fetch_all(&store.pool)
         .await?;
     let mut all: HashMap<UserId, Used> = HashMap::new();
     for row in rows {
         add(all.entry(UserId(row.try_get("owner_id")?)).or_default(), &row)?;
     }
+    let disks = sqlx::query(
+        "select owner_id, sum(disk_bytes)::bigint as bytes from projects
+         where deleted_at is null and owner_id = any($1) group by owner_id",
+    )
+    .bind(ids)
+    .fetch_all(&store.pool)
+    .await?;
+    for row in disks {
+        let used = all.entry(UserId(row.try_get("owner_id")?)).or_default();
+        used.disk_mib = mebibytes(row.try_get::<i64, _>("bytes")?.unsigned_abs());
+    }
     Ok(all)
+}
+
+/// Bytes on disk of a user's projects, or of everybody's, as last measured.
+async fn disk(connection: &mut PgConnection, user: Option<UserId>) -> Result<u64> {
+    let bytes: i64 = sqlx::query_scalar(
+        "select coalesce(sum(disk_bytes), 0)::bigint from projects
+         where deleted_at is null and ($1::uuid is null or owner_id = $1)",
+    )
+    .bind(user.map(|user| user.0))
+    .fetch_one(connection)
+    .await?;
+    Ok(bytes.unsigned_abs())
+}
+
+/// How many bytes more may be put on disk for this owner's projects. `None`: as many as there is room for.
+///
+/// # Errors
+/// 403 with the limit and the use, where `wanted` bytes are too many; the database does not answer.
+pub async fn room(
+    store: &Store,
+    settings: &state::Limits,
+    owner: UserId,
+    wanted: u64,
+) -> Result<Option<u64>> {
+    let mut connection = store.pool().acquire().await?;
+    let of_owner = of_user(&mut connection, owner)
+        .await?
+        .unwrap_or(settings.per_user);
+    let mut room: Option<u64> = None;
+    for (limit, user) in [(of_owner.disk_mib, Some(owner)), (settings.in_all.disk_mib, None)] {
+        let Some(limit) = limit else { continue };
+        let used = disk(&mut connection, user).await?;
+        let left = limit.saturating_mul(1 << 20).saturating_sub(used);
+        if left < wanted.max(1) {
+            return Err(Error::over_limit(OverLimit {
+                what: "diskMib".into(),
+                limit,
+                wanted: mebibytes(used.saturating_add(wanted.max(1))),
+                of_all: user.is_none(),
+            }));
+        }
+        room = Some(room.map_or(left, |room| room.min(left)));
+    }
+    Ok(room)
+}
+
+/// Counts what has just been put on disk, until it is measured.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn put(store: &Store, project: ProjectId, bytes: u64) -> Result<()> {
+    sqlx::query("update projects set disk_bytes = disk_bytes + $2 where id = $1")
+        .bind(project.0)
+        .bind(i64::try_from(bytes).unwrap_or(i64::MAX / 2))
+        .execute(&store.pool)
+        .await?;
+    Ok(())
 }
 
 fn add(used: &mut Used, row: &PgRow) -> Result<(), sqlx::Error> {

@@ -8,6 +8,7 @@ pub mod agents;
 pub mod audit;
 pub mod claims;
 pub mod databases;
+pub mod disk;
 pub mod events;
 pub mod git;
 pub mod github;

@@ -1,6 +1,10 @@
 //! What somebody may have at the same time: refused beyond it, with the limit and the use.
 
+use std::{sync::atomic::Ordering, time::Duration};
+
 use fsa_model::limits::Limits;
+use fsa_server::reconcile::{self, Worker};
+use http::Method;
 use serde_json::json;
 
 use crate::common::{World, project};
@@ -53,7 +57,7 @@ async fn what_is_over_a_limit_is_refused_with_the_limit_and_the_use() {
     assert_eq!(me["limits"], json!({"projects": 2, "running": 1}));
     assert_eq!(
         me["used"],
-        json!({"projects": 2, "running": 1, "cpuMillis": 2000, "memoryMib": 2048})
+        json!({"projects": 2, "running": 1, "cpuMillis": 2000, "memoryMib": 2048, "diskMib": 0})
     );
     let tasks = "select count(*)::text from tasks";
     assert_eq!(
@@ -186,4 +190,50 @@ async fn what_is_asked_too_often_is_refused_with_the_limit_and_when_to_come_back
         ada.get("/api/me").await.expect(200);
     }
     ada.post("/api/projects/one/exec", &ls).await.expect(409);
+}
+
+#[tokio::test]
+async fn what_is_on_disk_is_measured_and_nothing_is_added_beyond_the_limit() {
+    let world = World::with(|settings| settings.limits.per_user.disk_mib = Some(10)).await;
+    let options = reconcile::Options {
+        measure: Duration::from_millis(50),
+        ..reconcile::Options::default()
+    };
+    Worker::spawn_with(world.app.clone(), options, world.app.shutdown.clone());
+    let ada = world.member("ada").await;
+    let waiting = ada.with("prefer", "wait=60");
+    waiting
+        .post("/api/projects", &json!({"name": "one"}))
+        .await
+        .expect(201);
+    let put = |bytes: usize| {
+        let (ada, body) = (ada.clone(), vec![b'x'; bytes]);
+        let path = "/api/projects/one/files?path=x";
+        async move { ada.send_bytes(Method::PUT, path, None, body.into()).await }
+    };
+    assert!(put(1 << 20).await.status.is_success());
+    let too_much = put(11 << 20).await.expect(403).error();
+    let limit = too_much.details.limit.expect("the limit is said");
+    assert_eq!((limit.what.as_str(), limit.limit), ("diskMib", 10));
+
+    world.driver.disk_bytes.store(11 << 20, Ordering::Relaxed);
+    while ada.get("/api/me").await.expect(200).json()["used"]["diskMib"] != 11 {
+        tokio::task::yield_now().await;
+    }
+    let refused = put(1).await.expect(403).error();
+    assert!(
+        refused.error.contains("limited to 10 MiB on disk"),
+        "{}",
+        refused.error
+    );
+    ada.post("/api/projects", &json!({"name": "two", "start": false}))
+        .await
+        .expect(403);
+    ada.ask("/api/projects/one/stop").await.expect(202);
+    ada.ask("/api/projects/one/start").await.expect(403);
+    // Files that were deleted make room.
+    world.driver.disk_bytes.store(1 << 20, Ordering::Relaxed);
+    while ada.ask("/api/projects/one/start").await.status != 202 {
+        tokio::task::yield_now().await;
+    }
 }

@@ -1,0 +1,173 @@
+//! What accounts cost: to find out who makes a request, and to sign in.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::{Duration, Instant},
+};
+
+use argon2::{
+    Argon2,
+    password_hash::{PasswordHasher as _, PasswordVerifier as _, phc::PasswordHash},
+};
+use fsa_tests::World;
+use futures_util::{StreamExt as _, stream};
+use reqwest::{Client, Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::{
+    api::wrk,
+    report::{Row, Target},
+};
+
+/// Sign-ins by link, and by password.
+const LINKS: u32 = 400;
+const PASSWORDS: u32 = 80;
+/// Attempts from one address, of which the server counts.
+const EACH: u32 = 8;
+const AT_ONCE: usize = 8;
+const PASSWORD: &str = "a password of the benchmark";
+
+pub async fn measure(world: &World) -> Vec<Row> {
+    let mut rows = authorisation(world).await;
+    rows.extend(sign_in(world).await);
+    rows
+}
+
+/// The server's own clock says which part of a request is the question who makes it: so the floor is the rest
+/// of the same requests. What somebody may do in a project is decided in the query that reads the project, and
+/// no request could do without that one.
+async fn authorisation(world: &World) -> Vec<Row> {
+    let api = world.api();
+    let project = api.create_running("who").await;
+    let before = spent(world).await;
+    let url = format!("{}/api/sandbox/{}", world.url(), project.id);
+    let header = format!("Authorization: Bearer {}", world.token);
+    wrk(&url, 32, 5, &[header.as_str()]);
+    let after = spent(world).await;
+    api.delete("who").await;
+    let (asked, rest) = (after.0 - before.0, (after.1 - before.1) - (after.0 - before.0));
+    vec![Row::new(
+        "authorisation, of the rest of GET /api/sandbox/{id}",
+        100.0 * asked / rest,
+        "%",
+        Target::AtMost(5.0),
+    )]
+}
+
+/// Seconds: to find out who asks, and of the requests for a sandbox's status altogether.
+async fn spent(world: &World) -> (f64, f64) {
+    let text = Client::new()
+        .get(format!("{}/metrics", world.url()))
+        .send()
+        .await
+        .expect("metrics")
+        .text()
+        .await
+        .expect("metrics are text");
+    let value = |name: &str| {
+        text.lines()
+            .find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok())
+            .unwrap_or_default()
+    };
+    (
+        value("fsa_authentication_duration_seconds_sum"),
+        value("fsa_http_request_duration_seconds_sum{route=\"/api/sandbox/{project}\"}"),
+    )
+}
+
+/// Complete sign-ins: the proof is looked at, a session is written, and the answer has its cookie.
+async fn sign_in(world: &World) -> Vec<Row> {
+    let api = world.api();
+    let mut links = Vec::new();
+    for _ in 0..LINKS {
+        let made: Value = api.send(Method::POST, "/api/auth/links", &json!({})).await;
+        let url = made["url"].as_str().expect("a link").to_owned();
+        links.push(json!({"token": url.split_once('#').expect("a token").1}));
+    }
+    let by_link = rate(world, "/api/auth/link", links).await;
+    let _: Value = api
+        .send(Method::PUT, "/api/auth/password", &json!({"password": PASSWORD}))
+        .await;
+    let bodies = (0..PASSWORDS)
+        .map(|_| json!({"login": "owner", "password": PASSWORD}))
+        .collect();
+    let by_password = rate(world, "/api/auth/password", bodies).await;
+    vec![
+        Row::new(
+            "sign-in by link, 8 clients",
+            by_link,
+            "/s",
+            Target::AtLeast(200.0),
+        ),
+        {
+            let floor = hashes();
+            Row::new(
+                "sign-in by password, 8 clients (floor: Argon2id alone, on two threads)",
+                by_password,
+                "/s",
+                Target::AtLeast(floor * 0.8),
+            )
+            .beside(floor)
+        },
+    ]
+}
+
+async fn rate(world: &World, path: &str, bodies: Vec<Value>) -> f64 {
+    let url = format!("{}{path}", world.url());
+    let begun = Instant::now();
+    let count = bodies.len();
+    stream::iter(bodies.chunks(EACH as usize).zip(2_u32..))
+        .for_each_concurrent(AT_ONCE, |(bodies, number)| {
+            let url = &url;
+            async move {
+                // Attempts are counted by address, and the loopback has many.
+                let address = Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 0, 1, 0)) + number);
+                let client = Client::builder()
+                    .local_address(IpAddr::V4(address))
+                    .timeout(Duration::from_secs(30))
+                    .build()
+                    .expect("a client");
+                for body in bodies {
+                    let answer = client.post(url).json(body).send().await.expect("an answer");
+                    let status = answer.status();
+                    assert_eq!(
+                        status,
+                        StatusCode::OK,
+                        "{}",
+                        answer.text().await.unwrap_or_default()
+                    );
+                }
+            }
+        })
+        .await;
+    #[allow(clippy::cast_precision_loss, reason = "a few hundred")]
+    let count = count as f64;
+    count / begun.elapsed().as_secs_f64()
+}
+
+/// Argon2id with the server's parameters, a second on each of two threads: it hashes two at once.
+fn hashes() -> f64 {
+    let hashed = Argon2::default()
+        .hash_password(PASSWORD.as_bytes())
+        .expect("the default parameters are valid")
+        .to_string();
+    let begun = Instant::now();
+    let one = |hashed: &str| {
+        let mut count = 0_u32;
+        while begun.elapsed() < Duration::from_secs(1) {
+            let hashed = PasswordHash::new(hashed).expect("a hash");
+            assert!(
+                Argon2::default()
+                    .verify_password(PASSWORD.as_bytes(), &hashed)
+                    .is_ok()
+            );
+            count += 1;
+        }
+        count
+    };
+    let count = std::thread::scope(|scope| {
+        let other = scope.spawn(|| one(&hashed));
+        one(&hashed) + other.join().expect("a thread")
+    });
+    f64::from(count) / begun.elapsed().as_secs_f64()
+}

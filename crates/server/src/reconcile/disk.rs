@@ -1,0 +1,61 @@
+//! Measures what projects have on disk, for the limits on it. One process does, one project after another: to
+//! measure a sandbox means to walk through its files.
+
+use std::{sync::Arc, time::Duration};
+
+use super::Shared;
+use crate::store::{disk, replicas};
+
+/// How long one sandbox or database may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Measures everybody to whom a limit applies, and again when that is `every` old; for ever.
+pub async fn run(shared: Arc<Shared>, every: Duration) {
+    loop {
+        match replicas::is_first(&shared.app.store, shared.replica).await {
+            Ok(true) => measure(&shared, every).await,
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "what projects have on disk could not be measured"),
+        }
+        // So late at most is somebody measured whose limit, or whose project, is new.
+        tokio::time::sleep(every / 5).await;
+    }
+}
+
+async fn measure(shared: &Shared, every: Duration) {
+    let app = &shared.app;
+    let limits = &app.settings.limits;
+    let all = limits.per_user.disk_mib.is_some() || limits.in_all.disk_mib.is_some();
+    let due = match disk::due(&app.store, all, every).await {
+        Ok(due) => due,
+        Err(error) => {
+            tracing::warn!(%error, "what projects have on disk could not be measured");
+            return;
+        }
+    };
+    for project in due {
+        let bytes = bytes(shared, &project).await;
+        if let Err(error) = disk::write(&app.store, project.project, bytes).await {
+            tracing::warn!(%error, project = %project.project, "what it has on disk was not written down");
+            return;
+        }
+    }
+}
+
+/// Sandbox and database together; `None` where one of them cannot be told now.
+async fn bytes(shared: &Shared, project: &disk::Measured) -> Option<u64> {
+    let region = shared.app.regions.get(&project.region)?;
+    let told = |error: fsa_driver::DriverError| {
+        tracing::info!(%error, project = %project.project, "what it has on disk cannot be told");
+    };
+    let mut bytes = 0;
+    if let Some(sandbox) = &project.sandbox {
+        let found = tokio::time::timeout(PATIENCE, region.driver.disk(sandbox)).await;
+        bytes += found.ok()?.map_err(told).ok()?.unwrap_or(0);
+    }
+    if let Some(database) = &project.database {
+        let found = tokio::time::timeout(PATIENCE, region.databases.disk(database)).await;
+        bytes += found.ok()?.map_err(told).ok()?.unwrap_or(0);
+    }
+    Some(bytes)
+}

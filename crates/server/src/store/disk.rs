@@ -1,0 +1,80 @@
+//! What projects have on disk, as it is measured now and then.
+
+use fsa_model::{ProjectId, ResourceName, SandboxId, SandboxRef};
+use sqlx::{Row as _, postgres::PgRow};
+use uuid::Uuid;
+
+use super::{Store, parsed};
+
+/// A project that is to be measured.
+pub struct Measured {
+    pub project: ProjectId,
+    pub region: String,
+    pub sandbox: Option<SandboxRef>,
+    pub database: Option<ResourceName>,
+}
+
+/// Projects that were not measured for so long, the longest first: everybody's (`all`), or those of owners
+/// who have a limit on disk of their own.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn due(
+    store: &Store,
+    all: bool,
+    older_than: std::time::Duration,
+) -> Result<Vec<Measured>, sqlx::Error> {
+    let rows = sqlx::query(
+        "select p.id, p.region, s.id as sandbox_id, s.resource, d.resource as database
+         from projects p
+         join users u on u.id = p.owner_id
+         left join databases d on d.project_id = p.id
+         left join lateral (select id, resource from sandboxes where project_id = p.id
+                            order by (wanted <> 'terminated') desc, created_at desc limit 1) s on true
+         where p.deleted_at is null and ($1 or u.limits ? 'diskMib')
+           and coalesce(p.disk_measured_at < now() - make_interval(secs => $2), true)
+         order by p.disk_measured_at nulls first limit 100",
+    )
+    .bind(all)
+    .bind(older_than.as_secs_f64())
+    .fetch_all(&store.pool)
+    .await?;
+    rows.iter().map(read).collect()
+}
+
+fn read(row: &PgRow) -> Result<Measured, sqlx::Error> {
+    let project = ProjectId(row.try_get("id")?);
+    let sandbox = match row.try_get::<Option<Uuid>, _>("sandbox_id")? {
+        Some(id) => Some(SandboxRef {
+            id: SandboxId(id),
+            project,
+            resource: parsed(row, "resource")?,
+        }),
+        None => None,
+    };
+    let database = match row.try_get::<Option<&str>, _>("database")? {
+        Some(_) => Some(parsed(row, "database")?),
+        None => None,
+    };
+    Ok(Measured {
+        project,
+        region: row.try_get("region")?,
+        sandbox,
+        database,
+    })
+}
+
+/// Writes down what was measured; `None` leaves what was known, and looks again as late.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn write(store: &Store, project: ProjectId, bytes: Option<u64>) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "update projects set disk_bytes = coalesce($2, disk_bytes), disk_measured_at = now() where id = $1",
+    )
+    .bind(project.0)
+    .bind(bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX / 2)))
+    .execute(&store.pool)
+    .await?;
+    Ok(())
+}

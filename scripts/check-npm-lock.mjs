@@ -1,0 +1,55 @@
+// check-npm-lock.mjs LOCK: what a lock file of npm alone says of its packages: each has a checksum, comes from
+// the registry and not from an address of its own, runs no program when it is installed, and has a licence that
+// is known here. Advisories are another matter; scripts/lint.sh asks for them where the registry answers.
+import { readFileSync } from 'node:fs';
+
+const LICENCES = new Set([
+  '0BSD',
+  'Apache-2.0',
+  'BSD-2-Clause',
+  'BSD-3-Clause',
+  'BlueOak-1.0.0',
+  'CC0-1.0',
+  'ISC',
+  'MIT',
+  // Of files that are used as they are.
+  'MPL-2.0',
+  'Python-2.0',
+  'Unlicense',
+]);
+
+/** Whether an SPDX expression of names, OR and AND can be met with the list. */
+function allowed(licence) {
+  if (typeof licence !== 'string') return false;
+  const plain = licence.replace(/^\((.*)\)$/, '$1');
+  return plain
+    .split(' OR ')
+    .some((all) => all.split(' AND ').every((one) => LICENCES.has(one.trim())));
+}
+
+/** What is wrong with one package, in a few words each. */
+function faults(entry) {
+  const found = [];
+  if (!/^sha512-[A-Za-z0-9+/]{86}==$/.test(entry.integrity ?? '')) found.push('has no sha512 checksum');
+  // The lock leaves out the address of what comes from the registry that npm is set to.
+  if (entry.resolved !== undefined) found.push(`comes from an address of its own (${entry.resolved})`);
+  if (entry.link) found.push('is a link to a folder');
+  if (entry.hasInstallScript) found.push('runs a program when it is installed');
+  if (!allowed(entry.license)) found.push(`has the licence ${entry.license ?? 'that nobody names'}`);
+  return found;
+}
+
+const path = process.argv[2];
+const lock = JSON.parse(readFileSync(path, 'utf8'));
+if (lock.lockfileVersion !== 3) throw new Error(`${path} is not a lock file of version 3`);
+const packages = Object.entries(lock.packages).filter(([name]) => name !== '');
+if (packages.length === 0) throw new Error(`${path} names no package`);
+let wrong = 0;
+for (const [name, entry] of packages) {
+  for (const fault of faults(entry)) {
+    wrong += 1;
+    console.error(`${path}: ${name} ${fault}`);
+  }
+}
+if (wrong > 0) process.exit(1);
+console.error(`${packages.length} packages: each with a checksum, from the registry, without install scripts, licensed`);
