@@ -27,8 +27,8 @@ use sandboxd::Process;
 pub use script::{Call, End, Entry, Fault, Gate, Log, Script};
 
 use crate::{
-    BoxConnection, BoxStream, Capabilities, Driver, DriverError, Endpoint, Hint, Observed, Outside, Result,
-    Step, StepKind,
+    BoxConnection, BoxStream, Capabilities, Driver, DriverError, Endpoint, Hint, Observed, Outside, Remark,
+    Result, Step, StepKind,
 };
 
 /// A start command of this form makes the stand-in listen on a port and echo.
@@ -61,6 +61,7 @@ pub struct MemoryDriver {
     world: Mutex<World>,
     clones: Clones,
     hints: broadcast::Sender<Hint>,
+    remarks: broadcast::Sender<Remark>,
     pub script: Script,
     pub log: Log,
 }
@@ -71,6 +72,7 @@ impl Default for MemoryDriver {
             world: Mutex::default(),
             clones: Clones::default(),
             hints: broadcast::Sender::new(1024),
+            remarks: broadcast::Sender::new(1024),
             script: Script::default(),
             log: Log::default(),
         }
@@ -203,6 +205,11 @@ impl MemoryDriver {
     /// Tells those who listen to [`Driver::changes`].
     pub fn hint(&self, hint: Hint) {
         let _ = self.hints.send(hint);
+    }
+
+    /// The data plane says something of a sandbox.
+    pub fn remark(&self, remark: Remark) {
+        let _ = self.remarks.send(remark);
     }
 
     fn process(&self, resource: &ResourceName) -> Option<Arc<Process>> {
@@ -458,6 +465,10 @@ impl Driver for MemoryDriver {
     fn changes(&self) -> BoxStream<Hint> {
         // Who fell behind has to look at everything.
         Box::pin(BroadcastStream::new(self.hints.subscribe()).map(|hint| hint.unwrap_or(Hint::Everything)))
+    }
+
+    fn remarks(&self) -> BoxStream<Remark> {
+        Box::pin(BroadcastStream::new(self.remarks.subscribe()).filter_map(|remark| async { remark.ok() }))
     }
 
     async fn usage(&self, sandbox: &SandboxRef) -> Result<Usage> {

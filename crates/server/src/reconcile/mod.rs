@@ -19,6 +19,7 @@ pub mod metrics;
 mod orphans;
 pub mod pace;
 pub mod plan;
+mod remarks;
 mod removal;
 mod repository;
 mod spec;
