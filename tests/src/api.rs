@@ -195,6 +195,13 @@ impl Api {
 impl Api {
     /// Waits until this kind of event is among the project's.
     pub async fn until_event(&self, project: &str, kind: &str) {
+        self.until_told(project, kind, |event| event["kind"] == kind)
+            .await;
+    }
+
+    /// Waits until an event of the project, past or to come, is as `wanted`, which `what` names.
+    pub async fn until_told(&self, project: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let mut told = Vec::new();
         let wait = async {
             let mut stream = self
                 .request(Method::GET, &format!("/api/projects/{project}/events"))
@@ -202,15 +209,27 @@ impl Api {
                 .send()
                 .await
                 .expect("an event stream");
-            let mut seen = Vec::new();
-            while !String::from_utf8_lossy(&seen).contains(&format!("\"{kind}\"")) {
+            let mut text = Vec::new();
+            loop {
                 let chunk = stream.chunk().await.expect("events");
-                seen.extend_from_slice(&chunk.expect("the stream goes on"));
+                text.extend_from_slice(&chunk.expect("the stream goes on"));
+                while let Some(end) = text.iter().position(|byte| *byte == b'\n') {
+                    let line: Vec<u8> = text.drain(..=end).collect();
+                    let Some(data) = line.strip_prefix(b"data:") else {
+                        continue;
+                    };
+                    let event: Value = serde_json::from_slice(data).expect("an event is JSON");
+                    if wanted(&event) {
+                        return event;
+                    }
+                    told.push(event);
+                }
             }
         };
-        tokio::time::timeout(PATIENCE, wait)
-            .await
-            .unwrap_or_else(|_| panic!("{project} has no event {kind:?} after {PATIENCE:?}"));
+        match tokio::time::timeout(PATIENCE, wait).await {
+            Ok(event) => event,
+            Err(_) => panic!("{project} has no event {what:?} after {PATIENCE:?}: {told:#?}"),
+        }
     }
 
     /// Waits by the event stream until something listens on `port`.

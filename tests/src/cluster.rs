@@ -2,9 +2,12 @@
 
 use std::{
     io::Write as _,
+    path::Path,
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
+
+use tempfile::NamedTempFile;
 
 use crate::exported;
 
@@ -69,6 +72,35 @@ impl Namespace {
         self
     }
 
+    /// Settings with this namespace as the region `cluster`. `more` is of its table, such as `databases`.
+    #[must_use]
+    pub fn settings(&self, kubeconfig: &Path, more: &str) -> NamedTempFile {
+        let file = NamedTempFile::with_suffix(".toml").expect("a file");
+        let text = format!(
+            "[regions.cluster]
+kubeconfig = \"{kubeconfig}\"
+namespace = \"{name}\"
+sandboxd_image = \"fsa.test/sandboxd:1\"
+web_image = \"fsa.test/tools:1\"
+network.control_plane = [{{ ipBlock = {{ cidr = \"0.0.0.0/0\" }} }}]
+{more}
+",
+            kubeconfig = kubeconfig.display(),
+            name = self.name,
+        );
+        std::fs::write(file.path(), text).expect("the settings can be written");
+        file
+    }
+
+    /// The settings for the databases of a region that are on the server in this namespace.
+    #[must_use]
+    pub fn databases(&self) -> String {
+        format!(
+            "databases = {{ provider = \"postgres\", dsn = \"{}\" }}",
+            self.dsn
+        )
+    }
+
     /// Runs kubectl in this namespace.
     ///
     /// # Panics
@@ -94,6 +126,14 @@ impl Namespace {
         } else {
             Err(String::from_utf8_lossy(&output.stderr).into_owned())
         }
+    }
+
+    /// Whether it has this object, as `kind/name`.
+    #[must_use]
+    pub fn has(&self, object: &str) -> bool {
+        !self
+            .kubectl(&["get", "--ignore-not-found", object, "-o", "name"])
+            .is_empty()
     }
 
     /// Applies a manifest.

@@ -12,6 +12,7 @@ pub mod leftovers;
 pub mod model;
 pub mod terminal;
 pub mod visit;
+pub mod way;
 pub mod world;
 
 pub use api::Api;

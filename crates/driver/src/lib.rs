@@ -132,6 +132,21 @@ pub enum Hint {
     Sandbox(SandboxRef),
     /// Too much has changed to name it.
     Everything,
+    /// The data plane answers again after it did not: what failed for that need not wait any longer.
+    Answers,
+}
+
+/// What a data plane says of a sandbox that its owner may have to act on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remark {
+    pub sandbox: SandboxRef,
+    /// Of what it was said, such as one pod. From one source each cause is told once, and counted.
+    pub source: String,
+    /// A stable word.
+    pub cause: &'static str,
+    pub trouble: Trouble,
+    /// How often it was said until now.
+    pub count: u32,
 }
 
 /// Where something outside that others run, such as an ingress controller, serves a port of a sandbox.
@@ -181,6 +196,12 @@ pub trait Driver: Send + Sync {
 
     /// Hints that come without being asked for. The stream ends only with the driver.
     fn changes(&self) -> BoxStream<Hint>;
+
+    /// What the data plane says without being asked, with what it said before. Whoever listens tells apart what is
+    /// new. The stream ends only with the driver.
+    fn remarks(&self) -> BoxStream<Remark> {
+        Box::pin(futures_util::stream::pending())
+    }
 
     async fn usage(&self, sandbox: &SandboxRef) -> Result<Usage>;
 

@@ -33,8 +33,8 @@ use sandboxd::Process;
 pub use script::{Call, End, Entry, Fault, Gate, Log, Script};
 
 use crate::{
-    BoxConnection, BoxStream, Capabilities, Driver, DriverError, Endpoint, Hint, Observed, Outside, Result,
-    Step, StepKind,
+    BoxConnection, BoxStream, Capabilities, Driver, DriverError, Endpoint, Hint, Observed, Outside, Remark,
+    Result, Step, StepKind,
 };
 
 /// A start command of this form makes the stand-in listen on a port and echo.
@@ -67,6 +67,7 @@ pub struct MemoryDriver {
     world: Mutex<World>,
     clones: Clones,
     hints: broadcast::Sender<Hint>,
+    remarks: broadcast::Sender<Remark>,
     pub script: Script,
     pub log: Log,
     /// What each sandbox is said to have on disk.
@@ -79,6 +80,7 @@ impl Default for MemoryDriver {
             world: Mutex::default(),
             clones: Clones::default(),
             hints: broadcast::Sender::new(1024),
+            remarks: broadcast::Sender::new(1024),
             script: Script::default(),
             log: Log::default(),
             disk_bytes: AtomicU64::new(4096),
@@ -212,6 +214,11 @@ impl MemoryDriver {
     /// Tells those who listen to [`Driver::changes`].
     pub fn hint(&self, hint: Hint) {
         let _ = self.hints.send(hint);
+    }
+
+    /// The data plane says something of a sandbox.
+    pub fn remark(&self, remark: Remark) {
+        let _ = self.remarks.send(remark);
     }
 
     fn process(&self, resource: &ResourceName) -> Option<Arc<Process>> {
@@ -468,6 +475,10 @@ impl Driver for MemoryDriver {
     fn changes(&self) -> BoxStream<Hint> {
         // Who fell behind has to look at everything.
         Box::pin(BroadcastStream::new(self.hints.subscribe()).map(|hint| hint.unwrap_or(Hint::Everything)))
+    }
+
+    fn remarks(&self) -> BoxStream<Remark> {
+        Box::pin(BroadcastStream::new(self.remarks.subscribe()).filter_map(|remark| async { remark.ok() }))
     }
 
     async fn usage(&self, sandbox: &SandboxRef) -> Result<Usage> {

@@ -17,6 +17,8 @@ pub mod databases;
 pub mod debug;
 mod drift;
 pub mod driver;
+mod said;
+mod warnings;
 pub mod watched;
 mod words;
 

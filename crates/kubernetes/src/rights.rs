@@ -40,7 +40,7 @@ const ALWAYS: &[Right] = &[
     // A WebSocket is a GET, and later servers ask for create as well.
     right("", "pods/portforward", &["get", "create"]),
     right("", "pods/log", &["get"]),
-    right("", "events", &["list"]),
+    right("", "events", &["list", "watch"]),
 ];
 
 const ROUTES: &[Right] = &[right("gateway.networking.k8s.io", "httproutes", OBJECT)];

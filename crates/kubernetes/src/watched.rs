@@ -15,7 +15,7 @@ use k8s_openapi::{
     },
 };
 use kube::{
-    Api, Resource, ResourceExt as _,
+    Api, Client, Resource, ResourceExt as _,
     core::{DynamicObject, PartialObjectMeta},
     runtime::{
         WatchStreamExt as _,
@@ -26,14 +26,15 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 use tokio::{
-    sync::{broadcast, watch},
+    sync::{Notify, broadcast, watch},
     task::JoinSet,
 };
 
 use crate::{
     connection::{Cluster, PATIENCE},
-    objects,
+    objects, said,
     settings::{Settings, Style},
+    warnings::{self, Warnings},
 };
 
 /// Hints that a slow listener may be behind by before it is told to look at everything.
@@ -55,6 +56,8 @@ pub struct Watched {
     pub ingresses: Store<Ingress>,
     /// HTTPRoutes, where they are used.
     pub routes: Option<Store<DynamicObject>>,
+    /// What the cluster says of the pods.
+    pub warnings: Warnings,
     told: Told,
     _tasks: JoinSet<()>,
 }
@@ -66,6 +69,8 @@ pub struct Told {
     hints: broadcast::Sender<Hint>,
     /// The last error of a watch, for people.
     silence: watch::Sender<Option<String>>,
+    /// A watch broke off.
+    broke: Arc<Notify>,
     labels: String,
 }
 
@@ -76,6 +81,7 @@ impl Told {
             changed: watch::Sender::new(0),
             hints: broadcast::Sender::new(HINTS),
             silence: watch::Sender::new(None),
+            broke: Arc::default(),
             labels: objects::selector(settings),
         }
     }
@@ -100,21 +106,31 @@ impl Watched {
     pub fn begin(cluster: &Cluster, settings: &Settings) -> Self {
         let told = Told::new(settings);
         let mut tasks = JoinSet::new();
+        tasks.spawn(tell_when_it_answers(cluster.client.clone(), told.clone()));
         let routes =
             (settings.expose.domain.is_some() && settings.expose.style == Style::HttpRoute).then(|| {
                 let kind = objects::http_route_resource();
                 let api = Api::namespaced_with(cluster.client.clone(), &cluster.namespace, &kind);
                 follow(&mut tasks, &told, api, kind)
             });
+        let warnings = Warnings::default();
+        let pods = pods(&mut tasks, &told, cluster, &warnings);
+        tasks.spawn(warnings::follow(
+            cluster.clone(),
+            pods.clone(),
+            warnings.clone(),
+            told.changed.clone(),
+        ));
         Self {
             deployments: plain(&mut tasks, &told, cluster),
             services: plain(&mut tasks, &told, cluster),
             policies: plain(&mut tasks, &told, cluster),
-            pods: plain(&mut tasks, &told, cluster),
+            pods,
             claims: plain(&mut tasks, &told, cluster),
             secrets: plain(&mut tasks, &told, cluster),
             ingresses: plain(&mut tasks, &told, cluster),
             routes,
+            warnings,
             told,
             _tasks: tasks,
         }
@@ -204,6 +220,21 @@ where
     )
 }
 
+/// The pods, with what their own status says of how they ended.
+fn pods(tasks: &mut JoinSet<()>, told: &Told, cluster: &Cluster, warnings: &Warnings) -> Store<Pod> {
+    let api = Api::namespaced(cluster.client.clone(), &cluster.namespace);
+    let warnings = warnings.clone();
+    follow_with(tasks, told, api, (), move |event| match event {
+        Event::Apply(pod) | Event::InitApply(pod) => {
+            if let Some(warning) = said::ended(pod) {
+                warnings.take(pod, warning);
+            }
+        }
+        Event::Delete(pod) => warnings.forget(pod),
+        Event::Init | Event::InitDone => {}
+    })
+}
+
 /// How long a watch that broke off waits before it is begun again: as the library does, with its
 /// jitter, yet never so long that a cluster which is back stays unknown for half a minute.
 #[derive(Default)]
@@ -223,8 +254,40 @@ impl Backoff for Patience {
     }
 }
 
+/// Says that the cluster answers again, each time after a watch has broken off. A watch does not tell:
+/// one that goes on where it was is silent until something changes.
+async fn tell_when_it_answers(client: Client, told: Told) {
+    loop {
+        told.broke.notified().await;
+        for pause in Patience::default() {
+            tokio::time::sleep(pause).await;
+            // To be refused is an answer too.
+            let asked = tokio::time::timeout(PATIENCE, client.apiserver_version()).await;
+            if matches!(asked, Ok(Ok(_) | Err(kube::Error::Api(_)))) {
+                break;
+            }
+        }
+        let _ = told.hints.send(Hint::Answers);
+    }
+}
+
 /// Watches a kind, into a store.
 pub fn follow<K>(tasks: &mut JoinSet<()>, told: &Told, api: Api<K>, kind: K::DynamicType) -> Store<K>
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    K::DynamicType: Clone + Debug + Eq + std::hash::Hash + Send + Sync + Unpin,
+{
+    follow_with(tasks, told, api, kind, |_| {})
+}
+
+/// The same, where each event is also shown to `also`, before its object is in the store.
+fn follow_with<K>(
+    tasks: &mut JoinSet<()>,
+    told: &Told,
+    api: Api<K>,
+    kind: K::DynamicType,
+    also: impl Fn(&Event<K>) + Send + 'static,
+) -> Store<K>
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     K::DynamicType: Clone + Debug + Eq + std::hash::Hash + Send + Sync + Unpin,
@@ -240,6 +303,9 @@ where
     tasks.spawn(async move {
         let mut began = false;
         while let Some(event) = events.next().await {
+            if let Ok(event) = &event {
+                also(event);
+            }
             match event {
                 Ok(Event::Apply(object) | Event::Delete(object)) => {
                     if let Some(sandbox) = objects::owner(object.meta()) {
@@ -259,6 +325,7 @@ where
                 Err(error) => {
                     tracing::warn!(%error, "a watch of the cluster broke off; it is begun again");
                     told.silence.send_replace(Some(error.to_string()));
+                    told.broke.notify_one();
                     continue;
                 }
             }

@@ -1,9 +1,12 @@
 //! What a pod's status means to the person who waits for it. Pure.
 
 use fsa_model::{Trouble, TroubleKind};
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{ContainerStatus, Pod},
+};
 
-use crate::objects::CONTAINER;
+use crate::{objects::CONTAINER, said::placeless};
 
 /// What the cluster says is wrong with a pod, where it says something.
 #[must_use]
@@ -32,10 +35,30 @@ pub fn trouble(pod: &Pod) -> Option<Trouble> {
     })?;
     Some(said(
         TroubleKind::Machine,
-        "no node of the cluster has room for the sandbox, or may take it; choose a smaller size, or add a node",
+        placeless(unscheduled.message.as_deref().unwrap_or_default()),
         "Unschedulable",
         unscheduled.message.as_deref(),
     ))
+}
+
+/// Why the cluster does not even make a pod, where it says so.
+#[must_use]
+pub fn podless(deployment: &Deployment) -> Option<Trouble> {
+    let mut conditions = deployment
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    let failed =
+        conditions.rfind(|condition| condition.type_ == "ReplicaFailure" && condition.status == "True")?;
+    let message = failed.message.as_deref();
+    let words = if message.unwrap_or_default().contains("exceeded quota") {
+        "the namespace's quota leaves no room for the sandbox; stop another one, choose a smaller size or have the \
+         quota raised"
+    } else {
+        "the cluster refuses to make the sandbox's pod; its administrator finds the rule in what it says"
+    };
+    let reason = failed.reason.as_deref().unwrap_or("FailedCreate");
+    Some(said(TroubleKind::Machine, words, reason, message))
 }
 
 fn of_container(status: &ContainerStatus) -> Option<Trouble> {
@@ -117,7 +140,7 @@ fn of_container(status: &ContainerStatus) -> Option<Trouble> {
 }
 
 /// Only a registry that says no is the person's to mend; one that is silent may answer later.
-fn of_pull(image: &str, reason: &str, message: Option<&str>) -> Trouble {
+pub fn of_pull(image: &str, reason: &str, message: Option<&str>) -> Trouble {
     let text = message.unwrap_or_default().to_ascii_lowercase();
     let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
     if says(&["unauthorized", "denied", "forbidden"]) {
@@ -153,7 +176,8 @@ fn of_pull(image: &str, reason: &str, message: Option<&str>) -> Trouble {
     }
 }
 
-fn said(kind: TroubleKind, words: impl Into<String>, reason: &str, message: Option<&str>) -> Trouble {
+/// A trouble with what the cluster itself says.
+pub fn said(kind: TroubleKind, words: impl Into<String>, reason: &str, message: Option<&str>) -> Trouble {
     let status: String = match message {
         Some(message) => format!("{reason}: {message}"),
         None => reason.to_owned(),
@@ -168,8 +192,16 @@ fn said(kind: TroubleKind, words: impl Into<String>, reason: &str, message: Opti
 #[must_use]
 pub fn is_final(trouble: &Trouble) -> bool {
     let status = trouble.kubernetes_status.as_deref().unwrap_or_default();
-    // A node may come, and a container that ended once may stay up the next time.
-    !status.starts_with("Unschedulable")
+    // A node may come, a volume may be let go of, a quota may be raised.
+    ![
+        "Unschedulable",
+        "FailedScheduling",
+        "FailedMount",
+        "FailedAttachVolume",
+        "FailedCreate",
+    ]
+    .iter()
+    .any(|reason| status.starts_with(reason))
 }
 
 #[cfg(test)]

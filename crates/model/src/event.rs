@@ -23,6 +23,9 @@ pub enum EventKind {
     AttemptFailed,
     /// What was there was gone or different, and was put right (or could not be).
     Repaired,
+    /// The data plane warns of something that a person may have to act on; the data has what it says itself, and how
+    /// often it has said so.
+    Warned,
     EnvironmentChanged,
     DatabaseCreated,
     DatabaseLost,

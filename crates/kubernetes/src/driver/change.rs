@@ -24,10 +24,10 @@ use tokio::time::timeout;
 
 use super::{
     Inner, KubernetesDriver,
-    look::{belongs, newest, runs},
+    look::{belongs, newest, runs, trouble},
 };
 use crate::{
-    connection::{call, is_missing, trouble},
+    connection::{self, call, is_missing},
     drift,
     objects::{self, DIGEST, FIELD_MANAGER, claim_name},
     watched::named,
@@ -169,8 +169,12 @@ impl KubernetesDriver {
             tokio::time::sleep(PLACE).await;
             watched
                 .until(|| {
-                    let pod = pod()?;
-                    words::trouble(&pod).filter(|trouble| !words::is_final(trouble))
+                    let found = self.0.found(&spec.sandbox);
+                    let pod = newest(&found.pods);
+                    trouble(
+                        &found,
+                        pod.filter(|pod| pod.annotations().get(DIGEST) == Some(&digest)),
+                    )
                 })
                 .await
         };
@@ -462,7 +466,7 @@ async fn absent_is_none<T>(
         match work.await {
             Ok(answer) => Ok(Ok(Some(answer))),
             Err(error) if is_missing(&error) => Ok(Ok(None)),
-            Err(error) => Ok(Err(trouble(what, error))),
+            Err(error) => Ok(Err(connection::trouble(what, error))),
         }
     })
     .await?

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use fsa_driver::Observed;
-use fsa_model::{ContainerState, SandboxRef};
+use fsa_model::{ContainerState, SandboxRef, Trouble};
 use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{Pod, Secret, Service},
@@ -30,6 +30,8 @@ pub struct Found {
     pub ingresses: Vec<Arc<Ingress>>,
     pub routes: Vec<Arc<DynamicObject>>,
     pub pods: Vec<Arc<Pod>>,
+    /// What the cluster said last of the pod that counts.
+    pub warned: Option<Trouble>,
     pub volume: bool,
 }
 
@@ -66,8 +68,17 @@ pub fn observed(found: &Found, ways: WaysIn) -> Observed {
         container: container(found, pod),
         digest: digest(found),
         network: service && policy && ingresses >= ways.ingresses && routes >= ways.routes,
-        trouble: pod.and_then(|pod| words::trouble(pod)),
+        trouble: trouble(found, pod),
         volume: found.volume,
+    }
+}
+
+/// Why there are no processes, where there are none and something is known.
+pub fn trouble(found: &Found, pod: Option<&Arc<Pod>>) -> Option<Trouble> {
+    match pod {
+        Some(pod) if runs(pod) => None,
+        Some(pod) => words::trouble(pod).or_else(|| found.warned.clone()),
+        None => found.deployment.as_deref().and_then(words::podless),
     }
 }
 

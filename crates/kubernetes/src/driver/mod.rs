@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use fsa_driver::{
     BoxConnection, BoxStream, Calls, Capabilities, Driver, DriverError, Endpoint, Hint, Observed, Outside,
-    Result, Step, StepKind,
+    Remark, Result, Step, StepKind,
 };
 use fsa_model::{
     Image, ProjectId, ResourceName, SandboxRef, SandboxSpec, TroubleKind, api::ImageInfo, sandboxd::Usage,
@@ -104,6 +104,7 @@ impl Inner {
     fn found(&self, sandbox: &SandboxRef) -> Found {
         let (watched, namespace) = (&self.watched, self.cluster.namespace.as_str());
         let name = sandbox.resource.as_str();
+        let pods = watched.pods.state_filter(|o| belongs(&o.metadata, sandbox));
         Found {
             deployment: named(&watched.deployments, namespace, name)
                 .filter(|o| belongs(&o.metadata, sandbox)),
@@ -120,7 +121,8 @@ impl Inner {
                 .as_ref()
                 .map(|store| store.state_filter(|o| belongs(&o.metadata, sandbox)))
                 .unwrap_or_default(),
-            pods: watched.pods.state_filter(|o| belongs(&o.metadata, sandbox)),
+            warned: look::newest(&pods).and_then(|pod| watched.warnings.newest(pod)),
+            pods,
             volume: named(&watched.claims, namespace, &claim_name(sandbox.project))
                 .is_some_and(|claim| claim.metadata.deletion_timestamp.is_none()),
         }
@@ -250,6 +252,23 @@ impl Driver for KubernetesDriver {
             }
         })
         .boxed()
+    }
+
+    fn remarks(&self) -> BoxStream<Remark> {
+        let (known, later) = self.0.watched.warnings.listen();
+        // The driver is held, so that the stream ends only with it.
+        let later = stream::unfold((later, self.clone()), |(mut later, driver)| async move {
+            loop {
+                match later.recv().await {
+                    Ok(remark) => return Some((remark, (later, driver))),
+                    Err(RecvError::Lagged(lost)) => {
+                        tracing::warn!(lost, "the cluster warns of more than can be told");
+                    }
+                    Err(RecvError::Closed) => return None,
+                }
+            }
+        });
+        stream::iter(known).chain(later).boxed()
     }
 
     async fn usage(&self, sandbox: &SandboxRef) -> Result<Usage> {

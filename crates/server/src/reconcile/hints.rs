@@ -1,7 +1,11 @@
 //! Hints that somebody should look at a sandbox again: gathered here, written to the rows, so
 //! that whichever worker is next has them. Losing one may only cost time.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use fsa_driver::Hint;
 use fsa_model::SandboxId;
@@ -31,6 +35,8 @@ struct Waiting {
     /// With whether one in trouble is to be looked at too.
     sandboxes: HashMap<SandboxId, bool>,
     everything: bool,
+    /// Regions that answer again.
+    answering: HashSet<String>,
 }
 
 impl Hints {
@@ -42,6 +48,12 @@ impl Hints {
             waiting.sandboxes.clear();
             waiting.everything = true;
         }
+        self.some.notify_one();
+    }
+
+    /// A region answers again that did not.
+    pub fn answers(&self, region: &str) {
+        self.waiting.lock().answering.insert(region.to_owned());
         self.some.notify_one();
     }
 
@@ -64,6 +76,7 @@ pub async fn listen(shared: Arc<Shared>) {
                     match hint {
                         Hint::Sandbox(sandbox) => shared.hints.sandbox(sandbox.id, false),
                         Hint::Everything => shared.hints.everything(),
+                        Hint::Answers => shared.hints.answers(&region.name),
                     }
                 }
                 tracing::warn!(
@@ -91,6 +104,9 @@ pub async fn write(shared: Arc<Shared>) {
             if waiting.everything {
                 shared.hints.everything();
             }
+            for region in &waiting.answering {
+                shared.hints.answers(region);
+            }
             for (sandbox, even_in_trouble) in waiting.sandboxes {
                 shared.hints.sandbox(sandbox, even_in_trouble);
             }
@@ -111,6 +127,9 @@ async fn write_once(shared: &Shared, waiting: &Waiting) -> Result<(), sqlx::Erro
             .map(|region| region.name.clone())
             .collect();
         rows::hint_everything(store, &regions).await?;
+    }
+    for region in &waiting.answering {
+        rows::hint_answers(store, region).await?;
     }
     for even_in_trouble in [false, true] {
         let ids: Vec<SandboxId> = waiting

@@ -20,6 +20,7 @@ pub mod metrics;
 mod orphans;
 pub mod pace;
 pub mod plan;
+mod remarks;
 mod removal;
 mod repository;
 mod spec;

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    Options, Shared, disk, hints, hints::Hints, job, metrics::Metrics, orphans, pace, removal,
+    Options, Shared, disk, hints, hints::Hints, job, metrics::Metrics, orphans, pace, remarks, removal,
     watch::Followers,
 };
 use crate::{
@@ -100,6 +100,7 @@ async fn work(shared: Arc<Shared>, shutdown: CancellationToken) {
     begin(&shared).await;
     beside.spawn(hints::listen(Arc::clone(&shared)));
     beside.spawn(hints::write(Arc::clone(&shared)));
+    beside.spawn(remarks::listen(Arc::clone(&shared)));
     beside.spawn(live(Arc::clone(&shared)));
     if let Some(every) = shared.options.sweep {
         beside.spawn(orphans::run(Arc::clone(&shared), every));

@@ -5,6 +5,9 @@ use uuid::Uuid;
 
 use super::Store;
 
+/// Seconds over which what waited for a region is tried again.
+const RUSH: f64 = 3.0;
+
 /// Asks that these sandboxes be looked at. One in trouble keeps its back-off, unless `even_in_trouble`.
 ///
 /// # Errors
@@ -37,6 +40,30 @@ pub async fn hint_everything(store: &Store, regions: &[String]) -> Result<(), sq
            and project_id in (select id from projects where region = any($1))",
     )
     .bind(regions)
+    .execute(&store.pool)
+    .await?;
+    Ok(())
+}
+
+/// A region answers again: what is in passing trouble there, or waits to be removed, does not sit out its
+/// back-off. Spread over some seconds, so that an outage does not end in a rush.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn hint_answers(store: &Store, region: &str) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "with waiting as (
+             update sandboxes set next_attempt_at =
+                    least(next_attempt_at, now() + random() * make_interval(secs => $2))
+             where trouble ->> 'kind' = 'passing'
+               and not (wanted = 'terminated' and observed_generation = generation)
+               and project_id in (select id from projects where region = $1)
+             returning 1)
+         update projects set removal_due_at = least(removal_due_at, now() + random() * make_interval(secs => $2))
+         where deleted_at is not null and removal_attempts > 0 and region = $1",
+    )
+    .bind(region)
+    .bind(RUSH)
     .execute(&store.pool)
     .await?;
     Ok(())

@@ -22,6 +22,7 @@ pub mod orphans;
 pub mod pass_uses;
 pub mod places;
 pub mod projects;
+pub mod remarks;
 pub mod removals;
 pub mod replicas;
 pub mod sandboxes;

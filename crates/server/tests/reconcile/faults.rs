@@ -1,11 +1,12 @@
 //! Whatever fails is told, tried again, and overcome.
 
 use fsa_driver::{
-    StepKind,
+    Hint, Remark, StepKind,
     memory::{Call, Fault, Gate, MISSING_IMAGE},
 };
 use fsa_model::{
-    ContainerState, Phase, Stage, StageState, TroubleKind, event::EventKind, sandboxd::RepositoryState,
+    ContainerState, Phase, SandboxRef, Stage, StageState, Trouble, TroubleKind, event::EventKind,
+    sandboxd::RepositoryState,
 };
 use futures_util::future::join_all;
 use serde_json::json;
@@ -378,4 +379,86 @@ async fn a_region_that_is_not_configured_is_told() {
     let error = failed.error.expect("an error");
     assert_eq!(error.trouble.kind, TroubleKind::Machine);
     assert!(error.trouble.message.contains("elsewhere"));
+}
+
+#[tokio::test]
+async fn a_data_plane_that_answers_again_ends_the_wait_of_what_failed_for_it_alone() {
+    let (scene, _workers) = Scene::at_work().await;
+    // What the one asks for can never be, and a region that does not answer keeps the other waiting.
+    let wrong = scene
+        .create(json!({"name": "wrong", "image": MISSING_IMAGE}))
+        .await;
+    scene.until(&wrong, Phase::Error).await;
+    scene.world.driver.script.always(CONTAINER, Fault::passing());
+    let waits = scene.create(json!({"name": "waits"})).await;
+    scene.until(&waits, Phase::Error).await;
+    scene
+        .world
+        .database
+        .sql("update sandboxes set next_attempt_at = now() + interval '1 day'");
+    scene.world.driver.script.clear();
+
+    scene.world.driver.hint(Hint::Answers);
+
+    scene.until(&waits, Phase::Running).await;
+    let left = scene.status(&wrong).await.error.expect("an error");
+    let wait = left.next_attempt_at.expect("a time") - chrono::Utc::now();
+    assert!(wait > chrono::TimeDelta::hours(1), "{wait}");
+}
+
+#[tokio::test]
+async fn what_a_data_plane_says_is_told_once_and_then_counted() {
+    let (scene, _workers) = Scene::at_work().await;
+    let project = scene.running("todo").await;
+    let resource = scene.resource(&project).await;
+    let sandbox = SandboxRef {
+        id: scene.sandbox_id(&resource),
+        project: project.id,
+        resource,
+    };
+    let said = |source: &str, count| Remark {
+        sandbox: sandbox.clone(),
+        source: source.into(),
+        cause: "volume",
+        trouble: Trouble {
+            kubernetes_status: Some("FailedMount: no secret".into()),
+            ..Trouble::new(TroubleKind::Machine, "a volume cannot be mounted")
+        },
+        count,
+    };
+    let foreign = Remark {
+        sandbox: SandboxRef {
+            id: fsa_model::SandboxId::generate(),
+            ..sandbox.clone()
+        },
+        ..said("pod", 1)
+    };
+    for remark in [
+        foreign,
+        said("pod", 1),
+        said("pod", 1),
+        said("pod", 2),
+        said("pod", 12),
+        said("other", 1),
+    ] {
+        scene.world.driver.remark(remark);
+    }
+
+    let wait = async {
+        loop {
+            let told = scene.happened(&project, EventKind::Warned).await;
+            if told.len() >= 3 {
+                return told;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    let told = tokio::time::timeout(std::time::Duration::from_secs(60), wait)
+        .await
+        .expect("they are told");
+    let counts: Vec<_> = told.iter().map(|event| event.data["count"].clone()).collect();
+    assert_eq!(counts, [1, 12, 1], "{told:#?}");
+    assert_eq!(told[0].message, "A volume cannot be mounted.");
+    assert!(told[1].message.contains("12 times"), "{:?}", told[1]);
+    assert_eq!(told[0].data["kubernetesStatus"], "FailedMount: no secret");
 }

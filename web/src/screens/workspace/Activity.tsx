@@ -8,7 +8,7 @@ import { at } from "../../logic/time";
 /** Events that are kept on the page. */
 const most = 500;
 const colours: Partial<Record<Event["kind"], string>> = {
-  attemptFailed: "red", databaseLost: "red", repositoryFailed: "red", startCommandExited: "yellow", repaired: "yellow",
+  attemptFailed: "red", databaseLost: "red", repositoryFailed: "red", startCommandExited: "yellow", warned: "yellow", repaired: "yellow",
 };
 
 export default function Activity({ project }: { project: Project }) {
