@@ -96,6 +96,46 @@ async fn a_person_finds_splits_uploads_renames_and_is_asked_before_what_cannot_b
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_person_copies_drops_downloads_shares_a_port_and_goes_all_the_way_by_keyboard() {
+    let mut world = World::start(&[]);
+    tell(&mut world, "hands", &[]).await;
+    world.finish().await;
+}
+
+/// A server with GitHub, and with a region that nothing answers for: the discard port of this machine.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_arrives_invites_limits_shares_and_disables() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str, content: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).expect("a file");
+        path.to_str().expect("a path of text").to_owned()
+    };
+    let kubeconfig = file(
+        "kubeconfig",
+        "apiVersion: v1\nkind: Config\ncurrent-context: far\n\
+         clusters: [{name: far, cluster: {server: 'https://127.0.0.1:9'}}]\n\
+         users: [{name: far, user: {token: none}}]\n\
+         contexts: [{name: far, context: {cluster: far, user: far}}]\n",
+    );
+    let config = file(
+        "fsa.toml",
+        &format!("[regions.far]\nkubeconfig = \"{kubeconfig}\"\nallow_localhost = true\n"),
+    );
+    let secret = file("secret", "not-a-secret\n");
+    let mut world = World::start(&[
+        "--config",
+        &config,
+        "--github-client-id",
+        "an-app",
+        "--github-client-secret-file",
+        &secret,
+    ]);
+    tell(&mut world, "people", &[]).await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_screen_fits_a_phone_and_reads_in_both_themes() {
     screens("phone").await;
 }

@@ -26,6 +26,7 @@ pub mod sandboxd;
 pub mod sharing;
 pub mod size;
 pub mod spec;
+pub mod system;
 pub mod task;
 pub mod tty;
 

@@ -13,6 +13,7 @@ pub mod git;
 pub mod github;
 pub mod projects;
 pub mod reconcile;
+mod regions;
 pub mod state;
 pub mod store;
 pub mod tasks;

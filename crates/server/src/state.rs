@@ -3,7 +3,8 @@
 use std::{net::IpAddr, net::SocketAddr, ops::Deref, sync::Arc, time::Duration};
 
 use fsa_driver::Regions;
-use fsa_model::{environment::Environment, limits as model};
+use fsa_model::{environment::Environment, limits as model, system::Check};
+use futures_util::future::BoxFuture;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use url::Url;
 
@@ -14,6 +15,7 @@ use crate::{
     gateway::Gateway,
     git,
     github::{self, Github},
+    regions::Health,
     store::{Store, notify::Hub},
 };
 
@@ -45,6 +47,7 @@ pub struct Parts {
     pub(crate) credentials: Arc<Memory>,
     pub(crate) attempts: Attempts,
     pub(crate) rates: Rates,
+    pub(crate) health: Health,
 }
 
 /// What the person who runs the server decided.
@@ -73,6 +76,36 @@ pub struct Settings {
     pub web: Option<crate::api::web::Files>,
     /// Sign-in with GitHub, where it is set up.
     pub github: Option<github::Settings>,
+    /// What the doctor looks at while the server runs.
+    pub checks: Checks,
+}
+
+/// Looks at what the server stands on. The one who put the server together knows how.
+#[derive(Clone, Default)]
+pub struct Checks(Option<Arc<dyn Fn() -> BoxFuture<'static, Vec<Check>> + Send + Sync>>);
+
+impl Checks {
+    #[must_use]
+    pub fn new<F, R>(look: F) -> Self
+    where
+        F: Fn() -> R + Send + Sync + 'static,
+        R: Future<Output = Vec<Check>> + Send + 'static,
+    {
+        Self(Some(Arc::new(move || Box::pin(look()))))
+    }
+
+    pub(crate) async fn run(&self) -> Vec<Check> {
+        match &self.0 {
+            Some(look) => look().await,
+            None => Vec::new(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Checks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Checks")
+    }
 }
 
 /// How much one request or one user may take.
@@ -131,6 +164,7 @@ impl App {
             credentials,
             attempts: Attempts::new(),
             rates: Rates::default(),
+            health: Health::default(),
         }))
     }
 }

@@ -119,7 +119,7 @@ export function live(queries: QueryClient): () => void {
 function stale(queries: QueryClient, event: Event) {
   void queries.invalidateQueries({ queryKey: ["projects"] });
   void queries.invalidateQueries({ queryKey: ["project", event.projectId] });
-  if (event.kind === "projectChanged" || event.kind === "environmentChanged" || event.kind.startsWith("database")) {
+  if (event.kind === "projectChanged" || event.kind.startsWith("member") || event.kind === "environmentChanged" || event.kind.startsWith("database")) {
     void queries.invalidateQueries({ queryKey: ["inside", event.projectId] });
   }
 }

@@ -15,6 +15,13 @@ export const methods = queryOptions({
   staleTime: 60_000,
 });
 
+/**
+ * The end of a share is an event of a project that is not seen any more, so nobody is told of it: a list that has
+ * what others share is read again every so many milliseconds.
+ */
+const shared = 5_000;
+const unlessOwner = (all: Project[] | undefined) => (all?.some((one) => one.role !== "owner") ? shared : false);
+
 export const projects = queryOptions({
   queryKey: ["projects"],
   queryFn: async () => {
@@ -28,6 +35,7 @@ export const projects = queryOptions({
     }
     return all;
   },
+  refetchInterval: (query) => unlessOwner(query.state.data),
 });
 
 /** A project, by the name in the page's address. Its events know the id, so both find it. */
@@ -35,6 +43,7 @@ export const project = (name: string) =>
   queryOptions({
     queryKey: ["projects", name],
     queryFn: () => data(api.GET("/api/projects/{project}", { params: { path: { project: name } } })),
+    refetchInterval: (query) => unlessOwner(query.state.data && [query.state.data]),
   });
 
 export const ports = (id: string) =>
@@ -66,12 +75,6 @@ export const terminals = (id: string) =>
     queryFn: () => data(api.GET("/api/projects/{project}/terminals", { params: { path: { project: id } } })),
   });
 
-export const usage = (id: string) =>
-  queryOptions({
-    queryKey: ["usage", id],
-    queryFn: () => data(api.GET("/api/projects/{project}/usage", { params: { path: { project: id } } })),
-  });
-
 export const filesUrl = (id: string, path: string, more = "") =>
   `/api/projects/${encodeURIComponent(id)}/files?path=${encodeURIComponent(path)}${more}`;
 
@@ -97,6 +100,33 @@ export const images = queryOptions({
   queryFn: () => data(api.GET("/api/images")),
   staleTime: 60_000,
 });
+/** Where projects can live. */
+export const regions = queryOptions({ queryKey: ["regions"], queryFn: () => data(api.GET("/api/regions")), staleTime: 10_000 });
+
+export const members = (id: string) =>
+  queryOptions({
+    queryKey: ["inside", id, "members"],
+    queryFn: () => data(api.GET("/api/projects/{project}/members", { params: { path: { project: id } } })),
+  });
+
+/** Names of the caller's own variables for agents. */
+export const agentKeys = queryOptions({ queryKey: ["agent-keys"], queryFn: () => data(api.GET("/api/me/agent-credentials")) });
+
+/** What the doctor finds; a cluster is asked dozens of questions, so it is asked seldom. */
+export const checks = queryOptions({
+  queryKey: ["system", "checks"],
+  queryFn: () => data(api.GET("/api/system/checks")),
+  staleTime: 60_000,
+});
+
+/** Milliseconds between two samples of a chart. */
+const sampled = 3_000;
+export const systemUse = queryOptions({
+  queryKey: ["system", "usage"],
+  queryFn: () => data(api.GET("/api/system/usage")),
+  refetchInterval: sampled,
+});
+
 export const readiness = queryOptions({
   queryKey: ["readyz"],
   queryFn: async () => {

@@ -8,10 +8,12 @@ import { browser } from "./browser";
 import { parseDotenv } from "./dotenv";
 import { framable } from "./frame";
 import { ending, known } from "./language";
+import { limitsOf, usedOf } from "./limits";
 import { ranked } from "./match";
 import { nameProblem, suggestName } from "./name";
 import { joined, parent } from "./path";
-import { points, shares } from "./samples";
+import { addressed, may } from "./role";
+import { area, points, shares, started } from "./samples";
 import { nextSession } from "./sessions";
 import { quoted } from "./shell";
 import { lengths } from "./stages";
@@ -131,5 +133,37 @@ describe("small things", () => {
   it("names a browser", () => {
     expect(browser("Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/130.0 Safari/537.36")).toBe("Chrome on Linux");
     expect(browser("")).toBe("Unknown");
+  });
+});
+
+describe("limits", () => {
+  it("are whole numbers, and nothing where there is none", () => {
+    expect(limitsOf({ projects: "3", running: " 0 ", cpuMillis: "", memoryMib: "" })).toEqual({ projects: 3, running: 0, cpuMillis: null, memoryMib: null });
+    for (const wrong of ["-1", "1.5", "many", "1e999"]) expect(limitsOf({ projects: wrong })).toBeUndefined();
+  });
+  it("stand beside what is used", () => {
+    expect([usedOf(2, 5), usedOf(2, null), usedOf(512, 1024, " MiB")]).toEqual(["2 of 5", "2", "512 of 1024 MiB"]);
+  });
+});
+
+describe("a role", () => {
+  it("may what those before it may", () => {
+    expect([may("viewer", "viewer"), may("viewer", "editor"), may("admin", "editor"), may("admin", "owner")]).toEqual([true, false, true, false]);
+  });
+  it("leaves a name to one's own project, and names another by its id", () => {
+    const mine = { id: "1", name: "shop", role: "owner" } as const;
+    const theirs = { id: "2", name: "shop", role: "editor" } as const;
+    const alone = { id: "3", name: "blog", role: "viewer" } as const;
+    expect([mine, theirs, alone].map((one) => addressed(one, [mine, theirs, alone]))).toEqual(["shop", "2", "blog"]);
+  });
+});
+
+describe("a chart", () => {
+  it("is a line to see from its first sample on, down to the ground", () => {
+    expect(started([])).toEqual([]);
+    expect(started([4], 3)).toEqual([4, 4, 4]);
+    expect(started([1, 2, 3, 4], 3)).toEqual([1, 2, 3, 4]);
+    expect(area([], 1, 10, 10, 3)).toBe("");
+    expect(area([1, 1], 1, 10, 10, 3)).toBe("5.0,10 5.0,1.0 10.0,1.0 10.0,10");
   });
 });

@@ -31,3 +31,18 @@ export function points(values: number[], top: number, width: number, height: num
     })
     .join(" ");
 }
+
+/** As an area down to the ground. */
+export function area(values: number[], top: number, width: number, height: number, most: number): string {
+  const line = points(values, top, width, height, most);
+  if (line === "") return "";
+  const first = line.split(" ", 1)[0]?.split(",", 1)[0];
+  return `${first},${height} ${line} ${width.toFixed(1)},${height}`;
+}
+
+/** A chart's values, which begin as a short level line: one sample alone would be a point that nobody sees. */
+export function started(values: number[], least = 6): number[] {
+  const first = values[0];
+  if (first === undefined || values.length >= least) return values;
+  return [...Array<number>(least - values.length).fill(first), ...values];
+}

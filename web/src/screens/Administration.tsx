@@ -4,9 +4,11 @@ import { IconDots, IconUserPlus } from "@tabler/icons-react";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 import { type Schemas, type User, api, data, sentence } from "../api/client";
-import { audit, complain, me, readiness, users } from "../api/queries";
+import { audit, complain, me, users } from "../api/queries";
+import { usedOf } from "../logic/limits";
 import { ago, at } from "../logic/time";
-import { Use } from "./Use";
+import { Limits } from "./administration/Limits";
+import { System } from "./administration/System";
 
 export function Administration() {
   return (
@@ -41,6 +43,7 @@ function Users() {
   const [link, setLink] = useState<Schemas["SignInLink"] & { title: string }>();
   const [role, setRole] = useState<Schemas["Role"]>("member");
   const [removing, setRemoving] = useState<User>();
+  const [limiting, setLimiting] = useState<User>();
   const [typed, setTyped] = useState("");
   const act = useMutation({
     mutationFn: (act: () => Promise<unknown>) => act(),
@@ -73,6 +76,8 @@ function Users() {
             <Table.Tr>
               <Table.Th>Login</Table.Th>
               <Table.Th>Role</Table.Th>
+              <Table.Th>Projects</Table.Th>
+              <Table.Th>Running</Table.Th>
               <Table.Th>Since</Table.Th>
               <Table.Th w={44} aria-label="Actions" />
             </Table.Tr>
@@ -95,6 +100,8 @@ function Users() {
                   )}
                 </Table.Td>
                 <Table.Td>{user.role}</Table.Td>
+                <Table.Td style={{ whiteSpace: "nowrap" }}>{usedOf(user.used?.projects ?? 0, user.limits?.projects)}</Table.Td>
+                <Table.Td style={{ whiteSpace: "nowrap" }}>{usedOf(user.used?.running ?? 0, user.limits?.running)}</Table.Td>
                 <Table.Td c="dimmed" title={at(user.createdAt)}>
                   {ago(user.createdAt)}
                 </Table.Td>
@@ -106,6 +113,7 @@ function Users() {
                       </ActionIcon>
                     </Menu.Target>
                     <Menu.Dropdown>
+                      <Menu.Item onClick={() => setLimiting(user)}>Limits</Menu.Item>
                       <Menu.Item onClick={() => signIn(user)}>Make a sign-in link</Menu.Item>
                       <Menu.Item onClick={() => change(user, { role: user.role === "owner" ? "member" : "owner" })}>
                         Make {user.role === "owner" ? "a member" : "an owner"}
@@ -122,6 +130,7 @@ function Users() {
           </Table.Tbody>
         </Table>
       </div>
+      {limiting && <Limits user={limiting} close={() => setLimiting(undefined)} />}
       <Modal opened={link !== undefined} onClose={() => setLink(undefined)} title={link?.title}>
         <Text size="sm" mb="sm">
           It works once, until {link && at(link.expiresAt)}. It is not shown again.
@@ -152,37 +161,6 @@ function Users() {
           </Button>
         </Group>
       </Modal>
-    </>
-  );
-}
-
-function System() {
-  const found = useQuery(readiness);
-  return (
-    <>
-      {found.isError && (
-        <Alert color="red" mb="md">
-          {sentence(found.error)}
-        </Alert>
-      )}
-      {found.data && (
-        <div className="panel scroll" tabIndex={0}>
-          <Table>
-            <Table.Tbody>
-              {Object.entries(found.data.parts).map(([part, says]) => (
-                <Table.Tr key={part}>
-                  <Table.Td w={180}>{part}</Table.Td>
-                  <Table.Td c={says === "ok" ? undefined : "red"}>{says}</Table.Td>
-                </Table.Tr>
-              ))}
-            </Table.Tbody>
-          </Table>
-        </div>
-      )}
-      <Text size="xs" c="dimmed" mt="xs">
-        What this machine lets the server enforce is said by “fsa doctor”.
-      </Text>
-      <Use />
     </>
   );
 }

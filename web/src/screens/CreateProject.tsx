@@ -4,15 +4,23 @@ import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useNavigate } from "@tanstack/react-router";
 import { type FormEvent, useState } from "react";
 import { ApiError, type Schemas, api, data, sentence } from "../api/client";
-import { images } from "../api/queries";
+import { images, regions } from "../api/queries";
 import { parseDotenv } from "../logic/dotenv";
 import { nameProblem, nameRule, suggestName } from "../logic/name";
-import { sizes } from "../logic/sizes";
+import { sizes, sources } from "../logic/sizes";
+
+const grounds: Record<string, string> = { local: "this server", kubernetes: "Kubernetes" };
+
+function placed({ name, kind, healthy }: Schemas["RegionInfo"]): string {
+  return `${name}: ${grounds[kind] ?? kind}${healthy ? "" : ", does not answer"}`;
+}
 
 export default function CreateProject({ close }: { close: () => void }) {
   const queries = useQueryClient();
   const navigate = useNavigate();
   const known = useQuery(images).data?.items ?? [];
+  const places = useQuery(regions).data?.items ?? [];
+  const [region, setRegion] = useState<string>();
   const [name, setName] = useState("");
   const [touched, setTouched] = useState(false);
   const [from, setFrom] = useState("web");
@@ -48,7 +56,7 @@ export default function CreateProject({ close }: { close: () => void }) {
       ...(said("description") && { description: said("description") }),
       ...(from === "image" ? { image: image.trim() } : { template: from }),
       size: size as Schemas["Size"],
-      ...(said("region") && { region: said("region") }),
+      ...(region && { region }),
       ...(url && { repository: { url, ...(branch && { branch }) } }),
       ...(said("startCommand") && { startCommand: said("startCommand") }),
       ...(Object.keys(parsed.variables).length > 0 && { envVars: parsed.variables }),
@@ -94,14 +102,19 @@ export default function CreateProject({ close }: { close: () => void }) {
               allowDeselect={false}
               value={from}
               onChange={(value) => value && setFrom(value)}
-              data={[
-                { value: "web", label: "Web: Node, Python, Claude Code" },
-                { value: "host", label: "Host: this machine's programs" },
-                { value: "image", label: "Another image" },
-              ]}
+              data={sources}
             />
             <Select label="Size" allowDeselect={false} value={size} onChange={(value) => value && setSize(value)} data={sizes} />
           </SimpleGrid>
+          {places.length > 1 && (
+            <Select
+              label="Region"
+              allowDeselect={false}
+              value={region ?? places.find((place) => place.default)?.name ?? null}
+              onChange={(value) => value && setRegion(value)}
+              data={places.map((place) => ({ value: place.name, label: placed(place) }))}
+            />
+          )}
           {from === "image" && (
             <TextInput
               label="Image"
@@ -123,10 +136,7 @@ export default function CreateProject({ close }: { close: () => void }) {
           <Collapse expanded={more}>
             <Stack gap="sm">
               <TextInput name="description" label="Description" maxLength={500} />
-              <Group grow>
-                <TextInput name="branch" label="Branch" placeholder="the repository's own" />
-                <TextInput name="region" label="Region" placeholder="the default one" />
-              </Group>
+              <TextInput name="branch" label="Branch" placeholder="the repository's own" />
               <TextInput name="startCommand" label="Start command" placeholder="npm run dev" />
               <Textarea
                 label="Variables"

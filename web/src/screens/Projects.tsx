@@ -6,12 +6,14 @@ import { useQuery } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
 import { Suspense, lazy, memo, useDeferredValue, useRef, useState } from "react";
 import { type Project, sentence } from "../api/client";
-import { projects, useWish } from "../api/queries";
+import { me, projects, useWish } from "../api/queries";
 import { type Order, arranged } from "../logic/arrange";
+import { addressed, may } from "../logic/role";
 import { canStart, canStop } from "../logic/status";
 import { ago, at } from "../logic/time";
 import { Status } from "./Status";
 
+const FirstRun = lazy(() => import("./FirstRun"));
 const CreateProject = lazy(() => import("./CreateProject"));
 
 export function Projects() {
@@ -25,7 +27,12 @@ export function Projects() {
     ["/", () => search.current?.focus()],
     ["C", () => setCreating(true)],
   ]);
+  const who = useQuery(me).data;
   const all = found.data ?? [];
+  // An owner who has neither a project nor a way to sign in again is new here, and stays so until the page is left.
+  const fresh = useRef(false);
+  fresh.current ||= found.data?.length === 0 && who?.role === "owner" && !who.hasPassword;
+  const first = fresh.current && all.length === 0;
   const shown = arranged(all, typed, order);
 
   return (
@@ -80,7 +87,12 @@ export function Projects() {
           </Button>
         </div>
       )}
-      {found.data && all.length === 0 && (
+      {first && (
+        <Suspense>
+          <FirstRun create={() => setCreating(true)} />
+        </Suspense>
+      )}
+      {found.data && all.length === 0 && !first && (
         <div className="panel empty" style={{ padding: "64px 16px" }}>
           <Title order={2} c="var(--mantine-color-text)">
             Make your first project
@@ -97,7 +109,7 @@ export function Projects() {
       {all.length > 0 && (
         <ul className="panel rows" aria-label="Projects">
           {shown.map((project) => (
-            <Row key={project.id} project={project} />
+            <Row key={project.id} project={project} address={addressed(project, all)} />
           ))}
           {shown.length === 0 && (
             <li className="empty">
@@ -111,15 +123,16 @@ export function Projects() {
   );
 }
 
-const Row = memo(function Row({ project }: { project: Project }) {
+const Row = memo(function Row({ project, address }: { project: Project; address: string }) {
   const wish = useWish();
   const phase = project.sandbox?.status;
   const ports = project.sandbox?.ports.filter((port) => port.port !== 7681) ?? [];
   return (
     <li className="row" data-project={project.name}>
       <div style={{ minWidth: 0 }}>
-        <Link className="name clip" to="/p/$project" params={{ project: project.name }} preload={false}>
+        <Link className="name clip" to="/p/$project" params={{ project: address }} preload={false}>
           {project.name}
+          {project.role !== "owner" && <span style={{ opacity: 0.65, fontWeight: 400 }}> · {project.ownerLogin}’s</span>}
         </Link>
         {project.description && (
           <Text size="xs" c="dimmed" className="clip">
@@ -144,7 +157,7 @@ const Row = memo(function Row({ project }: { project: Project }) {
         </Text>
       </Tooltip>
       <Group gap={2} justify="flex-end" wrap="nowrap">
-        {canStart(phase) && (
+        {canStart(phase) && may(project.role, "editor") && (
           <ActionIcon
             aria-label={`Start ${project.name}`}
             onClick={() => wish.mutate({ id: project.id, wish: phase === undefined ? "remake" : "start" })}
@@ -152,7 +165,7 @@ const Row = memo(function Row({ project }: { project: Project }) {
             <IconPlayerPlay size={16} />
           </ActionIcon>
         )}
-        {canStop(phase) && (
+        {canStop(phase) && may(project.role, "editor") && (
           <ActionIcon aria-label={`Stop ${project.name}`} onClick={() => wish.mutate({ id: project.id, wish: "stop" })}>
             <IconPlayerStop size={16} />
           </ActionIcon>

@@ -6,6 +6,7 @@ import { useNavigate, useParams } from "@tanstack/react-router";
 import { type KeyboardEvent, useState } from "react";
 import { me, projects, useWish } from "../api/queries";
 import { ranked } from "../logic/match";
+import { addressed, may } from "../logic/role";
 import { canStart, canStop, look } from "../logic/status";
 import { views } from "../router";
 
@@ -27,7 +28,7 @@ export default function Palette({ close }: { close: () => void }) {
   const [at, setAt] = useState(0);
 
   const commands: Command[] = [];
-  const here = all.find((project) => project.name === current);
+  const here = all.find((project) => project.id === current) ?? all.find((project) => project.name === current && addressed(project, all) === current);
   if (here && current) {
     // On a wide page the terminal is beside every view.
     const small = matchMedia("(max-width: 800px)").matches;
@@ -35,22 +36,23 @@ export default function Palette({ close }: { close: () => void }) {
       const title = view[0]?.toUpperCase() + view.slice(1);
       commands.push({
         title,
-        hint: current,
+        hint: here.name,
         act: () => void navigate({ to: "/p/$project", params: { project: current }, search: { view } }),
       });
     }
     const phase = here.sandbox?.status;
     const act = (title: string, what: "start" | "stop" | "restart") =>
-      commands.push({ title, hint: current, act: () => wish.mutate({ id: here.id, wish: what }) });
-    if (canStart(phase)) act("Start the sandbox", "start");
-    if (canStop(phase)) act("Stop the sandbox", "stop");
-    if (phase === "RUNNING") act("Restart the sandbox", "restart");
+      commands.push({ title, hint: here.name, act: () => wish.mutate({ id: here.id, wish: what }) });
+    const works = may(here.role, "editor");
+    if (works && canStart(phase)) act("Start the sandbox", "start");
+    if (works && canStop(phase)) act("Stop the sandbox", "stop");
+    if (works && phase === "RUNNING") act("Restart the sandbox", "restart");
   }
   for (const project of all) {
     commands.push({
       title: project.name,
       hint: look(project.sandbox?.status).word,
-      act: () => void navigate({ to: "/p/$project", params: { project: project.name } }),
+      act: () => void navigate({ to: "/p/$project", params: { project: addressed(project, all) } }),
     });
   }
   commands.push({ title: "All projects", hint: "Go", act: () => void navigate({ to: "/" }) });

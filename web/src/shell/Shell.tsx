@@ -8,7 +8,7 @@ import { Link, Outlet, useNavigate, useParams } from "@tanstack/react-router";
 import { Suspense, lazy, useEffect, useState } from "react";
 import { api, data } from "../api/client";
 import { live, useLine } from "../api/live";
-import { complain, me } from "../api/queries";
+import { complain, me, project as projectQuery } from "../api/queries";
 
 const Palette = lazy(() => import("./Palette"));
 
@@ -19,6 +19,7 @@ export function Shell() {
   const line = useLine();
   const [palette, setPalette] = useState(false);
   const { project } = useParams({ strict: false });
+  const named = useQuery({ ...projectQuery(project ?? ""), enabled: project !== undefined }).data?.name;
   const { colorScheme, setColorScheme } = useMantineColorScheme();
   const dark = colorScheme === "dark" || (colorScheme === "auto" && matchMedia("(prefers-color-scheme: dark)").matches);
 
@@ -49,7 +50,7 @@ export function Shell() {
               /
             </span>
             <strong className="clip" id="project-name">
-              {project}
+              {named ?? project}
             </strong>
           </>
         )}

@@ -2,7 +2,7 @@
 //! remedy. Ends with 1 where a project could not be made. Of a machine that is no region itself
 //! (`--no-local`) only what the server needs there is asked.
 
-mod elsewhere;
+pub(super) mod elsewhere;
 
 use std::{net::TcpListener, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
@@ -12,8 +12,8 @@ use fsa_local::{
     postgres,
     protocol::Hello,
 };
+use fsa_model::system::{Check, CheckState};
 use nix::{sys::statvfs::statvfs, unistd::Uid};
-use serde::Serialize;
 
 use super::serve::{kubernetes, log};
 use crate::{
@@ -28,39 +28,6 @@ const SPACE_NEEDED: u64 = 512 << 20;
 const SPACE_WANTED: u64 = 5 << 30;
 /// The kernel's limit for a socket's path, less what the longest one has below the data folder.
 const PATH_LIMIT: usize = 107 - "/run/c/.s.PGSQL.5432".len();
-
-/// How a point was found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum State {
-    Good,
-    /// Something works less well than it could.
-    Warning,
-    /// A project could not be made.
-    Bad,
-}
-
-/// One point.
-#[derive(Debug, Serialize)]
-struct Point {
-    name: &'static str,
-    state: State,
-    message: String,
-}
-
-impl Point {
-    fn new(name: &'static str, state: State, message: impl Into<String>) -> Self {
-        Self {
-            name,
-            state,
-            message: message.into(),
-        }
-    }
-
-    fn good(name: &'static str, message: impl Into<String>) -> Self {
-        Self::new(name, State::Good, message)
-    }
-}
 
 pub fn run(arguments: ServeArguments, json: bool) -> Outcome {
     let config = config::serve(arguments, Uid::effective().is_root())?;
@@ -84,14 +51,17 @@ pub fn run(arguments: ServeArguments, json: bool) -> Outcome {
     output::print(json, &points, |points| {
         for point in points {
             let mark = match point.state {
-                State::Good => "✓",
-                State::Warning => "!",
-                State::Bad => "✗",
+                CheckState::Good => "✓",
+                CheckState::Warning => "!",
+                CheckState::Bad => "✗",
             };
             output::line(&format!("{mark} {:<18} {}", point.name, point.message));
         }
     });
-    let bad = points.iter().filter(|point| point.state == State::Bad).count();
+    let bad = points
+        .iter()
+        .filter(|point| point.state == CheckState::Bad)
+        .count();
     if !json {
         output::line(&match bad {
             0 if config.local => "Projects can be made on this machine.".to_owned(),
@@ -104,7 +74,7 @@ pub fn run(arguments: ServeArguments, json: bool) -> Outcome {
 
 /// The runner and PostgreSQL's programs. The runner is tried in a folder of its own beside the data
 /// folder, on the same file system, so that a server that runs is not disturbed.
-fn sandboxes_here(config: &ServeConfig, runtime: &tokio::runtime::Runtime) -> Result<Vec<Point>, Failure> {
+fn sandboxes_here(config: &ServeConfig, runtime: &tokio::runtime::Runtime) -> Result<Vec<Check>, Failure> {
     let probe = probe(config)?;
     let settings = LocalConfig::new(probe.path(), &config.sandboxd);
     let mut runner = settings.runner;
@@ -114,9 +84,9 @@ fn sandboxes_here(config: &ServeConfig, runtime: &tokio::runtime::Runtime) -> Re
     runtime.block_on(async {
         let mut points = match link {
             Ok(link) => machine(link).await,
-            Err(error) => vec![Point::new(
+            Err(error) => vec![Check::new(
                 "runner",
-                State::Bad,
+                CheckState::Bad,
                 format!("it cannot be started: {error}"),
             )],
         };
@@ -125,7 +95,7 @@ fn sandboxes_here(config: &ServeConfig, runtime: &tokio::runtime::Runtime) -> Re
     })
 }
 
-fn kernel() -> Point {
+pub(super) fn kernel() -> Check {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let release = release.trim();
     let mut numbers = release
@@ -134,22 +104,22 @@ fn kernel() -> Point {
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     // Overlay on id-mapped layers: Linux 5.19.
     if version < (5, 19) {
-        return Point::new(
+        return Check::new(
             "kernel",
-            State::Bad,
+            CheckState::Bad,
             format!("{release} is too old: Linux 5.19 or later is needed"),
         );
     }
-    Point::good("kernel", format!("Linux {release}"))
+    Check::good("kernel", format!("Linux {release}"))
 }
 
-fn user(config: &ServeConfig) -> Point {
+fn user(config: &ServeConfig) -> Check {
     if Uid::effective().is_root() {
-        return Point::good("user", format!("root, and the server becomes {}", config.user));
+        return Check::good("user", format!("root, and the server becomes {}", config.user));
     }
-    Point::new(
+    Check::new(
         "user",
-        State::Warning,
+        CheckState::Warning,
         "a plain user: sandboxes run rootless; limits and separate user ranges need root (sudo fsa serve)",
     )
 }
@@ -161,43 +131,43 @@ fn existing(path: &Path) -> &Path {
         .unwrap_or(Path::new("/"))
 }
 
-fn space(config: &ServeConfig) -> Point {
+pub(super) fn space(config: &ServeConfig) -> Check {
     let folder = existing(&config.data_dir);
     let free = match statvfs(folder) {
         Ok(stat) => stat.blocks_available() * stat.fragment_size(),
         Err(error) => {
-            return Point::new(
+            return Check::new(
                 "disk",
-                State::Bad,
+                CheckState::Bad,
                 format!("{} cannot be looked at: {error}", folder.display()),
             );
         }
     };
     let said = format!("{} MB free in {}", free / 1_000_000, folder.display());
     match free {
-        0..SPACE_NEEDED => Point::new(
+        0..SPACE_NEEDED => Check::new(
             "disk",
-            State::Bad,
+            CheckState::Bad,
             format!("{said}: make room, or choose another --data-dir"),
         ),
-        SPACE_NEEDED..SPACE_WANTED => Point::new(
+        SPACE_NEEDED..SPACE_WANTED => Check::new(
             "disk",
-            State::Warning,
+            CheckState::Warning,
             format!("{said}: images and databases may fill it"),
         ),
-        _ => Point::good("disk", said),
+        _ => Check::good("disk", said),
     }
 }
 
-fn path(config: &ServeConfig) -> Point {
+pub(super) fn path(config: &ServeConfig) -> Check {
     let length = config.data_dir.as_os_str().len();
     if length > PATH_LIMIT {
         let why = format!(
             "its path has {length} characters, and sockets in it would have too many: at most {PATH_LIMIT}"
         );
-        return Point::new("data folder", State::Bad, why);
+        return Check::new("data folder", CheckState::Bad, why);
     }
-    Point::good("data folder", config.data_dir.display().to_string())
+    Check::good("data folder", config.data_dir.display().to_string())
 }
 
 fn probe(config: &ServeConfig) -> Result<tempfile::TempDir, Failure> {
@@ -211,24 +181,24 @@ fn probe(config: &ServeConfig) -> Result<tempfile::TempDir, Failure> {
     Ok(probe)
 }
 
-async fn machine(link: RunnerLink) -> Vec<Point> {
+async fn machine(link: RunnerLink) -> Vec<Check> {
     let hello = async {
         let client = Client::new(link).map_err(|error| error.to_string())?;
         client.hello().await.map_err(|error| error.to_string())
     };
     match hello.await {
         Ok(hello) => of_runner(&hello),
-        Err(error) => vec![Point::new("runner", State::Bad, error)],
+        Err(error) => vec![Check::new("runner", CheckState::Bad, error)],
     }
 }
 
-fn of_runner(hello: &Hello) -> Vec<Point> {
+pub(super) fn of_runner(hello: &Hello) -> Vec<Check> {
     let mut points = Vec::new();
     if !hello.runtime.is_empty() {
-        points.push(Point::good("runtime", hello.runtime.clone()));
+        points.push(Check::good("runtime", hello.runtime.clone()));
     }
     if hello.idmapped_mounts {
-        points.push(Point::good("file systems", "overlay on id-mapped layers works"));
+        points.push(Check::good("file systems", "overlay on id-mapped layers works"));
     }
     let limits = [
         ("memory", hello.enforces_memory),
@@ -240,19 +210,19 @@ fn of_runner(hello: &Hello) -> Vec<Point> {
         .filter_map(|&(name, can)| can.then_some(name))
         .collect();
     if enforced.len() == limits.len() {
-        points.push(Point::good(
+        points.push(Check::good(
             "limits",
             "memory, processor and processes are enforced",
         ));
     }
     if hello.rootless {
-        points.push(Point::good(
+        points.push(Check::good(
             "file systems",
             "overlay in a user namespace works; sandboxes share one range of user ids",
         ));
     }
     if hello.isolates_network {
-        points.push(Point::good(
+        points.push(Check::good(
             "network",
             "each sandbox has its own, with a firewall",
         ));
@@ -261,39 +231,39 @@ fn of_runner(hello: &Hello) -> Vec<Point> {
         hello
             .blockers
             .iter()
-            .map(|message| Point::new("machine", State::Bad, message.clone())),
+            .map(|message| Check::new("machine", CheckState::Bad, message.clone())),
     );
     points.extend(
         hello
             .warnings
             .iter()
-            .map(|message| Point::new("machine", State::Warning, message.clone())),
+            .map(|message| Check::new("machine", CheckState::Warning, message.clone())),
     );
     points
 }
 
-async fn programs(config: &ServeConfig) -> Point {
+pub(super) async fn programs(config: &ServeConfig) -> Check {
     match postgres::installations(config.postgres_bin.as_deref()).await {
-        Ok(found) if found.is_empty() => Point::new(
+        Ok(found) if found.is_empty() => Check::new(
             "PostgreSQL",
-            State::Bad,
+            CheckState::Bad,
             "its server programs are missing: install them (Debian: apt-get install postgresql)",
         ),
         Ok(found) => {
             let newest = &found[0];
-            Point::good(
+            Check::good(
                 "PostgreSQL",
                 format!("{} in {}", newest.major, newest.bin.display()),
             )
         }
-        Err(error) => Point::new("PostgreSQL", State::Bad, error.to_string()),
+        Err(error) => Check::new("PostgreSQL", CheckState::Bad, error.to_string()),
     }
 }
 
-async fn listening(config: &ServeConfig) -> Point {
+async fn listening(config: &ServeConfig) -> Check {
     let name = "address";
     match TcpListener::bind(config.listen) {
-        Ok(_) => Point::good(name, format!("{} is free", config.listen)),
+        Ok(_) => Check::good(name, format!("{} is free", config.listen)),
         Err(error) => {
             let url = format!("http://{}/readyz", config.listen);
             let http = reqwest::Client::builder().timeout(Duration::from_secs(5)).build();
@@ -303,20 +273,20 @@ async fn listening(config: &ServeConfig) -> Point {
             };
             match answer {
                 Ok(answer) if answer.status().is_success() => {
-                    Point::good(name, format!("a server is ready at {}", config.listen))
+                    Check::good(name, format!("a server is ready at {}", config.listen))
                 }
-                Ok(answer) => Point::new(
+                Ok(answer) => Check::new(
                     name,
-                    State::Warning,
+                    CheckState::Warning,
                     format!(
                         "what runs at {} is not ready ({}): see {url}",
                         config.listen,
                         answer.status()
                     ),
                 ),
-                Err(_) => Point::new(
+                Err(_) => Check::new(
                     name,
-                    State::Bad,
+                    CheckState::Bad,
                     format!(
                         "{} cannot be listened on ({error}): choose another with --listen",
                         config.listen
@@ -327,36 +297,36 @@ async fn listening(config: &ServeConfig) -> Point {
     }
 }
 
-fn web_image(config: &ServeConfig) -> Point {
+pub(super) fn web_image(config: &ServeConfig) -> Check {
     let name = "template web";
     match &config.web_image {
-        None => Point::new(
+        None => Check::new(
             name,
-            State::Warning,
+            CheckState::Warning,
             "no image is named: make it with `make image` and name it with --web-image; the template host works",
         ),
-        Some(image) if Path::new(image).is_file() => Point::good(name, image.clone()),
-        Some(image) if Path::new(image).is_absolute() => Point::new(
+        Some(image) if Path::new(image).is_file() => Check::good(name, image.clone()),
+        Some(image) if Path::new(image).is_absolute() => Check::new(
             name,
-            State::Bad,
+            CheckState::Bad,
             format!("there is no archive at {image}: make it with `make image`"),
         ),
-        Some(image) => Point::good(name, format!("the published image {image}")),
+        Some(image) => Check::good(name, format!("the published image {image}")),
     }
 }
 
-fn credentials(config: &ServeConfig) -> Point {
+fn credentials(config: &ServeConfig) -> Check {
     let name = "agent credentials";
     match config::agent_environment(&config.secret_dir) {
-        Ok(variables) if variables.is_empty() => Point::new(
+        Ok(variables) if variables.is_empty() => Check::new(
             name,
-            State::Warning,
+            CheckState::Warning,
             format!(
                 "none in {}: every project needs its own (fsa env set P ANTHROPIC_API_KEY=…)",
                 config.secret_dir.join(".env").display()
             ),
         ),
-        Ok(variables) => Point::good(name, variables.into_keys().collect::<Vec<_>>().join(", ")),
-        Err(failure) => Point::new(name, State::Bad, failure.to_string()),
+        Ok(variables) => Check::good(name, variables.into_keys().collect::<Vec<_>>().join(", ")),
+        Err(failure) => Check::new(name, CheckState::Bad, failure.to_string()),
     }
 }

@@ -8,6 +8,7 @@ mod agents;
 pub mod around;
 mod audit;
 mod auth;
+mod doctor;
 mod environment;
 pub mod error;
 mod events;
@@ -27,6 +28,7 @@ mod page;
 mod ports;
 pub mod prefer;
 mod projects;
+mod regions;
 mod sandbox;
 pub mod serve;
 mod system;
@@ -50,6 +52,8 @@ use crate::state::App;
 fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(openapi::frame())
         .merge(system::routes())
+        .merge(doctor::routes())
+        .merge(regions::routes())
         .merge(auth::routes())
         .merge(github::routes())
         .merge(tokens::routes())

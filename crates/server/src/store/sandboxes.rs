@@ -128,6 +128,45 @@ pub async fn main_in(tx: &mut PgConnection, project: ProjectId) -> Result<Option
     .await?)
 }
 
+/// A sandbox that runs, with whose it is.
+pub struct Running {
+    pub sandbox: SandboxRow,
+    pub project: String,
+    pub owner: String,
+    pub region: String,
+}
+
+/// The sandboxes of everybody that run, by owner and project, and how many there are in all.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn running(store: &Store, most: u32) -> Result<(Vec<Running>, u64)> {
+    let rows = sqlx::query(concat!(
+        "select ",
+        columns!(),
+        ", p.name as project, p.region as region, u.login as owner, count(*) over () as in_all
+           from sandboxes s join projects p on p.id = s.project_id join users u on u.id = p.owner_id
+          where s.container = 'running' and s.wanted = 'running' and p.deleted_at is null
+          order by u.login, p.name, s.id limit $1"
+    ))
+    .bind(i64::from(most))
+    .fetch_all(&store.pool)
+    .await?;
+    let all: i64 = rows.first().map_or(Ok(0), |row| row.try_get("in_all"))?;
+    let found = rows
+        .iter()
+        .map(|row| {
+            Ok(Running {
+                sandbox: SandboxRow::from_row(row)?,
+                project: row.try_get("project")?,
+                owner: row.try_get("owner")?,
+                region: row.try_get("region")?,
+            })
+        })
+        .collect::<Result<_, sqlx::Error>>()?;
+    Ok((found, all.unsigned_abs()))
+}
+
 /// A new sandbox's columns.
 pub struct NewSandbox<'a> {
     pub id: SandboxId,

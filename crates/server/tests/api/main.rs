@@ -17,6 +17,7 @@ mod quotas;
 mod relay;
 mod sharing;
 mod surface;
+mod system;
 mod tokens;
 mod users;
 mod whole;

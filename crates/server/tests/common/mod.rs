@@ -20,7 +20,7 @@ use fsa_server::{
     App, Settings, agents, api,
     auth::{self, seal::Sealer},
     reconcile::Worker,
-    state::Limits,
+    state::{Checks, Limits},
     store::Store,
 };
 pub use postgres::Database;
@@ -112,6 +112,7 @@ impl World {
             trusted_proxies: Vec::new(),
             limits: Limits::default(),
             github: None,
+            checks: Checks::default(),
         };
         change(&mut settings);
         let region = Region {

@@ -6,6 +6,7 @@ import { useNavigate } from "@tanstack/react-router";
 import { useState } from "react";
 import { type Project, api, data, sentence } from "../../api/client";
 import { database } from "../../api/queries";
+import { may } from "../../logic/role";
 import { rows, tablesQuery } from "../../logic/tables";
 import { askTerminal } from "./ask";
 
@@ -14,10 +15,11 @@ export default function Database({ project }: { project: Project }) {
   const navigate = useNavigate();
   const found = useQuery(database(project.id, false));
   const secret = useQuery({ ...database(project.id, true), enabled: reveal });
+  const works = may(project.role, "editor");
   const runs = project.sandbox?.status === "RUNNING";
   const tables = useQuery({
     queryKey: ["project", project.id, "tables"],
-    enabled: runs && found.data?.status === "READY",
+    enabled: works && runs && found.data?.status === "READY",
     queryFn: async () => {
       const body = { command: ["psql", "-XAtq", "-F", "\t", "-c", tablesQuery], timeoutSeconds: 20 };
       const answer = await data(api.POST("/api/projects/{project}/exec", { params: { path: { project: project.id } }, body }));
@@ -49,9 +51,11 @@ export default function Database({ project }: { project: Project }) {
           </Badge>
         )}
         <span className="grow" />
-        <Button variant="default" leftSection={<IconTerminal2 size={14} />} onClick={psql} disabled={!runs}>
-          psql in a terminal
-        </Button>
+        {works && (
+          <Button variant="default" leftSection={<IconTerminal2 size={14} />} onClick={psql} disabled={!runs}>
+            psql in a terminal
+          </Button>
+        )}
       </Group>
       {found.data?.status === "LOST" && (
         <Alert color="red" mb="md">
@@ -68,20 +72,24 @@ export default function Database({ project }: { project: Project }) {
           onFocus={(event) => event.currentTarget.select()}
           error={secret.isError && sentence(secret.error)}
         />
-        <Tooltip label={reveal ? "Hide" : "Reveal"}>
-          <ActionIcon size={34} variant="default" aria-label={reveal ? "Hide the connection string" : "Reveal the connection string"} onClick={() => setReveal(!reveal)}>
-            {reveal ? <IconEyeOff size={16} /> : <IconEye size={16} />}
-          </ActionIcon>
-        </Tooltip>
-        <CopyButton value={url}>
-          {({ copied, copy }) => (
-            <Tooltip label={copied ? "Copied" : reveal ? "Copy" : "Reveal it first"}>
-              <ActionIcon size={34} variant="default" aria-label="Copy the connection string" onClick={copy} disabled={!secret.data || !reveal}>
-                {copied ? <IconCheck size={16} /> : <IconCopy size={16} />}
+        {works && (
+          <>
+            <Tooltip label={reveal ? "Hide" : "Reveal"}>
+              <ActionIcon size={34} variant="default" aria-label={reveal ? "Hide the connection string" : "Reveal the connection string"} onClick={() => setReveal(!reveal)}>
+                {reveal ? <IconEyeOff size={16} /> : <IconEye size={16} />}
               </ActionIcon>
             </Tooltip>
-          )}
-        </CopyButton>
+            <CopyButton value={url}>
+              {({ copied, copy }) => (
+                <Tooltip label={copied ? "Copied" : reveal ? "Copy" : "Reveal it first"}>
+                  <ActionIcon size={34} variant="default" aria-label="Copy the connection string" onClick={copy} disabled={!secret.data || !reveal}>
+                    {copied ? <IconCheck size={16} /> : <IconCopy size={16} />}
+                  </ActionIcon>
+                </Tooltip>
+              )}
+            </CopyButton>
+          </>
+        )}
       </Group>
       <Text size="xs" c="dimmed">
         {found.data?.name} · {found.data?.provider}. The sandbox has it as DATABASE_URL; for psql and libraries that refuse “?schema=”, POSTGRES_URL is the same without it.
@@ -89,11 +97,12 @@ export default function Database({ project }: { project: Project }) {
       <Group mt="xl" mb="xs">
         <Title order={2}>Tables</Title>
         <span className="grow" />
-        <ActionIcon aria-label="Look again" onClick={() => void tables.refetch()} disabled={!runs}>
+        <ActionIcon aria-label="Look again" onClick={() => void tables.refetch()} disabled={!runs || !works}>
           <IconRefresh size={16} />
         </ActionIcon>
       </Group>
-      {!runs && <Text size="sm">The tables are shown while the sandbox runs.</Text>}
+      {!works && <Text size="sm">Looking into the database takes an editor of the project.</Text>}
+      {works && !runs && <Text size="sm">The tables are shown while the sandbox runs.</Text>}
       {tables.isError && <Alert color="gray">{sentence(tables.error)}</Alert>}
       {tables.data?.length === 0 && <Text size="sm">There are no tables yet.</Text>}
       {tables.data && tables.data.length > 0 && (

@@ -43,11 +43,13 @@ type Shown = "loading" | "text" | "other";
 interface Props {
   id: string;
   path: string;
+  /** The caller may only read it. */
+  reads: boolean;
   dirty: (dirty: boolean) => void;
   saved: () => void;
 }
 
-export default function Editor({ id, path, dirty, saved }: Props) {
+export default function Editor({ id, path, reads, dirty, saved }: Props) {
   const host = useRef<HTMLDivElement>(null);
   const view = useRef<EditorView>(undefined);
   const tag = useRef("");
@@ -128,6 +130,7 @@ export default function Editor({ id, path, dirty, saved }: Props) {
             bracketMatching(), closeBrackets(), highlightActiveLine(), highlightSelectionMatches(), search({ top: true }),
             syntaxHighlighting(colours), frame,
             EditorState.lineSeparator.of(text.includes("\r\n") ? "\r\n" : "\n"),
+            EditorState.readOnly.of(reads),
             EditorView.contentAttributes.of({ "aria-label": `Content of ${path}`, tabindex: "0" }),
             EditorView.updateListener.of((update) => {
               if (update.docChanged) mark(true);
@@ -152,7 +155,7 @@ export default function Editor({ id, path, dirty, saved }: Props) {
       view.current?.destroy();
       view.current = undefined;
     };
-  }, [id, path, round]);
+  }, [id, path, reads, round]);
 
   return (
     <>
@@ -161,7 +164,12 @@ export default function Editor({ id, path, dirty, saved }: Props) {
           {path}
           {changed && <span aria-label="not saved"> •</span>}
         </Text>
-        {shown === "text" && (
+        {shown === "text" && reads && (
+          <Text size="xs" c="dimmed">
+            You may read it.
+          </Text>
+        )}
+        {shown === "text" && !reads && (
           <Button variant={changed ? "filled" : "default"} size="compact-xs" disabled={!changed} loading={busy} onClick={() => void save.current()}>
             Save
           </Button>

@@ -6,6 +6,7 @@ import { type FormEvent, useState } from "react";
 import { type Project, api, data, sentence } from "../../api/client";
 import { complain, environment } from "../../api/queries";
 import { parseDotenv } from "../../logic/dotenv";
+import { may } from "../../logic/role";
 
 export default function Environment({ project }: { project: Project }) {
   const queries = useQueryClient();
@@ -28,6 +29,7 @@ export default function Environment({ project }: { project: Project }) {
     },
     onError: complain,
   });
+  const works = may(project.role, "editor");
   const parsed = parseDotenv(text);
   const count = Object.keys(parsed.variables).length;
   const known = Object.keys(names.data?.envVars ?? {}).sort();
@@ -44,12 +46,16 @@ export default function Environment({ project }: { project: Project }) {
       <Group mb="xs">
         <Title order={2}>Environment</Title>
         <span className="grow" />
-        <Button variant="default" leftSection={reveal ? <IconEyeOff size={14} /> : <IconEye size={14} />} onClick={() => setReveal(!reveal)}>
-          {reveal ? "Hide values" : "Reveal values"}
-        </Button>
-        <Button variant="default" onClick={() => setPasting(true)}>
-          Paste .env
-        </Button>
+        {works && (
+          <>
+            <Button variant="default" leftSection={reveal ? <IconEyeOff size={14} /> : <IconEye size={14} />} onClick={() => setReveal(!reveal)}>
+              {reveal ? "Hide values" : "Reveal values"}
+            </Button>
+            <Button variant="default" onClick={() => setPasting(true)}>
+              Paste .env
+            </Button>
+          </>
+        )}
       </Group>
       <Text size="sm" c="dimmed" mb="md">
         A change reaches running processes by a restart of the sandbox, at once. Revealing is written into the audit log.
@@ -75,9 +81,11 @@ export default function Environment({ project }: { project: Project }) {
                     {reveal ? (values.data?.envVars[name] ?? "…") : "••••••••"}
                   </Table.Td>
                   <Table.Td w={44}>
-                    <ActionIcon aria-label={`Remove ${name}`} onClick={() => setRemoving(name)}>
-                      <IconTrash size={15} />
-                    </ActionIcon>
+                    {works && (
+                      <ActionIcon aria-label={`Remove ${name}`} onClick={() => setRemoving(name)}>
+                        <IconTrash size={15} />
+                      </ActionIcon>
+                    )}
                   </Table.Td>
                 </Table.Tr>
               ))}
@@ -90,15 +98,17 @@ export default function Environment({ project }: { project: Project }) {
           There are no variables of its own. DATABASE_URL and the agent's credentials are there without them.
         </Text>
       )}
-      <form onSubmit={add}>
-        <Group align="flex-end" wrap="nowrap" gap="xs">
-          <TextInput name="name" label="Name" placeholder="API_KEY" required withAsterisk={false} pattern="[A-Za-z_][A-Za-z0-9_]*" className="grow" autoComplete="off" spellCheck={false} />
-          <TextInput name="value" label="Value" className="grow" autoComplete="off" spellCheck={false} />
-          <Button type="submit" size="sm" loading={change.isPending}>
-            Set
-          </Button>
-        </Group>
-      </form>
+      {works && (
+        <form onSubmit={add}>
+          <Group align="flex-end" wrap="nowrap" gap="xs">
+            <TextInput name="name" label="Name" placeholder="API_KEY" required withAsterisk={false} pattern="[A-Za-z_][A-Za-z0-9_]*" className="grow" autoComplete="off" spellCheck={false} />
+            <TextInput name="value" label="Value" className="grow" autoComplete="off" spellCheck={false} />
+            <Button type="submit" size="sm" loading={change.isPending}>
+              Set
+            </Button>
+          </Group>
+        </form>
+      )}
       <Modal opened={pasting} onClose={() => setPasting(false)} title="Paste a .env file" size="lg">
         <Stack gap="sm">
           <Textarea

@@ -6,6 +6,7 @@ import { type FormEvent, Suspense, lazy, useRef, useState } from "react";
 import { type FileEntry, type Project, api, data, refusal, send, sentence } from "../../api/client";
 import { complain, filesUrl, listing } from "../../api/queries";
 import { joined, parent } from "../../logic/path";
+import { may } from "../../logic/role";
 import { Confirm, type Question } from "../../shell/Confirm";
 
 const Editor = lazy(() => import("./Editor"));
@@ -20,6 +21,7 @@ export default function Files({ project }: { project: Project }) {
   const [dialog, setDialog] = useState<Dialog>();
   const [question, setQuestion] = useState<Question>();
   const id = project.id;
+  const works = may(project.role, "editor");
   const fresh = () => queries.invalidateQueries({ queryKey: ["files", id] });
   const choose = (path: string) => {
     const go = () => {
@@ -56,20 +58,24 @@ export default function Files({ project }: { project: Project }) {
   return (
     <>
       <div className="tools">
-        <Tooltip label="New file">
-          <ActionIcon aria-label="New file" onClick={() => setDialog({ kind: "new", path: "." })}>
-            <IconFilePlus size={16} />
-          </ActionIcon>
-        </Tooltip>
-        <FileButton multiple onChange={(files) => void upload(files, ".")}>
-          {(props) => (
-            <Tooltip label="Upload into the project's folder">
-              <ActionIcon aria-label="Upload" {...props}>
-                <IconUpload size={16} />
+        {works && (
+          <>
+            <Tooltip label="New file">
+              <ActionIcon aria-label="New file" onClick={() => setDialog({ kind: "new", path: "." })}>
+                <IconFilePlus size={16} />
               </ActionIcon>
             </Tooltip>
-          )}
-        </FileButton>
+            <FileButton multiple onChange={(files) => void upload(files, ".")}>
+              {(props) => (
+                <Tooltip label="Upload into the project's folder">
+                  <ActionIcon aria-label="Upload" {...props}>
+                    <IconUpload size={16} />
+                  </ActionIcon>
+                </Tooltip>
+              )}
+            </FileButton>
+          </>
+        )}
         <Tooltip label="Read the folders again">
           <ActionIcon aria-label="Read the folders again" onClick={() => void fresh()}>
             <IconRefresh size={16} />
@@ -85,11 +91,11 @@ export default function Files({ project }: { project: Project }) {
         onDragOver={(event) => event.preventDefault()}
         onDrop={(event) => {
           event.preventDefault();
-          void upload([...event.dataTransfer.files], ".");
+          if (works) void upload([...event.dataTransfer.files], ".");
         }}
       >
         <nav className="tree" aria-label="Files">
-          <Folder id={id} path="." depth={0} open={open} choose={choose} dialog={setDialog} download={download} upload={upload} />
+          <Folder id={id} works={works} path="." depth={0} open={open} choose={choose} dialog={setDialog} download={download} upload={upload} />
         </nav>
         <div className="editor">
           {open === undefined ? (
@@ -98,7 +104,7 @@ export default function Files({ project }: { project: Project }) {
             </div>
           ) : (
             <Suspense>
-              <Editor id={id} path={open} key={open} dirty={setDirty} saved={() => void fresh()} />
+              <Editor id={id} path={open} reads={!works} key={open} dirty={setDirty} saved={() => void fresh()} />
             </Suspense>
           )}
         </div>
@@ -124,6 +130,8 @@ export default function Files({ project }: { project: Project }) {
 
 interface FolderProps {
   id: string;
+  /** Whether the caller may change files. */
+  works: boolean;
   path: string;
   depth: number;
   open: string | undefined;
@@ -147,7 +155,7 @@ function Folder(props: FolderProps) {
   if (found.data?.length === 0) {
     return (
       <Text c="dimmed" py={4} style={indent}>
-        {depth === 0 ? "No files yet. Drop some here." : "empty"}
+        {depth === 0 ? (props.works ? "No files yet. Drop some here." : "No files yet.") : "empty"}
       </Text>
     );
   }
@@ -155,7 +163,7 @@ function Folder(props: FolderProps) {
 }
 
 function Node({ entry, ...props }: FolderProps & { entry: FileEntry }) {
-  const { path, depth, choose, dialog, download, upload } = props;
+  const { path, depth, choose, dialog, download, upload, works } = props;
   const picker = useRef<HTMLInputElement>(null);
   const [unfolded, setUnfolded] = useState(false);
   const folder = entry.kind === "directory";
@@ -166,7 +174,7 @@ function Node({ entry, ...props }: FolderProps & { entry: FileEntry }) {
         className="entry"
         onDrop={(event) => {
           // What is dropped on a folder goes into it.
-          if (!folder) return;
+          if (!folder || !works) return;
           event.preventDefault();
           event.stopPropagation();
           void upload([...event.dataTransfer.files], path);
@@ -205,13 +213,15 @@ function Node({ entry, ...props }: FolderProps & { entry: FileEntry }) {
             </ActionIcon>
           </Menu.Target>
           <Menu.Dropdown>
-            {folder && <Menu.Item onClick={() => dialog({ kind: "new", path })}>New file here</Menu.Item>}
-            {folder && <Menu.Item onClick={() => picker.current?.click()}>Upload here</Menu.Item>}
-            <Menu.Item onClick={() => dialog({ kind: "rename", path })}>Rename or move</Menu.Item>
+            {folder && works && <Menu.Item onClick={() => dialog({ kind: "new", path })}>New file here</Menu.Item>}
+            {folder && works && <Menu.Item onClick={() => picker.current?.click()}>Upload here</Menu.Item>}
+            {works && <Menu.Item onClick={() => dialog({ kind: "rename", path })}>Rename or move</Menu.Item>}
             <Menu.Item onClick={() => void download(path, folder)}>{folder ? "Download as archive" : "Download"}</Menu.Item>
-            <Menu.Item color="red" onClick={() => dialog({ kind: "delete", path })}>
-              Delete
-            </Menu.Item>
+            {works && (
+              <Menu.Item color="red" onClick={() => dialog({ kind: "delete", path })}>
+                Delete
+              </Menu.Item>
+            )}
           </Menu.Dropdown>
         </Menu>
       </div>

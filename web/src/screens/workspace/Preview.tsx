@@ -7,10 +7,11 @@ import { type Port, type Project, type Schemas, api, data } from "../../api/clie
 import { complain, ports } from "../../api/queries";
 import { address } from "../../logic/address";
 import { framable } from "../../logic/frame";
+import { may } from "../../logic/role";
 
 const terminalPort = 7681;
 const icons = { private: IconLock, link: IconLink, public: IconWorld };
-const words = { private: "Only you", link: "Whoever has the link", public: "Everybody" };
+const words = { private: "Only members", link: "Whoever has the link", public: "Everybody" };
 
 export default function Preview({ project }: { project: Project }) {
   const queries = useQueryClient();
@@ -85,26 +86,28 @@ export default function Preview({ project }: { project: Project }) {
             <IconExternalLink size={16} />
           </ActionIcon>
         </Tooltip>
-        <Menu position="bottom-end" width={220}>
-          <Menu.Target>
-            <Tooltip label={`Who may open it: ${words[port.sharing].toLowerCase()}`}>
-              <ActionIcon aria-label="Who may open it">
-                <Icon size={16} />
-              </ActionIcon>
-            </Tooltip>
-          </Menu.Target>
-          <Menu.Dropdown>
-            <Menu.Label>Who may open port {port.port}</Menu.Label>
-            {(Object.keys(words) as (keyof typeof words)[]).map((sharing) => {
-              const Icon = icons[sharing];
-              return (
-                <Menu.Item key={sharing} leftSection={<Icon size={15} />} onClick={() => void share(sharing)} fw={sharing === port.sharing ? 600 : 400}>
-                  {sharing === "link" && port.sharing === "link" ? "A new link (the old one ends)" : words[sharing]}
-                </Menu.Item>
-              );
-            })}
-          </Menu.Dropdown>
-        </Menu>
+        {may(project.role, "admin") && (
+          <Menu position="bottom-end" width={220}>
+            <Menu.Target>
+              <Tooltip label={`Who may open it: ${words[port.sharing].toLowerCase()}`}>
+                <ActionIcon aria-label="Who may open it">
+                  <Icon size={16} />
+                </ActionIcon>
+              </Tooltip>
+            </Menu.Target>
+            <Menu.Dropdown>
+              <Menu.Label>Who may open port {port.port}</Menu.Label>
+              {(Object.keys(words) as (keyof typeof words)[]).map((sharing) => {
+                const Icon = icons[sharing];
+                return (
+                  <Menu.Item key={sharing} leftSection={<Icon size={15} />} onClick={() => void share(sharing)} fw={sharing === port.sharing ? 600 : 400}>
+                    {sharing === "link" && port.sharing === "link" ? "A new link (the old one ends)" : words[sharing]}
+                  </Menu.Item>
+                );
+              })}
+            </Menu.Dropdown>
+          </Menu>
+        )}
       </form>
       {framable(location.href, url, port.sharing) ? (
         <iframe

@@ -1,5 +1,5 @@
 // What a project is made of, and its end.
-import { Alert, Button, Group, Modal, Select, Stack, Text, TextInput, Title } from "@mantine/core";
+import { Alert, Button, Group, Modal, Select, SimpleGrid, Stack, Text, TextInput, Title } from "@mantine/core";
 import { notifications } from "@mantine/notifications";
 import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { useNavigate } from "@tanstack/react-router";
@@ -7,14 +7,18 @@ import { type FormEvent, useState } from "react";
 import { type Project, type Schemas, api, data, sentence } from "../../api/client";
 import { complain } from "../../api/queries";
 import { nameProblem } from "../../logic/name";
-import { sizes } from "../../logic/sizes";
+import { may } from "../../logic/role";
+import { sizes, sources } from "../../logic/sizes";
 import { at } from "../../logic/time";
+import { Sharing } from "./Sharing";
 
 export default function Settings({ project }: { project: Project }) {
   const queries = useQueryClient();
   const navigate = useNavigate();
   const [name, setName] = useState(project.name);
   const [size, setSize] = useState<string>(project.size);
+  const [from, setFrom] = useState<string>(project.image ? "image" : (project.template ?? "web"));
+  const changes = may(project.role, "admin");
   const [deleting, setDeleting] = useState(false);
   const [typed, setTyped] = useState("");
   const change = useMutation({
@@ -47,14 +51,20 @@ export default function Settings({ project }: { project: Project }) {
     if (size !== project.size) wish.size = size as Schemas["Size"];
     if (said("description") !== (project.description ?? "")) wish.description = said("description") || null;
     if (said("startCommand") !== (project.startCommand ?? "")) wish.startCommand = said("startCommand") || null;
-    if (said("image") && said("image") !== project.image) wish.image = said("image");
+    if (from === "image") {
+      if (said("image") !== project.image) wish.image = said("image");
+    } else if (from !== project.template) {
+      wish.template = from;
+    }
     if (Object.keys(wish).length > 0) change.mutate(wish);
   };
   return (
     <div className="pad">
-      <form onSubmit={submit} className="section">
+      <form onSubmit={submit} className="section" aria-label="Settings">
+        <fieldset disabled={!changes} className="plain">
         <Stack gap="sm">
           <Title order={2}>Settings</Title>
+          {!changes && <Text size="sm">You are {project.role} here; changing these takes an admin of the project.</Text>}
           {change.isError && (
             <Alert color="red" role="alert" py="xs">
               {sentence(change.error)}
@@ -63,25 +73,32 @@ export default function Settings({ project }: { project: Project }) {
           <TextInput label="Name" value={name} onChange={(event) => setName(event.currentTarget.value)} error={name === project.name ? undefined : nameProblem(name)} spellCheck={false} />
           <TextInput name="description" label="Description" defaultValue={project.description ?? ""} maxLength={500} />
           <TextInput name="startCommand" label="Start command" description="Runs when the sandbox starts, and again when it ends." defaultValue={project.startCommand ?? ""} placeholder="npm run dev" spellCheck={false} />
-          <Group grow align="flex-start">
-            <Select label="Size" allowDeselect={false} value={size} onChange={(value) => value && setSize(value)} data={sizes} />
-            <TextInput name="image" label="Image" defaultValue={project.image ?? ""} placeholder={`template ${project.template ?? "web"}`} spellCheck={false} />
-          </Group>
+          <SimpleGrid cols={{ base: 1, xs: 2 }} spacing="sm">
+            <Select label="Size" disabled={!changes} allowDeselect={false} value={size} onChange={(value) => value && setSize(value)} data={sizes} />
+            <Select label="Made from" disabled={!changes} allowDeselect={false} value={from} onChange={(value) => value && setFrom(value)} data={sources} />
+          </SimpleGrid>
+          {from === "image" && <TextInput name="image" label="Image" defaultValue={project.image ?? ""} required withAsterisk={false} spellCheck={false} />}
           <Text size="xs" c="dimmed">
             Size, image and start command reach a running sandbox by a restart, at once.
           </Text>
-          <div>
-            <Button type="submit" loading={change.isPending}>
-              Save
-            </Button>
-          </div>
+          {changes && (
+            <div>
+              <Button type="submit" loading={change.isPending}>
+                Save
+              </Button>
+            </div>
+          )}
         </Stack>
+        </fieldset>
       </form>
+      <Sharing project={project} />
       <section className="section">
         <Title order={2} mb="xs">
           Facts
         </Title>
         <dl className="facts">
+          <dt>Owner</dt>
+          <dd>{project.ownerLogin}</dd>
           <dt>Region</dt>
           <dd>{project.region}</dd>
           <dt>Repository</dt>
@@ -94,17 +111,19 @@ export default function Settings({ project }: { project: Project }) {
           <dd>{at(project.createdAt)}</dd>
         </dl>
       </section>
-      <section className="section">
-        <Title order={2} mb="xs">
-          Delete
-        </Title>
-        <Text size="sm" mb="sm">
-          Deletes the sandbox, its files and its database, for good.
-        </Text>
-        <Button color="red" variant="outline" onClick={() => setDeleting(true)}>
-          Delete this project
-        </Button>
-      </section>
+      {may(project.role, "owner") && (
+        <section className="section">
+          <Title order={2} mb="xs">
+            Delete
+          </Title>
+          <Text size="sm" mb="sm">
+            Deletes the sandbox, its files and its database, for good.
+          </Text>
+          <Button color="red" variant="outline" onClick={() => setDeleting(true)}>
+            Delete this project
+          </Button>
+        </section>
+      )}
       <Modal opened={deleting} onClose={() => setDeleting(false)} title={`Delete ${project.name}?`}>
         <form
           onSubmit={(event) => {

@@ -5,6 +5,7 @@ import { useEffect, useState } from "react";
 import type { Project, Schemas } from "../../api/client";
 import { useWish } from "../../api/queries";
 import { lengths } from "../../logic/stages";
+import { may } from "../../logic/role";
 import { canStart, look } from "../../logic/status";
 import { took } from "../../logic/time";
 
@@ -28,12 +29,14 @@ export function Stages({ project }: { project: Project }) {
           {phase === "STOPPED" ? "The sandbox is stopped" : "There is no sandbox"}
         </Title>
         <Text maw={360}>Its files and its database are kept. Starting it takes about a second.</Text>
-        <Button
-          leftSection={<IconPlayerPlay size={14} />}
-          onClick={() => wish.mutate({ id: project.id, wish: phase === "STOPPED" ? "start" : "remake" })}
-        >
-          Start
-        </Button>
+        {may(project.role, "editor") && (
+          <Button
+            leftSection={<IconPlayerPlay size={14} />}
+            onClick={() => wish.mutate({ id: project.id, wish: phase === "STOPPED" ? "start" : "remake" })}
+          >
+            Start
+          </Button>
+        )}
       </div>
     );
   }
@@ -57,7 +60,7 @@ export function Stages({ project }: { project: Project }) {
           ))}
         </ol>
         {error && <Trouble error={error} now={now} />}
-        {(error || canStart(phase)) && phase !== "STOPPING" && (
+        {(error || canStart(phase)) && phase !== "STOPPING" && may(project.role, "editor") && (
           <div>
             <Button onClick={() => wish.mutate({ id: project.id, wish: "restart" })}>Try again now</Button>
           </div>

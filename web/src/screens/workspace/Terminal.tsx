@@ -11,6 +11,7 @@ import { Terminal as Xterm } from "@xterm/xterm";
 import { type DragEvent, useEffect, useRef, useState } from "react";
 import { type Project, refusal, send } from "../../api/client";
 import { complain, filesUrl } from "../../api/queries";
+import { may } from "../../logic/role";
 import { quoted } from "../../logic/shell";
 import { Tty, type TtyState } from "../../logic/tty";
 import { takeCommand } from "./ask";
@@ -107,6 +108,7 @@ export function Terminal({ project, session, shown, focused, title }: Props) {
   const [state, setState] = useState<TtyState>("connecting");
   const [finding, setFinding] = useState(false);
   const [needle, setNeedle] = useState("");
+  const works = may(project.role, "editor");
   const titled = useRef(title);
   titled.current = title;
 
@@ -121,6 +123,7 @@ export function Terminal({ project, session, shown, focused, title }: Props) {
       scrollback,
       theme: look,
       macOptionIsMeta: true,
+      disableStdin: !works,
     });
     const fit = new FitAddon();
     const search = new SearchAddon();
@@ -188,7 +191,7 @@ export function Terminal({ project, session, shown, focused, title }: Props) {
       term.dispose();
       parts.current = undefined;
     };
-  }, [project.id, session]);
+  }, [project.id, session, works]);
 
   useEffect(() => {
     if (shown && focused) parts.current?.term.focus();
@@ -196,6 +199,7 @@ export function Terminal({ project, session, shown, focused, title }: Props) {
 
   const drop = async (event: DragEvent) => {
     event.preventDefault();
+    if (!works) return;
     const files = [...event.dataTransfer.files];
     try {
       for (const file of files) {
@@ -256,27 +260,34 @@ export function Terminal({ project, session, shown, focused, title }: Props) {
         onDrop={(event) => void drop(event)}
       >
         <div ref={host} style={{ height: "100%" }} />
+        {!works && state === "open" && (
+          <span className="badge" data-kind="watch">
+            You watch; typing takes an editor of the project
+          </span>
+        )}
         {state === "lost" && (
           <span className="badge" role="status">
             Reconnecting; what you type is kept
           </span>
         )}
       </div>
-      <div className="keys">
-        {mobileKeys.map(([name, keys]) => (
-          <button
-            key={name}
-            type="button"
-            onPointerDown={(event) => event.preventDefault()}
-            onClick={() => {
-              parts.current?.tty.input(keys);
-              parts.current?.term.focus();
-            }}
-          >
-            {name}
-          </button>
-        ))}
-      </div>
+      {works && (
+        <div className="keys">
+          {mobileKeys.map(([name, keys]) => (
+            <button
+              key={name}
+              type="button"
+              onPointerDown={(event) => event.preventDefault()}
+              onClick={() => {
+                parts.current?.tty.input(keys);
+                parts.current?.term.focus();
+              }}
+            >
+              {name}
+            </button>
+          ))}
+        </div>
+      )}
     </div>
   );
 }

@@ -6,12 +6,14 @@ import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { useEffect, useState } from "react";
 import { type Project, api, data } from "../../api/client";
 import { complain, terminals } from "../../api/queries";
+import { may } from "../../logic/role";
 import { nextSession } from "../../logic/sessions";
 import { onAsked } from "./ask";
 import { Terminal } from "./Terminal";
 
 export default function Terminals({ project }: { project: Project }) {
   const queries = useQueryClient();
+  const works = may(project.role, "editor");
   const known = useQuery(terminals(project.id)).data?.items;
   const [opened, setOpened] = useState<string[]>(["main"]);
   const [active, setActive] = useLocalStorage({
@@ -60,28 +62,32 @@ export default function Terminals({ project }: { project: Project }) {
             <button type="button" aria-pressed={name === current} className="tab" title={titles[name]} onClick={() => setActive(name)}>
               {name}
             </button>
-            {name !== "main" && (
+            {name !== "main" && works && (
               <ActionIcon size="xs" aria-label={`End the terminal ${name}`} onClick={() => void end(name)}>
                 <IconX size={12} />
               </ActionIcon>
             )}
           </span>
         ))}
-        <Tooltip label="New terminal">
-          <ActionIcon aria-label="New terminal" onClick={() => setActive(add())}>
-            <IconPlus size={15} />
-          </ActionIcon>
-        </Tooltip>
+        {works && (
+          <Tooltip label="New terminal">
+            <ActionIcon aria-label="New terminal" onClick={() => setActive(add())}>
+              <IconPlus size={15} />
+            </ActionIcon>
+          </Tooltip>
+        )}
         <span className="grow" />
-        <Tooltip label={beside ? "One terminal" : "Two terminals side by side"}>
-          <ActionIcon
-            aria-label="Split"
-            aria-pressed={beside !== undefined}
-            onClick={() => setBeside(beside ? undefined : (names.find((name) => name !== current) ?? add()))}
-          >
-            <IconLayoutColumns size={15} />
-          </ActionIcon>
-        </Tooltip>
+        {(works || names.length > 1) && (
+          <Tooltip label={beside ? "One terminal" : "Two terminals side by side"}>
+            <ActionIcon
+              aria-label="Split"
+              aria-pressed={beside !== undefined}
+              onClick={() => setBeside(beside ? undefined : (names.find((name) => name !== current) ?? add()))}
+            >
+              <IconLayoutColumns size={15} />
+            </ActionIcon>
+          </Tooltip>
+        )}
       </div>
       <div className="split">
         {names

@@ -7,6 +7,7 @@ import { Link, useNavigate, useParams, useSearch } from "@tanstack/react-router"
 import { type KeyboardEvent, type PointerEvent, Suspense, lazy, useEffect, useRef } from "react";
 import { ApiError, type Project, sentence } from "../../api/client";
 import { project as projectQuery, useWish } from "../../api/queries";
+import { may } from "../../logic/role";
 import { canStart, canStop, look } from "../../logic/status";
 import { type View, views } from "../../router";
 import { Status } from "../Status";
@@ -59,6 +60,7 @@ function Panes({ project }: { project: Project }) {
   const [share, setShare] = useLocalStorage({ key: "fsa.panes", defaultValue: 50, getInitialValueInEffect: false });
   const box = useRef<HTMLDivElement>(null);
   const wish = useWish();
+  const works = may(project.role, "editor");
   const phase = project.sandbox?.status;
   const runs = phase === "RUNNING" || phase === "UPDATING";
   const asked = search.view ?? (small ? "terminal" : "preview");
@@ -88,7 +90,7 @@ function Panes({ project }: { project: Project }) {
           {project.image ?? project.template ?? "web"} · {project.size} · {project.region}
         </Text>
         <span className="grow" />
-        {canStart(phase) && (
+        {works && canStart(phase) && (
           <Button
             variant="filled"
             leftSection={<IconPlayerPlay size={14} />}
@@ -97,14 +99,14 @@ function Panes({ project }: { project: Project }) {
             Start
           </Button>
         )}
-        {phase === "RUNNING" && (
+        {works && phase === "RUNNING" && (
           <Tooltip label="Start the sandbox anew; files stay">
             <ActionIcon aria-label="Restart" onClick={() => wish.mutate({ id: project.id, wish: "restart" })}>
               <IconRefresh size={16} />
             </ActionIcon>
           </Tooltip>
         )}
-        {canStop(phase) && (
+        {works && canStop(phase) && (
           <Button
             variant="default"
             leftSection={<IconPlayerStop size={14} />}
@@ -121,7 +123,7 @@ function Panes({ project }: { project: Project }) {
           </Menu.Target>
           <Menu.Dropdown>
             <Menu.Item onClick={() => go("settings")}>Settings</Menu.Item>
-            <Menu.Item onClick={() => wish.mutate({ id: project.id, wish: "terminate" })} disabled={!project.sandbox}>
+            <Menu.Item onClick={() => wish.mutate({ id: project.id, wish: "terminate" })} disabled={!project.sandbox || !works}>
               Remove the sandbox, keep files and database
             </Menu.Item>
           </Menu.Dropdown>

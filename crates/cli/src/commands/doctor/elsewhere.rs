@@ -3,34 +3,34 @@
 
 use std::time::Duration;
 
-use fsa_kubernetes::checks;
+use fsa_kubernetes::{checks, connection::Cluster, settings::Settings};
+use fsa_model::system::{Check, CheckState};
 use secrecy::ExposeSecret as _;
 use sqlx::{
     Connection as _, PgConnection, Row as _,
     postgres::{PgConnectOptions, PgRow},
 };
 
-use super::{Point, State};
 use crate::{commands::serve::kubernetes, config::ServeConfig, failure::Failure};
 
 /// A server that takes longer serves nobody.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The control database, where it is named by a DSN. The server's own is made at its start.
-pub async fn control_database(config: &ServeConfig) -> Option<Point> {
+pub async fn control_database(config: &ServeConfig) -> Option<Check> {
     const NAME: &str = "control database";
     let Some(dsn) = &config.database_dsn else {
         return (!config.local).then(|| {
-            Point::new(
+            Check::new(
                 NAME,
-                State::Bad,
+                CheckState::Bad,
                 "none is named, and this machine makes none: name one with --database-dsn",
             )
         });
     };
     let Ok(options) = dsn.expose_secret().parse::<PgConnectOptions>() else {
         let form = "database_dsn is not of the form postgresql://user:password@host/database";
-        return Some(Point::new(NAME, State::Bad, form));
+        return Some(Check::new(NAME, CheckState::Bad, form));
     };
     let place = format!("{}:{}", options.get_host(), options.get_port());
     let asked = tokio::time::timeout(PATIENCE, async {
@@ -47,21 +47,21 @@ pub async fn control_database(config: &ServeConfig) -> Option<Point> {
     };
     Some(match asked.await {
         Ok(Ok(row)) => match read(&row) {
-            Some((version, true)) => Point::good(NAME, format!("PostgreSQL {version} at {place} answers")),
-            _ => Point::new(
+            Some((version, true)) => Check::good(NAME, format!("PostgreSQL {version} at {place} answers")),
+            _ => Check::new(
                 NAME,
-                State::Bad,
+                CheckState::Bad,
                 format!("the account at {place} may not make its tables: grant it `create` on the database"),
             ),
         },
-        Ok(Err(error)) => Point::new(
+        Ok(Err(error)) => Check::new(
             NAME,
-            State::Bad,
+            CheckState::Bad,
             format!("{place} cannot be used: {error}; correct --database-dsn, or start the server"),
         ),
-        Err(_) => Point::new(
+        Err(_) => Check::new(
             NAME,
-            State::Bad,
+            CheckState::Bad,
             format!(
                 "{place} did not answer within {} seconds; correct --database-dsn, or the network",
                 PATIENCE.as_secs()
@@ -71,16 +71,16 @@ pub async fn control_database(config: &ServeConfig) -> Option<Point> {
 }
 
 /// Each Kubernetes region, point by point.
-pub async fn clusters(config: &ServeConfig, clusters: Result<Vec<kubernetes::Read>, Failure>) -> Vec<Point> {
+pub async fn clusters(config: &ServeConfig, clusters: Result<Vec<kubernetes::Read>, Failure>) -> Vec<Check> {
     let clusters = match clusters {
         Ok(clusters) if config.regions.is_empty() || clusters.is_empty() => {
-            return vec![Point::good(
+            return vec![Check::good(
                 "kubernetes",
                 "not configured; projects run on this machine",
             )];
         }
         Ok(clusters) => clusters,
-        Err(failure) => return vec![Point::new("kubernetes", State::Bad, failure.message)],
+        Err(failure) => return vec![Check::new("kubernetes", CheckState::Bad, failure.message)],
     };
     let mut points = Vec::new();
     for read in clusters {
@@ -90,22 +90,29 @@ pub async fn clusters(config: &ServeConfig, clusters: Result<Vec<kubernetes::Rea
             settings.installation = kubernetes::installation(&config.data_dir).unwrap_or_default();
         }
         match read.checked.connect() {
-            Ok(cluster) => {
-                for check in checks::run(&cluster, &settings).await {
-                    let state = match check.state {
-                        checks::State::Good => State::Good,
-                        checks::State::Warning => State::Warning,
-                        checks::State::Bad => State::Bad,
-                    };
-                    points.push(Point::new(
-                        check.name,
-                        state,
-                        format!("{region}: {}", check.message),
-                    ));
-                }
-            }
-            Err(error) => points.push(Point::new("kubernetes", State::Bad, format!("{region}: {error}"))),
+            Ok(cluster) => points.extend(of_cluster(&region, &cluster, &settings).await),
+            Err(error) => points.push(Check::new(
+                "kubernetes",
+                CheckState::Bad,
+                format!("{region}: {error}"),
+            )),
         }
     }
     points
+}
+
+/// What a cluster says of itself.
+pub async fn of_cluster(region: &str, cluster: &Cluster, settings: &Settings) -> Vec<Check> {
+    let found = checks::run(cluster, settings).await;
+    found
+        .into_iter()
+        .map(|check| {
+            let state = match check.state {
+                checks::State::Good => CheckState::Good,
+                checks::State::Warning => CheckState::Warning,
+                checks::State::Bad => CheckState::Bad,
+            };
+            Check::new(check.name, state, format!("{region}: {}", check.message))
+        })
+        .collect()
 }

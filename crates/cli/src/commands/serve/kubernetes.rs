@@ -7,7 +7,7 @@ use std::{fmt::Write as _, path::Path, sync::Arc};
 use fsa_driver::Region;
 use fsa_kubernetes::{
     KubernetesDriver,
-    connection::{self, Checked, Places},
+    connection::{self, Checked, Cluster, Places},
     databases,
     settings::Settings,
 };
@@ -52,9 +52,17 @@ pub fn read(config: &ServeConfig) -> Result<Vec<Read>, Failure> {
         .collect()
 }
 
+/// A cluster that is connected to, for the doctor.
+pub struct Connected {
+    pub region: String,
+    pub cluster: Cluster,
+    pub settings: Settings,
+}
+
 /// Connects, and begins to watch.
-pub fn open(clusters: Vec<Read>, config: &ServeConfig) -> Result<Vec<Region>, Failure> {
+pub fn open(clusters: Vec<Read>, config: &ServeConfig) -> Result<(Vec<Region>, Vec<Connected>), Failure> {
     let mut regions = Vec::new();
+    let mut connected = Vec::new();
     for Read {
         name,
         mut settings,
@@ -71,13 +79,18 @@ pub fn open(clusters: Vec<Read>, config: &ServeConfig) -> Result<Vec<Region>, Fa
             "a Kubernetes cluster is a region"
         );
         let (databases, peer) = databases::open(&cluster, &settings).map_err(failed)?;
+        connected.push(Connected {
+            region: name.clone(),
+            cluster: cluster.clone(),
+            settings: settings.clone(),
+        });
         regions.push(Region {
             driver: Arc::new(KubernetesDriver::new(cluster, settings, peer)),
             databases,
             name,
         });
     }
-    Ok(regions)
+    Ok((regions, connected))
 }
 
 /// What our objects are told from another control plane's by: the same for all replicas, since

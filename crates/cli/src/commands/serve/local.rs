@@ -37,6 +37,7 @@ impl Start {
 pub struct Local {
     pub driver: Arc<LocalDriver>,
     pub databases: Arc<LocalDatabases>,
+    pub runner: Arc<Client>,
     /// How to reach the control database.
     pub control: PgConnectOptions,
     /// What goes on beside: clusters are kept running, the image is imported.
@@ -177,7 +178,7 @@ pub async fn open(config: &ServeConfig, start: Start) -> Result<Local, Failure> 
     )
     .await
     .map_err(|error| Failure::failed(error.to_string()))?;
-    let driver = LocalDriver::with(start.settings, client, Some(Arc::new(gate)))
+    let driver = LocalDriver::with(start.settings, Arc::clone(&client), Some(Arc::new(gate)))
         .await
         .map_err(|error| Failure::failed(error.to_string()))?;
     let databases = Arc::new(LocalDatabases::new(projects.clone()));
@@ -194,6 +195,7 @@ pub async fn open(config: &ServeConfig, start: Start) -> Result<Local, Failure> 
     Ok(Local {
         driver,
         databases,
+        runner: client,
         control: options,
         beside,
     })

@@ -1,6 +1,7 @@
 //! `fsa serve`: puts the parts together. First, with one thread and perhaps as root: the data
 //! folder, the runner, and the end of root's privileges. Then everything else, side by side.
 
+mod checks;
 pub mod kubernetes;
 pub mod local;
 pub mod log;
@@ -101,11 +102,13 @@ pub fn run(arguments: ServeArguments) -> Outcome {
                 databases: Arc::clone(&local.databases) as _,
             });
         }
-        regions.extend(kubernetes::open(clusters, &config)?);
+        let (clusters, looked) = kubernetes::open(clusters, &config)?;
+        regions.extend(clusters);
         let mut regions = Regions::new(regions);
         if let Some(name) = &config.default_region {
             regions = regions.with_default(name);
         }
+        let checks = checks::of(&config, &agent_environment, local.as_ref(), looked);
         let settings = Settings {
             listen: address,
             origin,
@@ -126,6 +129,7 @@ pub fn run(arguments: ServeArguments) -> Outcome {
                 ..Limits::default()
             },
             github: config.github.clone(),
+            checks,
         };
         let app = App::new(store, regions, sealer, settings);
         let options = reconcile::Options {

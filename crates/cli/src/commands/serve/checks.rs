@@ -1,0 +1,72 @@
+//! What the doctor looks at while the server runs: the points of `fsa doctor`, asked of the parts that are in
+//! use instead of a trial of them. What a plain user may not look at was found out at the start.
+
+use std::sync::Arc;
+
+use fsa_driver::DriverError;
+use fsa_model::{
+    environment::Environment,
+    system::{Check, CheckState},
+};
+use fsa_server::state::Checks;
+
+use super::{super::doctor, kubernetes::Connected, local::Local};
+use crate::config::ServeConfig;
+
+pub fn of(
+    config: &ServeConfig,
+    agents: &Environment,
+    local: Option<&Local>,
+    clusters: Vec<Connected>,
+) -> Checks {
+    let config = Arc::new(config.clone());
+    let runner = local.map(|local| Arc::clone(&local.runner));
+    let credentials = credentials(agents);
+    let clusters = Arc::new(clusters);
+    Checks::new(move || {
+        let (config, runner) = (Arc::clone(&config), runner.clone());
+        let (credentials, clusters) = (credentials.clone(), Arc::clone(&clusters));
+        async move {
+            let mut found = vec![doctor::kernel(), doctor::space(&config), doctor::path(&config)];
+            if let Some(runner) = runner {
+                match runner.hello().await {
+                    Ok(hello) => found.extend(doctor::of_runner(&hello)),
+                    Err(error) => found.push(silent(&error)),
+                }
+                found.push(doctor::programs(&config).await);
+                found.push(image(&config));
+            }
+            found.push(credentials);
+            for Connected {
+                region,
+                cluster,
+                settings,
+            } in clusters.iter()
+            {
+                found.extend(doctor::elsewhere::of_cluster(region, cluster, settings).await);
+            }
+            found
+        }
+    })
+}
+
+fn silent(error: &DriverError) -> Check {
+    Check::new("runner", CheckState::Bad, format!("{error}; restart the server"))
+}
+
+/// That an archive which is named is there was seen at the start, with rights that the server gave up since.
+fn image(config: &ServeConfig) -> Check {
+    match &config.web_image {
+        Some(image) => Check::good("template web", image.clone()),
+        None => doctor::web_image(config),
+    }
+}
+
+fn credentials(agents: &Environment) -> Check {
+    let name = "agent credentials";
+    if agents.is_empty() {
+        let why = "none for everybody: people set their own (fsa agent set-key), or a project has them in its environment";
+        return Check::new(name, CheckState::Warning, why);
+    }
+    Check::good(name, agents.keys().cloned().collect::<Vec<_>>().join(", "))
+}

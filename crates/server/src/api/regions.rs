@@ -1,0 +1,22 @@
+//! `/api/regions`: where projects can live.
+
+use axum::extract::State;
+use fsa_model::{ErrorBody, api::Page, system::RegionInfo};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::extract::Json;
+use crate::{auth::Caller, error::Result, state::App};
+
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list))
+}
+
+/// Where projects can live, the default first
+#[utoipa::path(get, path = "/api/regions", tag = "regions",
+    responses((status = OK, body = Page<RegionInfo>), (status = UNAUTHORIZED, body = ErrorBody)))]
+async fn list(State(app): State<App>, _: Caller) -> Result<Json<Page<RegionInfo>>> {
+    Ok(Json(Page {
+        items: app.health.of(&app.regions).await,
+        next_cursor: None,
+    }))
+}

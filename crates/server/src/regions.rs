@@ -1,0 +1,61 @@
+//! Whether each region answers. Asked for by whoever opens a dialog, so it is remembered for a moment, and a
+//! region that is silent holds up nobody for long.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use fsa_driver::{Region, Regions};
+use fsa_model::system::RegionInfo;
+use futures_util::future::join_all;
+use tokio::sync::Mutex;
+
+/// How long a region may take to say what it has.
+const LOOK: Duration = Duration::from_secs(5);
+/// How long an answer is good for.
+const FRESH: Duration = Duration::from_secs(10);
+
+/// What was found, and when.
+#[derive(Default)]
+pub(crate) struct Health(Mutex<BTreeMap<String, (Instant, bool)>>);
+
+impl Health {
+    /// Every region, the default one first. One caller asks at a time; the others get what it found.
+    pub(crate) async fn of(&self, regions: &Regions) -> Vec<RegionInfo> {
+        let mut known = self.0.lock().await;
+        let now = Instant::now();
+        known.retain(|_, (at, _)| now.duration_since(*at) < FRESH);
+        let asked = regions
+            .iter()
+            .filter(|region| !known.contains_key(&region.name))
+            .map(async |region| (region.name.clone(), (now, answers(region).await)));
+        let found = join_all(asked).await;
+        known.extend(found);
+        let mut all: Vec<_> = regions
+            .iter()
+            .map(|region| RegionInfo {
+                name: region.name.clone(),
+                kind: region.driver.capabilities().driver.to_owned(),
+                default: region.name == regions.default_name(),
+                healthy: known.get(&region.name).is_some_and(|(_, healthy)| *healthy),
+            })
+            .collect();
+        all.sort_by_key(|region| !region.default);
+        all
+    }
+}
+
+async fn answers(region: &Region) -> bool {
+    match tokio::time::timeout(LOOK, region.driver.inventory()).await {
+        Ok(Ok(_)) => true,
+        Ok(Err(error)) => {
+            tracing::warn!(region = %region.name, %error, "the region does not say what it has");
+            false
+        }
+        Err(_) => {
+            tracing::warn!(region = %region.name, "the region is silent");
+            false
+        }
+    }
+}
