@@ -16,6 +16,7 @@ pub mod reconcile;
 pub mod state;
 pub mod store;
 pub mod tasks;
+pub mod worktree;
 
 pub use error::{Error, Result};
 pub use state::{App, Settings};
