@@ -1,43 +1,23 @@
 //! A private repository: git in the sandbox is let in, and what lets it in is nowhere in there.
 
-use std::{convert::Infallible, path::Path, process::Command, sync::Arc};
+use std::{convert::Infallible, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use fsa_model::{Repository, agent_api::GitLogin, api::CreateProject};
 use fsa_tests::{
-    World,
+    Api, World,
+    github::{Github, TOKEN_MARK, git},
     internet::{self, PublicHost},
 };
 use http_body_util::Full;
 use hyper::{Request, Response, StatusCode, body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
+use reqwest::Method;
+use serde_json::{Value, json};
 
 const PASSWORD: &str = "hunter2-of-the-repository";
 /// `fsa:` and the password, in base64 (RFC 7617).
 const SHOWN: &str = "Basic ZnNhOmh1bnRlcjItb2YtdGhlLXJlcG9zaXRvcnk=";
-
-#[allow(clippy::disallowed_methods, reason = "the subject is git")]
-fn git(folder: &Path, arguments: &[&str]) {
-    let output = Command::new("git")
-        .args([
-            "-c",
-            "user.name=t",
-            "-c",
-            "user.email=t@example.org",
-            "-c",
-            "init.defaultBranch=main",
-        ])
-        .args(arguments)
-        .current_dir(folder)
-        .env("HOME", folder)
-        .output()
-        .expect("git runs");
-    assert!(
-        output.status.success(),
-        "git {arguments:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-}
 
 /// A bare repository that can be fetched as plain files (gitprotocol-http(5), dumb clients).
 fn repository(folder: &Path) {
@@ -138,6 +118,21 @@ async fn a_private_repository_is_cloned_and_fetched_and_its_password_is_nowhere_
     let events: serde_json::Value = api.get("/api/projects/private/events?follow=false").await;
     assert!(!events.to_string().contains("hunter2") && !world.log().contains("hunter2"));
 
+    // What git says of a credential that was refused is told to whoever set it.
+    let set = json!({"username": "fsa", "password": "outdated"});
+    let _: Value = api
+        .send(Method::PUT, "/api/projects/private/git-credential", &set)
+        .await;
+    let refused = api
+        .try_exec(
+            "private",
+            &["/bin/sh", "-c", "GIT_TERMINAL_PROMPT=0 git fetch origin"],
+        )
+        .await;
+    assert!(refused.stderr.contains("set another one"), "{refused:?}");
+    let shown: Value = api.get("/api/projects/private/git-credential").await;
+    assert!(shown["refusedAt"].is_string(), "{shown}");
+
     let forgotten = world.fsa(&["git-credential", "forget", "private"]);
     assert!(forgotten.status.success());
     let refused = api
@@ -147,5 +142,263 @@ async fn a_private_repository_is_cloned_and_fetched_and_its_password_is_nowhere_
         )
         .await;
     assert_ne!(refused.exit_code, 0, "{refused:?}");
+    world.finish().await;
+}
+
+/// Links the account of whoever sits in front of GitHub's page to the world's owner.
+async fn link(api: &Api) {
+    let request = api
+        .request(Method::POST, "/api/auth/github")
+        .json(&json!({"link": true}));
+    let begun = request.send().await.expect("an answer");
+    let cookie = begun.headers()["set-cookie"].to_str().expect("a cookie");
+    let cookie = cookie.split(';').next().expect("a value").to_owned();
+    let begun: Value = begun.json().await.expect("JSON");
+    let url = begun["url"].as_str().expect("a URL");
+    let state = url.split('&').find_map(|pair| pair.strip_prefix("state="));
+    let back = format!(
+        "/api/auth/github/callback?code=code&state={}",
+        state.expect("a state")
+    );
+    let came = api.request(Method::GET, &back).header("cookie", cookie);
+    let came = came.send().await.expect("an answer");
+    assert!(came.status().is_redirection(), "{}", came.status());
+}
+
+/// A world whose people have accounts at a GitHub with these repositories.
+fn world_with(github: &Github) -> (World, PublicHost) {
+    let served = github.clone();
+    let host = PublicHost::start(8000, move |listener| served.serve(listener));
+    let url = format!("http://{}:8000", host.address);
+    let world = World::start(&[
+        "--allow-networks",
+        internet::RANGE,
+        "--github-client-id",
+        "client",
+        "--github-client-secret",
+        "client-secret",
+        "--github-url",
+        &url,
+        "--github-api-url",
+        &format!("{url}/api"),
+    ]);
+    (world, host)
+}
+
+/// What git says in the sandbox, whether or not it does what it is told.
+async fn said(api: &Api, script: &str) -> (i32, String) {
+    let script = format!("export GIT_TERMINAL_PROMPT=0; {script}");
+    let result = api.try_exec("shop", &["/bin/sh", "-c", &script]).await;
+    (result.exit_code, result.stdout + &result.stderr)
+}
+
+/// One of the panel's requests, whatever comes of it.
+async fn git_of(api: &Api, project: &str, what: &str, wish: &Value) -> (u16, Value) {
+    let path = format!("/api/projects/{project}/git/{what}");
+    let (status, answer) = api.answer(api.request(Method::POST, &path).json(wish)).await;
+    (status.as_u16(), answer)
+}
+
+/// A person works on the project `shop` without ever opening a terminal.
+async fn panel(world: &World, github: &Github) {
+    let api = world.api();
+    let shop = github.path("ada-l/shop");
+    let fsa = |arguments: &[&str]| {
+        let output = world.fsa(arguments);
+        let all = [output.stdout, output.stderr].concat();
+        (
+            output.status.success(),
+            String::from_utf8_lossy(&all).into_owned(),
+        )
+    };
+    api.put("shop", "sign", "open\n").await;
+    api.put("shop", "README", "our shop\n").await;
+    let status: Value = api.get("/api/projects/shop/git/status").await;
+    assert_eq!(status["branch"], "main");
+    assert_eq!(
+        status["files"],
+        json!([
+            {"path": "README", "unstaged": "modified", "conflict": false},
+            {"path": "sign", "unstaged": "untracked", "conflict": false},
+        ])
+    );
+    let diff: Value = api.get("/api/projects/shop/git/diff?path=sign").await;
+    assert!(diff["diff"].as_str().expect("a diff").contains("+open"), "{diff}");
+    let (_, diff) = fsa(&["git", "diff", "shop"]);
+    assert!(diff.contains("-the shop") && diff.contains("+our shop"), "{diff}");
+
+    let (refused, nothing) = git_of(&api, "shop", "commit", &json!({"message": "Too early"})).await;
+    assert_eq!(
+        (refused, &nothing["details"]["name"]),
+        (409, &json!("NothingToCommit"))
+    );
+    let (_, staged) = git_of(&api, "shop", "stage", &json!({"paths": ["sign", "README"]})).await;
+    assert_eq!(staged["files"][0]["staged"], "modified");
+    let (_, staged) = git_of(&api, "shop", "unstage", &json!({"paths": ["README"]})).await;
+    assert_eq!(staged["files"][0]["unstaged"], "modified");
+    let (_, committed) = git_of(&api, "shop", "commit", &json!({"message": "Open\n\n# Why not"})).await;
+    assert_eq!(
+        (&committed["ahead"], committed["files"].as_array().map(Vec::len)),
+        (&json!(1), Some(1))
+    );
+    let (pushed, words) = fsa(&["git", "push", "shop"]);
+    assert!(pushed, "{words}");
+    assert_eq!(git(&shop, &["show", "main:sign"]), "open\n");
+    let log = git(&shop, &["log", "-1", "--format=%an %ae %B", "main"]);
+    assert!(
+        log.starts_with("owner 1+ada-l@users.noreply.198.51.100."),
+        "{log}"
+    );
+    assert!(log.contains("# Why not"), "{log}");
+
+    // Somebody else pushes meanwhile, and then changes the same line.
+    github.commit("ada-l/shop", "hours", "nine to five\n");
+    let (_, _) = git_of(&api, "shop", "commit", &json!({"message": "Ours", "all": true})).await;
+    let (refused, rejected) = git_of(&api, "shop", "push", &json!({})).await;
+    assert_eq!(
+        (refused, &rejected["details"]["name"]),
+        (409, &json!("PushRejected")),
+        "{rejected}"
+    );
+    let (code, pulled) = git_of(&api, "shop", "pull", &json!({})).await;
+    assert_eq!(code, 200, "{pulled}");
+    assert_eq!(api.shell("shop", "cat hours").await, "nine to five\n");
+    github.commit("ada-l/shop", "README", "their shop\n");
+    let (refused, conflict) = git_of(&api, "shop", "pull", &json!({})).await;
+    assert_eq!(
+        (refused, &conflict["details"]["name"]),
+        (409, &json!("MergeConflict"))
+    );
+    let message = conflict["details"]["message"].as_str().expect("a message");
+    assert!(
+        message.contains("README") && message.contains("abort"),
+        "{message}"
+    );
+    let status: Value = api.get("/api/projects/shop/git/status").await;
+    assert_eq!(
+        (&status["merging"], &status["files"][0]["conflict"]),
+        (&json!(true), &json!(true))
+    );
+    let (aborted, words) = fsa(&["git", "abort", "shop"]);
+    assert!(aborted, "{words}");
+    let (refused, _) = git_of(&api, "shop", "abort", &json!({})).await;
+    assert_eq!(refused, 409, "there is no merge any more");
+    assert_eq!(api.shell("shop", "cat README").await, "our shop\n");
+    // And now they decide.
+    let (refused, _) = git_of(&api, "shop", "pull", &json!({})).await;
+    assert_eq!(refused, 409);
+    api.put("shop", "README", "everybody's shop\n").await;
+    let (code, merged) = git_of(&api, "shop", "commit", &json!({"message": "Both", "all": true})).await;
+    assert_eq!((code, &merged["merging"]), (200, &json!(false)), "{merged}");
+    let (code, pushed) = git_of(&api, "shop", "push", &json!({})).await;
+    assert_eq!((code, &pushed["ahead"]), (200, &json!(0)), "{pushed}");
+    assert_eq!(git(&shop, &["show", "main:README"]), "everybody's shop\n");
+}
+
+/// A project that began as nothing but files becomes a repository of its own.
+async fn publish(world: &World, github: &Github) {
+    let api = world.api();
+    api.create_running("stall").await;
+    api.put("stall", "README", "a stall\n").await;
+    api.put("stall", ".env", "KEY=secret\n").await;
+    let (refused, none) = git_of(&api, "stall", "pull", &json!({})).await;
+    assert_eq!((refused, &none["details"]["name"]), (409, &json!("NoRepository")));
+    let (refused, taken) = git_of(&api, "stall", "publish", &json!({"name": "shop"})).await;
+    assert_eq!(refused, 409, "{taken}");
+    assert!(
+        taken["details"]["message"]
+            .as_str()
+            .expect("why")
+            .contains("already exists"),
+        "{taken}"
+    );
+
+    let published = world.fsa(&["git", "publish", "stall"]);
+
+    assert!(
+        published.status.success(),
+        "{}",
+        String::from_utf8_lossy(&published.stderr)
+    );
+    let stall = github.path("ada-l/stall");
+    let files = git(&stall, &["ls-tree", "--name-only", "main"]);
+    assert_eq!(files, ".gitignore\nREADME\n", "no secret of it");
+    api.put("stall", "prices", "low\n").await;
+    let (_, _) = git_of(
+        &api,
+        "stall",
+        "commit",
+        &json!({"message": "Prices", "all": true}),
+    )
+    .await;
+    let (code, pushed) = git_of(&api, "stall", "push", &json!({})).await;
+    assert_eq!(
+        (code, &pushed["upstream"]),
+        (200, &json!("origin/main")),
+        "{pushed}"
+    );
+    assert_eq!(git(&stall, &["show", "main:prices"]), "low\n");
+    let (refused, _) = git_of(&api, "stall", "publish", &json!({})).await;
+    assert_eq!(refused, 409, "it has an origin");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_private_repository_of_a_linked_account_is_worked_on_and_its_token_is_nowhere_in_the_sandbox() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let github = Github::new(folder.path());
+    github.create("ada-l/shop", "README", "the shop\n");
+    github.create("ada-l/diary", "README", "the diary\n");
+    let (world, host) = world_with(&github);
+    let (api, at) = (world.api(), format!("http://{}:8000", host.address));
+    link(&api).await;
+
+    api.create_as(CreateProject {
+        name: "shop".into(),
+        template: Some("host".into()),
+        repository: Some(Repository {
+            url: format!("{at}/ada-l/shop.git"),
+            branch: Some("main".into()),
+        }),
+        ..CreateProject::default()
+    })
+    .await;
+    api.until_running("shop").await;
+
+    assert_eq!(api.shell("shop", "cat README").await, "the shop\n");
+    panel(&world, &github).await;
+    publish(&world, &github).await;
+    // The account could see it, and the project could not.
+    let (code, words) = said(&api, &format!("git ls-remote {at}/ada-l/diary.git")).await;
+    assert_ne!(code, 0, "{words}");
+
+    let searched = format!(
+        "git config --list --show-origin; env; cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline 2>/dev/null; \
+         grep -rs '{}[_]' . ~ /tmp /run 2>/dev/null; true",
+        TOKEN_MARK.trim_end_matches('_')
+    );
+    let found = api.shell("shop", &searched).await;
+    assert!(
+        found.contains("git-credential") && !found.contains(TOKEN_MARK),
+        "{found}"
+    );
+    let events: Value = api.get("/api/projects/shop/events?follow=false").await;
+    assert!(!events.to_string().contains(TOKEN_MARK) && !world.log().contains(TOKEN_MARK));
+
+    // One that was refused is renewed where it can be, and else asked for again.
+    github.refuse_tokens();
+    let (code, words) = said(&api, "git fetch origin").await;
+    assert!(code != 0 && words.contains("the token was renewed"), "{words}");
+    let (code, words) = said(&api, "git fetch origin").await;
+    assert_eq!(code, 0, "{words}");
+    github.revoke();
+    let (code, words) = said(&api, "git fetch origin").await;
+    assert!(code != 0 && words.contains("link the account anew"), "{words}");
+    let (code, words) = said(&api, "git fetch origin").await;
+    assert!(code != 0 && words.contains("link the account anew"), "{words}");
+    let mine: Value = api.get("/api/me/github").await;
+    assert_eq!(mine["account"]["needsSignIn"], true);
+    link(&api).await;
+    let (code, words) = said(&api, "git fetch origin").await;
+    assert_eq!(code, 0, "{words}");
     world.finish().await;
 }

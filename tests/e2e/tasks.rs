@@ -27,6 +27,11 @@ const KEY: &str = "sk-of-the-operator";
 
 /// A world whose operator has a key for the model at `base`.
 fn world(base: &str) -> World {
+    world_with(base, "relay")
+}
+
+/// The same, whose sandboxes get the key in this way.
+fn world_with(base: &str, credentials: &str) -> World {
     let world = World::unserved(
         None,
         &[
@@ -34,6 +39,8 @@ fn world(base: &str) -> World {
             exported("FSA_WEB_IMAGE").to_str().expect("a path of UTF-8"),
             "--allow-networks",
             internet::RANGE,
+            "--agent-credentials",
+            credentials,
         ],
     );
     let secret = world.folder().join("secret");
@@ -112,6 +119,13 @@ async fn a_task_goes_on_while_the_control_plane_is_killed_and_the_next_one_waits
         ..CreateProject::default()
     })
     .await;
+    api.until_running("notes").await;
+    // Work that was not committed before is not the agent's.
+    api.shell(
+        "notes",
+        "git init --quiet && echo mine > draft && git add draft && echo more >> draft",
+    )
+    .await;
     let first = create(&api, "notes", prompt("Write notes, and wait")).await;
     let second = create(&api, "notes", prompt("Do nothing")).await;
     let third = create(&api, "notes", prompt("Do nothing either")).await;
@@ -147,6 +161,17 @@ async fn a_task_goes_on_while_the_control_plane_is_killed_and_the_next_one_waits
     );
     assert_eq!(ended.result.as_deref(), Some("The notes are written."));
     assert_eq!(ended.changed_files, ["go", "notes.txt"]);
+    let diff = world.fsa(&["task", "show", "notes", &first.id.to_string(), "--diff"]);
+    let diff = String::from_utf8_lossy(&diff.stdout).into_owned();
+    assert!(
+        diff.contains("+++ b/notes.txt") && diff.contains("+hello"),
+        "{diff}"
+    );
+    assert!(!diff.contains("draft"), "{diff}");
+    let staged = api
+        .shell("notes", "git diff --cached --name-only; git diff --name-only")
+        .await;
+    assert_eq!(staged, "draft\ndraft\n", "nobody's index was touched");
     assert!(ended.cost > Micros(0), "{ended:?}");
     let told = steps(&api, "notes", &first).await;
     let sequences: Vec<i64> = told.iter().map(|step| step.sequence).collect();
@@ -180,8 +205,9 @@ async fn a_task_goes_on_while_the_control_plane_is_killed_and_the_next_one_waits
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_task_is_cancelled_and_an_absent_agent_is_said() {
+async fn a_task_with_an_injected_key_is_cancelled_and_an_absent_agent_is_said() {
     let asked = Arc::new(Mutex::new(Asked::default()));
+    let kept = Arc::clone(&asked);
     let script = vec![
         Turn::Tool {
             name: "Bash",
@@ -193,8 +219,9 @@ async fn a_task_is_cancelled_and_an_absent_agent_is_said() {
         },
         Turn::Say("It cannot come to this."),
     ];
-    let host = PublicHost::start(8000, move |listener| model::serve(listener, script, asked));
-    let world = world(&format!("http://{}:8000", host.address));
+    let host = PublicHost::start(8000, move |listener| model::serve(listener, script, kept));
+    let base = format!("http://{}:8000", host.address);
+    let world = world_with(&base, "inject");
     let api = world.api();
     api.create_as(CreateProject {
         name: "stuck".into(),
@@ -211,6 +238,15 @@ async fn a_task_is_cancelled_and_an_absent_agent_is_said() {
         task.state == TaskState::Running && api.shell("stuck", "ls").await.contains("waits")
     };
     until(&api, "stuck", &task, waits).await;
+    // The agent speaks to the model itself, with the key.
+    let environment = api.shell("stuck", "env").await;
+    assert!(
+        environment.contains(&format!("ANTHROPIC_BASE_URL={base}\n")),
+        "{environment}"
+    );
+    assert!(environment.contains(KEY), "{environment}");
+    let keys = asked.lock().expect("what was asked").keys.clone();
+    assert!(!keys.is_empty() && keys.iter().all(|key| key == KEY), "{keys:?}");
 
     let told = world.fsa(&["task", "cancel", "stuck", &task.id.to_string()]);
 
@@ -235,6 +271,7 @@ async fn a_task_is_cancelled_and_an_absent_agent_is_said() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_person_runs_a_task_and_sees_its_steps() {
     let asked = Arc::new(Mutex::new(Asked::default()));
+    let kept = Arc::clone(&asked);
     let script = vec![
         Turn::Tool {
             name: "Bash",
@@ -242,7 +279,7 @@ async fn a_person_runs_a_task_and_sees_its_steps() {
         },
         Turn::Say("It is forty-two."),
     ];
-    let host = PublicHost::start(8000, move |listener| model::serve(listener, script, asked));
+    let host = PublicHost::start(8000, move |listener| model::serve(listener, script, kept));
     let world = world(&format!("http://{}:8000", host.address));
     let api = world.api();
     api.create_as(CreateProject {
@@ -261,6 +298,17 @@ async fn a_person_runs_a_task_and_sees_its_steps() {
     );
     assert!(shown.contains("> Bash") && shown.contains("forty-two"), "{shown}");
     assert!(shown.contains("succeeded  Claude Code"), "{shown}");
+    let first: Page<Task> = api.get("/api/projects/count/tasks").await;
+    let first = first.items[0].id.to_string();
+    let none = world.fsa(&["task", "show", "count", &first, "--diff"]);
+    assert!(String::from_utf8_lossy(&none.stderr).contains("no git repository"));
+    // The same conversation goes on, in the agent's own words of it.
+    let more = world.fsa(&["task", "run", "count", "--continue", &first, "And twice that?"]);
+    assert!(more.status.success(), "{}", String::from_utf8_lossy(&more.stderr));
+    let conversation = asked.lock().expect("what was asked").conversation.clone();
+    for said in ["What is it?", "forty-two", "And twice that?"] {
+        assert!(conversation.contains(said), "{said}: {conversation}");
+    }
     let tight = world.fsa(&["task", "run", "count", "--budget", "0", "Again"]);
     let shown = String::from_utf8_lossy(&tight.stdout);
     assert!(!tight.status.success() && shown.contains("budget"), "{shown}");

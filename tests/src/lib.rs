@@ -6,6 +6,7 @@
 
 pub mod api;
 pub mod cluster;
+pub mod github;
 pub mod ingress;
 pub mod internet;
 pub mod leftovers;

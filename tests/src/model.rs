@@ -28,6 +28,8 @@ pub struct Asked {
     pub keys: Vec<String>,
     /// The results of the tools, as the agent reported them.
     pub results: Vec<String>,
+    /// The messages of the last request, as they came.
+    pub conversation: String,
 }
 
 /// Serves the script on `listener` until it is dropped.
@@ -93,6 +95,9 @@ async fn answer(
         asked.keys.push(key);
         if results.len() > asked.results.len() {
             asked.results = results.clone();
+        }
+        if has_tools {
+            asked.conversation = body["messages"].to_string();
         }
     }
     let model = body["model"].as_str().unwrap_or("scripted").to_owned();

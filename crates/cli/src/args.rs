@@ -93,6 +93,9 @@ pub enum Command {
     /// What agents spend, and your own keys for them
     #[command(subcommand)]
     Agent(Agent),
+    /// Git in a project's folder: what has changed, commits, and the exchange with its repository
+    #[command(subcommand)]
+    Git(Git),
     /// What git in a project's sandbox shows to its repository's server
     #[command(subcommand)]
     GitCredential(GitCredential),
@@ -381,6 +384,9 @@ pub enum Task {
         /// Show its steps until it has ended
         #[arg(long, short)]
         follow: bool,
+        /// What the agent changed
+        #[arg(long, conflicts_with = "follow")]
+        diff: bool,
     },
     /// End a task, or take it out of the queue
     Cancel {
@@ -435,6 +441,50 @@ pub enum Agent {
     },
     UnsetKey {
         name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Git {
+    /// What has changed
+    Status { project: String },
+    /// How files differ from what is staged, or with --staged from the last commit
+    Diff {
+        project: String,
+        path: Option<String>,
+        #[arg(long)]
+        staged: bool,
+    },
+    /// Put files, or everything, into the next commit
+    Stage { project: String, paths: Vec<String> },
+    /// Take files, or everything, out of the next commit
+    Unstage { project: String, paths: Vec<String> },
+    /// Commit what is staged
+    Commit {
+        project: String,
+        #[arg(long, short)]
+        message: String,
+        /// Stage everything first
+        #[arg(long, short)]
+        all: bool,
+    },
+    /// Push the branch
+    Push { project: String },
+    /// Fetch and merge the branch that this one follows
+    Pull { project: String },
+    /// Give up a merge that conflicts
+    Abort { project: String },
+    /// Make a repository at GitHub from the project, and push to it
+    Publish {
+        project: String,
+        /// The repository's name [default: the project's]
+        #[arg(long)]
+        name: Option<String>,
+        #[arg(long)]
+        description: Option<String>,
+        /// Everybody may see it
+        #[arg(long)]
+        public: bool,
     },
 }
 

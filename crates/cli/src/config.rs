@@ -9,6 +9,7 @@ use std::{
 
 use clap::{Args, ValueHint};
 use fsa_model::{
+    address::Network,
     environment::{self, Environment},
     limits::Limits,
     money::Micros,
@@ -158,6 +159,9 @@ pub struct ServeArguments {
     /// Where its API is [default: https://api.github.com, or /api/v3 of another github-url]
     #[arg(long, env = "FSA_GITHUB_API_URL", value_hint = ValueHint::Url)]
     pub github_api_url: Option<Url>,
+    /// The client is a GitHub App, and no OAuth app
+    #[arg(long, env = "FSA_GITHUB_APP")]
+    pub github_app: bool,
     /// Anyone with an account at GitHub may become a member [default: nobody new]
     #[arg(long, env = "FSA_GITHUB_ANYONE")]
     pub github_anyone: bool,
@@ -215,6 +219,7 @@ struct File {
     github_client_secret_file: Option<PathBuf>,
     github_url: Option<Url>,
     github_api_url: Option<Url>,
+    github_app: bool,
     github_anyone: bool,
     github_logins: Vec<String>,
     github_organizations: Vec<String>,
@@ -356,10 +361,17 @@ pub fn serve(arguments: ServeArguments, root: bool) -> Result<ServeConfig, Failu
         arguments
             .github_client_secret_file
             .or(file.github_client_secret_file),
-        arguments.github_url.or(file.github_url),
-        arguments.github_api_url.or(file.github_api_url),
+        (
+            arguments.github_url.or(file.github_url),
+            arguments.github_api_url.or(file.github_api_url),
+        ),
+        &agents.allowed_networks,
         join,
-    )?;
+    )?
+    .map(|settings| github::Settings {
+        app: arguments.github_app || file.github_app,
+        ..settings
+    });
     Ok(ServeConfig {
         github,
         listen,
@@ -479,8 +491,8 @@ fn github(
     client_id: Option<String>,
     secret: Option<SecretString>,
     secret_file: Option<PathBuf>,
-    url: Option<Url>,
-    api: Option<Url>,
+    (url, api): (Option<Url>, Option<Url>),
+    own_networks: &[Network],
     join: Join,
 ) -> Result<Option<github::Settings>, Failure> {
     let Some(client_id) = client_id.filter(|id| !id.is_empty()) else {
@@ -517,8 +529,13 @@ fn github(
     let url = url.map_or_else(|| default("https://github.com"), Ok)?;
     for address in [&url, &api] {
         // A code, the client's secret and people's tokens go there.
-        let here = matches!(address.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
-        if address.scheme() != "https" && !(here && address.scheme() == "http") {
+        let host = address.host_str().unwrap_or_default();
+        let here = matches!(host, "localhost" | "127.0.0.1" | "[::1]");
+        // A network that the operator calls their own.
+        let own = host
+            .parse()
+            .is_ok_and(|ip| own_networks.iter().any(|network| network.contains(ip)));
+        if address.scheme() != "https" && !((here || own) && address.scheme() == "http") {
             return Err(Failure::usage(format!(
                 "{address} is not https, and secrets would be sent there"
             )));
@@ -529,6 +546,7 @@ fn github(
         client_secret,
         url,
         api,
+        app: false,
         join,
     }))
 }

@@ -97,4 +97,7 @@ pub struct GitCredential {
     pub url: String,
     pub username: String,
     pub updated_at: DateTime<Utc>,
+    /// When the repository's server last refused it, where it has refused it since it was set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused_at: Option<DateTime<Utc>>,
 }

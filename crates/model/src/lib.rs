@@ -15,6 +15,7 @@ pub mod condition;
 pub mod environment;
 pub mod error;
 pub mod event;
+pub mod git;
 pub mod github;
 pub mod host;
 pub mod ids;

@@ -127,6 +127,20 @@ pub struct Task {
     pub ended_at: Option<DateTime<Utc>>,
 }
 
+/// `GET …/tasks/{task}/diff`: what the agent changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TaskDiff {
+    /// In git's unified format, from the files as they were when the task began; at most 1 MiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diff: Option<String>,
+    /// It is longer than is told.
+    pub truncated: bool,
+    /// Why there is none, in a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
 /// What a step is. The words of `data` are the same for all agents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]

@@ -6,7 +6,7 @@
 
 use async_trait::async_trait;
 use fsa_model::ProjectId;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
 use crate::{
@@ -41,6 +41,20 @@ pub trait Source: Send + Sync {
     /// # Errors
     /// It could not be found out.
     async fn login(&self, app: &App, project: ProjectId, place: &Place) -> Result<Option<Login>>;
+
+    /// The repository's server refused `password`, says git. Returns what a person is to do, in a
+    /// sentence, where it was this source's. The sandbox may lie: nothing is lost by it that the
+    /// sandbox could not have spoiled anyway.
+    ///
+    /// # Errors
+    /// It could not be found out.
+    async fn refused(
+        &self,
+        app: &App,
+        project: ProjectId,
+        place: &Place,
+        password: &SecretString,
+    ) -> Result<Option<String>>;
 }
 
 impl Place {
@@ -56,15 +70,19 @@ impl Place {
         Self::new(url.scheme(), &host, url.path())
     }
 
+    /// Whether it is on the server of this URL.
+    #[must_use]
+    pub fn is_at(&self, server: &Url) -> bool {
+        let mut one = server.clone();
+        one.set_path("/x");
+        Self::of_url(one.as_str())
+            .is_some_and(|one| (one.protocol, one.host) == (self.protocol.clone(), self.host.clone()))
+    }
+
     /// Of git's own words (git-credential(1), INPUT/OUTPUT FORMAT): lines of `name=value`.
     #[must_use]
     pub fn of_question(text: &str) -> Option<Self> {
-        let get = |name: &str| {
-            text.lines()
-                .filter_map(|line| line.split_once('='))
-                .find_map(|(found, value)| (found == name).then_some(value))
-        };
-        Self::new(get("protocol")?, get("host")?, get("path")?)
+        Self::new(told(text, "protocol")?, told(text, "host")?, told(text, "path")?)
     }
 
     fn new(protocol: &str, host: &str, path: &str) -> Option<Self> {
@@ -77,6 +95,19 @@ impl Place {
             path: path.to_owned(),
         })
     }
+}
+
+/// One of the values in git's words.
+fn told<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    text.lines()
+        .filter_map(|line| line.split_once('='))
+        .find_map(|(found, value)| (found == name).then_some(value))
+}
+
+/// The password in git's words.
+#[must_use]
+pub fn password_of(text: &str) -> Option<SecretString> {
+    told(text, "password").map(|password| password.to_owned().into())
 }
 
 /// The credential that a person set for the project.
@@ -97,6 +128,25 @@ impl Source for Stored {
             password: app.sealer.unseal(places::git_password(&id), &row.password)?,
         }))
     }
+
+    async fn refused(
+        &self,
+        app: &App,
+        project: ProjectId,
+        place: &Place,
+        password: &SecretString,
+    ) -> Result<Option<String>> {
+        let Some(login) = self.login(app, project, place).await? else {
+            return Ok(None);
+        };
+        if login.password.expose_secret() == password.expose_secret() {
+            git::refused(&app.store, project).await?;
+        }
+        Ok(Some(format!(
+            "{} refused the project's credential for this repository; set another one with `fsa git-credential set`",
+            place.host
+        )))
+    }
 }
 
 /// Asks all sources.
@@ -107,6 +157,24 @@ pub async fn login(app: &App, project: ProjectId, place: &Place) -> Result<Optio
     for source in &app.git {
         if let Some(login) = source.login(app, project, place).await? {
             return Ok(Some(login));
+        }
+    }
+    Ok(None)
+}
+
+/// Tells all sources that a server refused a password, until one knows what to do.
+///
+/// # Errors
+/// One of them could not find it out.
+pub async fn refused(
+    app: &App,
+    project: ProjectId,
+    place: &Place,
+    password: &SecretString,
+) -> Result<Option<String>> {
+    for source in &app.git {
+        if let Some(sentence) = source.refused(app, project, place, password).await? {
+            return Ok(Some(sentence));
         }
     }
     Ok(None)

@@ -17,6 +17,7 @@ mod regions;
 pub mod state;
 pub mod store;
 pub mod tasks;
+pub mod worktree;
 
 pub use error::{Error, Result};
 pub use state::{App, Settings};

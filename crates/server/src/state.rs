@@ -159,7 +159,7 @@ impl App {
             tasks: TaskTracker::new(),
             gateway: Gateway::default(),
             agents,
-            git: vec![Box::new(git::Stored)],
+            git: vec![Box::new(git::Stored), Box::new(github::credential::Linked)],
             github,
             credentials,
             attempts: Attempts::new(),

@@ -8,6 +8,7 @@ mod doctor;
 mod env;
 mod events;
 mod exec;
+mod git;
 mod halt;
 mod image;
 mod internal;
@@ -108,6 +109,7 @@ async fn client(command: Command, url: Option<&str>, json: bool) -> Outcome {
         Command::Db(command) => db::run(&client, command, json).await,
         Command::Task(command) => task::run(&client, command, json).await,
         Command::Agent(command) => agent::run(&client, command, json).await,
+        Command::Git(command) => git::run(&client, command, json).await,
         Command::GitCredential(command) => agent::git(&client, command, json).await,
         Command::Image(command) => image::run(&client, command, json).await,
         Command::Serve(_)

@@ -5,7 +5,7 @@ use std::io::{IsTerminal as _, Read as _};
 use fsa_model::{
     api::Page,
     money::Micros,
-    task::{Agent, CreateTask, StepKind, Task, TaskState, TaskStep},
+    task::{Agent, CreateTask, StepKind, Task, TaskDiff, TaskState, TaskStep},
 };
 use reqwest::Method;
 
@@ -32,7 +32,14 @@ pub async fn run(client: &Client, command: args::Task, json: bool) -> Outcome {
             project,
             task,
             follow,
+            diff,
         } => {
+            if diff {
+                let path = format!("{}/{}/diff", path(&project), encoded(&task));
+                let found: TaskDiff = client.get(&path).await?;
+                output::print(json, &found, changes);
+                return Ok(0);
+            }
             if follow {
                 return watch(client, &project, &task, json).await;
             }
@@ -175,6 +182,18 @@ fn show(task: &Task) {
     }
     for file in &task.changed_files {
         output::line(&format!("changed  {file}"));
+    }
+}
+
+fn changes(found: &TaskDiff) {
+    if let Some(diff) = &found.diff {
+        output::line(diff.trim_end());
+    }
+    if found.truncated {
+        output::note("it is longer than is shown");
+    }
+    if let Some(reason) = &found.reason {
+        output::note(reason);
     }
 }
 

@@ -2,7 +2,8 @@
 //! (gitcredentials(7)), and the settings that make git call it.
 //!
 //! It asks at the sandbox's own port and prints what it gets. Nothing is kept: the password is in
-//! the pipe to git and nowhere else.
+//! the pipe to git and nowhere else. That a server refused it is passed on, so that whoever keeps
+//! the credential can renew it or ask for another.
 
 use std::{
     collections::BTreeMap,
@@ -14,7 +15,7 @@ use std::{
 
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::port::CREDENTIAL;
+use super::port::{CREDENTIAL, CREDENTIAL_REFUSED};
 
 /// For the control plane to be reached, and to ask whoever keeps the credential.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -22,31 +23,40 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const LONGEST: u64 = 64 * 1024;
 
 /// Runs one operation of the helper: `get`, `store` or `erase`, with git's words on standard
-/// input. Only `get` does something: there is nothing here that could be stored or erased.
+/// input. There is nothing here that could be stored; `erase` is git's word for a credential that
+/// the repository's server refused.
 ///
 /// # Errors
 /// A sentence for the person who sees git's output.
 pub fn run(operation: Option<&str>, url: Option<&str>, token: Option<&str>) -> Result<(), String> {
-    if operation != Some("get") {
-        return Ok(());
-    }
+    let path = match operation {
+        Some("get") => CREDENTIAL,
+        Some("erase") => CREDENTIAL_REFUSED,
+        _ => return Ok(()),
+    };
     let (Some(url), Some(token)) = (url, token) else {
         return Err("this process was not told how to ask the control plane (FSA_ASKS_URL)".into());
     };
-    let mut wanted = Vec::new();
+    let mut words = Vec::new();
     io::stdin()
         .take(LONGEST)
-        .read_to_end(&mut wanted)
+        .read_to_end(&mut words)
         .map_err(|error| format!("git's question could not be read: {error}"))?;
-    let answer = ask(url, token, &wanted)
-        .map_err(|error| format!("the credential could not be asked for: {error}"))?;
-    io::stdout()
-        .write_all(&answer)
-        .map_err(|error| format!("git does not read the answer: {error}"))
+    let answer = ask(url, token, path, &words).map_err(|error| format!("there is no credential: {error}"))?;
+    if path == CREDENTIAL {
+        io::stdout()
+            .write_all(&answer)
+            .map_err(|error| format!("git does not read the answer: {error}"))
+    } else if answer.is_empty() {
+        Ok(())
+    } else {
+        // What to do now, for the person who reads git's output.
+        Err(String::from_utf8_lossy(&answer).into_owned())
+    }
 }
 
 /// One request of HTTP/1.0, so that the answer ends with the connection and nothing is chunked.
-fn ask(url: &str, token: &str, wanted: &[u8]) -> io::Result<Vec<u8>> {
+fn ask(url: &str, token: &str, path: &str, words: &[u8]) -> io::Result<Vec<u8>> {
     let address: SocketAddr = url
         .strip_prefix("http://")
         .and_then(|address| address.trim_end_matches('/').parse().ok())
@@ -57,13 +67,13 @@ fn ask(url: &str, token: &str, wanted: &[u8]) -> io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    let length = wanted.len();
+    let length = words.len();
     write!(
         stream,
-        "POST {CREDENTIAL} HTTP/1.0\r\nhost: {address}\r\nauthorization: Bearer {token}\r\n\
+        "POST {path} HTTP/1.0\r\nhost: {address}\r\nauthorization: Bearer {token}\r\n\
          content-type: text/plain\r\ncontent-length: {length}\r\n\r\n"
     )?;
-    stream.write_all(wanted)?;
+    stream.write_all(words)?;
     let mut answer = Vec::new();
     stream.take(LONGEST).read_to_end(&mut answer)?;
     let (status, body) = parsed(&answer).ok_or_else(|| io::Error::other("the answer makes no sense"))?;
@@ -138,7 +148,7 @@ mod tests {
     #[test]
     fn a_token_is_sent_to_the_loopback_alone() {
         for url in ["http://10.0.0.1:80", "https://127.0.0.1:1", "http://example.org"] {
-            assert!(ask(url, "t", b"").is_err(), "{url}");
+            assert!(ask(url, "t", CREDENTIAL, b"").is_err(), "{url}");
         }
     }
 }

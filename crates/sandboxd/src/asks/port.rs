@@ -22,6 +22,8 @@ use crate::{
 
 /// Where git's credentials are asked for ([`super::credential`]).
 pub(super) const CREDENTIAL: &str = "/git-credential";
+/// Where it is told that a server refused one.
+pub(super) const CREDENTIAL_REFUSED: &str = "/git-credential/refused";
 
 /// Fields that say how a message travels, and not what it is (RFC 9110, 7.6.1).
 const HOP_BY_HOP: [HeaderName; 8] = [
@@ -59,7 +61,8 @@ pub fn url(address: SocketAddr) -> String {
 
 async fn answer(sandbox: &Arc<Sandbox>, request: Request<Incoming>) -> Answer {
     let provider = Provider::of_path(request.uri().path()).map(|(provider, _)| provider);
-    let for_git = request.method() == Method::POST && request.uri().path() == CREDENTIAL;
+    let for_git =
+        request.method() == Method::POST && [CREDENTIAL, CREDENTIAL_REFUSED].contains(&request.uri().path());
     if provider.is_none() && !for_git {
         return Err(Refusal::not_found(
             "this port is for coding agents (/anthropic, /openai, /gemini) and for git",

@@ -1,19 +1,16 @@
 //! `/api/projects/{project}/exec`: one command in the sandbox, answered when it has ended, or
 //! streamed over a WebSocket.
 
-use std::time::Duration;
-
 use axum::{
     body::Body,
     extract::State,
     response::{IntoResponse as _, Response},
 };
-use fsa_driver::control;
 use fsa_model::{
     ErrorBody,
     sandboxd::{ExecRequest, ExecResult},
 };
-use http::{Request, header};
+use http::Request;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::extract::{Json, Path};
@@ -25,14 +22,8 @@ use crate::{
     store::projects,
 };
 
-/// Where a request names no limit, sandboxd's own.
-const DEFAULT_SECONDS: u32 = 60;
 /// The longest time limit.
 const MOST_SECONDS: u32 = 3600;
-/// What starting, ending and answering may take beside the command's own time.
-const BESIDE: Duration = Duration::from_secs(30);
-/// Two outputs of a mebibyte each, where every byte is written as six (`\u0000`), and a rest.
-const ANSWER_LIMIT: usize = 14 * 1024 * 1024;
 /// Words of a command.
 const WORDS_MOST: usize = 10_000;
 
@@ -57,24 +48,7 @@ async fn exec(
     check(&wish)?;
     app.rates.of_exec(&app.settings.limits, &caller)?;
     let inside = Inside::of(&app, &project).await?;
-    let request = Request::post("/v1/exec")
-        .header(header::CONTENT_TYPE, "application/json")
-        .body(Body::from(serde_json::to_vec(&wish)?))
-        .map_err(|error| Error::internal("A request cannot be made.").because(error))?;
-    let seconds = wish.timeout_seconds.unwrap_or(DEFAULT_SECONDS);
-    let patience = Duration::from_secs(seconds.into()) + BESIDE;
-    let answer = inside.pass_on(request, &[], patience).await?;
-    let read = axum::body::to_bytes(answer.into_body(), ANSWER_LIMIT);
-    let bytes = tokio::time::timeout(control::PATIENCE, read)
-        .await
-        .map_err(|_| Error::unavailable("The sandbox did not finish its answer."))?
-        .map_err(|error| {
-            Error::unavailable("The sandbox's answer broke off or is too long.").because(error)
-        })?;
-    let result: ExecResult = serde_json::from_slice(&bytes).map_err(|error| {
-        Error::unavailable("The sandbox gave an answer that makes no sense.").because(error)
-    })?;
-    Ok(Json(result).into_response())
+    Ok(Json(inside.run(&wish).await?).into_response())
 }
 
 /// Runs a command over a WebSocket, with its input and output as they come

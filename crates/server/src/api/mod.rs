@@ -38,6 +38,7 @@ mod tokens;
 mod usage;
 mod users;
 pub mod web;
+mod worktree;
 
 use axum::{Router, extract::DefaultBodyLimit, middleware};
 pub use error::Error;
@@ -66,6 +67,7 @@ fn routes() -> OpenApiRouter<App> {
         .merge(events::routes())
         .merge(agents::routes())
         .merge(git::routes())
+        .merge(worktree::routes())
         .merge(tasks::routes())
         .merge(images::routes())
         .merge(ports::routes())

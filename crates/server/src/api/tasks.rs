@@ -9,7 +9,7 @@ use axum::{
 use fsa_model::{
     ErrorBody,
     api::Page,
-    task::{CreateTask, Task, TaskStep},
+    task::{CreateTask, Task, TaskDiff, TaskStep},
 };
 use futures_util::Stream;
 use http::{StatusCode, request::Parts};
@@ -47,6 +47,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(list, create))
         .routes(routes!(show, cancel))
         .routes(routes!(steps))
+        .routes(routes!(diff))
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -115,6 +116,18 @@ async fn cancel(
 ) -> Result<(StatusCode, Json<Task>)> {
     let task = tasks::cancel(&app, &caller, &project, id(&task)?).await?;
     Ok((StatusCode::ACCEPTED, Json(task)))
+}
+
+/// What the agent of a task changed
+#[utoipa::path(get, path = "/api/projects/{project}/tasks/{task}/diff", tag = "tasks",
+    params(("project" = String, Path, description = "id or name"), ("task" = Uuid, Path)),
+    responses((status = OK, body = TaskDiff), (status = NOT_FOUND, body = ErrorBody)))]
+async fn diff(
+    State(app): State<App>,
+    caller: Caller,
+    Path((project, task)): Path<(String, String)>,
+) -> Result<Json<TaskDiff>> {
+    tasks::diff(&app, &caller, &project, id(&task)?).await.map(Json)
 }
 
 fn id(text: &str) -> Result<Uuid> {

@@ -12,12 +12,15 @@ use crate::{
     state::App,
 };
 
+/// Where it is told that a repository's server refused one.
+pub(super) const REFUSED: &str = "/git-credential/refused";
 /// Where it is asked.
 pub(super) const ROUTE: &str = "/git-credential";
 /// Of git's question.
 const LONGEST: usize = 64 * 1024;
 
 pub(super) async fn answer(app: &App, asker: &Asker, request: Request<Incoming>) -> Response<Body> {
+    let is_refused = request.uri().path() == REFUSED;
     let Ok(question) = Limited::new(request.into_body(), LONGEST).collect().await else {
         return plain(StatusCode::BAD_REQUEST, "the question broke off or is too long");
     };
@@ -25,6 +28,9 @@ pub(super) async fn answer(app: &App, asker: &Asker, request: Request<Incoming>)
     let Some(place) = Place::of_question(&question) else {
         return plain(StatusCode::NO_CONTENT, "");
     };
+    if is_refused {
+        return refused(app, asker, &place, &question).await;
+    }
     match git::login(app, asker.project, &place).await {
         Ok(Some(login)) => {
             let password = login.password.expose_secret();
@@ -41,12 +47,31 @@ pub(super) async fn answer(app: &App, asker: &Asker, request: Request<Incoming>)
             )
         }
         Ok(None) => plain(StatusCode::NO_CONTENT, ""),
+        // A person can do something about it: git shows them the sentence.
+        Err(error) if error.status() == StatusCode::CONFLICT => {
+            plain(StatusCode::CONFLICT, error.message().to_owned())
+        }
         Err(error) => {
             tracing::warn!(%error, project = %asker.project, "git's credential could not be found out");
             plain(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "the control plane could not look up the credential; try again",
             )
+        }
+    }
+}
+
+/// Says what to do about a credential that was refused.
+async fn refused(app: &App, asker: &Asker, place: &Place, question: &str) -> Response<Body> {
+    let Some(password) = git::password_of(question) else {
+        return plain(StatusCode::NO_CONTENT, "");
+    };
+    match git::refused(app, asker.project, place, &password).await {
+        Ok(Some(sentence)) => plain(StatusCode::OK, sentence),
+        Ok(None) => plain(StatusCode::NO_CONTENT, ""),
+        Err(error) => {
+            tracing::warn!(%error, project = %asker.project, "what to do about a refused credential could not be found out");
+            plain(StatusCode::NO_CONTENT, "")
         }
     }
 }

@@ -109,7 +109,7 @@ async fn answer(app: &App, asker: &Asker, request: Request<Incoming>) -> Respons
     if let Some((provider, rest)) = Provider::of_path(&path) {
         return relay::answer(app, asker, provider, rest, request).await;
     }
-    if request.method() == Method::POST && path == credential::ROUTE {
+    if request.method() == Method::POST && [credential::ROUTE, credential::REFUSED].contains(&path.as_str()) {
         return credential::answer(app, asker, request).await;
     }
     let mut response = Response::new(Body::from("there is no such thing to ask for"));

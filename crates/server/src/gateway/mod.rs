@@ -8,6 +8,7 @@
 //! after an upgrade ([`tunnel`]).
 
 mod access;
+mod command;
 pub(crate) mod handoff;
 mod headers;
 pub(crate) mod ingress;

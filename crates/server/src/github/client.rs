@@ -7,15 +7,19 @@ use futures_util::StreamExt as _;
 use http::{StatusCode, header};
 use oauth2::{
     AuthType, AuthUrl, AuthorizationCode, ClientId, ClientSecret, CsrfToken, HttpRequest, HttpResponse,
-    PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, RequestTokenError, Scope, TokenResponse as _, TokenUrl,
-    basic::BasicClient,
+    PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, RefreshToken, RequestTokenError, Scope,
+    TokenResponse as _, TokenUrl,
+    basic::{BasicClient, BasicTokenResponse},
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, de::DeserializeOwned};
 use url::Url;
 
 use super::Settings;
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    store::github::Grant,
+};
 
 /// How long one call may take.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -37,6 +41,9 @@ pub struct Github {
 pub enum CallError {
     #[error("GitHub refused the token")]
     TokenRefused,
+    /// In GitHub's words.
+    #[error("GitHub refused this: {0}")]
+    Refused(String),
     #[error("GitHub answered {0}")]
     Status(StatusCode),
     #[error("GitHub does not answer: {0}")]
@@ -54,6 +61,9 @@ impl From<CallError> for Error {
         match error {
             CallError::TokenRefused => {
                 Self::conflict("GitHub no longer takes what it gave us; sign in with it again.")
+            }
+            CallError::Refused(why) => {
+                Self::conflict("GitHub refused this.").saying(format!("GitHub refused this: {why}"))
             }
             other => Self::new(
                 StatusCode::BAD_GATEWAY,
@@ -123,8 +133,12 @@ impl Github {
     /// A new way out to GitHub's page, with a fresh state and PKCE verifier.
     pub(super) fn departure(&self, redirect: Url) -> Departure {
         let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
-        let mut scopes = vec!["read:user", "user:email", "repo"];
-        if !self.settings.join.organizations.is_empty() {
+        // What a GitHub App may do is a part of the app.
+        let mut scopes = match self.settings.app {
+            true => vec![],
+            false => vec!["read:user", "user:email", "repo"],
+        };
+        if !self.settings.join.organizations.is_empty() && !self.settings.app {
             // A membership that is not public is not told without it.
             scopes.push("read:org");
         }
@@ -149,7 +163,7 @@ impl Github {
         redirect: Url,
         code: String,
         verifier: &SecretString,
-    ) -> Result<SecretString> {
+    ) -> Result<Grant> {
         let http = self.http.clone();
         let send = move |request: HttpRequest| send(http.clone(), request);
         let answer = oauth!(self, redirect)
@@ -158,12 +172,82 @@ impl Github {
             .request_async(&send)
             .await;
         match answer {
-            Ok(answer) => Ok(answer.access_token().secret().clone().into()),
+            Ok(answer) => Ok(granted(&answer)),
             Err(RequestTokenError::Request(error)) => Err(error.into()),
             // GitHub says so with status 200 and a body that holds no token. The error itself is
             // not passed on: it may quote the answer.
             Err(_) => Err(Error::forbidden("GitHub refused this sign-in; begin it again.")),
         }
+    }
+
+    /// The next token, for what came with the last one.
+    pub(super) async fn refresh(&self, refresh: &SecretString) -> Result<Grant, CallError> {
+        let http = self.http.clone();
+        let send = move |request: HttpRequest| send(http.clone(), request);
+        let answer = BasicClient::new(ClientId::new(self.settings.client_id.clone()))
+            .set_client_secret(ClientSecret::new(
+                self.settings.client_secret.expose_secret().to_owned(),
+            ))
+            .set_token_uri(TokenUrl::from_url(joined(
+                &self.settings.url,
+                "login/oauth/access_token",
+            )))
+            .set_auth_type(AuthType::RequestBody)
+            .exchange_refresh_token(&RefreshToken::new(refresh.expose_secret().to_owned()))
+            .request_async(&send)
+            .await;
+        match answer {
+            Ok(answer) => Ok(granted(&answer)),
+            Err(RequestTokenError::Request(error)) => Err(error),
+            Err(RequestTokenError::ServerResponse(_)) => Err(CallError::TokenRefused),
+            // GitHub says so with status 200 and a body that holds no token. What is neither may be
+            // the words of something in between, for which no token is given up.
+            Err(RequestTokenError::Parse(_, body)) => {
+                let said: serde_json::Value = serde_json::from_slice(&body)?;
+                match said.get("error") {
+                    Some(_) => Err(CallError::TokenRefused),
+                    None => Err(CallError::Status(StatusCode::OK)),
+                }
+            }
+            Err(RequestTokenError::Other(_)) => Err(CallError::Status(StatusCode::OK)),
+        }
+    }
+
+    /// A token for one repository, made of one that is for all that the user and the app have in
+    /// common. For a GitHub App alone: an OAuth App's tokens cannot be narrowed.
+    pub(super) async fn narrowed(
+        &self,
+        token: &SecretString,
+        repository: &str,
+    ) -> Result<SecretString, CallError> {
+        #[derive(Deserialize)]
+        struct Narrowed {
+            token: SecretString,
+        }
+        let (owner, name) = repository.split_once('/').unwrap_or(("", repository));
+        let path = format!("applications/{}/token/scoped", self.settings.client_id);
+        let request = self
+            .http
+            .post(joined(&self.settings.api, &path))
+            .basic_auth(
+                &self.settings.client_id,
+                Some(self.settings.client_secret.expose_secret()),
+            )
+            .json(&serde_json::json!({
+                "access_token": token.expose_secret(), "target": owner, "repositories": [name]}));
+        let narrowed: Narrowed = answered(request).await?;
+        Ok(narrowed.token)
+    }
+
+    /// Makes something.
+    pub(super) async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &(impl serde::Serialize + Sync),
+        token: &SecretString,
+    ) -> Result<T, CallError> {
+        let url = joined(&self.settings.api, path);
+        answered(self.http.post(url).bearer_auth(token.expose_secret()).json(body)).await
     }
 
     /// Who has this token.
@@ -209,19 +293,52 @@ impl Github {
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
-        let response = self
-            .http
-            .get(url)
-            .bearer_auth(token.expose_secret())
-            .header(header::ACCEPT, "application/vnd.github+json")
-            .header("x-github-api-version", "2022-11-28")
-            .send()
-            .await?;
-        match response.status() {
-            StatusCode::UNAUTHORIZED => Err(CallError::TokenRefused),
-            status if !status.is_success() => Err(CallError::Status(status)),
-            _ => Ok(serde_json::from_slice(&read(response).await?)?),
+        answered(self.http.get(url).bearer_auth(token.expose_secret())).await
+    }
+}
+
+/// Sends a request to the API.
+async fn answered<T: DeserializeOwned>(request: reqwest::RequestBuilder) -> Result<T, CallError> {
+    #[derive(Deserialize)]
+    struct Said {
+        message: String,
+        #[serde(default)]
+        errors: Vec<serde_json::Value>,
+    }
+    let response = request
+        .header(header::ACCEPT, "application/vnd.github+json")
+        .header("x-github-api-version", "2022-11-28")
+        .send()
+        .await?;
+    let status = response.status();
+    match status {
+        StatusCode::UNAUTHORIZED => Err(CallError::TokenRefused),
+        StatusCode::FORBIDDEN | StatusCode::NOT_FOUND | StatusCode::UNPROCESSABLE_ENTITY => {
+            let Ok(said) = serde_json::from_slice::<Said>(&read(response).await?) else {
+                return Err(CallError::Status(status));
+            };
+            let more = said.errors.iter().filter_map(|one| one.get("message")?.as_str());
+            let all: Vec<&str> = std::iter::once(said.message.as_str()).chain(more).collect();
+            let plain = |c: &char| !c.is_control();
+            Err(CallError::Refused(
+                all.join("; ").chars().filter(plain).take(500).collect(),
+            ))
         }
+        status if !status.is_success() => Err(CallError::Status(status)),
+        _ => Ok(serde_json::from_slice(&read(response).await?)?),
+    }
+}
+
+fn granted(answer: &BasicTokenResponse) -> Grant {
+    let lifetime = answer
+        .expires_in()
+        .and_then(|lifetime| chrono::Duration::from_std(lifetime).ok());
+    Grant {
+        token: answer.access_token().secret().clone().into(),
+        refresh: answer
+            .refresh_token()
+            .map(|refresh| refresh.secret().clone().into()),
+        expires_at: lifetime.and_then(|lifetime| chrono::Utc::now().checked_add_signed(lifetime)),
     }
 }
 

@@ -1,11 +1,14 @@
 //! GitHub, as a way to sign in and as a place where repositories are.
 //!
-//! `client` makes the calls, `sign_in` decides who comes in by them, `repositories` lists what
-//! somebody can import.
+//! `client` makes the calls, `sign_in` decides who comes in by them, `token` keeps what lets us in
+//! in somebody's name, `repositories` lists and makes repositories, `credential` lets git in
+//! sandboxes in to them.
 
 mod client;
+pub mod credential;
 pub mod repositories;
 pub mod sign_in;
+mod token;
 
 use secrecy::SecretString;
 use url::Url;
@@ -21,6 +24,9 @@ pub struct Settings {
     pub url: Url,
     /// Its API: `https://api.github.com/`, or `https://HOST/api/v3/`.
     pub api: Url,
+    /// The client is a GitHub App, and no OAuth App: what it may do is set at GitHub, its tokens
+    /// expire, and git in a sandbox gets one for its own repository alone.
+    pub app: bool,
     pub join: Join,
 }
 

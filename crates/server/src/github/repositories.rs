@@ -1,12 +1,12 @@
-//! The repositories that somebody can import.
+//! The repositories that somebody can import, and new ones.
 //!
 //! Importing is to make a project with the `repository` field. A private one is cloned with the
-//! credential that the sandbox asks for; [`super::sign_in::token`] gives the token for that.
+//! credential that the sandbox asks for ([`super::credential`]).
 
 use fsa_model::github::{Repositories, Repository};
 use serde::Deserialize;
 
-use super::sign_in;
+use super::{sign_in, token};
 use crate::{auth::Caller, error::Result, state::App};
 
 #[derive(Deserialize)]
@@ -26,28 +26,51 @@ struct Listed {
 /// # Errors
 /// 409 where no account is linked or GitHub refuses its token; 502 where GitHub does not answer.
 pub async fn list(app: &App, caller: &Caller, search: &str) -> Result<Repositories> {
-    let way = sign_in::way(app)?;
-    let token = sign_in::token(app, caller).await?;
-    let answer = way
-        .list::<Listed>("user/repos", &[("sort", "pushed")], &token)
-        .await;
-    let (all, truncated) = sign_in::answered(app, caller.user(), answer).await?;
+    let way = sign_in::github_of(app)?;
+    let (all, truncated) = token::in_name_of(app, caller.user(), |token| async move {
+        way.list::<Listed>("user/repos", &[("sort", "pushed")], &token)
+            .await
+    })
+    .await?;
     let search = search.trim().to_lowercase();
     let fits = |listed: &Listed| {
         let in_text = |text: &str| text.to_lowercase().contains(&search);
         in_text(&listed.full_name) || listed.description.as_deref().is_some_and(in_text)
     };
-    let items = all
-        .into_iter()
-        .filter(fits)
-        .map(|listed| Repository {
+    let items = all.into_iter().filter(fits).map(Repository::from).collect();
+    Ok(Repositories { items, truncated })
+}
+
+impl From<Listed> for Repository {
+    fn from(listed: Listed) -> Self {
+        Self {
             name: listed.full_name,
             description: listed.description,
             private: listed.private,
             url: listed.clone_url,
             default_branch: listed.default_branch,
             pushed_at: listed.pushed_at,
-        })
-        .collect();
-    Ok(Repositories { items, truncated })
+        }
+    }
+}
+
+/// Makes an empty repository of the caller's account.
+///
+/// # Errors
+/// 409 where no account is linked, or GitHub refuses, in its words; 502 where it does not answer.
+pub async fn create(
+    app: &App,
+    caller: &Caller,
+    name: &str,
+    description: Option<&str>,
+    private: bool,
+) -> Result<Repository> {
+    let way = sign_in::github_of(app)?;
+    let wish = serde_json::json!({"name": name, "description": description, "private": private});
+    let wish = &wish;
+    let made: Listed = token::in_name_of(app, caller.user(), |token| async move {
+        way.post("user/repos", wish, &token).await
+    })
+    .await?;
+    Ok(made.into())
 }

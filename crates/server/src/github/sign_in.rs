@@ -5,15 +5,12 @@
 
 use std::time::Duration;
 
-use fsa_model::{ProjectName, UserId, api::Role};
+use fsa_model::{ProjectName, api::Role};
 use secrecy::{ExposeSecret as _, SecretString};
 use subtle::ConstantTimeEq as _;
 use url::Url;
 
-use super::{
-    Github,
-    client::{Account, CallError},
-};
+use super::{Github, client::Account};
 use crate::{
     auth::{
         Address, By, Caller, secret,
@@ -49,7 +46,11 @@ pub enum Done {
     Linked,
 }
 
-fn github_of(app: &App) -> Result<&Github> {
+/// The configured way.
+///
+/// # Errors
+/// 409 where there is none.
+pub(super) fn github_of(app: &App) -> Result<&Github> {
     app.github
         .as_ref()
         .ok_or_else(|| Error::conflict("Signing in with GitHub is not set up on this server."))
@@ -111,11 +112,11 @@ pub async fn finish(app: &App, back: Return, caller: Option<&Caller>, from: &Fro
             "Somebody else is signed in now than when the linking began; begin it again.",
         ));
     }
-    let token = way.exchange(callback(app), back.code, &begun.verifier).await?;
-    let account = way.account(&token).await?;
+    let grant = way.exchange(callback(app), back.code, &begun.verifier).await?;
+    let account = way.account(&grant.token).await?;
     let mut tx = app.store.begin().await?;
     if let (Some(user), Some(caller)) = (begun.link_to, caller) {
-        github::link(&mut tx, &app.sealer, user, account.id, &account.login, &token).await?;
+        github::link(&mut tx, &app.sealer, user, account.id, &account.login, &grant).await?;
         sign_in::record(&mut tx, caller, "github.link", object(&account)).await?;
         tx.commit().await?;
         return Ok(Done::Linked);
@@ -123,12 +124,12 @@ pub async fn finish(app: &App, back: Return, caller: Option<&Caller>, from: &Fro
     let user = match github::user_of(&mut tx, account.id).await? {
         Some(user) => user,
         None => {
-            must_join(way, &account, &token).await?;
+            must_join(way, &account, &grant.token).await?;
             let login = free_login(&mut tx, &account).await?;
             users::insert(&mut tx, &login, Role::Member, None).await?
         }
     };
-    github::link(&mut tx, &app.sealer, user, account.id, &account.login, &token).await?;
+    github::link(&mut tx, &app.sealer, user, account.id, &account.login, &grant).await?;
     // The session that the browser had before is not the new one's, and ends.
     if let Some(caller) = caller
         && let By::Session(old) = caller.by()
@@ -166,38 +167,6 @@ pub async fn unlink(app: &App, caller: &Caller) -> Result<()> {
     .await?;
     tx.commit().await?;
     Ok(())
-}
-
-/// The caller's token at GitHub, for what is done in their name there.
-///
-/// # Errors
-/// 409 where no account is linked, or GitHub has refused its token.
-pub async fn token(app: &App, caller: &Caller) -> Result<SecretString> {
-    github_of(app)?;
-    github::token_of(&app.store, &app.sealer, caller.user())
-        .await?
-        .ok_or_else(|| {
-            Error::conflict(
-                "Sign in with GitHub first, or link your account there: there is no valid token for it.",
-            )
-        })
-}
-
-/// What a call to GitHub in somebody's name came to. A token that GitHub refuses is forgotten, so
-/// that the person is asked to sign in there again.
-///
-/// # Errors
-/// The call's.
-pub(super) async fn answered<T>(app: &App, user: UserId, answer: Result<T, CallError>) -> Result<T> {
-    if matches!(answer, Err(CallError::TokenRefused)) {
-        github::refused(&app.store, user).await?;
-    }
-    Ok(answer?)
-}
-
-/// The configured way, for this module's neighbours.
-pub(super) fn way(app: &App) -> Result<&Github> {
-    github_of(app)
 }
 
 async fn must_join(way: &Github, account: &Account, token: &SecretString) -> Result<()> {

@@ -36,6 +36,7 @@ pub async fn view(app: &App, caller: &Caller, project: &str) -> Result<GitCreden
         url: row.url,
         username: row.username,
         updated_at: row.updated_at,
+        refused_at: row.refused_at,
     })
 }
 

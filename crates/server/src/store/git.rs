@@ -1,8 +1,9 @@
-//! Credentials of projects' repositories, as rows.
+//! Projects' repositories and their credentials, as rows.
 
 use chrono::{DateTime, Utc};
-use fsa_model::ProjectId;
-use sqlx::{FromRow, PgConnection};
+use fsa_model::{ProjectId, Repository, UserId};
+use sqlx::{FromRow, PgConnection, Row as _, types::Json};
+use uuid::Uuid;
 
 use super::Store;
 use crate::error::Result;
@@ -16,6 +17,8 @@ pub struct GitRow {
     /// Sealed for [`super::places::git_password`].
     pub password: Vec<u8>,
     pub updated_at: DateTime<Utc>,
+    /// The repository's server did not take it.
+    pub refused_at: Option<DateTime<Utc>>,
 }
 
 /// The project's, where it has one.
@@ -24,7 +27,7 @@ pub struct GitRow {
 /// The database does not answer.
 pub async fn find(store: &Store, project: ProjectId) -> Result<Option<GitRow>> {
     Ok(sqlx::query_as(
-        "select url, username, password, updated_at from git_credentials where project_id = $1",
+        "select url, username, password, updated_at, refused_at from git_credentials where project_id = $1",
     )
     .bind(project.0)
     .fetch_optional(&store.pool)
@@ -45,7 +48,7 @@ pub async fn set(
     sqlx::query(
         "insert into git_credentials (project_id, url, username, password) values ($1, $2, $3, $4)
          on conflict (project_id) do update set url = excluded.url, username = excluded.username,
-             password = excluded.password, updated_at = now()",
+             password = excluded.password, updated_at = now(), refused_at = null",
     )
     .bind(project.0)
     .bind(url)
@@ -66,4 +69,61 @@ pub async fn forget(tx: &mut PgConnection, project: ProjectId) -> Result<bool> {
         .execute(tx)
         .await?;
     Ok(done.rows_affected() > 0)
+}
+
+/// The repository's server refused the project's.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn refused(store: &Store, project: ProjectId) -> Result<()> {
+    sqlx::query("update git_credentials set refused_at = now() where project_id = $1")
+        .bind(project.0)
+        .execute(&store.pool)
+        .await?;
+    Ok(())
+}
+
+/// Whose project it is, and the repositories that are its own: the one that it was cloned from, and the one
+/// that was made from it.
+pub struct Own {
+    pub owner: UserId,
+    pub urls: Vec<String>,
+}
+
+/// The project's own repositories; `None` where there is no such project.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn own(store: &Store, project: ProjectId) -> Result<Option<Own>> {
+    let row = sqlx::query(
+        "select p.owner_id, p.repository, r.url
+         from projects p left join published_repositories r on r.project_id = p.id
+         where p.id = $1 and p.deleted_at is null",
+    )
+    .bind(project.0)
+    .fetch_optional(&store.pool)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let cloned: Option<Json<Repository>> = row.try_get("repository")?;
+    let made: Option<String> = row.try_get("url")?;
+    Ok(Some(Own {
+        owner: UserId(row.try_get::<Uuid, _>("owner_id")?),
+        urls: cloned.map(|from| from.0.url).into_iter().chain(made).collect(),
+    }))
+}
+
+/// Notes the repository that was made from the project.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn published(tx: &mut PgConnection, project: ProjectId, url: &str) -> Result<()> {
+    sqlx::query(
+        "insert into published_repositories (project_id, url) values ($1, $2)
+         on conflict (project_id) do update set url = excluded.url, created_at = now()",
+    )
+    .bind(project.0)
+    .bind(url)
+    .execute(tx)
+    .await?;
+    Ok(())
 }

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use fsa_model::{UserId, access::GithubAccount};
 use secrecy::SecretString;
-use sqlx::{PgConnection, Row as _};
+use sqlx::{PgConnection, Row as _, postgres::PgRow};
 use uuid::Uuid;
 
 use super::{Store, places};
@@ -19,6 +20,15 @@ pub struct Begun {
     pub verifier: SecretString,
     /// Who the account is to be linked to; `None` to sign in with it.
     pub link_to: Option<UserId>,
+}
+
+/// What lets us in at GitHub in somebody's name.
+#[derive(Clone, Debug)]
+pub struct Grant {
+    pub token: SecretString,
+    /// Gets the next one, and works once; where tokens expire.
+    pub refresh: Option<SecretString>,
+    pub expires_at: Option<DateTime<Utc>>,
 }
 
 /// Notes that a browser is sent to GitHub, and tidies away those that never came back.
@@ -118,17 +128,22 @@ pub async fn link(
     user: UserId,
     github_id: i64,
     login: &str,
-    token: &SecretString,
+    grant: &Grant,
 ) -> Result<()> {
+    let (token, refresh) = sealed(sealer, user, grant);
     let written = sqlx::query(
-        "insert into github_accounts (github_id, user_id, login, token) values ($1, $2, $3, $4)
-         on conflict (github_id) do update set login = excluded.login, token = excluded.token
+        "insert into github_accounts (github_id, user_id, login, token, refresh_token, token_expires_at)
+         values ($1, $2, $3, $4, $5, $6)
+         on conflict (github_id) do update set login = excluded.login, token = excluded.token,
+             refresh_token = excluded.refresh_token, token_expires_at = excluded.token_expires_at
             where github_accounts.user_id = excluded.user_id",
     )
     .bind(github_id)
     .bind(user.0)
     .bind(login)
-    .bind(sealer.seal(places::github_token(&user.to_string()), token))
+    .bind(token)
+    .bind(refresh)
+    .bind(grant.expires_at)
     .execute(tx)
     .await
     .map_err(|error| match error.as_database_error().map(|e| e.kind()) {
@@ -157,32 +172,91 @@ pub async fn unlink(tx: &mut PgConnection, user: UserId) -> Result<bool> {
     Ok(gone.rows_affected() > 0)
 }
 
-/// The token of the user's account, if there is one that GitHub has not refused.
+fn sealed(sealer: &Sealer, user: UserId, grant: &Grant) -> (Vec<u8>, Option<Vec<u8>>) {
+    let user = user.to_string();
+    let refresh = grant.refresh.as_ref();
+    (
+        sealer.seal(places::github_token(&user), &grant.token),
+        refresh.map(|refresh| sealer.seal(places::github_refresh_token(&user), refresh)),
+    )
+}
+
+macro_rules! grant {
+    ($rest:literal) => {
+        concat!(
+            "select token, refresh_token, token_expires_at from github_accounts
+             where user_id = $1 and token is not null",
+            $rest
+        )
+    };
+}
+
+fn grant(row: Option<PgRow>, sealer: &Sealer, user: UserId) -> Result<Option<Grant>> {
+    let Some(row) = row else { return Ok(None) };
+    let user = user.to_string();
+    let refresh: Option<Vec<u8>> = row.try_get("refresh_token")?;
+    Ok(Some(Grant {
+        token: sealer.unseal(places::github_token(&user), row.try_get("token")?)?,
+        refresh: refresh
+            .map(|refresh| sealer.unseal(places::github_refresh_token(&user), &refresh))
+            .transpose()?,
+        expires_at: row.try_get("token_expires_at")?,
+    }))
+}
+
+/// What the user's account has, if GitHub has not refused it.
 ///
 /// # Errors
-/// The database does not answer; the token cannot be opened.
-pub async fn token_of(store: &Store, sealer: &Sealer, user: UserId) -> Result<Option<SecretString>> {
-    let sealed: Option<Option<Vec<u8>>> =
-        sqlx::query_scalar("select token from github_accounts where user_id = $1")
-            .bind(user.0)
-            .fetch_optional(&store.pool)
-            .await?;
-    let Some(sealed) = sealed.flatten() else {
-        return Ok(None);
-    };
-    Ok(Some(
-        sealer.unseal(places::github_token(&user.to_string()), &sealed)?,
-    ))
+/// The database does not answer; it cannot be opened.
+pub async fn grant_of(store: &Store, sealer: &Sealer, user: UserId) -> Result<Option<Grant>> {
+    let row = sqlx::query(grant!(""))
+        .bind(user.0)
+        .fetch_optional(&store.pool)
+        .await?;
+    grant(row, sealer, user)
+}
+
+/// As [`grant_of`], and nobody else changes it until the transaction ends.
+///
+/// # Errors
+/// The same.
+pub async fn lock_grant(tx: &mut PgConnection, sealer: &Sealer, user: UserId) -> Result<Option<Grant>> {
+    let row = sqlx::query(grant!(" for update"))
+        .bind(user.0)
+        .fetch_optional(tx)
+        .await?;
+    grant(row, sealer, user)
+}
+
+/// The user's account has another token now.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn renewed(tx: &mut PgConnection, sealer: &Sealer, user: UserId, new: &Grant) -> Result<()> {
+    let (token, refresh) = sealed(sealer, user, new);
+    sqlx::query(
+        "update github_accounts set token = $2, refresh_token = $3, token_expires_at = $4 where user_id = $1",
+    )
+    .bind(user.0)
+    .bind(token)
+    .bind(refresh)
+    .bind(new.expires_at)
+    .execute(tx)
+    .await?;
+    Ok(())
 }
 
 /// GitHub refused the user's token: it is not kept.
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn refused(store: &Store, user: UserId) -> Result<()> {
-    sqlx::query("update github_accounts set token = null where user_id = $1")
-        .bind(user.0)
-        .execute(&store.pool)
-        .await?;
+pub async fn refused(tx: &mut PgConnection, user: UserId) -> Result<()> {
+    sqlx::query(
+        "update github_accounts set token = null, refresh_token = null, token_expires_at = null
+         where user_id = $1",
+    )
+    .bind(user.0)
+    .execute(tx)
+    .await?;
     Ok(())
 }

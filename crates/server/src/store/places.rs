@@ -73,6 +73,16 @@ pub const fn github_token(user: &str) -> Place<'_> {
     }
 }
 
+/// What gets the next token of a user's account at GitHub. `user` is the user's id.
+#[must_use]
+pub const fn github_refresh_token(user: &str) -> Place<'_> {
+    Place {
+        table: "github_accounts",
+        column: "refresh_token",
+        row: user,
+    }
+}
+
 /// PKCE's verifier of a sign-in that is under way. `state` is the hash of its state, in hexadecimal.
 #[must_use]
 pub const fn github_verifier(state: &str) -> Place<'_> {

@@ -21,7 +21,7 @@ struct Column {
 }
 
 /// All of them; [`super::places`] has the places, and a test compares the list with the schema.
-const COLUMNS: [Column; 8] = [
+const COLUMNS: [Column; 9] = [
     column("projects", "environment", "id::text"),
     column("databases", "password", "project_id::text"),
     column("sandboxes", "control_token", "id::text"),
@@ -29,6 +29,7 @@ const COLUMNS: [Column; 8] = [
     column("agent_credentials", "variables", "user_id::text"),
     column("git_credentials", "password", "project_id::text"),
     column("github_accounts", "token", "user_id::text"),
+    column("github_accounts", "refresh_token", "user_id::text"),
     column("github_sign_ins", "verifier", "encode(state_hash, 'hex')"),
 ];
 

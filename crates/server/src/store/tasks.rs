@@ -23,6 +23,8 @@ pub struct TaskRow {
     pub session: Option<String>,
     pub said_failed: bool,
     pub cancelled: bool,
+    /// The files of the project when it began, as a tree of its repository.
+    pub start_tree: Option<String>,
 }
 
 /// A task that this process runs.
@@ -42,7 +44,7 @@ macro_rules! columns {
          t.session as t_session, t.result as t_result, t.said_failed as t_said_failed, \
          greatest(t.cost_micros, case when t.cost_micros = 0 then t.said_cost else 0 end) as t_cost, \
          t.exit_code as t_exit_code, t.error as t_error, t.changed_files as t_changed_files, \
-         t.started_at as t_started_at, t.ended_at as t_ended_at"
+         t.started_at as t_started_at, t.ended_at as t_ended_at, t.start_tree as t_start_tree"
     };
 }
 
@@ -77,6 +79,7 @@ impl<'r> FromRow<'r, PgRow> for TaskRow {
             cancelled: row
                 .try_get::<Option<DateTime<Utc>>, _>("t_cancelled_at")?
                 .is_some(),
+            start_tree: row.try_get("t_start_tree")?,
         })
     }
 }
@@ -306,6 +309,32 @@ pub async fn renew(store: &Store, task: Uuid, lease: Uuid, duration: Duration) -
     )
 }
 
+/// The files as they are before it begins.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn begin_at(store: &Store, task: Uuid, lease: Uuid, tree: &str) -> Result<()> {
+    sqlx::query("update tasks set start_tree = $3 where id = $1 and lease_id = $2 and ended_at is null")
+        .bind(task)
+        .bind(lease)
+        .bind(tree)
+        .execute(&store.pool)
+        .await?;
+    Ok(())
+}
+
+/// What its agent changed, and whether there is more than was kept.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn diff(store: &Store, task: Uuid) -> Result<(Option<String>, bool)> {
+    let row = sqlx::query("select diff, diff_cut from tasks where id = $1")
+        .bind(task)
+        .fetch_one(&store.pool)
+        .await?;
+    Ok((row.try_get("diff")?, row.try_get("diff_cut")?))
+}
+
 /// It runs in this sandbox from now on.
 ///
 /// # Errors
@@ -383,6 +412,8 @@ pub struct Ended {
     pub exit_code: Option<i32>,
     pub error: Option<String>,
     pub changed_files: Vec<String>,
+    /// What the agent changed, and whether there is more.
+    pub diff: Option<(String, bool)>,
 }
 
 /// Writes the end. False where the lease was lost.
@@ -391,8 +422,8 @@ pub struct Ended {
 /// The database does not answer.
 pub async fn end(tx: &mut PgConnection, task: Uuid, lease: Uuid, ended: &Ended) -> Result<bool> {
     let done = sqlx::query(
-        "update tasks set state = $3, exit_code = $4, error = $5, changed_files = $6, ended_at = now(),
-                lease_id = null, lease_until = null
+        "update tasks set state = $3, exit_code = $4, error = $5, changed_files = $6, diff = $7, diff_cut = $8,
+                ended_at = now(), lease_id = null, lease_until = null
          where id = $1 and lease_id = $2 and ended_at is null",
     )
     .bind(task)
@@ -401,6 +432,8 @@ pub async fn end(tx: &mut PgConnection, task: Uuid, lease: Uuid, ended: &Ended) 
     .bind(ended.exit_code)
     .bind(&ended.error)
     .bind(Json(&ended.changed_files))
+    .bind(ended.diff.as_ref().map(|(diff, _)| diff))
+    .bind(ended.diff.as_ref().is_some_and(|(_, cut)| *cut))
     .execute(tx)
     .await?;
     Ok(done.rows_affected() > 0)

@@ -2,11 +2,12 @@
 //! people do with them; how they come true is in [`run`].
 
 pub mod adapter;
+mod changes;
 pub mod run;
 
 use fsa_model::{
     event::EventKind,
-    task::{CreateTask, Task},
+    task::{CreateTask, Task, TaskDiff},
 };
 use uuid::Uuid;
 
@@ -120,6 +121,27 @@ fn check(request: &CreateTask) -> Result<()> {
 pub async fn show(app: &App, caller: &Caller, project: &str, task: Uuid) -> Result<Task> {
     let project = projects::find::<Read>(&app.store, caller, project).await?;
     Ok(tasks::find(&app.store, project.id, task).await?.task)
+}
+
+/// What the agent of a task changed.
+///
+/// # Errors
+/// Not found.
+pub async fn diff(app: &App, caller: &Caller, project: &str, task: Uuid) -> Result<TaskDiff> {
+    let project = projects::find::<Read>(&app.store, caller, project).await?;
+    let row = tasks::find(&app.store, project.id, task).await?;
+    let (diff, truncated) = tasks::diff(&app.store, task).await?;
+    let reason = match (&diff, row.start_tree) {
+        (Some(_), _) => None,
+        (None, _) if !row.task.state.is_over() => Some("The task has not ended yet."),
+        (None, None) => Some("The project's folder was no git repository when the task began."),
+        (None, Some(_)) => Some("The sandbox did not tell at the end of the task."),
+    };
+    Ok(TaskDiff {
+        diff,
+        truncated,
+        reason: reason.map(ToOwned::to_owned),
+    })
 }
 
 /// Wishes that a task end. One that has ended stays as it is.

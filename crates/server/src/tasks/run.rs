@@ -7,19 +7,20 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::body::Body;
-use fsa_driver::control::{self, PATIENCE};
+use chrono::{DateTime, Utc};
+use fsa_driver::control::PATIENCE;
 use fsa_model::{
     SandboxId, Wanted,
     event::EventKind,
-    sandboxd::{ExecRequest, ExecResult, TaskEnd, TaskOutput},
+    sandboxd::{ExecRequest, TaskEnd, TaskOutput},
     task::TaskState,
 };
-use http::{Method, Request, StatusCode, header};
+use http::{Request, StatusCode, header};
 use tokio::{sync::Semaphore, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
-use super::adapter;
+use super::{adapter, changes};
 use crate::{
     error::{Error, Result},
     gateway::inside::Inside,
@@ -223,6 +224,22 @@ impl Run<'_> {
         tasks::renew(&self.app.store, self.id(), self.claimed.lease, LEASE).await
     }
 
+    /// Waits for what may take longer than the lease holds, and renews it meanwhile.
+    async fn holding<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                done = work.as_mut() => return done,
+                () = tokio::time::sleep(Duration::from_secs(WAIT)) => {
+                    // Whether it was lost is seen by whatever is written next.
+                    if let Err(error) = self.renew().await {
+                        tracing::debug!(%error, task = %self.id(), "a lease could not be renewed");
+                    }
+                }
+            }
+        }
+    }
+
     /// Starts the agent. Some end where it cannot be started at all.
     async fn start(&self, inside: &Inside) -> Result<Option<Ended>> {
         let TaskRow { task, .. } = &self.claimed.row;
@@ -233,6 +250,11 @@ impl Run<'_> {
             }
             None => None,
         };
+        if self.claimed.row.start_tree.is_none()
+            && let Some(tree) = self.holding(changes::tree(inside)).await
+        {
+            tasks::begin_at(&self.app.store, self.id(), self.claimed.lease, &tree).await?;
+        }
         let wish = ExecRequest {
             command: adapter::command(task, session.as_deref()),
             stdin: Some(task.prompt.clone()),
@@ -338,7 +360,16 @@ impl Run<'_> {
     }
 
     async fn conclude(&self, inside: &Inside, end: &TaskEnd, was_cancelled: bool) -> Ended {
-        let changed_files = self.changed_files(inside).await;
+        let row = tasks::find(&self.app.store, self.claimed.project.id, self.id()).await;
+        let (since, tree) = row.map_or((None, None), |row| (row.task.started_at, row.start_tree));
+        let changed_files = match since {
+            Some(since) => self.holding(self.changed_files(inside, since)).await,
+            None => Vec::new(),
+        };
+        let diff = match tree {
+            Some(tree) => self.holding(changes::since(inside, &tree)).await,
+            None => None,
+        };
         self.forget(inside).await;
         let mut ended = judge(
             end,
@@ -348,6 +379,7 @@ impl Run<'_> {
             self.claimed.row.task.timeout_seconds,
         );
         ended.changed_files = changed_files;
+        ended.diff = diff;
         ended
     }
 
@@ -362,11 +394,7 @@ impl Run<'_> {
 
     /// The files of the project's folder that were written since the start. None where they cannot
     /// be found: that is no reason for a task to fail.
-    async fn changed_files(&self, inside: &Inside) -> Vec<String> {
-        let row = tasks::find(&self.app.store, self.claimed.project.id, self.id()).await;
-        let Some(since) = row.ok().and_then(|row| row.task.started_at) else {
-            return Vec::new();
-        };
+    async fn changed_files(&self, inside: &Inside, since: DateTime<Utc>) -> Vec<String> {
         let script = format!(
             "find . \\( -name .git -o -name node_modules -o -name .venv \\) -prune -o -type f \
              -newermt @{}.{:03} -print | head -n {MOST_FILES}",
@@ -378,10 +406,7 @@ impl Run<'_> {
             timeout_seconds: Some(20),
             ..ExecRequest::default()
         };
-        let found = inside
-            .control()
-            .json::<ExecResult>(Method::POST, "/v1/exec", Some(&wish), control::PATIENCE * 3)
-            .await;
+        let found = inside.run(&wish).await;
         match found {
             Ok(found) => {
                 let mut files: Vec<String> = found
@@ -408,6 +433,7 @@ fn failed(why: impl Into<String>) -> Ended {
         exit_code: None,
         error: Some(why.into()),
         changed_files: Vec::new(),
+        diff: None,
     }
 }
 
@@ -417,6 +443,7 @@ fn cancelled(exit_code: Option<i32>) -> Ended {
         exit_code,
         error: None,
         changed_files: Vec::new(),
+        diff: None,
     }
 }
 

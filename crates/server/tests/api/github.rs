@@ -1,6 +1,11 @@
 //! Signing in with GitHub: who comes in, who does not, and what is kept of it.
 
-use fsa_server::github::Join;
+use fsa_model::ProjectId;
+use fsa_server::{
+    git::{self, Place},
+    github::Join,
+};
+use secrecy::ExposeSecret as _;
 use serde_json::json;
 
 use crate::common::{Answer, Client, World, github::Github};
@@ -345,4 +350,80 @@ async fn without_a_github_the_server_says_so() {
         .expect(200)
         .json();
     assert_eq!(methods, json!({"password": true, "github": false}));
+}
+
+/// A project of `client` that is cloned from this repository of `github`.
+async fn import(client: &Client, github: &Github, name: &str) -> ProjectId {
+    let url = format!("http://{}/ada-l/{name}.git", github.address);
+    let wish = json!({"name": name, "start": false, "repository": {"url": url}});
+    let made = client.post("/api/projects", &wish).await.expect(201).json();
+    made["id"].as_str().unwrap().parse().unwrap()
+}
+
+/// What git in the project's sandboxes is told for this repository, or why it is told nothing.
+async fn told(
+    world: &World,
+    github: &Github,
+    project: ProjectId,
+    name: &str,
+) -> Result<Option<String>, String> {
+    let place = Place::of_url(&format!("http://{}/{name}", github.address)).unwrap();
+    let answer = git::login(&world.app, project, &place).await;
+    answer
+        .map(|login| login.map(|login| login.password.expose_secret().to_owned()))
+        .map_err(|error| error.message().to_owned())
+}
+
+#[tokio::test]
+async fn git_gets_the_owners_token_for_the_projects_own_repository() {
+    let (world, github) = world(anyone()).await;
+    let ada = signed_in(&world, &github).await;
+    let shop = import(&ada, &github, "shop").await;
+    let without = world.member("grace").await;
+    let hers = import(&without, &github, "shop").await;
+
+    let token = told(&world, &github, shop, "ada-l/shop").await.unwrap();
+
+    assert!(token.unwrap().starts_with("gho_"));
+    for other in ["ada-l/diary", "ada-l", "ada-l/shop/x"] {
+        assert_eq!(told(&world, &github, shop, other).await, Ok(None), "{other}");
+    }
+    let why = told(&world, &github, hers, "ada-l/shop").await.unwrap_err();
+    assert!(why.contains("no account at GitHub"), "{why}");
+    github.revoke();
+    let place = Place::of_url(&format!("http://{}/ada-l/shop", github.address)).unwrap();
+    let another = "another".to_owned().into();
+    let advice = git::refused(&world.app, shop, &place, &another).await.unwrap();
+    // Another password than the one that was given says nothing of it.
+    assert!(advice.unwrap().contains("try again"));
+    assert!(told(&world, &github, shop, "ada-l/shop").await.is_ok());
+    ada.get("/api/repositories").await.expect(409);
+    let why = told(&world, &github, shop, "ada-l/shop").await.unwrap_err();
+    assert!(why.contains("link the account anew"), "{why}");
+}
+
+#[tokio::test]
+async fn a_token_that_expires_is_renewed_and_one_of_an_app_is_for_one_repository() {
+    let github = Github::new().await;
+    github.expire_after(60);
+    let world = World::with(|settings| settings.github = Some(github.app(anyone()))).await;
+    let ada = signed_in(&world, &github).await;
+    assert_eq!(github.scopes(), "", "what an app may do is set at GitHub");
+    let shop = import(&ada, &github, "shop").await;
+    let tokens = "select encode(sha256(token), 'hex') from github_accounts";
+    let first = world.database.sql(tokens);
+
+    let given = told(&world, &github, shop, "ada-l/shop").await;
+
+    assert_eq!(given, Ok(Some("ghs_ada-l/shop".into())));
+    assert_ne!(world.database.sql(tokens), first, "it was about to expire");
+    // Refused although it should hold still: renewed as well, and nobody notices.
+    github.expire_after(28_800);
+    told(&world, &github, shop, "ada-l/shop").await.unwrap();
+    github.revoke();
+    ada.get("/api/repositories").await.expect(200);
+    github.revoke_all();
+    ada.get("/api/repositories").await.expect(409);
+    let left = "select count(*) from github_accounts where token is not null or refresh_token is not null";
+    assert_eq!(world.database.sql(left), "0");
 }

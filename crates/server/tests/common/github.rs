@@ -41,6 +41,10 @@ struct Known {
     /// Code to (challenge, redirect).
     codes: BTreeMap<String, (String, String)>,
     tokens: Vec<String>,
+    /// What gets the next token, once.
+    refreshes: Vec<String>,
+    /// Seconds for which a token holds; none, and it does not expire.
+    lifetime: Option<u64>,
     issued: usize,
     scopes: String,
 }
@@ -50,6 +54,7 @@ impl Github {
         let inner = Inner::default();
         let routes = Router::new()
             .route("/login/oauth/access_token", post(exchange))
+            .route("/api/applications/client/token/scoped", post(narrow))
             .route("/api/user", get(user))
             .route("/api/user/orgs", get(organizations))
             .route("/api/user/repos", get(repositories))
@@ -72,6 +77,7 @@ impl Github {
             client_secret: "client-secret".to_owned().into(),
             url: format!("http://{}", self.address).parse().expect("a URL"),
             api: format!("http://{}/api", self.address).parse().expect("a URL"),
+            app: false,
             join,
         }
     }
@@ -105,6 +111,25 @@ impl Github {
         self.inner.lock().unwrap().tokens.clear();
     }
 
+    /// As [`Self::settings`], of a GitHub App.
+    pub fn app(&self, join: Join) -> Settings {
+        Settings {
+            app: true,
+            ..self.settings(join)
+        }
+    }
+
+    /// Tokens expire after so long from now on, and come with what gets the next.
+    pub fn expire_after(&self, seconds: u64) {
+        self.inner.lock().unwrap().lifetime = Some(seconds);
+    }
+
+    /// The person takes back the tokens, and what gets the next ones.
+    pub fn revoke_all(&self) {
+        self.revoke();
+        self.inner.lock().unwrap().refreshes.clear();
+    }
+
     /// Which scopes were asked for last.
     pub fn scopes(&self) -> String {
         self.inner.lock().unwrap().scopes.clone()
@@ -121,7 +146,7 @@ impl Github {
         assert_eq!(asked["code_challenge_method"], "S256");
         let mut known = self.inner.lock().unwrap();
         known.issued += 1;
-        known.scopes.clone_from(&asked["scope"]);
+        known.scopes = asked.get("scope").cloned().unwrap_or_default();
         let code = format!("code-{}", known.issued);
         let bound = (asked["code_challenge"].clone(), asked["redirect_uri"].clone());
         known.codes.insert(code.clone(), bound);
@@ -165,6 +190,14 @@ async fn exchange(State(inner): State<Inner>, body: String) -> Json<Value> {
         .collect();
     let mut known = inner.lock().unwrap();
     let field = |name: &str| sent.get(name).cloned().unwrap_or_default();
+    if field("grant_type") == "refresh_token" {
+        let before = known.refreshes.len();
+        known.refreshes.retain(|one| *one != field("refresh_token"));
+        if known.refreshes.len() == before || field("client_secret") != "client-secret" {
+            return Json(json!({"error": "bad_refresh_token"}));
+        }
+        return Json(granted(&mut known));
+    }
     let bound = known.codes.remove(&field("code"));
     let right = field("client_id") == "client" && field("client_secret") == "client-secret";
     let Some((expected, redirect)) = bound.filter(|_| right) else {
@@ -177,10 +210,45 @@ async fn exchange(State(inner): State<Inner>, body: String) -> Json<Value> {
     if expected != challenge(&field("code_verifier")) {
         return Json(json!({"error": "bad_verification_code"}));
     }
+    Json(granted(&mut known))
+}
+
+fn granted(known: &mut Known) -> Value {
     known.issued += 1;
     let token = format!("gho_{}", known.issued);
     known.tokens.push(token.clone());
-    Json(json!({"access_token": token, "token_type": "bearer", "scope": "read:user,user:email,repo"}))
+    let mut answer =
+        json!({"access_token": token, "token_type": "bearer", "scope": "read:user,user:email,repo"});
+    if let Some(lifetime) = known.lifetime {
+        let refresh = format!("ghr_{}", known.issued);
+        answer["expires_in"] = lifetime.into();
+        answer["refresh_token"] = refresh.clone().into();
+        known.refreshes.push(refresh);
+    }
+    answer
+}
+
+/// A token for one repository; its name says which.
+async fn narrow(
+    State(inner): State<Inner>,
+    headers: HeaderMap,
+    Json(wish): Json<Value>,
+) -> Result<Json<Value>, Refusal> {
+    // `client:client-secret`
+    let right = headers
+        .get("authorization")
+        .is_some_and(|shown| shown == "Basic Y2xpZW50OmNsaWVudC1zZWNyZXQ=");
+    let known = inner.lock().unwrap();
+    let token = wish["access_token"].as_str().unwrap_or_default();
+    if !right || !known.tokens.iter().any(|one| one == token) {
+        return Err((
+            StatusCode::UNAUTHORIZED,
+            Json(json!({"message": "Bad credentials"})),
+        ));
+    }
+    let (owner, names) = (&wish["target"], &wish["repositories"]);
+    let token = format!("ghs_{}/{}", owner.as_str().unwrap(), names[0].as_str().unwrap());
+    Ok(Json(json!({"token": token})))
 }
 
 fn allowed(known: &Known, headers: &HeaderMap) -> Result<(), Refusal> {

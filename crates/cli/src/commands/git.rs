@@ -1,0 +1,125 @@
+//! `fsa git`: git in a project's folder.
+
+use fsa_model::git::{GitCommit, GitDiff, GitFile, GitPaths, GitPublish, GitStatus};
+use reqwest::Method;
+use serde::Serialize;
+
+use crate::{
+    args,
+    client::{Client, encoded},
+    failure::Outcome,
+    output,
+};
+
+pub async fn run(client: &Client, command: args::Git, json: bool) -> Outcome {
+    match command {
+        args::Git::Status { project } => {
+            let status: GitStatus = client.get(&path(&project, "status")).await?;
+            output::print(json, &status, show);
+            Ok(0)
+        }
+        args::Git::Diff {
+            project,
+            path: file,
+            staged,
+        } => {
+            let file = file.map_or(String::new(), |file| format!("&path={}", encoded(&file)));
+            let path = path(&project, &format!("diff?staged={staged}{file}"));
+            let found: GitDiff = client.get(&path).await?;
+            output::print(json, &found, |found| {
+                output::line(found.diff.trim_end());
+                if found.truncated {
+                    output::note("it is longer than is shown");
+                }
+            });
+            Ok(0)
+        }
+        args::Git::Stage { project, paths } => change(client, &project, "stage", &wish(paths), json).await,
+        args::Git::Unstage { project, paths } => {
+            change(client, &project, "unstage", &wish(paths), json).await
+        }
+        args::Git::Commit {
+            project,
+            message,
+            all,
+        } => change(client, &project, "commit", &GitCommit { message, all }, json).await,
+        args::Git::Push { project } => change(client, &project, "push", &(), json).await,
+        args::Git::Pull { project } => change(client, &project, "pull", &(), json).await,
+        args::Git::Abort { project } => change(client, &project, "abort", &(), json).await,
+        args::Git::Publish {
+            project,
+            name,
+            description,
+            public,
+        } => {
+            let wish = GitPublish {
+                name,
+                description,
+                public,
+            };
+            change(client, &project, "publish", &wish, json).await
+        }
+    }
+}
+
+fn path(project: &str, what: &str) -> String {
+    format!("/api/projects/{}/git/{what}", encoded(project))
+}
+
+/// Everything where nothing is named.
+fn wish(paths: Vec<String>) -> GitPaths {
+    GitPaths {
+        paths: (!paths.is_empty()).then_some(paths),
+    }
+}
+
+async fn change(
+    client: &Client,
+    project: &str,
+    what: &str,
+    wish: &(impl Serialize + Sync),
+    json: bool,
+) -> Outcome {
+    let status: GitStatus = client.send(Method::POST, &path(project, what), wish).await?;
+    output::print(json, &status, show);
+    Ok(0)
+}
+
+fn show(status: &GitStatus) {
+    let branch = status.branch.as_deref().unwrap_or("no branch");
+    let follows = match &status.upstream {
+        Some(upstream) => format!("{upstream}, {} ahead, {} behind", status.ahead, status.behind),
+        None => "follows no other".to_owned(),
+    };
+    output::line(&format!("on {branch} ({follows})"));
+    if let Some(remote) = &status.remote {
+        output::line(&format!("origin {remote}"));
+    }
+    if status.merging {
+        output::line(
+            "a merge is under way: decide in the conflicts, stage and commit them, or `fsa git abort`",
+        );
+    }
+    for file in &status.files {
+        output::line(&line(file));
+    }
+    if status.files.is_empty() {
+        output::line("nothing has changed since the last commit");
+    }
+    if status.truncated {
+        output::note("there are more files than are shown");
+    }
+}
+
+/// As `git status --short` has it: the letter of what is staged, that of what is not, the path.
+fn line(file: &GitFile) -> String {
+    if file.conflict {
+        return format!("UU {}", file.path);
+    }
+    let staged = file.staged.map_or(' ', |change| change.letter());
+    let unstaged = file.unstaged.map_or(' ', |change| change.letter());
+    match &file.from {
+        Some(from) => format!("{staged}{unstaged} {from} -> {}", file.path),
+        None => format!("{staged}{unstaged} {}", file.path),
+    }
+}

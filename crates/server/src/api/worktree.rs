@@ -1,0 +1,165 @@
+//! `/api/projects/{project}/git/…`: git in the project's folder.
+
+use axum::extract::State;
+use fsa_model::{
+    ErrorBody,
+    git::{GitCommit, GitDiff, GitPaths, GitPublish, GitStatus},
+};
+use serde::Deserialize;
+use utoipa::IntoParams;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::extract::{Json, Path, Query};
+use crate::{auth::Caller, error::Result, state::App, worktree};
+
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(status))
+        .routes(routes!(diff))
+        .routes(routes!(stage))
+        .routes(routes!(unstage))
+        .routes(routes!(commit))
+        .routes(routes!(push))
+        .routes(routes!(pull))
+        .routes(routes!(abort))
+        .routes(routes!(publish))
+}
+
+/// What has changed in the project's repository
+#[utoipa::path(get, path = "/api/projects/{project}/git/status", tag = "git",
+    params(("project" = String, Path, description = "id or name")),
+    responses((status = OK, body = GitStatus), (status = NOT_FOUND, body = ErrorBody),
+              (status = CONFLICT, body = ErrorBody, description = "there is no repository, or the sandbox does not run")))]
+async fn status(
+    State(app): State<App>,
+    caller: Caller,
+    Path(project): Path<String>,
+) -> Result<Json<GitStatus>> {
+    worktree::view(&app, &caller, &project).await.map(Json)
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct What {
+    /// One file; all of them where it is absent, but for those that git does not know.
+    path: Option<String>,
+    /// What is staged, as it differs from the last commit.
+    #[serde(default)]
+    staged: bool,
+}
+
+/// How files of the project's repository differ
+#[utoipa::path(get, path = "/api/projects/{project}/git/diff", tag = "git",
+    params(("project" = String, Path, description = "id or name"), What),
+    responses((status = OK, body = GitDiff), (status = NOT_FOUND, body = ErrorBody),
+              (status = CONFLICT, body = ErrorBody), (status = UNPROCESSABLE_ENTITY, body = ErrorBody)))]
+async fn diff(
+    State(app): State<App>,
+    caller: Caller,
+    Path(project): Path<String>,
+    Query(what): Query<What>,
+) -> Result<Json<GitDiff>> {
+    worktree::diff(&app, &caller, &project, what.path.as_deref(), what.staged)
+        .await
+        .map(Json)
+}
+
+/// Stages files for the next commit
+#[utoipa::path(post, path = "/api/projects/{project}/git/stage", tag = "git", request_body = GitPaths,
+    params(("project" = String, Path, description = "id or name")),
+    responses((status = OK, body = GitStatus), (status = NOT_FOUND, body = ErrorBody),
+              (status = CONFLICT, body = ErrorBody), (status = UNPROCESSABLE_ENTITY, body = ErrorBody)))]
+async fn stage(
+    State(app): State<App>,
+    caller: Caller,
+    Path(project): Path<String>,
+    Json(wish): Json<GitPaths>,
+) -> Result<Json<GitStatus>> {
+    worktree::stage(&app, &caller, &project, &wish).await.map(Json)
+}
+
+/// Takes files out of the next commit
+#[utoipa::path(post, path = "/api/projects/{project}/git/unstage", tag = "git", request_body = GitPaths,
+    params(("project" = String, Path, description = "id or name")),
+    responses((status = OK, body = GitStatus), (status = NOT_FOUND, body = ErrorBody),
+              (status = CONFLICT, body = ErrorBody), (status = UNPROCESSABLE_ENTITY, body = ErrorBody)))]
+async fn unstage(
+    State(app): State<App>,
+    caller: Caller,
+    Path(project): Path<String>,
+    Json(wish): Json<GitPaths>,
+) -> Result<Json<GitStatus>> {
+    worktree::unstage(&app, &caller, &project, &wish).await.map(Json)
+}
+
+/// Commits what is staged
+#[utoipa::path(post, path = "/api/projects/{project}/git/commit", tag = "git", request_body = GitCommit,
+    params(("project" = String, Path, description = "id or name")),
+    responses((status = OK, body = GitStatus), (status = NOT_FOUND, body = ErrorBody),
+              (status = CONFLICT, body = ErrorBody, description = "there is nothing to commit"),
+              (status = UNPROCESSABLE_ENTITY, body = ErrorBody)))]
+async fn commit(
+    State(app): State<App>,
+    caller: Caller,
+    Path(project): Path<String>,
+    Json(wish): Json<GitCommit>,
+) -> Result<Json<GitStatus>> {
+    worktree::commit(&app, &caller, &project, &wish).await.map(Json)
+}
+
+/// Pushes the branch
+#[utoipa::path(post, path = "/api/projects/{project}/git/push", tag = "git",
+    params(("project" = String, Path, description = "id or name")),
+    responses((status = OK, body = GitStatus), (status = NOT_FOUND, body = ErrorBody),
+              (status = CONFLICT, body = ErrorBody, description = "it was refused; the message says what to do")))]
+async fn push(
+    State(app): State<App>,
+    caller: Caller,
+    Path(project): Path<String>,
+) -> Result<Json<GitStatus>> {
+    worktree::push(&app, &caller, &project).await.map(Json)
+}
+
+/// Fetches and merges the branch that this one follows
+#[utoipa::path(post, path = "/api/projects/{project}/git/pull", tag = "git",
+    params(("project" = String, Path, description = "id or name")),
+    responses((status = OK, body = GitStatus), (status = NOT_FOUND, body = ErrorBody),
+              (status = CONFLICT, body = ErrorBody, description = "with the files that both sides changed, where the merge conflicts")))]
+async fn pull(
+    State(app): State<App>,
+    caller: Caller,
+    Path(project): Path<String>,
+) -> Result<Json<GitStatus>> {
+    worktree::pull(&app, &caller, &project).await.map(Json)
+}
+
+/// Gives up a merge that conflicts
+#[utoipa::path(post, path = "/api/projects/{project}/git/abort", tag = "git",
+    params(("project" = String, Path, description = "id or name")),
+    responses((status = OK, body = GitStatus), (status = NOT_FOUND, body = ErrorBody),
+              (status = CONFLICT, body = ErrorBody, description = "there is none")))]
+async fn abort(
+    State(app): State<App>,
+    caller: Caller,
+    Path(project): Path<String>,
+) -> Result<Json<GitStatus>> {
+    worktree::abort(&app, &caller, &project).await.map(Json)
+}
+
+/// Makes a repository at GitHub from the project, and pushes to it
+#[utoipa::path(post, path = "/api/projects/{project}/git/publish", tag = "git", request_body = GitPublish,
+    params(("project" = String, Path, description = "id or name")),
+    responses((status = OK, body = GitStatus), (status = NOT_FOUND, body = ErrorBody),
+              (status = CONFLICT, body = ErrorBody, description = "it has an origin, no account is linked, or GitHub refuses"),
+              (status = UNPROCESSABLE_ENTITY, body = ErrorBody), (status = BAD_GATEWAY, body = ErrorBody)))]
+async fn publish(
+    State(app): State<App>,
+    caller: Caller,
+    Path(project): Path<String>,
+    Json(wish): Json<GitPublish>,
+) -> Result<Json<GitStatus>> {
+    worktree::publish::publish(&app, &caller, &project, &wish)
+        .await
+        .map(Json)
+}

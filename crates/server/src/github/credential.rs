@@ -1,0 +1,102 @@
+//! The account that a project's owner linked, as a credential for git: for the project's own
+//! repositories at GitHub, and no other.
+
+use async_trait::async_trait;
+use fsa_model::{ProjectId, UserId};
+use secrecy::{ExposeSecret as _, SecretString};
+
+use super::{Github, client::CallError, token};
+use crate::{
+    error::{Error, Result},
+    git::{Login, Place, Source},
+    state::App,
+    store::{git, github},
+};
+
+/// GitHub takes any name beside a token; this one is its own documentation's.
+const USERNAME: &str = "x-access-token";
+
+/// See the module.
+pub struct Linked;
+
+/// Who owns the project, where `place` is one of its own repositories and at GitHub.
+async fn owner<'a>(app: &'a App, project: ProjectId, place: &Place) -> Result<Option<(&'a Github, UserId)>> {
+    let Some(way) = app.github.as_ref().filter(|way| place.is_at(&way.settings.url)) else {
+        return Ok(None);
+    };
+    let own = git::own(&app.store, project).await?;
+    let own = own.filter(|own| {
+        own.urls
+            .iter()
+            .any(|url| Place::of_url(url).as_ref() == Some(place))
+    });
+    Ok(own.map(|own| (way, own.owner)))
+}
+
+/// What to do where there is no token.
+async fn missing(app: &App, user: UserId) -> Result<Error> {
+    let mut connection = app.store.pool().acquire().await?;
+    Ok(match github::account_of(&mut connection, user).await? {
+        Some(account) => Error::conflict(format!(
+            "GitHub no longer takes the token of {}, who owns this project: they sign in with GitHub again, or \
+             link the account anew.",
+            account.login
+        )),
+        None => Error::conflict(
+            "The owner of this project has no account at GitHub here: they link one on their account page, or \
+             a credential is set with `fsa git-credential set`.",
+        ),
+    })
+}
+
+#[async_trait]
+impl Source for Linked {
+    async fn login(&self, app: &App, project: ProjectId, place: &Place) -> Result<Option<Login>> {
+        let Some((way, user)) = owner(app, project, place).await? else {
+            return Ok(None);
+        };
+        let password = if way.settings.app {
+            let path = place.path.as_str();
+            token::in_name_of(app, user, |token| async move { way.narrowed(&token, path).await }).await
+        } else {
+            match token::of(app, user).await? {
+                Some(token) => Ok(token),
+                None => Err(missing(app, user).await?),
+            }
+        };
+        Ok(Some(Login {
+            username: USERNAME.to_owned(),
+            password: password?,
+        }))
+    }
+
+    async fn refused(
+        &self,
+        app: &App,
+        project: ProjectId,
+        place: &Place,
+        password: &SecretString,
+    ) -> Result<Option<String>> {
+        let Some((way, user)) = owner(app, project, place).await? else {
+            return Ok(None);
+        };
+        let Some(grant) = github::grant_of(&app.store, &app.sealer, user).await? else {
+            return Ok(Some(missing(app, user).await?.message().to_owned()));
+        };
+        if !way.settings.app && grant.token.expose_secret() != password.expose_secret() {
+            return Ok(Some("the token was renewed meanwhile; try again".to_owned()));
+        }
+        // A sandbox is not believed, and a server in between may have said no: GitHub is asked.
+        match way.account(&grant.token).await {
+            Ok(account) => Ok(Some(format!(
+                "GitHub knows {} and does not let them in to {}: their organisation may have to allow it",
+                account.login, place.path
+            ))),
+            Err(CallError::TokenRefused) => match token::renewed(app, user, &grant.token).await? {
+                Some(_) => Ok(Some("the token was renewed; try again".to_owned())),
+                None => Ok(Some(missing(app, user).await?.message().to_owned())),
+            },
+            Err(other) => Err(other.into()),
+        }
+    }
+}

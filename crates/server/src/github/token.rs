@@ -1,0 +1,94 @@
+//! The tokens with which we do something at GitHub in somebody's name. Those that expire are renewed
+//! before they do; one that GitHub refuses is renewed where that can be, and is not kept where it
+//! cannot, so that the person is asked to sign in there again.
+
+use chrono::Utc;
+use fsa_model::UserId;
+use secrecy::{ExposeSecret as _, SecretString};
+
+use super::{client::CallError, sign_in::github_of};
+use crate::{
+    error::{Error, Result},
+    state::App,
+    store::github::{self, Grant},
+};
+
+/// A token is renewed when it holds for less than this: longer than what is begun with it takes.
+const MARGIN: chrono::Duration = chrono::Duration::minutes(5);
+
+/// The user's token; `None` where no account is linked, or GitHub has refused it.
+///
+/// # Errors
+/// GitHub is not set up or does not answer.
+pub(super) async fn of(app: &App, user: UserId) -> Result<Option<SecretString>> {
+    github_of(app)?;
+    match github::grant_of(&app.store, &app.sealer, user).await? {
+        Some(grant) if is_stale(&grant) => renewed(app, user, &grant.token).await,
+        found => Ok(found.map(|grant| grant.token)),
+    }
+}
+
+fn is_stale(grant: &Grant) -> bool {
+    grant.expires_at.is_some_and(|at| at < Utc::now() + MARGIN)
+}
+
+/// The token that follows `old`, which has expired or was refused; `None` where there is none. One
+/// process renews at a time, because what gets the next token works once.
+///
+/// # Errors
+/// GitHub does not answer.
+pub(super) async fn renewed(app: &App, user: UserId, old: &SecretString) -> Result<Option<SecretString>> {
+    let way = github_of(app)?;
+    let mut tx = app.store.begin().await?;
+    let Some(grant) = github::lock_grant(&mut tx, &app.sealer, user).await? else {
+        return Ok(None);
+    };
+    if grant.token.expose_secret() != old.expose_secret() {
+        return Ok(Some(grant.token));
+    }
+    let next = match &grant.refresh {
+        Some(refresh) => way.refresh(refresh).await,
+        None => Err(CallError::TokenRefused),
+    };
+    let token = match next {
+        Ok(next) => {
+            github::renewed(&mut tx, &app.sealer, user, &next).await?;
+            Some(next.token)
+        }
+        Err(CallError::TokenRefused) => {
+            github::refused(&mut tx, user).await?;
+            None
+        }
+        Err(other) => return Err(other.into()),
+    };
+    tx.commit().await?;
+    Ok(token)
+}
+
+/// Makes a call in somebody's name, again with another token where GitHub refuses the one that it
+/// gave.
+///
+/// # Errors
+/// 409 where no account is linked or its token is refused; the call's.
+pub(super) async fn in_name_of<T, F>(
+    app: &App,
+    user: UserId,
+    call: impl Fn(SecretString) -> F + Send + Sync,
+) -> Result<T>
+where
+    T: Send,
+    F: Future<Output = Result<T, CallError>> + Send,
+{
+    let none = || {
+        Error::conflict(
+            "Sign in with GitHub first, or link your account there: there is no valid token for it.",
+        )
+    };
+    let token = of(app, user).await?.ok_or_else(none)?;
+    match call(token.clone()).await {
+        Err(CallError::TokenRefused) => {}
+        answer => return Ok(answer?),
+    }
+    let token = renewed(app, user, &token).await?.ok_or(CallError::TokenRefused)?;
+    Ok(call(token).await?)
+}

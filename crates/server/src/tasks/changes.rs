@@ -1,0 +1,67 @@
+//! What an agent changed, as a diff: the project's files when it began and when it ended, each as a tree that
+//! git makes with an index of its own. So nothing is staged, committed or stashed, what was not committed
+//! before is not the agent's, and what the agent committed itself is.
+
+use std::collections::BTreeMap;
+
+use fsa_model::sandboxd::{ExecRequest, ExecResult, HOME};
+
+use crate::gateway::inside::Inside;
+
+/// git in a large folder.
+const SECONDS: u32 = 60;
+
+/// Prints the tree, or with a tree as argument how the files differ from it. Constant: nothing that anybody
+/// names becomes a part of it. A copy of the index knows which files are as they were.
+const SCRIPT: &str = r#"
+set -e
+folder=$(git rev-parse --absolute-git-dir)
+GIT_INDEX_FILE=$(mktemp)
+export GIT_INDEX_FILE
+trap 'rm -f "$GIT_INDEX_FILE"' EXIT
+cp "$folder/index" "$GIT_INDEX_FILE" 2>/dev/null || rm -f "$GIT_INDEX_FILE"
+git add --all
+tree=$(git write-tree)
+if [ -z "$1" ]; then
+    echo "$tree"
+else
+    git --no-pager diff --no-color --no-ext-diff --no-textconv "$1" "$tree" --
+fi
+"#;
+
+/// The files as they are now. `None` where the folder is no repository, or git cannot do it: that is no
+/// reason for a task to fail.
+pub(super) async fn tree(inside: &Inside) -> Option<String> {
+    let printed = run(inside, None).await?;
+    let tree = printed.stdout.trim();
+    let is_name = (40..=64).contains(&tree.len()) && tree.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_name.then(|| tree.to_owned())
+}
+
+/// How the files differ from `tree` now, and whether there is more than is told.
+pub(super) async fn since(inside: &Inside, tree: &str) -> Option<(String, bool)> {
+    let printed = run(inside, Some(tree)).await?;
+    // The database takes no NUL in a text.
+    Some((printed.stdout.replace('\0', "\u{fffd}"), printed.truncated))
+}
+
+async fn run(inside: &Inside, tree: Option<&str>) -> Option<ExecResult> {
+    let command = ["sh", "-c", SCRIPT, "changes"].into_iter().chain(tree);
+    let wish = ExecRequest {
+        command: command.map(ToOwned::to_owned).collect(),
+        env: BTreeMap::from([("GIT_CEILING_DIRECTORIES".to_owned(), HOME.to_owned())]),
+        timeout_seconds: Some(SECONDS),
+        ..ExecRequest::default()
+    };
+    match inside.run(&wish).await {
+        Ok(result) if result.exit_code == 0 => Some(result),
+        Ok(result) => {
+            tracing::debug!(code = result.exit_code, "git says nothing of what a task changes");
+            None
+        }
+        Err(error) => {
+            tracing::debug!(%error, "what a task changes could not be asked for");
+            None
+        }
+    }
+}

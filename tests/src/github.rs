@@ -1,0 +1,279 @@
+//! A stand-in for GitHub with real repositories: the exchange of a code, the parts of its API that are used,
+//! and git over HTTP by git's own program (git-http-backend(1)). Whoever has no valid token is let in to
+//! nothing.
+
+use std::{
+    convert::Infallible,
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::{Arc, Mutex},
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode, body::Incoming, header, service::service_fn};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::{io::AsyncWriteExt as _, net::TcpListener, process::Command};
+
+/// What every token of ours begins with.
+pub const TOKEN_MARK: &str = "gho_";
+
+/// Repositories as `owner/name.git` below a folder, and who may see them.
+#[derive(Clone)]
+pub struct Github(Arc<Inner>);
+
+struct Inner {
+    folder: PathBuf,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    tokens: Vec<String>,
+    refreshes: Vec<String>,
+    issued: usize,
+}
+
+type Answer = Response<Full<Bytes>>;
+
+impl Github {
+    #[must_use]
+    pub fn new(folder: &Path) -> Self {
+        Self(Arc::new(Inner {
+            folder: folder.to_owned(),
+            known: Mutex::default(),
+        }))
+    }
+
+    /// Makes a repository with one file in it.
+    pub fn create(&self, name: &str, file: &str, content: &str) {
+        bare(&self.path(name));
+        self.commit(name, file, content);
+    }
+
+    /// Somebody else writes a file, and pushes it.
+    pub fn commit(&self, name: &str, file: &str, content: &str) {
+        let (bare, work) = (self.path(name), tempfile::tempdir().expect("a folder"));
+        let bare = bare.to_str().expect("a path of UTF-8");
+        git(work.path(), &["clone", "--quiet", bare, "."]);
+        std::fs::write(work.path().join(file), content).expect("a file");
+        git(work.path(), &["add", "."]);
+        git(work.path(), &["commit", "--quiet", "-m", "Somebody else's"]);
+        git(work.path(), &["push", "--quiet", "origin", "HEAD:main"]);
+    }
+
+    /// The tokens that are out are not taken any more; what renews them is.
+    pub fn refuse_tokens(&self) {
+        self.known().tokens.clear();
+    }
+
+    /// Neither is taken any more.
+    pub fn revoke(&self) {
+        self.refuse_tokens();
+        self.known().refreshes.clear();
+    }
+
+    /// Where a repository is.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.folder.join(format!("{name}.git"))
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
+        self.0.known.lock().expect("what is known")
+    }
+
+    pub async fn serve(self, listener: TcpListener) {
+        while let Ok((stream, _)) = listener.accept().await {
+            let github = self.clone();
+            tokio::spawn(async move {
+                let service = service_fn(move |request: Request<Incoming>| {
+                    let github = github.clone();
+                    async move { Ok::<_, Infallible>(github.answer(request).await) }
+                });
+                let _ = hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await;
+            });
+        }
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Answer {
+        let (head, body) = request.into_parts();
+        let body = body.collect().await.expect("a whole request").to_bytes();
+        let path = head.uri.path();
+        let at = format!("http://{}", head.headers[header::HOST].to_str().expect("a host"));
+        match (&head.method, path) {
+            (&Method::POST, "/login/oauth/access_token") => self.exchange(&body),
+            (_, api) if api.starts_with("/api/") && !self.is_bearer(&head.headers) => {
+                answer(StatusCode::UNAUTHORIZED, &json!({"message": "Bad credentials"}))
+            }
+            (&Method::GET, "/api/user") => answer(StatusCode::OK, &json!({"id": 1, "login": "ada-l"})),
+            (&Method::POST, "/api/user/repos") => {
+                self.created(&at, &serde_json::from_slice(&body).expect("JSON"))
+            }
+            (_, path) if path.contains(".git/") => self.git(&head, path, body).await,
+            _ => answer(StatusCode::NOT_FOUND, &json!({"message": "Not Found"})),
+        }
+    }
+
+    /// A code for a token, or what renews one for the next, which works once.
+    fn exchange(&self, body: &[u8]) -> Answer {
+        let sent = String::from_utf8_lossy(body).into_owned();
+        let field = |name: &str| {
+            sent.split('&')
+                .find_map(|pair| pair.strip_prefix(&format!("{name}=")))
+                .unwrap_or_default()
+                .to_owned()
+        };
+        let mut known = self.known();
+        let may = match field("grant_type").as_str() {
+            "authorization_code" => field("code") == "code",
+            _ => {
+                let shown = field("refresh_token");
+                let before = known.refreshes.len();
+                known.refreshes.retain(|one| *one != shown);
+                known.refreshes.len() < before
+            }
+        };
+        if field("client_secret") != "client-secret" || !may {
+            return answer(StatusCode::OK, &json!({"error": "bad_refresh_token"}));
+        }
+        known.issued += 1;
+        let (token, refresh) = (
+            format!("{TOKEN_MARK}{}", known.issued),
+            format!("ghr_{}", known.issued),
+        );
+        known.tokens.push(token.clone());
+        known.refreshes.push(refresh.clone());
+        answer(
+            StatusCode::OK,
+            &json!({"access_token": token, "token_type": "bearer", "expires_in": 28800, "refresh_token": refresh}),
+        )
+    }
+
+    fn is_bearer(&self, headers: &HeaderMap) -> bool {
+        let shown = headers
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+        shown.is_some_and(|shown| self.known().tokens.iter().any(|token| token == shown))
+    }
+
+    fn created(&self, at: &str, wish: &Value) -> Answer {
+        let name = wish["name"].as_str().expect("a name");
+        let full = format!("ada-l/{name}");
+        let path = self.path(&full);
+        if path.exists() {
+            let errors = json!([{"message": "name already exists on this account"}]);
+            return answer(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                &json!({"message": "Repository creation failed.", "errors": errors}),
+            );
+        }
+        bare(&path);
+        answer(
+            StatusCode::CREATED,
+            &json!({"full_name": full, "description": null, "private": wish["private"],
+                "clone_url": format!("{at}/{full}.git"), "default_branch": "main", "pushed_at": null}),
+        )
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "the other side of git is git")]
+    async fn git(&self, head: &hyper::http::request::Parts, path: &str, body: Bytes) -> Answer {
+        // The password is all that counts: GitHub does not look at the name beside a token.
+        let shown = head
+            .headers
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.to_str().ok()?.strip_prefix("Basic "));
+        let right =
+            |token: &String| shown == Some(STANDARD.encode(format!("x-access-token:{token}")).as_str());
+        if !self.known().tokens.iter().any(right) {
+            let mut refused = answer(StatusCode::UNAUTHORIZED, &json!({}));
+            let challenge = "Basic realm=\"GitHub\"".parse().expect("a header");
+            refused.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+            return refused;
+        }
+        let text = |name: &str| {
+            let value = head.headers.get(name).and_then(|value| value.to_str().ok());
+            value.unwrap_or_default().to_owned()
+        };
+        let mut backend = Command::new("git")
+            .arg("http-backend")
+            .env("GIT_PROJECT_ROOT", &self.0.folder)
+            .env("GIT_HTTP_EXPORT_ALL", "1")
+            .env("REMOTE_USER", "ada-l")
+            .env("REQUEST_METHOD", head.method.as_str())
+            .env("PATH_INFO", path)
+            .env("QUERY_STRING", head.uri.query().unwrap_or_default())
+            .env("CONTENT_TYPE", text("content-type"))
+            .env("CONTENT_LENGTH", body.len().to_string())
+            .env("HTTP_CONTENT_ENCODING", text("content-encoding"))
+            .env("GIT_PROTOCOL", text("git-protocol"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("git runs");
+        let mut input = backend.stdin.take().expect("standard input");
+        let written = tokio::spawn(async move { input.write_all(&body).await });
+        let output = backend.wait_with_output().await.expect("git ends").stdout;
+        let _ = written.await;
+        cgi(&output)
+    }
+}
+
+/// An answer of a CGI program (RFC 3875, 6).
+fn cgi(output: &[u8]) -> Answer {
+    let end = output
+        .windows(4)
+        .position(|four| four == b"\r\n\r\n")
+        .expect("a head");
+    let head = String::from_utf8_lossy(&output[..end]).into_owned();
+    let mut response = Response::new(Full::from(output[end + 4..].to_vec()));
+    for (name, value) in head.lines().filter_map(|line| line.split_once(": ")) {
+        if name == "Status" {
+            *response.status_mut() = value[..3].parse().expect("a status");
+        } else {
+            let name: header::HeaderName = name.parse().expect("a name");
+            response
+                .headers_mut()
+                .insert(name, value.parse().expect("a value"));
+        }
+    }
+    response
+}
+
+fn answer(status: StatusCode, body: &Value) -> Answer {
+    let mut response = Response::new(Full::from(body.to_string()));
+    *response.status_mut() = status;
+    let json = "application/json".parse().expect("a header");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
+}
+
+/// An empty repository at this path.
+fn bare(path: &Path) {
+    std::fs::create_dir_all(path).expect("a folder");
+    git(path, &["init", "--quiet", "--bare", "--initial-branch=main"]);
+}
+
+/// Runs git in a folder of the test's own; it must succeed. Returns what it prints.
+#[allow(clippy::disallowed_methods, reason = "the subject is git")]
+pub fn git(folder: &Path, arguments: &[&str]) -> String {
+    let output = std::process::Command::new("git")
+        .args(["-c", "user.name=t", "-c", "user.email=t@example.org"])
+        .args(["-c", "init.defaultBranch=main"])
+        .args(arguments)
+        .current_dir(folder)
+        .env("HOME", folder)
+        .output()
+        .expect("git runs");
+    assert!(
+        output.status.success(),
+        "git {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
