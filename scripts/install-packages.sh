@@ -21,8 +21,10 @@ declare -A PACKAGES=(
     # The gateway is measured beside nginx, both with wrk.
     [bench]="nginx-light wrk"
     # What runs in the test cluster and is not built there; conntrack and socat are called by its parts, and nginx
-    # stands in front of it as an ingress controller.
-    [cluster]="etcd-server containerd runc containernetworking-plugins iptables nftables iproute2 postgresql openssl skopeo jq conntrack nginx-light"
+    # stands in front of it as an ingress controller, with what that one's Lua needs.
+    [cluster]="etcd-server containerd runc containernetworking-plugins iptables nftables iproute2 postgresql openssl skopeo jq conntrack nginx-light
+        libnginx-mod-http-lua libnginx-mod-http-ndk libnginx-mod-http-headers-more-filter libnginx-mod-http-set-misc
+        lua-resty-core lua-resty-lrucache lua-cjson lua-nginx-cookie lua-nginx-dns lua-nginx-string"
 )
 
 rust_version=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml")
@@ -94,7 +96,7 @@ install_rust() {
 wanted=()
 for group in "$@"; do
     [ -n "${PACKAGES[$group]:-}" ] || die "there is no group $group; there are ${!PACKAGES[*]}"
-    read -ra names <<<"${PACKAGES[$group]}"
+    read -d '' -ra names <<<"${PACKAGES[$group]}" || true
     wanted+=("${names[@]}")
 done
 command -v dpkg-query >/dev/null || die "this is not a Debian machine. Install yourself what has these names there: ${wanted[*]}"

@@ -33,6 +33,7 @@ FSA_TEST_OWNER=$$ tests/cluster/up.sh "$cluster"
 tests/cluster/image.sh "$cluster" "$FSA_CACHE/images/sandboxd.oci.tar" fsa.test/sandboxd:1
 tests/cluster/image.sh "$cluster" "$CARGO_TARGET_DIR/images/fsa.oci.tar" fsa.test/fsa:1
 tests/cluster/gateway.sh "$cluster"
+tests/cluster/ingress.sh "$cluster" start
 tests/cluster/kubeblocks.sh "$cluster" start v1
 
 say "tests"

@@ -10,7 +10,8 @@ mkdir -p "$FSA_CACHE/cluster"
 exec 8>"$FSA_CACHE/cluster/lock"
 flock -w 3000 8 || die "another build of the cluster's programs has gone on for 50 minutes"
 programs
-if [ ! -e "$KUBERNETES/done" ] || [ ! -e "$OWN/done" ] || [ ! -e "$HELM/done" ] || [ ! -e "$GATEWAY/done" ]; then
+if [ ! -e "$KUBERNETES/done" ] || [ ! -e "$OWN/done" ] || [ ! -e "$HELM/done" ] || [ ! -e "$GATEWAY/done" ] ||
+    [ ! -e "$INGRESS/done" ]; then
     have=$(go version 2>/dev/null | sed -n 's/^go version go\([0-9.]*\).*/\1/p')
     version_at_least "${have:-0}" 1.24 || die "the test cluster is built with Go 1.24 or later, and here is ${have:-none}: install it, then try again"
 fi
@@ -52,6 +53,25 @@ if [ ! -e "$GATEWAY/done" ]; then
     done >"$GATEWAY/crds.yaml"
     touch "$GATEWAY/done"
 fi
+if [ ! -e "$INGRESS/done" ]; then
+    rm -rf "$INGRESS" "$INGRESS.src" && mkdir -p "$INGRESS"
+    say "building ${INGRESS##*/} (the first time takes minutes)"
+    module=$(cd "$HERE/ingress" && timeout 300 go mod download -json k8s.io/ingress-nginx | jq -r .Dir)
+    cp -r "$module" "$INGRESS.src" && chmod -R u+w "$INGRESS.src"
+    # Its temporary files go where each cluster has its own.
+    grep -rlF /tmp/nginx "$INGRESS.src"/{cmd,internal,rootfs} | xargs sed -i 's|/tmp/nginx|/run/nginx-ingress|g'
+    (cd "$INGRESS.src" && GOWORK=off CGO_ENABLED=0 nice -n 19 timeout 3000 go build -buildvcs=false -trimpath -ldflags '-s -w' \
+        -o "$INGRESS/controller" ./cmd/nginx >&2)
+    mv "$INGRESS.src/rootfs/etc/nginx" "$INGRESS/nginx" && rm -rf "$INGRESS.src"
+    # For Debian's nginx: its modules and where Lua's are; no streams, which it is built without.
+    modules=$(printf 'load_module /usr/lib/nginx/modules/%s.so;' ndk_http_module ngx_http_lua_module \
+        ngx_http_headers_more_filter_module ngx_http_set_misc_module)
+    sed -i -e "s|^pid .*|&\nuser root;\n$modules|" -e '/^stream {/,/^}/d' \
+        -e 's|^    lua_package_path .*|&\n    lua_package_cpath "/usr/lib/'"$(uname -m)"'-linux-gnu/lua/5.1/?.so;;";|' \
+        "$INGRESS/nginx/template/nginx.tmpl"
+    cp -r "$HERE/ingress/lua/." "$INGRESS/nginx/lua/"
+    touch "$INGRESS/done"
+fi
 
 if [ "${1:-}" = kwok ] && [ ! -e "$KWOK/done" ]; then
     entry "$KWOK" "$HERE/kwok" sigs.k8s.io/kwok/cmd/kwok
@@ -65,7 +85,8 @@ fi
 "$HERE/images.sh"
 
 # What no checkout has asked for in a week goes.
-touch -c "$KUBERNETES/done" "$OWN/done" "$KWOK/done" "$HELM/done" "$GATEWAY/done" "$IMAGES/done"
+touch -c "$KUBERNETES/done" "$OWN/done" "$KWOK/done" "$HELM/done" "$GATEWAY/done" "$INGRESS/done" \
+    "$IMAGES/done"
 for entry in "$FSA_CACHE"/cluster/*/; do
     [ -n "$(find "${entry}done" -mtime -7 2>/dev/null)" ] || rm -rf "$entry"
 done

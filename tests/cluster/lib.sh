@@ -27,6 +27,7 @@ programs() {
     OWN=$FSA_CACHE/cluster/own-$(hash_of go.mod go.sum cmd/warden cmd/pause cmd/standin)
     KWOK=$FSA_CACHE/cluster/kwok-$(hash_of kwok)
     HELM=$FSA_CACHE/cluster/helm-$(hash_of helm)
+    INGRESS=$FSA_CACHE/cluster/ingress-$(hash_of ingress)
     GATEWAY=$FSA_CACHE/cluster/gateway-$(hash_of gateway)
     IMAGES=$FSA_CACHE/cluster/images-$(hash_of go.mod go.sum cmd/coredns cmd/pause image-of.sh images.sh)
 }

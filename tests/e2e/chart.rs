@@ -13,14 +13,21 @@ use std::{
 };
 
 use fsa_model::api::{CreateProject, Sandbox};
-use fsa_tests::{Api, cluster::Namespace, exported};
-use reqwest::{StatusCode, header};
+use fsa_tests::{
+    Api, TestTerminal,
+    cluster::Namespace,
+    exported,
+    ingress::{Outside, cookie_of},
+};
+use reqwest::{Method, StatusCode, header};
 use serde_json::{Value, json};
 
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/chart");
 /// Where browsers have the control plane, and below which host sandboxes' pages are.
 const HOST: &str = "fsa.chart.test";
 const APPS: &str = "apps.chart.test";
+/// Below which each sandbox has hosts of its own, at the ingress controller.
+const BOXES: &str = "boxes.chart.test";
 /// The objects of the release.
 const RELEASE: &str = "app.kubernetes.io/instance=fsa";
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -143,7 +150,12 @@ impl Installed {
         }
         let settings = format!(
             "[regions.kubernetes]\nreach = \"direct\"\nsandboxd_image = \"fsa.test/sandboxd:1\"\n\
-             web_image = \"fsa.test/tools:1\"\ndatabases = {{ provider = \"postgres\", dsn = \"{dsn}\" }}\n"
+             web_image = \"fsa.test/tools:1\"\ndatabases = {{ provider = \"postgres\", dsn = \"{dsn}\" }}\n\
+             expose = {{ domain = \"{BOXES}\", ingress_class = \"nginx\", sign_in_url = \"http://{HOST}\", \
+             auth_url = \"http://fsa.{}.svc.cluster.local\" }}\n\
+             network.ingress_controller = [{{ ipBlock = {{ cidr = \"{}/32\" }} }}]\n",
+            installed.namespace.name,
+            exported("FSA_TEST_NODE_ADDRESS").display(),
         );
         let path = installed.home.path().join("settings.toml");
         std::fs::write(&path, settings).expect("the settings can be written");
@@ -243,8 +255,9 @@ impl Installed {
         .join("\n")
     }
 
-    /// Signs in by the link in a pod's log, as the chart's notes say, and makes a token.
-    async fn owner(&self) -> Api {
+    /// Signs in by the link in a pod's log, as the chart's notes say, and makes a token; with what
+    /// the owner's browser has from then on.
+    async fn owner(&self) -> (Api, String) {
         let log = self.log();
         let token = log
             .lines()
@@ -252,22 +265,11 @@ impl Installed {
             .and_then(|line| Some(line.split_once('#')?.1.trim().to_owned()))
             .unwrap_or_else(|| panic!("no link in the log: {log}"));
         let url = format!("http://{HOST}");
-        let signed_in = self
-            .http
-            .post(format!("{url}/api/auth/link"))
-            .json(&json!({"token": token}))
-            .send()
-            .await
-            .expect("an answer");
-        assert_eq!(signed_in.status(), StatusCode::OK, "{signed_in:?}");
-        let cookie = signed_in.headers()[header::SET_COOKIE]
-            .to_str()
-            .expect("a cookie");
-        let cookie = cookie.split(';').next().expect("a pair").to_owned();
+        let cookie = self.sign_in(&json!({"token": token})).await;
         let made: Value = self
             .http
             .post(format!("{url}/api/tokens"))
-            .header(header::COOKIE, cookie)
+            .header(header::COOKIE, &cookie)
             .header(header::ORIGIN, &url)
             .json(&json!({"name": "a test"}))
             .send()
@@ -277,11 +279,20 @@ impl Installed {
             .await
             .expect("JSON");
         let token = made["token"].as_str().unwrap_or_else(|| panic!("{made}"));
-        Api {
+        let api = Api {
             http: self.http.clone(),
             url,
             token: token.to_owned(),
-        }
+        };
+        (api, cookie)
+    }
+
+    /// By a link; what the browser has from then on.
+    async fn sign_in(&self, link: &Value) -> String {
+        let request = self.http.post(format!("http://{HOST}/api/auth/link")).json(link);
+        let signed_in = request.send().await.expect("an answer");
+        assert_eq!(signed_in.status(), StatusCode::OK, "{signed_in:?}");
+        cookie_of(&signed_in)
     }
 
     async fn page(&self, api: &Api) -> String {
@@ -297,13 +308,58 @@ impl Installed {
     }
 }
 
+/// The application and the terminal at hosts of their own, behind the real ingress-nginx controller,
+/// which has nothing but the objects in the cluster to go by.
+async fn through_the_ingress_controller(installed: &Installed, api: &Api, sandbox: &Sandbox, session: &str) {
+    let node = exported("FSA_TEST_NODE_ADDRESS").display().to_string();
+    let address: SocketAddr = format!("{node}:80").parse().expect("an address");
+    let outside = Outside {
+        http: reqwest::Client::builder()
+            .timeout(PATIENCE)
+            .redirect(reqwest::redirect::Policy::none())
+            // The chart's own Ingress is served by the controller too.
+            .resolve(HOST, address)
+            .build()
+            .expect("a client"),
+        address,
+        main: format!("http://{HOST}"),
+    };
+    let invited: Value = api.send(Method::POST, "/api/users/invites", &json!({})).await;
+    let link = invited["url"].as_str().expect("a link");
+    let secret = link.split_once('#').expect("a fragment").1;
+    let guest = installed
+        .sign_in(&json!({"token": secret, "login": "guest"}))
+        .await;
+
+    let application = format!("{}.{BOXES}", sandbox.name);
+    let terminal = format!("t-{}.{BOXES}", sandbox.name);
+    outside.until_served(&application).await;
+    outside.until_served(&terminal).await;
+    for host in [&application, &terminal] {
+        let to = outside.sent(host, "/").await;
+        assert_eq!(outside.ask(&to, &guest).await.status(), StatusCode::NOT_FOUND);
+    }
+    let (page, pass) = outside.enter(&application, "/", session).await;
+    assert_eq!(page, "sold here\n");
+    let another = outside.request(&terminal, "/ws").header(header::COOKIE, &pass);
+    let another = another.send().await.expect("an answer");
+    assert_eq!(another.status(), 302, "another host's pass");
+
+    let (page, pass) = outside.enter(&terminal, "/", session).await;
+    assert!(page.contains("terminal of a sandbox"), "{page}");
+    let socket = outside.request(&terminal, "/ws").header(header::COOKIE, &pass);
+    let mut terminal = TestTerminal::over(socket).await;
+    terminal.type_in("echo typed-$((40 + 2))\r").await;
+    terminal.until("typed-42").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_control_plane_runs_in_the_cluster_as_the_chart_installs_it() {
     let installed = Installed::new();
     let namespace = &installed.namespace;
     let before = installed.pods();
     assert_eq!(before.len(), 2, "{before:?}");
-    let api = installed.owner().await;
+    let (api, session) = installed.owner().await;
 
     api.create_as(CreateProject {
         name: "shop".into(),
@@ -322,6 +378,31 @@ async fn the_control_plane_runs_in_the_cluster_as_the_chart_installs_it() {
     );
     api.until_port("shop", 3000).await;
     assert_eq!(installed.page(&api).await, "sold here\n");
+
+    through_the_ingress_controller(&installed, &api, &sandbox, &session).await;
+
+    // Asked where the server runs, with its rights alone.
+    let doctor = namespace.kubectl(&[
+        "exec",
+        "deployment/fsa",
+        "--",
+        "fsa",
+        "doctor",
+        "--config",
+        "/etc/fsa/fsa.toml",
+    ]);
+    for point in [
+        "address",
+        "control database",
+        "cluster's API",
+        "permissions",
+        "databases",
+        "terminals ",
+        "terminals' ingress",
+        "database URLs",
+    ] {
+        assert!(doctor.contains(&format!("\u{2713} {point}")), "{point}: {doctor}");
+    }
 
     // One replica goes, as in an upgrade or when a node is drained; nobody is refused meanwhile.
     let gone = Arc::new(AtomicBool::new(false));

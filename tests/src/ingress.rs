@@ -116,16 +116,22 @@ impl Outside {
         }
     }
 
-    /// Waits until the controller has read of the host: it tells nobody when.
+    /// Waits until the controller has read of the host and what is behind it: it tells nobody when.
+    ///
+    /// # Panics
+    /// After half a minute.
     pub async fn until_served(&self, host: &str) {
+        let mut last = None;
         for _ in 0..300 {
             let answer = self.request(host, "/").send().await.expect("an answer");
-            if answer.status() != 404 {
+            // ingress-nginx: 404 for a host that it does not know, 503 for one without endpoints.
+            if !matches!(answer.status().as_u16(), 404 | 503) {
                 return;
             }
+            last = Some(answer);
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        panic!("the ingress controller does not serve {host}");
+        panic!("the ingress controller does not serve {host}: {last:?}");
     }
 
     /// Where the controller sends somebody who has no pass for the host.

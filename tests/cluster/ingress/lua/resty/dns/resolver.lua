@@ -1,0 +1,2 @@
+-- Debian has it under another name.
+return require("nginx.dns.resolver")
