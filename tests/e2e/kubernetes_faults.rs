@@ -4,9 +4,11 @@ use fsa_model::{Phase, api::CreateProject};
 use fsa_tests::{
     Api, World,
     cluster::Namespace,
+    exported,
     way::{State, Way},
 };
-use reqwest::{Method, StatusCode};
+use reqwest::{Method, StatusCode, header};
+use serde_json::{Value, json};
 
 fn wish(name: &str) -> CreateProject {
     CreateProject {
@@ -106,4 +108,128 @@ async fn until(seen: impl Fn() -> bool) {
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
     panic!("it is not seen after a minute");
+}
+
+/// Objects of others that look like ours: of another installation, and with a name that begins as a sandbox's.
+const LOOKALIKES: &str = "
+apiVersion: v1
+kind: Secret
+metadata:
+  name: NAME-theirs
+  labels:
+    app: NAME
+    app.kubernetes.io/managed-by: fullstackagent
+    fullstackagent.io/installation: another
+    project.fullstackagent.io/id: PROJECT
+    project.fullstackagent.io/name: app
+---
+apiVersion: v1
+kind: Service
+metadata: {name: app-agentruntime-theirs, labels: {app: app}}
+spec: {selector: {app: app}, ports: [{port: 3000}]}
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: home-theirs, labels: {project.fullstackagent.io/name: app}}
+spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Mi}}}
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn projects_of_one_name_and_names_that_begin_alike_live_and_die_apart() {
+    let namespace = Namespace::new().with_postgres();
+    let settings = namespace.settings(
+        &exported("FSA_TEST_KUBECONFIG"),
+        &format!("reach = \"direct\"\n{}", namespace.databases()),
+    );
+    let world = World::start(&["--config", settings.path().to_str().expect("a path of UTF-8")]);
+    let (mine, theirs) = (world.api(), guest(&world).await);
+    let all = [(&mine, "app"), (&mine, "app-two"), (&theirs, "app")];
+    let mut names = Vec::new();
+    for (api, name) in all {
+        names.push(api.create_as(wish(name)).await.id.to_string());
+    }
+    for ((api, name), id) in all.iter().zip(&names) {
+        api.until_running(name).await;
+        api.put(name, "whose.txt", id).await;
+    }
+    let doomed = mine.sandbox("app").await.name;
+    namespace.apply(&LOOKALIKES.replace("NAME", &doomed).replace("PROJECT", &names[0]));
+    let foreign = [
+        format!("secret/{doomed}-theirs"),
+        "service/app-agentruntime-theirs".to_owned(),
+        "persistentvolumeclaim/home-theirs".to_owned(),
+    ];
+    let others = || {
+        let of_others = |line: &&str| !line.contains(&doomed) && !line.contains(&names[0]);
+        let columns = "custom-columns=KIND:.kind,NAME:.metadata.name,UID:.metadata.uid";
+        let kinds = "deployments,pods,services,secrets,networkpolicies,persistentvolumeclaims";
+        let list = namespace.kubectl(&["get", kinds, "-o", columns]);
+        let mut lines: Vec<String> = list.lines().filter(of_others).map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    let before = others();
+
+    mine.delete("app").await;
+
+    assert_eq!(others(), before);
+    let left: Vec<_> = namespace
+        .ours()
+        .into_iter()
+        .filter(|name| name.contains(&doomed))
+        .collect();
+    assert_eq!(
+        left,
+        [foreign[0].clone()],
+        "of the project there is still something"
+    );
+    assert!(!namespace.has(&format!("persistentvolumeclaim/home-{}", names[0])));
+    for ((api, name), id) in all.iter().zip(&names).skip(1) {
+        assert_eq!(api.sandbox(name).await.status, Phase::Running);
+        assert_eq!(api.shell(name, "cat whose.txt").await, *id);
+        let reached = "bash -c 'exec 3<>/dev/tcp/$PGHOST/$PGPORT' && echo reached";
+        assert_eq!(api.shell(name, reached).await, "reached\n");
+    }
+    theirs.delete("app").await;
+    assert_eq!(mine.shell("app-two", "cat whose.txt").await, names[1]);
+
+    world.finish().await;
+    assert_eq!(namespace.ours(), [foreign[0].clone()]);
+    assert!(foreign.iter().all(|object| namespace.has(object)));
+}
+
+/// Somebody else with an account.
+async fn guest(world: &World) -> Api {
+    let invited: Value = world
+        .api()
+        .send(Method::POST, "/api/users/invites", &json!({}))
+        .await;
+    let secret = invited["url"]
+        .as_str()
+        .and_then(|url| url.split_once('#'))
+        .expect("a link")
+        .1;
+    let http = reqwest::Client::new();
+    let from_here = |path: &str| {
+        http.post(format!("{}{path}", world.url()))
+            .header(header::ORIGIN, world.url())
+    };
+    let entered = from_here("/api/auth/link").json(&json!({"token": secret, "login": "guest"}));
+    let entered = entered.send().await.expect("an answer");
+    let cookie = entered.headers()[header::SET_COOKIE].to_str().expect("a cookie");
+    let cookie = cookie.split(';').next().expect("a pair").to_owned();
+    let token = from_here("/api/tokens")
+        .header(header::COOKIE, cookie)
+        .json(&json!({"name": "test"}));
+    let token: Value = token
+        .send()
+        .await
+        .expect("an answer")
+        .json()
+        .await
+        .expect("a token");
+    Api::new(
+        &world.url(),
+        token["token"].as_str().unwrap_or_else(|| panic!("{token}")),
+    )
 }

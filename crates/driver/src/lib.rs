@@ -128,6 +128,8 @@ pub struct Capabilities {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hint {
     Sandbox(SandboxRef),
+    /// All of this project's, such as after a change of its database.
+    Project(ProjectId),
     /// Too much has changed to name it.
     Everything,
     /// The data plane answers again after it did not: what failed for that need not wait any longer.
@@ -246,6 +248,11 @@ pub trait Databases: Send + Sync {
 
     /// Makes `to` a copy of `from` as it is at this moment.
     async fn branch(&self, from: &DatabaseSpec, to: &DatabaseSpec) -> Result<()>;
+
+    /// Hints that come without being asked for. The stream ends only with the databases.
+    fn changes(&self) -> BoxStream<Hint> {
+        Box::pin(futures_util::stream::pending())
+    }
 
     /// Every database of ours that is there, by the name of its role.
     async fn inventory(&self) -> Result<Vec<String>>;

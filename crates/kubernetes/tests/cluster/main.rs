@@ -5,5 +5,7 @@
 
 mod conformance;
 mod faults;
+mod kubeblocks;
 mod policy;
+mod warnings;
 mod world;
