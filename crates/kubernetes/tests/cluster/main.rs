@@ -6,6 +6,7 @@
 mod conformance;
 mod faults;
 mod kubeblocks;
+mod nodes;
 mod policy;
 mod warnings;
 mod world;
