@@ -110,6 +110,68 @@ async fn until(seen: impl Fn() -> bool) {
     panic!("it is not seen after a minute");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_delete_or_edit_is_put_right_and_a_lost_database_is_told_loudly() {
+    let namespace = Namespace::new();
+    let settings = namespace.settings(&exported("FSA_TEST_KUBECONFIG"), "reach = \"direct\"");
+    let world = World::start(&["--config", settings.path().to_str().expect("a path of UTF-8")]);
+    let api = world.api();
+    api.create_as(wish("robbed")).await;
+    let name = api.until_running("robbed").await.name;
+    api.put("robbed", "kept.txt", "kept").await;
+    let pod = || namespace.kubectl(&["get", "pods", "-l", &format!("app={name}"), "-o", "name"]);
+    let delete = |object: &str| {
+        namespace.kubectl(&["delete", "--wait=false", object]);
+    };
+    let reached = "bash -c 'exec 3<>/dev/tcp/$PGHOST/$PGPORT' && echo reached";
+
+    for object in ["secret", "service", "networkpolicy"] {
+        let object = format!("{object}/{name}");
+        delete(&object);
+        until(|| namespace.has(&object)).await;
+    }
+    let memory = "jsonpath={.spec.template.spec.containers[0].resources.limits.memory}";
+    let limit = || namespace.kubectl(&["get", &format!("deployment/{name}"), "-o", memory]);
+    let right = limit();
+    let edit = "{\"spec\":{\"template\":{\"spec\":{\"containers\":[{\"name\":\"sandbox\",\"resources\":\
+                {\"limits\":{\"memory\":\"300Mi\"}}}]}}}}";
+    namespace.kubectl(&["patch", &format!("deployment/{name}"), "-p", edit]);
+    until(|| limit() == right).await;
+    api.until_event("robbed", "repaired").await;
+    let rollout = format!("deployment/{name}");
+    let settled = || {
+        namespace
+            .try_kubectl(&["rollout", "status", "--watch=false", &rollout])
+            .is_ok_and(|said| said.contains("successfully"))
+            && pod().lines().count() == 1
+    };
+    until(settled).await;
+    let before = pod();
+    delete(before.trim());
+    until(|| pod() != before && pod().lines().count() == 1).await;
+    until_answers(&api, "robbed").await;
+    assert_eq!(api.shell("robbed", "cat kept.txt").await, "kept");
+
+    delete(&format!("clusters.apps.kubeblocks.io/{name}"));
+    api.until_event("robbed", "databaseLost").await;
+    let told = api
+        .until_told("robbed", "a database in place of the lost one", |event| {
+            event["kind"] == "databaseCreated" && event["message"].to_string().contains("in place of")
+        })
+        .await;
+    assert!(told["message"].to_string().contains("empty"), "{told}");
+    until_answers(&api, "robbed").await;
+    assert_eq!(api.shell("robbed", reached).await, "reached\n");
+    assert_eq!(api.shell("robbed", "cat kept.txt").await, "kept");
+
+    world.finish().await;
+    assert_eq!(namespace.ours(), Vec::<String>::new());
+    assert_eq!(
+        namespace.kubectl(&["get", "clusters.apps.kubeblocks.io", "-o", "name"]),
+        ""
+    );
+}
+
 /// Objects of others that look like ours: of another installation, and with a name that begins as a sandbox's.
 const LOOKALIKES: &str = "
 apiVersion: v1
@@ -196,6 +258,23 @@ async fn projects_of_one_name_and_names_that_begin_alike_live_and_die_apart() {
     world.finish().await;
     assert_eq!(namespace.ours(), [foreign[0].clone()]);
     assert!(foreign.iter().all(|object| namespace.has(object)));
+}
+
+/// Waits until a sandbox takes commands again.
+async fn until_answers(api: &Api, project: &str) {
+    for _ in 0..600 {
+        let request = api
+            .request(Method::POST, &format!("/api/projects/{project}/exec"))
+            .json(&json!({"command": ["/bin/sh", "-c", ":"]}));
+        if api.answer(request).await.0.is_success() {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    panic!(
+        "{project} takes no commands after a minute: {:#?}",
+        api.sandbox(project).await
+    );
 }
 
 /// Somebody else with an account.
