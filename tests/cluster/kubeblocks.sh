@@ -81,8 +81,9 @@ start)
     name=customresourcedefinition/clusters.apps.kubeblocks.io
     was=$(kubectl get --ignore-not-found "$name" -o 'jsonpath={.metadata.annotations.fsa\.test/mode}')
     if [ -n "$was" ] && [ "$was" != "$mode" ]; then
-        left=$(kubectl get clusters.apps.kubeblocks.io -A -o name)
-        [ -z "$left" ] || die "KubeBlocks is installed as $was and there are clusters of it; delete them before starting $mode"
+        # A test's namespace goes with its clusters, and takes its time.
+        none() { [ -z "$(kubectl get clusters.apps.kubeblocks.io -A -o name)" ]; }
+        within 60 "the end of the clusters of KubeBlocks as $was; delete them before starting $mode" none
         stop_part kubeblocks
         kubectl delete --wait "$name" >&2
         rm -rf "$DIR/run/api" # what kubectl remembers of the versions

@@ -24,22 +24,10 @@ fn world_with(namespace: &Namespace, reach: &str, databases: &str) -> (World, Na
 
 /// A settings file with the cluster as a region, and `more` of its table.
 fn settings(namespace: &Namespace, reach: &str, databases: &str, more: &str) -> NamedTempFile {
-    let file = NamedTempFile::with_suffix(".toml").expect("a file");
-    let text = format!(
-        "[regions.cluster]
-kubeconfig = \"{kubeconfig}\"
-namespace = \"{name}\"
-reach = \"{reach}\"
-sandboxd_image = \"fsa.test/sandboxd:1\"
-web_image = \"fsa.test/tools:1\"
-network.control_plane = [{{ ipBlock = {{ cidr = \"0.0.0.0/0\" }} }}]
-databases = {databases}
-{more}",
-        kubeconfig = exported("FSA_TEST_KUBECONFIG").display(),
-        name = namespace.name,
-    );
-    std::fs::write(file.path(), text).expect("the settings can be written");
-    file
+    namespace.settings(
+        &exported("FSA_TEST_KUBECONFIG"),
+        &format!("reach = \"{reach}\"\ndatabases = {databases}\n{more}"),
+    )
 }
 
 const SERVER: &str = "import http.server, os
@@ -216,6 +204,13 @@ async fn an_image_that_is_not_there_is_told_with_the_clusters_words() {
             .unwrap_or_default()
             .contains("ImagePull"),
         "{error:?}"
+    );
+    api.until_event("imageless", "warned").await;
+    let events = world.fsa(&["events", "imageless"]);
+    let told = String::from_utf8_lossy(&events.stdout);
+    assert!(
+        told.contains("The image 127.0.0.1:9/nothing:1 could not be pulled"),
+        "{events:?}"
     );
     world.finish().await;
     assert_eq!(namespace.ours(), Vec::<String>::new());

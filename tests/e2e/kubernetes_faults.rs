@@ -4,9 +4,11 @@ use fsa_model::{Phase, api::CreateProject};
 use fsa_tests::{
     Api, World,
     cluster::Namespace,
+    exported,
     way::{State, Way},
 };
-use reqwest::{Method, StatusCode};
+use reqwest::{Method, StatusCode, header};
+use serde_json::{Value, json};
 
 fn wish(name: &str) -> CreateProject {
     CreateProject {
@@ -106,4 +108,207 @@ async fn until(seen: impl Fn() -> bool) {
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
     panic!("it is not seen after a minute");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_delete_or_edit_is_put_right_and_a_lost_database_is_told_loudly() {
+    let namespace = Namespace::new();
+    let settings = namespace.settings(&exported("FSA_TEST_KUBECONFIG"), "reach = \"direct\"");
+    let world = World::start(&["--config", settings.path().to_str().expect("a path of UTF-8")]);
+    let api = world.api();
+    api.create_as(wish("robbed")).await;
+    let name = api.until_running("robbed").await.name;
+    api.put("robbed", "kept.txt", "kept").await;
+    let pod = || namespace.kubectl(&["get", "pods", "-l", &format!("app={name}"), "-o", "name"]);
+    let delete = |object: &str| {
+        namespace.kubectl(&["delete", "--wait=false", object]);
+    };
+    let reached = "bash -c 'exec 3<>/dev/tcp/$PGHOST/$PGPORT' && echo reached";
+
+    for object in ["secret", "service", "networkpolicy"] {
+        let object = format!("{object}/{name}");
+        delete(&object);
+        until(|| namespace.has(&object)).await;
+    }
+    let memory = "jsonpath={.spec.template.spec.containers[0].resources.limits.memory}";
+    let limit = || namespace.kubectl(&["get", &format!("deployment/{name}"), "-o", memory]);
+    let right = limit();
+    let edit = "{\"spec\":{\"template\":{\"spec\":{\"containers\":[{\"name\":\"sandbox\",\"resources\":\
+                {\"limits\":{\"memory\":\"300Mi\"}}}]}}}}";
+    namespace.kubectl(&["patch", &format!("deployment/{name}"), "-p", edit]);
+    until(|| limit() == right).await;
+    api.until_event("robbed", "repaired").await;
+    let rollout = format!("deployment/{name}");
+    let settled = || {
+        namespace
+            .try_kubectl(&["rollout", "status", "--watch=false", &rollout])
+            .is_ok_and(|said| said.contains("successfully"))
+            && pod().lines().count() == 1
+    };
+    until(settled).await;
+    let before = pod();
+    delete(before.trim());
+    until(|| pod() != before && pod().lines().count() == 1).await;
+    until_answers(&api, "robbed").await;
+    assert_eq!(api.shell("robbed", "cat kept.txt").await, "kept");
+
+    delete(&format!("clusters.apps.kubeblocks.io/{name}"));
+    api.until_event("robbed", "databaseLost").await;
+    let told = api
+        .until_told("robbed", "a database in place of the lost one", |event| {
+            event["kind"] == "databaseCreated" && event["message"].to_string().contains("in place of")
+        })
+        .await;
+    assert!(told["message"].to_string().contains("empty"), "{told}");
+    until_answers(&api, "robbed").await;
+    assert_eq!(api.shell("robbed", reached).await, "reached\n");
+    assert_eq!(api.shell("robbed", "cat kept.txt").await, "kept");
+
+    world.finish().await;
+    assert_eq!(namespace.ours(), Vec::<String>::new());
+    assert_eq!(
+        namespace.kubectl(&["get", "clusters.apps.kubeblocks.io", "-o", "name"]),
+        ""
+    );
+}
+
+/// Objects of others that look like ours: of another installation, and with a name that begins as a sandbox's.
+const LOOKALIKES: &str = "
+apiVersion: v1
+kind: Secret
+metadata:
+  name: NAME-theirs
+  labels:
+    app: NAME
+    app.kubernetes.io/managed-by: fullstackagent
+    fullstackagent.io/installation: another
+    project.fullstackagent.io/id: PROJECT
+    project.fullstackagent.io/name: app
+---
+apiVersion: v1
+kind: Service
+metadata: {name: app-agentruntime-theirs, labels: {app: app}}
+spec: {selector: {app: app}, ports: [{port: 3000}]}
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: home-theirs, labels: {project.fullstackagent.io/name: app}}
+spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Mi}}}
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn projects_of_one_name_and_names_that_begin_alike_live_and_die_apart() {
+    let namespace = Namespace::new().with_postgres();
+    let settings = namespace.settings(
+        &exported("FSA_TEST_KUBECONFIG"),
+        &format!("reach = \"direct\"\n{}", namespace.databases()),
+    );
+    let world = World::start(&["--config", settings.path().to_str().expect("a path of UTF-8")]);
+    let (mine, theirs) = (world.api(), guest(&world).await);
+    let all = [(&mine, "app"), (&mine, "app-two"), (&theirs, "app")];
+    let mut names = Vec::new();
+    for (api, name) in all {
+        names.push(api.create_as(wish(name)).await.id.to_string());
+    }
+    for ((api, name), id) in all.iter().zip(&names) {
+        api.until_running(name).await;
+        api.put(name, "whose.txt", id).await;
+    }
+    let doomed = mine.sandbox("app").await.name;
+    namespace.apply(&LOOKALIKES.replace("NAME", &doomed).replace("PROJECT", &names[0]));
+    let foreign = [
+        format!("secret/{doomed}-theirs"),
+        "service/app-agentruntime-theirs".to_owned(),
+        "persistentvolumeclaim/home-theirs".to_owned(),
+    ];
+    let others = || {
+        let of_others = |line: &&str| !line.contains(&doomed) && !line.contains(&names[0]);
+        let columns = "custom-columns=KIND:.kind,NAME:.metadata.name,UID:.metadata.uid";
+        let kinds = "deployments,pods,services,secrets,networkpolicies,persistentvolumeclaims";
+        let list = namespace.kubectl(&["get", kinds, "-o", columns]);
+        let mut lines: Vec<String> = list.lines().filter(of_others).map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    let before = others();
+
+    mine.delete("app").await;
+
+    assert_eq!(others(), before);
+    let left: Vec<_> = namespace
+        .ours()
+        .into_iter()
+        .filter(|name| name.contains(&doomed))
+        .collect();
+    assert_eq!(
+        left,
+        [foreign[0].clone()],
+        "of the project there is still something"
+    );
+    assert!(!namespace.has(&format!("persistentvolumeclaim/home-{}", names[0])));
+    for ((api, name), id) in all.iter().zip(&names).skip(1) {
+        assert_eq!(api.sandbox(name).await.status, Phase::Running);
+        assert_eq!(api.shell(name, "cat whose.txt").await, *id);
+        let reached = "bash -c 'exec 3<>/dev/tcp/$PGHOST/$PGPORT' && echo reached";
+        assert_eq!(api.shell(name, reached).await, "reached\n");
+    }
+    theirs.delete("app").await;
+    assert_eq!(mine.shell("app-two", "cat whose.txt").await, names[1]);
+
+    world.finish().await;
+    assert_eq!(namespace.ours(), [foreign[0].clone()]);
+    assert!(foreign.iter().all(|object| namespace.has(object)));
+}
+
+/// Waits until a sandbox takes commands again.
+async fn until_answers(api: &Api, project: &str) {
+    for _ in 0..600 {
+        let request = api
+            .request(Method::POST, &format!("/api/projects/{project}/exec"))
+            .json(&json!({"command": ["/bin/sh", "-c", ":"]}));
+        if api.answer(request).await.0.is_success() {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    panic!(
+        "{project} takes no commands after a minute: {:#?}",
+        api.sandbox(project).await
+    );
+}
+
+/// Somebody else with an account.
+async fn guest(world: &World) -> Api {
+    let invited: Value = world
+        .api()
+        .send(Method::POST, "/api/users/invites", &json!({}))
+        .await;
+    let secret = invited["url"]
+        .as_str()
+        .and_then(|url| url.split_once('#'))
+        .expect("a link")
+        .1;
+    let http = reqwest::Client::new();
+    let from_here = |path: &str| {
+        http.post(format!("{}{path}", world.url()))
+            .header(header::ORIGIN, world.url())
+    };
+    let entered = from_here("/api/auth/link").json(&json!({"token": secret, "login": "guest"}));
+    let entered = entered.send().await.expect("an answer");
+    let cookie = entered.headers()[header::SET_COOKIE].to_str().expect("a cookie");
+    let cookie = cookie.split(';').next().expect("a pair").to_owned();
+    let token = from_here("/api/tokens")
+        .header(header::COOKIE, cookie)
+        .json(&json!({"name": "test"}));
+    let token: Value = token
+        .send()
+        .await
+        .expect("an answer")
+        .json()
+        .await
+        .expect("a token");
+    Api::new(
+        &world.url(),
+        token["token"].as_str().unwrap_or_else(|| panic!("{token}")),
+    )
 }

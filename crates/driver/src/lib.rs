@@ -130,6 +130,8 @@ pub struct Capabilities {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hint {
     Sandbox(SandboxRef),
+    /// All of this project's, such as after a change of its database.
+    Project(ProjectId),
     /// Too much has changed to name it.
     Everything,
     /// The data plane answers again after it did not: what failed for that need not wait any longer.
@@ -274,6 +276,11 @@ pub trait Databases: Send + Sync {
     /// Bytes on disk of the database; `None` where it is not there or nobody can tell.
     async fn disk(&self, _resource: &ResourceName) -> Result<Option<u64>> {
         Ok(None)
+    }
+
+    /// Hints that come without being asked for. The stream ends only with the databases.
+    fn changes(&self) -> BoxStream<Hint> {
+        Box::pin(futures_util::stream::pending())
     }
 
     /// Every database of ours that is there, by the name of its role.

@@ -3,9 +3,9 @@
 
 use std::{fmt::Debug, sync::Arc, time::Duration};
 
-use fsa_driver::{DriverError, Hint, Result};
+use fsa_driver::{BoxStream, DriverError, Hint, Result};
 use fsa_model::TroubleKind;
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, stream};
 use k8s_openapi::{
     NamespaceResourceScope,
     api::{
@@ -26,7 +26,7 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 use tokio::{
-    sync::{Notify, broadcast, watch},
+    sync::{Notify, broadcast, broadcast::error::RecvError, watch},
     task::JoinSet,
 };
 
@@ -84,6 +84,21 @@ impl Told {
             broke: Arc::default(),
             labels: objects::selector(settings),
         }
+    }
+
+    /// The same for objects with other labels.
+    #[must_use]
+    pub fn selecting(&self, labels: &str) -> Self {
+        Self {
+            labels: labels.to_owned(),
+            ..self.clone()
+        }
+    }
+
+    /// Who should look again, from now on.
+    #[must_use]
+    pub fn hints(&self) -> broadcast::Receiver<Hint> {
+        self.hints.subscribe()
     }
 
     /// Waits until `look` finds something. Bound it with a timeout.
@@ -178,7 +193,7 @@ impl Watched {
 
     /// Who should look again, from now on.
     pub fn hints(&self) -> broadcast::Receiver<Hint> {
-        self.told.hints.subscribe()
+        self.told.hints()
     }
 
     /// As [`Told::until`].
@@ -233,6 +248,19 @@ fn pods(tasks: &mut JoinSet<()>, told: &Told, cluster: &Cluster, warnings: &Warn
         Event::Delete(pod) => warnings.forget(pod),
         Event::Init | Event::InitDone => {}
     })
+}
+
+/// Hints as a stream; who fell behind has to look at everything.
+#[must_use]
+pub fn stream_of(hints: broadcast::Receiver<Hint>) -> BoxStream<Hint> {
+    stream::unfold(hints, |mut hints| async move {
+        match hints.recv().await {
+            Ok(hint) => Some((hint, hints)),
+            Err(RecvError::Lagged(_)) => Some((Hint::Everything, hints)),
+            Err(RecvError::Closed) => None,
+        }
+    })
+    .boxed()
 }
 
 /// How long a watch that broke off waits before it is begun again: as the library does, with its
@@ -308,9 +336,12 @@ where
             }
             match event {
                 Ok(Event::Apply(object) | Event::Delete(object)) => {
-                    if let Some(sandbox) = objects::owner(object.meta()) {
+                    let about = objects::owner(object.meta())
+                        .map(Hint::Sandbox)
+                        .or_else(|| objects::project(object.meta()).map(Hint::Project));
+                    if let Some(about) = about {
                         // Nobody listens: nothing to do.
-                        let _ = told.hints.send(Hint::Sandbox(sandbox));
+                        let _ = told.hints.send(about);
                     }
                 }
                 Ok(Event::InitDone) => {

@@ -44,12 +44,11 @@ pub fn trouble(pod: &Pod) -> Option<Trouble> {
 /// Why the cluster does not even make a pod, where it says so.
 #[must_use]
 pub fn podless(deployment: &Deployment) -> Option<Trouble> {
-    let mut conditions = deployment
+    let failed = deployment
         .status
         .iter()
-        .flat_map(|status| status.conditions.iter().flatten());
-    let failed =
-        conditions.rfind(|condition| condition.type_ == "ReplicaFailure" && condition.status == "True")?;
+        .flat_map(|status| status.conditions.iter().flatten())
+        .find(|condition| condition.type_ == "ReplicaFailure" && condition.status == "True")?;
     let message = failed.message.as_deref();
     let words = if message.unwrap_or_default().contains("exceeded quota") {
         "the namespace's quota leaves no room for the sandbox; stop another one, choose a smaller size or have the \

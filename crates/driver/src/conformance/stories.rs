@@ -232,6 +232,7 @@ pub async fn a_killed_container_is_told_of_and_seen(stage: &Stage<'_>) {
         match in_time(hints.next()).await.expect("hints go on") {
             Hint::Sandbox(told) if told.resource != spec.sandbox.resource => {}
             Hint::Sandbox(_) | Hint::Everything if !restarts_by_itself && stage.runs(&spec).await => {}
+            Hint::Project(_) => {}
             Hint::Sandbox(_) | Hint::Everything | Hint::Answers => break,
         }
     }

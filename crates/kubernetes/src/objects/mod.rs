@@ -98,6 +98,12 @@ fn metadata(name: String, spec: &SandboxSpec, settings: &Settings) -> ObjectMeta
     }
 }
 
+/// Which project an object belongs to, by its label.
+#[must_use]
+pub fn project(metadata: &ObjectMeta) -> Option<ProjectId> {
+    metadata.labels.as_ref()?.get(PROJECT_ID)?.parse().ok()
+}
+
 /// Which sandbox an object belongs to, by its labels.
 #[must_use]
 pub fn owner(metadata: &ObjectMeta) -> Option<SandboxRef> {

@@ -62,7 +62,7 @@ pub async fn start(place: &Place, spec: &SandboxSpec) {
 }
 
 /// Waits, by the driver's own hints, until something is seen.
-async fn until(
+pub async fn until(
     place: &Place,
     spec: &SandboxSpec,
     wish: impl Fn(&fsa_driver::Observed) -> bool,
@@ -183,6 +183,13 @@ async fn an_image_that_cannot_be_pulled_is_told_with_the_clusters_own_words() {
     assert!(error.to_string().contains("127.0.0.1:9/nothing:1"), "{error}");
     let status = error.trouble.kubernetes_status.unwrap();
     assert!(status.contains("ImagePull"), "{status}");
+    let mut remarks = place.driver.remarks();
+    let told = tokio::time::timeout(PATIENCE, futures_util::StreamExt::next(&mut remarks))
+        .await
+        .expect("it is told without being asked for")
+        .unwrap();
+    assert_eq!((told.cause, &told.sandbox), ("image", &spec.sandbox));
+    assert!(told.trouble.message.contains("127.0.0.1:9/nothing:1"), "{told:?}");
     place.driver.destroy(&spec.sandbox).await.unwrap();
 }
 

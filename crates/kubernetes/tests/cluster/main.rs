@@ -6,6 +6,9 @@
 mod conformance;
 mod doctor;
 mod faults;
+mod kubeblocks;
+mod nodes;
 mod policy;
 mod routes;
+mod warnings;
 mod world;

@@ -6,6 +6,7 @@ use fsa_driver::{SharedDatabases, SharedDriver, conformance::World};
 use fsa_kubernetes::{
     KubernetesDriver,
     connection::{self, Cluster, Places},
+    databases,
     objects::network_policy::block,
     rights,
     settings::{Network, Reach, Settings},
@@ -17,11 +18,14 @@ use k8s_openapi::api::{
     rbac::v1::{Role, RoleBinding, RoleRef, Subject},
 };
 use kube::{
-    Api, Client, Config,
+    Api, Config,
     api::{AttachParams, DeleteParams, ListParams, PostParams},
+    client::{Body, ClientBuilder},
     config::{AuthInfo, KubeConfigOptions, Kubeconfig},
     core::ObjectMeta,
 };
+use parking_lot::Mutex;
+use tower::util::MapRequestLayer;
 
 /// In the cluster: a shell and Python.
 pub const TOOLS: &str = "fsa.test/tools:1";
@@ -39,6 +43,9 @@ pub struct Place {
     pub cluster: Cluster,
     pub settings: Settings,
     pub driver: KubernetesDriver,
+    pub databases: SharedDatabases,
+    /// What the driver and the databases have asked the API server for, where that is counted.
+    pub requests: Arc<Mutex<Vec<String>>>,
 }
 
 #[allow(
@@ -70,6 +77,11 @@ pub async fn administrator() -> Cluster {
 
 impl Place {
     pub async fn new(reach: Reach) -> Self {
+        Self::with(reach, |_, _| {}).await
+    }
+
+    /// The same with other settings; the namespace's name is given too.
+    pub async fn with(reach: Reach, change: impl FnOnce(&mut Settings, &str)) -> Self {
         let mut cluster = administrator().await;
         let name = format!("fsa-{}", &uuid::Uuid::new_v4().simple().to_string()[..12]);
         let namespace = Namespace {
@@ -92,7 +104,7 @@ impl Place {
             .await
             .unwrap();
         cluster.namespace = name;
-        let settings = Settings {
+        let mut settings = Settings {
             installation: "test".into(),
             sandboxd_image: "fsa.test/sandboxd:1".into(),
             web_image: TOOLS.into(),
@@ -103,11 +115,15 @@ impl Place {
             },
             ..Settings::default()
         };
-        let driver = KubernetesDriver::new(cluster.clone(), settings.clone(), Arc::new(|_| None));
+        change(&mut settings, &cluster.namespace);
+        let (databases, peer) = databases::open(&cluster, &settings).unwrap();
+        let driver = KubernetesDriver::new(cluster.clone(), settings.clone(), peer);
         Self {
             cluster,
             settings,
             driver,
+            databases,
+            requests: Arc::default(),
         }
     }
 
@@ -170,11 +186,23 @@ impl Place {
         let config = Config::from_custom_kubeconfig(kubeconfig, &options)
             .await
             .unwrap();
+        let requests = Arc::clone(&place.requests);
+        let count = MapRequestLayer::new(move |request: http::Request<Body>| {
+            requests
+                .lock()
+                .push(format!("{} {}", request.method(), request.uri()));
+            request
+        });
         let cluster = Cluster {
-            client: Client::try_from(config).unwrap(),
+            client: ClientBuilder::try_from(config)
+                .unwrap()
+                .with_layer(&count)
+                .build(),
             ..place.cluster.clone()
         };
-        place.driver = KubernetesDriver::new(cluster, place.settings.clone(), Arc::new(|_| None));
+        let (databases, peer) = databases::open(&cluster, &place.settings).unwrap();
+        place.driver = KubernetesDriver::new(cluster, place.settings.clone(), peer);
+        place.databases = databases;
         place
     }
 
@@ -262,12 +290,17 @@ impl World for Place {
 
 /// A program in a sandbox's container, run as an administrator would with `kubectl exec`.
 pub async fn administrators_exec(place: &Place, sandbox: &SandboxRef, command: &[&str]) -> String {
-    use tokio::io::AsyncReadExt as _;
     let pod = place.pod(sandbox).await;
+    exec_in(place, &pod.metadata.name.unwrap(), command).await
+}
+
+/// The same in any pod's container `sandbox`.
+pub async fn exec_in(place: &Place, pod: &str, command: &[&str]) -> String {
+    use tokio::io::AsyncReadExt as _;
     let params = AttachParams::default().container("sandbox").stderr(false);
     let mut process = place
         .api::<Pod>()
-        .exec(&pod.metadata.name.unwrap(), command.iter().copied(), &params)
+        .exec(pod, command.iter().copied(), &params)
         .await
         .unwrap();
     let mut out = String::new();

@@ -8,7 +8,7 @@ use std::{
 };
 
 use fsa_driver::Hint;
-use fsa_model::SandboxId;
+use fsa_model::{ProjectId, SandboxId};
 use futures_util::StreamExt as _;
 use parking_lot::Mutex;
 use tokio::{sync::Notify, task::JoinSet};
@@ -34,6 +34,7 @@ pub struct Hints {
 struct Waiting {
     /// With whether one in trouble is to be looked at too.
     sandboxes: HashMap<SandboxId, bool>,
+    projects: HashSet<ProjectId>,
     everything: bool,
     /// Regions that answer again.
     answering: HashSet<String>,
@@ -46,6 +47,17 @@ impl Hints {
         *waiting.sandboxes.entry(sandbox).or_default() |= even_in_trouble;
         if waiting.sandboxes.len() > MOST {
             waiting.sandboxes.clear();
+            waiting.everything = true;
+        }
+        self.some.notify_one();
+    }
+
+    /// Somebody should look at all sandboxes of this project.
+    pub fn project(&self, project: ProjectId) {
+        let mut waiting = self.waiting.lock();
+        waiting.projects.insert(project);
+        if waiting.projects.len() > MOST {
+            waiting.projects.clear();
             waiting.everything = true;
         }
         self.some.notify_one();
@@ -68,25 +80,33 @@ impl Hints {
 pub async fn listen(shared: Arc<Shared>) {
     let mut regions = JoinSet::new();
     for region in shared.app.regions.iter() {
-        let (shared, region) = (Arc::clone(&shared), region.clone());
-        regions.spawn(async move {
-            loop {
-                let mut changes = region.driver.changes();
-                while let Some(hint) = changes.next().await {
-                    match hint {
-                        Hint::Sandbox(sandbox) => shared.hints.sandbox(sandbox.id, false),
-                        Hint::Everything => shared.hints.everything(),
-                        Hint::Answers => shared.hints.answers(&region.name),
+        for of_databases in [false, true] {
+            let (shared, region) = (Arc::clone(&shared), region.clone());
+            regions.spawn(async move {
+                loop {
+                    let mut changes = if of_databases {
+                        region.databases.changes()
+                    } else {
+                        region.driver.changes()
+                    };
+                    while let Some(hint) = changes.next().await {
+                        match hint {
+                            Hint::Sandbox(sandbox) => shared.hints.sandbox(sandbox.id, false),
+                            Hint::Project(project) => shared.hints.project(project),
+                            Hint::Everything => shared.hints.everything(),
+                            Hint::Answers => shared.hints.answers(&region.name),
+                        }
                     }
+                    tracing::warn!(
+                        region = region.name,
+                        of_databases,
+                        "the region tells of no changes any more; asking anew"
+                    );
+                    tokio::time::sleep(STREAM_RETRY).await;
+                    shared.hints.everything();
                 }
-                tracing::warn!(
-                    region = region.name,
-                    "the driver tells of no changes any more; asking anew"
-                );
-                tokio::time::sleep(STREAM_RETRY).await;
-                shared.hints.everything();
-            }
-        });
+            });
+        }
     }
     // They end only by a panic, and then with them all.
     while regions.join_next().await.is_some() {}
@@ -103,6 +123,9 @@ pub async fn write(shared: Arc<Shared>) {
             tracing::warn!(%error, "hints could not be written down");
             if waiting.everything {
                 shared.hints.everything();
+            }
+            for project in &waiting.projects {
+                shared.hints.project(*project);
             }
             for region in &waiting.answering {
                 shared.hints.answers(region);
@@ -127,6 +150,9 @@ async fn write_once(shared: &Shared, waiting: &Waiting) -> Result<(), sqlx::Erro
             .map(|region| region.name.clone())
             .collect();
         rows::hint_everything(store, &regions).await?;
+    }
+    if !waiting.projects.is_empty() {
+        rows::hint_projects(store, &waiting.projects).await?;
     }
     for region in &waiting.answering {
         rows::hint_answers(store, region).await?;

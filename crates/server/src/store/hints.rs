@@ -1,6 +1,8 @@
 //! That somebody should look at a sandbox again, in its row. Losing a hint may only cost time.
 
-use fsa_model::SandboxId;
+use std::collections::HashSet;
+
+use fsa_model::{ProjectId, SandboxId};
 use uuid::Uuid;
 
 use super::Store;
@@ -24,6 +26,25 @@ pub async fn hint(store: &Store, sandboxes: &[SandboxId], even_in_trouble: bool)
     )
     .bind(ids)
     .bind(even_in_trouble)
+    .execute(&store.pool)
+    .await?;
+    Ok(())
+}
+
+/// Asks that the sandboxes of these projects be looked at. One in trouble keeps its back-off.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn hint_projects(store: &Store, projects: &HashSet<ProjectId>) -> Result<(), sqlx::Error> {
+    let ids: Vec<Uuid> = projects.iter().map(|id| id.0).collect();
+    sqlx::query(
+        "with quick as materialized (select set_config('synchronous_commit', 'off', true))
+         update sandboxes set hints = hints + 1, next_attempt_at = least(next_attempt_at, now())
+         from quick
+         where project_id = any($1) and trouble is null
+           and not (wanted = 'terminated' and observed_generation = generation)",
+    )
+    .bind(ids)
     .execute(&store.pool)
     .await?;
     Ok(())

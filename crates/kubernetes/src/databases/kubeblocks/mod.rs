@@ -3,31 +3,29 @@
 //!
 //! Clusters are known from a watch, so existence is verified without asking for it.
 
+mod inside;
 pub mod objects;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use fsa_driver::{Databases, DriverError, ObservedDatabase, Result};
+use fsa_driver::{BoxStream, Databases, DriverError, Hint, ObservedDatabase, Result};
 use fsa_model::{DatabaseSpec, ResourceName, Trouble, TroubleKind, spec::Credentials, spec::role_of};
+use inside::Memory;
 use k8s_openapi::api::{
-    core::v1::{Pod, Secret, ServiceAccount},
+    core::v1::{Pod, ServiceAccount},
     networking::v1::NetworkPolicyPeer,
     rbac::v1::{Role, RoleBinding},
 };
 use kube::{
     Api, ResourceExt as _,
-    api::{DeleteParams, ListParams, Patch, PatchParams},
+    api::{DeleteParams, Patch, PatchParams},
     core::DynamicObject,
     runtime::reflector::{ObjectRef, Store},
 };
 use objects::{GROUP, Version, phase};
-use secrecy::{ExposeSecret as _, SecretString};
-use sqlx::{
-    Connection as _, PgConnection,
-    postgres::{PgConnectOptions, PgSslMode},
-};
-use tokio::{net::TcpListener, sync::OnceCell, task::JoinSet, time::timeout};
+use sqlx::Connection as _;
+use tokio::{sync::OnceCell, task::JoinSet, time::timeout};
 
 use super::{
     postgres::trouble,
@@ -36,8 +34,8 @@ use super::{
 use crate::{
     connection::{Cluster, PATIENCE, call, is_missing},
     objects::{FIELD_MANAGER, network_policy::pods},
-    settings::{Reach, Settings},
-    watched::{Told, follow},
+    settings::Settings,
+    watched::{Told, follow, stream_of},
 };
 
 /// KubeBlocks makes a volume and pulls an image first.
@@ -46,6 +44,8 @@ const GONE: Duration = Duration::from_secs(100);
 /// For one sign-in, with the way to the pod.
 const SIGN_IN: Duration = Duration::from_secs(15);
 const PORT: u16 = 5432;
+/// The pods that KubeBlocks has made.
+const PODS: &str = "app.kubernetes.io/managed-by=kubeblocks";
 
 /// Where a project's database is on the network, by the name of its role.
 #[must_use]
@@ -59,23 +59,19 @@ pub fn peer(role: &str) -> (NetworkPolicyPeer, u16) {
 pub struct KubeBlocks {
     cluster: Cluster,
     settings: Settings,
+    told: Told,
     known: OnceCell<Known>,
+    memory: Memory,
 }
 
 /// What is known once the cluster has answered.
 struct Known {
     version: Version,
     clusters: Store<DynamicObject>,
+    /// Of all clusters, since KubeBlocks gives them labels of its own.
+    pods: Store<Pod>,
     told: Told,
     _watch: JoinSet<()>,
-}
-
-/// An account on a database's server.
-struct Account {
-    user: String,
-    password: SecretString,
-    /// The Service's name, where the secret has one.
-    host: Option<String>,
 }
 
 impl KubeBlocks {
@@ -83,8 +79,10 @@ impl KubeBlocks {
     pub fn new(cluster: Cluster, settings: Settings) -> Self {
         Self {
             cluster,
+            told: Told::new(&settings),
             settings,
             known: OnceCell::new(),
+            memory: Memory::default(),
         }
     }
 
@@ -106,20 +104,25 @@ impl KubeBlocks {
                          databases.provider = \"postgres\" for this region",
                     )
                 })?;
-                let told = Told::new(&self.settings);
+                let told = self.told.clone();
                 let mut watch = JoinSet::new();
                 let api = self.clusters_of(version);
                 let clusters = follow(&mut watch, &told, api, version.resource());
+                let pods = follow(&mut watch, &told.selecting(PODS), self.api::<Pod>(), ());
                 Ok::<_, DriverError>(Known {
                     version,
                     clusters,
+                    pods,
                     told,
                     _watch: watch,
                 })
             })
             .await?;
-        match timeout(PATIENCE, known.clusters.wait_until_ready()).await {
-            Ok(Ok(())) => Ok(known),
+        let ready = async {
+            known.clusters.wait_until_ready().await.is_ok() && known.pods.wait_until_ready().await.is_ok()
+        };
+        match timeout(PATIENCE, ready).await {
+            Ok(true) => Ok(known),
             _ => Err(DriverError::new(
                 TroubleKind::Passing,
                 "the cluster does not say which databases it has; it is tried again",
@@ -148,146 +151,20 @@ impl KubeBlocks {
         known.clusters.get(&reference)
     }
 
-    /// The superuser of a database's server, from the secret that KubeBlocks made.
-    async fn superuser(&self, database: &DatabaseSpec) -> Result<Account> {
-        for name in Version::secrets(database.resource.as_str()) {
-            let found = call("read a database's credentials", async {
-                match self.api::<Secret>().get(&name).await {
-                    Err(error) if is_missing(&error) => Ok(None),
-                    other => other.map(Some),
-                }
-            })
-            .await?;
-            let Some(secret) = found else { continue };
-            let text = |key: &str| {
-                let bytes = secret.data.as_ref()?.get(key)?;
-                String::from_utf8(bytes.0.clone()).ok()
-            };
-            if let (Some(user), Some(password)) = (text("username"), text("password")) {
-                return Ok(Account {
-                    user,
-                    password: password.into(),
-                    host: text("host").filter(|host| !host.is_empty()),
-                });
-            }
-        }
-        Err(DriverError::new(
-            TroubleKind::Passing,
-            "KubeBlocks has not written the database's credentials yet; it is tried again",
-        ))
-    }
-
-    /// Signs in to the database's server, by the way that reaches its pod.
-    async fn sign_in(
-        &self,
-        database: &DatabaseSpec,
-        user: &str,
-        password: &SecretString,
-        name: &str,
-    ) -> Result<PgConnection> {
-        let options = PgConnectOptions::new_without_pgpass()
-            .username(user)
-            .password(password.expose_secret())
-            .database(name)
-            .ssl_mode(PgSslMode::Disable);
-        let work = async {
-            let (address, way) = self.way(database).await?;
-            let options = options.host(&address.ip().to_string()).port(address.port());
-            let connection = PgConnection::connect_with(&options).await.map_err(trouble);
-            // The way lives as long as its one connection; where there is none, it ends here.
-            if connection.is_err()
-                && let Some(way) = way
-            {
-                way.abort();
-            }
-            connection
-        };
-        timeout(SIGN_IN, work).await.unwrap_or_else(|_| {
-            Err(DriverError::new(
-                TroubleKind::Passing,
-                "the database's server does not answer; it is tried again",
-            ))
-        })
-    }
-
-    /// An address at which the database's pod answers: its own, or one of ours that leads there
-    /// for one connection.
-    async fn way(&self, database: &DatabaseSpec) -> Result<(SocketAddr, Option<tokio::task::AbortHandle>)> {
-        let failed = |error: std::io::Error| {
-            DriverError::new(TroubleKind::Machine, "no way to the database's pod could be made")
-                .because(error)
-        };
-        let selector = format!("app.kubernetes.io/instance={}", database.resource);
-        let found = call(
-            "list a database's pods",
-            self.api::<Pod>().list(&ListParams::default().labels(&selector)),
-        )
-        .await?;
-        let running = |pod: &&Pod| {
-            pod.status
-                .as_ref()
-                .is_some_and(|s| s.phase.as_deref() == Some("Running"))
-        };
-        let pod = found.items.iter().find(running).ok_or_else(|| {
-            DriverError::new(
-                TroubleKind::Passing,
-                "the database's pod does not run; it is tried again",
-            )
-        })?;
-        if self.settings.reach == Reach::Direct {
-            let address = pod
-                .status
-                .as_ref()
-                .and_then(|status| status.pod_ip.as_ref()?.parse().ok());
-            return address
-                .map(|ip| (SocketAddr::new(ip, PORT), None))
-                .ok_or_else(|| {
-                    DriverError::new(TroubleKind::Passing, "the database's pod has no address yet")
-                });
-        }
-        let mut forwarder = call(
-            "forward a port to a database",
-            self.api::<Pod>().portforward(&pod.name_any(), &[PORT]),
-        )
-        .await?;
-        let mut inside = forwarder
-            .take_stream(PORT)
-            .ok_or_else(|| DriverError::new(TroubleKind::Internal, "a forwarded port has no stream"))?;
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
-        let way = tokio::spawn(async move {
-            // For the one connection that comes at once.
-            if let Ok(Ok((mut outside, _))) = timeout(SIGN_IN, listener.accept()).await {
-                let _ = tokio::io::copy_bidirectional(&mut outside, &mut inside).await;
-            }
-            forwarder.abort();
-        });
-        Ok((address, Some(way.abort_handle())))
-    }
-
-    /// How the role and the database inside the server are.
-    async fn inside(&self, database: &DatabaseSpec) -> Result<ObservedDatabase> {
-        let account = self.superuser(database).await?;
-        let mut connection = self
-            .sign_in(database, &account.user, &account.password, "postgres")
-            .await?;
-        let state = server::look(&mut connection, database).await.map_err(trouble)?;
-        let _ = connection.close().await;
-        if state != State::Made {
-            return Ok(ObservedDatabase::Partial);
-        }
-        let role = database.role();
-        match self.sign_in(database, &role, &database.password, &role).await {
-            Ok(connection) => {
-                let _ = connection.close().await;
-                Ok(ObservedDatabase::Ready)
-            }
-            Err(_) => Ok(ObservedDatabase::Partial),
-        }
-    }
-
     async fn make(&self, database: &DatabaseSpec) -> Result<()> {
         let known = self.known().await?;
+        // One that somebody deletes is beyond saving, and has to be gone before there can be another.
+        let gone = known.told.until(|| {
+            self.find(known, database)
+                .is_none_or(|cluster| !is_going(&cluster))
+                .then_some(())
+        });
+        timeout(GONE, gone).await.map_err(|_| {
+            DriverError::new(
+                TroubleKind::Passing,
+                "the database's cluster is being deleted and not gone yet; a new one is made when it is",
+            )
+        })?;
         let settings = &self.settings;
         let params = PatchParams::apply(FIELD_MANAGER).force();
         let name = database.resource.as_str();
@@ -323,12 +200,12 @@ impl KubeBlocks {
         let running = known.told.until(|| {
             let cluster = self.find(known, database)?;
             match phase(&cluster) {
-                "Running" => Some(Ok(())),
+                "Running" if !is_going(&cluster) => Some(Ok(cluster)),
                 "Failed" | "Abnormal" => Some(Err(failed(&cluster))),
                 _ => None,
             }
         });
-        timeout(RUNNING, running).await.unwrap_or_else(|_| {
+        let cluster = timeout(RUNNING, running).await.unwrap_or_else(|_| {
             let phase = self
                 .find(known, database)
                 .map_or_else(|| "gone".to_owned(), |cluster| phase(&cluster).to_owned());
@@ -340,7 +217,7 @@ impl KubeBlocks {
                 ),
             ))
         })?;
-        let account = self.superuser(database).await?;
+        let account = self.superuser(&cluster, database).await?;
         let mut connection = self
             .sign_in(database, &account.user, &account.password, "postgres")
             .await?;
@@ -359,6 +236,11 @@ impl KubeBlocks {
         let _ = connection.close().await;
         Ok(())
     }
+}
+
+/// Whether somebody has deleted it.
+fn is_going(cluster: &DynamicObject) -> bool {
+    cluster.metadata.deletion_timestamp.is_some()
 }
 
 fn failed(cluster: &DynamicObject) -> DriverError {
@@ -385,10 +267,14 @@ impl Databases for KubeBlocks {
 
     async fn observe(&self, database: &DatabaseSpec) -> Result<ObservedDatabase> {
         let known = self.known().await?;
-        match self.find(known, database) {
-            None => Ok(ObservedDatabase::Absent),
+        // What is in one that is being deleted is lost already.
+        match self.find(known, database).filter(|cluster| !is_going(cluster)) {
+            None => {
+                self.memory.forget(&database.resource);
+                Ok(ObservedDatabase::Absent)
+            }
             Some(cluster) if phase(&cluster) != "Running" => Ok(ObservedDatabase::Partial),
-            Some(_) => self.inside(database).await,
+            Some(cluster) => self.inside(known, &cluster, database).await,
         }
     }
 
@@ -401,11 +287,19 @@ impl Databases for KubeBlocks {
 
     async fn credentials(&self, database: &DatabaseSpec) -> Result<Credentials> {
         let known = self.known().await?;
-        let account = self.superuser(database).await?;
+        let gone = || {
+            DriverError::new(
+                TroubleKind::Passing,
+                "the database is not there; it is made again",
+            )
+        };
+        let cluster = self.find(known, database).ok_or_else(gone)?;
+        let host = match self.memory.host(&database.resource, &cluster) {
+            Some(host) => host,
+            None => self.superuser(&cluster, database).await?.host,
+        };
         Ok(Credentials {
-            host: account
-                .host
-                .unwrap_or_else(|| known.version.host(database.resource.as_str())),
+            host: host.unwrap_or_else(|| known.version.host(database.resource.as_str())),
             port: PORT,
             user: database.role(),
             password: database.password.clone(),
@@ -417,8 +311,13 @@ impl Databases for KubeBlocks {
         false
     }
 
+    fn changes(&self) -> BoxStream<Hint> {
+        stream_of(self.told.hints())
+    }
+
     async fn drop(&self, database: &DatabaseSpec) -> Result<()> {
         let known = self.known().await?;
+        self.memory.forget(&database.resource);
         let name = database.resource.as_str();
         let background = DeleteParams::background();
         if self.find(known, database).is_some() {
