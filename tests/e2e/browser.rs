@@ -13,8 +13,9 @@ use tokio::{
     process::Command,
 };
 
-/// A story that takes longer hangs.
-const PATIENCE: Duration = Duration::from_secs(240);
+/// A story that takes longer hangs: one of all screens takes a minute alone, and four where others keep the
+/// machine busy.
+const PATIENCE: Duration = Duration::from_secs(420);
 
 /// Runs one story; what it asks of the world it gets.
 #[allow(clippy::disallowed_methods, reason = "the tests' subject is a program")]

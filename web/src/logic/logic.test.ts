@@ -160,7 +160,7 @@ describe("a role", () => {
 
 describe("a chart", () => {
   it("is a line to see from its first sample on, down to the ground", () => {
-    expect(started([])).toEqual([]);
+    expect(started([], 3)).toEqual([]);
     expect(started([4], 3)).toEqual([4, 4, 4]);
     expect(started([1, 2, 3, 4], 3)).toEqual([1, 2, 3, 4]);
     expect(area([], 1, 10, 10, 3)).toBe("");

@@ -40,8 +40,8 @@ export function area(values: number[], top: number, width: number, height: numbe
   return `${first},${height} ${line} ${width.toFixed(1)},${height}`;
 }
 
-/** A chart's values, which begin as a short level line: one sample alone would be a point that nobody sees. */
-export function started(values: number[], least = 6): number[] {
+/** A chart's values, before them a level line: one sample alone would be a point that nobody sees. */
+export function started(values: number[], least: number): number[] {
   const first = values[0];
   if (first === undefined || values.length >= least) return values;
   return [...Array<number>(least - values.length).fill(first), ...values];

@@ -111,8 +111,8 @@ function Sessions() {
                     </Text>
                   )}
                 </Table.Td>
-                <Table.Td c="dimmed">{session.address}</Table.Td>
-                <Table.Td c="dimmed" title={at(session.lastSeenAt)}>
+                <Table.Td c="dimmed" style={{ overflowWrap: "anywhere" }}>{session.address}</Table.Td>
+                <Table.Td c="dimmed" title={at(session.lastSeenAt)} style={{ whiteSpace: "nowrap" }}>
                   {ago(session.lastSeenAt)}
                 </Table.Td>
                 <Table.Td ta="right">

@@ -78,7 +78,7 @@ function Users() {
               <Table.Th>Role</Table.Th>
               <Table.Th>Projects</Table.Th>
               <Table.Th>Running</Table.Th>
-              <Table.Th>Since</Table.Th>
+              <Table.Th visibleFrom="sm">Since</Table.Th>
               <Table.Th w={44} aria-label="Actions" />
             </Table.Tr>
           </Table.Thead>
@@ -102,7 +102,7 @@ function Users() {
                 <Table.Td>{user.role}</Table.Td>
                 <Table.Td style={{ whiteSpace: "nowrap" }}>{usedOf(user.used?.projects ?? 0, user.limits?.projects)}</Table.Td>
                 <Table.Td style={{ whiteSpace: "nowrap" }}>{usedOf(user.used?.running ?? 0, user.limits?.running)}</Table.Td>
-                <Table.Td c="dimmed" title={at(user.createdAt)}>
+                <Table.Td c="dimmed" visibleFrom="sm" title={at(user.createdAt)}>
                   {ago(user.createdAt)}
                 </Table.Td>
                 <Table.Td>

@@ -29,7 +29,7 @@ export default function FirstRun({ create }: { create: () => void }) {
         <Step title="See what this server lacks">
           <Checks all={false} />
           <Text size="xs" c="dimmed" mt={6}>
-            All points are in <Link to="/administration">Administration</Link> under System, and in “fsa doctor”.
+            All points are in <Link to="/administration" style={{ color: "inherit" }}>Administration</Link> under System, and in “fsa doctor”.
           </Text>
         </Step>
         <Step title="Give Claude Code a key">

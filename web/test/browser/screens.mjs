@@ -44,12 +44,21 @@ async function look(page, name) {
 const faults = [];
 
 await story(async ({ person }) => {
-  const first = await person({ viewport: sizes.desk, colorScheme: "dark" });
-  await first.goto(`${url}/sign-in`);
-  await first.getByRole("heading", { name: "Sign in" }).waitFor();
-  await look(first, "sign-in-desk-dark");
-  await signIn(first);
-  await look(first, "empty-desk-dark");
+  // One width for each run, so that a run is short.
+  const widths = Object.entries(sizes).filter(([size]) => !process.argv[2] || size === process.argv[2]);
+  for (const [size, viewport] of widths) {
+    for (const scheme of ["dark", "light"]) {
+      const first = await person({ viewport, colorScheme: scheme });
+      await first.goto(`${url}/sign-in`);
+      await first.getByRole("heading", { name: "Sign in" }).waitFor();
+      await look(first, `sign-in-${size}-${scheme}`);
+      await signIn(first);
+      await first.getByRole("heading", { name: "Welcome to FullStack Agent" }).waitFor();
+      await first.locator("[data-check]").or(first.getByText("Everything that projects need is here.")).first().waitFor();
+      await look(first, `first-${size}-${scheme}`);
+      await first.context().close();
+    }
+  }
 
   await api("POST", "/api/projects", { name: "notes", template: "host", description: "A page of notes", startCommand: "python3 -u serve.py", envVars: { API_KEY: "k-1", GREETING: "hello" } });
   await api("POST", "/api/projects", { name: "shop", template: "host", start: false });
@@ -63,8 +72,7 @@ await story(async ({ person }) => {
   await until("its port", async () => (await api("GET", "/api/projects/notes")).sandbox?.ports.some((port) => port.port === 3000));
   await until("the error", async () => (await api("GET", "/api/projects/broken")).sandbox?.status === "ERROR");
 
-  // One width for each run, so that a run is short.
-  for (const [size, viewport] of Object.entries(sizes).filter(([size]) => !process.argv[2] || size === process.argv[2])) {
+  for (const [size, viewport] of widths) {
     for (const scheme of ["dark", "light"]) {
       const page = await person({ viewport, colorScheme: scheme, hasTouch: size === "phone" });
       const see = (name) => look(page, `${name}-${size}-${scheme}`);
@@ -116,7 +124,8 @@ await story(async ({ person }) => {
       await page.getByText("You are the only one here.").waitFor();
       await see("users");
       await page.getByRole("tab", { name: "System" }).click();
-      await page.getByRole("img").first().waitFor();
+      await page.locator('[data-use="notes"]').waitFor();
+      await page.locator('[data-check="kernel"]').waitFor();
       await see("system");
       await page.getByRole("tab", { name: "Audit" }).click();
       await page.getByText("project.create").or(page.getByRole("cell").first()).first().waitFor();

@@ -85,10 +85,10 @@ export function Checks({ all = true }: { all?: boolean }) {
                   <Table.Td w={28} pr={0}>
                     {marks[check.state]}
                   </Table.Td>
-                  <Table.Td w={172} style={{ whiteSpace: "nowrap" }}>
+                  <Table.Td className="check">
                     {check.name}
                   </Table.Td>
-                  <Table.Td miw={220} style={{ overflowWrap: "anywhere" }}>
+                  <Table.Td style={{ overflowWrap: "anywhere" }}>
                     {check.message}
                   </Table.Td>
                 </Table.Tr>

@@ -73,8 +73,8 @@ export function Use() {
 }
 
 function Row({ item, samples }: { item: SandboxUse; samples: Sample[] }) {
-  const cpu = started(shares(samples));
-  const memory = started(samples.map((sample) => sample.memory));
+  const cpu = started(samples.length === 0 ? [] : [0, ...shares(samples)].slice(samples.length > 1 ? 1 : 0), most);
+  const memory = started(samples.map((sample) => sample.memory), most);
   const now = item.usage;
   const percent = Math.round((cpu.at(-1) ?? 0) * 100);
   return (
@@ -89,7 +89,7 @@ function Row({ item, samples }: { item: SandboxUse; samples: Sample[] }) {
         <Chart values={cpu} top={Math.max(0.1, ...cpu)} label={samples.length < 2 ? "measuring" : `${percent} %`} />
       </Table.Td>
       <Table.Td>
-        <Chart values={memory} top={now?.memoryLimitBytes || Math.max(1, ...memory)} label={now ? bytes(now.memoryBytes) : "no answer"} />
+        <Chart values={memory} top={2 * Math.max(1, ...memory)} label={now ? bytes(now.memoryBytes) : "no answer"} of={now?.memoryLimitBytes ? bytes(now.memoryLimitBytes) : undefined} />
       </Table.Td>
       <Table.Td ta="right">{now?.pids}</Table.Td>
       <Table.Td ta="right">{now?.diskBytes == null ? "" : bytes(now.diskBytes)}</Table.Td>
@@ -100,7 +100,7 @@ function Row({ item, samples }: { item: SandboxUse; samples: Sample[] }) {
 const width = 140;
 const height = 28;
 
-function Chart({ values, top, label }: { values: number[]; top: number; label: string }) {
+function Chart({ values, top, label, of }: { values: number[]; top: number; label: string; of?: string | undefined }) {
   return (
     <span style={{ display: "flex", alignItems: "center", gap: 8 }}>
       <svg className="chart" viewBox={`0 0 ${width} ${height}`} role="img" aria-label={label}>
@@ -108,8 +108,14 @@ function Chart({ values, top, label }: { values: number[]; top: number; label: s
         <polygon points={area(values, top, width, height, most)} fill="var(--mantine-color-teal-6)" opacity="0.22" />
         <polyline points={points(values, top, width, height, most)} fill="none" stroke="var(--mantine-color-teal-6)" strokeWidth="1.5" />
       </svg>
-      <Text size="xs" w={64} style={{ whiteSpace: "nowrap", fontVariantNumeric: "tabular-nums" }}>
+      <Text size="xs" miw={64} style={{ whiteSpace: "nowrap", fontVariantNumeric: "tabular-nums" }}>
         {label}
+        {of && (
+          <Text span size="xs" c="dimmed">
+            {" "}
+            of {of}
+          </Text>
+        )}
       </Text>
     </span>
   );

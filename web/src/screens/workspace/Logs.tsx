@@ -52,10 +52,11 @@ export default function Logs({ project }: { project: Project }) {
 
   return (
     <>
-      <div className="tools" style={{ overflowX: "auto" }}>
+      <div className="tools wraps">
         <TextInput
           size="xs"
           w={150}
+          style={{ flex: "1 0 130px", maxWidth: 220 }}
           aria-label="Filter"
           placeholder="Filter"
           leftSection={<IconSearch size={13} />}
