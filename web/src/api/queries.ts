@@ -91,6 +91,22 @@ export const listing = (id: string, path: string) =>
     },
   });
 
+/** Nobody tells when files change, so it is looked at again while somebody sees it. */
+export const gitStatus = (id: string) =>
+  queryOptions({
+    queryKey: ["git", id, "status"],
+    queryFn: () => data(api.GET("/api/projects/{project}/git/status", { params: { path: { project: id } } })),
+    refetchInterval: 10_000,
+    retry: false,
+  });
+
+export const gitDiff = (id: string, path: string, staged: boolean) =>
+  queryOptions({
+    queryKey: ["git", id, "diff", path, staged],
+    queryFn: () => data(api.GET("/api/projects/{project}/git/diff", { params: { path: { project: id }, query: { path, staged } } })),
+    refetchInterval: 10_000,
+  });
+
 export const tokens = queryOptions({ queryKey: ["tokens"], queryFn: () => data(api.GET("/api/tokens")) });
 export const sessions = queryOptions({ queryKey: ["sessions"], queryFn: () => data(api.GET("/api/auth/sessions")) });
 export const users = queryOptions({ queryKey: ["users"], queryFn: () => data(api.GET("/api/users")) });

@@ -14,6 +14,24 @@ use crate::store::tasks::Heard;
 /// Characters of one text of a step.
 const LONGEST: usize = 16 * 1024;
 
+/// Starts Codex, which takes an address of its own from no variable: where there is a key, it is told to speak to
+/// `OPENAI_BASE_URL` with it, by requests alone, because nobody in between passes on its WebSocket. Ends
+/// as a shell does where there is no such program.
+const CODEX: &str = r#"
+command -v codex >/dev/null || { echo 'codex: not found' >&2; exit 127; }
+if [ -n "$OPENAI_API_KEY" ]; then
+    base=${OPENAI_BASE_URL:-https://api.openai.com/v1}
+    exec codex -c 'model_provider="fsa"' -c "model_providers.fsa={name=\"fsa\",base_url=\"$base\",env_key=\"OPENAI_API_KEY\",wire_api=\"responses\"}" "$@"
+fi
+exec codex "$@"
+"#;
+
+/// Whether the process ended because the agent's program is not there.
+#[must_use]
+pub const fn is_absent(agent: Agent, exit_code: i32) -> bool {
+    matches!(agent, Agent::Codex) && exit_code == 127
+}
+
 /// The program and its arguments. `session` is the conversation that goes on, where one does.
 #[must_use]
 pub fn command(task: &Task, session: Option<&str>) -> Vec<String> {
@@ -26,8 +44,8 @@ pub fn command(task: &Task, session: Option<&str>) -> Vec<String> {
             "--verbose",
             "--dangerously-skip-permissions",
         ],
-        (Agent::Codex, None) => vec!["codex", "exec"],
-        (Agent::Codex, Some(_)) => vec!["codex", "exec", "resume"],
+        (Agent::Codex, None) => vec!["sh", "-c", CODEX, "codex", "exec"],
+        (Agent::Codex, Some(_)) => vec!["sh", "-c", CODEX, "codex", "exec", "resume"],
         (Agent::Gemini, _) => vec!["gemini", "--output-format", "stream-json", "--yolo"],
     };
     if task.agent == Agent::Codex {
@@ -135,7 +153,9 @@ fn codex(event: &Value, heard: &mut Heard) {
             let words = event.pointer("/error/message").and_then(Value::as_str);
             result(heard, words.unwrap_or("the turn failed"), true);
         }
-        ("error", _) => result(heard, text(event, "message"), true),
+        // It says so of a connection that it tries again, too; the turn's own end says how it ended.
+        ("error", _) => said(heard, StepKind::Notice, text(event, "message")),
+        ("item.completed", "error") => said(heard, StepKind::Notice, text(item, "message")),
         _ => {}
     }
 }
@@ -294,7 +314,8 @@ mod tests {
         for agent in Agent::ALL {
             for session in [None, Some("s-1")] {
                 let words = command(&task(agent), session);
-                assert_eq!(words[0], agent.as_str());
+                let program = if agent == Agent::Codex { 3 } else { 0 };
+                assert_eq!(words[program], agent.as_str());
                 assert!(!words.iter().any(|word| word.contains("secret")), "{words:?}");
                 assert_eq!(words.iter().any(|word| word == "s-1"), session.is_some());
                 assert!(words.windows(2).any(|pair| pair == ["--model", "m"]));
@@ -337,6 +358,26 @@ mod tests {
         ] {
             assert!(kinds(agent, &[told]).1.failed, "{agent:?}");
         }
+    }
+
+    #[test]
+    fn what_codex_prints_becomes_steps_and_a_connection_that_comes_back_is_no_failure() {
+        use StepKind::{Notice, Started, Text};
+        // As Codex 0.171.0 prints them.
+        let (kinds, heard) = kinds(
+            Agent::Codex,
+            &[
+                r#"{"type":"thread.started","thread_id":"01a21764-5573-77b3-9bdb-ee7ae349e776"}"#,
+                r#"{"type":"turn.started"}"#,
+                r#"{"type":"error","message":"Reconnecting... 2/5 (stream disconnected before completion)"}"#,
+                r#"{"type":"item.completed","item":{"id":"item_0","type":"error","message":"Falling back"}}"#,
+                r#"{"type":"item.completed","item":{"id":"item_1","type":"agent_message","text":"It is forty-two."}}"#,
+                r#"{"type":"turn.completed","usage":{"input_tokens":20,"cached_input_tokens":0,"output_tokens":10}}"#,
+            ],
+        );
+        assert_eq!(kinds, [Started, Notice, Notice, Text]);
+        assert_eq!(heard.result.as_deref(), Some("It is forty-two."));
+        assert!(heard.session.is_some() && !heard.failed);
     }
 
     #[test]

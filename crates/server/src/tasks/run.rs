@@ -13,7 +13,7 @@ use fsa_model::{
     SandboxId, Wanted,
     event::EventKind,
     sandboxd::{ExecRequest, TaskEnd, TaskOutput},
-    task::TaskState,
+    task::{Agent, TaskState},
 };
 use http::{Request, StatusCode, header};
 use tokio::{sync::Semaphore, task::JoinHandle};
@@ -268,10 +268,7 @@ impl Run<'_> {
         match inside.answer(request, PATIENCE).await {
             Ok(_) => Ok(None),
             Err(error) if error.field().is_some_and(|field| field.name == "command") => {
-                let (title, program) = (task.agent.title(), task.agent.as_str());
-                Ok(Some(failed(format!(
-                    "{title} is not in this project's image: install `{program}` in the sandbox, or choose an image that has it"
-                ))))
+                Ok(Some(absent(task.agent)))
             }
             Err(error) if error.status() == StatusCode::UNPROCESSABLE_ENTITY => {
                 Ok(Some(failed(error.to_string())))
@@ -378,6 +375,9 @@ impl Run<'_> {
             self.result.as_deref(),
             self.claimed.row.task.timeout_seconds,
         );
+        if adapter::is_absent(self.claimed.row.task.agent, end.exit_code) {
+            ended = absent(self.claimed.row.task.agent);
+        }
         ended.changed_files = changed_files;
         ended.diff = diff;
         ended
@@ -425,6 +425,13 @@ impl Run<'_> {
             }
         }
     }
+}
+
+fn absent(agent: Agent) -> Ended {
+    let (title, program) = (agent.title(), agent.as_str());
+    failed(format!(
+        "{title} is not in this project's image: install `{program}` in the sandbox, or choose an image that has it"
+    ))
 }
 
 fn failed(why: impl Into<String>) -> Ended {

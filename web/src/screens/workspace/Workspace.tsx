@@ -17,6 +17,7 @@ const Terminals = lazy(() => import("./Terminals"));
 const screens: Record<Exclude<View, "terminal">, React.LazyExoticComponent<React.ComponentType<{ project: Project }>>> = {
   preview: lazy(() => import("./Preview")),
   files: lazy(() => import("./Files")),
+  git: lazy(() => import("./Git")),
   logs: lazy(() => import("./Logs")),
   activity: lazy(() => import("./Activity")),
   environment: lazy(() => import("./Environment")),
