@@ -10,6 +10,7 @@ use fsa_local::{
     postgres,
     protocol::Hello,
 };
+use fsa_server::auth::seal::Sealer;
 use nix::{sys::statvfs::statvfs, unistd::Uid};
 use serde::Serialize;
 
@@ -90,6 +91,7 @@ pub fn run(arguments: ServeArguments, json: bool) -> Outcome {
         points.push(listening(&config).await);
     });
     points.push(web_image(&config));
+    points.push(keys(&config));
     points.push(credentials(&config));
     points.extend(runtime.block_on(clusters_of_regions(&config, clusters)));
     drop(probe);
@@ -312,6 +314,26 @@ async fn listening(config: &ServeConfig) -> Point {
                 ),
             }
         }
+    }
+}
+
+/// The key file, without which stored secrets are lost.
+fn keys(config: &ServeConfig) -> Point {
+    let (name, path) = ("keys", config.data_dir.join("keys/seal.key"));
+    if !path.exists() {
+        return Point::good(name, "the first start makes one");
+    }
+    match Sealer::open(&path) {
+        Ok(sealer) => Point::good(
+            name,
+            format!(
+                "{} in {}, the newest {} (`fsa keys list` says what is sealed with which)",
+                sealer.ids().len(),
+                path.display(),
+                sealer.current().map(|byte| format!("{byte:02x}")).concat()
+            ),
+        ),
+        Err(error) => Point::new(name, State::Bad, error.to_string()),
     }
 }
 

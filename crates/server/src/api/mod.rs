@@ -19,6 +19,7 @@ mod framed;
 mod git;
 mod github;
 mod images;
+mod keys;
 mod logs;
 mod members;
 pub mod metrics;
@@ -55,6 +56,7 @@ fn routes() -> OpenApiRouter<App> {
         .merge(tokens::routes())
         .merge(users::routes())
         .merge(audit::routes())
+        .merge(keys::routes())
         .merge(projects::routes())
         .merge(sandbox::routes())
         .merge(members::routes())
