@@ -167,7 +167,7 @@ impl Sealer {
         }
         let text: String = keys
             .iter()
-            .filter(|key| key_id(*key) != id)
+            .filter(|key| key_id(key) != id)
             .map(|key| hex::encode(key) + "\n")
             .collect();
         replace(path, &text).map_err(|error| failed(error.to_string()))?;
