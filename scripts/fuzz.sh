@@ -9,4 +9,4 @@ set -euo pipefail
 cd "$ROOT"
 seconds=${1:-600}
 shift || true
-FSA_FUZZ_SECONDS=$seconds cargo test --locked --package fsa-fuzz --test parsers -- --nocapture --test-threads 1 "$@"
+FSA_FUZZ_SECONDS=$seconds cargo test --locked --workspace --test parsers -- --nocapture --test-threads 1 "$@"
