@@ -1,7 +1,7 @@
 # Every target is a script in scripts/, which can be run by itself just as well.
 # ARGS="…" is handed on: make run ARGS="--listen 127.0.0.1:9000".
 
-.PHONY: help run build test test-unit bench bench-web bench-kubernetes lint image cluster cluster-down
+.PHONY: help run build test test-unit bench bench-web bench-kubernetes fuzz lint image cluster cluster-down
 
 # Where `make cluster` keeps its cluster.
 FSA_CLUSTER ?= /tmp/fsa-cluster
@@ -30,6 +30,9 @@ bench-web: ## what the web page costs, in a real browser
 
 bench-kubernetes: ## what sandboxes cost a cluster, beside kubectl (root)
 	@exec scripts/bench-kubernetes.sh
+
+fuzz: ## random bytes against every parser, ARGS=SECONDS for each (600)
+	@exec scripts/fuzz.sh $(ARGS)
 
 lint: ## rustfmt, clippy, cargo-deny, shellcheck
 	@exec scripts/lint.sh

@@ -11,7 +11,7 @@ use argon2::{
 };
 use fsa_tests::World;
 use futures_util::{StreamExt as _, stream};
-use reqwest::{Client, Method, StatusCode};
+use reqwest::{Client, Method, StatusCode, header};
 use serde_json::{Value, json};
 
 use crate::{
@@ -85,9 +85,7 @@ async fn sign_in(world: &World) -> Vec<Row> {
         links.push(json!({"token": url.split_once('#').expect("a token").1}));
     }
     let by_link = rate(world, "/api/auth/link", links).await;
-    let _: Value = api
-        .send(Method::PUT, "/api/auth/password", &json!({"password": PASSWORD}))
-        .await;
+    set_password(world).await;
     let bodies = (0..PASSWORDS)
         .map(|_| json!({"login": "owner", "password": PASSWORD}))
         .collect();
@@ -110,6 +108,28 @@ async fn sign_in(world: &World) -> Vec<Row> {
             .beside(floor)
         },
     ]
+}
+
+/// Only somebody who is signed in may set their password.
+async fn set_password(world: &World) {
+    let made: Value = world
+        .api()
+        .send(Method::POST, "/api/auth/links", &json!({}))
+        .await;
+    let url = made["url"].as_str().expect("a link").to_owned();
+    let body = json!({"token": url.split_once('#').expect("a token").1});
+    let client = Client::new();
+    let request = client.post(format!("{}/api/auth/link", world.url())).json(&body);
+    let answer = request.send().await.expect("an answer");
+    let cookie = answer.headers()[header::SET_COOKIE].to_str().expect("a cookie");
+    let pair = cookie.split(';').next().expect("a cookie").to_owned();
+    let set = client
+        .put(format!("{}/api/auth/password", world.url()))
+        .header(header::COOKIE, pair)
+        .header(header::ORIGIN, format!("http://localhost:{}", world.port()))
+        .json(&json!({"password": PASSWORD}));
+    let status = set.send().await.expect("an answer").status();
+    assert!(status.is_success(), "{status}");
 }
 
 async fn rate(world: &World, path: &str, bodies: Vec<Value>) -> f64 {

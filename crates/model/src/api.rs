@@ -349,3 +349,17 @@ pub struct ImageInfo {
     pub layers: u32,
     pub imported_at: DateTime<Utc>,
 }
+
+/// A key that stored secrets are sealed with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SealKey {
+    /// Eight hexadecimal digits, from which the key cannot be found.
+    pub id: String,
+    /// What is sealed from now on is sealed with it.
+    pub current: bool,
+    /// It is in the key file. What is sealed with one that is not cannot be opened.
+    pub known: bool,
+    /// Stored secrets that are sealed with it.
+    pub values: u64,
+}

@@ -56,7 +56,10 @@ pub async fn connect(mut request: Request<Incoming>) -> Answer {
 }
 
 /// Where to try, in this order. A dev server listens on either, depending on its version.
-fn addresses(host: &str, port: u16) -> Result<Vec<SocketAddr>, Refusal> {
+///
+/// # Errors
+/// It is not on the loopback, or no port.
+pub fn addresses(host: &str, port: u16) -> Result<Vec<SocketAddr>, Refusal> {
     let (v4, v6) = (IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST));
     let hosts = match host {
         "127.0.0.1" | "localhost" => vec![v4, v6],

@@ -13,6 +13,7 @@ use fsa_local::{
     protocol::Hello,
 };
 use fsa_model::system::{Check, CheckState};
+use fsa_server::auth::seal::Sealer;
 use nix::{sys::statvfs::statvfs, unistd::Uid};
 
 use super::serve::{kubernetes, log};
@@ -46,6 +47,7 @@ pub fn run(arguments: ServeArguments, json: bool) -> Outcome {
     }
     points.push(runtime.block_on(listening(&config)));
     points.extend(runtime.block_on(elsewhere::control_database(&config)));
+    points.push(keys(&config));
     points.push(credentials(&config));
     points.extend(runtime.block_on(elsewhere::clusters(&config, clusters)));
     output::print(json, &points, |points| {
@@ -294,6 +296,26 @@ async fn listening(config: &ServeConfig) -> Check {
                 ),
             }
         }
+    }
+}
+
+/// The key file, without which stored secrets are lost.
+fn keys(config: &ServeConfig) -> Check {
+    let (name, path) = ("keys", config.data_dir.join("keys/seal.key"));
+    if !path.exists() {
+        return Check::good(name, "the first start makes one");
+    }
+    match Sealer::open(&path) {
+        Ok(sealer) => Check::good(
+            name,
+            format!(
+                "{} in {}, the newest {} (`fsa keys list` says what is sealed with which)",
+                sealer.ids().len(),
+                path.display(),
+                sealer.current().map(|byte| format!("{byte:02x}")).concat()
+            ),
+        ),
+        Err(error) => Check::new(name, CheckState::Bad, error.to_string()),
     }
 }
 

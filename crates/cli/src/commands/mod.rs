@@ -30,7 +30,7 @@ use std::process::ExitCode;
 use clap::CommandFactory as _;
 
 use crate::{
-    args::{Arguments, Command},
+    args::{self, Arguments, Command},
     client::Client,
     failure::{Failure, Outcome},
     output,
@@ -61,7 +61,7 @@ fn dispatch(arguments: Arguments) -> Outcome {
         // These set up their own processes and privileges before any thread is started.
         Command::Serve(serve) => serve::run(serve),
         Command::Halt(halt) => halt::run(halt),
-        Command::Keys(keys) => keys::run(keys),
+        Command::Keys(args::Keys::Rotate(serve)) => keys::rotate(serve),
         Command::Doctor(serve) => doctor::run(serve, arguments.global.json),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "fsa", &mut std::io::stdout());
@@ -91,6 +91,7 @@ async fn client(command: Command, url: Option<&str>, json: bool) -> Outcome {
     let client = Client::connect(url)?;
     match command {
         Command::Token(command) => token::run(&client, command, json).await,
+        Command::Keys(command) => keys::run(&client, command, json).await,
         Command::User(command) => user::run(&client, command, json).await,
         Command::Share { project, user, role } => share::share(&client, &project, &user, role, json).await,
         Command::Unshare { project, user } => share::unshare(&client, &project, &user).await,
@@ -115,7 +116,6 @@ async fn client(command: Command, url: Option<&str>, json: bool) -> Outcome {
         Command::Serve(_)
         | Command::Doctor(_)
         | Command::Halt(_)
-        | Command::Keys(_)
         | Command::Debug(_)
         | Command::Login(_)
         | Command::Runner(_)

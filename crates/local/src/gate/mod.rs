@@ -18,7 +18,8 @@ mod client;
 mod relay;
 mod server;
 mod session;
-mod startup;
+#[doc(hidden)]
+pub mod startup;
 mod wire;
 
 use std::{

@@ -15,7 +15,8 @@ mod flights;
 mod folder;
 mod guard;
 mod import;
-mod manifest;
+#[doc(hidden)]
+pub mod manifest;
 mod pull;
 mod registry;
 mod settings;

@@ -5,7 +5,8 @@
 //! user owns what is made. Bytes go through in pieces; no file is ever held whole.
 
 mod read;
-mod tar_in;
+#[doc(hidden)]
+pub mod tar_in;
 mod tar_out;
 mod tree;
 mod write;

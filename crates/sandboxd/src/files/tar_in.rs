@@ -115,7 +115,11 @@ struct Folder {
     handle: OwnedFd,
 }
 
-fn unpack(root: &Path, archive: impl Read) -> io::Result<()> {
+/// Writes what is in `archive` below `root`, which is there.
+///
+/// # Errors
+/// The archive leads out of `root`, is broken, or cannot be written.
+pub fn unpack(root: &Path, archive: impl Read) -> io::Result<()> {
     let path_only = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let root = nix::fcntl::open(root, path_only, Mode::empty())?;
     // Entries of one folder mostly come one after another.

@@ -20,6 +20,7 @@ mod framed;
 mod git;
 mod github;
 mod images;
+mod keys;
 mod logs;
 mod members;
 pub mod metrics;
@@ -60,6 +61,7 @@ fn routes() -> OpenApiRouter<App> {
         .merge(tokens::routes())
         .merge(users::routes())
         .merge(audit::routes())
+        .merge(keys::routes())
         .merge(projects::routes())
         .merge(sandbox::routes())
         .merge(members::routes())

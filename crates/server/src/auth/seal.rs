@@ -3,13 +3,22 @@
 //! A sealed value is `version (1) ‖ key id (4) ‖ nonce (24) ‖ ciphertext and tag`. The place that
 //! a value belongs to (table, column, row) is authenticated with it, so that one row's secret
 //! cannot be moved into another row.
+//!
+//! The file is read again when it has changed: a key may be added while servers work, and one that meets a value
+//! under a key that it does not know looks at the file before it gives up.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use chacha20poly1305::{
     KeyInit, XChaCha20Poly1305, XNonce,
     aead::{Aead, Payload},
 };
+use parking_lot::{Mutex, RwLock};
 use rand::{RngExt, rand_core::TryRng, rngs::SysRng};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
@@ -19,14 +28,23 @@ const HEADER: usize = 1 + 4 + 24;
 
 /// Seals and opens. Cheap to clone.
 #[derive(Clone)]
-pub struct Sealer {
-    keys: Arc<Keys>,
+pub struct Sealer(Arc<Inner>);
+
+struct Inner {
+    keys: RwLock<Arc<Keys>>,
+    /// Where they come from, and what the file was like then; none where they were given.
+    file: Option<(PathBuf, Mutex<Stamp>)>,
 }
 
 struct Keys {
     current: [u8; 4],
+    /// In the order of the file.
+    order: Vec<[u8; 4]>,
     by_id: BTreeMap<[u8; 4], XChaCha20Poly1305>,
 }
+
+/// Whether a file is still the one that was read.
+type Stamp = Option<(SystemTime, u64, u64)>;
 
 /// Where a sealed value is kept: `("databases", "password", project id)`.
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +67,12 @@ pub enum SealError {
     UnknownKey(String),
     #[error("a sealed value in {0} is damaged or was moved there from another place")]
     Damaged(String),
+    #[error("{0}")]
+    Kept(&'static str),
 }
+
+/// How long a key that was superseded is kept at least: other servers may not have read the file yet.
+const SUPERSEDED: Duration = Duration::from_secs(60);
 
 impl Place<'_> {
     fn bytes(self) -> Vec<u8> {
@@ -64,14 +87,10 @@ impl Sealer {
     /// Where there is no key.
     #[must_use]
     pub fn new(keys: &[[u8; 32]]) -> Self {
-        let by_id: BTreeMap<_, _> = keys
-            .iter()
-            .map(|key| (key_id(key), XChaCha20Poly1305::new(key.into())))
-            .collect();
-        let current = key_id(keys.last().expect("a sealer has at least one key"));
-        Self {
-            keys: Arc::new(Keys { current, by_id }),
-        }
+        Self(Arc::new(Inner {
+            keys: RwLock::new(Arc::new(Keys::of(keys))),
+            file: None,
+        }))
     }
 
     /// Reads the key file (one key of 64 hexadecimal digits per line, the newest last), or makes
@@ -80,62 +99,115 @@ impl Sealer {
     /// # Errors
     /// [`SealError::KeyFile`].
     pub fn open(path: &Path) -> Result<Self, SealError> {
-        let failed = |why: String| SealError::KeyFile {
-            path: path.display().to_string(),
-            why,
-        };
-        let text = match std::fs::read_to_string(path) {
-            Ok(text) => text,
+        // Before it is read: what changes meanwhile is read again.
+        let keys = match std::fs::metadata(path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let text = format!("{}\n", fresh().map_err(failed)?);
+                let failed = unusable(path);
+                let text = format!("{}\n", fresh().map_err(&failed)?);
                 write_new(path, &text).map_err(|e| failed(e.to_string()))?;
-                text
+                None
             }
-            Err(error) => return Err(failed(error.to_string())),
+            _ => stamp(path),
         };
-        let keys = text
-            .lines()
-            .filter(|line| !line.trim().is_empty())
-            .map(|line| {
-                let mut key = [0_u8; 32];
-                hex::decode_to_slice(line.trim(), &mut key)
-                    .map(|()| key)
-                    .map_err(|_| failed("a line of it is not 64 hexadecimal digits".into()))
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        if keys.is_empty() {
-            return Err(failed("it is empty".into()));
-        }
-        Ok(Self::new(&keys))
+        Ok(Self(Arc::new(Inner {
+            file: Some((path.to_owned(), Mutex::new(keys))),
+            keys: RwLock::new(Arc::new(Keys::of(&read(path)?))),
+        })))
     }
 
-    /// Appends a fresh key to the key file, with which a server that is started from then on seals. The older
+    /// Reads the key file again where it has changed; whether it had.
+    ///
+    /// # Errors
+    /// [`SealError::KeyFile`]; the keys are those of before.
+    pub fn renew(&self) -> Result<bool, SealError> {
+        let Some((path, seen)) = &self.0.file else {
+            return Ok(false);
+        };
+        let mut seen = seen.lock();
+        let now = stamp(path);
+        if now == *seen {
+            return Ok(false);
+        }
+        let keys = Keys::of(&read(path)?);
+        *self.0.keys.write() = Arc::new(keys);
+        *seen = now;
+        Ok(true)
+    }
+
+    /// Takes a key out of the file. That nothing is sealed with it is for the caller to know.
+    ///
+    /// # Errors
+    /// [`SealError::Kept`] where it must stay; [`SealError::KeyFile`].
+    pub fn forget(&self, id: [u8; 4]) -> Result<(), SealError> {
+        let Some((path, _)) = &self.0.file else {
+            return Err(SealError::Kept("The keys of this server are not in a file."));
+        };
+        let failed = unusable(path);
+        let keys = read(path)?;
+        if keys.last().is_some_and(|key| key_id(key) == id) {
+            return Err(SealError::Kept(
+                "It is the newest key, which everything is sealed with; `fsa keys rotate` makes another first.",
+            ));
+        }
+        let young = std::fs::metadata(path)
+            .and_then(|metadata| metadata.modified())
+            .is_ok_and(|at| at.elapsed().is_ok_and(|age| age < SUPERSEDED));
+        if young {
+            return Err(SealError::Kept(
+                "The key file has changed less than a minute ago, and another server may not have read it yet.",
+            ));
+        }
+        // Clusters know this installation by its first key.
+        if keys.first().is_some_and(|key| key_id(key) == id) && keys.len() > 1 {
+            let name = installation(path).map_err(|error| failed(error.to_string()))?;
+            let kept = path.with_file_name(INSTALLATION);
+            if !kept.exists() {
+                write_new(&kept, &format!("{name}\n")).map_err(|error| failed(error.to_string()))?;
+            }
+        }
+        let text: String = keys
+            .iter()
+            .filter(|key| key_id(key) != id)
+            .map(|key| hex::encode(key) + "\n")
+            .collect();
+        replace(path, &text).map_err(|error| failed(error.to_string()))?;
+        self.renew().map(drop)
+    }
+
+    /// Appends a fresh key to the key file, with which servers seal as soon as they have read it. The older
     /// ones stay, and open what they sealed.
     ///
     /// # Errors
     /// [`SealError::KeyFile`]; the file is as it was.
     pub fn add_key(path: &Path) -> Result<(), SealError> {
-        let failed = |why: String| SealError::KeyFile {
-            path: path.display().to_string(),
-            why,
-        };
+        let failed = unusable(path);
         // What is there must be in order, and is not to be made.
         let before = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
         Self::open(path)?;
-        let text = format!("{}\n{}\n", before.trim_end(), fresh().map_err(failed)?);
+        let text = format!("{}\n{}\n", before.trim_end(), fresh().map_err(&failed)?);
         replace(path, &text).map_err(|error| failed(error.to_string()))
     }
 
     /// Whether there is a key of this id.
     #[must_use]
     pub fn has(&self, id: &[u8]) -> bool {
-        <[u8; 4]>::try_from(id).is_ok_and(|id| self.keys.by_id.contains_key(&id))
+        <[u8; 4]>::try_from(id).is_ok_and(|id| self.keys().by_id.contains_key(&id))
     }
 
     /// The id of the key that values are sealed with.
     #[must_use]
     pub fn current(&self) -> [u8; 4] {
-        self.keys.current
+        self.keys().current
+    }
+
+    /// The ids of all keys, the newest last.
+    #[must_use]
+    pub fn ids(&self) -> Vec<[u8; 4]> {
+        self.keys().order.clone()
+    }
+
+    fn keys(&self) -> Arc<Keys> {
+        Arc::clone(&self.0.keys.read())
     }
 
     /// Seals `secret` for `place`.
@@ -146,10 +218,11 @@ impl Sealer {
             msg: secret.expose_secret().as_bytes(),
             aad: &place.bytes(),
         };
-        let ciphertext = self.keys.by_id[&self.keys.current]
+        let keys = self.keys();
+        let ciphertext = keys.by_id[&keys.current]
             .encrypt(&XNonce::from(nonce), payload)
             .expect("XChaCha20-Poly1305 seals anything that fits in memory");
-        [&[VERSION][..], &self.keys.current, &nonce, &ciphertext].concat()
+        [&[VERSION][..], &keys.current, &nonce, &ciphertext].concat()
     }
 
     /// Opens what [`Self::seal`] made for the same place.
@@ -163,8 +236,11 @@ impl Sealer {
         }
         let id: [u8; 4] = sealed[1..5].try_into().map_err(|_| damaged())?;
         let nonce: [u8; 24] = sealed[5..HEADER].try_into().map_err(|_| damaged())?;
-        let cipher = self
-            .keys
+        let mut keys = self.keys();
+        if !keys.by_id.contains_key(&id) && self.renew().is_ok() {
+            keys = self.keys();
+        }
+        let cipher = keys
             .by_id
             .get(&id)
             .ok_or_else(|| SealError::UnknownKey(format!("{}.{}", place.table, place.column)))?;
@@ -179,6 +255,78 @@ impl Sealer {
             .map(SecretString::from)
             .map_err(|_| damaged())
     }
+}
+
+impl Keys {
+    fn of(keys: &[[u8; 32]]) -> Self {
+        let order: Vec<_> = keys.iter().map(key_id).collect();
+        Self {
+            current: *order.last().expect("a sealer has at least one key"),
+            by_id: keys
+                .iter()
+                .map(|key| (key_id(key), XChaCha20Poly1305::new(key.into())))
+                .collect(),
+            order,
+        }
+    }
+}
+
+/// Beside the key file: what the installation is called, once the key is gone that its name came from.
+const INSTALLATION: &str = "installation";
+
+/// What clusters tell this installation's objects by: the same for all servers, since they share the key that
+/// it is made from (the first), and no way back to it.
+///
+/// # Errors
+/// The key file cannot be read.
+pub fn installation(path: &Path) -> std::io::Result<String> {
+    match std::fs::read_to_string(path.with_file_name(INSTALLATION)) {
+        Ok(name) => return Ok(name.trim().to_owned()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let text = std::fs::read(path)?;
+    // The first line, which stays when keys are added.
+    let first = text.split_inclusive(|byte| *byte == b'\n').next();
+    let digest = Sha256::new()
+        .chain_update(b"installation\0")
+        .chain_update(first.unwrap_or_default())
+        .finalize();
+    Ok(hex::encode(&digest[..6]))
+}
+
+fn unusable(path: &Path) -> impl Fn(String) -> SealError + use<> {
+    let path = path.display().to_string();
+    move |why| SealError::KeyFile {
+        path: path.clone(),
+        why,
+    }
+}
+
+fn stamp(path: &Path) -> Stamp {
+    use std::os::unix::fs::MetadataExt as _;
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
+}
+
+/// The keys of a file, of which there is at least one.
+fn read(path: &Path) -> Result<Vec<[u8; 32]>, SealError> {
+    let failed = unusable(path);
+    let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+    let keys = text
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .map(|line| {
+            let mut key = [0_u8; 32];
+            hex::decode_to_slice(line.trim(), &mut key)
+                .map(|()| key)
+                .map_err(|_| failed("a line of it is not 64 hexadecimal digits".into()))
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    if keys.is_empty() {
+        return Err(failed("it is empty".into()));
+    }
+    Ok(keys)
 }
 
 fn key_id(key: &[u8; 32]) -> [u8; 4] {
@@ -305,5 +453,42 @@ mod tests {
         assert!(Sealer::add_key(&folder.path().join("none")).is_err());
         std::fs::write(&path, "nonsense\n").unwrap();
         assert!(matches!(Sealer::open(&path), Err(SealError::KeyFile { .. })));
+    }
+
+    #[test]
+    fn a_key_that_is_added_while_somebody_works_is_used_and_an_old_one_can_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys/seal.key");
+        let (writer, reader) = (Sealer::open(&path).unwrap(), Sealer::open(&path).unwrap());
+        let (first, name) = (writer.current(), installation(&path).unwrap());
+        let before = writer.seal(HERE, &"x".to_owned().into());
+        assert!(!writer.renew().unwrap(), "nothing has changed");
+
+        Sealer::add_key(&path).unwrap();
+
+        assert!(writer.renew().unwrap());
+        assert_ne!(writer.current(), first);
+        // The other one has not looked yet, and does when it meets the new key.
+        let after = writer.seal(HERE, &"y".to_owned().into());
+        assert_eq!(reader.unseal(HERE, &after).unwrap().expose_secret(), "y");
+        assert_eq!(reader.unseal(HERE, &before).unwrap().expose_secret(), "x");
+
+        assert!(matches!(writer.forget(writer.current()), Err(SealError::Kept(_))));
+        assert!(
+            matches!(writer.forget(first), Err(SealError::Kept(_))),
+            "too early"
+        );
+        let earlier = SystemTime::now() - SUPERSEDED * 2;
+        std::fs::File::options()
+            .append(true)
+            .open(&path)
+            .unwrap()
+            .set_modified(earlier)
+            .unwrap();
+        writer.forget(first).unwrap();
+        assert_eq!(writer.ids(), [writer.current()]);
+        assert!(writer.unseal(HERE, &before).is_err());
+        assert_eq!(writer.unseal(HERE, &after).unwrap().expose_secret(), "y");
+        assert_eq!(installation(&path).unwrap(), name, "clusters still know it");
     }
 }

@@ -107,7 +107,7 @@ fn variables(sealer: &Sealer, place: Place<'_>, sealed: &[u8]) -> Result<Environ
 
 fn open(sealer: &Sealer, place: Place<'_>, sealed: &[u8]) -> Result<SecretString, Trouble> {
     sealer.unseal(place, sealed).map_err(|error| match error {
-        SealError::KeyFile { .. } | SealError::UnknownKey(_) => Trouble::new(
+        SealError::KeyFile { .. } | SealError::UnknownKey(_) | SealError::Kept(_) => Trouble::new(
             TroubleKind::Machine,
             format!("A secret cannot be opened: {error}."),
         ),

@@ -58,6 +58,8 @@ const TABLE: &[(&str, Need, &str)] = &[
     ("delete /api/users/{user}", System, ""),
     ("post /api/users/{user}/link", System, ""),
     ("get /api/audit", System, ""),
+    ("get /api/keys", System, ""),
+    ("delete /api/keys/{key}", System, ""),
     ("get /api/me/agent-credentials", User, ""),
     ("patch /api/me/agent-credentials", User, r#"{"envVars": {}}"#),
     ("get /api/images", User, ""),
@@ -320,6 +322,9 @@ impl Scene {
                 .expect(201)
                 .json();
             things.insert("token", text(&token["id"]));
+        }
+        if operation.contains("{key}") {
+            things.insert("key", hex::encode(self.world.app.sealer.ids()[0]));
         }
         if operation.contains("{session}") {
             let link = self.ada.ask("/api/auth/links").await.expect(201);

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use fsa_model::api::SealKey;
 use fsa_server::{
     auth::seal::Sealer,
     store::sealed::{self, Unusable},
@@ -91,4 +92,37 @@ async fn a_key_that_is_missing_and_one_that_does_not_fit_are_found_out() {
         .sql("update projects set environment = set_byte(environment, 40, 255 - get_byte(environment, 40))");
     let damaged = sealed::check(store, &world.app.sealer).await.unwrap_err();
     assert!(matches!(damaged, Unusable::Damaged { .. }), "{damaged}");
+}
+
+#[tokio::test]
+async fn an_owner_sees_what_is_sealed_with_which_key_and_none_that_is_needed_can_go() {
+    let world = World::new().await;
+    let owner = world.owner().await;
+    project(&owner, "shop").await;
+
+    let all: Vec<SealKey> = owner.get("/api/keys").await.expect(200).read();
+
+    let newest = hex::encode(world.app.sealer.current());
+    assert_eq!(all.len(), 2, "{all:?}");
+    assert!(
+        all[1].current && all[1].id == newest && all[1].values > 2,
+        "{all:?}"
+    );
+    assert!(!all[0].current && all[0].known && all[0].values == 0, "{all:?}");
+    let used = owner.delete(&format!("/api/keys/{newest}")).await.expect(409);
+    assert!(used.error().error.contains("stored secrets are sealed with it"));
+    owner.delete("/api/keys/00000000").await.expect(404);
+    // This server's keys are in no file that could be changed.
+    let other = owner
+        .delete(&format!("/api/keys/{}", all[0].id))
+        .await
+        .expect(409);
+    assert!(other.error().error.contains("not in a file"));
+    // Values under a key that nobody has are told of.
+    world
+        .database
+        .sql("update databases set password = overlay(password placing '\\x01020304'::bytea from 2 for 4)");
+    let all: Vec<SealKey> = owner.get("/api/keys").await.expect(200).read();
+    let lost = all.iter().find(|key| !key.known).expect("it is listed");
+    assert_eq!((lost.id.as_str(), lost.values), ("01020304", 1));
 }

@@ -2,7 +2,7 @@
 //! owner's files, and they are connected to once there is a runtime. A cluster that does not
 //! answer holds up nothing.
 
-use std::{fmt::Write as _, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use fsa_driver::Region;
 use fsa_kubernetes::{
@@ -11,7 +11,7 @@ use fsa_kubernetes::{
     databases,
     settings::Settings,
 };
-use sha2::{Digest as _, Sha256};
+use fsa_server::auth::seal;
 
 use crate::{config::ServeConfig, failure::Failure};
 
@@ -93,26 +93,9 @@ pub fn open(clusters: Vec<Read>, config: &ServeConfig) -> Result<(Vec<Region>, V
     Ok((regions, connected))
 }
 
-/// What our objects are told from another control plane's by: the same for all replicas, since
-/// they share the key that it is made from, and no way back to it.
+/// What our objects are told from another control plane's by.
 pub fn installation(data_dir: &Path) -> Result<String, Failure> {
     let path = data_dir.join("keys/seal.key");
-    let key = std::fs::read(&path)
-        .map_err(|error| Failure::failed(format!("{} cannot be read: {error}", path.display())))?;
-    let mut hash = Sha256::new();
-    hash.update("installation\0");
-    // The first line, which stays when keys are added.
-    hash.update(
-        key.split_inclusive(|byte| *byte == b'\n')
-            .next()
-            .unwrap_or_default(),
-    );
-    Ok(hash
-        .finalize()
-        .iter()
-        .take(6)
-        .fold(String::new(), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        }))
+    seal::installation(&path)
+        .map_err(|error| Failure::failed(format!("{} cannot be read: {error}", path.display())))
 }

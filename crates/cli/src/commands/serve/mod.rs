@@ -37,6 +37,8 @@ use crate::{
 const CONTROL_DATABASE: &str = "fsa";
 /// Connections to the control database: workers and requests share them.
 const CONTROL_CONNECTIONS: u32 = 16;
+/// How often the key file is looked at, for a key that was added.
+const KEYS_EVERY: Duration = Duration::from_secs(3);
 /// The login of the first owner.
 const OWNER: &str = "owner";
 
@@ -143,7 +145,7 @@ pub fn run(arguments: ServeArguments) -> Outcome {
             turn.alone && config.database_dsn.is_none(),
             app.shutdown.clone(),
         );
-        let sealing = tokio::spawn(seal_anew(app.clone()));
+        let sealing = tokio::spawn(keep_sealed(app.clone()));
         greet(&app, &config, address).await?;
         api::serve(app.clone(), listener, told_to_stop()?).await?;
         // The workers give their leases back, so that another server need not wait for them.
@@ -156,13 +158,31 @@ pub fn run(arguments: ServeArguments) -> Outcome {
     })
 }
 
-/// After a rotation of keys: everything gets under the newest, while the server works.
-async fn seal_anew(app: App) {
-    match sealed::seal_anew(&app.store, &app.sealer, &app.shutdown).await {
-        Ok(0) => {}
-        Ok(count) => tracing::info!(count, "stored secrets were sealed anew with the newest key"),
-        Err(error) => {
-            tracing::warn!(%error, "not all secrets were sealed anew; the next start goes on with it")
+/// After a rotation of keys, at the start or any time later: everything gets under the newest, while the server
+/// works.
+async fn keep_sealed(app: App) {
+    let mut sealed_with = None;
+    loop {
+        let current = app.sealer.current();
+        if sealed_with != Some(current) {
+            match sealed::seal_anew(&app.store, &app.sealer, &app.shutdown).await {
+                Ok(count) => {
+                    sealed_with = Some(current);
+                    if count > 0 {
+                        tracing::info!(count, "stored secrets were sealed anew with the newest key");
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "not all secrets were sealed anew; it is tried again"),
+            }
+        }
+        tokio::select! {
+            () = app.shutdown.cancelled() => return,
+            () = tokio::time::sleep(KEYS_EVERY) => {}
+        }
+        match app.sealer.renew() {
+            Ok(true) => tracing::info!("the key file has changed and was read again"),
+            Ok(false) => {}
+            Err(error) => tracing::error!(%error, "the keys are those of before"),
         }
     }
 }

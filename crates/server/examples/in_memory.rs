@@ -1,0 +1,36 @@
+//! A server on a data plane in memory, for tools that try the API from outside: prints its address and a token
+//! of its owner, each on a line, and ends when standard input does. It has a project `todo` that runs and one
+//! `other` that does not.
+
+use std::io::{Read as _, Write as _};
+
+use secrecy::ExposeSecret as _;
+use serde_json::json;
+
+#[path = "../tests/common/mod.rs"]
+mod common;
+
+#[tokio::main]
+async fn main() {
+    let world = common::World::working().await;
+    let owner = world.owner().await;
+    let projects = [
+        json!({"name": "todo", "envVars": {"A": "b"}}),
+        json!({"name": "other", "start": false}),
+    ];
+    for project in projects {
+        owner
+            .with("prefer", "wait=60")
+            .post("/api/projects", &project)
+            .await
+            .expect(201);
+    }
+    let token = fsa_server::auth::create_token_for_owner(&world.app, "tool")
+        .await
+        .expect("the owner gets a token");
+    println!("http://{}\n{}", world.address, token.expose_secret());
+    std::io::stdout().flush().expect("somebody reads");
+    let until_told = tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()));
+    let _ = until_told.await;
+    world.stop().await;
+}

@@ -1,0 +1,83 @@
+//! `/api/keys`: the keys that stored secrets are sealed with, by their ids; for the owners of the system.
+
+use axum::extract::State;
+use fsa_model::{ErrorBody, api::SealKey};
+use http::StatusCode;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::extract::{Json, Path};
+use crate::{
+    auth::{Caller, seal::SealError, sign_in},
+    error::{Error, Result},
+    state::App,
+    store::sealed,
+};
+
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(forget))
+}
+
+/// The keys, the newest last, and how much is sealed with each
+#[utoipa::path(get, path = "/api/keys", tag = "users",
+    responses((status = OK, body = Vec<SealKey>), (status = FORBIDDEN, body = ErrorBody)))]
+async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<SealKey>>> {
+    caller.must_be_owner()?;
+    app.sealer.renew()?;
+    Ok(Json(keys(&app).await?))
+}
+
+/// Takes a key, with which nothing is sealed any more, out of the key file
+#[utoipa::path(delete, path = "/api/keys/{key}", tag = "users",
+    params(("key" = String, Path, description = "its id: eight hexadecimal digits")),
+    responses((status = NO_CONTENT), (status = FORBIDDEN, body = ErrorBody),
+              (status = NOT_FOUND, body = ErrorBody),
+              (status = CONFLICT, body = ErrorBody, description = "it is used, or too new to tell")))]
+async fn forget(State(app): State<App>, caller: Caller, Path(key): Path<String>) -> Result<StatusCode> {
+    caller.must_be_owner()?;
+    app.sealer.renew()?;
+    let all = keys(&app).await?;
+    let found = all
+        .iter()
+        .find(|one| one.id == key && one.known)
+        .ok_or_else(|| Error::not_found("key"))?;
+    if found.values > 0 {
+        return Err(Error::conflict(format!(
+            "{} stored secrets are sealed with it; a server seals them anew in the background after a rotation.",
+            found.values
+        )));
+    }
+    let mut id = [0; 4];
+    hex::decode_to_slice(&key, &mut id).map_err(|_| Error::not_found("key"))?;
+    let mut tx = app.store.begin().await?;
+    sign_in::record(&mut tx, &caller, "key.forget", format!("key {key}")).await?;
+    match app.sealer.forget(id) {
+        Ok(()) => tx.commit().await?,
+        Err(SealError::Kept(why)) => return Err(Error::conflict(why)),
+        Err(error) => return Err(Error::unavailable("The key file cannot be changed.").because(error)),
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn keys(app: &App) -> Result<Vec<SealKey>> {
+    let mut counts = sealed::keys(&app.store).await?;
+    let current = app.sealer.current();
+    let mut all: Vec<SealKey> = app
+        .sealer
+        .ids()
+        .into_iter()
+        .map(|id| SealKey {
+            id: hex::encode(id),
+            current: id == current,
+            known: true,
+            values: counts.remove(&id[..]).unwrap_or(0).unsigned_abs(),
+        })
+        .collect();
+    // What can be opened no more.
+    all.extend(counts.into_iter().map(|(id, count)| SealKey {
+        id: hex::encode(id),
+        current: false,
+        known: false,
+        values: count.unsigned_abs(),
+    }));
+    Ok(all)
+}

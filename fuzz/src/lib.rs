@@ -1,0 +1,240 @@
+//! Bytes from outside against the parsers that take them: a small harness that replays a kept corpus, changes
+//! what it has at random, and goes on from whatever led to an answer that was not seen before.
+//!
+//! It runs on the stable compiler, which has no coverage to steer by; what a parser answers ([`Outcome`]) stands
+//! for it. A finding is written into the corpus, so that every later run begins with it.
+
+use std::{
+    collections::HashSet,
+    hash::{DefaultHasher, Hasher as _},
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    time::{Duration, Instant},
+};
+
+/// The longest input: parsers have limits of their own, which a few of the changes are to reach.
+const LONGEST: usize = 256 * 1024;
+/// Inputs that are gone on from.
+const POOL: usize = 2000;
+/// What the process may take: a parser that is talked into taking more dies of it.
+const MEMORY: u64 = 3 << 30;
+
+/// What came out, without what only this input has: whether two inputs went the same way.
+pub type Outcome = String;
+
+/// How long one target is tried: what comes first.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    pub inputs: u64,
+    pub time: Duration,
+    pub seed: u64,
+}
+
+impl Budget {
+    /// A short one, the same every time; with `FSA_FUZZ_SECONDS` one of so long, each time another.
+    #[must_use]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "this is a program of its own, and has one setting"
+    )]
+    pub fn of_this_run() -> Self {
+        match std::env::var("FSA_FUZZ_SECONDS")
+            .ok()
+            .and_then(|text| text.parse().ok())
+        {
+            None => Self {
+                inputs: 3000,
+                time: Duration::from_millis(1500),
+                seed: 1,
+            },
+            Some(seconds) => Self {
+                inputs: u64::MAX,
+                time: Duration::from_secs(seconds),
+                seed: std::time::SystemTime::now()
+                    .duration_since(std::time::UNIX_EPOCH)
+                    .map_or(1, |now| now.as_nanos() as u64 | 1),
+            },
+        }
+    }
+}
+
+/// Tries `property`, which panics where it does not hold, with the target's corpus, `seeds` and what becomes of
+/// both. `words` are pieces that the format knows.
+///
+/// # Panics
+/// With the file that has the input, where the property does not hold.
+pub fn fuzz(target: &str, seeds: &[Vec<u8>], words: &[&[u8]], property: impl Fn(&[u8]) -> Outcome) {
+    let limit = nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_AS, MEMORY, MEMORY);
+    limit.expect("a process may limit itself");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
+    fuzz_in(&folder, Budget::of_this_run(), seeds, words, property);
+}
+
+fn fuzz_in(
+    folder: &Path,
+    budget: Budget,
+    seeds: &[Vec<u8>],
+    words: &[&[u8]],
+    property: impl Fn(&[u8]) -> Outcome,
+) {
+    let target = folder.file_name().unwrap_or_default().display();
+    let try_it = |input: &[u8]| match catch_unwind(AssertUnwindSafe(|| property(input))) {
+        Ok(outcome) => hash(&outcome),
+        Err(panic) => {
+            let path = folder.join(format!("{:016x}", hash(&input)));
+            std::fs::create_dir_all(folder).expect("the corpus can be written");
+            std::fs::write(&path, input).expect("the corpus can be written");
+            eprintln!("{target}: the property does not hold for {}", path.display());
+            std::panic::resume_unwind(panic);
+        }
+    };
+    let mut pool: Vec<Vec<u8>> = seeds.to_vec();
+    let mut kept: Vec<_> = std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
+    kept.sort();
+    pool.extend(kept.iter().filter_map(|path| std::fs::read(path).ok()));
+    assert!(!pool.is_empty(), "{target} has nothing to begin with");
+    let mut seen: HashSet<u64> = pool.iter().map(|input| try_it(input)).collect();
+    let mut random = Random(budget.seed);
+    let begun = Instant::now();
+    let mut tried = 0;
+    while tried < budget.inputs && begun.elapsed() < budget.time {
+        tried += 1;
+        let input = changed(&mut random, &pool, words);
+        if seen.insert(try_it(&input)) && pool.len() < POOL {
+            pool.push(input);
+        }
+    }
+    eprintln!(
+        "{target}: {tried} inputs, {} ways through it, seed {}",
+        seen.len(),
+        budget.seed
+    );
+}
+
+fn hash(value: &impl std::hash::Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// xorshift64*: the same sequence for the same seed, on every machine.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+
+    fn below(&mut self, most: usize) -> usize {
+        (self.next() >> 16) as usize % most.max(1)
+    }
+}
+
+/// One of the pool, changed a few times.
+fn changed(random: &mut Random, pool: &[Vec<u8>], words: &[&[u8]]) -> Vec<u8> {
+    let mut input = pool[random.below(pool.len())].clone();
+    for _ in 0..=random.below(6) {
+        change(random, &mut input, pool, words);
+    }
+    input.truncate(LONGEST);
+    input
+}
+
+fn change(random: &mut Random, input: &mut Vec<u8>, pool: &[Vec<u8>], words: &[&[u8]]) {
+    let at = random.below(input.len() + 1);
+    let end = at + random.below((input.len() - at).min(64) + 1);
+    match random.below(9) {
+        0 if at < input.len() => input[at] ^= 1 << random.below(8),
+        1 if at < input.len() => {
+            input[at] = [0, 1, 0x7f, 0x80, 0xff, b'/', b'.', b'"', b'\n'][random.below(9)]
+        }
+        2 => drop(input.drain(at..end)),
+        3 => input.truncate(at),
+        // A piece again, once or very often.
+        4 => {
+            let piece = input[at..end].to_vec();
+            let times = if random.below(50) == 0 {
+                3000
+            } else {
+                1 + random.below(3)
+            };
+            input.splice(at..at, piece.repeat(times));
+        }
+        5 if !words.is_empty() => {
+            let word = words[random.below(words.len())];
+            input.splice(at..end, word.iter().copied());
+        }
+        // Digits, where numbers are text.
+        6 => {
+            let numbers: [&[u8]; 6] = [
+                b"0",
+                b"-1",
+                b"65536",
+                b"4294967296",
+                b"18446744073709551616",
+                b"1e400",
+            ];
+            let digits = input[at..]
+                .iter()
+                .take_while(|byte| byte.is_ascii_digit())
+                .count();
+            let number = numbers[random.below(numbers.len())];
+            input.splice(at..at + digits, number.iter().copied());
+        }
+        7 => {
+            let bytes: Vec<u8> = (0..1 + random.below(8)).map(|_| random.next() as u8).collect();
+            input.splice(at..end, bytes);
+        }
+        // The beginning of one and the end of another.
+        _ => {
+            let other = &pool[random.below(pool.len())];
+            let from = random.below(other.len() + 1);
+            input.truncate(at);
+            input.extend_from_slice(&other[from..]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_hold_is_found_and_kept_and_tried_first() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let budget = |inputs| Budget {
+            inputs,
+            time: Duration::from_secs(60),
+            seed: 1,
+        };
+        let property = |input: &[u8]| {
+            assert!(!input.starts_with(b"ab!"), "a defect");
+            format!("{:?}", input.get(..2))
+        };
+        let run = |inputs| {
+            let words: [&[u8]; 3] = [b"a", b"b", b"!"];
+            let run = || {
+                fuzz_in(
+                    folder.path(),
+                    budget(inputs),
+                    &[b"xx?".to_vec()],
+                    &words,
+                    property,
+                )
+            };
+            catch_unwind(AssertUnwindSafe(run))
+        };
+        assert!(run(200_000).is_err(), "three steps away, and it is found");
+        let kept = std::fs::read_dir(folder.path()).expect("the corpus").count();
+        assert_eq!(kept, 1);
+        assert!(run(0).is_err(), "it is tried before anything else");
+    }
+}

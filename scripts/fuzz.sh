@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# fuzz.sh [SECONDS] [TARGET]: tries every parser of bytes from outside (fuzz/tests/parsers.rs), or one, for so many
+# seconds each (600). What is found is written into fuzz/corpus, which every later run, the short one of `make test`
+# included, begins with.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+cd "$ROOT"
+seconds=${1:-600}
+shift || true
+FSA_FUZZ_SECONDS=$seconds cargo test --locked --workspace --test parsers -- --nocapture --test-threads 1 "$@"
