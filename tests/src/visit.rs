@@ -34,6 +34,15 @@ impl Visitor {
         }
     }
 
+    /// Whoever has this token.
+    #[must_use]
+    pub fn by(world: &World, token: &str) -> Self {
+        Self {
+            token: Some(token.to_owned()),
+            ..Self::stranger(world)
+        }
+    }
+
     /// Somebody who is not signed in.
     #[must_use]
     pub fn stranger(world: &World) -> Self {

@@ -131,7 +131,7 @@ pub struct Halt {
 #[derive(Debug, Subcommand)]
 pub enum Keys {
     /// Add a key to the data folder's key file, with which servers then seal everything anew while they serve
-    Rotate(crate::config::ServeArguments),
+    Rotate(Box<crate::config::ServeArguments>),
     /// List the keys of the server, and how much is sealed with each; for owners of the system
     List,
     /// Take a key out of the server's key file, with which nothing is sealed any more

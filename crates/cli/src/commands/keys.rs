@@ -29,7 +29,7 @@ pub fn rotate(serve: ServeArguments) -> Outcome {
 pub async fn run(client: &Client, command: Keys, json: bool) -> Outcome {
     match command {
         // Needs no server.
-        Keys::Rotate(serve) => return rotate(serve),
+        Keys::Rotate(serve) => return rotate(*serve),
         Keys::List => {
             let all: Vec<SealKey> = client.get("/api/keys").await?;
             output::print(json, &all, |all| {

@@ -61,7 +61,7 @@ fn dispatch(arguments: Arguments) -> Outcome {
         // These set up their own processes and privileges before any thread is started.
         Command::Serve(serve) => serve::run(serve),
         Command::Halt(halt) => halt::run(halt),
-        Command::Keys(args::Keys::Rotate(serve)) => keys::rotate(serve),
+        Command::Keys(args::Keys::Rotate(serve)) => keys::rotate(*serve),
         Command::Doctor(serve) => doctor::run(serve, arguments.global.json),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "fsa", &mut std::io::stdout());

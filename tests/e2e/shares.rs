@@ -1,0 +1,179 @@
+//! What somebody with whom a project is shared may open, and that all of it ends with the share, or with the token
+//! that it was opened by.
+
+use std::time::Duration;
+
+use fsa_model::sandboxd::ExecRequest;
+use fsa_tests::{Api, TestTerminal, World, visit::Visitor};
+use futures_util::{SinkExt as _, StreamExt as _};
+use reqwest::{Method, StatusCode, header};
+use serde_json::{Value, json};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{Message, handshake::client::generate_key, protocol::Role},
+};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A new member, by invitation, as a program with a token.
+async fn member(world: &World, login: &str) -> Api {
+    let invite: Value = world
+        .api()
+        .send(Method::POST, "/api/users/invites", &json!({}))
+        .await;
+    let url = invite["url"].as_str().expect("a link");
+    let token = url.split_once('#').expect("a token").1;
+    let http = reqwest::Client::new();
+    let body = json!({"token": token, "login": login});
+    let request = http.post(format!("{}/api/auth/link", world.url())).json(&body);
+    let joined = request.send().await.expect("an answer");
+    assert_eq!(joined.status(), StatusCode::OK);
+    let cookie = joined.headers()[header::SET_COOKIE].to_str().expect("text");
+    let cookie = cookie.split(';').next().expect("a cookie").to_owned();
+    let request = http.post(format!("{}/api/tokens", world.url()));
+    let request = request
+        .header(header::COOKIE, cookie)
+        .header(header::ORIGIN, format!("http://localhost:{}", world.port()));
+    let made = request
+        .json(&json!({"name": "test"}))
+        .send()
+        .await
+        .expect("an answer");
+    let made: Value = made.json().await.expect("a token");
+    Api::new(&world.url(), made["token"].as_str().expect("a token"))
+}
+
+/// A token of the same user with other rights.
+async fn token(api: &Api, wish: Value) -> (String, Api) {
+    let made: Value = api.send(Method::POST, "/api/tokens", &wish).await;
+    let text = |name: &str| made[name].as_str().expect("text").to_owned();
+    (text("id"), Api::new(&api.url, &text("token")))
+}
+
+async fn share(owner: &Api, user: &str, role: &str) {
+    let path = format!("/api/projects/common/members/{user}");
+    let request = owner.request(Method::PUT, &path).json(&json!({"role": role}));
+    let (status, answer) = owner.answer(request).await;
+    assert!(status.is_success(), "{answer}");
+}
+
+/// A program over a WebSocket, which runs until somebody ends it.
+async fn long_exec(api: &Api) -> WebSocketStream<reqwest::Upgraded> {
+    let request = api.request(Method::GET, "/api/projects/common/exec");
+    let response = request
+        .header(header::CONNECTION, "Upgrade")
+        .header(header::UPGRADE, "websocket")
+        .header(header::SEC_WEBSOCKET_VERSION, "13")
+        .header(header::SEC_WEBSOCKET_KEY, generate_key())
+        .send()
+        .await
+        .expect("an answer");
+    assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
+    let upgraded = response.upgrade().await.expect("an upgraded connection");
+    let mut socket = WebSocketStream::from_raw_socket(upgraded, Role::Client, None).await;
+    let wish = ExecRequest {
+        command: ["/bin/sh", "-c", "echo begun; exec cat"]
+            .map(str::to_owned)
+            .into(),
+        ..ExecRequest::default()
+    };
+    let wish = serde_json::to_string(&wish).expect("a request");
+    socket.send(Message::text(wish)).await.expect("it is taken");
+    let begun = async {
+        while let Some(Ok(message)) = socket.next().await {
+            if message.into_data().ends_with(b"begun\n") {
+                return;
+            }
+        }
+        panic!("the program did not begin");
+    };
+    tokio::time::timeout(PATIENCE, begun)
+        .await
+        .expect("the program begins");
+    socket
+}
+
+/// Reads until the other side has ended it.
+async fn ends(what: &str, socket: &mut WebSocketStream<reqwest::Upgraded>) {
+    let end = async {
+        while let Some(Ok(message)) = socket.next().await {
+            if matches!(message, Message::Close(_)) {
+                return;
+            }
+        }
+    };
+    let ended = tokio::time::timeout(PATIENCE, end).await;
+    assert!(ended.is_ok(), "{what} goes on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_opened_by_a_share_or_a_token_ends_with_it() {
+    let world = World::start(&[]);
+    let owner = world.api();
+    owner.create_running("common").await;
+    let served = "mkdir -p www && echo private > www/index.html && cd www && (setsid python3 -m http.server 3000 >/dev/null 2>&1 &)";
+    owner.shell("common", served).await;
+    owner.until_port("common", 3000).await;
+    let (grace, ada) = (member(&world, "grace").await, member(&world, "ada").await);
+    share(&owner, "grace", "editor").await;
+    let visitor = |api: &Api| Visitor::by(&world, &api.token);
+
+    // A private preview is a member's too, and nobody else's.
+    let seen = visitor(&grace).open("common", 3000, "/").await;
+    assert_eq!((seen.status, seen.body.as_str()), (StatusCode::OK, "private\n"));
+    assert_ne!(
+        visitor(&ada).open("common", 3000, "/").await.status,
+        StatusCode::OK
+    );
+
+    // A viewer watches a terminal, and what they type goes nowhere; a token that may only read opens none.
+    share(&owner, "ada", "viewer").await;
+    let (_, reader) = token(&grace, json!({"name": "reads", "scope": "read"})).await;
+    let request = reader
+        .request(Method::GET, "/api/projects/common/terminal?session=main")
+        .header(header::CONNECTION, "Upgrade")
+        .header(header::UPGRADE, "websocket")
+        .header(header::SEC_WEBSOCKET_VERSION, "13")
+        .header(header::SEC_WEBSOCKET_KEY, generate_key());
+    assert_eq!(reader.answer(request).await.0, StatusCode::FORBIDDEN);
+    let mut typed = TestTerminal::open(&owner, "common", "main").await;
+    let mut watched = TestTerminal::open(&ada, "common", "main").await;
+    watched.type_in("echo typed-by-$((1+1))-viewers\r").await;
+    typed.type_in("echo typed-by-$((2+2))-owners\r").await;
+    watched.until("typed-by-4-owners").await;
+    let so_far = typed.until("typed-by-4-owners").await;
+    assert!(!so_far.contains("typed-by-2"), "{so_far}");
+
+    // A token's end is the end of what came in by it, and of nothing else.
+    let (id, short) = token(&grace, json!({"name": "short"})).await;
+    let mut by_token = TestTerminal::open(&short, "common", "main").await;
+    let mut exec_by_token = long_exec(&short).await;
+    let path = format!("/api/tokens/{id}");
+    let (status, answer) = grace.answer(grace.request(Method::DELETE, &path)).await;
+    assert!(status.is_success(), "{answer}");
+    ends("a terminal of a revoked token", &mut by_token.socket).await;
+    ends("a program of a revoked token", &mut exec_by_token).await;
+    typed.type_in("echo still-$((3+3))\r").await;
+    watched.until("still-6").await;
+
+    // The share's end is the end of everything that came in by it.
+    let mut hers = TestTerminal::open(&grace, "common", "main").await;
+    let mut exec = long_exec(&grace).await;
+    let (status, answer) = owner
+        .answer(owner.request(Method::DELETE, "/api/projects/common/members/grace"))
+        .await;
+    assert!(status.is_success(), "{answer}");
+    ends("a terminal of a share that was withdrawn", &mut hers.socket).await;
+    ends("a program of a share that was withdrawn", &mut exec).await;
+    assert_ne!(
+        visitor(&grace).open("common", 3000, "/").await.status,
+        StatusCode::OK
+    );
+    typed.type_in("echo owner-$((4+4))\r").await;
+    typed.until("owner-8").await;
+    watched.until("owner-8").await;
+    let gone = owner.request(Method::DELETE, "/api/projects/common/members/ada");
+    assert!(owner.answer(gone).await.0.is_success());
+    ends("a viewer's terminal", &mut watched.socket).await;
+    world.finish().await;
+}
