@@ -29,7 +29,7 @@ await story(async ({ person }) => {
   await diff.locator('[data-line="added"]', { hasText: "+two" }).waitFor();
   await diff.locator('[data-line="removed"]', { hasText: "-one" }).waitFor();
   await shoot(page, "git");
-  await page.getByRole("checkbox", { name: "Stage README" }).check();
+  await page.getByRole("checkbox", { name: "Stage README" }).click();
   await page.getByLabel("Message").fill("Count to two");
   await page.getByRole("button", { name: "Commit 1 file" }).click();
   await page.getByRole("checkbox", { name: "Stage README" }).waitFor({ state: "detached" });
