@@ -156,10 +156,3 @@ async fn screens(size: &str) {
     tell(&mut world, "screens", &[size]).await;
     world.finish().await;
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_person_commits_pushes_pulls_and_decides_a_conflict() {
-    let mut world = World::start(&[]);
-    tell(&mut world, "git", &[]).await;
-    world.finish().await;
-}
