@@ -4,10 +4,16 @@
 use std::{
     path::{Path, PathBuf},
     process::Stdio,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
-use fsa_tests::World;
+use fsa_tests::{
+    World, exported,
+    internet::{self, PublicHost},
+    model::{self, Asked, Turn},
+};
+use serde_json::json;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
     process::Command,
@@ -133,6 +139,42 @@ async fn an_owner_arrives_invites_limits_shares_and_disables() {
         &secret,
     ]);
     tell(&mut world, "people", &[]).await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_lets_an_agent_work_and_reads_what_it_changed() {
+    let script = vec![
+        Turn::Tool {
+            name: "Write",
+            input: json!({"file_path": "/home/dev/project/notes.txt", "content": "hello"}),
+        },
+        Turn::Tool {
+            name: "Bash",
+            input: json!({"command": "until [ -e go ]; do sleep 0.1; done", "description": "Wait"}),
+        },
+        Turn::Say("The notes are written."),
+    ];
+    let asked = Arc::new(Mutex::new(Asked::default()));
+    let host = PublicHost::start(8000, move |listener| model::serve(listener, script, asked));
+    let world = World::unserved(
+        None,
+        &[
+            "--web-image",
+            exported("FSA_WEB_IMAGE").to_str().expect("a path of UTF-8"),
+            "--allow-networks",
+            internet::RANGE,
+        ],
+    );
+    let secret = world.folder().join("secret");
+    std::fs::create_dir(&secret).expect("a folder");
+    let credentials = format!(
+        "ANTHROPIC_BASE_URL=http://{}:8000\nANTHROPIC_API_KEY=of-a-test\n",
+        host.address
+    );
+    std::fs::write(secret.join(".env"), credentials).expect("a file");
+    let mut world = world.started();
+    tell(&mut world, "tasks", &[]).await;
     world.finish().await;
 }
 

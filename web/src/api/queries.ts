@@ -1,7 +1,8 @@
 // What the screens read and do, each with the key under which it goes stale.
 import { notifications } from "@mantine/notifications";
 import { queryOptions, useMutation, useQueryClient } from "@tanstack/react-query";
-import { api, type FileEntry, type Project, data, refusal, send, sentence } from "./client";
+import { isOver } from "../logic/task";
+import { api, type FileEntry, type Project, type Schemas, data, refusal, send, sentence } from "./client";
 
 /** Pages of a list that are read at most; beyond it the server's own limits have been passed. */
 const pagesMost = 100;
@@ -105,6 +106,32 @@ export const gitDiff = (id: string, path: string, staged: boolean) =>
     queryKey: ["git", id, "diff", path, staged],
     queryFn: () => data(api.GET("/api/projects/{project}/git/diff", { params: { path: { project: id }, query: { path, staged } } })),
     refetchInterval: 10_000,
+  });
+
+/** Milliseconds between two looks at what an agent is at; that it has begun is no event. */
+const working = 3_000;
+const whileAtWork = (all: Schemas["Task"][] | undefined) => (all?.some((one) => !isOver(one.state)) ? working : false);
+
+/** The newest tasks of a project. */
+export const tasks = (id: string) =>
+  queryOptions({
+    queryKey: ["project", id, "tasks"],
+    queryFn: async () => (await data(api.GET("/api/projects/{project}/tasks", { params: { path: { project: id } } }))).items,
+    refetchInterval: (query) => whileAtWork(query.state.data),
+  });
+
+export const task = (id: string, task: string) =>
+  queryOptions({
+    queryKey: ["project", id, "tasks", task],
+    queryFn: () => data(api.GET("/api/projects/{project}/tasks/{task}", { params: { path: { project: id, task } } })),
+    refetchInterval: (query) => whileAtWork(query.state.data && [query.state.data]),
+  });
+
+export const taskDiff = (id: string, task: string) =>
+  queryOptions({
+    queryKey: ["task-diff", id, task],
+    queryFn: () => data(api.GET("/api/projects/{project}/tasks/{task}/diff", { params: { path: { project: id, task } } })),
+    staleTime: Number.POSITIVE_INFINITY,
   });
 
 export const tokens = queryOptions({ queryKey: ["tokens"], queryFn: () => data(api.GET("/api/tokens")) });

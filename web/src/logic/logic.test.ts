@@ -138,7 +138,7 @@ describe("small things", () => {
 
 describe("limits", () => {
   it("are whole numbers, and nothing where there is none", () => {
-    expect(limitsOf({ projects: "3", running: " 0 ", cpuMillis: "", memoryMib: "" })).toEqual({ projects: 3, running: 0, cpuMillis: null, memoryMib: null });
+    expect(limitsOf({ projects: "3", running: " 0 ", cpuMillis: "", memoryMib: "" })).toMatchObject({ projects: 3, running: 0, cpuMillis: null, memoryMib: null, diskMib: null });
     for (const wrong of ["-1", "1.5", "many", "1e999"]) expect(limitsOf({ projects: wrong })).toBeUndefined();
   });
   it("stand beside what is used", () => {

@@ -6,7 +6,7 @@ import { api, check, openTerminal, sees, shoot, signIn, story, type, until, url 
 
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const sizes = { phone: { width: 390, height: 844 }, desk: { width: 1280, height: 800 }, wide: { width: 2560, height: 1440 } };
-const views = ["preview", "files", "git", "logs", "activity", "environment", "database", "settings"];
+const views = ["preview", "files", "git", "tasks", "logs", "activity", "environment", "database", "settings"];
 
 const program = `
 import http.server, sys

@@ -18,7 +18,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 }
 
 /// The keys, the newest last, and how much is sealed with each
-#[utoipa::path(get, path = "/api/keys", tag = "users",
+#[utoipa::path(get, path = "/api/keys", tag = "keys",
     responses((status = OK, body = Vec<SealKey>), (status = FORBIDDEN, body = ErrorBody)))]
 async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<SealKey>>> {
     caller.must_be_owner()?;
@@ -27,7 +27,7 @@ async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<SealKey
 }
 
 /// Takes a key, with which nothing is sealed any more, out of the key file
-#[utoipa::path(delete, path = "/api/keys/{key}", tag = "users",
+#[utoipa::path(delete, path = "/api/keys/{key}", tag = "keys",
     params(("key" = String, Path, description = "its id: eight hexadecimal digits")),
     responses((status = NO_CONTENT), (status = FORBIDDEN, body = ErrorBody),
               (status = NOT_FOUND, body = ErrorBody),

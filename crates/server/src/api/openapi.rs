@@ -6,7 +6,8 @@ use http::header;
 use utoipa::{
     Modify, OpenApi,
     openapi::{
-        OpenApi as Document,
+        Content, OpenApi as Document, Ref, ResponseBuilder,
+        path::Operation,
         security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
     },
 };
@@ -53,7 +54,8 @@ pub fn document() -> Document {
     named(super::routes().into_openapi())
 }
 
-/// Names each operation after its tag and its function, which makes the names unique.
+/// Names each operation after its tag and its function, which makes the names unique, and adds what
+/// all of them have in common.
 fn named(mut document: Document) -> Document {
     for item in document.paths.paths.values_mut() {
         let operations = [
@@ -68,9 +70,32 @@ fn named(mut document: Document) -> Document {
             if let (Some(tag), Some(name)) = (tag, &operation.operation_id) {
                 operation.operation_id = Some(format!("{tag}_{name}"));
             }
+            refusals(operation);
         }
     }
     document
+}
+
+/// What any operation may be refused with before its own code is asked, where it does not say so itself.
+fn refusals(operation: &mut Operation) {
+    let mut may_refuse = |status: &str, why: &str| {
+        let error = Content::new(Some(Ref::from_schema_name("ErrorBody")));
+        let answer = ResponseBuilder::new()
+            .description(why)
+            .content("application/json", error)
+            .build();
+        let answers = &mut operation.responses.responses;
+        answers.entry(status.to_owned()).or_insert_with(|| answer.into());
+    };
+    may_refuse("400", "a part of the request cannot be read");
+    may_refuse("401", "nobody is signed in");
+    may_refuse("403", "whoever is signed in may not do this");
+    may_refuse("422", "a part of the request has a value that cannot be");
+    may_refuse("429", "too often, or more than is allowed");
+    if operation.request_body.is_some() {
+        may_refuse("413", "the body is too long");
+        may_refuse("415", "the body is of another kind");
+    }
 }
 
 /// The document's own route. It is rendered once.

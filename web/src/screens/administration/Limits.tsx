@@ -3,7 +3,7 @@ import { Alert, Button, Group, Modal, SimpleGrid, Switch, Text, TextInput } from
 import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { type FormEvent, useState } from "react";
 import { type Schemas, type User, api, data, sentence } from "../../api/client";
-import { kinds, limitsOf, usedOf } from "../../logic/limits";
+import { kinds, limitsOf, useOf, usedOf } from "../../logic/limits";
 
 export function Limits({ user, close }: { user: User; close: () => void }) {
   const queries = useQueryClient();
@@ -39,18 +39,22 @@ export function Limits({ user, close }: { user: User; close: () => void }) {
         )}
         <Switch label="Limits of their own" checked={own} onChange={(event) => setOwn(event.currentTarget.checked)} mb="sm" />
         <SimpleGrid cols={{ base: 1, xs: 2 }} spacing="sm">
-          {kinds.map(({ key, label, unit }) => (
-            <TextInput
-              key={key}
-              name={key}
-              label={label}
-              description={`Has ${usedOf(user.used?.[key] ?? 0, undefined, unit)}`}
-              placeholder="no limit"
-              inputMode="numeric"
-              disabled={!own}
-              defaultValue={user.limits?.[key] ?? ""}
-            />
-          ))}
+          {kinds.map(({ key, label, unit }) => {
+            const use = useOf(user.used, key);
+            return (
+              <TextInput
+                key={key}
+                name={key}
+                label={label}
+                description={use === undefined ? undefined : `Has ${usedOf(use, undefined, unit)}`}
+                inputWrapperOrder={["label", "input", "description", "error"]}
+                placeholder="no limit"
+                inputMode="numeric"
+                disabled={!own}
+                defaultValue={user.limits?.[key] ?? ""}
+              />
+            );
+          })}
         </SimpleGrid>
         <Text size="xs" c="dimmed" mt="sm">
           {own ? "What they have already stays when a limit becomes less." : "They have what the server's settings let everybody have."}

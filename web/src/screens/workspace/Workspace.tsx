@@ -18,6 +18,7 @@ const screens: Record<Exclude<View, "terminal">, React.LazyExoticComponent<React
   preview: lazy(() => import("./Preview")),
   files: lazy(() => import("./Files")),
   git: lazy(() => import("./Git")),
+  tasks: lazy(() => import("./Tasks")),
   logs: lazy(() => import("./Logs")),
   activity: lazy(() => import("./Activity")),
   environment: lazy(() => import("./Environment")),
@@ -25,7 +26,7 @@ const screens: Record<Exclude<View, "terminal">, React.LazyExoticComponent<React
   settings: lazy(() => import("./Settings")),
 };
 /** What there is to see without a running sandbox. */
-const always: View[] = ["activity", "environment", "database", "settings"];
+const always: View[] = ["tasks", "activity", "environment", "database", "settings"];
 const narrowest = 20;
 const widest = 80;
 
