@@ -39,11 +39,15 @@ export function onEvent(hear: (event: Event) => void): () => void {
   return () => listeners.delete(hear);
 }
 
-/** Keeps a stream open until the returned function is called. */
+/**
+ * Keeps a stream open until the returned function is called, or until its last message has come. `names`: what its
+ * messages are called, and the last of all, where there is one.
+ */
 export function follow<T>(
   address: (after: string | undefined) => string,
   hear: (message: T) => void,
   state: (open: boolean) => void,
+  names: { each?: string; last?: string } = {},
 ): () => void {
   let source: EventSource | undefined;
   let timer: ReturnType<typeof setTimeout> | undefined;
@@ -60,10 +64,11 @@ export function follow<T>(
       wait = firstWait;
       state(true);
     };
-    stream.onmessage = (message) => {
+    stream.addEventListener(names.each ?? "message", (message: MessageEvent<string>) => {
       last = message.lastEventId || last;
-      hear(JSON.parse(message.data as string) as T);
-    };
+      hear(JSON.parse(message.data) as T);
+    });
+    if (names.last) stream.addEventListener(names.last, () => stop());
     // The browser's own retry gives up after a refusal and keeps no pace, so it is not used.
     stream.onerror = () => {
       stream.close();
@@ -87,15 +92,16 @@ export function follow<T>(
       open();
     }
   };
-  document.addEventListener("visibilitychange", seen);
-  open();
-  return () => {
+  function stop() {
     ended = true;
     document.removeEventListener("visibilitychange", seen);
     clearTimeout(timer);
     clearTimeout(hiding);
     source?.close();
-  };
+  }
+  document.addEventListener("visibilitychange", seen);
+  open();
+  return stop;
 }
 
 /** Follows the caller's events for as long as the page is there. */

@@ -126,6 +126,7 @@ function One({ project, id, works }: { project: Project; id: string; works: bool
       (after) => `/api/projects/${project.id}/tasks/${id}/steps${after ? `?cursor=${after}` : ""}`,
       (step) => setSteps((steps) => [...steps, step].slice(-most)),
       () => {},
+      { each: "step", last: "task" },
     );
   }, [project.id, id]);
   const cancel = useMutation({
