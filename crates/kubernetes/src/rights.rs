@@ -1,5 +1,5 @@
-//! The exact list of what the control plane may do, in its one namespace. The Role in deploy/kubernetes
-//! is made of it, `fsa doctor` asks for each, and a test runs the driver with nothing else.
+//! The exact list of what the control plane may do, in its one namespace. The Role in deploy/chart
+//! (role.json) is made of it, `fsa doctor` asks for each, and a test runs the driver with nothing else.
 
 use k8s_openapi::api::rbac::v1::PolicyRule;
 

@@ -10,7 +10,7 @@ use serde_json::json;
 #[path = "../tests/common/mod.rs"]
 mod common;
 
-#[tokio::main]
+#[tokio::main(flavor = "current_thread")]
 async fn main() {
     let world = common::World::working().await;
     let owner = world.owner().await;

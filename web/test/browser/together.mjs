@@ -21,6 +21,8 @@ await story(async ({ person }) => {
 
   // The server is killed. Both pages say so, and keep what is typed meanwhile.
   await type(one, "marker=kept");
+  // What is under way between page and shell at that very moment goes down with the server.
+  await sees(two, "marker=kept");
   await ask("crash");
   await one.getByText("The server does not answer.").waitFor();
   await one.locator('.term[data-tty="lost"], .term[data-tty="connecting"]').first().waitFor();

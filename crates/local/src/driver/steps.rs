@@ -21,7 +21,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 use tokio::net::TcpSocket;
 use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
 
-use super::{LocalDriver, boot, client::unexpected};
+use super::{LocalDriver, boot, client::unexpected, turns::Turn};
 use crate::{
     images::ResolvedImage,
     protocol::{Answer, How, ObservedSandbox, Push, Request, Root, StartSandbox},
@@ -77,7 +77,10 @@ impl Driver for LocalDriver {
 
     async fn apply(&self, spec: &SandboxSpec, step: Step) -> Result<()> {
         match step.kind {
-            StepKind::EnsureNetwork => self.ensure_network(spec).await,
+            StepKind::EnsureNetwork => {
+                let turn = self.turns.take(&spec.sandbox.resource).await;
+                self.ensure_network(turn, spec).await.map(drop)
+            }
             StepKind::EnsureContainer => self.ensure_container(spec).await,
             StepKind::AwaitTerminal => Control::new(self, &spec.sandbox, &spec.control_token)
                 .await_ready(READY)
@@ -212,16 +215,23 @@ impl LocalDriver {
         }
     }
 
-    async fn ensure_network(&self, spec: &SandboxSpec) -> Result<()> {
+    /// The runner makes the network even where nobody waits for it here any more, and does what it
+    /// is asked side by side; so the turn lasts until it has answered, and a destroy comes after.
+    async fn ensure_network(&self, turn: Turn, spec: &SandboxSpec) -> Result<Turn> {
         let request = Request::EnsureNetwork {
             sandbox: spec.sandbox.clone(),
         };
-        match self.client.call(request, &[], QUICK).await? {
+        let client = Arc::clone(&self.client);
+        let made = tokio::spawn(async move { (client.call(request, &[], QUICK).await, turn) });
+        let (made, turn) = made.await.map_err(|error| {
+            DriverError::new(TroubleKind::Internal, "the making of a network broke off").because(error)
+        })?;
+        match made? {
             (Answer::Network { .. }, _) => {}
             (other, _) => return Err(unexpected(&other)),
         }
         let (Some(gate), Some(role)) = (&self.gate, &spec.database_role) else {
-            return Ok(());
+            return Ok(turn);
         };
         let resource = &spec.sandbox.resource;
         let (answer, mut descriptors) = self
@@ -238,6 +248,7 @@ impl LocalDriver {
             (Answer::Gate, Some(listener)) => gate
                 .bind(resource, role, listener)
                 .await
+                .map(|()| turn)
                 .map_err(DriverError::from),
             (other, _) => Err(unexpected(&other)),
         }
@@ -270,7 +281,7 @@ impl LocalDriver {
             ),
         };
         // The stop above, or an end in between, has taken it away.
-        self.ensure_network(spec).await?;
+        let turn = self.ensure_network(turn, spec).await?;
         let unmade = |error: io::Error| {
             let message = format!("the sandbox's control socket could not be made ({error})");
             DriverError::new(TroubleKind::Machine, message)

@@ -193,7 +193,7 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
         let said = error.inner();
         match said.classify() {
             serde_json::error::Category::Data => {
-                let (path, rule) = (field_of(&error), without_place(&said.to_string()));
+                let (path, rule) = (field_of(&error), without_value(&without_place(&said.to_string())));
                 Error::invalid(path, rule)
             }
             _ => Error::bad_request(format!("The body is not valid JSON: {said}.")),
@@ -202,6 +202,16 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     json.end()
         .map_err(|error| Error::bad_request(format!("The body is not valid JSON: {error}.")))?;
     Ok(value)
+}
+
+/// A rule without the text that broke it, which may be a secret in the wrong place:
+/// `invalid type: string "…", expected a sequence`.
+fn without_value(rule: &str) -> String {
+    let value = rule.split_once("string \"").and_then(|(before, rest)| {
+        let (_, after) = rest.rsplit_once("\", expected")?;
+        Some(format!("{before}string, expected{after}"))
+    });
+    value.unwrap_or_else(|| rule.to_owned())
 }
 
 /// The field that an error is about. serde reports an unknown or a missing field at its parent,
@@ -309,6 +319,18 @@ mod tests {
             let error = parse::<CreateProject>(body.as_bytes()).unwrap_err();
             assert_eq!(error.status().as_u16(), 422, "{body}: {error}");
             assert_eq!(error.field().unwrap().name, field, "{body}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_value_that_is_of_another_type_is_not_repeated() {
+        for body in [
+            r#"{"name":"a","envVars":"A=hush, \"hush"}"#,
+            r#"{"name":"a","start":"hush"}"#,
+        ] {
+            let error = parse::<CreateProject>(body.as_bytes()).unwrap_err();
+            assert!(!error.to_string().contains("hush"), "{error}");
+            assert!(error.to_string().contains("string, expected"), "{error}");
         }
     }
 

@@ -28,7 +28,7 @@ export function Stages({ project }: { project: Project }) {
         <Title order={2} c="var(--mantine-color-text)">
           {phase === "STOPPED" ? "The sandbox is stopped" : "There is no sandbox"}
         </Title>
-        <Text maw={360}>Its files and its database are kept. Starting it takes about a second.</Text>
+        <Text maw={360}>Its files and its database are kept.</Text>
         {may(project.role, "editor") && (
           <Button
             leftSection={<IconPlayerPlay size={14} />}
