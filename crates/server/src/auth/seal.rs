@@ -105,7 +105,7 @@ impl Sealer {
                 let failed = unusable(path);
                 let text = format!("{}\n", fresh().map_err(&failed)?);
                 write_new(path, &text).map_err(|e| failed(e.to_string()))?;
-                None
+                stamp(path)
             }
             _ => stamp(path),
         };
