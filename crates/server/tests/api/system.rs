@@ -23,7 +23,10 @@ async fn regions_checks_and_use_are_told_and_a_silent_region_is_named() {
     let regions = ada.get("/api/regions").await.expect(200).json();
     assert_eq!(
         regions["items"],
-        json!([{"name": "here", "kind": "memory", "default": true, "healthy": true}])
+        json!([
+            {"name": "here", "kind": "memory", "default": true, "healthy": true},
+            {"name": "there", "kind": "memory", "default": false, "healthy": true},
+        ])
     );
     let used = owner.get("/api/system/usage").await.expect(200).json();
     assert_eq!(used["leftOut"], 0);
