@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use fsa_model::api::CreateProject;
 use fsa_tests::{Api, TestTerminal, World};
-use reqwest::{Method, header};
 
 use crate::{
+    events::Events,
     floor,
     report::{Row, Sample, Target},
 };
@@ -88,25 +88,9 @@ pub async fn measure(world: &World) -> Vec<Row> {
 
 /// Creates projects at once and returns when the event stream has said that all run.
 async fn running(api: &Api, names: &[String]) -> Duration {
-    let mut stream = api
-        .request(Method::GET, "/api/events?tail=true")
-        .header(header::ACCEPT, "text/event-stream")
-        .send()
-        .await
-        .expect("an event stream");
+    let stream = Events::open(api).await;
     let begun = Instant::now();
     let created = futures_util::future::join_all(names.iter().map(|name| api.create_as(wish(name)))).await;
-    let mut waiting: Vec<String> = created.iter().map(|project| project.id.to_string()).collect();
-    let mut text = String::new();
-    while !waiting.is_empty() {
-        let chunk = stream.chunk().await.expect("events").expect("the stream goes on");
-        text.push_str(&String::from_utf8_lossy(&chunk));
-        while let Some(end) = text.find('\n') {
-            let line: String = text.drain(..=end).collect();
-            if line.contains("\"phaseChanged\"") && line.contains("RUNNING") {
-                waiting.retain(|id| !line.contains(id.as_str()));
-            }
-        }
-    }
+    stream.until_running(&created).await;
     begun.elapsed()
 }

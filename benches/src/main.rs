@@ -6,6 +6,7 @@ mod accounts;
 mod api;
 mod app;
 mod create;
+mod events;
 mod floor;
 mod gateway;
 mod idle;
@@ -75,14 +76,11 @@ async fn measure(parts: &[String]) -> Vec<Row> {
     let all = parts.is_empty();
     let wanted = |name: &str| all || parts.iter().any(|part| part == name);
     let web = fsa_tests::exported("FSA_WEB_IMAGE");
-    let mut world = World::unserved(None, &["--web-image", web.to_str().expect("a path of UTF-8")]);
     let model = relay::serve();
-    let secret = world.folder().join("secret");
-    std::fs::create_dir(&secret).expect("a folder");
     let credentials =
         format!("ANTHROPIC_API_KEY=of-the-bench\nANTHROPIC_BASE_URL=http://127.0.0.1:{model}\n");
-    std::fs::write(secret.join(".env"), credentials).expect("the agent's credentials");
-    world = world.started();
+    let options = ["--web-image", web.to_str().expect("a path of UTF-8")];
+    let mut world = World::start_with_agents(&options, &credentials);
     let mut rows = Vec::new();
     create::warm(&world).await;
     if wanted("create") {

@@ -157,23 +157,18 @@ async fn a_person_lets_an_agent_work_and_reads_what_it_changed() {
     ];
     let asked = Arc::new(Mutex::new(Asked::default()));
     let host = PublicHost::start(8000, move |listener| model::serve(listener, script, asked));
-    let world = World::unserved(
-        None,
+    let mut world = World::start_with_agents(
         &[
             "--web-image",
             exported("FSA_WEB_IMAGE").to_str().expect("a path of UTF-8"),
             "--allow-networks",
             internet::RANGE,
         ],
+        &format!(
+            "ANTHROPIC_BASE_URL=http://{}:8000\nANTHROPIC_API_KEY=of-a-test\n",
+            host.address
+        ),
     );
-    let secret = world.folder().join("secret");
-    std::fs::create_dir(&secret).expect("a folder");
-    let credentials = format!(
-        "ANTHROPIC_BASE_URL=http://{}:8000\nANTHROPIC_API_KEY=of-a-test\n",
-        host.address
-    );
-    std::fs::write(secret.join(".env"), credentials).expect("a file");
-    let mut world = world.started();
     tell(&mut world, "tasks", &[]).await;
     world.finish().await;
 }

@@ -153,15 +153,11 @@ async fn after_a_days_work_no_secret_is_where_it_does_not_belong() {
         "--allow-networks",
         internet::RANGE,
     ];
-    let mut world = World::unserved(None, &options);
-    let folder = world.folder().join("secret");
-    fs::create_dir(&folder).expect("a folder");
     let credentials = format!(
         "ANTHROPIC_BASE_URL=http://{}:8000\nANTHROPIC_API_KEY={KEY}\n",
         host.address
     );
-    fs::write(folder.join(".env"), credentials).expect("a file");
-    world = world.started();
+    let mut world = World::start_with_agents(&options, &credentials);
     let api = world.api();
 
     // Somebody signs in, by link and then by password.

@@ -32,8 +32,7 @@ fn world(base: &str) -> World {
 
 /// The same, whose sandboxes get the key in this way.
 fn world_with(base: &str, credentials: &str) -> World {
-    let world = World::unserved(
-        None,
+    World::start_with_agents(
         &[
             "--web-image",
             exported("FSA_WEB_IMAGE").to_str().expect("a path of UTF-8"),
@@ -42,15 +41,8 @@ fn world_with(base: &str, credentials: &str) -> World {
             "--agent-credentials",
             credentials,
         ],
-    );
-    let secret = world.folder().join("secret");
-    std::fs::create_dir(&secret).expect("a folder");
-    std::fs::write(
-        secret.join(".env"),
-        format!("ANTHROPIC_BASE_URL={base}\nANTHROPIC_API_KEY={KEY}\n"),
+        &format!("ANTHROPIC_BASE_URL={base}\nANTHROPIC_API_KEY={KEY}\n"),
     )
-    .expect("a file");
-    world.started()
 }
 
 async fn create(api: &Api, name: &str, wish: CreateTask) -> Task {

@@ -138,17 +138,25 @@ network.control_plane = [{{ ipBlock = {{ cidr = \"0.0.0.0/0\" }} }}]
 
     /// Applies a manifest.
     pub fn apply(&self, manifest: &str) {
+        self.feed(&["apply", "-f", "-"], manifest);
+    }
+
+    /// Runs kubectl with this text as its input.
+    ///
+    /// # Panics
+    /// It failed.
+    pub fn feed(&self, arguments: &[&str], text: &str) {
         let mut child = self
             .command()
-            .args(["apply", "-f", "-"])
+            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()
             .expect("kubectl runs");
         let mut input = child.stdin.take().expect("standard input");
-        input.write_all(manifest.as_bytes()).expect("kubectl reads");
+        input.write_all(text.as_bytes()).expect("kubectl reads");
         drop(input);
-        assert!(child.wait().expect("kubectl ends").success(), "{manifest}");
+        assert!(child.wait().expect("kubectl ends").success(), "{text}");
     }
 
     /// The names of all objects of ours in it.

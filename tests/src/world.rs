@@ -112,6 +112,16 @@ impl World {
         self
     }
 
+    /// A fresh world, served, whose operator has these variables (a `.env` file) for coding agents.
+    #[must_use]
+    pub fn start_with_agents(options: &[&str], variables: &str) -> Self {
+        let world = Self::unserved(None, options);
+        let secret = world.folder().join("secret");
+        std::fs::create_dir(&secret).expect("a folder");
+        std::fs::write(secret.join(".env"), variables).expect("the variables can be written");
+        world.started()
+    }
+
     /// A folder for a world in which nothing runs.
     #[must_use]
     pub fn unserved(user: Option<User>, options: &[&str]) -> Self {

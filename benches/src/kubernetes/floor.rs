@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashSet,
-    io::{BufRead as _, BufReader, Write as _},
+    io::{BufRead as _, BufReader},
     process::Stdio,
     time::{Duration, Instant},
 };
@@ -71,25 +71,16 @@ impl Objects {
     }
 
     pub fn delete(&self, namespace: &Namespace, at: usize) {
-        let mut child = namespace
-            .command()
-            .args([
-                "delete",
-                "--timeout",
-                PATIENCE,
-                "--request-timeout",
-                "0",
-                "-f",
-                "-",
-            ])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("kubectl runs");
-        let mut input = child.stdin.take().expect("standard input");
-        input.write_all(self.named(at).as_bytes()).expect("kubectl reads");
-        drop(input);
-        assert!(child.wait().expect("kubectl ends").success(), "kubectl delete");
+        let arguments = [
+            "delete",
+            "--timeout",
+            PATIENCE,
+            "--request-timeout",
+            "0",
+            "-f",
+            "-",
+        ];
+        namespace.feed(&arguments, &self.named(at));
     }
 
     /// Until `count` sandboxes are ready, applied by kubectls of which `at_once` run side by side.
@@ -156,17 +147,8 @@ pub fn kubectl_itself(namespace: &Namespace) -> Duration {
 }
 
 fn apply(namespace: &Namespace, objects: &str) {
-    let mut child = namespace
-        .command()
-        .args(["apply", "--server-side", "--request-timeout", "0", "-f", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("kubectl runs");
-    let mut input = child.stdin.take().expect("standard input");
-    input.write_all(objects.as_bytes()).expect("kubectl reads");
-    drop(input);
-    assert!(child.wait().expect("kubectl ends").success(), "kubectl apply");
+    let arguments = ["apply", "--server-side", "--request-timeout", "0", "-f", "-"];
+    namespace.feed(&arguments, objects);
 }
 
 fn name(at: usize) -> String {

@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use fsa_model::api::{CreateProject, Project};
 use fsa_tests::{Api, World, cluster::Namespace, exported};
 use futures_util::{StreamExt as _, stream};
-use reqwest::{Method, header};
 
 use self::{calls::Calls, floor::Objects};
 use crate::{
+    events::Events,
     process,
     report::{Row, Sample, Target},
 };
@@ -82,7 +82,7 @@ async fn one_after_another(api: &Api, namespace: &Namespace) -> (Vec<Row>, Strin
         kubectl.add(floor::kubectl_itself(namespace));
         let before = Calls::read(api, "real").await;
         let name = format!("one-{at}");
-        let stream = events(api).await;
+        let stream = Events::open(api).await;
         let begun = Instant::now();
         let project = create(api, &name, "real").await;
         stream.until_running(&[project]).await;
@@ -135,7 +135,7 @@ async fn a_thousand(api: &Api, namespace: &Namespace, server: i32) -> Vec<Row> {
         MANY as f64 / took.as_secs_f64()
     };
 
-    let stream = events(api).await;
+    let stream = Events::open(api).await;
     let begun = Instant::now();
     let projects: Vec<Project> = stream::iter(0..MANY)
         .map(|at| async move { create(api, &format!("many-{at}"), "many").await })
@@ -204,39 +204,5 @@ async fn create(api: &Api, name: &str, region: &str) -> Project {
 async fn until_running(api: &Api, projects: &[Project]) {
     for project in projects {
         api.until_running(&project.id.to_string()).await;
-    }
-}
-
-/// Everything that happens, from now on.
-struct Events(reqwest::Response);
-
-async fn events(api: &Api) -> Events {
-    let stream = api
-        .request(Method::GET, "/api/events?tail=true")
-        .header(header::ACCEPT, "text/event-stream")
-        .timeout(Duration::from_secs(900))
-        .send();
-    Events(stream.await.expect("an event stream"))
-}
-
-impl Events {
-    async fn until_running(mut self, projects: &[Project]) {
-        let mut waiting: std::collections::HashSet<String> =
-            projects.iter().map(|project| project.id.to_string()).collect();
-        let mut text = String::new();
-        while !waiting.is_empty() {
-            let chunk = self.0.chunk().await.expect("events").expect("the stream goes on");
-            text.push_str(&String::from_utf8_lossy(&chunk));
-            while let Some(end) = text.find('\n') {
-                let line: String = text.drain(..=end).collect();
-                let Some(event) = line.strip_prefix("data:") else {
-                    continue;
-                };
-                let event: serde_json::Value = serde_json::from_str(event).expect("an event");
-                if event["kind"] == "phaseChanged" && event["data"]["phase"] == "RUNNING" {
-                    waiting.remove(event["projectId"].as_str().unwrap_or_default());
-                }
-            }
-        }
     }
 }

@@ -95,22 +95,25 @@ pub struct Departure {
 }
 
 macro_rules! oauth {
-    ($github:expr, $redirect:expr) => {
+    ($github:expr) => {
         BasicClient::new(ClientId::new($github.settings.client_id.clone()))
             .set_client_secret(ClientSecret::new(
                 $github.settings.client_secret.expose_secret().to_owned(),
             ))
-            .set_auth_uri(AuthUrl::from_url(joined(
-                &$github.settings.url,
-                "login/oauth/authorize",
-            )))
             .set_token_uri(TokenUrl::from_url(joined(
                 &$github.settings.url,
                 "login/oauth/access_token",
             )))
-            .set_redirect_uri(RedirectUrl::from_url($redirect))
             // GitHub takes the client's secret in the body, as its documentation has it.
             .set_auth_type(AuthType::RequestBody)
+    };
+    ($github:expr, $redirect:expr) => {
+        oauth!($github)
+            .set_auth_uri(AuthUrl::from_url(joined(
+                &$github.settings.url,
+                "login/oauth/authorize",
+            )))
+            .set_redirect_uri(RedirectUrl::from_url($redirect))
     };
 }
 
@@ -184,15 +187,7 @@ impl Github {
     pub(super) async fn refresh(&self, refresh: &SecretString) -> Result<Grant, CallError> {
         let http = self.http.clone();
         let send = move |request: HttpRequest| send(http.clone(), request);
-        let answer = BasicClient::new(ClientId::new(self.settings.client_id.clone()))
-            .set_client_secret(ClientSecret::new(
-                self.settings.client_secret.expose_secret().to_owned(),
-            ))
-            .set_token_uri(TokenUrl::from_url(joined(
-                &self.settings.url,
-                "login/oauth/access_token",
-            )))
-            .set_auth_type(AuthType::RequestBody)
+        let answer = oauth!(self)
             .exchange_refresh_token(&RefreshToken::new(refresh.expose_secret().to_owned()))
             .request_async(&send)
             .await;
