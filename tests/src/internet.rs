@@ -40,14 +40,19 @@ impl PublicHost {
         let id = std::process::id();
         let namespace = format!("fsat{id}x{n}");
         let interface = format!("ft{id}x{n}");
-        let low = u8::try_from(1 + (id.wrapping_mul(7) + u32::from(n)) % 250).unwrap_or(1);
-        let address = Ipv4Addr::new(198, 51, 100, low);
         ip(&["netns", "add", &namespace]);
         ip(&[
             "link", "add", &interface, "type", "veth", "peer", "name", "eth0", "netns", &namespace,
         ]);
         ip(&["link", "set", &interface, "up"]);
-        ip(&["route", "add", &format!("{address}/32"), "dev", &interface]);
+        // The kernel refuses a second route to an address, so two tests never share one.
+        let address = (0..250)
+            .map(|more| {
+                let low = 1 + (id.wrapping_mul(7).wrapping_add(u32::from(n) + more)) % 250;
+                Ipv4Addr::new(198, 51, 100, u8::try_from(low).unwrap_or(1))
+            })
+            .find(|address| try_ip(&["route", "add", &format!("{address}/32"), "dev", &interface]).is_ok())
+            .expect("an address that no other test has");
         ip(&["-n", &namespace, "link", "set", "lo", "up"]);
         ip(&[
             "-n",
@@ -103,20 +108,25 @@ impl Drop for PublicHost {
     }
 }
 
+fn ip(arguments: &[&str]) {
+    if let Err(said) = try_ip(arguments)
+        && !std::thread::panicking()
+    {
+        eprintln!("ip {}: {said}", arguments.join(" "));
+    }
+}
+
 #[allow(
     clippy::disallowed_methods,
     reason = "iproute2 is the plainest way to a namespace in a test"
 )]
-fn ip(arguments: &[&str]) {
+fn try_ip(arguments: &[&str]) -> Result<(), String> {
     let output = Command::new("ip")
         .args(arguments)
         .output()
         .expect("iproute2 is installed");
-    if !output.status.success() && !std::thread::panicking() {
-        eprintln!(
-            "ip {}: {}",
-            arguments.join(" "),
-            String::from_utf8_lossy(&output.stderr)
-        );
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
     }
 }
