@@ -11,7 +11,7 @@ use fsa_kubernetes::{
     databases,
     settings::Settings,
 };
-use fsa_server::auth::seal;
+use fsa_server::auth::key_file;
 
 use crate::{config::ServeConfig, failure::Failure};
 
@@ -96,6 +96,6 @@ pub fn open(clusters: Vec<Read>, config: &ServeConfig) -> Result<(Vec<Region>, V
 /// What our objects are told from another control plane's by.
 pub fn installation(data_dir: &Path) -> Result<String, Failure> {
     let path = data_dir.join("keys/seal.key");
-    seal::installation(&path)
+    key_file::installation(&path)
         .map_err(|error| Failure::failed(format!("{} cannot be read: {error}", path.display())))
 }
