@@ -128,6 +128,16 @@ async fn a_crash_of_the_server_is_not_noticed_in_a_sandbox() {
     database.type_in("select 'still ' || n from kept;\r").await;
     database.until("still 7").await;
     drop((terminal, database));
+    // And what the next server begins anew has its database too.
+    let _: Value = world
+        .api()
+        .send(Method::POST, "/api/projects/busy/restart", &json!({}))
+        .await;
+    world.api().until_running("busy").await;
+    assert_eq!(
+        world.api().shell("busy", "psql -Atc 'select 40 + 2'").await,
+        "42\n"
+    );
     world.finish().await;
 }
 

@@ -11,7 +11,7 @@ class Socket {
   binaryType = "";
   sent: string[] = [];
   onopen?: () => void;
-  onclose?: () => void;
+  onclose?: (event: { code: number }) => void;
   onmessage?: (event: { data: ArrayBuffer }) => void;
   constructor() {
     Socket.all.push(this);
@@ -19,9 +19,9 @@ class Socket {
   send(message: string | Uint8Array) {
     this.sent.push(typeof message === "string" ? message : words.decode(message));
   }
-  close() {
+  close(code = 1006) {
     this.readyState = 3;
-    this.onclose?.();
+    this.onclose?.({ code });
   }
   arrive() {
     this.readyState = 1;
@@ -68,7 +68,8 @@ it("greets with its size, then sends keys and shows output", () => {
   tty.input("ls\r");
   socket.say("0hello");
   socket.say("1title");
-  expect(socket.sent).toEqual(['{"AuthToken":"","columns":80,"rows":24}', "0ls\r"]);
+  expect(JSON.parse(socket.sent[0] ?? "")).toEqual({ AuthToken: "", columns: 80, rows: 24, client: expect.stringMatching(/^[0-9a-f]{32}$/), from: 0 });
+  expect(socket.sent.slice(1)).toEqual(["0ls\r"]);
   expect(shown).toEqual(["<connecting>", "<open>", "<reset>", "hello", "<title title>"]);
 });
 
@@ -85,6 +86,48 @@ it("comes back by itself, sends the keys that were typed meanwhile, and shows wh
   second?.say("0before and after");
   expect(second?.sent.slice(1)).toEqual(["0a", "0b"]);
   expect(shown.slice(-2)).toEqual(["<reset>", "before and after"]);
+});
+
+it("sends again what the session does not have, and says from where", () => {
+  const tty = begin();
+  const [first] = Socket.all as [Socket];
+  first.arrive();
+  first.say("30");
+  first.say("0$ ");
+  tty.input("abc");
+  first.say("32");
+  first.close();
+  tty.input("d");
+  vi.advanceTimersByTime(1_000);
+  const second = Socket.all[1];
+  second?.arrive();
+  expect(JSON.parse(second?.sent[0] ?? "").from).toBe(2);
+  expect(second?.sent.slice(1).join("")).toBe("0c0d");
+  // Of the old connection more had arrived than the session could say.
+  second?.say("33");
+  second?.say("34");
+  second?.close();
+  vi.advanceTimersByTime(1_000);
+  Socket.all[2]?.arrive();
+  expect(JSON.parse(Socket.all[2]?.sent[0] ?? "").from).toBe(4);
+  expect(Socket.all[2]?.sent.length).toBe(1);
+});
+
+it("sends nothing again to a session that does not count, or to the next shell", () => {
+  const tty = begin();
+  Socket.all[0]?.arrive();
+  Socket.all[0]?.say("0$ ");
+  tty.input("old");
+  Socket.all[0]?.close();
+  vi.advanceTimersByTime(1_000);
+  Socket.all[1]?.arrive();
+  Socket.all[1]?.say("30");
+  expect(Socket.all[1]?.sent.length).toBe(1);
+  tty.input("exit\rls\r");
+  Socket.all[1]?.close(1000);
+  vi.advanceTimersByTime(1_000);
+  Socket.all[2]?.arrive();
+  expect(Socket.all[2]?.sent.length).toBe(1);
 });
 
 it("waits longer after each failure, never more than some seconds", () => {

@@ -1,6 +1,7 @@
 // A viewer of one terminal session: ttyd's protocol over a WebSocket that comes back by itself.
 // It knows nothing of the terminal on the screen, so that a test can be one.
 import { Backlog } from "./backlog";
+import { Keys } from "./keys";
 
 export interface Screen {
   /** Shows output; calls back when it is on the screen, which is how the sender is slowed down. */
@@ -34,10 +35,10 @@ const atOnce = 96 * 1024;
 const flooded = 128 * 1024;
 const taste = 16 * 1024;
 const tasteEvery = 125;
-/** Keys that are kept while the connection is away; more than anybody types in that time. */
-const keptKeys = 64 * 1024;
 const firstWait = 200;
 const longestWait = 5_000;
+/** How a socket is closed whose shell has ended. */
+const over = 1000;
 /** A connection that neither opens nor fails is given up. */
 const opening = 10_000;
 
@@ -54,8 +55,7 @@ export class Tty {
   private paused = false;
   private wait = firstWait;
   private timer: ReturnType<typeof setTimeout> | undefined;
-  private keys: Uint8Array<ArrayBuffer>[] = [];
-  private keysLength = 0;
+  private keys = new Keys();
   private ended = false;
   private fresh = true;
 
@@ -67,18 +67,11 @@ export class Tty {
     this.connect();
   }
 
-  /** Keys, or what was pasted. While the connection is away they are kept, in order. */
-  input(keys: string | Uint8Array) {
-    const bytes = typeof keys === "string" ? text.encode(keys) : keys;
-    const message = new Uint8Array(bytes.length + 1);
-    message[0] = 0x30;
-    message.set(bytes, 1);
-    if (this.socket?.readyState === WebSocket.OPEN) {
-      this.socket.send(message);
-    } else if (this.keysLength + bytes.length <= keptKeys) {
-      this.keys.push(message);
-      this.keysLength += bytes.length;
-    }
+  /** Keys, or what was pasted; sent again until the session has them. False where too much waits already. */
+  input(keys: string | Uint8Array): boolean {
+    const fits = this.keys.push(keys);
+    this.send();
+    return fits;
   }
 
   resize() {
@@ -107,6 +100,11 @@ export class Tty {
     if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(text.encode(message));
   }
 
+  private send() {
+    if (this.socket?.readyState !== WebSocket.OPEN) return;
+    for (let message = this.keys.next(); message; message = this.keys.next()) this.socket.send(message);
+  }
+
   private connect() {
     this.timer = undefined;
     this.screen.state("connecting");
@@ -123,19 +121,18 @@ export class Tty {
       this.strange = 0;
       this.calm();
       this.paused = false;
-      socket.send(JSON.stringify({ AuthToken: "", ...this.screen.size() }));
-      for (const key of this.keys) socket.send(key);
-      this.keys = [];
-      this.keysLength = 0;
+      socket.send(JSON.stringify({ AuthToken: "", ...this.screen.size(), ...this.keys.begin() }));
+      this.send();
       this.screen.state("open");
     };
     socket.onmessage = (event: MessageEvent<ArrayBuffer | string>) => {
       const bytes = typeof event.data === "string" ? text.encode(event.data) : new Uint8Array(event.data);
       this.take(socket, bytes);
     };
-    socket.onclose = () => {
+    socket.onclose = (event) => {
       clearTimeout(limit);
       if (this.socket !== socket || this.ended) return;
+      if (event.code === over) this.keys.end();
       this.socket = undefined;
       this.screen.state("lost");
       // Jitter, so that a server that comes back is not met by everybody at once.
@@ -146,6 +143,11 @@ export class Tty {
 
   private take(socket: WebSocket, bytes: Uint8Array) {
     const body = bytes.subarray(1);
+    if (bytes[0] === 0x33) {
+      this.keys.taken(Number(new TextDecoder().decode(body)));
+      return;
+    }
+    this.keys.other();
     if (bytes[0] === 0x31) {
       this.screen.title(new TextDecoder().decode(body));
     } else if (bytes[0] === 0x30) {

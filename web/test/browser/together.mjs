@@ -20,15 +20,27 @@ await story(async ({ person }) => {
   await sees(one, "from-2");
 
   // The server is killed. Both pages say so, and keep what is typed meanwhile.
-  await type(one, "marker=kept");
-  // What is under way between page and shell at that very moment goes down with the server.
-  await sees(two, "marker=kept");
+  await type(one, "marker=kept; stty -echo; cat > typed");
+  const typed = Array.from({ length: 300 }, (_, number) => number);
+  let at = 0;
+  const typing = (async () => {
+    for (; at < typed.length; at++) {
+      await one.keyboard.type(String(at));
+      await one.keyboard.press("Enter");
+    }
+  })();
+  // In the middle of it: what is under way between page and shell goes down with the server.
+  await until("some lines", () => at > 100);
   await ask("crash");
+  await typing;
   await one.getByText("The server does not answer.").waitFor();
   await one.locator('.term[data-tty="lost"], .term[data-tty="connecting"]').first().waitFor();
-  await type(one, "echo $marker-$((40+2))");
+  await one.keyboard.press("Control+d");
+  await type(one, "stty echo; echo $marker-$((40+2))");
   await ask("serve");
   await sees(one, "kept-42");
+  const { stdout } = await api("POST", "/api/projects/shared/exec", { command: ["cat", "typed"] });
+  check(stdout === typed.map((number) => `${number}\n`).join(""), `each key once, in its order: ${stdout}`);
   await sees(two, "kept-42");
   check((await screen(one)).includes("from-1"), "the terminal shows what it showed before");
   await one.getByText("The server does not answer.").waitFor({ state: "detached" });
@@ -36,6 +48,41 @@ await story(async ({ person }) => {
   await api("POST", "/api/projects/shared/stop");
   await status(one, "Stopped");
   await status(two, "Stopped");
+
+  // What changes while a page is being loaded is on it, be its stream of events late or its first answer.
+  const phase = async (word) => until(word, async () => (await api("GET", "/api/projects/shared")).sandbox.status === word);
+  const late = await person();
+  await signIn(late, await signInLink());
+  const held = async (address, hold, change) => {
+    let release;
+    const released = new Promise((done) => (release = done));
+    await late.route(address, (route) => hold(route, released), { times: 1 });
+    const reached = late.waitForRequest(address);
+    await late.goto(`${url}/p/shared`);
+    await reached;
+    await change();
+    release();
+  };
+  await held(/\/api\/events/, async (route, released) => {
+    await released;
+    await route.continue();
+  }, async () => {
+    await status(late, "Stopped");
+    await api("POST", "/api/projects/shared/start");
+    await phase("RUNNING");
+  });
+  await status(late, "Running");
+  const streams = late.waitForResponse(/\/api\/events/);
+  await held(/\/api\/projects\/shared$/, async (route, released) => {
+    const response = await route.fetch();
+    await released;
+    await route.fulfill({ response });
+  }, async () => {
+    await streams;
+    await api("POST", "/api/projects/shared/stop");
+    await phase("STOPPED");
+  });
+  await status(late, "Stopped");
 
   // Somebody else accepts an invitation, and has an empty list and no way in.
   const invitation = (await api("POST", "/api/users/invites", {})).url.replace(/^https?:\/\/[^/]+/, url);

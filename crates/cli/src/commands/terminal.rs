@@ -2,11 +2,11 @@
 
 use std::{
     io::{IsTerminal as _, Write as _},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crossterm::terminal;
-use fsa_model::tty::{self, WindowSize};
+use fsa_model::tty::{self, WindowSize, keys::Keys};
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -23,8 +23,12 @@ use crate::{
 
 /// Ctrl-], telnet's escape: leaves the session, which goes on.
 const LEAVE: u8 = 0x1d;
-/// Waits between attempts to come back after the connection broke off.
-const RETRIES: [u64; 6] = [0, 200, 500, 1000, 2000, 4000];
+/// Milliseconds before attempts to come back after the connection broke off; the last ones again and again.
+const PAUSES: [u64; 6] = [0, 200, 500, 1000, 2000, 4000];
+/// For so long it is tried: a server that is being updated is back by then.
+const AWAY: Duration = Duration::from_secs(120);
+/// The attempt before which a person is told.
+const TOLD_AT: usize = 3;
 
 pub async fn run(client: &Client, wish: &Terminal) -> Outcome {
     attach(client, &wish.project, &wish.session, wish.user.as_deref(), None).await
@@ -55,31 +59,33 @@ pub async fn attach(
         }
     }
     let raw = Raw::enter()?;
-    let mut keys = keys();
-    let mut tries = 0;
+    let mut keyboard = keyboard();
+    let mut keys = Keys::new(uuid::Uuid::new_v4().to_string());
+    let left = || format!("left {session}; it goes on. Come back with `fsa terminal {project}`.");
+    let mut away: Option<(Instant, usize)> = None;
     let outcome = loop {
-        match session_on(client, &path, &mut keys).await {
-            Ok((End::Left, _)) => {
-                break Ok(format!(
-                    "left {session}; it goes on. Come back with `fsa terminal {project}`."
-                ));
-            }
+        let why = match session_on(client, &path, &mut keyboard, &mut keys).await {
+            Ok((End::Left, _)) => break Ok(left()),
             Ok((End::Closed(why), _)) => break Ok(why),
             Ok((End::Broke(why), lasted)) => {
-                if lasted {
-                    tries = 0;
-                }
-                if tries == RETRIES.len() {
-                    break Err(Failure::new(Code::Unreachable, why));
-                }
+                away = away.filter(|_| !lasted);
+                Failure::new(Code::Unreachable, why)
             }
-            Err(failure) if tries == 0 || failure.code != Code::Unreachable || tries == RETRIES.len() => {
-                break Err(failure);
-            }
-            Err(_) => {}
+            Err(failure) if away.is_none() || failure.code != Code::Unreachable => break Err(failure),
+            Err(failure) => failure,
+        };
+        let (since, tries) = away.get_or_insert_with(|| (Instant::now(), 0));
+        if since.elapsed() > AWAY {
+            break Err(why);
         }
-        tokio::time::sleep(Duration::from_millis(RETRIES[tries])).await;
-        tries += 1;
+        if *tries == TOLD_AT {
+            output::note("\r\n[The server does not answer; what you type is kept. Ctrl-] leaves.]\r");
+        }
+        let pause = Duration::from_millis(PAUSES[(*tries).min(PAUSES.len() - 1)]);
+        *tries += 1;
+        if leaves_within(pause, &mut keyboard, &mut keys).await {
+            break Ok(left());
+        }
     };
     drop(raw);
     match outcome {
@@ -94,32 +100,82 @@ pub async fn attach(
     }
 }
 
+/// What came of a press of keys.
+enum Pressed {
+    Kept,
+    /// The program has read nothing of megabytes, and no more can be kept.
+    Lost,
+    Leave,
+}
+
+/// Takes what the keyboard gave; nothing where it is gone.
+fn take(pressed: Option<Vec<u8>>, keys: &mut Keys) -> Pressed {
+    match pressed {
+        Some(bytes) if !bytes.contains(&LEAVE) => {
+            if keys.push(&bytes) {
+                Pressed::Kept
+            } else {
+                Pressed::Lost
+            }
+        }
+        _ => Pressed::Leave,
+    }
+}
+
+/// Keeps what is typed during a pause; whether the person left meanwhile.
+async fn leaves_within(
+    pause: Duration,
+    keyboard: &mut tokio::sync::mpsc::Receiver<Vec<u8>>,
+    keys: &mut Keys,
+) -> bool {
+    let over = tokio::time::sleep(pause);
+    tokio::pin!(over);
+    loop {
+        tokio::select! {
+            () = &mut over => return false,
+            pressed = keyboard.recv() => match take(pressed, keys) {
+                Pressed::Kept | Pressed::Lost => {}
+                Pressed::Leave => return true,
+            },
+        }
+    }
+}
+
 async fn session_on(
     client: &Client,
     path: &str,
-    keys: &mut tokio::sync::mpsc::Receiver<Vec<u8>>,
+    keyboard: &mut tokio::sync::mpsc::Receiver<Vec<u8>>,
+    keys: &mut Keys,
 ) -> Result<(End, bool), Failure> {
     let mut socket = websocket::open(client, path, Some(tty::SUBPROTOCOL)).await?;
     let broke = |error: tokio_tungstenite::tungstenite::Error| {
         End::Broke(format!("the connection broke off: {error}"))
     };
-    if let Err(error) = socket
-        .send(Message::binary(tty::hello("", size()).into_bytes()))
-        .await
-    {
+    let hello = tty::hello_of("", size(), &keys.begin());
+    if let Err(error) = socket.send(Message::binary(hello.into_bytes())).await {
         return Ok((broke(error), false));
     }
     let mut resized = signal(SignalKind::window_change())?;
     let mut stdout = tokio::io::stdout();
     let mut lasted = false;
     loop {
+        while let Some(message) = keys.next_message() {
+            if let Err(error) = socket.send(Message::binary(message)).await {
+                return Ok((broke(error), lasted));
+            }
+        }
         tokio::select! {
             message = socket.next() => match message {
                 Some(Ok(Message::Binary(bytes))) => {
                     lasted = true;
-                    if let Some((&tty::OUTPUT, bytes)) = bytes.split_first() {
-                        stdout.write_all(bytes).await?;
-                        stdout.flush().await?;
+                    match bytes.split_first() {
+                        Some((&tty::TAKEN, count)) => keys.taken(count),
+                        Some((&tty::OUTPUT, bytes)) => {
+                            keys.other();
+                            stdout.write_all(bytes).await?;
+                            stdout.flush().await?;
+                        }
+                        _ => keys.other(),
                     }
                 }
                 Some(Ok(Message::Close(frame))) => {
@@ -131,15 +187,14 @@ async fn session_on(
                 Some(Err(error)) => return Ok((broke(error), lasted)),
                 None => return Ok((End::Broke("the connection ended".into()), lasted)),
             },
-            pressed = keys.recv() => match pressed {
-                Some(bytes) if bytes.contains(&LEAVE) => {
-                    let _ = socket.close(None).await;
-                    return Ok((End::Left, lasted));
+            pressed = keyboard.recv() => match take(pressed, keys) {
+                Pressed::Kept => {}
+                Pressed::Lost => {
+                    // A bell.
+                    stdout.write_all(b"\x07").await?;
+                    stdout.flush().await?;
                 }
-                Some(bytes) => if let Err(error) = socket.send(Message::binary(tty::input(&bytes))).await {
-                    return Ok((broke(error), lasted));
-                },
-                None => {
+                Pressed::Leave => {
                     let _ = socket.close(None).await;
                     return Ok((End::Left, lasted));
                 }
@@ -152,7 +207,7 @@ async fn session_on(
 }
 
 /// The keyboard, read by a task that outlives connections.
-fn keys() -> tokio::sync::mpsc::Receiver<Vec<u8>> {
+fn keyboard() -> tokio::sync::mpsc::Receiver<Vec<u8>> {
     let (sender, receiver) = tokio::sync::mpsc::channel(16);
     tokio::spawn(async move {
         let mut stdin = tokio::io::stdin();

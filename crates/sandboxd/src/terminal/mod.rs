@@ -4,6 +4,7 @@ pub mod pty;
 pub mod scrollback;
 pub mod sequence;
 pub mod session;
+pub mod typists;
 pub mod viewer;
 
 use std::{collections::BTreeMap, sync::Arc};

@@ -15,7 +15,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use chrono::{DateTime, Utc};
 use fsa_model::{
     sandboxd::{Exit, TerminalSession},
-    tty::{OUTPUT, WindowSize},
+    tty::{OUTPUT, Typist, WindowSize},
 };
 use nix::errno::Errno;
 use parking_lot::Mutex;
@@ -29,6 +29,7 @@ use super::{
     pty,
     scrollback::{CAPACITY, Scrollback},
     sequence::{self, Parser, Piece},
+    typists::Typists,
 };
 use crate::{
     environment,
@@ -64,6 +65,7 @@ pub struct Session {
     created_at: DateTime<Utc>,
     terminal: AsyncFd<OwnedFd>,
     state: Mutex<State>,
+    typists: Mutex<Typists>,
     /// Wakes the reader of the terminal: a viewer came, went or moved on.
     moved: Notify,
 }
@@ -91,6 +93,8 @@ struct Seat {
     /// It is to be given everything from the beginning.
     fresh: bool,
     title_due: bool,
+    /// Its input before this byte was written, and it was not told yet.
+    taken_due: Option<u64>,
     size: Option<WindowSize>,
     active: u64,
     wake: Arc<Notify>,
@@ -107,6 +111,8 @@ pub enum Next {
         again: bool,
     },
     Title(String),
+    /// The terminal has the viewer's input before this byte.
+    Taken(u64),
     Nothing,
     /// The session is over; a sentence.
     Ended(String),
@@ -181,6 +187,7 @@ impl Session {
                 counter: 0,
                 ended: None,
             }),
+            typists: Mutex::default(),
             moved: Notify::new(),
         });
         tokio::spawn(Arc::clone(&session).run(Arc::clone(sandbox), exit));
@@ -212,11 +219,14 @@ impl Session {
         session::end(&sandbox.reaper, self.pid, libc::SIGHUP, session::EXEC_GRACE).await;
     }
 
-    /// Gives a viewer a seat.
+    /// Gives a viewer a seat. A `typist` is told what the terminal has of its input, now and after each write.
     ///
     /// # Errors
     /// There is none left, in a sentence.
-    pub fn sit(self: &Arc<Self>, size: Option<WindowSize>) -> Result<Chair, String> {
+    pub fn sit(self: &Arc<Self>, size: Option<WindowSize>, typist: Option<Typist>) -> Result<Chair, String> {
+        let taken = typist
+            .as_ref()
+            .map(|typist| self.typists.lock().arrive(&typist.client, typist.from));
         let wake = Arc::new(Notify::new());
         let mut state = self.state.lock();
         if state.seats.len() >= VIEWERS {
@@ -230,6 +240,7 @@ impl Session {
             behind_since: None,
             fresh: true,
             title_due: !state.title.is_empty(),
+            taken_due: taken,
             size,
             active: state.counter,
             wake: Arc::clone(&wake),
@@ -243,6 +254,7 @@ impl Session {
             session: Arc::clone(self),
             id,
             wake,
+            client: typist.map(|typist| typist.client),
         })
     }
 
@@ -388,22 +400,6 @@ impl Session {
             seat.wake.notify_one();
         }
     }
-
-    /// Writes what a viewer typed, as far as the terminal takes it now.
-    ///
-    /// # Errors
-    /// Nobody has the other end open any more.
-    pub async fn type_some(&self, bytes: &[u8]) -> io::Result<usize> {
-        loop {
-            let mut ready = self.terminal.writable().await?;
-            match ready
-                .try_io(|terminal| nix::unistd::write(terminal.get_ref(), bytes).map_err(io::Error::from))
-            {
-                Ok(written) => return written,
-                Err(_would_block) => {}
-            }
-        }
-    }
 }
 
 /// A viewer's place in a session, which is free again when this is dropped.
@@ -412,6 +408,8 @@ pub struct Chair {
     pub session: Arc<Session>,
     id: u64,
     wake: Arc<Notify>,
+    /// The viewer's name, where it counts its input.
+    client: Option<String>,
 }
 
 impl Chair {
@@ -423,6 +421,10 @@ impl Chair {
         let Some(seat) = state.seats.iter_mut().find(|seat| seat.id == self.id) else {
             return Next::Nothing;
         };
+        // Before all output, and also to a viewer that wants none.
+        if let Some(count) = seat.taken_due.take() {
+            return Next::Taken(count);
+        }
         if seat.paused {
             return Next::Nothing;
         }
@@ -456,6 +458,33 @@ impl Chair {
     /// Waits until there may be something to send.
     pub async fn woken(&self) {
         self.wake.notified().await;
+    }
+
+    /// Writes what the viewer typed, as far as the terminal takes it now; `at` is the number of the first byte
+    /// among all of the viewer's input. How many are done with.
+    ///
+    /// # Errors
+    /// Nobody has the other end open any more.
+    pub async fn type_some(&self, at: u64, bytes: &[u8]) -> io::Result<usize> {
+        let terminal = &self.session.terminal;
+        loop {
+            let mut ready = terminal.writable().await?;
+            let done = ready.try_io(|terminal| {
+                let write =
+                    |bytes: &[u8]| nix::unistd::write(terminal.get_ref(), bytes).map_err(io::Error::from);
+                match &self.client {
+                    None => write(bytes),
+                    Some(client) => self.session.typists.lock().pass(client, at, bytes, write),
+                }
+            });
+            let Ok(done) = done else { continue };
+            if let (Some(_), Ok(length)) = (&self.client, &done) {
+                let taken = at + *length as u64;
+                self.change(|seat| seat.taken_due = Some(taken));
+                self.wake.notify_one();
+            }
+            return done;
+        }
     }
 
     /// The viewer wants no output, or wants it again.

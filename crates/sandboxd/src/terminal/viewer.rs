@@ -1,9 +1,10 @@
-//! One viewer of a terminal: a WebSocket that speaks ttyd's protocol.
+//! One viewer of a terminal: a WebSocket that speaks ttyd's protocol, and counts its input if it wants to
+//! ([`fsa_model::tty`]).
 
 use std::{io, sync::Arc};
 
 use bytes::{Buf, Bytes, BytesMut};
-use fsa_model::tty::{ClientMessage, OUTPUT, TITLE, WindowSize, parse};
+use fsa_model::tty::{self, ClientMessage, OUTPUT, TITLE, Typist, WindowSize, parse};
 use futures_util::{
     SinkExt, StreamExt,
     stream::{SplitSink, SplitStream},
@@ -45,8 +46,18 @@ type Sender = SplitSink<Socket, Message>;
 /// carry the terminal's token, because the request did not.
 pub async fn attend(sandbox: Arc<Sandbox>, socket: Socket, wish: Wish, must_say_token: bool) {
     let (mut sender, mut receiver) = socket.split();
+    let mut begins_at = 0;
     let welcome = match timeout(HELLO_WITHIN, hello(&mut receiver)).await {
-        Ok(Some((token, size))) => admit(&sandbox, &wish, must_say_token, &token, size),
+        Ok(Some(hello)) => {
+            let counted = hello.typist.as_ref().map(|typist| typist.from);
+            begins_at = counted.unwrap_or(0);
+            let welcome = admit(&sandbox, &wish, must_say_token, hello);
+            // Also who is sent away hears first that what it types is counted here.
+            if let (Err(_), Some(from)) = (&welcome, counted) {
+                let _ = sender.send(Message::Binary(tty::taken(from).into())).await;
+            }
+            welcome
+        }
         Ok(None) => return,
         Err(_) => Err((
             CloseCode::Policy,
@@ -56,7 +67,7 @@ pub async fn attend(sandbox: Arc<Sandbox>, socket: Socket, wish: Wish, must_say_
     let close = match welcome {
         Ok(chair) => tokio::select! {
             close = show(&chair, &mut sender) => close,
-            close = listen(&sandbox, &chair, wish.watches, &mut receiver) => close,
+            close = listen(&sandbox, &chair, wish.watches, begins_at, &mut receiver) => close,
         },
         Err((code, sentence)) => {
             let _ = sender.send(line(&sentence)).await;
@@ -79,18 +90,20 @@ pub async fn attend(sandbox: Arc<Sandbox>, socket: Socket, wish: Wish, must_say_
 
 type Close = (CloseCode, String);
 
-fn admit(
-    sandbox: &Arc<Sandbox>,
-    wish: &Wish,
-    must_say_token: bool,
-    token: &str,
+/// A viewer's first message.
+struct Hello {
+    token: String,
     size: Option<WindowSize>,
-) -> Result<Chair, Close> {
+    typist: Option<Typist>,
+}
+
+fn admit(sandbox: &Arc<Sandbox>, wish: &Wish, must_say_token: bool, hello: Hello) -> Result<Chair, Close> {
+    let Hello { token, size, typist } = hello;
     if must_say_token
         && sandbox
             .terminal_token
             .as_ref()
-            .is_some_and(|wanted| !wanted.is(token))
+            .is_some_and(|wanted| !wanted.is(&token))
     {
         return Err((
             CloseCode::Policy,
@@ -101,14 +114,14 @@ fn admit(
         .terminals
         .open(sandbox, wish, size.unwrap_or(DEFAULT_SIZE))
         .map_err(|refusal| (CloseCode::Error, refusal.message))?;
-    // Whoever watches has no say in the size.
+    // Whoever watches has no say in the size, and types nothing that could be counted.
     session
-        .sit(size.filter(|_| !wish.watches))
+        .sit(size.filter(|_| !wish.watches), typist.filter(|_| !wish.watches))
         .map_err(|sentence| (CloseCode::Again, sentence))
 }
 
 /// The first message. Nothing where the viewer went away, or does not speak the protocol.
-async fn hello(receiver: &mut SplitStream<Socket>) -> Option<(String, Option<WindowSize>)> {
+async fn hello(receiver: &mut SplitStream<Socket>) -> Option<Hello> {
     loop {
         let message = receiver.next().await?.ok()?;
         match &message {
@@ -117,7 +130,7 @@ async fn hello(receiver: &mut SplitStream<Socket>) -> Option<(String, Option<Win
             _ => continue,
         }
         return match parse(&message.into_data()) {
-            Ok(ClientMessage::Hello { token, size }) => Some((token, size)),
+            Ok(ClientMessage::Hello { token, size, typist }) => Some(Hello { token, size, typist }),
             _ => None,
         };
     }
@@ -139,6 +152,7 @@ async fn show(chair: &Chair, sender: &mut Sender) -> Option<Close> {
                 }
             }
             Next::Title(title) => send(sender, with_kind(TITLE, title.as_bytes())).await.ok()?,
+            Next::Taken(count) => send(sender, tty::taken(count).into()).await.ok()?,
             Next::Ended(sentence) => {
                 sender.send(line(&sentence)).await.ok()?;
                 return Some((CloseCode::Normal, sentence));
@@ -171,11 +185,13 @@ fn line(sentence: &str) -> Message {
     ))
 }
 
-/// Takes what the viewer sends. How to close; nothing where it is gone.
+/// Takes what the viewer sends; `at` is the number of the byte with which its input begins. How to close; nothing
+/// where it is gone.
 async fn listen(
     sandbox: &Sandbox,
     chair: &Chair,
     watches: bool,
+    mut at: u64,
     receiver: &mut SplitStream<Socket>,
 ) -> Option<Close> {
     let mut waiting = BytesMut::new();
@@ -184,8 +200,8 @@ async fn listen(
         let reads = waiting.len() <= INPUT_LIMIT;
         let message = tokio::select! {
             message = receiver.next(), if reads => message,
-            written = chair.session.type_some(&waiting), if !waiting.is_empty() => {
-                advance(&mut waiting, written);
+            written = chair.type_some(at, &waiting), if !waiting.is_empty() => {
+                at += advance(&mut waiting, written);
                 continue;
             }
             // A viewer that is not read cannot be heard.
@@ -217,14 +233,14 @@ async fn listen(
     }
 }
 
-fn advance(waiting: &mut BytesMut, written: io::Result<usize>) {
-    match written {
-        Ok(length) => waiting.advance(length),
-        // The shell has ended; `show` says so.
-        Err(_) => waiting.clear(),
-    }
+/// How many bytes are done with.
+fn advance(waiting: &mut BytesMut, written: io::Result<usize>) -> u64 {
+    // Where it failed the shell has ended; `show` says so.
+    let length = written.unwrap_or(waiting.len());
+    waiting.advance(length);
     if waiting.is_empty() {
         // Not to keep the room that a large paste took.
         *waiting = BytesMut::new();
     }
+    length as u64
 }

@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use fsa_model::{
     sandboxd::{ExecResult, LogLine, Status, TERMINAL_WATCH},
-    tty::{self, WindowSize},
+    tty::{self, WindowSize, keys::Keys},
 };
 use futures_util::{SinkExt, StreamExt};
 use http::{HeaderMap, Method, Request, StatusCode, header};
@@ -367,6 +367,23 @@ impl Sandbox {
         Viewer::greet(self.socket(&path, Some(tty::SUBPROTOCOL)).await, 80, 24).await
     }
 
+    /// Somebody who counts what they type, and begins with what the session has not taken yet.
+    pub async fn typist(&self, session: &str, keys: &mut Keys) -> Viewer {
+        let path = format!("/v1/terminal?session={session}");
+        let mut socket = self.socket(&path, Some(tty::SUBPROTOCOL)).await;
+        let size = WindowSize {
+            columns: 80,
+            rows: 24,
+        };
+        let hello = tty::hello_of("", size, &keys.begin());
+        socket.send(Message::Text(hello.into())).await.unwrap();
+        let mut viewer = Viewer::over(socket);
+        while let Some(message) = keys.next_message() {
+            viewer.send(message).await;
+        }
+        viewer
+    }
+
     /// Somebody who may see a terminal and not type.
     pub async fn watcher(&self, session: &str) -> Viewer {
         let path = format!("{TERMINAL_WATCH}?session={session}");
@@ -409,6 +426,8 @@ pub struct Viewer {
     /// Everything that was shown and not yet taken by [`Self::shows`].
     pub seen: Vec<u8>,
     pub title: String,
+    /// What the session said last of the input that it has, where that is counted.
+    pub taken: Option<Vec<u8>>,
     pub closed: Option<String>,
 }
 
@@ -416,10 +435,15 @@ impl Viewer {
     pub async fn greet(mut socket: Socket, columns: u16, rows: u16) -> Self {
         let hello = tty::hello("", WindowSize { columns, rows });
         socket.send(Message::Text(hello.into())).await.unwrap();
+        Self::over(socket)
+    }
+
+    fn over(socket: Socket) -> Self {
         Self {
             socket,
             seen: Vec::new(),
             title: String::new(),
+            taken: None,
             closed: None,
         }
     }
@@ -439,6 +463,7 @@ impl Viewer {
                 match bytes.first() {
                     Some(&tty::OUTPUT) => self.seen.extend_from_slice(&bytes[1..]),
                     Some(&tty::TITLE) => self.title = String::from_utf8_lossy(&bytes[1..]).into_owned(),
+                    Some(&tty::TAKEN) => self.taken = Some(bytes[1..].to_vec()),
                     other => panic!("an unknown message {other:?}"),
                 }
                 true

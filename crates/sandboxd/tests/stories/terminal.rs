@@ -1,9 +1,9 @@
 //! Terminals: what a person sees.
 
-use fsa_model::tty::{self, WindowSize};
+use fsa_model::tty::{self, WindowSize, keys::Keys};
 use http::{Method, StatusCode};
 
-use crate::harness::{Plan, Sandbox, Viewer, find, is_root, runs, until};
+use crate::harness::{Plan, Sandbox, Viewer, find, is_root, runs, soon, until};
 
 #[tokio::test]
 async fn a_shell_of_the_person_opens_in_the_project() {
@@ -45,6 +45,39 @@ async fn a_reconnect_gives_the_scrollback_and_the_same_shell() {
         (list[0]["name"].as_str(), list[0]["viewers"].as_u64()),
         (Some("main"), Some(1))
     );
+}
+
+#[tokio::test]
+async fn what_was_typed_into_a_dying_connection_is_typed_once() {
+    let sandbox = Sandbox::start().await;
+    let mut keys = Keys::new("me".into());
+    let mut first = sandbox.typist("main", &mut keys).await;
+    assert!(keys.push(b"echo one-$((1+"));
+    first.send(keys.next_message().unwrap()).await;
+    // Nobody knows how much of it arrived; and the first one is still read while the second is there.
+    assert!(keys.push(b"1)).\n"));
+    let mut second = sandbox.typist("main", &mut keys).await;
+    assert!(keys.push(b"echo two-$((1+1)).\n"));
+    first.types("1)).\n").await;
+    second.send(keys.next_message().unwrap()).await;
+
+    let shown = second.shows("two-2.").await;
+
+    assert_eq!(shown.matches("one-2.").count(), 1, "{shown}");
+    // The session says that it has it all, and then nothing is sent a third time.
+    soon("the last count", async {
+        while second.taken.as_deref() != Some(b"38") {
+            assert!(second.step().await);
+        }
+    })
+    .await;
+    keys.taken(b"38");
+    drop((first, second));
+    let mut third = sandbox.typist("main", &mut keys).await;
+    assert!(keys.push(b"echo three-$((1+1)).\n"));
+    third.send(keys.next_message().unwrap()).await;
+    let shown = third.shows("three-2.").await;
+    assert_eq!(shown.matches("two-2.").count(), 1, "{shown}");
 }
 
 #[tokio::test]

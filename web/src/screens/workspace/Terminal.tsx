@@ -152,8 +152,17 @@ export function Terminal({ project, session, shown, focused, title }: Props) {
         if (command) tty.input(`${command}\r`);
       },
     });
-    term.onData((keys) => tty.input(keys));
-    term.onBinary((keys) => tty.input(Uint8Array.from(keys, (key) => key.charCodeAt(0))));
+    const type = (keys: string | Uint8Array) => {
+      if (tty.input(keys)) return;
+      notifications.show({
+        id: "too-much",
+        color: "red",
+        title: "That was not typed",
+        message: "The program in the terminal has read nothing of megabytes that were typed before.",
+      });
+    };
+    term.onData(type);
+    term.onBinary((keys) => type(Uint8Array.from(keys, (key) => key.charCodeAt(0))));
     term.onResize(() => tty.resize());
     term.attachCustomKeyEventHandler((event) => {
       const chord = event.ctrlKey && event.shiftKey;
