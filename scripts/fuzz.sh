@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# fuzz.sh [SECONDS] [TARGET]: tries every parser of bytes from outside (fuzz/tests/parsers.rs), or one, for so many
-# seconds each (600). What is found is written into fuzz/corpus, which every later run, the short one of `make test`
-# included, begins with.
+# fuzz.sh [SECONDS] [TARGET]: tries every parser of bytes from outside (fuzz/tests/parsers), or one, for so many
+# seconds each (600), as many at a time as there are processors. What is found is written into fuzz/corpus, which
+# every later run, the short one of `make test` included, begins with.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -9,4 +9,4 @@ set -euo pipefail
 cd "$ROOT"
 seconds=${1:-600}
 shift || true
-FSA_FUZZ_SECONDS=$seconds cargo test --locked --workspace --test parsers -- --nocapture --test-threads 1 "$@"
+FSA_FUZZ_SECONDS=$seconds cargo test --locked --workspace --test parsers -- --nocapture --test-threads "$(nproc)" "$@"

@@ -58,62 +58,90 @@ impl Budget {
     }
 }
 
-/// Tries `property`, which panics where it does not hold, with the target's corpus, `seeds` and what becomes of
-/// both. `words` are pieces that the format knows.
-///
-/// # Panics
-/// With the file that has the input, where the property does not hold.
-pub fn fuzz(target: &str, seeds: &[Vec<u8>], words: &[&[u8]], property: impl Fn(&[u8]) -> Outcome) {
-    let limit = nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_AS, MEMORY, MEMORY);
-    limit.expect("a process may limit itself");
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
-    fuzz_in(&folder, Budget::of_this_run(), seeds, words, property);
+/// A parser that is tried.
+pub struct Target {
+    name: &'static str,
+    seeds: Vec<Vec<u8>>,
+    words: Vec<Vec<u8>>,
 }
 
-fn fuzz_in(
-    folder: &Path,
-    budget: Budget,
-    seeds: &[Vec<u8>],
-    words: &[&[u8]],
-    property: impl Fn(&[u8]) -> Outcome,
-) {
-    let target = folder.file_name().unwrap_or_default().display();
-    let try_it = |input: &[u8]| match catch_unwind(AssertUnwindSafe(|| property(input))) {
-        Ok(outcome) => hash(&outcome),
-        Err(panic) => {
-            let path = folder.join(format!("{:016x}", hash(&input)));
-            std::fs::create_dir_all(folder).expect("the corpus can be written");
-            std::fs::write(&path, input).expect("the corpus can be written");
-            eprintln!("{target}: the property does not hold for {}", path.display());
-            std::panic::resume_unwind(panic);
-        }
-    };
-    let mut pool: Vec<Vec<u8>> = seeds.to_vec();
-    let mut kept: Vec<_> = std::fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path())
-        .collect();
-    kept.sort();
-    pool.extend(kept.iter().filter_map(|path| std::fs::read(path).ok()));
-    assert!(!pool.is_empty(), "{target} has nothing to begin with");
-    let mut seen: HashSet<u64> = pool.iter().map(|input| try_it(input)).collect();
-    let mut random = Random(budget.seed);
-    let begun = Instant::now();
-    let mut tried = 0;
-    while tried < budget.inputs && begun.elapsed() < budget.time {
-        tried += 1;
-        let input = changed(&mut random, &pool, words);
-        if seen.insert(try_it(&input)) && pool.len() < POOL {
-            pool.push(input);
-        }
+/// The target whose corpus has this name.
+#[must_use]
+pub const fn target(name: &'static str) -> Target {
+    Target {
+        name,
+        seeds: Vec::new(),
+        words: Vec::new(),
     }
-    eprintln!(
-        "{target}: {tried} inputs, {} ways through it, seed {}",
-        seen.len(),
-        budget.seed
-    );
+}
+
+impl Target {
+    /// What is begun with, beside the corpus.
+    #[must_use]
+    pub fn seeds(mut self, seeds: &[impl AsRef<[u8]>]) -> Self {
+        self.seeds = seeds.iter().map(|seed| seed.as_ref().to_vec()).collect();
+        self
+    }
+
+    /// Pieces that the format knows.
+    #[must_use]
+    pub fn words(mut self, words: &[&[u8]]) -> Self {
+        self.words = words.iter().map(|word| word.to_vec()).collect();
+        self
+    }
+
+    /// Tries `property`, which panics where it does not hold, with the corpus, the seeds and what becomes of both.
+    ///
+    /// # Panics
+    /// With the file that has the input, where the property does not hold.
+    pub fn holds(self, property: impl Fn(&[u8]) -> Outcome) {
+        let limit = nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_AS, MEMORY, MEMORY);
+        limit.expect("a process may limit itself");
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("corpus")
+            .join(self.name);
+        self.holds_in(&folder, Budget::of_this_run(), property);
+    }
+
+    fn holds_in(self, folder: &Path, budget: Budget, property: impl Fn(&[u8]) -> Outcome) {
+        let (target, words) = (self.name, self.words);
+        let try_it = |input: &[u8]| match catch_unwind(AssertUnwindSafe(|| property(input))) {
+            Ok(outcome) => hash(&outcome),
+            Err(panic) => {
+                let path = folder.join(format!("{:016x}", hash(&input)));
+                std::fs::create_dir_all(folder).expect("the corpus can be written");
+                std::fs::write(&path, input).expect("the corpus can be written");
+                eprintln!("{target}: the property does not hold for {}", path.display());
+                std::panic::resume_unwind(panic);
+            }
+        };
+        let mut pool = self.seeds;
+        let mut kept: Vec<_> = std::fs::read_dir(folder)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.path())
+            .collect();
+        kept.sort();
+        pool.extend(kept.iter().filter_map(|path| std::fs::read(path).ok()));
+        assert!(!pool.is_empty(), "{target} has nothing to begin with");
+        let mut seen: HashSet<u64> = pool.iter().map(|input| try_it(input)).collect();
+        let mut random = Random(budget.seed);
+        let begun = Instant::now();
+        let mut tried = 0;
+        while tried < budget.inputs && begun.elapsed() < budget.time {
+            tried += 1;
+            let input = changed(&mut random, &pool, &words);
+            if seen.insert(try_it(&input)) && pool.len() < POOL {
+                pool.push(input);
+            }
+        }
+        eprintln!(
+            "{target}: {tried} inputs, {} ways through it, seed {}",
+            seen.len(),
+            budget.seed
+        );
+    }
 }
 
 fn hash(value: &impl std::hash::Hash) -> u64 {
@@ -139,7 +167,7 @@ impl Random {
 }
 
 /// One of the pool, changed a few times.
-fn changed(random: &mut Random, pool: &[Vec<u8>], words: &[&[u8]]) -> Vec<u8> {
+fn changed(random: &mut Random, pool: &[Vec<u8>], words: &[Vec<u8>]) -> Vec<u8> {
     let mut input = pool[random.below(pool.len())].clone();
     for _ in 0..=random.below(6) {
         change(random, &mut input, pool, words);
@@ -148,7 +176,7 @@ fn changed(random: &mut Random, pool: &[Vec<u8>], words: &[&[u8]]) -> Vec<u8> {
     input
 }
 
-fn change(random: &mut Random, input: &mut Vec<u8>, pool: &[Vec<u8>], words: &[&[u8]]) {
+fn change(random: &mut Random, input: &mut Vec<u8>, pool: &[Vec<u8>], words: &[Vec<u8>]) {
     let at = random.below(input.len() + 1);
     let end = at + random.below((input.len() - at).min(64) + 1);
     match random.below(9) {
@@ -169,7 +197,7 @@ fn change(random: &mut Random, input: &mut Vec<u8>, pool: &[Vec<u8>], words: &[&
             input.splice(at..at, piece.repeat(times));
         }
         5 if !words.is_empty() => {
-            let word = words[random.below(words.len())];
+            let word = &words[random.below(words.len())];
             input.splice(at..end, word.iter().copied());
         }
         // Digits, where numbers are text.
@@ -220,16 +248,8 @@ mod tests {
             format!("{:?}", input.get(..2))
         };
         let run = |inputs| {
-            let words: [&[u8]; 3] = [b"a", b"b", b"!"];
-            let run = || {
-                fuzz_in(
-                    folder.path(),
-                    budget(inputs),
-                    &[b"xx?".to_vec()],
-                    &words,
-                    property,
-                )
-            };
+            let target = target("letters").seeds(&["xx?"]).words(&[b"a", b"b", b"!"]);
+            let run = || target.holds_in(folder.path(), budget(inputs), property);
             catch_unwind(AssertUnwindSafe(run))
         };
         assert!(run(200_000).is_err(), "three steps away, and it is found");

@@ -23,13 +23,15 @@ pub const SANDBOXD_PATH: &str = "/.fsa/sandboxd";
 pub const USER_NAME: &str = "dev";
 /// Its user and group id, which most images leave free.
 pub const USER_ID: u32 = 1000;
-/// The path of a terminal for somebody who may see it and not type. A path of its own: a sandboxd that does
-/// not know it yet refuses, where it would ignore a parameter.
-pub const TERMINAL_WATCH: &str = "/v1/terminal/watch";
 /// Its home: a volume that outlives the sandbox.
 pub const HOME: &str = "/home/dev";
 /// Where the repository is cloned, the start command runs and terminals open.
 pub const PROJECT_FOLDER: &str = "/home/dev/project";
+/// The path of a terminal for somebody who may see it and not type. A path of its own: a sandboxd that does
+/// not know it yet refuses, where it would ignore a parameter.
+pub const TERMINAL_WATCH: &str = "/v1/terminal/watch";
+/// The path of files for somebody who may see the project's folder and nothing else, for the same reason.
+pub const PROJECT_FILES: &str = "/v1/project-files";
 /// The port of the terminal and of nothing else.
 pub const TERMINAL_PORT: u16 = 7681;
 /// The ports that are known by name in URLs and Services.

@@ -14,6 +14,7 @@
 //! | `GET /v1/tasks/{id}?after=&wait=` | [`TaskOutput`](fsa_model::sandboxd::TaskOutput) |
 //! | `DELETE /v1/tasks/{id}` | 202: it is told to end; 204: it had ended, and is forgotten |
 //! | `GET, HEAD /v1/files?path=` | a file (`ETag`, `Last-Modified`); `list=true`: [`FileEntry`](fsa_model::sandboxd::FileEntry) list; a folder with `Accept: application/x-tar`: an archive |
+//! | `GET, HEAD /v1/project-files?path=` | the same of the project's folder alone: a link that leads out of it is refused |
 //! | `PUT /v1/files?path=` | writes a file (`mode=0755`, `If-Match`): 201 new, 204 replaced; with `Content-Type: application/x-tar` unpacks into the folder |
 //! | `DELETE /v1/files?path=` | 204; a full folder with `recursive=true` only |
 //! | `POST /v1/move` | [`MoveRequest`](fsa_model::sandboxd::MoveRequest), 204 |

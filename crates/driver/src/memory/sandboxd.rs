@@ -6,7 +6,9 @@
 use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
 
 use bytes::Bytes;
-use fsa_model::sandboxd::{ExecRequest, ExecResult, HOME, LogLine, PROJECT_FOLDER, RepositoryState, Status};
+use fsa_model::sandboxd::{
+    ExecRequest, ExecResult, HOME, LogLine, PROJECT_FILES, PROJECT_FOLDER, RepositoryState, Status,
+};
 use futures_util::StreamExt as _;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited, StreamBody, combinators::UnsyncBoxBody};
@@ -121,7 +123,7 @@ async fn answer(process: Arc<Process>, request: Request<Incoming>) -> Answer {
     match (&route.0, route.1.as_str()) {
         (&Method::GET, "/v1/status") => json(&*process.status.borrow()),
         (&Method::GET, "/v1/watch") => watch_status(&process),
-        (_, "/v1/files") => files(&process, request).await,
+        (_, "/v1/files" | PROJECT_FILES) => files(&process, request).await,
         (&Method::POST, "/v1/exec") => exec(&process, request).await,
         (&Method::GET, "/v1/logs") => {
             let lines = process.logs.lock().iter().map(line).collect::<Vec<_>>().concat();

@@ -7,7 +7,7 @@ pub mod tasks;
 use std::{ffi::OsStr, io, sync::Arc, time::Duration};
 
 use fsa_model::sandboxd::{ExecRequest, Exit};
-use nix::fcntl::OFlag;
+use nix::{errno::Errno, fcntl::OFlag};
 use tokio::{net::unix::pipe, sync::oneshot};
 
 use crate::{
@@ -176,14 +176,15 @@ impl Output {
         }
     }
 
-    /// Reads what is there now; nothing where that is nothing.
+    /// Reads what is there now; nothing where that is nothing. It asks the kernel: the runtime's own `try_read`
+    /// says that there is nothing until the runtime has heard of it, and of a command's end it may hear first.
     fn read_now(&mut self, buffer: &mut [u8]) -> Option<usize> {
-        match self.pipe.as_ref()?.try_read(buffer) {
-            Ok(length) if length > 0 => Some(length),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
-            _ => {
-                self.pipe = None;
-                None
+        loop {
+            match nix::unistd::read(self.pipe.as_ref()?, buffer) {
+                Ok(length) if length > 0 => return Some(length),
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return None,
+                _ => self.pipe = None,
             }
         }
     }
@@ -235,5 +236,28 @@ impl Drop for Running {
         tokio::spawn(async move {
             session::end(&sandbox.reaper, pid, libc::SIGTERM, session::EXEC_GRACE).await;
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_command_wrote_is_read_also_before_the_runtime_has_heard_of_it() {
+        let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
+        let mut output = Output {
+            pipe: Some(pipe::Receiver::from_owned_fd(reader).unwrap()),
+        };
+        nix::unistd::write(&writer, b"the last words").unwrap();
+
+        // Nothing is awaited here, so the runtime has had no time to ask the kernel.
+        let mut buffer = [0; 64];
+        let length = output.read_now(&mut buffer).expect("something is there");
+
+        assert_eq!(&buffer[..length], b"the last words");
+        assert_eq!(output.read_now(&mut buffer), None);
+        drop(writer);
+        assert_eq!(output.read_now(&mut buffer), None);
     }
 }

@@ -4,6 +4,7 @@
 //! user's rights ([`crate::user::with_rights_of`]), so the kernel decides what may be done and the
 //! user owns what is made. Bytes go through in pieces; no file is ever held whole.
 
+mod beneath;
 mod read;
 #[doc(hidden)]
 pub mod tar_in;
@@ -13,14 +14,15 @@ mod write;
 
 use std::{
     io,
-    os::unix::fs::MetadataExt,
+    os::{fd::OwnedFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use fsa_model::sandboxd::MoveRequest;
+use fsa_model::sandboxd::{MoveRequest, PROJECT_FILES};
 use http::{Method, Request, StatusCode, header};
 use hyper::body::Incoming;
+use nix::fcntl::OFlag;
 
 use crate::{
     http::{Answer, Refusal, json, read_json, routes::Query, status},
@@ -37,6 +39,8 @@ const PIECE: usize = 64 * 1024;
 #[derive(Clone, Debug)]
 struct Subject {
     path: PathBuf,
+    /// The folder that no link may lead out of, where there is one.
+    within: Option<PathBuf>,
     /// As it was written in the request, for sentences.
     shown: String,
     user: User,
@@ -49,6 +53,7 @@ impl Subject {
         }
         Ok(Self {
             path: sandbox.project.join(path),
+            within: None,
             shown: if path.is_empty() { ".".into() } else { path.into() },
             user: sandbox.accounts.find(user)?,
         })
@@ -65,6 +70,28 @@ impl Subject {
             .map_err(io::Error::other)
             .flatten()
             .flatten()
+    }
+
+    /// Opens what is to be read, with the rights that the thread has now.
+    fn open(&self, flags: OFlag) -> io::Result<OwnedFd> {
+        match &self.within {
+            Some(folder) => beneath::open(folder, &self.path, flags),
+            None => Ok(nix::fcntl::open(
+                &self.path,
+                flags | OFlag::O_CLOEXEC,
+                nix::sys::stat::Mode::empty(),
+            )?),
+        }
+    }
+
+    /// As [`Self::with_rights`], with the opened subject.
+    async fn opened<T: Send + 'static>(
+        &self,
+        flags: OFlag,
+        work: impl FnOnce(OwnedFd) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let subject = self.clone();
+        self.with_rights(move |_, _| work(subject.open(flags)?)).await
     }
 
     fn refusal(&self, error: &io::Error) -> Refusal {
@@ -84,7 +111,7 @@ fn say(refusal: Refusal) -> io::Error {
     io::Error::other(Said(refusal))
 }
 
-/// `/v1/files`.
+/// `/v1/files`, and what of it there is below [`PROJECT_FILES`].
 ///
 /// # Errors
 /// What the file system says, in a sentence with the path.
@@ -93,7 +120,11 @@ pub async fn route(sandbox: &Arc<Sandbox>, request: Request<Incoming>) -> Answer
     let path = query
         .get("path")
         .ok_or_else(|| Refusal::field("path", "it is missing"))?;
-    let subject = Subject::new(sandbox, path, query.get("user").filter(|user| !user.is_empty()))?;
+    let user = query.get("user").filter(|user| !user.is_empty());
+    let mut subject = Subject::new(sandbox, path, user)?;
+    if request.uri().path() == PROJECT_FILES {
+        subject.within = Some(sandbox.project.clone());
+    }
     let takes_tar = |name: header::HeaderName| {
         request
             .headers()
@@ -107,8 +138,9 @@ pub async fn route(sandbox: &Arc<Sandbox>, request: Request<Incoming>) -> Answer
     };
     match *request.method() {
         Method::GET | Method::HEAD if query.is_true("list")? => {
+            let of = subject.clone();
             let entries = subject
-                .with_rights(|path, _| tree::list(path))
+                .with_rights(move |_, _| tree::list(&of))
                 .await
                 .map_err(|error| subject.refusal(&error))?;
             Ok(json(&entries))

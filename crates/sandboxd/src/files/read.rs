@@ -1,9 +1,10 @@
 //! Reads files: one as it is, a folder as an archive.
 
-use std::{fs, io, os::unix::fs::OpenOptionsExt, path::Path, sync::Arc};
+use std::{fs, sync::Arc};
 
 use chrono::{DateTime, Utc};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use nix::fcntl::OFlag;
 use tokio_util::io::ReaderStream;
 
 use super::{PIECE, Subject, TAR, etag, tar_out};
@@ -20,8 +21,14 @@ pub(super) async fn get(
     tar: bool,
     head: bool,
 ) -> Answer {
+    // Without it, opening a named pipe would wait for somebody who writes.
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
     let (file, found) = subject
-        .with_rights(|path, _| open(path))
+        .opened(flags, |handle| {
+            let file = fs::File::from(handle);
+            let found = file.metadata()?;
+            Ok((file, found))
+        })
         .await
         .map_err(|error| subject.refusal(&error))?;
     if found.is_dir() {
@@ -35,13 +42,12 @@ pub(super) async fn get(
                 ),
             ));
         }
-        drop(file);
         return Ok(typed(
             TAR,
             if head {
                 empty()
             } else {
-                tar_out::body(sandbox, subject)
+                tar_out::body(sandbox, subject, file.into())
             },
         ));
     }
@@ -89,14 +95,4 @@ pub(super) async fn get(
         }
     }
     Ok(response)
-}
-
-fn open(path: &Path) -> io::Result<(fs::File, fs::Metadata)> {
-    // Without it, opening a named pipe would wait for somebody who writes.
-    let file = fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path)?;
-    let found = file.metadata()?;
-    Ok((file, found))
 }

@@ -24,7 +24,7 @@ use nix::{
     fcntl::{AtFlags, OFlag, openat},
     sys::{
         stat::{Mode, futimens, mkdirat},
-        time::{TimeSpec, TimeValLike},
+        time::TimeSpec,
     },
     unistd::{UnlinkatFlags, linkat, symlinkat, unlinkat},
 };
@@ -264,8 +264,9 @@ fn write(
     }
     let mode = entry.header().mode().unwrap_or(0o644) & 0o777;
     file.set_permissions(std::fs::Permissions::from_mode(mode))?;
-    if let Ok(seconds) = entry.header().mtime() {
-        let time = TimeSpec::seconds(i64::try_from(seconds).unwrap_or_default());
+    if let Ok(Ok(seconds)) = entry.header().mtime().map(i64::try_from) {
+        // One that the file system cannot keep, the kernel brings to the nearest that it can.
+        let time = TimeSpec::new(seconds, 0);
         futimens(file.as_fd(), &time, &time)?;
     }
     Ok(())

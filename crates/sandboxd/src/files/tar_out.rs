@@ -3,16 +3,23 @@
 use std::{
     fs,
     io::{self, Read, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{MetadataExt, OpenOptionsExt},
+    },
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use bytes::{Bytes, BytesMut};
+use nix::{
+    fcntl::{OFlag, openat},
+    sys::stat::Mode,
+};
 use tar::{Builder, EntryType, Header};
 use tokio::sync::mpsc;
 
-use super::{PIECE, Subject};
+use super::{PIECE, Subject, beneath::path_of};
 use crate::{
     http::{Body, streamed},
     sandbox::Sandbox,
@@ -22,9 +29,9 @@ use crate::{
 /// Pieces between the thread that reads files and the connection.
 const PIECES: usize = 4;
 
-/// The folder's content. Links are links, sockets and devices are left out, other file systems
+/// The content of the folder that is open. Links are links, sockets and devices are left out, other file systems
 /// are not entered. What cannot be read breaks the answer off, and the sandbox's log says why.
-pub(super) fn body(sandbox: &Arc<Sandbox>, subject: &Subject) -> Body {
+pub(super) fn body(sandbox: &Arc<Sandbox>, subject: &Subject, root: OwnedFd) -> Body {
     let (sender, receiver) = mpsc::channel(PIECES);
     let (sandbox, subject) = (Arc::clone(sandbox), subject.clone());
     tokio::task::spawn_blocking(move || {
@@ -32,7 +39,7 @@ pub(super) fn body(sandbox: &Arc<Sandbox>, subject: &Subject) -> Body {
             held: BytesMut::new(),
             sender: sender.clone(),
         };
-        let written = with_rights_of(&subject.user, || archive(&subject.path, &mut pieces)).flatten();
+        let written = with_rights_of(&subject.user, || archive(&root, &mut pieces)).flatten();
         if let Err(error) = written {
             // A broken pipe is the client's going away, which is no news.
             if error.kind() != io::ErrorKind::BrokenPipe {
@@ -73,18 +80,27 @@ impl Write for Pieces {
     }
 }
 
-fn archive(root: &Path, pieces: &mut Pieces) -> io::Result<()> {
-    let device = fs::metadata(root)?.dev();
+fn archive(root: &OwnedFd, pieces: &mut Pieces) -> io::Result<()> {
+    let device = fs::metadata(path_of(root))?.dev();
     let mut builder = Builder::new(pieces);
     let mut folders = vec![PathBuf::new()];
     while let Some(folder) = folders.pop() {
-        let entries = match fs::read_dir(root.join(&folder)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            entries => entries.map_err(|error| at(&folder, &error))?,
+        let here = match enter(root, &folder) {
+            // It was deleted meanwhile, or another thing is in its place.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                continue;
+            }
+            here => here.map_err(|error| at(&folder, &error))?,
         };
-        for entry in entries {
-            let name = folder.join(entry?.file_name());
-            match add(&mut builder, root, &name, device) {
+        for entry in fs::read_dir(path_of(&here)).map_err(|error| at(&folder, &error))? {
+            let entry = entry?;
+            let name = folder.join(entry.file_name());
+            match add(&mut builder, &entry.path(), &name, device) {
                 Ok(true) => folders.push(name),
                 Ok(false) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -95,20 +111,29 @@ fn archive(root: &Path, pieces: &mut Pieces) -> io::Result<()> {
     builder.into_inner()?.flush()
 }
 
+/// Opens a folder below `root`, part by part, so that a link in the place of one leads nowhere.
+fn enter(root: &OwnedFd, folder: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mut here = root.try_clone()?;
+    for part in folder {
+        here = openat(&here, part, flags, Mode::empty())?;
+    }
+    Ok(here)
+}
+
 fn at(name: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", name.display()))
 }
 
 /// Adds one entry; whether it is a folder whose content follows.
-fn add<W: Write>(builder: &mut Builder<W>, root: &Path, name: &Path, device: u64) -> io::Result<bool> {
-    let path = root.join(name);
-    let found = fs::symlink_metadata(&path)?;
+fn add<W: Write>(builder: &mut Builder<W>, path: &Path, name: &Path, device: u64) -> io::Result<bool> {
+    let found = fs::symlink_metadata(path)?;
     let mut header = Header::new_gnu();
     header.set_metadata(&found);
     if found.is_symlink() {
         header.set_entry_type(EntryType::Symlink);
         header.set_size(0);
-        builder.append_link(&mut header, name, fs::read_link(&path)?)?;
+        builder.append_link(&mut header, name, fs::read_link(path)?)?;
     } else if found.is_dir() {
         header.set_size(0);
         builder.append_data(&mut header, name, io::empty())?;
@@ -117,7 +142,7 @@ fn add<W: Write>(builder: &mut Builder<W>, root: &Path, name: &Path, device: u64
         let file = fs::OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_NOFOLLOW)
-            .open(&path)?;
+            .open(path)?;
         let size = file.metadata()?.size();
         header.set_size(size);
         builder.append_data(&mut header, name, Exactly { file, left: size })?;

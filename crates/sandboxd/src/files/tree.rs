@@ -1,40 +1,49 @@
 //! Lists, renames and deletes.
 
-use std::{fs, io, os::unix::fs::MetadataExt, path::Path};
+use std::{
+    ffi::OsStr,
+    fs, io,
+    os::{fd::OwnedFd, unix::fs::MetadataExt},
+    path::Path,
+};
 
 use chrono::{DateTime, Utc};
 use fsa_model::sandboxd::{FileEntry, FileKind};
 use http::StatusCode;
-use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use nix::fcntl::{AT_FDCWD, OFlag, RenameFlags, readlinkat, renameat2};
 
-use super::say;
+use super::{Subject, beneath::path_of, say};
 use crate::http::Refusal;
 
 /// Entries of a folder that are listed; a folder with more is no place for people.
 const ENTRIES: usize = 50_000;
 
-/// What is in a folder, sorted by name; a file lists itself.
-pub(super) fn list(path: &Path) -> io::Result<Vec<FileEntry>> {
-    if !fs::metadata(path)?.is_dir() {
-        return Ok(vec![entry(
-            path,
-            path.file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned(),
-        )?]);
+/// What is in a folder, sorted by name; a file or a link to one lists itself.
+pub(super) fn list(subject: &Subject) -> io::Result<Vec<FileEntry>> {
+    let folder = fs::File::from(subject.open(OFlag::O_PATH)?);
+    if !folder.metadata()?.is_dir() {
+        let itself = fs::File::from(subject.open(OFlag::O_PATH | OFlag::O_NOFOLLOW)?);
+        let found = itself.metadata()?;
+        let target = match found.is_symlink() {
+            true => readlinkat(&itself, "").ok(),
+            false => None,
+        };
+        let name = subject.path.file_name().unwrap_or_default();
+        return Ok(vec![entry(&found, name, target.as_ref().map(Path::new))?]);
     }
+    let folder = OwnedFd::from(folder);
+    let path = path_of(&folder);
     let mut entries = Vec::new();
-    for found in fs::read_dir(path)? {
+    for found in fs::read_dir(&path)? {
         let found = found?;
         if entries.len() == ENTRIES {
             return Err(say(Refusal::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "TooMany",
-                format!("{} has more than {ENTRIES} entries", path.display()),
+                format!("{} has more than {ENTRIES} entries", subject.shown),
             )));
         }
-        match entry(&found.path(), found.file_name().to_string_lossy().into_owned()) {
+        match look(&found) {
             // It was deleted meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             other => entries.push(other?),
@@ -44,8 +53,16 @@ pub(super) fn list(path: &Path) -> io::Result<Vec<FileEntry>> {
     Ok(entries)
 }
 
-fn entry(path: &Path, name: String) -> io::Result<FileEntry> {
-    let found = fs::symlink_metadata(path)?;
+fn look(found: &fs::DirEntry) -> io::Result<FileEntry> {
+    let metadata = found.metadata()?;
+    let target = match metadata.is_symlink() {
+        true => fs::read_link(found.path()).ok(),
+        false => None,
+    };
+    entry(&metadata, &found.file_name(), target.as_deref())
+}
+
+fn entry(found: &fs::Metadata, name: &OsStr, target: Option<&Path>) -> io::Result<FileEntry> {
     let kind = match found.file_type() {
         kind if kind.is_file() => FileKind::File,
         kind if kind.is_dir() => FileKind::Directory,
@@ -53,18 +70,12 @@ fn entry(path: &Path, name: String) -> io::Result<FileEntry> {
         _ => FileKind::Other,
     };
     Ok(FileEntry {
-        name,
+        name: name.to_string_lossy().into_owned(),
         kind,
         size: found.size(),
         mode: found.mode() & 0o7777,
         modified_at: DateTime::<Utc>::from(found.modified()?),
-        target: (kind == FileKind::Symlink)
-            .then(|| {
-                fs::read_link(path)
-                    .ok()
-                    .map(|target| target.to_string_lossy().into_owned())
-            })
-            .flatten(),
+        target: target.map(|target| target.to_string_lossy().into_owned()),
     })
 }
 

@@ -3,7 +3,10 @@
 use std::{borrow::Cow, collections::BTreeMap, io, sync::Arc};
 
 use bytes::Bytes;
-use fsa_model::{sandboxd::TERMINAL_WATCH, tty::SUBPROTOCOL};
+use fsa_model::{
+    sandboxd::{PROJECT_FILES, TERMINAL_WATCH},
+    tty::SUBPROTOCOL,
+};
 use futures_util::stream;
 use http::{Method, Request, StatusCode, Uri, header};
 use hyper::body::Incoming;
@@ -105,7 +108,9 @@ pub async fn control(sandbox: Arc<Sandbox>, request: Request<Incoming>) -> Answe
             let id = path["/v1/tasks/".len()..].to_owned();
             exec::tasks::route(&sandbox, &id, request).await
         }
-        (_, "/v1/files") => files::route(&sandbox, request).await,
+        (_, "/v1/files") | (Method::GET | Method::HEAD, PROJECT_FILES) => {
+            files::route(&sandbox, request).await
+        }
         (Method::POST, "/v1/move") => files::rename(&sandbox, request.into_body()).await,
         (Method::GET, "/v1/terminal" | TERMINAL_WATCH) => terminal(sandbox, request, false),
         (Method::GET, "/v1/terminals") => Ok(json(&sandbox.terminals.list())),

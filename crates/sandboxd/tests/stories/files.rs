@@ -5,11 +5,12 @@ use std::{
     os::unix::fs::{MetadataExt, PermissionsExt, symlink},
 };
 
+use fsa_model::sandboxd::PROJECT_FILES;
 use http::{Method, StatusCode};
 use http_body_util::Full;
 use serde_json::json;
 
-use crate::harness::{Sandbox, is_root};
+use crate::harness::{Sandbox, find, is_root};
 
 #[tokio::test]
 async fn a_file_comes_back_as_it_was_written_and_belongs_to_the_person() {
@@ -117,6 +118,72 @@ async fn a_folder_is_listed_by_name() {
         (list[0]["size"].as_u64(), list[0]["mode"].as_u64()),
         (Some(5), Some(0o600))
     );
+}
+
+#[tokio::test]
+async fn whoever_may_see_the_project_alone_is_led_out_of_it_by_no_link() {
+    let sandbox = Sandbox::start().await;
+    let made = sandbox
+        .sh("mkdir -p src deep/er; echo code > src/main; echo secret > ../token; \
+             ln -s ../../src/main deep/er/near; ln -s src folder; \
+             ln -s /etc/passwd out; ln -s ../../../token deep/er/up; ln -s .. home; ln -s $PWD/src/main absolute")
+        .await;
+    assert_eq!(made.exit_code, 0, "{}", made.stderr);
+    let read = async |path: &str| sandbox.get(&format!("{PROJECT_FILES}?path={path}")).await;
+
+    for path in ["src/main", "deep/er/near", "folder/main", "./src//main"] {
+        assert_eq!(read(path).await.expect(StatusCode::OK).body, "code\n", "{path}");
+    }
+    let whole = sandbox.project().join("src/main");
+    read(whole.to_str().unwrap()).await.expect(StatusCode::OK);
+    for path in [
+        "out",
+        "deep/er/up",
+        "home/token",
+        "home/project/src/main",
+        "absolute",
+        "../token",
+        "/etc/passwd",
+    ] {
+        for list in ["", "&list=true"] {
+            let refused = read(&format!("{path}{list}")).await.expect(StatusCode::FORBIDDEN);
+            assert!(
+                refused.error().contains("leads out of the project's folder"),
+                "{path}"
+            );
+        }
+        let anybody = sandbox.get(&format!("/v1/files?path={path}")).await;
+        anybody.expect(StatusCode::OK);
+    }
+    read("home&list=true").await.expect(StatusCode::FORBIDDEN);
+    let listed = read("folder&list=true").await.expect(StatusCode::OK).json();
+    assert_eq!(listed[0]["name"], "main");
+    let itself = read("deep/er/near&list=true").await.expect(StatusCode::OK).json();
+    assert_eq!(
+        (&itself[0]["kind"], &itself[0]["target"]),
+        (&json!("symlink"), &json!("../../src/main"))
+    );
+    sandbox
+        .call(Method::PUT, &format!("{PROJECT_FILES}?path=src/main"), "mine")
+        .await
+        .expect(StatusCode::NOT_FOUND);
+    // An archive has the links as links.
+    let archive = |path: &str| {
+        Sandbox::builder(Method::GET, &format!("{PROJECT_FILES}?path={path}"))
+            .header("accept", "application/x-tar")
+            .body(Full::default())
+            .unwrap()
+    };
+    sandbox
+        .request(archive("home"))
+        .await
+        .expect(StatusCode::FORBIDDEN);
+    let packed = sandbox.request(archive("")).await.expect(StatusCode::OK);
+    assert!(find(&packed.body, b"code\n").is_some() && find(&packed.body, b"secret").is_none());
+    // Nor where the folder itself has become one.
+    let moved = sandbox.sh("cd .. && mv project was && ln -s / project").await;
+    assert_eq!(moved.exit_code, 0, "{}", moved.stderr);
+    assert_ne!(read("etc/passwd").await.status, StatusCode::OK);
 }
 
 #[tokio::test]

@@ -137,6 +137,31 @@ async fn a_broken_archive_is_said_to_be_one() {
 }
 
 #[tokio::test]
+async fn a_time_that_no_clock_shows_is_no_reason_to_refuse_an_archive() {
+    let sandbox = Sandbox::start().await;
+    for (number, seconds) in [u64::MAX, 3_472_328_296_227_680_256, 1 << 40]
+        .into_iter()
+        .enumerate()
+    {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(4);
+        header.set_mode(0o644);
+        header.set_mtime(seconds);
+        let mut builder = tar::Builder::new(Vec::new());
+        let name = format!("file-{number}");
+        builder.append_data(&mut header, &name, &b"text"[..]).unwrap();
+        let answer = upload(&sandbox, "in", builder.into_inner().unwrap()).await;
+        assert_eq!(
+            answer.status,
+            StatusCode::NO_CONTENT,
+            "{seconds}: {:?}",
+            answer.body
+        );
+        assert_eq!(sandbox.sh(&format!("cat in/{name}")).await.stdout, "text");
+    }
+}
+
+#[tokio::test]
 async fn a_large_folder_streams_in_bounded_memory() {
     let sandbox = Sandbox::start().await;
     sandbox

@@ -1,0 +1,133 @@
+//! What agents, their models and git say.
+
+use fsa_fuzz::target;
+use fsa_model::task::Agent;
+use fsa_server::{agents::meter::Meter, git::Place, store::tasks::Heard, tasks::adapter};
+
+/// What agents print: each line becomes steps, and what is kept of it stays small.
+#[test]
+fn agent_lines() {
+    let seeds = [
+        r#"{"type":"system","subtype":"init","session_id":"s","model":"m"}"#,
+        r#"{"type":"assistant","message":{"content":[{"type":"text","text":"hi"},{"type":"tool_use","id":"1","name":"Bash","input":{"command":"ls"}}]}}"#,
+        r#"{"type":"user","message":{"content":[{"type":"tool_result","tool_use_id":"1","content":"ok","is_error":false}]}}"#,
+        r#"{"type":"result","subtype":"success","result":"done","total_cost_usd":0.1,"is_error":false}"#,
+        r#"{"type":"thread.started","thread_id":"t"}"#,
+        r#"{"type":"item.completed","item":{"type":"command_execution","command":"ls","exit_code":0}}"#,
+        "plain words",
+    ];
+    target("agent-lines")
+        .seeds(&seeds)
+        .words(&[
+            b"null",
+            b"[]",
+            b"{}",
+            b"\"type\":",
+            b"\"message\":",
+            b"\"content\":",
+            b"-1",
+            b"1e308",
+            b"[[[[",
+        ])
+        .holds(|bytes| {
+            let line = String::from_utf8_lossy(bytes);
+            let mut outcome = String::new();
+            for agent in [Agent::Claude, Agent::Codex, Agent::Gemini] {
+                let mut heard = Heard::default();
+                adapter::line(agent, &line, &mut heard);
+                assert!(heard.cost.is_none_or(|cost| cost.0 >= 0), "{:?}", heard.cost);
+                for (kind, data) in &heard.steps {
+                    outcome.push_str(&format!("{kind:?} "));
+                    // Twice what was said at most: it is written as JSON, in which some bytes take six.
+                    assert!(data.to_string().len() <= 6 * line.len() + 1024);
+                }
+                outcome.push_str(&format!("{} {}|", heard.result.is_some(), heard.failed));
+            }
+            outcome
+        });
+}
+
+/// A model's answer, which is counted as it passes: the same in whatever pieces it comes.
+#[test]
+fn model_answers() {
+    let seeds = [
+        "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"model\":\"m\",\"usage\":{\"input_tokens\":10,\"output_tokens\":1}}}\n\nevent: message_delta\ndata: {\"type\":\"message_delta\",\"usage\":{\"output_tokens\":5}}\n\n",
+        "data: {\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":4,\"prompt_tokens_details\":{\"cached_tokens\":2}},\"model\":\"m\"}\n\ndata: [DONE]\n\n",
+        "data: {\"usageMetadata\":{\"promptTokenCount\":3,\"candidatesTokenCount\":4,\"thoughtsTokenCount\":1}}\n\n",
+    ];
+    target("model-answers")
+        .seeds(&seeds)
+        .words(&[
+            b"data:",
+            b"\n",
+            b"\"usage\":",
+            b"\"usageMetadata\":",
+            b"18446744073709551615",
+            b"-1",
+            b"null",
+            b"{",
+        ])
+        .holds(|bytes| {
+            use fsa_model::agent::Provider;
+            let mut headers = http::HeaderMap::new();
+            headers.insert(
+                "content-type",
+                http::HeaderValue::from_static("text/event-stream"),
+            );
+            let mut outcome = String::new();
+            for provider in [Provider::Anthropic, Provider::Openai, Provider::Gemini] {
+                let (mut whole, mut pieces) =
+                    (Meter::new(provider, &headers), Meter::new(provider, &headers));
+                whole.feed(bytes);
+                for piece in bytes.chunks(5) {
+                    pieces.feed(piece);
+                }
+                let counted = whole.finish();
+                assert_eq!(counted, pieces.finish());
+                outcome.push_str(&format!(
+                    "{} {} {}|",
+                    counted.input > 0,
+                    counted.cache_read > 0,
+                    counted.model.is_some()
+                ));
+            }
+            outcome
+        });
+}
+
+/// What git asks: a place has the parts that were said, on lines of their own, and no more than that.
+#[test]
+fn git_questions() {
+    target("git-questions")
+        .seeds(&[
+            "protocol=https\nhost=git.example\npath=team/shop.git\n\n",
+            "protocol=https\nhost=a\n",
+            "url=https://a/b\n",
+        ])
+        .words(&[
+            b"protocol=",
+            b"host=",
+            b"path=",
+            b"https",
+            b"ssh",
+            b"\n",
+            b"\r",
+            b"\0",
+            b"..",
+            b"@",
+            b"/",
+        ])
+        .holds(|bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            match Place::of_question(&text) {
+                Some(place) => {
+                    for part in [&place.protocol, &place.host, &place.path] {
+                        assert!(!part.is_empty() && !part.contains('\n'), "{place:?}");
+                    }
+                    assert!(!place.path.starts_with('/'), "{place:?}");
+                    "a place".into()
+                }
+                None => "none".into(),
+            }
+        });
+}

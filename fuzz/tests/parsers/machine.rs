@@ -1,0 +1,164 @@
+//! What the machine's side is told: the runner by the server, the gate by a database's client, and what images say.
+
+use fsa_fuzz::target;
+use fsa_local::{
+    gate::startup::{self, Opening},
+    images::{
+        digest::Digest,
+        manifest::{self, Document},
+    },
+    protocol,
+};
+
+use crate::said;
+
+/// What the runner is asked: it is written again as it was read, and a start that is let through names nothing
+/// that could be a path.
+#[test]
+fn runner_requests() {
+    let sandbox = r#"{"id":"018f3c3e-7a10-7cc0-8000-000000000001","project":"018f3c3e-7a10-7cc0-8000-000000000002","resource":"todo-agentruntime-2k3b4c"}"#;
+    let resources = r#"{"cpuRequestMillis":20,"cpuLimitMillis":2000,"memoryRequestMib":25,"memoryLimitMib":2048,"pidsLimit":2048}"#;
+    let seeds = [
+        r#"{"op":"hello","version":1}"#.to_owned(),
+        r#"{"op":"inventory"}"#.to_owned(),
+        format!(r#"{{"op":"observe","sandbox":{sandbox}}}"#),
+        format!(r#"{{"op":"stop","sandbox":{sandbox},"grace_millis":10}}"#),
+        format!(
+            r#"{{"op":"startContainer","sandbox":{sandbox},"root":"host","resources":{resources},"digest":"00ff","hostname":"todo","gate":true}}"#
+        ),
+    ];
+    target("runner-requests")
+        .seeds(&seeds)
+        .words(&[
+            b"\"op\":",
+            b"\"../../etc\"",
+            b"null",
+            b"[]",
+            b"{}",
+            b"\"layers\"",
+            b"\\u0000",
+        ])
+        .holds(|bytes| {
+            let request = match serde_json::from_slice::<protocol::Request>(bytes) {
+                Ok(request) => request,
+                Err(error) => return said(&error),
+            };
+            let again = serde_json::to_vec(&request).expect("it is written");
+            assert_eq!(
+                serde_json::from_slice::<protocol::Request>(&again).ok().as_ref(),
+                Some(&request)
+            );
+            if let Some(resource) = protocol::subject(&request) {
+                assert!(!resource.as_str().contains(['/', '.', '\0']), "{resource}");
+            }
+            if let protocol::Request::StartContainer(start) = &request
+                && protocol::check(start).is_ok()
+            {
+                assert!(!start.hostname.contains(['/', '.', '\0']) && !start.digest.contains(['/', '.']));
+                return "a start".into();
+            }
+            format!("{request:?}").chars().take(12).collect()
+        });
+}
+
+/// The first packet of a database's client: who is let in is the sandbox's own role, in its own database.
+#[test]
+fn database_start_up() {
+    let packet = |parameters: &[&str]| {
+        let mut bytes = 196_608_u32.to_be_bytes().to_vec();
+        for text in parameters {
+            bytes.extend_from_slice(text.as_bytes());
+            bytes.push(0);
+        }
+        bytes.push(0);
+        bytes
+    };
+    let seeds = vec![
+        packet(&["user", "p_one", "database", "p_one"]),
+        packet(&["user", "p_one"]),
+        packet(&["user", "postgres", "database", "p_one", "replication", "true"]),
+        80_877_103_u32.to_be_bytes().to_vec(),
+        [80_877_102_u32.to_be_bytes().to_vec(), vec![0; 12]].concat(),
+    ];
+    target("database-start-up")
+        .seeds(&seeds)
+        .words(&[
+            b"user\0",
+            b"database\0",
+            b"p_one\0",
+            b"postgres\0",
+            b"replication\0",
+            b"options\0",
+            b"\0\0",
+        ])
+        .holds(|bytes| {
+            match startup::parse(bytes) {
+                Ok(Opening::Startup(found)) => match found.admit("p_one") {
+                    Ok(packet) => {
+                        // Read as PostgreSQL reads it.
+                        let Ok(Opening::Startup(passed)) = startup::parse(&packet[4..]) else {
+                            panic!("what is passed on is a start-up packet");
+                        };
+                        assert!(passed.admit("p_one").is_ok());
+                        assert!(passed.admit("postgres").is_err());
+                        "let in".into()
+                    }
+                    Err(_) => "kept out".into(),
+                },
+                Ok(other) => format!("{other:?}").chars().take(6).collect(),
+                Err(_) => "broken".into(),
+            }
+        });
+}
+
+/// Manifests, indexes and configurations of images: what is planned stays within the limits.
+#[test]
+fn manifests() {
+    let digest = Digest::of(b"x");
+    let seeds = [
+        format!(
+            r#"{{"schemaVersion":2,"config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"{digest}","size":7}},"layers":[{{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":"{digest}","size":9}}]}}"#
+        ),
+        format!(
+            r#"{{"schemaVersion":2,"manifests":[{{"digest":"{digest}","size":1,"platform":{{"os":"linux","architecture":"amd64"}},"annotations":{{"org.opencontainers.image.ref.name":"a"}}}}]}}"#
+        ),
+        format!(
+            r#"{{"os":"linux","architecture":"amd64","rootfs":{{"type":"layers","diff_ids":["{digest}"]}},"config":{{"Env":["A=b"],"User":"1","WorkingDir":"/"}}}}"#
+        ),
+        r#"{"schemaVersion":1}"#.to_owned(),
+    ];
+    target("manifests")
+        .seeds(&seeds)
+        .words(&[
+            b"null",
+            b"[]",
+            b"{}",
+            b"\"layers\":",
+            b"\"manifests\":",
+            b"\"sha256:",
+            b"\"Env\":",
+            b",",
+        ])
+        .holds(|bytes| {
+            let config = manifest::parse_config(bytes);
+            let ids = config.as_ref().map_or(&[][..], |(ids, _)| ids);
+            let plan = match manifest::parse(bytes) {
+                Ok(Document::Index(index)) => match manifest::choose(&index, Some("a")) {
+                    Ok(chosen) => {
+                        assert!(index.contains(chosen));
+                        "chosen".into()
+                    }
+                    Err(problem) => said(&problem),
+                },
+                Ok(Document::Manifest(found)) => match manifest::layers(&found, ids) {
+                    Ok(layers) => {
+                        assert!(layers.len() <= manifest::LAYERS_MAX);
+                        format!("{} layers", layers.len().min(3))
+                    }
+                    Err(problem) => said(&problem),
+                },
+                Err(problem) => said(&problem),
+            };
+            format!("{plan} {}", config.is_ok())
+        });
+}

@@ -1,0 +1,83 @@
+//! What a client gives back that the server gave it before.
+
+use fsa_fuzz::target;
+use fsa_server::{
+    api::{cursor::AfterProject, extract},
+    auth::seal::{Place, Sealer},
+};
+use serde::Deserialize;
+
+use crate::said;
+
+/// Sealed tokens (hand-offs, passes) that somebody changed: only the very bytes open, and only in their place.
+#[test]
+fn sealed_tokens() {
+    let sealer = Sealer::new(&[[7; 32]]);
+    let place = |row| Place {
+        table: "gateway",
+        column: "pass",
+        row,
+    };
+    let good = sealer.seal(place("a.localhost"), &"user".to_owned().into());
+    let seeds = vec![good.clone(), good[..20].to_vec(), vec![1; 60], Vec::new()];
+    target("sealed-tokens").seeds(&seeds).holds(|bytes| {
+        assert!(sealer.unseal(place("b.localhost"), bytes).is_err());
+        let opened = sealer.unseal(place("a.localhost"), bytes);
+        assert_eq!(opened.is_ok(), bytes == good);
+        opened.map_or_else(|error| said(&error), |_| "opened".into())
+    });
+}
+
+/// Where a list goes on: what is read of a query is written again as the same place.
+#[test]
+fn list_cursors() {
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Which<T> {
+        cursor: T,
+    }
+    fn again<T>(query: &str) -> Option<T>
+    where
+        T: serde::de::DeserializeOwned + ToString + PartialEq + std::fmt::Debug,
+    {
+        let place = extract::query::<Which<T>>(query).ok()?.cursor;
+        let mut written = url::form_urlencoded::Serializer::new(String::new());
+        written.append_pair("cursor", &place.to_string());
+        let read = extract::query::<Which<T>>(&written.finish()).expect("what we wrote ourselves");
+        assert_eq!(read.cursor, place);
+        Some(place)
+    }
+    target("list-cursors")
+        .seeds(&[
+            "cursor=shop%2F018f3c3e-7a10-7cc0-8000-000000000001&limit=2",
+            "cursor=018f3c3e-7a10-7cc0-8000-000000000001",
+            "cursor=42",
+            "cursor=",
+        ])
+        .words(&[
+            b"cursor=",
+            b"%00",
+            b"%2F",
+            b"%2f",
+            b"&",
+            b"+",
+            b"-",
+            b"{",
+            b"urn:uuid:",
+        ])
+        .holds(|bytes| {
+            let query = String::from_utf8_lossy(bytes);
+            let project = again::<AfterProject>(&query);
+            let login = again::<String>(&query);
+            for text in [project.as_ref().map(|place| &place.name), login.as_ref()] {
+                assert!(text.is_none_or(|text| !text.contains('\0')));
+            }
+            let (id, number) = (again::<uuid::Uuid>(&query), again::<i64>(&query));
+            format!(
+                "{:?} {} {} {}",
+                project.map(|place| (place.name.is_empty(), place.id.is_some())),
+                login.is_some(),
+                id.is_some(),
+                number.is_some()
+            )
+        });
+}

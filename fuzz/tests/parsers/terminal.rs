@@ -1,0 +1,144 @@
+//! What passes between a terminal and whoever watches it, and where a tunnel leads.
+
+use fsa_fuzz::target;
+use fsa_model::tty;
+use fsa_sandboxd::{
+    terminal::{scrollback::Scrollback, sequence::Parser},
+    tunnel,
+};
+
+use crate::said;
+
+/// A message of a terminal's viewer: what is read of a size can be a size, and input stays what it was.
+#[test]
+fn terminal_messages() {
+    target("terminal-messages")
+        .seeds(&[
+            r#"{"AuthToken":"t","columns":80,"rows":24}"#,
+            "0ls -l\r",
+            r#"1{"columns":120,"rows":40}"#,
+            "2",
+            "3",
+        ])
+        .words(&[
+            b"\"columns\":",
+            b"\"rows\":",
+            b"\"AuthToken\":",
+            b"\"client\":",
+            b"\"from\":",
+            b"{",
+            b"}",
+            b"1",
+            b"0",
+        ])
+        .holds(|bytes| match tty::parse(bytes) {
+            Ok(tty::ClientMessage::Input(input)) => {
+                assert_eq!(tty::input(input), bytes);
+                "input".into()
+            }
+            Ok(tty::ClientMessage::Resize(size)) => {
+                assert!((1..=1000).contains(&size.columns) && (1..=1000).contains(&size.rows));
+                assert_eq!(
+                    tty::parse(&tty::resize(size)),
+                    Ok(tty::ClientMessage::Resize(size))
+                );
+                "resize".into()
+            }
+            Ok(tty::ClientMessage::Hello { token, size, typist }) => {
+                if let (Some(size), Some(typist)) = (size, &typist) {
+                    let again = tty::hello_of(&token, size, typist);
+                    let read = tty::parse(again.as_bytes()).map(|read| format!("{read:?}"));
+                    assert_eq!(read, tty::parse(bytes).map(|read| format!("{read:?}")));
+                }
+                format!(
+                    "hello {} {} {}",
+                    token.is_empty(),
+                    size.is_some(),
+                    typist.is_some()
+                )
+            }
+            Ok(other) => format!("{other:?}"),
+            Err(error) => said(&error),
+        });
+}
+
+/// What programs print: the same in whatever pieces it comes, and never more than is kept.
+#[test]
+fn terminal_output() {
+    target("terminal-output")
+        .seeds(&[
+            "plain\r\n",
+            "\x1b[31mred\x1b[0m",
+            "\x1b]0;title\x07",
+            "\x1bP1$q\x1b\\",
+            "\x1b[?1049h\x1b[6n",
+            "\u{9b}1m\u{1f600}",
+        ])
+        .words(&[
+            b"\x1b",
+            b"\x1b[",
+            b"\x1b]",
+            b"\x07",
+            b"\x1b\\",
+            b"?25h",
+            b"\x9b",
+            b"\xf0\x9f",
+        ])
+        .holds(|bytes| {
+            let (mut whole, mut pieces) = (Scrollback::default(), Scrollback::default());
+            whole.push(bytes);
+            for piece in bytes.chunks(7) {
+                pieces.push(piece);
+            }
+            assert_eq!(whole.replay(), pieces.replay());
+            assert_eq!(whole.end(), bytes.len() as u64);
+            let kept = whole.end() - whole.start();
+            assert!(kept <= 256 * 1024, "{kept}");
+            let (mut parser, mut kinds) = (Parser::default(), Vec::new());
+            parser.feed(bytes, |piece| {
+                let name = format!("{piece:?}");
+                kinds.push(name.chars().take(6).collect::<String>());
+            });
+            kinds.dedup();
+            kinds.truncate(12);
+            format!("{kinds:?} {}", parser.at_rest())
+        });
+}
+
+/// Where a tunnel leads: to the loopback, or nowhere.
+#[test]
+fn connect_targets() {
+    target("connect-targets")
+        .seeds(&[
+            "127.0.0.1:3000",
+            "localhost:80",
+            "[::1]:5173",
+            "169.254.169.254:80",
+            "a@localhost:1",
+        ])
+        .words(&[b"127.0.0.1", b"localhost", b"[::1]", b":", b"@", b"%", b"0x7f.1"])
+        .holds(|bytes| {
+            // As the server's HTTP library reads it.
+            let Ok(uri) = http::Uri::try_from(bytes) else {
+                return "no address".into();
+            };
+            let Some((host, port)) = uri
+                .authority()
+                .and_then(|authority| Some((authority.host(), authority.port_u16()?)))
+            else {
+                return "no host or port".into();
+            };
+            match tunnel::addresses(host, port) {
+                Ok(found) => {
+                    assert!(!found.is_empty());
+                    assert!(
+                        found
+                            .iter()
+                            .all(|address| address.ip().is_loopback() && address.port() == port)
+                    );
+                    format!("{}", found[0].ip())
+                }
+                Err(refusal) => refusal.status.to_string(),
+            }
+        });
+}
