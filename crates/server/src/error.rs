@@ -269,6 +269,15 @@ impl From<sqlx::Error> for Error {
                 .is_some_and(|code| ["57P", "53", "08"].iter().any(|class| code.starts_with(class)))
         });
         let code = error.as_database_error().and_then(|e| e.code());
+        // The database takes a NUL in no text (22021) and in no JSON (22P05).
+        if matches!(code.as_deref(), Some("22021" | "22P05")) {
+            return Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "InvalidInput",
+                "A text of the request holds a NUL character, which cannot be kept.",
+            )
+            .because(error);
+        }
         if code.as_deref() == Some("53100") {
             Self::unavailable("The disk of the control database is full; free some space in the data folder.")
                 .because(error)

@@ -55,7 +55,8 @@ struct Which {
 
 /// Who did what, the newest first, or all of it as JSON lines
 #[utoipa::path(get, path = "/api/audit", tag = "users", params(Which),
-    responses((status = OK, body = Page<AuditEntry>), (status = FORBIDDEN, body = ErrorBody)))]
+    responses((status = OK, content((Page<AuditEntry> = "application/json"), (String = "application/x-ndjson"))),
+              (status = FORBIDDEN, body = ErrorBody)))]
 async fn audited(
     State(app): State<App>,
     caller: Caller,

@@ -83,6 +83,10 @@ impl<T: DeserializeOwned + Send> FromRequestParts<App> for Path<T> {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self> {
+        // The database takes a NUL in no text, so nothing is called so.
+        if parts.uri.path().contains("%00") {
+            return Err(Error::not_found("thing"));
+        }
         match axum::extract::Path::from_request_parts(parts, app).await {
             Ok(axum::extract::Path(values)) => Ok(Self(values)),
             // An id that is none cannot be anything's.
@@ -96,16 +100,25 @@ impl<T: DeserializeOwned> FromRequestParts<App> for Query<T> {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self> {
-        let query = parts.uri.query().unwrap_or_default();
-        let pairs = url::form_urlencoded::parse(query.as_bytes());
-        let values = serde::de::value::MapDeserializer::<_, serde::de::value::Error>::new(
-            pairs.map(|(name, value)| (name.into_owned(), Word(value.into_owned()))),
-        );
-        match serde_path_to_error::deserialize(values) {
-            Ok(values) => Ok(Self(values)),
-            Err(error) => Err(Error::invalid(field_of(&error), error.inner().to_string())),
-        }
+        query(parts.uri.query().unwrap_or_default()).map(Self)
     }
+}
+
+/// Reads a query.
+///
+/// # Errors
+/// 422 with the field and its rule.
+pub fn query<T: DeserializeOwned>(query: &str) -> Result<T> {
+    let pairs = || url::form_urlencoded::parse(query.as_bytes());
+    // The database takes it in no text.
+    if let Some((name, _)) = pairs().find(|(_, value)| value.contains('\0')) {
+        return Err(Error::invalid(name, "it holds no NUL character"));
+    }
+    let values = serde::de::value::MapDeserializer::<_, serde::de::value::Error>::new(
+        pairs().map(|(name, value)| (name.into_owned(), Word(value.into_owned()))),
+    );
+    serde_path_to_error::deserialize(values)
+        .map_err(|error| Error::invalid(field_of(&error), error.inner().to_string()))
 }
 
 /// A value of a query: text that is read as whatever is expected.

@@ -20,7 +20,7 @@ use axum::{
 use fsa_driver::control::PATIENCE;
 use fsa_model::{
     ErrorBody,
-    sandboxd::{FileEntry, MoveRequest, PROJECT_FOLDER, USER_NAME},
+    sandboxd::{FileEntry, MoveRequest, PROJECT_FILES, PROJECT_FOLDER, USER_NAME},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use http_body::{Body as _, Frame, SizeHint};
@@ -47,6 +47,9 @@ const READ: Duration = Duration::from_secs(60);
 const UPLOAD: Duration = Duration::from_secs(4 * 60 * 60);
 /// Linux's PATH_MAX.
 const PATH_MOST: usize = 4096;
+
+/// sandboxd's path of all files.
+const FILES: &str = "/v1/files";
 
 /// What the caller may say of how to read or write.
 const ASKED: [HeaderName; 8] = [
@@ -97,7 +100,7 @@ struct Which {
 
 impl Which {
     /// A viewer sees the project's folder and nothing else: `/proc` has the environment of programs, and the
-    /// home their credentials. A link that leads out of the folder was put there by somebody who may.
+    /// home their credentials. Where links lead is sandboxd's to see ([`PROJECT_FILES`]).
     ///
     /// # Errors
     /// 403 with the role that is needed.
@@ -116,7 +119,7 @@ impl Which {
     ///
     /// # Errors
     /// 422 for a path that none can be.
-    fn target(&self) -> Result<String> {
+    fn target(&self, route: &str) -> Result<String> {
         if self.path.len() > PATH_MOST || self.path.contains('\0') {
             let rule = format!("it has at most {PATH_MOST} bytes and no NUL character");
             return Err(Error::invalid("path", rule));
@@ -133,7 +136,7 @@ impl Which {
                 query.append_pair(name, value);
             }
         }
-        Ok(format!("/v1/files?{}", query.finish()))
+        Ok(format!("{route}?{}", query.finish()))
     }
 }
 
@@ -155,11 +158,16 @@ async fn read_file(
 ) -> Result<Response> {
     let project = projects::find::<Read>(&app.store, &caller, &project).await?;
     // A token that may only read is its user's still.
-    if project.role() < Write::NEEDS {
-        which.must_be_of_the_project(&project)?;
-    }
+    let route = match project.role() < Write::NEEDS {
+        true => {
+            which.must_be_of_the_project(&project)?;
+            PROJECT_FILES
+        }
+        false => FILES,
+    };
     let inside = Inside::of(&app, &project).await?;
-    let passed = passed(request.method().clone(), &which, request.headers(), Body::empty())?;
+    let target = which.target(route)?;
+    let passed = passed(request.method().clone(), target, request.headers(), Body::empty())?;
     let mut response = inside.pass_on(passed, &ANSWERED, READ).await?;
     let kind = response.headers().get(header::CONTENT_TYPE);
     let known =
@@ -221,7 +229,7 @@ async fn write_file(
         over: Arc::clone(&over),
         passed: Arc::clone(&put),
     });
-    let passed = passed(Method::PUT, &which, &parts.headers, body)?;
+    let passed = passed(Method::PUT, which.target(FILES)?, &parts.headers, body)?;
     let answer = inside.pass_on(passed, &ANSWERED[4..], UPLOAD).await;
     let put = put.load(Ordering::Relaxed);
     if room.is_some() {
@@ -250,7 +258,7 @@ async fn delete_file(
 ) -> Result<Response> {
     let project = projects::find::<Write>(&app.store, &caller, &project).await?;
     let inside = Inside::of(&app, &project).await?;
-    let passed = passed(Method::DELETE, &which, &headers, Body::empty())?;
+    let passed = passed(Method::DELETE, which.target(FILES)?, &headers, Body::empty())?;
     inside.pass_on(passed, &[], READ).await
 }
 
@@ -273,8 +281,8 @@ async fn move_file(
     inside.pass_on(passed, &[], PATIENCE).await
 }
 
-fn passed(method: Method, which: &Which, asked: &HeaderMap, body: Body) -> Result<Request<Body>> {
-    let mut request = Request::builder().method(method).uri(which.target()?);
+fn passed(method: Method, target: String, asked: &HeaderMap, body: Body) -> Result<Request<Body>> {
+    let mut request = Request::builder().method(method).uri(target);
     for name in &ASKED {
         if let Some(value) = asked.get(name) {
             request = request.header(name, value);

@@ -95,8 +95,11 @@ struct Back {
 /// Where GitHub sends the browser back to
 #[utoipa::path(get, path = "/api/auth/github/callback", tag = "auth", security(()), params(Back),
     responses((status = SEE_OTHER, description = "with a session cookie"),
+              (status = BAD_REQUEST, body = String, content_type = "text/html"),
               (status = FORBIDDEN, body = String, content_type = "text/html"),
-              (status = CONFLICT, body = String, content_type = "text/html")))]
+              (status = CONFLICT, body = String, content_type = "text/html"),
+              (status = TOO_MANY_REQUESTS, body = String, content_type = "text/html"),
+              (status = BAD_GATEWAY, body = String, content_type = "text/html")))]
 async fn callback(
     State(app): State<App>,
     address: Address,

@@ -65,6 +65,7 @@ async fn list(State(app): State<App>, _: Caller, Query(at): Query<In>) -> Result
 #[utoipa::path(post, path = "/api/images", tag = "images", params(As),
     request_body(content = Vec<u8>, content_type = "application/x-tar"),
     responses((status = CREATED, body = ImageInfo), (status = FORBIDDEN, body = ErrorBody),
+              (status = CONFLICT, body = ErrorBody, description = "the region takes images from registries only"),
               (status = UNPROCESSABLE_ENTITY, body = ErrorBody)))]
 async fn import(
     State(app): State<App>,

@@ -57,7 +57,7 @@ pub fn document() -> Document {
 /// Names each operation after its tag and its function, which makes the names unique, and adds what
 /// all of them have in common.
 fn named(mut document: Document) -> Document {
-    for item in document.paths.paths.values_mut() {
+    for (path, item) in &mut document.paths.paths {
         let operations = [
             &mut item.get,
             &mut item.put,
@@ -70,14 +70,14 @@ fn named(mut document: Document) -> Document {
             if let (Some(tag), Some(name)) = (tag, &operation.operation_id) {
                 operation.operation_id = Some(format!("{tag}_{name}"));
             }
-            refusals(operation);
+            refusals(path, operation);
         }
     }
     document
 }
 
 /// What any operation may be refused with before its own code is asked, where it does not say so itself.
-fn refusals(operation: &mut Operation) {
+fn refusals(path: &str, operation: &mut Operation) {
     let mut may_refuse = |status: &str, why: &str| {
         let error = Content::new(Some(Ref::from_schema_name("ErrorBody")));
         let answer = ResponseBuilder::new()
@@ -92,6 +92,13 @@ fn refusals(operation: &mut Operation) {
     may_refuse("403", "whoever is signed in may not do this");
     may_refuse("422", "a part of the request has a value that cannot be");
     may_refuse("429", "too often, or more than is allowed");
+    if path.contains("{project}") {
+        may_refuse("404", "you have no such project, or there is no such thing in it");
+        may_refuse(
+            "409",
+            "several projects have this name, or its sandbox is not in a state for it",
+        );
+    }
     if operation.request_body.is_some() {
         may_refuse("413", "the body is too long");
         may_refuse("415", "the body is of another kind");

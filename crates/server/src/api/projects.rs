@@ -14,6 +14,7 @@ use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
+    cursor::AfterProject,
     extract::{Json, Path, Query},
     follow,
     prefer::Wait,
@@ -41,7 +42,8 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 struct Cursor {
     /// `nextCursor` of the page before.
     #[serde(default)]
-    cursor: String,
+    #[param(value_type = Option<String>)]
+    cursor: AfterProject,
     /// Projects of this page, 1 to 100.
     #[serde(default)]
     limit: Option<u16>,
@@ -62,19 +64,13 @@ async fn list(
             format!("it is a number from 1 to {PAGE}"),
         ));
     }
-    // Several may have the same name, of several owners.
-    let after = match cursor.split_once('/') {
-        Some((name, id)) => (name, id.parse().ok()),
-        None => (cursor.as_str(), None),
-    };
+    let after = (cursor.name.as_str(), cursor.id);
     let found = store::projects::list(&app.store, &caller, after, i64::from(limit) + 1).await?;
     let items = found
         .iter()
         .map(|overview| status::project(&app.settings, overview))
         .collect();
-    let page = follow::page(items, limit.into(), |last: &Project| {
-        format!("{}/{}", last.name, last.id)
-    });
+    let page = follow::page(items, limit.into(), |last| AfterProject::of(last).to_string());
     Ok(Json(page))
 }
 

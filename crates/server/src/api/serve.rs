@@ -9,7 +9,7 @@ use axum::{
     body::Body,
     response::{IntoResponse as _, Response},
 };
-use http::{HeaderMap, Request};
+use http::{HeaderMap, Method, Request, StatusCode, Version};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -19,7 +19,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
-use super::framed;
+use super::{
+    framed,
+    linger::{Lingering, Unread},
+};
 use crate::{auth::Address, state::App};
 
 /// How long a client may take to send the head of a request, and be idle between two.
@@ -90,13 +93,27 @@ pub async fn serve(
 
 async fn connection(app: App, router: axum::Router, stream: TcpStream, peer: SocketAddr) {
     let _ = stream.set_nodelay(true);
+    let unread = Unread::default();
     let service = service_fn({
-        let app = app.clone();
+        let (app, unread) = (app.clone(), unread.clone());
         move |request: Request<Incoming>| {
-            let (app, router) = (app.clone(), router.clone());
-            async move { Ok::<_, std::convert::Infallible>(answer(app, router, request, peer).await) }
+            let (app, router, unread) = (app.clone(), router.clone(), unread.clone());
+            async move {
+                let tunnels = request.method() == Method::CONNECT;
+                // The frames of HTTP/2 end each request for itself.
+                let request = match request.version() {
+                    Version::HTTP_2 => request.map(Body::new),
+                    _ => unread.watch(request),
+                };
+                let response = answer(app, router, request, peer).await;
+                if tunnels || response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    unread.forget();
+                }
+                Ok::<_, std::convert::Infallible>(response)
+            }
         }
     });
+    let stream = Lingering::new(stream, unread);
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD);
     let mut connection =
@@ -113,8 +130,7 @@ async fn connection(app: App, router: axum::Router, stream: TcpStream, peer: Soc
     }
 }
 
-async fn answer(app: App, router: axum::Router, request: Request<Incoming>, peer: SocketAddr) -> Response {
-    let mut request = request.map(Body::new);
+async fn answer(app: App, router: axum::Router, mut request: Request<Body>, peer: SocketAddr) -> Response {
     let address = address(&app.settings.trusted_proxies, peer, request.headers());
     request.extensions_mut().insert(address);
     if crate::gateway::is_for(&app.settings, &request) {

@@ -49,7 +49,10 @@ async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Page<ApiTok
 
 /// Makes an API token; its secret is in this answer only
 #[utoipa::path(post, path = "/api/tokens", tag = "tokens", request_body = CreateToken,
-    responses((status = CREATED, body = ApiToken), (status = UNPROCESSABLE_ENTITY, body = ErrorBody)))]
+    responses((status = CREATED, body = ApiToken),
+              (status = NOT_FOUND, body = ErrorBody, description = "there is no such project"),
+              (status = CONFLICT, body = ErrorBody, description = "several projects have the name, or you have too many tokens"),
+              (status = UNPROCESSABLE_ENTITY, body = ErrorBody)))]
 async fn create(
     State(app): State<App>,
     caller: Caller,

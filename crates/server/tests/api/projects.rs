@@ -173,6 +173,17 @@ async fn the_list_goes_on_after_its_cursor() {
         .collect();
     assert_eq!(listed, names);
     assert_eq!(second["nextCursor"], serde_json::Value::Null);
+    // What was none of ours, and what the database could not take.
+    for cursor in ["p001%2Fnonsense", "No%20Name", "p001%00", "%00"] {
+        let refused = owner.get(&format!("/api/projects?cursor={cursor}")).await;
+        assert_eq!(refused.expect(422).error().details.field.unwrap().name, "cursor");
+    }
+    owner.get("/api/users?cursor=%00").await.expect(422);
+    owner
+        .post("/api/tokens", &json!({"name": "a\u{0}b"}))
+        .await
+        .expect(422);
+    owner.get("/api/projects/p%00").await.expect(404);
 }
 
 #[tokio::test]

@@ -212,6 +212,11 @@ async fn what_is_on_disk_is_measured_and_nothing_is_added_beyond_the_limit() {
         async move { ada.send_bytes(Method::PUT, path, None, body.into()).await }
     };
     assert!(put(1 << 20).await.status.is_success());
+    // It is refused at its head, while the client still sends the rest.
+    let too_much = put(11 << 20).await.expect(403).error();
+    let limit = too_much.details.limit.expect("the limit is said");
+    assert_eq!((limit.what.as_str(), limit.limit), ("diskMib", 10));
+
     world.driver.disk_bytes.store(11 << 20, Ordering::Relaxed);
     while ada.get("/api/me").await.expect(200).json()["used"]["diskMib"] != 11 {
         tokio::task::yield_now().await;

@@ -1,0 +1,65 @@
+//! Where a list of projects goes on: what `nextCursor` says of its last one, and `cursor=` brings back.
+
+use std::{fmt, str::FromStr};
+
+use fsa_model::{ProjectId, ProjectName, api::Project};
+use serde::Deserialize;
+
+/// The last project of a page, or nothing before the first. Several may have the same name, of several owners, so
+/// the id goes with it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct AfterProject {
+    pub name: String,
+    /// Without it, all that have the name come before.
+    pub id: Option<ProjectId>,
+}
+
+impl AfterProject {
+    pub(super) fn of(project: &Project) -> Self {
+        Self {
+            name: project.name.to_string(),
+            id: Some(project.id),
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("it is the nextCursor of the page before, as it was")]
+pub struct NoCursor;
+
+impl FromStr for AfterProject {
+    type Err = NoCursor;
+
+    fn from_str(text: &str) -> Result<Self, NoCursor> {
+        if text.is_empty() {
+            return Ok(Self::default());
+        }
+        let (name, id) = match text.split_once('/') {
+            Some((name, id)) => (name, Some(id.parse().map_err(|_| NoCursor)?)),
+            None => (text, None),
+        };
+        let name: ProjectName = name.parse().map_err(|_| NoCursor)?;
+        Ok(Self {
+            name: name.into(),
+            id,
+        })
+    }
+}
+
+impl TryFrom<String> for AfterProject {
+    type Error = NoCursor;
+
+    fn try_from(text: String) -> Result<Self, NoCursor> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for AfterProject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.id {
+            Some(id) => write!(f, "{}/{id}", self.name),
+            None => write!(f, "{}", self.name),
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! The end of a connection whose client is still sending: an upload that was refused at its head, for one.
+//!
+//! A socket that is closed while bytes wait in it, or still come, is reset by the kernel, and the reset takes
+//! the answer away from a client that has not read it yet: it sees a broken pipe instead of a 403. So the
+//! connection says that it has ended, and then reads on, and forgets what it reads, until the client is done
+//! too (nginx calls this a lingering close).
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use axum::body::{Body, Bytes};
+use http::Request;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Instant, Sleep},
+};
+
+/// How long what nobody wants is read.
+#[derive(Clone, Copy)]
+struct Bounds {
+    /// A client that sends nothing for so long has seen the answer, or is not there any more.
+    silence: Duration,
+    /// After so long, or so many bytes, the client sends without reading.
+    longest: Duration,
+    bytes: u64,
+}
+
+const BOUNDS: Bounds = Bounds {
+    silence: Duration::from_secs(2),
+    longest: Duration::from_secs(30),
+    bytes: 1 << 30,
+};
+const PIECE: usize = 64 * 1024;
+
+/// Whether a part of the last request was not read: what the requests' bodies say and the stream asks.
+#[derive(Clone, Default)]
+pub(super) struct Unread(Arc<AtomicBool>);
+
+impl Unread {
+    /// The request, whose body says here how far it was read.
+    pub(super) fn watch<B>(&self, request: Request<B>) -> Request<Body>
+    where
+        B: HttpBody<Data = Bytes, Error: Into<axum::BoxError>> + Send + Unpin + 'static,
+    {
+        if request.body().is_end_stream() {
+            self.forget();
+            return request.map(Body::new);
+        }
+        self.0.store(true, Ordering::Relaxed);
+        let unread = self.clone();
+        request.map(|body| Body::new(Watched { body, unread }))
+    }
+
+    /// What comes from now on is no request: the connection is a tunnel, and each side ends its own half.
+    pub(super) fn forget(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+/// A body that says when it has been read to its end.
+struct Watched<B> {
+    body: B,
+    unread: Unread,
+}
+
+impl<B: HttpBody + Unpin> HttpBody for Watched<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if frame.is_none() || self.body.is_end_stream() {
+            self.unread.forget();
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A connection's stream, whose shutdown lingers where a request was not read to its end.
+pub(super) struct Lingering<S> {
+    stream: S,
+    unread: Unread,
+    bounds: Bounds,
+    end: End,
+}
+
+enum End {
+    NotYet,
+    /// Our half is shut down; the client's is read.
+    Reading(Box<Rest>),
+    Over,
+}
+
+struct Rest {
+    bounds: Bounds,
+    silence: Pin<Box<Sleep>>,
+    last: Instant,
+    bytes: u64,
+    buffer: [u8; PIECE],
+}
+
+impl<S> Lingering<S> {
+    pub(super) const fn new(stream: S, unread: Unread) -> Self {
+        Self {
+            stream,
+            unread,
+            bounds: BOUNDS,
+            end: End::NotYet,
+        }
+    }
+}
+
+impl Rest {
+    fn begin(bounds: Bounds) -> Box<Self> {
+        let now = Instant::now();
+        let last = now + bounds.longest;
+        Box::new(Self {
+            bounds,
+            silence: Box::pin(tokio::time::sleep_until((now + bounds.silence).min(last))),
+            last,
+            bytes: 0,
+            buffer: [0; PIECE],
+        })
+    }
+
+    /// Ready when there is nothing more to wait for, whatever the reason.
+    fn poll(&mut self, stream: Pin<&mut impl AsyncRead>, context: &mut Context<'_>) -> Poll<()> {
+        let mut stream = stream;
+        loop {
+            let mut buffer = ReadBuf::new(&mut self.buffer);
+            match stream.as_mut().poll_read(context, &mut buffer) {
+                Poll::Pending => return self.silence.as_mut().poll(context),
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Ok(())) if buffer.filled().is_empty() => return Poll::Ready(()),
+                Poll::Ready(Ok(())) => self.bytes += buffer.filled().len() as u64,
+            }
+            let now = Instant::now();
+            if self.bytes > self.bounds.bytes || now >= self.last {
+                return Poll::Ready(());
+            }
+            self.silence
+                .as_mut()
+                .reset((now + self.bounds.silence).min(self.last));
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Lingering<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Lingering<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, pieces)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if matches!(this.end, End::NotYet) {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(context))?;
+            this.end = match this.unread.0.load(Ordering::Relaxed) {
+                true => End::Reading(Rest::begin(this.bounds)),
+                false => End::Over,
+            };
+        }
+        if let End::Reading(rest) = &mut this.end {
+            ready!(rest.poll(Pin::new(&mut this.stream), context));
+            this.end = End::Over;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::{BodyExt as _, Full};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+
+    use super::*;
+
+    /// Longer than any test.
+    const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
+    const UNBOUNDED: Bounds = Bounds {
+        silence: NEVER,
+        longest: NEVER,
+        bytes: u64::MAX,
+    };
+
+    /// A client and the server's end of its connection, on which a request came whose body is `read` or not.
+    async fn connection(read: bool, bounds: Bounds) -> (DuplexStream, Lingering<DuplexStream>) {
+        let (client, server) = duplex(1024);
+        let unread = Unread::default();
+        let request = unread.watch(Request::new(Full::from("a body")));
+        if read {
+            request.into_body().collect().await.unwrap();
+        }
+        let server = Lingering {
+            bounds,
+            ..Lingering::new(server, unread)
+        };
+        (client, server)
+    }
+
+    #[tokio::test]
+    async fn a_client_that_still_sends_is_read_until_it_has_ended_and_gets_what_was_answered() {
+        let (mut client, mut server) = connection(false, UNBOUNDED).await;
+        let client = tokio::spawn(async move {
+            client.write_all(&[0; 200 * 1024]).await.expect("somebody reads");
+            client.shutdown().await.expect("it ends");
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).await.expect("the answer");
+            answer
+        });
+        server.write_all(b"403").await.unwrap();
+
+        server.shutdown().await.unwrap();
+
+        assert_eq!(client.await.unwrap(), "403");
+        assert_eq!(server.read(&mut [0; 1]).await.unwrap(), 0, "all of it was read");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_is_silent_or_does_not_stop_is_left_in_the_end() {
+        let short = Duration::from_millis(1);
+        let (_silent, mut server) = connection(
+            false,
+            Bounds {
+                silence: short,
+                ..UNBOUNDED
+            },
+        )
+        .await;
+        server.shutdown().await.unwrap();
+
+        for bounds in [
+            Bounds {
+                longest: short,
+                ..UNBOUNDED
+            },
+            Bounds {
+                bytes: 4096,
+                ..UNBOUNDED
+            },
+        ] {
+            let (mut client, mut server) = connection(false, bounds).await;
+            let client = tokio::spawn(async move { while client.write_all(b"more").await.is_ok() {} });
+            server.shutdown().await.unwrap();
+            drop(server);
+            client.await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_where_the_request_was_read_or_the_connection_became_a_tunnel() {
+        let (_client, mut server) = connection(true, UNBOUNDED).await;
+        server.shutdown().await.unwrap();
+
+        let (mut client, mut server) = connection(false, UNBOUNDED).await;
+        server.unread.forget();
+        client.write_all(b"frame").await.unwrap();
+        server.shutdown().await.unwrap();
+        let mut frame = [0; 5];
+        server.read_exact(&mut frame).await.unwrap();
+        assert_eq!(
+            &frame, b"frame",
+            "what a tunnel's other half says is its reader's"
+        );
+    }
+}
