@@ -13,6 +13,9 @@ pub enum EventKind {
     ProjectCreated,
     ProjectChanged,
     ProjectDeleted,
+    /// A project that was shared with the reader is not any more, or was deleted. All else about it is not theirs to
+    /// know.
+    ShareEnded,
     /// Somebody wished something: start, stop, restart, terminate.
     Wished,
     /// The phase, as the API computes it, changed.

@@ -1,6 +1,6 @@
 // What happens to the caller's projects, as it happens: one stream of events for the whole page,
 // which resumes after the last event that it saw and marks what changed as stale.
-import type { QueryClient } from "@tanstack/react-query";
+import type { QueryClient, QueryKey } from "@tanstack/react-query";
 import { useSyncExternalStore } from "react";
 import type { Schemas } from "./client";
 
@@ -115,17 +115,33 @@ export function live(queries: QueryClient): () => void {
     },
     (open) => {
       become(open ? "live" : "away");
-      // What happened while the stream was away is asked for once.
-      if (open && everOpen) void queries.invalidateQueries();
-      everOpen ||= open;
+      if (!open) return;
+      // What was read before the stream began may have changed before it began; and what happened while it was
+      // away, also to what has no events, is asked for once.
+      if (everOpen) outdate(queries, []);
+      else for (const key of ["projects", "project", "inside"]) outdate(queries, [key]);
+      everOpen = true;
     },
   );
 }
 
 function stale(queries: QueryClient, event: Event) {
-  void queries.invalidateQueries({ queryKey: ["projects"] });
-  void queries.invalidateQueries({ queryKey: ["project", event.projectId] });
+  outdate(queries, ["projects"]);
+  outdate(queries, ["project", event.projectId]);
   if (event.kind === "projectChanged" || event.kind.startsWith("member") || event.kind === "environmentChanged" || event.kind.startsWith("database")) {
-    void queries.invalidateQueries({ queryKey: ["inside", event.projectId] });
+    outdate(queries, ["inside", event.projectId]);
   }
+}
+
+/**
+ * Has everything below this key read again. The cache does not begin a first reading anew, and its answer may be
+ * from before the change: that is read again once it has come.
+ */
+function outdate(queries: QueryClient, queryKey: QueryKey) {
+  for (const query of queries.getQueryCache().findAll({ queryKey, fetchStatus: "fetching" })) {
+    if (query.state.data !== undefined) continue;
+    const again = () => queries.invalidateQueries({ queryKey: query.queryKey, exact: true });
+    query.promise?.then(again, () => {});
+  }
+  void queries.invalidateQueries({ queryKey });
 }

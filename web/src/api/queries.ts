@@ -16,13 +16,6 @@ export const methods = queryOptions({
   staleTime: 60_000,
 });
 
-/**
- * The end of a share is an event of a project that is not seen any more, so nobody is told of it: a list that has
- * what others share is read again every so many milliseconds.
- */
-const shared = 5_000;
-const unlessOwner = (all: Project[] | undefined) => (all?.some((one) => one.role !== "owner") ? shared : false);
-
 export const projects = queryOptions({
   queryKey: ["projects"],
   queryFn: async () => {
@@ -36,7 +29,6 @@ export const projects = queryOptions({
     }
     return all;
   },
-  refetchInterval: (query) => unlessOwner(query.state.data),
 });
 
 /** A project, by the name in the page's address. Its events know the id, so both find it. */
@@ -44,7 +36,6 @@ export const project = (name: string) =>
   queryOptions({
     queryKey: ["projects", name],
     queryFn: () => data(api.GET("/api/projects/{project}", { params: { path: { project: name } } })),
-    refetchInterval: (query) => unlessOwner(query.state.data && [query.state.data]),
   });
 
 export const ports = (id: string) =>
@@ -137,7 +128,11 @@ export const taskDiff = (id: string, task: string) =>
 export const tokens = queryOptions({ queryKey: ["tokens"], queryFn: () => data(api.GET("/api/tokens")) });
 export const sessions = queryOptions({ queryKey: ["sessions"], queryFn: () => data(api.GET("/api/auth/sessions")) });
 export const users = queryOptions({ queryKey: ["users"], queryFn: () => data(api.GET("/api/users")) });
-export const audit = queryOptions({ queryKey: ["audit"], queryFn: () => data(api.GET("/api/audit")) });
+export const audit = queryOptions({
+  queryKey: ["audit"],
+  // Lines of JSON come only where they are asked for.
+  queryFn: async () => (await data(api.GET("/api/audit"))) as Schemas["Page_AuditEntry"],
+});
 export const images = queryOptions({
   queryKey: ["images"],
   queryFn: () => data(api.GET("/api/images")),

@@ -58,6 +58,9 @@ describe("stages", () => {
       Date.parse(at(6)),
     );
     expect(found).toEqual([1000, 3000, 1000, 2000, undefined]);
+    // On a cluster the network is there while the first two still go on.
+    const early = lengths([stage("active", at(0)), stage("active", at(1)), stage("done", at(2)), stage("pending", at(0))], at(0), Date.parse(at(6)));
+    expect(early).toEqual([6000, 5000, 2000, undefined]);
   });
 });
 

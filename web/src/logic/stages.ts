@@ -5,8 +5,8 @@ type Condition = Schemas["Condition"];
 
 /**
  * Milliseconds for each stage, undefined for one that has not begun. The API says since when a
- * stage is in its state: for one that is done that is its end, and it began when the one before it
- * ended (the first two run side by side, so both began at the start).
+ * stage is in its state: for one that is done that is its end, and it began when the last of those before it
+ * ended (the first two run side by side, so both began at the start; so does one that is done while they go on).
  */
 export function lengths(stages: Condition[], began: string, now: number): (number | undefined)[] {
   const start = new Date(began).getTime();
@@ -14,7 +14,7 @@ export function lengths(stages: Condition[], began: string, now: number): (numbe
   return stages.map((stage, index) => {
     if (stage.state === "pending") return undefined;
     if (stage.state === "active") return Math.max(0, now - time(index));
-    const before = index < 2 ? start : Math.max(start, ...stages.slice(0, index).map((_, at) => time(at)));
-    return Math.max(0, time(index) - before);
+    const earlier = index < 2 ? [] : stages.slice(0, index).flatMap((one, at) => (one.state === "done" && time(at) <= time(index) ? [time(at)] : []));
+    return Math.max(0, time(index) - Math.max(start, ...earlier));
   });
 }

@@ -1,14 +1,13 @@
 // One's own account: password, where one is signed in, and tokens for programs.
-import { ActionIcon, Alert, Button, CopyButton, Group, PasswordInput, SegmentedControl, Table, Text, TextInput, Title, useMantineColorScheme } from "@mantine/core";
+import { Alert, Button, CopyButton, Group, PasswordInput, SegmentedControl, Table, Text, TextInput, Title, useMantineColorScheme } from "@mantine/core";
 import { notifications } from "@mantine/notifications";
-import { IconTrash } from "@tabler/icons-react";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { type FormEvent, useState } from "react";
 import { api, data, sentence } from "../api/client";
 import { complain, me, sessions, tokens } from "../api/queries";
 import { browser } from "../logic/browser";
 import { ago, at } from "../logic/time";
-import { Confirm, type Question } from "../shell/Confirm";
+import { Rows } from "../shell/Rows";
 
 export function Account() {
   const who = useQuery(me).data;
@@ -97,36 +96,44 @@ function Sessions() {
       <Title order={2} mb="xs">
         Where you are signed in
       </Title>
-      <div className="panel scroll" tabIndex={0}>
-        <Table>
-          <Table.Tbody>
-            {found.data?.items.map((session) => (
-              <Table.Tr key={session.id}>
-                <Table.Td title={session.userAgent}>
-                  {browser(session.userAgent)}
-                  {session.current && (
-                    <Text span size="xs" c="dimmed">
-                      {" "}
-                      · this one
-                    </Text>
-                  )}
-                </Table.Td>
-                <Table.Td c="dimmed" style={{ overflowWrap: "anywhere" }}>{session.address}</Table.Td>
-                <Table.Td c="dimmed" title={at(session.lastSeenAt)} style={{ whiteSpace: "nowrap" }}>
-                  {ago(session.lastSeenAt)}
-                </Table.Td>
-                <Table.Td ta="right">
-                  {!session.current && (
-                    <Button variant="subtle" color="red" size="compact-xs" onClick={() => end.mutate(session.id)}>
-                      End
-                    </Button>
-                  )}
-                </Table.Td>
-              </Table.Tr>
-            ))}
-          </Table.Tbody>
-        </Table>
-      </div>
+      <Rows
+        rows={found.data?.items ?? []}
+        id={(session) => session.id}
+        className="scroll"
+        cells={(session) => (
+          <>
+            <Table.Td title={session.userAgent}>
+              {browser(session.userAgent)}
+              {session.current && (
+                <Text span size="xs" c="dimmed">
+                  {" "}
+                  · this one
+                </Text>
+              )}
+            </Table.Td>
+            <Table.Td c="dimmed" style={{ whiteSpace: "nowrap" }}>
+              {session.address}
+            </Table.Td>
+            <Table.Td c="dimmed" title={at(session.lastSeenAt)} style={{ whiteSpace: "nowrap" }}>
+              {ago(session.lastSeenAt)}
+            </Table.Td>
+          </>
+        )}
+        away={(session) =>
+          session.current
+            ? undefined
+            : {
+                label: "End this session",
+                word: "End",
+                question: {
+                  title: `End the session of ${browser(session.userAgent)}?`,
+                  text: "Whoever uses it has to sign in again.",
+                  act: "End it",
+                  run: () => end.mutate(session.id),
+                },
+              }
+        }
+      />
     </section>
   );
 }
@@ -135,7 +142,6 @@ function Tokens() {
   const queries = useQueryClient();
   const found = useQuery(tokens);
   const [secret, setSecret] = useState<string>();
-  const [question, setQuestion] = useState<Question>();
   const fresh = () => queries.invalidateQueries({ queryKey: ["tokens"] });
   const create = useMutation({
     mutationFn: (name: string) => data(api.POST("/api/tokens", { body: { name } })),
@@ -163,7 +169,6 @@ function Tokens() {
       <Title order={2} mb="xs">
         Tokens
       </Title>
-      <Confirm question={question} close={() => setQuestion(undefined)} />
       <Text size="sm" c="dimmed" mb="sm">
         For the command line and programs. A token may do what you may.
       </Text>
@@ -182,34 +187,27 @@ function Tokens() {
         </Alert>
       )}
       {(found.data?.items.length ?? 0) > 0 && (
-        <div className="panel scroll" tabIndex={0} style={{ marginBottom: 12 }}>
-          <Table>
-            <Table.Tbody>
-              {found.data?.items.map((token) => (
-                <Table.Tr key={token.id}>
-                  <Table.Td>{token.name}</Table.Td>
-                  <Table.Td c="dimmed">made {ago(token.createdAt)}</Table.Td>
-                  <Table.Td c="dimmed">{token.lastUsedAt ? `used ${ago(token.lastUsedAt)}` : "not used yet"}</Table.Td>
-                  <Table.Td w={44}>
-                    <ActionIcon
-                      aria-label={`Revoke ${token.name}`}
-                      onClick={() =>
-                        setQuestion({
-                          title: `Revoke the token ${token.name}?`,
-                          text: "What uses it stops working at once.",
-                          act: "Revoke",
-                          run: () => revoke.mutate(token.id),
-                        })
-                      }
-                    >
-                      <IconTrash size={15} />
-                    </ActionIcon>
-                  </Table.Td>
-                </Table.Tr>
-              ))}
-            </Table.Tbody>
-          </Table>
-        </div>
+        <Rows
+          rows={found.data?.items ?? []}
+          id={(token) => token.id}
+          className="scroll"
+          cells={(token) => (
+            <>
+              <Table.Td>{token.name}</Table.Td>
+              <Table.Td c="dimmed">made {ago(token.createdAt)}</Table.Td>
+              <Table.Td c="dimmed">{token.lastUsedAt ? `used ${ago(token.lastUsedAt)}` : "not used yet"}</Table.Td>
+            </>
+          )}
+          away={(token) => ({
+            label: `Revoke ${token.name}`,
+            question: {
+              title: `Revoke the token ${token.name}?`,
+              text: "What uses it stops working at once.",
+              act: "Revoke",
+              run: () => revoke.mutate(token.id),
+            },
+          })}
+        />
       )}
       <form onSubmit={submit}>
         <Group align="flex-end" gap="xs">

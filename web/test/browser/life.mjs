@@ -58,6 +58,19 @@ await story(async ({ person }) => {
   await page.getByRole("combobox", { name: "Port" }).waitFor();
   await page.frameLocator("iframe.frame").getByRole("heading", { name: "Seen from outside" }).waitFor();
   await shoot(page, "preview");
+
+  // What is changed in the editor is seen there.
+  await view(page, "Files");
+  await page.getByRole("button", { name: "index.html", exact: true }).click();
+  await editor.getByText("Seen from outside").waitFor();
+  await editor.click();
+  await page.keyboard.press("Control+a");
+  await page.keyboard.type("<h1>Changed in the editor</h1>");
+  await page.keyboard.press("Control+s");
+  await page.getByRole("button", { name: "Save", exact: true }).and(page.locator("[disabled]")).waitFor();
+  await view(page, "Preview");
+  await page.frameLocator("iframe.frame").getByRole("heading", { name: "Changed in the editor" }).waitFor();
+  await page.locator('.term[data-session="main"] textarea').focus();
   await page.keyboard.press("Control+c");
 
   // Variables from a pasted file; the restart that they need is announced, and they arrive.
@@ -99,7 +112,7 @@ await story(async ({ person }) => {
   await status(page, "Running");
   await openTerminal(page);
   await type(page, "cat index.html");
-  await sees(page, "Seen from outside");
+  await sees(page, "Changed in the editor");
 
   // A change from elsewhere arrives without a reload, within a second.
   await api("POST", "/api/projects/first/stop");

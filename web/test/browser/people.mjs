@@ -88,10 +88,8 @@ await story(async ({ person }) => {
   await panel.getByRole("alert").waitFor();
   await panel.getByLabel("Share with").fill("grace");
   await choose(owner, "As", "Viewer");
-  const began = Date.now();
   await panel.getByRole("button", { name: "Share", exact: true }).click();
   await guest.getByRole("link", { name: "shop" }).waitFor();
-  check(Date.now() - began < 5_000, `it took ${Date.now() - began} ms until the shared project was seen`);
   await guest.getByRole("link", { name: "shop" }).click();
   await openTerminal(guest);
   await guest.getByText("You watch; typing takes an editor").waitFor();
@@ -130,6 +128,15 @@ await story(async ({ person }) => {
   await owner.getByRole("dialog").getByRole("button", { name: "End it" }).click();
   await guest.getByRole("link", { name: "store" }).waitFor({ state: "detached" });
   await shoot(owner, "sharing");
+  // Shared again it is there again; who is inside when that ends is shown out.
+  await panel.getByLabel("Share with").fill("grace");
+  await panel.getByRole("button", { name: "Share", exact: true }).click();
+  await guest.getByRole("link", { name: "store" }).click();
+  await openTerminal(guest);
+  await panel.getByRole("button", { name: "End sharing with grace" }).click();
+  await owner.getByRole("dialog").getByRole("button", { name: "End it" }).click();
+  await guest.getByRole("heading", { name: "There is no project store" }).waitFor();
+  await guest.getByRole("link", { name: "Your projects" }).click();
 
   // The owner sees what everybody's sandboxes use, and what the doctor finds.
   await owner.goto(`${url}/administration`);
@@ -164,6 +171,7 @@ await story(async ({ person }) => {
   await owner.getByText("this one").waitFor();
   await until("the other session", async () => (await owner.getByRole("button", { name: "End", exact: true }).count()) === 1);
   await owner.getByRole("button", { name: "End", exact: true }).click();
+  await owner.getByRole("dialog").getByRole("button", { name: "End it" }).click();
   await until("its end", async () => (await owner.getByRole("button", { name: "End", exact: true }).count()) === 0);
   await laptop.reload();
   await laptop.getByRole("heading", { name: "Sign in" }).waitFor();

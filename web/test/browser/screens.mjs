@@ -67,7 +67,7 @@ await story(async ({ person }) => {
   await put("serve.py", program);
   await put("index.html", page3000);
   await put("src/app.ts", "// Says hello.\nexport function greet(name: string, times = 1): string {\n  return `Hello ${name}! `.repeat(times);\n}\n");
-  await api("POST", "/api/projects/notes/exec", { command: ["psql", "-c", "create table notes (id serial primary key, text text); insert into notes(text) values ('a'), ('b')"] });
+  await api("POST", "/api/projects/notes/exec", { command: ["psql", "-c", "create table notes (id serial primary key, text text); insert into notes(text) values ('Write the report'), ('Water the plants')"] });
   await api("POST", "/api/projects/notes/restart");
   await until("its port", async () => (await api("GET", "/api/projects/notes")).sandbox?.ports.some((port) => port.port === 3000));
   await until("the error", async () => (await api("GET", "/api/projects/broken")).sandbox?.status === "ERROR");
@@ -100,12 +100,18 @@ await story(async ({ person }) => {
         await page.goto(`${url}/p/notes?view=${view}`);
         await page.getByRole("tab", { name: view, exact: false, selected: true }).last().waitFor();
         if (size !== "phone") await openTerminal(page);
+        if (size !== "phone" && view === views[0]) {
+          await type(page, "clear; ls; psql -c 'table notes'");
+          await sees(page, "(2 rows)");
+        }
         if (view === "preview") await page.frameLocator("iframe.frame").getByRole("heading", { name: "Notes" }).waitFor();
         if (view === "files") {
           await page.getByRole("button", { name: "src", exact: true }).click();
           await page.getByRole("button", { name: "app.ts", exact: true }).click();
           await page.getByRole("textbox", { name: "Content of src/app.ts" }).waitFor();
         }
+        if (view === "git") await page.getByText("is no git repository yet").waitFor();
+        if (view === "tasks") await page.getByLabel("What is to be done").waitFor();
         if (view === "database") await page.getByRole("cell", { name: "notes", exact: true }).waitFor();
         if (view === "activity") await page.getByRole("list", { name: "Events" }).getByRole("listitem").first().waitFor();
         if (view === "logs") await page.getByText("Listening on port 3000").first().waitFor();

@@ -101,6 +101,7 @@ pub async fn create(app: &App, caller: &Caller, request: CreateProject) -> Resul
         kind: EventKind::ProjectCreated,
         message: format!("The project {name} was created."),
         data: serde_json::json!({"name": name, "by": caller.login()}),
+        lost_by: Vec::new(),
     };
     events::append(&mut tx, event).await?;
     tx.commit().await?;

@@ -85,7 +85,7 @@ pub async fn unshare(app: &App, project: &Granted<Read>, user: &str) -> Result<(
     let object = format!("project {} with {login}", project.id);
     sign_in::record(&mut tx, caller, "project.unshare", object).await?;
     let message = format!("The project is no longer shared with {login}.");
-    let event = changed(project, message, serde_json::json!({"user": login, "role": null}));
+    let event = changed(project, message, serde_json::json!({"user": login, "role": null})).lost_by(gone);
     events::append(&mut tx, event).await?;
     tx.commit().await?;
     look_again(app, project.id, gone);

@@ -19,6 +19,8 @@ pub struct NewEvent {
     /// A sentence for people, without secrets.
     pub message: String,
     pub data: serde_json::Value,
+    /// Who has no right in the project any more by it, and is told that.
+    pub lost_by: Vec<UserId>,
 }
 
 impl NewEvent {
@@ -31,7 +33,14 @@ impl NewEvent {
             kind,
             message: message.into(),
             data: serde_json::json!({}),
+            lost_by: Vec::new(),
         }
+    }
+
+    #[must_use]
+    pub fn lost_by(mut self, user: UserId) -> Self {
+        self.lost_by.push(user);
+        self
     }
 
     #[must_use]
@@ -54,8 +63,8 @@ impl NewEvent {
 /// The database does not answer.
 pub async fn append(tx: &mut PgConnection, event: NewEvent) -> Result<EventId, sqlx::Error> {
     sqlx::query_scalar(
-        "insert into events (owner_id, project_id, sandbox_id, kind, message, data)
-         values ($1, $2, $3, $4, $5, $6) returning id",
+        "insert into events (owner_id, project_id, sandbox_id, kind, message, data, lost_by)
+         values ($1, $2, $3, $4, $5, $6, $7) returning id",
     )
     .bind(event.owner.0)
     .bind(event.project.0)
@@ -63,6 +72,7 @@ pub async fn append(tx: &mut PgConnection, event: NewEvent) -> Result<EventId, s
     .bind(word_of(&event.kind))
     .bind(event.message)
     .bind(event.data)
+    .bind(event.lost_by.iter().map(|user| user.0).collect::<Vec<_>>())
     .fetch_one(tx)
     .await
 }
@@ -71,7 +81,8 @@ pub async fn append(tx: &mut PgConnection, event: NewEvent) -> Result<EventId, s
 #[derive(Clone, Copy, Debug)]
 pub enum Of {
     Project(ProjectId),
-    /// All projects of a user, also those that are gone, and those that are shared with the user.
+    /// All projects of a user, also those that are gone, and those that are shared with the user; of one that is
+    /// not any more, that it is not.
     Reader(UserId),
 }
 
@@ -118,10 +129,19 @@ pub async fn after(store: &Store, of: Of, after: EventId, limit: i64) -> Result<
         .bind(project.0),
         Of::Reader(reader) => sqlx::query_as(
             "select id, project_id, sandbox_id, kind, message, data, created_at from (
-                 (select * from events where owner_id = $1 and id > $2 order by id limit $3)
+                 (select id, project_id, sandbox_id, kind, message, data, created_at
+                    from events where owner_id = $1 and id > $2 order by id limit $3)
                  union all
-                 (select * from events where id > $2 and project_id in
+                 (select id, project_id, sandbox_id, kind, message, data, created_at
+                    from events where id > $2 and project_id in
                       (select m.project_id from project_members m where m.user_id = $1) order by id limit $3)
+                 union all
+                 (select id, project_id, null, 'shareEnded', 'A project is no longer shared with you.', '{}',
+                         created_at
+                    from events e
+                   where lost_by <> '{}' and lost_by @> array[$1] and id > $2 and not exists
+                      (select 1 from project_members m where m.user_id = $1 and m.project_id = e.project_id)
+                   order by id limit $3)
              ) e order by id limit $3",
         )
         .bind(reader.0),
@@ -143,6 +163,7 @@ pub async fn last(store: &Store, of: Of) -> Result<EventId> {
         // An index each for the user's own and for each that is shared.
         Of::Reader(reader) => sqlx::query_scalar(
             "select greatest(0, (select max(id) from events where owner_id = $1),
+                 (select max(id) from events where lost_by <> '{}' and lost_by @> array[$1]),
                  (select max(newest) from project_members m,
                       lateral (select max(id) as newest from events where project_id = m.project_id) e
                    where m.user_id = $1))",

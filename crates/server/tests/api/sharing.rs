@@ -1,6 +1,7 @@
 //! Projects that are shared: how others find them, what they hear of them, and how it ends. Who may do what
 //! is in `authorisation.rs`.
 
+use fsa_model::event::EventKind;
 use http::Method;
 use serde_json::{Value, json};
 
@@ -151,13 +152,31 @@ async fn what_happens_in_a_shared_project_is_told_and_no_longer_once_the_share_i
     while let Some(heard) = one.next().await {
         assert_eq!(heard.event.data["fields"], json!(["members"]));
     }
-    project(&grace, "own").await;
-    while let Some(heard) = all.next().await {
-        if heard.event.project_id != todo.id {
-            break;
-        }
-        assert_eq!(heard.event.data["fields"], json!(["members"]));
-    }
+    let last = all.next().await.expect("an event").event;
+    assert_eq!((last.kind, last.project_id), (EventKind::ShareEnded, todo.id));
+    assert_eq!(
+        (last.message.as_str(), &last.data),
+        ("A project is no longer shared with you.", &json!({}))
+    );
+    ada.ask("/api/projects/todo/start").await.expect(202);
+    let own = project(&grace, "own").await;
+    assert_eq!(all.next().await.expect("an event").event.project_id, own.id);
+    // Others are not told of it in that way, and nobody twice.
+    let kinds = async |client: &Client| {
+        let events = client.get("/api/events?follow=false").await.expect(200).json();
+        let all = events["items"].as_array().unwrap().clone();
+        let kinds = all.iter().map(|event| event["kind"].as_str().unwrap().to_owned());
+        kinds.collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(kinds(&grace).await, "shareEnded projectCreated");
+    assert!(!kinds(&ada).await.contains("shareEnded"));
+    share(&ada, "todo", "grace", "viewer").await;
+    let again = kinds(&grace).await;
+    assert!(
+        again.contains("wished") && !again.contains("shareEnded"),
+        "{again}"
+    );
+    ada.delete("/api/projects/todo/members/grace").await.expect(204);
     grace
         .get(&format!("/api/projects/{}/events?follow=false", todo.id))
         .await

@@ -44,7 +44,7 @@ export function System() {
 
 const marks = {
   good: <IconCheck size={16} color="var(--mantine-color-teal-6)" aria-label="good" />,
-  warning: <IconExclamationMark size={16} color="var(--mantine-color-yellow-6)" aria-label="warning" />,
+  warning: <IconExclamationMark size={16} color="var(--mantine-color-orange-8)" aria-label="warning" />,
   bad: <IconAlertTriangle size={16} color="var(--mantine-color-red-6)" aria-label="bad" />,
 };
 

@@ -1,19 +1,19 @@
 // The variables of a project: names always, values when somebody asks for them.
-import { ActionIcon, Alert, Button, Group, Modal, Stack, Table, Text, TextInput, Textarea, Title } from "@mantine/core";
-import { IconEye, IconEyeOff, IconTrash } from "@tabler/icons-react";
+import { Alert, Button, Group, Modal, Stack, Table, Text, TextInput, Textarea, Title } from "@mantine/core";
+import { IconEye, IconEyeOff } from "@tabler/icons-react";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { type FormEvent, useState } from "react";
 import { type Project, api, data, sentence } from "../../api/client";
 import { complain, environment } from "../../api/queries";
 import { parseDotenv } from "../../logic/dotenv";
 import { may } from "../../logic/role";
+import { Rows } from "../../shell/Rows";
 
 export default function Environment({ project }: { project: Project }) {
   const queries = useQueryClient();
   const [reveal, setReveal] = useState(false);
   const [pasting, setPasting] = useState(false);
   const [text, setText] = useState("");
-  const [removing, setRemoving] = useState<string>();
   const [restarted, setRestarted] = useState(false);
   const names = useQuery(environment(project.id, false));
   const values = useQuery({ ...environment(project.id, true), enabled: reveal });
@@ -23,7 +23,6 @@ export default function Environment({ project }: { project: Project }) {
     onSuccess: async (after) => {
       setRestarted(after.restarting ?? false);
       setPasting(false);
-      setRemoving(undefined);
       setText("");
       await queries.invalidateQueries({ queryKey: ["inside", project.id, "environment"] });
     },
@@ -69,29 +68,34 @@ export default function Environment({ project }: { project: Project }) {
         </Alert>
       )}
       {known.length > 0 && (
-        <div className="panel" style={{ marginBottom: 16 }}>
-          <Table layout="fixed">
-            <Table.Tbody>
-              {known.map((name) => (
-                <Table.Tr key={name}>
-                  <Table.Td ff="monospace" className="clip" title={name}>
-                    {name}
-                  </Table.Td>
-                  <Table.Td ff="monospace" style={{ overflowWrap: "anywhere", userSelect: reveal ? "all" : "none" }}>
-                    {reveal ? (values.data?.envVars[name] ?? "…") : "••••••••"}
-                  </Table.Td>
-                  <Table.Td w={44}>
-                    {works && (
-                      <ActionIcon aria-label={`Remove ${name}`} onClick={() => setRemoving(name)}>
-                        <IconTrash size={15} />
-                      </ActionIcon>
-                    )}
-                  </Table.Td>
-                </Table.Tr>
-              ))}
-            </Table.Tbody>
-          </Table>
-        </div>
+        <Rows
+          rows={known}
+          id={(name) => name}
+          layout="fixed"
+          cells={(name) => (
+            <>
+              <Table.Td ff="monospace" className="clip" title={name}>
+                {name}
+              </Table.Td>
+              <Table.Td ff="monospace" style={{ overflowWrap: "anywhere", userSelect: reveal ? "all" : "none" }}>
+                {reveal ? (values.data?.envVars[name] ?? "…") : "••••••••"}
+              </Table.Td>
+            </>
+          )}
+          away={(name) =>
+            works
+              ? {
+                  label: `Remove ${name}`,
+                  question: {
+                    title: `Remove ${name}?`,
+                    text: "The sandbox restarts without it, if it runs.",
+                    act: "Remove",
+                    run: () => change.mutate({ [name]: null }),
+                  },
+                }
+              : undefined
+          }
+        />
       )}
       {names.data && known.length === 0 && (
         <Text size="sm" mb="md">
@@ -130,17 +134,6 @@ export default function Environment({ project }: { project: Project }) {
             </Button>
           </Group>
         </Stack>
-      </Modal>
-      <Modal opened={removing !== undefined} onClose={() => setRemoving(undefined)} title={`Remove ${removing}?`}>
-        <Text size="sm">The sandbox restarts without it, if it runs.</Text>
-        <Group justify="flex-end" mt="md">
-          <Button variant="default" onClick={() => setRemoving(undefined)}>
-            Cancel
-          </Button>
-          <Button color="red" loading={change.isPending} onClick={() => removing && change.mutate({ [removing]: null })}>
-            Remove
-          </Button>
-        </Group>
       </Modal>
     </div>
   );

@@ -87,7 +87,7 @@ export default function Files({ project }: { project: Project }) {
         </Button>
       </div>
       <div
-        className="split"
+        className="split files"
         onDragOver={(event) => event.preventDefault()}
         onDrop={(event) => {
           event.preventDefault();

@@ -143,7 +143,7 @@ export default function Git({ project }: { project: Project }) {
           There are more files than are shown. A line in .gitignore may be missing.
         </Text>
       )}
-      {shown && <Diff project={project} path={shown.path} staged={shown.staged} />}
+      {shown && now.files.some((file) => file.path === shown.path) && <Diff project={project} path={shown.path} staged={shown.staged} />}
       {may && (now.files.length > 0 || now.merging) && (
         <form onSubmit={commit}>
           <Textarea label="Message" required withAsterisk={false} autosize minRows={2} maxRows={10} value={message} onChange={(event) => setMessage(event.currentTarget.value)} />

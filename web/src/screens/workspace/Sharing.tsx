@@ -1,7 +1,6 @@
 // Who may use a project beside its owner, and as what. Who may not change it sees it, and may leave.
-import { ActionIcon, Alert, Button, Group, Select, Table, Text, TextInput, Title } from "@mantine/core";
+import { Alert, Button, Group, Select, Table, Text, TextInput, Title } from "@mantine/core";
 import { notifications } from "@mantine/notifications";
-import { IconTrash } from "@tabler/icons-react";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useNavigate } from "@tanstack/react-router";
 import { type FormEvent, useState } from "react";
@@ -9,7 +8,7 @@ import { type Project, api, data, sentence } from "../../api/client";
 import { me, members } from "../../api/queries";
 import { type ProjectRole, given, may } from "../../logic/role";
 import { at } from "../../logic/time";
-import { Confirm, type Question } from "../../shell/Confirm";
+import { Rows } from "../../shell/Rows";
 
 export function Sharing({ project }: { project: Project }) {
   const queries = useQueryClient();
@@ -17,7 +16,6 @@ export function Sharing({ project }: { project: Project }) {
   const who = useQuery(me).data;
   const found = useQuery(members(project.id));
   const [role, setRole] = useState<ProjectRole>("editor");
-  const [question, setQuestion] = useState<Question>();
   const manages = may(project.role, "admin");
   const path = (user: string) => ({ params: { path: { project: project.id, user } } });
   const share = useMutation({
@@ -43,87 +41,62 @@ export function Sharing({ project }: { project: Project }) {
     if (user) share.mutate({ user, role }, { onSuccess: () => form.reset() });
   };
   const failed = share.error ?? end.error ?? found.error;
-  const items = found.data?.items ?? [];
   return (
     <section className="section" aria-label="Sharing">
       <Title order={2} mb="xs">
         Sharing
       </Title>
-      <Confirm question={question} close={() => setQuestion(undefined)} />
       {failed && (
         <Alert color="red" role="alert" py="xs" mb="sm">
           {sentence(failed)}
         </Alert>
       )}
-      <div className="panel" style={{ marginBottom: 12 }}>
-        <Table>
-          <Table.Tbody>
-            {items.map((member) => (
-              <Table.Tr key={member.userId}>
-                <Table.Td className="clip" title={`since ${at(member.since)}`}>
-                  {member.login}
-                  {member.userId === who?.id && (
-                    <Text span size="xs" c="dimmed">
-                      {" "}
-                      · you
-                    </Text>
-                  )}
-                </Table.Td>
-                <Table.Td w={140}>
-                  {manages && member.role !== "owner" && member.userId !== who?.id ? (
-                    <Select
-                      size="xs"
-                      aria-label={`Role of ${member.login}`}
-                      allowDeselect={false}
-                      value={member.role}
-                      onChange={(value) => value && share.mutate({ user: member.userId, role: value as ProjectRole })}
-                      data={given.map(({ value, label }) => ({ value, label }))}
-                    />
-                  ) : (
-                    <Text size="sm" c="dimmed">
-                      {member.role}
-                    </Text>
-                  )}
-                </Table.Td>
-                <Table.Td w={80} ta="right">
-                  {member.role !== "owner" && member.userId === who?.id && (
-                    <Button
-                      variant="subtle"
-                      color="red"
-                      size="compact-xs"
-                      onClick={() =>
-                        setQuestion({
-                          title: `Leave ${project.name}?`,
-                          text: "You have no way in any more until somebody shares it with you again.",
-                          act: "Leave",
-                          run: () => end.mutate(member.userId),
-                        })
-                      }
-                    >
-                      Leave
-                    </Button>
-                  )}
-                  {manages && member.role !== "owner" && member.userId !== who?.id && (
-                    <ActionIcon
-                      aria-label={`End sharing with ${member.login}`}
-                      onClick={() =>
-                        setQuestion({
-                          title: `End sharing with ${member.login}?`,
-                          text: "Terminals, streams and previews that they have open end at once.",
-                          act: "End it",
-                          run: () => end.mutate(member.userId),
-                        })
-                      }
-                    >
-                      <IconTrash size={15} />
-                    </ActionIcon>
-                  )}
-                </Table.Td>
-              </Table.Tr>
-            ))}
-          </Table.Tbody>
-        </Table>
-      </div>
+      <Rows
+        rows={found.data?.items ?? []}
+        id={(member) => member.userId}
+        width={80}
+        cells={(member) => (
+          <>
+            <Table.Td className="clip" title={`since ${at(member.since)}`}>
+              {member.login}
+              {member.userId === who?.id && (
+                <Text span size="xs" c="dimmed">
+                  {" "}
+                  · you
+                </Text>
+              )}
+            </Table.Td>
+            <Table.Td w={140}>
+              {manages && member.role !== "owner" && member.userId !== who?.id ? (
+                <Select
+                  size="xs"
+                  aria-label={`Role of ${member.login}`}
+                  allowDeselect={false}
+                  value={member.role}
+                  onChange={(value) => value && share.mutate({ user: member.userId, role: value as ProjectRole })}
+                  data={given.map(({ value, label }) => ({ value, label }))}
+                />
+              ) : (
+                <Text size="sm" c="dimmed">
+                  {member.role}
+                </Text>
+              )}
+            </Table.Td>
+          </>
+        )}
+        away={(member) => {
+          if (member.role === "owner") return undefined;
+          const run = () => end.mutate(member.userId);
+          if (member.userId === who?.id) {
+            const text = "You have no way in any more until somebody shares it with you again.";
+            return { label: "Leave this project", word: "Leave", question: { title: `Leave ${project.name}?`, text, act: "Leave", run } };
+          }
+          if (!manages) return undefined;
+          const label = `End sharing with ${member.login}`;
+          const text = "Terminals, streams and previews that they have open end at once.";
+          return { label, question: { title: `${label}?`, text, act: "End it", run } };
+        }}
+      />
       {manages && (
         <form onSubmit={submit}>
           <Group align="flex-end" gap="xs">

@@ -198,15 +198,20 @@ function Left({ project, runs }: { project: Project; runs: boolean }) {
   );
 }
 
+/** What is not to be seen of a sandbox that does not run. */
+const asleep: Partial<Record<View, string>> = {
+  preview: "What the sandbox serves is",
+  files: "The files are",
+  git: "What git says is",
+  logs: "The logs are",
+};
+
 function Asleep({ project, view }: { project: Project; view: View }) {
   const phase = project.sandbox?.status;
   const { moving, word } = look(phase);
-  const what = view === "preview" ? "What the sandbox serves" : view === "files" ? "The files" : "The logs";
   return (
     <div className="empty">
-      <Text>
-        {what} {view === "preview" ? "is" : "are"} shown here when it runs.
-      </Text>
+      <Text>{asleep[view] ?? "This is"} shown here when it runs.</Text>
       <Group gap="xs">
         <Text size="sm">{moving ? `${word} …` : phase === "ERROR" ? "It could not be made ready." : `It is ${word.toLowerCase()}.`}</Text>
       </Group>
