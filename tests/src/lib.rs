@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod github;
 pub mod ingress;
 pub mod internet;
+pub mod keyboard;
 pub mod leftovers;
 pub mod model;
 pub mod terminal;
@@ -17,6 +18,7 @@ pub mod way;
 pub mod world;
 
 pub use api::Api;
+pub use keyboard::Keyboard;
 pub use terminal::TestTerminal;
 pub use visit::Visitor;
 pub use world::World;

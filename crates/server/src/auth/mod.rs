@@ -5,6 +5,7 @@
 
 mod caller;
 pub mod cookie;
+pub mod key_file;
 pub mod limit;
 pub mod memory;
 pub mod origin;

@@ -11,7 +11,6 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, SystemTime},
 };
 
 use chacha20poly1305::{
@@ -19,9 +18,10 @@ use chacha20poly1305::{
     aead::{Aead, Payload},
 };
 use parking_lot::{Mutex, RwLock};
-use rand::{RngExt, rand_core::TryRng, rngs::SysRng};
+use rand::RngExt;
 use secrecy::{ExposeSecret, SecretString};
-use sha2::{Digest, Sha256};
+
+use super::key_file::{self, Stamp};
 
 const VERSION: u8 = 1;
 const HEADER: usize = 1 + 4 + 24;
@@ -42,9 +42,6 @@ struct Keys {
     order: Vec<[u8; 4]>,
     by_id: BTreeMap<[u8; 4], XChaCha20Poly1305>,
 }
-
-/// Whether a file is still the one that was read.
-type Stamp = Option<(SystemTime, u64, u64)>;
 
 /// Where a sealed value is kept: `("databases", "password", project id)`.
 #[derive(Clone, Copy, Debug)]
@@ -70,9 +67,6 @@ pub enum SealError {
     #[error("{0}")]
     Kept(&'static str),
 }
-
-/// How long a key that was superseded is kept at least: other servers may not have read the file yet.
-const SUPERSEDED: Duration = Duration::from_secs(60);
 
 impl Place<'_> {
     fn bytes(self) -> Vec<u8> {
@@ -102,16 +96,14 @@ impl Sealer {
         // Before it is read: what changes meanwhile is read again.
         let keys = match std::fs::metadata(path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let failed = unusable(path);
-                let text = format!("{}\n", fresh().map_err(&failed)?);
-                write_new(path, &text).map_err(|e| failed(e.to_string()))?;
-                stamp(path)
+                key_file::make(path)?;
+                key_file::stamp(path)
             }
-            _ => stamp(path),
+            _ => key_file::stamp(path),
         };
         Ok(Self(Arc::new(Inner {
             file: Some((path.to_owned(), Mutex::new(keys))),
-            keys: RwLock::new(Arc::new(Keys::of(&read(path)?))),
+            keys: RwLock::new(Arc::new(Keys::of(&key_file::read(path)?))),
         })))
     }
 
@@ -124,11 +116,11 @@ impl Sealer {
             return Ok(false);
         };
         let mut seen = seen.lock();
-        let now = stamp(path);
+        let now = key_file::stamp(path);
         if now == *seen {
             return Ok(false);
         }
-        let keys = Keys::of(&read(path)?);
+        let keys = Keys::of(&key_file::read(path)?);
         *self.0.keys.write() = Arc::new(keys);
         *seen = now;
         Ok(true)
@@ -142,35 +134,7 @@ impl Sealer {
         let Some((path, _)) = &self.0.file else {
             return Err(SealError::Kept("The keys of this server are not in a file."));
         };
-        let failed = unusable(path);
-        let keys = read(path)?;
-        if keys.last().is_some_and(|key| key_id(key) == id) {
-            return Err(SealError::Kept(
-                "It is the newest key, which everything is sealed with; `fsa keys rotate` makes another first.",
-            ));
-        }
-        let young = std::fs::metadata(path)
-            .and_then(|metadata| metadata.modified())
-            .is_ok_and(|at| at.elapsed().is_ok_and(|age| age < SUPERSEDED));
-        if young {
-            return Err(SealError::Kept(
-                "The key file has changed less than a minute ago, and another server may not have read it yet.",
-            ));
-        }
-        // Clusters know this installation by its first key.
-        if keys.first().is_some_and(|key| key_id(key) == id) && keys.len() > 1 {
-            let name = installation(path).map_err(|error| failed(error.to_string()))?;
-            let kept = path.with_file_name(INSTALLATION);
-            if !kept.exists() {
-                write_new(&kept, &format!("{name}\n")).map_err(|error| failed(error.to_string()))?;
-            }
-        }
-        let text: String = keys
-            .iter()
-            .filter(|key| key_id(key) != id)
-            .map(|key| hex::encode(key) + "\n")
-            .collect();
-        replace(path, &text).map_err(|error| failed(error.to_string()))?;
+        key_file::remove(path, id)?;
         self.renew().map(drop)
     }
 
@@ -180,12 +144,7 @@ impl Sealer {
     /// # Errors
     /// [`SealError::KeyFile`]; the file is as it was.
     pub fn add_key(path: &Path) -> Result<(), SealError> {
-        let failed = unusable(path);
-        // What is there must be in order, and is not to be made.
-        let before = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
-        Self::open(path)?;
-        let text = format!("{}\n{}\n", before.trim_end(), fresh().map_err(&failed)?);
-        replace(path, &text).map_err(|error| failed(error.to_string()))
+        key_file::add(path)
     }
 
     /// Whether there is a key of this id.
@@ -259,123 +218,16 @@ impl Sealer {
 
 impl Keys {
     fn of(keys: &[[u8; 32]]) -> Self {
-        let order: Vec<_> = keys.iter().map(key_id).collect();
+        let order: Vec<_> = keys.iter().map(key_file::key_id).collect();
         Self {
             current: *order.last().expect("a sealer has at least one key"),
             by_id: keys
                 .iter()
-                .map(|key| (key_id(key), XChaCha20Poly1305::new(key.into())))
+                .map(|key| (key_file::key_id(key), XChaCha20Poly1305::new(key.into())))
                 .collect(),
             order,
         }
     }
-}
-
-/// Beside the key file: what the installation is called, once the key is gone that its name came from.
-const INSTALLATION: &str = "installation";
-
-/// What clusters tell this installation's objects by: the same for all servers, since they share the key that
-/// it is made from (the first), and no way back to it.
-///
-/// # Errors
-/// The key file cannot be read.
-pub fn installation(path: &Path) -> std::io::Result<String> {
-    match std::fs::read_to_string(path.with_file_name(INSTALLATION)) {
-        Ok(name) => return Ok(name.trim().to_owned()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    let text = std::fs::read(path)?;
-    // The first line, which stays when keys are added.
-    let first = text.split_inclusive(|byte| *byte == b'\n').next();
-    let digest = Sha256::new()
-        .chain_update(b"installation\0")
-        .chain_update(first.unwrap_or_default())
-        .finalize();
-    Ok(hex::encode(&digest[..6]))
-}
-
-fn unusable(path: &Path) -> impl Fn(String) -> SealError + use<> {
-    let path = path.display().to_string();
-    move |why| SealError::KeyFile {
-        path: path.clone(),
-        why,
-    }
-}
-
-fn stamp(path: &Path) -> Stamp {
-    use std::os::unix::fs::MetadataExt as _;
-    let metadata = std::fs::metadata(path).ok()?;
-    Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
-}
-
-/// The keys of a file, of which there is at least one.
-fn read(path: &Path) -> Result<Vec<[u8; 32]>, SealError> {
-    let failed = unusable(path);
-    let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
-    let keys = text
-        .lines()
-        .filter(|line| !line.trim().is_empty())
-        .map(|line| {
-            let mut key = [0_u8; 32];
-            hex::decode_to_slice(line.trim(), &mut key)
-                .map(|()| key)
-                .map_err(|_| failed("a line of it is not 64 hexadecimal digits".into()))
-        })
-        .collect::<Result<Vec<_>, _>>()?;
-    if keys.is_empty() {
-        return Err(failed("it is empty".into()));
-    }
-    Ok(keys)
-}
-
-fn key_id(key: &[u8; 32]) -> [u8; 4] {
-    let digest = Sha256::new()
-        .chain_update(b"fsa key id")
-        .chain_update(key)
-        .finalize();
-    [digest[0], digest[1], digest[2], digest[3]]
-}
-
-/// A new key, as the file has it.
-fn fresh() -> Result<String, String> {
-    let mut key = [0_u8; 32];
-    SysRng
-        .try_fill_bytes(&mut key)
-        .map_err(|error| error.to_string())?;
-    Ok(hex::encode(key))
-}
-
-/// Puts a new file in the place of one that is there, for the same owner: all of it or nothing.
-fn replace(path: &Path, text: &str) -> std::io::Result<()> {
-    use std::os::unix::fs::MetadataExt as _;
-    let owner = std::fs::metadata(path)?;
-    let new = path.with_extension("new");
-    match std::fs::remove_file(&new) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    write_new(&new, text)?;
-    std::os::unix::fs::chown(&new, Some(owner.uid()), Some(owner.gid()))?;
-    std::fs::rename(&new, path)?;
-    match path.parent() {
-        Some(folder) => std::fs::File::open(folder)?.sync_all(),
-        None => Ok(()),
-    }
-}
-
-fn write_new(path: &Path, text: &str) -> std::io::Result<()> {
-    use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
 }
 
 #[cfg(test)]
@@ -421,74 +273,5 @@ mod tests {
             assert!(sealer.unseal(HERE, &broken).is_err(), "byte {at}");
         }
         assert!(sealer.unseal(HERE, &[]).is_err());
-    }
-
-    #[test]
-    fn a_key_file_is_made_once_for_its_owner_alone() {
-        use std::os::unix::fs::PermissionsExt as _;
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("keys/seal.key");
-        let sealed = Sealer::open(&path).unwrap().seal(HERE, &"x".to_owned().into());
-        assert_eq!(
-            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
-        assert_eq!(
-            Sealer::open(&path)
-                .unwrap()
-                .unseal(HERE, &sealed)
-                .unwrap()
-                .expose_secret(),
-            "x"
-        );
-        // A key more: what is there still opens, and the next value has the new one.
-        Sealer::add_key(&path).unwrap();
-        let both = Sealer::open(&path).unwrap();
-        assert_eq!(both.unseal(HERE, &sealed).unwrap().expose_secret(), "x");
-        assert_ne!(both.seal(HERE, &"x".to_owned().into())[1..5], sealed[1..5]);
-        assert_eq!(
-            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
-        assert!(Sealer::add_key(&folder.path().join("none")).is_err());
-        std::fs::write(&path, "nonsense\n").unwrap();
-        assert!(matches!(Sealer::open(&path), Err(SealError::KeyFile { .. })));
-    }
-
-    #[test]
-    fn a_key_that_is_added_while_somebody_works_is_used_and_an_old_one_can_go() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("keys/seal.key");
-        let (writer, reader) = (Sealer::open(&path).unwrap(), Sealer::open(&path).unwrap());
-        let (first, name) = (writer.current(), installation(&path).unwrap());
-        let before = writer.seal(HERE, &"x".to_owned().into());
-        assert!(!writer.renew().unwrap(), "nothing has changed");
-
-        Sealer::add_key(&path).unwrap();
-
-        assert!(writer.renew().unwrap());
-        assert_ne!(writer.current(), first);
-        // The other one has not looked yet, and does when it meets the new key.
-        let after = writer.seal(HERE, &"y".to_owned().into());
-        assert_eq!(reader.unseal(HERE, &after).unwrap().expose_secret(), "y");
-        assert_eq!(reader.unseal(HERE, &before).unwrap().expose_secret(), "x");
-
-        assert!(matches!(writer.forget(writer.current()), Err(SealError::Kept(_))));
-        assert!(
-            matches!(writer.forget(first), Err(SealError::Kept(_))),
-            "too early"
-        );
-        let earlier = SystemTime::now() - SUPERSEDED * 2;
-        std::fs::File::options()
-            .append(true)
-            .open(&path)
-            .unwrap()
-            .set_modified(earlier)
-            .unwrap();
-        writer.forget(first).unwrap();
-        assert_eq!(writer.ids(), [writer.current()]);
-        assert!(writer.unseal(HERE, &before).is_err());
-        assert_eq!(writer.unseal(HERE, &after).unwrap().expose_secret(), "y");
-        assert_eq!(installation(&path).unwrap(), name, "clusters still know it");
     }
 }

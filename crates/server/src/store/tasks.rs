@@ -361,6 +361,8 @@ pub struct Heard {
     pub steps: Vec<(StepKind, serde_json::Value)>,
     pub session: Option<String>,
     pub result: Option<String>,
+    /// The result goes on in what comes next, because the agent tells it in pieces.
+    pub unfinished: bool,
     pub failed: bool,
     pub cost: Option<Micros>,
 }

@@ -4,12 +4,15 @@
 
 use std::collections::BTreeMap;
 
+use chrono::{DateTime, Utc};
 use fsa_model::sandboxd::{ExecRequest, ExecResult, HOME};
 
 use crate::gateway::inside::Inside;
 
 /// git in a large folder.
 const SECONDS: u32 = 60;
+/// Of changed files that are told.
+const MOST_FILES: usize = 500;
 
 /// Prints the tree, or with a tree as argument how the files differ from it. Constant: nothing that anybody
 /// names becomes a part of it. A copy of the index knows which files are as they were.
@@ -43,6 +46,40 @@ pub(super) async fn since(inside: &Inside, tree: &str) -> Option<(String, bool)>
     let printed = run(inside, Some(tree)).await?;
     // The database takes no NUL in a text.
     Some((printed.stdout.replace('\0', "\u{fffd}"), printed.truncated))
+}
+
+/// The files of the project's folder that were written since the start. None where they cannot
+/// be found: that is no reason for a task to fail.
+pub(super) async fn written(inside: &Inside, since: DateTime<Utc>) -> Vec<String> {
+    let script = format!(
+        "find . \\( -name .git -o -name node_modules -o -name .venv \\) -prune -o -type f \
+         -newermt @{}.{:03} -print | head -n {MOST_FILES}",
+        since.timestamp(),
+        since.timestamp_subsec_millis()
+    );
+    let wish = ExecRequest {
+        command: ["sh", "-c", &script].map(ToOwned::to_owned).into(),
+        timeout_seconds: Some(20),
+        ..ExecRequest::default()
+    };
+    let found = inside.run(&wish).await;
+    match found {
+        Ok(found) => {
+            let mut files: Vec<String> = found
+                .stdout
+                .lines()
+                .map(|line| line.strip_prefix("./").unwrap_or(line))
+                .map(|line| line.chars().filter(|c| !c.is_control()).take(1000).collect())
+                .take(MOST_FILES)
+                .collect();
+            files.sort();
+            files
+        }
+        Err(error) => {
+            tracing::debug!(%error, "changed files could not be found");
+            Vec::new()
+        }
+    }
 }
 
 async fn run(inside: &Inside, tree: Option<&str>) -> Option<ExecResult> {

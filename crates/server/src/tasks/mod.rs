@@ -3,6 +3,7 @@
 
 pub mod adapter;
 mod changes;
+mod end;
 pub mod run;
 
 use fsa_model::{

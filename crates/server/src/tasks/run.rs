@@ -7,20 +7,22 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::body::Body;
-use chrono::{DateTime, Utc};
 use fsa_driver::control::PATIENCE;
 use fsa_model::{
     SandboxId, Wanted,
     event::EventKind,
     sandboxd::{ExecRequest, TaskEnd, TaskOutput},
-    task::{Agent, TaskState},
+    task::TaskState,
 };
 use http::{Request, StatusCode, header};
 use tokio::{sync::Semaphore, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
-use super::{adapter, changes};
+use super::{
+    adapter, changes,
+    end::{absent, cancelled, failed, judge},
+};
 use crate::{
     error::{Error, Result},
     gateway::inside::Inside,
@@ -45,8 +47,6 @@ const LOOK_ANYWAY: Duration = Duration::from_secs(15);
 const DRAIN: Duration = Duration::from_secs(5);
 /// Of an answer of sandboxd with output: half a mebibyte, written as JSON.
 const ANSWER: usize = 8 * 1024 * 1024;
-/// Of changed files that are told.
-const MOST_FILES: usize = 500;
 
 /// Runs tasks until `shutdown`. `alone` says that no other process does, for certain: then what a
 /// dead one left behind need not run out.
@@ -107,6 +107,7 @@ async fn follow(app: &App, claimed: ClaimedTask, shutdown: &CancellationToken) {
         position: claimed.row.position,
         said_failed: claimed.row.said_failed,
         result: claimed.row.task.result.clone(),
+        unfinished: false,
         claimed,
     };
     let outcome = tokio::select! {
@@ -132,6 +133,8 @@ struct Run<'a> {
     position: i64,
     said_failed: bool,
     result: Option<String>,
+    /// The result goes on in what the agent prints next.
+    unfinished: bool,
 }
 
 /// Somebody else has the lease, or the task has ended.
@@ -339,6 +342,8 @@ impl Run<'_> {
         let mut heard = Heard {
             // A sandbox that says less than before must not make us hear things twice.
             position: i64::try_from(output.next).unwrap_or(i64::MAX).max(self.position),
+            unfinished: self.unfinished,
+            result: self.result.clone().filter(|_| self.unfinished),
             ..Heard::default()
         };
         for line in &output.lines {
@@ -350,6 +355,7 @@ impl Run<'_> {
         let held = tasks::hear(&self.app.store, self.id(), self.claimed.lease, &heard, LEASE).await?;
         if held != Held::No {
             self.position = heard.position;
+            self.unfinished = heard.unfinished;
             self.said_failed |= heard.failed;
             self.result = heard.result.or(self.result.take());
         }
@@ -360,7 +366,7 @@ impl Run<'_> {
         let row = tasks::find(&self.app.store, self.claimed.project.id, self.id()).await;
         let (since, tree) = row.map_or((None, None), |row| (row.task.started_at, row.start_tree));
         let changed_files = match since {
-            Some(since) => self.holding(self.changed_files(inside, since)).await,
+            Some(since) => self.holding(changes::written(inside, since)).await,
             None => Vec::new(),
         };
         let diff = match tree {
@@ -390,134 +396,5 @@ impl Run<'_> {
         if let Err(error) = inside.answer(request, PATIENCE).await {
             tracing::debug!(%error, task = %self.id(), "a task could not be ended or forgotten");
         }
-    }
-
-    /// The files of the project's folder that were written since the start. None where they cannot
-    /// be found: that is no reason for a task to fail.
-    async fn changed_files(&self, inside: &Inside, since: DateTime<Utc>) -> Vec<String> {
-        let script = format!(
-            "find . \\( -name .git -o -name node_modules -o -name .venv \\) -prune -o -type f \
-             -newermt @{}.{:03} -print | head -n {MOST_FILES}",
-            since.timestamp(),
-            since.timestamp_subsec_millis()
-        );
-        let wish = ExecRequest {
-            command: ["sh", "-c", &script].map(ToOwned::to_owned).into(),
-            timeout_seconds: Some(20),
-            ..ExecRequest::default()
-        };
-        let found = inside.run(&wish).await;
-        match found {
-            Ok(found) => {
-                let mut files: Vec<String> = found
-                    .stdout
-                    .lines()
-                    .map(|line| line.strip_prefix("./").unwrap_or(line))
-                    .map(|line| line.chars().filter(|c| !c.is_control()).take(1000).collect())
-                    .take(MOST_FILES)
-                    .collect();
-                files.sort();
-                files
-            }
-            Err(error) => {
-                tracing::debug!(%error, "changed files could not be found");
-                Vec::new()
-            }
-        }
-    }
-}
-
-fn absent(agent: Agent) -> Ended {
-    let (title, program) = (agent.title(), agent.as_str());
-    failed(format!(
-        "{title} is not in this project's image: install `{program}` in the sandbox, or choose an image that has it"
-    ))
-}
-
-fn failed(why: impl Into<String>) -> Ended {
-    Ended {
-        state: TaskState::Failed,
-        exit_code: None,
-        error: Some(why.into()),
-        changed_files: Vec::new(),
-        diff: None,
-    }
-}
-
-fn cancelled(exit_code: Option<i32>) -> Ended {
-    Ended {
-        state: TaskState::Cancelled,
-        exit_code,
-        error: None,
-        changed_files: Vec::new(),
-        diff: None,
-    }
-}
-
-/// Pure: how it ended, from how its process did and what the agent said.
-fn judge(end: &TaskEnd, was_cancelled: bool, said_failed: bool, result: Option<&str>, seconds: u32) -> Ended {
-    let code = Some(end.exit_code);
-    if was_cancelled {
-        return cancelled(code);
-    }
-    let plain = |text: &str| -> String {
-        let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-        let last = lines[lines.len().saturating_sub(5)..].join("\n");
-        last.chars()
-            .filter(|c| !c.is_control() || *c == '\n')
-            .take(2000)
-            .collect()
-    };
-    let error = if end.timed_out {
-        format!("it was not done after {seconds} seconds")
-    } else if said_failed {
-        plain(result.unwrap_or("the agent says that it failed"))
-    } else if end.exit_code != 0 {
-        let said = plain(&end.stderr);
-        let said = if said.is_empty() {
-            result.map(plain).unwrap_or_default()
-        } else {
-            said
-        };
-        format!("the agent ended with exit code {}: {said}", end.exit_code)
-    } else {
-        return Ended {
-            state: TaskState::Succeeded,
-            error: None,
-            ..cancelled(code)
-        };
-    };
-    Ended {
-        exit_code: code,
-        ..failed(error)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_end_is_judged_by_the_process_and_by_what_the_agent_said() {
-        let end = |exit_code, timed_out| TaskEnd {
-            exit_code,
-            timed_out,
-            stderr: "warning\n\nno key\n".into(),
-        };
-        assert_eq!(
-            judge(&end(0, false), false, false, Some("ok"), 9).state,
-            TaskState::Succeeded
-        );
-        assert_eq!(
-            judge(&end(143, false), true, false, None, 9).state,
-            TaskState::Cancelled
-        );
-        let late = judge(&end(124, true), false, false, None, 9);
-        assert_eq!((late.state, late.exit_code), (TaskState::Failed, Some(124)));
-        assert!(late.error.unwrap().contains("9 seconds"));
-        let told = judge(&end(0, false), false, true, Some("out of money"), 9);
-        assert_eq!(told.error.as_deref(), Some("out of money"));
-        let broken = judge(&end(1, false), false, false, None, 9);
-        assert!(broken.error.unwrap().contains("no key"));
     }
 }

@@ -1,0 +1,109 @@
+//! How a task ended, purely: from how its process did and what the agent said.
+
+use fsa_model::{
+    sandboxd::TaskEnd,
+    task::{Agent, TaskState},
+};
+
+use crate::store::tasks::Ended;
+
+pub(super) fn absent(agent: Agent) -> Ended {
+    let (title, program) = (agent.title(), agent.as_str());
+    failed(format!(
+        "{title} is not in this project's image: install `{program}` in the sandbox, or choose an image that has it"
+    ))
+}
+
+pub(super) fn failed(why: impl Into<String>) -> Ended {
+    Ended {
+        state: TaskState::Failed,
+        exit_code: None,
+        error: Some(why.into()),
+        changed_files: Vec::new(),
+        diff: None,
+    }
+}
+
+pub(super) fn cancelled(exit_code: Option<i32>) -> Ended {
+    Ended {
+        state: TaskState::Cancelled,
+        exit_code,
+        error: None,
+        changed_files: Vec::new(),
+        diff: None,
+    }
+}
+
+/// How it ended, from how its process did and what the agent said.
+pub(super) fn judge(
+    end: &TaskEnd,
+    was_cancelled: bool,
+    said_failed: bool,
+    result: Option<&str>,
+    seconds: u32,
+) -> Ended {
+    let code = Some(end.exit_code);
+    if was_cancelled {
+        return cancelled(code);
+    }
+    let plain = |text: &str| -> String {
+        let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+        let last = lines[lines.len().saturating_sub(5)..].join("\n");
+        last.chars()
+            .filter(|c| !c.is_control() || *c == '\n')
+            .take(2000)
+            .collect()
+    };
+    let error = if end.timed_out {
+        format!("it was not done after {seconds} seconds")
+    } else if said_failed {
+        plain(result.unwrap_or("the agent says that it failed"))
+    } else if end.exit_code != 0 {
+        let said = plain(&end.stderr);
+        let said = if said.is_empty() {
+            result.map(plain).unwrap_or_default()
+        } else {
+            said
+        };
+        format!("the agent ended with exit code {}: {said}", end.exit_code)
+    } else {
+        return Ended {
+            state: TaskState::Succeeded,
+            error: None,
+            ..cancelled(code)
+        };
+    };
+    Ended {
+        exit_code: code,
+        ..failed(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_is_judged_by_the_process_and_by_what_the_agent_said() {
+        let end = |exit_code, timed_out| TaskEnd {
+            exit_code,
+            timed_out,
+            stderr: "warning\n\nno key\n".into(),
+        };
+        assert_eq!(
+            judge(&end(0, false), false, false, Some("ok"), 9).state,
+            TaskState::Succeeded
+        );
+        assert_eq!(
+            judge(&end(143, false), true, false, None, 9).state,
+            TaskState::Cancelled
+        );
+        let late = judge(&end(124, true), false, false, None, 9);
+        assert_eq!((late.state, late.exit_code), (TaskState::Failed, Some(124)));
+        assert!(late.error.unwrap().contains("9 seconds"));
+        let told = judge(&end(0, false), false, true, Some("out of money"), 9);
+        assert_eq!(told.error.as_deref(), Some("out of money"));
+        let broken = judge(&end(1, false), false, false, None, 9);
+        assert!(broken.error.unwrap().contains("no key"));
+    }
+}

@@ -1,0 +1,189 @@
+//! The other agents, unmodified: Codex CLI and Gemini CLI work on the runtime image, each against a scripted
+//! model of its own kind that is reached through the relay.
+
+use std::sync::{Arc, Mutex};
+
+use fsa_model::{
+    agent_api::AgentAccount,
+    api::{CreateProject, Page},
+    money::Micros,
+    task::{StepKind, Task, TaskState, TaskStep},
+};
+use fsa_tests::{
+    Api, World, exported,
+    internet::{self, PublicHost},
+    model::{self, Asked, Turn},
+};
+use serde_json::json;
+
+/// One agent, and what is to be found of its work.
+struct Story {
+    agent: &'static str,
+    model: &'static str,
+    /// As the model's server is shown it.
+    key: &'static str,
+    script: Vec<Turn>,
+}
+
+fn stories() -> [Story; 2] {
+    [
+        Story {
+            agent: "codex",
+            model: "gpt-5",
+            key: "Bearer sk-ofOpenaiQ1",
+            script: vec![
+                Turn::Tool {
+                    name: "exec_command",
+                    input: json!({"cmd": "echo written > codex.txt; env"}),
+                },
+                Turn::Say("The file is written."),
+            ],
+        },
+        Story {
+            agent: "gemini",
+            model: "gemini-2.5-pro",
+            key: "sk-ofGeminiQ2",
+            script: vec![
+                Turn::Tool {
+                    name: "write_file",
+                    input: json!({"file_path": "/home/dev/project/gemini.txt", "content": "written\n"}),
+                },
+                Turn::Tool {
+                    name: "run_shell_command",
+                    input: json!({"command": "env", "description": "Look around"}),
+                },
+                Turn::Say("The file is written."),
+            ],
+        },
+    ]
+}
+
+/// Runs the agent as a person does, and says what is true then.
+async fn works(world: &World, api: &Api, story: &Story, asked: &Mutex<Asked>) {
+    let agent = story.agent;
+    let run = world.fsa(&[
+        "task",
+        "run",
+        "work",
+        "--agent",
+        agent,
+        "--model",
+        story.model,
+        "Write a file",
+    ]);
+    let shown = String::from_utf8_lossy(&run.stdout).into_owned();
+    let said = String::from_utf8_lossy(&run.stderr);
+    let asked = asked.lock().expect("what was asked").clone();
+    assert!(run.status.success(), "{agent}: {shown}{said}{asked:?}");
+
+    let tasks: Page<Task> = api.get("/api/projects/work/tasks").await;
+    let task = &tasks.items[0];
+    let path = format!("/api/projects/work/tasks/{}/steps?follow=false", task.id);
+    let steps: Page<TaskStep> = api.get(&path).await;
+    let of = |kind| steps.items.iter().filter(|step| step.kind == kind).count();
+    assert_eq!(task.state, TaskState::Succeeded, "{agent}: {task:?}");
+    assert_eq!(task.result.as_deref(), Some("The file is written."), "{agent}");
+    assert_eq!(task.changed_files, [format!("{agent}.txt")], "{agent}");
+    assert_eq!(of(StepKind::Started), 1, "{agent}: {steps:#?}");
+    assert_eq!(
+        of(StepKind::ToolCall),
+        story.script.len() - 1,
+        "{agent}: {steps:#?}"
+    );
+    assert_eq!(
+        of(StepKind::ToolResult),
+        of(StepKind::ToolCall),
+        "{agent}: {steps:#?}"
+    );
+    assert!(of(StepKind::Text) > 0, "{agent}: {steps:#?}");
+
+    // The model saw the key, and the project pays for what the model said that it took.
+    assert!(!asked.keys.is_empty(), "{agent}");
+    assert!(
+        asked.keys.iter().all(|key| key == story.key),
+        "{agent}: {:?}",
+        asked.keys
+    );
+    assert!(task.cost > Micros(0), "{agent}: {task:?}");
+    let account: AgentAccount = api.get("/api/projects/work/agent").await;
+    let counted = account.models.iter().find(|model| model.model == story.model);
+    let counted = counted.unwrap_or_else(|| panic!("{agent}: {account:?}"));
+    let requests = i64::try_from(asked.keys.len()).expect("a few");
+    assert_eq!(counted.requests, requests, "{agent}: {account:?}");
+    assert_eq!(
+        (counted.input_tokens, counted.output_tokens),
+        (10 * requests, 5 * requests),
+        "{agent}"
+    );
+    // What the agent's own tool sees leads to the relay.
+    assert!(
+        asked.results.concat().contains("http://127.0.0.1:7682/"),
+        "{agent}: {:?}",
+        asked.results
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn codex_and_gemini_do_a_task_with_keys_that_are_nowhere_in_the_sandbox() {
+    let stories = stories();
+    let hosts = stories.each_ref().map(|story| {
+        let asked = Arc::new(Mutex::new(Asked::default()));
+        let (script, kept) = (story.script.clone(), Arc::clone(&asked));
+        let host = PublicHost::start(8000, move |listener| model::serve(listener, script, kept));
+        (host, asked)
+    });
+    let [openai, gemini] = hosts
+        .each_ref()
+        .map(|(host, _)| format!("http://{}:8000", host.address));
+    let image = exported("FSA_WEB_IMAGE");
+    let options = [
+        "--web-image",
+        image.to_str().expect("a path"),
+        "--allow-networks",
+        internet::RANGE,
+    ];
+    let world = World::start_with_agents(
+        &options,
+        &format!(
+            "OPENAI_BASE_URL={openai}/v1\nOPENAI_API_KEY=sk-ofOpenaiQ1\n\
+             GOOGLE_GEMINI_BASE_URL={gemini}\nGEMINI_API_KEY=sk-ofGeminiQ2\n"
+        ),
+    );
+    let api = world.api();
+    api.create_as(CreateProject {
+        name: "work".into(),
+        ..CreateProject::default()
+    })
+    .await;
+    api.until_running("work").await;
+    let packages = exported("FSA_TEST_APPS").join("agents");
+    let copied = world.fsa(&["cp", packages.to_str().expect("a path"), "work:/home/dev/agents"]);
+    assert!(
+        copied.status.success(),
+        "{}",
+        String::from_utf8_lossy(&copied.stderr)
+    );
+    api.shell(
+        "work",
+        "mkdir -p ~/.local/bin && ln -s ~/agents/node_modules/.bin/codex ~/agents/node_modules/.bin/gemini ~/.local/bin",
+    )
+    .await;
+
+    for (story, (_, asked)) in stories.iter().zip(&hosts) {
+        works(&world, &api, story, asked).await;
+    }
+
+    let seen = api
+        .shell(
+            "work",
+            "env; cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline 2>/dev/null; \
+             grep -rs 'sk-o[f]' ~ /etc /tmp /run --exclude-dir=agents; true",
+        )
+        .await;
+    assert!(
+        seen.contains("OPENAI_BASE_URL=http://127.0.0.1:7682/openai"),
+        "{seen}"
+    );
+    assert!(!seen.contains("sk-of"), "{seen}");
+    world.finish().await;
+}

@@ -1,0 +1,36 @@
+//! The stream of `streamGenerateContent?alt=sse`: each event is a GenerateContentResponse.
+
+use serde_json::{Value, json};
+
+use super::{Question, Turn};
+
+pub(super) fn question(body: &Value, model: String) -> Question {
+    let parts = body["contents"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|content| content["parts"].as_array())
+        .flatten();
+    Question {
+        model,
+        has_tools: body["tools"].as_array().is_some_and(|tools| !tools.is_empty()),
+        results: parts
+            .filter_map(|part| part.get("functionResponse"))
+            .map(|result| result["response"].to_string())
+            .collect(),
+        conversation: body["contents"].to_string(),
+    }
+}
+
+pub(super) fn stream(question: &Question, turn: &Turn) -> String {
+    let part = match turn {
+        Turn::Tool { name, input } => json!({"functionCall": {"name": name, "args": input}}),
+        Turn::Say(text) => json!({"text": text}),
+    };
+    let event = json!({
+        "candidates": [{"index": 0, "finishReason": "STOP", "content": {"role": "model", "parts": [part]}}],
+        "usageMetadata": {"promptTokenCount": 10, "candidatesTokenCount": 5, "totalTokenCount": 15},
+        "modelVersion": question.model,
+    });
+    format!("data: {event}\n\n")
+}
