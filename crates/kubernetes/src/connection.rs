@@ -2,7 +2,7 @@
 //! take. A kubeconfig may name programs to run and servers to talk to, so it is read as what a
 //! stranger wrote.
 
-use std::{future::Future, path::PathBuf, time::Duration};
+use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
 
 use fsa_driver::{DriverError, Result};
 use fsa_model::{Trouble, TroubleKind};
@@ -11,11 +11,16 @@ use kube::{
     client::ClientBuilder,
     config::{KubeConfigOptions, Kubeconfig},
 };
+use tokio::sync::Semaphore;
 
 use crate::{calls::Counted, settings::Settings};
 
 /// A call that has no answer by then has none.
 pub const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Changes that an API server is asked for at a time. Asked for hundreds at once, it answers none of them in time, and
+/// each is then asked for again (docs/benchmarks.md).
+const CHANGES: usize = 16;
 
 /// Where a kubeconfig may be, beside the settings.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +42,43 @@ pub struct Cluster {
     pub source: String,
     /// What the client has sent.
     pub calls: Counted,
+    /// Where changes wait for those that are under way.
+    pub line: Arc<Semaphore>,
+}
+
+impl Cluster {
+    /// As [`call`], for a change: its patience begins when it is its turn.
+    ///
+    /// # Errors
+    /// As [`call`].
+    pub async fn change<T>(
+        &self,
+        what: &str,
+        work: impl Future<Output = std::result::Result<T, kube::Error>>,
+    ) -> Result<T> {
+        // It is never closed.
+        let _place = self.line.acquire().await;
+        call(what, work).await
+    }
+
+    /// The same for an object that may not be there: then nothing is to be changed.
+    ///
+    /// # Errors
+    /// As [`call`].
+    pub async fn change_if_there<T>(
+        &self,
+        what: &str,
+        work: impl Future<Output = std::result::Result<T, kube::Error>>,
+    ) -> Result<Option<T>> {
+        let or_absent = async {
+            match work.await {
+                Ok(answer) => Ok(Some(answer)),
+                Err(error) if is_missing(&error) => Ok(None),
+                Err(error) => Err(error),
+            }
+        };
+        self.change(what, or_absent).await
+    }
 }
 
 /// A kubeconfig that was read and checked.
@@ -124,6 +166,7 @@ impl Checked {
         Ok(Cluster {
             client,
             calls,
+            line: Arc::new(Semaphore::new(CHANGES)),
             namespace: self.namespace,
             server,
             source: self.source,
@@ -214,8 +257,7 @@ pub fn is_missing(error: &kube::Error) -> bool {
 }
 
 /// What an error of the API means to the person who waits.
-#[must_use]
-pub fn trouble(what: &str, error: kube::Error) -> DriverError {
+fn trouble(what: &str, error: kube::Error) -> DriverError {
     let kube::Error::Api(status) = &error else {
         return DriverError::new(
             TroubleKind::Passing,
@@ -276,6 +318,8 @@ fn input(message: impl Into<String>) -> DriverError {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     const KUBECONFIG: &str = "
@@ -361,5 +405,25 @@ users: [{name: u, user: USER}]
             .unwrap_err();
         assert_eq!(error.trouble.kind, TroubleKind::Passing);
         assert!(begun.elapsed() < PATIENCE + Duration::from_secs(1));
+    }
+
+    #[tokio::test]
+    async fn changes_wait_their_turn_and_none_is_given_up_for_the_wait() {
+        let (busy, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let cluster = opened("https://10.0.0.1:6443", "{token: t}", Settings::default())
+            .await
+            .unwrap();
+        let slow = async || {
+            most.fetch_max(busy.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+            tokio::time::sleep(PATIENCE / 4).await;
+            busy.fetch_sub(1, Ordering::Relaxed);
+            Ok(())
+        };
+        // The last of them waits for longer than its patience.
+        let all = (0..CHANGES * 6).map(|_| cluster.change("make a service", slow()));
+        for outcome in futures_util::future::join_all(all).await {
+            outcome.unwrap();
+        }
+        assert_eq!(most.into_inner(), CHANGES);
     }
 }

@@ -3,7 +3,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::objects::APPLIED;
 
@@ -13,8 +13,8 @@ use crate::objects::APPLIED;
 /// None that objects of ours could have.
 pub fn with_note(object: &impl Serialize) -> serde_json::Result<Value> {
     let mut whole = serde_json::to_value(object)?;
-    let note = whole.get("spec").map(Value::to_string);
-    if let (Some(note), Some(metadata)) = (note, whole.get_mut("metadata").and_then(Value::as_object_mut)) {
+    let note = what_counts(&whole["metadata"], &whole["spec"]).to_string();
+    if let Some(metadata) = whole.get_mut("metadata").and_then(Value::as_object_mut) {
         let annotations = metadata
             .entry("annotations")
             .or_insert_with(|| Value::Object(serde_json::Map::new()));
@@ -23,15 +23,20 @@ pub fn with_note(object: &impl Serialize) -> serde_json::Result<Value> {
     Ok(whole)
 }
 
-/// Whether `spec` is what the object's note says that we asked for.
+/// Whether an object with `metadata` and `spec` is what its note says that we asked for.
 #[must_use]
 pub fn is_as_asked(metadata: &ObjectMeta, spec: &impl Serialize) -> bool {
     let note = metadata.annotations.as_ref().and_then(|all| all.get(APPLIED));
     let asked = note.and_then(|note| serde_json::from_str(note).ok());
-    match (asked, serde_json::to_value(spec)) {
-        (Some(asked), Ok(live)) => is_within(&asked, &live),
+    match (asked, serde_json::to_value(metadata), serde_json::to_value(spec)) {
+        (Some(asked), Ok(metadata), Ok(spec)) => is_within(&asked, &what_counts(&metadata, &spec)),
         _ => false,
     }
+}
+
+/// Annotations count, because those of an Ingress hold the sign-in in front of it.
+fn what_counts(metadata: &Value, spec: &Value) -> Value {
+    json!({"annotations": metadata["annotations"], "labels": metadata["labels"], "spec": spec})
 }
 
 /// Whether everything of `asked` is in `live`.
@@ -76,8 +81,6 @@ fn is_empty(value: &Value) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
@@ -102,6 +105,26 @@ mod tests {
         ] {
             assert!(!is_within(&asked, &live), "{live}");
         }
+    }
+
+    #[test]
+    fn an_annotation_that_somebody_took_away_is_drift_and_one_that_somebody_added_is_not() {
+        let asked = json!({"metadata": {"annotations": {"auth-url": "here"}, "labels": {"of": "us"}}, "spec": {"a": 1}});
+        let mut live = with_note(&asked).unwrap();
+        live["metadata"]["annotations"]["theirs"] = json!("yes");
+        let seen = |live: &Value| {
+            let metadata = serde_json::from_value(live["metadata"].clone()).unwrap();
+            is_as_asked(&metadata, &live["spec"])
+        };
+        assert!(seen(&live));
+        let mut open = live.clone();
+        open["metadata"]["annotations"]
+            .as_object_mut()
+            .unwrap()
+            .remove("auth-url");
+        assert!(!seen(&open));
+        live["metadata"]["labels"]["of"] = json!("others");
+        assert!(!seen(&live));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod calls;
+mod changes;
 pub mod checks;
 pub mod connection;
 pub mod objects;
@@ -17,6 +18,8 @@ pub mod databases;
 pub mod debug;
 mod drift;
 pub mod driver;
+mod kept;
+mod pods;
 mod said;
 mod warnings;
 pub mod watched;

@@ -20,12 +20,10 @@ use kube::{
     },
 };
 use parking_lot::Mutex;
-use tokio::{
-    sync::{broadcast, watch},
-    time::Instant,
-};
+use tokio::{sync::broadcast, time::Instant};
 
 use crate::{
+    changes::Changes,
     connection::Cluster,
     objects,
     said::{self, Cause, Warning},
@@ -132,15 +130,15 @@ struct Early {
     until: Instant,
 }
 
-/// Watches the warnings about pods, for ever. `changed` tells of changes of the pods, and is told of news.
-pub async fn follow(cluster: Cluster, pods: Store<Pod>, warnings: Warnings, changed: watch::Sender<u64>) {
+/// Watches the warnings about pods, for ever. `changes` tells of changes of the pods, and is told of news.
+pub async fn follow(cluster: Cluster, pods: Store<Pod>, warnings: Warnings, changes: Arc<Changes>) {
     let api: Api<Event> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
     // Events have none of our labels; those of others' pods are dropped when they come.
     let fields = format!("involvedObject.kind={},type=Warning", Pod::kind(&()));
     let events =
         watcher::watcher(api, watcher::Config::default().fields(&fields)).backoff(Patience::default());
     let mut events = Box::pin(events);
-    let mut seen = changed.subscribe();
+    let mut seen = changes.any();
     let mut early: Vec<Early> = Vec::new();
     loop {
         tokio::select! {
@@ -163,7 +161,6 @@ pub async fn follow(cluster: Cluster, pods: Store<Pod>, warnings: Warnings, chan
             },
             told = seen.changed(), if !early.is_empty() => if told.is_err() { return },
         }
-        let mut news = false;
         early.retain(|Early { event, until }| {
             let about = &event.involved_object;
             let pod = named(
@@ -175,14 +172,13 @@ pub async fn follow(cluster: Cluster, pods: Store<Pod>, warnings: Warnings, chan
             let Some(pod) = pod else {
                 return Instant::now() < *until;
             };
-            if let Some(warning) = said::warning(event) {
-                news |= warnings.take(&pod, warning);
+            if let Some(warning) = said::warning(event)
+                && warnings.take(&pod, warning)
+            {
+                changes.tell(objects::project(&pod.metadata));
             }
             false
         });
-        if news {
-            changed.send_modify(|count| *count += 1);
-        }
     }
 }
 

@@ -4,7 +4,7 @@
 use std::{fmt::Debug, sync::Arc, time::Duration};
 
 use fsa_driver::{BoxStream, DriverError, Hint, Result};
-use fsa_model::TroubleKind;
+use fsa_model::{ProjectId, TroubleKind};
 use futures_util::{StreamExt as _, stream};
 use k8s_openapi::{
     NamespaceResourceScope,
@@ -13,13 +13,14 @@ use k8s_openapi::{
         core::v1::{PersistentVolumeClaim, Pod, Secret, Service},
         networking::v1::{Ingress, NetworkPolicy},
     },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{
     Api, Client, Resource, ResourceExt as _,
     core::{DynamicObject, PartialObjectMeta},
     runtime::{
         WatchStreamExt as _,
-        reflector::{self, ObjectRef, Store, store::Writer},
+        reflector::{ObjectRef, Store, store::Writer},
         utils::Backoff,
         watcher::{self, Event},
     },
@@ -31,8 +32,12 @@ use tokio::{
 };
 
 use crate::{
+    changes::Changes,
     connection::{Cluster, PATIENCE},
-    objects, said,
+    kept::{self, Keep, Kept},
+    objects,
+    pods::{Names, Pods},
+    said,
     settings::{Settings, Style},
     warnings::{self, Warnings},
 };
@@ -46,16 +51,16 @@ const ECHO: Duration = Duration::from_secs(5);
 
 /// The stores.
 pub struct Watched {
-    pub deployments: Store<Deployment>,
-    pub services: Store<Service>,
-    pub policies: Store<NetworkPolicy>,
-    pub pods: Store<Pod>,
-    pub claims: Store<PersistentVolumeClaim>,
+    pub deployments: Store<Kept<Deployment>>,
+    pub services: Store<Kept<Service>>,
+    pub policies: Store<Kept<NetworkPolicy>>,
+    pub pods: Pods,
+    pub claims: Store<Kept<PersistentVolumeClaim>>,
     /// Without what is in them.
     pub secrets: Store<PartialObjectMeta<Secret>>,
-    pub ingresses: Store<Ingress>,
+    pub ingresses: Store<Kept<Ingress>>,
     /// HTTPRoutes, where they are used.
-    pub routes: Option<Store<DynamicObject>>,
+    pub routes: Option<Store<Kept<DynamicObject>>>,
     /// What the cluster says of the pods.
     pub warnings: Warnings,
     told: Told,
@@ -65,7 +70,7 @@ pub struct Watched {
 /// What the tasks that watch share.
 #[derive(Clone)]
 pub struct Told {
-    changed: watch::Sender<u64>,
+    changes: Arc<Changes>,
     hints: broadcast::Sender<Hint>,
     /// The last error of a watch, for people.
     silence: watch::Sender<Option<String>>,
@@ -78,7 +83,7 @@ impl Told {
     #[must_use]
     pub fn new(settings: &Settings) -> Self {
         Self {
-            changed: watch::Sender::new(0),
+            changes: Arc::default(),
             hints: broadcast::Sender::new(HINTS),
             silence: watch::Sender::new(None),
             broke: Arc::default(),
@@ -101,17 +106,20 @@ impl Told {
         self.hints.subscribe()
     }
 
-    /// Waits until `look` finds something. Bound it with a timeout.
-    pub async fn until<T>(&self, mut look: impl FnMut() -> Option<T>) -> T {
-        let mut changed = self.changed.subscribe();
-        loop {
-            changed.mark_unchanged();
-            if let Some(found) = look() {
-                return found;
-            }
-            // The sender lives as long as `self`.
-            let _ = changed.changed().await;
+    /// Whoever listens should look at what an object belongs to.
+    fn hint(&self, metadata: &ObjectMeta) {
+        let about = objects::owner(metadata)
+            .map(Hint::Sandbox)
+            .or_else(|| objects::project(metadata).map(Hint::Project));
+        if let Some(about) = about {
+            // Nobody listens: nothing to do.
+            let _ = self.hints.send(about);
         }
+    }
+
+    /// As [`Changes::until`].
+    pub async fn until<T>(&self, project: ProjectId, look: impl FnMut() -> Option<T>) -> T {
+        self.changes.until(project, look).await
     }
 }
 
@@ -126,23 +134,23 @@ impl Watched {
             (settings.expose.domain.is_some() && settings.expose.style == Style::HttpRoute).then(|| {
                 let kind = objects::http_route_resource();
                 let api = Api::namespaced_with(cluster.client.clone(), &cluster.namespace, &kind);
-                follow(&mut tasks, &told, api, kind)
+                follow_as(&mut tasks, &told, api, kind, Kept::new, is_news, |_| {})
             });
         let warnings = Warnings::default();
         let pods = pods(&mut tasks, &told, cluster, &warnings);
         tasks.spawn(warnings::follow(
             cluster.clone(),
-            pods.clone(),
+            pods.store.clone(),
             warnings.clone(),
-            told.changed.clone(),
+            Arc::clone(&told.changes),
         ));
         Self {
             deployments: plain(&mut tasks, &told, cluster),
             services: plain(&mut tasks, &told, cluster),
             policies: plain(&mut tasks, &told, cluster),
             pods,
-            claims: plain(&mut tasks, &told, cluster),
-            secrets: plain(&mut tasks, &told, cluster),
+            claims: claims(&mut tasks, &told, cluster),
+            secrets: follow(&mut tasks, &told, namespaced(cluster), ()),
             ingresses: plain(&mut tasks, &told, cluster),
             routes,
             warnings,
@@ -153,7 +161,7 @@ impl Watched {
 
     /// An HTTPRoute of this name, where they are watched.
     #[must_use]
-    pub fn route(&self, namespace: &str, name: &str) -> Option<Arc<DynamicObject>> {
+    pub fn route(&self, namespace: &str, name: &str) -> Option<Arc<Kept<DynamicObject>>> {
         let wanted = ObjectRef::new_with(name, objects::http_route_resource()).within(namespace);
         self.routes.as_ref()?.get(&wanted)
     }
@@ -168,7 +176,7 @@ impl Watched {
                 self.deployments.wait_until_ready(),
                 self.services.wait_until_ready(),
                 self.policies.wait_until_ready(),
-                self.pods.wait_until_ready(),
+                self.pods.store.wait_until_ready(),
                 self.claims.wait_until_ready(),
                 self.secrets.wait_until_ready(),
                 self.ingresses.wait_until_ready(),
@@ -196,15 +204,15 @@ impl Watched {
         self.told.hints()
     }
 
-    /// As [`Told::until`].
-    pub async fn until<T>(&self, look: impl FnMut() -> Option<T>) -> T {
-        self.told.until(look).await
+    /// As [`Changes::until`].
+    pub async fn until<T>(&self, project: ProjectId, look: impl FnMut() -> Option<T>) -> T {
+        self.told.until(project, look).await
     }
 
     /// Waits until `look` finds that something which was just done has come back through the
     /// watch. Where that takes long, the next look may be a little behind, which is no error.
-    pub async fn echo(&self, mut look: impl FnMut() -> bool) {
-        let _ = tokio::time::timeout(ECHO, self.until(|| look().then_some(()))).await;
+    pub async fn echo(&self, project: ProjectId, mut look: impl FnMut() -> bool) {
+        let _ = tokio::time::timeout(ECHO, self.until(project, || look().then_some(()))).await;
     }
 }
 
@@ -217,9 +225,17 @@ where
     store.get(&ObjectRef::new(name).within(namespace))
 }
 
-fn plain<K>(tasks: &mut JoinSet<()>, told: &Told, cluster: &Cluster) -> Store<K>
+fn namespaced<K>(cluster: &Cluster) -> Api<K>
 where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
+    Api::namespaced(cluster.client.clone(), &cluster.namespace)
+}
+
+fn plain<K>(tasks: &mut JoinSet<()>, told: &Told, cluster: &Cluster) -> Store<Kept<K>>
+where
+    K: Keep
+        + Resource<DynamicType = (), Scope = NamespaceResourceScope>
         + Clone
         + DeserializeOwned
         + Debug
@@ -227,27 +243,46 @@ where
         + Sync
         + 'static,
 {
-    follow(
-        tasks,
-        told,
-        Api::namespaced(cluster.client.clone(), &cluster.namespace),
-        (),
-    )
+    follow_as(tasks, told, namespaced(cluster), (), Kept::new, is_news, |_| {})
+}
+
+/// Whether somebody should look again because of what is kept of an object now.
+fn is_news<K: Keep>(before: Option<&Kept<K>>, now: &Kept<K>) -> bool {
+    before.is_none_or(|before| before.is_news(now))
+}
+
+/// The claims of home volumes. They bear no sandbox's name, so that a hint is for the whole project; and a new one is
+/// of our own making.
+fn claims(tasks: &mut JoinSet<()>, told: &Told, cluster: &Cluster) -> Store<Kept<PersistentVolumeClaim>> {
+    let is_news = |before: Option<&Kept<_>>, now: &Kept<_>| before.is_some_and(|before| before.is_news(now));
+    follow_as(tasks, told, namespaced(cluster), (), Kept::new, is_news, |_| {})
 }
 
 /// The pods, with what their own status says of how they ended.
-fn pods(tasks: &mut JoinSet<()>, told: &Told, cluster: &Cluster, warnings: &Warnings) -> Store<Pod> {
-    let api = Api::namespaced(cluster.client.clone(), &cluster.namespace);
+fn pods(tasks: &mut JoinSet<()>, told: &Told, cluster: &Cluster, warnings: &Warnings) -> Pods {
     let warnings = warnings.clone();
-    follow_with(tasks, told, api, (), move |event| match event {
-        Event::Apply(pod) | Event::InitApply(pod) => {
-            if let Some(warning) = said::ended(pod) {
-                warnings.take(pod, warning);
+    let names = Names::default();
+    let told_names = names.clone();
+    // What it is made of is of no use here, and takes more room than how it is.
+    let keep = |mut pod: Pod| {
+        pod.managed_fields_mut().clear();
+        pod.spec = None;
+        pod
+    };
+    let also = move |event: &Event<Pod>| {
+        told_names.take(event);
+        match event {
+            Event::Apply(pod) | Event::InitApply(pod) => {
+                if let Some(warning) = said::ended(pod) {
+                    warnings.take(pod, warning);
+                }
             }
+            Event::Delete(pod) => warnings.forget(pod),
+            Event::Init | Event::InitDone => {}
         }
-        Event::Delete(pod) => warnings.forget(pod),
-        Event::Init | Event::InitDone => {}
-    })
+    };
+    let store = follow_as(tasks, told, namespaced(cluster), (), keep, |_, _| true, also);
+    Pods::new(store, names)
 }
 
 /// Hints as a stream; who fell behind has to look at everything.
@@ -299,68 +334,82 @@ async fn tell_when_it_answers(client: Client, told: Told) {
     }
 }
 
-/// Watches a kind, into a store.
+/// Watches a kind, into a store of whole objects.
 pub fn follow<K>(tasks: &mut JoinSet<()>, told: &Told, api: Api<K>, kind: K::DynamicType) -> Store<K>
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     K::DynamicType: Clone + Debug + Eq + std::hash::Hash + Send + Sync + Unpin,
 {
-    follow_with(tasks, told, api, kind, |_| {})
+    // Who changed which field is of no use here, and takes more room than the object.
+    let keep = |mut object: K| {
+        object.managed_fields_mut().clear();
+        object
+    };
+    follow_as(tasks, told, api, kind, keep, |_, _| true, |_| {})
 }
 
-/// The same, where each event is also shown to `also`, before its object is in the store.
-fn follow_with<K>(
+/// Watches a kind, into a store of what `keep` makes of each object. Where that `is_news` beside what was kept before,
+/// somebody should look again; as they should when it is gone. Each event is also shown to `also`, once the store has it.
+fn follow_as<K, S>(
     tasks: &mut JoinSet<()>,
     told: &Told,
     api: Api<K>,
-    kind: K::DynamicType,
-    also: impl Fn(&Event<K>) + Send + 'static,
-) -> Store<K>
+    kind: S::DynamicType,
+    keep: impl Fn(K) -> S + Send + 'static,
+    is_news: impl Fn(Option<&S>, &S) -> bool + Send + 'static,
+    also: impl Fn(&Event<S>) + Send + 'static,
+) -> Store<S>
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
-    K::DynamicType: Clone + Debug + Eq + std::hash::Hash + Send + Sync + Unpin,
+    S: Resource + Clone + Debug + Send + Sync + 'static,
+    S::DynamicType: Clone + Debug + Eq + std::hash::Hash + Send + Sync + Unpin,
 {
-    let writer = Writer::<K>::new(kind);
+    let mut writer = Writer::<S>::new(kind.clone());
     let store = writer.as_reader();
-    let events = watcher::watcher(api, watcher::Config::default().labels(&told.labels))
-        .backoff(Patience::default())
-        // Who changed which field is of no use here, and takes more room than the object.
-        .map(|event| event.map(|event| event.modify(|object| object.managed_fields_mut().clear())));
-    let mut events = Box::pin(reflector::reflector(writer, events));
-    let told = told.clone();
+    let events =
+        watcher::watcher(api, watcher::Config::default().labels(&told.labels)).backoff(Patience::default());
+    let mut events = Box::pin(events);
+    let (told, known) = (told.clone(), store.clone());
     tasks.spawn(async move {
         let mut began = false;
         while let Some(event) = events.next().await {
-            if let Ok(event) = &event {
-                also(event);
-            }
-            match event {
-                Ok(Event::Apply(object) | Event::Delete(object)) => {
-                    let about = objects::owner(object.meta())
-                        .map(Hint::Sandbox)
-                        .or_else(|| objects::project(object.meta()).map(Hint::Project));
-                    if let Some(about) = about {
-                        // Nobody listens: nothing to do.
-                        let _ = told.hints.send(about);
-                    }
-                }
-                Ok(Event::InitDone) => {
-                    // What was missed in between cannot be named.
-                    if began {
-                        let _ = told.hints.send(Hint::Everything);
-                    }
-                    began = true;
-                    told.silence.send_replace(None);
-                }
-                Ok(Event::Init | Event::InitApply(_)) => continue,
+            let event = match event {
+                Ok(event) => kept::each(event, &keep),
                 Err(error) => {
                     tracing::warn!(%error, "a watch of the cluster broke off; it is begun again");
                     told.silence.send_replace(Some(error.to_string()));
                     told.broke.notify_one();
                     continue;
                 }
+            };
+            let news = match &event {
+                Event::Apply(object) => {
+                    let before = known.get(&ObjectRef::from_obj_with(object, kind.clone()));
+                    is_news(before.as_deref(), object)
+                }
+                _ => true,
+            };
+            writer.apply_watcher_event(&event);
+            also(&event);
+            match event {
+                Event::Apply(object) | Event::Delete(object) => {
+                    // Its version may be what somebody waits for, although nothing else of it has changed.
+                    told.changes.tell(objects::project(object.meta()));
+                    if news {
+                        told.hint(object.meta());
+                    }
+                }
+                Event::InitDone => {
+                    // What was missed in between cannot be named.
+                    if began {
+                        let _ = told.hints.send(Hint::Everything);
+                    }
+                    began = true;
+                    told.silence.send_replace(None);
+                    told.changes.tell(None);
+                }
+                Event::Init | Event::InitApply(_) => {}
             }
-            told.changed.send_modify(|count| *count += 1);
         }
     });
     store

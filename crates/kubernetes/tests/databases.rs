@@ -20,6 +20,7 @@ use sqlx::{ConnectOptions as _, Connection as _, PgConnection, postgres::PgConne
 
 struct Server {
     databases: Arc<PostgresDatabases>,
+    settings: settings::Databases,
     admin: PgConnectOptions,
     _machine: Machine,
 }
@@ -35,9 +36,20 @@ impl Server {
         };
         Self {
             databases: Arc::new(PostgresDatabases::new(&settings).unwrap()),
+            settings,
             admin,
             _machine: machine,
         }
+    }
+
+    /// How many sessions there were in a database, as far as they have ended.
+    async fn sessions(&self, database: &DatabaseSpec) -> i64 {
+        let mut connection = PgConnection::connect_with(&self.admin).await.unwrap();
+        sqlx::query_scalar("SELECT sessions FROM pg_stat_database WHERE datname = $1")
+            .bind(database.role())
+            .fetch_one(&mut connection)
+            .await
+            .unwrap()
     }
 
     async fn sign_in(&self, database: &DatabaseSpec) -> Result<PgConnection, String> {
@@ -172,6 +184,78 @@ async fn what_others_have_under_the_name_is_neither_used_nor_dropped() {
 }
 
 #[tokio::test]
+async fn whoever_was_let_in_a_moment_ago_is_not_asked_to_sign_in_by_each_look() {
+    let server = Server::new().await;
+    let database = database();
+    server.databases.ensure(&database).await.unwrap();
+    let sessions = async || {
+        // What a connection did is told when it has ended, so this waits for one of its own.
+        server.sign_in(&database).await.unwrap().close().await.unwrap();
+        server.sessions(&database).await
+    };
+    let before = sessions().await;
+    for _ in 0..5 {
+        let seen = server.databases.observe(&database).await.unwrap();
+        assert_eq!(seen, ObservedDatabase::Ready);
+    }
+    assert!(sessions().await <= before + 2, "each look signed in");
+    // That it is there is looked at each time.
+    let statement = format!("DROP DATABASE {} WITH (FORCE)", database.role());
+    sqlx::raw_sql(sqlx::AssertSqlSafe(statement))
+        .execute(&mut PgConnection::connect_with(&server.admin).await.unwrap())
+        .await
+        .unwrap();
+    assert_eq!(
+        server.databases.observe(&database).await.unwrap(),
+        ObservedDatabase::Partial
+    );
+}
+
+#[tokio::test]
+async fn of_databases_that_are_made_one_after_another_the_first_alone_is_signed_in_to() {
+    let server = Server::new().await;
+    let (first, second) = (database(), database());
+    server.databases.ensure(&first).await.unwrap();
+
+    server.databases.ensure(&second).await.unwrap();
+
+    let seen = server.databases.observe(&second).await.unwrap();
+    assert_eq!(seen, ObservedDatabase::Ready);
+    assert_eq!(server.sessions(&second).await, 0);
+    server.sign_in(&second).await.unwrap();
+}
+
+#[tokio::test]
+async fn whoever_waits_in_line_while_the_server_is_busy_has_not_failed() {
+    let server = Server::new().await;
+    let mut holder = PgConnection::connect_with(&server.admin).await.unwrap();
+    // Roles are marked by a comment, which nobody can write meanwhile.
+    sqlx::raw_sql("BEGIN; LOCK TABLE pg_catalog.pg_shdescription IN SHARE MODE")
+        .execute(&mut holder)
+        .await
+        .unwrap();
+    // More than there are connections.
+    let all = futures_util::future::join_all((0..9).map(|_| {
+        let databases = Arc::clone(&server.databases);
+        async move { databases.ensure(&database()).await }
+    }));
+    let busy = async {
+        // Who only looks need not wait for them.
+        let unmade = database();
+        let look = server.databases.observe(&unmade);
+        let seen = tokio::time::timeout(std::time::Duration::from_secs(5), look).await;
+        assert_eq!(seen.unwrap().unwrap(), ObservedDatabase::Absent);
+        // Longer than anybody waits for a connection whose turn it is.
+        tokio::time::sleep(std::time::Duration::from_secs(6)).await;
+        sqlx::raw_sql("COMMIT").execute(&mut holder).await.unwrap();
+    };
+    let (all, ()) = tokio::join!(all, busy);
+    for made in all {
+        made.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_changed_password_is_put_right() {
     let server = Server::new().await;
     let database = database();
@@ -182,13 +266,10 @@ async fn a_changed_password_is_put_right() {
         .execute(&mut connection)
         .await
         .unwrap();
-    assert_eq!(
-        server.databases.observe(&database).await.unwrap(),
-        ObservedDatabase::Partial
-    );
-    server.databases.ensure(&database).await.unwrap();
-    assert_eq!(
-        server.databases.observe(&database).await.unwrap(),
-        ObservedDatabase::Ready
-    );
+    // Another control plane, or this one at its next verification: who made it believes its own sign-in until then.
+    let later = PostgresDatabases::new(&server.settings).unwrap();
+    assert_eq!(later.observe(&database).await.unwrap(), ObservedDatabase::Partial);
+    later.ensure(&database).await.unwrap();
+    assert_eq!(later.observe(&database).await.unwrap(), ObservedDatabase::Ready);
+    server.sign_in(&database).await.unwrap();
 }

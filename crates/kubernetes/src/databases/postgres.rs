@@ -1,37 +1,66 @@
 //! Databases on one PostgreSQL server, wherever it is: a role and a database each.
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use fsa_driver::{Databases, DriverError, ObservedDatabase, Result};
 use fsa_model::{DatabaseSpec, TroubleKind, spec::Credentials};
 use k8s_openapi::api::networking::v1::NetworkPolicyPeer;
-use secrecy::ExposeSecret as _;
+use parking_lot::Mutex;
+use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::{
     Connection as _, PgConnection, PgPool, Postgres,
     pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::server::{self, State};
 use crate::{objects::network_policy::block, settings};
 
 const CONNECTIONS: u32 = 6;
-/// For a connection of ours, queue and all.
+/// Of them for what takes long: to make, to copy, to remove. A look must not wait for the makings of hundreds.
+const CHANGES: usize = 4;
+/// For a connection of ours, once it is one's turn.
 const ACQUIRE: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(120);
 /// A copy takes as long as the database is large.
 const COPY: Duration = Duration::from_secs(900);
+/// A sign-in is believed for so long, which is less than the pause between two verifications of a sandbox that is as
+/// it should be (five minutes and a fifth less at the least): each of those signs in. The looks in between ask for
+/// what is in the catalogue. The first sign-in to a database costs the server some 50 ms of a processor.
+const BELIEVED: Duration = Duration::from_secs(200);
 /// Two that make the same database at once get in each other's way at most once a statement.
 const ROUNDS: usize = 6;
 
 /// The databases of a region, on a server given by its DSN.
 pub struct PostgresDatabases {
     pool: PgPool,
+    /// Who waits in line for a connection has not failed: hundreds of sandboxes may be wished at once.
+    line: Semaphore,
+    changes: Semaphore,
     admin: PgConnectOptions,
     /// As sandboxes have it.
     host: String,
     port: u16,
+    /// The roles that were let in of late, with which password, and when.
+    admitted: Mutex<HashMap<String, (SecretString, Instant)>>,
+    /// When any of them last signed in.
+    signed_in: Mutex<Option<Instant>>,
+}
+
+fn of_late(at: &Instant) -> bool {
+    at.elapsed() < BELIEVED
+}
+
+/// A connection, and the place in line that goes with it.
+struct Turn<'a> {
+    connection: PoolConnection<Postgres>,
+    _place: SemaphorePermit<'a>,
 }
 
 impl PostgresDatabases {
@@ -54,12 +83,16 @@ impl PostgresDatabases {
                 .acquire_timeout(ACQUIRE)
                 .idle_timeout(Duration::from_secs(300))
                 .connect_lazy_with(admin.clone()),
+            line: Semaphore::new(CONNECTIONS as usize),
+            changes: Semaphore::new(CHANGES),
             host: settings
                 .host
                 .clone()
                 .unwrap_or_else(|| admin.get_host().to_owned()),
             port: settings.port.unwrap_or_else(|| admin.get_port()),
             admin,
+            admitted: Mutex::default(),
+            signed_in: Mutex::default(),
         })
     }
 
@@ -71,8 +104,14 @@ impl PostgresDatabases {
         Some((block(&format!("{address}/{bits}"), &[]), self.port))
     }
 
-    async fn connection(&self) -> Result<PoolConnection<Postgres>> {
-        self.pool.acquire().await.map_err(trouble)
+    /// Waits in line. Its bound is the caller's patience.
+    async fn turn(&self) -> Result<Turn<'_>> {
+        let place = place(&self.line).await?;
+        let connection = self.pool.acquire().await.map_err(trouble)?;
+        Ok(Turn {
+            connection,
+            _place: place,
+        })
     }
 
     /// The way in of the project itself, from here.
@@ -82,6 +121,32 @@ impl PostgresDatabases {
             .username(&database.role())
             .password(database.password.expose_secret())
             .database(&database.role())
+    }
+
+    /// Whether the project itself can sign in.
+    async fn admits(&self, database: &DatabaseSpec) -> ObservedDatabase {
+        let believed = self
+            .admitted
+            .lock()
+            .get(&database.role())
+            .is_some_and(|(password, at)| {
+                of_late(at) && password.expose_secret() == database.password.expose_secret()
+            });
+        if believed {
+            return ObservedDatabase::Ready;
+        }
+        let found = server::admits(&self.options(database)).await;
+        if found == ObservedDatabase::Ready {
+            *self.signed_in.lock() = Some(Instant::now());
+            self.believe(database);
+        }
+        found
+    }
+
+    fn believe(&self, database: &DatabaseSpec) {
+        let mut admitted = self.admitted.lock();
+        admitted.retain(|_, (_, at)| of_late(at));
+        admitted.insert(database.role(), (database.password.clone(), Instant::now()));
     }
 
     async fn look(&self, connection: &mut PgConnection, database: &DatabaseSpec) -> Result<State> {
@@ -99,16 +164,24 @@ impl PostgresDatabases {
     }
 
     async fn make(&self, database: &DatabaseSpec) -> Result<()> {
-        let mut connection = self.connection().await?;
+        self.admitted.lock().remove(&database.role());
+        let mut turn = self.turn().await?;
+        let connection = &mut *turn.connection;
         for round in 1..=ROUNDS {
-            self.look(&mut connection, database).await?;
-            match server::make(&mut connection, database, None).await {
+            self.look(connection, database).await?;
+            match server::make(connection, database, None).await {
                 Ok(()) => break,
                 Err(error) if round < ROUNDS && server::is_race(&error) => {}
                 Err(error) => return Err(trouble(error)),
             }
         }
-        match server::admits(&self.options(database)).await {
+        // The password is the one that was just set. That the server lets roles in, another has shown; this one's own
+        // first sign-in is that of its next verification.
+        if self.signed_in.lock().as_ref().is_some_and(of_late) {
+            self.believe(database);
+            return Ok(());
+        }
+        match self.admits(database).await {
             ObservedDatabase::Ready => Ok(()),
             _ => Err(DriverError::new(
                 TroubleKind::Machine,
@@ -119,24 +192,21 @@ impl PostgresDatabases {
     }
 
     async fn copy(&self, from: &DatabaseSpec, to: &DatabaseSpec) -> Result<()> {
-        let mut connection = self.connection().await?;
-        if self.look(&mut connection, from).await? != State::Made {
+        let mut turn = self.turn().await?;
+        let connection = &mut *turn.connection;
+        if self.look(connection, from).await? != State::Made {
             return Err(DriverError::new(
                 TroubleKind::Passing,
                 format!("the database {} is not ready to be copied", from.role()),
             ));
         }
-        if self.look(&mut connection, to).await? == State::Made {
+        if self.look(connection, to).await? == State::Made {
             return Ok(());
         }
         // CREATE DATABASE wants its source for itself.
-        server::close(&mut connection, from, true)
-            .await
-            .map_err(trouble)?;
-        let made = server::make(&mut connection, to, Some(&from.role())).await;
-        server::close(&mut connection, from, false)
-            .await
-            .map_err(trouble)?;
+        server::close(connection, from, true).await.map_err(trouble)?;
+        let made = server::make(connection, to, Some(&from.role())).await;
+        server::close(connection, from, false).await.map_err(trouble)?;
         made.map_err(trouble)?;
         let mut inside = PgConnection::connect_with(&self.admin.clone().database(&to.role()))
             .await
@@ -155,10 +225,11 @@ impl Databases for PostgresDatabases {
 
     async fn observe(&self, database: &DatabaseSpec) -> Result<ObservedDatabase> {
         patient(PATIENCE, async {
-            let mut connection = self.connection().await?;
-            Ok(match self.look(&mut connection, database).await? {
+            let mut turn = self.turn().await?;
+            let connection = &mut *turn.connection;
+            Ok(match self.look(connection, database).await? {
                 State::Absent => ObservedDatabase::Absent,
-                State::Made => server::admits(&self.options(database)).await,
+                State::Made => self.admits(database).await,
                 State::Partial | State::Foreign => ObservedDatabase::Partial,
             })
         })
@@ -166,13 +237,11 @@ impl Databases for PostgresDatabases {
     }
 
     async fn ensure(&self, database: &DatabaseSpec) -> Result<()> {
-        patient(PATIENCE, async {
-            if self.observe(database).await? == ObservedDatabase::Ready {
-                return Ok(());
-            }
-            self.make(database).await
-        })
-        .await
+        if self.observe(database).await? == ObservedDatabase::Ready {
+            return Ok(());
+        }
+        let _place = place(&self.changes).await?;
+        patient(PATIENCE, self.make(database)).await
     }
 
     async fn credentials(&self, database: &DatabaseSpec) -> Result<Credentials> {
@@ -190,9 +259,12 @@ impl Databases for PostgresDatabases {
     }
 
     async fn drop(&self, database: &DatabaseSpec) -> Result<()> {
+        self.admitted.lock().remove(&database.role());
         patient(PATIENCE, async {
-            let mut connection = self.connection().await?;
-            match server::look(&mut connection, database).await.map_err(trouble)? {
+            let _place = place(&self.changes).await?;
+            let mut turn = self.turn().await?;
+            let connection = &mut *turn.connection;
+            match server::look(connection, database).await.map_err(trouble)? {
                 State::Absent => Ok(()),
                 State::Foreign => {
                     // Nothing of ours is left; the deletion of a project must not hang on it.
@@ -202,25 +274,35 @@ impl Databases for PostgresDatabases {
                     );
                     Ok(())
                 }
-                State::Partial | State::Made => {
-                    server::remove(&mut connection, database).await.map_err(trouble)
-                }
+                State::Partial | State::Made => server::remove(connection, database).await.map_err(trouble),
             }
         })
         .await
     }
 
     async fn branch(&self, from: &DatabaseSpec, to: &DatabaseSpec) -> Result<()> {
-        patient(COPY, self.copy(from, to)).await
+        patient(COPY, async {
+            let _place = place(&self.changes).await?;
+            self.copy(from, to).await
+        })
+        .await
     }
 
     async fn inventory(&self) -> Result<Vec<String>> {
         patient(PATIENCE, async {
-            let mut connection = self.connection().await?;
-            server::inventory(&mut connection).await.map_err(trouble)
+            let mut turn = self.turn().await?;
+            let connection = &mut *turn.connection;
+            server::inventory(connection).await.map_err(trouble)
         })
         .await
     }
+}
+
+/// Waits in a line. Its bound is the caller's.
+async fn place(line: &Semaphore) -> Result<SemaphorePermit<'_>> {
+    line.acquire().await.map_err(|closed| {
+        DriverError::new(TroubleKind::Internal, "the line for a connection was closed").because(closed)
+    })
 }
 
 async fn patient<T>(patience: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {

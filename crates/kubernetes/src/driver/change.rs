@@ -4,30 +4,25 @@
 use std::{sync::Arc, time::Duration};
 
 use fsa_driver::{DriverError, Result, control::Control};
-use fsa_model::{ProjectId, SandboxRef, SandboxSpec, TroubleKind};
-use k8s_openapi::{
-    NamespaceResourceScope,
-    api::{
-        apps::v1::Deployment,
-        core::v1::{PersistentVolumeClaim, Pod, Secret, Service},
-        networking::v1::{Ingress, NetworkPolicy},
-    },
+use fsa_model::{ContainerState, ProjectId, SandboxRef, SandboxSpec, TroubleKind};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{PersistentVolumeClaim, Pod, Secret, Service},
+    networking::v1::{Ingress, NetworkPolicy},
 };
 use kube::{
-    Api, Resource, ResourceExt as _,
+    ResourceExt as _,
     api::{DeleteParams, Patch, PatchParams},
-    core::DynamicObject,
 };
-use serde::{Serialize, de::DeserializeOwned};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::timeout;
 
 use super::{
     Inner, KubernetesDriver,
-    look::{belongs, newest, runs, trouble},
+    look::{belongs, container, newest, runs, trouble},
+    object::is_seen,
 };
 use crate::{
-    connection::{self, call, is_missing},
     drift,
     objects::{self, DIGEST, FIELD_MANAGER, claim_name},
     watched::named,
@@ -84,7 +79,7 @@ impl KubernetesDriver {
             }
             let (watched, namespace) = (&inner.watched, &inner.cluster.namespace);
             watched
-                .echo(|| {
+                .echo(sandbox.project, || {
                     is_seen(&policy, named(&watched.policies, namespace, &policy.name_any()))
                         && is_seen(&service, named(&watched.services, namespace, &service.name_any()))
                         && made
@@ -131,7 +126,7 @@ impl KubernetesDriver {
             let secret = inner.put::<Secret>("make a secret", secret).await?;
             let deployment = inner.put::<Deployment>("make a deployment", deployment).await?;
             watched
-                .echo(|| {
+                .echo(sandbox.project, || {
                     named(&watched.claims, namespace, &name).is_some()
                         && is_seen(
                             &deployment,
@@ -158,7 +153,7 @@ impl KubernetesDriver {
                 .filter(|pod| pod.annotations().get(DIGEST) == Some(&digest))
                 .cloned()
         };
-        let settled = watched.until(|| {
+        let settled = watched.until(spec.sandbox.project, || {
             let pod = pod()?;
             if runs(&pod) {
                 return Some(Ok(()));
@@ -168,7 +163,7 @@ impl KubernetesDriver {
         let placeless = async {
             tokio::time::sleep(PLACE).await;
             watched
-                .until(|| {
+                .until(spec.sandbox.project, || {
                     let found = self.0.found(&spec.sandbox);
                     let pod = newest(&found.pods);
                     trouble(
@@ -225,7 +220,12 @@ impl KubernetesDriver {
         }
         // What is served needs the kubelet's word that it is ready.
         let watched = &self.0.watched;
-        watched.echo(|| look_is_running(&self.0, &spec.sandbox)).await;
+        watched
+            .echo(spec.sandbox.project, || {
+                let found = self.0.found(&spec.sandbox);
+                container(&found, newest(&found.pods)) == ContainerState::Running
+            })
+            .await;
         Ok(())
     }
 
@@ -240,18 +240,24 @@ impl KubernetesDriver {
             else {
                 return Ok(());
             };
-            if deployment.spec.as_ref().and_then(|spec| spec.replicas) != Some(0) {
+            if deployment.of.replicas != Some(0) {
                 let params = PatchParams {
                     field_manager: Some(FIELD_MANAGER.into()),
                     ..PatchParams::default()
                 };
                 let patch = Patch::Merge(json!({"spec": {"replicas": 0}}));
                 let api = inner.api::<Deployment>();
-                match absent_is_none("stop a deployment", api.patch(name, &params, &patch)).await? {
+                match inner
+                    .cluster
+                    .change_if_there("stop a deployment", api.patch(name, &params, &patch))
+                    .await?
+                {
                     None => return Ok(()),
                     Some(stopped) => {
                         watched
-                            .echo(|| is_seen(&stopped, named(&watched.deployments, namespace, name)))
+                            .echo(target.project, || {
+                                is_seen(&stopped, named(&watched.deployments, namespace, name))
+                            })
                             .await;
                     }
                 }
@@ -304,7 +310,7 @@ impl KubernetesDriver {
     /// the node is heard of again.
     async fn until_gone(&self, sandbox: &SandboxRef, gone: impl Fn() -> bool) -> Result<()> {
         let watched = &self.0.watched;
-        if timeout(GONE, watched.until(|| gone().then_some(())))
+        if timeout(GONE, watched.until(sandbox.project, || gone().then_some(())))
             .await
             .is_ok()
         {
@@ -313,13 +319,15 @@ impl KubernetesDriver {
         let api = self.0.api::<Pod>();
         for pod in self.0.found(sandbox).pods {
             let params = DeleteParams::default().grace_period(0);
-            absent_is_none(
-                "remove a pod whose node does not answer",
-                api.delete(&pod.name_any(), &params),
-            )
-            .await?;
+            self.0
+                .cluster
+                .change_if_there(
+                    "remove a pod whose node does not answer",
+                    api.delete(&pod.name_any(), &params),
+                )
+                .await?;
         }
-        timeout(GONE, watched.until(|| gone().then_some(())))
+        timeout(GONE, watched.until(sandbox.project, || gone().then_some(())))
             .await
             .map_err(|_| {
                 DriverError::new(
@@ -339,7 +347,9 @@ impl KubernetesDriver {
         self.0.delete::<PersistentVolumeClaim>(Some(name.clone())).await?;
         timeout(
             GONE,
-            watched.until(|| named(&watched.claims, namespace, &name).is_none().then_some(())),
+            watched.until(project, || {
+                named(&watched.claims, namespace, &name).is_none().then_some(())
+            }),
         )
         .await
         .map_err(|_| {
@@ -375,112 +385,6 @@ impl KubernetesDriver {
             .lock()
             .insert(spec.sandbox.resource.clone(), spec.control_token.clone());
     }
-}
-
-fn look_is_running(inner: &Inner, sandbox: &SandboxRef) -> bool {
-    super::look::observed(&inner.found(sandbox), inner.ways_in()).container
-        == fsa_model::ContainerState::Running
-}
-
-impl Inner {
-    /// A name that somebody else already uses in this namespace is left to them.
-    fn not_foreign(&self, sandbox: &SandboxRef) -> Result<()> {
-        let taken = named(
-            &self.watched.deployments,
-            &self.cluster.namespace,
-            sandbox.resource.as_str(),
-        )
-        .is_some_and(|one| !belongs(&one.metadata, sandbox));
-        if taken {
-            return Err(DriverError::new(
-                TroubleKind::Machine,
-                format!(
-                    "the namespace already has a deployment {} of another project; it is left alone",
-                    sandbox.resource
-                ),
-            ));
-        }
-        Ok(())
-    }
-
-    async fn put<K>(&self, what: &str, object: Value) -> Result<K>
-    where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-            + Clone
-            + DeserializeOwned
-            + std::fmt::Debug
-            + Serialize,
-    {
-        let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-        let api: Api<K> = self.api();
-        let params = PatchParams::apply(FIELD_MANAGER).force();
-        call(what, api.patch(&name, &params, &Patch::Apply(&object))).await
-    }
-
-    async fn put_route(&self, route: Value) -> Result<DynamicObject> {
-        let name = route["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-        let api = self.routes();
-        let params = PatchParams::apply(FIELD_MANAGER).force();
-        call("make a route", api.patch(&name, &params, &Patch::Apply(&route))).await
-    }
-
-    fn routes(&self) -> Api<DynamicObject> {
-        Api::namespaced_with(
-            self.cluster.client.clone(),
-            &self.cluster.namespace,
-            &objects::http_route_resource(),
-        )
-    }
-
-    async fn delete<K>(&self, name: Option<String>) -> Result<()>
-    where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-            + Clone
-            + DeserializeOwned
-            + std::fmt::Debug,
-    {
-        let Some(name) = name else { return Ok(()) };
-        let api: Api<K> = self.api();
-        let what = format!("delete a {}", K::kind(&()).to_lowercase());
-        absent_is_none(&what, api.delete(&name, &DeleteParams::background()))
-            .await
-            .map(drop)
-    }
-
-    async fn delete_routes(&self, routes: &[Arc<DynamicObject>]) -> Result<()> {
-        let api = self.routes();
-        for route in routes {
-            let name = route.name_any();
-            absent_is_none("delete a route", api.delete(&name, &DeleteParams::background())).await?;
-        }
-        Ok(())
-    }
-}
-
-/// An answer, or nothing where the object is not there.
-async fn absent_is_none<T>(
-    what: &str,
-    work: impl Future<Output = std::result::Result<T, kube::Error>>,
-) -> Result<Option<T>> {
-    call(what, async {
-        match work.await {
-            Ok(answer) => Ok(Ok(Some(answer))),
-            Err(error) if is_missing(&error) => Ok(Ok(None)),
-            Err(error) => Ok(Err(connection::trouble(what, error))),
-        }
-    })
-    .await?
-}
-
-/// Whether the watch has brought this version of an object, or a later one. (Versions are numbers
-/// in every API server that there is; where they were not, any version would do.)
-fn is_seen<K: Resource>(ours: &K, seen: Option<Arc<K>>) -> bool {
-    let version = |object: &K| {
-        object
-            .resource_version()
-            .and_then(|text| text.parse::<u64>().ok())
-    };
-    seen.is_some_and(|seen| seen.uid() == ours.uid() && version(&seen) >= version(ours))
 }
 
 fn unwritable(error: serde_json::Error) -> DriverError {

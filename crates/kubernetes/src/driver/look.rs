@@ -15,7 +15,7 @@ use kube::{
 };
 
 use crate::{
-    drift::is_as_asked,
+    kept::Kept,
     objects::{self, CONTAINER, DIGEST},
     words,
 };
@@ -23,12 +23,12 @@ use crate::{
 /// The objects of one sandbox.
 #[derive(Default)]
 pub struct Found {
-    pub deployment: Option<Arc<Deployment>>,
+    pub deployment: Option<Arc<Kept<Deployment>>>,
     pub secret: Option<Arc<PartialObjectMeta<Secret>>>,
-    pub service: Option<Arc<Service>>,
-    pub policy: Option<Arc<NetworkPolicy>>,
-    pub ingresses: Vec<Arc<Ingress>>,
-    pub routes: Vec<Arc<DynamicObject>>,
+    pub service: Option<Arc<Kept<Service>>>,
+    pub policy: Option<Arc<Kept<NetworkPolicy>>>,
+    pub ingresses: Vec<Arc<Kept<Ingress>>>,
+    pub routes: Vec<Arc<Kept<DynamicObject>>>,
     pub pods: Vec<Arc<Pod>>,
     /// What the cluster said last of the pod that counts.
     pub warned: Option<Trouble>,
@@ -44,25 +44,10 @@ pub struct WaysIn {
 
 #[must_use]
 pub fn observed(found: &Found, ways: WaysIn) -> Observed {
-    let service = found
-        .service
-        .as_ref()
-        .is_some_and(|service| is_as_asked(&service.metadata, &service.spec));
-    let policy = found
-        .policy
-        .as_ref()
-        .is_some_and(|policy| is_as_asked(&policy.metadata, &policy.spec));
-    let ingresses = found
-        .ingresses
-        .iter()
-        .filter(|ingress| is_as_asked(&ingress.metadata, &ingress.spec))
-        .count();
-    // What others' controllers write into a route is its status.
-    let routes = found
-        .routes
-        .iter()
-        .filter(|route| is_as_asked(&route.metadata, &route.data["spec"]))
-        .count();
+    let service = found.service.as_ref().is_some_and(|service| service.of.0);
+    let policy = found.policy.as_ref().is_some_and(|policy| policy.of.0);
+    let ingresses = found.ingresses.iter().filter(|ingress| ingress.of.0).count();
+    let routes = found.routes.iter().filter(|route| route.of.0).count();
     let pod = newest(&found.pods);
     Observed {
         container: container(found, pod),
@@ -78,7 +63,10 @@ pub fn trouble(found: &Found, pod: Option<&Arc<Pod>>) -> Option<Trouble> {
     match pod {
         Some(pod) if runs(pod) => None,
         Some(pod) => words::trouble(pod).or_else(|| found.warned.clone()),
-        None => found.deployment.as_deref().and_then(words::podless),
+        None => found
+            .deployment
+            .as_ref()
+            .and_then(|deployment| deployment.of.podless.clone()),
     }
 }
 
@@ -90,15 +78,13 @@ pub fn newest(pods: &[Arc<Pod>]) -> Option<&Arc<Pod>> {
         .max_by_key(|pod| pod.creation_timestamp().map(|time| time.0))
 }
 
-fn container(found: &Found, pod: Option<&Arc<Pod>>) -> ContainerState {
+/// What the container of a sandbox does.
+#[must_use]
+pub fn container(found: &Found, pod: Option<&Arc<Pod>>) -> ContainerState {
     let Some(deployment) = &found.deployment else {
         return ContainerState::Absent;
     };
-    let replicas = deployment
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.replicas)
-        .unwrap_or(1);
+    let replicas = deployment.of.replicas.unwrap_or(1);
     match pod {
         Some(pod) if replicas > 0 && runs(pod) => {
             if is_ready(pod) {
@@ -118,10 +104,8 @@ fn digest(found: &Found) -> Option<String> {
     let deployment = found.deployment.as_ref()?;
     let digest = deployment.annotations().get(DIGEST)?;
     let secret = found.secret.as_ref()?;
-    let stopped = deployment.spec.as_ref().and_then(|spec| spec.replicas) == Some(0);
-    let right = stopped
-        || (secret.annotations().get(DIGEST) == Some(digest)
-            && is_as_asked(&deployment.metadata, &deployment.spec));
+    let stopped = deployment.of.replicas == Some(0);
+    let right = stopped || (secret.annotations().get(DIGEST) == Some(digest) && deployment.of.as_asked);
     right.then(|| digest.clone())
 }
 

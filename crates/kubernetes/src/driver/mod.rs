@@ -6,6 +6,7 @@
 
 mod change;
 pub mod look;
+mod object;
 mod reach;
 mod turns;
 
@@ -104,23 +105,25 @@ impl Inner {
     fn found(&self, sandbox: &SandboxRef) -> Found {
         let (watched, namespace) = (&self.watched, self.cluster.namespace.as_str());
         let name = sandbox.resource.as_str();
-        let pods = watched.pods.state_filter(|o| belongs(&o.metadata, sandbox));
+        let mut pods = watched.pods.named(namespace, &sandbox.resource);
+        pods.retain(|o| belongs(&o.metadata, sandbox));
+        let ways_in = [name.to_owned(), format!("{name}-terminal")];
         Found {
             deployment: named(&watched.deployments, namespace, name)
                 .filter(|o| belongs(&o.metadata, sandbox)),
             secret: named(&watched.secrets, namespace, name).filter(|o| belongs(&o.metadata, sandbox)),
             service: named(&watched.services, namespace, name).filter(|o| belongs(&o.metadata, sandbox)),
             policy: named(&watched.policies, namespace, name).filter(|o| belongs(&o.metadata, sandbox)),
-            ingresses: [name.to_owned(), format!("{name}-terminal")]
+            ingresses: ways_in
                 .iter()
                 .filter_map(|name| named(&watched.ingresses, namespace, name))
                 .filter(|o| belongs(&o.metadata, sandbox))
                 .collect(),
-            routes: watched
-                .routes
-                .as_ref()
-                .map(|store| store.state_filter(|o| belongs(&o.metadata, sandbox)))
-                .unwrap_or_default(),
+            routes: ways_in
+                .iter()
+                .filter_map(|name| watched.route(namespace, name))
+                .filter(|o| belongs(&o.metadata, sandbox))
+                .collect(),
             warned: look::newest(&pods).and_then(|pod| watched.warnings.newest(pod)),
             pods,
             volume: named(&watched.claims, namespace, &claim_name(sandbox.project))
@@ -162,7 +165,7 @@ impl Inner {
         watched.policies.state().iter().for_each(|o| add(&o.metadata));
         watched.secrets.state().iter().for_each(|o| add(&o.metadata));
         watched.ingresses.state().iter().for_each(|o| add(&o.metadata));
-        watched.pods.state().iter().for_each(|o| add(&o.metadata));
+        watched.pods.store.state().iter().for_each(|o| add(&o.metadata));
         if let Some(routes) = &watched.routes {
             routes.state().iter().for_each(|o| add(&o.metadata));
         }

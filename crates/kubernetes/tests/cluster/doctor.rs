@@ -5,12 +5,13 @@ use fsa_kubernetes::{
     checks::{self, State},
     connection::Cluster,
     objects,
-    settings::{Expose, Reach, Settings},
+    settings::{Expose, Provider, Reach, Settings},
 };
 use k8s_openapi::api::{core::v1::Secret, networking::v1::Ingress};
 use kube::{
     Client, Config,
     api::{DeleteParams, Patch, PatchParams},
+    client::Body,
     config::{KubeConfigOptions, Kubeconfig},
 };
 use serde_json::json;
@@ -44,6 +45,32 @@ async fn as_another(place: &Place, change: impl FnOnce(&mut Config)) -> Cluster 
     change(&mut config);
     Cluster {
         client: Client::try_from(config).unwrap(),
+        ..place.cluster.clone()
+    }
+}
+
+/// The test cluster as it would be without KubeBlocks.
+fn without_kubeblocks(place: &Place) -> Cluster {
+    let real = place.cluster.client.clone();
+    let service = tower::service_fn(move |request: http::Request<Body>| {
+        let real = real.clone();
+        async move {
+            let groups = request.uri().path() == "/apis";
+            let answer = real.send(request).await?;
+            if !groups {
+                return Ok::<_, kube::Error>(answer);
+            }
+            let bytes = answer.into_body().collect_bytes().await?;
+            let mut list: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+            let groups = list["groups"].as_array_mut().unwrap();
+            let before = groups.len();
+            groups.retain(|group| group["name"] != "apps.kubeblocks.io");
+            assert_eq!(groups.len(), before - 1, "KubeBlocks was not there");
+            Ok(http::Response::new(Body::from(list.to_string().into_bytes())))
+        }
+    });
+    Cluster {
+        client: Client::new(service, place.cluster.namespace.clone()),
         ..place.cluster.clone()
     }
 }
@@ -146,6 +173,13 @@ async fn what_is_wrong_with_a_cluster_or_its_sandboxes_is_told_with_the_remedy()
         let told = point(cluster, &wrong, name).await;
         assert_told(&told, State::Bad, &["nowhere", setting]);
     }
+    let mut blocks = settings.clone();
+    blocks.databases.provider = Provider::Kubeblocks;
+    let served = point(cluster, &blocks, "databases").await;
+    assert_told(&served, State::Good, &["KubeBlocks serves"]);
+    let missing = point(&without_kubeblocks(&place), &blocks, "databases").await;
+    let words = ["clusters.apps.kubeblocks.io is missing", "install KubeBlocks"];
+    assert_told(&missing, State::Bad, &words);
     let nobody = as_another(&place, |config| {
         config.auth_info.impersonate = Some("nobody".into())
     })

@@ -11,6 +11,7 @@ use fsa_model::{
 use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{Secret, Service},
+    networking::v1::Ingress,
 };
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::json;
@@ -117,6 +118,37 @@ async fn a_deployment_that_was_edited_by_hand_is_seen_and_put_right() {
         .limits
         .unwrap();
     assert_eq!(limits["memory"].0, "256Mi");
+    place.driver.destroy(&spec.sandbox).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_sign_in_that_somebody_took_away_from_an_ingress_is_put_back() {
+    let place = Place::with_its_role_alone_and(Reach::Direct, |settings| {
+        settings.expose.domain = Some("apps.example.org".into());
+        settings.expose.sign_in_url = Some("https://fsa.example.org".into());
+    })
+    .await;
+    let spec = spec("guarded");
+    let name = spec.sandbox.resource.as_str();
+    apply(&place, &spec, StepKind::EnsureNetwork).await.unwrap();
+    let ingresses = place.api::<Ingress>();
+    let guard = async || {
+        let annotations = ingresses.get(name).await.unwrap().metadata.annotations;
+        annotations
+            .unwrap()
+            .remove("nginx.ingress.kubernetes.io/auth-url")
+    };
+    let before = guard().await;
+    assert!(before.is_some());
+    let open = json!({"metadata": {"annotations": {"nginx.ingress.kubernetes.io/auth-url": null}}});
+    ingresses
+        .patch(name, &PatchParams::default(), &Patch::Merge(open))
+        .await
+        .unwrap();
+    until(&place, &spec, |seen| !seen.network).await;
+    apply(&place, &spec, StepKind::EnsureNetwork).await.unwrap();
+    assert_eq!(guard().await, before);
+    until(&place, &spec, |seen| seen.network).await;
     place.driver.destroy(&spec.sandbox).await.unwrap();
 }
 

@@ -116,6 +116,7 @@ impl<'a> Attempt<'a> {
         };
         let mut unstuck = false;
         for _ in 0..ROUNDS {
+            self.shared.take_hint(self.claim.sandbox.id);
             let look = match Look::take(self.shared, region, self.claim, unstuck).await {
                 Ok(look) => look,
                 Err(trouble) => return Ok(Verdict::Failed(trouble)),

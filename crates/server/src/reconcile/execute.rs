@@ -16,9 +16,13 @@ pub const fn patience(kind: StepKind) -> Duration {
     Duration::from_secs(match kind {
         StepKind::EnsureContainer => 900,
         StepKind::EnsureDatabase => 600,
-        StepKind::AwaitTerminal | StepKind::Destroy | StepKind::DropDatabase | StepKind::RemoveVolume => 120,
-        StepKind::StopContainer => 60,
-        StepKind::EnsureNetwork => 30,
+        // In a cluster, changes wait in line.
+        StepKind::AwaitTerminal
+        | StepKind::Destroy
+        | StepKind::DropDatabase
+        | StepKind::RemoveVolume
+        | StepKind::StopContainer
+        | StepKind::EnsureNetwork => 120,
     })
 }
 

@@ -91,7 +91,7 @@ pub async fn listen(shared: Arc<Shared>) {
                     };
                     while let Some(hint) = changes.next().await {
                         match hint {
-                            Hint::Sandbox(sandbox) => shared.hints.sandbox(sandbox.id, false),
+                            Hint::Sandbox(sandbox) => shared.hint(sandbox.id),
                             Hint::Project(project) => shared.hints.project(project),
                             Hint::Everything => shared.hints.everything(),
                             Hint::Answers => shared.hints.answers(&region.name),
@@ -119,29 +119,37 @@ pub async fn write(shared: Arc<Shared>) {
         shared.hints.some.notified().await;
         tokio::time::sleep(GATHER).await;
         let waiting = std::mem::take(&mut *shared.hints.waiting.lock());
-        if let Err(error) = write_once(&shared, &waiting).await {
-            tracing::warn!(%error, "hints could not be written down");
-            if waiting.everything {
-                shared.hints.everything();
+        match write_once(&shared, &waiting).await {
+            Ok(true) => shared.wake.notify_one(),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(%error, "hints could not be written down");
+                put_back(&shared, waiting);
+                tokio::time::sleep(STREAM_RETRY).await;
             }
-            for project in &waiting.projects {
-                shared.hints.project(*project);
-            }
-            for region in &waiting.answering {
-                shared.hints.answers(region);
-            }
-            for (sandbox, even_in_trouble) in waiting.sandboxes {
-                shared.hints.sandbox(sandbox, even_in_trouble);
-            }
-            tokio::time::sleep(STREAM_RETRY).await;
-            continue;
         }
-        shared.wake.notify_one();
     }
 }
 
-async fn write_once(shared: &Shared, waiting: &Waiting) -> Result<(), sqlx::Error> {
+fn put_back(shared: &Shared, waiting: Waiting) {
+    if waiting.everything {
+        shared.hints.everything();
+    }
+    for project in waiting.projects {
+        shared.hints.project(project);
+    }
+    for region in &waiting.answering {
+        shared.hints.answers(region);
+    }
+    for (sandbox, even_in_trouble) in waiting.sandboxes {
+        shared.hints.sandbox(sandbox, even_in_trouble);
+    }
+}
+
+/// Whether there is something to look at: what belongs to sandboxes on their way out changes too.
+async fn write_once(shared: &Shared, waiting: &Waiting) -> Result<bool, sqlx::Error> {
     let store = &shared.app.store;
+    let mut some = waiting.everything || !waiting.answering.is_empty();
     if waiting.everything {
         let regions: Vec<String> = shared
             .app
@@ -152,7 +160,7 @@ async fn write_once(shared: &Shared, waiting: &Waiting) -> Result<(), sqlx::Erro
         rows::hint_everything(store, &regions).await?;
     }
     if !waiting.projects.is_empty() {
-        rows::hint_projects(store, &waiting.projects).await?;
+        some |= rows::hint_projects(store, &waiting.projects).await?;
     }
     for region in &waiting.answering {
         rows::hint_answers(store, region).await?;
@@ -165,8 +173,8 @@ async fn write_once(shared: &Shared, waiting: &Waiting) -> Result<(), sqlx::Erro
             .map(|(id, _)| *id)
             .collect();
         if !ids.is_empty() {
-            rows::hint(store, &ids, even_in_trouble).await?;
+            some |= rows::hint(store, &ids, even_in_trouble).await?;
         }
     }
-    Ok(())
+    Ok(some)
 }

@@ -175,6 +175,7 @@ async fn settle(
         trouble: trouble.as_ref(),
         attempts,
         next,
+        hinted: shared.take_hint(claim.sandbox.id),
         status: status.as_ref(),
         digest: attempt.digest.as_deref(),
         follower,

@@ -90,22 +90,46 @@ pub(crate) struct Shared {
     options: Options,
     /// This process, among those that are alive.
     replica: Uuid,
-    /// The newest generation heard of, of what is worked on.
-    in_flight: Mutex<HashMap<SandboxId, channel::Sender<i64>>>,
+    in_flight: Mutex<HashMap<SandboxId, UnderWay>>,
     followers: Followers,
     hints: Hints,
     wake: Notify,
     metrics: Metrics,
 }
 
+/// What is heard of a sandbox while it is worked on.
+struct UnderWay {
+    /// The newest generation.
+    newest: channel::Sender<i64>,
+    /// Somebody should look at it again, since it was last looked at.
+    hinted: bool,
+}
+
 impl Shared {
     fn heard_of(&self, sandbox: SandboxId, generation: i64) {
-        if let Some(newest) = self.in_flight.lock().get(&sandbox) {
-            newest.send_if_modified(|newest| {
+        if let Some(under_way) = self.in_flight.lock().get(&sandbox) {
+            under_way.newest.send_if_modified(|newest| {
                 let newer = generation > *newest;
                 *newest = generation.max(*newest);
                 newer
             });
         }
+    }
+
+    /// Somebody should look at a sandbox. While it is worked on here that is only noted: its own steps cause most of what
+    /// changes in the data plane, and it is asked for when they are done.
+    fn hint(&self, sandbox: SandboxId) {
+        match self.in_flight.lock().get_mut(&sandbox) {
+            Some(under_way) => under_way.hinted = true,
+            None => self.hints.sandbox(sandbox, false),
+        }
+    }
+
+    /// Whether there was a hint since the last call, for whoever works on the sandbox.
+    fn take_hint(&self, sandbox: SandboxId) -> bool {
+        let mut in_flight = self.in_flight.lock();
+        in_flight
+            .get_mut(&sandbox)
+            .is_some_and(|under_way| std::mem::take(&mut under_way.hinted))
     }
 }

@@ -133,7 +133,7 @@ async fn follow(
             Heard::End => {
                 if was_live {
                     // It ended, or is about to be replaced by somebody. Whoever reconciles looks.
-                    shared.hints.sandbox(followed.sandbox.id, false);
+                    shared.hint(followed.sandbox.id);
                     pause = RECONNECT;
                 }
             }

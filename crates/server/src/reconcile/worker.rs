@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    Options, Shared, disk, hints, hints::Hints, job, metrics::Metrics, orphans, pace, remarks, removal,
-    watch::Followers,
+    Options, Shared, UnderWay, disk, hints, hints::Hints, job, metrics::Metrics, orphans, pace, remarks,
+    removal, watch::Followers,
 };
 use crate::{
     state::App,
@@ -283,7 +283,11 @@ impl Jobs {
         let shared = Arc::clone(&self.shared);
         let lease = claim.lease;
         let (newest, wished) = watch::channel(claim.sandbox.generation);
-        shared.in_flight.lock().insert(lease.sandbox, newest);
+        let under_way = UnderWay {
+            newest,
+            hinted: false,
+        };
+        shared.in_flight.lock().insert(lease.sandbox, under_way);
         let region = claim.project.region.clone();
         self.sandboxes.insert(lease.sandbox, Job { lease, region });
         shared.metrics.working.inc();
@@ -300,7 +304,11 @@ impl Jobs {
         match done {
             Ok(Finished::Sandbox(lease)) => {
                 self.sandboxes.remove(&lease.sandbox);
-                self.shared.in_flight.lock().remove(&lease.sandbox);
+                let under_way = self.shared.in_flight.lock().remove(&lease.sandbox);
+                // It came after the last look.
+                if under_way.is_some_and(|under_way| under_way.hinted) {
+                    self.shared.hints.sandbox(lease.sandbox, false);
+                }
                 self.shared.metrics.working.dec();
             }
             Ok(Finished::Removal(lease)) => {

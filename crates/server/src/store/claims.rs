@@ -278,13 +278,14 @@ pub async fn next_due(
     removals: &Room,
 ) -> Result<Option<Duration>, sqlx::Error> {
     let seconds: Option<f64> = sqlx::query_scalar(
-        "select extract(epoch from min(due) - clock_timestamp())::float8 from (
-             select min(next_attempt_at) as due from sandboxes s
-                 where lease_until is null and (cardinality($1::text[]) = 0 or exists (
-                     select 1 from projects p where p.id = s.project_id and p.region <> all($1)))
-             union all select min(lease_until) from sandboxes s
-                 where lease_until is not null and (cardinality($1::text[]) = 0 or exists (
-                     select 1 from projects p where p.id = s.project_id and p.region <> all($1)))
+        // Not materialized, so that each minimum is looked up in its index.
+        "with s as not materialized (
+             select lease_until, next_attempt_at from sandboxes
+             where cardinality($1::text[]) = 0 or exists (
+                 select 1 from projects p where p.id = project_id and p.region <> all($1)))
+         select extract(epoch from min(due) - clock_timestamp())::float8 from (
+             select min(next_attempt_at) as due from s where lease_until is null
+             union all select min(lease_until) from s
              union all select min(greatest(removal_due_at, lease_until)) from projects p
                  where deleted_at is not null and region <> all($2::text[]) and not exists (
                      select 1 from sandboxes s where s.project_id = p.id

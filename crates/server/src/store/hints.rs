@@ -10,13 +10,18 @@ use super::Store;
 /// Seconds over which what waited for a region is tried again.
 const RUSH: f64 = 3.0;
 
-/// Asks that these sandboxes be looked at. One in trouble keeps its back-off, unless `even_in_trouble`.
+/// Asks that these sandboxes be looked at, and tells whether there is anything to look at. One in trouble keeps its
+/// back-off, unless `even_in_trouble`.
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn hint(store: &Store, sandboxes: &[SandboxId], even_in_trouble: bool) -> Result<(), sqlx::Error> {
+pub async fn hint(
+    store: &Store,
+    sandboxes: &[SandboxId],
+    even_in_trouble: bool,
+) -> Result<bool, sqlx::Error> {
     let ids: Vec<Uuid> = sandboxes.iter().map(|id| id.0).collect();
-    sqlx::query(
+    let hinted = sqlx::query(
         "with quick as materialized (select set_config('synchronous_commit', 'off', true))
          update sandboxes set hints = hints + 1,
                 next_attempt_at = case when trouble is null or $2
@@ -28,16 +33,17 @@ pub async fn hint(store: &Store, sandboxes: &[SandboxId], even_in_trouble: bool)
     .bind(even_in_trouble)
     .execute(&store.pool)
     .await?;
-    Ok(())
+    Ok(hinted.rows_affected() > 0)
 }
 
-/// Asks that the sandboxes of these projects be looked at. One in trouble keeps its back-off.
+/// Asks that the sandboxes of these projects be looked at, and tells whether there are any. One in trouble keeps its
+/// back-off.
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn hint_projects(store: &Store, projects: &HashSet<ProjectId>) -> Result<(), sqlx::Error> {
+pub async fn hint_projects(store: &Store, projects: &HashSet<ProjectId>) -> Result<bool, sqlx::Error> {
     let ids: Vec<Uuid> = projects.iter().map(|id| id.0).collect();
-    sqlx::query(
+    let hinted = sqlx::query(
         "with quick as materialized (select set_config('synchronous_commit', 'off', true))
          update sandboxes set hints = hints + 1, next_attempt_at = least(next_attempt_at, now())
          from quick
@@ -47,7 +53,7 @@ pub async fn hint_projects(store: &Store, projects: &HashSet<ProjectId>) -> Resu
     .bind(ids)
     .execute(&store.pool)
     .await?;
-    Ok(())
+    Ok(hinted.rows_affected() > 0)
 }
 
 /// Asks that every sandbox of these regions be looked at that is not gone for good.

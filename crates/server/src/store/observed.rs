@@ -43,6 +43,8 @@ pub struct Settlement<'a> {
     pub attempts: i32,
     /// When it is looked at again without being asked to; `None` for never.
     pub next: Option<Duration>,
+    /// A hint came since the look from which this was concluded.
+    pub hinted: bool,
     /// sandboxd's status; `None` leaves what the row has.
     pub status: Option<&'a Status>,
     pub digest: Option<&'a str>,
@@ -153,7 +155,7 @@ pub async fn settle(
                 attempted_generation = generation,
                 attempts = $15,
                 next_attempt_at = case
-                    when $12::jsonb is null and $16::float8 is not null and hints <> $17 then now()
+                    when $12::jsonb is null and $16::float8 is not null and ($21 or hints <> $17) then now()
                     when $16::float8 is null then now() + interval '100 years'
                     else now() + make_interval(secs => $16) end,
                 status = coalesce($18, status), digest = $19, follower = $20,
@@ -184,6 +186,7 @@ pub async fn settle(
         .bind(settlement.status.map(Json))
         .bind(settlement.digest)
         .bind(settlement.follower)
+        .bind(settlement.hinted)
         .fetch_one(&store.pool)
         .await?
         .try_get(0)

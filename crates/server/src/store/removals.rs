@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{
     Store, claims::Room, databases::DatabaseRow, observed::Columns, parsed, projects, projects::ProjectRow,
-    word,
+    word, word_of,
 };
 use crate::reconcile::stages::Happening;
 
@@ -115,7 +115,8 @@ pub async fn finish(store: &Store, removal: &Removal) -> Result<bool, sqlx::Erro
         format!("The project {} is gone, with its files.", removal.project.name),
         json!({"name": removal.project.name}),
     ));
-    // The row goes before the events come: whoever is told of the end looks at an end.
+    // The row goes before the events come: whoever is told of the end looks at an end. Whoever it was shared with
+    // is told too, and with the row the share has gone.
     let query = sqlx::query(
         "with gone as (
              delete from projects p where id = $1 and lease_id = $6 and not exists (
@@ -123,8 +124,10 @@ pub async fn finish(store: &Store, removal: &Removal) -> Result<bool, sqlx::Erro
                    and not (s.wanted = 'terminated' and s.observed_generation = s.generation))
              returning id),
          told as (
-             insert into events (project_id, owner_id, kind, message, data)
-             select $1, $2, e.kind, e.message, e.data
+             insert into events (project_id, owner_id, kind, message, data, lost_by)
+             select $1, $2, e.kind, e.message, e.data,
+                    case when e.kind = $7
+                         then array(select user_id from project_members where project_id = $1) else '{}' end
              from gone, unnest($3::text[], $4::text[], $5::jsonb[]) with ordinality as e(kind, message, data, place)
              order by e.place)
          select exists (select 1 from gone)",
@@ -134,6 +137,7 @@ pub async fn finish(store: &Store, removal: &Removal) -> Result<bool, sqlx::Erro
     Columns::new(happenings)
         .bind(query)
         .bind(removal.lease)
+        .bind(word_of(&EventKind::ProjectDeleted))
         .fetch_one(&store.pool)
         .await?
         .try_get(0)

@@ -157,9 +157,21 @@ async fn a_deleted_project_leaves_nothing_but_its_events() {
     let (scene, _workers) = Scene::at_work().await;
     let project = scene.running("todo").await;
     let other = scene.running("other").await;
+    let grace = scene.world.member("grace").await;
+    let share = format!("/api/projects/{}/members/grace", project.id);
+    scene
+        .owner
+        .put(&share, &json!({"role": "viewer"}))
+        .await
+        .expect(200);
 
     scene.delete(&project).await;
     scene.until_gone(&project).await;
+
+    // Whoever it was shared with hears that, and nothing else of it.
+    let heard = grace.get("/api/events?follow=false").await.expect(200).json();
+    assert_eq!(heard["items"][0]["kind"], "shareEnded");
+    assert_eq!(heard["items"].as_array().map(Vec::len), Some(1));
 
     assert_eq!(scene.world.driver.volumes(), [other.id]);
     assert_eq!(scene.world.databases.roles().len(), 1);

@@ -2,9 +2,12 @@
 
 use fsa_driver::{
     Hint, StepKind,
-    memory::{Call, Fault},
+    memory::{Call, Fault, Gate},
 };
-use fsa_model::{ContainerState, Phase, StageState, TroubleKind, api::DatabaseStatus, event::EventKind};
+use fsa_model::{
+    ContainerState, Phase, SandboxRef, StageState, TroubleKind, api::DatabaseStatus, event::EventKind,
+};
+use serde_json::json;
 
 use crate::scene::{Scene, Workers, options};
 
@@ -92,6 +95,33 @@ async fn what_was_lost_without_a_word_is_found_when_somebody_looks() {
         .await;
     scene.until_settled().await;
     assert_eq!(scene.happened(&project, EventKind::Repaired).await.len(), 2);
+    scene.assert_consistent();
+}
+
+#[tokio::test]
+async fn what_is_lost_while_its_sandbox_is_worked_on_is_put_right_when_that_is_done() {
+    let (scene, _workers) = Scene::at_work().await;
+    let gate = Gate::default();
+    let terminal = Call::Apply(StepKind::AwaitTerminal);
+    scene
+        .world
+        .driver
+        .script
+        .next(terminal, Fault::PauseHalfway(gate.clone()));
+    let project = scene.create(json!({"name": "todo"})).await;
+    gate.reached().await;
+
+    let resource = scene.resource(&project).await;
+    scene.world.driver.lose_network(&resource);
+    scene.world.driver.hint(Hint::Sandbox(SandboxRef {
+        id: scene.status(&project).await.id,
+        project: project.id,
+        resource,
+    }));
+    gate.open();
+
+    scene.kinds_until(&project, EventKind::Repaired).await;
+    scene.until_settled().await;
     scene.assert_consistent();
 }
 

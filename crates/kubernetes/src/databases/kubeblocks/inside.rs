@@ -194,7 +194,10 @@ impl KubeBlocks {
         };
         let known = self.known().await?;
         // It may run, and not have come by the watch yet.
-        let pod = timeout(PATIENCE, known.told.until(|| running(known, database)));
+        let pod = timeout(
+            PATIENCE,
+            known.told.until(database.project, || running(known, database)),
+        );
         let pod = pod.await.map_err(|_| {
             DriverError::new(
                 TroubleKind::Passing,

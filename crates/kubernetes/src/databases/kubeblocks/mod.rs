@@ -32,7 +32,7 @@ use super::{
     server::{self, State},
 };
 use crate::{
-    connection::{Cluster, PATIENCE, call, is_missing},
+    connection::{Cluster, PATIENCE, call},
     objects::{FIELD_MANAGER, network_policy::pods},
     settings::Settings,
     watched::{Told, follow, stream_of},
@@ -154,7 +154,7 @@ impl KubeBlocks {
     async fn make(&self, database: &DatabaseSpec) -> Result<()> {
         let known = self.known().await?;
         // One that somebody deletes is beyond saving, and has to be gone before there can be another.
-        let gone = known.told.until(|| {
+        let gone = known.told.until(database.project, || {
             self.find(known, database)
                 .is_none_or(|cluster| !is_going(&cluster))
                 .then_some(())
@@ -168,36 +168,40 @@ impl KubeBlocks {
         let settings = &self.settings;
         let params = PatchParams::apply(FIELD_MANAGER).force();
         let name = database.resource.as_str();
-        call(
-            "make a service account",
-            self.api::<ServiceAccount>().patch(
-                name,
-                &params,
-                &Patch::Apply(objects::account(database, settings)),
-            ),
-        )
-        .await?;
-        call(
-            "make a role",
-            self.api::<Role>()
-                .patch(name, &params, &Patch::Apply(objects::role(database, settings))),
-        )
-        .await?;
+        self.cluster
+            .change(
+                "make a service account",
+                self.api::<ServiceAccount>().patch(
+                    name,
+                    &params,
+                    &Patch::Apply(objects::account(database, settings)),
+                ),
+            )
+            .await?;
+        self.cluster
+            .change(
+                "make a role",
+                self.api::<Role>()
+                    .patch(name, &params, &Patch::Apply(objects::role(database, settings))),
+            )
+            .await?;
         let binding = objects::binding(database, settings, &self.cluster.namespace);
-        call(
-            "make a role binding",
-            self.api::<RoleBinding>()
-                .patch(name, &params, &Patch::Apply(binding)),
-        )
-        .await?;
+        self.cluster
+            .change(
+                "make a role binding",
+                self.api::<RoleBinding>()
+                    .patch(name, &params, &Patch::Apply(binding)),
+            )
+            .await?;
         let cluster = objects::cluster(database, settings, known.version);
-        call(
-            "make a database cluster",
-            self.clusters_of(known.version)
-                .patch(name, &params, &Patch::Apply(cluster)),
-        )
-        .await?;
-        let running = known.told.until(|| {
+        self.cluster
+            .change(
+                "make a database cluster",
+                self.clusters_of(known.version)
+                    .patch(name, &params, &Patch::Apply(cluster)),
+            )
+            .await?;
+        let running = known.told.until(database.project, || {
             let cluster = self.find(known, database)?;
             match phase(&cluster) {
                 "Running" if !is_going(&cluster) => Some(Ok(cluster)),
@@ -321,14 +325,15 @@ impl Databases for KubeBlocks {
         let name = database.resource.as_str();
         let background = DeleteParams::background();
         if self.find(known, database).is_some() {
-            delete(
-                "delete a database cluster",
-                self.clusters_of(known.version).delete(name, &background),
-            )
-            .await?;
-            let gone = known
-                .told
-                .until(|| self.find(known, database).is_none().then_some(()));
+            self.cluster
+                .change_if_there(
+                    "delete a database cluster",
+                    self.clusters_of(known.version).delete(name, &background),
+                )
+                .await?;
+            let gone = known.told.until(database.project, || {
+                self.find(known, database).is_none().then_some(())
+            });
             timeout(GONE, gone).await.map_err(|_| {
                 DriverError::new(
                     TroubleKind::Passing,
@@ -336,17 +341,22 @@ impl Databases for KubeBlocks {
                 )
             })?;
         }
-        delete(
-            "delete a role binding",
-            self.api::<RoleBinding>().delete(name, &background),
-        )
-        .await?;
-        delete("delete a role", self.api::<Role>().delete(name, &background)).await?;
-        delete(
-            "delete a service account",
-            self.api::<ServiceAccount>().delete(name, &background),
-        )
-        .await
+        self.cluster
+            .change_if_there(
+                "delete a role binding",
+                self.api::<RoleBinding>().delete(name, &background),
+            )
+            .await?;
+        self.cluster
+            .change_if_there("delete a role", self.api::<Role>().delete(name, &background))
+            .await?;
+        self.cluster
+            .change_if_there(
+                "delete a service account",
+                self.api::<ServiceAccount>().delete(name, &background),
+            )
+            .await
+            .map(drop)
     }
 
     async fn branch(&self, _: &DatabaseSpec, _: &DatabaseSpec) -> Result<()> {
@@ -365,18 +375,4 @@ impl Databases for KubeBlocks {
             .map(|name| role_of(&name))
             .collect())
     }
-}
-
-/// Deletes; what is not there is gone.
-async fn delete<T>(
-    what: &str,
-    work: impl Future<Output = std::result::Result<T, kube::Error>>,
-) -> Result<()> {
-    call(what, async {
-        match work.await {
-            Err(error) if !is_missing(&error) => Err(error),
-            _ => Ok(()),
-        }
-    })
-    .await
 }
