@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use fsa_model::{Phase, Repository, TroubleKind, api::CreateProject};
 use fsa_tests::World;
+use futures_util::StreamExt as _;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -244,5 +245,33 @@ async fn a_key_file_that_is_lost_is_found_out_at_the_start_and_one_that_is_renew
     // What was sealed with the older key is still what it was.
     let api = world.api();
     assert_eq!(api.shell("kept", "psql -tAc 'select 40 + 2'").await, "42\n");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_many_who_sign_in_with_a_password_took_of_memory_is_given_back() {
+    let world = World::start(&[]);
+    let resident = || world.server.as_ref().expect("a server").resident() / (1024 * 1024);
+    let before = resident();
+
+    // Attempts are counted by address, and the loopback has many. Each takes 19 MiB for a moment, right or wrong.
+    let attempts = (1..=64_u8).map(|number| {
+        let url = format!("{}/api/auth/password", world.url());
+        async move {
+            let client = reqwest::Client::builder()
+                .local_address(std::net::IpAddr::from([127, 0, 2, number]))
+                .build()
+                .expect("a client");
+            let body = json!({"login": "nobody", "password": "not the right one"});
+            let answer = client.post(url).json(&body).send().await.expect("an answer");
+            assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
+        }
+    });
+    futures_util::stream::iter(attempts)
+        .for_each_concurrent(8, |attempt| attempt)
+        .await;
+
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 24, "{grown} MiB more than the {before} of before");
     world.finish().await;
 }

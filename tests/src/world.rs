@@ -388,9 +388,27 @@ impl Server {
         i32::try_from(self.child.id()).expect("a process id")
     }
 
+    /// What it has of the machine's memory now, in bytes.
+    #[must_use]
+    pub fn resident(&self) -> u64 {
+        resident(self.pid())
+    }
+
     /// Sends a signal and waits for the end.
     pub fn end(mut self, signal: Signal) {
         let _ = kill(Pid::from_raw(self.pid()), signal);
         let _ = self.child.wait();
     }
+}
+
+/// What a process has of the machine's memory now, in bytes (`VmRSS` of proc_pid_status(5)).
+#[must_use]
+pub fn resident(pid: i32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process lives");
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .expect("its memory");
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+    kib * 1024
 }

@@ -9,6 +9,7 @@ pub mod databases;
 pub mod driver;
 pub mod gate;
 pub mod images;
+pub mod pools;
 pub mod postgres;
 pub mod privileges;
 pub mod protocol;

@@ -234,16 +234,18 @@ impl LocalDriver {
             return Ok(turn);
         };
         let resource = &spec.sandbox.resource;
-        let (answer, mut descriptors) = self
-            .client
-            .call(
-                Request::BindGate {
-                    sandbox: spec.sandbox.clone(),
-                },
-                &[],
-                QUICK,
-            )
-            .await?;
+        let request = Request::BindGate {
+            sandbox: spec.sandbox.clone(),
+        };
+        let (answer, mut descriptors) = match self.client.call(request, &[], QUICK).await {
+            Ok(answered) => answered,
+            // The gate outlives a runner, and may be the one that listens there: then the sandbox has its way.
+            Err(error) if error.trouble.kind == TroubleKind::Input => {
+                let bound = gate.bound(resource).await.map_err(DriverError::from)?;
+                return if bound { Ok(turn) } else { Err(error) };
+            }
+            Err(error) => return Err(error),
+        };
         match (answer, descriptors.pop()) {
             (Answer::Gate, Some(listener)) => gate
                 .bind(resource, role, listener)

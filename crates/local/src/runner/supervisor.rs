@@ -235,12 +235,7 @@ fn reserve(socket: OwnedFd) -> io::Result<OwnedFd> {
 /// What one worker does: the process's exit code. Where it is the first, it says through `first`
 /// that it has begun, and to `fsa serve` why it could not; one that follows is tried again.
 fn work(socket: OwnedFd, config: RunnerConfig, power: Power, first: Option<&OwnedFd>) -> u8 {
-    // Few, long-lived threads' worth of memory pools: the default grows with every processor.
-    // SAFETY: mallopt sets a number, before there is a second thread.
-    #[allow(unsafe_code)]
-    unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, 2);
-    }
+    crate::pools::limit_to(2);
     // Sandboxes' folders and mount points are named below it.
     let config = RunnerConfig {
         data_dir: absolute(&config.data_dir),
