@@ -29,7 +29,7 @@ bench-web: ## what the web page costs, in a real browser
 	@exec scripts/bench-web.sh
 
 bench-kubernetes: ## what sandboxes cost a cluster, beside kubectl (root)
-	@exec scripts/bench-kubernetes.sh
+	@exec scripts/bench-kubernetes.sh $(ARGS)
 
 fuzz: ## random bytes against every parser, ARGS=SECONDS for each (600)
 	@exec scripts/fuzz.sh $(ARGS)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# bench-kubernetes.sh: measures the release build against a real API server, a thousand sandboxes on simulated nodes
+# bench-kubernetes.sh [COUNT]: measures the release build against a real API server, a thousand sandboxes on simulated nodes
 # among it, and keeps the result in docs/benchmarks.md. Quiet machine, please.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
@@ -18,4 +18,4 @@ FSA_TEST_OWNER=$$ tests/cluster/up.sh "$cluster"
 . "$cluster/env"
 tests/cluster/image.sh "$cluster" "$FSA_CACHE/images/sandboxd.oci.tar" fsa.test/sandboxd:1
 tests/cluster/kwok.sh "$cluster" start 1500
-cargo run --locked --release --package fsa-bench -- kubernetes
+cargo run --locked --release --package fsa-bench -- kubernetes "$@"

@@ -1,6 +1,7 @@
 //! `make bench`: our figures beside a floor measured in the same run, printed as a table and kept
 //! in docs/benchmarks.md. Names on the command line choose parts: create, terminal, idle, api,
-//! gateway, relay, accounts. `kubernetes` is a bench of its own, which needs a cluster.
+//! gateway, relay, accounts. `kubernetes [COUNT]` is a bench of its own, which needs
+//! a cluster; its figures are kept if it ran with as many sandboxes as it is meant for.
 
 mod accounts;
 mod api;
@@ -44,6 +45,12 @@ fn main() {
         relay::fetch(address, prefix, token);
         return;
     }
+    if let [first, address] = &arguments[..]
+        && first == "copy"
+    {
+        relay::copy(address);
+        return;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -54,14 +61,19 @@ fn main() {
         .filter(|argument| !argument.starts_with('-'))
         .cloned()
         .collect();
-    if parts == ["kubernetes"] {
-        let (rows, lifetime) = runtime.block_on(kubernetes::measure());
+    if parts.first().is_some_and(|part| part == "kubernetes") {
+        let count = parts.get(1).map_or(kubernetes::MANY, |count| {
+            count.parse().expect("a number of sandboxes")
+        });
+        let (rows, lifetime) = runtime.block_on(kubernetes::measure(count));
         let table = format!(
             "{}\nRequests to the API server in the life of one sandbox (created, deleted), watches apart:\n\n{lifetime}",
             report::table(&rows)
         );
         println!("{table}");
-        keep(KUBERNETES, &table);
+        if count == kubernetes::MANY {
+            keep(KUBERNETES, &table);
+        }
         return;
     }
     let rows = runtime.block_on(measure(&parts));

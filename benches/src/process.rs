@@ -22,13 +22,9 @@ pub fn family(root: i32) -> Vec<i32> {
 
 /// Resident memory in MB (10^6 bytes), the shared pages of a program counted once per process.
 #[must_use]
+#[allow(clippy::cast_precision_loss, reason = "less than 2^53 bytes")]
 pub fn resident(pid: i32) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .and_then(|rest| rest.trim().trim_end_matches(" kB").trim().parse::<f64>().ok())
-        .map_or(0.0, |kib| kib * 1024.0 / 1e6)
+    fsa_tests::world::resident(pid) as f64 / 1e6
 }
 
 /// Processor time so far (user and system), from fields 14 and 15 of proc_pid_stat(5).

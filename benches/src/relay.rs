@@ -1,11 +1,12 @@
 //! The relay beside a direct stream: the same small client reads the same model server's answers, once from a
-//! sandbox through the relay and once on the machine itself.
+//! sandbox through the relay, once on the machine itself, and once through two programs that only copy, since the
+//! relay's way has two programs in it.
 
 use std::{
-    io::{Read as _, Write as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{TcpListener, TcpStream},
-    process::{Command, Stdio},
-    time::Instant,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use fsa_tests::World;
@@ -15,6 +16,12 @@ use crate::report::{Row, Sample, Target, median};
 
 /// Bytes of a long answer.
 const LONG: usize = 64 * 1024 * 1024;
+/// Bytes per second of a line of 1 Gbit/s, below TCP's and Ethernet's own (1448 of 1538).
+const LINE: f64 = 125e6 * 1448.0 / 1538.0;
+/// Bytes that a paced answer sends at once.
+const PACE: usize = 64 * 1024;
+/// Bytes that a program which only copies reads at once.
+const COPIED: usize = 256 * 1024;
 /// Short answers of one turn.
 const SHORT: usize = 200;
 /// What is in front of the provider's path, for those who ask directly.
@@ -44,7 +51,8 @@ fn answer(body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-/// Requests have bodies of one byte: `l` asks for the long answer, `s` for the short one.
+/// Requests have bodies of one byte: `l` asks for the long answer, `p` for the same at the pace of a line, `s` for
+/// the short one.
 fn reply(mut stream: TcpStream, short: &[u8], long: &[u8]) {
     let _ = stream.set_nodelay(true);
     let (mut buffer, mut piece) = (Vec::new(), [0; 8192]);
@@ -61,9 +69,14 @@ fn reply(mut stream: TcpStream, short: &[u8], long: &[u8]) {
         if let Some(end) = end
             && buffer.len() >= end + body
         {
-            let is_long = buffer[end + if chunked { 3 } else { 0 }] == b'l';
+            let wish = buffer[end + if chunked { 3 } else { 0 }];
             buffer.drain(..end + body);
-            if stream.write_all(if is_long { long } else { short }).is_err() {
+            let sent = match wish {
+                b'l' => stream.write_all(long),
+                b'p' => paced(&mut stream, long),
+                _ => stream.write_all(short),
+            };
+            if sent.is_err() {
                 return;
             }
             continue;
@@ -75,8 +88,20 @@ fn reply(mut stream: TcpStream, short: &[u8], long: &[u8]) {
     }
 }
 
-/// The client: prints the median milliseconds to the first byte of the body, and MB/s of a long answer. In a
-/// sandbox `address` and `prefix` are those of its relay.
+#[allow(clippy::cast_precision_loss, reason = "less than 2^53 bytes")]
+#[allow(clippy::disallowed_methods, reason = "a line's pace, on a thread of its own")]
+fn paced(stream: &mut TcpStream, whole: &[u8]) -> std::io::Result<()> {
+    let begun = Instant::now();
+    for (at, piece) in whole.chunks(PACE).enumerate() {
+        let due = begun + Duration::from_secs_f64((at * PACE) as f64 / LINE);
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        stream.write_all(piece)?;
+    }
+    Ok(())
+}
+
+/// The client: prints the median milliseconds to the first byte of the body, and MB/s of a long answer at the pace
+/// of a line and as fast as it goes. In a sandbox `address` and `prefix` are those of its relay.
 pub fn fetch(address: &str, prefix: &str, token: &str) {
     let mut stream = TcpStream::connect(address).expect("the server listens");
     let _ = stream.set_nodelay(true);
@@ -96,12 +121,76 @@ pub fn fetch(address: &str, prefix: &str, token: &str) {
             first.add(took);
         }
     }
-    let begun = Instant::now();
-    stream.write_all(ask("l").as_bytes()).expect("a request is sent");
-    let (_, bytes) = read(&mut stream, begun);
-    #[allow(clippy::cast_precision_loss, reason = "less than 2^53 bytes")]
-    let rate = bytes as f64 / 1e6 / begun.elapsed().as_secs_f64();
-    println!("{} {rate}", first.percentile(50.0));
+    let mut rate = |what: &str| {
+        let begun = Instant::now();
+        stream.write_all(ask(what).as_bytes()).expect("a request is sent");
+        let (_, bytes) = read(&mut stream, begun);
+        #[allow(clippy::cast_precision_loss, reason = "less than 2^53 bytes")]
+        let rate = bytes as f64 / 1e6 / begun.elapsed().as_secs_f64();
+        rate
+    };
+    println!("{} {} {}", first.percentile(50.0), rate("p"), rate("l"));
+}
+
+/// The program that only copies: prints its port, and passes each connection on to `address`, without a look at it.
+pub fn copy(address: &str) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port");
+    println!("{}", listener.local_addr().expect("a bound port").port());
+    for client in listener.incoming().flatten() {
+        let server = TcpStream::connect(address).expect("the next one listens");
+        for stream in [&client, &server] {
+            let _ = stream.set_nodelay(true);
+        }
+        let there = (
+            client.try_clone().expect("a descriptor"),
+            server.try_clone().expect("a descriptor"),
+        );
+        for (from, to) in [there, (server, client)] {
+            std::thread::spawn(move || pass(from, to));
+        }
+    }
+}
+
+fn pass(mut from: TcpStream, mut to: TcpStream) {
+    let mut piece = vec![0; COPIED];
+    while let Ok(length @ 1..) = from.read(&mut piece) {
+        if to.write_all(&piece[..length]).is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown(std::net::Shutdown::Write);
+}
+
+/// A process of [`copy`].
+struct Copier {
+    child: Child,
+    port: u16,
+}
+
+impl Copier {
+    #[allow(clippy::disallowed_methods, reason = "the floor is the same program outside")]
+    fn to(port: u16) -> Self {
+        let program = std::env::current_exe().expect("this program");
+        let mut child = Command::new(program)
+            .args(["copy", &format!("127.0.0.1:{port}")])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("this program runs");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("a pipe"))
+            .read_line(&mut line)
+            .expect("its port");
+        let port = line.trim().parse().expect("a port");
+        Self { child, port }
+    }
+}
+
+impl Drop for Copier {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 /// Reads one answer with a `Content-Length`; how long its body's first byte took, and how many there were.
@@ -148,8 +237,10 @@ pub async fn measure(world: &World, model: u16) -> Vec<Row> {
         .body(program);
     let (status, value) = api.answer(put).await;
     assert!(status.is_success(), "{value}");
-    let (mut first, mut rate) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
-    // In turns, so that a slow moment of the machine hits both.
+    let near = Copier::to(model);
+    let far = Copier::to(near.port);
+    let mut figures: [[Vec<f64>; 3]; 3] = Default::default();
+    // In turns, so that a slow moment of the machine hits all.
     for _ in 0..3 {
         let ours = api
             .shell(
@@ -157,18 +248,21 @@ pub async fn measure(world: &World, model: u16) -> Vec<Row> {
                 "./ask fetch \"${FSA_ASKS_URL#http://}\" /anthropic \"$FSA_ASKS_TOKEN\"",
             )
             .await;
-        let direct = on_the_machine(model);
-        for (at, text) in [ours, direct].iter().enumerate() {
-            let mut numbers = text
+        let (direct, copied) = (on_the_machine(model), on_the_machine(far.port));
+        for (at, text) in [ours, direct, copied].iter().enumerate() {
+            let numbers: Vec<f64> = text
                 .split_whitespace()
-                .map(|word| word.parse::<f64>().expect("a number"));
-            first[at].push(numbers.next().expect("a time"));
-            rate[at].push(numbers.next().expect("a rate"));
+                .map(|word| word.parse().expect("a number"))
+                .collect();
+            assert_eq!(numbers.len(), figures.len(), "{text}");
+            for (figure, number) in figures.iter_mut().zip(numbers) {
+                figure[at].push(number);
+            }
         }
     }
     api.delete("asks").await;
-    let [ours, direct] = first.map(median);
-    let [passed, plain] = rate.map(median);
+    let [[ours, direct, _], [kept_up, line, _], [passed, plain, copied]] =
+        figures.map(|figure| figure.map(median));
     vec![
         Row::new(
             "relay, added to the first byte, p50",
@@ -177,12 +271,26 @@ pub async fn measure(world: &World, model: u16) -> Vec<Row> {
             Target::AtMost(2.0),
         ),
         Row::new(
-            "relay, a stream of small events (floor: the same stream, directly)",
+            "relay, small events at a line's rate of 1 Gbit/s (floor: the same stream, directly)",
+            kept_up,
+            "MB/s",
+            Target::AtLeast(line * 0.9),
+        )
+        .beside(line),
+        Row::new(
+            "relay, small events as fast as they go (floor: the same stream, directly)",
             passed,
             "MB/s",
             Target::AtLeast(plain * 0.9),
         )
         .beside(plain),
+        Row::new(
+            "relay, the same (floor: through two programs that only copy)",
+            passed,
+            "MB/s",
+            Target::None,
+        )
+        .beside(copied),
     ]
 }
 

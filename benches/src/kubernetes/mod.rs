@@ -20,16 +20,17 @@ use crate::{
     report::{Row, Sample, Target},
 };
 
-const ONE_AFTER_ANOTHER: usize = 3;
-const MANY: usize = 100;
+const ONE_AFTER_ANOTHER: usize = 7;
+/// Sandboxes of the region `many`, if the command line says no other number.
+pub const MANY: usize = 1000;
 /// Requests of ours, and kubectls of the floor, that are under way at once.
 const AT_ONCE: usize = 32;
 /// Until what was begun for a thousand sandboxes has ended.
 const SETTLE: Duration = Duration::from_secs(15);
 const IDLE: Duration = Duration::from_secs(20);
 
-/// The rows, and below them what a sandbox costs the API server.
-pub async fn measure() -> (Vec<Row>, String) {
+/// The rows with `count` sandboxes on simulated nodes, and below them what a sandbox costs the API server.
+pub async fn measure(count: usize) -> (Vec<Row>, String) {
     let real = Namespace::new().with_postgres();
     let many = Namespace::new();
     let settings = tempfile::NamedTempFile::with_suffix(".toml").expect("a file");
@@ -46,7 +47,7 @@ pub async fn measure() -> (Vec<Row>, String) {
 
     let (mut rows, lifetime) = one_after_another(&api, &real).await;
     let server = world.server.as_ref().expect("a server").pid();
-    rows.extend(a_thousand(&api, &many, server).await);
+    rows.extend(together(&api, &many, server, count).await);
     world.finish().await;
     (rows, lifetime)
 }
@@ -115,14 +116,14 @@ async fn one_after_another(api: &Api, namespace: &Namespace) -> (Vec<Row>, Strin
     (rows, calls.table(ONE_AFTER_ANOTHER))
 }
 
-async fn a_thousand(api: &Api, namespace: &Namespace, server: i32) -> Vec<Row> {
+async fn together(api: &Api, namespace: &Namespace, server: i32, count: usize) -> Vec<Row> {
     let warm = create(api, "warm", "many").await;
     until_running(api, std::slice::from_ref(&warm)).await;
     let objects = Objects::of(namespace, &warm, &api.sandbox("warm").await);
     api.delete("warm").await;
     let floor = {
         let apart = Namespace::new();
-        let took = objects.apply_many(&apart, MANY, AT_ONCE);
+        let took = objects.apply_many(&apart, count, AT_ONCE);
         apart.kubectl(&[
             "delete",
             "namespace",
@@ -132,18 +133,18 @@ async fn a_thousand(api: &Api, namespace: &Namespace, server: i32) -> Vec<Row> {
             "--request-timeout",
             "0",
         ]);
-        MANY as f64 / took.as_secs_f64()
+        count as f64 / took.as_secs_f64()
     };
 
     let stream = Events::open(api).await;
     let begun = Instant::now();
-    let projects: Vec<Project> = stream::iter(0..MANY)
+    let projects: Vec<Project> = stream::iter(0..count)
         .map(|at| async move { create(api, &format!("many-{at}"), "many").await })
         .buffer_unordered(AT_ONCE)
         .collect()
         .await;
     stream.until_running(&projects).await;
-    let ours = MANY as f64 / begun.elapsed().as_secs_f64();
+    let ours = count as f64 / begun.elapsed().as_secs_f64();
     tokio::time::sleep(SETTLE).await;
     let resident = process::resident(server);
     let (before, processor) = (Calls::read(api, "many").await, process::processor_time(server));
@@ -157,10 +158,10 @@ async fn a_thousand(api: &Api, namespace: &Namespace, server: i32) -> Vec<Row> {
             api.delete(&project.id.to_string()).await
         })
         .await;
-    let deleted = MANY as f64 / begun.elapsed().as_secs_f64();
+    let deleted = count as f64 / begun.elapsed().as_secs_f64();
     vec![
         Row::new(
-            format!("{MANY} sandboxes on simulated nodes, all RUNNING (floor: {AT_ONCE} `kubectl apply`)"),
+            format!("{count} sandboxes on simulated nodes, all RUNNING (floor: {AT_ONCE} `kubectl apply`)"),
             ours,
             "/s",
             Target::AtLeast(0.8 * floor),
