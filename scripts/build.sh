@@ -8,3 +8,5 @@ cd "$ROOT"
 scripts/build-web.sh
 cargo build --locked --release --package fsa-cli
 build_sandboxd
+# Beside `fsa`, where every command of it looks for it.
+install -m 755 "$CARGO_TARGET_DIR/$(host_target)/release/fsa-sandboxd" "$CARGO_TARGET_DIR/release/fsa-sandboxd"

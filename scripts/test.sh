@@ -39,6 +39,9 @@ tests/cluster/kubeblocks.sh "$cluster" start v1
 say "tests"
 profile=default
 [ -z "${CI:-}" ] || profile=ci
+# They wait for processes, pods and databases for longer than they compute.
+NEXTEST_TEST_THREADS=$(($(nproc) + 1))
+export NEXTEST_TEST_THREADS
 # Sandboxes need root or user namespaces, never the terminal.
 cargo nextest run --locked --workspace --profile "$profile" "$@" </dev/null 2>&1 | tee "$log"
 # The group has one generation at a time, so what concerns the older one comes after.
