@@ -9,7 +9,9 @@ use std::{
 };
 
 use fsa_tests::{
-    World, exported,
+    World,
+    cluster::Namespace,
+    exported,
     internet::{self, PublicHost},
     model::{self, Asked, Turn},
 };
@@ -171,6 +173,25 @@ async fn a_person_lets_an_agent_work_and_reads_what_it_changed() {
     );
     tell(&mut world, "tasks", &[]).await;
     world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_commits_pushes_pulls_and_settles_a_conflict() {
+    let mut world = World::start(&[]);
+    tell(&mut world, "git", &[]).await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_makes_a_project_in_another_region_and_sees_its_stages_move() {
+    let namespace = Namespace::new().with_postgres();
+    let more = format!("reach = \"direct\"\n{}", namespace.databases());
+    let settings = namespace.settings(&exported("FSA_TEST_KUBECONFIG"), &more);
+    let settings = settings.path().to_str().expect("a path of UTF-8");
+    let mut world = World::start(&["--config", settings]);
+    tell(&mut world, "regions", &[]).await;
+    world.finish().await;
+    assert_eq!(namespace.ours(), Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! `fsa` as a person uses it.
 
-use fsa_tests::World;
+use fsa_tests::{Keyboard, World};
 use serde_json::Value;
 
 fn text(output: &std::process::Output) -> (i32, String, String) {
@@ -160,4 +160,36 @@ fn a_server_that_is_not_there_is_said_so() {
     let (code, _, err) = text(&output);
     assert_eq!(code, 6);
     assert!(err.contains("no server answers at http://127.0.0.1:9"), "{err}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_key_typed_into_fsa_terminal_comes_through_a_crash_of_the_server_once() {
+    let mut world = World::start(&[]);
+    world.api().create_running("busy").await;
+    let mut terminal = Keyboard::of(&mut world.command(&["terminal", "busy"]));
+    terminal.until("$ ");
+    // An end of input that comes before the program's own would be a letter to the shell.
+    terminal.type_in("marker=kept; stty -echo; echo $marker-$((40+1)); cat > typed\r");
+    terminal.until("kept-41");
+    let lines: Vec<String> = (0..300).map(|number| format!("{number}\n")).collect();
+
+    for (number, line) in lines.iter().enumerate() {
+        if number == 100 {
+            world.crash();
+        }
+        if number == 200 {
+            world.serve();
+        }
+        terminal.type_in(line);
+    }
+    terminal.type_in("\x04");
+    terminal.type_in("stty echo; echo $marker-$((40+2))\r");
+    terminal.until("kept-42");
+
+    assert_eq!(world.api().shell("busy", "cat typed").await, lines.concat());
+    terminal.type_in("\x1d");
+    let (code, last) = terminal.end();
+    assert_eq!(code, Some(0), "{last}");
+    assert!(last.contains("left main; it goes on"), "{last}");
+    world.finish().await;
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use fsa_model::{Repository, agent_api::GitLogin, api::CreateProject};
 use fsa_tests::{
     Api, World,
-    github::{Github, TOKEN_MARK, git},
+    github::{self, Github, TOKEN_MARK, git, link},
     internet::{self, PublicHost},
 };
 use http_body_util::Full;
@@ -145,43 +145,15 @@ async fn a_private_repository_is_cloned_and_fetched_and_its_password_is_nowhere_
     world.finish().await;
 }
 
-/// Links the account of whoever sits in front of GitHub's page to the world's owner.
-async fn link(api: &Api) {
-    let request = api
-        .request(Method::POST, "/api/auth/github")
-        .json(&json!({"link": true}));
-    let begun = request.send().await.expect("an answer");
-    let cookie = begun.headers()["set-cookie"].to_str().expect("a cookie");
-    let cookie = cookie.split(';').next().expect("a value").to_owned();
-    let begun: Value = begun.json().await.expect("JSON");
-    let url = begun["url"].as_str().expect("a URL");
-    let state = url.split('&').find_map(|pair| pair.strip_prefix("state="));
-    let back = format!(
-        "/api/auth/github/callback?code=code&state={}",
-        state.expect("a state")
-    );
-    let came = api.request(Method::GET, &back).header("cookie", cookie);
-    let came = came.send().await.expect("an answer");
-    assert!(came.status().is_redirection(), "{}", came.status());
-}
-
 /// A world whose people have accounts at a GitHub with these repositories.
 fn world_with(github: &Github) -> (World, PublicHost) {
     let served = github.clone();
     let host = PublicHost::start(8000, move |listener| served.serve(listener));
     let url = format!("http://{}:8000", host.address);
-    let world = World::start(&[
-        "--allow-networks",
-        internet::RANGE,
-        "--github-client-id",
-        "client",
-        "--github-client-secret",
-        "client-secret",
-        "--github-url",
-        &url,
-        "--github-api-url",
-        &format!("{url}/api"),
-    ]);
+    let github = github::options(&url);
+    let mut options = vec!["--allow-networks", internet::RANGE];
+    options.extend(github.iter().map(String::as_str));
+    let world = World::start(&options);
     (world, host)
 }
 

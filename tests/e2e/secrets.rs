@@ -1,6 +1,7 @@
 //! A day with every kind of secret that there is, and then a search for each of them in every place where none
 //! may be: the sandbox's files and processes, its environment, logs, events, answers, and the plain bytes of the
-//! databases on the disk. Git's password has a test of its own (git.rs). That the search finds things is shown by a word that is no secret.
+//! databases on the disk; and once more when the project is deleted. That the search finds things is shown by a word
+//! that is no secret.
 
 use std::{
     fs,
@@ -10,11 +11,13 @@ use std::{
 };
 
 use fsa_model::{
+    Repository,
     api::{CreateProject, SealKey},
     task::{CreateTask, Task, TaskState},
 };
 use fsa_tests::{
     Api, World, exported,
+    github::{self, Github},
     internet::{self, PublicHost},
     model::{self, Asked, Turn},
 };
@@ -146,13 +149,21 @@ async fn after_a_days_work_no_secret_is_where_it_does_not_belong() {
     ];
     let kept = Arc::clone(&asked);
     let host = PublicHost::start(8000, move |listener| model::serve(listener, script, kept));
+    let repositories = tempfile::tempdir().expect("a folder");
+    let github = Github::new(repositories.path());
+    github.create("ada-l/day", "README", "the private one\n");
+    let served = github.clone();
+    let github_host = PublicHost::start(8000, move |listener| served.serve(listener));
+    let github_url = format!("http://{}:8000", github_host.address);
+    let of_github = github::options(&github_url);
     let image = exported("FSA_WEB_IMAGE");
-    let options = [
+    let mut options = vec![
         "--web-image",
         image.to_str().expect("a path"),
         "--allow-networks",
         internet::RANGE,
     ];
+    options.extend(of_github.iter().map(String::as_str));
     let credentials = format!(
         "ANTHROPIC_BASE_URL=http://{}:8000\nANTHROPIC_API_KEY={KEY}\n",
         host.address
@@ -210,11 +221,16 @@ async fn after_a_days_work_no_secret_is_where_it_does_not_belong() {
         assert_eq!(answer.status(), expected);
     }
 
-    // A project with everything that a project can have.
+    // A project with everything that a project can have, its repository at GitHub among it.
+    github::link(&api).await;
     api.create_as(CreateProject {
         name: "day".into(),
         description: Some(WORD.into()),
         env_vars: [("OF_THE_PROJECT".to_owned(), VARIABLE.to_owned())].into(),
+        repository: Some(Repository {
+            url: format!("{github_url}/ada-l/day.git"),
+            branch: None,
+        }),
         ..CreateProject::default()
     })
     .await;
@@ -251,6 +267,14 @@ async fn after_a_days_work_no_secret_is_where_it_does_not_belong() {
         "the model saw the real key"
     );
     assert_eq!(api.shell("day", "psql -Atc 'select 1'").await, "1\n");
+    // git asks, is let in, and keeps nothing.
+    api.shell(
+        "day",
+        "git add README && git -c user.name=a -c user.email=a@b commit --quiet --allow-empty -m Seen \
+         && git push --quiet origin HEAD && git fetch --quiet && cat README",
+    )
+    .await;
+    assert!(!github.secrets().is_empty(), "GitHub gave out a token");
     let refused = json!({"envVars": {"1NOT A NAME": REFUSED}});
     let (status, refusal) = api
         .answer(
@@ -302,6 +326,12 @@ async fn after_a_days_work_no_secret_is_where_it_does_not_belong() {
     for secret in &mut secrets[6..] {
         secret.in_environment = true;
     }
+    secrets.extend(
+        github
+            .secrets()
+            .into_iter()
+            .map(|text| secret("a token of GitHub", text)),
+    );
 
     // In the sandbox while it runs: what only memory has, and the processes.
     for folder in ["/tmp", "/run", "/dev/shm"] {
@@ -376,6 +406,19 @@ async fn after_a_days_work_no_secret_is_where_it_does_not_belong() {
         "the description is in a row"
     );
     for folder in ["runner/sandboxes", "projects", "run", "logs", "images"] {
+        searched(&secrets, &data.join(folder));
+    }
+
+    // And when the project is gone, from its rows to its volume.
+    world.serve();
+    world.api().delete("day").await;
+    world.drain();
+    world.halt();
+    assert!(
+        !searched(&secrets, &data.join("runner/volumes")),
+        "the agent's file is gone"
+    );
+    for folder in ["runner/sandboxes", "control", "projects", "run", "logs", "images"] {
         searched(&secrets, &data.join(folder));
     }
     world.serve();

@@ -17,6 +17,8 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::{io::AsyncWriteExt as _, net::TcpListener, process::Command};
 
+use crate::Api;
+
 /// What every token of ours begins with.
 pub const TOKEN_MARK: &str = "gho_";
 
@@ -73,6 +75,17 @@ impl Github {
     pub fn revoke(&self) {
         self.refuse_tokens();
         self.known().refreshes.clear();
+    }
+
+    /// Every token that was ever given out, as it is and as git shows it, and what renews them.
+    #[must_use]
+    pub fn secrets(&self) -> Vec<String> {
+        (1..=self.known().issued)
+            .flat_map(|number| {
+                let [token, refresh] = issued(number);
+                [shown(&token), token, refresh]
+            })
+            .collect()
     }
 
     /// Where a repository is.
@@ -142,10 +155,7 @@ impl Github {
             return answer(StatusCode::OK, &json!({"error": "bad_refresh_token"}));
         }
         known.issued += 1;
-        let (token, refresh) = (
-            format!("{TOKEN_MARK}{}", known.issued),
-            format!("ghr_{}", known.issued),
-        );
+        let [token, refresh] = issued(known.issued);
         known.tokens.push(token.clone());
         known.refreshes.push(refresh.clone());
         answer(
@@ -187,8 +197,7 @@ impl Github {
             .headers
             .get(header::AUTHORIZATION)
             .and_then(|value| value.to_str().ok()?.strip_prefix("Basic "));
-        let right =
-            |token: &String| shown == Some(STANDARD.encode(format!("x-access-token:{token}")).as_str());
+        let right = |token: &String| shown == Some(self::shown(token).as_str());
         if !self.known().tokens.iter().any(right) {
             let mut refused = answer(StatusCode::UNAUTHORIZED, &json!({}));
             let challenge = "Basic realm=\"GitHub\"".parse().expect("a header");
@@ -222,6 +231,54 @@ impl Github {
         let _ = written.await;
         cgi(&output)
     }
+}
+
+/// A token in a request of git (RFC 7617).
+fn shown(token: &str) -> String {
+    STANDARD.encode(format!("x-access-token:{token}"))
+}
+
+/// The token that was given out as this one, and what renews it.
+fn issued(number: usize) -> [String; 2] {
+    [
+        format!("{TOKEN_MARK}{number}ofTheStandInQ7"),
+        format!("ghr_{number}ofTheStandInQ7"),
+    ]
+}
+
+/// Links the account of whoever sits in front of GitHub's page to the caller's.
+pub async fn link(api: &Api) {
+    let request = api
+        .request(Method::POST, "/api/auth/github")
+        .json(&json!({"link": true}));
+    let begun = request.send().await.expect("an answer");
+    let cookie = begun.headers()["set-cookie"].to_str().expect("a cookie");
+    let cookie = cookie.split(';').next().expect("a value").to_owned();
+    let begun: Value = begun.json().await.expect("JSON");
+    let url = begun["url"].as_str().expect("a URL");
+    let state = url.split('&').find_map(|pair| pair.strip_prefix("state="));
+    let back = format!(
+        "/api/auth/github/callback?code=code&state={}",
+        state.expect("a state")
+    );
+    let came = api.request(Method::GET, &back).header("cookie", cookie);
+    let came = came.send().await.expect("an answer");
+    assert!(came.status().is_redirection(), "{}", came.status());
+}
+
+/// What a server is told of the stand-in at `url`.
+#[must_use]
+pub fn options(url: &str) -> Vec<String> {
+    [
+        ["--github-client-id", "client"],
+        ["--github-client-secret", "client-secret"],
+        ["--github-url", url],
+        ["--github-api-url", &format!("{url}/api")],
+    ]
+    .concat()
+    .into_iter()
+    .map(ToOwned::to_owned)
+    .collect()
 }
 
 /// An answer of a CGI program (RFC 3875, 6).
