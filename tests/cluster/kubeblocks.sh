@@ -74,22 +74,6 @@ END
     esac
 }
 
-# Waits until what belongs to a deleted Cluster goes. The stand-in leaves one without a definition alone.
-collected() {
-    local uid
-    kubectl --namespace default create -f - >&2 <<END
-{"apiVersion": "apps.kubeblocks.io/$api", "kind": "Cluster", "metadata": {"name": "probe"}, "spec": {"terminationPolicy": "Delete"}}
-END
-    uid=$(kubectl --namespace default get clusters.apps.kubeblocks.io probe -o 'jsonpath={.metadata.uid}')
-    kubectl --namespace default create -f - >&2 <<END
-{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "probe", "ownerReferences":
-  [{"apiVersion": "apps.kubeblocks.io/$api", "kind": "Cluster", "name": "probe", "uid": "$uid"}]}}
-END
-    kubectl --namespace default delete clusters.apps.kubeblocks.io probe >&2
-    none() { [ -z "$(kubectl --namespace default get --ignore-not-found configmap probe -o name)" ]; }
-    within 90 "the collection of what belonged to a deleted Cluster" none
-}
-
 case ${2:-} in
 start)
     mode=${3:-}
@@ -110,9 +94,6 @@ start)
 exec '$OWN/standin' kubeblocks '$DIR/kubeconfigs/admin' --api $api --image fsa.test/postgres:1
 END
     start_part kubeblocks
-    # The collector of what belonged to deleted objects asks for the kinds of objects now and then (30 s). Until it
-    # knows this version, servers outlive their clusters.
-    [ -z "$was" ] || [ "$was" = "$mode" ] || collected
     ;;
 stop) stop_part kubeblocks ;;
 *) die "usage: kubeblocks.sh DIR start v1|v1-only|v1alpha1, or kubeblocks.sh DIR stop" ;;

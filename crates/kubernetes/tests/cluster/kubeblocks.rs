@@ -1,7 +1,10 @@
 //! Databases of KubeBlocks, by a stand-in for its operator that follows the published contract of the generation
 //! that the cluster was given (`tests/cluster/kubeblocks.sh`). The control plane has its Role alone here.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    time::{Duration, SystemTime},
+};
 
 use fsa_driver::{Databases, Driver as _, Hint, ObservedDatabase};
 use fsa_kubernetes::settings::Reach;
@@ -13,8 +16,9 @@ use k8s_openapi::api::{
 };
 use kube::{
     Api, ResourceExt as _,
-    api::{DeleteParams, ListParams},
+    api::{DeleteParams, ListParams, PostParams},
     core::{ApiResource, DynamicObject, GroupVersionKind},
+    runtime::{conditions, wait::await_condition},
 };
 use secrecy::ExposeSecret as _;
 use sqlx::{Connection as _, PgConnection, postgres::PgConnectOptions};
@@ -213,4 +217,51 @@ async fn a_database_of_kubeblocks_is_made_kept_lost_and_dropped_where_pods_are_r
 #[tokio::test]
 async fn a_database_of_kubeblocks_is_made_kept_lost_and_dropped_through_the_api_alone() {
     a_life(Reach::PortForward).await;
+}
+
+#[tokio::test]
+async fn a_server_left_of_an_older_cluster_of_the_same_name_is_not_taken_for_the_databases_own() {
+    let place = Place::new(Reach::Direct).await;
+    let database = database("again");
+    let mut left = Vec::new();
+    for number in 0..4 {
+        let name = format!("{}-left-{number}", database.resource);
+        let pod = serde_json::from_value::<Pod>(serde_json::json!({
+            "metadata": {"name": name, "labels": {
+                "app.kubernetes.io/instance": database.resource.as_str(),
+                "app.kubernetes.io/managed-by": "kubeblocks",
+            }},
+            "spec": {
+                "terminationGracePeriodSeconds": 0,
+                "securityContext": {
+                    "runAsNonRoot": true, "runAsUser": 999, "seccompProfile": {"type": "RuntimeDefault"},
+                },
+                "containers": [{
+                    "name": "left", "image": "fsa.test/pause:1", "imagePullPolicy": "Never",
+                    "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
+                }],
+            },
+        }));
+        place
+            .api()
+            .create(&PostParams::default(), &pod.unwrap())
+            .await
+            .unwrap();
+        left.push(name);
+    }
+    let pods = place.api::<Pod>();
+    for name in &left {
+        let runs = await_condition(pods.clone(), name, conditions::is_pod_running());
+        tokio::time::timeout(PATIENCE, runs).await.unwrap().unwrap();
+    }
+    // A time of the API server has no parts of a second.
+    let newest = pods.get(left.last().unwrap()).await.unwrap();
+    let next = SystemTime::from(newest.creation_timestamp().unwrap().0) + Duration::from_secs(1);
+    if let Ok(early) = next.duration_since(SystemTime::now()) {
+        tokio::time::sleep(early).await;
+    }
+
+    ensure(&place, &database).await;
+
+    assert_eq!(observe(&place, &database).await, ObservedDatabase::Ready);
 }

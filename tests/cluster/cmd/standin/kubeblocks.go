@@ -85,7 +85,8 @@ func runKubeblocks(ctx context.Context, config *rest.Config, flags *flag.FlagSet
 	}))
 	_, _ = clusters.Informer().AddEventHandler(handler(enqueue))
 	for _, informer := range []cache.SharedIndexInformer{
-		owned.Apps().V1().StatefulSets().Informer(), owned.Core().V1().Secrets().Informer(), owned.Core().V1().Services().Informer(),
+		owned.Apps().V1().StatefulSets().Informer(), owned.Core().V1().Pods().Informer(),
+		owned.Core().V1().Secrets().Informer(), owned.Core().V1().Services().Informer(),
 	} {
 		_, _ = informer.AddEventHandler(handler(enqueueOwner))
 	}
@@ -177,7 +178,9 @@ func (o *operator) setPhase(ctx context.Context, object *unstructured.Unstructur
 	return o.clusters.Namespace(object.GetNamespace()).UpdateStatus(ctx, object, meta.UpdateOptions{})
 }
 
-// The objects go by their owner; what is left to us is to say when, and the data.
+// A Cluster stays until what was made for it is gone, as with the real operator, which takes its parts away before
+// its finalizer: whoever makes another of the same name never meets the servers of the one before. The end of each
+// part is an event, and brings us here again.
 func (o *operator) finish(ctx context.Context, object *unstructured.Unstructured, wanted *wantedCluster) error {
 	if !hasFinalizer(object) {
 		return nil
@@ -186,10 +189,39 @@ func (o *operator) finish(ctx context.Context, object *unstructured.Unstructured
 		log.Printf("%s/%s is not to be terminated: its deletion waits", wanted.namespace, wanted.name)
 		return nil
 	}
+	its := meta.ListOptions{LabelSelector: instanceLabel + "=" + wanted.name + "," + managedLabel + "=kubeblocks"}
+	sets, pods := o.client.AppsV1().StatefulSets(wanted.namespace), o.client.CoreV1().Pods(wanted.namespace)
+	services := o.client.CoreV1().Services(wanted.namespace)
+	found, err := services.List(ctx, its)
+	if err != nil {
+		return err
+	}
+	for _, service := range found.Items {
+		if err := services.Delete(ctx, service.Name, meta.DeleteOptions{}); err != nil && !errors.IsNotFound(err) {
+			return err
+		}
+	}
+	if err := o.client.CoreV1().Secrets(wanted.namespace).DeleteCollection(ctx, meta.DeleteOptions{}, its); err != nil {
+		return err
+	}
+	// The set before its pods, which it would make again.
+	if err := sets.DeleteCollection(ctx, meta.DeleteOptions{}, its); err != nil {
+		return err
+	}
+	if err := pods.DeleteCollection(ctx, meta.DeleteOptions{}, its); err != nil {
+		return err
+	}
+	leftSets, err := sets.List(ctx, its)
+	if err != nil {
+		return err
+	}
+	leftPods, err := pods.List(ctx, its)
+	if err != nil || len(leftSets.Items)+len(leftPods.Items) > 0 {
+		return err
+	}
 	if wanted.termination == "Delete" || wanted.termination == "WipeOut" {
 		claims := o.client.CoreV1().PersistentVolumeClaims(wanted.namespace)
-		err := claims.DeleteCollection(ctx, meta.DeleteOptions{}, meta.ListOptions{LabelSelector: instanceLabel + "=" + wanted.name + "," + managedLabel + "=kubeblocks"})
-		if err != nil {
+		if err := claims.DeleteCollection(ctx, meta.DeleteOptions{}, its); err != nil {
 			return err
 		}
 	}
@@ -200,7 +232,7 @@ func (o *operator) finish(ctx context.Context, object *unstructured.Unstructured
 		}
 	}
 	object.SetFinalizers(left)
-	_, err := o.clusters.Namespace(wanted.namespace).Update(ctx, object, meta.UpdateOptions{})
+	_, err = o.clusters.Namespace(wanted.namespace).Update(ctx, object, meta.UpdateOptions{})
 	if err == nil {
 		log.Printf("%s/%s is gone", wanted.namespace, wanted.name)
 	}

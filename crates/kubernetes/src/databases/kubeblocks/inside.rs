@@ -90,20 +90,6 @@ impl Memory {
     }
 }
 
-/// The pod in which a database's server runs, ready to be asked.
-fn running(known: &Known, database: &DatabaseSpec) -> Option<Arc<Pod>> {
-    let name = database.resource.as_str();
-    let pods = known.pods.state_filter(|pod| {
-        let status = pod.status.as_ref();
-        pod.labels()
-            .get("app.kubernetes.io/instance")
-            .is_some_and(|of| of == name)
-            && pod.metadata.deletion_timestamp.is_none()
-            && status.is_some_and(|status| status.phase.as_deref() == Some("Running"))
-    });
-    pods.into_iter().next()
-}
-
 /// One life of a pod's containers.
 fn incarnation(pod: &Pod) -> String {
     let statuses = pod
@@ -115,6 +101,23 @@ fn incarnation(pod: &Pod) -> String {
 }
 
 impl KubeBlocks {
+    /// The pod in which a database's server runs, ready to be asked. One that is older than the Cluster is left of
+    /// another of the same name, and goes.
+    fn running(&self, known: &Known, database: &DatabaseSpec) -> Option<Arc<Pod>> {
+        let made = self.find(known, database)?.creation_timestamp();
+        let name = database.resource.as_str();
+        let pods = known.pods.state_filter(|pod| {
+            let status = pod.status.as_ref();
+            pod.labels()
+                .get("app.kubernetes.io/instance")
+                .is_some_and(|of| of == name)
+                && pod.creation_timestamp() >= made
+                && pod.metadata.deletion_timestamp.is_none()
+                && status.is_some_and(|status| status.phase.as_deref() == Some("Running"))
+        });
+        pods.into_iter().next()
+    }
+
     /// The superuser of a database's server, from the secret that KubeBlocks made.
     pub(super) async fn superuser(
         &self,
@@ -196,7 +199,9 @@ impl KubeBlocks {
         // It may run, and not have come by the watch yet.
         let pod = timeout(
             PATIENCE,
-            known.told.until(database.project, || running(known, database)),
+            known
+                .told
+                .until(database.project, || self.running(known, database)),
         );
         let pod = pod.await.map_err(|_| {
             DriverError::new(
@@ -242,7 +247,7 @@ impl KubeBlocks {
         cluster: &DynamicObject,
         database: &DatabaseSpec,
     ) -> Result<ObservedDatabase> {
-        let server = running(known, database).map(|pod| incarnation(&pod));
+        let server = self.running(known, database).map(|pod| incarnation(&pod));
         if self.memory.is_proven(database, cluster, server.as_deref()) {
             // Through the API server even a sign-in would be a request of each look.
             if self.settings.reach == Reach::PortForward || self.admits(database).await {
