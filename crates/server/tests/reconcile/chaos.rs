@@ -45,6 +45,18 @@ impl Scene {
         assert!(!answer.status.is_server_error(), "{}", answer.text());
     }
 
+    /// Hints that everything be looked at, until the rows say so.
+    async fn look_at_everything(&self) {
+        let sql = |statement: &str| self.world.database.sql(statement);
+        sql("drop table if exists hinted; create table hinted as select id, hints from sandboxes");
+        self.world.driver.hint(fsa_driver::Hint::Everything);
+        let without = "select count(*) from sandboxes s join hinted h using (id) where s.hints = h.hints
+                and trouble is null and not (wanted = 'terminated' and observed_generation = generation)";
+        while sql(without) != "0" {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// One thing that may go wrong.
     fn mishap(&self, dice: &mut StdRng) {
         let script = &self.world.driver.script;
@@ -134,11 +146,10 @@ async fn story(seed: u64) {
         .database
         .sql("update projects set removal_due_at = now()");
     let third = Workers::of(&scene.world, hasty());
-    scene.world.driver.hint(fsa_driver::Hint::Everything);
+    scene.look_at_everything().await;
     scene.until_settled().await;
     // Nothing is under way any more that would be cut short by a last look.
-    scene.world.driver.hint(fsa_driver::Hint::Everything);
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    scene.look_at_everything().await;
     scene.until_settled().await;
     second.finish().await;
     third.finish().await;

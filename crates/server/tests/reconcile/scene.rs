@@ -195,7 +195,7 @@ impl Scene {
             loop {
                 let left = self.world.database.sql(
                     "select (select count(*) from sandboxes where observed_generation <> generation
-                             or trouble is not null or lease_id is not null)
+                             or trouble is not null or lease_id is not null or next_attempt_at <= now())
                           + (select count(*) from projects where deleted_at is not null)",
                 );
                 if left == "0" {
@@ -208,7 +208,8 @@ impl Scene {
             let rows = self.world.database.sql(
                 "select resource, wanted, generation, observed_generation, attempted_generation, container,
                         attempts, trouble, next_attempt_at - now(), lease_until - now()
-                 from sandboxes where observed_generation <> generation or trouble is not null or lease_id is not null",
+                 from sandboxes where observed_generation <> generation or trouble is not null
+                    or lease_id is not null or next_attempt_at <= now()",
             );
             panic!("not everything was reached:\n{rows}");
         }
