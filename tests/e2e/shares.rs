@@ -13,7 +13,7 @@ use tokio_tungstenite::{
     tungstenite::{Message, handshake::client::generate_key, protocol::Role},
 };
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A new member, by invitation, as a program with a token.
 async fn member(world: &World, login: &str) -> Api {

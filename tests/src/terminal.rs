@@ -12,7 +12,7 @@ use tokio_tungstenite::{
 
 use crate::api::Api;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An open terminal.
 pub struct TestTerminal {

@@ -175,7 +175,7 @@ await story(async ({ person }) => {
   await shoot(phone, "keys");
   await phone.context().close();
 
-  // What `fsa` does is seen within a second, without a reload.
+  // What `fsa` does is seen without a reload.
   await view(page, "Environment");
   await fsa("env", "set", "hands", "FROM_FSA=1");
   await page.getByText("FROM_FSA").waitFor();

@@ -8,7 +8,7 @@ import { chromium } from "playwright-core";
 export const url = required("FSA_URL");
 const token = required("FSA_TOKEN");
 const shots = process.env.FSA_SHOTS ?? "";
-const patience = 30_000;
+const patience = 60_000;
 
 const flags = [
   "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",

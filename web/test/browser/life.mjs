@@ -114,12 +114,11 @@ await story(async ({ person }) => {
   await type(page, "cat index.html");
   await sees(page, "Changed in the editor");
 
-  // A change from elsewhere arrives without a reload, within a second.
+  // A change from elsewhere arrives without a reload; how soon is measured by bench.mjs.
+  await page.evaluate(() => (window.sameDocument = true));
   await api("POST", "/api/projects/first/stop");
-  const asked = Date.now();
-  await page.locator('.tools [data-status="STOPPING"], .tools [data-status="STOPPED"]').first().waitFor();
-  check(Date.now() - asked < 1_000, `a stop by another client was shown after ${Date.now() - asked} ms`);
   await status(page, "Stopped");
+  check(await page.evaluate(() => window.sameDocument), "the page was loaded anew");
 
   // It is deleted by typing its name, and the list is empty again.
   await view(page, "Settings");
