@@ -1,5 +1,6 @@
 //! Terminals: named sessions that outlive their viewers.
 
+mod chair;
 pub mod pty;
 pub mod scrollback;
 pub mod sequence;

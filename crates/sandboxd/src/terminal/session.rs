@@ -1,4 +1,4 @@
-//! One session: a shell on a pseudo-terminal, its scrollback, the seats of its viewers.
+//! One session: a shell on a pseudo-terminal, its scrollback, the seats of its viewers ([`super::chair`]).
 //!
 //! **Flow.** Output goes from the terminal into the scrollback and nowhere else; a viewer is a
 //! position in it ([`super::viewer`]) and holds no queue. The terminal is read while some viewer
@@ -11,11 +11,10 @@
 
 use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
 
-use bytes::{BufMut, Bytes, BytesMut};
 use chrono::{DateTime, Utc};
 use fsa_model::{
     sandboxd::{Exit, TerminalSession},
-    tty::{OUTPUT, Typist, WindowSize},
+    tty::{Typist, WindowSize},
 };
 use nix::errno::Errno;
 use parking_lot::Mutex;
@@ -26,6 +25,7 @@ use tokio::{
 };
 
 use super::{
+    chair::{Chair, Seat},
     pty,
     scrollback::{CAPACITY, Scrollback},
     sequence::{self, Parser, Piece},
@@ -42,11 +42,11 @@ use crate::{
 };
 
 /// How far behind a viewer may be before it holds back the program, in bytes.
-const WINDOW: u64 = CAPACITY as u64 / 2;
+pub(super) const WINDOW: u64 = CAPACITY as u64 / 2;
 /// How long it may hold it back.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Read from the terminal, and sent to a viewer, at once.
-const CHUNK: usize = 64 * 1024;
+pub(super) const CHUNK: usize = 64 * 1024;
 /// How long one terminal is read before the others get their turn: a key's echo beside a flood
 /// waits for a few of these.
 const TURN: Duration = Duration::from_micros(300);
@@ -63,59 +63,23 @@ pub struct Session {
     /// The shell, and the id of its session for the kernel.
     pub pid: i32,
     created_at: DateTime<Utc>,
-    terminal: AsyncFd<OwnedFd>,
-    state: Mutex<State>,
-    typists: Mutex<Typists>,
+    pub(super) terminal: AsyncFd<OwnedFd>,
+    pub(super) state: Mutex<State>,
+    pub(super) typists: Mutex<Typists>,
     /// Wakes the reader of the terminal: a viewer came, went or moved on.
-    moved: Notify,
+    pub(super) moved: Notify,
 }
 
 #[derive(Debug)]
-struct State {
-    scrollback: Scrollback,
+pub(super) struct State {
+    pub(super) scrollback: Scrollback,
     titles: Parser,
-    title: String,
+    pub(super) title: String,
     size: WindowSize,
-    seats: Vec<Seat>,
+    pub(super) seats: Vec<Seat>,
     /// Grows with each seat, and with each sign of activity.
-    counter: u64,
-    ended: Option<String>,
-}
-
-/// What the session knows of a viewer.
-#[derive(Debug)]
-struct Seat {
-    id: u64,
-    /// Up to where it was given the output.
-    position: u64,
-    paused: bool,
-    behind_since: Option<Instant>,
-    /// It is to be given everything from the beginning.
-    fresh: bool,
-    title_due: bool,
-    /// Its input before this byte was written, and it was not told yet.
-    taken_due: Option<u64>,
-    size: Option<WindowSize>,
-    active: u64,
-    wake: Arc<Notify>,
-}
-
-/// What a viewer is to be sent next.
-#[derive(Debug)]
-pub enum Next {
-    /// A whole message of output.
-    Output(Bytes),
-    /// Everything that is kept, for a terminal in whatever state (`again`), or for a fresh one.
-    Replay {
-        bytes: Vec<u8>,
-        again: bool,
-    },
-    Title(String),
-    /// The terminal has the viewer's input before this byte.
-    Taken(u64),
-    Nothing,
-    /// The session is over; a sentence.
-    Ended(String),
+    pub(super) counter: u64,
+    pub(super) ended: Option<String>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -223,7 +187,11 @@ impl Session {
     ///
     /// # Errors
     /// There is none left, in a sentence.
-    pub fn sit(self: &Arc<Self>, size: Option<WindowSize>, typist: Option<Typist>) -> Result<Chair, String> {
+    pub(super) fn sit(
+        self: &Arc<Self>,
+        size: Option<WindowSize>,
+        typist: Option<Typist>,
+    ) -> Result<Chair, String> {
         let taken = typist
             .as_ref()
             .map(|typist| self.typists.lock().arrive(&typist.client, typist.from));
@@ -259,7 +227,7 @@ impl Session {
     }
 
     /// Sets the size to that of the viewer that was active last.
-    fn fit(&self, state: &mut State) {
+    pub(super) fn fit(&self, state: &mut State) {
         let latest = state
             .seats
             .iter()
@@ -399,141 +367,5 @@ impl Session {
         for seat in &state.seats {
             seat.wake.notify_one();
         }
-    }
-}
-
-/// A viewer's place in a session, which is free again when this is dropped.
-#[derive(Debug)]
-pub struct Chair {
-    pub session: Arc<Session>,
-    id: u64,
-    wake: Arc<Notify>,
-    /// The viewer's name, where it counts its input.
-    client: Option<String>,
-}
-
-impl Chair {
-    /// What is to be sent next; [`Self::woken`] where that is nothing.
-    pub fn next(&self, buffer: &mut BytesMut) -> Next {
-        let mut guard = self.session.state.lock();
-        let state = &mut *guard;
-        let end = state.scrollback.end();
-        let Some(seat) = state.seats.iter_mut().find(|seat| seat.id == self.id) else {
-            return Next::Nothing;
-        };
-        // Before all output, and also to a viewer that wants none.
-        if let Some(count) = seat.taken_due.take() {
-            return Next::Taken(count);
-        }
-        if seat.paused {
-            return Next::Nothing;
-        }
-        if std::mem::take(&mut seat.title_due) {
-            return Next::Title(state.title.clone());
-        }
-        if seat.fresh || seat.position < state.scrollback.start() {
-            let again = !std::mem::take(&mut seat.fresh);
-            seat.move_to(end, end);
-            let bytes = state.scrollback.replay();
-            drop(guard);
-            self.session.moved.notify_one();
-            return Next::Replay { bytes, again };
-        }
-        let waiting = usize::try_from(end - seat.position).unwrap_or(CHUNK).min(CHUNK);
-        if waiting == 0 {
-            return state.ended.clone().map_or(Next::Nothing, Next::Ended);
-        }
-        buffer.reserve(1 + waiting);
-        buffer.put_u8(OUTPUT);
-        let length = state.scrollback.read(seat.position, waiting, buffer).unwrap_or(0);
-        let was_behind = end - seat.position >= WINDOW;
-        seat.move_to(seat.position + length as u64, end);
-        drop(guard);
-        if was_behind {
-            self.session.moved.notify_one();
-        }
-        Next::Output(buffer.split().freeze())
-    }
-
-    /// Waits until there may be something to send.
-    pub async fn woken(&self) {
-        self.wake.notified().await;
-    }
-
-    /// Writes what the viewer typed, as far as the terminal takes it now; `at` is the number of the first byte
-    /// among all of the viewer's input. How many are done with.
-    ///
-    /// # Errors
-    /// Nobody has the other end open any more.
-    pub async fn type_some(&self, at: u64, bytes: &[u8]) -> io::Result<usize> {
-        let terminal = &self.session.terminal;
-        loop {
-            let mut ready = terminal.writable().await?;
-            let done = ready.try_io(|terminal| {
-                let write =
-                    |bytes: &[u8]| nix::unistd::write(terminal.get_ref(), bytes).map_err(io::Error::from);
-                match &self.client {
-                    None => write(bytes),
-                    Some(client) => self.session.typists.lock().pass(client, at, bytes, write),
-                }
-            });
-            let Ok(done) = done else { continue };
-            if let (Some(_), Ok(length)) = (&self.client, &done) {
-                let taken = at + *length as u64;
-                self.change(|seat| seat.taken_due = Some(taken));
-                self.wake.notify_one();
-            }
-            return done;
-        }
-    }
-
-    /// The viewer wants no output, or wants it again.
-    pub fn pause(&self, paused: bool) {
-        self.change(|seat| seat.paused = paused);
-        self.wake.notify_one();
-    }
-
-    /// The viewer did something; its window counts from now on.
-    pub fn act(&self, size: Option<WindowSize>) {
-        let mut state = self.session.state.lock();
-        state.counter += 1;
-        let counter = state.counter;
-        if let Some(seat) = state.seats.iter_mut().find(|seat| seat.id == self.id) {
-            seat.active = counter;
-            seat.size = size.or(seat.size);
-        }
-        self.session.fit(&mut state);
-    }
-
-    fn change(&self, change: impl FnOnce(&mut Seat)) {
-        if let Some(seat) = self
-            .session
-            .state
-            .lock()
-            .seats
-            .iter_mut()
-            .find(|seat| seat.id == self.id)
-        {
-            change(seat);
-        }
-    }
-}
-
-impl Seat {
-    fn move_to(&mut self, position: u64, end: u64) {
-        self.position = position;
-        if end - position < WINDOW {
-            self.behind_since = None;
-        }
-    }
-}
-
-impl Drop for Chair {
-    fn drop(&mut self) {
-        let mut state = self.session.state.lock();
-        state.seats.retain(|seat| seat.id != self.id);
-        self.session.fit(&mut state);
-        drop(state);
-        self.session.moved.notify_one();
     }
 }

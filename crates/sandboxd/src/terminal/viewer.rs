@@ -17,7 +17,8 @@ use tokio_tungstenite::tungstenite::{
 
 use super::{
     Wish,
-    session::{Chair, Next, Session},
+    chair::{Chair, Next},
+    session::Session,
 };
 use crate::{
     http::socket::{PING_EVERY, SILENT_FOR, Socket},
