@@ -1,5 +1,7 @@
 //! What goes wrong in a cluster while `fsa serve` uses it, and what is true afterwards.
 
+use std::time::Duration;
+
 use fsa_model::{Phase, api::CreateProject};
 use fsa_tests::{
     Api, World,
@@ -9,6 +11,7 @@ use fsa_tests::{
 };
 use reqwest::{Method, StatusCode, header};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 fn wish(name: &str) -> CreateProject {
     CreateProject {
@@ -18,7 +21,9 @@ fn wish(name: &str) -> CreateProject {
     }
 }
 
-/// Failures in a row that an outage lasts for: by their back-off longer than a watch's pauses.
+/// How long the API server is away: longer than a watch's pauses, and than any answer is waited for.
+const OUTAGE: Duration = Duration::from_secs(30);
+/// Failures in a row that it costs whoever is at work with it.
 const FAILURES: u64 = 4;
 
 /// Waits until so many attempts of a project have failed in a row.
@@ -51,6 +56,7 @@ async fn an_api_server_that_is_away_in_the_middle_of_a_start_and_of_an_end_costs
     let begun = api.sandbox("begun").await.name;
     until(|| namespace.has(&format!("deployment/{begun}"))).await;
     way.set(State::Broken);
+    let back = Instant::now() + OUTAGE;
     api.create_as(wish("wished")).await;
     until_failed(&api, "wished", FAILURES).await;
     let told = api.sandbox("wished").await;
@@ -59,6 +65,7 @@ async fn an_api_server_that_is_away_in_the_middle_of_a_start_and_of_an_end_costs
     assert!(error.next_attempt_at.is_some(), "it is final: {error:?}");
     assert!(error.trouble.message.contains("Kubernetes API"), "{error:?}");
     assert_eq!(api.sandbox("steady").await.status, Phase::Running);
+    tokio::time::sleep_until(back).await;
     way.set(State::Open);
     for name in ["begun", "wished"] {
         let sandbox = api.until_running(name).await;
@@ -68,11 +75,12 @@ async fn an_api_server_that_is_away_in_the_middle_of_a_start_and_of_an_end_costs
 
     // An end is on its way when it falls silent, and another is wished meanwhile.
     let wished = api.sandbox("wished").await.name;
-    let mut logged = 0;
+    let (mut logged, mut back) = (0, Instant::now());
     for name in ["begun", "wished"] {
         if name == "wished" {
             until(|| !namespace.has(&format!("deployment/{begun}"))).await;
             way.set(State::Silent);
+            back = Instant::now() + OUTAGE;
             logged = world.log().len();
         }
         let gone = api.request(Method::DELETE, &format!("/api/projects/{name}"));
@@ -83,6 +91,7 @@ async fn an_api_server_that_is_away_in_the_middle_of_a_start_and_of_an_end_costs
         namespace.has(&format!("deployment/{wished}")),
         "the outage came late"
     );
+    tokio::time::sleep_until(back).await;
     way.set(State::Open);
     let homes = || {
         namespace
@@ -105,7 +114,7 @@ async fn until(seen: impl Fn() -> bool) {
         if seen() {
             return;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     panic!("it is not seen after a minute");
 }
@@ -269,7 +278,7 @@ async fn until_answers(api: &Api, project: &str) {
         if api.answer(request).await.0.is_success() {
             return;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     panic!(
         "{project} takes no commands after a minute: {:#?}",
