@@ -45,16 +45,20 @@ impl Scene {
         assert!(!answer.status.is_server_error(), "{}", answer.text());
     }
 
-    /// Hints that everything be looked at, until the rows say so.
+    /// Hints that everything be looked at, and waits until that is written in each row. Everything is settled.
     async fn look_at_everything(&self) {
         let sql = |statement: &str| self.world.database.sql(statement);
-        sql("drop table if exists hinted; create table hinted as select id, hints from sandboxes");
+        sql("create table hinted as select id, hints from sandboxes where wanted <> 'terminated'");
         self.world.driver.hint(fsa_driver::Hint::Everything);
-        let without = "select count(*) from sandboxes s join hinted h using (id) where s.hints = h.hints
-                and trouble is null and not (wanted = 'terminated' and observed_generation = generation)";
-        while sql(without) != "0" {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        let without = "select count(*) from sandboxes s join hinted h using (id) where s.hints = h.hints";
+        let written = async {
+            while sql(without) != "0" {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), written)
+            .await
+            .expect("hints are written");
     }
 
     /// One thing that may go wrong.
@@ -146,7 +150,7 @@ async fn story(seed: u64) {
         .database
         .sql("update projects set removal_due_at = now()");
     let third = Workers::of(&scene.world, hasty());
-    scene.look_at_everything().await;
+    scene.world.driver.hint(fsa_driver::Hint::Everything);
     scene.until_settled().await;
     // Nothing is under way any more that would be cut short by a last look.
     scene.look_at_everything().await;
