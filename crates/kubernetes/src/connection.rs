@@ -2,18 +2,20 @@
 //! take. A kubeconfig may name programs to run and servers to talk to, so it is read as what a
 //! stranger wrote.
 
-use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt::Debug, future::Future, path::PathBuf, sync::Arc, time::Duration};
 
 use fsa_driver::{DriverError, Result};
 use fsa_model::{Trouble, TroubleKind};
 use kube::{
-    Client, Config,
+    Api, Client, Config,
+    api::{Patch, PatchParams},
     client::ClientBuilder,
     config::{KubeConfigOptions, Kubeconfig},
 };
+use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::Semaphore;
 
-use crate::{calls::Counted, settings::Settings};
+use crate::{calls::Counted, objects::FIELD_MANAGER, settings::Settings};
 
 /// A call that has no answer by then has none.
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -61,7 +63,27 @@ impl Cluster {
         call(what, work).await
     }
 
-    /// The same for an object that may not be there: then nothing is to be changed.
+    /// Makes an object as it is asked for, by server-side apply under our one field manager: what others added to it is
+    /// left alone.
+    ///
+    /// # Errors
+    /// As [`call`].
+    pub async fn apply<K>(
+        &self,
+        what: &str,
+        api: Api<K>,
+        name: &str,
+        object: impl Serialize + Debug,
+    ) -> Result<K>
+    where
+        K: Clone + DeserializeOwned + Debug,
+    {
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        self.change(what, api.patch(name, &params, &Patch::Apply(object)))
+            .await
+    }
+
+    /// As [`Self::change`], for an object that may not be there: then nothing is to be changed.
     ///
     /// # Errors
     /// As [`call`].

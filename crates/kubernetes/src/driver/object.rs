@@ -5,20 +5,12 @@ use std::sync::Arc;
 use fsa_driver::{DriverError, Result};
 use fsa_model::{SandboxRef, TroubleKind};
 use k8s_openapi::NamespaceResourceScope;
-use kube::{
-    Api, Resource, ResourceExt as _,
-    api::{DeleteParams, Patch, PatchParams},
-    core::DynamicObject,
-};
-use serde::{Serialize, de::DeserializeOwned};
+use kube::{Api, Resource, ResourceExt as _, api::DeleteParams, core::DynamicObject};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{Inner, look::belongs};
-use crate::{
-    kept::Kept,
-    objects::{self, FIELD_MANAGER},
-    watched::named,
-};
+use crate::{kept::Kept, objects, watched::named};
 
 impl Inner {
     /// A name that somebody else already uses in this namespace is left to them.
@@ -46,24 +38,21 @@ impl Inner {
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
             + Clone
             + DeserializeOwned
-            + std::fmt::Debug
-            + Serialize,
+            + std::fmt::Debug,
     {
-        let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-        let api: Api<K> = self.api();
-        let params = PatchParams::apply(FIELD_MANAGER).force();
-        self.cluster
-            .change(what, api.patch(&name, &params, &Patch::Apply(&object)))
-            .await
+        self.put_by(self.api(), what, object).await
     }
 
     pub(super) async fn put_route(&self, route: Value) -> Result<DynamicObject> {
-        let name = route["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-        let api = self.routes();
-        let params = PatchParams::apply(FIELD_MANAGER).force();
-        self.cluster
-            .change("make a route", api.patch(&name, &params, &Patch::Apply(&route)))
-            .await
+        self.put_by(self.routes(), "make a route", route).await
+    }
+
+    async fn put_by<K>(&self, api: Api<K>, what: &str, object: Value) -> Result<K>
+    where
+        K: Clone + DeserializeOwned + std::fmt::Debug,
+    {
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        self.cluster.apply(what, api, name, &object).await
     }
 
     fn routes(&self) -> Api<DynamicObject> {

@@ -19,7 +19,7 @@ use k8s_openapi::api::{
 };
 use kube::{
     Api, ResourceExt as _,
-    api::{DeleteParams, Patch, PatchParams},
+    api::DeleteParams,
     core::DynamicObject,
     runtime::reflector::{ObjectRef, Store},
 };
@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     connection::{Cluster, PATIENCE, call},
-    objects::{FIELD_MANAGER, network_policy::pods},
+    objects::network_policy::pods,
     settings::Settings,
     watched::{Told, follow, stream_of},
 };
@@ -166,39 +166,31 @@ impl KubeBlocks {
             )
         })?;
         let settings = &self.settings;
-        let params = PatchParams::apply(FIELD_MANAGER).force();
         let name = database.resource.as_str();
+        let account = objects::account(database, settings);
         self.cluster
-            .change(
+            .apply(
                 "make a service account",
-                self.api::<ServiceAccount>().patch(
-                    name,
-                    &params,
-                    &Patch::Apply(objects::account(database, settings)),
-                ),
+                self.api::<ServiceAccount>(),
+                name,
+                account,
             )
             .await?;
+        let role = objects::role(database, settings);
         self.cluster
-            .change(
-                "make a role",
-                self.api::<Role>()
-                    .patch(name, &params, &Patch::Apply(objects::role(database, settings))),
-            )
+            .apply("make a role", self.api::<Role>(), name, role)
             .await?;
         let binding = objects::binding(database, settings, &self.cluster.namespace);
         self.cluster
-            .change(
-                "make a role binding",
-                self.api::<RoleBinding>()
-                    .patch(name, &params, &Patch::Apply(binding)),
-            )
+            .apply("make a role binding", self.api::<RoleBinding>(), name, binding)
             .await?;
         let cluster = objects::cluster(database, settings, known.version);
         self.cluster
-            .change(
+            .apply(
                 "make a database cluster",
-                self.clusters_of(known.version)
-                    .patch(name, &params, &Patch::Apply(cluster)),
+                self.clusters_of(known.version),
+                name,
+                cluster,
             )
             .await?;
         let running = known.told.until(database.project, || {
