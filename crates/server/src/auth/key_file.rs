@@ -179,13 +179,7 @@ mod tests {
     use secrecy::ExposeSecret as _;
 
     use super::*;
-    use crate::auth::seal::{Place, Sealer};
-
-    const HERE: Place<'_> = Place {
-        table: "databases",
-        column: "password",
-        row: "1",
-    };
+    use crate::auth::seal::{Sealer, tests::HERE};
 
     #[test]
     fn a_key_file_is_made_once_for_its_owner_alone() {

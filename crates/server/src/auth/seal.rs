@@ -231,10 +231,10 @@ impl Keys {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    const HERE: Place<'_> = Place {
+    pub(in crate::auth) const HERE: Place<'_> = Place {
         table: "databases",
         column: "password",
         row: "1",
