@@ -1,9 +1,9 @@
 // check-npm-lock.mjs LOCK: what a lock file of npm alone says of its packages: each has a checksum, comes from
-// the registry and not from an address of its own, runs no program when it is installed, and has a licence that
+// the registry and not from an address of its own, runs no program when it is installed, and has a license that
 // is known here. Advisories are another matter; scripts/lint.sh asks for them where the registry answers.
 import { readFileSync } from 'node:fs';
 
-const LICENCES = new Set([
+const LICENSES = new Set([
   '0BSD',
   'Apache-2.0',
   'BSD-2-Clause',
@@ -19,12 +19,12 @@ const LICENCES = new Set([
 ]);
 
 /** Whether an SPDX expression of names, OR and AND can be met with the list. */
-function allowed(licence) {
-  if (typeof licence !== 'string') return false;
+function allowed(license) {
+  if (typeof license !== 'string') return false;
   const plain = licence.replace(/^\((.*)\)$/, '$1');
   return plain
     .split(' OR ')
-    .some((all) => all.split(' AND ').every((one) => LICENCES.has(one.trim())));
+    .some((all) => all.split(' AND ').every((one) => LICENSES.has(one.trim())));
 }
 
 /** What is wrong with one package, in a few words each. */
@@ -35,7 +35,7 @@ function faults(entry) {
   if (entry.resolved !== undefined) found.push(`comes from an address of its own (${entry.resolved})`);
   if (entry.link) found.push('is a link to a folder');
   if (entry.hasInstallScript) found.push('runs a program when it is installed');
-  if (!allowed(entry.license)) found.push(`has the licence ${entry.license ?? 'that nobody names'}`);
+  if (!allowed(entry.license)) found.push(`has the license ${entry.license ?? 'that nobody names'}`);
   return found;
 }
 

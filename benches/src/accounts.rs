@@ -28,7 +28,7 @@ const AT_ONCE: usize = 8;
 const PASSWORD: &str = "a password of the benchmark";
 
 pub async fn measure(world: &World) -> Vec<Row> {
-    let mut rows = authorisation(world).await;
+    let mut rows = authorization(world).await;
     rows.extend(sign_in(world).await);
     rows
 }
@@ -36,7 +36,7 @@ pub async fn measure(world: &World) -> Vec<Row> {
 /// The server's own clock says which part of a request is the question who makes it: so the floor is the rest
 /// of the same requests. What somebody may do in a project is decided in the query that reads the project, and
 /// no request could do without that one.
-async fn authorisation(world: &World) -> Vec<Row> {
+async fn authorization(world: &World) -> Vec<Row> {
     let api = world.api();
     let project = api.create_running("who").await;
     let before = spent(world).await;
@@ -47,7 +47,7 @@ async fn authorisation(world: &World) -> Vec<Row> {
     api.delete("who").await;
     let (asked, rest) = (after.0 - before.0, (after.1 - before.1) - (after.0 - before.0));
     vec![Row::new(
-        "authorisation, of the rest of GET /api/sandbox/{id}",
+        "authorization, of the rest of GET /api/sandbox/{id}",
         100.0 * asked / rest,
         "%",
         Target::AtMost(5.0),

@@ -48,7 +48,7 @@ children+=($!)
 read -r -t 10 -u 4 metadata || die "no server on 169.254.169.254"
 # 501 is this server's answer to any method, 200 the pod's, and the API server has both.
 gets "http://web/" 200 || die "a pod does not reach a service by its name"
-gets "http://$pod:3000/" 200 || die "a pod does not reach its neighbour"
+gets "http://$pod:3000/" 200 || die "a pod does not reach its neighbor"
 gets "http://outside.example:$outside/" 501 || die "a pod does not reach the outside"
 gets "http://169.254.169.254:$metadata/" 501 || die "a pod does not reach the node before a policy forbids it"
 gets https://kubernetes.default/version 200 || die "a pod does not reach the API server"

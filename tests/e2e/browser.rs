@@ -78,7 +78,7 @@ async fn tell(world: &mut World, name: &str, more: &[&str]) {
     assert!(status.success() && told, "{name} ({status}):\n{complaints}");
 }
 
-/// Pictures are artefacts of a build, not of the source.
+/// Pictures are artifacts of a build, not of the source.
 fn shots(root: &Path, name: &str) -> PathBuf {
     root.join("web/test-results").join(name)
 }

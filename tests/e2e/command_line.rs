@@ -23,7 +23,7 @@ async fn a_day_with_the_command_line() {
         "--template",
         "host",
         "--env",
-        "COLOUR=blue",
+        "COLOR=blue",
     ]);
     assert_eq!(code, 0, "{err}");
     assert!(
@@ -47,7 +47,7 @@ async fn a_day_with_the_command_line() {
         "--",
         "sh",
         "-c",
-        "echo $COLOUR; echo grey >&2; exit 7",
+        "echo $COLOR; echo grey >&2; exit 7",
     ]);
     assert_eq!((code, out.as_str(), err.as_str()), (7, "blue\n", "grey\n"));
     let (code, _, err) = run(&["exec", "todo", "--", "no-such-program"]);
@@ -58,11 +58,11 @@ async fn a_day_with_the_command_line() {
     assert_eq!(code, 0, "{err}");
     assert!(err.contains("restarts"), "{err}");
     world.api().until_running("todo").await;
-    let (_, out, _) = run(&["exec", "todo", "--", "sh", "-c", "echo $COLOUR $SHAPE"]);
+    let (_, out, _) = run(&["exec", "todo", "--", "sh", "-c", "echo $COLOR $SHAPE"]);
     assert_eq!(out, "blue round\n");
     let (_, out, _) = run(&["env", "list", "todo"]);
-    assert_eq!(out, "COLOUR\nSHAPE\n");
-    run(&["env", "unset", "todo", "COLOUR"]);
+    assert_eq!(out, "COLOR\nSHAPE\n");
+    run(&["env", "unset", "todo", "COLOR"]);
     world.api().until_running("todo").await;
     let (_, out, _) = run(&["env", "list", "todo", "--reveal"]);
     assert_eq!(out, "SHAPE=round\n");

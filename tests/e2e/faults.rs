@@ -35,7 +35,7 @@ async fn what_a_person_got_wrong_is_named_with_its_rule() {
             json!({"name": "ok", "repository": {"url": "https://user:pass@host/x"}}),
             "repository",
         ),
-        (json!({"name": "ok", "colour": "red"}), "colour"),
+        (json!({"name": "ok", "color": "red"}), "color"),
         (json!({}), "name"),
     ] {
         let (status, answer) = api

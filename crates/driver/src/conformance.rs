@@ -80,7 +80,7 @@ macro_rules! __stories {
             another_spec_replaces_the_container_and_keeps_its_files,
             a_stopped_sandbox_keeps_its_files_and_comes_back,
             stopping_what_does_not_run_is_no_error,
-            destroying_keeps_the_volume_and_the_neighbours,
+            destroying_keeps_the_volume_and_the_neighbors,
             destroying_what_is_not_there_is_no_error,
             a_removed_volume_is_gone_for_good,
             names_that_begin_alike_live_and_die_apart,
@@ -94,7 +94,7 @@ macro_rules! __stories {
             a_start_that_is_dropped_anywhere_can_be_repeated,
             a_start_that_is_dropped_does_not_come_back_after_destroy,
             a_database_is_made_once_and_keeps_what_is_in_it,
-            a_dropped_database_is_gone_and_its_neighbour_is_not,
+            a_dropped_database_is_gone_and_its_neighbor_is_not,
         }
     };
 }

@@ -105,7 +105,7 @@ impl<'a> Control<'a> {
     /// # Errors
     /// Where sandboxd cannot be reached, or does not answer within `patience`.
     pub async fn send(&self, mut request: Request<Body>, patience: Duration) -> Result<Response<AnswerBody>> {
-        self.authorise(&mut request);
+        self.authorize(&mut request);
         let answer = async {
             let connection = self.driver.connect(self.sandbox, Endpoint::Control).await?;
             let (mut sender, task) = handshake(connection).await?;
@@ -132,7 +132,7 @@ impl<'a> Control<'a> {
     ) -> Result<std::result::Result<(http::response::Parts, hyper::upgrade::Upgraded), Response<AnswerBody>>>
     {
         let connect = request.method() == http::Method::CONNECT;
-        self.authorise(&mut request);
+        self.authorize(&mut request);
         let answer = async {
             let connection = self.driver.connect(self.sandbox, Endpoint::Control).await?;
             let (mut sender, task) = handshake(connection).await?;
@@ -258,7 +258,7 @@ impl<'a> Control<'a> {
         tokio::time::timeout(patience, wait).await.map_err(|_| silent())?
     }
 
-    fn authorise(&self, request: &mut Request<Body>) {
+    fn authorize(&self, request: &mut Request<Body>) {
         let headers = request.headers_mut();
         headers.insert(header::HOST, header::HeaderValue::from_static("sandboxd"));
         if let Ok(mut value) = header::HeaderValue::try_from(format!("Bearer {}", self.token.expose_secret()))

@@ -1,4 +1,4 @@
-//! Every request to the API server, counted by verb and resource as its own authorisation names
+//! Every request to the API server, counted by verb and resource as its own authorization names
 //! them: what a sandbox costs the cluster can be read, and that nothing polls can be seen.
 
 use std::{collections::BTreeMap, sync::Arc};

@@ -132,12 +132,10 @@ async fn a_database_is_made_once_and_keeps_what_is_in_it() {
 }
 
 #[tokio::test]
-async fn a_dropped_database_is_gone_and_its_neighbour_is_not() {
+async fn a_dropped_database_is_gone_and_its_neighbor_is_not() {
     let server = Server::new().await;
     tell(&server, |stage| {
-        Box::pin(stories::a_dropped_database_is_gone_and_its_neighbour_is_not(
-            stage,
-        ))
+        Box::pin(stories::a_dropped_database_is_gone_and_its_neighbor_is_not(stage))
     })
     .await;
 }

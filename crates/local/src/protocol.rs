@@ -42,7 +42,7 @@ const DESCRIPTORS: usize = 8;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Root {
-    /// The machine's own `/usr`, read-only, and a synthesised rest.
+    /// The machine's own `/usr`, read-only, and a synthesized rest.
     Host,
     /// Layers that [`Request::UnpackLayer`] made, the lowest first.
     Layers(Vec<DiffId>),
@@ -214,7 +214,7 @@ pub enum How {
     /// It was asked to.
     Stopped,
     Exited(i32),
-    Signalled(i32),
+    Signaled(i32),
     /// The kernel ended it because it used more than its memory limit, in MiB.
     OutOfMemory(u32),
     /// It ended while no runner watched, or the machine was restarted.

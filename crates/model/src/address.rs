@@ -1,4 +1,4 @@
-//! Which network addresses are of the open internet, and which are of this machine, its neighbours
+//! Which network addresses are of the open internet, and which are of this machine, its neighbors
 //! or a cloud's metadata.
 
 use std::{

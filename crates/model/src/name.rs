@@ -43,7 +43,7 @@ impl ProjectName {
         } else {
             Err(InvalidProjectName {
                 given: text.chars().take(100).collect(),
-                suggestion: sanitise(text),
+                suggestion: sanitize(text),
             })
         }
     }
@@ -65,7 +65,7 @@ fn keeps_the_rule(text: &str) -> bool {
         && !text.contains("--")
 }
 
-fn sanitise(text: &str) -> Option<ProjectName> {
+fn sanitize(text: &str) -> Option<ProjectName> {
     let mut name = String::new();
     for c in text.chars().flat_map(char::to_lowercase) {
         match c {

@@ -2,7 +2,7 @@
 //!
 //! A process group alone is not enough (a shell with job control gives each job its own), and the
 //! leader's end says nothing about the others. So the members are read from `/proc`, each is
-//! signalled through a descriptor that cannot come to mean another process, and the wait for
+//! signaled through a descriptor that cannot come to mean another process, and the wait for
 //! their end is woken by the reaper, to which they go as orphans.
 
 use std::{

@@ -72,7 +72,7 @@ impl Error {
 
     /// 401: it is not known who asks.
     #[must_use]
-    pub fn unauthorised(sentence: impl Into<Cow<'static, str>>) -> Self {
+    pub fn unauthorized(sentence: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "Unauthorized", sentence)
     }
 

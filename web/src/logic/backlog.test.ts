@@ -15,7 +15,7 @@ function drained(backlog: Backlog): string {
   return all;
 }
 
-/** What a terminal holds afterwards: each line, with the colour of each of its letters. */
+/** What a terminal holds afterwards: each line, with the color of each of its letters. */
 async function held(pieces: Uint8Array[]): Promise<string[]> {
   const term = new Terminal({ allowProposedApi: true, cols: 30, rows, scrollback });
   for (const piece of pieces) await new Promise<void>((done) => term.write(piece, done));
@@ -43,7 +43,7 @@ function dice(seed: number) {
   };
 }
 
-it("gives the terminal the same lines, colours and cursor as the whole output, wherever it is cut", async () => {
+it("gives the terminal the same lines, colors and cursor as the whole output, wherever it is cut", async () => {
   for (let seed = 1; seed <= 12; seed++) {
     const roll = dice(seed);
     const parts = ["word ", "größer ", "漢字", "\x1b[31m", "\x1b[1;38;5;99m", "\x1b[0m", "\x1b[m", "\t", "\r\n", "\r\n", "a longer part of a line that wraps "];

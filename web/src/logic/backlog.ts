@@ -3,32 +3,32 @@
 // A parser of terminal output is some ten times slower than what a program can print. But of a long
 // run of ordinary lines only the last ones remain, as many as the terminal keeps: what is before
 // them scrolls away whole. So the front of such a run may be left out, and the terminal is the same
-// afterwards as if it had been shown. That holds for text, line ends, tabs and colours, where the
+// afterwards as if it had been shown. That holds for text, line ends, tabs and colors, where the
 // terminal is in a state in which lines only scroll; anything else is always shown.
 
-/** One piece of output. `lines` and `colours` mean something only where it is plain. */
+/** One piece of output. `lines` and `colors` mean something only where it is plain. */
 export interface Piece {
   bytes: Uint8Array;
-  /** Nothing but text, tabs, line ends and colours. */
+  /** Nothing but text, tabs, line ends and colors. */
   plain: boolean;
   /** Line ends: `\r\n`, as a terminal makes them. A bare `\n` keeps the column, so it counts nothing. */
   lines: number;
-  /** The colours that it leaves behind, as the sequences that set them. */
-  colours: Uint8Array;
+  /** The colors that it leaves behind, as the sequences that set them. */
+  colors: Uint8Array;
 }
 
 const none = new Uint8Array(0);
-/** A sequence of colours that is longer is no such sequence. */
-const longestColour = 64;
-/** Colours without one that takes all back: beyond, the piece is shown like any other. */
-const mostColours = 4096;
+/** A sequence of colors that is longer is no such sequence. */
+const longestColor = 64;
+/** Colors without one that takes all back: beyond, the piece is shown like any other. */
+const mostColors = 4096;
 const escape = 0x1b;
 
 /** Judges a piece of output that begins and ends between two sequences. */
 export function judged(bytes: Uint8Array): Piece {
-  const strange: Piece = { bytes, plain: false, lines: 0, colours: none };
+  const strange: Piece = { bytes, plain: false, lines: 0, colors: none };
   let lines = 0;
-  let colours: number[] = [];
+  let colors: number[] = [];
   let last = 0;
   for (let at = 0; at < bytes.length; at++) {
     const byte = bytes[at] as number;
@@ -38,26 +38,26 @@ export function judged(bytes: Uint8Array): Piece {
     } else if (byte === 0x0a) {
       if (last === 0x0d) lines++;
     } else if (byte === escape) {
-      const end = colourEnd(bytes, at);
+      const end = colorEnd(bytes, at);
       if (end === undefined) return strange;
       const all = bytes.subarray(at + 2, end);
-      // `ESC [ m` and `ESC [ 0 m` take all colours back.
-      if (all.length === 0 || (all.length === 1 && all[0] === 0x30)) colours = [];
-      for (let from = at; from <= end; from++) colours.push(bytes[from] as number);
-      if (colours.length > mostColours) return strange;
+      // `ESC [ m` and `ESC [ 0 m` take all colors back.
+      if (all.length === 0 || (all.length === 1 && all[0] === 0x30)) colors = [];
+      for (let from = at; from <= end; from++) colors.push(bytes[from] as number);
+      if (colors.length > mostColors) return strange;
       at = end;
     } else if (byte !== 0x0d && byte !== 0x09) {
       return strange;
     }
     last = bytes[at] as number;
   }
-  return { bytes, plain: true, lines, colours: colours.length > 0 ? Uint8Array.from(colours) : none };
+  return { bytes, plain: true, lines, colors: colors.length > 0 ? Uint8Array.from(colors) : none };
 }
 
-/** Where the sequence of colours that begins here has its `m`, if it is one. */
-function colourEnd(bytes: Uint8Array, at: number): number | undefined {
+/** Where the sequence of colors that begins here has its `m`, if it is one. */
+function colorEnd(bytes: Uint8Array, at: number): number | undefined {
   if (bytes[at + 1] !== 0x5b) return undefined;
-  for (let end = at + 2; end < at + longestColour; end++) {
+  for (let end = at + 2; end < at + longestColor; end++) {
     const byte = bytes[end];
     if (byte === 0x6d) return end;
     // Digits, colon and semicolon.
@@ -71,7 +71,7 @@ function unfinished(bytes: Uint8Array): number {
   const length = bytes.length;
   if (bytes[length - 1] === 0x0d || bytes[length - 1] === 0xc2) return 1;
   const begins = bytes.lastIndexOf(escape);
-  if (begins < 0 || begins < length - longestColour) return 0;
+  if (begins < 0 || begins < length - longestColor) return 0;
   if (begins === length - 1) return 1;
   if (bytes[begins + 1] !== 0x5b) return 0;
   for (let at = begins + 2; at < length; at++) {
@@ -109,7 +109,7 @@ export class Backlog {
     this.rest = keep > 0 ? whole.slice(whole.length - keep) : none;
     const body = keep > 0 ? whole.subarray(0, whole.length - keep) : whole;
     if (body.length === 0) return;
-    this.pieces.push(this.torn ? { bytes: body, plain: false, lines: 0, colours: none } : judged(body));
+    this.pieces.push(this.torn ? { bytes: body, plain: false, lines: 0, colors: none } : judged(body));
     this.torn = false;
   }
 
@@ -126,23 +126,23 @@ export class Backlog {
     let from = end;
     while (from > 0 && lines < kept) lines += this.pieces[--from]?.lines ?? 0;
     if (from === 0) return;
-    // The colours that were set before the first piece that is kept hold in it.
-    let colours: Uint8Array[] = [];
+    // The colors that were set before the first piece that is kept hold in it.
+    let colors: Uint8Array[] = [];
     for (const piece of this.pieces.splice(0, from)) {
       this.size -= piece.bytes.length;
       this.skipped += piece.bytes.length;
-      if (piece.colours.length === 0) continue;
-      if (takesBack(piece.colours)) colours = [];
-      colours.push(piece.colours);
+      if (piece.colors.length === 0) continue;
+      if (takesBack(piece.colors)) colors = [];
+      colors.push(piece.colors);
     }
     const first = this.pieces[0];
     if (!first) return;
     let head = 0;
     // The rest of a letter whose beginning was left out.
     while (head < 3 && ((first.bytes[head] ?? 0) & 0xc0) === 0x80) head++;
-    const bytes = joined([...colours, first.bytes.subarray(head)]);
+    const bytes = joined([...colors, first.bytes.subarray(head)]);
     this.size += bytes.length - first.bytes.length;
-    this.pieces[0] = { ...first, bytes, colours: joined([...colours, first.colours]) };
+    this.pieces[0] = { ...first, bytes, colors: joined([...colors, first.colors]) };
   }
 
   /** The next piece to show. */
@@ -150,7 +150,7 @@ export class Backlog {
     let piece = this.pieces.shift();
     if (!piece && this.rest.length > 0) {
       // Nothing else is here: it is shown as it is, and the screen's own parser waits for its end.
-      piece = { bytes: this.rest, plain: false, lines: 0, colours: none };
+      piece = { bytes: this.rest, plain: false, lines: 0, colors: none };
       this.rest = none;
       this.torn = true;
     }
@@ -166,4 +166,4 @@ export class Backlog {
   }
 }
 
-const takesBack = (colours: Uint8Array) => colours[2] === 0x6d || (colours[2] === 0x30 && colours[3] === 0x6d);
+const takesBack = (colors: Uint8Array) => colors[2] === 0x6d || (colors[2] === 0x30 && colors[3] === 0x6d);

@@ -1,9 +1,9 @@
-// What a phase means to a person: a word, a colour, and what can be done.
+// What a phase means to a person: a word, a color, and what can be done.
 import type { Phase } from "../api/client";
 
 export interface Look {
   word: string;
-  /** A colour of the theme. */
+  /** A color of the theme. */
   color: string;
   /** Something is under way. */
   moving: boolean;

@@ -84,7 +84,7 @@ export function SignIn() {
   };
 
   return (
-    <Stack component="main" className="centred" gap="md">
+    <Stack component="main" className="centered" gap="md">
       <div className="brand">
         <img src="/icon.svg" alt="" />
         FullStack Agent

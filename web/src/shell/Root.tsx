@@ -9,7 +9,7 @@ export function Root() {
 
 export function NotFound() {
   return (
-    <Stack className="centred" component="main">
+    <Stack className="centered" component="main">
       <Title order={1}>There is nothing here</Title>
       <Text c="dimmed">The address is wrong, or what was here is gone.</Text>
       <div>
@@ -24,7 +24,7 @@ export function NotFound() {
 export function Failed({ error }: { error: unknown }) {
   const router = useRouter();
   return (
-    <Stack className="centred" component="main">
+    <Stack className="centered" component="main">
       <Title order={1}>This page could not be shown</Title>
       <Text>{sentence(error)}</Text>
       <div>

@@ -157,7 +157,7 @@ pub struct ServeArguments {
     /// Logins at GitHub that may become members
     #[arg(long, env = "FSA_GITHUB_LOGINS", value_delimiter = ',')]
     pub github_logins: Vec<String>,
-    /// Organisations at GitHub whose members may become members here
+    /// Organizations at GitHub whose members may become members here
     #[arg(long, env = "FSA_GITHUB_ORGANIZATIONS", value_delimiter = ',')]
     pub github_organizations: Vec<String>,
 }

@@ -102,14 +102,14 @@ pub async fn stopping_what_does_not_run_is_no_error(stage: &Stage<'_>) {
     assert_eq!(stage.observe(&spec).await.container, ContainerState::Stopped);
 }
 
-pub async fn destroying_keeps_the_volume_and_the_neighbours(stage: &Stage<'_>) {
+pub async fn destroying_keeps_the_volume_and_the_neighbors(stage: &Stage<'_>) {
     let spec = stage.sandbox("doomed");
-    let neighbour = stage.sandbox("neighbour");
+    let neighbor = stage.sandbox("neighbor");
     stage.start(&spec).await;
-    stage.start(&neighbour).await;
+    stage.start(&neighbor).await;
     stage.write_home(&spec, "home.txt", "mine").await;
     stage.write_root(&spec, "root.txt", "also mine").await;
-    stage.write_home(&neighbour, "home.txt", "theirs").await;
+    stage.write_home(&neighbor, "home.txt", "theirs").await;
 
     stage.destroy(&spec).await;
     assert_eq!(
@@ -120,9 +120,9 @@ pub async fn destroying_keeps_the_volume_and_the_neighbours(stage: &Stage<'_>) {
         }
     );
     assert!(!stage.is_listed(&spec).await);
-    assert!(stage.runs(&neighbour).await);
+    assert!(stage.runs(&neighbor).await);
     assert_eq!(
-        stage.read_home(&neighbour, "home.txt").await.as_deref(),
+        stage.read_home(&neighbor, "home.txt").await.as_deref(),
         Some("theirs")
     );
 
@@ -353,8 +353,8 @@ pub async fn a_database_is_made_once_and_keeps_what_is_in_it(stage: &Stage<'_>) 
     assert!(all.contains(&spec.role()));
 }
 
-pub async fn a_dropped_database_is_gone_and_its_neighbour_is_not(stage: &Stage<'_>) {
-    let (Some((databases, spec)), Some((_, neighbour))) = (stage.database("data"), stage.database("data"))
+pub async fn a_dropped_database_is_gone_and_its_neighbor_is_not(stage: &Stage<'_>) {
+    let (Some((databases, spec)), Some((_, neighbor))) = (stage.database("data"), stage.database("data"))
     else {
         return;
     };
@@ -362,7 +362,7 @@ pub async fn a_dropped_database_is_gone_and_its_neighbour_is_not(stage: &Stage<'
         .await
         .expect("to drop what is not there is no error");
     ensure(&*databases, &spec).await;
-    ensure(&*databases, &neighbour).await;
+    ensure(&*databases, &neighbor).await;
     stage
         .world
         .mark(&spec, "mine")
@@ -370,7 +370,7 @@ pub async fn a_dropped_database_is_gone_and_its_neighbour_is_not(stage: &Stage<'
         .expect("it can be written to");
     stage
         .world
-        .mark(&neighbour, "theirs")
+        .mark(&neighbor, "theirs")
         .await
         .expect("it can be written to");
     assert_eq!(stage.world.marks(&spec).await, Ok(vec!["mine".into()]));
@@ -383,9 +383,9 @@ pub async fn a_dropped_database_is_gone_and_its_neighbour_is_not(stage: &Stage<'
 
     assert_eq!(observe(&*databases, &spec).await, ObservedDatabase::Absent);
     let all = in_time(databases.inventory()).await.expect("an inventory");
-    assert!(!all.contains(&spec.role()) && all.contains(&neighbour.role()));
+    assert!(!all.contains(&spec.role()) && all.contains(&neighbor.role()));
     assert!(stage.world.marks(&spec).await.is_err());
-    assert_eq!(stage.world.marks(&neighbour).await, Ok(vec!["theirs".into()]));
+    assert_eq!(stage.world.marks(&neighbor).await, Ok(vec!["theirs".into()]));
 
     ensure(&*databases, &spec).await;
     stage

@@ -36,18 +36,12 @@ def heard(place):
 print(*map(heard, sys.argv[1:]))";
 
 #[tokio::test]
-async fn a_sandbox_reaches_no_neighbour_no_api_server_no_metadata_and_no_private_range() {
+async fn a_sandbox_reaches_no_neighbor_no_api_server_no_metadata_and_no_private_range() {
     let place = Place::new(Reach::PortForward).await;
-    let (spec, neighbour) = (spec("fenced"), spec("neighbour"));
+    let (spec, neighbor) = (spec("fenced"), spec("neighbor"));
     start(&place, &spec).await;
-    start(&place, &neighbour).await;
-    let address = place
-        .pod(&neighbour.sandbox)
-        .await
-        .status
-        .unwrap()
-        .pod_ip
-        .unwrap();
+    start(&place, &neighbor).await;
+    let address = place.pod(&neighbor.sandbox).await.status.unwrap().pod_ip.unwrap();
     let forbidden = [
         format!("{address}:7681"),
         format!("{}:6443", exported("FSA_TEST_NODE_ADDRESS")),
@@ -73,7 +67,7 @@ async fn a_sandbox_reaches_no_neighbour_no_api_server_no_metadata_and_no_private
     assert_eq!(open, "answers answers answers answers", "{forbidden:?}");
 
     place.driver.destroy(&spec.sandbox).await.unwrap();
-    place.driver.destroy(&neighbour.sandbox).await.unwrap();
+    place.driver.destroy(&neighbor.sandbox).await.unwrap();
 }
 
 /// What the probe says, when it says what is expected or when its tries are over.
@@ -137,7 +131,7 @@ async fn a_sandbox_reaches_its_own_database_alone_and_the_ingress_controller_rea
     let stranger = bystander(&place, "stranger").await;
     let address = |pod: Pod| pod.status.unwrap().pod_ip.unwrap();
 
-    // Out: by the name that the sandbox is given, and to the neighbour's by any.
+    // Out: by the name that the sandbox is given, and to the neighbor's by any.
     let host = place.databases.credentials(&own).await.unwrap().host;
     let theirs = address(server(&place, &others).await);
     let out = [format!("{host}:5432"), format!("{theirs}:5432")];

@@ -383,7 +383,7 @@ fn trouble_of(how: How) -> Option<Trouble> {
             TroubleKind::Passing,
             format!("the sandbox's first process ended by itself (code {code}); it is started again"),
         )),
-        How::Signalled(signal) => Some(Trouble::new(
+        How::Signaled(signal) => Some(Trouble::new(
             TroubleKind::Passing,
             format!("the sandbox's first process was ended by signal {signal}; it is started again"),
         )),

@@ -16,7 +16,7 @@ const GSS: u32 = 80_877_104;
 const KEY_MAX: usize = 4 + 256;
 
 /// SQLSTATE invalid_authorization_specification.
-pub const NOT_AUTHORISED: &str = "28000";
+pub const NOT_AUTHORIZED: &str = "28000";
 /// SQLSTATE protocol_violation.
 pub const PROTOCOL: &str = "08P01";
 /// SQLSTATE too_many_connections.
@@ -124,7 +124,7 @@ impl Startup {
     pub fn admit(&self, role: &str) -> Result<Vec<u8>, Refusal> {
         let user = self.get("user").filter(|user| !user.is_empty());
         let Some(user) = user else {
-            return Err(Refusal::new(NOT_AUTHORISED, "no user name was given"));
+            return Err(Refusal::new(NOT_AUTHORIZED, "no user name was given"));
         };
         // PostgreSQL takes an empty database for none, and the user's name then.
         let database = self
@@ -133,7 +133,7 @@ impl Startup {
             .unwrap_or(user);
         if user != role.as_bytes() {
             return Err(Refusal::new(
-                NOT_AUTHORISED,
+                NOT_AUTHORIZED,
                 format!(
                     "this sandbox reaches its own database alone, as the user \"{role}\"; \"{}\" was asked for (see DATABASE_URL)",
                     shown(user)
@@ -142,7 +142,7 @@ impl Startup {
         }
         if database != role.as_bytes() {
             return Err(Refusal::new(
-                NOT_AUTHORISED,
+                NOT_AUTHORIZED,
                 format!(
                     "this sandbox reaches its own database \"{role}\" alone; \"{}\" was asked for (see DATABASE_URL)",
                     shown(database)
@@ -151,7 +151,7 @@ impl Startup {
         }
         if self.get("replication").is_some() {
             return Err(Refusal::new(
-                NOT_AUTHORISED,
+                NOT_AUTHORIZED,
                 "replication is not possible from a sandbox",
             ));
         }
@@ -272,7 +272,7 @@ mod tests {
             &[("user", "ADA")],
         ] {
             let refusal = startup(parameters).admit("ada").unwrap_err();
-            assert_eq!(refusal.code, NOT_AUTHORISED, "{parameters:?}");
+            assert_eq!(refusal.code, NOT_AUTHORIZED, "{parameters:?}");
         }
     }
 

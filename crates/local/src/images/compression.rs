@@ -1,6 +1,6 @@
 //! Which compression a stream has, told by its first bytes.
 //!
-//! Media types are often wrong (plain tars labelled gzip, zstd from tools that have one label),
+//! Media types are often wrong (plain tars labeled gzip, zstd from tools that have one label),
 //! and what is inside is verified by its digest anyway, so the first bytes decide.
 
 use std::io::{self, BufRead, BufReader, Read};

@@ -2,7 +2,7 @@
 //!
 //! People name images freely, and a registry's answers name further addresses (redirects, where to
 //! get a token). Without a guard, an image's name would make this machine talk to its own
-//! services, to its neighbours or to a cloud's metadata address. So addresses are checked where
+//! services, to its neighbors or to a cloud's metadata address. So addresses are checked where
 //! connections are made: a name is resolved once, refused if any of its addresses is not public,
 //! and what was checked is what is connected to.
 

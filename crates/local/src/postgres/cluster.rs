@@ -18,7 +18,7 @@ use super::{
     ClusterKind, SUPERUSER,
     binaries::{Installation, choose, installations},
     error::{PostgresError, Result},
-    initialise, postmaster, template,
+    initialize, postmaster, template,
 };
 
 /// The kernel's limit for a Unix socket's path (unix(7): `sun_path` with its NUL).
@@ -118,22 +118,22 @@ impl Cluster {
             return self.refresh().await;
         }
         self.check_user()?;
-        initialise::make_folder(self, &self.settings.data.join(self.kind.name()), 0o700)?;
-        initialise::make_folder(self, &self.settings.data.join("run"), 0o700)?;
-        initialise::make_folder(self, &self.socket_folder(), 0o700)?;
-        initialise::make_folder(self, &self.logs(), 0o700)?;
+        initialize::make_folder(self, &self.settings.data.join(self.kind.name()), 0o700)?;
+        initialize::make_folder(self, &self.settings.data.join("run"), 0o700)?;
+        initialize::make_folder(self, &self.socket_folder(), 0o700)?;
+        initialize::make_folder(self, &self.logs(), 0o700)?;
         let _turn = self.turn().await?;
         if self.answers().await {
             return Ok(());
         }
-        let major = initialise::major_of(&self.folder)?;
+        let major = initialize::major_of(&self.folder)?;
         let found = installations(self.settings.bin.as_deref()).await?;
         let installation = choose(found, major, &self.folder)?;
         if major.is_none() {
             tracing::info!(folder = %self.folder.display(), release = installation.major, "making {}", self.kind.title());
-            initialise::initialise(self, &installation).await?;
+            initialize::initialize(self, &installation).await?;
         } else {
-            initialise::write_configuration(self, &self.folder)?;
+            initialize::write_configuration(self, &self.folder)?;
         }
         postmaster::start(self, &installation).await?;
         tracing::info!(socket = %self.socket().display(), release = installation.major, "{} runs", self.kind.title());
@@ -246,7 +246,7 @@ impl Cluster {
 
     /// Brings changed settings to a server that runs already, as far as a reload can.
     async fn refresh(&self) -> Result<()> {
-        if !initialise::write_configuration(self, &self.folder)? {
+        if !initialize::write_configuration(self, &self.folder)? {
             return Ok(());
         }
         let mut connection = self.connect("postgres").await?;

@@ -1,4 +1,4 @@
-//! The two PostgreSQL clusters of one machine: found, made, started, recognised.
+//! The two PostgreSQL clusters of one machine: found, made, started, recognized.
 //!
 //! *control* holds the tables of `fsa serve`, *projects* one database for each project. They are
 //! apart so that nothing a project does (a full connection table, a crash of a backend, a restart
@@ -11,7 +11,7 @@ mod binaries;
 mod cluster;
 mod configuration;
 mod error;
-mod initialise;
+mod initialize;
 mod postmaster;
 mod template;
 

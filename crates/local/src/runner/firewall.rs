@@ -18,7 +18,7 @@ use super::network::GATEWAY;
 use crate::protocol::machine;
 
 /// What is not globally reachable (IANA IPv4 Special-Purpose Address Registry, RFC 6890), and
-/// multicast: neighbours, private networks, link-local with the metadata service, loopback.
+/// multicast: neighbors, private networks, link-local with the metadata service, loopback.
 const REFUSED: [&str; 14] = [
     "0.0.0.0/8",
     "10.0.0.0/8",

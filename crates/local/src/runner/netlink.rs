@@ -1,4 +1,4 @@
-//! Just enough of rtnetlink(7) to wire a sandbox: a link pair, addresses, routes, neighbours.
+//! Just enough of rtnetlink(7) to wire a sandbox: a link pair, addresses, routes, neighbors.
 //!
 //! Written out by hand because a start needs a dozen messages and nothing else: they are built
 //! into one buffer, sent with one system call and acknowledged together, without a runtime, a
@@ -168,7 +168,7 @@ impl Batch {
         self
     }
 
-    /// Gives a link an address that has no neighbours (/32).
+    /// Gives a link an address that has no neighbors (/32).
     #[must_use]
     pub fn address(mut self, index: u32, address: Ipv4Addr) -> Self {
         let mut header = vec![AF_INET, 32, 0, RT_SCOPE_UNIVERSE];
@@ -213,12 +213,12 @@ impl Batch {
     /// Says once and for all which Ethernet address an IP address has, so that nobody asks (ARP)
     /// and nobody can answer falsely.
     #[must_use]
-    pub fn neighbour(mut self, index: u32, address: Ipv4Addr, mac: Mac) -> Self {
+    pub fn neighbor(mut self, index: u32, address: Ipv4Addr, mac: Mac) -> Self {
         let mut header = vec![AF_INET, 0, 0, 0];
         header.extend_from_slice(&index.to_ne_bytes());
         header.extend_from_slice(&NUD_PERMANENT.to_ne_bytes());
         header.extend_from_slice(&[0, RTN_UNICAST]);
-        self.open("add a neighbour", RTM_NEWNEIGH, REPLACE, &header);
+        self.open("add a neighbor", RTM_NEWNEIGH, REPLACE, &header);
         self.attribute(NDA_DST, &address.octets());
         self.attribute(NDA_LLADDR, &mac);
         self.close();

@@ -240,14 +240,14 @@ impl Networks {
                 &Batch::default()
                     .address(far_index, address)
                     .up(far_index)
-                    .neighbour(far_index, GATEWAY, near_mac)
+                    .neighbor(far_index, GATEWAY, near_mac)
                     .route_to(far_index, GATEWAY)
                     .default_route(far_index, GATEWAY),
             )?;
             near.send(
                 &Batch::default()
                     .up(near_index)
-                    .neighbour(near_index, address, far_mac)
+                    .neighbor(near_index, address, far_mac)
                     .route_to(near_index, address),
             )
         })();

@@ -151,7 +151,7 @@ impl Runner {
             return How::OutOfMemory(running.memory_limit_mib);
         }
         match exit_status(&running.pidfd) {
-            Some(status) if libc::WIFSIGNALED(status) => How::Signalled(libc::WTERMSIG(status)),
+            Some(status) if libc::WIFSIGNALED(status) => How::Signaled(libc::WTERMSIG(status)),
             Some(status) => How::Exited(libc::WEXITSTATUS(status)),
             None => How::Unseen,
         }

@@ -234,7 +234,7 @@ mod tests {
         let mut scrollback = Scrollback::default();
         scrollback.push(b"\x1b[?1049h\x1b[?25l\x1b[1;31");
         scrollback.push(b"mred");
-        // Pushes out all but the last bytes of the colour's sequence.
+        // Pushes out all but the last bytes of the color's sequence.
         scrollback.push(&vec![b'y'; CAPACITY - 5]);
         let replay = text(&scrollback.replay());
         assert!(

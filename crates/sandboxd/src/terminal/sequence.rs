@@ -169,7 +169,7 @@ pub fn is_question(sequence: &[u8]) -> bool {
                 _ => false,
             }
         }
-        // Colours, clipboard: `OSC number ; ?`.
+        // Colors, clipboard: `OSC number ; ?`.
         Some(b']') => {
             let text = sequence
                 .strip_suffix(b"\x07")

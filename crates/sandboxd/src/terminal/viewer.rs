@@ -38,7 +38,7 @@ const DEFAULT_SIZE: WindowSize = WindowSize {
     rows: 24,
 };
 /// Brings a terminal in whatever state to one in which a replay is right: ends a half sequence,
-/// resets modes and colours, leaves the alternate screen, clears.
+/// resets modes and colors, leaves the alternate screen, clears.
 const RESET: &[u8] = b"\x18\x1b[!p\x1b[?1049l\x1b[?1000;1002;1003;1004;1006;2004l\x1b[m\x1b[H\x1b[2J";
 
 type Sender = SplitSink<Socket, Message>;

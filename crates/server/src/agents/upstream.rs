@@ -157,7 +157,7 @@ fn builder() -> reqwest::ClientBuilder {
 }
 
 /// What agents need of each provider. A key may open much more than that (files, batches, an
-/// organisation's members), and what is answered later than asked cannot be counted.
+/// organization's members), and what is answered later than asked cannot be counted.
 fn passes(provider: Provider, method: &Method, rest: &str) -> bool {
     let plain = rest
         .bytes()

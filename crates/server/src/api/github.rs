@@ -65,7 +65,7 @@ async fn begin(
     SignIn { request, is_form }: SignIn<BeginGithub>,
 ) -> Result<Response> {
     let link_to = match (request.link, &caller) {
-        (true, None) => return Err(Error::unauthorised("Sign in first.")),
+        (true, None) => return Err(Error::unauthorized("Sign in first.")),
         (true, Some(caller)) => Some(caller),
         (false, _) => None,
     };

@@ -90,7 +90,7 @@ impl Wait {
         wish::settled(app, caller, project, self.asked_at, deadline).await
     }
 
-    /// Says in the answer that the preference was honoured.
+    /// Says in the answer that the preference was honored.
     pub fn say(self, headers: &mut HeaderMap) {
         if let Some(seconds) = self.seconds
             && let Ok(value) = HeaderValue::try_from(format!("wait={seconds}"))

@@ -166,16 +166,16 @@ impl Caller {
         let (hash, is_token) = if let Some(value) = parts.headers.get(header::AUTHORIZATION) {
             let token =
                 value.to_str().ok().and_then(bearer).ok_or_else(|| {
-                    Error::unauthorised("The Authorization header is not \"Bearer fsa_…\".")
+                    Error::unauthorized("The Authorization header is not \"Bearer fsa_…\".")
                 })?;
             (secret::hash(token), true)
         } else {
             let token = cookie::get(&parts.headers, cookie::name(&app.settings))
-                .ok_or_else(|| Error::unauthorised("Sign in first."))?;
+                .ok_or_else(|| Error::unauthorized("Sign in first."))?;
             (secret::hash(token), false)
         };
         let known = known(app, hash, is_token).await?.ok_or_else(|| {
-            Error::unauthorised(if is_token {
+            Error::unauthorized(if is_token {
                 "This API token is not valid; it may have been revoked or have expired."
             } else {
                 "Your session has ended; sign in again."

@@ -151,7 +151,7 @@ pub async fn by_password(app: &App, request: SignInByPassword, from: &From<'_>) 
         };
         audit::record(&mut tx, entry).await?;
         tx.commit().await?;
-        return Err(Error::unauthorised("Login or password is wrong."));
+        return Err(Error::unauthorized("Login or password is wrong."));
     };
     let signed_in = sign_in(&mut tx, user, "password", from).await?;
     tx.commit().await?;

@@ -92,7 +92,7 @@ pub(super) fn is_the_link(route: &Route, given: &str) -> Option<Pass> {
 
 /// Whether a page of somebody else makes the request to `own`: a label below the apps domain, or the
 /// origin of a host that an ingress controller serves. Hosts under one domain are one site to a
-/// browser, so it sends a pass along with what a neighbour's page asks for; what it says of that
+/// browser, so it sends a pass along with what a neighbor's page asks for; what it says of that
 /// page cannot be forged by it. Pages of the same project and of the main host may, anybody may
 /// link here, and what says nothing is no browser of today.
 pub(super) fn is_foreign(settings: &Settings, own: &str, method: &Method, headers: &HeaderMap) -> bool {

@@ -187,7 +187,7 @@ async fn admit(app: &App, route: &Route, name: &str, label: &str, parts: &Parts)
 /// Asks as the API would, with the token where the API wants it.
 async fn by_token(app: &App, token: &HeaderValue, request: &Parts) -> Result<Caller, Error> {
     let bearer = [b"Bearer ", token.as_bytes()].concat();
-    let value = HeaderValue::from_bytes(&bearer).map_err(|_| Error::unauthorised("That is no token."))?;
+    let value = HeaderValue::from_bytes(&bearer).map_err(|_| Error::unauthorized("That is no token."))?;
     let (mut parts, ()) = Request::new(()).into_parts();
     parts.headers.insert(header::AUTHORIZATION, value);
     if let Some(address) = request.extensions.get::<Address>() {

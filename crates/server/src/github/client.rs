@@ -250,7 +250,7 @@ impl Github {
         self.get("user", &[], token).await
     }
 
-    /// The logins of the organisations that whoever has this token is a member of.
+    /// The logins of the organizations that whoever has this token is a member of.
     pub(super) async fn organizations(&self, token: &SecretString) -> Result<Vec<String>, CallError> {
         let (all, _) = self.list::<Organization>("user/orgs", &[], token).await?;
         Ok(all.into_iter().map(|one| one.login).collect())

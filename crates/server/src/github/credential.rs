@@ -89,7 +89,7 @@ impl Source for Linked {
         // A sandbox is not believed, and a server in between may have said no: GitHub is asked.
         match way.account(&grant.token).await {
             Ok(account) => Ok(Some(format!(
-                "GitHub knows {} and does not let them in to {}: their organisation may have to allow it",
+                "GitHub knows {} and does not let them in to {}: their organization may have to allow it",
                 account.login, place.path
             ))),
             Err(CallError::TokenRefused) => match token::renewed(app, user, &grant.token).await? {

@@ -37,12 +37,12 @@ pub struct Join {
     pub anyone: bool,
     /// These logins at GitHub.
     pub logins: Vec<String>,
-    /// Members of these organisations.
+    /// Members of these organizations.
     pub organizations: Vec<String>,
 }
 
 impl Join {
-    /// Whether somebody with this login may join; `None` where their organisations decide.
+    /// Whether somebody with this login may join; `None` where their organizations decide.
     #[must_use]
     pub fn by_login(&self, login: &str) -> Option<bool> {
         if self.anyone
@@ -56,7 +56,7 @@ impl Join {
         self.organizations.is_empty().then_some(false)
     }
 
-    /// Whether a member of these organisations may join.
+    /// Whether a member of these organizations may join.
     #[must_use]
     pub fn by_organizations(&self, theirs: &[String]) -> bool {
         theirs.iter().any(|one| {

@@ -196,7 +196,7 @@ pub async fn insert(tx: &mut PgConnection, new: NewProject<'_>) -> Result<()> {
         .bind(new.owner.0)
         .fetch_optional(&mut *tx)
         .await?
-        .ok_or_else(|| Error::unauthorised("This account was removed."))?;
+        .ok_or_else(|| Error::unauthorized("This account was removed."))?;
     sqlx::query(
         "insert into projects (id, owner_id, name, description, image, size, region, repository,
                                start_command, environment)

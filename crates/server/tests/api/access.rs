@@ -215,7 +215,7 @@ async fn an_older_session_needs_the_current_password_to_change_it() {
         let browser = browser.clone();
         async move { browser.put("/api/auth/password", &body).await }
     };
-    // What was learnt about the session a moment ago is forgotten first.
+    // What was learned about the session a moment ago is forgotten first.
     browser.ask("/api/auth/links").await.expect(201);
     fsa_server::auth::sign_in::forget(&world.app, world_user(&world, "ada"));
 

@@ -136,10 +136,10 @@ async fn a_browser_that_is_signed_in_is_let_in_at_the_applications_host_and_nobo
         .controller(&pass, &format!("http://{}:8080/ws", ingress.host))
         .with("origin", &format!("http://{}:8080", ingress.host));
     own.get(&ingress.path("check")).await.expect(200);
-    let neighbour = ingress
+    let neighbor = ingress
         .controller(&pass, &format!("http://{}/", ingress.host))
         .with("origin", &format!("http://t-{}", ingress.host));
-    neighbour.get(&ingress.path("check")).await.expect(403);
+    neighbor.get(&ingress.path("check")).await.expect(403);
 
     // It ends with the session that it came from.
     owner.ask("/api/auth/sign-out").await.expect(204);
@@ -165,8 +165,8 @@ async fn a_pass_is_for_one_sandbox_and_a_terminal_gets_its_token() {
     );
 
     let pass = cookie_of(&arrived);
-    let neighbour = terminal.controller(&pass, &format!("http://{host}/"));
-    neighbour
+    let neighbor = terminal.controller(&pass, &format!("http://{host}/"));
+    neighbor
         .get(&format!("/api/ingress/check?sandbox={sandbox}&port=3000"))
         .await
         .expect(401);

@@ -5,7 +5,7 @@ mod common;
 
 mod access;
 mod audit;
-mod authorisation;
+mod authorization;
 mod environment;
 mod events;
 mod github;

@@ -258,7 +258,7 @@ async fn what_a_project_cannot_be_made_of_is_refused_field_by_field() {
         (json!({"name": "a", "startCommand": " "}), "startCommand"),
         (json!({"name": "a", "envVars": {"A-B": "1"}}), "envVars.A-B"),
         (json!({"name": "a", "envVars": {"A": "\u{0}"}}), "envVars.A"),
-        (json!({"name": "a", "colour": "red"}), "colour"),
+        (json!({"name": "a", "color": "red"}), "color"),
         (json!({"name": "xn"}), "name"),
         (json!({}), "name"),
     ] {

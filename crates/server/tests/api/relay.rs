@@ -349,7 +349,7 @@ async fn the_later_of_operator_user_and_project_gives_the_key() {
 }
 
 #[tokio::test]
-async fn a_projects_address_is_never_sent_the_operators_key_nor_this_machines_neighbours_anything() {
+async fn a_projects_address_is_never_sent_the_operators_key_nor_this_machines_neighbors_anything() {
     let (model, evil) = (Model::start(None).await, Model::start(None).await);
     let world = world_of(&model).await;
     let sandbox = sandbox(&world, "shop").await;

@@ -1,5 +1,5 @@
 //! Projects that are shared: how others find them, what they hear of them, and how it ends. Who may do what
-//! is in `authorisation.rs`.
+//! is in `authorization.rs`.
 
 use fsa_model::event::EventKind;
 use http::Method;

@@ -10,7 +10,7 @@ use crate::scene::Scene;
 async fn a_created_project_runs_with_everything_it_needs() {
     let (scene, _workers) = Scene::at_work().await;
     let project = scene
-        .create(json!({"name": "todo", "envVars": {"COLOUR": "green", "NODE_ENV": "production"}}))
+        .create(json!({"name": "todo", "envVars": {"COLOR": "green", "NODE_ENV": "production"}}))
         .await;
 
     let sandbox = scene.until(&project, Phase::Running).await;
@@ -26,7 +26,7 @@ async fn a_created_project_runs_with_everything_it_needs() {
     assert!(variable("ANTHROPIC_AUTH_TOKEN").starts_with("fsa-sandbox-"));
     let values = environment.values().map(|value| value.expose_secret());
     assert!(!values.into_iter().any(|value| value.contains("agent-key")));
-    assert_eq!(variable("COLOUR"), "green");
+    assert_eq!(variable("COLOR"), "green");
     assert_eq!(variable("NODE_ENV"), "development", "ours is the last word");
     assert!(variable("DATABASE_URL").ends_with("?schema=public"));
     let database: fsa_model::api::Database = scene
@@ -103,18 +103,17 @@ async fn a_restart_replaces_the_container_and_is_an_update() {
         .owner
         .patch(
             "/api/projects/todo/environment",
-            &json!({"envVars": {"COLOUR": "red"}}),
+            &json!({"envVars": {"COLOR": "red"}}),
         )
         .await
         .expect(200);
 
     let resource = scene.resource(&project).await;
     scene
-        .when(&project, "the new colour", |sandbox| {
+        .when(&project, "the new color", |sandbox| {
             let environment = scene.world.driver.environment(&resource);
             sandbox.status == Phase::Running
-                && environment
-                    .is_some_and(|all| all.get("COLOUR").is_some_and(|v| v.expose_secret() == "red"))
+                && environment.is_some_and(|all| all.get("COLOR").is_some_and(|v| v.expose_secret() == "red"))
         })
         .await;
 

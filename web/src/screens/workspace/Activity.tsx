@@ -7,7 +7,7 @@ import { at } from "../../logic/time";
 
 /** Events that are kept on the page. */
 const most = 500;
-const colours: Partial<Record<Event["kind"], string>> = {
+const colors: Partial<Record<Event["kind"], string>> = {
   attemptFailed: "red", databaseLost: "red", repositoryFailed: "red", startCommandExited: "yellow", warned: "yellow", repaired: "yellow",
 };
 
@@ -32,7 +32,7 @@ export default function Activity({ project }: { project: Project }) {
           <time dateTime={event.createdAt} title={at(event.createdAt)}>
             {new Date(event.createdAt).toLocaleTimeString(undefined, { hourCycle: "h23" })}
           </time>
-          <span className="dot" style={{ "--dot": `var(--mantine-color-${colours[event.kind] ?? "gray"}-5)` } as React.CSSProperties} />
+          <span className="dot" style={{ "--dot": `var(--mantine-color-${colors[event.kind] ?? "gray"}-5)` } as React.CSSProperties} />
           <span style={{ overflowWrap: "anywhere" }}>{event.message}</span>
         </li>
       ))}

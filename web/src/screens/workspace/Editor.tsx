@@ -17,8 +17,8 @@ import { bytes } from "../../logic/time";
 /** Beyond this a browser's editor is no help. */
 const largest = 5 * 1024 * 1024;
 
-// Colours that read on light and on dark, by variables of the page.
-const colours = HighlightStyle.define([
+// Colors that read on light and on dark, by variables of the page.
+const colors = HighlightStyle.define([
   { tag: [tags.keyword, tags.operatorKeyword, tags.modifier], color: "var(--code-keyword)" },
   { tag: [tags.string, tags.special(tags.string), tags.regexp], color: "var(--code-string)" },
   { tag: [tags.number, tags.bool, tags.null, tags.atom], color: "var(--code-number)" },
@@ -128,7 +128,7 @@ export default function Editor({ id, path, reads, dirty, saved }: Props) {
           extensions: [
             lineNumbers(), foldGutter(), highlightSpecialChars(), history(), drawSelection(), indentOnInput(),
             bracketMatching(), closeBrackets(), highlightActiveLine(), highlightSelectionMatches(), search({ top: true }),
-            syntaxHighlighting(colours), frame,
+            syntaxHighlighting(colors), frame,
             EditorState.lineSeparator.of(text.includes("\r\n") ? "\r\n" : "\n"),
             EditorState.readOnly.of(reads),
             EditorView.contentAttributes.of({ "aria-label": `Content of ${path}`, tabindex: "0" }),

@@ -193,7 +193,7 @@ function Diff({ project, path, staged }: { project: Project; path: string; stage
   return <DiffText diff={found.data?.diff ?? ""} truncated={found.data?.truncated ?? false} />;
 }
 
-/** A unified diff in colours. */
+/** A unified diff in colors. */
 export function DiffText({ diff, truncated }: { diff: string; truncated: boolean }) {
   const { shown, more } = lines(diff);
   return (

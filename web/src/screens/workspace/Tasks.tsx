@@ -15,7 +15,7 @@ type Step = Schemas["TaskStep"];
 
 /** Steps that are kept on the page; an agent may take thousands. */
 const most = 1000;
-const colours: Record<Task["state"], string> = { queued: "gray", running: "blue", succeeded: "teal", failed: "red", cancelled: "gray" };
+const colors: Record<Task["state"], string> = { queued: "gray", running: "blue", succeeded: "teal", failed: "red", cancelled: "gray" };
 
 export default function Tasks({ project }: { project: Project }) {
   const found = useQuery(tasksQuery(project.id));
@@ -38,7 +38,7 @@ export default function Tasks({ project }: { project: Project }) {
         {found.data.map((task) => (
           <div key={task.id} className="panel" role="listitem" style={{ padding: 8 }}>
             <Group gap="xs" wrap="nowrap">
-              <Badge color={colours[task.state]} variant="light" style={{ flex: "none" }}>
+              <Badge color={colors[task.state]} variant="light" style={{ flex: "none" }}>
                 {task.state}
               </Badge>
               <Button

@@ -43,7 +43,7 @@ fn reading(folder: &Path, error: io::Error) -> PostgresError {
 
 /// Runs initdb beside the folder's place and moves the result there when it is on disk, so that
 /// a crash at any point leaves no folder, and the next call begins anew.
-pub(super) async fn initialise(cluster: &Cluster, installation: &Installation) -> Result<()> {
+pub(super) async fn initialize(cluster: &Cluster, installation: &Installation) -> Result<()> {
     let folder = cluster.folder();
     let making = making(folder);
     match fs::remove_dir_all(&making) {
