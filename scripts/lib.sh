@@ -1,9 +1,9 @@
 # shellcheck shell=bash
-# What every script here shares: where things are, how a script speaks, root, npm and cargo.
+# Functions and variables that all scripts share: paths, messages, root, npm, cargo, background jobs.
 # Sourced, never run.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-# What is costly to make and does not belong to one checkout: tools, images, npm's downloads.
+# Whatever is costly to make and independent of one checkout: tools, images, npm's downloads.
 FSA_CACHE=${FSA_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/fsa}
 CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$ROOT/target}
 export FSA_CACHE CARGO_TARGET_DIR
@@ -21,7 +21,7 @@ die() {
     exit 1
 }
 
-# Runs a command as root: as it is where we are root, else through sudo.
+# Runs a command as root: directly if we are root, else through sudo.
 as_root() {
     if [ "$(id -u)" -eq 0 ]; then
         "$@"
@@ -32,12 +32,70 @@ as_root() {
     fi
 }
 
-# version_at_least HAVE WANT: dotted numbers, such as 1.95.0 and 1.90.
+# version_at_least INSTALLED REQUIRED: dotted numbers, such as 1.95.0 and 1.90.
 version_at_least() {
     [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]
 }
 
-# The npm of this machine, keeping its downloads in our cache and asking nothing.
+# Background jobs. Each runs in a process group of its own and writes to a file, which is shown if it fails. It stays in
+# this session: the kernel compares nice values only within one (sched_autogroup).
+declare -A JOB_PIDS=()
+JOBS=
+
+# job NAME COMMAND...: runs a command or a function beside this script. The caller's EXIT trap calls stop_jobs.
+job() {
+    local name=$1
+    shift
+    [ -n "$JOBS" ] || JOBS=$(mktemp -d "${TMPDIR:-/tmp}/fsa-jobs.XXXXXX")
+    set -m
+    (
+        set +m
+        "$@"
+        echo "$SECONDS" >"$JOBS/$name.end"
+    ) </dev/null >"$JOBS/$name.log" 2>&1 &
+    set +m
+    JOB_PIDS[$name]=$!
+    echo "$SECONDS" >"$JOBS/$name.begin"
+}
+
+job_runs() { [ -n "${JOB_PIDS[$1]:-}" ] && jobs -rp | grep -qx "${JOB_PIDS[$1]}"; }
+
+# finish_job NAME: waits for the job, once. If it failed, shows its output and ends the script.
+finish_job() {
+    local name=$1 pid=${JOB_PIDS[$1]:-}
+    [ -n "$pid" ] || return 0
+    ! job_runs "$name" || say "waiting for $name"
+    if ! wait "$pid"; then
+        unset "JOB_PIDS[$name]"
+        cat "$JOBS/$name.log" >&2
+        die "$name failed; its output is above"
+    fi
+    unset "JOB_PIDS[$name]"
+    say "$name: done in $(($(cat "$JOBS/$name.end") - $(cat "$JOBS/$name.begin"))) s"
+}
+
+# Ends the script if a job has failed so far, so that a failure does not wait for the long steps beside it.
+check_jobs() {
+    local name
+    for name in "${!JOB_PIDS[@]}"; do
+        job_runs "$name" || finish_job "$name"
+    done
+}
+
+# Ends what still runs, with its children, and waits for it.
+stop_jobs() {
+    local name
+    for name in "${!JOB_PIDS[@]}"; do
+        kill -TERM -- "-${JOB_PIDS[$name]}" 2>/dev/null || true
+    done
+    for name in "${!JOB_PIDS[@]}"; do
+        wait "${JOB_PIDS[$name]}" 2>/dev/null || true
+    done
+    JOB_PIDS=()
+    [ -z "$JOBS" ] || rm -rf "$JOBS"
+}
+
+# The npm of this machine, keeping its downloads in our cache and without questions.
 fsa_npm() {
     npm_config_cache="$FSA_CACHE/npm" npm_config_update_notifier=false npm_config_fund=false \
         npm_config_audit=false npm_config_yes=true npm_config_loglevel=error npm "$@"
@@ -47,12 +105,12 @@ fsa_npm() {
 # static stay away from build scripts and macros.
 host_target() { printf '%s-unknown-linux-gnu' "$(uname -m)"; }
 
-# Always the release build: it is small, and what sandboxes run in tests is what they run elsewhere.
+# Always the release build: it is small, and sandboxes run the same program in tests and elsewhere.
 build_sandboxd() {
     RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --release --package fsa-sandboxd --target "$(host_target)"
 }
 
-# use_build release|debug: says to `fsa` and to the tests where the parts of this build are.
+# use_build release|debug: exports the paths of this build's programs and images for `fsa` and the tests.
 use_build() {
     FSA_BIN=$CARGO_TARGET_DIR/$1/fsa
     FSA_SANDBOXD=$CARGO_TARGET_DIR/$(host_target)/release/fsa-sandboxd

@@ -50,7 +50,8 @@ if PATH=$PATH:/usr/local/go/bin type -P go >/dev/null; then
     unformatted=$(PATH=$PATH:/usr/local/go/bin gofmt -l tests/cluster)
     [ -z "$unformatted" ] || die "these are not formatted (gofmt -w): $unformatted"
     # The small programs; the others are a few lines in front of all of Kubernetes, and building them checks them.
-    (cd tests/cluster && PATH=$PATH:/usr/local/go/bin CGO_ENABLED=0 go vet -buildvcs=false ./cmd/warden ./cmd/pause ./cmd/standin)
+    # With the flags of tests/cluster/build.sh, so that both compile the libraries once.
+    (cd tests/cluster && PATH=$PATH:/usr/local/go/bin CGO_ENABLED=0 go vet -buildvcs=false -trimpath -gcflags=all=-dwarf=false ./cmd/warden ./cmd/pause ./cmd/standin)
 else
     warn "the test cluster's Go was NOT checked: install Go"
 fi

@@ -21,13 +21,16 @@ minor=${version#v1.} minor=${minor%%.*}
 stamp="-s -w -X k8s.io/component-base/version.gitVersion=$version -X k8s.io/component-base/version.gitMajor=1"
 stamp="$stamp -X k8s.io/component-base/version.gitMinor=$minor -X k8s.io/component-base/version.gitTreeState=clean"
 
+# Without debug information, which -s removes at the end anyhow, compiling takes a tenth less.
+build=(go build -buildvcs=false -trimpath "-gcflags=all=-dwarf=false")
+
 # entry DIR MODULE PACKAGE…: static programs, so that they run in images as well.
 entry() {
     local to=$1 module=$2
     shift 2
     rm -rf "$to" && mkdir -p "$to"
     say "building ${to##*/} (the first time takes minutes)"
-    (cd "$module" && CGO_ENABLED=0 nice -n 19 timeout 3000 go build -buildvcs=false -trimpath -ldflags "$stamp" -o "$to/" "$@" >&2)
+    (cd "$module" && CGO_ENABLED=0 nice -n 19 timeout 3000 "${build[@]}" -ldflags "$stamp" -o "$to/" "$@" >&2)
 }
 if [ ! -e "$KUBERNETES/done" ]; then
     entry "$KUBERNETES" "$HERE" ./cmd/kubernetes ./cmd/coredns
@@ -60,7 +63,7 @@ if [ ! -e "$INGRESS/done" ]; then
     cp -r "$module" "$INGRESS.src" && chmod -R u+w "$INGRESS.src"
     # Its temporary files go where each cluster has its own.
     grep -rlF /tmp/nginx "$INGRESS.src"/{cmd,internal,rootfs} | xargs sed -i 's|/tmp/nginx|/run/nginx-ingress|g'
-    (cd "$INGRESS.src" && GOWORK=off CGO_ENABLED=0 nice -n 19 timeout 3000 go build -buildvcs=false -trimpath -ldflags '-s -w' \
+    (cd "$INGRESS.src" && GOWORK=off CGO_ENABLED=0 nice -n 19 timeout 3000 "${build[@]}" -ldflags '-s -w' \
         -o "$INGRESS/controller" ./cmd/nginx >&2)
     mv "$INGRESS.src/rootfs/etc/nginx" "$INGRESS/nginx" && rm -rf "$INGRESS.src"
     # For Debian's nginx: its modules and where Lua's are; no streams, which it is built without.
