@@ -34,7 +34,7 @@ bench-kubernetes: ## what sandboxes cost a cluster, beside kubectl (root)
 fuzz: ## random bytes against every parser, ARGS=SECONDS for each (600)
 	@exec scripts/fuzz.sh $(ARGS)
 
-lint: ## rustfmt, clippy, cargo-deny, shellcheck
+lint: ## spelling, docs, layers, dependencies, rustfmt, clippy, cargo-deny, shellcheck
 	@exec scripts/lint.sh
 
 image: ## the runtime image, and the control plane's for a cluster, as OCI archives

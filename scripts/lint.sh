@@ -5,7 +5,20 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
 cd "$ROOT"
-scripts/install-tools.sh deny
+scripts/install-tools.sh deny shear typos
+
+# The quick ones first.
+say "spelling"
+typos
+
+say "links and paths in docs"
+scripts/with-node.sh node scripts/check-paths.mjs
+
+say "layers of crates and modules"
+scripts/with-node.sh node scripts/check-layers.mjs
+
+say "unused dependencies"
+cargo shear --locked
 
 say "rustfmt"
 cargo fmt --all --check

@@ -1,0 +1,108 @@
+// Which crate may depend on which, and which module may import which. scripts/check-layers.mjs reads this file, and
+// `make lint` runs it. A new crate or a new top module of a crate below gets its place here.
+
+/** Each crate of ours, with the crates of ours that it may depend on. Dependencies for tests are free. */
+export const crates = {
+  'fsa-cli': ['fsa-server', 'fsa-local', 'fsa-kubernetes', 'fsa-web', 'fsa-driver', 'fsa-model'],
+  'fsa-server': ['fsa-driver', 'fsa-model'],
+  'fsa-local': ['fsa-driver', 'fsa-model'],
+  'fsa-kubernetes': ['fsa-driver', 'fsa-model'],
+  'fsa-sandboxd': ['fsa-model'],
+  'fsa-driver': ['fsa-model'],
+  'fsa-model': [],
+  'fsa-web': [],
+};
+
+/**
+ * The top modules of a crate's src folder, layer by layer, from top to bottom. A module may import the modules of its
+ * own layer and of those below, never of one above, and no circle may form.
+ *
+ * `allowed` lists imports that break the rule and are still to be removed, as [from, to]. A line whose import is gone
+ * is an error too, so the list only shrinks.
+ */
+export const modules = {
+  'crates/server': {
+    layers: [
+      ['api', 'gateway'], // HTTP: handlers, previews
+      ['tasks', 'asks', 'worktree'], // use cases that talk to a sandbox
+      ['projects', 'agents', 'github', 'git'], // use cases
+      ['reconcile'], // the reconciliation loop
+      ['auth'],
+      ['store'], // all SQL
+      ['state', 'regions'], // shared by all of them
+      ['error'],
+    ],
+    allowed: [
+      ['gateway', 'api'],
+      ['tasks', 'gateway'],
+      ['worktree', 'gateway'],
+      ['agents', 'asks'],
+      ['reconcile', 'agents'],
+      ['reconcile', 'asks'],
+      ['store', 'agents'],
+      ['store', 'auth'],
+      ['store', 'reconcile'],
+      ['state', 'agents'],
+      ['state', 'api'],
+      ['state', 'auth'],
+      ['state', 'gateway'],
+      ['state', 'git'],
+      ['state', 'github'],
+      ['state', 'store'],
+      ['error', 'auth'],
+    ],
+  },
+
+  'crates/local': {
+    layers: [
+      ['driver'],
+      ['gate', 'databases'],
+      ['runner'], // the privileged half
+      ['protocol'], // what driver and runner say to each other
+      ['images', 'postgres', 'pools', 'privileges'],
+    ],
+    allowed: [['gate', 'driver']],
+  },
+
+  'crates/kubernetes': {
+    layers: [
+      ['checks', 'debug'], // fsa doctor, fsa debug
+      ['databases'],
+      ['driver'],
+      ['warnings', 'watched'],
+      ['kept', 'said', 'words', 'pods', 'changes'],
+      ['connection'],
+      ['drift', 'objects', 'rights', 'calls'],
+      ['settings'],
+    ],
+    allowed: [
+      ['said', 'words'],
+      ['watched', 'warnings'],
+    ],
+  },
+
+  'crates/sandboxd': {
+    layers: [
+      ['boot'],
+      ['http'], // routes
+      ['asks', 'exec', 'files', 'start', 'stop', 'terminal', 'tunnel'],
+      ['sandbox'], // what they share
+      ['pulse', 'logs', 'options', 'ports', 'usage', 'setup'],
+      ['session', 'spawn', 'environment'],
+      ['reaper', 'user'],
+    ],
+    allowed: [
+      ['asks', 'http'],
+      ['exec', 'http'],
+      ['files', 'http'],
+      ['start', 'http'],
+      ['terminal', 'http'],
+      ['tunnel', 'http'],
+      ['sandbox', 'asks'],
+      ['sandbox', 'exec'],
+      ['sandbox', 'start'],
+      ['sandbox', 'terminal'],
+      ['pulse', 'sandbox'],
+    ],
+  },
+};
