@@ -86,7 +86,7 @@ fn main() {
 
 async fn measure(parts: &[String]) -> Vec<Row> {
     let all = parts.is_empty();
-    let wanted = |name: &str| all || parts.iter().any(|part| part == name);
+    let desired_state = |name: &str| all || parts.iter().any(|part| part == name);
     let web = fsa_tests::exported("FSA_WEB_IMAGE");
     let model = relay::serve();
     let credentials =
@@ -95,25 +95,25 @@ async fn measure(parts: &[String]) -> Vec<Row> {
     let mut world = World::start_with_agents(&options, &credentials);
     let mut rows = Vec::new();
     create::warm(&world).await;
-    if wanted("create") {
+    if desired_state("create") {
         rows.extend(create::measure(&world).await);
     }
-    if wanted("terminal") {
+    if desired_state("terminal") {
         rows.extend(terminal::measure(&world).await);
     }
-    if wanted("api") {
+    if desired_state("api") {
         rows.extend(api::measure(&mut world).await);
     }
-    if wanted("gateway") {
+    if desired_state("gateway") {
         rows.extend(gateway::measure(&world).await);
     }
-    if wanted("relay") {
+    if desired_state("relay") {
         rows.extend(relay::measure(&world, model).await);
     }
-    if wanted("accounts") {
+    if desired_state("accounts") {
         rows.extend(accounts::measure(&world).await);
     }
-    if wanted("idle") {
+    if desired_state("idle") {
         rows.extend(idle::measure(&world).await);
     }
     world.finish().await;

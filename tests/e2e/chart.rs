@@ -17,7 +17,7 @@ use fsa_tests::{
     Api, TestTerminal,
     cluster::Namespace,
     exported,
-    ingress::{Outside, cookie_of},
+    ingress::{ExternalEndpoint, cookie_of},
 };
 use reqwest::{Method, StatusCode, header};
 use serde_json::{Value, json};
@@ -313,7 +313,7 @@ impl Installed {
 async fn through_the_ingress_controller(installed: &Installed, api: &Api, sandbox: &Sandbox, session: &str) {
     let node = exported("FSA_TEST_NODE_ADDRESS").display().to_string();
     let address: SocketAddr = format!("{node}:80").parse().expect("an address");
-    let outside = Outside {
+    let outside = ExternalEndpoint {
         http: reqwest::Client::builder()
             .timeout(PATIENCE)
             .redirect(reqwest::redirect::Policy::none())

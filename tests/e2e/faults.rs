@@ -3,7 +3,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use fsa_model::{Phase, Repository, TroubleKind, api::CreateProject};
+use fsa_model::{FailureKind, Phase, Repository, api::CreateProject};
 use fsa_tests::World;
 use futures_util::StreamExt as _;
 use reqwest::{Method, StatusCode};
@@ -67,8 +67,8 @@ async fn a_clone_that_fails_is_an_error_in_gits_words_and_leaves_nothing_half_ma
     .await;
     let sandbox = api.until("cloned", Phase::Error).await;
     let error = sandbox.error.expect("an error");
-    assert_eq!(error.trouble.kind, TroubleKind::Input);
-    assert!(error.trouble.message.contains("repository.invalid"), "{error:?}");
+    assert_eq!(error.failure.kind, FailureKind::Input);
+    assert!(error.failure.message.contains("repository.invalid"), "{error:?}");
     assert!(error.next_attempt_at.is_some(), "{error:?}");
     // The terminal works, so that a person can look.
     assert_eq!(
@@ -120,7 +120,7 @@ async fn an_image_that_does_not_exist_or_a_broken_archive_is_said_at_once() {
     };
     api.create_as(missing).await;
     let sandbox = api.until("missing", Phase::Error).await;
-    let message = sandbox.error.expect("an error").trouble.message;
+    let message = sandbox.error.expect("an error").failure.message;
     assert!(message.contains("127.0.0.1:9"), "{message}");
 
     let broken = world.folder().join("broken.tar");
@@ -154,7 +154,7 @@ async fn a_runtime_that_is_missing_or_fails_is_named_and_the_wish_is_reached_onc
     api.create("patient").await;
     let sandbox = api.until("patient", Phase::Error).await;
     let error = sandbox.error.expect("an error");
-    assert!(error.trouble.message.contains("the moon is full"), "{error:?}");
+    assert!(error.failure.message.contains("the moon is full"), "{error:?}");
     assert!(error.next_attempt_at.is_some());
     write("#!/bin/sh\nexec runc \"$@\"\n");
     api.until_running("patient").await;
@@ -179,7 +179,7 @@ async fn a_disk_that_fills_up_is_named_and_everything_goes_on_once_there_is_room
     let words = if status.is_success() {
         // Its row found room, in a page of a table that was there.
         let sandbox = api.until("late", Phase::Error).await;
-        sandbox.error.expect("what failed").trouble.message
+        sandbox.error.expect("what failed").failure.message
     } else {
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{answer}");
         answer.to_string()
@@ -221,7 +221,7 @@ async fn a_key_file_that_is_lost_is_found_out_at_the_start_and_one_that_is_renew
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success(), "{said}");
     assert!(
-        said.contains("stored secrets are sealed with keys that the key file does not have"),
+        said.contains("stored secrets are encrypted with keys that the key file does not have"),
         "{said}"
     );
     std::fs::write(&path, &before).expect("the key file is restored");
@@ -234,15 +234,15 @@ async fn a_key_file_that_is_lost_is_found_out_at_the_start_and_one_that_is_renew
     let both = std::fs::read_to_string(&path).expect("the key file");
     assert!(both.starts_with(&before) && both.lines().count() == 2);
     world.serve();
-    let sealed = async {
-        while !world.log().contains("stored secrets were sealed anew") {
+    let encrypted = async {
+        while !world.log().contains("stored secrets were encrypted anew") {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(30), sealed)
+    tokio::time::timeout(std::time::Duration::from_secs(30), encrypted)
         .await
         .unwrap_or_else(|_| panic!("{}", world.log()));
-    // What was sealed with the older key is still what it was.
+    // What was encrypted with the older key is still what it was.
     let api = world.api();
     assert_eq!(api.shell("kept", "psql -tAc 'select 40 + 2'").await, "42\n");
     world.finish().await;

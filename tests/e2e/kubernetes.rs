@@ -5,7 +5,7 @@ use fsa_tests::{
     TestTerminal, Visitor, World,
     cluster::Namespace,
     exported,
-    ingress::{self, Controller, Outside, cookie_of},
+    ingress::{self, Controller, ExternalEndpoint, cookie_of},
 };
 use reqwest::{Method, header};
 use tempfile::NamedTempFile;
@@ -198,7 +198,7 @@ async fn an_image_that_is_not_there_is_told_with_the_clusters_words() {
     let error = sandbox.error.expect("an error");
     assert!(
         error
-            .trouble
+            .failure
             .kubernetes_status
             .as_deref()
             .unwrap_or_default()
@@ -318,7 +318,7 @@ expose = {{ domain = \"cluster.test\", sign_in_url = \"http://{listen}\" }}
     let sandbox = api.sandbox("shop").await;
     let resource = sandbox.name.as_str();
     let controller = Controller::start(&namespace, world.folder());
-    let outside = Outside {
+    let outside = ExternalEndpoint {
         http: reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .build()

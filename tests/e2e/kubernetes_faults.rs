@@ -63,7 +63,7 @@ async fn an_api_server_that_is_away_in_the_middle_of_a_start_and_of_an_end_costs
     assert_eq!(told.status, Phase::Error);
     let error = told.error.expect("an error");
     assert!(error.next_attempt_at.is_some(), "it is final: {error:?}");
-    assert!(error.trouble.message.contains("Kubernetes API"), "{error:?}");
+    assert!(error.failure.message.contains("Kubernetes API"), "{error:?}");
     assert_eq!(api.sandbox("steady").await.status, Phase::Running);
     tokio::time::sleep_until(back).await;
     way.set(State::Open);

@@ -12,7 +12,7 @@ use std::{
 
 use fsa_model::{
     Repository,
-    api::{CreateProject, SealKey},
+    api::{CreateProject, EncryptionKey},
     task::{CreateTask, Task, TaskState},
 };
 use fsa_tests::{
@@ -117,11 +117,11 @@ async fn text(api: &Api, path: &str) -> String {
     response.text().await.expect("a body")
 }
 
-/// Until everything is sealed with the newest key.
-async fn resealed(api: &Api, keys: usize) -> Vec<SealKey> {
+/// Until everything is encrypted with the newest key.
+async fn resealed(api: &Api, keys: usize) -> Vec<EncryptionKey> {
     let wait = async {
         loop {
-            let all: Vec<SealKey> = api.get("/api/keys").await;
+            let all: Vec<EncryptionKey> = api.get("/api/keys").await;
             if all.len() == keys && all.iter().all(|key| key.current == (key.values > 0)) {
                 return all;
             }
@@ -285,7 +285,7 @@ async fn after_a_days_work_no_secret_is_where_it_does_not_belong() {
     assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
 
     // Another key while the server works, and the old one goes.
-    let before: Vec<SealKey> = api.get("/api/keys").await;
+    let before: Vec<EncryptionKey> = api.get("/api/keys").await;
     let rotated = world.fsa(&["keys", "rotate"]);
     assert!(
         rotated.status.success(),

@@ -63,12 +63,12 @@ async fn steps(api: &Api, name: &str, task: &Task) -> Vec<TaskStep> {
 }
 
 /// Waits until the task is as wanted, by looking.
-async fn until(api: &Api, name: &str, task: &Task, wanted: impl AsyncFn(&Task) -> bool) -> Task {
+async fn until(api: &Api, name: &str, task: &Task, desired_state: impl AsyncFn(&Task) -> bool) -> Task {
     let path = format!("/api/projects/{name}/tasks/{}", task.id);
     let wait = async {
         loop {
             let task: Task = api.get(&path).await;
-            if wanted(&task).await {
+            if desired_state(&task).await {
                 return task;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -77,7 +77,7 @@ async fn until(api: &Api, name: &str, task: &Task, wanted: impl AsyncFn(&Task) -
     match tokio::time::timeout(PATIENCE, wait).await {
         Ok(task) => task,
         Err(_) => panic!(
-            "the task is not as wanted after {PATIENCE:?}: {:#?} {:#?}",
+            "the task is not as desired_state after {PATIENCE:?}: {:#?} {:#?}",
             api.get::<Task>(&path).await,
             steps(api, name, task).await
         ),

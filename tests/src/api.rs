@@ -200,7 +200,12 @@ impl Api {
     }
 
     /// Waits until an event of the project, past or to come, is as `wanted`, which `what` names.
-    pub async fn until_told(&self, project: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    pub async fn until_told(
+        &self,
+        project: &str,
+        what: &str,
+        desired_state: impl Fn(&Value) -> bool,
+    ) -> Value {
         let mut told = Vec::new();
         let wait = async {
             let mut stream = self
@@ -219,7 +224,7 @@ impl Api {
                         continue;
                     };
                     let event: Value = serde_json::from_slice(data).expect("an event is JSON");
-                    if wanted(&event) {
+                    if desired_state(&event) {
                         return event;
                     }
                     told.push(event);

@@ -94,14 +94,14 @@ pub fn cookie_of(answer: &reqwest::Response) -> String {
 }
 
 /// Somebody in front of an ingress controller.
-pub struct Outside {
+pub struct ExternalEndpoint {
     pub http: reqwest::Client,
     pub address: SocketAddr,
     /// The control plane's origin.
     pub main: String,
 }
 
-impl Outside {
+impl ExternalEndpoint {
     /// A request for `path` of `host`.
     pub fn request(&self, host: &str, path: &str) -> reqwest::RequestBuilder {
         self.http

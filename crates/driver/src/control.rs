@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use fsa_model::{SandboxRef, TroubleKind, sandboxd::Status};
+use fsa_model::{FailureKind, SandboxRef, sandboxd::Status};
 use futures_util::{Stream, StreamExt as _};
 use http::{Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited, combinators::UnsyncBoxBody};
@@ -186,13 +186,13 @@ impl<'a> Control<'a> {
         let bytes = read(response.into_body(), patience).await?;
         if !status.is_success() {
             return Err(DriverError::new(
-                TroubleKind::Passing,
+                FailureKind::Transient,
                 format!("the sandbox refused a request ({status}): {}", said(&bytes)),
             ));
         }
         serde_json::from_slice(&bytes).map_err(|e| {
             DriverError::new(
-                TroubleKind::Passing,
+                FailureKind::Transient,
                 "the sandbox gave an answer that makes no sense",
             )
             .because(e)
@@ -220,7 +220,7 @@ impl<'a> Control<'a> {
         if !response.status().is_success() {
             let status = response.status();
             return Err(DriverError::new(
-                TroubleKind::Passing,
+                FailureKind::Transient,
                 format!("the sandbox would not be watched ({status})"),
             ));
         }
@@ -228,7 +228,7 @@ impl<'a> Control<'a> {
             line.and_then(|line| {
                 serde_json::from_slice(&line).map_err(|e| {
                     DriverError::new(
-                        TroubleKind::Passing,
+                        FailureKind::Transient,
                         "the sandbox sent a status that makes no sense",
                     )
                     .because(e)
@@ -251,7 +251,7 @@ impl<'a> Control<'a> {
                 }
             }
             Err(DriverError::new(
-                TroubleKind::Passing,
+                FailureKind::Transient,
                 "the sandbox ended before its terminal was ready",
             ))
         };
@@ -290,7 +290,7 @@ pub async fn read(body: AnswerBody, patience: Duration) -> Result<Bytes> {
         Err(_) => Err(silent()),
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) => Err(DriverError::new(
-            TroubleKind::Passing,
+            FailureKind::Transient,
             "the sandbox's answer broke off or is too long",
         )
         .because(error)),
@@ -313,7 +313,7 @@ pub fn lines(body: AnswerBody) -> impl Stream<Item = Result<Bytes>> + Send {
                 }
                 if buffer.len() > LINE_LIMIT {
                     let error =
-                        DriverError::new(TroubleKind::Passing, "the sandbox sent a line that is too long");
+                        DriverError::new(FailureKind::Transient, "the sandbox sent a line that is too long");
                     return Some((Err(error), (body, buffer, true)));
                 }
                 match body.frame().await {
@@ -341,7 +341,7 @@ fn said(bytes: &[u8]) -> String {
 
 fn unanswered(error: hyper::Error) -> DriverError {
     DriverError::new(
-        TroubleKind::Passing,
+        FailureKind::Transient,
         "the sandbox ended the connection; it may be stopping or restarting",
     )
     .because(error)
@@ -349,11 +349,11 @@ fn unanswered(error: hyper::Error) -> DriverError {
 
 fn silent() -> DriverError {
     DriverError::new(
-        TroubleKind::Passing,
+        FailureKind::Transient,
         "the sandbox does not answer; if this lasts, restart it",
     )
 }
 
 fn internal(message: &str) -> DriverError {
-    DriverError::new(TroubleKind::Internal, message)
+    DriverError::new(FailureKind::Internal, message)
 }

@@ -18,7 +18,7 @@ use std::{pin::Pin, sync::Arc};
 use async_trait::async_trait;
 use bytes::Bytes;
 use fsa_model::{
-    ContainerState, DatabaseSpec, ProjectId, ResourceName, SandboxRef, SandboxSpec, Trouble, TroubleKind,
+    ContainerState, DatabaseSpec, Failure, FailureKind, ProjectId, ResourceName, SandboxRef, SandboxSpec,
     api::ImageInfo, sandboxd::Usage, spec::Credentials,
 };
 use futures_util::Stream;
@@ -48,10 +48,10 @@ pub enum Endpoint {
 
 /// Why a driver could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
-#[error("{trouble}")]
+#[error("{failure}")]
 pub struct DriverError {
     /// For people: what failed, why, what to do.
-    pub trouble: Trouble,
+    pub failure: Failure,
     /// For the log: the chain of causes.
     #[source]
     pub cause: Option<Box<dyn std::error::Error + Send + Sync>>,
@@ -62,9 +62,9 @@ pub type Result<T> = std::result::Result<T, DriverError>;
 
 impl DriverError {
     #[must_use]
-    pub fn new(kind: TroubleKind, message: impl Into<String>) -> Self {
+    pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
         Self {
-            trouble: Trouble::new(kind, message),
+            failure: Failure::new(kind, message),
             cause: None,
         }
     }
@@ -76,9 +76,9 @@ impl DriverError {
     }
 }
 
-impl From<Trouble> for DriverError {
-    fn from(trouble: Trouble) -> Self {
-        Self { trouble, cause: None }
+impl From<Failure> for DriverError {
+    fn from(failure: Failure) -> Self {
+        Self { failure, cause: None }
     }
 }
 
@@ -92,7 +92,7 @@ pub struct Observed {
     pub network: bool,
     /// What the data plane says is wrong, where it says something (killed for memory, image
     /// cannot be pulled, no node has room).
-    pub trouble: Option<Trouble>,
+    pub failure: Option<Failure>,
     /// Whether the project's home volume is there.
     pub volume: bool,
 }
@@ -128,7 +128,7 @@ pub struct Capabilities {
 
 /// Somebody should look at this sandbox again. Losing one may only cost time.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Hint {
+pub enum Requeue {
     Sandbox(SandboxRef),
     /// All of this project's, such as after a change of its database.
     Project(ProjectId),
@@ -140,20 +140,20 @@ pub enum Hint {
 
 /// What a data plane says of a sandbox that its owner may have to act on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Remark {
+pub struct Warning {
     pub sandbox: SandboxRef,
     /// Of what it was said, such as one pod. From one source each cause is told once, and counted.
     pub source: String,
     /// A stable word.
     pub cause: &'static str,
-    pub trouble: Trouble,
+    pub failure: Failure,
     /// How often it was said until now.
     pub count: u32,
 }
 
 /// Where something outside that others run, such as an ingress controller, serves a port of a sandbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outside {
+pub struct ExternalEndpoint {
     /// The host name, without a port, in lower case.
     pub host: String,
     /// It is served by https alone.
@@ -196,12 +196,12 @@ pub trait Driver: Send + Sync {
     /// Opens a connection into the sandbox.
     async fn connect(&self, sandbox: &SandboxRef, endpoint: Endpoint) -> Result<BoxConnection>;
 
-    /// Hints that come without being asked for. The stream ends only with the driver.
-    fn changes(&self) -> BoxStream<Hint>;
+    /// RequeueQueue that come without being asked for. The stream ends only with the driver.
+    fn changes(&self) -> BoxStream<Requeue>;
 
     /// What the data plane says without being asked, with what it said before. Whoever listens tells apart what is
     /// new. The stream ends only with the driver.
-    fn remarks(&self) -> BoxStream<Remark> {
+    fn warnings(&self) -> BoxStream<Warning> {
         Box::pin(futures_util::stream::pending())
     }
 
@@ -230,7 +230,7 @@ pub trait Driver: Send + Sync {
     async fn check_image(&self, spec: &SandboxSpec) -> Result<()>;
 
     /// Where something outside leads to this port beside our own gateway. It asks for our sign-in.
-    fn outside(&self, _sandbox: &SandboxRef, _port: u16) -> Option<Outside> {
+    fn external_endpoint(&self, _sandbox: &SandboxRef, _port: u16) -> Option<ExternalEndpoint> {
         None
     }
 
@@ -239,10 +239,10 @@ pub trait Driver: Send + Sync {
         Vec::new()
     }
 
-    /// What opens the terminal's own port, and nothing else, to what [`Self::outside`] names.
+    /// What opens the terminal's own port, and nothing else, to what [`Self::external_endpoint`] names.
     async fn terminal_token(&self, _sandbox: &SandboxRef) -> Result<SecretString> {
         Err(DriverError::new(
-            TroubleKind::Input,
+            FailureKind::Input,
             "terminals of this region are reached through the gateway alone",
         ))
     }
@@ -278,8 +278,8 @@ pub trait Databases: Send + Sync {
         Ok(None)
     }
 
-    /// Hints that come without being asked for. The stream ends only with the databases.
-    fn changes(&self) -> BoxStream<Hint> {
+    /// RequeueQueue that come without being asked for. The stream ends only with the databases.
+    fn changes(&self) -> BoxStream<Requeue> {
         Box::pin(futures_util::stream::pending())
     }
 

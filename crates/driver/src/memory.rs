@@ -18,7 +18,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use fsa_model::{
-    ContainerState, Image, ProjectId, ResourceName, SandboxRef, SandboxSpec, Trouble, TroubleKind,
+    ContainerState, Failure, FailureKind, Image, ProjectId, ResourceName, SandboxRef, SandboxSpec,
     api::ImageInfo,
     sandboxd::{ListeningPort, LogLine, RepositoryState, StartCommand, Status, TERMINAL_PORT, Usage},
 };
@@ -33,8 +33,8 @@ use sandboxd::Process;
 pub use script::{Call, End, Entry, Fault, Gate, Log, Script};
 
 use crate::{
-    BoxConnection, BoxStream, Capabilities, Driver, DriverError, Endpoint, Hint, Observed, Outside, Remark,
-    Result, Step, StepKind,
+    BoxConnection, BoxStream, Capabilities, Driver, DriverError, Endpoint, ExternalEndpoint, Observed,
+    Requeue, Result, Step, StepKind, Warning,
 };
 
 /// A start command of this form makes the stand-in listen on a port and echo.
@@ -53,7 +53,7 @@ struct Sandbox {
     digest: Option<String>,
     root: Files,
     process: Option<Arc<Process>>,
-    trouble: Option<Trouble>,
+    failure: Option<Failure>,
 }
 
 #[derive(Default)]
@@ -66,8 +66,8 @@ struct World {
 pub struct MemoryDriver {
     world: Mutex<World>,
     clones: Clones,
-    hints: broadcast::Sender<Hint>,
-    remarks: broadcast::Sender<Remark>,
+    requeues: broadcast::Sender<Requeue>,
+    warnings: broadcast::Sender<Warning>,
     pub script: Script,
     pub log: Log,
     /// What each sandbox is said to have on disk.
@@ -79,8 +79,8 @@ impl Default for MemoryDriver {
         Self {
             world: Mutex::default(),
             clones: Clones::default(),
-            hints: broadcast::Sender::new(1024),
-            remarks: broadcast::Sender::new(1024),
+            requeues: broadcast::Sender::new(1024),
+            warnings: broadcast::Sender::new(1024),
             script: Script::default(),
             log: Log::default(),
             disk_bytes: AtomicU64::new(4096),
@@ -106,13 +106,13 @@ impl MemoryDriver {
         Arc::default()
     }
 
-    /// The container's processes end, and a hint tells so.
+    /// The container's processes end, and a requeue tells so.
     pub fn kill(&self, resource: &ResourceName) {
         let mut world = self.world.lock();
         if let Some(sandbox) = world.sandboxes.get_mut(resource) {
             sandbox.end();
-            sandbox.trouble = Some(Trouble::new(TroubleKind::Machine, "it was killed"));
-            let _ = self.hints.send(Hint::Sandbox(sandbox.reference.clone()));
+            sandbox.failure = Some(Failure::new(FailureKind::Machine, "it was killed"));
+            let _ = self.requeues.send(Requeue::Sandbox(sandbox.reference.clone()));
         }
     }
 
@@ -212,13 +212,13 @@ impl MemoryDriver {
     }
 
     /// Tells those who listen to [`Driver::changes`].
-    pub fn hint(&self, hint: Hint) {
-        let _ = self.hints.send(hint);
+    pub fn requeue(&self, requeue: Requeue) {
+        let _ = self.requeues.send(requeue);
     }
 
     /// The data plane says something of a sandbox.
-    pub fn remark(&self, remark: Remark) {
-        let _ = self.remarks.send(remark);
+    pub fn warning(&self, warning: Warning) {
+        let _ = self.warnings.send(warning);
     }
 
     fn process(&self, resource: &ResourceName) -> Option<Arc<Process>> {
@@ -241,7 +241,7 @@ impl World {
                 digest: None,
                 root: Files::default(),
                 process: None,
-                trouble: None,
+                failure: None,
             })
     }
 
@@ -255,7 +255,7 @@ impl World {
         let sandbox = self.sandbox(&spec.sandbox);
         if !sandbox.network {
             return Err(DriverError::new(
-                TroubleKind::Internal,
+                FailureKind::Internal,
                 "the container was asked for before its network",
             ));
         }
@@ -315,13 +315,13 @@ impl World {
         sandbox.process = Some(Arc::new(process));
         sandbox.digest = Some(spec.digest());
         sandbox.container = ContainerState::Running;
-        sandbox.trouble = None;
+        sandbox.failure = None;
     }
 }
 
 fn missing_image() -> DriverError {
     DriverError::new(
-        TroubleKind::Input,
+        FailureKind::Input,
         format!("the image {MISSING_IMAGE:?} does not exist; check its name, or import it first"),
     )
 }
@@ -342,14 +342,14 @@ impl Driver for MemoryDriver {
         }
     }
 
-    fn outside(&self, sandbox: &SandboxRef, port: u16) -> Option<Outside> {
+    fn external_endpoint(&self, sandbox: &SandboxRef, port: u16) -> Option<ExternalEndpoint> {
         let resource = sandbox.resource.as_str();
         let host = match port {
             3000 => format!("{resource}.outside.test"),
             TERMINAL_PORT => format!("t-{resource}.outside.test"),
             _ => return None,
         };
-        Some(Outside { host, secure: false })
+        Some(ExternalEndpoint { host, secure: false })
     }
 
     async fn terminal_token(&self, sandbox: &SandboxRef) -> Result<SecretString> {
@@ -371,7 +371,7 @@ impl Driver for MemoryDriver {
                     container: found.container,
                     digest: found.digest.clone(),
                     network: found.network,
-                    trouble: found.trouble.clone(),
+                    failure: found.failure.clone(),
                     volume,
                 },
             })
@@ -405,7 +405,7 @@ impl Driver for MemoryDriver {
                 }
                 other => {
                     return Err(DriverError::new(
-                        TroubleKind::Internal,
+                        FailureKind::Internal,
                         format!("{other:?} is not a step that a driver applies"),
                     ));
                 }
@@ -463,7 +463,7 @@ impl Driver for MemoryDriver {
                     .map(|stream| Box::new(stream) as BoxConnection)
                     .ok_or_else(|| {
                         DriverError::new(
-                            TroubleKind::Passing,
+                            FailureKind::Transient,
                             format!("nothing listens on port {port} of the sandbox"),
                         )
                     }),
@@ -472,13 +472,16 @@ impl Driver for MemoryDriver {
         call.end(work.await)
     }
 
-    fn changes(&self) -> BoxStream<Hint> {
+    fn changes(&self) -> BoxStream<Requeue> {
         // Who fell behind has to look at everything.
-        Box::pin(BroadcastStream::new(self.hints.subscribe()).map(|hint| hint.unwrap_or(Hint::Everything)))
+        Box::pin(
+            BroadcastStream::new(self.requeues.subscribe())
+                .map(|requeue| requeue.unwrap_or(Requeue::Everything)),
+        )
     }
 
-    fn remarks(&self) -> BoxStream<Remark> {
-        Box::pin(BroadcastStream::new(self.remarks.subscribe()).filter_map(|remark| async { remark.ok() }))
+    fn warnings(&self) -> BoxStream<Warning> {
+        Box::pin(BroadcastStream::new(self.warnings.subscribe()).filter_map(|warning| async { warning.ok() }))
     }
 
     async fn usage(&self, sandbox: &SandboxRef) -> Result<Usage> {
@@ -514,7 +517,7 @@ impl Driver for MemoryDriver {
 
     async fn import_image(&self, _: &str, _: BoxStream<std::io::Result<Bytes>>) -> Result<ImageInfo> {
         Err(DriverError::new(
-            TroubleKind::Input,
+            FailureKind::Input,
             "the in-memory driver has no images to import",
         ))
     }
@@ -532,5 +535,8 @@ impl Driver for MemoryDriver {
 }
 
 fn not_running() -> DriverError {
-    DriverError::new(TroubleKind::Passing, "the sandbox is not running; start it first")
+    DriverError::new(
+        FailureKind::Transient,
+        "the sandbox is not running; start it first",
+    )
 }

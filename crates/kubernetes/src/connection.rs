@@ -5,7 +5,7 @@
 use std::{fmt::Debug, future::Future, path::PathBuf, sync::Arc, time::Duration};
 
 use fsa_driver::{DriverError, Result};
-use fsa_model::{Trouble, TroubleKind};
+use fsa_model::{Failure, FailureKind};
 use kube::{
     Api, Client, Config,
     api::{Patch, PatchParams},
@@ -261,9 +261,9 @@ pub async fn call<T>(
 ) -> Result<T> {
     match tokio::time::timeout(PATIENCE, work).await {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) => Err(trouble(what, error)),
+        Ok(Err(error)) => Err(failure(what, error)),
         Err(_) => Err(DriverError::new(
-            TroubleKind::Passing,
+            FailureKind::Transient,
             format!(
                 "the Kubernetes API did not answer within {} seconds when it was asked to {what}; it is tried again",
                 PATIENCE.as_secs()
@@ -279,47 +279,47 @@ pub fn is_missing(error: &kube::Error) -> bool {
 }
 
 /// What an error of the API means to the person who waits.
-fn trouble(what: &str, error: kube::Error) -> DriverError {
+fn failure(what: &str, error: kube::Error) -> DriverError {
     let kube::Error::Api(status) = &error else {
         return DriverError::new(
-            TroubleKind::Passing,
+            FailureKind::Transient,
             format!("the Kubernetes API could not be reached to {what}; it is tried again"),
         )
         .because(error);
     };
     let (kind, message) = match status.code {
         403 if status.message.contains("exceeded quota") => (
-            TroubleKind::Machine,
+            FailureKind::Machine,
             format!(
                 "the namespace's quota leaves no room to {what}: {}",
                 status.message
             ),
         ),
         401 => (
-            TroubleKind::Machine,
+            FailureKind::Machine,
             format!(
                 "the cluster does not know who we are, so it would not {what}; the kubeconfig's credentials have run out"
             ),
         ),
         403 => (
-            TroubleKind::Machine,
+            FailureKind::Machine,
             format!(
                 "the control plane may not {what} in this namespace; give its account the Role of deploy/chart/role.json"
             ),
         ),
         404 => (
-            TroubleKind::Machine,
+            FailureKind::Machine,
             format!(
                 "the cluster does not have what is needed to {what}: {}",
                 status.message
             ),
         ),
         400 | 422 => (
-            TroubleKind::Machine,
+            FailureKind::Machine,
             format!("the cluster refused to {what}: {}", status.message),
         ),
         _ => (
-            TroubleKind::Passing,
+            FailureKind::Transient,
             format!(
                 "the cluster could not {what} just now ({}); it is tried again",
                 status.reason
@@ -327,15 +327,15 @@ fn trouble(what: &str, error: kube::Error) -> DriverError {
         ),
     };
     let said = format!("{} ({}): {}", status.reason, status.code, status.message);
-    let trouble = Trouble {
+    let failure = Failure {
         kubernetes_status: Some(said),
-        ..Trouble::new(kind, message)
+        ..Failure::new(kind, message)
     };
-    DriverError::from(trouble).because(error)
+    DriverError::from(failure).because(error)
 }
 
 fn input(message: impl Into<String>) -> DriverError {
-    DriverError::new(TroubleKind::Input, message)
+    DriverError::new(FailureKind::Input, message)
 }
 
 #[cfg(test)]
@@ -386,7 +386,7 @@ users: [{name: u, user: USER}]
                 .await
                 .err()
                 .unwrap();
-            assert_eq!(error.trouble.kind, TroubleKind::Input);
+            assert_eq!(error.failure.kind, FailureKind::Input);
             assert!(error.to_string().contains("invalid server endpoint"), "{error}");
             let allowed = Settings {
                 allow_localhost: true,
@@ -425,7 +425,7 @@ users: [{name: u, user: USER}]
         let error = call::<()>("look at pods", std::future::pending())
             .await
             .unwrap_err();
-        assert_eq!(error.trouble.kind, TroubleKind::Passing);
+        assert_eq!(error.failure.kind, FailureKind::Transient);
         assert!(begun.elapsed() < PATIENCE + Duration::from_secs(1));
     }
 

@@ -78,9 +78,9 @@ pub async fn collect(cluster: &Cluster, project: ProjectId) -> Result<String> {
                 .unwrap_or_else(|| "no node".into()),
             status.pod_ip.unwrap_or_else(|| "no address".into()),
         );
-        if let Some(trouble) = words::trouble(&pod) {
-            let _ = writeln!(text, "  {trouble}");
-            let _ = writeln!(text, "  {}", trouble.kubernetes_status.unwrap_or_default());
+        if let Some(failure) = words::failure(&pod) {
+            let _ = writeln!(text, "  {failure}");
+            let _ = writeln!(text, "  {}", failure.kubernetes_status.unwrap_or_default());
         }
         let parameters = LogParams {
             container: Some(CONTAINER.into()),

@@ -4,7 +4,7 @@
 
 use std::{borrow::Cow, fmt::Debug, marker::PhantomData};
 
-use fsa_model::Trouble;
+use fsa_model::Failure;
 use k8s_openapi::{
     api::{
         apps::v1::Deployment,
@@ -44,7 +44,7 @@ pub struct Deployed {
     pub as_asked: bool,
     pub replicas: Option<i32>,
     /// Why the cluster does not even make its pod.
-    pub podless: Option<Trouble>,
+    pub podless: Option<Failure>,
 }
 
 impl<K: Keep> Kept<K> {

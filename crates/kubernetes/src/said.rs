@@ -1,6 +1,6 @@
 //! What the cluster's own warnings about a pod mean to the person who waits for it. Pure.
 
-use fsa_model::{Trouble, TroubleKind};
+use fsa_model::{Failure, FailureKind};
 use k8s_openapi::api::core::v1::{Event, Pod};
 
 use crate::words::{of_pull, said};
@@ -36,47 +36,47 @@ impl Cause {
 
 /// One warning, however often it was said.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Warning {
+pub struct EventWarning {
     pub cause: Cause,
-    pub trouble: Trouble,
+    pub failure: Failure,
     pub count: u32,
 }
 
 /// What an event about a pod says, unless it is nothing that a person could act on.
 #[must_use]
-pub fn warning(event: &Event) -> Option<Warning> {
+pub fn warning(event: &Event) -> Option<EventWarning> {
     let reason = event.reason.as_deref()?;
     let message = event.message.as_deref().unwrap_or_default().trim();
     let (cause, kind, words) = match reason {
-        "FailedScheduling" => (Cause::Place, TroubleKind::Machine, placeless(message).to_owned()),
+        "FailedScheduling" => (Cause::Place, FailureKind::Machine, placeless(message).to_owned()),
         "Preempted" | "Preempting" => (
             Cause::Place,
-            TroubleKind::Machine,
+            FailureKind::Machine,
             "the sandbox had to leave its node to something of a higher priority; it is started elsewhere when there is room"
                 .to_owned(),
         ),
         "Evicted" => (
             Cause::Node,
-            TroubleKind::Machine,
+            FailureKind::Machine,
             "the cluster took the sandbox off its node, which ran short of something; it is started again".to_owned(),
         ),
         "NodeNotReady" => (
             Cause::Node,
-            TroubleKind::Machine,
+            FailureKind::Machine,
             "the sandbox's node does not answer; the sandbox is started on another one when the cluster has given this \
              one up"
                 .to_owned(),
         ),
         "FailedMount" | "FailedAttachVolume" | "FailedMapVolume" => (
             Cause::Volume,
-            TroubleKind::Machine,
+            FailureKind::Machine,
             "a volume of the sandbox cannot be mounted on its node; it may still be in use on another node, or what it \
              is made from is missing"
                 .to_owned(),
         ),
         "FailedCreatePodSandBox" => (
             Cause::Network,
-            TroubleKind::Machine,
+            FailureKind::Machine,
             "the node cannot set up the sandbox's network; the cluster's administrator finds the reason in the node's \
              log"
             .to_owned(),
@@ -90,16 +90,16 @@ pub fn warning(event: &Event) -> Option<Warning> {
 }
 
 /// Kubelet has few reasons for many things, and says which one in the message.
-fn of_container(event: &Event, reason: &str, message: &str) -> Option<Warning> {
+fn of_container(event: &Event, reason: &str, message: &str) -> Option<EventWarning> {
     if message.contains("restarting failed container") {
-        let trouble = said(
-            TroubleKind::Passing,
+        let failure = said(
+            FailureKind::Transient,
             "the sandbox ends soon after each start, so the cluster waits longer and longer between two starts; its logs \
              may say why",
             reason,
             Some(message),
         );
-        return Some(made(event, Cause::Ended, trouble));
+        return Some(made(event, Cause::Ended, failure));
     }
     if message.contains("pull") || message.contains("image \"") {
         // In quotes, where it is named at all.
@@ -109,22 +109,22 @@ fn of_container(event: &Event, reason: &str, message: &str) -> Option<Warning> {
     // `Error: ErrImagePull` repeats what another event says with its cause.
     let repeats = ["ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull"];
     (!repeats.iter().any(|word| message.contains(word))).then(|| {
-        let trouble = said(
-            TroubleKind::Machine,
+        let failure = said(
+            FailureKind::Machine,
             "the sandbox's container could not be started; it is tried again",
             reason,
             Some(message),
         );
-        made(event, Cause::Start, trouble)
+        made(event, Cause::Start, failure)
     })
 }
 
-fn made(event: &Event, cause: Cause, trouble: Trouble) -> Warning {
+fn made(event: &Event, cause: Cause, failure: Failure) -> EventWarning {
     let series = event.series.as_ref().and_then(|series| series.count);
     let count = event.count.into_iter().chain(series).max().unwrap_or(1);
-    Warning {
+    EventWarning {
         cause,
-        trouble,
+        failure,
         count: u32::try_from(count).unwrap_or(1).max(1),
     }
 }
@@ -149,7 +149,7 @@ pub fn placeless(message: &str) -> &'static str {
 /// How the sandbox's container ended the last time, where that is something to be told. The cluster has no event
 /// for a program that is ended by the kernel.
 #[must_use]
-pub fn ended(pod: &Pod) -> Option<Warning> {
+pub fn ended(pod: &Pod) -> Option<EventWarning> {
     let status = pod
         .status
         .iter()
@@ -161,10 +161,10 @@ pub fn ended(pod: &Pod) -> Option<Warning> {
         .as_ref()
         .and_then(|state| state.terminated.as_ref());
     let ended = now.or(last)?;
-    (ended.reason.as_deref() == Some("OOMKilled")).then(|| Warning {
+    (ended.reason.as_deref() == Some("OOMKilled")).then(|| EventWarning {
         cause: Cause::Memory,
-        trouble: said(
-            TroubleKind::Input,
+        failure: said(
+            FailureKind::Input,
             "the sandbox used more than its memory and was ended by the kernel; choose a larger size or a smaller program",
             "OOMKilled",
             ended.message.as_deref(),
@@ -182,7 +182,7 @@ mod tests {
 
     use super::*;
 
-    fn told(reason: &str, message: &str) -> Option<Warning> {
+    fn told(reason: &str, message: &str) -> Option<EventWarning> {
         let event = json!({
             "metadata": {"name": "e"}, "involvedObject": {"kind": "Pod", "name": "p"},
             "reason": reason, "message": message, "count": 3,
@@ -197,67 +197,67 @@ mod tests {
                 "FailedScheduling",
                 "0/1 nodes are available: 1 Insufficient memory.",
                 Cause::Place,
-                TroubleKind::Machine,
+                FailureKind::Machine,
                 "room",
             ),
             (
                 "FailedScheduling",
                 "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims.",
                 Cause::Place,
-                TroubleKind::Machine,
+                FailureKind::Machine,
                 "storage class",
             ),
             (
                 "FailedMount",
                 "MountVolume.SetUp failed for volume \"boot\" : secret \"x\" not found",
                 Cause::Volume,
-                TroubleKind::Machine,
+                FailureKind::Machine,
                 "mounted",
             ),
             (
                 "Failed",
                 "Failed to pull image \"a/b:1\": rpc error: code = NotFound: a/b:1: not found",
                 Cause::Image,
-                TroubleKind::Input,
+                FailureKind::Input,
                 "a/b:1 does not exist",
             ),
             (
                 "BackOff",
                 "Back-off pulling image \"a/b:1\"",
                 Cause::Image,
-                TroubleKind::Passing,
+                FailureKind::Transient,
                 "could not be pulled",
             ),
             (
                 "BackOff",
                 "Back-off restarting failed container sandbox in pod p_ns(1)",
                 Cause::Ended,
-                TroubleKind::Passing,
+                FailureKind::Transient,
                 "logs",
             ),
             (
                 "Failed",
                 "Error: failed to create containerd container: no such device",
                 Cause::Start,
-                TroubleKind::Machine,
+                FailureKind::Machine,
                 "started",
             ),
             (
                 "NodeNotReady",
                 "Node is not ready",
                 Cause::Node,
-                TroubleKind::Machine,
+                FailureKind::Machine,
                 "node",
             ),
         ] {
             let warning = told(reason, message).unwrap();
             assert_eq!(
-                (warning.cause, warning.trouble.kind, warning.count),
+                (warning.cause, warning.failure.kind, warning.count),
                 (cause, kind, 3),
                 "{warning:?}"
             );
-            assert!(warning.trouble.message.contains(word), "{warning:?}");
-            let status = warning.trouble.kubernetes_status.unwrap();
+            assert!(warning.failure.message.contains(word), "{warning:?}");
+            let status = warning.failure.kubernetes_status.unwrap();
             assert!(status.starts_with(reason) && status.contains(message), "{status}");
         }
     }

@@ -7,8 +7,8 @@ use std::{
     time::Duration,
 };
 
-use fsa_driver::Remark;
-use fsa_model::Trouble;
+use fsa_driver::Warning;
+use fsa_model::Failure;
 use futures_util::StreamExt as _;
 use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::{
@@ -26,13 +26,13 @@ use crate::{
     changes::Changes,
     connection::Cluster,
     objects,
-    said::{self, Cause, Warning},
+    said::{self, Cause, EventWarning},
     watched::{Patience, named},
 };
 
 /// Pods with warnings that are kept. Each is forgotten with its pod.
 const PODS: usize = 10_000;
-/// Remarks that a slow listener may be behind by before it loses some.
+/// Warnings that a slow listener may be behind by before it loses some.
 const REMARKS: usize = 1024;
 /// An event may come before its pod does, by another watch. So many wait for that, for so long.
 const EARLY: usize = 256;
@@ -44,36 +44,37 @@ pub struct Warnings(Arc<Inner>);
 
 struct Inner {
     pods: Mutex<HashMap<String, Told>>,
-    remarks: broadcast::Sender<Remark>,
+    warnings: broadcast::Sender<Warning>,
 }
 
 /// What was said of one pod, the newest last.
 #[derive(Default)]
 struct Told {
     newest: Option<Cause>,
-    remarks: BTreeMap<Cause, Remark>,
+    warnings: BTreeMap<Cause, Warning>,
 }
 
 impl Default for Warnings {
     fn default() -> Self {
         Self(Arc::new(Inner {
             pods: Mutex::default(),
-            remarks: broadcast::Sender::new(REMARKS),
+            warnings: broadcast::Sender::new(REMARKS),
         }))
     }
 }
 
 impl Warnings {
     /// Takes a warning of a pod of ours. Whether it is news.
-    pub fn take(&self, pod: &Pod, warning: Warning) -> bool {
+    pub fn take(&self, pod: &Pod, warning: EventWarning) -> bool {
         let (Some(sandbox), Some(uid)) = (objects::owner(&pod.metadata), pod.uid()) else {
             return false;
         };
-        let remark = Remark {
+        let cause = warning.cause;
+        let report = Warning {
             sandbox,
             source: uid.clone(),
-            cause: warning.cause.word(),
-            trouble: warning.trouble,
+            cause: cause.word(),
+            failure: warning.failure,
             count: warning.count,
         };
         {
@@ -83,28 +84,28 @@ impl Warnings {
             }
             let told = pods.entry(uid).or_default();
             if told
-                .remarks
-                .get(&warning.cause)
-                .is_some_and(|known| known.count >= remark.count && known.trouble == remark.trouble)
+                .warnings
+                .get(&cause)
+                .is_some_and(|known| known.count >= report.count && known.failure == report.failure)
             {
                 return false;
             }
-            told.newest = Some(warning.cause);
-            told.remarks.insert(warning.cause, remark.clone());
+            told.newest = Some(cause);
+            told.warnings.insert(cause, report.clone());
         }
         // Nobody listens: whoever comes later is told what is known.
-        let _ = self.0.remarks.send(remark);
+        let _ = self.0.warnings.send(report);
         true
     }
 
     /// What was said last of a pod.
     #[must_use]
-    pub fn newest(&self, pod: &Pod) -> Option<Trouble> {
+    pub fn newest(&self, pod: &Pod) -> Option<Failure> {
         let pods = self.0.pods.lock();
         let told = pods.get(pod.metadata.uid.as_ref()?)?;
-        told.remarks
+        told.warnings
             .get(&told.newest?)
-            .map(|remark| remark.trouble.clone())
+            .map(|warning| warning.failure.clone())
     }
 
     /// The pod is gone.
@@ -116,10 +117,10 @@ impl Warnings {
 
     /// What is known, and from then on what is new.
     #[must_use]
-    pub fn listen(&self) -> (Vec<Remark>, broadcast::Receiver<Remark>) {
-        let receiver = self.0.remarks.subscribe();
+    pub fn listen(&self) -> (Vec<Warning>, broadcast::Receiver<Warning>) {
+        let receiver = self.0.warnings.subscribe();
         let pods = self.0.pods.lock();
-        let known = pods.values().flat_map(|told| told.remarks.values().cloned());
+        let known = pods.values().flat_map(|told| told.warnings.values().cloned());
         (known.collect(), receiver)
     }
 }
@@ -193,7 +194,7 @@ fn may_be_ours(event: &Event) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use fsa_model::TroubleKind;
+    use fsa_model::FailureKind;
     use serde_json::json;
 
     use super::*;
@@ -207,10 +208,10 @@ mod tests {
         .unwrap()
     }
 
-    fn warning(cause: Cause, message: &str, count: u32) -> Warning {
-        Warning {
+    fn warning(cause: Cause, message: &str, count: u32) -> EventWarning {
+        EventWarning {
             cause,
-            trouble: Trouble::new(TroubleKind::Machine, message),
+            failure: Failure::new(FailureKind::Machine, message),
             count,
         }
     }
@@ -226,7 +227,7 @@ mod tests {
         assert_eq!(warnings.newest(&pod("2")), None);
         let (known, _) = warnings.listen();
         assert_eq!(
-            known.iter().map(|remark| remark.count).collect::<Vec<_>>(),
+            known.iter().map(|warning| warning.count).collect::<Vec<_>>(),
             [1, 2]
         );
         warnings.forget(&pod("1"));

@@ -3,8 +3,8 @@
 
 use std::{fmt::Debug, sync::Arc, time::Duration};
 
-use fsa_driver::{BoxStream, DriverError, Hint, Result};
-use fsa_model::{ProjectId, TroubleKind};
+use fsa_driver::{BoxStream, DriverError, Requeue, Result};
+use fsa_model::{FailureKind, ProjectId};
 use futures_util::{StreamExt as _, stream};
 use k8s_openapi::{
     NamespaceResourceScope,
@@ -42,7 +42,7 @@ use crate::{
     warnings::{self, Warnings},
 };
 
-/// Hints that a slow listener may be behind by before it is told to look at everything.
+/// RequeueQueue that a slow listener may be behind by before it is told to look at everything.
 const HINTS: usize = 1024;
 /// The longest pause between two tries to begin a watch again; there are eight watches at most.
 pub const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -71,7 +71,7 @@ pub struct Watched {
 #[derive(Clone)]
 pub struct Told {
     changes: Arc<Changes>,
-    hints: broadcast::Sender<Hint>,
+    requeues: broadcast::Sender<Requeue>,
     /// The last error of a watch, for people.
     silence: watch::Sender<Option<String>>,
     /// A watch broke off.
@@ -84,7 +84,7 @@ impl Told {
     pub fn new(settings: &Settings) -> Self {
         Self {
             changes: Arc::default(),
-            hints: broadcast::Sender::new(HINTS),
+            requeues: broadcast::Sender::new(HINTS),
             silence: watch::Sender::new(None),
             broke: Arc::default(),
             labels: objects::selector(settings),
@@ -102,18 +102,18 @@ impl Told {
 
     /// Who should look again, from now on.
     #[must_use]
-    pub fn hints(&self) -> broadcast::Receiver<Hint> {
-        self.hints.subscribe()
+    pub fn requeues(&self) -> broadcast::Receiver<Requeue> {
+        self.requeues.subscribe()
     }
 
     /// Whoever listens should look at what an object belongs to.
-    fn hint(&self, metadata: &ObjectMeta) {
+    fn requeue(&self, metadata: &ObjectMeta) {
         let about = objects::owner(metadata)
-            .map(Hint::Sandbox)
-            .or_else(|| objects::project(metadata).map(Hint::Project));
+            .map(Requeue::Sandbox)
+            .or_else(|| objects::project(metadata).map(Requeue::Project));
         if let Some(about) = about {
             // Nobody listens: nothing to do.
-            let _ = self.hints.send(about);
+            let _ = self.requeues.send(about);
         }
     }
 
@@ -193,15 +193,15 @@ impl Watched {
                 |said| format!("it says: {said}"),
             );
             DriverError::new(
-                TroubleKind::Passing,
+                FailureKind::Transient,
                 format!("what is in the cluster is not known yet ({why}); it is tried again"),
             )
         })
     }
 
     /// Who should look again, from now on.
-    pub fn hints(&self) -> broadcast::Receiver<Hint> {
-        self.told.hints()
+    pub fn requeues(&self) -> broadcast::Receiver<Requeue> {
+        self.told.requeues()
     }
 
     /// As [`Changes::until`].
@@ -251,7 +251,7 @@ fn is_news<K: Keep>(before: Option<&Kept<K>>, now: &Kept<K>) -> bool {
     before.is_none_or(|before| before.is_news(now))
 }
 
-/// The claims of home volumes. They bear no sandbox's name, so that a hint is for the whole project; and a new one is
+/// The claims of home volumes. They bear no sandbox's name, so that a requeue is for the whole project; and a new one is
 /// of our own making.
 fn claims(tasks: &mut JoinSet<()>, told: &Told, cluster: &Cluster) -> Store<Kept<PersistentVolumeClaim>> {
     let is_news = |before: Option<&Kept<_>>, now: &Kept<_>| before.is_some_and(|before| before.is_news(now));
@@ -285,13 +285,13 @@ fn pods(tasks: &mut JoinSet<()>, told: &Told, cluster: &Cluster, warnings: &Warn
     Pods::new(store, names)
 }
 
-/// Hints as a stream; who fell behind has to look at everything.
+/// RequeueQueue as a stream; who fell behind has to look at everything.
 #[must_use]
-pub fn stream_of(hints: broadcast::Receiver<Hint>) -> BoxStream<Hint> {
-    stream::unfold(hints, |mut hints| async move {
-        match hints.recv().await {
-            Ok(hint) => Some((hint, hints)),
-            Err(RecvError::Lagged(_)) => Some((Hint::Everything, hints)),
+pub fn stream_of(requeues: broadcast::Receiver<Requeue>) -> BoxStream<Requeue> {
+    stream::unfold(requeues, |mut requeues| async move {
+        match requeues.recv().await {
+            Ok(requeue) => Some((requeue, requeues)),
+            Err(RecvError::Lagged(_)) => Some((Requeue::Everything, requeues)),
             Err(RecvError::Closed) => None,
         }
     })
@@ -330,7 +330,7 @@ async fn tell_when_it_answers(client: Client, told: Told) {
                 break;
             }
         }
-        let _ = told.hints.send(Hint::Answers);
+        let _ = told.requeues.send(Requeue::Answers);
     }
 }
 
@@ -396,13 +396,13 @@ where
                     // Its version may be what somebody waits for, although nothing else of it has changed.
                     told.changes.tell(objects::project(object.meta()));
                     if news {
-                        told.hint(object.meta());
+                        told.requeue(object.meta());
                     }
                 }
                 Event::InitDone => {
                     // What was missed in between cannot be named.
                     if began {
-                        let _ = told.hints.send(Hint::Everything);
+                        let _ = told.requeues.send(Requeue::Everything);
                     }
                     began = true;
                     told.silence.send_replace(None);

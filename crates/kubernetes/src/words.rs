@@ -1,6 +1,6 @@
 //! What a pod's status means to the person who waits for it. Pure.
 
-use fsa_model::{Trouble, TroubleKind};
+use fsa_model::{Failure, FailureKind};
 use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{ContainerStatus, Pod},
@@ -10,7 +10,7 @@ use crate::{objects::CONTAINER, said::placeless};
 
 /// What the cluster says is wrong with a pod, where it says something.
 #[must_use]
-pub fn trouble(pod: &Pod) -> Option<Trouble> {
+pub fn failure(pod: &Pod) -> Option<Failure> {
     let status = pod.status.as_ref()?;
     let containers = status
         .init_container_statuses
@@ -22,7 +22,7 @@ pub fn trouble(pod: &Pod) -> Option<Trouble> {
     }
     if status.reason.as_deref() == Some("Evicted") {
         return Some(said(
-            TroubleKind::Machine,
+            FailureKind::Machine,
             "the cluster took the sandbox off its node, which ran short of something; it is started again",
             "Evicted",
             status.message.as_deref(),
@@ -34,7 +34,7 @@ pub fn trouble(pod: &Pod) -> Option<Trouble> {
             && condition.reason.as_deref() == Some("Unschedulable")
     })?;
     Some(said(
-        TroubleKind::Machine,
+        FailureKind::Machine,
         placeless(unscheduled.message.as_deref().unwrap_or_default()),
         "Unschedulable",
         unscheduled.message.as_deref(),
@@ -43,7 +43,7 @@ pub fn trouble(pod: &Pod) -> Option<Trouble> {
 
 /// Why the cluster does not even make a pod, where it says so.
 #[must_use]
-pub fn podless(deployment: &Deployment) -> Option<Trouble> {
+pub fn podless(deployment: &Deployment) -> Option<Failure> {
     let failed = deployment
         .status
         .iter()
@@ -57,10 +57,10 @@ pub fn podless(deployment: &Deployment) -> Option<Trouble> {
         "the cluster refuses to make the sandbox's pod; its administrator finds the rule in what it says"
     };
     let reason = failed.reason.as_deref().unwrap_or("FailedCreate");
-    Some(said(TroubleKind::Machine, words, reason, message))
+    Some(said(FailureKind::Machine, words, reason, message))
 }
 
-fn of_container(status: &ContainerStatus) -> Option<Trouble> {
+fn of_container(status: &ContainerStatus) -> Option<Failure> {
     let state = status.state.as_ref();
     let last = status
         .last_state
@@ -74,7 +74,7 @@ fn of_container(status: &ContainerStatus) -> Option<Trouble> {
         match reason {
             "InvalidImageName" => {
                 return Some(said(
-                    TroubleKind::Input,
+                    FailureKind::Input,
                     format!("`{image}` is not the name of an image; correct it"),
                     reason,
                     message,
@@ -82,7 +82,7 @@ fn of_container(status: &ContainerStatus) -> Option<Trouble> {
             }
             "ErrImageNeverPull" => {
                 return Some(said(
-                    TroubleKind::Input,
+                    FailureKind::Input,
                     format!(
                         "the image {image} is not on the cluster's nodes, and the settings forbid to pull it"
                     ),
@@ -93,7 +93,7 @@ fn of_container(status: &ContainerStatus) -> Option<Trouble> {
             "ErrImagePull" | "ImagePullBackOff" => return Some(of_pull(image, reason, message)),
             "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => {
                 return Some(said(
-                    TroubleKind::Machine,
+                    FailureKind::Machine,
                     "the sandbox's container could not be started; it is tried again",
                     reason,
                     message,
@@ -101,7 +101,7 @@ fn of_container(status: &ContainerStatus) -> Option<Trouble> {
             }
             "CrashLoopBackOff" if ended.is_none() => {
                 return Some(said(
-                    TroubleKind::Passing,
+                    FailureKind::Transient,
                     "the sandbox ends as soon as it is started; it is tried again",
                     reason,
                     message,
@@ -121,14 +121,14 @@ fn of_container(status: &ContainerStatus) -> Option<Trouble> {
     let reason = ended.reason.as_deref().unwrap_or("Error");
     if reason == "OOMKilled" {
         return Some(said(
-            TroubleKind::Input,
+            FailureKind::Input,
             "the sandbox used more than its memory and was ended by the kernel; choose a larger size or a smaller program",
             reason,
             ended.message.as_deref(),
         ));
     }
     Some(said(
-        TroubleKind::Passing,
+        FailureKind::Transient,
         format!(
             "the sandbox's first process ended by itself (code {}); it is started again",
             ended.exit_code
@@ -139,12 +139,12 @@ fn of_container(status: &ContainerStatus) -> Option<Trouble> {
 }
 
 /// Only a registry that says no is the person's to mend; one that is silent may answer later.
-pub fn of_pull(image: &str, reason: &str, message: Option<&str>) -> Trouble {
+pub fn of_pull(image: &str, reason: &str, message: Option<&str>) -> Failure {
     let text = message.unwrap_or_default().to_ascii_lowercase();
     let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
     if says(&["unauthorized", "denied", "forbidden"]) {
         said(
-            TroubleKind::Input,
+            FailureKind::Input,
             format!(
                 "the registry does not let the cluster have the image {image}: it does not exist, or needs a pull secret"
             ),
@@ -158,14 +158,14 @@ pub fn of_pull(image: &str, reason: &str, message: Option<&str>) -> Trouble {
         "no match for platform",
     ]) {
         said(
-            TroubleKind::Input,
+            FailureKind::Input,
             format!("the image {image} does not exist; correct its name or tag"),
             reason,
             message,
         )
     } else {
         said(
-            TroubleKind::Passing,
+            FailureKind::Transient,
             format!(
                 "the image {image} could not be pulled; the registry may be down, or its name may be wrong"
             ),
@@ -175,22 +175,22 @@ pub fn of_pull(image: &str, reason: &str, message: Option<&str>) -> Trouble {
     }
 }
 
-/// A trouble with what the cluster itself says.
-pub fn said(kind: TroubleKind, words: impl Into<String>, reason: &str, message: Option<&str>) -> Trouble {
+/// A failure with what the cluster itself says.
+pub fn said(kind: FailureKind, words: impl Into<String>, reason: &str, message: Option<&str>) -> Failure {
     let status: String = match message {
         Some(message) => format!("{reason}: {message}"),
         None => reason.to_owned(),
     };
-    Trouble {
+    Failure {
         kubernetes_status: Some(status.chars().take(1000).collect()),
-        ..Trouble::new(kind, words)
+        ..Failure::new(kind, words)
     }
 }
 
 /// Whether waiting longer for this pod is of no use to the person who waits.
 #[must_use]
-pub fn is_final(trouble: &Trouble) -> bool {
-    let status = trouble.kubernetes_status.as_deref().unwrap_or_default();
+pub fn is_final(failure: &Failure) -> bool {
+    let status = failure.kubernetes_status.as_deref().unwrap_or_default();
     // A node may come, a volume may be let go of, a quota may be raised.
     ![
         "Unschedulable",
@@ -209,8 +209,8 @@ mod tests {
 
     use super::*;
 
-    fn told(status: Value) -> Option<Trouble> {
-        trouble(&serde_json::from_value(json!({"metadata": {"name": "p"}, "status": status})).unwrap())
+    fn told(status: Value) -> Option<Failure> {
+        failure(&serde_json::from_value(json!({"metadata": {"name": "p"}, "status": status})).unwrap())
     }
 
     fn container(state: Value, last: Value) -> Value {
@@ -228,45 +228,45 @@ mod tests {
         for (status, kind, word) in [
             (
                 container(waiting("ErrImagePull", "x: not found"), json!({})),
-                TroubleKind::Input,
+                FailureKind::Input,
                 "does not exist",
             ),
             (
                 container(waiting("ImagePullBackOff", "dial tcp: i/o timeout"), json!({})),
-                TroubleKind::Passing,
+                FailureKind::Transient,
                 "could not be pulled",
             ),
             (
                 container(waiting("InvalidImageName", ""), json!({})),
-                TroubleKind::Input,
+                FailureKind::Input,
                 "not the name",
             ),
             (
                 container(waiting("CrashLoopBackOff", "back-off"), ended("OOMKilled", 137)),
-                TroubleKind::Input,
+                FailureKind::Input,
                 "memory",
             ),
             (
                 container(waiting("CrashLoopBackOff", "back-off"), ended("Error", 3)),
-                TroubleKind::Passing,
+                FailureKind::Transient,
                 "code 3",
             ),
             (
                 json!({"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
                     "message": "0/1 nodes are available: 1 Insufficient memory."}]}),
-                TroubleKind::Machine,
+                FailureKind::Machine,
                 "room",
             ),
         ] {
-            let trouble = told(status).unwrap();
-            assert_eq!(trouble.kind, kind, "{trouble}");
-            assert!(trouble.message.contains(word), "{trouble}");
-            assert!(trouble.kubernetes_status.is_some());
+            let failure = told(status).unwrap();
+            assert_eq!(failure.kind, kind, "{failure}");
+            assert!(failure.message.contains(word), "{failure}");
+            assert!(failure.kubernetes_status.is_some());
         }
     }
 
     #[test]
-    fn a_pod_that_runs_or_is_on_its_way_has_no_trouble() {
+    fn a_pod_that_runs_or_is_on_its_way_has_no_failure() {
         assert_eq!(told(json!({})), None);
         assert_eq!(
             told(container(

@@ -19,7 +19,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use fsa_driver::{Databases, DriverError, ObservedDatabase, Result, scram};
 use fsa_model::{
-    DatabaseSpec, ResourceName, TroubleKind,
+    DatabaseSpec, FailureKind, ResourceName,
     spec::{Credentials, role_of},
 };
 use judge::{Found, Verdict};
@@ -86,7 +86,7 @@ impl LocalDatabases {
             tracing::warn!("the projects' PostgreSQL is not there; it is started");
             self.cluster.ensure_running().await?;
         }
-        self.pool.acquire().await.map_err(trouble("be reached"))
+        self.pool.acquire().await.map_err(failure("be reached"))
     }
 
     async fn look(&self, connection: &mut PgConnection, database: &DatabaseSpec) -> Result<Verdict> {
@@ -94,7 +94,7 @@ impl LocalDatabases {
             .bind(database.role())
             .fetch_one(connection)
             .await
-            .map_err(trouble("be looked at"))?;
+            .map_err(failure("be looked at"))?;
         let password_is_right = found
             .verifier
             .as_ref()
@@ -168,7 +168,7 @@ impl LocalDatabases {
         let mut connection = self.connection().await?;
         if !matches!(self.look(&mut connection, from).await?, Verdict::Ready) {
             return Err(DriverError::new(
-                TroubleKind::Passing,
+                FailureKind::Transient,
                 format!("the database {} is not ready to be copied", from.role()),
             ));
         }
@@ -183,7 +183,7 @@ impl LocalDatabases {
         let (source, target) = (from.role(), to.role());
         let verifier = scram::verifier(&to.password);
         let role = statements::create_role(&target, to.project, &verifier, CONNECTION_LIMIT, true);
-        run(&mut connection, role).await.map_err(trouble("make a role"))?;
+        run(&mut connection, role).await.map_err(failure("make a role"))?;
         // CREATE DATABASE wants the source for itself, so its connections are ended, and no new
         // ones are let in until it is copied.
         let copied = async {
@@ -201,13 +201,13 @@ impl LocalDatabases {
         .await;
         run(&mut connection, statements::admit(&source, true))
             .await
-            .map_err(trouble("open the copied database again"))?;
-        copied.map_err(trouble("copy a database"))?;
+            .map_err(failure("open the copied database again"))?;
+        copied.map_err(failure("copy a database"))?;
 
         let mut inside = self.cluster.connect(&target).await?;
         run(&mut inside, statements::hand_over(&source, &target))
             .await
-            .map_err(trouble("hand over a copy"))?;
+            .map_err(failure("hand over a copy"))?;
         let _ = inside.close().await;
         for statement in [
             statements::close_database(&target),
@@ -215,7 +215,7 @@ impl LocalDatabases {
         ] {
             run(&mut connection, statement)
                 .await
-                .map_err(trouble("finish a copy"))?;
+                .map_err(failure("finish a copy"))?;
         }
         Ok(())
     }
@@ -247,7 +247,7 @@ impl Databases for LocalDatabases {
                     Verdict::Foreign(what) => return Err(foreign(database, what)),
                     Verdict::Copying => {
                         return Err(DriverError::new(
-                            TroubleKind::Passing,
+                            FailureKind::Transient,
                             format!(
                                 "the copy into {} was interrupted; it must be made again",
                                 database.role()
@@ -259,7 +259,7 @@ impl Databases for LocalDatabases {
                 match self.make(&mut connection, database, verdict).await {
                     Ok(()) => break,
                     Err(error) if round < ROUNDS && is_race(&error) => {}
-                    Err(error) => return Err(trouble("make a database")(error)),
+                    Err(error) => return Err(failure("make a database")(error)),
                 }
             }
             Ok(())
@@ -314,7 +314,7 @@ impl Databases for LocalDatabases {
                 .bind(role_of(resource))
                 .fetch_optional(&mut *connection)
                 .await
-                .map_err(trouble("measure a database"))
+                .map_err(failure("measure a database"))
         })
         .await?;
         Ok(bytes.map(i64::unsigned_abs))
@@ -326,7 +326,7 @@ impl Databases for LocalDatabases {
             sqlx::query_scalar(statements::INVENTORY)
                 .fetch_all(&mut *connection)
                 .await
-                .map_err(trouble("list the databases"))
+                .map_err(failure("list the databases"))
         })
         .await
     }
@@ -342,7 +342,7 @@ async fn remove(connection: &mut PgConnection, database: &DatabaseSpec) -> Resul
     ] {
         run(connection, statement)
             .await
-            .map_err(trouble("remove a database"))?;
+            .map_err(failure("remove a database"))?;
     }
     Ok(())
 }
@@ -357,7 +357,7 @@ async fn run(connection: &mut PgConnection, statement: String) -> sqlx::Result<(
 async fn patient<T>(patience: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::time::timeout(patience, work).await.unwrap_or_else(|_| {
         Err(DriverError::new(
-            TroubleKind::Passing,
+            FailureKind::Transient,
             format!(
                 "the projects' PostgreSQL was busy for more than {} s",
                 patience.as_secs()
@@ -368,7 +368,7 @@ async fn patient<T>(patience: Duration, work: impl Future<Output = Result<T>>) -
 
 fn foreign(database: &DatabaseSpec, what: &str) -> DriverError {
     DriverError::new(
-        TroubleKind::Machine,
+        FailureKind::Machine,
         format!(
             "the projects' PostgreSQL has {what} named {} that FullStack Agent did not make for this project; rename or remove it",
             database.role()
@@ -390,30 +390,30 @@ fn is_race(error: &sqlx::Error) -> bool {
 }
 
 /// What an error of the cluster means to the person who waits. SQLSTATEs: PostgreSQL, appendix A.
-fn trouble(what: &'static str) -> impl FnOnce(sqlx::Error) -> DriverError {
+fn failure(what: &'static str) -> impl FnOnce(sqlx::Error) -> DriverError {
     move |error| {
         let code = error
             .as_database_error()
             .and_then(sqlx::error::DatabaseError::code);
         let (kind, message) = match code.as_deref() {
             Some("53100") => (
-                TroubleKind::Machine,
+                FailureKind::Machine,
                 "the disk of the projects' PostgreSQL is full; free some space there".to_owned(),
             ),
             Some("53200" | "53300") => (
-                TroubleKind::Passing,
+                FailureKind::Transient,
                 "the projects' PostgreSQL has no room for another connection just now".to_owned(),
             ),
             Some(class) if class.starts_with("57P") => (
-                TroubleKind::Passing,
+                FailureKind::Transient,
                 "the projects' PostgreSQL is starting or stopping".to_owned(),
             ),
             Some(_) => (
-                TroubleKind::Internal,
+                FailureKind::Internal,
                 format!("the projects' PostgreSQL could not {what}; its log has the reason"),
             ),
             None => (
-                TroubleKind::Passing,
+                FailureKind::Transient,
                 "the projects' PostgreSQL does not answer; its log has the reason".to_owned(),
             ),
         };

@@ -14,7 +14,7 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use fsa_model::{ProjectId, ResourceName, Resources, SandboxRef, Trouble, TroubleKind, sandboxd::Usage};
+use fsa_model::{Failure, FailureKind, ProjectId, ResourceName, Resources, SandboxRef, sandboxd::Usage};
 use rustix::{
     fs::MemfdFlags,
     net::{
@@ -229,7 +229,7 @@ pub enum Push {
     /// never will.
     Begun,
     /// No worker can begin, and none is tried again: the last thing that is said.
-    Failed(Trouble),
+    Failed(Failure),
     Exited {
         sandbox: SandboxRef,
         how: How,
@@ -248,7 +248,7 @@ pub struct Call {
 pub enum Message {
     Reply {
         id: u64,
-        result: Result<Answer, Trouble>,
+        result: Result<Answer, Failure>,
     },
     Push(Push),
 }
@@ -367,20 +367,20 @@ pub fn receive<T: DeserializeOwned>(
     Ok(Some(Packet { message, descriptors }))
 }
 
-/// A trouble of the machine's.
+/// A failure of the machine's.
 #[must_use]
-pub fn machine(message: impl Into<String>) -> Trouble {
-    Trouble::new(TroubleKind::Machine, message)
+pub fn machine(message: impl Into<String>) -> Failure {
+    Failure::new(FailureKind::Machine, message)
 }
 
 /// Checks what serde cannot: that a digest and a host name are no more than that.
 ///
 /// # Errors
 /// A sentence that names the field.
-pub fn check(start: &StartSandbox) -> Result<(), Trouble> {
+pub fn check(start: &StartSandbox) -> Result<(), Failure> {
     let wrong = |what: &str| {
-        Err(Trouble::new(
-            TroubleKind::Internal,
+        Err(Failure::new(
+            FailureKind::Internal,
             format!("the runner was given {what}"),
         ))
     };

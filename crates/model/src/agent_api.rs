@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use utoipa::ToSchema;
 
 use crate::{
-    agent::{Mode, Provider},
+    llm_provider::{Mode, Provider},
     money::Micros,
 };
 

@@ -8,11 +8,11 @@ use utoipa::ToSchema;
 
 use crate::{
     condition::Condition,
-    error::Trouble,
+    error::Failure,
     ids::{ProjectId, SandboxId, TokenId, UserId},
     limits::{Limits, Used},
     name::ProjectName,
-    phase::{Phase, Wanted},
+    phase::{DesiredState, Phase},
     sandboxd::{RepositoryState, StartCommand},
     sharing::ProjectRole,
     size::Size,
@@ -127,7 +127,7 @@ pub struct Sandbox {
     /// Its resource name.
     pub name: String,
     pub status: Phase,
-    pub wanted: Wanted,
+    pub desired_state: DesiredState,
     pub stages: Vec<Condition>,
     pub public_url: String,
     pub terminal_url: String,
@@ -147,7 +147,7 @@ pub struct Sandbox {
 #[serde(rename_all = "camelCase")]
 pub struct SandboxError {
     #[serde(flatten)]
-    pub trouble: Trouble,
+    pub failure: Failure,
     /// Failed attempts in a row.
     pub attempts: i32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -350,16 +350,16 @@ pub struct ImageInfo {
     pub imported_at: DateTime<Utc>,
 }
 
-/// A key that stored secrets are sealed with.
+/// A key that stored secrets are encrypted with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct SealKey {
+pub struct EncryptionKey {
     /// Eight hexadecimal digits, from which the key cannot be found.
     pub id: String,
-    /// What is sealed from now on is sealed with it.
+    /// What is encrypted from now on is encrypted with it.
     pub current: bool,
-    /// It is in the key file. What is sealed with one that is not cannot be opened.
+    /// It is in the key file. What is encrypted with one that is not cannot be opened.
     pub known: bool,
-    /// Stored secrets that are sealed with it.
+    /// Stored secrets that are encrypted with it.
     pub values: u64,
 }

@@ -1,5 +1,5 @@
 //! What goes wrong, in the two forms that leave the program: the body of an HTTP error, and the
-//! trouble of a sandbox that the reconciler records and tries to overcome.
+//! failure of a sandbox that the reconciler records and tries to overcome.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -57,14 +57,14 @@ pub struct Field {
 /// Whose move it is after a failed attempt. All kinds are tried again while the wish stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub enum TroubleKind {
+pub enum FailureKind {
     /// The person asked for something that cannot be: an image that does not exist, a
     /// repository that cannot be cloned. Only a change of theirs will help.
     Input,
     /// The machine or the cluster lacks something: no disk space, no OCI runtime.
     Machine,
     /// Something did not answer, or answered that it is busy. Waiting may help.
-    Passing,
+    Transient,
     /// A defect of this program.
     Internal,
 }
@@ -73,17 +73,17 @@ pub enum TroubleKind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema, thiserror::Error)]
 #[serde(rename_all = "camelCase")]
 #[error("{message}")]
-pub struct Trouble {
-    pub kind: TroubleKind,
+pub struct Failure {
+    pub kind: FailureKind,
     /// A sentence or two: what failed, why, what to do. No secrets, no chains of causes.
     pub message: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kubernetes_status: Option<String>,
 }
 
-impl Trouble {
+impl Failure {
     #[must_use]
-    pub fn new(kind: TroubleKind, message: impl Into<String>) -> Self {
+    pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
         Self {
             kind,
             message: message.into(),

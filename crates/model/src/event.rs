@@ -16,13 +16,13 @@ pub enum EventKind {
     /// A project that was shared with the reader is not any more, or was deleted. All else about it is not theirs to
     /// know.
     ShareEnded,
-    /// Somebody wished something: start, stop, restart, terminate.
-    Wished,
+    /// A lifecycle action was requested: start, stop, restart, terminate.
+    LifecycleRequested,
     /// The phase, as the API computes it, changed.
     PhaseChanged,
     /// One of the five stages moved.
     StageChanged,
-    /// An attempt failed; the data has the trouble and when it is tried again.
+    /// An attempt failed; the data has the failure and when it is tried again.
     AttemptFailed,
     /// What was there was gone or different, and was put right (or could not be).
     Repaired,

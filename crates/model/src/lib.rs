@@ -5,12 +5,11 @@
 
 #![forbid(unsafe_code)]
 
-pub mod access;
 pub mod address;
-pub mod agent;
 pub mod agent_api;
 pub mod api;
-pub mod asks;
+pub mod auth;
+pub mod callback;
 pub mod condition;
 pub mod environment;
 pub mod error;
@@ -20,6 +19,7 @@ pub mod github;
 pub mod host;
 pub mod ids;
 pub mod limits;
+pub mod llm_provider;
 pub mod money;
 pub mod name;
 pub mod phase;
@@ -32,9 +32,9 @@ pub mod task;
 pub mod tty;
 
 pub use condition::{Condition, Stage, StageState};
-pub use error::{ErrorBody, ErrorDetails, Field, Trouble, TroubleKind};
+pub use error::{ErrorBody, ErrorDetails, Failure, FailureKind, Field};
 pub use ids::{EventId, ProjectId, SandboxId, TokenId, UserId};
 pub use name::{ProjectName, ResourceName};
-pub use phase::{ContainerState, Phase, Wanted};
+pub use phase::{ContainerState, DesiredState, Phase};
 pub use size::{Resources, Size};
 pub use spec::{DatabaseSpec, Image, Repository, SandboxRef, SandboxSpec};

@@ -11,7 +11,7 @@ use crate::Size;
 pub struct Limits {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub projects: Option<u64>,
-    /// Sandboxes that are wanted running.
+    /// Sandboxes that are requested running.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub running: Option<u64>,
     /// Thousandths of a processor that those may use together.
@@ -52,7 +52,7 @@ pub struct OverLimit {
     pub what: String,
     pub limit: u64,
     /// What would have been used.
-    pub wanted: u64,
+    pub requested: u64,
     /// Everybody's together, not the user's own.
     pub of_all: bool,
 }
@@ -72,7 +72,7 @@ pub const fn mebibytes(bytes: u64) -> u64 {
 }
 
 impl Used {
-    /// Adds projects of one size, of which so many are wanted running.
+    /// Adds projects of one size, of which so many are requested running.
     pub fn add(&mut self, size: Size, projects: u64, running: u64) {
         let resources = size.resources();
         self.projects += projects;
@@ -93,12 +93,12 @@ impl Used {
             ("diskMib", adds.disk, limits.disk_mib, self.disk_mib),
         ]
         .into_iter()
-        .find_map(|(what, adds, limit, wanted)| {
-            let limit = limit.filter(|limit| adds && wanted > *limit)?;
+        .find_map(|(what, adds, limit, requested)| {
+            let limit = limit.filter(|limit| adds && requested > *limit)?;
             Some(OverLimit {
                 what: what.to_owned(),
                 limit,
-                wanted,
+                requested,
                 of_all,
             })
         })
@@ -137,7 +137,7 @@ impl OverLimit {
         };
         format!(
             "{whose} {} {what}, and this would make {}; {advice}.",
-            self.limit, self.wanted
+            self.limit, self.requested
         )
     }
 }

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 /// What somebody wishes of a sandbox. Only people (through the API) change it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Wanted {
+pub enum DesiredState {
     Running,
     Stopped,
     Terminated,
@@ -54,20 +54,22 @@ pub struct Settled {
 impl Phase {
     /// The phase of a sandbox of which `wanted` is wished in `generation`.
     #[must_use]
-    pub fn compute(wanted: Wanted, generation: i64, settled: Settled) -> Self {
+    pub fn compute(desired_state: DesiredState, generation: i64, settled: Settled) -> Self {
         if settled.failed {
             return Self::Error;
         }
         let reached = settled.generation == generation;
-        match (wanted, settled.container) {
-            (Wanted::Running, ContainerState::Running) if reached => Self::Running,
-            (Wanted::Running, ContainerState::Running) if settled.generation > 0 => Self::Updating,
-            (Wanted::Running, _) if settled.generation == 0 => Self::Creating,
-            (Wanted::Running, _) => Self::Starting,
-            (Wanted::Stopped, ContainerState::Stopped | ContainerState::Absent) if reached => Self::Stopped,
-            (Wanted::Stopped, _) => Self::Stopping,
-            (Wanted::Terminated, ContainerState::Absent) if reached => Self::Terminated,
-            (Wanted::Terminated, _) => Self::Terminating,
+        match (desired_state, settled.container) {
+            (DesiredState::Running, ContainerState::Running) if reached => Self::Running,
+            (DesiredState::Running, ContainerState::Running) if settled.generation > 0 => Self::Updating,
+            (DesiredState::Running, _) if settled.generation == 0 => Self::Creating,
+            (DesiredState::Running, _) => Self::Starting,
+            (DesiredState::Stopped, ContainerState::Stopped | ContainerState::Absent) if reached => {
+                Self::Stopped
+            }
+            (DesiredState::Stopped, _) => Self::Stopping,
+            (DesiredState::Terminated, ContainerState::Absent) if reached => Self::Terminated,
+            (DesiredState::Terminated, _) => Self::Terminating,
         }
     }
 
@@ -82,9 +84,9 @@ impl Phase {
 mod tests {
     use super::*;
 
-    fn phase(wanted: Wanted, generation: i64, settled: i64, container: ContainerState) -> Phase {
+    fn phase(desired_state: DesiredState, generation: i64, settled: i64, container: ContainerState) -> Phase {
         Phase::compute(
-            wanted,
+            desired_state,
             generation,
             Settled {
                 generation: settled,
@@ -97,36 +99,40 @@ mod tests {
     #[test]
     fn the_phase_follows_from_wish_and_world() {
         use ContainerState as C;
-        for (wanted, generation, settled, container, expected) in [
-            (Wanted::Running, 1, 0, C::Absent, Phase::Creating),
-            (Wanted::Running, 1, 0, C::Starting, Phase::Creating),
-            (Wanted::Running, 1, 1, C::Running, Phase::Running),
-            (Wanted::Running, 2, 1, C::Running, Phase::Updating),
-            (Wanted::Running, 2, 1, C::Stopped, Phase::Starting),
-            (Wanted::Running, 1, 1, C::Stopped, Phase::Starting),
-            (Wanted::Stopped, 2, 1, C::Running, Phase::Stopping),
-            (Wanted::Stopped, 2, 2, C::Stopped, Phase::Stopped),
-            (Wanted::Stopped, 1, 1, C::Absent, Phase::Stopped),
-            (Wanted::Terminated, 3, 2, C::Running, Phase::Terminating),
-            (Wanted::Terminated, 3, 3, C::Absent, Phase::Terminated),
+        for (desired_state, generation, settled, container, expected) in [
+            (DesiredState::Running, 1, 0, C::Absent, Phase::Creating),
+            (DesiredState::Running, 1, 0, C::Starting, Phase::Creating),
+            (DesiredState::Running, 1, 1, C::Running, Phase::Running),
+            (DesiredState::Running, 2, 1, C::Running, Phase::Updating),
+            (DesiredState::Running, 2, 1, C::Stopped, Phase::Starting),
+            (DesiredState::Running, 1, 1, C::Stopped, Phase::Starting),
+            (DesiredState::Stopped, 2, 1, C::Running, Phase::Stopping),
+            (DesiredState::Stopped, 2, 2, C::Stopped, Phase::Stopped),
+            (DesiredState::Stopped, 1, 1, C::Absent, Phase::Stopped),
+            (DesiredState::Terminated, 3, 2, C::Running, Phase::Terminating),
+            (DesiredState::Terminated, 3, 3, C::Absent, Phase::Terminated),
         ] {
             assert_eq!(
-                phase(wanted, generation, settled, container),
+                phase(desired_state, generation, settled, container),
                 expected,
-                "{wanted:?} {generation} {settled} {container:?}"
+                "{desired_state:?} {generation} {settled} {container:?}"
             );
         }
     }
 
     #[test]
     fn a_failed_attempt_is_an_error_whatever_was_wished() {
-        for wanted in [Wanted::Running, Wanted::Stopped, Wanted::Terminated] {
+        for desired_state in [
+            DesiredState::Running,
+            DesiredState::Stopped,
+            DesiredState::Terminated,
+        ] {
             let settled = Settled {
                 generation: 1,
                 container: ContainerState::Running,
                 failed: true,
             };
-            assert_eq!(Phase::compute(wanted, 2, settled), Phase::Error);
+            assert_eq!(Phase::compute(desired_state, 2, settled), Phase::Error);
         }
     }
 }

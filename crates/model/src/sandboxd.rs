@@ -96,7 +96,7 @@ pub struct Status {
     pub start_command: StartCommand,
     pub repository: RepositoryState,
     /// Somebody in the sandbox asks the control plane for something, and there is no connection
-    /// on which to ask ([`crate::asks`]).
+    /// on which to ask ([`crate::callback`]).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub asking: bool,
 }

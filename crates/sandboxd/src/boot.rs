@@ -151,7 +151,7 @@ pub async fn run(options: Options, mut boot: Boot) -> Result<(), BootError> {
 
 /// Tells every program where to ask, and git to do so.
 fn tell_programs(boot: &mut Boot, address: std::net::SocketAddr) {
-    let token = fsa_model::asks::token(&boot.control_token);
+    let token = fsa_model::callback::token(&boot.control_token);
     let url = asks::url(address);
     for (name, value) in asks::variables(&url, secrecy::ExposeSecret::expose_secret(&token)) {
         boot.environment.insert(name.into(), value.into());

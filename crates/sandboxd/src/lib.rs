@@ -22,7 +22,7 @@
 //! | `GET /v1/terminals`, `DELETE /v1/terminals/{name}` | the sessions; hangs one up |
 //! | `GET /v1/logs?after=&follow=` | [`LogLine`](fsa_model::sandboxd::LogLine) as JSON lines |
 //! | `POST /v1/restart-start-command` | 202; 409 where there is none |
-//! | `POST /v1/asks` | upgraded to `fsa-asks`: from then on sandboxd asks ([`fsa_model::asks`]) |
+//! | `POST /v1/asks` | upgraded to `fsa-asks`: from then on sandboxd asks ([`fsa_model::callback`]) |
 //! | `POST /v1/clone` | 202: tries a failed clone again |
 //! | `CONNECT 127.0.0.1:PORT` | a tunnel to what listens there; 502 where nothing does |
 //!

@@ -68,7 +68,7 @@ fn install(path: &Path) -> io::Result<()> {
     reason = "here this is a program that a program of the sandbox starts, and its environment is how it is told"
 )]
 fn git_credential(operation: Option<std::ffi::OsString>) -> ExitCode {
-    use fsa_model::asks::{TOKEN_VARIABLE, URL_VARIABLE};
+    use fsa_model::callback::{TOKEN_VARIABLE, URL_VARIABLE};
     let variable = |name| std::env::var(name).ok();
     let told = asks::credential::run(
         operation.as_ref().and_then(|word| word.to_str()),

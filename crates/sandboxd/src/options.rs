@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use fsa_model::{asks, sandboxd::HOME};
+use fsa_model::{callback, sandboxd::HOME};
 
 /// Where the control interface listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,7 +78,7 @@ impl Default for Options {
             control: Control::Inherited,
             boot: None,
             terminal: None,
-            asks: SocketAddr::from(([127, 0, 0, 1], asks::PORT)),
+            asks: SocketAddr::from(([127, 0, 0, 1], callback::PORT)),
             home: HOME.into(),
             etc: "/etc".into(),
             user_mode: false,

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use fsa_model::{
-    asks,
+    callback,
     sandboxd::{Boot, Status},
 };
 use parking_lot::Mutex;
@@ -47,7 +47,7 @@ impl Sandbox {
         Self {
             home: options.home.clone(),
             project: options.project(),
-            asks_token: Token(asks::token(&boot.control_token)),
+            asks_token: Token(callback::token(&boot.control_token)),
             asks: Asks::default(),
             tasks: Tasks::default(),
             control_token: Token(boot.control_token),

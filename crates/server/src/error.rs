@@ -4,7 +4,7 @@
 use std::{borrow::Cow, fmt, time::Duration};
 
 use fsa_driver::DriverError;
-use fsa_model::{Field, ProjectId, TroubleKind, limits::OverLimit};
+use fsa_model::{FailureKind, Field, ProjectId, limits::OverLimit};
 use http::StatusCode;
 
 /// The result of a use-case.
@@ -291,24 +291,24 @@ impl From<sqlx::Error> for Error {
 
 impl From<DriverError> for Error {
     fn from(error: DriverError) -> Self {
-        let sentence = error.trouble.message.clone();
-        let mut outside = match error.trouble.kind {
-            TroubleKind::Input => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "InvalidInput", sentence),
-            TroubleKind::Machine => Self::new(StatusCode::SERVICE_UNAVAILABLE, "MachineTrouble", sentence),
-            TroubleKind::Passing => Self::unavailable(sentence),
-            TroubleKind::Internal => Self::internal(sentence),
+        let sentence = error.failure.message.clone();
+        let mut outside = match error.failure.kind {
+            FailureKind::Input => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "InvalidInput", sentence),
+            FailureKind::Machine => Self::new(StatusCode::SERVICE_UNAVAILABLE, "MachineTrouble", sentence),
+            FailureKind::Transient => Self::unavailable(sentence),
+            FailureKind::Internal => Self::internal(sentence),
         };
         outside
             .0
             .kubernetes_status
-            .clone_from(&error.trouble.kubernetes_status);
+            .clone_from(&error.failure.kubernetes_status);
         outside.0.cause = error.cause.map(|cause| cause as Cause);
         outside
     }
 }
 
-impl From<crate::auth::seal::SealError> for Error {
-    fn from(error: crate::auth::seal::SealError) -> Self {
+impl From<crate::auth::encryption::EncryptionError> for Error {
+    fn from(error: crate::auth::encryption::EncryptionError) -> Self {
         Self::internal("A stored secret cannot be opened.")
             .saying(error.to_string())
             .because(error)
@@ -337,10 +337,10 @@ mod tests {
     #[test]
     fn whose_move_it_is_decides_the_status() {
         for (kind, status) in [
-            (TroubleKind::Input, 422),
-            (TroubleKind::Machine, 503),
-            (TroubleKind::Passing, 503),
-            (TroubleKind::Internal, 500),
+            (FailureKind::Input, 422),
+            (FailureKind::Machine, 503),
+            (FailureKind::Transient, 503),
+            (FailureKind::Internal, 500),
         ] {
             let error = Error::from(DriverError::new(kind, "x"));
             assert_eq!(error.status().as_u16(), status, "{kind:?}");

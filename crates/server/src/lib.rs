@@ -3,21 +3,21 @@
 
 #![forbid(unsafe_code)]
 
-pub mod agents;
 pub mod api;
-pub mod asks;
 pub mod auth;
+pub mod callback;
 pub mod error;
 pub mod gateway;
 pub mod git;
+pub mod git_credentials;
 pub mod github;
+pub mod llm_proxy;
 pub mod projects;
 pub mod reconcile;
 mod regions;
 pub mod state;
 pub mod store;
 pub mod tasks;
-pub mod worktree;
 
 pub use error::{Error, Result};
 pub use state::{App, Settings};

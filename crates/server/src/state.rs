@@ -9,12 +9,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use url::Url;
 
 use crate::{
-    agents::{self, Agents},
     api::metrics::Metrics,
-    auth::{limit::Attempts, memory::Memory, rate::Rates, seal::Sealer},
+    auth::{credential_cache::Memory, encryption::KeyRing, login_throttle::Attempts, rate_limit::Rates},
     gateway::Gateway,
-    git,
+    git_credentials,
     github::{self, Github},
+    llm_proxy::{self, Agents},
     regions::Health,
     store::{Store, notify::Hub},
 };
@@ -27,7 +27,7 @@ pub struct App(Arc<Parts>);
 pub struct Parts {
     pub store: Store,
     pub regions: Regions,
-    pub sealer: Sealer,
+    pub key_ring: KeyRing,
     pub settings: Settings,
     /// Who waits for something to change is woken here.
     pub hub: Hub,
@@ -39,7 +39,7 @@ pub struct Parts {
     pub gateway: Gateway,
     pub agents: Agents,
     /// Who may know the credential of a repository, in the order in which they are asked.
-    pub git: Vec<Box<dyn git::Source>>,
+    pub git: Vec<Box<dyn git_credentials::Source>>,
     /// Work that outlives its request (a WebSocket after its upgrade): a drain waits for it.
     pub tasks: TaskTracker,
     /// The way to GitHub, where it is set up.
@@ -60,7 +60,7 @@ pub struct Settings {
     pub apps_domain: String,
     /// From `.secret/.env`: the agent's credentials, the first layer of every sandbox's environment.
     pub agent_environment: Environment,
-    pub agents: agents::Options,
+    pub agents: llm_proxy::Options,
     /// Error answers carry their chain of causes.
     pub development: bool,
     /// How long a drain waits for requests and streams before it ends them.
@@ -139,7 +139,7 @@ impl App {
     /// Puts the parts together, and starts to listen for what other processes change. Needs a
     /// Tokio runtime; ends with `shutdown`.
     #[must_use]
-    pub fn new(store: Store, regions: Regions, sealer: Sealer, settings: Settings) -> Self {
+    pub fn new(store: Store, regions: Regions, key_ring: KeyRing, settings: Settings) -> Self {
         let shutdown = CancellationToken::new();
         let agents = Agents::new(&settings.agents);
         let credentials = Arc::new(Memory::default());
@@ -152,14 +152,17 @@ impl App {
             metrics: Metrics::new(&regions),
             store,
             regions,
-            sealer,
+            key_ring,
             settings,
             hub,
             shutdown,
             tasks: TaskTracker::new(),
             gateway: Gateway::default(),
             agents,
-            git: vec![Box::new(git::Stored), Box::new(github::credential::Linked)],
+            git: vec![
+                Box::new(git_credentials::Stored),
+                Box::new(github::credential::Linked),
+            ],
             github,
             credentials,
             attempts: Attempts::new(),

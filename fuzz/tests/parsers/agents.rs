@@ -2,7 +2,7 @@
 
 use fsa_fuzz::target;
 use fsa_model::task::Agent;
-use fsa_server::{agents::meter::Meter, git::Place, store::tasks::Heard, tasks::adapter};
+use fsa_server::{git_credentials::Place, llm_proxy::metering::Meter, store::tasks::Heard, tasks::agents};
 
 /// What agents print: each line becomes steps, and what is kept of it stays small.
 #[test]
@@ -34,7 +34,7 @@ fn agent_lines() {
             let mut outcome = String::new();
             for agent in [Agent::Claude, Agent::Codex, Agent::Gemini] {
                 let mut heard = Heard::default();
-                adapter::line(agent, &line, &mut heard);
+                agents::line(agent, &line, &mut heard);
                 assert!(heard.cost.is_none_or(|cost| cost.0 >= 0), "{:?}", heard.cost);
                 for (kind, data) in &heard.steps {
                     outcome.push_str(&format!("{kind:?} "));
@@ -68,7 +68,7 @@ fn model_answers() {
             b"{",
         ])
         .holds(|bytes| {
-            use fsa_model::agent::Provider;
+            use fsa_model::llm_provider::Provider;
             let mut headers = http::HeaderMap::new();
             headers.insert(
                 "content-type",

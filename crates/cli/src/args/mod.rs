@@ -46,7 +46,7 @@ pub enum Command {
     Serve(crate::config::ServeArguments),
     /// End what outlives the server: sandboxes, their way to the databases, the clusters
     Halt(Halt),
-    /// Renew the key that stored secrets are sealed with
+    /// Renew the key that stored secrets are encrypted with
     #[command(subcommand)]
     Keys(Keys),
     /// Check this machine point by point, and say how to mend what is missing

@@ -17,9 +17,9 @@ pub struct Halt {
 pub enum Keys {
     /// Add a key to the data folder's key file, with which servers then seal everything anew while they serve
     Rotate(Box<crate::config::ServeArguments>),
-    /// List the keys of the server, and how much is sealed with each; for owners of the system
+    /// List the keys of the server, and how much is encrypted with each; for owners of the system
     List,
-    /// Take a key out of the server's key file, with which nothing is sealed any more
+    /// Take a key out of the server's key file, with which nothing is encrypted any more
     Forget {
         /// As `fsa keys list` has it
         key: String,

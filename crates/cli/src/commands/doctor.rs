@@ -13,7 +13,7 @@ use fsa_local::{
     protocol::Hello,
 };
 use fsa_model::system::{Check, CheckState};
-use fsa_server::auth::seal::Sealer;
+use fsa_server::auth::encryption::KeyRing;
 use nix::{sys::statvfs::statvfs, unistd::Uid};
 
 use super::serve::{kubernetes, log};
@@ -305,14 +305,14 @@ fn keys(config: &ServeConfig) -> Check {
     if !path.exists() {
         return Check::good(name, "the first start makes one");
     }
-    match Sealer::open(&path) {
-        Ok(sealer) => Check::good(
+    match KeyRing::open(&path) {
+        Ok(key_ring) => Check::good(
             name,
             format!(
-                "{} in {}, the newest {} (`fsa keys list` says what is sealed with which)",
-                sealer.ids().len(),
+                "{} in {}, the newest {} (`fsa keys list` says what is encrypted with which)",
+                key_ring.ids().len(),
                 path.display(),
-                sealer.current().map(|byte| format!("{byte:02x}")).concat()
+                key_ring.current().map(|byte| format!("{byte:02x}")).concat()
             ),
         ),
         Err(error) => Check::new(name, CheckState::Bad, error.to_string()),

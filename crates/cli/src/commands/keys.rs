@@ -1,8 +1,8 @@
-//! `fsa keys`: the keys that stored secrets are sealed with. Whoever may write a data folder's key file may add
-//! one; how much is sealed with which only a server knows, so it is asked for the rest.
+//! `fsa keys`: the keys that stored secrets are encrypted with. Whoever may write a data folder's key file may add
+//! one; how much is encrypted with which only a server knows, so it is asked for the rest.
 
-use fsa_model::api::SealKey;
-use fsa_server::auth::seal::Sealer;
+use fsa_model::api::EncryptionKey;
+use fsa_server::auth::encryption::KeyRing;
 use nix::unistd::Uid;
 use reqwest::Method;
 
@@ -17,7 +17,7 @@ use crate::{
 pub fn rotate(serve: ServeArguments) -> Outcome {
     let config = config::serve(serve, Uid::effective().is_root())?;
     let path = config.data_dir.join("keys/seal.key");
-    Sealer::add_key(&path).map_err(|error| Failure::failed(error.to_string()))?;
+    KeyRing::add_key(&path).map_err(|error| Failure::failed(error.to_string()))?;
     output::note(&format!(
         "{} has a new key as its last line. A server that runs reads it within seconds, and seals all stored secrets \
          with it while it serves; `fsa keys list` says how far it is. Back the file up.",
@@ -31,7 +31,7 @@ pub async fn run(client: &Client, command: Keys, json: bool) -> Outcome {
         // Needs no server.
         Keys::Rotate(serve) => return rotate(*serve),
         Keys::List => {
-            let all: Vec<SealKey> = client.get("/api/keys").await?;
+            let all: Vec<EncryptionKey> = client.get("/api/keys").await?;
             output::print(json, &all, |all| {
                 output::table(
                     &["KEY", "SEALED WITH IT", ""],

@@ -145,7 +145,7 @@ fn show(project: &Project) {
     let Some(sandbox) = &project.sandbox else { return };
     row("status", &wish::phase(sandbox.status));
     if let Some(error) = &sandbox.error {
-        row("error", &error.trouble.message);
+        row("error", &error.failure.message);
     }
     row("application", &sandbox.public_url);
     row("terminal", &sandbox.terminal_url);

@@ -1,8 +1,8 @@
 //! `fsa user`, for owners of the system.
 
 use fsa_model::{
-    access::ChangeUser,
     api::{Page, User},
+    auth::ChangeUser,
     limits::Limits,
 };
 use reqwest::Method;

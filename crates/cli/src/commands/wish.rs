@@ -1,6 +1,6 @@
 //! `fsa start`, `stop` and `restart`: a wish, and waiting until it is so.
 
-use fsa_model::{Phase, Wanted, api::Sandbox};
+use fsa_model::{DesiredState, Phase, api::Sandbox};
 use reqwest::Method;
 
 use crate::{
@@ -36,7 +36,7 @@ pub async fn settle(
     let mut stages = Stages::new(json);
     let path = format!("/api/sandbox/{project}");
     while !sandbox.status.is_settled() && sandbox.status != Phase::Error {
-        if sandbox.wanted == Wanted::Running {
+        if sandbox.desired_state == DesiredState::Running {
             stages.show(&sandbox);
         }
         let mut events = Events::new(
@@ -47,7 +47,7 @@ pub async fn settle(
         // Whatever happened before the stream was open is in this answer.
         sandbox = client.get(&path).await?;
         while !sandbox.status.is_settled() && sandbox.status != Phase::Error {
-            if sandbox.wanted == Wanted::Running {
+            if sandbox.desired_state == DesiredState::Running {
                 stages.show(&sandbox);
             }
             if events.next().await?.is_none() {
@@ -56,7 +56,7 @@ pub async fn settle(
             sandbox = client.get(&path).await?;
         }
     }
-    if sandbox.wanted == Wanted::Running {
+    if sandbox.desired_state == DesiredState::Running {
         stages.show(&sandbox);
     }
     match (&sandbox.error, sandbox.status) {
@@ -69,7 +69,7 @@ pub async fn settle(
             });
             Err(Failure::new(
                 Code::Failed,
-                format!("{}.{next}", error.trouble.message.trim_end_matches('.')),
+                format!("{}.{next}", error.failure.message.trim_end_matches('.')),
             ))
         }
         _ => Ok(sandbox),

@@ -9,7 +9,7 @@ use fsa_model::{
     environment::{self, Environment},
     money::Micros,
 };
-use fsa_server::agents;
+use fsa_server::llm_proxy;
 use secrecy::SecretString;
 
 use crate::failure::Failure;
@@ -20,16 +20,16 @@ pub(super) fn agents(
     budget: Option<f64>,
     prices: Option<PathBuf>,
     networks: &[String],
-) -> Result<agents::Options, Failure> {
+) -> Result<llm_proxy::Options, Failure> {
     let prices = match prices {
-        None => agents::prices::Prices::default(),
+        None => llm_proxy::pricing::Prices::default(),
         Some(path) => {
             let failed = |why: String| Failure::usage(format!("the prices in {}: {why}", path.display()));
             let text = std::fs::read_to_string(&path).map_err(|error| failed(error.to_string()))?;
-            agents::prices::Prices::parse(&text).map_err(failed)?
+            llm_proxy::pricing::Prices::parse(&text).map_err(failed)?
         }
     };
-    Ok(agents::Options {
+    Ok(llm_proxy::Options {
         mode: mode
             .map(|text| text.parse())
             .transpose()

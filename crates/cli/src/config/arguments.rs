@@ -34,7 +34,7 @@ pub struct ServeArguments {
     /// Print an API token of the owner on standard output
     #[arg(long)]
     pub print_token: bool,
-    /// Start although stored secrets cannot be opened, because the key file they were sealed with is lost
+    /// Start although stored secrets cannot be opened, because the key file they were encrypted with is lost
     #[arg(long)]
     pub without_lost_secrets: bool,
     /// The control database, where it is not to be our own: postgresql://…

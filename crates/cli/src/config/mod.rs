@@ -41,7 +41,7 @@ pub struct ServeConfig {
     pub allow_networks: Vec<String>,
     pub allow_registries: Vec<String>,
     pub secret_dir: PathBuf,
-    pub agents: fsa_server::agents::Options,
+    pub agents: fsa_server::llm_proxy::Options,
     pub development: bool,
     /// What each user may have, and all together.
     pub per_user: Limits,

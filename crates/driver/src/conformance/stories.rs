@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fsa_model::{
-    ContainerState, ProjectName, ResourceName, TroubleKind,
+    ContainerState, FailureKind, ProjectName, ResourceName,
     sandboxd::{ExecRequest, ExecResult},
 };
 use futures_util::{StreamExt as _, future::join_all};
@@ -11,7 +11,7 @@ use http::Method;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::stage::{PATIENCE, Stage, in_time};
-use crate::{Databases, Endpoint, Hint, Observed, ObservedDatabase, StepKind};
+use crate::{Databases, Endpoint, Observed, ObservedDatabase, Requeue, StepKind};
 
 pub async fn of_nothing_nothing_is_seen(stage: &Stage<'_>) {
     let spec = stage.sandbox("nothing");
@@ -30,7 +30,7 @@ pub async fn a_started_sandbox_is_seen_and_answers(stage: &Stage<'_>) {
     ));
     assert_eq!(seen.digest, Some(spec.digest()));
     assert!(seen.network && seen.volume, "{seen:?}");
-    assert_eq!(seen.trouble, None);
+    assert_eq!(seen.failure, None);
     in_time(stage.driver.usage(&spec.sandbox))
         .await
         .expect("what runs uses something");
@@ -220,20 +220,20 @@ pub async fn a_killed_container_is_told_of_and_seen(stage: &Stage<'_>) {
     let spec = stage.sandbox("killed");
     stage.start(&spec).await;
     stage.write_home(&spec, "home.txt", "mine").await;
-    let mut hints = stage.driver.changes();
+    let mut requeues = stage.driver.changes();
     let mut before = std::pin::pin!(stage.control(&spec).watch().await.expect("it can be watched"));
     stage.world.kill(&spec.sandbox).await;
     // What spoke to the old process is told by its end.
     while let Some(Ok(_)) = in_time(before.next()).await {}
     let restarts_by_itself = stage.driver.capabilities().restarts_by_itself;
-    // Hints may come for other reasons too, so what counts is what is seen after one. Where the
+    // RequeueQueue may come for other reasons too, so what counts is what is seen after one. Where the
     // data plane itself starts it again, that may be a running one already.
     loop {
-        match in_time(hints.next()).await.expect("hints go on") {
-            Hint::Sandbox(told) if told.resource != spec.sandbox.resource => {}
-            Hint::Sandbox(_) | Hint::Everything if !restarts_by_itself && stage.runs(&spec).await => {}
-            Hint::Project(_) => {}
-            Hint::Sandbox(_) | Hint::Everything | Hint::Answers => break,
+        match in_time(requeues.next()).await.expect("requeues go on") {
+            Requeue::Sandbox(told) if told.resource != spec.sandbox.resource => {}
+            Requeue::Sandbox(_) | Requeue::Everything if !restarts_by_itself && stage.runs(&spec).await => {}
+            Requeue::Project(_) => {}
+            Requeue::Sandbox(_) | Requeue::Everything | Requeue::Answers => break,
         }
     }
     stage.start(&spec).await;
@@ -260,7 +260,7 @@ pub async fn a_missing_image_is_the_persons_to_mend(stage: &Stage<'_>) {
     let refused = in_time(stage.driver.check_image(&spec))
         .await
         .expect_err("there is no such image");
-    assert_eq!(refused.trouble.kind, TroubleKind::Input, "{refused}");
+    assert_eq!(refused.failure.kind, FailureKind::Input, "{refused}");
     stage
         .apply(&spec, StepKind::EnsureNetwork)
         .await
@@ -269,7 +269,7 @@ pub async fn a_missing_image_is_the_persons_to_mend(stage: &Stage<'_>) {
         .apply(&spec, StepKind::EnsureContainer)
         .await
         .expect_err("there is no such image");
-    assert_eq!(refused.trouble.kind, TroubleKind::Input, "{refused}");
+    assert_eq!(refused.failure.kind, FailureKind::Input, "{refused}");
     assert!(!stage.runs(&spec).await);
     stage.destroy(&spec).await;
     assert!(

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
-use fsa_model::{DatabaseSpec, TroubleKind, spec::Credentials};
+use fsa_model::{DatabaseSpec, FailureKind, spec::Credentials};
 use parking_lot::Mutex;
 use secrecy::{ExposeSecret, SecretString};
 
@@ -91,7 +91,7 @@ impl MemoryDatabases {
         });
         found.map(act).ok_or_else(|| {
             DriverError::new(
-                TroubleKind::Passing,
+                FailureKind::Transient,
                 "the database does not exist or refused the password",
             )
         })
@@ -143,7 +143,7 @@ impl Databases for MemoryDatabases {
         let role = database.role();
         if !self.known_ahead && !self.all.lock().get(&role).is_some_and(|found| found.ready) {
             return Err(DriverError::new(
-                TroubleKind::Passing,
+                FailureKind::Transient,
                 "the database's credentials are not known yet",
             ));
         }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use fsa_model::{Trouble, TroubleKind};
+use fsa_model::{Failure, FailureKind};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 
@@ -39,9 +39,9 @@ impl Call {
 #[derive(Clone, Debug)]
 pub enum Fault {
     /// Nothing is done.
-    Fail(Trouble),
+    Fail(Failure),
     /// Half of it is done.
-    FailHalfway(Trouble),
+    FailHalfway(Failure),
     /// It never answers.
     Hang,
     Delay(Duration),
@@ -55,8 +55,8 @@ impl Fault {
     /// A failure that may pass.
     #[must_use]
     pub fn passing() -> Self {
-        Self::Fail(Trouble::new(
-            TroubleKind::Passing,
+        Self::Fail(Failure::new(
+            FailureKind::Transient,
             "the data plane is busy; it is tried again",
         ))
     }
@@ -64,8 +64,8 @@ impl Fault {
     /// The same, in the middle of the work.
     #[must_use]
     pub fn passing_halfway() -> Self {
-        Self::FailHalfway(Trouble::new(
-            TroubleKind::Passing,
+        Self::FailHalfway(Failure::new(
+            FailureKind::Transient,
             "the data plane broke off; it is tried again",
         ))
     }
@@ -164,7 +164,10 @@ impl Script {
         let mut rules = self.rules.lock();
         let mut hit = None;
         for (index, rule) in rules.iter_mut().enumerate() {
-            if rule.call.map_or(!call.changes(), |wanted| wanted != call) {
+            if rule
+                .call
+                .map_or(!call.changes(), |desired_state| desired_state != call)
+            {
                 continue;
             }
             if rule.skip > 0 {
@@ -188,8 +191,8 @@ impl Script {
     pub(super) async fn play(&self, call: Call) -> Result<Middle> {
         match self.take(call) {
             None => {}
-            Some(Fault::Fail(trouble)) => return Err(trouble.into()),
-            Some(Fault::FailHalfway(trouble)) => return Ok(Middle(Some(Halfway::Fail(trouble)))),
+            Some(Fault::Fail(failure)) => return Err(failure.into()),
+            Some(Fault::FailHalfway(failure)) => return Ok(Middle(Some(Halfway::Fail(failure)))),
             Some(Fault::PauseHalfway(gate)) => return Ok(Middle(Some(Halfway::Pause(gate)))),
             Some(Fault::Hang) => std::future::pending().await,
             Some(Fault::Delay(time)) => tokio::time::sleep(time).await,
@@ -200,7 +203,7 @@ impl Script {
 }
 
 enum Halfway {
-    Fail(Trouble),
+    Fail(Failure),
     Pause(Gate),
 }
 
@@ -213,7 +216,7 @@ impl Middle {
         tokio::task::yield_now().await;
         match self.0 {
             None => {}
-            Some(Halfway::Fail(trouble)) => return Err(trouble.into()),
+            Some(Halfway::Fail(failure)) => return Err(failure.into()),
             Some(Halfway::Pause(gate)) => gate.pass().await,
         }
         Ok(())

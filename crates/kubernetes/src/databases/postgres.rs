@@ -8,7 +8,7 @@ use std::{
 
 use async_trait::async_trait;
 use fsa_driver::{Databases, DriverError, ObservedDatabase, Result};
-use fsa_model::{DatabaseSpec, TroubleKind, spec::Credentials};
+use fsa_model::{DatabaseSpec, FailureKind, spec::Credentials};
 use k8s_openapi::api::networking::v1::NetworkPolicyPeer;
 use parking_lot::Mutex;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -71,7 +71,7 @@ impl PostgresDatabases {
     pub fn new(settings: &settings::Databases) -> Result<Self> {
         let wrong = || {
             DriverError::new(
-                TroubleKind::Input,
+                FailureKind::Input,
                 "the region's setting databases.dsn must be of the form postgresql://user:password@host/database",
             )
         };
@@ -107,7 +107,7 @@ impl PostgresDatabases {
     /// Waits in line. Its bound is the caller's patience.
     async fn turn(&self) -> Result<Turn<'_>> {
         let place = place(&self.line).await?;
-        let connection = self.pool.acquire().await.map_err(trouble)?;
+        let connection = self.pool.acquire().await.map_err(failure)?;
         Ok(Turn {
             connection,
             _place: place,
@@ -150,9 +150,9 @@ impl PostgresDatabases {
     }
 
     async fn look(&self, connection: &mut PgConnection, database: &DatabaseSpec) -> Result<State> {
-        match server::look(connection, database).await.map_err(trouble)? {
+        match server::look(connection, database).await.map_err(failure)? {
             State::Foreign => Err(DriverError::new(
-                TroubleKind::Machine,
+                FailureKind::Machine,
                 format!(
                     "the PostgreSQL server has a role or database {} that FullStack Agent did not make for this project; \
                      rename or remove it",
@@ -172,7 +172,7 @@ impl PostgresDatabases {
             match server::make(connection, database, None).await {
                 Ok(()) => break,
                 Err(error) if round < ROUNDS && server::is_race(&error) => {}
-                Err(error) => return Err(trouble(error)),
+                Err(error) => return Err(failure(error)),
             }
         }
         // The password is the one that was just set. That the server lets roles in, another has shown; this one's own
@@ -184,7 +184,7 @@ impl PostgresDatabases {
         match self.admits(database).await {
             ObservedDatabase::Ready => Ok(()),
             _ => Err(DriverError::new(
-                TroubleKind::Machine,
+                FailureKind::Machine,
                 "the PostgreSQL server does not let a project's role in; its pg_hba.conf must allow roles to sign in with \
                  a password",
             )),
@@ -196,7 +196,7 @@ impl PostgresDatabases {
         let connection = &mut *turn.connection;
         if self.look(connection, from).await? != State::Made {
             return Err(DriverError::new(
-                TroubleKind::Passing,
+                FailureKind::Transient,
                 format!("the database {} is not ready to be copied", from.role()),
             ));
         }
@@ -204,14 +204,14 @@ impl PostgresDatabases {
             return Ok(());
         }
         // CREATE DATABASE wants its source for itself.
-        server::close(connection, from, true).await.map_err(trouble)?;
+        server::close(connection, from, true).await.map_err(failure)?;
         let made = server::make(connection, to, Some(&from.role())).await;
-        server::close(connection, from, false).await.map_err(trouble)?;
-        made.map_err(trouble)?;
+        server::close(connection, from, false).await.map_err(failure)?;
+        made.map_err(failure)?;
         let mut inside = PgConnection::connect_with(&self.admin.clone().database(&to.role()))
             .await
-            .map_err(trouble)?;
-        server::hand_over(&mut inside, from, to).await.map_err(trouble)?;
+            .map_err(failure)?;
+        server::hand_over(&mut inside, from, to).await.map_err(failure)?;
         let _ = inside.close().await;
         Ok(())
     }
@@ -264,7 +264,7 @@ impl Databases for PostgresDatabases {
             let _place = place(&self.changes).await?;
             let mut turn = self.turn().await?;
             let connection = &mut *turn.connection;
-            match server::look(connection, database).await.map_err(trouble)? {
+            match server::look(connection, database).await.map_err(failure)? {
                 State::Absent => Ok(()),
                 State::Foreign => {
                     // Nothing of ours is left; the deletion of a project must not hang on it.
@@ -274,7 +274,7 @@ impl Databases for PostgresDatabases {
                     );
                     Ok(())
                 }
-                State::Partial | State::Made => server::remove(connection, database).await.map_err(trouble),
+                State::Partial | State::Made => server::remove(connection, database).await.map_err(failure),
             }
         })
         .await
@@ -292,7 +292,7 @@ impl Databases for PostgresDatabases {
         patient(PATIENCE, async {
             let mut turn = self.turn().await?;
             let connection = &mut *turn.connection;
-            server::inventory(connection).await.map_err(trouble)
+            server::inventory(connection).await.map_err(failure)
         })
         .await
     }
@@ -301,14 +301,14 @@ impl Databases for PostgresDatabases {
 /// Waits in a line. Its bound is the caller's.
 async fn place(line: &Semaphore) -> Result<SemaphorePermit<'_>> {
     line.acquire().await.map_err(|closed| {
-        DriverError::new(TroubleKind::Internal, "the line for a connection was closed").because(closed)
+        DriverError::new(FailureKind::Internal, "the line for a connection was closed").because(closed)
     })
 }
 
 async fn patient<T>(patience: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::time::timeout(patience, work).await.unwrap_or_else(|_| {
         Err(DriverError::new(
-            TroubleKind::Passing,
+            FailureKind::Transient,
             format!(
                 "the PostgreSQL server was busy for more than {} s",
                 patience.as_secs()
@@ -318,33 +318,33 @@ async fn patient<T>(patience: Duration, work: impl Future<Output = Result<T>>) -
 }
 
 /// What an error of the server means to the person who waits. SQLSTATEs: PostgreSQL, appendix A.
-pub(super) fn trouble(error: sqlx::Error) -> DriverError {
+pub(super) fn failure(error: sqlx::Error) -> DriverError {
     let code = error
         .as_database_error()
         .and_then(sqlx::error::DatabaseError::code);
     let (kind, message) = match code.as_deref() {
         Some("53100") => (
-            TroubleKind::Machine,
+            FailureKind::Machine,
             "the disk of the PostgreSQL server is full; free some space there",
         ),
         Some("28P01" | "28000") => (
-            TroubleKind::Machine,
+            FailureKind::Machine,
             "the PostgreSQL server does not accept our account; correct the region's setting databases.dsn",
         ),
         Some("42501") => (
-            TroubleKind::Machine,
+            FailureKind::Machine,
             "our account on the PostgreSQL server may not make roles and databases; give it CREATEROLE and CREATEDB",
         ),
         Some("53300") => (
-            TroubleKind::Passing,
+            FailureKind::Transient,
             "the PostgreSQL server has no room for another connection just now",
         ),
         Some(_) => (
-            TroubleKind::Internal,
+            FailureKind::Internal,
             "the PostgreSQL server refused a statement; its log has the reason",
         ),
         None => (
-            TroubleKind::Passing,
+            FailureKind::Transient,
             "the PostgreSQL server does not answer; it is tried again",
         ),
     };

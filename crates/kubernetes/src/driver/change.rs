@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use fsa_driver::{DriverError, Result, control::Control};
-use fsa_model::{ContainerState, ProjectId, SandboxRef, SandboxSpec, TroubleKind};
+use fsa_model::{ContainerState, FailureKind, ProjectId, SandboxRef, SandboxSpec};
 use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{PersistentVolumeClaim, Pod, Secret, Service},
@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 use super::{
     Inner, KubernetesDriver,
-    look::{belongs, container, newest, runs, trouble},
+    look::{belongs, container, failure, newest, runs},
     object::is_seen,
 };
 use crate::{
@@ -112,7 +112,7 @@ impl KubernetesDriver {
             match named(&watched.claims, namespace, &name) {
                 Some(claim) if claim.metadata.deletion_timestamp.is_some() => {
                     return Err(DriverError::new(
-                        TroubleKind::Passing,
+                        FailureKind::Transient,
                         "the project's home volume is being removed; the sandbox is started when it is gone",
                     ));
                 }
@@ -158,7 +158,7 @@ impl KubernetesDriver {
             if runs(&pod) {
                 return Some(Ok(()));
             }
-            words::trouble(&pod).filter(words::is_final).map(Err)
+            words::failure(&pod).filter(words::is_final).map(Err)
         });
         let placeless = async {
             tokio::time::sleep(PLACE).await;
@@ -166,7 +166,7 @@ impl KubernetesDriver {
                 .until(spec.sandbox.project, || {
                     let found = self.0.found(&spec.sandbox);
                     let pod = newest(&found.pods);
-                    trouble(
+                    failure(
                         &found,
                         pod.filter(|pod| pod.annotations().get(DIGEST) == Some(&digest)),
                     )
@@ -176,15 +176,15 @@ impl KubernetesDriver {
         let outcome = timeout(RUN, async {
             tokio::select! {
                 settled = settled => settled,
-                trouble = placeless => Err(trouble),
+                failure = placeless => Err(failure),
             }
         })
         .await;
         match outcome {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(trouble)) => Err(trouble.into()),
+            Ok(Err(failure)) => Err(failure.into()),
             Err(_) => Err(DriverError::new(
-                TroubleKind::Passing,
+                FailureKind::Transient,
                 format!(
                     "the cluster has not started the sandbox within {} minutes; `fsa debug` shows what it waits for",
                     RUN.as_secs() / 60
@@ -213,7 +213,7 @@ impl KubernetesDriver {
         if answered.is_err() {
             return Err(last.unwrap_or_else(|| {
                 DriverError::new(
-                    TroubleKind::Passing,
+                    FailureKind::Transient,
                     "the sandbox's terminal did not answer in time",
                 )
             }));
@@ -331,7 +331,7 @@ impl KubernetesDriver {
             .await
             .map_err(|_| {
                 DriverError::new(
-                    TroubleKind::Passing,
+                    FailureKind::Transient,
                     "the cluster has not removed the sandbox's pod yet; it is tried again",
                 )
             })
@@ -354,7 +354,7 @@ impl KubernetesDriver {
         .await
         .map_err(|_| {
             DriverError::new(
-                TroubleKind::Passing,
+                FailureKind::Transient,
                 "the cluster has not removed the home volume yet; it may still be in use, and is tried again",
             )
         })
@@ -375,7 +375,7 @@ impl KubernetesDriver {
         })
         .await
         .unwrap_or_else(|error| {
-            Err(DriverError::new(TroubleKind::Internal, "a change in the cluster broke off").because(error))
+            Err(DriverError::new(FailureKind::Internal, "a change in the cluster broke off").because(error))
         })
     }
 
@@ -388,5 +388,5 @@ impl KubernetesDriver {
 }
 
 fn unwritable(error: serde_json::Error) -> DriverError {
-    DriverError::new(TroubleKind::Internal, "an object cannot be written as JSON").because(error)
+    DriverError::new(FailureKind::Internal, "an object cannot be written as JSON").because(error)
 }

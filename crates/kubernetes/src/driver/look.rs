@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use fsa_driver::Observed;
-use fsa_model::{ContainerState, SandboxRef, Trouble};
+use fsa_model::{ContainerState, Failure, SandboxRef};
 use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{Pod, Secret, Service},
@@ -31,7 +31,7 @@ pub struct Found {
     pub routes: Vec<Arc<Kept<DynamicObject>>>,
     pub pods: Vec<Arc<Pod>>,
     /// What the cluster said last of the pod that counts.
-    pub warned: Option<Trouble>,
+    pub warned: Option<Failure>,
     pub volume: bool,
 }
 
@@ -53,16 +53,16 @@ pub fn observed(found: &Found, ways: WaysIn) -> Observed {
         container: container(found, pod),
         digest: digest(found),
         network: service && policy && ingresses >= ways.ingresses && routes >= ways.routes,
-        trouble: trouble(found, pod),
+        failure: failure(found, pod),
         volume: found.volume,
     }
 }
 
 /// Why there are no processes, where there are none and something is known.
-pub fn trouble(found: &Found, pod: Option<&Arc<Pod>>) -> Option<Trouble> {
+pub fn failure(found: &Found, pod: Option<&Arc<Pod>>) -> Option<Failure> {
     match pod {
         Some(pod) if runs(pod) => None,
-        Some(pod) => words::trouble(pod).or_else(|| found.warned.clone()),
+        Some(pod) => words::failure(pod).or_else(|| found.warned.clone()),
         None => found
             .deployment
             .as_ref()

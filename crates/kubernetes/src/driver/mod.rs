@@ -15,11 +15,11 @@ use std::{collections::HashMap, sync::Arc};
 use async_trait::async_trait;
 use bytes::Bytes;
 use fsa_driver::{
-    BoxConnection, BoxStream, Calls, Capabilities, Driver, DriverError, Endpoint, Hint, Observed, Outside,
-    Remark, Result, Step, StepKind,
+    BoxConnection, BoxStream, Calls, Capabilities, Driver, DriverError, Endpoint, ExternalEndpoint, Observed,
+    Requeue, Result, Step, StepKind, Warning,
 };
 use fsa_model::{
-    Image, ProjectId, ResourceName, SandboxRef, SandboxSpec, TroubleKind, api::ImageInfo, sandboxd::Usage,
+    FailureKind, Image, ProjectId, ResourceName, SandboxRef, SandboxSpec, api::ImageInfo, sandboxd::Usage,
 };
 use futures_util::{StreamExt as _, stream};
 use k8s_openapi::{NamespaceResourceScope, api::networking::v1::NetworkPolicyPeer};
@@ -48,7 +48,7 @@ struct Inner {
     cluster: Cluster,
     settings: Settings,
     watched: Watched,
-    turns: turns::Turns,
+    turns: turns::KeyedMutex,
     /// Of sandboxes that this process has started or asked for; the cluster has them all.
     tokens: Mutex<HashMap<ResourceName, SecretString>>,
     database_peer: DatabasePeer,
@@ -62,7 +62,7 @@ impl KubernetesDriver {
             watched: Watched::begin(&cluster, &settings),
             cluster,
             settings,
-            turns: turns::Turns::default(),
+            turns: turns::KeyedMutex::default(),
             tokens: Mutex::default(),
             database_peer,
         }))
@@ -133,7 +133,7 @@ impl Inner {
 
     /// The image that a spec asks for, in the cluster's words.
     fn image(&self, spec: &SandboxSpec) -> Result<String> {
-        let wrong = |message: String| DriverError::new(TroubleKind::Input, message);
+        let wrong = |message: String| DriverError::new(FailureKind::Input, message);
         let Some(image) = objects::image(spec, &self.settings) else {
             let Image::Template(name) = &spec.image else {
                 return Err(wrong("the project has no image".into()));
@@ -219,7 +219,7 @@ impl Driver for KubernetesDriver {
             StepKind::Destroy => self.destroy(&spec.sandbox).await,
             StepKind::RemoveVolume => self.remove_volume(spec.sandbox.project).await,
             StepKind::EnsureDatabase | StepKind::DropDatabase => Err(DriverError::new(
-                TroubleKind::Internal,
+                FailureKind::Internal,
                 "a step of a database was given to the driver of sandboxes",
             )),
         }
@@ -244,26 +244,26 @@ impl Driver for KubernetesDriver {
         }
     }
 
-    fn changes(&self) -> BoxStream<Hint> {
-        let hints = self.0.watched.hints();
+    fn changes(&self) -> BoxStream<Requeue> {
+        let requeues = self.0.watched.requeues();
         // The driver is held, so that the stream ends only with it.
-        stream::unfold((hints, self.clone()), |(mut hints, driver)| async move {
-            match hints.recv().await {
-                Ok(hint) => Some((hint, (hints, driver))),
-                Err(RecvError::Lagged(_)) => Some((Hint::Everything, (hints, driver))),
+        stream::unfold((requeues, self.clone()), |(mut requeues, driver)| async move {
+            match requeues.recv().await {
+                Ok(requeue) => Some((requeue, (requeues, driver))),
+                Err(RecvError::Lagged(_)) => Some((Requeue::Everything, (requeues, driver))),
                 Err(RecvError::Closed) => None,
             }
         })
         .boxed()
     }
 
-    fn remarks(&self) -> BoxStream<Remark> {
+    fn warnings(&self) -> BoxStream<Warning> {
         let (known, later) = self.0.watched.warnings.listen();
         // The driver is held, so that the stream ends only with it.
         let later = stream::unfold((later, self.clone()), |(mut later, driver)| async move {
             loop {
                 match later.recv().await {
-                    Ok(remark) => return Some((remark, (later, driver))),
+                    Ok(warning) => return Some((warning, (later, driver))),
                     Err(RecvError::Lagged(lost)) => {
                         tracing::warn!(lost, "the cluster warns of more than can be told");
                     }
@@ -289,7 +289,7 @@ impl Driver for KubernetesDriver {
 
     async fn import_image(&self, _: &str, _: BoxStream<std::io::Result<Bytes>>) -> Result<ImageInfo> {
         Err(DriverError::new(
-            TroubleKind::Input,
+            FailureKind::Input,
             "this region takes its images from registries; push the image to one and use its name",
         ))
     }
@@ -298,7 +298,7 @@ impl Driver for KubernetesDriver {
         self.0.image(spec).map(drop)
     }
 
-    fn outside(&self, sandbox: &SandboxRef, port: u16) -> Option<Outside> {
+    fn external_endpoint(&self, sandbox: &SandboxRef, port: u16) -> Option<ExternalEndpoint> {
         let expose = &self.0.settings.expose;
         let domain = expose
             .domain
@@ -307,7 +307,7 @@ impl Driver for KubernetesDriver {
         objects::hosts(&sandbox.resource, domain)
             .into_iter()
             .find(|way| way.port == port)
-            .map(|way| Outside {
+            .map(|way| ExternalEndpoint {
                 host: way.host.to_ascii_lowercase(),
                 secure: expose.tls_secret.is_some(),
             })

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use fsa_driver::{DriverError, Result};
-use fsa_model::{SandboxRef, TroubleKind};
+use fsa_model::{FailureKind, SandboxRef};
 use k8s_openapi::NamespaceResourceScope;
 use kube::{Api, Resource, ResourceExt as _, api::DeleteParams, core::DynamicObject};
 use serde::de::DeserializeOwned;
@@ -23,7 +23,7 @@ impl Inner {
         .is_some_and(|one| !belongs(&one.metadata, sandbox));
         if taken {
             return Err(DriverError::new(
-                TroubleKind::Machine,
+                FailureKind::Machine,
                 format!(
                     "the namespace already has a deployment {} of another project; it is left alone",
                     sandbox.resource

@@ -14,7 +14,7 @@ use fsa_driver::{
     BoxConnection, DriverError, Result,
     control::{self, Control},
 };
-use fsa_model::{SandboxRef, TroubleKind, sandboxd::Boot, sandboxd::Usage};
+use fsa_model::{FailureKind, SandboxRef, sandboxd::Boot, sandboxd::Usage};
 use http::{Method, Request};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{Pod, Secret};
@@ -70,13 +70,13 @@ impl KubernetesDriver {
             .uri(format!("127.0.0.1:{port}"))
             .body(control::empty())
             .map_err(|error| {
-                DriverError::new(TroubleKind::Internal, "a request cannot be made").because(error)
+                DriverError::new(FailureKind::Internal, "a request cannot be made").because(error)
             })?;
         let control = Control::new(self, sandbox, &token);
         match control.upgrade(request, control::PATIENCE).await? {
             Ok((_, upgraded)) => Ok(Box::new(TokioIo::new(upgraded))),
             Err(_) => Err(DriverError::new(
-                TroubleKind::Passing,
+                FailureKind::Transient,
                 format!(
                     "nothing in the sandbox listens on port {port}; start the application, or give it more time"
                 ),
@@ -113,7 +113,7 @@ impl KubernetesDriver {
         let token = boot
             .ok_or_else(|| {
                 DriverError::new(
-                    TroubleKind::Passing,
+                    FailureKind::Transient,
                     "the sandbox's secret does not have what it should; it is put right at the next look",
                 )
             })?
@@ -172,12 +172,12 @@ impl AsyncWrite for Forwarded {
 }
 
 fn not_running() -> DriverError {
-    DriverError::new(TroubleKind::Passing, "the sandbox does not run; start it first")
+    DriverError::new(FailureKind::Transient, "the sandbox does not run; start it first")
 }
 
 fn unreachable_pod() -> DriverError {
     DriverError::new(
-        TroubleKind::Passing,
+        FailureKind::Transient,
         "the sandbox's pod takes no connection; it may be starting, or the pod network may not be reachable from here \
          (the setting `reach = \"port-forward\"` goes through the API server)",
     )

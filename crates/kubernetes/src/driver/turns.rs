@@ -14,9 +14,9 @@ use tokio::sync::{Mutex as Turn, OwnedMutexGuard};
 const KEPT: usize = 1024;
 
 #[derive(Default)]
-pub struct Turns(Mutex<HashMap<ResourceName, Weak<Turn<()>>>>);
+pub struct KeyedMutex(Mutex<HashMap<ResourceName, Weak<Turn<()>>>>);
 
-impl Turns {
+impl KeyedMutex {
     /// Waits for its turn, which ends when what is returned is dropped.
     pub async fn take(&self, resource: &ResourceName) -> OwnedMutexGuard<()> {
         let turn = {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use fsa_driver::{Driver as _, Step, StepKind, control::Control};
 use fsa_kubernetes::settings::Reach;
 use fsa_model::{
-    ContainerState, Image, ProjectId, ProjectName, ResourceName, SandboxId, SandboxRef, SandboxSpec, Size,
-    TroubleKind, UserId, environment::Environment,
+    ContainerState, FailureKind, Image, ProjectId, ProjectName, ResourceName, SandboxId, SandboxRef,
+    SandboxSpec, Size, UserId, environment::Environment,
 };
 use k8s_openapi::api::{
     apps::v1::Deployment,
@@ -62,22 +62,22 @@ pub async fn start(place: &Place, spec: &SandboxSpec) {
     }
 }
 
-/// Waits, by the driver's own hints, until something is seen.
+/// Waits, by the driver's own requeues, until something is seen.
 pub async fn until(
     place: &Place,
     spec: &SandboxSpec,
     wish: impl Fn(&fsa_driver::Observed) -> bool,
 ) -> fsa_driver::Observed {
     use futures_util::StreamExt as _;
-    let mut hints = place.driver.changes();
+    let mut requeues = place.driver.changes();
     let wait = async {
         loop {
             let seen = place.driver.observe(&spec.sandbox).await.unwrap();
             if wish(&seen) {
                 return seen;
             }
-            // A hint that came before this look is in the look.
-            let _ = tokio::time::timeout(Duration::from_secs(1), hints.next()).await;
+            // A requeue that came before this look is in the look.
+            let _ = tokio::time::timeout(Duration::from_secs(1), requeues.next()).await;
         }
     };
     tokio::time::timeout(PATIENCE, wait)
@@ -213,15 +213,15 @@ async fn an_image_that_cannot_be_pulled_is_told_with_the_clusters_own_words() {
     apply(&place, &spec, StepKind::EnsureNetwork).await.unwrap();
     let error = apply(&place, &spec, StepKind::EnsureContainer).await.unwrap_err();
     assert!(error.to_string().contains("127.0.0.1:9/nothing:1"), "{error}");
-    let status = error.trouble.kubernetes_status.unwrap();
+    let status = error.failure.kubernetes_status.unwrap();
     assert!(status.contains("ImagePull"), "{status}");
-    let mut remarks = place.driver.remarks();
-    let told = tokio::time::timeout(PATIENCE, futures_util::StreamExt::next(&mut remarks))
+    let mut warnings = place.driver.warnings();
+    let told = tokio::time::timeout(PATIENCE, futures_util::StreamExt::next(&mut warnings))
         .await
         .expect("it is told without being asked for")
         .unwrap();
     assert_eq!((told.cause, &told.sandbox), ("image", &spec.sandbox));
-    assert!(told.trouble.message.contains("127.0.0.1:9/nothing:1"), "{told:?}");
+    assert!(told.failure.message.contains("127.0.0.1:9/nothing:1"), "{told:?}");
     place.driver.destroy(&spec.sandbox).await.unwrap();
 }
 
@@ -233,10 +233,10 @@ async fn a_sandbox_that_fits_on_no_node_is_told_so() {
     spec.resources.memory_limit_mib = 10_000_000;
     apply(&place, &spec, StepKind::EnsureNetwork).await.unwrap();
     let error = apply(&place, &spec, StepKind::EnsureContainer).await.unwrap_err();
-    assert_eq!(error.trouble.kind, TroubleKind::Machine, "{error}");
+    assert_eq!(error.failure.kind, FailureKind::Machine, "{error}");
     assert!(
         error
-            .trouble
+            .failure
             .kubernetes_status
             .unwrap()
             .contains("Insufficient memory")

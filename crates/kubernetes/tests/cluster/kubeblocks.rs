@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use fsa_driver::{Databases, Driver as _, Hint, ObservedDatabase};
+use fsa_driver::{Databases, Driver as _, ObservedDatabase, Requeue};
 use fsa_kubernetes::settings::Reach;
 use fsa_model::{DatabaseSpec, Size};
 use futures_util::StreamExt as _;
@@ -97,7 +97,7 @@ async fn version(place: &Place) -> &'static str {
 async fn a_life(reach: Reach) {
     let place = Place::with_its_role_alone(reach).await;
     let database = database("data");
-    let mut hints = place.databases.changes();
+    let mut requeues = place.databases.changes();
     assert_eq!(observe(&place, &database).await, ObservedDatabase::Absent);
 
     // Made in the version that is reconciled, kept, and the project's own.
@@ -153,14 +153,14 @@ async fn a_life(reach: Reach) {
     assert_eq!(asked, Vec::<String>::new(), "a settled sandbox is asked after");
 
     // Deleted by somebody: told, seen as lost, and made again, empty.
-    while futures_util::FutureExt::now_or_never(hints.next()).is_some() {}
+    while futures_util::FutureExt::now_or_never(requeues.next()).is_some() {}
     clusters(&place, version)
         .delete(database.resource.as_str(), &DeleteParams::background())
         .await
         .unwrap();
     let lost = async {
         while observe(&place, &database).await != ObservedDatabase::Absent {
-            assert_eq!(hints.next().await, Some(Hint::Project(database.project)));
+            assert_eq!(requeues.next().await, Some(Requeue::Project(database.project)));
         }
     };
     tokio::time::timeout(PATIENCE, lost).await.expect("it is told");

@@ -90,14 +90,14 @@ async fn routes_are_taken_by_the_api_and_put_right_when_others_change_them() {
     );
 }
 
-/// Waits, by the driver's own hints, until it sees the network so.
+/// Waits, by the driver's own requeues, until it sees the network so.
 async fn until_network(place: &Place, sandbox: &fsa_model::SandboxRef, wanted: bool) {
     use futures_util::StreamExt as _;
-    let mut hints = place.driver.changes();
+    let mut requeues = place.driver.changes();
     let wait = async {
         while place.driver.observe(sandbox).await.unwrap().network != wanted {
-            // A hint that came before this look is in the look.
-            let _ = tokio::time::timeout(std::time::Duration::from_secs(1), hints.next()).await;
+            // A requeue that came before this look is in the look.
+            let _ = tokio::time::timeout(std::time::Duration::from_secs(1), requeues.next()).await;
         }
     };
     tokio::time::timeout(std::time::Duration::from_secs(60), wait)

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use fsa_driver::{Driver as _, Remark};
+use fsa_driver::{Driver as _, Warning};
 use fsa_kubernetes::settings::Reach;
-use fsa_model::{ContainerState, SandboxRef, TroubleKind};
+use fsa_model::{ContainerState, FailureKind, SandboxRef};
 use futures_util::StreamExt as _;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::api::DeleteParams;
@@ -14,17 +14,17 @@ use crate::{
     world::{Place, administrators_exec},
 };
 
-/// The first remark of this cause.
-async fn told(place: &Place, sandbox: &SandboxRef, cause: &str) -> Remark {
-    let mut remarks = place
+/// The first warning of this cause.
+async fn told(place: &Place, sandbox: &SandboxRef, cause: &str) -> Warning {
+    let mut warnings = place
         .driver
-        .remarks()
-        .filter(|remark| std::future::ready(remark.sandbox == *sandbox && remark.cause == cause))
+        .warnings()
+        .filter(|warning| std::future::ready(warning.sandbox == *sandbox && warning.cause == cause))
         .boxed();
-    tokio::time::timeout(Duration::from_secs(90), remarks.next())
+    tokio::time::timeout(Duration::from_secs(90), warnings.next())
         .await
         .unwrap_or_else(|_| panic!("nothing is said of {cause}"))
-        .expect("remarks go on")
+        .expect("warnings go on")
 }
 
 #[tokio::test]
@@ -39,22 +39,22 @@ async fn a_volume_that_cannot_be_mounted_is_told_in_words_and_with_the_clusters_
     place.api::<Pod>().delete(&pod, &now).await.unwrap();
 
     let seen = until(&place, &spec, |seen| {
-        seen.trouble
+        seen.failure
             .as_ref()
-            .and_then(|trouble| trouble.kubernetes_status.as_deref())
+            .and_then(|failure| failure.kubernetes_status.as_deref())
             .is_some_and(|status| status.starts_with("FailedMount"))
     })
     .await;
 
     assert_ne!(seen.container, ContainerState::Running);
-    let trouble = seen.trouble.unwrap();
-    assert!(trouble.message.contains("volume"), "{trouble}");
-    assert!(trouble.kubernetes_status.unwrap().contains(name));
-    let remark = told(&place, &spec.sandbox, "volume").await;
-    assert_eq!(remark.trouble.kind, TroubleKind::Machine);
+    let failure = seen.failure.unwrap();
+    assert!(failure.message.contains("volume"), "{failure}");
+    assert!(failure.kubernetes_status.unwrap().contains(name));
+    let warning = told(&place, &spec.sandbox, "volume").await;
+    assert_eq!(warning.failure.kind, FailureKind::Machine);
     start(&place, &spec).await;
     let seen = until(&place, &spec, |seen| seen.container == ContainerState::Running).await;
-    assert_eq!(seen.trouble, None, "what is mended is still complained of");
+    assert_eq!(seen.failure, None, "what is mended is still complained of");
     place.driver.destroy(&spec.sandbox).await.unwrap();
 }
 
@@ -68,10 +68,16 @@ async fn a_sandbox_that_is_ended_for_its_memory_is_told_so_although_it_is_starte
     let fill = "dd if=/dev/zero of=/dev/shm/full bs=64k count=1000; true";
     administrators_exec(&place, &spec.sandbox, &["sh", "-c", fill]).await;
 
-    let remark = told(&place, &spec.sandbox, "memory").await;
+    let warning = told(&place, &spec.sandbox, "memory").await;
 
-    assert_eq!(remark.trouble.kind, TroubleKind::Input);
-    assert!(remark.trouble.message.contains("larger size"), "{remark:?}");
-    assert!(remark.trouble.kubernetes_status.unwrap().starts_with("OOMKilled"));
+    assert_eq!(warning.failure.kind, FailureKind::Input);
+    assert!(warning.failure.message.contains("larger size"), "{warning:?}");
+    assert!(
+        warning
+            .failure
+            .kubernetes_status
+            .unwrap()
+            .starts_with("OOMKilled")
+    );
     place.driver.destroy(&spec.sandbox).await.unwrap();
 }

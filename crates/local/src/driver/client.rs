@@ -14,7 +14,7 @@ use std::{
 };
 
 use fsa_driver::DriverError;
-use fsa_model::{Trouble, TroubleKind};
+use fsa_model::{Failure, FailureKind};
 use parking_lot::Mutex;
 use tokio::{
     io::Interest,
@@ -49,7 +49,7 @@ impl RunnerLink {
     }
 }
 
-type Waiting = HashMap<u64, oneshot::Sender<Result<(Answer, Vec<OwnedFd>), Trouble>>>;
+type Waiting = HashMap<u64, oneshot::Sender<Result<(Answer, Vec<OwnedFd>), Failure>>>;
 
 /// A connection to the runner, which ends when this is dropped.
 pub struct Client {
@@ -73,7 +73,7 @@ struct Shared {
     /// A worker of the runner has said that it begins.
     begun: AtomicBool,
     /// Why the runner ended, where it said so.
-    last_word: OnceLock<Trouble>,
+    last_word: OnceLock<Failure>,
     pushes: broadcast::Sender<Push>,
 }
 
@@ -112,7 +112,7 @@ impl Client {
     pub async fn greet(link: RunnerLink) -> Result<Arc<Self>, DriverError> {
         let client = Self::new(link).map_err(|error| {
             DriverError::new(
-                TroubleKind::Machine,
+                FailureKind::Machine,
                 format!("the runner cannot be listened to ({error})"),
             )
         })?;
@@ -149,7 +149,7 @@ impl Client {
     /// Asks, and waits for the answer.
     ///
     /// # Errors
-    /// The runner's own trouble; `Passing` where it is being restarted or takes too long.
+    /// The runner's own failure; `Passing` where it is being restarted or takes too long.
     pub async fn call(
         &self,
         request: Request,
@@ -186,7 +186,7 @@ impl Client {
         };
         tokio::time::timeout(patience, wait).await.map_err(|_| {
             DriverError::new(
-                TroubleKind::Passing,
+                FailureKind::Transient,
                 "the runner takes too long; the machine may be overloaded, or its disk slow",
             )
         })?
@@ -223,8 +223,8 @@ impl Shared {
                 }
             }
             Message::Push(push) => {
-                if let Push::Failed(trouble) = &push {
-                    let _ = self.last_word.set(trouble.clone());
+                if let Push::Failed(failure) = &push {
+                    let _ = self.last_word.set(failure.clone());
                 }
                 // What was asked before the first worker began waits in the socket for it.
                 if push == Push::Begun && self.begun.swap(true, Ordering::Relaxed) {
@@ -236,7 +236,7 @@ impl Shared {
     }
 
     /// The runner is gone for good.
-    fn gone(&self) -> Trouble {
+    fn gone(&self) -> Failure {
         self.last_word.get().cloned().unwrap_or_else(|| {
             protocol::machine(
                 "the runner has ended, without which no sandbox can be started or reached: restart fsa serve",
@@ -251,7 +251,7 @@ impl Shared {
             None => return,
         };
         for (_, sender) in failed {
-            let _ = sender.send(Err(Trouble::new(TroubleKind::Passing, why)));
+            let _ = sender.send(Err(Failure::new(FailureKind::Transient, why)));
         }
     }
 }
@@ -299,7 +299,7 @@ async fn read(shared: Arc<Shared>) {
 pub(super) fn unexpected(answer: &Answer) -> DriverError {
     tracing::error!(?answer, "the runner gave an answer to another question");
     DriverError::new(
-        TroubleKind::Internal,
+        FailureKind::Internal,
         "the runner gave an answer to another question",
     )
 }

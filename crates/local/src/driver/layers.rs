@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use fsa_driver::DriverError;
-use fsa_model::Trouble;
+use fsa_model::Failure;
 
 use super::client::{Client, unexpected};
 use crate::{
@@ -20,32 +20,32 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct RunnerLayers(pub Arc<Client>);
 
 impl RunnerLayers {
-    async fn ask(&self, request: Request, patience: Duration) -> Result<Answer, Trouble> {
-        Ok(self.0.call(request, &[], patience).await.map_err(trouble)?.0)
+    async fn ask(&self, request: Request, patience: Duration) -> Result<Answer, Failure> {
+        Ok(self.0.call(request, &[], patience).await.map_err(failure)?.0)
     }
 
     /// Every layer that a sandbox is made of.
     ///
     /// # Errors
     /// The runner's.
-    pub async fn used(&self) -> Result<Vec<DiffId>, Trouble> {
+    pub async fn used(&self) -> Result<Vec<DiffId>, Failure> {
         layers(self.ask(Request::UsedLayers, PATIENCE).await?)
     }
 }
 
 #[async_trait]
 impl LayerUnpacker for RunnerLayers {
-    async fn unpack(&self, layer: &LayerBlob) -> Result<UnpackedLayer, Trouble> {
+    async fn unpack(&self, layer: &LayerBlob) -> Result<UnpackedLayer, Failure> {
         match self
             .ask(Request::UnpackLayer { layer: *layer }, UNPACKING)
             .await?
         {
             Answer::Unpacked(unpacked) => Ok(unpacked),
-            other => Err(trouble(unexpected(&other))),
+            other => Err(failure(unexpected(&other))),
         }
     }
 
-    async fn missing(&self, wanted: &[DiffId]) -> Result<Vec<DiffId>, Trouble> {
+    async fn missing(&self, wanted: &[DiffId]) -> Result<Vec<DiffId>, Failure> {
         layers(
             self.ask(
                 Request::MissingLayers {
@@ -57,28 +57,28 @@ impl LayerUnpacker for RunnerLayers {
         )
     }
 
-    async fn layers(&self) -> Result<Vec<DiffId>, Trouble> {
+    async fn layers(&self) -> Result<Vec<DiffId>, Failure> {
         layers(self.ask(Request::Layers, PATIENCE).await?)
     }
 
-    async fn remove(&self, layer: &DiffId) -> Result<(), Trouble> {
+    async fn remove(&self, layer: &DiffId) -> Result<(), Failure> {
         match self
             .ask(Request::RemoveLayer { layer: *layer }, UNPACKING)
             .await?
         {
             Answer::Done => Ok(()),
-            other => Err(trouble(unexpected(&other))),
+            other => Err(failure(unexpected(&other))),
         }
     }
 }
 
-fn layers(answer: Answer) -> Result<Vec<DiffId>, Trouble> {
+fn layers(answer: Answer) -> Result<Vec<DiffId>, Failure> {
     match answer {
         Answer::Layers { layers } => Ok(layers),
-        other => Err(trouble(unexpected(&other))),
+        other => Err(failure(unexpected(&other))),
     }
 }
 
-fn trouble(error: DriverError) -> Trouble {
-    error.trouble
+fn failure(error: DriverError) -> Failure {
+    error.failure
 }

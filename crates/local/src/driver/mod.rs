@@ -15,7 +15,7 @@ use std::{collections::HashSet, net::Ipv4Addr, os::fd::OwnedFd, path::PathBuf, s
 use async_trait::async_trait;
 pub use client::{Client, RunnerLink};
 use fsa_driver::{DriverError, Result};
-use fsa_model::{ResourceName, Trouble, TroubleKind};
+use fsa_model::{Failure, FailureKind, ResourceName};
 pub use layers::RunnerLayers;
 
 use crate::{
@@ -59,20 +59,20 @@ pub trait Gate: Send + Sync {
         resource: &ResourceName,
         role: &str,
         listener: OwnedFd,
-    ) -> std::result::Result<(), Trouble>;
+    ) -> std::result::Result<(), Failure>;
 
     /// Closes the sandbox's listener, and its connections. Idempotent.
-    async fn unbind(&self, resource: &ResourceName) -> std::result::Result<(), Trouble>;
+    async fn unbind(&self, resource: &ResourceName) -> std::result::Result<(), Failure>;
 
     /// Whether the gate listens for the sandbox.
-    async fn bound(&self, resource: &ResourceName) -> std::result::Result<bool, Trouble>;
+    async fn bound(&self, resource: &ResourceName) -> std::result::Result<bool, Failure>;
 }
 
 /// The driver for one machine.
 pub struct LocalDriver {
     client: Arc<Client>,
     sockets: Arc<sockets::Sockets>,
-    turns: turns::Turns,
+    turns: turns::KeyedMutex,
     images: Store,
     layers: Arc<RunnerLayers>,
     gate: Option<Arc<dyn Gate>>,
@@ -107,7 +107,7 @@ impl LocalDriver {
     ) -> Result<Arc<Self>> {
         let unusable = |error: std::io::Error| {
             DriverError::new(
-                TroubleKind::Machine,
+                FailureKind::Machine,
                 format!(
                     "the data folder {} cannot be used ({error})",
                     config.runner.data_dir.display()
@@ -127,7 +127,7 @@ impl LocalDriver {
             .map_err(DriverError::from)?;
         Ok(Arc::new(Self {
             sockets: Arc::new(sockets::Sockets::open(&config.runner.data_dir).map_err(unusable)?),
-            turns: turns::Turns::default(),
+            turns: turns::KeyedMutex::default(),
             client,
             images,
             layers,

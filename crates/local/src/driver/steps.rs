@@ -11,11 +11,11 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use fsa_driver::{
-    BoxConnection, BoxStream, Capabilities, Driver, DriverError, Endpoint, Hint, Observed, Result, Step,
+    BoxConnection, BoxStream, Capabilities, Driver, DriverError, Endpoint, Observed, Requeue, Result, Step,
     StepKind, control::Control,
 };
 use fsa_model::{
-    ContainerState, ProjectId, SandboxRef, SandboxSpec, Trouble, TroubleKind, api::ImageInfo, sandboxd::Usage,
+    ContainerState, Failure, FailureKind, ProjectId, SandboxRef, SandboxSpec, api::ImageInfo, sandboxd::Usage,
 };
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use tokio::net::TcpSocket;
@@ -69,7 +69,7 @@ impl Driver for LocalDriver {
                 (false, false) => ContainerState::Absent,
             },
             network: found.network && gate_open,
-            trouble: found.ended.and_then(|ended| trouble_of(ended.how)),
+            failure: found.ended.and_then(|ended| failure_of(ended.how)),
             volume: found.volume,
             digest: found.digest,
         })
@@ -90,7 +90,7 @@ impl Driver for LocalDriver {
             StepKind::Destroy => self.destroy(&spec.sandbox).await,
             StepKind::RemoveVolume => self.remove_volume(spec.sandbox.project).await,
             StepKind::EnsureDatabase | StepKind::DropDatabase => Err(DriverError::new(
-                TroubleKind::Internal,
+                FailureKind::Internal,
                 "a step of a database was given to the driver of sandboxes",
             )),
         }
@@ -135,10 +135,12 @@ impl Driver for LocalDriver {
         }
     }
 
-    fn changes(&self) -> BoxStream<Hint> {
+    fn changes(&self) -> BoxStream<Requeue> {
         Box::pin(BroadcastStream::new(self.client.pushes()).map(|push| match push {
-            Ok(Push::Exited { sandbox, .. }) => Hint::Sandbox(sandbox),
-            Ok(Push::Begun | Push::Failed(_)) | Err(BroadcastStreamRecvError::Lagged(_)) => Hint::Everything,
+            Ok(Push::Exited { sandbox, .. }) => Requeue::Sandbox(sandbox),
+            Ok(Push::Begun | Push::Failed(_)) | Err(BroadcastStreamRecvError::Lagged(_)) => {
+                Requeue::Everything
+            }
         }))
     }
 
@@ -224,7 +226,7 @@ impl LocalDriver {
         let client = Arc::clone(&self.client);
         let made = tokio::spawn(async move { (client.call(request, &[], QUICK).await, turn) });
         let (made, turn) = made.await.map_err(|error| {
-            DriverError::new(TroubleKind::Internal, "the making of a network broke off").because(error)
+            DriverError::new(FailureKind::Internal, "the making of a network broke off").because(error)
         })?;
         match made? {
             (Answer::Network { .. }, _) => {}
@@ -240,7 +242,7 @@ impl LocalDriver {
         let (answer, mut descriptors) = match self.client.call(request, &[], QUICK).await {
             Ok(answered) => answered,
             // The gate outlives a runner, and may be the one that listens there: then the sandbox has its way.
-            Err(error) if error.trouble.kind == TroubleKind::Input => {
+            Err(error) if error.failure.kind == FailureKind::Input => {
                 let bound = gate.bound(resource).await.map_err(DriverError::from)?;
                 return if bound { Ok(turn) } else { Err(error) };
             }
@@ -286,7 +288,7 @@ impl LocalDriver {
         let turn = self.ensure_network(turn, spec).await?;
         let unmade = |error: io::Error| {
             let message = format!("the sandbox's control socket could not be made ({error})");
-            DriverError::new(TroubleKind::Machine, message)
+            DriverError::new(FailureKind::Machine, message)
         };
         let boot = boot::file(&boot::message(spec, &environment, &self.nameservers)).map_err(unmade)?;
         let socket = self.sockets.make(&spec.sandbox.resource).map_err(unmade)?;
@@ -312,8 +314,8 @@ impl LocalDriver {
             kept
         });
         started.await.unwrap_or_else(|error| {
-            let trouble = DriverError::new(TroubleKind::Internal, "a start of a sandbox broke off");
-            Err(trouble.because(error))
+            let failure = DriverError::new(FailureKind::Internal, "a start of a sandbox broke off");
+            Err(failure.because(error))
         })
     }
 
@@ -356,7 +358,7 @@ impl LocalDriver {
             }
         }
         let error = DriverError::new(
-            TroubleKind::Passing,
+            FailureKind::Transient,
             format!(
                 "nothing in the sandbox listens on port {port}; start the application, or give it more time"
             ),
@@ -369,27 +371,27 @@ impl LocalDriver {
 }
 
 /// What is to be said about a sandbox that ended although nobody asked.
-fn trouble_of(how: How) -> Option<Trouble> {
+fn failure_of(how: How) -> Option<Failure> {
     match how {
         How::Stopped | How::Unseen => None,
-        How::OutOfMemory(limit) => Some(Trouble::new(
-            TroubleKind::Input,
+        How::OutOfMemory(limit) => Some(Failure::new(
+            FailureKind::Input,
             format!(
                 "the sandbox used more than its {limit} MiB of memory and was ended by the kernel; choose a larger \
                  size or a smaller program"
             ),
         )),
-        How::Exited(code) => Some(Trouble::new(
-            TroubleKind::Passing,
+        How::Exited(code) => Some(Failure::new(
+            FailureKind::Transient,
             format!("the sandbox's first process ended by itself (code {code}); it is started again"),
         )),
-        How::Signaled(signal) => Some(Trouble::new(
-            TroubleKind::Passing,
+        How::Signaled(signal) => Some(Failure::new(
+            FailureKind::Transient,
             format!("the sandbox's first process was ended by signal {signal}; it is started again"),
         )),
     }
 }
 
 fn not_running() -> DriverError {
-    DriverError::new(TroubleKind::Passing, "the sandbox does not run; start it first")
+    DriverError::new(FailureKind::Transient, "the sandbox does not run; start it first")
 }

@@ -9,12 +9,12 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
 /// One turn a sandbox. Those that nobody has or waits for are forgotten.
 #[derive(Default)]
-pub struct Turns(Mutex<HashMap<ResourceName, Arc<AsyncMutex<()>>>>);
+pub struct KeyedMutex(Mutex<HashMap<ResourceName, Arc<AsyncMutex<()>>>>);
 
 /// Held for as long as something is done to the sandbox.
 pub type Turn = OwnedMutexGuard<()>;
 
-impl Turns {
+impl KeyedMutex {
     /// Waits until nobody else has the sandbox's turn. Dropped, it is out of the queue.
     pub async fn take(&self, resource: &ResourceName) -> Turn {
         let turn = {
@@ -35,7 +35,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_turn_is_one_sandboxs_and_what_nobody_holds_is_forgotten() {
-        let turns = Turns::default();
+        let turns = KeyedMutex::default();
         let [one, two] =
             ["one", "two"].map(|name| ResourceName::generate(&ProjectName::parse(name).unwrap()));
         let first = turns.take(&one).await;

@@ -12,7 +12,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use fsa_model::{ResourceName, Trouble, TroubleKind};
+use fsa_model::{Failure, FailureKind, ResourceName};
 use tokio::net::UnixStream;
 
 use super::{
@@ -52,12 +52,12 @@ pub enum GateError {
 /// The result of what is asked of the gate.
 pub type Result<T> = std::result::Result<T, GateError>;
 
-impl From<GateError> for Trouble {
+impl From<GateError> for Failure {
     fn from(error: GateError) -> Self {
         let kind = match error {
-            GateError::Start { .. } | GateError::PathTooLong(_) => TroubleKind::Machine,
-            GateError::Absent | GateError::Silent(_) => TroubleKind::Passing,
-            GateError::Refused(_) => TroubleKind::Internal,
+            GateError::Start { .. } | GateError::PathTooLong(_) => FailureKind::Machine,
+            GateError::Absent | GateError::Silent(_) => FailureKind::Transient,
+            GateError::Refused(_) => FailureKind::Internal,
         };
         Self::new(kind, error.to_string())
     }
@@ -281,18 +281,18 @@ impl Gate for GateClient {
         resource: &ResourceName,
         role: &str,
         listener: OwnedFd,
-    ) -> std::result::Result<(), Trouble> {
+    ) -> std::result::Result<(), Failure> {
         Self::bind(self, resource, role, listener)
             .await
-            .map_err(Trouble::from)
+            .map_err(Failure::from)
     }
 
-    async fn unbind(&self, resource: &ResourceName) -> std::result::Result<(), Trouble> {
-        Self::unbind(self, resource).await.map_err(Trouble::from)
+    async fn unbind(&self, resource: &ResourceName) -> std::result::Result<(), Failure> {
+        Self::unbind(self, resource).await.map_err(Failure::from)
     }
 
-    async fn bound(&self, resource: &ResourceName) -> std::result::Result<bool, Trouble> {
-        Self::is_bound(self, resource).await.map_err(Trouble::from)
+    async fn bound(&self, resource: &ResourceName) -> std::result::Result<bool, Failure> {
+        Self::is_bound(self, resource).await.map_err(Failure::from)
     }
 }
 

@@ -5,14 +5,14 @@
 
 use std::{collections::HashMap, future::Future, sync::Arc};
 
-use fsa_model::{Trouble, TroubleKind};
+use fsa_model::{Failure, FailureKind};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 #[derive(Clone)]
 enum State<T> {
     Under(String),
-    Done(Result<T, Trouble>),
+    Done(Result<T, Failure>),
 }
 
 /// Says how far the work is.
@@ -41,9 +41,9 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
         key: &str,
         listen: &(dyn Fn(&str) + Send + Sync),
         work: impl FnOnce(Arc<Progress<T>>) -> F,
-    ) -> Result<T, Trouble>
+    ) -> Result<T, Failure>
     where
-        F: Future<Output = Result<T, Trouble>> + Send + 'static,
+        F: Future<Output = Result<T, Failure>> + Send + 'static,
     {
         let mut states = {
             let mut flights = self.0.lock();
@@ -74,8 +74,8 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
                 State::Under(message) => listen(&message),
             }
             if states.changed().await.is_err() {
-                return Err(Trouble::new(
-                    TroubleKind::Internal,
+                return Err(Failure::new(
+                    FailureKind::Internal,
                     "the work on the image ended without a result; the log has more",
                 ));
             }

@@ -23,7 +23,7 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use fsa_model::{Trouble, TroubleKind, api::ImageInfo};
+use fsa_model::{Failure, FailureKind, api::ImageInfo};
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 use tempfile::{NamedTempFile, TempDir};
@@ -124,7 +124,7 @@ impl Folder {
     }
 
     /// Waits for whoever is removing things, which takes as long as that takes.
-    pub async fn share(&self) -> Result<Lease, Trouble> {
+    pub async fn share(&self) -> Result<Lease, Failure> {
         let path = self.0.join("lock");
         let lock = move || {
             let file = File::open(path)?;
@@ -134,8 +134,8 @@ impl Folder {
         match tokio::time::timeout(Duration::from_secs(60), tokio::task::spawn_blocking(lock)).await {
             Ok(Ok(Ok(lease))) => Ok(lease),
             Ok(Ok(Err(e))) => Err(disk("the image store could not be locked", &e)),
-            Ok(Err(_)) | Err(_) => Err(Trouble::new(
-                TroubleKind::Passing,
+            Ok(Err(_)) | Err(_) => Err(Failure::new(
+                FailureKind::Transient,
                 "images are being removed at the moment; it is tried again",
             )),
         }
@@ -274,18 +274,18 @@ fn read_note(path: &Path) -> Option<StoredImage> {
 
 /// A failure of the disk, for people.
 #[must_use]
-pub fn disk(what: &str, error: &io::Error) -> Trouble {
+pub fn disk(what: &str, error: &io::Error) -> Failure {
     if matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT)) {
         return no_room();
     }
-    Trouble::new(TroubleKind::Machine, format!("{what}: {error}"))
+    Failure::new(FailureKind::Machine, format!("{what}: {error}"))
 }
 
 /// There is no room for an image.
 #[must_use]
-pub fn no_room() -> Trouble {
-    Trouble::new(
-        TroubleKind::Machine,
+pub fn no_room() -> Failure {
+    Failure::new(
+        FailureKind::Machine,
         "the disk has no room for the image: remove images or projects that are no longer needed, or make the disk larger",
     )
 }

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, io, time::Duration};
 
 use bytes::Bytes;
-use fsa_model::{Trouble, TroubleKind};
+use fsa_model::{Failure, FailureKind};
 use futures_util::{Stream, StreamExt};
 use tokio::sync::mpsc;
 
@@ -59,7 +59,7 @@ impl Inner {
         name: String,
         origin: Origin,
         input: impl io::Read + Send + 'static,
-    ) -> Result<StoredImage, Trouble> {
+    ) -> Result<StoredImage, Failure> {
         let lease = self.folder.share().await?;
         let result = self.import_leased(name, origin, input).await;
         drop(lease);
@@ -72,7 +72,7 @@ impl Inner {
         name: String,
         origin: Origin,
         input: impl io::Read + Send + 'static,
-    ) -> Result<StoredImage, Trouble> {
+    ) -> Result<StoredImage, Failure> {
         let incoming = self
             .folder
             .incoming()
@@ -91,14 +91,14 @@ impl Inner {
             )
         });
         let (found, incoming) = received.await.map_err(|_| {
-            Trouble::new(
-                TroubleKind::Internal,
+            Failure::new(
+                FailureKind::Internal,
                 "reading the archive failed in a way that the log has",
             )
         })?;
-        let found: Found = found.map_err(|e| archive_trouble(&e))?;
+        let found: Found = found.map_err(|e| archive_failure(&e))?;
         let name = if name.is_empty() { name_of(&found)? } else { name };
-        let (_, config) = manifest::parse_config(&found.config).map_err(|e| archive_trouble(&e.into()))?;
+        let (_, config) = manifest::parse_config(&found.config).map_err(|e| archive_failure(&e.into()))?;
 
         let files: HashMap<_, _> = found
             .layers
@@ -139,7 +139,7 @@ impl Inner {
 }
 
 /// What an image may be called.
-pub(super) fn check_name(name: &str) -> Result<(), Trouble> {
+pub(super) fn check_name(name: &str) -> Result<(), Failure> {
     let fits = name.len() <= NAME_MAX
         && name.starts_with(|c: char| c.is_ascii_alphanumeric())
         && name
@@ -148,8 +148,8 @@ pub(super) fn check_name(name: &str) -> Result<(), Trouble> {
     if fits && name != HOST {
         return Ok(());
     }
-    Err(Trouble::new(
-        TroubleKind::Input,
+    Err(Failure::new(
+        FailureKind::Input,
         format!(
             "{:?} cannot be an image's name: at most {NAME_MAX} letters, digits and . _ - / : @, beginning with a letter or a digit, and not {HOST:?}",
             name.chars().take(100).collect::<String>()
@@ -157,24 +157,24 @@ pub(super) fn check_name(name: &str) -> Result<(), Trouble> {
     ))
 }
 
-fn name_of(found: &Found) -> Result<String, Trouble> {
+fn name_of(found: &Found) -> Result<String, Failure> {
     let name = found.name.clone().ok_or_else(|| {
-        Trouble::new(
-            TroubleKind::Input,
+        Failure::new(
+            FailureKind::Input,
             "the archive does not say what its image is called; give it a name",
         )
     })?;
     check_name(&name).map(|()| name)
 }
 
-fn archive_trouble(error: &ArchiveError) -> Trouble {
+fn archive_failure(error: &ArchiveError) -> Failure {
     match error {
         ArchiveError::NoRoom => no_room(),
         ArchiveError::Disk(e) => disk("the archive could not be stored", e),
-        ArchiveError::Upload(_) => Trouble::new(
-            TroubleKind::Passing,
+        ArchiveError::Upload(_) => Failure::new(
+            FailureKind::Transient,
             format!("the archive {error}; send it again"),
         ),
-        other => Trouble::new(TroubleKind::Input, format!("the archive {other}")),
+        other => Failure::new(FailureKind::Input, format!("the archive {other}")),
     }
 }

@@ -26,7 +26,7 @@ mod store;
 use async_trait::async_trait;
 pub use digest::{DiffId, Digest};
 pub use folder::Lease;
-use fsa_model::Trouble;
+use fsa_model::Failure;
 pub use manifest::Config;
 use serde::{Deserialize, Serialize};
 pub use settings::{RegistryCredentials, Settings};
@@ -57,16 +57,16 @@ pub struct UnpackedLayer {
 pub trait LayerUnpacker: Send + Sync {
     /// Unpacks the layer from its blob; where it is unpacked already, only says what it is.
     /// Callers that ask for one layer at once share the work.
-    async fn unpack(&self, layer: &LayerBlob) -> Result<UnpackedLayer, Trouble>;
+    async fn unpack(&self, layer: &LayerBlob) -> Result<UnpackedLayer, Failure>;
 
     /// Those of `layers` that are not unpacked here. On the way of every start, so it is cheap.
-    async fn missing(&self, layers: &[DiffId]) -> Result<Vec<DiffId>, Trouble>;
+    async fn missing(&self, layers: &[DiffId]) -> Result<Vec<DiffId>, Failure>;
 
     /// Every layer that is unpacked here.
-    async fn layers(&self) -> Result<Vec<DiffId>, Trouble>;
+    async fn layers(&self) -> Result<Vec<DiffId>, Failure>;
 
     /// Removes an unpacked layer. Idempotent; refused where a sandbox is made of it.
-    async fn remove(&self, layer: &DiffId) -> Result<(), Trouble>;
+    async fn remove(&self, layer: &DiffId) -> Result<(), Failure>;
 }
 
 /// What a sandbox is made of.

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use fsa_model::{Trouble, TroubleKind};
+use fsa_model::{Failure, FailureKind};
 use oci_spec::distribution::Reference;
 use sha2::{Digest as _, Sha256};
 
@@ -35,7 +35,7 @@ pub(super) async fn pull(
     store: &Inner,
     reference: &Reference,
     progress: &Progress<StoredImage>,
-) -> Result<StoredImage, Trouble> {
+) -> Result<StoredImage, Failure> {
     let name = reference.whole();
     let lease = store.folder.share().await?;
     progress.say(format!("looking up {name}"));
@@ -49,10 +49,10 @@ async fn fetch(
     store: &Inner,
     reference: &Reference,
     progress: &Progress<StoredImage>,
-) -> Result<StoredImage, Trouble> {
+) -> Result<StoredImage, Failure> {
     let name = reference.whole();
-    let registry = |e: RegistryError| registry_trouble(&name, &e);
-    let problem = |e: Problem| problem_trouble(&name, &e);
+    let registry = |e: RegistryError| registry_failure(&name, &e);
+    let problem = |e: Problem| problem_failure(&name, &e);
 
     let (raw, image) = image_manifest(store, reference).await?;
     let config = store
@@ -74,8 +74,8 @@ async fn fetch(
         .try_fold(0u64, |sum, layer| sum.checked_add(layer.descriptor.size));
     if total.is_none_or(|total| total > store.settings.max_archive_bytes) {
         let limit = store.settings.max_archive_bytes >> 30;
-        return Err(Trouble::new(
-            TroubleKind::Input,
+        return Err(Failure::new(
+            FailureKind::Input,
             format!("the image {name} is larger than {limit} GB, the limit that is set"),
         ));
     }
@@ -108,8 +108,8 @@ async fn fetch(
                 let limit = store.settings.layer_timeout;
                 let load = download(store, reference, &layer.descriptor, &file, count);
                 let late = || {
-                    Trouble::new(
-                        TroubleKind::Passing,
+                    Failure::new(
+                        FailureKind::Transient,
                         format!(
                             "a layer of the image {} did not arrive within {} s; it is tried again",
                             reference.whole(),
@@ -155,7 +155,7 @@ async fn fetch(
 async fn image_manifest(
     store: &Inner,
     reference: &Reference,
-) -> Result<(Vec<u8>, manifest::Manifest), Trouble> {
+) -> Result<(Vec<u8>, manifest::Manifest), Failure> {
     let name = reference.whole();
     let mut digest = None;
     for _ in 0..NESTING_MAX {
@@ -163,19 +163,19 @@ async fn image_manifest(
             .registries
             .manifest(reference, digest)
             .await
-            .map_err(|e| registry_trouble(&name, &e))?;
-        match manifest::parse(&raw).map_err(|e| problem_trouble(&name, &e))? {
+            .map_err(|e| registry_failure(&name, &e))?;
+        match manifest::parse(&raw).map_err(|e| problem_failure(&name, &e))? {
             Document::Manifest(image) => return Ok((raw, image)),
             Document::Index(index) => {
                 digest = Some(
                     manifest::choose(&index, None)
-                        .map_err(|e| problem_trouble(&name, &e))?
+                        .map_err(|e| problem_failure(&name, &e))?
                         .digest,
                 );
             }
         }
     }
-    Err(problem_trouble(
+    Err(problem_failure(
         &name,
         &Problem::NotAnImage("its indexes lead to each other".into()),
     ))
@@ -216,7 +216,7 @@ async fn download(
     descriptor: &Descriptor,
     file: &Path,
     count: &Count<'_>,
-) -> Result<(), Trouble> {
+) -> Result<(), Failure> {
     let mut partial = Partial::create(file).map_err(|e| disk("a layer could not be stored", &e))?;
     let mut tries = store.registries.tries();
     loop {
@@ -228,7 +228,7 @@ async fn download(
         tries
             .again(error)
             .await
-            .map_err(|e| registry_trouble(&reference.whole(), &e))?;
+            .map_err(|e| registry_failure(&reference.whole(), &e))?;
     }
 }
 
@@ -337,18 +337,18 @@ impl Partial {
 }
 
 /// A registry's refusal, for people.
-pub(super) fn registry_trouble(name: &str, error: &RegistryError) -> Trouble {
+pub(super) fn registry_failure(name: &str, error: &RegistryError) -> Failure {
     let kind = if error.is_passing() {
-        TroubleKind::Passing
+        FailureKind::Transient
     } else {
-        TroubleKind::Input
+        FailureKind::Input
     };
-    Trouble::new(kind, format!("the image {name} {error}"))
+    Failure::new(kind, format!("the image {name} {error}"))
 }
 
 /// What is wrong with an image, for people.
-pub(super) fn problem_trouble(name: &str, problem: &Problem) -> Trouble {
-    Trouble::new(TroubleKind::Input, format!("the image {name} {problem}"))
+pub(super) fn problem_failure(name: &str, problem: &Problem) -> Failure {
+    Failure::new(FailureKind::Input, format!("the image {name} {problem}"))
 }
 
 /// How long a whole check of an image may take, tries included.

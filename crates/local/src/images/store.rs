@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use chrono::Utc;
-use fsa_model::{Image, Trouble, TroubleKind, api::ImageInfo};
+use fsa_model::{Failure, FailureKind, Image, api::ImageInfo};
 use futures_util::{Stream, StreamExt as _, stream};
 use oci_spec::distribution::Reference;
 use parking_lot::Mutex;
@@ -24,7 +24,7 @@ use super::{
     folder::{Folder, Origin, StoredImage, StoredLayer, disk},
     import,
     manifest::{Config, Descriptor},
-    pull::{self, CHECK_TIMEOUT, registry_trouble},
+    pull::{self, CHECK_TIMEOUT, registry_failure},
     registry::Registries,
     settings::Settings,
 };
@@ -66,7 +66,7 @@ impl Store {
     ///
     /// # Errors
     /// The folder cannot be made or read.
-    pub fn open(data: &Path, unpacker: Arc<dyn LayerUnpacker>, settings: Settings) -> Result<Self, Trouble> {
+    pub fn open(data: &Path, unpacker: Arc<dyn LayerUnpacker>, settings: Settings) -> Result<Self, Failure> {
         let opened = Folder::open(data).and_then(|folder| {
             if let Some(_lease) = folder.seize()? {
                 folder.clear_incoming()?;
@@ -89,8 +89,8 @@ impl Store {
     /// from its registry. Callers that ask for the same image at once share the work.
     ///
     /// # Errors
-    /// In words for people; [`TroubleKind::Input`] where the image is not to be had at all.
-    pub async fn resolve(&self, image: &Image) -> Result<ResolvedImage, Trouble> {
+    /// In words for people; [`FailureKind::Input`] where the image is not to be had at all.
+    pub async fn resolve(&self, image: &Image) -> Result<ResolvedImage, Failure> {
         self.resolve_with(image, &|_| {}).await
     }
 
@@ -102,7 +102,7 @@ impl Store {
         &self,
         image: &Image,
         listen: &(dyn Fn(&str) + Send + Sync),
-    ) -> Result<ResolvedImage, Trouble> {
+    ) -> Result<ResolvedImage, Failure> {
         if matches!(image, Image::Template(name) if name == HOST) {
             return Ok(ResolvedImage::Host);
         }
@@ -127,8 +127,8 @@ impl Store {
                 Known::Reference(reference) => self.fetch(&reference, listen).await?,
             };
         }
-        Err(Trouble::new(
-            TroubleKind::Passing,
+        Err(Failure::new(
+            FailureKind::Transient,
             "the image is removed as fast as it is fetched; it is tried again",
         ))
     }
@@ -137,7 +137,7 @@ impl Store {
     ///
     /// # Errors
     /// In words for people, as [`Self::resolve`].
-    pub async fn check(&self, image: &Image) -> Result<(), Trouble> {
+    pub async fn check(&self, image: &Image) -> Result<(), Failure> {
         if matches!(image, Image::Template(name) if name == HOST) {
             return Ok(());
         }
@@ -146,9 +146,9 @@ impl Store {
             Known::Reference(reference) => {
                 let name = reference.whole();
                 match tokio::time::timeout(CHECK_TIMEOUT, self.0.registries.exists(&reference)).await {
-                    Ok(result) => result.map_err(|e| registry_trouble(&name, &e)),
-                    Err(_) => Err(Trouble::new(
-                        TroubleKind::Passing,
+                    Ok(result) => result.map_err(|e| registry_failure(&name, &e)),
+                    Err(_) => Err(Failure::new(
+                        FailureKind::Transient,
                         format!(
                             "the image {name} could not be looked up: the registry {} does not answer",
                             reference.registry()
@@ -163,7 +163,7 @@ impl Store {
     ///
     /// # Errors
     /// As [`Self::resolve`].
-    pub async fn prepare(&self) -> Result<(), Trouble> {
+    pub async fn prepare(&self) -> Result<(), Failure> {
         self.resolve(&Image::Template(WEB.into())).await.map(drop)
     }
 
@@ -175,7 +175,7 @@ impl Store {
         &self,
         reference: &str,
         listen: &(dyn Fn(&str) + Send + Sync),
-    ) -> Result<ImageInfo, Trouble> {
+    ) -> Result<ImageInfo, Failure> {
         Ok(self.fetch(&parse_reference(reference)?, listen).await?.info())
     }
 
@@ -184,7 +184,7 @@ impl Store {
     ///
     /// # Errors
     /// In words for people, and nothing is left behind.
-    pub async fn import<S>(&self, name: &str, archive: S) -> Result<ImageInfo, Trouble>
+    pub async fn import<S>(&self, name: &str, archive: S) -> Result<ImageInfo, Failure>
     where
         S: Stream<Item = io::Result<Bytes>> + Send,
     {
@@ -200,7 +200,7 @@ impl Store {
     ///
     /// # Errors
     /// The disk's own.
-    pub fn list(&self) -> Result<Vec<ImageInfo>, Trouble> {
+    pub fn list(&self) -> Result<Vec<ImageInfo>, Failure> {
         let images = self
             .0
             .folder
@@ -212,8 +212,8 @@ impl Store {
     /// Forgets the image of this name. Its files go with the next [`Self::sweep`].
     ///
     /// # Errors
-    /// [`TroubleKind::Input`] where there is none.
-    pub fn remove(&self, name: &str) -> Result<(), Trouble> {
+    /// [`FailureKind::Input`] where there is none.
+    pub fn remove(&self, name: &str) -> Result<(), Failure> {
         for name in spellings(name) {
             if self
                 .0
@@ -224,8 +224,8 @@ impl Store {
                 return Ok(());
             }
         }
-        Err(Trouble::new(
-            TroubleKind::Input,
+        Err(Failure::new(
+            FailureKind::Input,
             format!("there is no image of the name {name:?}"),
         ))
     }
@@ -236,7 +236,7 @@ impl Store {
     ///
     /// # Errors
     /// The disk's own, and the unpacker's.
-    pub async fn sweep(&self, used: &HashSet<DiffId>) -> Result<Swept, Trouble> {
+    pub async fn sweep(&self, used: &HashSet<DiffId>) -> Result<Swept, Failure> {
         Ok(self
             .0
             .sweep(|layer| !used.contains(layer))
@@ -248,7 +248,7 @@ impl Store {
         &self,
         reference: &Reference,
         listen: &(dyn Fn(&str) + Send + Sync),
-    ) -> Result<StoredImage, Trouble> {
+    ) -> Result<StoredImage, Failure> {
         let (inner, reference) = (Arc::clone(&self.0), reference.clone());
         self.0
             .flights
@@ -262,7 +262,7 @@ impl Store {
         &self,
         path: &Path,
         listen: &(dyn Fn(&str) + Send + Sync),
-    ) -> Result<StoredImage, Trouble> {
+    ) -> Result<StoredImage, Failure> {
         let (inner, path) = (Arc::clone(&self.0), path.to_owned());
         self.0
             .flights
@@ -286,12 +286,12 @@ impl Store {
         &self,
         stored: &StoredImage,
         listen: &(dyn Fn(&str) + Send + Sync),
-    ) -> Result<StoredImage, Trouble> {
+    ) -> Result<StoredImage, Failure> {
         match &stored.origin {
             Origin::Archive { path, .. } => self.import_archive(path, listen).await,
             Origin::Registry { reference } => self.fetch(&parse_reference(reference)?, listen).await,
-            Origin::Import => Err(Trouble::new(
-                TroubleKind::Machine,
+            Origin::Import => Err(Failure::new(
+                FailureKind::Machine,
                 format!(
                     "files of the image {:?} are missing; import its archive again",
                     stored.name
@@ -309,11 +309,11 @@ enum Known {
 }
 
 impl Inner {
-    fn find(&self, image: &Image) -> Result<Known, Trouble> {
+    fn find(&self, image: &Image) -> Result<Known, Failure> {
         match image {
             Image::Template(name) if name == WEB => self.find_web(),
-            Image::Template(name) => Err(Trouble::new(
-                TroubleKind::Input,
+            Image::Template(name) => Err(Failure::new(
+                FailureKind::Input,
                 format!("there is no template {name:?}; there are {WEB:?} and {HOST:?}"),
             )),
             Image::Reference(name) => match spellings(name).iter().find_map(|name| self.folder.image(name)) {
@@ -325,7 +325,7 @@ impl Inner {
 
     /// What somebody imported as `web`; else the archive as it is now; else the published image;
     /// else whatever there was.
-    fn find_web(&self) -> Result<Known, Trouble> {
+    fn find_web(&self) -> Result<Known, Failure> {
         let stored = self.folder.image(WEB);
         if let Some(stored) = &stored
             && stored.origin == Origin::Import
@@ -348,20 +348,20 @@ impl Inner {
             });
         }
         stored.map(Known::Whole).ok_or_else(|| {
-            Trouble::new(
-                TroubleKind::Machine,
+            Failure::new(
+                FailureKind::Machine,
                 "this machine has no image for the template \"web\": build it with `make image`, or name a published one in the settings",
             )
         })
     }
 
-    async fn is_whole(&self, stored: &StoredImage) -> Result<bool, Trouble> {
+    async fn is_whole(&self, stored: &StoredImage) -> Result<bool, Failure> {
         let layers: Vec<_> = stored.layers.iter().map(|layer| layer.diff_id).collect();
         Ok(self.unpacker.missing(&layers).await?.is_empty())
     }
 
     /// Those of `layers` that are not unpacked here, each once.
-    pub(super) async fn missing(&self, layers: &[Layer]) -> Result<Vec<Layer>, Trouble> {
+    pub(super) async fn missing(&self, layers: &[Layer]) -> Result<Vec<Layer>, Failure> {
         let ids: Vec<_> = layers.iter().map(|layer| layer.diff_id).collect();
         let mut missing: HashSet<_> = self.unpacker.missing(&ids).await?.into_iter().collect();
         self.fresh.lock().extend(missing.iter().copied());
@@ -373,7 +373,7 @@ impl Inner {
     }
 
     /// Unpacks a layer, and removes its blob.
-    pub(super) async fn unpack(&self, layer: &LayerBlob) -> Result<UnpackedLayer, Trouble> {
+    pub(super) async fn unpack(&self, layer: &LayerBlob) -> Result<UnpackedLayer, Failure> {
         let _slot = self.slots.acquire().await;
         let unpacked = self.unpacker.unpack(layer).await?;
         self.folder
@@ -391,7 +391,7 @@ impl Inner {
         config: &[u8],
         run: Config,
         layers: Vec<Layer>,
-    ) -> Result<StoredImage, Trouble> {
+    ) -> Result<StoredImage, Failure> {
         let mut stored = Vec::new();
         for Layer { diff_id, descriptor } in layers {
             // It is here, so this only asks for its size.
@@ -433,12 +433,12 @@ impl Inner {
         match self.sweep(|layer| fresh.contains(layer)).await {
             Ok(Some(_)) => self.fresh.lock().retain(|layer| !fresh.contains(layer)),
             Ok(None) => {}
-            Err(trouble) => tracing::warn!(%trouble, "what a failed import left could not be removed"),
+            Err(failure) => tracing::warn!(%failure, "what a failed import left could not be removed"),
         }
     }
 
     /// `None`: something is in use.
-    async fn sweep(&self, removable: impl Fn(&DiffId) -> bool) -> Result<Option<Swept>, Trouble> {
+    async fn sweep(&self, removable: impl Fn(&DiffId) -> bool) -> Result<Option<Swept>, Failure> {
         let failed = |e: io::Error| disk("what is left over could not be removed", &e);
         let Some(_lease) = self.folder.seize().map_err(failed)? else {
             return Ok(None);
@@ -477,9 +477,9 @@ pub(super) async fn for_all<T, F>(
     items: Vec<T>,
     parallel: usize,
     work: impl Fn(T, CancellationToken) -> F,
-) -> Result<(), Trouble>
+) -> Result<(), Failure>
 where
-    F: Future<Output = Result<(), Trouble>>,
+    F: Future<Output = Result<(), Failure>>,
 {
     let stop = CancellationToken::new();
     stream::iter(items)
@@ -493,7 +493,7 @@ where
             }
         })
         .buffer_unordered(parallel)
-        .fold(Ok(()), async |first: Result<(), Trouble>, next| first.and(next))
+        .fold(Ok(()), async |first: Result<(), Failure>, next| first.and(next))
         .await
 }
 
@@ -506,10 +506,10 @@ fn spellings(name: &str) -> Vec<String> {
     spellings
 }
 
-fn parse_reference(name: &str) -> Result<Reference, Trouble> {
+fn parse_reference(name: &str) -> Result<Reference, Failure> {
     let wrong = || {
-        Trouble::new(
-            TroubleKind::Input,
+        Failure::new(
+            FailureKind::Input,
             format!(
                 "{:?} is no image: neither the name of one that was imported nor a reference such as ghcr.io/someone/app:1.0",
                 name.chars().take(100).collect::<String>()

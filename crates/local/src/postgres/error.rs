@@ -3,7 +3,7 @@
 use std::{io, path::PathBuf};
 
 use fsa_driver::DriverError;
-use fsa_model::TroubleKind;
+use fsa_model::FailureKind;
 
 /// Why a cluster could not be found, made, started or spoken to.
 #[derive(Debug, thiserror::Error)]
@@ -153,8 +153,8 @@ fn shortened(said: &str) -> String {
 impl From<PostgresError> for DriverError {
     fn from(error: PostgresError) -> Self {
         let kind = match &error {
-            PostgresError::Slow { .. } | PostgresError::Sql { .. } => TroubleKind::Passing,
-            _ => TroubleKind::Machine,
+            PostgresError::Slow { .. } | PostgresError::Sql { .. } => FailureKind::Transient,
+            _ => FailureKind::Machine,
         };
         Self::new(kind, error.to_string()).because(error)
     }

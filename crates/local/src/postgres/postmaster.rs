@@ -303,7 +303,7 @@ fn slow(cluster: &Cluster, what: &str, patience: Duration) -> PostgresError {
     }
 }
 
-/// The last lines of the newest log of this cluster, without those that report no trouble.
+/// The last lines of the newest log of this cluster, without those that report no failure.
 fn end_of_log(cluster: &Cluster) -> String {
     let prefix = format!("{}-", cluster.kind().name());
     let newest = fs::read_dir(cluster.logs())

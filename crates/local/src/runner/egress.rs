@@ -22,7 +22,7 @@ use std::{
     time::Duration,
 };
 
-use fsa_model::Trouble;
+use fsa_model::Failure;
 use rustix::{
     mount::UnmountFlags,
     process::{Pid, PidfdFlags, pidfd_open},
@@ -100,7 +100,7 @@ impl Egress {
         address: Ipv4Addr,
         interface: &str,
         mtu: u32,
-    ) -> Result<Pasta, Trouble> {
+    ) -> Result<Pasta, Failure> {
         let record = self.records.join(name);
         // One that a killed runner left.
         if let Some(pasta) = self.find(name) {
@@ -144,7 +144,7 @@ impl Egress {
         address: Ipv4Addr,
         interface: &str,
         mtu: u32,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), Failure> {
         let failed = |error: io::Error| {
             if error.kind() == io::ErrorKind::NotFound {
                 machine("the program pasta is missing: install passt (Debian: apt-get install passt)")
@@ -231,7 +231,7 @@ impl Egress {
     }
 
     /// Loads the rules from within the namespace, on a thread that ends there.
-    fn firewall(&self, namespace: &OwnedFd) -> Result<(), Trouble> {
+    fn firewall(&self, namespace: &OwnedFd) -> Result<(), Failure> {
         let rules = firewall::ruleset_inside(&self.allowed, &self.resolvers, &own_addresses());
         thread::scope(|scope| {
             scope

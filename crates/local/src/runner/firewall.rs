@@ -12,7 +12,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use fsa_model::Trouble;
+use fsa_model::Failure;
 
 use super::network::GATEWAY;
 use crate::protocol::machine;
@@ -206,7 +206,7 @@ pub fn ruleset_inside(allowed: &[String], resolvers: &[Ipv4Addr], machine: &[Ipv
 ///
 /// # Errors
 /// nft is missing, or refused; in nft's own words.
-pub fn load(policy: &Policy) -> Result<(), Trouble> {
+pub fn load(policy: &Policy) -> Result<(), Failure> {
     nft(&ruleset(policy))?;
     forward()
 }
@@ -220,7 +220,7 @@ pub fn unload(table: &str) {
 ///
 /// # Errors
 /// nft is missing, or refused; in nft's own words.
-pub fn nft(text: &str) -> Result<(), Trouble> {
+pub fn nft(text: &str) -> Result<(), Failure> {
     let failed = |error: io::Error| {
         if error.kind() == io::ErrorKind::NotFound {
             machine(
@@ -261,7 +261,7 @@ pub fn nft(text: &str) -> Result<(), Trouble> {
     )))
 }
 
-fn forward() -> Result<(), Trouble> {
+fn forward() -> Result<(), Failure> {
     const SWITCH: &str = "/proc/sys/net/ipv4/ip_forward";
     if fs::read_to_string(SWITCH).is_ok_and(|value| value.trim() == "1") {
         return Ok(());

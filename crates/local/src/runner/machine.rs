@@ -41,7 +41,7 @@ pub fn look(
     };
     match runtime.version() {
         Ok(version) => hello.runtime = version,
-        Err(trouble) => hello.blockers.push(trouble.message),
+        Err(failure) => hello.blockers.push(failure.message),
     }
     match (try_mounts(power, layout), power) {
         (Ok(()), _) => hello.idmapped_mounts = power == Power::Root,

@@ -32,12 +32,12 @@ pub mod watch;
 use std::{collections::BTreeSet, fs, os::fd::OwnedFd, path::PathBuf, sync::Arc};
 
 pub use config::RunnerConfig;
-use fsa_model::Trouble;
+use fsa_model::Failure;
 use parking_lot::Mutex;
 use power::Power;
 pub use supervisor::{entry, main, spawn};
 
-use crate::protocol::{Hello, Message, Push, machine as trouble};
+use crate::protocol::{Hello, Message, Push, machine as failure};
 
 /// The stack of a thread that does one request, in bytes. Nothing here recurses deeply.
 pub(crate) const STACK: usize = 512 * 1024;
@@ -78,8 +78,8 @@ impl Runner {
     ///
     /// # Errors
     /// The data folder cannot be used at all.
-    pub fn open(config: RunnerConfig, power: Power, socket: OwnedFd) -> Result<Arc<Self>, Trouble> {
-        let failed = |what: &str, error: std::io::Error| trouble(format!("{what} ({error})"));
+    pub fn open(config: RunnerConfig, power: Power, socket: OwnedFd) -> Result<Arc<Self>, Failure> {
+        let failed = |what: &str, error: std::io::Error| failure(format!("{what} ({error})"));
         let layout =
             layout::Layout::open(&config.data_dir, &[&config.sandboxd, &config.runtime]).map_err(|e| {
                 failed(
@@ -109,7 +109,7 @@ impl Runner {
         let skeletons = skeleton::Skeletons::make(&layout.skeletons(), &used)
             .map_err(|e| failed("the files that every sandbox needs could not be made", e))?;
         let layers = unpack::Layers::open(&config.data_dir, power.rules(), unpack::Limits::default())
-            .map_err(|e| trouble(e.to_string()))?;
+            .map_err(|e| failure(e.to_string()))?;
         let (networks, no_egress) = network::Networks::open(power, &layout, &config);
         let mut hello = machine::look(power, &config, &layout, &runtime, &cgroups);
         hello.warnings.extend(no_egress);
@@ -144,7 +144,7 @@ impl Runner {
     ///
     /// # Errors
     /// As [`firewall::load`]; without it no sandbox is started.
-    pub fn ensure_firewall(&self) -> Result<(), Trouble> {
+    pub fn ensure_firewall(&self) -> Result<(), Failure> {
         if self.power == Power::Rootless {
             // Each sandbox has its own, loaded with its network.
             return Ok(());
@@ -157,7 +157,7 @@ impl Runner {
         };
         let mut firewall = self.firewall.lock();
         if firewall.loaded.as_ref() != Some(&policy) {
-            firewall::check_allowed(&policy.allowed).map_err(trouble)?;
+            firewall::check_allowed(&policy.allowed).map_err(failure)?;
             firewall::load(&policy)?;
             firewall.loaded = Some(policy);
         }

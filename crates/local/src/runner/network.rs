@@ -18,7 +18,7 @@ use std::{
     thread,
 };
 
-use fsa_model::{ResourceName, Trouble};
+use fsa_model::{Failure, ResourceName};
 use nix::sched::CloneFlags;
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -101,9 +101,9 @@ impl Networks {
             networks.remove(&wire);
             Ok(())
         });
-        let why = tried.err().map(|trouble| {
+        let why = tried.err().map(|failure| {
             networks.way = Way::Loopback;
-            format!("sandboxes cannot reach the network, only their database: {trouble}")
+            format!("sandboxes cannot reach the network, only their database: {failure}")
         });
         (networks, why)
     }
@@ -149,7 +149,7 @@ impl Networks {
     }
 
     /// A network that needs nothing on the machine's side.
-    fn make_in_namespace(&self, name: &str) -> Result<Wire, Trouble> {
+    fn make_in_namespace(&self, name: &str) -> Result<Wire, Failure> {
         let (namespace, inside) = new_namespace().map_err(|e| unmade(&e))?;
         let mut wire = Wire {
             slot: ONLY_SLOT,
@@ -186,7 +186,7 @@ impl Networks {
     ///
     /// # Errors
     /// What the kernel refused, and what may help.
-    pub fn make(&self, resource: &ResourceName) -> Result<Wire, Trouble> {
+    pub fn make(&self, resource: &ResourceName) -> Result<Wire, Failure> {
         if !matches!(self.way, Way::Wire) {
             return self.make_in_namespace(resource.as_str());
         }
@@ -380,7 +380,7 @@ fn mtu_outward() -> Option<u32> {
     mtu.trim().parse().ok().filter(|mtu| (576..=65_535).contains(mtu))
 }
 
-fn unmade(error: &io::Error) -> Trouble {
+fn unmade(error: &io::Error) -> Failure {
     let advice = match error.raw_os_error() {
         Some(libc::EPERM) => "; the runner needs CAP_NET_ADMIN and CAP_SYS_ADMIN",
         Some(libc::EOPNOTSUPP) => "; the kernel lacks veth interfaces (module veth)",

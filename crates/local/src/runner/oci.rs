@@ -13,7 +13,7 @@ use std::{
 };
 
 use fsa_model::{
-    Trouble, TroubleKind,
+    Failure, FailureKind,
     sandboxd::{BOOT_FD, LISTENER_FD},
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -65,7 +65,7 @@ impl Runtime {
     ///
     /// # Errors
     /// It is missing or broken; says how to get one.
-    pub fn version(&self) -> Result<String, Trouble> {
+    pub fn version(&self) -> Result<String, Failure> {
         let output = self
             .command()
             .arg("--version")
@@ -95,7 +95,7 @@ impl Runtime {
         bundle: &Path,
         listener: BorrowedFd<'_>,
         boot: BorrowedFd<'_>,
-    ) -> Result<i32, Trouble> {
+    ) -> Result<i32, Failure> {
         let (log, pid_file) = (bundle.join("runtime.log"), bundle.join("pid"));
         for old in [&log, &pid_file] {
             let _ = fs::remove_file(old);
@@ -111,7 +111,7 @@ impl Runtime {
                 )),
             },
             Ok(status) => self.failure(status, &log, bundle),
-            Err(trouble) => trouble,
+            Err(failure) => failure,
         };
         self.delete(id);
         Err(failed)
@@ -125,7 +125,7 @@ impl Runtime {
         pid_file: &Path,
         console: &File,
         descriptors: [BorrowedFd<'_>; 2],
-    ) -> Result<ExitStatus, Trouble> {
+    ) -> Result<ExitStatus, Failure> {
         let copy = |fd: BorrowedFd<'_>| -> io::Result<OwnedFd> {
             Ok(rustix::io::fcntl_dupfd_cloexec(fd, FIRST_FREE_FD)?)
         };
@@ -231,7 +231,7 @@ impl Runtime {
         self.root.join(id).exists()
     }
 
-    fn unstarted(&self, error: &io::Error) -> Trouble {
+    fn unstarted(&self, error: &io::Error) -> Failure {
         if error.kind() == io::ErrorKind::NotFound {
             return machine(format!(
                 "the OCI runtime {} is not installed: install runc (Debian: apt-get install runc), or name another \
@@ -245,7 +245,7 @@ impl Runtime {
         ))
     }
 
-    fn failure(&self, status: ExitStatus, log: &Path, bundle: &Path) -> Trouble {
+    fn failure(&self, status: ExitStatus, log: &Path, bundle: &Path) -> Failure {
         let words = fs::read_to_string(log)
             .ok()
             .and_then(|text| last_error(&text))
@@ -258,8 +258,8 @@ impl Runtime {
             return machine("the disk is full: remove projects or images, or make the disk larger");
         }
         if words.contains("/.fsa/sandboxd") && words.contains("no such file") {
-            return Trouble::new(
-                TroubleKind::Internal,
+            return Failure::new(
+                FailureKind::Internal,
                 "sandboxd, the program that runs first in every sandbox, could not be found in it",
             );
         }
@@ -314,7 +314,7 @@ fn tail(text: &str) -> String {
         .collect()
 }
 
-fn unwritable(error: &io::Error) -> Trouble {
+fn unwritable(error: &io::Error) -> Failure {
     if error.kind() == io::ErrorKind::StorageFull {
         machine("the disk is full: remove projects or images, or make the disk larger")
     } else {
@@ -336,11 +336,11 @@ mod tests {
     #[test]
     fn a_missing_runtime_is_named_with_what_to_do() {
         let runtime = Runtime::new("/nowhere/runc".into(), "/nowhere".into(), false);
-        let trouble = runtime.version().unwrap_err();
-        assert_eq!(trouble.kind, TroubleKind::Machine);
+        let failure = runtime.version().unwrap_err();
+        assert_eq!(failure.kind, FailureKind::Machine);
         assert!(
-            trouble.message.contains("/nowhere/runc is not installed"),
-            "{trouble}"
+            failure.message.contains("/nowhere/runc is not installed"),
+            "{failure}"
         );
     }
 }

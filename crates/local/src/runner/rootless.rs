@@ -17,7 +17,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use fsa_model::Trouble;
+use fsa_model::Failure;
 use nix::{
     fcntl::OFlag,
     sched::{CloneFlags, setns, unshare},
@@ -54,7 +54,7 @@ struct Inhabitant {
 ///
 /// # Errors
 /// Why there can be no such namespace, and what to do about it.
-pub fn enter(config: &RunnerConfig) -> Result<Power, Trouble> {
+pub fn enter(config: &RunnerConfig) -> Result<Power, Failure> {
     if Uid::effective().is_root() {
         return Ok(Power::Root);
     }
@@ -148,7 +148,7 @@ fn parent(namespace: &OwnedFd) -> Option<OwnedFd> {
 /// Makes a namespace in which 0 is the user and 1 to 65,535 are the user's subordinate ids.
 /// Others than one's own may be mapped by newuidmap(1) alone, and from outside: by a child that
 /// is forked before.
-fn make() -> Result<(), Trouble> {
+fn make() -> Result<(), Failure> {
     let (uid, gid) = (getuid(), getgid());
     let name = User::from_uid(uid)
         .ok()
@@ -253,7 +253,7 @@ fn map(program: &str, pid: i32, own: u32, first: u32) -> Result<(), String> {
 }
 
 /// The first subordinate id of the user (subuid(5)).
-fn first(file: &Path, name: &str, uid: Uid) -> Result<u32, Trouble> {
+fn first(file: &Path, name: &str, uid: Uid) -> Result<u32, Failure> {
     let text = fs::read_to_string(file).unwrap_or_default();
     range(&text, name, uid.as_raw()).ok_or_else(|| {
         let kind = if file.ends_with("subuid") { "subuids" } else { "subgids" };

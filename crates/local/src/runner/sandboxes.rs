@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use fsa_model::{ResourceName, SandboxRef, Trouble, TroubleKind, sandboxd::Usage};
+use fsa_model::{Failure, FailureKind, ResourceName, SandboxRef, sandboxd::Usage};
 use parking_lot::Mutex;
 
 use super::{
@@ -150,7 +150,7 @@ impl Runner {
     ///
     /// # Errors
     /// The folder's.
-    pub fn inventory(&self) -> Result<Vec<SandboxRef>, Trouble> {
+    pub fn inventory(&self) -> Result<Vec<SandboxRef>, Failure> {
         let mut found: Vec<_> = self.states()?.into_iter().map(|state| state.sandbox).collect();
         let known: BTreeSet<_> = found.iter().map(|sandbox| sandbox.resource.clone()).collect();
         let with_network = self.sandboxes.owners();
@@ -166,7 +166,7 @@ impl Runner {
     ///
     /// # Errors
     /// The folder's.
-    pub fn used_layers(&self) -> Result<BTreeSet<DiffId>, Trouble> {
+    pub fn used_layers(&self) -> Result<BTreeSet<DiffId>, Failure> {
         Ok(self
             .states()?
             .into_iter()
@@ -174,7 +174,7 @@ impl Runner {
             .collect())
     }
 
-    fn states(&self) -> Result<Vec<State>, Trouble> {
+    fn states(&self) -> Result<Vec<State>, Failure> {
         let entries = fs::read_dir(self.layout.sandboxes())
             .map_err(|error| machine(format!("the folder of sandboxes cannot be read ({error})")))?;
         Ok(entries
@@ -187,7 +187,7 @@ impl Runner {
     ///
     /// # Errors
     /// What the kernel or nft refused.
-    pub fn ensure_network(&self, entry: &Entry, sandbox: &SandboxRef) -> Result<Arc<Wire>, Trouble> {
+    pub fn ensure_network(&self, entry: &Entry, sandbox: &SandboxRef) -> Result<Arc<Wire>, Failure> {
         self.ensure_firewall()?;
         let old = entry.life.lock().wire.clone();
         if let Some(wire) = &old
@@ -196,8 +196,8 @@ impl Runner {
             return Ok(Arc::clone(wire));
         }
         if old.is_some() && entry.life.lock().running.is_some() {
-            return Err(Trouble::new(
-                TroubleKind::Passing,
+            return Err(Failure::new(
+                FailureKind::Transient,
                 "the sandbox's network interface is gone; it comes back with a restart of the sandbox",
             ));
         }
@@ -226,7 +226,7 @@ impl Runner {
     ///
     /// # Errors
     /// The sandbox has no network.
-    pub fn dial(&self, resource: &ResourceName) -> Result<(Vec<OwnedFd>, Ipv4Addr), Trouble> {
+    pub fn dial(&self, resource: &ResourceName) -> Result<(Vec<OwnedFd>, Ipv4Addr), Failure> {
         let wire = self.wire(resource)?;
         network::enter(&wire.namespace)
             .and_then(|()| network::sockets())
@@ -243,11 +243,11 @@ impl Runner {
     ///
     /// # Errors
     /// The sandbox has no network, or listens on the database's port itself.
-    pub fn bind_gate(&self, entry: &Entry, resource: &ResourceName) -> Result<OwnedFd, Trouble> {
+    pub fn bind_gate(&self, entry: &Entry, resource: &ResourceName) -> Result<OwnedFd, Failure> {
         let failed = |error: io::Error| {
             if error.kind() == io::ErrorKind::AddrInUse {
-                return Trouble::new(
-                    TroubleKind::Input,
+                return Failure::new(
+                    FailureKind::Input,
                     "a program in the sandbox listens on 127.0.0.1:5432, where the project's database belongs; \
                      give it another port and restart the sandbox",
                 );
@@ -269,11 +269,11 @@ impl Runner {
         Ok(copy)
     }
 
-    fn wire(&self, resource: &ResourceName) -> Result<Arc<Wire>, Trouble> {
+    fn wire(&self, resource: &ResourceName) -> Result<Arc<Wire>, Failure> {
         self.sandboxes
             .get(resource)
             .and_then(|entry| entry.life.lock().wire.clone())
-            .ok_or_else(|| Trouble::new(TroubleKind::Passing, "the sandbox does not run"))
+            .ok_or_else(|| Failure::new(FailureKind::Transient, "the sandbox does not run"))
     }
 
     /// What the sandbox uses.
@@ -295,7 +295,7 @@ impl Runner {
     ///
     /// # Errors
     /// The folder's.
-    pub fn take_over(self: &Arc<Self>) -> Result<(), Trouble> {
+    pub fn take_over(self: &Arc<Self>) -> Result<(), Failure> {
         for sandbox in self.inventory()? {
             self.sandboxes.exclusively(&sandbox.resource, |entry| {
                 if let Some(state) = State::read(&self.layout.state(&sandbox.resource)) {

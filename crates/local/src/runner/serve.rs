@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use fsa_model::{Trouble, TroubleKind};
+use fsa_model::{Failure, FailureKind};
 use parking_lot::{Condvar, Mutex};
 
 use super::{Runner, STACK};
@@ -76,8 +76,8 @@ pub fn serve(runner: &Arc<Runner>) -> io::Result<()> {
                     });
                 if let Err(error) = spawned {
                     busy.end();
-                    let trouble = protocol::machine(format!("the runner cannot start a thread ({error})"));
-                    reply(&runner, id, Err(trouble));
+                    let failure = protocol::machine(format!("the runner cannot start a thread ({error})"));
+                    reply(&runner, id, Err(failure));
                 }
             }
             Ok(None) => break Ok(()),
@@ -97,18 +97,18 @@ fn answer(runner: &Arc<Runner>, packet: Packet<Call>) {
         perform(runner, packet.message.request, packet.descriptors)
     }));
     let result = result.unwrap_or_else(|_| {
-        Err(Trouble::new(
-            TroubleKind::Internal,
+        Err(Failure::new(
+            FailureKind::Internal,
             "the runner has a defect: a request made it panic (see its log)",
         ))
     });
     reply(runner, id, result);
 }
 
-fn reply(runner: &Runner, id: u64, result: Result<(Answer, Vec<OwnedFd>), Trouble>) {
+fn reply(runner: &Runner, id: u64, result: Result<(Answer, Vec<OwnedFd>), Failure>) {
     let (result, descriptors) = match result {
         Ok((answer, descriptors)) => (Ok(answer), descriptors),
-        Err(trouble) => (Err(trouble), Vec::new()),
+        Err(failure) => (Err(failure), Vec::new()),
     };
     let descriptors: Vec<_> = descriptors.iter().map(|fd| fd.as_fd()).collect();
     if let Err(error) = protocol::send(&runner.socket, &Message::Reply { id, result }, &descriptors) {
@@ -120,15 +120,15 @@ fn perform(
     runner: &Arc<Runner>,
     request: Request,
     descriptors: Vec<OwnedFd>,
-) -> Result<(Answer, Vec<OwnedFd>), Trouble> {
+) -> Result<(Answer, Vec<OwnedFd>), Failure> {
     let plain = |answer| Ok((answer, Vec::new()));
     let sandboxes = &runner.sandboxes;
     match request {
         Request::Hello { version } if version == VERSION => {
             plain(Answer::Hello(Box::new(runner.hello.clone())))
         }
-        Request::Hello { .. } => Err(Trouble::new(
-            TroubleKind::Internal,
+        Request::Hello { .. } => Err(Failure::new(
+            FailureKind::Internal,
             "fsa was replaced by another version while it ran: restart fsa serve",
         )),
         Request::EnsureNetwork { sandbox } => {
@@ -140,8 +140,8 @@ fn perform(
         }
         Request::StartContainer(start) => {
             let [listener, boot]: [OwnedFd; 2] = descriptors.try_into().map_err(|_| {
-                Trouble::new(
-                    TroubleKind::Internal,
+                Failure::new(
+                    FailureKind::Internal,
                     "a sandbox was to be started without its two descriptors",
                 )
             })?;
@@ -203,12 +203,12 @@ fn perform(
             runner
                 .layers
                 .unpack(&layer)
-                .map_err(|error| error.trouble(&layer))?,
+                .map_err(|error| error.failure(&layer))?,
         )),
         Request::RemoveLayer { layer } => {
             if runner.used_layers()?.contains(&layer) {
-                return Err(Trouble::new(
-                    TroubleKind::Input,
+                return Err(Failure::new(
+                    FailureKind::Input,
                     "the layer is part of a sandbox that is still there",
                 ));
             }
@@ -238,7 +238,7 @@ fn perform(
 }
 
 /// A listening Unix socket and a file: what a sandbox gets is nothing else, whoever asks.
-fn check_descriptors(listener: &OwnedFd, boot: &OwnedFd) -> Result<(), Trouble> {
+fn check_descriptors(listener: &OwnedFd, boot: &OwnedFd) -> Result<(), Failure> {
     let listens = rustix::net::sockopt::socket_domain(listener)
         .is_ok_and(|domain| domain == rustix::net::AddressFamily::UNIX)
         && rustix::net::sockopt::socket_acceptconn(listener).unwrap_or(false);
@@ -248,8 +248,8 @@ fn check_descriptors(listener: &OwnedFd, boot: &OwnedFd) -> Result<(), Trouble> 
     if listens && is_file {
         Ok(())
     } else {
-        Err(Trouble::new(
-            TroubleKind::Internal,
+        Err(Failure::new(
+            FailureKind::Internal,
             "a sandbox was to be given descriptors of a wrong kind",
         ))
     }

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fsa_model::{ResourceName, Trouble, TroubleKind, sandboxd::USER_ID};
+use fsa_model::{Failure, FailureKind, ResourceName, sandboxd::USER_ID};
 use rustix::mount::UnmountFlags;
 
 use super::{
@@ -41,12 +41,12 @@ impl Runner {
         start: &StartSandbox,
         listener: &OwnedFd,
         boot: &OwnedFd,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), Failure> {
         crate::protocol::check(start)?;
         let name = &start.sandbox.resource;
         if entry.life.lock().running.is_some() {
-            return Err(Trouble::new(
-                TroubleKind::Internal,
+            return Err(Failure::new(
+                FailureKind::Internal,
                 "the sandbox was to be started, and runs already",
             ));
         }
@@ -56,8 +56,8 @@ impl Runner {
         unmount(&self.layout.scratch().join(name.as_str()));
         match &result {
             Ok(()) => tracing::info!(sandbox = %name, took = ?begun.elapsed(), "started a sandbox"),
-            Err(trouble) => {
-                tracing::warn!(sandbox = %name, %trouble, "a sandbox could not be started");
+            Err(failure) => {
+                tracing::warn!(sandbox = %name, %failure, "a sandbox could not be started");
                 self.settle(entry, name, How::Stopped);
                 if new {
                     self.discard(&self.layout.sandbox(name))?;
@@ -73,7 +73,7 @@ impl Runner {
         start: &StartSandbox,
         listener: &OwnedFd,
         boot: &OwnedFd,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), Failure> {
         let name = &start.sandbox.resource;
         if self.runtime.knows(name.as_str()) {
             self.end_strays(name, true);
@@ -148,7 +148,7 @@ impl Runner {
 
     /// Mounts what the container is to see at `m/<resource>/`: `all`, the runner's folder with
     /// the sandbox's ids; `root`, the overlay; `machine/…` for template `host`.
-    fn root_file_system(&self, start: &StartSandbox, wire: &Wire, skeleton: &str) -> Result<(), Trouble> {
+    fn root_file_system(&self, start: &StartSandbox, wire: &Wire, skeleton: &str) -> Result<(), Failure> {
         let name = &start.sandbox.resource;
         let here = self.layout.scratch().join(name.as_str());
         let mapped = |e: io::Error| {
@@ -177,8 +177,8 @@ impl Runner {
             for layer in layers {
                 let below = Layout::layer_below(layer);
                 if !self.layout.folder().join(&below).is_dir() {
-                    return Err(Trouble::new(
-                        TroubleKind::Passing,
+                    return Err(Failure::new(
+                        FailureKind::Transient,
                         "a layer of the sandbox's image is missing; it is fetched again at the next attempt",
                     ));
                 }
@@ -259,7 +259,7 @@ impl Runner {
     }
 
     /// Makes sure that the id the runtime gave is of a process in this sandbox's network.
-    fn verify(&self, pid: i32, start: &StartSandbox, wire: &Wire, bundle: &Path) -> Result<Running, Trouble> {
+    fn verify(&self, pid: i32, start: &StartSandbox, wire: &Wire, bundle: &Path) -> Result<Running, Failure> {
         let running = (|| {
             let pidfd = watch::open(pid)?;
             let process = Process::now(pid)?;
@@ -280,8 +280,8 @@ impl Runner {
             } else {
                 words
             };
-            Trouble::new(
-                TroubleKind::Internal,
+            Failure::new(
+                FailureKind::Internal,
                 format!("the sandbox ended as soon as it was started: {words}"),
             )
         })
@@ -291,7 +291,7 @@ impl Runner {
     ///
     /// # Errors
     /// Where even SIGKILL does not end them.
-    pub fn stop(&self, entry: &Entry, name: &ResourceName, grace: Duration) -> Result<(), Trouble> {
+    pub fn stop(&self, entry: &Entry, name: &ResourceName, grace: Duration) -> Result<(), Failure> {
         let running = entry.life.lock().running.clone();
         let Some(running) = running else {
             // A network without a sandbox, or what a killed runner left.
@@ -320,7 +320,7 @@ impl Runner {
     ///
     /// # Errors
     /// As [`Self::stop`], and the file system's.
-    pub fn destroy(&self, entry: &Entry, name: &ResourceName) -> Result<Option<PathBuf>, Trouble> {
+    pub fn destroy(&self, entry: &Entry, name: &ResourceName) -> Result<Option<PathBuf>, Failure> {
         self.stop(entry, name, Duration::ZERO)?;
         self.cgroups.remove(name.as_str());
         self.trash
@@ -332,7 +332,7 @@ impl Runner {
     ///
     /// # Errors
     /// The file system's.
-    pub fn discard(&self, path: &Path) -> Result<(), Trouble> {
+    pub fn discard(&self, path: &Path) -> Result<(), Failure> {
         match self.trash.discard(path).map_err(|e| undestroyed(&e))? {
             Some(discarded) => self.trash.burn(&discarded).map_err(|e| undestroyed(&e)),
             None => Ok(()),
@@ -376,7 +376,7 @@ fn unmount(here: &Path) {
     let _ = fs::remove_dir(here);
 }
 
-fn unmade(what: &str, error: &io::Error) -> Trouble {
+fn unmade(what: &str, error: &io::Error) -> Failure {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             machine("the disk is full: remove projects or images, or make the disk larger")
@@ -388,6 +388,6 @@ fn unmade(what: &str, error: &io::Error) -> Trouble {
     }
 }
 
-fn undestroyed(error: &io::Error) -> Trouble {
+fn undestroyed(error: &io::Error) -> Failure {
     machine(format!("the sandbox's files could not be removed ({error})"))
 }

@@ -20,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fsa_model::Trouble;
+use fsa_model::Failure;
 use nix::{
     fcntl::OFlag,
     sys::{
@@ -121,7 +121,7 @@ pub fn main(socket: OwnedFd, config: RunnerConfig) -> ExitCode {
     }
     let power = match rootless::enter(&config) {
         Ok(power) => power,
-        Err(trouble) => return give_up(&socket, trouble),
+        Err(failure) => return give_up(&socket, failure),
     };
     let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
     rustix::process::umask(Mode::from_raw_mode(0o022));
@@ -186,14 +186,14 @@ pub fn main(socket: OwnedFd, config: RunnerConfig) -> ExitCode {
 }
 
 /// Tells `fsa serve` why there is no runner.
-fn give_up(socket: &OwnedFd, trouble: Trouble) -> ExitCode {
-    fail(socket, trouble);
+fn give_up(socket: &OwnedFd, failure: Failure) -> ExitCode {
+    fail(socket, failure);
     ExitCode::FAILURE
 }
 
-fn fail(socket: &OwnedFd, trouble: Trouble) {
+fn fail(socket: &OwnedFd, failure: Failure) {
     // Where nobody listens, nobody needs to know.
-    let _ = protocol::send(socket, &Message::Push(Push::Failed(trouble)), &[]);
+    let _ = protocol::send(socket, &Message::Push(Push::Failed(failure)), &[]);
 }
 
 /// Between two tries. The supervisor has one thread and nothing else to do.
@@ -258,8 +258,8 @@ fn work(socket: OwnedFd, config: RunnerConfig, power: Power, first: Option<&Owne
     };
     let runner = match Runner::open(config, power, socket) {
         Ok(runner) => runner,
-        Err(trouble) => {
-            return unbegun(&for_failure, trouble, first.is_some());
+        Err(failure) => {
+            return unbegun(&for_failure, failure, first.is_some());
         }
     };
     drop(for_failure);
@@ -291,10 +291,10 @@ fn work(socket: OwnedFd, config: RunnerConfig, power: Power, first: Option<&Owne
     }
 }
 
-fn unbegun(socket: &OwnedFd, trouble: Trouble, first: bool) -> u8 {
-    tracing::error!(%trouble, "the runner's worker cannot begin");
+fn unbegun(socket: &OwnedFd, failure: Failure, first: bool) -> u8 {
+    tracing::error!(%failure, "the runner's worker cannot begin");
     if first {
-        fail(socket, trouble);
+        fail(socket, failure);
     }
     1
 }

@@ -26,11 +26,11 @@ use std::{
     time::Duration,
 };
 
-use fsa_model::{Trouble, TroubleKind};
+use fsa_model::{Failure, FailureKind};
 use rustix::fs::{FlockOperation, Mode, OFlags, ResolveFlags};
 pub use tree::{Limits, Rules};
 
-use self::{note::Note, turns::Turns};
+use self::{note::Note, turns::KeyedMutex};
 use crate::images::{DiffId, Digest, LayerBlob, UnpackedLayer, tarball::TarError};
 
 /// Layers that wait to be brought to the disk.
@@ -67,20 +67,20 @@ pub enum UnpackError {
 impl UnpackError {
     /// The error for people.
     #[must_use]
-    pub fn trouble(&self, layer: &LayerBlob) -> Trouble {
+    pub fn failure(&self, layer: &LayerBlob) -> Failure {
         let kind = match self {
             Self::WrongDigest { .. }
             | Self::WrongDiffId { .. }
             | Self::Damaged(_)
             | Self::Tar(_)
             | Self::Refused { .. }
-            | Self::TooLarge(_) => TroubleKind::Input,
+            | Self::TooLarge(_) => FailureKind::Input,
             Self::BlobMissing(_) | Self::DiskFull(_) | Self::Write { .. } | Self::Machine { .. } => {
-                TroubleKind::Machine
+                FailureKind::Machine
             }
         };
         let hex = layer.diff_id.hex();
-        Trouble::new(
+        Failure::new(
             kind,
             format!("the image's layer {} could not be unpacked: {self}", &hex[..12]),
         )
@@ -94,7 +94,7 @@ pub struct Layers {
     rules: Rules,
     limits: Limits,
     boot: String,
-    turns: Turns,
+    turns: KeyedMutex,
     syncer: Option<(mpsc::SyncSender<DiffId>, JoinHandle<()>)>,
 }
 
@@ -121,7 +121,7 @@ impl Layers {
             Mode::empty(),
         )
         .map_err(|e| machine("the data folder could not be opened")(e.into()))?;
-        let turns = Turns::default();
+        let turns = KeyedMutex::default();
         let (sender, receiver) = mpsc::sync_channel(UNSYNCED);
         let syncer = thread::Builder::new()
             .name("layer-sync".into())

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, fs, sync::atomic::Ordering};
 
 use fsa_local::images::{Digest, ResolvedImage, Settings};
-use fsa_model::{Image, TroubleKind};
+use fsa_model::{FailureKind, Image};
 use futures_util::StreamExt as _;
 use serde_json::json;
 use tar::EntryType;
@@ -219,10 +219,10 @@ async fn a_broken_archive_says_what_is_wrong_and_leaves_nothing() {
         let world = World::new();
         let store = world.store(settings());
 
-        let trouble = store.import("made", upload(&archive)).await.unwrap_err();
+        let failure = store.import("made", upload(&archive)).await.unwrap_err();
 
-        assert!(trouble.message.contains(words), "{words}: {}", trouble.message);
-        assert_eq!(trouble.kind, TroubleKind::Input, "{}", trouble.message);
+        assert!(failure.message.contains(words), "{words}: {}", failure.message);
+        assert_eq!(failure.kind, FailureKind::Input, "{}", failure.message);
         assert_eq!(world.contents(), Default::default(), "{words}");
         assert!(store.list().unwrap().is_empty());
     }
@@ -248,7 +248,7 @@ async fn an_upload_that_breaks_off_or_stalls_leaves_nothing() {
     let broken = store.import("made", broken).await.unwrap_err();
     let stalled = store.import("made", stalled).await.unwrap_err();
 
-    assert_eq!(broken.kind, TroubleKind::Passing);
+    assert_eq!(broken.kind, FailureKind::Transient);
     assert!(
         broken.message.contains("the line went dead"),
         "{}",
@@ -286,12 +286,12 @@ async fn an_archive_over_the_limit_is_refused_before_it_fills_the_disk() {
         let store = world.store(limited);
 
         // It compresses to next to nothing: what counts is what it unpacks to.
-        let trouble = store
+        let failure = store
             .import("made", upload(&zstd(&made.archive())))
             .await
             .unwrap_err();
 
-        assert!(trouble.message.contains(words), "{}", trouble.message);
+        assert!(failure.message.contains(words), "{}", failure.message);
         assert_eq!(world.contents(), Default::default());
     }
 }
@@ -343,7 +343,7 @@ async fn images_share_their_layers_and_a_sweep_keeps_what_is_used() {
         (0, 0, 1)
     );
     assert_eq!(world.layers().list().unwrap().len(), 2);
-    assert_eq!(store.remove("first").unwrap_err().kind, TroubleKind::Input);
+    assert_eq!(store.remove("first").unwrap_err().kind, FailureKind::Input);
     assert!(store.resolve(&reference("second")).await.is_ok());
 }
 
@@ -383,8 +383,8 @@ async fn templates_are_known_by_name() {
         store.resolve(&Image::Template("host".into())).await.unwrap(),
         ResolvedImage::Host
     ));
-    let trouble = store.check(&Image::Template("wbe".into())).await.unwrap_err();
-    assert_eq!(trouble.kind, TroubleKind::Input);
+    let failure = store.check(&Image::Template("wbe".into())).await.unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Input);
 }
 
 #[tokio::test]
@@ -413,11 +413,11 @@ async fn layers_that_are_gone_come_again_where_the_archive_still_is() {
 
     assert_eq!(layered(store.resolve(&web).await.unwrap()).layers, made.diff_ids);
     assert_eq!(made.read(&world, 1, "hello"), "world");
-    let trouble = store.resolve(&reference("made")).await.unwrap_err();
+    let failure = store.resolve(&reference("made")).await.unwrap_err();
     assert!(
-        trouble.message.contains("import its archive again"),
+        failure.message.contains("import its archive again"),
         "{}",
-        trouble.message
+        failure.message
     );
 }
 
@@ -426,11 +426,11 @@ async fn a_name_that_could_be_anything_else_is_refused() {
     let world = World::new();
     let store = world.store(settings());
     for name in ["../x", "/x", "host", "a b", "-x", &"x".repeat(256)] {
-        let trouble = store.import(name, upload(b"")).await.unwrap_err();
+        let failure = store.import(name, upload(b"")).await.unwrap_err();
         assert!(
-            trouble.message.contains("cannot be an image's name"),
+            failure.message.contains("cannot be an image's name"),
             "{}",
-            trouble.message
+            failure.message
         );
     }
 }
@@ -449,8 +449,8 @@ proptest::proptest! {
         damaged.truncate(damaged.len() - cut % damaged.len());
         for archive in [made.layout(&index).end(), index, damaged] {
             let result = runtime.block_on(store.import("made", upload(&archive)));
-            if let Err(trouble) = result {
-                proptest::prop_assert!(trouble.kind != TroubleKind::Internal, "{}", trouble.message);
+            if let Err(failure) = result {
+                proptest::prop_assert!(failure.kind != FailureKind::Internal, "{}", failure.message);
                 proptest::prop_assert!(world.contents().is_empty(), "{:?}", world.contents());
             } else {
                 // A bit that does not matter.

@@ -88,7 +88,7 @@ fn a_blob_that_is_not_what_it_is_called_is_refused_and_nothing_is_left() {
             blob: stored_as,
         };
 
-        let message = world.layers().unpack(&layer).unwrap_err().trouble(&layer).message;
+        let message = world.layers().unpack(&layer).unwrap_err().failure(&layer).message;
 
         assert!(message.contains(words), "{message}");
         assert_eq!(

@@ -7,7 +7,7 @@ use std::{
 };
 
 use fsa_local::images::{Digest, RegistryCredentials, Settings};
-use fsa_model::{Trouble, TroubleKind};
+use fsa_model::{Failure, FailureKind};
 use serde_json::json;
 use tar::EntryType;
 
@@ -42,7 +42,7 @@ fn made() -> Made {
     Made::of(&[lower, Tar::default().file("hello", "world").end()], gzip)
 }
 
-async fn pull_with(faults: Faults) -> (World, Registry, Result<Made, Trouble>) {
+async fn pull_with(faults: Faults) -> (World, Registry, Result<Made, Failure>) {
     let (world, registry, made) = (World::new(), Registry::start().await, made());
     let name = registry.offer("1", &made);
     registry.set(faults);
@@ -144,17 +144,17 @@ async fn an_image_that_does_not_exist_is_said_to_the_person() {
     let checked = store.check(&reference(&name)).await.unwrap_err();
     let resolved = store.resolve(&reference(&name)).await.unwrap_err();
 
-    for trouble in [checked, resolved] {
-        assert_eq!(trouble.kind, TroubleKind::Input);
+    for failure in [checked, resolved] {
+        assert_eq!(failure.kind, FailureKind::Input);
         assert!(
-            trouble.message.contains("does not exist") && trouble.message.contains(&name),
+            failure.message.contains("does not exist") && failure.message.contains(&name),
             "{}",
-            trouble.message
+            failure.message
         );
     }
     for nonsense in ["", "a b", "UPPER", "http://example.org/x", &"x".repeat(600)] {
-        let trouble = store.check(&reference(nonsense)).await.unwrap_err();
-        assert_eq!(trouble.kind, TroubleKind::Input, "{nonsense}");
+        let failure = store.check(&reference(nonsense)).await.unwrap_err();
+        assert_eq!(failure.kind, FailureKind::Input, "{nonsense}");
     }
 }
 
@@ -181,13 +181,13 @@ async fn a_private_image_needs_the_operators_credentials() {
 
         for refused in [None, Some("wrong")] {
             let world = World::new();
-            let trouble = world
+            let failure = world
                 .store(with(refused))
                 .check(&reference(&name))
                 .await
                 .unwrap_err();
-            assert_eq!(trouble.kind, TroubleKind::Input);
-            assert!(trouble.message.contains("wants a sign-in"), "{}", trouble.message);
+            assert_eq!(failure.kind, FailureKind::Input);
+            assert!(failure.message.contains("wants a sign-in"), "{}", failure.message);
         }
         let world = World::new();
         world
@@ -244,7 +244,7 @@ async fn a_registry_that_stays_bad_is_said_and_nothing_is_left() {
                 busy: 1000,
                 ..Faults::default()
             },
-            TroubleKind::Passing,
+            FailureKind::Transient,
             "busy or out of order",
         ),
         (
@@ -252,7 +252,7 @@ async fn a_registry_that_stays_bad_is_said_and_nothing_is_left() {
                 stall: true,
                 ..Faults::default()
             },
-            TroubleKind::Passing,
+            FailureKind::Transient,
             "does not answer",
         ),
         (
@@ -261,7 +261,7 @@ async fn a_registry_that_stays_bad_is_said_and_nothing_is_left() {
                 no_ranges: true,
                 ..Faults::default()
             },
-            TroubleKind::Passing,
+            FailureKind::Transient,
             "does not answer",
         ),
         (
@@ -269,7 +269,7 @@ async fn a_registry_that_stays_bad_is_said_and_nothing_is_left() {
                 swap: true,
                 ..Faults::default()
             },
-            TroubleKind::Passing,
+            FailureKind::Transient,
             "with the digest",
         ),
         (
@@ -277,7 +277,7 @@ async fn a_registry_that_stays_bad_is_said_and_nothing_is_left() {
                 pad: true,
                 ..Faults::default()
             },
-            TroubleKind::Passing,
+            FailureKind::Transient,
             "with the digest",
         ),
         (
@@ -285,7 +285,7 @@ async fn a_registry_that_stays_bad_is_said_and_nothing_is_left() {
                 redirect: Some("http://169.254.169.254/latest".into()),
                 ..Faults::default()
             },
-            TroubleKind::Input,
+            FailureKind::Input,
             "private network",
         ),
         (
@@ -293,15 +293,15 @@ async fn a_registry_that_stays_bad_is_said_and_nothing_is_left() {
                 redirect: Some("http://127.0.0.1:1/".into()),
                 ..Faults::default()
             },
-            TroubleKind::Input,
+            FailureKind::Input,
             "private network",
         ),
     ] {
         let (world, _, result) = pull_with(faults).await;
 
-        let trouble = result.err().unwrap();
-        assert!(trouble.message.contains(words), "{words}: {}", trouble.message);
-        assert_eq!(trouble.kind, kind, "{}", trouble.message);
+        let failure = result.err().unwrap();
+        assert!(failure.message.contains(words), "{words}: {}", failure.message);
+        assert_eq!(failure.kind, kind, "{}", failure.message);
         assert_eq!(world.contents(), Default::default());
     }
 }
@@ -322,13 +322,13 @@ async fn nobody_is_led_into_a_private_network_by_a_name() {
         format!("localhost:{port}/team/app:1"),
         "169.254.169.254/a/b".into(),
     ] {
-        let trouble = store.check(&reference(&name)).await.unwrap_err();
+        let failure = store.check(&reference(&name)).await.unwrap_err();
         assert!(
-            trouble.message.contains("private network or on this machine"),
+            failure.message.contains("private network or on this machine"),
             "{}",
-            trouble.message
+            failure.message
         );
-        assert_eq!(trouble.kind, TroubleKind::Input);
+        assert_eq!(failure.kind, FailureKind::Input);
     }
     assert!(registry.requests().is_empty(), "{:?}", registry.requests());
 }
@@ -344,13 +344,13 @@ async fn nobody_is_led_into_a_private_network_by_a_sign_in_server() {
     let name = registry.offer("1", &made);
     registry.allow(Access::TokenAt(format!("http://{}/token", other.address)));
 
-    let trouble = world
+    let failure = world
         .store(settings(&registry))
         .check(&reference(&name))
         .await
         .unwrap_err();
 
-    assert!(trouble.message.contains("private network"), "{}", trouble.message);
+    assert!(failure.message.contains("private network"), "{}", failure.message);
     assert!(other.requests().is_empty());
 }
 
@@ -400,9 +400,9 @@ async fn what_is_no_image_for_this_machine_is_said_to_the_person() {
             "cannot be read",
         ),
     ] {
-        let trouble = store.resolve(&reference(&name)).await.unwrap_err();
-        assert!(trouble.message.contains(words), "{words}: {}", trouble.message);
-        assert_eq!(trouble.kind, TroubleKind::Input);
+        let failure = store.resolve(&reference(&name)).await.unwrap_err();
+        assert!(failure.message.contains(words), "{words}: {}", failure.message);
+        assert_eq!(failure.kind, FailureKind::Input);
         assert_eq!(world.contents(), Default::default());
     }
 }
@@ -423,9 +423,9 @@ async fn a_pinned_image_is_the_one_that_was_meant() {
         .resolve(&pinned(&Digest::of(&made.manifest).to_string()))
         .await
         .unwrap();
-    let trouble = store.resolve(&pinned(&wrong)).await.unwrap_err();
+    let failure = store.resolve(&pinned(&wrong)).await.unwrap_err();
 
-    assert!(trouble.message.contains("with the digest"), "{}", trouble.message);
+    assert!(failure.message.contains("with the digest"), "{}", failure.message);
 }
 
 #[tokio::test]
@@ -448,9 +448,9 @@ async fn an_image_over_the_limit_is_refused_before_it_is_fetched() {
             "the disk has no room",
         ),
     ] {
-        let trouble = world.store(limited).resolve(&reference(&name)).await.unwrap_err();
+        let failure = world.store(limited).resolve(&reference(&name)).await.unwrap_err();
 
-        assert!(trouble.message.contains(words), "{}", trouble.message);
+        assert!(failure.message.contains(words), "{}", failure.message);
         assert_eq!(world.contents(), Default::default());
     }
     assert!(
@@ -498,7 +498,7 @@ async fn no_bytes_in_a_manifest_do_harm() {
         for bytes in [damaged, noise.new_tree(&mut runner).unwrap().current()] {
             let name = registry.manifest("fuzz", MEDIA_MANIFEST, &bytes);
             match store.resolve(&reference(&name)).await {
-                Err(trouble) => assert_ne!(trouble.kind, TroubleKind::Internal, "{}", trouble.message),
+                Err(failure) => assert_ne!(failure.kind, FailureKind::Internal, "{}", failure.message),
                 Ok(_) => store.remove(&name).unwrap(),
             }
         }
@@ -522,8 +522,8 @@ async fn a_registry_behind_a_proxy_is_reached_through_it() {
         .await
         .unwrap();
     // The way to a private address does not lead through it.
-    let trouble = store.check(&reference("10.0.0.1/team/app:1")).await.unwrap_err();
+    let failure = store.check(&reference("10.0.0.1/team/app:1")).await.unwrap_err();
 
     assert_eq!(made.read(&world, 1, "hello"), "world");
-    assert!(trouble.message.contains("private network"), "{}", trouble.message);
+    assert!(failure.message.contains("private network"), "{}", failure.message);
 }

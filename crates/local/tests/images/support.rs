@@ -17,7 +17,7 @@ use fsa_local::{
     },
     runner::unpack::{Layers, Limits, Rules},
 };
-use fsa_model::{Image, Trouble, TroubleKind};
+use fsa_model::{Failure, FailureKind, Image};
 use serde_json::json;
 use tar::{EntryType, Header};
 
@@ -85,7 +85,7 @@ impl World {
         };
         self.layers()
             .unpack(&layer)
-            .map_err(|e| e.trouble(&layer).message)?;
+            .map_err(|e| e.failure(&layer).message)?;
         Ok(self.layers().path(&layer.diff_id))
     }
 
@@ -118,17 +118,17 @@ pub struct InProcess {
 
 #[async_trait]
 impl LayerUnpacker for InProcess {
-    async fn unpack(&self, layer: &LayerBlob) -> Result<UnpackedLayer, Trouble> {
+    async fn unpack(&self, layer: &LayerBlob) -> Result<UnpackedLayer, Failure> {
         if !self.layers.has(&layer.diff_id) {
             self.unpacked.fetch_add(1, Ordering::Relaxed);
         }
         let (layers, layer) = (Arc::clone(&self.layers), *layer);
-        tokio::task::spawn_blocking(move || layers.unpack(&layer).map_err(|e| e.trouble(&layer)))
+        tokio::task::spawn_blocking(move || layers.unpack(&layer).map_err(|e| e.failure(&layer)))
             .await
             .unwrap()
     }
 
-    async fn missing(&self, layers: &[DiffId]) -> Result<Vec<DiffId>, Trouble> {
+    async fn missing(&self, layers: &[DiffId]) -> Result<Vec<DiffId>, Failure> {
         Ok(layers
             .iter()
             .filter(|layer| !self.layers.has(layer))
@@ -136,16 +136,16 @@ impl LayerUnpacker for InProcess {
             .collect())
     }
 
-    async fn layers(&self) -> Result<Vec<DiffId>, Trouble> {
+    async fn layers(&self) -> Result<Vec<DiffId>, Failure> {
         self.layers
             .list()
-            .map_err(|e| Trouble::new(TroubleKind::Machine, e.to_string()))
+            .map_err(|e| Failure::new(FailureKind::Machine, e.to_string()))
     }
 
-    async fn remove(&self, layer: &DiffId) -> Result<(), Trouble> {
+    async fn remove(&self, layer: &DiffId) -> Result<(), Failure> {
         self.layers
             .remove(layer)
-            .map_err(|e| Trouble::new(TroubleKind::Machine, e.to_string()))
+            .map_err(|e| Failure::new(FailureKind::Machine, e.to_string()))
     }
 }
 

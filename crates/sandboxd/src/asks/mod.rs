@@ -1,4 +1,4 @@
-//! Passes on what programs in the sandbox ask of the control plane ([`fsa_model::asks`]).
+//! Passes on what programs in the sandbox ask of the control plane ([`fsa_model::callback`]).
 //!
 //! Nothing is open while nobody asks: the first question makes the status say so, the control
 //! plane opens a connection, and one that nobody used for a while is closed again. Two hundred
@@ -9,7 +9,7 @@ mod port;
 
 use std::{io, sync::Arc, time::Duration};
 
-use fsa_model::asks::UPGRADE;
+use fsa_model::callback::UPGRADE;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioTimer};

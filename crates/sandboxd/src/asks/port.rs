@@ -7,8 +7,8 @@ use std::{net::SocketAddr, sync::Arc};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use fsa_model::{
-    agent::Provider,
-    asks::{self, TASK_HEADER},
+    callback::{self, TASK_HEADER},
+    llm_provider::Provider,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::BodyExt;
@@ -223,7 +223,7 @@ fn error(provider: Option<Provider>, status: StatusCode, message: &str) -> Respo
 #[must_use]
 pub fn variables(url: &str, token: &str) -> [(&'static str, String); 2] {
     [
-        (asks::URL_VARIABLE, url.to_owned()),
-        (asks::TOKEN_VARIABLE, token.to_owned()),
+        (callback::URL_VARIABLE, url.to_owned()),
+        (callback::TOKEN_VARIABLE, token.to_owned()),
     ]
 }

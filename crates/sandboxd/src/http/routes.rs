@@ -87,7 +87,7 @@ pub async fn control(sandbox: Arc<Sandbox>, request: Request<Incoming>) -> Answe
     match (request.method().clone(), path.as_str()) {
         (Method::GET, "/v1/status") => Ok(json(&*sandbox.status.borrow())),
         (Method::GET, "/v1/watch") => Ok(watch(&sandbox)),
-        (Method::POST, fsa_model::asks::ROUTE) => asks::offer(sandbox, request),
+        (Method::POST, fsa_model::callback::ROUTE) => asks::offer(sandbox, request),
         (Method::GET, "/v1/usage") => Ok(json(&usage::now())),
         (Method::POST, "/v1/exec") => {
             let wish = read_json(request.into_body()).await?;

@@ -3,7 +3,7 @@
 use std::{convert::Infallible, sync::Arc};
 
 use bytes::Bytes;
-use fsa_model::asks;
+use fsa_model::callback;
 use futures_util::StreamExt as _;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody};
@@ -41,9 +41,9 @@ async fn control_plane(
             .await
             .unwrap();
     tokio::spawn(connection.with_upgrades());
-    let request = Sandbox::builder(Method::POST, asks::ROUTE)
+    let request = Sandbox::builder(Method::POST, callback::ROUTE)
         .header(header::CONNECTION, "Upgrade")
-        .header(header::UPGRADE, asks::UPGRADE)
+        .header(header::UPGRADE, callback::UPGRADE)
         .body(Full::new(Bytes::new()))
         .unwrap();
     let response = sender.send_request(request).await.unwrap();

@@ -14,7 +14,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::extract::{Json, Query};
 use crate::{
-    auth::{Address, Caller, Seen, origin},
+    auth::{Address, Caller, Seen, csrf},
     error::Result,
     state::App,
     store::audit::{self, AuditEntry, NewEntry},
@@ -113,7 +113,7 @@ pub(super) struct Write {
 impl Write {
     /// `None` for a request that only reads. The query is left out: it may hold a secret.
     pub(super) fn of(app: &App, request: &mut Request<Body>) -> Option<Self> {
-        if !origin::changes(request.method(), request.headers()) {
+        if !csrf::changes(request.method(), request.headers()) {
             return None;
         }
         let seen = Seen::default();

@@ -7,8 +7,8 @@ use axum::{
 };
 use fsa_model::{
     ErrorBody,
-    access::{SessionInfo, SetPassword, SignInByLink, SignInByPassword, SignInLink},
     api::{Page, User},
+    auth::{SessionInfo, SetPassword, SignInByLink, SignInByPassword, SignInLink},
 };
 use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use secrecy::ExposeSecret as _;
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     auth::{
-        Address, By, Caller, Link, cookie, origin,
+        Address, By, Caller, Link, cookie, csrf,
         sign_in::{self, From, SignedIn},
     },
     error::{Error, Result},
@@ -62,7 +62,7 @@ impl<T: DeserializeOwned> FromRequest<App> for SignIn<T> {
     type Rejection = Error;
 
     async fn from_request(request: Request<Body>, app: &App) -> Result<Self> {
-        if !origin::is_own_or_silent(&app.settings, request.headers()) {
+        if !csrf::is_own_or_silent(&app.settings, request.headers()) {
             return Err(Error::forbidden(
                 "This request was made by another site and was refused.",
             ));

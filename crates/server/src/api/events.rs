@@ -20,10 +20,10 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     extract::{Json, Path, Query, last_event_id},
-    follow,
+    sse,
 };
 use crate::{
-    auth::{Caller, right::Read},
+    auth::{Caller, permission::Read},
     error::{Error, Result},
     state::App,
     store::{
@@ -133,10 +133,10 @@ async fn answer(
     };
     if !which.follow {
         let items = events::after(&app.store, of, after, PAGE + 1).await?;
-        let page = follow::page(items, PAGE as usize, |event| event.id.to_string());
+        let page = sse::page(items, PAGE as usize, |event| event.id.to_string());
         return Ok(Json(page).into_response());
     }
-    Ok(follow::stream(stream(app, of, after, interest, ended)))
+    Ok(sse::stream(stream(app, of, after, interest, ended)))
 }
 
 struct Reader {

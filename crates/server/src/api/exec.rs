@@ -15,7 +15,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::extract::{Json, Path};
 use crate::{
-    auth::{Caller, right::Write},
+    auth::{Caller, permission::Write},
     error::{Error, Result},
     gateway::inside::{Inside, over},
     state::App,

@@ -33,12 +33,12 @@ use super::extract::{Json, Path, Query};
 use crate::{
     auth::{
         Caller,
-        right::{Granted, Read, Right as _, Write},
+        permission::{Authorized, Permission as _, Read, Write},
     },
     error::{Error, Result},
     gateway::inside::Inside,
     state::App,
-    store::{limits, projects},
+    store::{projects, quotas},
 };
 
 /// How long the first byte of a file or of an archive may take.
@@ -104,7 +104,7 @@ impl Which {
     ///
     /// # Errors
     /// 403 with the role that is needed.
-    fn must_be_of_the_project(&self, project: &Granted<Read>) -> Result<()> {
+    fn must_be_of_the_project(&self, project: &Authorized<Read>) -> Result<()> {
         let path = FilePath::new(&self.path);
         let plain = path.components().all(|part| part != Component::ParentDir);
         let within = path.is_relative() || path.starts_with(PROJECT_FOLDER);
@@ -218,7 +218,7 @@ async fn write_file(
     if body.size_hint().lower() > limit {
         return Err(too_large());
     }
-    let room = limits::room(&app.store, limits, project.owner, body.size_hint().lower()).await?;
+    let room = quotas::room(&app.store, limits, project.owner, body.size_hint().lower()).await?;
     let most = room.map_or(limit, |room| room.min(limit));
     let inside = Inside::of(&app, &project).await?;
     let over = Arc::new(AtomicBool::new(false));
@@ -233,11 +233,11 @@ async fn write_file(
     let answer = inside.pass_on(passed, &ANSWERED[4..], UPLOAD).await;
     let put = put.load(Ordering::Relaxed);
     if room.is_some() {
-        limits::put(&app.store, project.id, put).await?;
+        quotas::put(&app.store, project.id, put).await?;
     }
     if over.load(Ordering::Relaxed) && most < limit {
         // What has come counts already, so there is no room for one byte more.
-        limits::room(&app.store, limits, project.owner, most - put + 1).await?;
+        quotas::room(&app.store, limits, project.owner, most - put + 1).await?;
     }
     if over.load(Ordering::Relaxed) {
         return Err(too_large());

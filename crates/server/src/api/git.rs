@@ -1,51 +1,165 @@
-//! `/api/projects/{project}/git-credential`: what git in the sandbox shows to its repository's server.
+//! `/api/projects/{project}/git/…`: git in the project's folder.
 
 use axum::extract::State;
 use fsa_model::{
     ErrorBody,
-    agent_api::{GitCredential, SetGitCredential},
+    git::{GitCommit, GitDiff, GitPaths, GitPublish, GitStatus},
 };
-use http::StatusCode;
+use serde::Deserialize;
+use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::extract::{Json, Path};
-use crate::{auth::Caller, error::Result, projects::git, state::App};
+use super::extract::{Json, Path, Query};
+use crate::{auth::Caller, error::Result, git, state::App};
 
 pub(super) fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(show, set, forget))
+    OpenApiRouter::new()
+        .routes(routes!(status))
+        .routes(routes!(diff))
+        .routes(routes!(stage))
+        .routes(routes!(unstage))
+        .routes(routes!(commit))
+        .routes(routes!(push))
+        .routes(routes!(pull))
+        .routes(routes!(abort))
+        .routes(routes!(publish))
 }
 
-/// For which repository the project has a credential; the password is never shown
-#[utoipa::path(get, path = "/api/projects/{project}/git-credential", tag = "git",
+/// What has changed in the project's repository
+#[utoipa::path(get, path = "/api/projects/{project}/git/status", tag = "git",
     params(("project" = String, Path, description = "id or name")),
-    responses((status = OK, body = GitCredential), (status = NOT_FOUND, body = ErrorBody)))]
-async fn show(
+    responses((status = OK, body = GitStatus), (status = NOT_FOUND, body = ErrorBody),
+              (status = CONFLICT, body = ErrorBody, description = "there is no repository, or the sandbox does not run")))]
+async fn status(
     State(app): State<App>,
     caller: Caller,
     Path(project): Path<String>,
-) -> Result<Json<GitCredential>> {
+) -> Result<Json<GitStatus>> {
     git::view(&app, &caller, &project).await.map(Json)
 }
 
-/// Sets the credential that git in the sandbox is given for one repository
-#[utoipa::path(put, path = "/api/projects/{project}/git-credential", tag = "git",
-    request_body = SetGitCredential, params(("project" = String, Path, description = "id or name")),
-    responses((status = OK, body = GitCredential), (status = NOT_FOUND, body = ErrorBody),
-              (status = UNPROCESSABLE_ENTITY, body = ErrorBody)))]
-async fn set(
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct What {
+    /// One file; all of them where it is absent, but for those that git does not know.
+    path: Option<String>,
+    /// What is staged, as it differs from the last commit.
+    #[serde(default)]
+    staged: bool,
+}
+
+/// How files of the project's repository differ
+#[utoipa::path(get, path = "/api/projects/{project}/git/diff", tag = "git",
+    params(("project" = String, Path, description = "id or name"), What),
+    responses((status = OK, body = GitDiff), (status = NOT_FOUND, body = ErrorBody),
+              (status = CONFLICT, body = ErrorBody), (status = UNPROCESSABLE_ENTITY, body = ErrorBody)))]
+async fn diff(
     State(app): State<App>,
     caller: Caller,
     Path(project): Path<String>,
-    Json(request): Json<SetGitCredential>,
-) -> Result<Json<GitCredential>> {
-    git::set(&app, &caller, &project, request).await.map(Json)
+    Query(what): Query<What>,
+) -> Result<Json<GitDiff>> {
+    git::diff(&app, &caller, &project, what.path.as_deref(), what.staged)
+        .await
+        .map(Json)
 }
 
-/// Forgets the project's credential for git
-#[utoipa::path(delete, path = "/api/projects/{project}/git-credential", tag = "git",
+/// Stages files for the next commit
+#[utoipa::path(post, path = "/api/projects/{project}/git/stage", tag = "git", request_body = GitPaths,
     params(("project" = String, Path, description = "id or name")),
-    responses((status = NO_CONTENT), (status = NOT_FOUND, body = ErrorBody)))]
-async fn forget(State(app): State<App>, caller: Caller, Path(project): Path<String>) -> Result<StatusCode> {
-    git::forget(&app, &caller, &project).await?;
-    Ok(StatusCode::NO_CONTENT)
+    responses((status = OK, body = GitStatus), (status = NOT_FOUND, body = ErrorBody),
+              (status = CONFLICT, body = ErrorBody), (status = UNPROCESSABLE_ENTITY, body = ErrorBody)))]
+async fn stage(
+    State(app): State<App>,
+    caller: Caller,
+    Path(project): Path<String>,
+    Json(wish): Json<GitPaths>,
+) -> Result<Json<GitStatus>> {
+    git::stage(&app, &caller, &project, &wish).await.map(Json)
+}
+
+/// Takes files out of the next commit
+#[utoipa::path(post, path = "/api/projects/{project}/git/unstage", tag = "git", request_body = GitPaths,
+    params(("project" = String, Path, description = "id or name")),
+    responses((status = OK, body = GitStatus), (status = NOT_FOUND, body = ErrorBody),
+              (status = CONFLICT, body = ErrorBody), (status = UNPROCESSABLE_ENTITY, body = ErrorBody)))]
+async fn unstage(
+    State(app): State<App>,
+    caller: Caller,
+    Path(project): Path<String>,
+    Json(wish): Json<GitPaths>,
+) -> Result<Json<GitStatus>> {
+    git::unstage(&app, &caller, &project, &wish).await.map(Json)
+}
+
+/// Commits what is staged
+#[utoipa::path(post, path = "/api/projects/{project}/git/commit", tag = "git", request_body = GitCommit,
+    params(("project" = String, Path, description = "id or name")),
+    responses((status = OK, body = GitStatus), (status = NOT_FOUND, body = ErrorBody),
+              (status = CONFLICT, body = ErrorBody, description = "there is nothing to commit"),
+              (status = UNPROCESSABLE_ENTITY, body = ErrorBody)))]
+async fn commit(
+    State(app): State<App>,
+    caller: Caller,
+    Path(project): Path<String>,
+    Json(wish): Json<GitCommit>,
+) -> Result<Json<GitStatus>> {
+    git::commit(&app, &caller, &project, &wish).await.map(Json)
+}
+
+/// Pushes the branch
+#[utoipa::path(post, path = "/api/projects/{project}/git/push", tag = "git",
+    params(("project" = String, Path, description = "id or name")),
+    responses((status = OK, body = GitStatus), (status = NOT_FOUND, body = ErrorBody),
+              (status = CONFLICT, body = ErrorBody, description = "it was refused; the message says what to do")))]
+async fn push(
+    State(app): State<App>,
+    caller: Caller,
+    Path(project): Path<String>,
+) -> Result<Json<GitStatus>> {
+    git::push(&app, &caller, &project).await.map(Json)
+}
+
+/// Fetches and merges the branch that this one follows
+#[utoipa::path(post, path = "/api/projects/{project}/git/pull", tag = "git",
+    params(("project" = String, Path, description = "id or name")),
+    responses((status = OK, body = GitStatus), (status = NOT_FOUND, body = ErrorBody),
+              (status = CONFLICT, body = ErrorBody, description = "with the files that both sides changed, where the merge conflicts")))]
+async fn pull(
+    State(app): State<App>,
+    caller: Caller,
+    Path(project): Path<String>,
+) -> Result<Json<GitStatus>> {
+    git::pull(&app, &caller, &project).await.map(Json)
+}
+
+/// Gives up a merge that conflicts
+#[utoipa::path(post, path = "/api/projects/{project}/git/abort", tag = "git",
+    params(("project" = String, Path, description = "id or name")),
+    responses((status = OK, body = GitStatus), (status = NOT_FOUND, body = ErrorBody),
+              (status = CONFLICT, body = ErrorBody, description = "there is none")))]
+async fn abort(
+    State(app): State<App>,
+    caller: Caller,
+    Path(project): Path<String>,
+) -> Result<Json<GitStatus>> {
+    git::abort(&app, &caller, &project).await.map(Json)
+}
+
+/// Makes a repository at GitHub from the project, and pushes to it
+#[utoipa::path(post, path = "/api/projects/{project}/git/publish", tag = "git", request_body = GitPublish,
+    params(("project" = String, Path, description = "id or name")),
+    responses((status = OK, body = GitStatus), (status = NOT_FOUND, body = ErrorBody),
+              (status = CONFLICT, body = ErrorBody, description = "it has an origin, no account is linked, or GitHub refuses"),
+              (status = UNPROCESSABLE_ENTITY, body = ErrorBody), (status = BAD_GATEWAY, body = ErrorBody)))]
+async fn publish(
+    State(app): State<App>,
+    caller: Caller,
+    Path(project): Path<String>,
+    Json(wish): Json<GitPublish>,
+) -> Result<Json<GitStatus>> {
+    git::publish::publish(&app, &caller, &project, &wish)
+        .await
+        .map(Json)
 }

@@ -9,7 +9,7 @@ use axum::{
 };
 use fsa_model::{
     ErrorBody,
-    access::{BeginGithub, GithubLink, GithubRedirect, SignInMethods},
+    auth::{BeginGithub, GithubLink, GithubRedirect, SignInMethods},
     github::Repositories,
 };
 use http::{HeaderMap, StatusCode, header};

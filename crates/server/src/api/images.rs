@@ -70,12 +70,12 @@ async fn list(State(app): State<App>, _: Caller, Query(at): Query<In>) -> Result
 async fn import(
     State(app): State<App>,
     caller: Caller,
-    Query(wanted): Query<As>,
+    Query(desired_state): Query<As>,
     request: Request<Body>,
 ) -> Result<(StatusCode, Json<ImageInfo>)> {
     caller.must_be_owner()?;
-    validate::image_reference("name", &wanted.name)?;
-    let region = region(&app, wanted.region.as_deref())?;
+    validate::image_reference("name", &desired_state.name)?;
+    let region = region(&app, desired_state.region.as_deref())?;
     if !region.driver.capabilities().imports_images {
         let why = format!("The region {} takes images from registries only.", region.name);
         return Err(Error::conflict(why));
@@ -86,7 +86,7 @@ async fn import(
         .map(|chunk| chunk.map_err(std::io::Error::other));
     let image = region
         .driver
-        .import_image(&wanted.name, Box::pin(archive))
+        .import_image(&desired_state.name, Box::pin(archive))
         .await?;
     let mut connection = app.store.pool().acquire().await?;
     let object = format!("image {} ({})", image.name, image.digest);

@@ -1,32 +1,32 @@
-//! `/api/keys`: the keys that stored secrets are sealed with, by their ids; for the owners of the system.
+//! `/api/keys`: the keys that stored secrets are encrypted with, by their ids; for the owners of the system.
 
 use axum::extract::State;
-use fsa_model::{ErrorBody, api::SealKey};
+use fsa_model::{ErrorBody, api::EncryptionKey};
 use http::StatusCode;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::extract::{Json, Path};
 use crate::{
-    auth::{Caller, seal::SealError, sign_in},
+    auth::{Caller, encryption::EncryptionError, sign_in},
     error::{Error, Result},
     state::App,
-    store::sealed,
+    store::key_rotation,
 };
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(forget))
 }
 
-/// The keys, the newest last, and how much is sealed with each
+/// The keys, the newest last, and how much is encrypted with each
 #[utoipa::path(get, path = "/api/keys", tag = "keys",
-    responses((status = OK, body = Vec<SealKey>), (status = FORBIDDEN, body = ErrorBody)))]
-async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<SealKey>>> {
+    responses((status = OK, body = Vec<EncryptionKey>), (status = FORBIDDEN, body = ErrorBody)))]
+async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<EncryptionKey>>> {
     caller.must_be_owner()?;
-    app.sealer.renew()?;
+    app.key_ring.renew()?;
     Ok(Json(keys(&app).await?))
 }
 
-/// Takes a key, with which nothing is sealed any more, out of the key file
+/// Takes a key, with which nothing is encrypted any more, out of the key file
 #[utoipa::path(delete, path = "/api/keys/{key}", tag = "keys",
     params(("key" = String, Path, description = "its id: eight hexadecimal digits")),
     responses((status = NO_CONTENT), (status = FORBIDDEN, body = ErrorBody),
@@ -34,7 +34,7 @@ async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<SealKey
               (status = CONFLICT, body = ErrorBody, description = "it is used, or too new to tell")))]
 async fn forget(State(app): State<App>, caller: Caller, Path(key): Path<String>) -> Result<StatusCode> {
     caller.must_be_owner()?;
-    app.sealer.renew()?;
+    app.key_ring.renew()?;
     let all = keys(&app).await?;
     let found = all
         .iter()
@@ -42,7 +42,7 @@ async fn forget(State(app): State<App>, caller: Caller, Path(key): Path<String>)
         .ok_or_else(|| Error::not_found("key"))?;
     if found.values > 0 {
         return Err(Error::conflict(format!(
-            "{} stored secrets are sealed with it; a server seals them anew in the background after a rotation.",
+            "{} stored secrets are encrypted with it; a server seals them anew in the background after a rotation.",
             found.values
         )));
     }
@@ -50,22 +50,22 @@ async fn forget(State(app): State<App>, caller: Caller, Path(key): Path<String>)
     hex::decode_to_slice(&key, &mut id).map_err(|_| Error::not_found("key"))?;
     let mut tx = app.store.begin().await?;
     sign_in::record(&mut tx, &caller, "key.forget", format!("key {key}")).await?;
-    match app.sealer.forget(id) {
+    match app.key_ring.forget(id) {
         Ok(()) => tx.commit().await?,
-        Err(SealError::Kept(why)) => return Err(Error::conflict(why)),
+        Err(EncryptionError::Kept(why)) => return Err(Error::conflict(why)),
         Err(error) => return Err(Error::unavailable("The key file cannot be changed.").because(error)),
     }
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn keys(app: &App) -> Result<Vec<SealKey>> {
-    let mut counts = sealed::keys(&app.store).await?;
-    let current = app.sealer.current();
-    let mut all: Vec<SealKey> = app
-        .sealer
+async fn keys(app: &App) -> Result<Vec<EncryptionKey>> {
+    let mut counts = key_rotation::keys(&app.store).await?;
+    let current = app.key_ring.current();
+    let mut all: Vec<EncryptionKey> = app
+        .key_ring
         .ids()
         .into_iter()
-        .map(|id| SealKey {
+        .map(|id| EncryptionKey {
             id: hex::encode(id),
             current: id == current,
             known: true,
@@ -73,7 +73,7 @@ async fn keys(app: &App) -> Result<Vec<SealKey>> {
         })
         .collect();
     // What can be opened no more.
-    all.extend(counts.into_iter().map(|(id, count)| SealKey {
+    all.extend(counts.into_iter().map(|(id, count)| EncryptionKey {
         id: hex::encode(id),
         current: false,
         known: false,

@@ -18,10 +18,10 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     extract::{Json, Path, Query, last_event_id},
-    follow,
+    sse,
 };
 use crate::{
-    auth::{Caller, right::Read},
+    auth::{Caller, permission::Read},
     error::{Error, Result},
     gateway::inside::{Inside, over},
     state::App,
@@ -102,7 +102,7 @@ async fn read_logs(
             Ok::<_, Infallible>(message(&line))
         });
     let messages = messages.take_until(Box::pin(over(app, project)));
-    Ok(follow::stream(messages))
+    Ok(sse::stream(messages))
 }
 
 /// Each line as it was meant; a sandbox that sends something else is not read on.
@@ -120,7 +120,7 @@ async fn page(found: impl Stream<Item = Result<LogLine>> + Send) -> Result<Page<
     while let Some(line) = found.next().await {
         items.push(line?);
     }
-    Ok(follow::page(items, PAGE, |line| line.sequence.to_string()))
+    Ok(sse::page(items, PAGE, |line| line.sequence.to_string()))
 }
 
 fn message(line: &LogLine) -> Message {

@@ -13,7 +13,7 @@ use super::extract::{Json, Path};
 use crate::{
     auth::{
         Caller,
-        right::{Manage, Read},
+        permission::{Manage, Read},
     },
     error::Result,
     projects::share,

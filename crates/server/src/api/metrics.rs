@@ -25,7 +25,7 @@ pub struct Metrics {
     authentication: Histogram,
     /// Open connections to the server.
     pub connections: Gauge<i64, AtomicI64>,
-    troubles: RwLock<BTreeMap<String, String>>,
+    failures: RwLock<BTreeMap<String, String>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -107,7 +107,7 @@ impl Metrics {
             latency,
             authentication,
             connections,
-            troubles: RwLock::default(),
+            failures: RwLock::default(),
         }
     }
 
@@ -118,18 +118,18 @@ impl Metrics {
 
     /// Says that a part of the server cannot do its work, and why in one sentence, or (`None`)
     /// that it can again. `/readyz` tells.
-    pub fn report(&self, part: &str, trouble: Option<String>) {
-        let mut troubles = self.troubles.write();
-        match trouble {
-            Some(trouble) => troubles.insert(part.to_owned(), trouble),
-            None => troubles.remove(part),
+    pub fn report(&self, part: &str, failure: Option<String>) {
+        let mut failures = self.failures.write();
+        match failure {
+            Some(failure) => failures.insert(part.to_owned(), failure),
+            None => failures.remove(part),
         };
     }
 
     /// What was reported and still holds.
     #[must_use]
-    pub fn troubles(&self) -> BTreeMap<String, String> {
-        self.troubles.read().clone()
+    pub fn failures(&self) -> BTreeMap<String, String> {
+        self.failures.read().clone()
     }
 
     /// Counts one request. `route` is the pattern, never the path: paths are without number.

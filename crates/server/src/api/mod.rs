@@ -2,38 +2,39 @@
 //!
 //! A module owns the routes of one thing: handlers of a few lines that call a use-case, and
 //! `routes()`, which [`routes`] merges. Whole paths are written at the handlers, so that a search
-//! for a path finds them. What every answer has in common is in [`around`].
+//! for a path finds them. What every answer has in common is in [`middleware`].
 
-mod agents;
-pub mod around;
+mod agent_account;
 mod audit;
 mod auth;
 pub mod cursor;
-mod doctor;
 mod environment;
 pub mod error;
 mod events;
 mod exec;
 pub mod extract;
 mod files;
-mod follow;
-mod framed;
 mod git;
+mod git_credential;
 mod github;
+mod health;
 mod images;
 mod keys;
-mod linger;
+mod lingering_close;
 mod logs;
 mod members;
 pub mod metrics;
+pub mod middleware;
 mod openapi;
 mod page;
+mod partitioned_cookies;
 mod ports;
 pub mod prefer;
 mod projects;
 mod regions;
 mod sandbox;
 pub mod serve;
+mod sse;
 mod system;
 mod tasks;
 mod terminal;
@@ -41,9 +42,8 @@ mod tokens;
 mod usage;
 mod users;
 pub mod web;
-mod worktree;
 
-use axum::{Router, extract::DefaultBodyLimit, middleware};
+use axum::{Router, extract::DefaultBodyLimit, middleware::from_fn_with_state};
 pub use error::Error;
 pub use openapi::document;
 pub use serve::serve;
@@ -55,8 +55,8 @@ use crate::state::App;
 /// document nor the list of pages does not exist.
 fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(openapi::frame())
+        .merge(health::routes())
         .merge(system::routes())
-        .merge(doctor::routes())
         .merge(regions::routes())
         .merge(auth::routes())
         .merge(github::routes())
@@ -69,9 +69,9 @@ fn routes() -> OpenApiRouter<App> {
         .merge(members::routes())
         .merge(environment::routes())
         .merge(events::routes())
-        .merge(agents::routes())
+        .merge(agent_account::routes())
+        .merge(git_credential::routes())
         .merge(git::routes())
-        .merge(worktree::routes())
         .merge(tasks::routes())
         .merge(images::routes())
         .merge(ports::routes())
@@ -92,8 +92,8 @@ pub fn router(app: App) -> Router {
         .merge(page::routes())
         .merge(web::routes())
         .fallback(web::fallback)
-        .method_not_allowed_fallback(around::no_such_method)
+        .method_not_allowed_fallback(middleware::no_such_method)
         .layer(DefaultBodyLimit::max(app.settings.limits.body))
-        .layer(middleware::from_fn_with_state(app.clone(), around::around))
+        .layer(from_fn_with_state(app.clone(), middleware::around))
         .with_state(app)
 }

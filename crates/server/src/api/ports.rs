@@ -12,7 +12,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::extract::{Json, Path};
 use crate::{
-    auth::{Caller, right::Manage, secret, sign_in},
+    auth::{Caller, permission::Manage, secret, sign_in},
     error::{Error, Result},
     projects::status,
     state::App,

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::{
     auth::Caller,
     error::Result,
-    projects::wish::{self, Outcome},
+    projects::lifecycle::{self, Outcome},
     state::App,
     store::projects::Overview,
 };
@@ -36,13 +36,13 @@ impl FromRequestParts<App> for Wait {
 
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Self::Rejection> {
         Ok(Self {
-            seconds: wanted(&parts.headers),
+            seconds: desired_state(&parts.headers),
             asked_at: Utc::now(),
         })
     }
 }
 
-fn wanted(headers: &HeaderMap) -> Option<u64> {
+fn desired_state(headers: &HeaderMap) -> Option<u64> {
     headers
         .get_all(PREFER)
         .iter()
@@ -87,7 +87,7 @@ impl Wait {
         };
         let deadline = Instant::now() + Duration::from_secs(seconds);
         let project: ProjectId = wished.project.id;
-        wish::settled(app, caller, project, self.asked_at, deadline).await
+        lifecycle::settled(app, caller, project, self.asked_at, deadline).await
     }
 
     /// Says in the answer that the preference was honored.
@@ -116,7 +116,7 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(PREFER, HeaderValue::from_static(value));
-            assert_eq!(wanted(&headers), seconds, "{value}");
+            assert_eq!(desired_state(&headers), seconds, "{value}");
         }
     }
 }

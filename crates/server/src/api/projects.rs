@@ -16,13 +16,13 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     cursor::AfterProject,
     extract::{Json, Path, Query},
-    follow,
     prefer::Wait,
+    sse,
 };
 use crate::{
     auth::Caller,
     error::{Error, Result},
-    projects::{self, status, wish::Outcome},
+    projects::{self, lifecycle::Outcome, status},
     state::App,
     store::{self, projects::Overview},
 };
@@ -70,7 +70,7 @@ async fn list(
         .iter()
         .map(|overview| status::project(&app.settings, overview))
         .collect();
-    let page = follow::page(items, limit.into(), |last| AfterProject::of(last).to_string());
+    let page = sse::page(items, limit.into(), |last| AfterProject::of(last).to_string());
     Ok(Json(page))
 }
 

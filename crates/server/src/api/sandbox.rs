@@ -18,8 +18,8 @@ use crate::{
     auth::Caller,
     error::{Error, Result},
     projects::{
+        lifecycle::{self, Ask},
         status, validate,
-        wish::{self, Ask},
     },
     state::App,
     store::projects::{self, Overview},
@@ -125,7 +125,7 @@ async fn restart(
 }
 
 async fn asked(app: &App, caller: &Caller, project: &str, wait: Wait, ask: Ask) -> Result<Response> {
-    let wished = wish::ask(app, caller, project, ask).await?;
+    let wished = lifecycle::ask(app, caller, project, ask).await?;
     let body = |overview: &Overview| Ok(Json(sandbox(app, overview)?).into_response());
     wait.answer(app, caller, wished, body).await
 }

@@ -20,8 +20,8 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
 use super::{
-    framed,
-    linger::{Lingering, Unread},
+    lingering_close::{Lingering, Unread},
+    partitioned_cookies,
 };
 use crate::{auth::Address, state::App};
 
@@ -134,10 +134,10 @@ async fn answer(app: App, router: axum::Router, mut request: Request<Body>, peer
     let address = address(&app.settings.trusted_proxies, peer, request.headers());
     request.extensions_mut().insert(address);
     if crate::gateway::is_for(&app.settings, &request) {
-        let framed = framed::is_framed(&app.settings, request.headers());
+        let framed = partitioned_cookies::is_framed(&app.settings, request.headers());
         let mut response = crate::gateway::handle(&app, request).await;
         if framed {
-            framed::keep(response.headers_mut());
+            partitioned_cookies::keep(response.headers_mut());
         }
         return response;
     }

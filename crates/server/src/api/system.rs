@@ -1,99 +1,100 @@
-//! Whether the server lives, can do its work, and what it counts.
+//! `/api/system`: for the owners of the system, what its doctor finds and what all sandboxes use.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
-use axum::{
-    extract::State,
-    response::{IntoResponse, Response},
+use axum::extract::State;
+use fsa_model::{
+    ErrorBody,
+    api::Page,
+    system::{Check, CheckState, SandboxUse, SystemUse},
 };
-use http::{StatusCode, header};
-use serde::Serialize;
-use utoipa::ToSchema;
+use futures_util::{StreamExt as _, stream};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::extract::Json;
-use crate::state::App;
+use crate::{
+    auth::Caller,
+    error::Result,
+    gateway::inside::Inside,
+    state::App,
+    store::sandboxes::{self, Running},
+};
 
-/// How long the control database may take to say that it is there.
-const DATABASE: Duration = Duration::from_secs(2);
+/// How long all checks together may take; a cluster is asked dozens of questions.
+const CHECKS: Duration = Duration::from_secs(45);
+/// How long one data plane may take to look at one sandbox.
+const LOOK: Duration = Duration::from_secs(5);
+/// Sandboxes that are looked at for one answer.
+const MOST: u32 = 100;
+/// Of those, so many at the same time.
+const SIDE_BY_SIDE: usize = 16;
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
-        .routes(routes!(healthz))
-        .routes(routes!(readyz))
-        .routes(routes!(metrics))
+        .routes(routes!(checks))
+        .routes(routes!(usage))
 }
 
-/// The process lives.
-#[derive(Serialize, ToSchema)]
-struct Health {
-    status: &'static str,
-    version: &'static str,
-}
-
-/// Whether it can do its work.
-#[derive(Serialize, ToSchema)]
-struct Readiness {
-    ready: bool,
-    /// By part: `ok`, or a sentence that says what is wrong.
-    parts: BTreeMap<String, String>,
-}
-
-/// Liveness
-#[utoipa::path(get, path = "/healthz", tag = "system", security(()), responses((status = OK, body = Health)))]
-async fn healthz(State(app): State<App>) -> Json<Health> {
-    Json(Health {
-        status: "ok",
-        version: app.settings.version,
-    })
-}
-
-/// Readiness, with reasons
-#[utoipa::path(get, path = "/readyz", tag = "system", security(()),
-    responses((status = OK, body = Readiness), (status = SERVICE_UNAVAILABLE, body = Readiness)))]
-async fn readyz(State(app): State<App>) -> Response {
-    let mut troubles = app.metrics.troubles();
-    let asked = sqlx::query("select 1").execute(app.store.pool());
-    match tokio::time::timeout(DATABASE, asked).await {
-        Ok(Ok(_)) => {}
-        Ok(Err(error)) => {
-            tracing::warn!(%error, "the control database does not answer");
-            troubles.insert("database".into(), "the control database does not answer".into());
-        }
-        Err(_) => {
-            troubles.insert("database".into(), "the control database is silent".into());
-        }
-    }
-    if !app.hub.is_listening() {
-        troubles.insert(
-            "listener".into(),
-            "changes in the control database are not heard".into(),
+/// What `fsa doctor` says of this server
+#[utoipa::path(get, path = "/api/system/checks", tag = "system",
+    responses((status = OK, body = Page<Check>), (status = FORBIDDEN, body = ErrorBody)))]
+async fn checks(State(app): State<App>, caller: Caller) -> Result<Json<Page<Check>>> {
+    caller.must_be_owner()?;
+    let (regions, own) = tokio::join!(
+        app.health.of(&app.regions),
+        tokio::time::timeout(CHECKS, app.settings.checks.run()),
+    );
+    let mut items = own.unwrap_or_else(|_| {
+        let why = format!(
+            "they took longer than {} seconds; look again, or run `fsa doctor` at the server",
+            CHECKS.as_secs()
         );
-    }
-    if app.regions.iter().next().is_none() {
-        troubles.insert("regions".into(), "no region is configured".into());
-    }
-    if app.shutdown.is_cancelled() {
-        troubles.insert("server".into(), "the server is shutting down".into());
-    }
-    let ready = troubles.is_empty();
-    let mut parts: BTreeMap<_, _> = ["database", "listener", "regions"]
-        .into_iter()
-        .map(|part| (part.to_owned(), "ok".to_owned()))
-        .collect();
-    parts.extend(troubles);
-    let status = if ready {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
-    (status, Json(Readiness { ready, parts })).into_response()
+        vec![Check::new("checks", CheckState::Warning, why)]
+    });
+    items.extend(regions.into_iter().map(|region| {
+        let name = format!("region {}", region.name);
+        if region.healthy {
+            Check::good(&name, format!("{} answers", region.kind))
+        } else {
+            let why = format!("{} does not answer; the server's log says why", region.kind);
+            Check::new(&name, CheckState::Bad, why)
+        }
+    }));
+    Ok(Json(Page {
+        items,
+        next_cursor: None,
+    }))
 }
 
-/// Figures for Prometheus
-#[utoipa::path(get, path = "/metrics", tag = "system", security(()),
-    responses((status = OK, body = String, content_type = "application/openmetrics-text")))]
-async fn metrics(State(app): State<App>) -> impl IntoResponse {
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], app.metrics.encode())
+/// What each sandbox that runs uses at this moment, of all users
+#[utoipa::path(get, path = "/api/system/usage", tag = "system",
+    responses((status = OK, body = SystemUse), (status = FORBIDDEN, body = ErrorBody)))]
+async fn usage(State(app): State<App>, caller: Caller) -> Result<Json<SystemUse>> {
+    caller.must_be_owner()?;
+    let (running, all) = sandboxes::running(&app.store, MOST).await?;
+    let left_out = all.saturating_sub(running.len() as u64);
+    let items = stream::iter(running)
+        .map(|running| look(&app, running))
+        .buffered(SIDE_BY_SIDE)
+        .collect()
+        .await;
+    Ok(Json(SystemUse { items, left_out }))
+}
+
+/// One that does not answer has no figures, and takes nothing from the others.
+async fn look(app: &App, running: Running) -> SandboxUse {
+    let usage = match Inside::of_sandbox(app, &running.region, &running.sandbox) {
+        Ok(inside) => tokio::time::timeout(LOOK, inside.usage())
+            .await
+            .ok()
+            .and_then(Result::ok),
+        Err(_) => None,
+    };
+    SandboxUse {
+        project_id: running.sandbox.project,
+        project: running.project,
+        owner_login: running.owner,
+        region: running.region,
+        usage,
+    }
 }

@@ -20,12 +20,12 @@ use uuid::Uuid;
 
 use super::{
     extract::{Json, Path, Query, last_event_id},
-    follow,
+    sse,
 };
 use crate::{
     auth::{
         Caller,
-        right::{Granted, Read},
+        permission::{Authorized, Read},
     },
     error::{Error, Result},
     state::App,
@@ -180,7 +180,7 @@ async fn steps(
     let after = last.0.or(which.cursor).unwrap_or(0);
     if !which.follow {
         let items = store::tasks::steps(&app.store, task.id, after, PAGE + 1).await?;
-        let page = follow::page(items, PAGE as usize, |step| step.sequence.to_string());
+        let page = sse::page(items, PAGE as usize, |step| step.sequence.to_string());
         return Ok(Json(page).into_response());
     }
     let place = app.gateway.streams.begin(&app, &caller)?;
@@ -192,7 +192,7 @@ async fn steps(
         ready: VecDeque::new(),
         told_end: false,
     };
-    Ok(follow::stream(stream(app, project, reader, place)))
+    Ok(sse::stream(stream(app, project, reader, place)))
 }
 
 struct Reader {
@@ -208,7 +208,7 @@ struct Reader {
 /// drains, or the caller may not see it any more.
 fn stream(
     app: App,
-    project: Granted<Read>,
+    project: Authorized<Read>,
     reader: Reader,
     place: impl Send + 'static,
 ) -> impl Stream<Item = Result<Message, Infallible>> {

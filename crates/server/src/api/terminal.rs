@@ -20,7 +20,7 @@ use super::extract::{Json, Path, Query};
 use crate::{
     auth::{
         Caller,
-        right::{Read, Write},
+        permission::{Read, Write},
     },
     error::{Error, Result},
     gateway::inside::{Inside, over},

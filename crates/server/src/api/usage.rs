@@ -9,7 +9,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::extract::{Json, Path};
 use crate::{
-    auth::{Caller, right::Read},
+    auth::{Caller, permission::Read},
     error::{Error, Result},
     gateway::inside::Inside,
     state::App,

@@ -3,8 +3,8 @@
 use axum::extract::State;
 use fsa_model::{
     ErrorBody, UserId,
-    access::{ChangeUser, Invite, SignInLink},
     api::{Page, Role, User},
+    auth::{ChangeUser, Invite, SignInLink},
 };
 use http::StatusCode;
 use serde::Deserialize;
@@ -20,7 +20,7 @@ use crate::{
     auth::{Caller, sign_in},
     error::{Error, Result},
     state::App,
-    store::{limits, notify::Topic, sessions, tokens, users},
+    store::{notify::Topic, quotas, sessions, tokens, users},
 };
 
 const PAGE: i64 = 100;
@@ -101,7 +101,7 @@ async fn change(
     }
     users::change(&mut tx, user, request.disabled, request.role).await?;
     if let Some(own) = request.limits {
-        limits::set(&mut tx, user, own).await?;
+        quotas::set(&mut tx, user, own).await?;
     }
     if request.disabled == Some(true) {
         sessions::end_all(&mut tx, user, None).await?;
@@ -141,7 +141,7 @@ async fn remove(State(app): State<App>, caller: Caller, Path(user): Path<Uuid>) 
     sign_in::record(&mut tx, &caller, "user.remove", format!("user {}", before.login)).await?;
     tx.commit().await?;
     sign_in::forget(&app, user);
-    app.hub.wake(Topic::Wishes);
+    app.hub.wake(Topic::DesiredState);
     Ok(StatusCode::ACCEPTED)
 }
 

@@ -13,7 +13,7 @@ use axum::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
-use super::{around, error::Error};
+use super::{error::Error, middleware};
 use crate::state::{App, Settings};
 
 /// A file of the application by its path; `….br` and `….gz` are the compressed variants.
@@ -58,7 +58,7 @@ pub(super) async fn fallback(State(app): State<App>, request: Request) -> Respon
     {
         return page;
     }
-    around::no_such_route().await.into_response()
+    middleware::no_such_route().await.into_response()
 }
 
 /// The application's page, where there is one.

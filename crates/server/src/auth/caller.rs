@@ -16,7 +16,7 @@ use fsa_model::{
 use http::{Method, header, request::Parts};
 use uuid::Uuid;
 
-use super::{cookie, origin, secret};
+use super::{cookie, csrf, secret};
 use crate::{
     error::{Error, Result},
     state::App,
@@ -185,13 +185,13 @@ impl Caller {
             // Whoever authenticates twice in one request is the same person both times.
             let _ = seen.0.set(known.user);
         }
-        if !is_token && origin::is_write(parts) && !origin::is_own(&app.settings, &parts.headers) {
+        if !is_token && csrf::is_write(parts) && !csrf::is_own(&app.settings, &parts.headers) {
             return Err(Error::forbidden(
                 "This request was made by another site and was refused.",
             ));
         }
         let caller = Self { known, address };
-        if origin::is_write(parts) {
+        if csrf::is_write(parts) {
             caller.must_write()?;
         }
         if caller.only().is_some() && !is_of_a_project(parts) {

@@ -1,5 +1,5 @@
 //! The key file: one key of 64 hexadecimal digits a line, the newest last, readable by its owner alone. It is
-//! changed as a whole or not at all, because what is sealed with a key that is lost is lost too.
+//! changed as a whole or not at all, because what is encrypted with a key that is lost is lost too.
 
 use std::{
     path::Path,
@@ -9,7 +9,7 @@ use std::{
 use rand::{rand_core::TryRng, rngs::SysRng};
 use sha2::{Digest, Sha256};
 
-use super::seal::SealError;
+use super::encryption::EncryptionError;
 
 /// Whether a file is still the one that was read.
 pub(super) type Stamp = Option<(SystemTime, u64, u64)>;
@@ -18,14 +18,14 @@ pub(super) type Stamp = Option<(SystemTime, u64, u64)>;
 const SUPERSEDED: Duration = Duration::from_secs(60);
 
 /// Makes the file with one fresh key.
-pub(super) fn make(path: &Path) -> Result<(), SealError> {
+pub(super) fn make(path: &Path) -> Result<(), EncryptionError> {
     let failed = unusable(path);
     let text = format!("{}\n", fresh().map_err(&failed)?);
     write_new(path, &text).map_err(|error| failed(error.to_string()))
 }
 
 /// Appends a fresh key to a file that is there and in order.
-pub(super) fn add(path: &Path) -> Result<(), SealError> {
+pub(super) fn add(path: &Path) -> Result<(), EncryptionError> {
     let failed = unusable(path);
     let before = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
     read(path)?;
@@ -34,19 +34,19 @@ pub(super) fn add(path: &Path) -> Result<(), SealError> {
 }
 
 /// Takes a key out of the file, unless it must stay.
-pub(super) fn remove(path: &Path, id: [u8; 4]) -> Result<(), SealError> {
+pub(super) fn remove(path: &Path, id: [u8; 4]) -> Result<(), EncryptionError> {
     let failed = unusable(path);
     let keys = read(path)?;
     if keys.last().is_some_and(|key| key_id(key) == id) {
-        return Err(SealError::Kept(
-            "It is the newest key, which everything is sealed with; `fsa keys rotate` makes another first.",
+        return Err(EncryptionError::Kept(
+            "It is the newest key, which everything is encrypted with; `fsa keys rotate` makes another first.",
         ));
     }
     let young = std::fs::metadata(path)
         .and_then(|metadata| metadata.modified())
         .is_ok_and(|at| at.elapsed().is_ok_and(|age| age < SUPERSEDED));
     if young {
-        return Err(SealError::Kept(
+        return Err(EncryptionError::Kept(
             "The key file has changed less than a minute ago, and another server may not have read it yet.",
         ));
     }
@@ -90,9 +90,9 @@ pub fn installation(path: &Path) -> std::io::Result<String> {
     Ok(hex::encode(&digest[..6]))
 }
 
-fn unusable(path: &Path) -> impl Fn(String) -> SealError + use<> {
+fn unusable(path: &Path) -> impl Fn(String) -> EncryptionError + use<> {
     let path = path.display().to_string();
-    move |why| SealError::KeyFile {
+    move |why| EncryptionError::KeyFile {
         path: path.clone(),
         why,
     }
@@ -105,7 +105,7 @@ pub(super) fn stamp(path: &Path) -> Stamp {
 }
 
 /// The keys of a file, of which there is at least one.
-pub(super) fn read(path: &Path) -> Result<Vec<[u8; 32]>, SealError> {
+pub(super) fn read(path: &Path) -> Result<Vec<[u8; 32]>, EncryptionError> {
     let failed = unusable(path);
     let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
     let keys = text
@@ -124,7 +124,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<[u8; 32]>, SealError> {
     Ok(keys)
 }
 
-/// What a key is called in what it sealed.
+/// What a key is called in what it encrypted.
 pub(super) fn key_id(key: &[u8; 32]) -> [u8; 4] {
     let digest = Sha256::new()
         .chain_update(b"fsa key id")
@@ -179,61 +179,69 @@ mod tests {
     use secrecy::ExposeSecret as _;
 
     use super::*;
-    use crate::auth::seal::{Sealer, tests::HERE};
+    use crate::auth::encryption::{KeyRing, tests::HERE};
 
     #[test]
     fn a_key_file_is_made_once_for_its_owner_alone() {
         use std::os::unix::fs::PermissionsExt as _;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("keys/seal.key");
-        let sealed = Sealer::open(&path).unwrap().seal(HERE, &"x".to_owned().into());
+        let encrypted = KeyRing::open(&path)
+            .unwrap()
+            .encrypt(HERE, &"x".to_owned().into());
         assert_eq!(
             std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
             0o600
         );
         assert_eq!(
-            Sealer::open(&path)
+            KeyRing::open(&path)
                 .unwrap()
-                .unseal(HERE, &sealed)
+                .decrypt(HERE, &encrypted)
                 .unwrap()
                 .expose_secret(),
             "x"
         );
         // A key more: what is there still opens, and the next value has the new one.
-        Sealer::add_key(&path).unwrap();
-        let both = Sealer::open(&path).unwrap();
-        assert_eq!(both.unseal(HERE, &sealed).unwrap().expose_secret(), "x");
-        assert_ne!(both.seal(HERE, &"x".to_owned().into())[1..5], sealed[1..5]);
+        KeyRing::add_key(&path).unwrap();
+        let both = KeyRing::open(&path).unwrap();
+        assert_eq!(both.decrypt(HERE, &encrypted).unwrap().expose_secret(), "x");
+        assert_ne!(both.encrypt(HERE, &"x".to_owned().into())[1..5], encrypted[1..5]);
         assert_eq!(
             std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
             0o600
         );
-        assert!(Sealer::add_key(&folder.path().join("none")).is_err());
+        assert!(KeyRing::add_key(&folder.path().join("none")).is_err());
         std::fs::write(&path, "nonsense\n").unwrap();
-        assert!(matches!(Sealer::open(&path), Err(SealError::KeyFile { .. })));
+        assert!(matches!(
+            KeyRing::open(&path),
+            Err(EncryptionError::KeyFile { .. })
+        ));
     }
 
     #[test]
     fn a_key_that_is_added_while_somebody_works_is_used_and_an_old_one_can_go() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("keys/seal.key");
-        let (writer, reader) = (Sealer::open(&path).unwrap(), Sealer::open(&path).unwrap());
+        let (writer, reader) = (KeyRing::open(&path).unwrap(), KeyRing::open(&path).unwrap());
         let (first, name) = (writer.current(), installation(&path).unwrap());
-        let before = writer.seal(HERE, &"x".to_owned().into());
+        let before = writer.encrypt(HERE, &"x".to_owned().into());
         assert!(!writer.renew().unwrap(), "nothing has changed");
 
-        Sealer::add_key(&path).unwrap();
+        KeyRing::add_key(&path).unwrap();
 
         assert!(writer.renew().unwrap());
         assert_ne!(writer.current(), first);
         // The other one has not looked yet, and does when it meets the new key.
-        let after = writer.seal(HERE, &"y".to_owned().into());
-        assert_eq!(reader.unseal(HERE, &after).unwrap().expose_secret(), "y");
-        assert_eq!(reader.unseal(HERE, &before).unwrap().expose_secret(), "x");
+        let after = writer.encrypt(HERE, &"y".to_owned().into());
+        assert_eq!(reader.decrypt(HERE, &after).unwrap().expose_secret(), "y");
+        assert_eq!(reader.decrypt(HERE, &before).unwrap().expose_secret(), "x");
 
-        assert!(matches!(writer.forget(writer.current()), Err(SealError::Kept(_))));
+        assert!(matches!(
+            writer.forget(writer.current()),
+            Err(EncryptionError::Kept(_))
+        ));
         assert!(
-            matches!(writer.forget(first), Err(SealError::Kept(_))),
+            matches!(writer.forget(first), Err(EncryptionError::Kept(_))),
             "too early"
         );
         let earlier = SystemTime::now() - SUPERSEDED * 2;
@@ -245,8 +253,8 @@ mod tests {
             .unwrap();
         writer.forget(first).unwrap();
         assert_eq!(writer.ids(), [writer.current()]);
-        assert!(writer.unseal(HERE, &before).is_err());
-        assert_eq!(writer.unseal(HERE, &after).unwrap().expose_secret(), "y");
+        assert!(writer.decrypt(HERE, &before).is_err());
+        assert_eq!(writer.decrypt(HERE, &after).unwrap().expose_secret(), "y");
         assert_eq!(installation(&path).unwrap(), name, "clusters still know it");
     }
 }

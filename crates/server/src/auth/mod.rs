@@ -5,14 +5,14 @@
 
 mod caller;
 pub mod cookie;
+pub mod credential_cache;
+pub mod csrf;
+pub mod encryption;
 pub mod key_file;
-pub mod limit;
-pub mod memory;
-pub mod origin;
+pub mod login_throttle;
 pub mod password;
-pub mod rate;
-pub mod right;
-pub mod seal;
+pub mod permission;
+pub mod rate_limit;
 pub mod secret;
 pub mod sign_in;
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use fsa_model::{
     UserId,
-    access::{SignInByLink, SignInByPassword},
     api::{ApiToken, CreateToken, Role, Scope},
+    auth::{SignInByLink, SignInByPassword},
 };
 use http::HeaderMap;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -19,7 +19,7 @@ use crate::{
     state::App,
     store::{
         audit::{self, NewEntry},
-        links::{self, Purpose},
+        login_links::{self, Purpose},
         notify::Topic,
         projects, sessions, tokens, users,
     },
@@ -102,7 +102,7 @@ pub async fn by_link(app: &App, request: SignInByLink, from: &From<'_>) -> Resul
     let spent =
         || Error::forbidden("This link was used already, or is too old. Ask for a new one: each works once.");
     let mut tx = app.store.begin().await?;
-    let purpose = links::look(&mut tx, &hash).await?.ok_or_else(spent)?;
+    let purpose = login_links::look(&mut tx, &hash).await?.ok_or_else(spent)?;
     // A password is hashed before the link is used up: both may refuse.
     let password = match (purpose, request.password) {
         (Purpose::Invite(_), Some(password)) => {
@@ -112,7 +112,7 @@ pub async fn by_link(app: &App, request: SignInByLink, from: &From<'_>) -> Resul
         }
         _ => None,
     };
-    if !links::use_up(&mut tx, &hash).await? {
+    if !login_links::use_up(&mut tx, &hash).await? {
         return Err(spent());
     }
     let user = match purpose {
@@ -133,7 +133,7 @@ pub async fn by_link(app: &App, request: SignInByLink, from: &From<'_>) -> Resul
 /// Signs in with login and password.
 ///
 /// # Errors
-/// 401 without a hint which of the two was wrong; 429 after too many attempts.
+/// 401 without a requeue which of the two was wrong; 429 after too many attempts.
 pub async fn by_password(app: &App, request: SignInByPassword, from: &From<'_>) -> Result<SignedIn> {
     app.attempts.of_login(&request.login, from.address)?;
     let found = users::password_of(&app.store, &request.login).await?;
@@ -286,7 +286,7 @@ pub async fn create_token(app: &App, caller: &Caller, request: CreateToken) -> R
     }
     let only = match &request.project {
         Some(project) => Some(
-            projects::find::<super::right::Read>(&app.store, caller, project)
+            projects::find::<super::permission::Read>(&app.store, caller, project)
                 .await?
                 .id,
         ),
@@ -356,7 +356,7 @@ async fn new_link(
     };
     let token = secret::random();
     let hash = secret::hash(token.expose_secret());
-    let expires_at = links::insert(tx, &hash, purpose, created_by, lifetime).await?;
+    let expires_at = login_links::insert(tx, &hash, purpose, created_by, lifetime).await?;
     let url = format!("{}/sign-in#{}", app.settings.origin_text(), token.expose_secret());
     Ok(Link {
         url: url.into(),

@@ -10,9 +10,9 @@ use http::{HeaderMap, Method, header};
 use subtle::ConstantTimeEq as _;
 use uuid::Uuid;
 
-use super::{headers::cookies, pass::Pass, routes::Route};
+use super::{headers::cookies, preview_token::Pass, routes::Route};
 use crate::{
-    auth::{seal::Sealer, secret},
+    auth::{encryption::KeyRing, secret},
     state::Settings,
 };
 
@@ -42,14 +42,14 @@ pub(super) fn pass_cookie(settings: &Settings) -> &'static str {
 /// Who comes, by what the browser carries. `host` is the host name without a port.
 pub(super) fn by_pass(
     settings: &Settings,
-    sealer: &Sealer,
+    key_ring: &KeyRing,
     route: &Route,
     host: &str,
     headers: &HeaderMap,
 ) -> Option<Visitor> {
     cookies(headers, pass_cookie(settings))
         .take(PASSES_MOST)
-        .filter_map(|cookie| Pass::open(sealer, host, cookie))
+        .filter_map(|cookie| Pass::open(key_ring, host, cookie))
         .find_map(|pass| admits(&pass, route))
 }
 

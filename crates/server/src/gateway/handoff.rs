@@ -2,7 +2,7 @@
 //!
 //! The two never share an origin or a cookie. The apps host sends the browser to the main host
 //! with the hash of a nonce that it keeps in a cookie; the main host knows the session, checks
-//! the right to the project, and sends it back with a sealed hand-off for that host, that
+//! the right to the project, and sends it back with a encrypted hand-off for that host, that
 //! browser and one minute; the apps host exchanges it, once, for a pass in a cookie of its own.
 
 use axum::{
@@ -19,14 +19,14 @@ use uuid::Uuid;
 
 use super::{
     Gateway, access,
+    error_page::{self, Say},
     headers::cookies,
-    pages::{self, Say},
-    pass::{self, HandOff, Pass},
+    preview_token::{self, HandOff, Pass},
 };
 use crate::{
     App,
     api::extract::Query,
-    auth::{By, Caller, right::Read},
+    auth::{By, Caller, permission::Read},
     state::Settings,
     store::projects,
 };
@@ -44,7 +44,7 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
 
 /// What an apps host answers to somebody it does not know.
 pub(super) fn challenge(app: &App, label: &str, request: &Parts) -> Response {
-    if !pages::is_navigation(&request.method, &request.headers) {
+    if !error_page::is_navigation(&request.method, &request.headers) {
         return Say::new(
             StatusCode::UNAUTHORIZED,
             "Unauthorized",
@@ -54,19 +54,19 @@ pub(super) fn challenge(app: &App, label: &str, request: &Parts) -> Response {
         )
         .answer(&request.headers);
     }
-    let kept = cookies(&request.headers, NONCE).find(|nonce| pass::is_nonce(nonce));
-    let nonce = kept.map_or_else(pass::nonce, str::to_owned);
+    let kept = cookies(&request.headers, NONCE).find(|nonce| preview_token::is_nonce(nonce));
+    let nonce = kept.map_or_else(preview_token::nonce, str::to_owned);
     let path = request
         .uri
         .path_and_query()
         .map_or("/", http::uri::PathAndQuery::as_str);
     let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
-    let mut response = pages::redirect(&format!(
+    let mut response = error_page::redirect(&format!(
         "{}/api/auth/preview?host={}&nonce={}&path={}",
         app.settings.origin_text(),
         encode(&format!("{label}.{}", app.settings.apps_domain)),
-        encode(&pass::nonce_hash(&nonce)),
-        encode(pass::local_path(path)),
+        encode(&preview_token::nonce_hash(&nonce)),
+        encode(preview_token::local_path(path)),
     ));
     set_cookie(
         &app.settings,
@@ -127,8 +127,8 @@ async fn preview(
                 Err(error) => return error.into_response(),
             }
             let hand_off = HandOff::new(project.id, caller.user(), session, &query.nonce, &query.path);
-            let token = hand_off.seal(&app.sealer, &name);
-            pages::redirect(&format!(
+            let token = hand_off.encrypt(&app.key_ring, &name);
+            error_page::redirect(&format!(
                 "{}/.fsa/hand-off?token={}",
                 app.settings.app_url(label),
                 token.expose_secret()
@@ -149,7 +149,7 @@ pub(super) fn in_session(caller: Option<Caller>) -> Option<(Caller, Uuid)> {
 /// To the sign-in page, which leads back to `next`, a path of the main host.
 pub(super) fn sign_in_first(app: &App, next: &str) -> Response {
     let next = utf8_percent_encode(next, NON_ALPHANUMERIC);
-    pages::redirect(&format!("{}/sign-in?next={next}", app.settings.origin_text()))
+    error_page::redirect(&format!("{}/sign-in?next={next}", app.settings.origin_text()))
 }
 
 fn serde_urlencoded_pairs(query: &PreviewQuery) -> String {
@@ -177,7 +177,7 @@ pub(super) fn arrive(app: &App, gateway: &Gateway, host: &str, request: &Parts) 
         .uri
         .query()
         .and_then(|query| query.split('&').find_map(|pair| pair.strip_prefix("token=")));
-    let hand_off = token.and_then(|token| HandOff::open(&app.sealer, host, token));
+    let hand_off = token.and_then(|token| HandOff::open(&app.key_ring, host, token));
     let refused = |to: &str| {
         let mut response = Say::new(
             StatusCode::FORBIDDEN,
@@ -193,11 +193,11 @@ pub(super) fn arrive(app: &App, gateway: &Gateway, host: &str, request: &Parts) 
         return refused("/");
     };
     let is_this_browser = cookies(&request.headers, NONCE)
-        .any(|nonce| pass::is_nonce(nonce) && pass::nonce_hash(nonce) == hand_off.nonce);
+        .any(|nonce| preview_token::is_nonce(nonce) && preview_token::nonce_hash(nonce) == hand_off.nonce);
     if !is_this_browser || !gateway.used.take(&hand_off) {
         return refused(&hand_off.path);
     }
-    let mut response = pages::redirect(&hand_off.path);
+    let mut response = error_page::redirect(&hand_off.path);
     give(app, response.headers_mut(), host, &hand_off.pass());
     set_cookie(&app.settings, response.headers_mut(), NONCE, "", 0);
     response
@@ -205,10 +205,10 @@ pub(super) fn arrive(app: &App, gateway: &Gateway, host: &str, request: &Parts) 
 
 /// Gives the browser a pass for this host.
 pub(super) fn give(app: &App, headers: &mut HeaderMap, host: &str, pass: &Pass) {
-    let sealed = pass.seal(&app.sealer, host);
-    let lasts = u32::try_from(pass::PASS_LASTS.as_secs()).unwrap_or(u32::MAX);
+    let encrypted = pass.encrypt(&app.key_ring, host);
+    let lasts = u32::try_from(preview_token::PASS_LASTS.as_secs()).unwrap_or(u32::MAX);
     let name = access::pass_cookie(&app.settings);
-    set_cookie(&app.settings, headers, name, sealed.expose_secret(), lasts);
+    set_cookie(&app.settings, headers, name, encrypted.expose_secret(), lasts);
 }
 
 /// The secret of a port's link, where the request brings one, and the path without it.
@@ -228,7 +228,7 @@ pub(super) fn share(request: &Parts) -> Option<(String, String)> {
 
 /// Lets a browser in that came by the port's link, and takes the secret out of its address.
 pub(super) fn admit_guest(app: &App, host: &str, pass: &Pass, path: &str) -> Response {
-    let mut response = pages::redirect(pass::local_path(path));
+    let mut response = error_page::redirect(preview_token::local_path(path));
     give(app, response.headers_mut(), host, pass);
     response
 }

@@ -401,16 +401,16 @@ mod tests {
 
     #[test]
     fn only_an_upgrade_that_is_no_http_is_passed_on() {
-        let wanted = |upgrade: &str, connection: &str| {
+        let desired_state = |upgrade: &str, connection: &str| {
             wanted_upgrade(&map(&[("upgrade", upgrade), ("connection", connection)])).is_some()
         };
-        assert!(wanted("websocket", "Upgrade"));
-        assert!(wanted("my-protocol/2", "keep-alive, upgrade"));
-        assert!(!wanted("websocket", "keep-alive"));
-        assert!(!wanted("h2c", "Upgrade, HTTP2-Settings"));
-        assert!(!wanted("websocket, h2c", "Upgrade"));
-        assert!(!wanted("HTTP/2.0", "Upgrade"));
-        assert!(!wanted("", "Upgrade"));
+        assert!(desired_state("websocket", "Upgrade"));
+        assert!(desired_state("my-protocol/2", "keep-alive, upgrade"));
+        assert!(!desired_state("websocket", "keep-alive"));
+        assert!(!desired_state("h2c", "Upgrade, HTTP2-Settings"));
+        assert!(!desired_state("websocket, h2c", "Upgrade"));
+        assert!(!desired_state("HTTP/2.0", "Upgrade"));
+        assert!(!desired_state("", "Upgrade"));
         let mut headers = map(&[("content-length", "5")]);
         let upgrade = Upgrade(HeaderValue::from_static("websocket"));
         assert_eq!(

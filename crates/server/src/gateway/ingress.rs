@@ -5,14 +5,14 @@
 //! browser that is signed in comes back with a hand-off in its address, for which the next check
 //! gives it a pass: the controller hands the check's `Set-Cookie` on to the browser. Both routes
 //! say which sandbox and port they are for, and its host is the cluster's to say
-//! ([`fsa_driver::Driver::outside`]), so a forged header leads nowhere.
+//! ([`fsa_driver::Driver::external_endpoint`]), so a forged header leads nowhere.
 
 use axum::{
     body::Body,
     extract::State,
     response::{IntoResponse as _, Response},
 };
-use fsa_driver::Outside;
+use fsa_driver::ExternalEndpoint;
 use fsa_model::{ProjectId, sandboxd::TERMINAL_PORT, sharing::ProjectRole};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header, request::Parts};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -27,9 +27,9 @@ use super::{
     Admission,
     access::{self, Visitor},
     admit,
+    error_page::{self, Say},
     handoff::{self, give},
-    pages::{self, Say},
-    pass::{self, HandOff},
+    preview_token::{self, HandOff},
     routes::{Route, Target, people, sharing},
 };
 use crate::{
@@ -37,7 +37,7 @@ use crate::{
     api::extract::Query,
     auth::Caller,
     error::{Error, Result},
-    store::{pass_uses, sandboxes, sandboxes::SandboxRow},
+    store::{preview_token_uses, sandboxes, sandboxes::SandboxRow},
 };
 
 /// Carries a hand-off in an address of the ingress controller's.
@@ -71,7 +71,7 @@ struct Place {
     route: Route,
     sandbox: SandboxRow,
     region: String,
-    outside: Outside,
+    outside: ExternalEndpoint,
 }
 
 /// Whether an ingress controller may pass a request on.
@@ -157,10 +157,10 @@ async fn arrived(app: &App, host: &str, original: &Parts) -> Result<Option<HandO
     else {
         return Ok(None);
     };
-    let Some(hand_off) = HandOff::open(&app.sealer, host, token).filter(HandOff::holds) else {
+    let Some(hand_off) = HandOff::open(&app.key_ring, host, token).filter(HandOff::holds) else {
         return Ok(None);
     };
-    let first = pass_uses::take(&app.store, hand_off.id(), hand_off.until()).await?;
+    let first = preview_token_uses::take(&app.store, hand_off.id(), hand_off.until()).await?;
     Ok(first.then_some(hand_off))
 }
 
@@ -206,22 +206,22 @@ async fn enter(
         Err(error) => error.into_response(),
         Ok(Some(place)) if place.route.people.contains_key(&caller.user()) => {
             let hand_off = HandOff::new(place.route.project, caller.user(), session, "-", "/");
-            let token = hand_off.seal(&app.sealer, &place.outside.host);
+            let token = hand_off.encrypt(&app.key_ring, &place.outside.host);
             let target = target(&place.outside, &which.rd, token.expose_secret());
-            pages::redirect(target.as_str())
+            error_page::redirect(target.as_str())
         }
         Ok(_) => Say::nothing_here().answer(&headers),
     }
 }
 
 /// The address to come back to: the one that was asked for where it is on this very host.
-fn target(outside: &Outside, wanted: &str, token: &str) -> Url {
+fn target(outside: &ExternalEndpoint, desired_state: &str, token: &str) -> Url {
     let scheme = if outside.secure { "https" } else { "http" };
     let home = || {
         Url::parse(&format!("{scheme}://{}/", outside.host))
             .expect("a cluster's host names are checked by it when the ingress is made")
     };
-    let mut url = Url::parse(wanted)
+    let mut url = Url::parse(desired_state)
         .ok()
         .filter(|url| {
             url.host_str()
@@ -229,7 +229,7 @@ fn target(outside: &Outside, wanted: &str, token: &str) -> Url {
                 && (url.scheme() == scheme || (!outside.secure && url.scheme() == "https"))
                 && url.username().is_empty()
                 && url.password().is_none()
-                && url.as_str().len() <= pass::PATH_MOST
+                && url.as_str().len() <= preview_token::PATH_MOST
         })
         .unwrap_or_else(home);
     let kept: Vec<&str> = url
@@ -261,7 +261,7 @@ async fn find(app: &App, which: &Which) -> Result<Option<Place>> {
           join projects p on p.id = s.project_id
           join users u on u.id = p.owner_id
           left join port_shares x on x.project_id = p.id and x.port = $2
-          where s.id = $1 and s.wanted <> 'terminated' and p.deleted_at is null
+          where s.id = $1 and s.desired_state <> 'terminated' and p.deleted_at is null
             and u.disabled_at is null and u.removed_at is null"
     ))
     .bind(which.sandbox)
@@ -274,7 +274,7 @@ async fn find(app: &App, which: &Which) -> Result<Option<Place>> {
     let outside = app
         .regions
         .get(&region)
-        .and_then(|region| region.driver.outside(&sandbox.reference(), which.port));
+        .and_then(|region| region.driver.external_endpoint(&sandbox.reference(), which.port));
     let Some(outside) = outside else { return Ok(None) };
     let route = Route {
         project: ProjectId(row.try_get("project")?),
@@ -299,8 +299,8 @@ async fn find(app: &App, which: &Which) -> Result<Option<Place>> {
 mod tests {
     use super::*;
 
-    fn outside(secure: bool) -> Outside {
-        Outside {
+    fn external_endpoint(secure: bool) -> ExternalEndpoint {
+        ExternalEndpoint {
             host: "notes-x.apps.example".into(),
             secure,
         }
@@ -318,7 +318,7 @@ mod tests {
             "javascript:alert(1)",
             "/a",
         ] {
-            let url = target(&outside(true), foreign, "T");
+            let url = target(&external_endpoint(true), foreign, "T");
             assert_eq!(
                 url.as_str(),
                 "https://notes-x.apps.example/?fsa_enter=T",
@@ -326,12 +326,16 @@ mod tests {
             );
         }
         let url = target(
-            &outside(true),
+            &external_endpoint(true),
             "https://notes-x.apps.example/a?b=c&fsa_enter=OLD#d",
             "T",
         );
         assert_eq!(url.as_str(), "https://notes-x.apps.example/a?b=c&fsa_enter=T");
-        let url = target(&outside(false), "http://notes-x.apps.example:8080/a", "T");
+        let url = target(
+            &external_endpoint(false),
+            "http://notes-x.apps.example:8080/a",
+            "T",
+        );
         assert_eq!(url.as_str(), "http://notes-x.apps.example:8080/a?fsa_enter=T");
     }
 }

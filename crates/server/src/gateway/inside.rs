@@ -15,7 +15,7 @@ use fsa_driver::{
     SharedDriver,
     control::{AnswerBody, Control, PATIENCE, read},
 };
-use fsa_model::{ContainerState, ErrorBody, Phase, SandboxRef, UserId, Wanted, sandboxd::Usage};
+use fsa_model::{ContainerState, DesiredState, ErrorBody, Phase, SandboxRef, UserId, sandboxd::Usage};
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Version, header};
 use http_body_util::BodyExt as _;
 use hyper_util::rt::TokioIo;
@@ -30,9 +30,9 @@ use crate::{
     App, Error, Result,
     auth::{
         Caller,
-        right::{Granted, Right},
+        permission::{Authorized, Permission},
     },
-    store::{places, projects::ProjectRow, sandboxes, sandboxes::SandboxRow},
+    store::{associated_data, projects::ProjectRow, sandboxes, sandboxes::SandboxRow},
 };
 
 /// sandboxd of one sandbox that runs.
@@ -62,7 +62,7 @@ impl Inside {
         let phase = sandbox.phase();
         // A container that is about to be replaced would take along what is begun in it now.
         if sandbox.container != ContainerState::Running
-            || sandbox.wanted != Wanted::Running
+            || sandbox.desired_state != DesiredState::Running
             || phase == Phase::Updating
         {
             return Err(not_running(Some(phase)));
@@ -75,8 +75,8 @@ impl Inside {
             driver: Arc::clone(&region.driver),
             sandbox: sandbox.reference(),
             token: app
-                .sealer
-                .unseal(places::control_token(&id), &sandbox.control_token)?,
+                .key_ring
+                .decrypt(associated_data::control_token(&id), &sandbox.control_token)?,
         })
     }
 
@@ -221,10 +221,10 @@ impl Inside {
 
 /// When a stream in a project must end: the server drains, or the caller's credential or right no longer
 /// holds.
-pub(crate) async fn over<R: Right>(app: App, granted: Granted<R>) -> Farewell {
+pub(crate) async fn over<R: Permission>(app: App, authorized: Authorized<R>) -> Farewell {
     tokio::select! {
         () = app.shutdown.cancelled() => Farewell::Restarting,
-        () = granted.ended(&app) => Farewell::Refused,
+        () = authorized.ended(&app) => Farewell::Refused,
     }
 }
 

@@ -4,18 +4,18 @@
 //! ([`is_for`]): an apps host never reaches the API, and the main host never reaches an
 //! application. A request passes these stations: its host name ([`routes`]), who comes
 //! ([`access`], [`handoff`]), what may pass of its head ([`headers`]), the connection into the
-//! sandbox ([`upstream`], [`link`]), and the copy of the bodies ([`proxy`]) or of everything
+//! sandbox ([`upstream`], [`http1_connection`]), and the copy of the bodies ([`proxy`]) or of everything
 //! after an upgrade ([`tunnel`]).
 
 mod access;
 mod command;
+mod error_page;
 pub(crate) mod handoff;
 mod headers;
+mod http1_connection;
 pub(crate) mod ingress;
 pub(crate) mod inside;
-mod link;
-mod pages;
-mod pass;
+mod preview_token;
 mod proxy;
 mod routes;
 mod terminal;
@@ -33,10 +33,10 @@ use tokio_util::task::TaskTracker;
 pub(crate) use self::handoff::SHARE;
 use self::{
     access::Visitor,
+    error_page::Say,
     headers::{Malformed, TOKEN_HEADER, Upgrade},
-    pages::Say,
-    pass::Used,
-    proxy::{Failure, Outcome},
+    preview_token::Used,
+    proxy::{Outcome, ProxyError},
     routes::{Route, Routes, Target},
     tunnel::{Farewell, Speech},
     upstream::Unreachable,
@@ -78,7 +78,7 @@ pub fn is_for<B>(settings: &Settings, request: &Request<B>) -> bool {
 /// Answers a request to an apps host.
 pub async fn handle(app: &App, request: Request<Body>) -> Response {
     let mut response = answer(app, request).await;
-    pages::shown_by(&app.settings.origin_text(), &mut response);
+    error_page::shown_by(&app.settings.origin_text(), &mut response);
     response
 }
 
@@ -177,7 +177,7 @@ async fn admit(app: &App, route: &Route, name: &str, label: &str, parts: &Parts)
             _ => Admission::Unknown,
         };
     }
-    match access::by_pass(&app.settings, &app.sealer, route, name, headers) {
+    match access::by_pass(&app.settings, &app.key_ring, route, name, headers) {
         Some(_) if access::is_foreign(&app.settings, label, &parts.method, headers) => Admission::Foreign,
         Some(visitor) => Admission::Comes(visitor, None),
         None => Admission::Unknown,
@@ -244,7 +244,7 @@ async fn pass_on(
                     .is_some_and(|said| said.as_bytes().eq_ignore_ascii_case(asked.as_bytes()))
             });
             let (Some(client), Some(upgrade)) = (client, agreed) else {
-                return trouble(&Failure::Unasked, route.port).answer(&accepting(accept));
+                return proxy_error_page(&ProxyError::Unasked, route.port).answer(&accepting(accept));
             };
             let speech = if upgrade.0.as_bytes().eq_ignore_ascii_case(b"websocket") {
                 Speech::WebSocket
@@ -265,7 +265,7 @@ async fn pass_on(
         }
         Err(failure) => {
             tracing::debug!(?failure, "a request could not be passed on");
-            trouble(&failure, route.port).answer(&accepting(accept))
+            proxy_error_page(&failure, route.port).answer(&accepting(accept))
         }
     }
 }
@@ -403,7 +403,7 @@ fn closed(target: &Target) -> Say {
     let say = |sentence: &str, advice: &str| {
         Say::new(StatusCode::SERVICE_UNAVAILABLE, "NotRunning", sentence, advice)
     };
-    let Target::Closed { phase, trouble } = target else {
+    let Target::Closed { phase, failure } = target else {
         return say("This project has no sandbox.", "Start it, and then come back.");
     };
     match phase {
@@ -419,7 +419,7 @@ fn closed(target: &Target) -> Say {
             "Start its project to get a new one, and then come back.",
         ),
         Phase::Error => {
-            let why = trouble.as_deref().unwrap_or("Its project's page says why.");
+            let why = failure.as_deref().unwrap_or("Its project's page says why.");
             say(
                 "The sandbox could not be started yet.",
                 &format!("{why} It is tried again."),
@@ -430,11 +430,11 @@ fn closed(target: &Target) -> Say {
 }
 
 /// What went wrong between the gateway and the application.
-fn trouble(failure: &Failure, port: u16) -> Say {
+fn proxy_error_page(failure: &ProxyError, port: u16) -> Say {
     let bad =
         |name, sentence: String, advice: &str| Say::new(StatusCode::BAD_GATEWAY, name, sentence, advice);
     match failure {
-        Failure::Unreachable(Unreachable::Driver(error)) => {
+        ProxyError::Unreachable(Unreachable::Driver(error)) => {
             tracing::debug!(%error, "no connection into a sandbox");
             bad(
                 "NothingListens",
@@ -444,12 +444,12 @@ fn trouble(failure: &Failure, port: u16) -> Say {
             )
             .again_after(2)
         }
-        Failure::Unreachable(Unreachable::Silent) => bad(
+        ProxyError::Unreachable(Unreachable::Silent) => bad(
             "Unreachable",
             "The sandbox does not answer.".into(),
             "If this lasts, restart it.",
         ),
-        Failure::Unreachable(Unreachable::Protocol(error)) | Failure::Broken(error) => {
+        ProxyError::Unreachable(Unreachable::Protocol(error)) | ProxyError::Broken(error) => {
             tracing::debug!(%error, "an application's answer is none");
             bad(
                 "BrokenAnswer",
@@ -457,18 +457,18 @@ fn trouble(failure: &Failure, port: u16) -> Say {
                 "It may have crashed, or not speak HTTP/1.1 there. Its logs may say more.",
             )
         }
-        Failure::Unasked => bad(
+        ProxyError::Unasked => bad(
             "BrokenAnswer",
             format!("What listens on port {port} switched to a protocol that nobody asked for."),
             "Its logs may say more.",
         ),
-        Failure::Silent => Say::new(
+        ProxyError::Silent => Say::new(
             StatusCode::GATEWAY_TIMEOUT,
             "Silent",
             format!("What listens on port {port} took too long to answer."),
             "Its logs may say more.",
         ),
-        Failure::Busy => Say::new(
+        ProxyError::Busy => Say::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "Busy",
             format!("Too many requests to port {port} are under way at once."),

@@ -23,7 +23,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use super::{
-    link::Link,
+    http1_connection::Link,
     upstream::{UnderWay, Unreachable, Upstream},
 };
 
@@ -39,7 +39,7 @@ const WHOLE: usize = 64 * 1024;
 
 /// Why there is no answer.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(super) enum ProxyError {
     Unreachable(Unreachable),
     /// Too many requests are under way to this port.
     Busy,
@@ -68,8 +68,8 @@ pub(super) async fn pass_on(
     upstream: &Arc<Upstream>,
     mut request: Request<Body>,
     upgrade: bool,
-) -> Result<Outcome, Failure> {
-    let place = upstream.begin().ok_or(Failure::Busy)?;
+) -> Result<Outcome, ProxyError> {
+    let place = upstream.begin().ok_or(ProxyError::Busy)?;
     *request.version_mut() = Version::HTTP_11;
     let large = request
         .body()
@@ -91,15 +91,15 @@ pub(super) async fn pass_on(
             Ok(result) => break result?,
             // An upload may take as long as it moves.
             Err(_) if moved.swap(false, Ordering::Relaxed) => {}
-            Err(_) => return Err(Failure::Silent),
+            Err(_) => return Err(ProxyError::Silent),
         }
     };
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         if !upgrade {
-            return Err(Failure::Unasked);
+            return Err(ProxyError::Unasked);
         }
         let (parts, _) = response.into_parts();
-        let (connection, read) = link.into_raw().await.ok_or(Failure::Unasked)?;
+        let (connection, read) = link.into_raw().await.ok_or(ProxyError::Unasked)?;
         return Ok(Outcome::Switched {
             headers: parts.headers,
             connection,
@@ -115,7 +115,7 @@ async fn send(
     mut request: Request<Body>,
     repeatable: bool,
     large: bool,
-) -> Result<(Link, Response<Incoming>), Failure> {
+) -> Result<(Link, Response<Incoming>), ProxyError> {
     while let Some(mut link) = upstream.take() {
         let again = repeatable.then(|| copy(&request));
         if large {
@@ -125,17 +125,17 @@ async fn send(
             Ok(response) => return Ok((link, response)),
             Err(mut error) => match error.take_message().or(again) {
                 Some(unsent) => request = unsent,
-                None => return Err(Failure::Broken(error.into_error())),
+                None => return Err(ProxyError::Broken(error.into_error())),
             },
         }
     }
-    let mut link = upstream.connect().await.map_err(Failure::Unreachable)?;
+    let mut link = upstream.connect().await.map_err(ProxyError::Unreachable)?;
     if large {
         link.detach();
     }
     match link.send(request).await {
         Ok(response) => Ok((link, response)),
-        Err(error) => Err(Failure::Broken(error.into_error())),
+        Err(error) => Err(ProxyError::Broken(error.into_error())),
     }
 }
 

@@ -15,7 +15,7 @@ use std::{
 };
 
 use fsa_model::{
-    ContainerState, Phase, ProjectId, SandboxId, UserId, Wanted,
+    ContainerState, DesiredState, Phase, ProjectId, SandboxId, UserId,
     api::Sharing,
     host::{Host, parse_host},
     sandboxd::TERMINAL_PORT,
@@ -65,7 +65,7 @@ pub(super) enum Target {
         region: String,
     },
     /// The sandbox does not run.
-    Closed { phase: Phase, trouble: Option<String> },
+    Closed { phase: Phase, failure: Option<String> },
     /// The project has no sandbox.
     None,
 }
@@ -275,7 +275,7 @@ async fn query(app: &App, host: &Host) -> Result<Option<Found>> {
           left join port_shares x on x.project_id = p.id and x.port = $3
           left join lateral (
               select * from sandboxes s where s.project_id = p.id and s.is_main
-              order by s.wanted = 'terminated', s.created_at desc limit 1) s on true
+              order by s.desired_state = 'terminated', s.created_at desc limit 1) s on true
           where p.name = $1 and p.deleted_at is null
             and ($2::text is null or u.login = $2
                  or '0' || right(replace(u.id::text, '-', ''), 12) = $2)
@@ -340,9 +340,9 @@ fn target(
     before: &State,
 ) -> (Target, Option<Start>) {
     let phase = sandbox.phase();
-    let closed = |trouble| (Target::Closed { phase, trouble }, None);
-    if sandbox.container != ContainerState::Running || sandbox.wanted != Wanted::Running {
-        return closed(sandbox.trouble.as_ref().map(|trouble| trouble.message.clone()));
+    let closed = |failure| (Target::Closed { phase, failure }, None);
+    if sandbox.container != ContainerState::Running || sandbox.desired_state != DesiredState::Running {
+        return closed(sandbox.failure.as_ref().map(|failure| failure.message.clone()));
     }
     let Some(known) = app.regions.get(&region) else {
         return closed(Some(format!(

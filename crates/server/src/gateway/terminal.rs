@@ -9,8 +9,8 @@ use http::{HeaderValue, Method, Request, StatusCode, header};
 
 use super::{
     access::Visitor,
+    error_page::{Say, ours},
     inside::Inside,
-    pages::{Say, ours},
     routes::{Route, Target},
     tunnel::Farewell,
 };

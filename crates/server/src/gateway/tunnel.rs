@@ -218,8 +218,8 @@ impl Frames {
                 bytes = &bytes[here..];
                 continue;
             }
-            let wanted = header_length(&self.header).max(2);
-            let here = (wanted - self.header.len()).min(bytes.len());
+            let desired_state = header_length(&self.header).max(2);
+            let here = (desired_state - self.header.len()).min(bytes.len());
             self.header.extend_from_slice(&bytes[..here]);
             bytes = &bytes[here..];
             if self.header.len() >= 2 && self.header.len() == header_length(&self.header) {

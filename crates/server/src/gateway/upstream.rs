@@ -17,7 +17,7 @@ use fsa_model::SandboxRef;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::link::Link;
+use super::http1_connection::Link;
 
 /// Idle connections that are kept.
 const IDLE_MOST: usize = 128;

@@ -175,7 +175,7 @@ impl Github {
             .request_async(&send)
             .await;
         match answer {
-            Ok(answer) => Ok(granted(&answer)),
+            Ok(answer) => Ok(authorized(&answer)),
             Err(RequestTokenError::Request(error)) => Err(error.into()),
             // GitHub says so with status 200 and a body that holds no token. The error itself is
             // not passed on: it may quote the answer.
@@ -192,7 +192,7 @@ impl Github {
             .request_async(&send)
             .await;
         match answer {
-            Ok(answer) => Ok(granted(&answer)),
+            Ok(answer) => Ok(authorized(&answer)),
             Err(RequestTokenError::Request(error)) => Err(error),
             Err(RequestTokenError::ServerResponse(_)) => Err(CallError::TokenRefused),
             // GitHub says so with status 200 and a body that holds no token. What is neither may be
@@ -324,7 +324,7 @@ async fn answered<T: DeserializeOwned>(request: reqwest::RequestBuilder) -> Resu
     }
 }
 
-fn granted(answer: &BasicTokenResponse) -> Grant {
+fn authorized(answer: &BasicTokenResponse) -> Grant {
     let lifetime = answer
         .expires_in()
         .and_then(|lifetime| chrono::Duration::from_std(lifetime).ok());

@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use super::{Github, client::CallError, token};
 use crate::{
     error::{Error, Result},
-    git::{Login, Place, Source},
+    git_credentials::{Login, Place, Source},
     state::App,
     store::{git, github},
 };
@@ -80,7 +80,7 @@ impl Source for Linked {
         let Some((way, user)) = owner(app, project, place).await? else {
             return Ok(None);
         };
-        let Some(grant) = github::grant_of(&app.store, &app.sealer, user).await? else {
+        let Some(grant) = github::grant_of(&app.store, &app.key_ring, user).await? else {
             return Ok(Some(missing(app, user).await?.message().to_owned()));
         };
         if !way.settings.app && grant.token.expose_secret() != password.expose_secret() {

@@ -73,7 +73,7 @@ pub async fn begin(app: &App, link_to: Option<&Caller>, address: Address) -> Res
     let browser = secret::random();
     github::begin(
         &app.store,
-        &app.sealer,
+        &app.key_ring,
         &secret::hash(departure.state.expose_secret()),
         &secret::hash(browser.expose_secret()),
         &departure.verifier,
@@ -101,7 +101,7 @@ pub async fn finish(app: &App, back: Return, caller: Option<&Caller>, from: &Fro
         )
     };
     let browser = back.browser.ok_or_else(stray)?;
-    let begun = github::take(&app.store, &app.sealer, &secret::hash(&back.state))
+    let begun = github::take(&app.store, &app.key_ring, &secret::hash(&back.state))
         .await?
         .ok_or_else(stray)?;
     if !bool::from(secret::hash(&browser).ct_eq(&begun.browser_hash)) {
@@ -116,7 +116,7 @@ pub async fn finish(app: &App, back: Return, caller: Option<&Caller>, from: &Fro
     let account = way.account(&grant.token).await?;
     let mut tx = app.store.begin().await?;
     if let (Some(user), Some(caller)) = (begun.link_to, caller) {
-        github::link(&mut tx, &app.sealer, user, account.id, &account.login, &grant).await?;
+        github::link(&mut tx, &app.key_ring, user, account.id, &account.login, &grant).await?;
         sign_in::record(&mut tx, caller, "github.link", object(&account)).await?;
         tx.commit().await?;
         return Ok(Done::Linked);
@@ -129,7 +129,7 @@ pub async fn finish(app: &App, back: Return, caller: Option<&Caller>, from: &Fro
             users::insert(&mut tx, &login, Role::Member, None).await?
         }
     };
-    github::link(&mut tx, &app.sealer, user, account.id, &account.login, &grant).await?;
+    github::link(&mut tx, &app.key_ring, user, account.id, &account.login, &grant).await?;
     // The session that the browser had before is not the new one's, and ends.
     if let Some(caller) = caller
         && let By::Session(old) = caller.by()

@@ -22,7 +22,7 @@ const MARGIN: chrono::Duration = chrono::Duration::minutes(5);
 /// GitHub is not set up or does not answer.
 pub(super) async fn of(app: &App, user: UserId) -> Result<Option<SecretString>> {
     github_of(app)?;
-    match github::grant_of(&app.store, &app.sealer, user).await? {
+    match github::grant_of(&app.store, &app.key_ring, user).await? {
         Some(grant) if is_stale(&grant) => renewed(app, user, &grant.token).await,
         found => Ok(found.map(|grant| grant.token)),
     }
@@ -40,7 +40,7 @@ fn is_stale(grant: &Grant) -> bool {
 pub(super) async fn renewed(app: &App, user: UserId, old: &SecretString) -> Result<Option<SecretString>> {
     let way = github_of(app)?;
     let mut tx = app.store.begin().await?;
-    let Some(grant) = github::lock_grant(&mut tx, &app.sealer, user).await? else {
+    let Some(grant) = github::lock_grant(&mut tx, &app.key_ring, user).await? else {
         return Ok(None);
     };
     if grant.token.expose_secret() != old.expose_secret() {
@@ -52,7 +52,7 @@ pub(super) async fn renewed(app: &App, user: UserId, old: &SecretString) -> Resu
     };
     let token = match next {
         Ok(next) => {
-            github::renewed(&mut tx, &app.sealer, user, &next).await?;
+            github::renewed(&mut tx, &app.key_ring, user, &next).await?;
             Some(next.token)
         }
         Err(CallError::TokenRefused) => {

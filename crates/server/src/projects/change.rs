@@ -4,14 +4,14 @@ use fsa_model::{api::ChangeProject, event::EventKind, limits::Adds};
 
 use super::{environment, validate};
 use crate::{
-    auth::{Caller, right::Manage},
+    auth::{Caller, permission::Manage},
     error::Result,
     state::App,
     store::{
         events::{self, NewEvent},
-        limits,
         notify::Topic,
         projects::{self, Overview, ProjectRow},
+        quotas,
     },
 };
 
@@ -34,7 +34,7 @@ pub async fn change(app: &App, caller: &Caller, project: &str, request: ChangePr
                 running: true,
                 disk: true,
             };
-            limits::check(&mut tx, &app.settings.limits, before.owner, adds)
+            quotas::check(&mut tx, &app.settings.limits, before.owner, adds)
                 .await
                 .map_err(|error| error.of(before.id))?;
         }
@@ -51,7 +51,7 @@ pub async fn change(app: &App, caller: &Caller, project: &str, request: ChangePr
         events::append(&mut tx, event).await?;
         tx.commit().await?;
         if restarting {
-            app.hub.wake(Topic::Wishes);
+            app.hub.wake(Topic::DesiredState);
         }
     }
     projects::overview(&app.store, caller, &before.id.to_string()).await

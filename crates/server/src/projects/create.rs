@@ -1,22 +1,23 @@
 //! Makes a project: its row, its database's, its main sandbox's and the event, in one transaction.
 
-use fsa_model::{Image, ProjectId, ResourceName, Wanted, api::CreateProject, event::EventKind, limits::Adds};
+use fsa_model::{
+    DesiredState, Image, ProjectId, ResourceName, api::CreateProject, event::EventKind, limits::Adds,
+};
 
 use super::{
     environment::{self, Variables},
-    git, validate, wish,
+    git, lifecycle, validate,
 };
 use crate::{
     auth::{Caller, secret},
     error::{Error, Result},
     state::App,
     store::{
-        databases,
+        associated_data, databases,
         events::{self, NewEvent},
-        limits,
         notify::Topic,
-        places,
         projects::{self, NewProject, Overview},
+        quotas,
     },
 };
 
@@ -56,16 +57,17 @@ pub async fn create(app: &App, caller: &Caller, request: CreateProject) -> Resul
         region,
         repository: request.repository.as_ref(),
         start_command: request.start_command.as_deref(),
-        environment: &environment::seal_of_project(&app.sealer, id, &variables),
+        environment: &environment::encrypt_project(&app.key_ring, id, &variables),
     };
-    let wanted = match request.start {
-        Some(false) => Wanted::Stopped,
-        _ => Wanted::Running,
+    let desired_state = match request.start {
+        Some(false) => DesiredState::Stopped,
+        _ => DesiredState::Running,
     };
     let resource = ResourceName::generate(&name);
-    let password = app
-        .sealer
-        .seal(places::database_password(&id.to_string()), &secret::random());
+    let password = app.key_ring.encrypt(
+        associated_data::database_password(&id.to_string()),
+        &secret::random(),
+    );
 
     let mut tx = app.store.begin().await?;
     projects::insert(&mut tx, new).await?;
@@ -78,7 +80,7 @@ pub async fn create(app: &App, caller: &Caller, request: CreateProject) -> Resul
         };
         git::store(
             &mut tx,
-            &app.sealer,
+            &app.key_ring,
             id,
             &repository.url,
             &login.username,
@@ -87,13 +89,13 @@ pub async fn create(app: &App, caller: &Caller, request: CreateProject) -> Resul
         .await?;
     }
     databases::insert(&mut tx, id, &resource, &password).await?;
-    let sandbox = wish::make(app, &mut tx, id, &resource, wanted, &Variables::new()).await?;
+    let sandbox = lifecycle::make(app, &mut tx, id, &resource, desired_state, &Variables::new()).await?;
     let adds = Adds {
         projects: true,
-        running: wanted == Wanted::Running,
+        running: desired_state == DesiredState::Running,
         disk: true,
     };
-    limits::check(&mut tx, &app.settings.limits, caller.user(), adds).await?;
+    quotas::check(&mut tx, &app.settings.limits, caller.user(), adds).await?;
     let event = NewEvent {
         owner: caller.user(),
         project: id,
@@ -105,12 +107,12 @@ pub async fn create(app: &App, caller: &Caller, request: CreateProject) -> Resul
     };
     events::append(&mut tx, event).await?;
     tx.commit().await?;
-    app.hub.wake(Topic::Wishes);
+    app.hub.wake(Topic::DesiredState);
     projects::overview(&app.store, caller, &id.to_string()).await
 }
 
-fn region<'a>(app: &'a App, wanted: Option<&'a str>) -> Result<&'a str> {
-    let name = wanted.unwrap_or_else(|| app.regions.default_name());
+fn region<'a>(app: &'a App, desired_state: Option<&'a str>) -> Result<&'a str> {
+    let name = desired_state.unwrap_or_else(|| app.regions.default_name());
     match app.regions.get(name) {
         Some(_) => Ok(name),
         None => {

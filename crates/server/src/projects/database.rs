@@ -6,12 +6,12 @@ use secrecy::ExposeSecret as _;
 use crate::{
     auth::{
         Caller,
-        right::{Read, Write},
+        permission::{Read, Write},
         sign_in,
     },
     error::{Error, Result},
     state::App,
-    store::{databases, places, projects},
+    store::{associated_data, databases, projects},
 };
 
 /// How long the region may take to say how the database is reached.
@@ -50,8 +50,8 @@ pub async fn view(app: &App, caller: &Caller, project: &str, reveal: bool) -> Re
         tx.commit().await?;
         let spec = DatabaseSpec {
             project: project.id,
-            password: app.sealer.unseal(
-                places::database_password(&project.id.to_string()),
+            password: app.key_ring.decrypt(
+                associated_data::database_password(&project.id.to_string()),
                 &database.password,
             )?,
             resource: database.resource,

@@ -3,7 +3,7 @@
 use fsa_model::event::EventKind;
 
 use crate::{
-    auth::{Caller, right::Own, sign_in},
+    auth::{Caller, permission::Own, sign_in},
     error::Result,
     state::App,
     store::{
@@ -37,10 +37,10 @@ pub async fn delete(app: &App, caller: &Caller, project: &str) -> Result<Overvie
         "Asked to delete the project {} with its files and its database.",
         project.name
     );
-    let event = NewEvent::new(&project, EventKind::Wished, message)
-        .with(serde_json::json!({"wish": "delete", "by": caller.login()}));
+    let event = NewEvent::new(&project, EventKind::LifecycleRequested, message)
+        .with(serde_json::json!({"action": "delete", "by": caller.login()}));
     events::append(&mut tx, event).await?;
     tx.commit().await?;
-    app.hub.wake(Topic::Wishes);
+    app.hub.wake(Topic::DesiredState);
     Ok(overview)
 }

@@ -1,9 +1,9 @@
-//! A project's variables: sealed at rest, changed one by one, revealed on the record.
+//! A project's variables: encrypted at rest, changed one by one, revealed on the record.
 
 use std::collections::BTreeMap;
 
 use fsa_model::{
-    ProjectId, SandboxId, UserId, Wanted,
+    DesiredState, ProjectId, SandboxId, UserId,
     api::{ChangeEnvironment, EnvironmentView},
     event::EventKind,
 };
@@ -14,16 +14,17 @@ use super::validate;
 use crate::{
     auth::{
         Caller,
-        right::{Read, Write},
-        seal::Sealer,
+        encryption::KeyRing,
+        permission::{Read, Write},
         sign_in,
     },
     error::{Error, Result},
     state::App,
     store::{
+        associated_data,
         events::{self, NewEvent},
         notify::Topic,
-        places, projects, sandboxes,
+        projects, sandboxes,
     },
 };
 
@@ -34,49 +35,52 @@ pub type Variables = BTreeMap<String, SecretString>;
 ///
 /// # Errors
 /// The stored value is damaged, or its key is not there.
-pub fn open_of_project(sealer: &Sealer, project: ProjectId, sealed: &[u8]) -> Result<Variables> {
+pub fn decrypt_project(key_ring: &KeyRing, project: ProjectId, encrypted: &[u8]) -> Result<Variables> {
     let id = project.to_string();
-    read(&sealer.unseal(places::project_environment(&id), sealed)?)
+    read(&key_ring.decrypt(associated_data::project_environment(&id), encrypted)?)
 }
 
 /// Opens a user's variables for coding agents.
 ///
 /// # Errors
-/// As [`open_of_project`].
-pub fn open_of_user(sealer: &Sealer, user: UserId, sealed: &[u8]) -> Result<Variables> {
+/// As [`decrypt_project`].
+pub fn decrypt_user(key_ring: &KeyRing, user: UserId, encrypted: &[u8]) -> Result<Variables> {
     let id = user.to_string();
-    read(&sealer.unseal(places::agent_credentials(&id), sealed)?)
+    read(&key_ring.decrypt(associated_data::agent_credentials(&id), encrypted)?)
 }
 
 /// Seals a user's variables for coding agents.
 #[must_use]
-pub fn seal_of_user(sealer: &Sealer, user: UserId, variables: &Variables) -> Vec<u8> {
-    sealer.seal(places::agent_credentials(&user.to_string()), &write(variables))
+pub fn encrypt_user(key_ring: &KeyRing, user: UserId, variables: &Variables) -> Vec<u8> {
+    key_ring.encrypt(
+        associated_data::agent_credentials(&user.to_string()),
+        &write(variables),
+    )
 }
 
 /// Opens the variables of the request that started a sandbox.
 ///
 /// # Errors
-/// As [`open_of_project`].
-pub fn open_of_request(sealer: &Sealer, sandbox: SandboxId, sealed: &[u8]) -> Result<Variables> {
+/// As [`decrypt_project`].
+pub fn decrypt_request(key_ring: &KeyRing, sandbox: SandboxId, encrypted: &[u8]) -> Result<Variables> {
     let id = sandbox.to_string();
-    read(&sealer.unseal(places::request_environment(&id), sealed)?)
+    read(&key_ring.decrypt(associated_data::request_environment(&id), encrypted)?)
 }
 
 /// Seals the project's own variables.
 #[must_use]
-pub fn seal_of_project(sealer: &Sealer, project: ProjectId, variables: &Variables) -> Vec<u8> {
-    sealer.seal(
-        places::project_environment(&project.to_string()),
+pub fn encrypt_project(key_ring: &KeyRing, project: ProjectId, variables: &Variables) -> Vec<u8> {
+    key_ring.encrypt(
+        associated_data::project_environment(&project.to_string()),
         &write(variables),
     )
 }
 
 /// Seals the variables of a request.
 #[must_use]
-pub fn seal_of_request(sealer: &Sealer, sandbox: SandboxId, variables: &Variables) -> Vec<u8> {
-    sealer.seal(
-        places::request_environment(&sandbox.to_string()),
+pub fn encrypt_request(key_ring: &KeyRing, sandbox: SandboxId, variables: &Variables) -> Vec<u8> {
+    key_ring.encrypt(
+        associated_data::request_environment(&sandbox.to_string()),
         &write(variables),
     )
 }
@@ -88,8 +92,8 @@ pub fn seal_of_request(sealer: &Sealer, sandbox: SandboxId, variables: &Variable
 pub async fn view(app: &App, caller: &Caller, project: &str, reveal: bool) -> Result<EnvironmentView> {
     let project = projects::find::<Read>(&app.store, caller, project).await?;
     let mut tx = app.store.begin().await?;
-    let sealed = projects::environment(&mut tx, project.id).await?;
-    let variables = open_of_project(&app.sealer, project.id, &sealed)?;
+    let encrypted = projects::environment(&mut tx, project.id).await?;
+    let variables = decrypt_project(&app.key_ring, project.id, &encrypted)?;
     if reveal {
         project.also::<Write>()?;
         sign_in::record(
@@ -168,8 +172,8 @@ async fn store(
     let found = projects::find::<Write>(&app.store, caller, project).await?;
     let mut tx = app.store.begin().await?;
     let project = projects::lock(&mut tx, &found).await?;
-    let sealed = projects::environment(&mut tx, project.id).await?;
-    let before = open_of_project(&app.sealer, project.id, &sealed)?;
+    let encrypted = projects::environment(&mut tx, project.id).await?;
+    let before = decrypt_project(&app.key_ring, project.id, &encrypted)?;
     let after = change(&before);
     validate::variables(
         after
@@ -183,8 +187,8 @@ async fn store(
             restarting: false,
         });
     }
-    let sealed = seal_of_project(&app.sealer, project.id, &after);
-    projects::set_environment(&mut tx, project.id, &sealed).await?;
+    let encrypted = encrypt_project(&app.key_ring, project.id, &after);
+    projects::set_environment(&mut tx, project.id, &encrypted).await?;
     let restarting = renew(&mut tx, project.id).await?;
     let message = if restarting {
         "The environment was changed; the sandbox restarts with it."
@@ -196,7 +200,7 @@ async fn store(
     events::append(&mut tx, event).await?;
     tx.commit().await?;
     if restarting {
-        app.hub.wake(Topic::Wishes);
+        app.hub.wake(Topic::DesiredState);
     }
     Ok(EnvironmentView {
         env_vars: shown(&after, false),
@@ -208,8 +212,8 @@ async fn store(
 /// date; returns whether it is.
 pub(super) async fn renew(tx: &mut PgConnection, project: ProjectId) -> Result<bool> {
     match sandboxes::main_in(tx, project).await? {
-        Some(sandbox) if sandbox.wanted == Wanted::Running => {
-            sandboxes::wish(tx, sandbox.id, Wanted::Running, false).await?;
+        Some(sandbox) if sandbox.desired_state == DesiredState::Running => {
+            sandboxes::wish(tx, sandbox.id, DesiredState::Running, false).await?;
             Ok(true)
         }
         _ => Ok(false),

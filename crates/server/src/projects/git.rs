@@ -1,4 +1,4 @@
-//! The credential of a project's repository: sealed at rest, shown to nobody, given to git alone.
+//! The credential of a project's repository: encrypted at rest, shown to nobody, given to git alone.
 
 use fsa_model::{
     ProjectId, Repository,
@@ -11,13 +11,13 @@ use super::validate;
 use crate::{
     auth::{
         Caller,
-        right::{Manage, Read},
-        seal::Sealer,
+        encryption::KeyRing,
+        permission::{Manage, Read},
         sign_in,
     },
     error::{Error, Result},
     state::App,
-    store::{git, places, projects},
+    store::{associated_data, git, projects},
 };
 
 /// The longest user name or password.
@@ -73,7 +73,7 @@ pub async fn set(
     let project = projects::lock(&mut tx, &found).await?;
     store(
         &mut tx,
-        &app.sealer,
+        &app.key_ring,
         project.id,
         &url,
         &request.username,
@@ -97,7 +97,7 @@ pub async fn set(
 /// 422 with the field and its rule.
 pub(super) async fn store(
     tx: &mut PgConnection,
-    sealer: &Sealer,
+    key_ring: &KeyRing,
     project: ProjectId,
     url: &str,
     username: &str,
@@ -109,8 +109,8 @@ pub(super) async fn store(
             return Err(Error::invalid(field, rule));
         }
     }
-    let sealed = sealer.seal(places::git_password(&project.to_string()), password);
-    git::set(tx, project, url, username, &sealed).await
+    let encrypted = key_ring.encrypt(associated_data::git_password(&project.to_string()), password);
+    git::set(tx, project, url, username, &encrypted).await
 }
 
 /// Forgets it.

@@ -9,7 +9,7 @@ pub mod database;
 pub mod delete;
 pub mod environment;
 pub mod git;
+pub mod lifecycle;
 pub mod share;
 pub mod status;
 pub mod validate;
-pub mod wish;

@@ -8,16 +8,16 @@ use fsa_model::{
 
 use crate::{
     auth::{
-        right::{Granted, Manage, Read, Right},
+        permission::{Authorized, Manage, Permission, Read},
         sign_in,
     },
     error::{Error, Result},
     state::App,
     store::{
-        access,
         events::{self, NewEvent},
         members,
         notify::Topic,
+        project_access,
     },
 };
 
@@ -25,7 +25,7 @@ use crate::{
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn list(app: &App, project: &Granted<Read>) -> Result<Vec<Member>> {
+pub async fn list(app: &App, project: &Authorized<Read>) -> Result<Vec<Member>> {
     members::list(&app.store, project.id).await
 }
 
@@ -36,7 +36,7 @@ pub async fn list(app: &App, project: &Granted<Read>) -> Result<Vec<Member>> {
 /// too many.
 pub async fn share(
     app: &App,
-    project: &Granted<Manage>,
+    project: &Authorized<Manage>,
     user: &str,
     role: ProjectRole,
 ) -> Result<Vec<Member>> {
@@ -44,7 +44,7 @@ pub async fn share(
         return Err(Error::invalid("role", "it is viewer, editor or admin"));
     }
     let mut tx = app.store.begin().await?;
-    let project = access::lock(&mut tx, project).await?;
+    let project = project_access::lock(&mut tx, project).await?;
     let (user, login) = members::person(&mut tx, user).await?;
     if user == project.owner {
         return Err(Error::conflict(format!("{login} owns this project.")).of(project.id));
@@ -71,13 +71,13 @@ pub async fn share(
 ///
 /// # Errors
 /// Not found, where it is not shared with them; 403 for another than oneself without the right to it.
-pub async fn unshare(app: &App, project: &Granted<Read>, user: &str) -> Result<()> {
+pub async fn unshare(app: &App, project: &Authorized<Read>, user: &str) -> Result<()> {
     let caller = project.caller();
     caller.must_write()?;
     let is_own = user == caller.login() || user.parse() == Ok(caller.user());
     let mut tx = app.store.begin().await?;
     if !is_own {
-        access::lock(&mut tx, &project.also::<Manage>()?).await?;
+        project_access::lock(&mut tx, &project.also::<Manage>()?).await?;
     }
     let (gone, login) = members::remove(&mut tx, project.id, user)
         .await?
@@ -92,7 +92,7 @@ pub async fn unshare(app: &App, project: &Granted<Read>, user: &str) -> Result<(
     Ok(())
 }
 
-fn changed<R: Right>(project: &Granted<R>, message: String, member: serde_json::Value) -> NewEvent {
+fn changed<R: Permission>(project: &Authorized<R>, message: String, member: serde_json::Value) -> NewEvent {
     NewEvent::new(project, EventKind::ProjectChanged, message).with(serde_json::json!({
         "fields": ["members"], "member": member, "by": project.caller().login(),
     }))

@@ -61,7 +61,7 @@ pub fn sandbox(settings: &Settings, overview: &Overview) -> Option<Sandbox> {
         project_id: row.project,
         name: row.resource.to_string(),
         status: phase,
-        wanted: row.wanted,
+        desired_state: row.desired_state,
         stages: row.conditions.clone(),
         public_url: port_url(settings, overview, KNOWN_PORTS[0]),
         terminal_url: format!(
@@ -108,8 +108,8 @@ fn ports(settings: &Settings, overview: &Overview, status: &Status) -> Vec<Port>
 }
 
 fn error(row: &SandboxRow) -> Option<SandboxError> {
-    row.trouble.as_ref().map(|trouble| SandboxError {
-        trouble: trouble.clone(),
+    row.failure.as_ref().map(|failure| SandboxError {
+        failure: failure.clone(),
         attempts: row.attempts,
         next_attempt_at: Some(row.next_attempt_at),
     })

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fsa_driver::{ObservedDatabase, Region, Step, StepKind};
 use fsa_model::{
-    ContainerState, Phase, Stage, StageState, Trouble, TroubleKind, Wanted, api::DatabaseStatus,
+    ContainerState, DesiredState, Failure, FailureKind, Phase, Stage, StageState, api::DatabaseStatus,
     event::EventKind, phase::Settled, sandboxd::Status,
 };
 use futures_util::{FutureExt as _, future::BoxFuture};
@@ -17,14 +17,14 @@ use tokio::time::Instant;
 
 use super::{
     Shared,
-    act::act,
+    apply_step::act,
     execute::{Execution, Progress},
-    look::{self, Look},
+    observe::{self, Look},
     plan,
     stages::{Happening, Stages},
 };
 use crate::store::{
-    claims::Claim,
+    leases::Claim,
     observed::{self, Interim},
 };
 
@@ -53,11 +53,11 @@ impl From<sqlx::Error> for Interruption {
 pub enum Verdict {
     /// The wish is reached.
     Reached,
-    /// What can be done was done, and something is waited for. What was in trouble still is.
+    /// What can be done was done, and something is waited for. What was in failure still is.
     Waiting,
-    Failed(Trouble),
+    Failed(Failure),
     /// It ends again and again soon after its start: it is left alone for a while.
-    Resting(Trouble, Duration),
+    Resting(Failure, Duration),
 }
 
 /// Whether an interim write was ours to make; with an error, what it did not tell.
@@ -79,8 +79,8 @@ pub struct Attempt<'a> {
     pub started: bool,
     happenings: Vec<Happening>,
     /// Of the first step that failed.
-    trouble: Option<Trouble>,
-    phase_told: Option<Phase>,
+    failure: Option<Failure>,
+    notified_phase: Option<Phase>,
 }
 
 impl<'a> Attempt<'a> {
@@ -97,8 +97,8 @@ impl<'a> Attempt<'a> {
             restarted: false,
             started: false,
             happenings: Vec::new(),
-            trouble: None,
-            phase_told: claim.phase_told,
+            failure: None,
+            notified_phase: claim.notified_phase,
         }
     }
 
@@ -109,44 +109,44 @@ impl<'a> Attempt<'a> {
     pub async fn pursue(&mut self) -> Result<Verdict, Interruption> {
         let name = &self.claim.project.region;
         let Some(region) = self.shared.app.regions.get(name) else {
-            return Ok(Verdict::Failed(Trouble::new(
-                TroubleKind::Machine,
+            return Ok(Verdict::Failed(Failure::new(
+                FailureKind::Machine,
                 format!("The region {name:?} is not configured on this server; add it to its settings."),
             )));
         };
         let mut unstuck = false;
         for _ in 0..ROUNDS {
-            self.shared.take_hint(self.claim.sandbox.id);
+            self.shared.take_requeue(self.claim.sandbox.id);
             let look = match Look::take(self.shared, region, self.claim, unstuck).await {
                 Ok(look) => look,
-                Err(trouble) => return Ok(Verdict::Failed(trouble)),
+                Err(failure) => return Ok(Verdict::Failed(failure)),
             };
             let rest = look.rest(self.claim);
             self.take_note(&look);
-            if let Some((trouble, rest)) = rest {
-                return Ok(Verdict::Resting(trouble, rest));
+            if let Some((failure, rest)) = rest {
+                return Ok(Verdict::Resting(failure, rest));
             }
             self.report_losses(&look).await?;
-            let steps = plan::plan(&look.wanted, &look.observed);
-            let partial = plan::is_partial(&look.wanted, &steps);
+            let steps = plan::plan(&look.desired_state, &look.observed);
+            let partial = plan::is_partial(&look.desired_state, &steps);
             unstuck |= steps.iter().any(|step| step.kind == StepKind::StopContainer);
             if !steps.is_empty() {
                 self.execute(region, &look, steps).await?;
             }
-            if let Some(trouble) = self.trouble.take() {
+            if let Some(failure) = self.failure.take() {
                 self.see_what_is_left(region).await;
-                return Ok(Verdict::Failed(trouble));
+                return Ok(Verdict::Failed(failure));
             }
-            if let Some(trouble) = look.database_trouble {
-                return Ok(Verdict::Failed(trouble));
+            if let Some(failure) = look.database_failure {
+                return Ok(Verdict::Failed(failure));
             }
             if !partial {
                 return Ok(self.judge(region, &look).await);
             }
         }
-        Ok(Verdict::Failed(Trouble::new(
-            TroubleKind::Internal,
-            "The sandbox is not as it is wanted although every step succeeded; it is tried again.",
+        Ok(Verdict::Failed(Failure::new(
+            FailureKind::Internal,
+            "The sandbox is not as it is desired_state although every step succeeded; it is tried again.",
         )))
     }
 
@@ -165,17 +165,20 @@ impl<'a> Attempt<'a> {
             }
             other => other,
         };
-        if look.wanted.wish != Wanted::Running {
+        if look.desired_state.wish != DesiredState::Running {
             return;
         }
-        let right = observed.runs() && look.wanted.accepts(observed.digest.as_deref());
+        let right = observed.runs() && look.desired_state.accepts(observed.digest.as_deref());
         if right {
             self.digest.clone_from(&observed.digest);
         }
         self.database_ready = observed.database == Some(ObservedDatabase::Ready);
         let answered = right && self.stages.state(Stage::TerminalReady) == StageState::Done;
         for (stage, done) in [
-            (Stage::DatabaseReady, !look.wanted.database || self.database_ready),
+            (
+                Stage::DatabaseReady,
+                !look.desired_state.database || self.database_ready,
+            ),
             (Stage::ContainerReady, right),
             (Stage::NetworkReady, observed.network),
             (Stage::TerminalReady, answered || right && observed.terminal),
@@ -189,15 +192,15 @@ impl<'a> Attempt<'a> {
         if !right {
             self.stages.pending(&[Stage::Ready]);
         }
-        if let Some(trouble) = &look.database_trouble {
-            self.stages.failed(StepKind::EnsureDatabase, &trouble.message);
+        if let Some(failure) = &look.database_failure {
+            self.stages.failed(StepKind::EnsureDatabase, &failure.message);
         }
     }
 
     /// Says what went missing, before it is made again.
     async fn report_losses(&mut self, look: &Look) -> Result<(), Interruption> {
         self.restarted |= look.has_ended();
-        let found = plan::repairs(&look.wanted, &look.observed);
+        let found = plan::repairs(&look.desired_state, &look.observed);
         if !found.is_empty() {
             let mut message = format!("The sandbox was not as it should be: {}.", found.join("; "));
             if let Some(said) = look.said.as_ref().filter(|_| !look.observed.runs()) {
@@ -286,7 +289,7 @@ impl<'a> Attempt<'a> {
                     StepKind::EnsureDatabase => self.database_made(look),
                     StepKind::EnsureContainer => {
                         self.started = true;
-                        self.digest.clone_from(&look.wanted.digest);
+                        self.digest.clone_from(&look.desired_state.digest);
                         // One that was replaced goes on to be told as running: it is UPDATING.
                         if self.container != ContainerState::Running {
                             self.container = ContainerState::Starting;
@@ -313,8 +316,8 @@ impl<'a> Attempt<'a> {
                     "a step failed"
                 );
                 self.shared.metrics.step_failed(kind);
-                self.stages.failed(kind, &error.trouble.message);
-                self.trouble.get_or_insert(error.trouble);
+                self.stages.failed(kind, &error.failure.message);
+                self.failure.get_or_insert(error.failure);
             }
         }
     }
@@ -350,19 +353,19 @@ impl<'a> Attempt<'a> {
     /// The write of everything that moved, as work to be done beside the steps.
     fn tell(&mut self) -> BoxFuture<'a, Told> {
         let (shared, claim) = (self.shared, self.claim);
-        let phase = self.phase(false, self.trouble.is_some() || claim.sandbox.trouble.is_some());
+        let phase = self.phase(false, self.failure.is_some() || claim.sandbox.failure.is_some());
         let happenings = self.take_happenings(phase);
         let (container, conditions) = (self.container, self.stages.all().to_vec());
-        let (trouble, database_ready) = (self.trouble.clone(), self.database_ready);
+        let (failure, database_ready) = (self.failure.clone(), self.database_ready);
         let attempts = claim
             .sandbox
             .attempts
-            .saturating_add(i32::from(trouble.is_some()));
+            .saturating_add(i32::from(failure.is_some()));
         async move {
             let interim = Interim {
                 container,
                 conditions: &conditions,
-                trouble: trouble.as_ref(),
+                failure: failure.as_ref(),
                 attempts,
                 phase,
                 database_ready,
@@ -402,7 +405,7 @@ impl<'a> Attempt<'a> {
             container: self.container,
             failed,
         };
-        Phase::compute(row.wanted, row.generation, settled)
+        Phase::compute(row.desired_state, row.generation, settled)
     }
 
     /// A sentence to be told with the next write.
@@ -414,8 +417,8 @@ impl<'a> Attempt<'a> {
     pub fn take_happenings(&mut self, phase: Phase) -> Vec<Happening> {
         let mut happenings = std::mem::take(&mut self.happenings);
         happenings.extend(self.stages.take_moves());
-        if self.phase_told != Some(phase) {
-            let before = self.phase_told.replace(phase);
+        if self.notified_phase != Some(phase) {
+            let before = self.notified_phase.replace(phase);
             happenings.push(Happening::new(
                 EventKind::PhaseChanged,
                 format!("The sandbox is {}.", crate::store::word_of(&phase)),
@@ -428,7 +431,7 @@ impl<'a> Attempt<'a> {
     /// After a failure nothing is assumed: what is there is what is written down.
     async fn see_what_is_left(&mut self, region: &Region) {
         let reference = self.claim.sandbox.reference();
-        let look = tokio::time::timeout(look::PATIENCE, region.driver.observe(&reference));
+        let look = tokio::time::timeout(observe::PATIENCE, region.driver.observe(&reference));
         if let Ok(Ok(seen)) = look.await {
             let usable = self.stages.state(Stage::TerminalReady) == StageState::Done;
             self.container = match seen.container {

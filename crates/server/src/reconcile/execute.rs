@@ -6,7 +6,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use fsa_driver::{DriverError, Result, Step, StepKind};
-use fsa_model::TroubleKind;
+use fsa_model::FailureKind;
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 
 /// How long a step may take. A container may have to wait for its image to be pulled, and a
@@ -122,7 +122,7 @@ fn too_long(kind: StepKind, patience: Duration) -> DriverError {
         StepKind::DropDatabase => "The database was not removed",
     };
     DriverError::new(
-        TroubleKind::Passing,
+        FailureKind::Transient,
         format!("{what} within {} seconds; it is tried again.", patience.as_secs()),
     )
 }
@@ -219,7 +219,7 @@ mod tests {
         let mut execution = Execution::new(steps(&START), true, |step| {
             async move {
                 if step.kind == EnsureNetwork {
-                    return Err(DriverError::new(TroubleKind::Machine, "no network"));
+                    return Err(DriverError::new(FailureKind::Machine, "no network"));
                 }
                 Ok(())
             }

@@ -1,28 +1,28 @@
 //! Whether a sandbox whose steps all succeeded is as it is wanted.
 
 use fsa_driver::Region;
-use fsa_model::{ContainerState, Stage, StageState, Trouble, TroubleKind, Wanted};
+use fsa_model::{ContainerState, DesiredState, Failure, FailureKind, Stage, StageState};
 
 use super::{
     attempt::{Attempt, Verdict},
-    look::Look,
+    observe::Look,
     repository::{self, Clone},
 };
 
 impl Attempt<'_> {
     /// Judges, and moves the stages that are nobody's step.
     pub(super) async fn judge(&mut self, region: &Region, look: &Look) -> Verdict {
-        match look.wanted.wish {
-            Wanted::Stopped => {
+        match look.desired_state.wish {
+            DesiredState::Stopped => {
                 self.stages.pending(&Stage::ALL[1..]);
                 Verdict::Reached
             }
-            Wanted::Terminated => {
+            DesiredState::Terminated => {
                 self.digest = None;
                 self.stages.pending(&Stage::ALL);
                 Verdict::Reached
             }
-            Wanted::Running => {
+            DesiredState::Running => {
                 self.container = ContainerState::Running;
                 self.judge_repository(region, look).await
             }
@@ -48,13 +48,13 @@ impl Attempt<'_> {
                 let words = format!("The repository could not be cloned: {why}");
                 self.stages
                     .set(Stage::Ready, StageState::Failed, Some(words.clone()));
-                Verdict::Failed(Trouble::new(TroubleKind::Input, words))
+                Verdict::Failed(Failure::new(FailureKind::Input, words))
             }
             Clone::Retry => {
                 if let Some(spec) = &look.spec
                     && let Err(error) = repository::retry(region, spec).await
                 {
-                    return Verdict::Failed(error.trouble);
+                    return Verdict::Failed(error.failure);
                 }
                 let words = Some("The repository is being cloned again.".to_owned());
                 self.stages.set(Stage::Ready, StageState::Active, words);

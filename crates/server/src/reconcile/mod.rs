@@ -1,30 +1,30 @@
 //! Makes wishes come true.
 //!
 //! A [`Worker`] claims sandboxes that are due, one lease each, and works on some of them at a
-//! time: it looks ([`look`]), plans ([`plan`]), carries out ([`execute`], [`act`]) and writes down
-//! ([`job`]). Beside that it follows what runs ([`watch`]), takes hints ([`hints`]), removes what
+//! time: it looks ([`observe`]), plans ([`plan`]), carries out ([`execute`], [`apply_step`]) and writes down
+//! ([`lease_worker`]). Beside that it follows what runs ([`watch`]), takes requeues ([`requeue`]), removes what
 //! is left of deleted projects ([`removal`]) and sweeps up what is in no row ([`orphans`]).
 //!
 //! Any number of processes may work on one control database. What makes that safe is in the rows:
-//! see [`crate::store::claims`] and [`crate::store::observed`].
+//! see [`crate::store::leases`] and [`crate::store::observed`].
 
-mod act;
+mod apply_step;
 mod attempt;
+pub mod backoff;
 mod disk;
 pub mod execute;
-mod hints;
-mod job;
 mod judge;
-mod look;
+mod lease_worker;
 pub mod metrics;
+mod observe;
 mod orphans;
-pub mod pace;
 pub mod plan;
-mod remarks;
 mod removal;
 mod repository;
+mod requeue;
 mod spec;
 pub mod stages;
+mod warnings;
 pub mod watch;
 mod worker;
 
@@ -36,7 +36,7 @@ use tokio::sync::{Notify, watch as channel};
 use uuid::Uuid;
 
 pub use self::worker::Worker;
-use self::{hints::Hints, metrics::Metrics, watch::Followers};
+use self::{metrics::Metrics, requeue::RequeueQueue, watch::Followers};
 use crate::{state::App, store::notify::Topic};
 
 /// How a worker works.
@@ -81,7 +81,7 @@ impl Default for Options {
 /// Wakes the workers of this process at once. Whoever writes a wish wakes them anyway, through
 /// the database; this saves the detour.
 pub fn wake(app: &App) {
-    app.hub.wake(Topic::Wishes);
+    app.hub.wake(Topic::DesiredState);
 }
 
 /// What the parts of one worker share.
@@ -92,7 +92,7 @@ pub(crate) struct Shared {
     replica: Uuid,
     in_flight: Mutex<HashMap<SandboxId, UnderWay>>,
     followers: Followers,
-    hints: Hints,
+    requeues: RequeueQueue,
     wake: Notify,
     metrics: Metrics,
 }
@@ -102,7 +102,7 @@ struct UnderWay {
     /// The newest generation.
     newest: channel::Sender<i64>,
     /// Somebody should look at it again, since it was last looked at.
-    hinted: bool,
+    requeued: bool,
 }
 
 impl Shared {
@@ -118,18 +118,18 @@ impl Shared {
 
     /// Somebody should look at a sandbox. While it is worked on here that is only noted: its own steps cause most of what
     /// changes in the data plane, and it is asked for when they are done.
-    fn hint(&self, sandbox: SandboxId) {
+    fn requeue(&self, sandbox: SandboxId) {
         match self.in_flight.lock().get_mut(&sandbox) {
-            Some(under_way) => under_way.hinted = true,
-            None => self.hints.sandbox(sandbox, false),
+            Some(under_way) => under_way.requeued = true,
+            None => self.requeues.sandbox(sandbox, false),
         }
     }
 
-    /// Whether there was a hint since the last call, for whoever works on the sandbox.
-    fn take_hint(&self, sandbox: SandboxId) -> bool {
+    /// Whether there was a requeue since the last call, for whoever works on the sandbox.
+    fn take_requeue(&self, sandbox: SandboxId) -> bool {
         let mut in_flight = self.in_flight.lock();
         in_flight
             .get_mut(&sandbox)
-            .is_some_and(|under_way| std::mem::take(&mut under_way.hinted))
+            .is_some_and(|under_way| std::mem::take(&mut under_way.requeued))
     }
 }

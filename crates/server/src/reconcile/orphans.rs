@@ -12,7 +12,7 @@ use fsa_driver::Region;
 use fsa_model::{SandboxRef, spec::role_of};
 
 use super::Shared;
-use crate::store::{audit, hints, orphans as rows};
+use crate::store::{audit, orphans as rows, requeue};
 
 /// How long an inventory, or the removal of one sandbox, may take.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -81,7 +81,7 @@ async fn sweep_sandboxes(
         .map_err(|e| e.to_string())?;
     for sandbox in found.finished {
         tracing::warn!(sandbox = %sandbox.resource, "something is left of a terminated sandbox; it is destroyed again");
-        hints::revive(store, sandbox.id)
+        requeue::revive(store, sandbox.id)
             .await
             .map_err(|e| e.to_string())?;
         shared.wake.notify_one();

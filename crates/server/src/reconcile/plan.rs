@@ -4,12 +4,12 @@
 //! there, and the next round plans on.
 
 use fsa_driver::{ObservedDatabase, Step, StepKind};
-use fsa_model::{ContainerState, Wanted};
+use fsa_model::{ContainerState, DesiredState};
 
 /// What is wanted of a sandbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WantedState {
-    pub wish: Wanted,
+    pub wish: DesiredState,
     /// Whether this very wish (this generation) was reached before, so that what is missing now
     /// went missing.
     pub reached: bool,
@@ -59,15 +59,15 @@ impl WantedState {
 /// A volume or a database is never removed by it: those outlive every sandbox
 /// ([`removal`] is for a project that goes).
 #[must_use]
-pub fn plan(wanted: &WantedState, observed: &ObservedState) -> Vec<Step> {
-    match wanted.wish {
-        Wanted::Running => to_run(wanted, observed),
-        Wanted::Stopped => {
+pub fn plan(desired_state: &WantedState, observed: &ObservedState) -> Vec<Step> {
+    match desired_state.wish {
+        DesiredState::Running => to_run(desired_state, observed),
+        DesiredState::Stopped => {
             // Of a wish that is new, what was seen may be about to change: a start that this wish
             // interrupted could still be under way in the data plane. To stop ends that too.
             if observed.runs() {
-                vec![Step::new(StepKind::StopContainer, "it is wanted stopped")]
-            } else if !wanted.reached {
+                vec![Step::new(StepKind::StopContainer, "it is desired_state stopped")]
+            } else if !desired_state.reached {
                 vec![Step::new(
                     StepKind::StopContainer,
                     "nothing of it may start any more",
@@ -76,21 +76,21 @@ pub fn plan(wanted: &WantedState, observed: &ObservedState) -> Vec<Step> {
                 Vec::new()
             }
         }
-        Wanted::Terminated => {
+        DesiredState::Terminated => {
             // The same; and what is left over need not be visible in what was observed.
             let gone = observed.container == ContainerState::Absent && !observed.network;
-            if gone && wanted.reached {
+            if gone && desired_state.reached {
                 Vec::new()
             } else {
-                vec![Step::new(StepKind::Destroy, "it is not wanted any more")]
+                vec![Step::new(StepKind::Destroy, "it is not desired_state any more")]
             }
         }
     }
 }
 
-fn to_run(wanted: &WantedState, observed: &ObservedState) -> Vec<Step> {
+fn to_run(desired_state: &WantedState, observed: &ObservedState) -> Vec<Step> {
     let mut steps = Vec::new();
-    if wanted.database {
+    if desired_state.database {
         match observed.database {
             Some(ObservedDatabase::Absent) => {
                 steps.push(Step::new(StepKind::EnsureDatabase, "there is no database"));
@@ -101,15 +101,15 @@ fn to_run(wanted: &WantedState, observed: &ObservedState) -> Vec<Step> {
             Some(ObservedDatabase::Ready) | None => {}
         }
     }
-    if wanted.digest.is_none() {
+    if desired_state.digest.is_none() {
         // What runs is left alone until it is known how it should run.
         if !observed.network {
             steps.push(Step::new(StepKind::EnsureNetwork, "there is no network"));
         }
         return steps;
     }
-    let right = wanted.accepts(observed.digest.as_deref());
-    if observed.runs() && right && wanted.stuck {
+    let right = desired_state.accepts(observed.digest.as_deref());
+    if observed.runs() && right && desired_state.stuck {
         // By itself, and looked at before it is started again: to stop may take the network away.
         return vec![Step::new(StepKind::StopContainer, "its terminal never answered")];
     }
@@ -142,9 +142,9 @@ fn to_run(wanted: &WantedState, observed: &ObservedState) -> Vec<Step> {
 
 /// Whether a plan is only a part of the way, so that after it one has to look and plan again.
 #[must_use]
-pub fn is_partial(wanted: &WantedState, steps: &[Step]) -> bool {
-    wanted.wish == Wanted::Running
-        && (wanted.digest.is_none() || steps.iter().any(|step| step.kind == StepKind::StopContainer))
+pub fn is_partial(desired_state: &WantedState, steps: &[Step]) -> bool {
+    desired_state.wish == DesiredState::Running
+        && (desired_state.digest.is_none() || steps.iter().any(|step| step.kind == StepKind::StopContainer))
 }
 
 /// The steps that remove what is left of a project when all its sandboxes are gone.
@@ -161,16 +161,16 @@ pub fn removal(database: bool) -> Vec<Step> {
 /// What had gone missing or was different, in words, of a sandbox whose wish had been reached.
 /// Losing the database is not among it: that has an event of its own.
 #[must_use]
-pub fn repairs(wanted: &WantedState, observed: &ObservedState) -> Vec<&'static str> {
+pub fn repairs(desired_state: &WantedState, observed: &ObservedState) -> Vec<&'static str> {
     let mut found = Vec::new();
-    if !wanted.reached || wanted.wish != Wanted::Running {
+    if !desired_state.reached || desired_state.wish != DesiredState::Running {
         return found;
     }
     match observed.container {
         ContainerState::Absent => found.push("its container was gone"),
         ContainerState::Stopped => found.push("its container had ended"),
         ContainerState::Starting | ContainerState::Running => {
-            if wanted.digest.is_some() && !wanted.accepts(observed.digest.as_deref()) {
+            if desired_state.digest.is_some() && !desired_state.accepts(observed.digest.as_deref()) {
                 found.push("its container had been replaced by a different one");
             } else if !observed.network {
                 found.push("its network was gone");
@@ -180,7 +180,7 @@ pub fn repairs(wanted: &WantedState, observed: &ObservedState) -> Vec<&'static s
     if !observed.volume {
         found.push("its home folder was gone, with the files in it");
     }
-    if wanted.database && observed.database == Some(ObservedDatabase::Partial) {
+    if desired_state.database && observed.database == Some(ObservedDatabase::Partial) {
         found.push("its database did not take connections");
     }
     found

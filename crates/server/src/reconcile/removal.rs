@@ -4,13 +4,13 @@
 use futures_util::FutureExt as _;
 
 use fsa_driver::{Databases, DriverError, Region, Step, StepKind};
-use fsa_model::{Trouble, TroubleKind};
+use fsa_model::{Failure, FailureKind};
 use tokio::time::Instant;
 
 use super::{
-    Shared,
+    Shared, backoff,
     execute::{Execution, Progress},
-    pace, plan, spec,
+    plan, spec,
 };
 use crate::store::{removals, removals::Removal};
 
@@ -26,10 +26,10 @@ pub async fn run(shared: &Shared, removal: Removal) {
     };
     let written = match done {
         Ok(()) => removals::finish(&shared.app.store, &removal).await.map(|_| ()),
-        Err(trouble) => {
-            tracing::warn!(project = %removal.project.id, %trouble, "a project could not be removed");
-            let next = pace::back_off(removal.attempts.saturating_add(1));
-            removals::postpone(&shared.app.store, &removal, &trouble, next).await
+        Err(failure) => {
+            tracing::warn!(project = %removal.project.id, %failure, "a project could not be removed");
+            let next = backoff::back_off(removal.attempts.saturating_add(1));
+            removals::postpone(&shared.app.store, &removal, &failure, next).await
         }
     };
     if let Err(error) = written {
@@ -38,11 +38,11 @@ pub async fn run(shared: &Shared, removal: Removal) {
     }
 }
 
-async fn remove(shared: &Shared, removal: &Removal) -> Result<(), Trouble> {
+async fn remove(shared: &Shared, removal: &Removal) -> Result<(), Failure> {
     let name = &removal.project.region;
     let region = shared.app.regions.get(name).ok_or_else(|| {
-        Trouble::new(
-            TroubleKind::Machine,
+        Failure::new(
+            FailureKind::Machine,
             format!(
                 "The region {name:?}, in which the project was, is not configured on this server; add it to its \
                  settings, so that what is left there can be removed."
@@ -56,7 +56,7 @@ async fn remove(shared: &Shared, removal: &Removal) -> Result<(), Trouble> {
         if let Progress::Failed(kind, error) = progress {
             tracing::warn!(project = %removal.project.id, step = ?kind, %error, cause = ?error.cause, "a step failed");
             shared.metrics.step_failed(kind);
-            failed.get_or_insert(error.trouble);
+            failed.get_or_insert(error.failure);
         }
     }
     failed.map_or(Ok(()), Err)
@@ -66,11 +66,11 @@ async fn act(shared: &Shared, removal: &Removal, region: &Region, step: Step) ->
     match (step.kind, &removal.database) {
         (StepKind::RemoveVolume, _) => region.driver.remove_volume(removal.project.id).await,
         (StepKind::DropDatabase, Some(database)) => {
-            let database = spec::database(&shared.app.sealer, &removal.project, database)?;
+            let database = spec::database(&shared.app.key_ring, &removal.project, database)?;
             Databases::drop(&*region.databases, &database).await
         }
         _ => Err(DriverError::new(
-            TroubleKind::Internal,
+            FailureKind::Internal,
             "A step was planned that is no part of a removal; this is a defect.",
         )),
     }

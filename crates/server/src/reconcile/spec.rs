@@ -3,17 +3,17 @@
 use std::collections::BTreeMap;
 
 use fsa_model::{
-    DatabaseSpec, SandboxSpec, Trouble, TroubleKind,
-    agent::Mode,
+    DatabaseSpec, Failure, FailureKind, SandboxSpec,
     environment::{self, Environment},
+    llm_provider::Mode,
     spec::Credentials,
 };
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
-    agents,
-    auth::seal::{Place, SealError, Sealer},
-    store::{claims::Claim, databases::DatabaseRow, places, projects::ProjectRow},
+    auth::encryption::{EncryptionError, KeyRing, Place},
+    llm_proxy,
+    store::{associated_data, databases::DatabaseRow, leases::Claim, projects::ProjectRow},
 };
 
 /// The database of a project, as it is to be made.
@@ -21,15 +21,19 @@ use crate::{
 /// # Errors
 /// Where its password cannot be opened.
 pub fn database(
-    sealer: &Sealer,
+    key_ring: &KeyRing,
     project: &ProjectRow,
     database: &DatabaseRow,
-) -> Result<DatabaseSpec, Trouble> {
+) -> Result<DatabaseSpec, Failure> {
     let id = project.id.to_string();
     Ok(DatabaseSpec {
         project: project.id,
         resource: database.resource.clone(),
-        password: open(sealer, places::database_password(&id), &database.password)?,
+        password: open(
+            key_ring,
+            associated_data::database_password(&id),
+            &database.password,
+        )?,
         resources: project.size.resources(),
     })
 }
@@ -38,8 +42,8 @@ pub fn database(
 ///
 /// # Errors
 /// Where it cannot be opened.
-pub fn control_token(sealer: &Sealer, sandbox: &str, sealed: &[u8]) -> Result<SecretString, Trouble> {
-    open(sealer, places::control_token(sandbox), sealed)
+pub fn control_token(key_ring: &KeyRing, sandbox: &str, encrypted: &[u8]) -> Result<SecretString, Failure> {
+    open(key_ring, associated_data::control_token(sandbox), encrypted)
 }
 
 /// A claimed sandbox, completely described. `agent` is the first layer of its environment, and
@@ -48,32 +52,32 @@ pub fn control_token(sealer: &Sealer, sandbox: &str, sealed: &[u8]) -> Result<Se
 /// # Errors
 /// Where a secret of it cannot be opened.
 pub fn sandbox(
-    sealer: &Sealer,
+    key_ring: &KeyRing,
     agent: &Environment,
     mode: Mode,
     claim: &Claim,
     credentials: Option<&Credentials>,
-) -> Result<SandboxSpec, Trouble> {
+) -> Result<SandboxSpec, Failure> {
     let (sandbox, project) = (&claim.sandbox, &claim.project);
     let sandbox_id = sandbox.id.to_string();
     let project_id = project.id.to_string();
     let of_project = variables(
-        sealer,
-        places::project_environment(&project_id),
+        key_ring,
+        associated_data::project_environment(&project_id),
         &claim.project_environment,
     )?;
     let of_request = variables(
-        sealer,
-        places::request_environment(&sandbox_id),
+        key_ring,
+        associated_data::request_environment(&sandbox_id),
         &claim.request_environment,
     )?;
     let owner_id = project.owner.to_string();
     let of_user = match &claim.agent_credentials {
-        Some(sealed) => variables(sealer, places::agent_credentials(&owner_id), sealed)?,
+        Some(encrypted) => variables(key_ring, associated_data::agent_credentials(&owner_id), encrypted)?,
         None => Environment::new(),
     };
-    let control_token = control_token(sealer, &sandbox_id, &sandbox.control_token)?;
-    let layers = agents::layers(mode, [agent, &of_user, &of_project, &of_request], &control_token);
+    let control_token = control_token(key_ring, &sandbox_id, &sandbox.control_token)?;
+    let layers = llm_proxy::layers(mode, [agent, &of_user, &of_project, &of_request], &control_token);
     Ok(SandboxSpec {
         sandbox: sandbox.reference(),
         owner: project.owner,
@@ -89,13 +93,13 @@ pub fn sandbox(
     })
 }
 
-fn variables(sealer: &Sealer, place: Place<'_>, sealed: &[u8]) -> Result<Environment, Trouble> {
-    let json = open(sealer, place, sealed)?;
+fn variables(key_ring: &KeyRing, place: Place<'_>, encrypted: &[u8]) -> Result<Environment, Failure> {
+    let json = open(key_ring, place, encrypted)?;
     let variables: BTreeMap<String, SecretString> =
         serde_json::from_str(json.expose_secret()).map_err(|_| {
             // Without serde's own words: they may quote a value.
-            Trouble::new(
-                TroubleKind::Internal,
+            Failure::new(
+                FailureKind::Internal,
                 format!(
                     "The stored variables in {}.{} cannot be read.",
                     place.table, place.column
@@ -105,14 +109,16 @@ fn variables(sealer: &Sealer, place: Place<'_>, sealed: &[u8]) -> Result<Environ
     Ok(variables)
 }
 
-fn open(sealer: &Sealer, place: Place<'_>, sealed: &[u8]) -> Result<SecretString, Trouble> {
-    sealer.unseal(place, sealed).map_err(|error| match error {
-        SealError::KeyFile { .. } | SealError::UnknownKey(_) | SealError::Kept(_) => Trouble::new(
-            TroubleKind::Machine,
-            format!("A secret cannot be opened: {error}."),
-        ),
-        SealError::Damaged(_) => Trouble::new(
-            TroubleKind::Internal,
+fn open(key_ring: &KeyRing, place: Place<'_>, encrypted: &[u8]) -> Result<SecretString, Failure> {
+    key_ring.decrypt(place, encrypted).map_err(|error| match error {
+        EncryptionError::KeyFile { .. } | EncryptionError::UnknownKey(_) | EncryptionError::Kept(_) => {
+            Failure::new(
+                FailureKind::Machine,
+                format!("A secret cannot be opened: {error}."),
+            )
+        }
+        EncryptionError::Damaged(_) => Failure::new(
+            FailureKind::Internal,
             format!("A secret cannot be opened: {error}."),
         ),
     })

@@ -21,7 +21,7 @@ use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{Shared, spec, stages::Happening};
-use crate::asks;
+use crate::callback;
 use crate::store::replicas::{self, Followed};
 
 /// The shortest time between two writes about one sandbox; it doubles while changes keep coming.
@@ -92,10 +92,10 @@ impl Shared {
     /// Follows a running sandbox, anew where it was followed already.
     pub(super) fn follow(self: &Arc<Self>, followed: Followed) {
         let id = followed.sandbox.id.to_string();
-        let token = match spec::control_token(&self.app.sealer, &id, &followed.control_token) {
+        let token = match spec::control_token(&self.app.key_ring, &id, &followed.control_token) {
             Ok(token) => token,
-            Err(trouble) => {
-                tracing::error!(sandbox = id, %trouble, "a sandbox cannot be followed");
+            Err(failure) => {
+                tracing::error!(sandbox = id, %failure, "a sandbox cannot be followed");
                 return;
             }
         };
@@ -133,7 +133,7 @@ async fn follow(
             Heard::End => {
                 if was_live {
                     // It ended, or is about to be replaced by somebody. Whoever reconciles looks.
-                    shared.hint(followed.sandbox.id);
+                    shared.requeue(followed.sandbox.id);
                     pause = RECONNECT;
                 }
             }
@@ -233,7 +233,7 @@ fn answer(
     let (app, driver) = (shared.app.clone(), Arc::clone(&region.driver));
     let (sandbox, token) = (sandbox.clone(), token.clone());
     shared.app.tasks.spawn(async move {
-        if let Err(error) = asks::open(app, &*driver, &sandbox, &token).await {
+        if let Err(error) = callback::open(app, &*driver, &sandbox, &token).await {
             tracing::debug!(sandbox = %sandbox.resource, error, "a sandbox could not be asked what it wants");
         }
         drop(place);
@@ -255,7 +255,7 @@ async fn write(
     if ours {
         if before.repository != status.repository {
             // Somebody may be waiting for the clone, or its failure is yet to be told.
-            shared.hints.sandbox(followed.sandbox.id, true);
+            shared.requeues.sandbox(followed.sandbox.id, true);
         }
         *cloned |= status.repository == RepositoryState::Cloned;
         followed.status = Some(status.clone());

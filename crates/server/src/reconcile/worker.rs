@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use fsa_model::{SandboxId, Trouble, TroubleKind};
+use fsa_model::{Failure, FailureKind, SandboxId};
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 use tokio::{
@@ -14,13 +14,13 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    Options, Shared, UnderWay, disk, hints, hints::Hints, job, metrics::Metrics, orphans, pace, remarks,
-    removal, watch::Followers,
+    Options, Shared, UnderWay, backoff, disk, lease_worker, metrics::Metrics, orphans, removal, requeue,
+    requeue::RequeueQueue, warnings, watch::Followers,
 };
 use crate::{
     state::App,
     store::{
-        claims::{self, Claim, Lease, Room},
+        leases::{self, Claim, Lease, Room},
         notify::Topic,
         observed, removals, replicas,
     },
@@ -56,7 +56,7 @@ impl Worker {
             replica: Uuid::now_v7(),
             in_flight: Mutex::default(),
             followers: Followers::default(),
-            hints: Hints::default(),
+            requeues: RequeueQueue::default(),
             wake: Notify::new(),
             metrics,
         });
@@ -98,16 +98,16 @@ async fn work(shared: Arc<Shared>, shutdown: CancellationToken) {
     let _ended = Ended(Arc::clone(&shared));
     let mut beside = JoinSet::new();
     begin(&shared).await;
-    beside.spawn(hints::listen(Arc::clone(&shared)));
-    beside.spawn(hints::write(Arc::clone(&shared)));
-    beside.spawn(remarks::listen(Arc::clone(&shared)));
+    beside.spawn(requeue::listen(Arc::clone(&shared)));
+    beside.spawn(requeue::write(Arc::clone(&shared)));
+    beside.spawn(warnings::listen(Arc::clone(&shared)));
     beside.spawn(live(Arc::clone(&shared)));
     if let Some(every) = shared.options.sweep {
         beside.spawn(orphans::run(Arc::clone(&shared), every));
     }
     beside.spawn(disk::run(Arc::clone(&shared), shared.options.measure));
     // Machines are restarted and things are lost while nobody looks.
-    shared.hints.everything();
+    shared.requeues.everything();
 
     let mut jobs = Jobs {
         shared: Arc::clone(&shared),
@@ -178,7 +178,7 @@ async fn live(shared: Arc<Shared>) {
 impl Jobs {
     async fn claim_for_ever(&mut self) {
         let shared = Arc::clone(&self.shared);
-        let mut wishes = shared.app.hub.interest(Topic::Wishes);
+        let mut wishes = shared.app.hub.interest(Topic::DesiredState);
         loop {
             let next = match self.claim().await {
                 Ok(next) => {
@@ -200,7 +200,7 @@ impl Jobs {
                     }
                 }
                 () = shared.wake.notified() => {}
-                () = wishes.changed() => self.tell_of_newer_wishes().await,
+                () = wishes.changed() => self.notify_newer_generations().await,
                 () = tokio::time::sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
             }
         }
@@ -215,18 +215,18 @@ impl Jobs {
         let claimed = if room.is_full() {
             Vec::new()
         } else {
-            claims::claim(store, &room, lease).await?
+            leases::claim(store, &room, lease).await?
         };
         for claim in claimed {
             match claim {
                 Ok(claim) => self.begin(claim),
                 Err(unreadable) => {
                     tracing::error!(sandbox = %unreadable.lease.sandbox, error = %unreadable.error, "a row cannot be read");
-                    let trouble = Trouble::new(
-                        TroubleKind::Internal,
+                    let failure = Failure::new(
+                        FailureKind::Internal,
                         "The sandbox's row in the control database cannot be read; the log says why.",
                     );
-                    observed::give_up(store, unreadable.lease, &trouble, pace::LONGEST).await?;
+                    observed::give_up(store, unreadable.lease, &failure, backoff::LONGEST).await?;
                 }
             }
         }
@@ -251,7 +251,7 @@ impl Jobs {
         }
         let sandboxes = self.room(self.sandboxes.values().map(|job| job.region.as_str()));
         let removals = self.room(self.removals.values().map(String::as_str));
-        let due = claims::next_due(store, &sandboxes, &removals).await?;
+        let due = leases::next_due(store, &sandboxes, &removals).await?;
         // Not at once again: what is due now and was not claimed is somebody else's.
         let sleep = due
             .unwrap_or(LONGEST_SLEEP)
@@ -285,14 +285,14 @@ impl Jobs {
         let (newest, wished) = watch::channel(claim.sandbox.generation);
         let under_way = UnderWay {
             newest,
-            hinted: false,
+            requeued: false,
         };
         shared.in_flight.lock().insert(lease.sandbox, under_way);
         let region = claim.project.region.clone();
         self.sandboxes.insert(lease.sandbox, Job { lease, region });
         shared.metrics.working.inc();
         self.tasks.spawn(async move {
-            let work = AssertUnwindSafe(job::run(&shared, claim, wished)).catch_unwind();
+            let work = AssertUnwindSafe(lease_worker::run(&shared, claim, wished)).catch_unwind();
             if work.await.is_err() {
                 give_up_after_panic(&shared, lease).await;
             }
@@ -306,8 +306,8 @@ impl Jobs {
                 self.sandboxes.remove(&lease.sandbox);
                 let under_way = self.shared.in_flight.lock().remove(&lease.sandbox);
                 // It came after the last look.
-                if under_way.is_some_and(|under_way| under_way.hinted) {
-                    self.shared.hints.sandbox(lease.sandbox, false);
+                if under_way.is_some_and(|under_way| under_way.requeued) {
+                    self.shared.requeues.sandbox(lease.sandbox, false);
                 }
                 self.shared.metrics.working.dec();
             }
@@ -320,12 +320,12 @@ impl Jobs {
     }
 
     /// A newer wish interrupts the work on the older one.
-    async fn tell_of_newer_wishes(&self) {
+    async fn notify_newer_generations(&self) {
         let ids: Vec<SandboxId> = self.sandboxes.keys().copied().collect();
         if ids.is_empty() {
             return;
         }
-        match claims::generations(&self.shared.app.store, &ids).await {
+        match leases::generations(&self.shared.app.store, &ids).await {
             Ok(generations) => {
                 for (sandbox, generation) in generations {
                     self.shared.heard_of(sandbox, generation);
@@ -348,7 +348,7 @@ impl Jobs {
         let removals: Vec<Uuid> = self.removals.keys().copied().collect();
         let store = &self.shared.app.store;
         let released = async {
-            claims::release(store, &leases).await?;
+            leases::release(store, &leases).await?;
             removals::release(store, &removals).await
         };
         if let Err(error) = released.await {
@@ -359,11 +359,11 @@ impl Jobs {
 
 async fn give_up_after_panic(shared: &Shared, lease: Lease) {
     tracing::error!(sandbox = %lease.sandbox, "an attempt panicked; this is a defect of the control plane");
-    let trouble = Trouble::new(
-        TroubleKind::Internal,
+    let failure = Failure::new(
+        FailureKind::Internal,
         "The control plane failed while it worked on the sandbox. This is a defect; its log has the details.",
     );
-    if let Err(error) = observed::give_up(&shared.app.store, lease, &trouble, pace::LONGEST).await {
+    if let Err(error) = observed::give_up(&shared.app.store, lease, &failure, backoff::LONGEST).await {
         tracing::warn!(sandbox = %lease.sandbox, %error, "a panic was not written down");
     }
 }

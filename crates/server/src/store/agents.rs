@@ -2,23 +2,23 @@
 
 use std::collections::BTreeMap;
 
-use fsa_model::{ProjectId, SandboxId, UserId, agent::Provider, money::Micros};
+use fsa_model::{ProjectId, SandboxId, UserId, llm_provider::Provider, money::Micros};
 use sqlx::{FromRow, PgConnection, Row as _, postgres::PgRow};
 use uuid::Uuid;
 
 use super::Store;
-use crate::{agents::meter::Counted, error::Result};
+use crate::{error::Result, llm_proxy::metering::Counted};
 
 /// What a request of a sandbox's agent is judged by.
 #[derive(Debug)]
 pub struct Account {
     pub project: ProjectId,
     pub owner: UserId,
-    /// Sealed for [`super::places::agent_credentials`].
+    /// Sealed for [`super::associated_data::agent_credentials`].
     pub of_user: Option<Vec<u8>>,
-    /// Sealed for [`super::places::project_environment`].
+    /// Sealed for [`super::associated_data::project_environment`].
     pub of_project: Vec<u8>,
-    /// Sealed for [`super::places::request_environment`].
+    /// Sealed for [`super::associated_data::request_environment`].
     pub of_request: Vec<u8>,
     /// Of a calendar month.
     pub budget: Option<Micros>,
@@ -75,7 +75,7 @@ pub async fn account(store: &Store, sandbox: SandboxId, task: Option<Uuid>) -> R
          join projects p on p.id = s.project_id
          left join agent_credentials c on c.user_id = p.owner_id
          left join tasks t on t.id = $2 and t.project_id = p.id and t.ended_at is null
-         where s.id = $1 and s.wanted = 'running' and p.deleted_at is null",
+         where s.id = $1 and s.desired_state = 'running' and p.deleted_at is null",
     )
     .bind(sandbox.0)
     .bind(task)
@@ -193,7 +193,7 @@ pub async fn set_budget(tx: &mut PgConnection, project: ProjectId, budget: Optio
     Ok(())
 }
 
-/// A user's sealed variables for agents ([`super::places::agent_credentials`]).
+/// A user's encrypted variables for agents ([`super::associated_data::agent_credentials`]).
 ///
 /// # Errors
 /// The database does not answer.
@@ -206,17 +206,17 @@ pub async fn credentials(connection: &mut PgConnection, user: UserId) -> Result<
     )
 }
 
-/// Replaces a user's sealed variables for agents.
+/// Replaces a user's encrypted variables for agents.
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn set_credentials(tx: &mut PgConnection, user: UserId, sealed: &[u8]) -> Result<()> {
+pub async fn set_credentials(tx: &mut PgConnection, user: UserId, encrypted: &[u8]) -> Result<()> {
     sqlx::query(
         "insert into agent_credentials (user_id, variables) values ($1, $2)
          on conflict (user_id) do update set variables = excluded.variables, updated_at = now()",
     )
     .bind(user.0)
-    .bind(sealed)
+    .bind(encrypted)
     .execute(tx)
     .await?;
     Ok(())

@@ -11,7 +11,7 @@ use crate::error::Result;
 pub struct DatabaseRow {
     pub project: ProjectId,
     pub resource: ResourceName,
-    /// Sealed for [`super::places::database_password`].
+    /// Sealed for [`super::associated_data::database_password`].
     pub password: Vec<u8>,
     pub status: DatabaseStatus,
 }
@@ -37,7 +37,7 @@ pub async fn of(store: &Store, project: &ProjectRow) -> Result<Option<DatabaseRo
     })
 }
 
-/// Writes a new project's database; `password` is sealed.
+/// Writes a new project's database; `password` is encrypted.
 ///
 /// # Errors
 /// The database does not answer.

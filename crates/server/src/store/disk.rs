@@ -30,7 +30,7 @@ pub async fn due(
          join users u on u.id = p.owner_id
          left join databases d on d.project_id = p.id
          left join lateral (select id, resource from sandboxes where project_id = p.id
-                            order by (wanted <> 'terminated') desc, created_at desc limit 1) s on true
+                            order by (desired_state <> 'terminated') desc, created_at desc limit 1) s on true
          where p.deleted_at is null and ($1 or u.limits ? 'diskMib')
            and coalesce(p.disk_measured_at < now() - make_interval(secs => $2), true)
          order by p.disk_measured_at nulls first limit 100",

@@ -14,7 +14,7 @@ pub struct GitRow {
     /// The repository's.
     pub url: String,
     pub username: String,
-    /// Sealed for [`super::places::git_password`].
+    /// Sealed for [`super::associated_data::git_password`].
     pub password: Vec<u8>,
     pub updated_at: DateTime<Utc>,
     /// The repository's server did not take it.

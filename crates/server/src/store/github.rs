@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use fsa_model::{UserId, access::GithubAccount};
+use fsa_model::{UserId, auth::GithubAccount};
 use secrecy::SecretString;
 use sqlx::{PgConnection, Row as _, postgres::PgRow};
 use uuid::Uuid;
 
-use super::{Store, places};
+use super::{Store, associated_data};
 use crate::{
-    auth::seal::Sealer,
+    auth::encryption::KeyRing,
     error::{Error, Result},
 };
 
@@ -37,7 +37,7 @@ pub struct Grant {
 /// The database does not answer.
 pub async fn begin(
     store: &Store,
-    sealer: &Sealer,
+    key_ring: &KeyRing,
     state_hash: &[u8; 32],
     browser_hash: &[u8; 32],
     verifier: &SecretString,
@@ -54,7 +54,7 @@ pub async fn begin(
     )
     .bind(state_hash.as_slice())
     .bind(browser_hash.as_slice())
-    .bind(sealer.seal(places::github_verifier(&row), verifier))
+    .bind(key_ring.encrypt(associated_data::github_verifier(&row), verifier))
     .bind(link_to.map(|user| user.0))
     .bind(lifetime.as_secs_f64())
     .execute(&store.pool)
@@ -66,7 +66,7 @@ pub async fn begin(
 ///
 /// # Errors
 /// The database does not answer; the verifier cannot be opened.
-pub async fn take(store: &Store, sealer: &Sealer, state_hash: &[u8; 32]) -> Result<Option<Begun>> {
+pub async fn take(store: &Store, key_ring: &KeyRing, state_hash: &[u8; 32]) -> Result<Option<Begun>> {
     let row = sqlx::query(
         "delete from github_sign_ins where state_hash = $1
          returning browser_hash, verifier, user_id, expires_at > now() as holds",
@@ -81,7 +81,7 @@ pub async fn take(store: &Store, sealer: &Sealer, state_hash: &[u8; 32]) -> Resu
     let name = hex::encode(state_hash);
     Ok(Some(Begun {
         browser_hash: row.try_get("browser_hash")?,
-        verifier: sealer.unseal(places::github_verifier(&name), row.try_get("verifier")?)?,
+        verifier: key_ring.decrypt(associated_data::github_verifier(&name), row.try_get("verifier")?)?,
         link_to: row.try_get::<Option<Uuid>, _>("user_id")?.map(UserId),
     }))
 }
@@ -124,13 +124,13 @@ pub async fn account_of(connection: &mut PgConnection, user: UserId) -> Result<O
 /// 409 where the account is another user's, or the user has another account.
 pub async fn link(
     tx: &mut PgConnection,
-    sealer: &Sealer,
+    key_ring: &KeyRing,
     user: UserId,
     github_id: i64,
     login: &str,
     grant: &Grant,
 ) -> Result<()> {
-    let (token, refresh) = sealed(sealer, user, grant);
+    let (token, refresh) = encrypted(key_ring, user, grant);
     let written = sqlx::query(
         "insert into github_accounts (github_id, user_id, login, token, refresh_token, token_expires_at)
          values ($1, $2, $3, $4, $5, $6)
@@ -172,12 +172,12 @@ pub async fn unlink(tx: &mut PgConnection, user: UserId) -> Result<bool> {
     Ok(gone.rows_affected() > 0)
 }
 
-fn sealed(sealer: &Sealer, user: UserId, grant: &Grant) -> (Vec<u8>, Option<Vec<u8>>) {
+fn encrypted(key_ring: &KeyRing, user: UserId, grant: &Grant) -> (Vec<u8>, Option<Vec<u8>>) {
     let user = user.to_string();
     let refresh = grant.refresh.as_ref();
     (
-        sealer.seal(places::github_token(&user), &grant.token),
-        refresh.map(|refresh| sealer.seal(places::github_refresh_token(&user), refresh)),
+        key_ring.encrypt(associated_data::github_token(&user), &grant.token),
+        refresh.map(|refresh| key_ring.encrypt(associated_data::github_refresh_token(&user), refresh)),
     )
 }
 
@@ -191,14 +191,14 @@ macro_rules! grant {
     };
 }
 
-fn grant(row: Option<PgRow>, sealer: &Sealer, user: UserId) -> Result<Option<Grant>> {
+fn grant(row: Option<PgRow>, key_ring: &KeyRing, user: UserId) -> Result<Option<Grant>> {
     let Some(row) = row else { return Ok(None) };
     let user = user.to_string();
     let refresh: Option<Vec<u8>> = row.try_get("refresh_token")?;
     Ok(Some(Grant {
-        token: sealer.unseal(places::github_token(&user), row.try_get("token")?)?,
+        token: key_ring.decrypt(associated_data::github_token(&user), row.try_get("token")?)?,
         refresh: refresh
-            .map(|refresh| sealer.unseal(places::github_refresh_token(&user), &refresh))
+            .map(|refresh| key_ring.decrypt(associated_data::github_refresh_token(&user), &refresh))
             .transpose()?,
         expires_at: row.try_get("token_expires_at")?,
     }))
@@ -208,32 +208,32 @@ fn grant(row: Option<PgRow>, sealer: &Sealer, user: UserId) -> Result<Option<Gra
 ///
 /// # Errors
 /// The database does not answer; it cannot be opened.
-pub async fn grant_of(store: &Store, sealer: &Sealer, user: UserId) -> Result<Option<Grant>> {
+pub async fn grant_of(store: &Store, key_ring: &KeyRing, user: UserId) -> Result<Option<Grant>> {
     let row = sqlx::query(grant!(""))
         .bind(user.0)
         .fetch_optional(&store.pool)
         .await?;
-    grant(row, sealer, user)
+    grant(row, key_ring, user)
 }
 
 /// As [`grant_of`], and nobody else changes it until the transaction ends.
 ///
 /// # Errors
 /// The same.
-pub async fn lock_grant(tx: &mut PgConnection, sealer: &Sealer, user: UserId) -> Result<Option<Grant>> {
+pub async fn lock_grant(tx: &mut PgConnection, key_ring: &KeyRing, user: UserId) -> Result<Option<Grant>> {
     let row = sqlx::query(grant!(" for update"))
         .bind(user.0)
         .fetch_optional(tx)
         .await?;
-    grant(row, sealer, user)
+    grant(row, key_ring, user)
 }
 
 /// The user's account has another token now.
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn renewed(tx: &mut PgConnection, sealer: &Sealer, user: UserId, new: &Grant) -> Result<()> {
-    let (token, refresh) = sealed(sealer, user, new);
+pub async fn renewed(tx: &mut PgConnection, key_ring: &KeyRing, user: UserId, new: &Grant) -> Result<()> {
+    let (token, refresh) = encrypted(key_ring, user, new);
     sqlx::query(
         "update github_accounts set token = $2, refresh_token = $3, token_expires_at = $4 where user_id = $1",
     )

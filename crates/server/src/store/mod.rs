@@ -3,34 +3,34 @@
 //! Look-ups of what belongs to somebody take the [`crate::auth::Caller`], so that a missing check
 //! cannot be compiled.
 
-pub mod access;
 pub mod agents;
+pub mod associated_data;
 pub mod audit;
-pub mod claims;
 pub mod databases;
 pub mod disk;
 pub mod events;
 pub mod git;
 pub mod github;
-pub mod hints;
-pub mod limits;
-pub mod links;
+pub mod key_rotation;
+pub mod leases;
+pub mod login_links;
 pub mod members;
 pub mod notify;
 pub mod observed;
 pub mod orphans;
-pub mod pass_uses;
-pub mod places;
+pub mod preview_token_uses;
+pub mod project_access;
 pub mod projects;
-pub mod remarks;
+pub mod quotas;
 pub mod removals;
 pub mod replicas;
+pub mod requeue;
 pub mod sandboxes;
-pub mod sealed;
 pub mod sessions;
 pub mod tasks;
 pub mod tokens;
 pub mod users;
+pub mod warnings;
 
 use std::time::Duration;
 

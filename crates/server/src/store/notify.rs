@@ -1,6 +1,6 @@
 //! Who waits for something to change in the database is woken here.
 //!
-//! One connection per process listens (`fsa_wish`, `fsa_event`, `fsa_sandbox`, `fsa_auth`). A
+//! One connection per process listens (`fsa_desired_state`, `fsa_event`, `fsa_sandbox`, `fsa_auth`). A
 //! notification wakes those who said before they looked that they are interested; it carries
 //! nothing, so it can be merged with others and a slow reader costs no memory. After a lost
 //! connection everybody is woken once, because nobody knows what was missed.
@@ -20,7 +20,13 @@ use sqlx::{PgPool, postgres::PgListener};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-const CHANNELS: [&str; 5] = ["fsa_wish", "fsa_event", "fsa_sandbox", "fsa_auth", "fsa_beat"];
+const CHANNELS: [&str; 5] = [
+    "fsa_desired_state",
+    "fsa_event",
+    "fsa_sandbox",
+    "fsa_auth",
+    "fsa_beat",
+];
 /// How often the listener hears from itself; a connection that is silent for three beats is dead.
 const BEAT: Duration = Duration::from_secs(20);
 const FIRST_RETRY: Duration = Duration::from_millis(100);
@@ -30,7 +36,7 @@ const LAST_RETRY: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Topic {
     /// Any sandbox is wished otherwise.
-    Wishes,
+    DesiredState,
     /// A project that this user owns or that is shared with them has a new event.
     Events(UserId),
     /// A sandbox of this project is wished or observed otherwise, or has a new event.
@@ -172,7 +178,7 @@ impl Hub {
 
     fn deliver(&self, channel: &str, payload: &str, forget: &(impl Fn(Option<UserId>) + Sync)) {
         match channel {
-            "fsa_wish" => self.wake(Topic::Wishes),
+            "fsa_desired_state" => self.wake(Topic::DesiredState),
             "fsa_sandbox" => {
                 if let Ok(project) = payload.parse() {
                     self.wake(Topic::Project(project));
@@ -251,8 +257,8 @@ mod tests {
     #[test]
     fn a_topic_that_nobody_waits_for_takes_no_memory() {
         let hub = Hub::default();
-        let first = hub.interest(Topic::Wishes);
-        let second = hub.interest(Topic::Wishes);
+        let first = hub.interest(Topic::DesiredState);
+        let second = hub.interest(Topic::DesiredState);
         drop(first);
         assert_eq!(hub.shared.interests.lock().len(), 1);
         drop(second);

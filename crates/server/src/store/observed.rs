@@ -6,14 +6,14 @@
 
 use std::time::Duration;
 
-use fsa_model::{Condition, ContainerState, Phase, Trouble, api::DatabaseStatus, sandboxd::Status};
+use fsa_model::{Condition, ContainerState, Failure, Phase, api::DatabaseStatus, sandboxd::Status};
 use serde_json::Value;
 use sqlx::{Row as _, types::Json};
 use uuid::Uuid;
 
 use super::{
     Store,
-    claims::{Claim, Lease},
+    leases::{Claim, Lease},
     word_of,
 };
 use crate::reconcile::stages::Happening;
@@ -24,8 +24,8 @@ pub struct Interim<'a> {
     pub container: ContainerState,
     pub conditions: &'a [Condition],
     /// Told at once, although what else can be done still is. `None` leaves what the row has.
-    pub trouble: Option<&'a Trouble>,
-    /// Failed attempts in a row, with this one if it has trouble.
+    pub failure: Option<&'a Failure>,
+    /// Failed attempts in a row, with this one if it has failure.
     pub attempts: i32,
     pub phase: Phase,
     pub database_ready: bool,
@@ -38,13 +38,13 @@ pub struct Settlement<'a> {
     pub reached: bool,
     pub container: ContainerState,
     pub conditions: &'a [Condition],
-    pub trouble: Option<&'a Trouble>,
+    pub failure: Option<&'a Failure>,
     /// Failed attempts in a row.
     pub attempts: i32,
     /// When it is looked at again without being asked to; `None` for never.
     pub next: Option<Duration>,
-    /// A hint came since the look from which this was concluded.
-    pub hinted: bool,
+    /// A requeue came since the look from which this was concluded.
+    pub requeued: bool,
     /// sandboxd's status; `None` leaves what the row has.
     pub status: Option<&'a Status>,
     pub digest: Option<&'a str>,
@@ -115,8 +115,8 @@ pub async fn tell(
     happenings: Vec<Happening>,
 ) -> Result<bool, sqlx::Error> {
     let query = sqlx::query(telling!(
-        "update sandboxes set container = $10, conditions = $11, trouble = coalesce($12, trouble),
-                phase_told = $13, attempts = $14, observed_at = now(), updated_at = now()
+        "update sandboxes set container = $10, conditions = $11, failure = coalesce($12, failure),
+                notified_phase = $13, attempts = $14, observed_at = now(), updated_at = now()
          from quick where id = $3 and lease_id = $8 and generation = $9 returning id"
     ))
     .bind(claim.project.id.0)
@@ -129,7 +129,7 @@ pub async fn tell(
         .bind(claim.sandbox.generation)
         .bind(word_of(&interim.container))
         .bind(Json(interim.conditions))
-        .bind(interim.trouble.map(Json))
+        .bind(interim.failure.map(Json))
         .bind(word_of(&interim.phase))
         .bind(interim.attempts)
         .fetch_one(&store.pool)
@@ -137,8 +137,8 @@ pub async fn tell(
         .try_get(0)
 }
 
-/// Writes how an attempt ended, and gives the lease back. A hint that came meanwhile makes the
-/// sandbox due at once, unless it is in trouble: then the back-off stands. False, and nothing is
+/// Writes how an attempt ended, and gives the lease back. A requeue that came meanwhile makes the
+/// sandbox due at once, unless it is in failure: then the back-off stands. False, and nothing is
 /// written, where the lease is lost or the wish is another one.
 ///
 /// # Errors
@@ -150,17 +150,17 @@ pub async fn settle(
     happenings: Vec<Happening>,
 ) -> Result<bool, sqlx::Error> {
     let query = sqlx::query(telling!(
-        "update sandboxes set container = $10, conditions = $11, trouble = $12, phase_told = $13,
+        "update sandboxes set container = $10, conditions = $11, failure = $12, notified_phase = $13,
                 observed_generation = case when $14 then generation else observed_generation end,
                 attempted_generation = generation,
                 attempts = $15,
                 next_attempt_at = case
-                    when $12::jsonb is null and $16::float8 is not null and ($21 or hints <> $17) then now()
+                    when $12::jsonb is null and $16::float8 is not null and ($21 or requeues <> $17) then now()
                     when $16::float8 is null then now() + interval '100 years'
                     else now() + make_interval(secs => $16) end,
                 status = coalesce($18, status), digest = $19, follower = $20,
                 observed_at = now(),
-                updated_at = case when (container, conditions, trouble, observed_generation, attempts)
+                updated_at = case when (container, conditions, failure, observed_generation, attempts)
                     is distinct from ($10, $11::jsonb, $12::jsonb,
                         case when $14 then generation else observed_generation end, $15)
                     then now() else updated_at end,
@@ -177,16 +177,16 @@ pub async fn settle(
         .bind(claim.sandbox.generation)
         .bind(word_of(&settlement.container))
         .bind(Json(settlement.conditions))
-        .bind(settlement.trouble.map(Json))
+        .bind(settlement.failure.map(Json))
         .bind(word_of(&settlement.phase))
         .bind(settlement.reached)
         .bind(settlement.attempts)
         .bind(settlement.next.map(|next| next.as_secs_f64()))
-        .bind(claim.hints)
+        .bind(claim.requeues)
         .bind(settlement.status.map(Json))
         .bind(settlement.digest)
         .bind(settlement.follower)
-        .bind(settlement.hinted)
+        .bind(settlement.requeued)
         .fetch_one(&store.pool)
         .await?
         .try_get(0)
@@ -199,18 +199,18 @@ pub async fn settle(
 pub async fn give_up(
     store: &Store,
     lease: Lease,
-    trouble: &Trouble,
+    failure: &Failure,
     next: Duration,
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "update sandboxes set trouble = $3, attempts = attempts + 1, attempted_generation = generation,
+        "update sandboxes set failure = $3, attempts = attempts + 1, attempted_generation = generation,
                 next_attempt_at = now() + make_interval(secs => $4), updated_at = now(),
                 lease_id = null, lease_until = null
          where id = $1 and lease_id = $2",
     )
     .bind(lease.sandbox.0)
     .bind(lease.id)
-    .bind(Json(trouble))
+    .bind(Json(failure))
     .bind(next.as_secs_f64())
     .execute(&store.pool)
     .await?;

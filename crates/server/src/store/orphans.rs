@@ -24,7 +24,7 @@ pub async fn compare(store: &Store, inventory: &[SandboxRef]) -> Result<Comparis
     let names: Vec<&str> = inventory.iter().map(|found| found.resource.as_str()).collect();
     let rows = sqlx::query(
         "select id, resource, project_id,
-                wanted = 'terminated' and observed_generation = generation and lease_id is null as finished
+                desired_state = 'terminated' and observed_generation = generation and lease_id is null as finished
          from sandboxes where resource = any($1)",
     )
     .bind(&names[..])

@@ -9,16 +9,15 @@ use fsa_model::{
 use sqlx::{FromRow, PgConnection, Row as _, postgres::PgRow};
 use uuid::Uuid;
 
-pub use super::access::{find, find_any, lock};
+pub use super::project_access::{find, find_any, lock};
 use super::{
-    Store,
-    access::{Called, called, mine, my_role},
-    json, optional_json, parsed,
+    Store, json, optional_json, parsed,
+    project_access::{Called, called, mine, my_role},
     sandboxes::SandboxRow,
     word,
 };
 use crate::{
-    auth::{Caller, right::Read},
+    auth::{Caller, permission::Read},
     error::{Error, Result},
 };
 
@@ -84,7 +83,7 @@ macro_rules! overview {
              join users u on u.id = p.owner_id
              left join lateral (
                  select * from sandboxes s where s.project_id = p.id and s.is_main
-                 order by s.wanted = 'terminated', s.created_at desc limit 1) s on true
+                 order by s.desired_state = 'terminated', s.created_at desc limit 1) s on true
              where p.id in ",
             mine!(),
             " and ",
@@ -255,7 +254,7 @@ pub async fn mark_deleted(tx: &mut PgConnection, project: ProjectId) -> Result<(
     Ok(())
 }
 
-/// The project's sealed environment ([`super::places::project_environment`]).
+/// The project's encrypted environment ([`super::associated_data::project_environment`]).
 ///
 /// # Errors
 /// Not found; the database does not answer.
@@ -267,14 +266,14 @@ pub async fn environment(connection: &mut PgConnection, project: ProjectId) -> R
         .ok_or_else(|| Error::not_found("project"))
 }
 
-/// Replaces the project's sealed environment.
+/// Replaces the project's encrypted environment.
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn set_environment(tx: &mut PgConnection, project: ProjectId, sealed: &[u8]) -> Result<()> {
+pub async fn set_environment(tx: &mut PgConnection, project: ProjectId, encrypted: &[u8]) -> Result<()> {
     sqlx::query("update projects set environment = $2, updated_at = now() where id = $1")
         .bind(project.0)
-        .bind(sealed)
+        .bind(encrypted)
         .execute(tx)
         .await?;
     Ok(())

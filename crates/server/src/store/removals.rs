@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use fsa_model::{Trouble, event::EventKind};
+use fsa_model::{Failure, event::EventKind};
 use serde_json::json;
 use sqlx::{FromRow, Row as _, postgres::PgRow};
 use uuid::Uuid;
 
 use super::{
-    Store, claims::Room, databases::DatabaseRow, observed::Columns, parsed, projects, projects::ProjectRow,
+    Store, databases::DatabaseRow, leases::Room, observed::Columns, parsed, projects, projects::ProjectRow,
     word, word_of,
 };
 use crate::reconcile::stages::Happening;
@@ -60,7 +60,7 @@ pub async fn claim(store: &Store, room: &Room, lease: Duration) -> Result<Vec<Re
                         or room.region is null and p.region <> all(array_remove($1::text[], null)))
                    and not exists (
                        select 1 from sandboxes s where s.project_id = p.id
-                         and not (s.wanted = 'terminated' and s.observed_generation = s.generation
+                         and not (s.desired_state = 'terminated' and s.observed_generation = s.generation
                                   and s.lease_id is null))
                  order by removal_due_at limit room.places for update of p skip locked) d),
          p as (
@@ -121,7 +121,7 @@ pub async fn finish(store: &Store, removal: &Removal) -> Result<bool, sqlx::Erro
         "with gone as (
              delete from projects p where id = $1 and lease_id = $6 and not exists (
                  select 1 from sandboxes s where s.project_id = p.id
-                   and not (s.wanted = 'terminated' and s.observed_generation = s.generation))
+                   and not (s.desired_state = 'terminated' and s.observed_generation = s.generation))
              returning id),
          told as (
              insert into events (project_id, owner_id, kind, message, data, lost_by)
@@ -150,14 +150,14 @@ pub async fn finish(store: &Store, removal: &Removal) -> Result<bool, sqlx::Erro
 pub async fn postpone(
     store: &Store,
     removal: &Removal,
-    trouble: &Trouble,
+    failure: &Failure,
     next: Duration,
 ) -> Result<(), sqlx::Error> {
     let attempts = removal.attempts.saturating_add(1);
     let happening = Happening::new(
         EventKind::AttemptFailed,
-        format!("Removing the project failed: {trouble}"),
-        json!({"trouble": trouble, "attempts": attempts, "retryInSeconds": next.as_secs()}),
+        format!("Removing the project failed: {failure}"),
+        json!({"failure": failure, "attempts": attempts, "retryInSeconds": next.as_secs()}),
     );
     let query = sqlx::query(
         "with mine as (

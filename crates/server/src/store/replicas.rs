@@ -18,7 +18,7 @@ pub struct Followed {
     pub sandbox: SandboxRef,
     pub owner: UserId,
     pub region: String,
-    /// Sealed for [`super::places::control_token`].
+    /// Sealed for [`super::associated_data::control_token`].
     pub control_token: Vec<u8>,
     /// As last written.
     pub status: Option<Status>,
@@ -108,7 +108,7 @@ pub async fn follow(store: &Store, replica: Uuid, limit: i64) -> Result<Vec<Foll
         "with quick as materialized (select set_config('synchronous_commit', 'off', true)),
          alone as (
              select id from sandboxes
-             where container in ('starting', 'running') and wanted = 'running' and lease_until is null
+             where container in ('starting', 'running') and desired_state = 'running' and lease_until is null
                and (follower is null or not exists (
                    select 1 from replicas r where r.id = follower and r.alive_until > now()))
              limit $2 for update skip locked),

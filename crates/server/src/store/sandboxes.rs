@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use fsa_model::{
-    Condition, ContainerState, Phase, ProjectId, ResourceName, SandboxId, SandboxRef, Trouble, Wanted,
+    Condition, ContainerState, DesiredState, Failure, Phase, ProjectId, ResourceName, SandboxId, SandboxRef,
     phase::Settled, sandboxd::Status,
 };
 use sqlx::{FromRow, PgConnection, Row as _, postgres::PgRow};
@@ -16,15 +16,15 @@ pub struct SandboxRow {
     pub id: SandboxId,
     pub project: ProjectId,
     pub resource: ResourceName,
-    /// Sealed for [`super::places::control_token`].
+    /// Sealed for [`super::associated_data::control_token`].
     pub control_token: Vec<u8>,
-    pub wanted: Wanted,
+    pub desired_state: DesiredState,
     pub generation: i64,
     pub restarts: i64,
     pub observed_generation: i64,
     pub container: ContainerState,
     pub conditions: Vec<Condition>,
-    pub trouble: Option<Trouble>,
+    pub failure: Option<Failure>,
     pub attempts: i32,
     pub next_attempt_at: DateTime<Utc>,
     /// sandboxd's own words. They come from inside the sandbox: not to be trusted.
@@ -38,9 +38,9 @@ pub struct SandboxRow {
 macro_rules! columns {
     () => {
         "s.id as s_id, s.project_id as s_project_id, s.resource as s_resource, \
-         s.control_token as s_control_token, s.wanted as s_wanted, s.generation as s_generation, \
+         s.control_token as s_control_token, s.desired_state as s_desired_state, s.generation as s_generation, \
          s.restarts as s_restarts, s.observed_generation as s_observed_generation, \
-         s.container as s_container, s.conditions as s_conditions, s.trouble as s_trouble, \
+         s.container as s_container, s.conditions as s_conditions, s.failure as s_failure, \
          s.attempts as s_attempts, s.next_attempt_at as s_next_attempt_at, s.status as s_status, \
          s.observed_at as s_observed_at, s.created_at as s_created_at, s.updated_at as s_updated_at"
     };
@@ -54,13 +54,13 @@ impl<'r> FromRow<'r, PgRow> for SandboxRow {
             project: ProjectId(row.try_get("s_project_id")?),
             resource: parsed(row, "s_resource")?,
             control_token: row.try_get("s_control_token")?,
-            wanted: word(row, "s_wanted")?,
+            desired_state: word(row, "s_desired_state")?,
             generation: row.try_get("s_generation")?,
             restarts: row.try_get("s_restarts")?,
             observed_generation: row.try_get("s_observed_generation")?,
             container: word(row, "s_container")?,
             conditions: json(row, "s_conditions")?,
-            trouble: optional_json(row, "s_trouble")?,
+            failure: optional_json(row, "s_failure")?,
             attempts: row.try_get("s_attempts")?,
             next_attempt_at: row.try_get("s_next_attempt_at")?,
             status: optional_json(row, "s_status")?,
@@ -75,12 +75,12 @@ impl SandboxRow {
     #[must_use]
     pub fn phase(&self) -> Phase {
         Phase::compute(
-            self.wanted,
+            self.desired_state,
             self.generation,
             Settled {
                 generation: self.observed_generation,
                 container: self.container,
-                failed: self.trouble.is_some(),
+                failed: self.failure.is_some(),
             },
         )
     }
@@ -105,7 +105,7 @@ pub async fn main_of(store: &Store, project: &ProjectRow) -> Result<Option<Sandb
         "select ",
         columns!(),
         " from sandboxes s where s.project_id = $1 and s.is_main
-         order by s.wanted = 'terminated', s.created_at desc limit 1"
+         order by s.desired_state = 'terminated', s.created_at desc limit 1"
     ))
     .bind(project.id.0)
     .fetch_optional(&store.pool)
@@ -121,7 +121,7 @@ pub async fn main_in(tx: &mut PgConnection, project: ProjectId) -> Result<Option
         "select ",
         columns!(),
         " from sandboxes s where s.project_id = $1 and s.is_main
-         order by s.wanted = 'terminated', s.created_at desc limit 1"
+         order by s.desired_state = 'terminated', s.created_at desc limit 1"
     ))
     .bind(project.0)
     .fetch_optional(tx)
@@ -146,7 +146,7 @@ pub async fn running(store: &Store, most: u32) -> Result<(Vec<Running>, u64)> {
         columns!(),
         ", p.name as project, p.region as region, u.login as owner, count(*) over () as in_all
            from sandboxes s join projects p on p.id = s.project_id join users u on u.id = p.owner_id
-          where s.container = 'running' and s.wanted = 'running' and p.deleted_at is null
+          where s.container = 'running' and s.desired_state = 'running' and p.deleted_at is null
           order by u.login, p.name, s.id limit $1"
     ))
     .bind(i64::from(most))
@@ -174,7 +174,7 @@ pub struct NewSandbox<'a> {
     pub resource: &'a ResourceName,
     /// Sealed.
     pub control_token: &'a [u8],
-    pub wanted: Wanted,
+    pub desired_state: DesiredState,
     /// Sealed.
     pub request_environment: &'a [u8],
 }
@@ -186,14 +186,14 @@ pub struct NewSandbox<'a> {
 pub async fn insert(tx: &mut PgConnection, new: NewSandbox<'_>) -> Result<()> {
     let conditions = Condition::all_pending(Utc::now());
     sqlx::query(
-        "insert into sandboxes (id, project_id, resource, control_token, wanted, request_environment, conditions)
+        "insert into sandboxes (id, project_id, resource, control_token, desired_state, request_environment, conditions)
          values ($1, $2, $3, $4, $5, $6, $7)",
     )
     .bind(new.id.0)
     .bind(new.project.0)
     .bind(new.resource.as_str())
     .bind(new.control_token)
-    .bind(word_of(&new.wanted))
+    .bind(word_of(&new.desired_state))
     .bind(new.request_environment)
     .bind(sqlx::types::Json(conditions))
     .execute(tx)
@@ -207,7 +207,7 @@ pub async fn insert(tx: &mut PgConnection, new: NewSandbox<'_>) -> Result<()> {
 /// The database does not answer.
 pub async fn forget_gone(tx: &mut PgConnection, project: ProjectId) -> Result<()> {
     sqlx::query(
-        "delete from sandboxes where project_id = $1 and wanted = 'terminated'
+        "delete from sandboxes where project_id = $1 and desired_state = 'terminated'
          and observed_generation = generation and container = 'absent'",
     )
     .bind(project.0)
@@ -220,21 +220,26 @@ pub async fn forget_gone(tx: &mut PgConnection, project: ProjectId) -> Result<()
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn wish(tx: &mut PgConnection, sandbox: SandboxId, wanted: Wanted, anew: bool) -> Result<()> {
+pub async fn wish(
+    tx: &mut PgConnection,
+    sandbox: SandboxId,
+    desired_state: DesiredState,
+    anew: bool,
+) -> Result<()> {
     sqlx::query(
-        "update sandboxes set wanted = $2, generation = generation + 1,
+        "update sandboxes set desired_state = $2, generation = generation + 1,
                 restarts = restarts + $3::int, updated_at = now()
-         where id = $1 and wanted <> 'terminated'",
+         where id = $1 and desired_state <> 'terminated'",
     )
     .bind(sandbox.0)
-    .bind(word_of(&wanted))
+    .bind(word_of(&desired_state))
     .bind(i32::from(anew))
     .execute(tx)
     .await?;
     Ok(())
 }
 
-/// The sealed variables of the request that started it ([`super::places::request_environment`]).
+/// The encrypted variables of the request that started it ([`super::associated_data::request_environment`]).
 ///
 /// # Errors
 /// The database does not answer.
@@ -247,14 +252,18 @@ pub async fn request_environment(connection: &mut PgConnection, sandbox: Sandbox
     )
 }
 
-/// Replaces the sealed variables of the request.
+/// Replaces the encrypted variables of the request.
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn set_request_environment(tx: &mut PgConnection, sandbox: SandboxId, sealed: &[u8]) -> Result<()> {
+pub async fn set_request_environment(
+    tx: &mut PgConnection,
+    sandbox: SandboxId,
+    encrypted: &[u8],
+) -> Result<()> {
     sqlx::query("update sandboxes set request_environment = $2 where id = $1")
         .bind(sandbox.0)
-        .bind(sealed)
+        .bind(encrypted)
         .execute(tx)
         .await?;
     Ok(())

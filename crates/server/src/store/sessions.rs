@@ -1,7 +1,7 @@
 //! Browsers' sessions. Only a hash of the cookie is kept.
 
 use chrono::{DateTime, Utc};
-use fsa_model::{UserId, access::SessionInfo, api::Scope};
+use fsa_model::{UserId, api::Scope, auth::SessionInfo};
 use sqlx::{PgConnection, Row as _, postgres::PgRow};
 use uuid::Uuid;
 

@@ -21,7 +21,7 @@ pub struct TaskRow {
     pub sandbox: Option<SandboxId>,
     pub position: i64,
     pub session: Option<String>,
-    pub said_failed: bool,
+    pub reported_failed: bool,
     pub cancelled: bool,
     /// The files of the project when it began, as a tree of its repository.
     pub start_tree: Option<String>,
@@ -41,8 +41,8 @@ macro_rules! columns {
          t.model as t_model, t.budget_micros as t_budget, t.timeout_seconds as t_timeout, \
          t.continues as t_continues, t.created_at as t_created_at, t.cancelled_at as t_cancelled_at, \
          t.state as t_state, t.sandbox_id as t_sandbox_id, t.position as t_position, t.steps as t_steps, \
-         t.session as t_session, t.result as t_result, t.said_failed as t_said_failed, \
-         greatest(t.cost_micros, case when t.cost_micros = 0 then t.said_cost else 0 end) as t_cost, \
+         t.session as t_session, t.result as t_result, t.reported_failed as t_reported_failed, \
+         greatest(t.cost_micros, case when t.cost_micros = 0 then t.reported_cost else 0 end) as t_cost, \
          t.exit_code as t_exit_code, t.error as t_error, t.changed_files as t_changed_files, \
          t.started_at as t_started_at, t.ended_at as t_ended_at, t.start_tree as t_start_tree"
     };
@@ -75,7 +75,7 @@ impl<'r> FromRow<'r, PgRow> for TaskRow {
             sandbox: row.try_get::<Option<Uuid>, _>("t_sandbox_id")?.map(SandboxId),
             position: row.try_get("t_position")?,
             session: row.try_get("t_session")?,
-            said_failed: row.try_get("t_said_failed")?,
+            reported_failed: row.try_get("t_reported_failed")?,
             cancelled: row
                 .try_get::<Option<DateTime<Utc>>, _>("t_cancelled_at")?
                 .is_some(),
@@ -388,8 +388,8 @@ pub async fn hear(store: &Store, task: Uuid, lease: Uuid, heard: &Heard, duratio
                  from before b, unnest($5::text[], $6::jsonb[]) with ordinality as e(kind, data, place))
              update tasks t set lease_until = now() + make_interval(secs => $3), position = $4,
                  steps = b.steps + cardinality($5), session = coalesce($7, session),
-                 result = coalesce($8, result), said_failed = said_failed or $9,
-                 said_cost = coalesce($10, said_cost)
+                 result = coalesce($8, result), reported_failed = reported_failed or $9,
+                 reported_cost = coalesce($10, reported_cost)
              from before b where t.id = b.id returning t.cancelled_at is not null",
         )
         .bind(task)

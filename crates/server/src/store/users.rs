@@ -7,7 +7,7 @@ use fsa_model::{
 };
 use sqlx::{FromRow, PgConnection, Row as _, postgres::PgRow};
 
-use super::{Store, limits, optional_json, word, word_of};
+use super::{Store, optional_json, quotas, word, word_of};
 use crate::error::{Error, Result};
 
 /// The rule for logins, as it is shown to people (the table checks it again).
@@ -261,7 +261,7 @@ pub async fn first_owner(connection: &mut PgConnection) -> Result<Option<(UserId
 /// The database does not answer.
 pub async fn complete(store: &Store, per_user: Limits, users: &mut [User]) -> Result<()> {
     let ids: Vec<UserId> = users.iter().map(|user| user.id).collect();
-    let used = limits::used_by(store, &ids).await?;
+    let used = quotas::used_by(store, &ids).await?;
     for user in users {
         user.used = used.get(&user.id).copied().unwrap_or_default();
         if !user.own_limits {

@@ -38,7 +38,7 @@ pub(super) fn cancelled(exit_code: Option<i32>) -> Ended {
 pub(super) fn judge(
     end: &TaskEnd,
     was_cancelled: bool,
-    said_failed: bool,
+    reported_failed: bool,
     result: Option<&str>,
     seconds: u32,
 ) -> Ended {
@@ -56,7 +56,7 @@ pub(super) fn judge(
     };
     let error = if end.timed_out {
         format!("it was not done after {seconds} seconds")
-    } else if said_failed {
+    } else if reported_failed {
         plain(result.unwrap_or("the agent says that it failed"))
     } else if end.exit_code != 0 {
         let said = plain(&end.stderr);

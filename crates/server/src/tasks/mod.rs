@@ -1,7 +1,7 @@
 //! Tasks: an agent does something in a project's sandbox, and nobody has to be there. Here is what
 //! people do with them; how they come true is in [`run`].
 
-pub mod adapter;
+pub mod agents;
 mod changes;
 mod end;
 pub mod run;
@@ -15,10 +15,10 @@ use uuid::Uuid;
 use crate::{
     auth::{
         Caller,
-        right::{Read, Write},
+        permission::{Read, Write},
     },
     error::{Error, Result},
-    projects::wish::{self, Ask},
+    projects::lifecycle::{self, Ask},
     state::App,
     store::{
         events::{self, NewEvent},
@@ -55,7 +55,7 @@ pub async fn create(app: &App, caller: &Caller, project: &str, request: CreateTa
     }
     // Nothing where it runs or is on its way. First, because a start may be refused over a limit, and a task
     // would then wait for a sandbox that never comes.
-    wish::ask(app, caller, &found.id.to_string(), Ask::Start).await?;
+    lifecycle::ask(app, caller, &found.id.to_string(), Ask::Start).await?;
     let id = Uuid::now_v7();
     let mut tx = app.store.begin().await?;
     let project = projects::lock(&mut tx, &found).await?;
@@ -82,7 +82,7 @@ pub async fn create(app: &App, caller: &Caller, project: &str, request: CreateTa
         .with(serde_json::json!({"task": id, "agent": request.agent, "by": caller.login()}));
     events::append(&mut tx, event).await?;
     tx.commit().await?;
-    app.hub.wake(Topic::Wishes);
+    app.hub.wake(Topic::DesiredState);
     Ok(tasks::find(&app.store, project.id, id).await?.task)
 }
 

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use axum::body::Body;
 use fsa_driver::control::PATIENCE;
 use fsa_model::{
-    SandboxId, Wanted,
+    DesiredState, SandboxId,
     event::EventKind,
     sandboxd::{ExecRequest, TaskEnd, TaskOutput},
     task::TaskState,
@@ -20,7 +20,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
 use super::{
-    adapter, changes,
+    agents, changes,
     end::{absent, cancelled, failed, judge},
 };
 use crate::{
@@ -59,7 +59,7 @@ pub fn spawn(app: App, alone: bool, shutdown: CancellationToken) -> JoinHandle<(
                 tracing::warn!(%error, "the tasks of the last process wait until its leases run out");
             }
             loop {
-                let mut interest = app.hub.interest(Topic::Wishes);
+                let mut interest = app.hub.interest(Topic::DesiredState);
                 claim(&app, &running, &places, &shutdown).await;
                 tokio::select! {
                     () = interest.changed() => {}
@@ -105,7 +105,7 @@ async fn follow(app: &App, claimed: ClaimedTask, shutdown: &CancellationToken) {
     let mut run = Run {
         app,
         position: claimed.row.position,
-        said_failed: claimed.row.said_failed,
+        reported_failed: claimed.row.reported_failed,
         result: claimed.row.task.result.clone(),
         unfinished: false,
         claimed,
@@ -131,7 +131,7 @@ struct Run<'a> {
     app: &'a App,
     claimed: ClaimedTask,
     position: i64,
-    said_failed: bool,
+    reported_failed: bool,
     result: Option<String>,
     /// The result goes on in what the agent prints next.
     unfinished: bool,
@@ -214,7 +214,7 @@ impl Run<'_> {
         if self.claimed.row.sandbox.is_some_and(|id| id != sandbox.id) {
             return Ok(Place::Gone("the sandbox in which it ran is gone"));
         }
-        if sandbox.wanted != Wanted::Running {
+        if sandbox.desired_state != DesiredState::Running {
             return Ok(Place::Gone("the project was stopped"));
         }
         Ok(match Inside::of_sandbox(self.app, &project.region, &sandbox) {
@@ -259,7 +259,7 @@ impl Run<'_> {
             tasks::begin_at(&self.app.store, self.id(), self.claimed.lease, &tree).await?;
         }
         let wish = ExecRequest {
-            command: adapter::command(task, session.as_deref()),
+            command: agents::command(task, session.as_deref()),
             stdin: Some(task.prompt.clone()),
             timeout_seconds: Some(task.timeout_seconds),
             ..ExecRequest::default()
@@ -347,7 +347,7 @@ impl Run<'_> {
             ..Heard::default()
         };
         for line in &output.lines {
-            adapter::line(self.claimed.row.task.agent, line, &mut heard);
+            agents::line(self.claimed.row.task.agent, line, &mut heard);
         }
         if heard.position == self.position {
             return self.renew().await;
@@ -356,7 +356,7 @@ impl Run<'_> {
         if held != Held::No {
             self.position = heard.position;
             self.unfinished = heard.unfinished;
-            self.said_failed |= heard.failed;
+            self.reported_failed |= heard.failed;
             self.result = heard.result.or(self.result.take());
         }
         Ok(held)
@@ -377,11 +377,11 @@ impl Run<'_> {
         let mut ended = judge(
             end,
             was_cancelled,
-            self.said_failed,
+            self.reported_failed,
             self.result.as_deref(),
             self.claimed.row.task.timeout_seconds,
         );
-        if adapter::is_absent(self.claimed.row.task.agent, end.exit_code) {
+        if agents::is_absent(self.claimed.row.task.agent, end.exit_code) {
             ended = absent(self.claimed.row.task.agent);
         }
         ended.changed_files = changed_files;

@@ -74,7 +74,7 @@ async fn a_link_that_is_too_old_is_refused() {
     let token = token_of_link(&world.owner().await.ask("/api/auth/links").await.expect(201));
     world
         .database
-        .sql("update links set expires_at = now() - interval '1 second'");
+        .sql("update login_links set expires_at = now() - interval '1 second'");
 
     let refused = world
         .anonymous()
@@ -210,7 +210,7 @@ async fn an_older_session_needs_the_current_password_to_change_it() {
     world
         .database
         .sql("update sessions set created_at = now() - interval '1 hour'");
-    world.app.hub.wake(Topic::Wishes);
+    world.app.hub.wake(Topic::DesiredState);
     let set = |body: serde_json::Value| {
         let browser = browser.clone();
         async move { browser.put("/api/auth/password", &body).await }

@@ -324,7 +324,7 @@ impl Scene {
             things.insert("token", text(&token["id"]));
         }
         if operation.contains("{key}") {
-            things.insert("key", hex::encode(self.world.app.sealer.ids()[0]));
+            things.insert("key", hex::encode(self.world.app.key_ring.ids()[0]));
         }
         if operation.contains("{session}") {
             let link = self.ada.ask("/api/auth/links").await.expect(201);

@@ -1,4 +1,4 @@
-//! Variables and the database: sealed, changed one by one, revealed on the record.
+//! Variables and the database: encrypted, changed one by one, revealed on the record.
 
 use serde_json::{Value, json};
 

@@ -18,8 +18,8 @@ async fn a_stream_begins_with_what_was_and_goes_on_with_what_comes() {
 
     owner.ask("/api/projects/todo/stop").await.expect(202);
     let stopped = events.next().await.unwrap();
-    assert_eq!(stopped.event.kind, EventKind::Wished);
-    assert_eq!(stopped.event.data, json!({"wish": "stop", "by": "owner"}));
+    assert_eq!(stopped.event.kind, EventKind::LifecycleRequested);
+    assert_eq!(stopped.event.data, json!({"action": "stop", "by": "owner"}));
     assert!(stopped.id > created.id);
 }
 
@@ -37,7 +37,9 @@ async fn a_client_that_comes_back_gets_exactly_what_it_missed() {
     let mut events = back.events(path).await;
     let missed = [events.next().await.unwrap(), events.next().await.unwrap()];
     assert_eq!(
-        missed.each_ref().map(|m| m.event.data["wish"].as_str().unwrap()),
+        missed
+            .each_ref()
+            .map(|m| m.event.data["action"].as_str().unwrap()),
         ["stop", "start"]
     );
 
@@ -66,7 +68,10 @@ async fn a_tail_has_only_what_comes_from_now_on() {
     let mut events = owner.events("/api/projects/todo/events?tail=true").await;
     owner.ask("/api/projects/todo/stop").await.expect(202);
 
-    assert_eq!(events.next().await.unwrap().event.kind, EventKind::Wished);
+    assert_eq!(
+        events.next().await.unwrap().event.kind,
+        EventKind::LifecycleRequested
+    );
 }
 
 #[tokio::test]

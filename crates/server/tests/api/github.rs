@@ -2,7 +2,7 @@
 
 use fsa_model::ProjectId;
 use fsa_server::{
-    git::{self, Place},
+    git_credentials::{self, Place},
     github::Join,
 };
 use secrecy::ExposeSecret as _;
@@ -368,7 +368,7 @@ async fn told(
     name: &str,
 ) -> Result<Option<String>, String> {
     let place = Place::of_url(&format!("http://{}/{name}", github.address)).unwrap();
-    let answer = git::login(&world.app, project, &place).await;
+    let answer = git_credentials::login(&world.app, project, &place).await;
     answer
         .map(|login| login.map(|login| login.password.expose_secret().to_owned()))
         .map_err(|error| error.message().to_owned())
@@ -393,7 +393,9 @@ async fn git_gets_the_owners_token_for_the_projects_own_repository() {
     github.revoke();
     let place = Place::of_url(&format!("http://{}/ada-l/shop", github.address)).unwrap();
     let another = "another".to_owned().into();
-    let advice = git::refused(&world.app, shop, &place, &another).await.unwrap();
+    let advice = git_credentials::refused(&world.app, shop, &place, &another)
+        .await
+        .unwrap();
     // Another password than the one that was given says nothing of it.
     assert!(advice.unwrap().contains("try again"));
     assert!(told(&world, &github, shop, "ada-l/shop").await.is_ok());

@@ -1,12 +1,12 @@
-//! The keys that stored secrets are sealed with: all of them are known, and they can be renewed while somebody
+//! The keys that stored secrets are encrypted with: all of them are known, and they can be renewed while somebody
 //! writes.
 
 use std::collections::BTreeSet;
 
-use fsa_model::api::SealKey;
+use fsa_model::api::EncryptionKey;
 use fsa_server::{
-    auth::seal::Sealer,
-    store::sealed::{self, Unusable},
+    auth::encryption::KeyRing,
+    store::key_rotation::{self, Unusable},
 };
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -24,7 +24,7 @@ async fn every_column_that_is_neither_sealed_nor_a_hash_is_noticed() {
     );
 
     let found: BTreeSet<String> = found.lines().map(str::to_owned).collect();
-    assert_eq!(found, sealed::columns().collect::<BTreeSet<_>>());
+    assert_eq!(found, key_rotation::columns().collect::<BTreeSet<_>>());
 }
 
 #[tokio::test]
@@ -42,7 +42,7 @@ async fn secrets_get_under_a_new_key_while_somebody_writes() {
     .await
     .expect(200);
     // As after a rotation; the server here still writes with the key of before.
-    let both = Sealer::new(&[KEY, OTHER_KEY]);
+    let both = KeyRing::new(&[KEY, OTHER_KEY]);
     let stop = CancellationToken::new();
 
     let writes = async {
@@ -51,17 +51,21 @@ async fn secrets_get_under_a_new_key_while_somebody_writes() {
             ada.patch("/api/projects/p0/environment", &wish).await.expect(200);
         }
     };
-    let (done, ()) = tokio::join!(sealed::seal_anew(store, &both, &stop), writes);
+    let (done, ()) = tokio::join!(key_rotation::seal_anew(store, &both, &stop), writes);
     assert!(done.unwrap() > 5);
 
-    sealed::seal_anew(store, &both, &stop).await.unwrap();
-    let new = Sealer::new(&[OTHER_KEY]);
+    key_rotation::seal_anew(store, &both, &stop).await.unwrap();
+    let new = KeyRing::new(&[OTHER_KEY]);
     assert_eq!(
-        sealed::keys(store).await.unwrap().into_keys().collect::<Vec<_>>(),
+        key_rotation::keys(store)
+            .await
+            .unwrap()
+            .into_keys()
+            .collect::<Vec<_>>(),
         [new.current().to_vec()]
     );
-    assert_eq!(sealed::seal_anew(store, &both, &stop).await.unwrap(), 0);
-    sealed::check(store, &new).await.unwrap();
+    assert_eq!(key_rotation::seal_anew(store, &both, &stop).await.unwrap(), 0);
+    key_rotation::check(store, &new).await.unwrap();
     // Nothing that was written meanwhile is lost.
     let environment = ada
         .get("/api/projects/p0/environment?reveal=true")
@@ -76,9 +80,9 @@ async fn a_key_that_is_missing_and_one_that_does_not_fit_are_found_out() {
     let world = World::new().await;
     let store = &world.app.store;
     project(&world.member("ada").await, "shop").await;
-    sealed::check(store, &world.app.sealer).await.unwrap();
+    key_rotation::check(store, &world.app.key_ring).await.unwrap();
 
-    let missing = sealed::check(store, &Sealer::new(&[OTHER_KEY]))
+    let missing = key_rotation::check(store, &KeyRing::new(&[OTHER_KEY]))
         .await
         .unwrap_err();
     assert!(
@@ -86,11 +90,11 @@ async fn a_key_that_is_missing_and_one_that_does_not_fit_are_found_out() {
         "{missing}"
     );
 
-    // The right key's name on what another key has sealed.
+    // The right key's name on what another key has encrypted.
     world
         .database
         .sql("update projects set environment = set_byte(environment, 40, 255 - get_byte(environment, 40))");
-    let damaged = sealed::check(store, &world.app.sealer).await.unwrap_err();
+    let damaged = key_rotation::check(store, &world.app.key_ring).await.unwrap_err();
     assert!(matches!(damaged, Unusable::Damaged { .. }), "{damaged}");
 }
 
@@ -100,9 +104,9 @@ async fn an_owner_sees_what_is_sealed_with_which_key_and_none_that_is_needed_can
     let owner = world.owner().await;
     project(&owner, "shop").await;
 
-    let all: Vec<SealKey> = owner.get("/api/keys").await.expect(200).read();
+    let all: Vec<EncryptionKey> = owner.get("/api/keys").await.expect(200).read();
 
-    let newest = hex::encode(world.app.sealer.current());
+    let newest = hex::encode(world.app.key_ring.current());
     assert_eq!(all.len(), 2, "{all:?}");
     assert!(
         all[1].current && all[1].id == newest && all[1].values > 2,
@@ -110,7 +114,11 @@ async fn an_owner_sees_what_is_sealed_with_which_key_and_none_that_is_needed_can
     );
     assert!(!all[0].current && all[0].known && all[0].values == 0, "{all:?}");
     let used = owner.delete(&format!("/api/keys/{newest}")).await.expect(409);
-    assert!(used.error().error.contains("stored secrets are sealed with it"));
+    assert!(
+        used.error()
+            .error
+            .contains("stored secrets are encrypted with it")
+    );
     owner.delete("/api/keys/00000000").await.expect(404);
     // This server's keys are in no file that could be changed.
     let other = owner
@@ -122,7 +130,7 @@ async fn an_owner_sees_what_is_sealed_with_which_key_and_none_that_is_needed_can
     world
         .database
         .sql("update databases set password = overlay(password placing '\\x01020304'::bytea from 2 for 4)");
-    let all: Vec<SealKey> = owner.get("/api/keys").await.expect(200).read();
+    let all: Vec<EncryptionKey> = owner.get("/api/keys").await.expect(200).read();
     let lost = all.iter().find(|key| !key.known).expect("it is listed");
     assert_eq!((lost.id.as_str(), lost.values), ("01020304", 1));
 }

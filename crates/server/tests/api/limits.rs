@@ -124,7 +124,7 @@ async fn the_inside_of_an_error_is_shown_in_development_only() {
 #[tokio::test]
 async fn a_panic_is_an_error_like_any_other_and_keeps_its_words_to_itself() {
     use axum::{Router, body::Body, middleware::from_fn_with_state, routing::get};
-    use fsa_server::api::around::around;
+    use fsa_server::api::middleware::around;
     use tower::ServiceExt as _;
     let world = World::new().await;
     async fn fails() {

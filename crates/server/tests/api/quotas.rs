@@ -29,7 +29,7 @@ async fn what_is_over_a_limit_is_refused_with_the_limit_and_the_use() {
         .error();
     let limit = second.details.limit.expect("the limit is said");
     assert_eq!(
-        (limit.what.as_str(), limit.limit, limit.wanted, limit.of_all),
+        (limit.what.as_str(), limit.limit, limit.requested, limit.of_all),
         ("running", 1, 2, false)
     );
     assert!(
@@ -122,7 +122,7 @@ async fn an_owner_gives_somebody_limits_of_their_own() {
         .await
         .expect(403)
         .error();
-    assert_eq!(grown.details.limit.unwrap().wanted, 4096);
+    assert_eq!(grown.details.limit.unwrap().requested, 4096);
     let list = owner.get("/api/users").await.expect(200).json();
     let row = list["items"]
         .as_array()

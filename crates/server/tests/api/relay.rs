@@ -4,10 +4,10 @@
 use std::{convert::Infallible, sync::Arc};
 
 use bytes::Bytes;
-use fsa_model::{agent::Mode, money::Micros};
+use fsa_model::{llm_provider::Mode, money::Micros};
 use fsa_server::{
     Settings,
-    asks::{self, Asker},
+    callback::{self, Asker},
 };
 use futures_util::StreamExt as _;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
@@ -126,7 +126,7 @@ async fn sandbox(world: &World, name: &str) -> Sandbox {
         project: project.id,
     };
     let (ours, theirs) = tokio::io::duplex(64 * 1024);
-    tokio::spawn(asks::serve(world.app.clone(), asker, TokioIo::new(theirs)));
+    tokio::spawn(callback::serve(world.app.clone(), asker, TokioIo::new(theirs)));
     let (sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(ours))
             .await

@@ -144,7 +144,7 @@ async fn what_happens_in_a_shared_project_is_told_and_no_longer_once_the_share_i
     ada.ask("/api/projects/todo/stop").await.expect(202);
     for stream in [&mut all, &mut one] {
         let heard = stream.next().await.expect("an event");
-        assert_eq!(heard.event.data["wish"], "stop");
+        assert_eq!(heard.event.data["action"], "stop");
     }
     ada.delete("/api/projects/todo/members/grace").await.expect(204);
 
@@ -173,7 +173,7 @@ async fn what_happens_in_a_shared_project_is_told_and_no_longer_once_the_share_i
     share(&ada, "todo", "grace", "viewer").await;
     let again = kinds(&grace).await;
     assert!(
-        again.contains("wished") && !again.contains("shareEnded"),
+        again.contains("lifecycleRequested") && !again.contains("shareEnded"),
         "{again}"
     );
     ada.delete("/api/projects/todo/members/grace").await.expect(204);

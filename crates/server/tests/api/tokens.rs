@@ -45,7 +45,9 @@ async fn a_token_that_may_read_changes_nothing_and_reveals_nothing() {
     let upgrade = reader.with("upgrade", "websocket");
     upgrade.get(&format!("{path}/terminal")).await.expect(403);
     assert_eq!(
-        world.database.sql("select wanted || generation from sandboxes"),
+        world
+            .database
+            .sql("select desired_state || generation from sandboxes"),
         "running1"
     );
 }

@@ -78,7 +78,10 @@ async fn a_removed_user_goes_with_the_last_of_their_projects() {
     owner.delete(&path).await.expect(202);
 
     ada.get("/api/me").await.expect(401);
-    assert_eq!(world.database.sql("select wanted from sandboxes"), "terminated");
+    assert_eq!(
+        world.database.sql("select desired_state from sandboxes"),
+        "terminated"
+    );
     assert_eq!(
         world
             .database

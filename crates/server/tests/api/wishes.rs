@@ -7,7 +7,7 @@ use crate::common::{Client, World, project};
 /// What a worker writes when the newest wish is reached.
 fn reached(world: &World, container: &str) {
     world.database.sql(&format!(
-        "update sandboxes set observed_generation = generation, container = '{container}', trouble = null, \
+        "update sandboxes set observed_generation = generation, container = '{container}', failure = null, \
          observed_at = now()"
     ));
 }
@@ -15,7 +15,7 @@ fn reached(world: &World, container: &str) {
 fn wish(world: &World) -> String {
     world
         .database
-        .sql("select wanted || ' ' || generation || ' ' || restarts from sandboxes order by created_at desc limit 1")
+        .sql("select desired_state || ' ' || generation || ' ' || restarts from sandboxes order by created_at desc limit 1")
 }
 
 async fn ask(client: &Client, what: &str, status: u16) -> serde_json::Value {
@@ -86,9 +86,10 @@ async fn a_terminated_sandbox_is_made_anew_under_another_name() {
     assert_ne!(again["name"], json!(first.name));
     // The old one is still wished away: nothing that starts later can undo that.
     assert_eq!(
-        world
-            .database
-            .sql(&format!("select wanted from sandboxes where id = '{}'", first.id)),
+        world.database.sql(&format!(
+            "select desired_state from sandboxes where id = '{}'",
+            first.id
+        )),
         "terminated"
     );
     assert_eq!(world.database.sql("select count(*) from databases"), "1");
@@ -145,7 +146,7 @@ async fn a_wait_ends_at_once_when_only_the_person_can_help() {
         tokio::task::yield_now().await;
     }
     world.database.sql(
-        "update sandboxes set trouble = '{\"kind\": \"input\", \"message\": \"There is no image nope.\"}', \
+        "update sandboxes set failure = '{\"kind\": \"input\", \"message\": \"There is no image nope.\"}', \
          attempts = 1, next_attempt_at = now() + interval '1 minute', observed_at = clock_timestamp()",
     );
 

@@ -196,7 +196,7 @@ async fn exchange(State(inner): State<Inner>, body: String) -> Json<Value> {
         if known.refreshes.len() == before || field("client_secret") != "client-secret" {
             return Json(json!({"error": "bad_refresh_token"}));
         }
-        return Json(granted(&mut known));
+        return Json(authorized(&mut known));
     }
     let bound = known.codes.remove(&field("code"));
     let right = field("client_id") == "client" && field("client_secret") == "client-secret";
@@ -210,10 +210,10 @@ async fn exchange(State(inner): State<Inner>, body: String) -> Json<Value> {
     if expected != challenge(&field("code_verifier")) {
         return Json(json!({"error": "bad_verification_code"}));
     }
-    Json(granted(&mut known))
+    Json(authorized(&mut known))
 }
 
-fn granted(known: &mut Known) -> Value {
+fn authorized(known: &mut Known) -> Value {
     known.issued += 1;
     let token = format!("gho_{}", known.issued);
     known.tokens.push(token.clone());

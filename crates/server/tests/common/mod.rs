@@ -17,8 +17,9 @@ use fsa_driver::{
 };
 use fsa_model::api::Project;
 use fsa_server::{
-    App, Settings, agents, api,
-    auth::{self, seal::Sealer},
+    App, Settings, api,
+    auth::{self, encryption::KeyRing},
+    llm_proxy,
     reconcile::Worker,
     state::{Checks, Limits},
     store::Store,
@@ -103,7 +104,7 @@ impl World {
             origin: format!("http://{address}").parse().expect("an origin"),
             apps_domain: "apps.localhost".into(),
             agent_environment: [("ANTHROPIC_API_KEY".into(), "agent-key".to_owned().into())].into(),
-            agents: agents::Options::default(),
+            agents: llm_proxy::Options::default(),
             development: false,
             drain: Duration::from_secs(5),
             version: "test",
@@ -132,7 +133,7 @@ impl World {
         let app = App::new(
             store,
             Regions::new(vec![region, other]),
-            Sealer::new(&[OTHER_KEY, KEY]),
+            KeyRing::new(&[OTHER_KEY, KEY]),
             settings,
         );
         let stop = CancellationToken::new();

@@ -45,12 +45,15 @@ impl Scene {
         assert!(!answer.status.is_server_error(), "{}", answer.text());
     }
 
-    /// Hints that everything be looked at, and waits until that is written in each row. Everything is settled.
+    /// RequeueQueue that everything be looked at, and waits until that is written in each row. Everything is settled.
     async fn look_at_everything(&self) {
         let sql = |statement: &str| self.world.database.sql(statement);
-        sql("create table hinted as select id, hints from sandboxes where wanted <> 'terminated'");
-        self.world.driver.hint(fsa_driver::Hint::Everything);
-        let without = "select count(*) from sandboxes s join hinted h using (id) where s.hints = h.hints";
+        sql(
+            "create table requeued as select id, requeues from sandboxes where desired_state <> 'terminated'",
+        );
+        self.world.driver.requeue(fsa_driver::Requeue::Everything);
+        let without =
+            "select count(*) from sandboxes s join requeued h using (id) where s.requeues = h.requeues";
         let written = async {
             while sql(without) != "0" {
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -58,7 +61,7 @@ impl Scene {
         };
         tokio::time::timeout(Duration::from_secs(60), written)
             .await
-            .expect("hints are written");
+            .expect("requeues are written");
     }
 
     /// One thing that may go wrong.
@@ -144,13 +147,13 @@ async fn story(seed: u64) {
     scene
         .world
         .database
-        .sql("update sandboxes set next_attempt_at = now() where trouble is not null");
+        .sql("update sandboxes set next_attempt_at = now() where failure is not null");
     scene
         .world
         .database
         .sql("update projects set removal_due_at = now()");
     let third = Workers::of(&scene.world, hasty());
-    scene.world.driver.hint(fsa_driver::Hint::Everything);
+    scene.world.driver.requeue(fsa_driver::Requeue::Everything);
     scene.until_settled().await;
     // Nothing is under way any more that would be cut short by a last look.
     scene.look_at_everything().await;

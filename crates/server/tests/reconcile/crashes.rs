@@ -321,7 +321,7 @@ async fn a_control_database_that_ends_all_connections_costs_time_and_nothing_els
     scene
         .world
         .database
-        .sql("update sandboxes set wanted = 'stopped', generation = generation + 1");
+        .sql("update sandboxes set desired_state = 'stopped', generation = generation + 1");
     scene.until_settled().await;
     scene.assert_consistent();
 }

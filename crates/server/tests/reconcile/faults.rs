@@ -1,11 +1,11 @@
 //! Whatever fails is told, tried again, and overcome.
 
 use fsa_driver::{
-    Hint, Remark, StepKind,
+    Requeue, StepKind, Warning,
     memory::{Call, Fault, Gate, MISSING_IMAGE},
 };
 use fsa_model::{
-    ContainerState, Phase, SandboxRef, Stage, StageState, Trouble, TroubleKind, event::EventKind,
+    ContainerState, Failure, FailureKind, Phase, SandboxRef, Stage, StageState, event::EventKind,
     sandboxd::RepositoryState,
 };
 use futures_util::future::join_all;
@@ -107,8 +107,8 @@ async fn an_image_that_does_not_exist_is_told_at_once_and_a_better_one_is_taken_
 
     let failed = scene.until(&project, Phase::Error).await;
     let error = failed.error.expect("an error says why");
-    assert_eq!(error.trouble.kind, TroubleKind::Input);
-    assert!(error.trouble.message.contains(MISSING_IMAGE));
+    assert_eq!(error.failure.kind, FailureKind::Input);
+    assert!(error.failure.message.contains(MISSING_IMAGE));
 
     // Long after this the next attempt would be.
     scene
@@ -186,8 +186,8 @@ async fn a_failed_clone_is_an_error_with_a_terminal_to_look_and_is_tried_again()
 
     let failed = scene.until(&project, Phase::Error).await;
     let error = failed.error.expect("an error says why");
-    assert_eq!(error.trouble.kind, TroubleKind::Input);
-    assert!(error.trouble.message.contains(&message));
+    assert_eq!(error.failure.kind, FailureKind::Input);
+    assert!(error.failure.message.contains(&message));
     let state = |stage: Stage| failed.stages[stage as usize].state;
     assert_eq!(state(Stage::TerminalReady), StageState::Done);
     assert_eq!(state(Stage::Ready), StageState::Failed);
@@ -354,7 +354,7 @@ async fn a_secret_that_cannot_be_opened_keeps_a_sandbox_from_starting_and_not_fr
 
     scene.ask(&project, "restart").await;
     let failed = scene.until(&project, Phase::Error).await;
-    assert!(failed.error.expect("an error").trouble.message.contains("secret"));
+    assert!(failed.error.expect("an error").failure.message.contains("secret"));
 
     scene.ask(&project, "stop").await;
     scene.until(&project, Phase::Stopped).await;
@@ -377,8 +377,8 @@ async fn a_region_that_is_not_configured_is_told() {
     let failed = scene.until(&project, Phase::Error).await;
 
     let error = failed.error.expect("an error");
-    assert_eq!(error.trouble.kind, TroubleKind::Machine);
-    assert!(error.trouble.message.contains("elsewhere"));
+    assert_eq!(error.failure.kind, FailureKind::Machine);
+    assert!(error.failure.message.contains("elsewhere"));
 }
 
 #[tokio::test]
@@ -398,7 +398,7 @@ async fn a_data_plane_that_answers_again_ends_the_wait_of_what_failed_for_it_alo
         .sql("update sandboxes set next_attempt_at = now() + interval '1 day'");
     scene.world.driver.script.clear();
 
-    scene.world.driver.hint(Hint::Answers);
+    scene.world.driver.requeue(Requeue::Answers);
 
     scene.until(&waits, Phase::Running).await;
     let left = scene.status(&wrong).await.error.expect("an error");
@@ -416,24 +416,24 @@ async fn what_a_data_plane_says_is_told_once_and_then_counted() {
         project: project.id,
         resource,
     };
-    let said = |source: &str, count| Remark {
+    let said = |source: &str, count| Warning {
         sandbox: sandbox.clone(),
         source: source.into(),
         cause: "volume",
-        trouble: Trouble {
+        failure: Failure {
             kubernetes_status: Some("FailedMount: no secret".into()),
-            ..Trouble::new(TroubleKind::Machine, "a volume cannot be mounted")
+            ..Failure::new(FailureKind::Machine, "a volume cannot be mounted")
         },
         count,
     };
-    let foreign = Remark {
+    let foreign = Warning {
         sandbox: SandboxRef {
             id: fsa_model::SandboxId::generate(),
             ..sandbox.clone()
         },
         ..said("pod", 1)
     };
-    for remark in [
+    for warning in [
         foreign,
         said("pod", 1),
         said("pod", 1),
@@ -441,7 +441,7 @@ async fn what_a_data_plane_says_is_told_once_and_then_counted() {
         said("pod", 12),
         said("other", 1),
     ] {
-        scene.world.driver.remark(remark);
+        scene.world.driver.warning(warning);
     }
 
     let wait = async {

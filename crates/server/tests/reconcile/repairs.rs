@@ -1,11 +1,11 @@
 //! What is gone or different is noticed, told and put right.
 
 use fsa_driver::{
-    Hint, StepKind,
+    Requeue, StepKind,
     memory::{Call, Fault, Gate},
 };
 use fsa_model::{
-    ContainerState, Phase, SandboxRef, StageState, TroubleKind, api::DatabaseStatus, event::EventKind,
+    ContainerState, FailureKind, Phase, SandboxRef, StageState, api::DatabaseStatus, event::EventKind,
 };
 use serde_json::json;
 
@@ -15,8 +15,8 @@ const CONTAINER: Call = Call::Apply(StepKind::EnsureContainer);
 
 impl Scene {
     /// Somebody should look, says the data plane.
-    fn hint(&self) {
-        self.world.driver.hint(Hint::Everything);
+    fn requeue(&self) {
+        self.world.driver.requeue(Requeue::Everything);
     }
 }
 
@@ -66,7 +66,7 @@ async fn a_container_that_is_killed_again_and_again_rests_in_between() {
     }
 
     let error = scene.until(&project, Phase::Error).await.error.expect("an error");
-    assert_eq!(error.trouble.kind, TroubleKind::Machine);
+    assert_eq!(error.failure.kind, FailureKind::Machine);
     assert!(error.next_attempt_at.is_some());
     scene.until(&project, Phase::Running).await;
     scene.assert_consistent();
@@ -79,7 +79,7 @@ async fn what_was_lost_without_a_word_is_found_when_somebody_looks() {
     let resource = scene.resource(&project).await;
 
     scene.world.driver.vanish(&resource);
-    scene.hint();
+    scene.requeue();
 
     scene.kinds_until(&project, EventKind::Repaired).await;
     scene.until_settled().await;
@@ -87,7 +87,7 @@ async fn what_was_lost_without_a_word_is_found_when_somebody_looks() {
 
     scene.world.driver.lose_network(&resource);
     let networks = scene.world.driver.log.count(Call::Apply(StepKind::EnsureNetwork));
-    scene.hint();
+    scene.requeue();
     scene
         .when(&project, "a network", |_| {
             scene.world.driver.log.count(Call::Apply(StepKind::EnsureNetwork)) > networks
@@ -113,7 +113,7 @@ async fn what_is_lost_while_its_sandbox_is_worked_on_is_put_right_when_that_is_d
 
     let resource = scene.resource(&project).await;
     scene.world.driver.lose_network(&resource);
-    scene.world.driver.hint(Hint::Sandbox(SandboxRef {
+    scene.world.driver.requeue(Requeue::Sandbox(SandboxRef {
         id: scene.status(&project).await.id,
         project: project.id,
         resource,
@@ -133,7 +133,7 @@ async fn a_container_that_somebody_replaced_is_put_right() {
     let starts = scene.world.driver.log.count(CONTAINER);
 
     scene.world.driver.drift(&resource);
-    scene.hint();
+    scene.requeue();
 
     scene.kinds_until(&project, EventKind::Repaired).await;
     scene.until_settled().await;
@@ -152,7 +152,7 @@ async fn a_lost_database_is_told_loudly_before_a_new_one_is_made() {
         .databases
         .script
         .next(Call::EnsureDatabase, Fault::passing());
-    scene.hint();
+    scene.requeue();
 
     scene.kinds_until(&project, EventKind::DatabaseLost).await;
     let failed = scene.until(&project, Phase::Error).await;
@@ -248,7 +248,7 @@ async fn a_lost_home_volume_is_told() {
 
     scene.world.driver.vanish(&resource);
     scene.world.driver.lose_volume(project.id);
-    scene.hint();
+    scene.requeue();
 
     scene.kinds_until(&project, EventKind::Repaired).await;
     let told = &scene.happened(&project, EventKind::Repaired).await[0].message;

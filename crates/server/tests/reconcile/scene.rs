@@ -195,7 +195,7 @@ impl Scene {
             loop {
                 let left = self.world.database.sql(
                     "select (select count(*) from sandboxes where observed_generation <> generation
-                             or trouble is not null or lease_id is not null or next_attempt_at <= now())
+                             or failure is not null or lease_id is not null or next_attempt_at <= now())
                           + (select count(*) from projects where deleted_at is not null)",
                 );
                 if left == "0" {
@@ -206,9 +206,9 @@ impl Scene {
         };
         if tokio::time::timeout(PATIENCE, wait).await.is_err() {
             let rows = self.world.database.sql(
-                "select resource, wanted, generation, observed_generation, attempted_generation, container,
-                        attempts, trouble, next_attempt_at - now(), lease_until - now()
-                 from sandboxes where observed_generation <> generation or trouble is not null
+                "select resource, desired_state, generation, observed_generation, attempted_generation, container,
+                        attempts, failure, next_attempt_at - now(), lease_until - now()
+                 from sandboxes where observed_generation <> generation or failure is not null
                     or lease_id is not null or next_attempt_at <= now()",
             );
             panic!("not everything was reached:\n{rows}");
@@ -221,7 +221,7 @@ impl Scene {
     pub fn assert_consistent(&self) {
         let (driver, databases) = (&self.world.driver, &self.world.databases);
         let rows = self.world.database.sql(
-            "select s.resource || ' ' || s.wanted || ' ' || s.container from sandboxes s order by s.resource",
+            "select s.resource || ' ' || s.desired_state || ' ' || s.container from sandboxes s order by s.resource",
         );
         let mut known = BTreeSet::new();
         for row in rows.lines() {

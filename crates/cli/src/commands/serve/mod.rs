@@ -13,10 +13,10 @@ use std::{io::Write as _, net::SocketAddr, sync::Arc, time::Duration};
 use fsa_driver::{Region, Regions};
 use fsa_server::{
     api,
-    auth::{seal::Sealer, sign_in},
+    auth::{encryption::KeyRing, sign_in},
     reconcile,
     state::{App, Limits, Settings},
-    store::{Store, sealed},
+    store::{Store, key_rotation},
     tasks,
 };
 use nix::unistd::Uid;
@@ -85,10 +85,10 @@ pub fn run(arguments: ServeArguments) -> Outcome {
         let store = Store::open(control, CONTROL_CONNECTIONS)
             .await
             .map_err(|error| Failure::failed(format!("the control database cannot be used: {error}")))?;
-        let sealer = Sealer::open(&config.data_dir.join("keys/seal.key"))
+        let key_ring = KeyRing::open(&config.data_dir.join("keys/seal.key"))
             .map_err(|error| Failure::failed(error.to_string()))?;
-        match sealed::check(&store, &sealer).await {
-            Err(error @ sealed::Unusable::Database(_)) => return Err(Failure::failed(error.to_string())),
+        match key_rotation::check(&store, &key_ring).await {
+            Err(error @ key_rotation::Unusable::Database(_)) => return Err(Failure::failed(error.to_string())),
             Err(error) if !config.without_lost_secrets => {
                 return Err(Failure::failed(format!(
                     "{error} (`--without-lost-secrets` starts all the same; what needs them then fails, and says so)"
@@ -134,7 +134,7 @@ pub fn run(arguments: ServeArguments) -> Outcome {
             github: config.github.clone(),
             checks,
         };
-        let app = App::new(store, regions, sealer, settings);
+        let app = App::new(store, regions, key_ring, settings);
         let options = reconcile::Options {
             concurrent: config.workers,
             alone: turn.alone && config.database_dsn.is_none(),
@@ -164,23 +164,25 @@ pub fn run(arguments: ServeArguments) -> Outcome {
 async fn keep_sealed(app: App) {
     let mut sealed_with = None;
     loop {
-        let current = app.sealer.current();
+        let current = app.key_ring.current();
         if sealed_with != Some(current) {
-            match sealed::seal_anew(&app.store, &app.sealer, &app.shutdown).await {
+            match key_rotation::seal_anew(&app.store, &app.key_ring, &app.shutdown).await {
                 Ok(count) => {
                     sealed_with = Some(current);
                     if count > 0 {
-                        tracing::info!(count, "stored secrets were sealed anew with the newest key");
+                        tracing::info!(count, "stored secrets were encrypted anew with the newest key");
                     }
                 }
-                Err(error) => tracing::warn!(%error, "not all secrets were sealed anew; it is tried again"),
+                Err(error) => {
+                    tracing::warn!(%error, "not all secrets were encrypted anew; it is tried again")
+                }
             }
         }
         tokio::select! {
             () = app.shutdown.cancelled() => return,
             () = tokio::time::sleep(KEYS_EVERY) => {}
         }
-        match app.sealer.renew() {
+        match app.key_ring.renew() {
             Ok(true) => tracing::info!("the key file has changed and was read again"),
             Ok(false) => {}
             Err(error) => tracing::error!(%error, "the keys are those of before"),

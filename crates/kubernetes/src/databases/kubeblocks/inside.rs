@@ -5,7 +5,7 @@
 use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
 use fsa_driver::{DriverError, ObservedDatabase, Result};
-use fsa_model::{DatabaseSpec, ResourceName, TroubleKind};
+use fsa_model::{DatabaseSpec, FailureKind, ResourceName};
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::{ResourceExt as _, core::DynamicObject};
 use parking_lot::Mutex;
@@ -18,7 +18,7 @@ use tokio::{net::TcpListener, time::timeout};
 
 use super::{
     super::{
-        postgres::trouble,
+        postgres::failure,
         server::{self, State},
     },
     Known, KubeBlocks, PORT, SIGN_IN,
@@ -150,7 +150,7 @@ impl KubeBlocks {
             }
         }
         Err(DriverError::new(
-            TroubleKind::Passing,
+            FailureKind::Transient,
             "KubeBlocks has not written the database's credentials yet; it is tried again",
         ))
     }
@@ -171,7 +171,7 @@ impl KubeBlocks {
         let work = async {
             let (address, way) = self.way(database).await?;
             let options = options.host(&address.ip().to_string()).port(address.port());
-            let connection = PgConnection::connect_with(&options).await.map_err(trouble);
+            let connection = PgConnection::connect_with(&options).await.map_err(failure);
             // The way lives as long as its one connection; where there is none, it ends here.
             if connection.is_err()
                 && let Some(way) = way
@@ -182,7 +182,7 @@ impl KubeBlocks {
         };
         timeout(SIGN_IN, work).await.unwrap_or_else(|_| {
             Err(DriverError::new(
-                TroubleKind::Passing,
+                FailureKind::Transient,
                 "the database's server does not answer; it is tried again",
             ))
         })
@@ -192,7 +192,7 @@ impl KubeBlocks {
     /// for one connection.
     async fn way(&self, database: &DatabaseSpec) -> Result<(SocketAddr, Option<tokio::task::AbortHandle>)> {
         let failed = |error: std::io::Error| {
-            DriverError::new(TroubleKind::Machine, "no way to the database's pod could be made")
+            DriverError::new(FailureKind::Machine, "no way to the database's pod could be made")
                 .because(error)
         };
         let known = self.known().await?;
@@ -205,7 +205,7 @@ impl KubeBlocks {
         );
         let pod = pod.await.map_err(|_| {
             DriverError::new(
-                TroubleKind::Passing,
+                FailureKind::Transient,
                 "the database's pod does not run; it is tried again",
             )
         })?;
@@ -217,7 +217,7 @@ impl KubeBlocks {
             return address
                 .map(|ip| (SocketAddr::new(ip, PORT), None))
                 .ok_or_else(|| {
-                    DriverError::new(TroubleKind::Passing, "the database's pod has no address yet")
+                    DriverError::new(FailureKind::Transient, "the database's pod has no address yet")
                 });
         }
         let mut forwarder = call(
@@ -227,7 +227,7 @@ impl KubeBlocks {
         .await?;
         let mut inside = forwarder
             .take_stream(PORT)
-            .ok_or_else(|| DriverError::new(TroubleKind::Internal, "a forwarded port has no stream"))?;
+            .ok_or_else(|| DriverError::new(FailureKind::Internal, "a forwarded port has no stream"))?;
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let way = tokio::spawn(async move {
@@ -258,7 +258,7 @@ impl KubeBlocks {
         let mut connection = self
             .sign_in(database, &account.user, &account.password, "postgres")
             .await?;
-        let state = server::look(&mut connection, database).await.map_err(trouble)?;
+        let state = server::look(&mut connection, database).await.map_err(failure)?;
         let _ = connection.close().await;
         if state != State::Made {
             return Ok(ObservedDatabase::Partial);

@@ -9,8 +9,8 @@ pub mod objects;
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use fsa_driver::{BoxStream, Databases, DriverError, Hint, ObservedDatabase, Result};
-use fsa_model::{DatabaseSpec, ResourceName, Trouble, TroubleKind, spec::Credentials, spec::role_of};
+use fsa_driver::{BoxStream, Databases, DriverError, ObservedDatabase, Requeue, Result};
+use fsa_model::{DatabaseSpec, Failure, FailureKind, ResourceName, spec::Credentials, spec::role_of};
 use inside::Memory;
 use k8s_openapi::api::{
     core::v1::{Pod, ServiceAccount},
@@ -28,7 +28,7 @@ use sqlx::Connection as _;
 use tokio::{sync::OnceCell, task::JoinSet, time::timeout};
 
 use super::{
-    postgres::trouble,
+    postgres::failure,
     server::{self, State},
 };
 use crate::{
@@ -99,7 +99,7 @@ impl KubeBlocks {
                     .collect();
                 let version = Version::of(&served).ok_or_else(|| {
                     DriverError::new(
-                        TroubleKind::Machine,
+                        FailureKind::Machine,
                         "the cluster has no KubeBlocks (the CRD clusters.apps.kubeblocks.io is missing): install it, or set \
                          databases.provider = \"postgres\" for this region",
                     )
@@ -124,7 +124,7 @@ impl KubeBlocks {
         match timeout(PATIENCE, ready).await {
             Ok(true) => Ok(known),
             _ => Err(DriverError::new(
-                TroubleKind::Passing,
+                FailureKind::Transient,
                 "the cluster does not say which databases it has; it is tried again",
             )),
         }
@@ -161,7 +161,7 @@ impl KubeBlocks {
         });
         timeout(GONE, gone).await.map_err(|_| {
             DriverError::new(
-                TroubleKind::Passing,
+                FailureKind::Transient,
                 "the database's cluster is being deleted and not gone yet; a new one is made when it is",
             )
         })?;
@@ -206,7 +206,7 @@ impl KubeBlocks {
                 .find(known, database)
                 .map_or_else(|| "gone".to_owned(), |cluster| phase(&cluster).to_owned());
             Err(DriverError::new(
-                TroubleKind::Passing,
+                FailureKind::Transient,
                 format!(
                     "KubeBlocks has not made the database within {} minutes (its phase is {phase}); it is tried again",
                     RUNNING.as_secs() / 60
@@ -217,9 +217,9 @@ impl KubeBlocks {
         let mut connection = self
             .sign_in(database, &account.user, &account.password, "postgres")
             .await?;
-        if server::look(&mut connection, database).await.map_err(trouble)? == State::Foreign {
+        if server::look(&mut connection, database).await.map_err(failure)? == State::Foreign {
             return Err(DriverError::new(
-                TroubleKind::Machine,
+                FailureKind::Machine,
                 format!(
                     "the database's server has a role {} that is not ours",
                     database.role()
@@ -228,7 +228,7 @@ impl KubeBlocks {
         }
         server::make(&mut connection, database, None)
             .await
-            .map_err(trouble)?;
+            .map_err(failure)?;
         let _ = connection.close().await;
         Ok(())
     }
@@ -245,14 +245,14 @@ fn failed(cluster: &DynamicObject) -> DriverError {
         .pointer("/status/message")
         .and_then(serde_json::Value::as_str)
         .unwrap_or_default();
-    let trouble = Trouble {
+    let failure = Failure {
         kubernetes_status: Some(format!("{}: {message}", phase(cluster))),
-        ..Trouble::new(
-            TroubleKind::Machine,
+        ..Failure::new(
+            FailureKind::Machine,
             "KubeBlocks could not make the database; its status has the reason",
         )
     };
-    trouble.into()
+    failure.into()
 }
 
 #[async_trait]
@@ -285,7 +285,7 @@ impl Databases for KubeBlocks {
         let known = self.known().await?;
         let gone = || {
             DriverError::new(
-                TroubleKind::Passing,
+                FailureKind::Transient,
                 "the database is not there; it is made again",
             )
         };
@@ -307,8 +307,8 @@ impl Databases for KubeBlocks {
         false
     }
 
-    fn changes(&self) -> BoxStream<Hint> {
-        stream_of(self.told.hints())
+    fn changes(&self) -> BoxStream<Requeue> {
+        stream_of(self.told.requeues())
     }
 
     async fn drop(&self, database: &DatabaseSpec) -> Result<()> {
@@ -328,7 +328,7 @@ impl Databases for KubeBlocks {
             });
             timeout(GONE, gone).await.map_err(|_| {
                 DriverError::new(
-                    TroubleKind::Passing,
+                    FailureKind::Transient,
                     "KubeBlocks has not removed the database yet; it is tried again",
                 )
             })?;
@@ -353,7 +353,7 @@ impl Databases for KubeBlocks {
 
     async fn branch(&self, _: &DatabaseSpec, _: &DatabaseSpec) -> Result<()> {
         Err(DriverError::new(
-            TroubleKind::Machine,
+            FailureKind::Machine,
             "a KubeBlocks database cannot be branched yet; the region's databases.provider `postgres` can",
         ))
     }

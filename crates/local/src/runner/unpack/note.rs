@@ -9,7 +9,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::turns::Turns;
+use super::turns::KeyedMutex;
 use crate::images::{DiffId, UnpackedLayer};
 
 /// What is known of an unpacked layer.
@@ -41,7 +41,7 @@ impl Note {
 }
 
 /// Brings layers to the disk one after another, long after they are in use.
-pub(super) fn sync_layers(folder: &Path, boot: &str, turns: &Turns, layers: &mpsc::Receiver<DiffId>) {
+pub(super) fn sync_layers(folder: &Path, boot: &str, turns: &KeyedMutex, layers: &mpsc::Receiver<DiffId>) {
     while let Ok(layer) = layers.recv() {
         let note = folder.join(format!("{}.json", layer.hex()));
         let synced = (|| {

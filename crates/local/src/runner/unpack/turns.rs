@@ -8,15 +8,15 @@ use crate::images::DiffId;
 
 /// Who works on which layer. A clone shares it.
 #[derive(Clone, Default)]
-pub(super) struct Turns(Arc<(Mutex<HashSet<DiffId>>, Condvar)>);
+pub(super) struct KeyedMutex(Arc<(Mutex<HashSet<DiffId>>, Condvar)>);
 
 /// The right to work on one layer, until it is dropped.
 pub(super) struct Turn {
-    turns: Turns,
+    turns: KeyedMutex,
     layer: DiffId,
 }
 
-impl Turns {
+impl KeyedMutex {
     /// Waits until nobody else works on `layer`: as long as unpacking it takes.
     pub fn take(&self, layer: DiffId) -> Turn {
         let (busy, idle) = &*self.0;

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn wanted(wish: Wanted) -> WantedState {
+fn desired_state(wish: DesiredState) -> WantedState {
     WantedState {
         wish,
         reached: false,
@@ -42,31 +42,34 @@ fn nothing() -> ObservedState {
     }
 }
 
-fn kinds(wanted: &WantedState, observed: &ObservedState) -> Vec<StepKind> {
-    plan(wanted, observed).into_iter().map(|step| step.kind).collect()
+fn kinds(desired_state: &WantedState, observed: &ObservedState) -> Vec<StepKind> {
+    plan(desired_state, observed)
+        .into_iter()
+        .map(|step| step.kind)
+        .collect()
 }
 
 #[test]
 fn a_new_sandbox_gets_everything() {
     assert_eq!(
-        kinds(&wanted(Wanted::Running), &nothing()),
+        kinds(&desired_state(DesiredState::Running), &nothing()),
         [EnsureDatabase, EnsureNetwork, EnsureContainer, AwaitTerminal]
     );
 }
 
 #[test]
 fn what_runs_as_wanted_is_left_alone() {
-    assert_eq!(kinds(&wanted(Wanted::Running), &running()), []);
+    assert_eq!(kinds(&desired_state(DesiredState::Running), &running()), []);
 }
 
 #[test]
 fn a_project_without_a_database_gets_none() {
-    let wanted = WantedState {
+    let desired_state = WantedState {
         database: false,
-        ..wanted(Wanted::Running)
+        ..desired_state(DesiredState::Running)
     };
     assert_eq!(
-        kinds(&wanted, &nothing()),
+        kinds(&desired_state, &nothing()),
         [EnsureNetwork, EnsureContainer, AwaitTerminal]
     );
 }
@@ -77,7 +80,10 @@ fn a_sandbox_that_was_found_running_is_asked_whether_it_answers() {
         terminal: false,
         ..running()
     };
-    assert_eq!(kinds(&wanted(Wanted::Running), &observed), [AwaitTerminal]);
+    assert_eq!(
+        kinds(&desired_state(DesiredState::Running), &observed),
+        [AwaitTerminal]
+    );
 }
 
 #[test]
@@ -87,7 +93,7 @@ fn a_newer_wish_replaces_a_container_with_other_settings() {
         ..running()
     };
     assert_eq!(
-        kinds(&wanted(Wanted::Running), &observed),
+        kinds(&desired_state(DesiredState::Running), &observed),
         [EnsureNetwork, EnsureContainer, AwaitTerminal]
     );
 }
@@ -97,7 +103,7 @@ fn a_changed_default_of_the_server_restarts_nothing() {
     let settled = WantedState {
         reached: true,
         started_with: Some("old".into()),
-        ..wanted(Wanted::Running)
+        ..desired_state(DesiredState::Running)
     };
     let observed = ObservedState {
         digest: Some("old".into()),
@@ -112,7 +118,7 @@ fn a_container_that_somebody_else_replaced_is_put_right() {
     let settled = WantedState {
         reached: true,
         started_with: Some("old".into()),
-        ..wanted(Wanted::Running)
+        ..desired_state(DesiredState::Running)
     };
     let observed = ObservedState {
         digest: Some("somebody else's".into()),
@@ -132,7 +138,7 @@ fn a_container_that_somebody_else_replaced_is_put_right() {
 fn a_container_that_ended_is_started_again_and_that_is_told() {
     let settled = WantedState {
         reached: true,
-        ..wanted(Wanted::Running)
+        ..desired_state(DesiredState::Running)
     };
     for (container, told) in [
         (Absent, "its container was gone"),
@@ -157,7 +163,10 @@ fn a_lost_database_alone_is_made_again_beside_what_runs() {
         database: Some(ObservedDatabase::Absent),
         ..running()
     };
-    assert_eq!(kinds(&wanted(Wanted::Running), &observed), [EnsureDatabase]);
+    assert_eq!(
+        kinds(&desired_state(DesiredState::Running), &observed),
+        [EnsureDatabase]
+    );
 }
 
 #[test]
@@ -167,7 +176,7 @@ fn a_database_that_cannot_be_asked_is_neither_made_nor_in_the_way() {
         ..nothing()
     };
     assert_eq!(
-        kinds(&wanted(Wanted::Running), &observed),
+        kinds(&desired_state(DesiredState::Running), &observed),
         [EnsureNetwork, EnsureContainer, AwaitTerminal]
     );
 }
@@ -176,7 +185,7 @@ fn a_database_that_cannot_be_asked_is_neither_made_nor_in_the_way() {
 fn without_credentials_the_container_waits_for_the_database() {
     let unknown = WantedState {
         digest: None,
-        ..wanted(Wanted::Running)
+        ..desired_state(DesiredState::Running)
     };
     assert_eq!(kinds(&unknown, &nothing()), [EnsureDatabase, EnsureNetwork]);
     let observed = ObservedState {
@@ -196,14 +205,17 @@ fn a_lost_network_is_mended_under_what_runs() {
         network: false,
         ..running()
     };
-    assert_eq!(kinds(&wanted(Wanted::Running), &observed), [EnsureNetwork]);
+    assert_eq!(
+        kinds(&desired_state(DesiredState::Running), &observed),
+        [EnsureNetwork]
+    );
 }
 
 #[test]
 fn a_start_that_never_answers_is_stopped_and_started_anew() {
     let stuck = WantedState {
         stuck: true,
-        ..wanted(Wanted::Running)
+        ..desired_state(DesiredState::Running)
     };
     let observed = ObservedState {
         terminal: false,
@@ -214,7 +226,7 @@ fn a_start_that_never_answers_is_stopped_and_started_anew() {
 
 #[test]
 fn a_stop_ends_what_runs_and_what_may_be_starting() {
-    let fresh = wanted(Wanted::Stopped);
+    let fresh = desired_state(DesiredState::Stopped);
     let settled = WantedState {
         reached: true,
         ..fresh.clone()
@@ -232,7 +244,7 @@ fn a_stop_ends_what_runs_and_what_may_be_starting() {
 
 #[test]
 fn a_termination_destroys_even_what_is_not_seen_and_then_rests() {
-    let fresh = wanted(Wanted::Terminated);
+    let fresh = desired_state(DesiredState::Terminated);
     let settled = WantedState {
         reached: true,
         ..fresh.clone()
@@ -286,7 +298,7 @@ prop_compose! {
 
 prop_compose! {
     fn any_wanted()(
-        wish in prop_oneof![Just(Wanted::Running), Just(Wanted::Stopped), Just(Wanted::Terminated)],
+        wish in prop_oneof![Just(DesiredState::Running), Just(DesiredState::Stopped), Just(DesiredState::Terminated)],
         reached: bool, database: bool, stuck: bool,
         old in any::<bool>(),
     ) -> WantedState {
@@ -339,7 +351,7 @@ fn apply(world: &mut ObservedState, kind: StepKind, digest: &str) {
 proptest! {
     #[test]
     fn from_anywhere_the_wish_is_reached_in_few_rounds_and_nothing_precious_is_lost(
-        mut wanted in any_wanted(),
+        mut desired_state in any_wanted(),
         mut world in any_observed(),
         // A database that tells its credentials only once it is there.
         known_ahead: bool,
@@ -347,8 +359,8 @@ proptest! {
         let (volume, database) = (world.volume, world.database);
         let mut rounds = 0;
         loop {
-            let unknown = !known_ahead && wanted.database && world.database != Some(ObservedDatabase::Ready);
-            let wanted_now = WantedState { digest: wanted.digest.clone().filter(|_| !unknown), ..wanted.clone() };
+            let unknown = !known_ahead && desired_state.database && world.database != Some(ObservedDatabase::Ready);
+            let wanted_now = WantedState { digest: desired_state.digest.clone().filter(|_| !unknown), ..desired_state.clone() };
             let steps = plan(&wanted_now, &world);
             if steps.is_empty() {
                 break;
@@ -358,25 +370,25 @@ proptest! {
                 apply(&mut world, step.kind, "new");
                 // It is about the last start.
                 if matches!(step.kind, StopContainer | EnsureContainer) {
-                    wanted.stuck = false;
+                    desired_state.stuck = false;
                 }
             }
             // What a worker writes down once a stop or a termination has succeeded.
-            if wanted.wish != Wanted::Running {
-                wanted.reached = true;
+            if desired_state.wish != DesiredState::Running {
+                desired_state.reached = true;
             }
             rounds += 1;
-            prop_assert!(rounds <= 3, "{wanted:?} {world:?}");
+            prop_assert!(rounds <= 3, "{desired_state:?} {world:?}");
         }
-        match wanted.wish {
-            Wanted::Running => {
+        match desired_state.wish {
+            DesiredState::Running => {
                 prop_assert_eq!(world.container, Running);
                 prop_assert!(world.network && world.terminal);
-                prop_assert!(wanted.accepts(world.digest.as_deref()));
-                prop_assert!(!wanted.database || world.database == Some(ObservedDatabase::Ready));
+                prop_assert!(desired_state.accepts(world.digest.as_deref()));
+                prop_assert!(!desired_state.database || world.database == Some(ObservedDatabase::Ready));
             }
-            Wanted::Stopped => prop_assert!(!world.runs()),
-            Wanted::Terminated => prop_assert!(world.container == Absent && !world.network),
+            DesiredState::Stopped => prop_assert!(!world.runs()),
+            DesiredState::Terminated => prop_assert!(world.container == Absent && !world.network),
         }
         prop_assert!(world.volume || !volume);
         if database == Some(ObservedDatabase::Ready) {
@@ -386,11 +398,11 @@ proptest! {
 
     #[test]
     fn the_steps_of_a_plan_are_in_an_order_that_all_may_follow(
-        wanted in any_wanted(),
+        desired_state in any_wanted(),
         world in any_observed(),
         known_ahead: bool,
     ) {
-        let steps: Vec<_> = plan(&wanted, &world).into_iter().map(|step| step.kind).collect();
+        let steps: Vec<_> = plan(&desired_state, &world).into_iter().map(|step| step.kind).collect();
         for (index, kind) in steps.iter().enumerate() {
             for earlier in kind.after(known_ahead) {
                 prop_assert!(!steps[index..].contains(earlier));

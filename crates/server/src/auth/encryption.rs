@@ -1,0 +1,285 @@
+//! Secrets at rest: encrypted with XChaCha20-Poly1305 under a key file.
+//!
+//! A encrypted value is `version (1) ‖ key id (4) ‖ nonce (24) ‖ ciphertext and tag`. The place that
+//! a value belongs to (table, column, row) is authenticated with it, so that one row's secret
+//! cannot be moved into another row.
+//!
+//! The file is read again when it has changed: a key may be added while servers work, and one that meets a value
+//! under a key that it does not know looks at the file before it gives up.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use chacha20poly1305::{
+    KeyInit, XChaCha20Poly1305, XNonce,
+    aead::{Aead, Payload},
+};
+use parking_lot::{Mutex, RwLock};
+use rand::RngExt;
+use secrecy::{ExposeSecret, SecretString};
+
+use super::key_file::{self, Stamp};
+
+const VERSION: u8 = 1;
+const HEADER: usize = 1 + 4 + 24;
+
+/// Seals and opens. Cheap to clone.
+#[derive(Clone)]
+pub struct KeyRing(Arc<Inner>);
+
+struct Inner {
+    keys: RwLock<Arc<Keys>>,
+    /// Where they come from, and what the file was like then; none where they were given.
+    file: Option<(PathBuf, Mutex<Stamp>)>,
+}
+
+struct Keys {
+    current: [u8; 4],
+    /// In the order of the file.
+    order: Vec<[u8; 4]>,
+    by_id: BTreeMap<[u8; 4], XChaCha20Poly1305>,
+}
+
+/// Where a encrypted value is kept: `("databases", "password", project id)`.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    pub table: &'a str,
+    pub column: &'a str,
+    pub row: &'a str,
+}
+
+/// Why a value could not be opened, or the keys not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum EncryptionError {
+    #[error(
+        "the key file {path} cannot be used: {why}. Restore it from a backup; without it, stored secrets are lost"
+    )]
+    KeyFile { path: String, why: String },
+    #[error(
+        "a value in {0} is encrypted with a key that is not in the key file; restore the key file it was encrypted with"
+    )]
+    UnknownKey(String),
+    #[error("a encrypted value in {0} is damaged or was moved there from another place")]
+    Damaged(String),
+    #[error("{0}")]
+    Kept(&'static str),
+}
+
+impl Place<'_> {
+    fn bytes(self) -> Vec<u8> {
+        format!("{}/{}/{}", self.table, self.column, self.row).into_bytes()
+    }
+}
+
+impl KeyRing {
+    /// From keys of 32 bytes; the last is the one that new values are encrypted with.
+    ///
+    /// # Panics
+    /// Where there is no key.
+    #[must_use]
+    pub fn new(keys: &[[u8; 32]]) -> Self {
+        Self(Arc::new(Inner {
+            keys: RwLock::new(Arc::new(Keys::of(keys))),
+            file: None,
+        }))
+    }
+
+    /// Reads the key file (one key of 64 hexadecimal digits per line, the newest last), or makes
+    /// it with one fresh key, readable by its owner alone.
+    ///
+    /// # Errors
+    /// [`EncryptionError::KeyFile`].
+    pub fn open(path: &Path) -> Result<Self, EncryptionError> {
+        // Before it is read: what changes meanwhile is read again.
+        let keys = match std::fs::metadata(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                key_file::make(path)?;
+                key_file::stamp(path)
+            }
+            _ => key_file::stamp(path),
+        };
+        Ok(Self(Arc::new(Inner {
+            file: Some((path.to_owned(), Mutex::new(keys))),
+            keys: RwLock::new(Arc::new(Keys::of(&key_file::read(path)?))),
+        })))
+    }
+
+    /// Reads the key file again where it has changed; whether it had.
+    ///
+    /// # Errors
+    /// [`EncryptionError::KeyFile`]; the keys are those of before.
+    pub fn renew(&self) -> Result<bool, EncryptionError> {
+        let Some((path, seen)) = &self.0.file else {
+            return Ok(false);
+        };
+        let mut seen = seen.lock();
+        let now = key_file::stamp(path);
+        if now == *seen {
+            return Ok(false);
+        }
+        let keys = Keys::of(&key_file::read(path)?);
+        *self.0.keys.write() = Arc::new(keys);
+        *seen = now;
+        Ok(true)
+    }
+
+    /// Takes a key out of the file. That nothing is encrypted with it is for the caller to know.
+    ///
+    /// # Errors
+    /// [`EncryptionError::Kept`] where it must stay; [`EncryptionError::KeyFile`].
+    pub fn forget(&self, id: [u8; 4]) -> Result<(), EncryptionError> {
+        let Some((path, _)) = &self.0.file else {
+            return Err(EncryptionError::Kept(
+                "The keys of this server are not in a file.",
+            ));
+        };
+        key_file::remove(path, id)?;
+        self.renew().map(drop)
+    }
+
+    /// Appends a fresh key to the key file, with which servers seal as soon as they have read it. The older
+    /// ones stay, and open what they encrypted.
+    ///
+    /// # Errors
+    /// [`EncryptionError::KeyFile`]; the file is as it was.
+    pub fn add_key(path: &Path) -> Result<(), EncryptionError> {
+        key_file::add(path)
+    }
+
+    /// Whether there is a key of this id.
+    #[must_use]
+    pub fn has(&self, id: &[u8]) -> bool {
+        <[u8; 4]>::try_from(id).is_ok_and(|id| self.keys().by_id.contains_key(&id))
+    }
+
+    /// The id of the key that values are encrypted with.
+    #[must_use]
+    pub fn current(&self) -> [u8; 4] {
+        self.keys().current
+    }
+
+    /// The ids of all keys, the newest last.
+    #[must_use]
+    pub fn ids(&self) -> Vec<[u8; 4]> {
+        self.keys().order.clone()
+    }
+
+    fn keys(&self) -> Arc<Keys> {
+        Arc::clone(&self.0.keys.read())
+    }
+
+    /// Seals `secret` for `place`.
+    #[must_use]
+    pub fn encrypt(&self, place: Place<'_>, secret: &SecretString) -> Vec<u8> {
+        let nonce: [u8; 24] = rand::rng().random();
+        let payload = Payload {
+            msg: secret.expose_secret().as_bytes(),
+            aad: &place.bytes(),
+        };
+        let keys = self.keys();
+        let ciphertext = keys.by_id[&keys.current]
+            .encrypt(&XNonce::from(nonce), payload)
+            .expect("XChaCha20-Poly1305 seals anything that fits in memory");
+        [&[VERSION][..], &keys.current, &nonce, &ciphertext].concat()
+    }
+
+    /// Opens what [`Self::encrypt`] made for the same place.
+    ///
+    /// # Errors
+    /// [`EncryptionError::UnknownKey`] and [`EncryptionError::Damaged`], which name the place only.
+    pub fn decrypt(&self, place: Place<'_>, encrypted: &[u8]) -> Result<SecretString, EncryptionError> {
+        let damaged = || EncryptionError::Damaged(format!("{}.{}", place.table, place.column));
+        if encrypted.len() < HEADER || encrypted[0] != VERSION {
+            return Err(damaged());
+        }
+        let id: [u8; 4] = encrypted[1..5].try_into().map_err(|_| damaged())?;
+        let nonce: [u8; 24] = encrypted[5..HEADER].try_into().map_err(|_| damaged())?;
+        let mut keys = self.keys();
+        if !keys.by_id.contains_key(&id) && self.renew().is_ok() {
+            keys = self.keys();
+        }
+        let cipher = keys
+            .by_id
+            .get(&id)
+            .ok_or_else(|| EncryptionError::UnknownKey(format!("{}.{}", place.table, place.column)))?;
+        let payload = Payload {
+            msg: &encrypted[HEADER..],
+            aad: &place.bytes(),
+        };
+        let plain = cipher
+            .decrypt(&XNonce::from(nonce), payload)
+            .map_err(|_| damaged())?;
+        String::from_utf8(plain)
+            .map(SecretString::from)
+            .map_err(|_| damaged())
+    }
+}
+
+impl Keys {
+    fn of(keys: &[[u8; 32]]) -> Self {
+        let order: Vec<_> = keys.iter().map(key_file::key_id).collect();
+        Self {
+            current: *order.last().expect("a key_ring has at least one key"),
+            by_id: keys
+                .iter()
+                .map(|key| (key_file::key_id(key), XChaCha20Poly1305::new(key.into())))
+                .collect(),
+            order,
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(in crate::auth) const HERE: Place<'_> = Place {
+        table: "databases",
+        column: "password",
+        row: "1",
+    };
+
+    #[test]
+    fn what_is_sealed_opens_in_its_own_place_only() {
+        let key_ring = KeyRing::new(&[[7; 32]]);
+        let encrypted = key_ring.encrypt(HERE, &"hunter2".to_owned().into());
+        assert!(!encrypted.windows(7).any(|w| w == b"hunter2"));
+        assert_eq!(
+            key_ring.decrypt(HERE, &encrypted).unwrap().expose_secret(),
+            "hunter2"
+        );
+        let elsewhere = Place { row: "2", ..HERE };
+        assert!(matches!(
+            key_ring.decrypt(elsewhere, &encrypted),
+            Err(EncryptionError::Damaged(_))
+        ));
+    }
+
+    #[test]
+    fn an_older_key_still_opens_and_a_missing_one_is_named() {
+        let old = KeyRing::new(&[[1; 32]]);
+        let encrypted = old.encrypt(HERE, &"x".to_owned().into());
+        let both = KeyRing::new(&[[1; 32], [2; 32]]);
+        assert_eq!(both.decrypt(HERE, &encrypted).unwrap().expose_secret(), "x");
+        let new = KeyRing::new(&[[2; 32]]);
+        assert!(matches!(
+            new.decrypt(HERE, &encrypted),
+            Err(EncryptionError::UnknownKey(_))
+        ));
+    }
+
+    #[test]
+    fn a_damaged_value_never_opens() {
+        let key_ring = KeyRing::new(&[[7; 32]]);
+        let encrypted = key_ring.encrypt(HERE, &"hunter2".to_owned().into());
+        for at in 0..encrypted.len() {
+            let mut broken = encrypted.clone();
+            broken[at] ^= 1;
+            assert!(key_ring.decrypt(HERE, &broken).is_err(), "byte {at}");
+        }
+        assert!(key_ring.decrypt(HERE, &[]).is_err());
+    }
+}

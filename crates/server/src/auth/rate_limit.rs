@@ -1,0 +1,129 @@
+//! How often a user may ask: requests of the API, and programs that are started by it.
+//!
+//! Each process counts for itself, so behind several replicas somebody may have as many times as much.
+
+use std::{collections::HashMap, num::NonZeroU32, sync::Arc, time::Duration};
+
+use fsa_model::{
+    UserId,
+    limits::{Limits, OverLimit},
+};
+use governor::{
+    Quota, RateLimiter,
+    clock::{Clock as _, DefaultClock},
+    state::keyed::DefaultKeyedStateStore,
+};
+use parking_lot::Mutex;
+
+use super::{Caller, login_throttle::TIDY_ABOVE};
+use crate::{
+    error::{Error, Result},
+    state,
+};
+
+type Limiter = RateLimiter<UserId, DefaultKeyedStateStore<UserId>, DefaultClock>;
+
+/// Counts what each user asks for.
+#[derive(Default)]
+pub struct Rates {
+    requests: Counted,
+    execs: Counted,
+}
+
+/// One limiter for each limit that somebody has: the server's, and those that owners gave.
+#[derive(Default)]
+struct Counted {
+    clock: DefaultClock,
+    by_limit: Mutex<HashMap<NonZeroU32, Arc<Limiter>>>,
+}
+
+impl Rates {
+    /// Counts a request of the API.
+    ///
+    /// # Errors
+    /// 429 with the limit, and the time after which it may be tried again.
+    pub fn of_request(&self, settings: &state::Limits, caller: &Caller) -> Result<()> {
+        let limit = limits(settings, caller).requests_per_minute;
+        self.requests.count("requestsPerMinute", limit, caller.user())
+    }
+
+    /// Counts a program that is started in a sandbox.
+    ///
+    /// # Errors
+    /// As [`Self::of_request`].
+    pub fn of_exec(&self, settings: &state::Limits, caller: &Caller) -> Result<()> {
+        let limit = limits(settings, caller).execs_per_minute;
+        self.execs.count("execsPerMinute", limit, caller.user())
+    }
+}
+
+fn limits(settings: &state::Limits, caller: &Caller) -> Limits {
+    caller.limits().unwrap_or(settings.per_user)
+}
+
+impl Counted {
+    fn count(&self, what: &str, limit: Option<u64>, user: UserId) -> Result<()> {
+        let Some(limit) = limit else { return Ok(()) };
+        let over = OverLimit {
+            what: what.to_owned(),
+            limit,
+            requested: limit + 1,
+            of_all: false,
+        };
+        // Beyond four thousand million it is no limit.
+        let Ok(count) = u32::try_from(limit) else {
+            return Ok(());
+        };
+        let Some(count) = NonZeroU32::new(count) else {
+            return Err(Error::over_rate(over, Duration::from_secs(60)));
+        };
+        self.limiter(count)
+            .check_key(&user)
+            .map_err(|until| Error::over_rate(over, until.wait_time_from(self.clock.now())))
+    }
+
+    fn limiter(&self, count: NonZeroU32) -> Arc<Limiter> {
+        let mut all = self.by_limit.lock();
+        if let Some(limiter) = all.get(&count) {
+            if limiter.len() > TIDY_ABOVE {
+                limiter.retain_recent();
+            }
+            return Arc::clone(limiter);
+        }
+        all.retain(|_, limiter| {
+            limiter.retain_recent();
+            !limiter.is_empty()
+        });
+        // A whole minute's at once, and then as they come free again.
+        let limiter = Arc::new(RateLimiter::keyed(Quota::per_minute(count)));
+        all.insert(count, Arc::clone(&limiter));
+        limiter
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_each_users_own_and_says_when_there_is_room_again() {
+        let counted = Counted::default();
+        let (ada, grace) = (UserId::generate(), UserId::generate());
+        let count = |limit, user| counted.count("execsPerMinute", limit, user);
+        for _ in 0..3 {
+            count(Some(3), ada).expect("three are let through");
+        }
+        let refused = count(Some(3), ada).expect_err("the fourth is not");
+        assert_eq!(refused.status(), 429);
+        assert_eq!(refused.limit().map(|over| over.limit), Some(3));
+        assert!(
+            refused
+                .retry_after()
+                .is_some_and(|after| after <= Duration::from_secs(20))
+        );
+        count(Some(3), grace).expect("somebody else has their own");
+        count(Some(4), ada).expect("another limit counts anew");
+        count(None, ada).expect("no limit is none");
+        assert!(count(Some(0), grace).is_err(), "nothing may be had of nothing");
+    }
+}

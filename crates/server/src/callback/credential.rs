@@ -1,0 +1,83 @@
+//! Git in a sandbox asks for the credential of a repository.
+
+use axum::body::Body;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
+use secrecy::ExposeSecret as _;
+
+use super::Asker;
+use crate::{
+    git_credentials::{self, Place},
+    state::App,
+};
+
+/// Where it is told that a repository's server refused one.
+pub(super) const REFUSED: &str = "/git-credential/refused";
+/// Where it is asked.
+pub(super) const ROUTE: &str = "/git-credential";
+/// Of git's question.
+const LONGEST: usize = 64 * 1024;
+
+pub(super) async fn answer(app: &App, asker: &Asker, request: Request<Incoming>) -> Response<Body> {
+    let is_refused = request.uri().path() == REFUSED;
+    let Ok(question) = Limited::new(request.into_body(), LONGEST).collect().await else {
+        return plain(StatusCode::BAD_REQUEST, "the question broke off or is too long");
+    };
+    let question = String::from_utf8_lossy(&question.to_bytes()).into_owned();
+    let Some(place) = Place::of_question(&question) else {
+        return plain(StatusCode::NO_CONTENT, "");
+    };
+    if is_refused {
+        return refused(app, asker, &place, &question).await;
+    }
+    match git_credentials::login(app, asker.project, &place).await {
+        Ok(Some(login)) => {
+            let password = login.password.expose_secret();
+            if login.username.contains(['\n', '\0']) || password.contains(['\n', '\0']) {
+                return plain(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "the credential has a line break, which git cannot be told",
+                );
+            }
+            let username = login.username;
+            plain(
+                StatusCode::OK,
+                format!("username={username}\npassword={password}\n"),
+            )
+        }
+        Ok(None) => plain(StatusCode::NO_CONTENT, ""),
+        // A person can do something about it: git shows them the sentence.
+        Err(error) if error.status() == StatusCode::CONFLICT => {
+            plain(StatusCode::CONFLICT, error.message().to_owned())
+        }
+        Err(error) => {
+            tracing::warn!(%error, project = %asker.project, "git's credential could not be found out");
+            plain(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the control plane could not look up the credential; try again",
+            )
+        }
+    }
+}
+
+/// Says what to do about a credential that was refused.
+async fn refused(app: &App, asker: &Asker, place: &Place, question: &str) -> Response<Body> {
+    let Some(password) = git_credentials::password_of(question) else {
+        return plain(StatusCode::NO_CONTENT, "");
+    };
+    match git_credentials::refused(app, asker.project, place, &password).await {
+        Ok(Some(sentence)) => plain(StatusCode::OK, sentence),
+        Ok(None) => plain(StatusCode::NO_CONTENT, ""),
+        Err(error) => {
+            tracing::warn!(%error, project = %asker.project, "what to do about a refused credential could not be found out");
+            plain(StatusCode::NO_CONTENT, "")
+        }
+    }
+}
+
+fn plain(status: StatusCode, text: impl Into<Body>) -> Response<Body> {
+    let mut response = Response::new(text.into());
+    *response.status_mut() = status;
+    response
+}

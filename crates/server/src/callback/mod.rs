@@ -1,0 +1,118 @@
+//! What programs in a sandbox ask: a connection to sandboxd on which sandboxd is the client
+//! ([`fsa_model::callback`]), and which question goes where.
+//!
+//! It is opened when sandboxd says that somebody asks, by the process that follows the sandbox.
+//! All that is believed of it is which sandbox it leads to.
+
+pub mod credential;
+
+use std::{convert::Infallible, time::Duration};
+
+use axum::body::Body;
+use fsa_driver::{
+    Driver,
+    control::{self, Control, PATIENCE},
+};
+use fsa_model::{ProjectId, SandboxId, SandboxRef, callback, llm_provider::Provider};
+use http::{Method, Request, Response, StatusCode, header};
+use hyper::{body::Incoming, server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use secrecy::SecretString;
+
+use crate::{llm_proxy::relay, state::App};
+
+/// Questions of one sandbox at a time; sandboxd asks half as many.
+const AT_ONCE: u32 = 64;
+/// What may be on its way before it is taken: of one question, and of all of a connection.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Of one answer, before the connection takes it.
+const SEND_BUFFER: usize = 256 * 1024;
+/// How often a sandbox that says nothing is asked whether it is there.
+const ALIVE: Duration = Duration::from_secs(20);
+
+/// The sandbox that asks.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker {
+    pub sandbox: SandboxId,
+    pub project: ProjectId,
+}
+
+/// Opens a connection to the sandbox and answers on it until sandboxd closes it, it breaks off or
+/// the server ends.
+///
+/// # Errors
+/// It could not be opened, in words for the log.
+pub async fn open(
+    app: App,
+    driver: &dyn Driver,
+    sandbox: &SandboxRef,
+    token: &SecretString,
+) -> Result<(), String> {
+    let request = Request::builder()
+        .method(Method::POST)
+        .uri(callback::ROUTE)
+        .header(header::CONNECTION, "Upgrade")
+        .header(header::UPGRADE, callback::UPGRADE)
+        .body(control::empty())
+        .map_err(|error| error.to_string())?;
+    let upgraded = Control::new(driver, sandbox, token)
+        .upgrade(request, PATIENCE)
+        .await
+        .map_err(|error| error.to_string())?;
+    let (_, io) = upgraded.map_err(|answer| format!("sandboxd refused ({})", answer.status()))?;
+    let asker = Asker {
+        sandbox: sandbox.id,
+        project: sandbox.project,
+    };
+    serve(app, asker, io).await;
+    Ok(())
+}
+
+/// Answers what comes over `io`.
+pub async fn serve(
+    app: App,
+    asker: Asker,
+    io: impl hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+) {
+    let shutdown = app.shutdown.clone();
+    let service = service_fn(move |request: Request<Incoming>| {
+        let app = app.clone();
+        async move { Ok::<_, Infallible>(answer(&app, &asker, request).await) }
+    });
+    let mut connection = std::pin::pin!(
+        http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(AT_ONCE)
+            .max_header_list_size(64 * 1024)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buf_size(SEND_BUFFER)
+            .keep_alive_interval(ALIVE)
+            .keep_alive_timeout(ALIVE)
+            .serve_connection(io, service)
+    );
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, sandbox = %asker.sandbox, "a sandbox's questions ended badly");
+    }
+}
+
+async fn answer(app: &App, asker: &Asker, request: Request<Incoming>) -> Response<Body> {
+    let path = request.uri().path().to_owned();
+    if let Some((provider, rest)) = Provider::of_path(&path) {
+        return relay::answer(app, asker, provider, rest, request).await;
+    }
+    if request.method() == Method::POST && [credential::ROUTE, credential::REFUSED].contains(&path.as_str()) {
+        return credential::answer(app, asker, request).await;
+    }
+    let mut response = Response::new(Body::from("there is no such thing to ask for"));
+    *response.status_mut() = StatusCode::NOT_FOUND;
+    response
+}

@@ -1,0 +1,375 @@
+//! Git in a project's folder, as people do it from the page and the command line: what has changed, staging,
+//! commits, and the exchange with `origin`.
+//!
+//! git runs in the sandbox, with fixed arguments, without a shell, as the person's own user; what a person
+//! names comes after `--` and is taken literally. What it prints is not trusted ([`status`], [`stderr`]).
+
+pub mod publish;
+pub mod status;
+pub mod stderr;
+
+use std::collections::BTreeMap;
+
+use fsa_model::{
+    git::{GitCommit, GitDiff, GitPaths, GitStatus},
+    sandboxd::{ExecRequest, ExecResult},
+};
+use http::StatusCode;
+
+use self::stderr::{Deed, explain};
+use crate::{
+    auth::{
+        Caller,
+        permission::{Authorized, Permission, Read, Write},
+    },
+    error::{Error, Result},
+    gateway::inside::Inside,
+    state::App,
+    store::{github, projects},
+};
+
+/// For what is done in the folder alone.
+const HERE_SECONDS: u32 = 60;
+/// For what speaks to another server.
+const THERE_SECONDS: u32 = 600;
+/// Bytes of a message.
+const LONGEST_MESSAGE: usize = 64 * 1024;
+/// Paths of one request, and bytes of one.
+const MOST_PATHS: usize = 1000;
+const LONGEST_PATH: usize = 4096;
+
+/// The repository of one project, in whose sandbox git runs.
+pub(crate) struct Repository {
+    inside: Inside,
+}
+
+impl Repository {
+    pub(crate) async fn of<R: Permission>(app: &App, project: &Authorized<R>) -> Result<Self> {
+        let inside = Inside::of(app, project).await?;
+        Ok(Self { inside })
+    }
+
+    /// Runs git, whatever it ends with.
+    async fn try_git(&self, arguments: &[&str], stdin: Option<&str>, seconds: u32) -> Result<ExecResult> {
+        let fixed = ["git", "--no-pager", "--literal-pathspecs"];
+        let variables = [
+            // Nobody is there to be asked.
+            ("GIT_TERMINAL_PROMPT", "0"),
+            ("GIT_EDITOR", "true"),
+            ("LC_ALL", "C.UTF-8"),
+            // A repository of the whole home is not the project's.
+            ("GIT_CEILING_DIRECTORIES", fsa_model::sandboxd::HOME),
+        ];
+        let wish = ExecRequest {
+            command: fixed.iter().chain(arguments).map(ToString::to_string).collect(),
+            env: variables
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
+            stdin: stdin.map(ToOwned::to_owned),
+            timeout_seconds: Some(seconds),
+            ..ExecRequest::default()
+        };
+        self.inside.run(&wish).await.map_err(|error| match error.field() {
+            Some(field) if field.name == "command" => Error::conflict(
+                "The project's image has no `git`; choose one that has it, or install it in the sandbox.",
+            ),
+            _ => error,
+        })
+    }
+
+    /// Runs git, which must succeed.
+    async fn git(&self, deed: Deed, arguments: &[&str]) -> Result<ExecResult> {
+        self.told(deed, arguments, None, HERE_SECONDS).await
+    }
+
+    async fn told(
+        &self,
+        deed: Deed,
+        arguments: &[&str],
+        stdin: Option<&str>,
+        seconds: u32,
+    ) -> Result<ExecResult> {
+        let result = self.try_git(arguments, stdin, seconds).await?;
+        if result.exit_code == 0 {
+            Ok(result)
+        } else {
+            Err(explain(deed, &result))
+        }
+    }
+
+    /// One line that git prints where it succeeds.
+    async fn line(&self, arguments: &[&str]) -> Result<Option<String>> {
+        let result = self.try_git(arguments, None, HERE_SECONDS).await?;
+        let line = result.stdout.lines().next().unwrap_or_default();
+        Ok((result.exit_code == 0 && !line.is_empty()).then(|| line.to_owned()))
+    }
+
+    pub(crate) async fn status(&self) -> Result<GitStatus> {
+        let look = [
+            "--no-optional-locks",
+            "status",
+            "--porcelain=v2",
+            "--branch",
+            "-z",
+            "--untracked-files=all",
+        ];
+        let (found, remote, merging) = tokio::try_join!(
+            self.git(Deed::Look, &look),
+            self.line(&["remote", "get-url", "origin"]),
+            self.line(&["rev-parse", "--verify", "--quiet", "MERGE_HEAD"]),
+        )?;
+        Ok(GitStatus {
+            remote: remote.map(|url| stderr::without_credentials(&url)),
+            merging: merging.is_some(),
+            ..status::parse(&found.stdout, found.truncated)
+        })
+    }
+
+    /// Names the caller for a commit where git knows no name.
+    async fn author(&self, app: &App, caller: &Caller) -> Result<Vec<String>> {
+        let (name, email) = tokio::try_join!(
+            self.line(&["config", "--get", "user.name"]),
+            self.line(&["config", "--get", "user.email"]),
+        )?;
+        let mut settings = BTreeMap::new();
+        if name.is_none() {
+            settings.insert("user.name", caller.login().to_owned());
+        }
+        if email.is_none() {
+            settings.insert("user.email", email_of(app, caller).await?);
+        }
+        Ok(settings
+            .into_iter()
+            .flat_map(|(name, value)| ["-c".to_owned(), format!("{name}={value}")])
+            .collect())
+    }
+
+    async fn commit(&self, author: &[String], message: &str) -> Result<()> {
+        let mut arguments: Vec<&str> = author.iter().map(String::as_str).collect();
+        // Lines that begin with `#` are the person's.
+        arguments.extend(["commit", "--cleanup=whitespace", "--file=-"]);
+        self.told(Deed::Commit, &arguments, Some(message), HERE_SECONDS)
+            .await?;
+        Ok(())
+    }
+
+    async fn push(&self, status: &GitStatus) -> Result<()> {
+        let arguments: &[&str] = match status.upstream {
+            Some(_) => &["-c", "push.default=upstream", "push"],
+            None => &["push", "--set-upstream", "origin", "HEAD"],
+        };
+        self.told(Deed::Push, arguments, None, THERE_SECONDS).await?;
+        Ok(())
+    }
+}
+
+/// Where nobody is meant to write to, as GitHub has it for those who show no address.
+async fn email_of(app: &App, caller: &Caller) -> Result<String> {
+    let mut connection = app.store.pool().acquire().await?;
+    let account = github::account_of(&mut connection, caller.user()).await?;
+    let at = app
+        .settings
+        .github
+        .as_ref()
+        .and_then(|github| github.url.host_str());
+    Ok(match (account, at) {
+        (Some(account), Some(host)) => {
+            format!("{}+{}@users.noreply.{host}", account.id, account.login)
+        }
+        _ => {
+            let host = app.settings.origin.host_str().unwrap_or("localhost");
+            format!("{}@users.noreply.{host}", caller.login())
+        }
+    })
+}
+
+/// What has changed.
+///
+/// # Errors
+/// Not found; 409 where the sandbox does not run or there is no repository.
+pub async fn view(app: &App, caller: &Caller, project: &str) -> Result<GitStatus> {
+    let project = projects::find::<Read>(&app.store, caller, project).await?;
+    Repository::of(app, &project).await?.status().await
+}
+
+/// How files differ: what is staged from the last commit, or what is not from what is.
+///
+/// # Errors
+/// As [`view`], and 422 for a path that is none.
+pub async fn diff(
+    app: &App,
+    caller: &Caller,
+    project: &str,
+    path: Option<&str>,
+    staged: bool,
+) -> Result<GitDiff> {
+    let project = projects::find::<Read>(&app.store, caller, project).await?;
+    if let Some(path) = path {
+        check_path("path", path)?;
+    }
+    let repository = Repository::of(app, &project).await?;
+    let show = ["diff", "--no-color", "--no-ext-diff", "--no-textconv"];
+    let mut arguments = [&["--no-optional-locks"], &show[..]].concat();
+    if staged {
+        arguments.push("--cached");
+    }
+    arguments.push("--");
+    arguments.extend(path);
+    let mut found = repository.git(Deed::Look, &arguments).await?;
+    if let (true, false, Some(path)) = (found.stdout.is_empty(), staged, path) {
+        let new = ["ls-files", "-z", "--others", "--exclude-standard", "--", path];
+        let new = repository.git(Deed::Look, &new).await?;
+        // A file that git does not know differs from nothing.
+        if new.stdout.strip_suffix('\0') == Some(path) {
+            let arguments = [&show[..], &["--no-index", "--", "/dev/null", path]].concat();
+            let shown = repository.try_git(&arguments, None, HERE_SECONDS).await?;
+            // 1 says that there is a difference.
+            if shown.exit_code != 1 {
+                return Err(explain(Deed::Look, &shown));
+            }
+            found = shown;
+        }
+    }
+    Ok(GitDiff {
+        diff: found.stdout,
+        truncated: found.truncated,
+    })
+}
+
+/// Stages files, or everything.
+///
+/// # Errors
+/// As [`diff`].
+pub async fn stage(app: &App, caller: &Caller, project: &str, wish: &GitPaths) -> Result<GitStatus> {
+    change(app, caller, project, &["add", "--all", "--"], wish).await
+}
+
+/// Takes files, or everything, out of what is staged.
+///
+/// # Errors
+/// As [`diff`].
+pub async fn unstage(app: &App, caller: &Caller, project: &str, wish: &GitPaths) -> Result<GitStatus> {
+    // Unlike `restore --staged` it works before the first commit too.
+    change(app, caller, project, &["reset", "--quiet", "--"], wish).await
+}
+
+async fn change(
+    app: &App,
+    caller: &Caller,
+    project: &str,
+    arguments: &[&str],
+    wish: &GitPaths,
+) -> Result<GitStatus> {
+    let project = projects::find::<Write>(&app.store, caller, project).await?;
+    let paths = wish.paths.as_deref();
+    if paths.is_some_and(|paths| paths.is_empty() || paths.len() > MOST_PATHS) {
+        let rule = format!("it lists from 1 to {MOST_PATHS} paths; leave it out for everything");
+        return Err(Error::invalid("paths", rule));
+    }
+    let paths = paths.unwrap_or_default();
+    for path in paths {
+        check_path("paths", path)?;
+    }
+    let repository = Repository::of(app, &project).await?;
+    let all: Vec<&str> = arguments
+        .iter()
+        .copied()
+        .chain(paths.iter().map(String::as_str))
+        .collect();
+    repository.git(Deed::Stage, &all).await?;
+    repository.status().await
+}
+
+fn check_path(field: &str, path: &str) -> Result<()> {
+    if path.is_empty() || path.len() > LONGEST_PATH || path.contains('\0') {
+        let rule = format!("a path has from 1 to {LONGEST_PATH} bytes and no NUL");
+        return Err(Error::invalid(field, rule));
+    }
+    Ok(())
+}
+
+/// Commits what is staged, or everything, in the caller's name where git knows no other.
+///
+/// # Errors
+/// As [`view`]; 422 for a message that is none; 409 where there is nothing to commit.
+pub async fn commit(app: &App, caller: &Caller, project: &str, wish: &GitCommit) -> Result<GitStatus> {
+    let project = projects::find::<Write>(&app.store, caller, project).await?;
+    let message = wish.message.trim();
+    if message.is_empty() || message.len() > LONGEST_MESSAGE || message.contains('\0') {
+        let rule = format!("it has from 1 to {LONGEST_MESSAGE} bytes, and no NUL character");
+        return Err(Error::invalid("message", rule));
+    }
+    let repository = Repository::of(app, &project).await?;
+    if wish.all {
+        repository.git(Deed::Stage, &["add", "--all"]).await?;
+    }
+    let author = repository.author(app, caller).await?;
+    repository.commit(&author, message).await?;
+    repository.status().await
+}
+
+/// Pushes the branch to the one that it follows, or to one of its name at `origin`, which it follows then.
+///
+/// # Errors
+/// As [`view`]; 409 with what to do where it was refused.
+pub async fn push(app: &App, caller: &Caller, project: &str) -> Result<GitStatus> {
+    let project = projects::find::<Write>(&app.store, caller, project).await?;
+    let repository = Repository::of(app, &project).await?;
+    let status = repository.status().await?;
+    if status.head.is_none() {
+        return Err(Error::new(
+            StatusCode::CONFLICT,
+            "NothingToPush",
+            "There is nothing to push: commit something first.",
+        ));
+    }
+    repository.push(&status).await?;
+    repository.status().await
+}
+
+/// Fetches the branch that this one follows, and merges it.
+///
+/// # Errors
+/// As [`view`]; 409 with the files where both sides changed the same, and the merge is under way then.
+pub async fn pull(app: &App, caller: &Caller, project: &str) -> Result<GitStatus> {
+    let project = projects::find::<Write>(&app.store, caller, project).await?;
+    let repository = Repository::of(app, &project).await?;
+    let before = repository.status().await?;
+    let author = repository.author(app, caller).await?;
+    let mut arguments: Vec<&str> = author.iter().map(String::as_str).collect();
+    arguments.extend(["pull", "--no-rebase", "--no-edit", "--no-stat"]);
+    if before.upstream.is_none() {
+        let Some(branch) = &before.branch else {
+            return Err(Error::conflict(
+                "No branch is checked out, so nothing can be pulled into it.",
+            ));
+        };
+        arguments.extend(["--", "origin", branch]);
+    }
+    let result = repository.try_git(&arguments, None, THERE_SECONDS).await?;
+    let after = repository.status().await?;
+    if result.exit_code == 0 {
+        return Ok(after);
+    }
+    let conflicts: Vec<String> = after
+        .files
+        .iter()
+        .filter(|file| file.conflict)
+        .map(|file| file.path.clone())
+        .collect();
+    if conflicts.is_empty() || before.merging {
+        return Err(explain(Deed::Pull, &result));
+    }
+    Err(stderr::conflicted(&conflicts))
+}
+
+/// Gives up the merge that is under way.
+///
+/// # Errors
+/// As [`view`]; 409 where there is none.
+pub async fn abort(app: &App, caller: &Caller, project: &str) -> Result<GitStatus> {
+    let project = projects::find::<Write>(&app.store, caller, project).await?;
+    let repository = Repository::of(app, &project).await?;
+    repository.git(Deed::Abort, &["merge", "--abort"]).await?;
+    repository.status().await
+}

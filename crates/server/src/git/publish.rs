@@ -1,0 +1,131 @@
+//! A repository at GitHub, made from a project: the folder becomes a repository where it is none, what is in
+//! it is committed where nothing is, and it is pushed to a new one of the owner's account.
+
+use fsa_model::git::{GitPublish, GitStatus};
+use http::StatusCode;
+
+use super::{HERE_SECONDS, Repository, stderr::Deed};
+use crate::{
+    auth::{Caller, permission::Own, sign_in},
+    error::{Error, Result},
+    github::repositories,
+    state::App,
+    store::{git, projects},
+};
+
+/// What a first commit leaves out where the project has no `.gitignore`: secrets, and what tools make.
+const IGNORED: &str = "node_modules/\n.venv/\n__pycache__/\ntarget/\n.env\n.env.*\n!.env.example\n.secret/\n";
+
+/// Makes it. Only the project's owner may, because it is made with their account.
+///
+/// # Errors
+/// 409 where the sandbox does not run, the repository has an `origin`, no account is linked, or GitHub refuses.
+pub async fn publish(app: &App, caller: &Caller, project: &str, wish: &GitPublish) -> Result<GitStatus> {
+    let found = projects::find::<Own>(&app.store, caller, project).await?;
+    let name = wish.name.as_deref().unwrap_or(found.name.as_str());
+    check(name, wish.description.as_deref())?;
+    let repository = Repository::of(app, &found).await?;
+    let status = match repository.status().await {
+        Err(error) if error.name() == "NoRepository" => {
+            repository
+                .git(Deed::Publish, &["init", "--quiet", "--initial-branch=main"])
+                .await?;
+            repository.status().await?
+        }
+        other => other?,
+    };
+    if let Some(remote) = status.remote {
+        return Err(Error::new(
+            StatusCode::CONFLICT,
+            "HasRemote",
+            "The project's repository has an `origin` already.",
+        )
+        .saying(format!(
+            "The project's repository has an `origin` already, {remote}: push to it, or remove it with \
+             `git remote remove origin` first."
+        )));
+    }
+    if status.head.is_none() {
+        first_commit(app, caller, &repository).await?;
+    }
+    let made = repositories::create(app, caller, name, wish.description.as_deref(), !wish.public).await?;
+    let mut tx = app.store.begin().await?;
+    let project = projects::lock(&mut tx, &found).await?;
+    git::published(&mut tx, project.id, &made.url).await?;
+    let object = format!("project {} {}", project.id, made.name);
+    sign_in::record(&mut tx, caller, "git.publish", object).await?;
+    tx.commit().await?;
+    repository
+        .git(Deed::Publish, &["remote", "add", "origin", "--", &made.url])
+        .await?;
+    // From here on it is there, and what is left can be done again by a push.
+    repository.push(&repository.status().await?).await?;
+    repository.status().await
+}
+
+async fn first_commit(app: &App, caller: &Caller, repository: &Repository) -> Result<()> {
+    let has_rules = repository
+        .line(&["ls-files", "--cached", "--others", "--", ".gitignore"])
+        .await?
+        .is_some();
+    if !has_rules {
+        repository.write(".gitignore", IGNORED).await?;
+    }
+    repository.git(Deed::Stage, &["add", "--all"]).await?;
+    let author = repository.author(app, caller).await?;
+    repository.commit(&author, "Begin").await
+}
+
+fn check(name: &str, description: Option<&str>) -> Result<()> {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if !(1..=100).contains(&name.len()) || !name.bytes().all(fits) || name.starts_with('.') {
+        return Err(Error::invalid(
+            "name",
+            "a repository's name has from 1 to 100 letters, digits, hyphens, underscores and dots, and does \
+             not begin with a dot",
+        ));
+    }
+    if description.is_some_and(|text| text.len() > 350 || text.chars().any(char::is_control)) {
+        return Err(Error::invalid(
+            "description",
+            "it has at most 350 bytes, and no control character",
+        ));
+    }
+    Ok(())
+}
+
+impl Repository {
+    /// Writes a file of the project's folder.
+    async fn write(&self, path: &str, content: &str) -> Result<()> {
+        let wish = fsa_model::sandboxd::ExecRequest {
+            command: ["tee", "--", path].map(ToOwned::to_owned).into(),
+            stdin: Some(content.to_owned()),
+            timeout_seconds: Some(HERE_SECONDS),
+            ..fsa_model::sandboxd::ExecRequest::default()
+        };
+        let done = self.inside.run(&wish).await?;
+        if done.exit_code == 0 {
+            return Ok(());
+        }
+        Err(Error::conflict("The file .gitignore could not be written."))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_is_none_is_refused() {
+        for (name, fits) in [
+            ("shop", true),
+            ("Shop_2.x", true),
+            ("", false),
+            (".git", false),
+            ("a/b", false),
+        ] {
+            assert_eq!(check(name, None).is_ok(), fits, "{name}");
+        }
+        assert!(check("a", Some("x\ny")).is_err());
+    }
+}

@@ -1,0 +1,216 @@
+//! Credentials of repositories, for git in a sandbox: of one repository each, and nothing of them
+//! stays in the sandbox.
+//!
+//! Git says which repository it wants to reach ([`Place`]). Whoever may know its credential is a
+//! [`Source`]; they are asked one after another.
+
+use async_trait::async_trait;
+use fsa_model::ProjectId;
+use secrecy::{ExposeSecret as _, SecretString};
+use url::Url;
+
+use crate::{
+    error::Result,
+    state::App,
+    store::{associated_data, git},
+};
+
+/// A repository as git names it: scheme, server and path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub protocol: String,
+    /// With its port, where that is not the scheme's own.
+    pub host: String,
+    /// Without the slashes around it and without `.git` at its end.
+    pub path: String,
+}
+
+/// What git shows to a server.
+#[derive(Clone, Debug)]
+pub struct Login {
+    pub username: String,
+    pub password: SecretString,
+}
+
+/// Who may know the credential of a repository.
+#[async_trait]
+pub trait Source: Send + Sync {
+    /// The credential of `place` for the sandboxes of `project`; `None` where this source has
+    /// none for exactly that repository.
+    ///
+    /// # Errors
+    /// It could not be found out.
+    async fn login(&self, app: &App, project: ProjectId, place: &Place) -> Result<Option<Login>>;
+
+    /// The repository's server refused `password`, says git. Returns what a person is to do, in a
+    /// sentence, where it was this source's. The sandbox may lie: nothing is lost by it that the
+    /// sandbox could not have spoiled anyway.
+    ///
+    /// # Errors
+    /// It could not be found out.
+    async fn refused(
+        &self,
+        app: &App,
+        project: ProjectId,
+        place: &Place,
+        password: &SecretString,
+    ) -> Result<Option<String>>;
+}
+
+impl Place {
+    /// Of a repository's URL. `None` where it is not one that a password is sent to.
+    #[must_use]
+    pub fn of_url(url: &str) -> Option<Self> {
+        let url = Url::parse(url).ok()?;
+        let host = url.host_str()?;
+        let host = match url.port() {
+            Some(port) => format!("{host}:{port}"),
+            None => host.to_owned(),
+        };
+        Self::new(url.scheme(), &host, url.path())
+    }
+
+    /// Whether it is on the server of this URL.
+    #[must_use]
+    pub fn is_at(&self, server: &Url) -> bool {
+        let mut one = server.clone();
+        one.set_path("/x");
+        Self::of_url(one.as_str())
+            .is_some_and(|one| (one.protocol, one.host) == (self.protocol.clone(), self.host.clone()))
+    }
+
+    /// Of git's own words (git-credential(1), INPUT/OUTPUT FORMAT): lines of `name=value`.
+    #[must_use]
+    pub fn of_question(text: &str) -> Option<Self> {
+        Self::new(told(text, "protocol")?, told(text, "host")?, told(text, "path")?)
+    }
+
+    fn new(protocol: &str, host: &str, path: &str) -> Option<Self> {
+        let path = path.trim_matches('/');
+        let path = path.strip_suffix(".git").unwrap_or(path);
+        let possible = matches!(protocol, "https" | "http") && !host.is_empty() && !path.is_empty();
+        possible.then(|| Self {
+            protocol: protocol.to_owned(),
+            host: host.to_ascii_lowercase(),
+            path: path.to_owned(),
+        })
+    }
+}
+
+/// One of the values in git's words.
+fn told<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    text.lines()
+        .filter_map(|line| line.split_once('='))
+        .find_map(|(found, value)| (found == name).then_some(value))
+}
+
+/// The password in git's words.
+#[must_use]
+pub fn password_of(text: &str) -> Option<SecretString> {
+    told(text, "password").map(|password| password.to_owned().into())
+}
+
+/// The credential that a person set for the project.
+pub struct Stored;
+
+#[async_trait]
+impl Source for Stored {
+    async fn login(&self, app: &App, project: ProjectId, place: &Place) -> Result<Option<Login>> {
+        let Some(row) = git::find(&app.store, project).await? else {
+            return Ok(None);
+        };
+        if Place::of_url(&row.url).as_ref() != Some(place) {
+            return Ok(None);
+        }
+        let id = project.to_string();
+        Ok(Some(Login {
+            username: row.username,
+            password: app
+                .key_ring
+                .decrypt(associated_data::git_password(&id), &row.password)?,
+        }))
+    }
+
+    async fn refused(
+        &self,
+        app: &App,
+        project: ProjectId,
+        place: &Place,
+        password: &SecretString,
+    ) -> Result<Option<String>> {
+        let Some(login) = self.login(app, project, place).await? else {
+            return Ok(None);
+        };
+        if login.password.expose_secret() == password.expose_secret() {
+            git::refused(&app.store, project).await?;
+        }
+        Ok(Some(format!(
+            "{} refused the project's credential for this repository; set another one with `fsa git-credential set`",
+            place.host
+        )))
+    }
+}
+
+/// Asks all sources.
+///
+/// # Errors
+/// One of them could not find it out, and none before it had one.
+pub async fn login(app: &App, project: ProjectId, place: &Place) -> Result<Option<Login>> {
+    for source in &app.git {
+        if let Some(login) = source.login(app, project, place).await? {
+            return Ok(Some(login));
+        }
+    }
+    Ok(None)
+}
+
+/// Tells all sources that a server refused a password, until one knows what to do.
+///
+/// # Errors
+/// One of them could not find it out.
+pub async fn refused(
+    app: &App,
+    project: ProjectId,
+    place: &Place,
+    password: &SecretString,
+) -> Result<Option<String>> {
+    for source in &app.git {
+        if let Some(sentence) = source.refused(app, project, place, password).await? {
+            return Ok(Some(sentence));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_repository_is_the_same_in_every_spelling_and_another_is_not() {
+        let url = |text| Place::of_url(text);
+        let asked = |text| Place::of_question(text);
+        let this = url("https://Git.Example/team/shop.git").unwrap();
+        assert_eq!(url("https://git.example:443/team/shop/").unwrap(), this);
+        assert_eq!(
+            asked("protocol=https\nhost=git.example\npath=team/shop.git\n").unwrap(),
+            this
+        );
+        for other in [
+            "protocol=http\nhost=git.example\npath=team/shop\n",
+            "protocol=https\nhost=git.example:444\npath=team/shop\n",
+            "protocol=https\nhost=git.example\npath=team/shop/../other\n",
+            "protocol=https\nhost=git.example.evil\npath=team/shop\n",
+            "protocol=https\nhost=git.example\npath=team\n",
+        ] {
+            assert_ne!(asked(other).unwrap(), this, "{other}");
+        }
+        for nothing in [
+            "",
+            "protocol=https\nhost=git.example\n",
+            "protocol=ssh\nhost=a\npath=b\n",
+        ] {
+            assert_eq!(asked(nothing), None, "{nothing}");
+        }
+    }
+}

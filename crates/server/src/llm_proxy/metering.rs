@@ -1,0 +1,346 @@
+//! Counts what an answer of a model took, from the answer itself, as it passes.
+//!
+//! The providers say it in their last events (`usage`, `usageMetadata`); Anthropic's first event
+//! has the input already. An answer that broke off before its last event was paid for all the
+//! same, so its output is estimated from its length.
+
+use std::sync::LazyLock;
+
+use fsa_model::llm_provider::Provider;
+use http::{HeaderMap, header};
+use memchr::memmem::Finder;
+use serde_json::Value;
+
+/// Of one line of an event stream that is looked at.
+const LINE: usize = 1024 * 1024;
+/// Of an answer that is no stream.
+const WHOLE: usize = 8 * 1024 * 1024;
+/// Bytes of an event stream for each token of output: an event is some 90 bytes around two or
+/// three tokens. For answers whose end nobody saw.
+const STREAMED_BYTES: u64 = 32;
+/// Bytes of plain text for each token.
+const PLAIN_BYTES: u64 = 4;
+
+/// Made once: to prepare a search takes longer than to search an event.
+static USAGE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"usage"));
+
+/// Tokens of one answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    pub model: Option<String>,
+    /// Without what came from or went into a cache.
+    pub input: u64,
+    pub output: u64,
+    pub cache_read: u64,
+    pub cache_write: u64,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Kind {
+    Events,
+    Whole,
+    /// It cannot be read (it is compressed), or is an error, which costs nothing.
+    Opaque,
+}
+
+/// Counts one answer.
+#[derive(Debug)]
+pub struct Meter {
+    provider: Provider,
+    kind: Kind,
+    /// The beginning of a line, or the whole.
+    held: Vec<u8>,
+    too_long: bool,
+    bytes: u64,
+    counted: Counted,
+    /// The provider has said what the output was.
+    ended: bool,
+}
+
+impl Meter {
+    /// For an answer of success with this head.
+    #[must_use]
+    pub fn new(provider: Provider, headers: &HeaderMap) -> Self {
+        let text = |name| {
+            headers
+                .get(name)
+                .and_then(|value| value.to_str().ok())
+                .unwrap_or_default()
+        };
+        let kind = if !matches!(text(header::CONTENT_ENCODING), "" | "identity") {
+            Kind::Opaque
+        } else if text(header::CONTENT_TYPE).starts_with("text/event-stream") {
+            Kind::Events
+        } else {
+            Kind::Whole
+        };
+        Self {
+            provider,
+            kind,
+            held: Vec::new(),
+            too_long: false,
+            bytes: 0,
+            counted: Counted::default(),
+            ended: false,
+        }
+    }
+
+    /// Takes a piece that passes.
+    pub fn feed(&mut self, mut piece: &[u8]) {
+        self.bytes += piece.len() as u64;
+        match self.kind {
+            Kind::Opaque => {}
+            Kind::Whole => self.hold(piece, WHOLE),
+            Kind::Events => {
+                while let Some(end) = memchr::memchr(b'\n', piece) {
+                    let (line, rest) = piece.split_at(end);
+                    piece = &rest[1..];
+                    if self.held.is_empty() && !self.too_long {
+                        self.line(line);
+                    } else {
+                        self.hold(line, LINE);
+                        let whole = std::mem::take(&mut self.held);
+                        if !std::mem::take(&mut self.too_long) {
+                            self.line(&whole);
+                        }
+                    }
+                }
+                self.hold(piece, LINE);
+            }
+        }
+    }
+
+    fn hold(&mut self, piece: &[u8], most: usize) {
+        if self.held.len() + piece.len() > most {
+            self.too_long = true;
+            self.held = Vec::new();
+        }
+        if !self.too_long {
+            self.held.extend_from_slice(piece);
+        }
+    }
+
+    fn line(&mut self, line: &[u8]) {
+        let Some(data) = line.strip_prefix(b"data:") else {
+            return;
+        };
+        // Most events are a few words of text, and not worth reading.
+        if USAGE.find(data).is_none() {
+            return;
+        }
+        if let Ok(event) = serde_json::from_slice::<Value>(data) {
+            self.event(&event);
+        }
+    }
+
+    fn event(&mut self, event: &Value) {
+        match self.provider {
+            Provider::Anthropic => {
+                let message = event.get("message").unwrap_or(event);
+                self.model(message.get("model"));
+                let usage = event.pointer("/message/usage").or_else(|| event.get("usage"));
+                let Some(usage) = usage else { return };
+                take(usage, "/input_tokens", &mut self.counted.input);
+                take(usage, "/output_tokens", &mut self.counted.output);
+                take(usage, "/cache_read_input_tokens", &mut self.counted.cache_read);
+                take(
+                    usage,
+                    "/cache_creation_input_tokens",
+                    &mut self.counted.cache_write,
+                );
+                // `message_start` says what the output is so far.
+                self.ended |= event.get("type").and_then(Value::as_str) != Some("message_start");
+            }
+            Provider::Openai => {
+                // The responses' last event wraps what the other endpoints say plainly.
+                let whole = event.get("response").unwrap_or(event);
+                self.model(whole.get("model"));
+                let Some(usage) = whole.get("usage").filter(|usage| usage.is_object()) else {
+                    return;
+                };
+                let (mut input, mut cached) = (0, 0);
+                take(usage, "/prompt_tokens", &mut input);
+                take(usage, "/input_tokens", &mut input);
+                take(usage, "/prompt_tokens_details/cached_tokens", &mut cached);
+                take(usage, "/input_tokens_details/cached_tokens", &mut cached);
+                take(usage, "/completion_tokens", &mut self.counted.output);
+                take(usage, "/output_tokens", &mut self.counted.output);
+                self.counted.cache_read = cached.min(input);
+                self.counted.input = input - self.counted.cache_read;
+                self.ended = true;
+            }
+            Provider::Gemini => {
+                self.model(event.get("modelVersion"));
+                let Some(usage) = event.get("usageMetadata") else {
+                    return;
+                };
+                let (mut input, mut cached, mut said, mut thought) = (0, 0, 0, 0);
+                take(usage, "/promptTokenCount", &mut input);
+                take(usage, "/cachedContentTokenCount", &mut cached);
+                take(usage, "/candidatesTokenCount", &mut said);
+                take(usage, "/thoughtsTokenCount", &mut thought);
+                self.counted.cache_read = cached.min(input);
+                self.counted.input = input - self.counted.cache_read;
+                self.counted.output = self.counted.output.max(said + thought);
+                self.ended = true;
+            }
+        }
+    }
+
+    fn model(&mut self, model: Option<&Value>) {
+        if let Some(model) = model.and_then(Value::as_str) {
+            let plain = model.chars().filter(|c| c.is_ascii_graphic()).take(100);
+            self.counted.model = Some(plain.collect());
+        }
+    }
+
+    /// What it was, at the end of the answer or where it broke off.
+    #[must_use]
+    pub fn finish(mut self) -> Counted {
+        let held = std::mem::take(&mut self.held);
+        match self.kind {
+            Kind::Events => self.line(&held),
+            Kind::Whole => match serde_json::from_slice::<Value>(&held) {
+                // Gemini's stream without `alt=sse` is a list.
+                Ok(Value::Array(all)) => all.iter().for_each(|event| self.event(event)),
+                Ok(whole) => {
+                    self.event(&whole);
+                    // Lists of models and counts of tokens are free.
+                    self.ended = true;
+                }
+                Err(_) => {}
+            },
+            Kind::Opaque => {}
+        }
+        if !self.ended {
+            let each = if self.kind == Kind::Events {
+                STREAMED_BYTES
+            } else {
+                PLAIN_BYTES
+            };
+            self.counted.output = self.counted.output.max(self.bytes / each);
+        }
+        self.counted
+    }
+}
+
+fn take(usage: &Value, pointer: &str, into: &mut u64) {
+    if let Some(count) = usage.pointer(pointer).and_then(Value::as_u64) {
+        // A count that makes no sense must not become a cost that overflows.
+        *into = count.min(1_000_000_000);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MESSAGES: &str = concat!(
+        "event: message_start\n",
+        r#"data: {"type":"message_start","message":{"model":"claude-x","usage":{"input_tokens":10,"cache_read_input_tokens":7,"cache_creation_input_tokens":3,"output_tokens":1}}}"#,
+        "\n\nevent: content_block_delta\n",
+        r#"data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"hello"}}"#,
+        "\n\nevent: message_delta\n",
+        r#"data: {"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":42}}"#,
+        "\n\n"
+    );
+
+    fn meter(provider: Provider, kind: &'static str) -> Meter {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        Meter::new(provider, &headers)
+    }
+
+    fn whole(provider: Provider, kind: &'static str, text: &str) -> Counted {
+        let mut meter = meter(provider, kind);
+        meter.feed(text.as_bytes());
+        meter.finish()
+    }
+
+    fn of(model: &str, input: u64, output: u64, cache_read: u64, cache_write: u64) -> Counted {
+        Counted {
+            model: Some(model.into()),
+            input,
+            output,
+            cache_read,
+            cache_write,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_count_does_not_depend_on_the_pieces(cuts in proptest::collection::vec(0..MESSAGES.len(), 0..6)) {
+            let mut cuts = cuts;
+            cuts.sort_unstable();
+            let mut meter = meter(Provider::Anthropic, "text/event-stream; charset=utf-8");
+            let mut from = 0;
+            for cut in cuts.into_iter().chain([MESSAGES.len()]) {
+                meter.feed(&MESSAGES.as_bytes()[from..cut]);
+                from = cut;
+            }
+            prop_assert_eq!(meter.finish(), of("claude-x", 10, 42, 7, 3));
+        }
+
+        #[test]
+        fn nonsense_is_no_reason_to_stop(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            for provider in Provider::ALL {
+                for kind in ["text/event-stream", "application/json"] {
+                    let mut meter = meter(provider, kind);
+                    meter.feed(&bytes);
+                    let _ = meter.finish();
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_answer_that_broke_off_is_not_free() {
+        let end = MESSAGES.find("event: message_delta").unwrap();
+        let broken = whole(Provider::Anthropic, "text/event-stream", &MESSAGES[..end]);
+        assert_eq!(broken.input, 10);
+        assert!(broken.output >= 8, "{broken:?}");
+    }
+
+    #[test]
+    fn each_provider_says_it_in_its_own_words() {
+        let chat = r#"data: {"model":"gpt-x","choices":[],"usage":{"prompt_tokens":20,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":8}}}"#;
+        assert_eq!(
+            whole(
+                Provider::Openai,
+                "text/event-stream",
+                &format!("{chat}\n\ndata: [DONE]\n\n")
+            ),
+            of("gpt-x", 12, 5, 8, 0)
+        );
+        let responses = r#"data: {"type":"response.completed","response":{"model":"gpt-y","usage":{"input_tokens":20,"output_tokens":5,"input_tokens_details":{"cached_tokens":0}}}}"#;
+        assert_eq!(
+            whole(Provider::Openai, "text/event-stream", responses),
+            of("gpt-y", 20, 5, 0, 0)
+        );
+        let gemini = r#"[{"candidates":[]},{"modelVersion":"gemini-x","usageMetadata":{"promptTokenCount":9,"candidatesTokenCount":4,"thoughtsTokenCount":2}}]"#;
+        assert_eq!(
+            whole(Provider::Gemini, "application/json", gemini),
+            of("gemini-x", 9, 6, 0, 0)
+        );
+        let plain = r#"{"model":"claude-z","usage":{"input_tokens":1,"output_tokens":2}}"#;
+        assert_eq!(
+            whole(Provider::Anthropic, "application/json", plain),
+            of("claude-z", 1, 2, 0, 0)
+        );
+    }
+
+    #[test]
+    fn a_line_without_end_is_not_kept() {
+        let mut meter = meter(Provider::Anthropic, "text/event-stream");
+        for _ in 0..40 {
+            meter.feed(&[b'x'; 64 * 1024]);
+            assert!(meter.held.len() <= LINE);
+        }
+        meter.feed(b"\n");
+        meter.feed(MESSAGES.as_bytes());
+        assert_eq!(meter.finish().input, 10);
+    }
+}

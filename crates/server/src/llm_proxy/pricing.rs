@@ -1,0 +1,125 @@
+//! What tokens cost: a table of US dollars per million tokens, by provider and the beginning of a
+//! model's name. It is data that a setting replaces, because prices change and contracts differ.
+
+use std::collections::BTreeMap;
+
+use fsa_model::{llm_provider::Provider, money::Micros};
+use serde::Deserialize;
+
+use super::metering::Counted;
+
+/// US dollars per million tokens, which is the same as millionths of a dollar per token.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Price {
+    input: f64,
+    output: f64,
+    cache_read: f64,
+    cache_write: f64,
+}
+
+/// The table.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(transparent)]
+pub struct Prices(BTreeMap<Provider, BTreeMap<String, Price>>);
+
+impl Default for Prices {
+    /// The providers' public lists, as far as they were known when this was written.
+    fn default() -> Self {
+        Self::parse(include_str!("prices.json")).expect("the built-in table is valid, which a test sees to")
+    }
+}
+
+impl Prices {
+    /// Reads a table.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let prices: Self = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        for price in prices.0.values().flat_map(BTreeMap::values) {
+            let all = [price.input, price.output, price.cache_read, price.cache_write];
+            if all.iter().any(|price| !price.is_finite() || *price < 0.0) {
+                return Err("a price is below zero".into());
+            }
+        }
+        Ok(prices)
+    }
+
+    /// What was counted costs. A model that is not in the table costs as much as the dearest of
+    /// its provider: a budget must not be got round by a name.
+    #[must_use]
+    #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation)]
+    pub fn cost(&self, provider: Provider, counted: &Counted) -> Micros {
+        let Some(price) = self.of(provider, counted.model.as_deref().unwrap_or_default()) else {
+            return Micros(0);
+        };
+        let cost = counted.input as f64 * price.input
+            + counted.output as f64 * price.output
+            + counted.cache_read as f64 * price.cache_read
+            + counted.cache_write as f64 * price.cache_write;
+        Micros(cost.ceil() as i64)
+    }
+
+    /// Whether the table has this model.
+    #[must_use]
+    pub fn knows(&self, provider: Provider, model: &str) -> bool {
+        self.known(provider, model).is_some()
+    }
+
+    fn known(&self, provider: Provider, model: &str) -> Option<Price> {
+        let table = self.0.get(&provider)?;
+        let best = table.iter().filter(|(name, _)| model.starts_with(name.as_str()));
+        best.max_by_key(|(name, _)| name.len()).map(|(_, price)| *price)
+    }
+
+    fn of(&self, provider: Provider, model: &str) -> Option<Price> {
+        self.known(provider, model).or_else(|| {
+            let all = self.0.get(&provider)?.values();
+            all.copied().max_by(|a, b| a.output.total_cmp(&b.output))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counted(model: &str) -> Counted {
+        Counted {
+            model: Some(model.into()),
+            input: 1_000_000,
+            output: 100_000,
+            cache_read: 0,
+            cache_write: 0,
+        }
+    }
+
+    #[test]
+    fn the_longest_name_that_fits_has_the_price() {
+        let prices = Prices::default();
+        let cost = |model| prices.cost(Provider::Anthropic, &counted(model)).dollars();
+        assert!((cost("claude-opus-4-1-20250805") - 22.5).abs() < 1e-9);
+        assert!((cost("claude-opus-4-5-20251101") - 7.5).abs() < 1e-9);
+        assert!((cost("claude-haiku-4-5") - 1.5).abs() < 1e-9);
+    }
+
+    #[test]
+    fn an_unknown_model_is_as_dear_as_the_dearest() {
+        let prices = Prices::default();
+        let known = prices.cost(Provider::Anthropic, &counted("claude-opus-4"));
+        assert_eq!(prices.cost(Provider::Anthropic, &counted("nobody-knows")), known);
+    }
+
+    #[test]
+    fn a_table_with_a_mistake_is_refused() {
+        for wrong in [
+            "{}x",
+            r#"{"nobody": {}}"#,
+            r#"{"openai": {"m": {"input": -1, "output": 1, "cacheRead": 0, "cacheWrite": 0}}}"#,
+            r#"{"openai": {"m": {"input": 1}}}"#,
+        ] {
+            assert!(Prices::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,435 @@
+//! The relay: a request of a sandbox's agent goes out with the real credential, and its answer
+//! comes back piece by piece, counted as it passes. Nothing of the sandbox is believed but that
+//! the request is of this sandbox, which the connection that it came on says.
+
+use std::{
+    error::Error as _,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use axum::body::Body;
+use bytes::Bytes;
+use fsa_model::{
+    ProjectId,
+    environment::Environment,
+    llm_provider::{Credential, Key, Provider},
+    money::Micros,
+};
+use futures_util::{Stream, StreamExt as _};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, BodyStream, Limited};
+use hyper::body::Incoming;
+use secrecy::{ExposeSecret as _, SecretString};
+
+use super::{
+    metering::{Counted, Meter},
+    upstream::NotSent,
+};
+use crate::{
+    callback::Asker,
+    projects::environment,
+    state::App,
+    store::agents::{self, Account},
+};
+
+/// The longest request: what the providers take at most (Anthropic: 32 MB).
+const LONGEST: usize = 32 * 1024 * 1024;
+/// Fields that go no further, in either direction: of one hop, of our own, or of other clients.
+const OF_ONE_HOP: [HeaderName; 12] = [
+    header::CONNECTION,
+    header::HOST,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::PROXY_AUTHORIZATION,
+    header::PROXY_AUTHENTICATE,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    header::COOKIE,
+    header::SET_COOKIE,
+];
+/// Fields that show a credential, and one that would make an answer unreadable to the meter.
+const REPLACED: [HeaderName; 6] = [
+    header::AUTHORIZATION,
+    HeaderName::from_static("x-api-key"),
+    HeaderName::from_static("x-goog-api-key"),
+    header::ACCEPT_ENCODING,
+    header::EXPECT,
+    HeaderName::from_static(fsa_model::callback::TASK_HEADER),
+];
+/// What the API asks for with the token of a subscription.
+const SUBSCRIPTION_BETA: &str = "oauth-2025-04-20";
+
+/// Why a request is answered here and does not go out.
+#[derive(Debug)]
+struct Refused {
+    status: StatusCode,
+    message: String,
+}
+
+fn refused(status: StatusCode, message: impl Into<String>) -> Refused {
+    Refused {
+        status,
+        message: message.into(),
+    }
+}
+
+/// Answers a request for `rest` of `provider`.
+pub async fn answer(
+    app: &App,
+    asker: &Asker,
+    provider: Provider,
+    rest: &str,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    match pass(app, asker, provider, rest, request).await {
+        Ok(response) => response,
+        Err(refused) => {
+            let body = provider
+                .error(refused.status.as_u16(), &refused.message)
+                .to_string();
+            let mut response = Response::new(Body::from(body));
+            *response.status_mut() = refused.status;
+            response
+                .headers_mut()
+                .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            response
+        }
+    }
+}
+
+async fn pass(
+    app: &App,
+    asker: &Asker,
+    provider: Provider,
+    rest: &str,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Refused> {
+    let unavailable = |error: crate::Error| {
+        tracing::warn!(%error, causes = error.causes().join(": "), "a request of an agent was not judged");
+        refused(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the control plane cannot look up the credential; try again",
+        )
+    };
+    let task = request.headers().get(fsa_model::callback::TASK_HEADER);
+    let task = task.and_then(|task| task.to_str().ok()?.parse().ok());
+    let account = agents::account(&app.store, asker.sandbox, task)
+        .await
+        .map_err(unavailable)?
+        .ok_or_else(|| refused(StatusCode::FORBIDDEN, "this sandbox is not to run any more"))?;
+    let credential = credential(app, asker, provider, &account).map_err(unavailable)?;
+    let credential = credential.ok_or_else(|| {
+        refused(
+            StatusCode::UNAUTHORIZED,
+            format!(
+                "there is no credential for {}: whoever runs the server sets one, or you set one for yourself or for this project",
+                provider.as_str()
+            ),
+        )
+    })?;
+    within_budget(app, &account)?;
+
+    let (parts, body) = request.into_parts();
+    let (client, url) = app
+        .agents
+        .upstream
+        .target(provider, &credential, &parts.method, rest, parts.uri.query())
+        .map_err(|error| {
+            let status = match error {
+                NotSent::Path(_) => StatusCode::NOT_FOUND,
+                NotSent::Private(_) | NotSent::Base => StatusCode::FORBIDDEN,
+            };
+            refused(status, error.to_string())
+        })?;
+    let counted = parts.method == Method::POST;
+    let mut headers = parts.headers;
+    headers.remove(header::FORWARDED);
+    for name in OF_ONE_HOP.iter().chain(&REPLACED) {
+        headers.remove(name);
+    }
+    let length = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    if length.is_some_and(|length| length > LONGEST) {
+        return Err(refused(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("a request has at most {LONGEST} bytes"),
+        ));
+    }
+    sign(&mut headers, &credential)?;
+    let body = Limited::new(body, LONGEST);
+    let body = if provider == Provider::Openai && rest.ends_with("/chat/completions") {
+        let whole = body.collect().await.map_err(|_| {
+            refused(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!("a request has at most {LONGEST} bytes"),
+            )
+        })?;
+        headers.remove(header::CONTENT_LENGTH);
+        reqwest::Body::from(with_usage(whole.to_bytes()))
+    } else {
+        let pieces = BodyStream::new(body).filter_map(async |frame| match frame {
+            Ok(frame) => frame.into_data().ok().map(Ok),
+            Err(error) => Some(Err(error)),
+        });
+        reqwest::Body::wrap_stream(pieces)
+    };
+    let answer = client
+        .request(parts.method, url)
+        .headers(headers)
+        .body(body)
+        .send()
+        .await
+        .map_err(unreachable)?;
+    Ok(returned(app, &account, provider, &credential, counted, answer))
+}
+
+/// Finds what is sent for this sandbox's agents. The credential is in memory for as long as the
+/// request goes out.
+fn credential(
+    app: &App,
+    asker: &Asker,
+    provider: Provider,
+    account: &Account,
+) -> crate::Result<Option<Credential>> {
+    let of_user = match &account.of_user {
+        Some(encrypted) => environment::decrypt_user(&app.key_ring, account.owner, encrypted)?,
+        None => Environment::new(),
+    };
+    let of_project = environment::decrypt_project(&app.key_ring, account.project, &account.of_project)?;
+    let of_request = environment::decrypt_request(&app.key_ring, asker.sandbox, &account.of_request)?;
+    Ok(provider.credential(&[
+        &app.settings.agent_environment,
+        &of_user,
+        &of_project,
+        &of_request,
+    ]))
+}
+
+/// Each request is looked at before it goes out; so what is under way may still go over by its own
+/// cost.
+fn within_budget(app: &App, account: &Account) -> Result<(), Refused> {
+    if let Some(task) = &account.task
+        && let Some(budget) = task.budget
+        && task.spent >= budget
+    {
+        return Err(refused(
+            StatusCode::PAYMENT_REQUIRED,
+            format!("this task has spent {} of its budget of {budget}", task.spent),
+        ));
+    }
+    let budget = account.budget.or(app.settings.agents.monthly_budget);
+    match budget {
+        Some(budget) if account.spent >= budget => Err(refused(
+            StatusCode::PAYMENT_REQUIRED,
+            format!(
+                "this project's agents have spent {} of the {budget} that they may spend in a month; raise the budget or wait for the next month",
+                account.spent
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Puts the credential on.
+fn sign(headers: &mut HeaderMap, credential: &Credential) -> Result<(), Refused> {
+    let unusable = || {
+        refused(
+            StatusCode::UNAUTHORIZED,
+            "the credential has characters that no header can have",
+        )
+    };
+    let value = |text: String| {
+        let mut value = HeaderValue::try_from(text).map_err(|_| unusable())?;
+        value.set_sensitive(true);
+        Ok::<_, Refused>(value)
+    };
+    let bearer = |secret: &SecretString| value(format!("Bearer {}", secret.expose_secret()));
+    for line in credential
+        .headers
+        .iter()
+        .flat_map(|lines| lines.expose_secret().lines())
+    {
+        let Some((name, content)) = line.split_once(':') else {
+            continue;
+        };
+        let name: HeaderName = name.trim().parse().map_err(|_| unusable())?;
+        if !OF_ONE_HOP.contains(&name) {
+            headers.insert(name, value(content.trim().to_owned())?);
+        }
+    }
+    match &credential.key {
+        Key::Header(name, secret) => {
+            headers.insert(*name, value(secret.expose_secret().to_owned())?);
+        }
+        Key::Bearer(secret) => {
+            headers.insert(header::AUTHORIZATION, bearer(secret)?);
+        }
+        Key::Subscription(secret) => {
+            headers.insert(header::AUTHORIZATION, bearer(secret)?);
+            headers.append("anthropic-beta", HeaderValue::from_static(SUBSCRIPTION_BETA));
+        }
+    }
+    Ok(())
+}
+
+/// A streamed chat says what it took only where it is asked to.
+fn with_usage(body: Bytes) -> Bytes {
+    let Ok(mut request) = serde_json::from_slice::<serde_json::Value>(&body) else {
+        return body;
+    };
+    if request.get("stream") != Some(&serde_json::Value::Bool(true)) {
+        return body;
+    }
+    let Some(fields) = request.as_object_mut() else {
+        return body;
+    };
+    let options = fields
+        .entry("stream_options")
+        .or_insert_with(|| serde_json::json!({}));
+    if let Some(options) = options.as_object_mut() {
+        options.insert("include_usage".into(), true.into());
+    }
+    serde_json::to_vec(&request).map_or(body, Into::into)
+}
+
+/// Why there is no answer, without the address, which may hold a secret.
+fn unreachable(error: reqwest::Error) -> Refused {
+    let error = error.without_url();
+    let mut cause = error.source();
+    let mut words = error.to_string();
+    while let Some(inner) = cause {
+        if let Some(why) = inner.downcast_ref::<NotSent>() {
+            return refused(StatusCode::FORBIDDEN, why.to_string());
+        }
+        if inner.is::<http_body_util::LengthLimitError>() {
+            return refused(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!("a request has at most {LONGEST} bytes"),
+            );
+        }
+        words = inner.to_string();
+        cause = inner.source();
+    }
+    tracing::info!(error = words, "a model's server could not be reached");
+    let status = if error.is_timeout() {
+        StatusCode::GATEWAY_TIMEOUT
+    } else {
+        StatusCode::BAD_GATEWAY
+    };
+    refused(
+        status,
+        format!("the model's server could not be reached: {words}"),
+    )
+}
+
+fn returned(
+    app: &App,
+    account: &Account,
+    provider: Provider,
+    credential: &Credential,
+    counted: bool,
+    answer: reqwest::Response,
+) -> Response<Body> {
+    let status = answer.status();
+    let mut headers = answer.headers().clone();
+    for name in OF_ONE_HOP {
+        headers.remove(name);
+    }
+    let meter = (counted && status.is_success()).then(|| Meter::new(provider, &headers));
+    let body = Metered {
+        pieces: Box::pin(answer.bytes_stream()),
+        meter,
+        note: Note {
+            app: app.clone(),
+            project: account.project,
+            task: account.task.map(|task| task.id),
+            provider,
+            trusted: credential.trusted,
+        },
+    };
+    let mut response = Response::new(Body::from_stream(body));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+/// An answer on its way. However it ends, what it took is written down.
+struct Metered {
+    pieces: Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>,
+    meter: Option<Meter>,
+    note: Note,
+}
+
+struct Note {
+    app: App,
+    project: ProjectId,
+    task: Option<uuid::Uuid>,
+    provider: Provider,
+    trusted: bool,
+}
+
+impl Stream for Metered {
+    type Item = reqwest::Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let next = self.pieces.as_mut().poll_next(context);
+        if let (Poll::Ready(Some(Ok(piece))), Some(meter)) = (&next, &mut self.meter) {
+            meter.feed(piece);
+        }
+        next
+    }
+}
+
+impl Drop for Metered {
+    fn drop(&mut self) {
+        if let Some(meter) = self.meter.take() {
+            self.note.write(meter.finish());
+        }
+    }
+}
+
+impl Note {
+    /// In a task that a drain waits for.
+    fn write(&self, mut counted: Counted) {
+        let prices = &self.app.settings.agents.prices;
+        let cost = prices.cost(self.provider, &counted);
+        // A server that a person chose could name a new model in each answer.
+        let known = counted
+            .model
+            .as_deref()
+            .is_some_and(|model| prices.knows(self.provider, model));
+        if !known && !self.trusted {
+            counted.model = None;
+        }
+        let (app, project, task, provider) = (self.app.clone(), self.project, self.task, self.provider);
+        self.app.tasks.spawn(async move {
+            if let Err(error) = agents::add(&app.store, project, task, provider, &counted, cost).await {
+                tracing::error!(%error, %project, cost = %Micros(cost.0), "what an agent used was not written down");
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_streamed_chat_is_asked_to_say_what_it_took() {
+        let asked = with_usage(Bytes::from_static(
+            br#"{"stream":true,"stream_options":{"x":1},"messages":[]}"#,
+        ));
+        let asked: serde_json::Value = serde_json::from_slice(&asked).unwrap();
+        assert_eq!(
+            asked["stream_options"],
+            serde_json::json!({"x": 1, "include_usage": true})
+        );
+        for unchanged in [&b"nonsense"[..], b"[1]", br#"{"stream":false}"#] {
+            assert_eq!(with_usage(Bytes::from_static(unchanged)), unchanged);
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! The way to the models' servers: where a request may go, and the connections to there.
+//!
+//! The operator's base URL goes wherever the operator says. One that a person set in a project's
+//! variables goes to the open internet, and to the private networks that sandboxes may reach
+//! anyway: else a project's variables would make this machine talk to its own services.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use fsa_model::{
+    address::{Network, is_public},
+    llm_provider::{Credential, Provider},
+};
+use http::Method;
+use reqwest::{
+    Client,
+    dns::{Addrs, Name, Resolve, Resolving},
+    redirect::Policy,
+};
+use url::{Host, Url};
+
+const CONNECT: Duration = Duration::from_secs(10);
+const LOOKUP: Duration = Duration::from_secs(10);
+/// Between two pieces of an answer, and before its first: a model may think for minutes.
+const SILENCE: Duration = Duration::from_secs(600);
+/// Connections that are kept for the next request to the same server.
+const KEPT: Duration = Duration::from_secs(60);
+
+/// Clients for both kinds of base URL.
+pub struct Upstream {
+    trusted: OnceLock<Client>,
+    guarded: OnceLock<Client>,
+    guard: Guard,
+}
+
+/// Why a request does not go out.
+#[derive(Debug, thiserror::Error)]
+pub enum NotSent {
+    #[error(
+        "{0} is in a private network or on the server's own machine; a project's own base URL leads to the internet"
+    )]
+    Private(String),
+    #[error("the base URL is not of the form http(s)://host[:port][/path]")]
+    Base,
+    #[error("the relay does not pass on {0}: it lets through what agents need and what it can count")]
+    Path(String),
+}
+
+#[derive(Clone)]
+struct Guard(Arc<[Network]>);
+
+impl Guard {
+    fn allows(&self, address: IpAddr) -> bool {
+        is_public(address) || self.0.iter().any(|network| network.contains(address))
+    }
+}
+
+impl Resolve for Guard {
+    fn resolve(&self, name: Name) -> Resolving {
+        let (host, guard) = (name.as_str().to_owned(), self.clone());
+        Box::pin(async move {
+            let lookup = tokio::net::lookup_host((host.as_str(), 0));
+            let addresses: Vec<SocketAddr> = tokio::time::timeout(LOOKUP, lookup).await??.collect();
+            if addresses.iter().any(|address| !guard.allows(address.ip())) {
+                return Err(NotSent::Private(host).into());
+            }
+            Ok(Box::new(addresses.into_iter()) as Addrs)
+        })
+    }
+}
+
+impl Upstream {
+    #[must_use]
+    pub fn new(allowed: &[Network]) -> Self {
+        Self {
+            trusted: OnceLock::new(),
+            guarded: OnceLock::new(),
+            guard: Guard(allowed.into()),
+        }
+    }
+
+    /// Made when it is needed: to read the system's certificates takes a while.
+    fn trusted(&self) -> &Client {
+        self.trusted
+            .get_or_init(|| builder().build().expect("a client is made of constants"))
+    }
+
+    fn guarded(&self) -> &Client {
+        self.guarded.get_or_init(|| {
+            builder()
+                // A proxy would look names up itself, past the guard.
+                .no_proxy()
+                .dns_resolver(Arc::new(self.guard.clone()))
+                .build()
+                .expect("a client is made of constants")
+        })
+    }
+
+    /// The client and the address for a request of `provider` that asks for `rest`.
+    ///
+    /// # Errors
+    /// [`NotSent`].
+    pub fn target(
+        &self,
+        provider: Provider,
+        credential: &Credential,
+        method: &Method,
+        rest: &str,
+        query: Option<&str>,
+    ) -> Result<(&Client, Url), NotSent> {
+        let rest = match provider {
+            // Clients differ in whether the version is part of the base URL.
+            Provider::Openai => rest.strip_prefix("/v1").unwrap_or(rest),
+            Provider::Anthropic | Provider::Gemini => rest,
+        };
+        if !passes(provider, method, rest) {
+            return Err(NotSent::Path(
+                rest.chars().filter(|c| !c.is_control()).take(100).collect(),
+            ));
+        }
+        // By itself first: what comes after it must not become its host.
+        let base = Url::parse(&credential.base_url).map_err(|_| NotSent::Base)?;
+        if !matches!(base.scheme(), "http" | "https") || base.query().is_some() || base.fragment().is_some() {
+            return Err(NotSent::Base);
+        }
+        let mut url = Url::parse(&format!("{}{rest}", credential.base_url)).map_err(|_| NotSent::Base)?;
+        url.set_query(query);
+        if credential.trusted {
+            return Ok((self.trusted(), url));
+        }
+        let address = match url.host() {
+            Some(Host::Ipv4(address)) => Some(IpAddr::V4(address)),
+            Some(Host::Ipv6(address)) => Some(IpAddr::V6(address)),
+            // Names are looked at when they are looked up.
+            Some(Host::Domain(_)) | None => None,
+        };
+        match address {
+            Some(address) if !self.guard.allows(address) => Err(NotSent::Private(address.to_string())),
+            _ => Ok((self.guarded(), url)),
+        }
+    }
+}
+
+fn builder() -> reqwest::ClientBuilder {
+    // `fsa` has set the process's TLS provider first thing, and then this does nothing; programs
+    // that embed the server, such as its tests, have not.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::builder()
+        .connect_timeout(CONNECT)
+        .read_timeout(SILENCE)
+        .pool_idle_timeout(KEPT)
+        .redirect(Policy::none())
+        .tcp_nodelay(true)
+}
+
+/// What agents need of each provider. A key may open much more than that (files, batches, an
+/// organization's members), and what is answered later than asked cannot be counted.
+fn passes(provider: Provider, method: &Method, rest: &str) -> bool {
+    let plain = rest
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"/-._:".contains(&byte));
+    if !plain || rest.split('/').any(|part| part == "." || part == "..") {
+        return false;
+    }
+    let below = |folder: &str| {
+        rest.strip_prefix(folder)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    match (provider, method) {
+        (Provider::Anthropic, &Method::POST) => {
+            matches!(rest, "/v1/messages" | "/v1/messages/count_tokens")
+        }
+        (Provider::Anthropic, &Method::GET) => below("/v1/models"),
+        (Provider::Openai, &Method::POST) => matches!(
+            rest,
+            "/chat/completions" | "/responses" | "/completions" | "/embeddings"
+        ),
+        (Provider::Openai, &Method::GET) => below("/models"),
+        (Provider::Gemini, &Method::POST) => {
+            (below("/v1beta/models") || below("/v1/models"))
+                && [
+                    ":generateContent",
+                    ":streamGenerateContent",
+                    ":countTokens",
+                    ":embedContent",
+                ]
+                .iter()
+                .any(|verb| rest.ends_with(verb))
+        }
+        (Provider::Gemini, &Method::GET) => below("/v1beta/models") || below("/v1/models"),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fsa_model::llm_provider::Key;
+
+    use super::*;
+
+    fn credential(base: &str, trusted: bool) -> Credential {
+        Credential {
+            base_url: base.into(),
+            trusted,
+            key: Key::Bearer("k".to_owned().into()),
+            headers: None,
+        }
+    }
+
+    fn upstream(allowed: &[&str]) -> Upstream {
+        let allowed: Vec<Network> = allowed.iter().map(|text| text.parse().unwrap()).collect();
+        Upstream::new(&allowed)
+    }
+
+    #[test]
+    fn what_agents_need_passes_and_nothing_else() {
+        let (post, get) = (Method::POST, Method::GET);
+        for (provider, method, path, passed) in [
+            (Provider::Anthropic, &post, "/v1/messages", true),
+            (Provider::Anthropic, &post, "/v1/messages/batches", false),
+            (Provider::Anthropic, &post, "/v1/messages/../files", false),
+            (Provider::Anthropic, &post, "/v1/messages%2f..%2ffiles", false),
+            (Provider::Anthropic, &get, "/v1/models/claude-x", true),
+            (Provider::Anthropic, &get, "/v1/modelsx", false),
+            (Provider::Anthropic, &get, "/v1/organizations/users", false),
+            (Provider::Anthropic, &Method::DELETE, "/v1/messages", false),
+            (Provider::Openai, &post, "/responses", true),
+            (Provider::Openai, &post, "/files", false),
+            (
+                Provider::Gemini,
+                &post,
+                "/v1beta/models/gemini-x:streamGenerateContent",
+                true,
+            ),
+            (
+                Provider::Gemini,
+                &post,
+                "/v1beta/models/gemini-x:batchGenerateContent",
+                false,
+            ),
+            (Provider::Gemini, &post, "/v1beta/files:generateContent", false),
+        ] {
+            assert_eq!(passes(provider, method, path), passed, "{method} {path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_persons_address_leads_to_the_internet_and_the_operators_anywhere() {
+        let upstream = upstream(&["198.51.100.0/24"]);
+        let target = |base: &str, trusted| {
+            upstream
+                .target(
+                    Provider::Anthropic,
+                    &credential(base, trusted),
+                    &Method::POST,
+                    "/v1/messages",
+                    Some("beta=true"),
+                )
+                .map(|(_, url)| url.to_string())
+        };
+        assert_eq!(
+            target("http://127.0.0.1:1/x", true).unwrap(),
+            "http://127.0.0.1:1/x/v1/messages?beta=true"
+        );
+        for private in [
+            "http://127.0.0.1:1",
+            "http://2130706433",
+            "http://[::1]",
+            "http://169.254.169.254",
+            "http://[::ffff:10.0.0.1]",
+        ] {
+            assert!(
+                matches!(target(private, false), Err(NotSent::Private(_))),
+                "{private}"
+            );
+        }
+        for open in [
+            "http://198.51.100.7:8000",
+            "https://1.1.1.1",
+            "https://models.example",
+        ] {
+            assert!(target(open, false).is_ok(), "{open}");
+        }
+        for wrong in ["file:///etc", "nonsense", "http://"] {
+            assert!(target(wrong, true).is_err(), "{wrong}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_that_leads_to_this_machine_is_refused_when_it_is_looked_up() {
+        let upstream = upstream(&[]);
+        let name = "localhost".parse().unwrap();
+        let refused = upstream.guard.resolve(name).await.err().expect("it is refused");
+        assert!(refused.downcast_ref::<NotSent>().is_some(), "{refused}");
+    }
+}

@@ -1,0 +1,244 @@
+//! A worker's time with one sandbox: from the claim to the end of its lease.
+//!
+//! Two things go on side by side: the attempts, and the keeping of the lease. When the lease is
+//! lost, or may be lost because the database has not answered for too long, the attempt is dropped
+//! where it is: somebody else may be acting already.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use chrono::Utc;
+use fsa_model::{DesiredState, Failure, event::EventKind, sandboxd::Status};
+use serde_json::json;
+use tokio::{sync::watch, time::Instant};
+
+use super::{
+    Shared,
+    attempt::{Attempt, Interruption, Verdict},
+    backoff,
+    observe::was_reached,
+    stages::Happening,
+};
+use crate::store::{
+    leases::{self, Claim, Lease},
+    observed::{self, Settlement},
+    replicas::Followed,
+};
+
+/// When a sandbox is looked at that waits for its repository, should no requeue come.
+const CLONE_CHECK: Duration = Duration::from_secs(30);
+/// Between two tries to reach a database that does not answer.
+const STORE_RETRY: Duration = Duration::from_millis(500);
+
+/// Works on a claimed sandbox until its wish is reached or an attempt has failed, and gives the
+/// lease back. `wished` tells the newest generation that this process has heard of.
+pub async fn run(shared: &Arc<Shared>, claim: Claim, wished: watch::Receiver<i64>) {
+    let lease = claim.lease;
+    // While the last write is under way, a lease that is not there any more was given back by it.
+    let settling = AtomicBool::new(false);
+    tokio::select! {
+        biased;
+        () = keep(shared, lease, &settling) => {
+            tracing::warn!(sandbox = %lease.sandbox, "the lease was lost; somebody else goes on");
+            shared.metrics.lease_lost();
+        }
+        () = pursue(shared, claim, wished, &settling) => {}
+    }
+}
+
+/// Renews the lease until it is lost.
+async fn keep(shared: &Shared, lease: Lease, settling: &AtomicBool) {
+    let duration = shared.options.lease;
+    // By this process' own clock, from before the request was sent: always earlier than the
+    // database's idea of its end. A sixth is left for what cannot be dropped at once.
+    let margin = duration / 6;
+    let mut ends = Instant::now() + duration - margin;
+    let mut next = Instant::now() + duration / 3;
+    loop {
+        tokio::time::sleep_until(next.min(ends)).await;
+        let asked = Instant::now();
+        if asked >= ends {
+            return;
+        }
+        let renewal = leases::renew(&shared.app.store, lease, duration);
+        match tokio::time::timeout_at(ends, renewal).await {
+            Ok(Ok(Some(generation))) => {
+                shared.heard_of(lease.sandbox, generation);
+                ends = asked + duration - margin;
+                next = asked + duration / 3;
+            }
+            Ok(Ok(None)) if settling.load(Ordering::Relaxed) => next = asked + duration / 3,
+            Ok(Ok(None)) | Err(_) => return,
+            Ok(Err(error)) => {
+                tracing::warn!(sandbox = %lease.sandbox, %error, "a lease could not be renewed");
+                next = asked + STORE_RETRY;
+            }
+        }
+    }
+}
+
+async fn pursue(shared: &Arc<Shared>, mut claim: Claim, wished: watch::Receiver<i64>, settling: &AtomicBool) {
+    let lease = claim.lease;
+    loop {
+        let generation = claim.sandbox.generation;
+        let mut newer = wished.clone();
+        let newer = async {
+            if newer.wait_for(|newest| *newest > generation).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        let ended = tokio::select! {
+            biased;
+            // What is under way is dropped: a stop does not wait for a slow start.
+            () = newer => Err(Interruption::Superseded),
+            ended = attempt(shared, &claim, settling) => ended,
+        };
+        match ended {
+            Ok(()) => return,
+            Err(Interruption::Superseded) => {}
+            Err(Interruption::Store(error)) => {
+                tracing::warn!(sandbox = %lease.sandbox, %error, "the control database did not answer a worker");
+                tokio::time::sleep(STORE_RETRY).await;
+            }
+        }
+        settling.store(false, Ordering::Relaxed);
+        claim = loop {
+            match leases::read_again(&shared.app.store, lease, shared.options.lease).await {
+                Ok(Some(claim)) => break claim,
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::warn!(sandbox = %lease.sandbox, %error, "a row could not be read again");
+                    tokio::time::sleep(STORE_RETRY).await;
+                }
+            }
+        };
+    }
+}
+
+async fn attempt(shared: &Arc<Shared>, claim: &Claim, settling: &AtomicBool) -> Result<(), Interruption> {
+    let began = Instant::now();
+    let mut attempt = Attempt::new(shared, claim);
+    let verdict = attempt.pursue().await?;
+    shared.metrics.attempted(&verdict, began.elapsed());
+    settle(shared, attempt, verdict, settling).await
+}
+
+/// Writes down how an attempt ended.
+async fn settle(
+    shared: &Arc<Shared>,
+    mut attempt: Attempt<'_>,
+    verdict: Verdict,
+    settling: &AtomicBool,
+) -> Result<(), Interruption> {
+    let claim = attempt.claim;
+    let (next, attempts) = next_look(&attempt, &verdict);
+    let reached = matches!(verdict, Verdict::Reached);
+    let failure = match &verdict {
+        Verdict::Reached => None,
+        Verdict::Waiting => claim.sandbox.failure.clone(),
+        Verdict::Failed(failure) | Verdict::Resting(failure, _) => Some(failure.clone()),
+    };
+    if let Verdict::Failed(failure) | Verdict::Resting(failure, _) = &verdict {
+        attempt.happened(attempt_failed(failure, attempts, next));
+    }
+    let phase = attempt.phase(reached, failure.is_some());
+    let happenings = attempt.take_happenings(phase);
+
+    let runs = claim.sandbox.desired_state == DesiredState::Running
+        && matches!(
+            attempt.container,
+            fsa_model::ContainerState::Running | fsa_model::ContainerState::Starting
+        );
+    let follows = runs && (attempt.started || claim.follower.is_none());
+    let follower = match (runs, follows) {
+        (false, _) => None,
+        (true, true) => Some(shared.replica),
+        (true, false) => claim.follower,
+    };
+    // What was true of processes that are gone is true no more; that the repository was cloned is.
+    let before = claim.sandbox.status.as_ref().map(ended);
+    let status = if runs {
+        attempt.status.clone()
+    } else {
+        before.clone()
+    };
+
+    let settlement = Settlement {
+        reached,
+        container: attempt.container,
+        conditions: attempt.stages.all(),
+        failure: failure.as_ref(),
+        attempts,
+        next,
+        requeued: shared.take_requeue(claim.sandbox.id),
+        status: status.as_ref(),
+        digest: attempt.digest.as_deref(),
+        follower,
+        phase,
+        database_ready: attempt.database_ready,
+    };
+    settling.store(true, Ordering::Relaxed);
+    if !observed::settle(&shared.app.store, claim, settlement, happenings).await? {
+        return Err(Interruption::Superseded);
+    }
+    if follows {
+        shared.follow(Followed {
+            sandbox: claim.sandbox.reference(),
+            owner: claim.project.owner,
+            region: claim.project.region.clone(),
+            control_token: claim.sandbox.control_token.clone(),
+            status: if attempt.started {
+                before
+            } else {
+                claim.sandbox.status.clone()
+            },
+        });
+    }
+    Ok(())
+}
+
+fn attempt_failed(failure: &Failure, attempts: i32, next: Option<Duration>) -> Happening {
+    let at = next.map(|next| Utc::now() + next);
+    Happening::new(
+        EventKind::AttemptFailed,
+        failure.message.clone(),
+        json!({"failure": failure, "attempts": attempts, "nextAttemptAt": at}),
+    )
+}
+
+/// A status after the processes that it was true of.
+fn ended(status: &Status) -> Status {
+    Status {
+        version: status.version.clone(),
+        repository: status.repository.clone(),
+        ..Status::default()
+    }
+}
+
+/// When it is looked at again unless something happens, and the failures in a row until now.
+fn next_look(attempt: &Attempt<'_>, verdict: &Verdict) -> (Option<Duration>, i32) {
+    let row = &attempt.claim.sandbox;
+    let one_more = row.attempts.saturating_add(1);
+    match verdict {
+        Verdict::Failed(_) => (Some(backoff::back_off(one_more)), one_more),
+        Verdict::Resting(_, rest) => (Some(*rest), row.attempts),
+        Verdict::Waiting => (Some(CLONE_CHECK), row.attempts),
+        Verdict::Reached if row.desired_state == DesiredState::Terminated => (None, 0),
+        // It ended by itself: should it do so again soon, that counts.
+        Verdict::Reached if attempt.restarted => (Some(backoff::HEALTHY), one_more),
+        Verdict::Reached if was_reached(attempt.claim) && row.failure.is_none() && row.attempts > 0 => {
+            let since = attempt.stages.since(fsa_model::Stage::ContainerReady);
+            let lived = (Utc::now() - since).to_std().unwrap_or_default();
+            match backoff::HEALTHY.checked_sub(lived) {
+                Some(left) if !left.is_zero() => (Some(left), row.attempts),
+                _ => (Some(backoff::verify()), 0),
+            }
+        }
+        Verdict::Reached => (Some(backoff::verify()), 0),
+    }
+}

@@ -1,0 +1,236 @@
+//! A look at one sandbox: what is wanted of it, from its rows, beside what is there, from its
+//! data plane. It changes nothing.
+
+use std::time::Duration;
+
+use chrono::{TimeDelta, Utc};
+use fsa_driver::{Observed, ObservedDatabase, Region};
+use fsa_model::{
+    ContainerState, DatabaseSpec, DesiredState, Failure, FailureKind, SandboxSpec, Stage, StageState,
+    spec::Credentials,
+};
+use tokio::time::{error::Elapsed, timeout};
+
+use super::{
+    Shared, backoff,
+    plan::{ObservedState, WantedState},
+    spec,
+};
+use crate::store::leases::Claim;
+
+/// How long a look at the world may take.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+/// After each so many failures in a row, a start whose terminal never answered is begun anew. In
+/// between it may still come to its senses.
+const PATIENT_ATTEMPTS: i32 = 3;
+const DATABASES_SILENT: &str = "The databases' server does not answer";
+
+/// What was seen, and what is to be made of it.
+pub struct Look {
+    pub desired_state: WantedState,
+    pub observed: ObservedState,
+    pub spec: Option<SandboxSpec>,
+    pub database: Option<DatabaseSpec>,
+    /// Why the database could not be looked at.
+    pub database_failure: Option<Failure>,
+    /// What the data plane says is wrong.
+    pub said: Option<Failure>,
+}
+
+/// Whether the wish of this generation was reached before.
+#[must_use]
+pub fn was_reached(claim: &Claim) -> bool {
+    claim.sandbox.observed_generation == claim.sandbox.generation
+}
+
+/// Whether the row has this stage in this state, and since when.
+fn since(claim: &Claim, stage: Stage, state: StageState) -> Option<chrono::DateTime<Utc>> {
+    let conditions = &claim.sandbox.conditions;
+    let found = conditions
+        .iter()
+        .find(|condition| condition.stage == stage && condition.state == state);
+    found.map(|condition| condition.since)
+}
+
+impl Look {
+    /// Looks. `known_live` says that sandboxd answers at this moment; `stuck_before` that an
+    /// earlier round has dealt with a terminal that does not answer.
+    ///
+    /// # Errors
+    /// Why nothing can be told: the data plane does not answer, or a secret cannot be opened.
+    pub async fn take(
+        shared: &Shared,
+        region: &Region,
+        claim: &Claim,
+        stuck_before: bool,
+    ) -> Result<Self, Failure> {
+        let sandbox = &claim.sandbox;
+        let reached = was_reached(claim);
+        let reference = sandbox.reference();
+        let observe = async {
+            answered(
+                timeout(PATIENCE, region.driver.observe(&reference)).await,
+                "The data plane does not answer",
+            )
+        };
+        let mut desired_state = WantedState {
+            wish: sandbox.desired_state,
+            reached,
+            digest: None,
+            started_with: claim.digest.clone().filter(|_| reached),
+            database: false,
+            stuck: !stuck_before
+                && !reached
+                && sandbox.attempts > 0
+                && sandbox.attempts % PATIENT_ATTEMPTS == 0
+                && since(claim, Stage::TerminalReady, StageState::Failed).is_some(),
+        };
+        // To stop or to destroy needs no spec: a lost key must not keep anything alive.
+        if sandbox.desired_state != DesiredState::Running {
+            let observed = observe.await?;
+            return Ok(Self {
+                said: observed.failure.clone(),
+                observed: state(observed, None, false),
+                desired_state,
+                spec: None,
+                database: None,
+                database_failure: None,
+            });
+        }
+
+        let database = match &claim.database {
+            None => None,
+            Some(claimed) => Some(spec::database(
+                &shared.app.key_ring,
+                &claim.project,
+                &claimed.row,
+            )?),
+        };
+        let (observed, data) = tokio::join!(observe, observe_database(region, database.as_ref()));
+        let observed = observed?;
+        let (data, database_failure) = match data {
+            Ok(data) => (data, None),
+            Err(failure) => (None, Some(failure)),
+        };
+        let credentials = credentials(region, database.as_ref(), data).await?;
+        let spec = match credentials {
+            Known::NotYet => None,
+            Known::Now(credentials) => Some(spec::sandbox(
+                &shared.app.key_ring,
+                &shared.app.settings.agent_environment,
+                shared.app.settings.agents.mode,
+                claim,
+                credentials.as_ref(),
+            )?),
+        };
+        desired_state.digest = spec.as_ref().map(SandboxSpec::digest);
+        desired_state.database = database.is_some();
+        Ok(Self {
+            said: observed.failure.clone(),
+            observed: state(observed, data, shared.followers.is_live(sandbox.id)),
+            desired_state,
+            spec,
+            database,
+            database_failure,
+        })
+    }
+
+    /// Whether its container, which should run, has ended.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.desired_state.wish == DesiredState::Running
+            && self.desired_state.reached
+            && !self.observed.runs()
+    }
+
+    /// A container that ends soon after each start is not started again at once: why, and for how
+    /// long it is left alone.
+    #[must_use]
+    pub fn rest(&self, claim: &Claim) -> Option<(Failure, Duration)> {
+        let attempts = claim.sandbox.attempts;
+        if !self.has_ended() || attempts < 1 {
+            return None;
+        }
+        let lived = Utc::now() - since(claim, Stage::ContainerReady, StageState::Done)?;
+        let rest = TimeDelta::from_std(backoff::back_off(attempts)).ok()? - lived;
+        let failure = self.said.clone().unwrap_or_else(|| {
+            Failure::new(
+                FailureKind::Machine,
+                format!(
+                    "The sandbox ended soon after it was started, {attempts} times in a row; look at its logs."
+                ),
+            )
+        });
+        // Negative where it lived for longer.
+        rest.to_std().ok().map(|rest| (failure, rest))
+    }
+}
+
+/// What is known of a database's credentials.
+enum Known {
+    /// They are there, or none are needed.
+    Now(Option<Credentials>),
+    /// The database has to be there first.
+    NotYet,
+}
+
+async fn observe_database(
+    region: &Region,
+    database: Option<&DatabaseSpec>,
+) -> Result<Option<ObservedDatabase>, Failure> {
+    let Some(database) = database else {
+        return Ok(None);
+    };
+    answered(
+        timeout(PATIENCE, region.databases.observe(database)).await,
+        DATABASES_SILENT,
+    )
+    .map(Some)
+}
+
+async fn credentials(
+    region: &Region,
+    database: Option<&DatabaseSpec>,
+    observed: Option<ObservedDatabase>,
+) -> Result<Known, Failure> {
+    let Some(database) = database else {
+        return Ok(Known::Now(None));
+    };
+    if !region.databases.known_ahead() && observed != Some(ObservedDatabase::Ready) {
+        return Ok(Known::NotYet);
+    }
+    answered(
+        timeout(PATIENCE, region.databases.credentials(database)).await,
+        DATABASES_SILENT,
+    )
+    .map(|credentials| Known::Now(Some(credentials)))
+}
+
+fn state(observed: Observed, database: Option<ObservedDatabase>, live: bool) -> ObservedState {
+    ObservedState {
+        terminal: live
+            && matches!(
+                observed.container,
+                ContainerState::Starting | ContainerState::Running
+            ),
+        container: observed.container,
+        digest: observed.digest,
+        network: observed.network,
+        volume: observed.volume,
+        database,
+    }
+}
+
+fn answered<T>(result: Result<fsa_driver::Result<T>, Elapsed>, silence: &str) -> Result<T, Failure> {
+    match result {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => {
+            tracing::warn!(error = %error, cause = ?error.cause, "a look at the data plane failed");
+            Err(error.failure)
+        }
+        Err(_) => Err(Failure::new(
+            FailureKind::Transient,
+            format!("{silence}; it is tried again."),
+        )),
+    }
+}

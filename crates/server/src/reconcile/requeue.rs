@@ -1,0 +1,180 @@
+//! RequeueQueue that somebody should look at a sandbox again: gathered here, written to the rows, so
+//! that whichever worker is next has them. Losing one may only cost time.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use fsa_driver::Requeue;
+use fsa_model::{ProjectId, SandboxId};
+use futures_util::StreamExt as _;
+use parking_lot::Mutex;
+use tokio::{sync::Notify, task::JoinSet};
+
+use super::Shared;
+use crate::store::requeue as rows;
+
+/// RequeueQueue are gathered for so long: a machine that goes down takes many sandboxes with it.
+const GATHER: Duration = Duration::from_millis(20);
+/// Above so many the sandboxes are not told apart.
+const MOST: usize = 1000;
+/// After a driver's stream has ended, which it should not.
+const STREAM_RETRY: Duration = Duration::from_secs(5);
+
+/// The requeues that are yet to be written.
+#[derive(Default)]
+pub struct RequeueQueue {
+    waiting: Mutex<Waiting>,
+    some: Notify,
+}
+
+#[derive(Default)]
+struct Waiting {
+    /// With whether one in failure is to be looked at too.
+    sandboxes: HashMap<SandboxId, bool>,
+    projects: HashSet<ProjectId>,
+    everything: bool,
+    /// Regions that answer again.
+    answering: HashSet<String>,
+}
+
+impl RequeueQueue {
+    /// Somebody should look at this sandbox; `even_in_failure`, also before its back-off is over.
+    pub fn sandbox(&self, sandbox: SandboxId, even_in_failure: bool) {
+        let mut waiting = self.waiting.lock();
+        *waiting.sandboxes.entry(sandbox).or_default() |= even_in_failure;
+        if waiting.sandboxes.len() > MOST {
+            waiting.sandboxes.clear();
+            waiting.everything = true;
+        }
+        self.some.notify_one();
+    }
+
+    /// Somebody should look at all sandboxes of this project.
+    pub fn project(&self, project: ProjectId) {
+        let mut waiting = self.waiting.lock();
+        waiting.projects.insert(project);
+        if waiting.projects.len() > MOST {
+            waiting.projects.clear();
+            waiting.everything = true;
+        }
+        self.some.notify_one();
+    }
+
+    /// A region answers again that did not.
+    pub fn answers(&self, region: &str) {
+        self.waiting.lock().answering.insert(region.to_owned());
+        self.some.notify_one();
+    }
+
+    /// Somebody should look at everything.
+    pub fn everything(&self) {
+        self.waiting.lock().everything = true;
+        self.some.notify_one();
+    }
+}
+
+/// Listens to the drivers of all regions, for ever.
+pub async fn listen(shared: Arc<Shared>) {
+    let mut regions = JoinSet::new();
+    for region in shared.app.regions.iter() {
+        for of_databases in [false, true] {
+            let (shared, region) = (Arc::clone(&shared), region.clone());
+            regions.spawn(async move {
+                loop {
+                    let mut changes = if of_databases {
+                        region.databases.changes()
+                    } else {
+                        region.driver.changes()
+                    };
+                    while let Some(requeue) = changes.next().await {
+                        match requeue {
+                            Requeue::Sandbox(sandbox) => shared.requeue(sandbox.id),
+                            Requeue::Project(project) => shared.requeues.project(project),
+                            Requeue::Everything => shared.requeues.everything(),
+                            Requeue::Answers => shared.requeues.answers(&region.name),
+                        }
+                    }
+                    tracing::warn!(
+                        region = region.name,
+                        of_databases,
+                        "the region tells of no changes any more; asking anew"
+                    );
+                    tokio::time::sleep(STREAM_RETRY).await;
+                    shared.requeues.everything();
+                }
+            });
+        }
+    }
+    // They end only by a panic, and then with them all.
+    while regions.join_next().await.is_some() {}
+    std::future::pending().await
+}
+
+/// Writes requeues to the rows, for ever.
+pub async fn write(shared: Arc<Shared>) {
+    loop {
+        shared.requeues.some.notified().await;
+        tokio::time::sleep(GATHER).await;
+        let waiting = std::mem::take(&mut *shared.requeues.waiting.lock());
+        match write_once(&shared, &waiting).await {
+            Ok(true) => shared.wake.notify_one(),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(%error, "requeues could not be written down");
+                put_back(&shared, waiting);
+                tokio::time::sleep(STREAM_RETRY).await;
+            }
+        }
+    }
+}
+
+fn put_back(shared: &Shared, waiting: Waiting) {
+    if waiting.everything {
+        shared.requeues.everything();
+    }
+    for project in waiting.projects {
+        shared.requeues.project(project);
+    }
+    for region in &waiting.answering {
+        shared.requeues.answers(region);
+    }
+    for (sandbox, even_in_failure) in waiting.sandboxes {
+        shared.requeues.sandbox(sandbox, even_in_failure);
+    }
+}
+
+/// Whether there is something to look at: what belongs to sandboxes on their way out changes too.
+async fn write_once(shared: &Shared, waiting: &Waiting) -> Result<bool, sqlx::Error> {
+    let store = &shared.app.store;
+    let mut some = waiting.everything || !waiting.answering.is_empty();
+    if waiting.everything {
+        let regions: Vec<String> = shared
+            .app
+            .regions
+            .iter()
+            .map(|region| region.name.clone())
+            .collect();
+        rows::requeue_everything(store, &regions).await?;
+    }
+    if !waiting.projects.is_empty() {
+        some |= rows::requeue_projects(store, &waiting.projects).await?;
+    }
+    for region in &waiting.answering {
+        rows::requeue_answers(store, region).await?;
+    }
+    for even_in_failure in [false, true] {
+        let ids: Vec<SandboxId> = waiting
+            .sandboxes
+            .iter()
+            .filter(|(_, even)| **even == even_in_failure)
+            .map(|(id, _)| *id)
+            .collect();
+        if !ids.is_empty() {
+            some |= rows::requeue(store, &ids, even_in_failure).await?;
+        }
+    }
+    Ok(some)
+}

@@ -1,0 +1,94 @@
+//! Where each encrypted value lives. Whoever seals and whoever opens must name the same place, so
+//! the places have names here and nowhere else.
+
+use crate::auth::encryption::Place;
+
+/// A project's variables: a JSON object of name to value. `project` is its id.
+#[must_use]
+pub const fn project_environment(project: &str) -> Place<'_> {
+    Place {
+        table: "projects",
+        column: "environment",
+        row: project,
+    }
+}
+
+/// A user's variables for coding agents: a JSON object. `user` is their id.
+#[must_use]
+pub const fn agent_credentials(user: &str) -> Place<'_> {
+    Place {
+        table: "agent_credentials",
+        column: "variables",
+        row: user,
+    }
+}
+
+/// The password of a project's repository. `project` is the project's id.
+#[must_use]
+pub const fn git_password(project: &str) -> Place<'_> {
+    Place {
+        table: "git_credentials",
+        column: "password",
+        row: project,
+    }
+}
+
+/// The password of a project's database. `project` is the project's id.
+#[must_use]
+pub const fn database_password(project: &str) -> Place<'_> {
+    Place {
+        table: "databases",
+        column: "password",
+        row: project,
+    }
+}
+
+/// The bearer token of a sandbox's sandboxd. `sandbox` is its id.
+#[must_use]
+pub const fn control_token(sandbox: &str) -> Place<'_> {
+    Place {
+        table: "sandboxes",
+        column: "control_token",
+        row: sandbox,
+    }
+}
+
+/// What a request to start added to the variables: a JSON object. `sandbox` is its id.
+#[must_use]
+pub const fn request_environment(sandbox: &str) -> Place<'_> {
+    Place {
+        table: "sandboxes",
+        column: "request_environment",
+        row: sandbox,
+    }
+}
+
+/// The token of a user's account at GitHub. `user` is the user's id.
+#[must_use]
+pub const fn github_token(user: &str) -> Place<'_> {
+    Place {
+        table: "github_accounts",
+        column: "token",
+        row: user,
+    }
+}
+
+/// What gets the next token of a user's account at GitHub. `user` is the user's id.
+#[must_use]
+pub const fn github_refresh_token(user: &str) -> Place<'_> {
+    Place {
+        table: "github_accounts",
+        column: "refresh_token",
+        row: user,
+    }
+}
+
+/// PKCE's verifier of a sign-in that is under way. `state` is the hash of its state, in hexadecimal.
+#[must_use]
+pub const fn github_verifier(state: &str) -> Place<'_> {
+    Place {
+        table: "github_sign_ins",
+        column: "verifier",
+        row: state,
+    }
+}

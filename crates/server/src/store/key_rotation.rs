@@ -1,0 +1,182 @@
+//! Every encrypted value there is, by one list of columns: whether all of them can be opened, and how they get
+//! under a new key while the server works.
+
+use std::collections::BTreeMap;
+
+use sqlx::{AssertSqlSafe, Row as _};
+use tokio_util::sync::CancellationToken;
+
+use super::Store;
+use crate::auth::encryption::{KeyRing, Place};
+
+/// Values that are encrypted anew between two looks at whether the server ends.
+const BATCH: i64 = 100;
+
+/// A column of encrypted values. The words go into statements as they are.
+struct Column {
+    table: &'static str,
+    column: &'static str,
+    /// What a value's [`Place::row`] is, in SQL.
+    row: &'static str,
+}
+
+/// All of them; [`super::associated_data`] has the places, and a test compares the list with the schema.
+const COLUMNS: [Column; 9] = [
+    column("projects", "environment", "id::text"),
+    column("databases", "password", "project_id::text"),
+    column("sandboxes", "control_token", "id::text"),
+    column("sandboxes", "request_environment", "id::text"),
+    column("agent_credentials", "variables", "user_id::text"),
+    column("git_credentials", "password", "project_id::text"),
+    column("github_accounts", "token", "user_id::text"),
+    column("github_accounts", "refresh_token", "user_id::text"),
+    column("github_sign_ins", "verifier", "encode(state_hash, 'hex')"),
+];
+
+const fn column(table: &'static str, column: &'static str, row: &'static str) -> Column {
+    Column { table, column, row }
+}
+
+/// The names of the encrypted columns, `table.column`.
+pub fn columns() -> impl Iterator<Item = String> {
+    COLUMNS.iter().map(|one| format!("{}.{}", one.table, one.column))
+}
+
+/// Why the stored secrets cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Unusable {
+    #[error(
+        "{count} stored secrets are encrypted with keys that the key file does not have ({keys}); restore the key file \
+         that they were encrypted with from a backup (it may have several lines), because without it they are lost"
+    )]
+    UnknownKeys { count: i64, keys: String },
+    #[error(
+        "a stored secret of {place} cannot be opened although its key is there; the database or the key file is damaged: \
+         restore both from the same backup"
+    )]
+    Damaged { place: String },
+    #[error("the control database does not tell which secrets it has: {0}")]
+    Database(#[from] sqlx::Error),
+}
+
+/// How many values are encrypted with each key.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn keys(store: &Store) -> Result<BTreeMap<Vec<u8>, i64>, sqlx::Error> {
+    let values: Vec<String> = COLUMNS
+        .iter()
+        .map(|one| format!("select {} as value from {}", one.column, one.table))
+        .collect();
+    // A encrypted value begins with its version and the key's id.
+    let query = format!(
+        "select substring(value from 2 for 4) as key, count(*) as count
+         from ({}) as all_values where value is not null group by 1",
+        values.join(" union all ")
+    );
+    let rows = sqlx::query(AssertSqlSafe(query)).fetch_all(&store.pool).await?;
+    rows.iter()
+        .map(|row| Ok((row.try_get("key")?, row.try_get("count")?)))
+        .collect()
+}
+
+/// Makes sure, before anybody is served, that every stored secret can be opened: that its key is there, and
+/// for one of each column that it really is that key.
+///
+/// # Errors
+/// [`Unusable`].
+pub async fn check(store: &Store, key_ring: &KeyRing) -> Result<(), Unusable> {
+    let unknown: Vec<(Vec<u8>, i64)> = keys(store)
+        .await?
+        .into_iter()
+        .filter(|(key, _)| !key_ring.has(key))
+        .collect();
+    if !unknown.is_empty() {
+        return Err(Unusable::UnknownKeys {
+            count: unknown.iter().map(|(_, count)| count).sum(),
+            keys: unknown
+                .iter()
+                .map(|(key, _)| hex::encode(key))
+                .collect::<Vec<_>>()
+                .join(", "),
+        });
+    }
+    for one in &COLUMNS {
+        let query = format!(
+            "select {} as row, {} as value from {} where {} is not null limit 1",
+            one.row, one.column, one.table, one.column
+        );
+        let found = sqlx::query(AssertSqlSafe(query))
+            .fetch_optional(&store.pool)
+            .await?;
+        let Some(found) = found else { continue };
+        let (row, value): (String, Vec<u8>) = (found.try_get("row")?, found.try_get("value")?);
+        if key_ring.decrypt(one.place(&row), &value).is_err() {
+            return Err(Unusable::Damaged {
+                place: format!("{}.{}", one.table, one.column),
+            });
+        }
+    }
+    Ok(())
+}
+
+impl Column {
+    fn place<'a>(&self, row: &'a str) -> Place<'a> {
+        Place {
+            table: self.table,
+            column: self.column,
+            row,
+        }
+    }
+}
+
+/// Seals anew what is encrypted with another key than the newest, beside everything else that happens: a value
+/// that somebody changes meanwhile is theirs. Any number of servers may do it at once, and what one leaves
+/// undone the next does.
+///
+/// # Errors
+/// The database does not answer; what was done stays done.
+pub async fn seal_anew(
+    store: &Store,
+    key_ring: &KeyRing,
+    stop: &CancellationToken,
+) -> Result<u64, sqlx::Error> {
+    let mut done = 0;
+    for one in &COLUMNS {
+        let (table, name, row) = (one.table, one.column, one.row);
+        let select = format!(
+            "select {row} as row, {name} as value from {table}
+             where {row} > $1 and substring({name} from 2 for 4) <> $2 order by 1 limit {BATCH}"
+        );
+        let update = format!("update {table} set {name} = $3 where {row} = $1 and {name} = $2");
+        let mut last = String::new();
+        while !stop.is_cancelled() {
+            let rows = sqlx::query(AssertSqlSafe(select.as_str()))
+                .bind(&last)
+                .bind(&key_ring.current()[..])
+                .fetch_all(&store.pool)
+                .await?;
+            if rows.is_empty() {
+                break;
+            }
+            for found in rows {
+                let value: Vec<u8> = found.try_get("value")?;
+                last = found.try_get("row")?;
+                let place = one.place(&last);
+                match key_ring.decrypt(place, &value) {
+                    Ok(secret) => {
+                        let changed = sqlx::query(AssertSqlSafe(update.as_str()))
+                            .bind(&last)
+                            .bind(&value)
+                            .bind(key_ring.encrypt(place, &secret))
+                            .execute(&store.pool)
+                            .await?;
+                        done += changed.rows_affected();
+                    }
+                    Err(error) => tracing::error!(%error, row = last, "a value cannot be encrypted anew"),
+                }
+            }
+        }
+    }
+    Ok(done)
+}

@@ -1,0 +1,299 @@
+//! Which worker is in charge of which sandbox: claims and leases.
+//!
+//! The commits here do not wait for the disk: a lease that is lost with the machine is one that
+//! nobody holds any more.
+
+use std::time::Duration;
+
+use fsa_model::{Phase, SandboxId};
+use sqlx::{FromRow, Row as _, postgres::PgRow};
+use uuid::Uuid;
+
+use super::{
+    Store, databases::DatabaseRow, parsed, projects, projects::ProjectRow, sandboxes, sandboxes::SandboxRow,
+    word,
+};
+
+/// The right to act on one sandbox, for as long as it is renewed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    pub id: Uuid,
+    pub sandbox: SandboxId,
+}
+
+/// A sandbox that a worker is in charge of, with everything that its spec is made from.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    pub lease: Lease,
+    pub sandbox: SandboxRow,
+    pub project: ProjectRow,
+    /// Sealed for [`super::associated_data::project_environment`].
+    pub project_environment: Vec<u8>,
+    /// Sealed for [`super::associated_data::request_environment`].
+    pub request_environment: Vec<u8>,
+    /// Sealed for [`super::associated_data::agent_credentials`].
+    pub agent_credentials: Option<Vec<u8>>,
+    pub database: Option<ClaimedDatabase>,
+    /// What its container was last started with.
+    pub digest: Option<String>,
+    pub requeues: i64,
+    pub notified_phase: Option<Phase>,
+    pub follower: Option<Uuid>,
+}
+
+/// The project's database, with what was observed of it.
+#[derive(Clone, Debug)]
+pub struct ClaimedDatabase {
+    pub row: DatabaseRow,
+    /// It has been there, so that its absence is a loss.
+    pub ever_ready: bool,
+}
+
+/// A row that this program cannot read, under a lease of ours.
+#[derive(Debug)]
+pub struct Unreadable {
+    pub lease: Lease,
+    pub error: sqlx::Error,
+}
+
+macro_rules! claimed_columns {
+    () => {
+        concat!(
+            sandboxes::columns!(),
+            ", ",
+            projects::columns!(),
+            ", s.lease_id, s.request_environment, s.digest, s.requeues, s.notified_phase, s.follower,
+               p.environment as project_environment,
+               (select variables from agent_credentials c where c.user_id = p.owner_id) as agent_credentials,
+               d.resource as d_resource, d.password as d_password, d.status as d_status, d.ever_ready as d_ever_ready"
+        )
+    };
+}
+
+impl<'r> FromRow<'r, PgRow> for Claim {
+    fn from_row(row: &'r PgRow) -> Result<Self, sqlx::Error> {
+        let sandbox = SandboxRow::from_row(row)?;
+        let database = match row.try_get::<Option<&str>, _>("d_resource")? {
+            None => None,
+            Some(_) => Some(ClaimedDatabase {
+                row: DatabaseRow {
+                    project: sandbox.project,
+                    resource: parsed(row, "d_resource")?,
+                    password: row.try_get("d_password")?,
+                    status: word(row, "d_status")?,
+                },
+                ever_ready: row.try_get("d_ever_ready")?,
+            }),
+        };
+        Ok(Self {
+            lease: lease_of(row)?,
+            project: ProjectRow::from_row(row)?,
+            project_environment: row.try_get("project_environment")?,
+            request_environment: row.try_get("request_environment")?,
+            agent_credentials: row.try_get("agent_credentials")?,
+            database,
+            digest: row.try_get("digest")?,
+            requeues: row.try_get("requeues")?,
+            notified_phase: match row.try_get::<Option<&str>, _>("notified_phase")? {
+                None => None,
+                Some(_) => Some(word(row, "notified_phase")?),
+            },
+            follower: row.try_get("follower")?,
+            sandbox,
+        })
+    }
+}
+
+fn lease_of(row: &PgRow) -> Result<Lease, sqlx::Error> {
+    Ok(Lease {
+        id: row.try_get("lease_id")?,
+        sandbox: SandboxId(row.try_get("s_id")?),
+    })
+}
+
+/// How many more may be worked on in each region; beside them, in all regions that are not named
+/// there because nobody has set them up any more.
+#[derive(Clone, Debug, Default)]
+pub struct Room {
+    pub regions: Vec<(String, usize)>,
+    pub elsewhere: usize,
+}
+
+impl Room {
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.elsewhere == 0 && self.regions.iter().all(|(_, places)| *places == 0)
+    }
+
+    /// The regions that have none left.
+    #[must_use]
+    pub fn full(&self) -> Vec<&str> {
+        let full = self.regions.iter().filter(|(_, places)| *places == 0);
+        full.map(|(name, _)| name.as_str()).collect()
+    }
+
+    /// The names, with null for the rest, and their places.
+    pub(super) fn columns(&self) -> (Vec<Option<&str>>, Vec<i64>) {
+        let rest = std::iter::once((None, self.elsewhere));
+        let named = self
+            .regions
+            .iter()
+            .map(|(name, places)| (Some(name.as_str()), *places));
+        named
+            .chain(rest)
+            .map(|(name, places)| (name, i64::try_from(places).unwrap_or(i64::MAX)))
+            .unzip()
+    }
+}
+
+/// Claims sandboxes that are due as far as there is room, new wishes first. A wish that is newer
+/// than the last attempt begins without the older one's failure and back-off.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn claim(
+    store: &Store,
+    room: &Room,
+    lease: Duration,
+) -> Result<Vec<Result<Claim, Unreadable>>, sqlx::Error> {
+    let (regions, places) = room.columns();
+    let rows = sqlx::query(concat!(
+        "with quick as materialized (select set_config('synchronous_commit', 'off', true)),
+         due as (
+             select d.id from unnest($1::text[], $2::bigint[]) as room (region, places)
+             cross join lateral (
+                 select s.id from sandboxes s join projects p on p.id = s.project_id
+                 where (s.generation > s.attempted_generation or s.next_attempt_at <= now())
+                   and (s.lease_until is null or s.lease_until < now())
+                   and (p.region = room.region
+                        or room.region is null and p.region <> all(array_remove($1::text[], null)))
+                 order by s.generation > s.attempted_generation desc, s.next_attempt_at
+                 limit room.places for update of s skip locked) d),
+         s as (
+             update sandboxes set
+                 lease_id = gen_random_uuid(),
+                 lease_until = now() + make_interval(secs => $3),
+                 failure = case when generation > attempted_generation then null else failure end,
+                 attempts = case when generation > attempted_generation then 0 else attempts end
+             from due, quick where sandboxes.id = due.id returning sandboxes.*)
+         select ",
+        claimed_columns!(),
+        " from s join projects p on p.id = s.project_id left join databases d on d.project_id = s.project_id"
+    ))
+    .bind(regions)
+    .bind(places)
+    .bind(lease.as_secs_f64())
+    .fetch_all(&store.pool)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            let lease = lease_of(row)?;
+            Ok(Claim::from_row(row).map_err(|error| Unreadable { lease, error }))
+        })
+        .collect()
+}
+
+/// Reads a claimed sandbox once more, and renews its lease. `None` where the lease is lost.
+///
+/// # Errors
+/// The database does not answer, or the row cannot be read.
+pub async fn read_again(
+    store: &Store,
+    lease: Lease,
+    duration: Duration,
+) -> Result<Option<Claim>, sqlx::Error> {
+    sqlx::query_as(concat!(
+        "with quick as materialized (select set_config('synchronous_commit', 'off', true)),
+         s as (
+             update sandboxes set
+                 lease_until = now() + make_interval(secs => $3),
+                 failure = case when generation > attempted_generation then null else failure end,
+                 attempts = case when generation > attempted_generation then 0 else attempts end
+             from quick where id = $1 and lease_id = $2 returning sandboxes.*)
+         select ",
+        claimed_columns!(),
+        " from s join projects p on p.id = s.project_id left join databases d on d.project_id = s.project_id"
+    ))
+    .bind(lease.sandbox.0)
+    .bind(lease.id)
+    .bind(duration.as_secs_f64())
+    .fetch_optional(&store.pool)
+    .await
+}
+
+/// Renews a lease, and tells the generation that is wished now. `None` where it is lost.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn renew(store: &Store, lease: Lease, duration: Duration) -> Result<Option<i64>, sqlx::Error> {
+    sqlx::query_scalar(
+        "with quick as materialized (select set_config('synchronous_commit', 'off', true))
+         update sandboxes set lease_until = now() + make_interval(secs => $3)
+         from quick where id = $1 and lease_id = $2 returning generation",
+    )
+    .bind(lease.sandbox.0)
+    .bind(lease.id)
+    .bind(duration.as_secs_f64())
+    .fetch_optional(&store.pool)
+    .await
+}
+
+/// The generations that are wished now of these sandboxes.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn generations(store: &Store, of: &[SandboxId]) -> Result<Vec<(SandboxId, i64)>, sqlx::Error> {
+    let ids: Vec<Uuid> = of.iter().map(|id| id.0).collect();
+    let rows = sqlx::query("select id, generation from sandboxes where id = any($1)")
+        .bind(ids)
+        .fetch_all(&store.pool)
+        .await?;
+    rows.iter()
+        .map(|row| Ok((SandboxId(row.try_get("id")?), row.try_get("generation")?)))
+        .collect()
+}
+
+/// Gives leases back, so that nobody has to wait for their end.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn release(store: &Store, leases: &[Lease]) -> Result<(), sqlx::Error> {
+    let ids: Vec<Uuid> = leases.iter().map(|lease| lease.id).collect();
+    sqlx::query("update sandboxes set lease_id = null, lease_until = null where lease_id = any($1)")
+        .bind(ids)
+        .execute(&store.pool)
+        .await?;
+    Ok(())
+}
+
+/// How long it is until the next sandbox or project is due, or the next lease ends; by the
+/// database's clock. `None` where nothing will be due by itself. What is in a region without room
+/// waits for the end of a job instead.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn next_due(
+    store: &Store,
+    sandboxes: &Room,
+    removals: &Room,
+) -> Result<Option<Duration>, sqlx::Error> {
+    let seconds: Option<f64> = sqlx::query_scalar(
+        // Not materialized, so that each minimum is looked up in its index.
+        "with s as not materialized (
+             select lease_until, next_attempt_at from sandboxes
+             where cardinality($1::text[]) = 0 or exists (
+                 select 1 from projects p where p.id = project_id and p.region <> all($1)))
+         select extract(epoch from min(due) - clock_timestamp())::float8 from (
+             select min(next_attempt_at) as due from s where lease_until is null
+             union all select min(lease_until) from s
+             union all select min(greatest(removal_due_at, lease_until)) from projects p
+                 where deleted_at is not null and region <> all($2::text[]) and not exists (
+                     select 1 from sandboxes s where s.project_id = p.id
+                       and not (s.desired_state = 'terminated' and s.observed_generation = s.generation))) as all_due",
+    )
+    .bind(sandboxes.full())
+    .bind(removals.full())
+    .fetch_one(&store.pool)
+    .await?;
+    Ok(seconds.map(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)))
+}

@@ -1,0 +1,199 @@
+//! Projects as a caller may reach them: the look-ups that find a project by what a path calls it, and
+//! grant a right in it or refuse. Every way from a request to a project goes through here.
+
+use fsa_model::{ProjectId, ProjectName, sharing::ProjectRole};
+use sqlx::{FromRow, PgConnection, Row as _, postgres::PgRow};
+use uuid::Uuid;
+
+use super::{
+    Store,
+    projects::{ProjectRow, columns},
+    word,
+};
+use crate::{
+    auth::{
+        Caller,
+        permission::{Authorized, Changes, Permission},
+    },
+    error::{Error, Result},
+};
+
+/// What the user `$1` is in the project `p`; null for nothing.
+macro_rules! my_role {
+    () => {
+        "case when p.owner_id = $1 then 'owner' else \
+         (select m.role from project_members m where m.project_id = p.id and m.user_id = $1) end"
+    };
+}
+
+/// The ids of the projects that the user `$1` may see at all.
+macro_rules! mine {
+    () => {
+        "(select o.id from projects o where o.owner_id = $1 \
+          union all select m.project_id from project_members m where m.user_id = $1)"
+    };
+}
+
+pub(crate) use {mine, my_role};
+
+macro_rules! found {
+    ($rest:literal) => {
+        concat!(
+            "select ",
+            columns!(),
+            ", ",
+            my_role!(),
+            " as my_role from projects p where p.id in ",
+            mine!(),
+            $rest
+        )
+    };
+}
+
+/// A project and what the caller is in it.
+struct Found {
+    project: ProjectRow,
+    role: ProjectRole,
+}
+
+impl<'r> FromRow<'r, PgRow> for Found {
+    fn from_row(row: &'r PgRow) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            project: ProjectRow::from_row(row)?,
+            role: word(row, "my_role")?,
+        })
+    }
+}
+
+/// What a path calls a project: an id, a name, or a name with its owner's login before it. Ids never look
+/// like names.
+pub(super) enum Called<'a> {
+    Id(Uuid),
+    Name { owner: Option<&'a str>, name: &'a str },
+}
+
+pub(super) fn called(text: &str) -> Result<Called<'_>> {
+    if let Ok(id) = Uuid::parse_str(text) {
+        return Ok(Called::Id(id));
+    }
+    let (owner, name) = match text.split_once('/') {
+        Some((owner, name)) => (Some(owner), name),
+        None => (None, text),
+    };
+    match ProjectName::parse(name) {
+        Ok(_) => Ok(Called::Name { owner, name }),
+        Err(_) => Err(Error::not_found("project")),
+    }
+}
+
+/// The project of this id or name, with the right `R` in it. One's own comes before one of the same name
+/// that is shared. One that the caller has no right in at all, and one that is being deleted, is not found.
+///
+/// # Errors
+/// Not found; 403 with the role that is needed; 409 where a name means several; the database does not answer.
+pub async fn find<R: Permission>(store: &Store, caller: &Caller, id_or_name: &str) -> Result<Authorized<R>> {
+    let (owner, name) = match called(id_or_name)? {
+        Called::Id(id) => {
+            let found = sqlx::query_as(found!(" and p.id = $2 and p.deleted_at is null"))
+                .bind(caller.user().0)
+                .bind(id)
+                .fetch_optional(&store.pool)
+                .await?;
+            return grant(caller, found);
+        }
+        Called::Name { owner, name } => (owner, name),
+    };
+    let mut all: Vec<Found> = sqlx::query_as(found!(
+        " and p.name = $2 and p.deleted_at is null
+          and ($3::text is null or $3 = (select u.login from users u where u.id = p.owner_id))
+          order by p.owner_id = $1 desc, p.id limit 100"
+    ))
+    .bind(caller.user().0)
+    .bind(name)
+    .bind(owner)
+    .fetch_all(&store.pool)
+    .await?;
+    all.retain(|found| caller.sees(found.project.id));
+    if all.len() > 1 && all[0].role != ProjectRole::Owner {
+        return Err(Error::conflict(format!(
+            "Several projects named {name} are shared with you; say which by its owner (OWNER/{name}) or its id."
+        )));
+    }
+    grant(caller, all.into_iter().next())
+}
+
+/// As [`find`]; by id, one that is being deleted is found too, so that its end can be read about.
+///
+/// # Errors
+/// As [`find`].
+pub async fn find_any<R: Permission>(
+    store: &Store,
+    caller: &Caller,
+    id_or_name: &str,
+) -> Result<Authorized<R>> {
+    let Called::Id(id) = called(id_or_name)? else {
+        return find(store, caller, id_or_name).await;
+    };
+    let found = sqlx::query_as(found!(" and p.id = $2"))
+        .bind(caller.user().0)
+        .bind(id)
+        .fetch_optional(&store.pool)
+        .await?;
+    grant(caller, found)
+}
+
+/// The project again, locked until the transaction ends, so that wishes about it come one after the other;
+/// the right is looked at once more.
+///
+/// # Errors
+/// Not found, where it was deleted or no longer shared in between; 403 where the role became too little.
+pub async fn lock<R: Changes>(tx: &mut PgConnection, authorized: &Authorized<R>) -> Result<Authorized<R>> {
+    let caller = authorized.caller();
+    // By a statement of its own: one that waits for a lock reads other rows as they were before it waited,
+    // so it would still see a share that was withdrawn meanwhile.
+    sqlx::query("select from projects where id = $1 for update")
+        .bind(authorized.id.0)
+        .execute(&mut *tx)
+        .await?;
+    let found = sqlx::query_as(found!(" and p.id = $2 and p.deleted_at is null"))
+        .bind(caller.user().0)
+        .bind(authorized.id.0)
+        .fetch_optional(tx)
+        .await?;
+    grant(caller, found)
+}
+
+fn grant<R: Permission>(caller: &Caller, found: Option<Found>) -> Result<Authorized<R>> {
+    let found = found.ok_or_else(|| Error::not_found("project"))?;
+    Authorized::new(caller, found.project, found.role)
+}
+
+/// What a caller is in a project at this moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    As(ProjectRole),
+    Nothing,
+    /// There is no such project any more.
+    Gone,
+}
+
+/// What the caller is in the project.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn role(store: &Store, caller: &Caller, project: ProjectId) -> Result<Place> {
+    let row = sqlx::query(concat!(
+        "select ",
+        my_role!(),
+        " as my_role from projects p where p.id = $2"
+    ))
+    .bind(caller.user().0)
+    .bind(project.0)
+    .fetch_optional(&store.pool)
+    .await?;
+    Ok(match row {
+        None => Place::Gone,
+        Some(row) if row.try_get::<Option<&str>, _>("my_role")?.is_none() => Place::Nothing,
+        Some(row) => Place::As(word(&row, "my_role")?),
+    })
+}

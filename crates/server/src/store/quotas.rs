@@ -1,0 +1,195 @@
+//! How much a user and everybody have, counted under a lock, so that two changes at once cannot both pass.
+
+use std::collections::HashMap;
+
+use fsa_model::{
+    ProjectId, Size, UserId,
+    limits::{Adds, Limits, OverLimit, Used, mebibytes},
+};
+use sqlx::{PgConnection, Row as _, postgres::PgRow};
+use uuid::Uuid;
+
+use super::{Store, optional_json, word};
+use crate::{
+    error::{Error, Result},
+    state,
+};
+
+/// Looks at what there is after a change that the transaction has made; a refusal undoes it. From here to the
+/// commit no other change that adds something to the same limit is looked at.
+///
+/// # Errors
+/// 403 with the limit and the use; the database does not answer.
+pub async fn check(tx: &mut PgConnection, settings: &state::Limits, owner: UserId, adds: Adds) -> Result<()> {
+    if settings.in_all != Limits::default() {
+        sqlx::query("select pg_advisory_xact_lock(20003, 0)")
+            .execute(&mut *tx)
+            .await?;
+        let used = used(tx, None).await?;
+        if let Some(over) = used.over(&settings.in_all, adds, true) {
+            return Err(Error::over_limit(over));
+        }
+    }
+    let limits = of_user(tx, owner).await?.unwrap_or(settings.per_user);
+    if limits != Limits::default() {
+        sqlx::query("select pg_advisory_xact_lock(20004, hashtext($1))")
+            .bind(owner.to_string())
+            .execute(&mut *tx)
+            .await?;
+        let used = used(tx, Some(owner)).await?;
+        if let Some(over) = used.over(&limits, adds, false) {
+            return Err(Error::over_limit(over));
+        }
+    }
+    Ok(())
+}
+
+/// The user's own limits, where they are not the server's.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn of_user(connection: &mut PgConnection, user: UserId) -> Result<Option<Limits>> {
+    let row = sqlx::query("select limits from users where id = $1")
+        .bind(user.0)
+        .fetch_optional(connection)
+        .await?;
+    Ok(match row {
+        Some(row) => optional_json(&row, "limits")?,
+        None => None,
+    })
+}
+
+/// Gives a user limits of their own, or the server's again.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn set(tx: &mut PgConnection, user: UserId, limits: Option<Limits>) -> Result<()> {
+    sqlx::query("update users set limits = $2 where id = $1")
+        .bind(user.0)
+        .bind(limits.map(sqlx::types::Json))
+        .execute(tx)
+        .await?;
+    Ok(())
+}
+
+macro_rules! counted {
+    ($condition:literal) => {
+        concat!(
+            "select p.owner_id, p.size, count(distinct p.id) as projects, count(s.id) as running
+               from projects p
+               left join sandboxes s on s.project_id = p.id and s.desired_state = 'running'
+              where p.deleted_at is null and ",
+            $condition,
+            " group by p.owner_id, p.size"
+        )
+    };
+}
+
+/// What a user has, or everybody together.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn used(connection: &mut PgConnection, user: Option<UserId>) -> Result<Used> {
+    let query = match user {
+        Some(user) => sqlx::query(counted!("p.owner_id = $1")).bind(user.0),
+        None => sqlx::query(counted!("true")),
+    };
+    let mut used = Used::default();
+    for row in query.fetch_all(&mut *connection).await? {
+        add(&mut used, &row)?;
+    }
+    used.disk_mib = mebibytes(disk(connection, user).await?);
+    Ok(used)
+}
+
+/// What each of these users has.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn used_by(store: &Store, users: &[UserId]) -> Result<HashMap<UserId, Used>> {
+    let ids: Vec<Uuid> = users.iter().map(|user| user.0).collect();
+    let rows = sqlx::query(counted!("p.owner_id = any($1)"))
+        .bind(&ids)
+        .fetch_all(&store.pool)
+        .await?;
+    let mut all: HashMap<UserId, Used> = HashMap::new();
+    for row in rows {
+        add(all.entry(UserId(row.try_get("owner_id")?)).or_default(), &row)?;
+    }
+    let disks = sqlx::query(
+        "select owner_id, sum(disk_bytes)::bigint as bytes from projects
+         where deleted_at is null and owner_id = any($1) group by owner_id",
+    )
+    .bind(ids)
+    .fetch_all(&store.pool)
+    .await?;
+    for row in disks {
+        let used = all.entry(UserId(row.try_get("owner_id")?)).or_default();
+        used.disk_mib = mebibytes(row.try_get::<i64, _>("bytes")?.unsigned_abs());
+    }
+    Ok(all)
+}
+
+/// Bytes on disk of a user's projects, or of everybody's, as last measured.
+async fn disk(connection: &mut PgConnection, user: Option<UserId>) -> Result<u64> {
+    let bytes: i64 = sqlx::query_scalar(
+        "select coalesce(sum(disk_bytes), 0)::bigint from projects
+         where deleted_at is null and ($1::uuid is null or owner_id = $1)",
+    )
+    .bind(user.map(|user| user.0))
+    .fetch_one(connection)
+    .await?;
+    Ok(bytes.unsigned_abs())
+}
+
+/// How many bytes more may be put on disk for this owner's projects. `None`: as many as there is room for.
+///
+/// # Errors
+/// 403 with the limit and the use, where `wanted` bytes are too many; the database does not answer.
+pub async fn room(
+    store: &Store,
+    settings: &state::Limits,
+    owner: UserId,
+    requested: u64,
+) -> Result<Option<u64>> {
+    let mut connection = store.pool().acquire().await?;
+    let of_owner = of_user(&mut connection, owner)
+        .await?
+        .unwrap_or(settings.per_user);
+    let mut room: Option<u64> = None;
+    for (limit, user) in [(of_owner.disk_mib, Some(owner)), (settings.in_all.disk_mib, None)] {
+        let Some(limit) = limit else { continue };
+        let used = disk(&mut connection, user).await?;
+        let left = limit.saturating_mul(1 << 20).saturating_sub(used);
+        if left < requested.max(1) {
+            return Err(Error::over_limit(OverLimit {
+                what: "diskMib".into(),
+                limit,
+                requested: mebibytes(used.saturating_add(requested.max(1))),
+                of_all: user.is_none(),
+            }));
+        }
+        room = Some(room.map_or(left, |room| room.min(left)));
+    }
+    Ok(room)
+}
+
+/// Counts what has just been put on disk, until it is measured.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn put(store: &Store, project: ProjectId, bytes: u64) -> Result<()> {
+    sqlx::query("update projects set disk_bytes = disk_bytes + $2 where id = $1")
+        .bind(project.0)
+        .bind(i64::try_from(bytes).unwrap_or(i64::MAX / 2))
+        .execute(&store.pool)
+        .await?;
+    Ok(())
+}
+
+fn add(used: &mut Used, row: &PgRow) -> Result<(), sqlx::Error> {
+    let size: Size = word(row, "size")?;
+    let count = |name: &str| row.try_get::<i64, _>(name).map(i64::unsigned_abs);
+    used.add(size, count("projects")?, count("running")?);
+    Ok(())
+}
