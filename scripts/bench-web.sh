@@ -34,4 +34,4 @@ while IFS= read -r line; do
 done <"$folder/out"
 [ -n "$url" ] || die "fsa serve did not start: $(tail -n 5 "$folder/log")"
 say "measuring"
-FSA_URL=$url FSA_TOKEN=$token scripts/with-node.sh timeout 900 node web/test/browser/bench.mjs </dev/null | grep -v '^told$' | column -t -s "$(printf '\t')"
+FSA_URL=$url FSA_TOKEN=$token scripts/with-node.sh timeout 900 node web/test/browser/bench.mjs </dev/null | grep -v '^passed$' | column -t -s "$(printf '\t')"

@@ -1,8 +1,8 @@
 //! Rebuilds this crate when the bundle changes.
 
 fn main() {
-    // Cargo takes a path that is missing for one that has changed, each time, so the folder is made.
-    // Where it cannot be, builds are only slower.
+    // Cargo treats a missing path as changed in each build, so the folder is created.
+    // If that fails, builds are only slower.
     let _ = std::fs::create_dir_all("../../web/dist");
     println!("cargo::rerun-if-changed=../../web/dist");
     println!("cargo::rerun-if-changed=build.rs");

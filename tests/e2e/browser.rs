@@ -40,7 +40,7 @@ async fn tell(world: &mut World, name: &str, more: &[&str]) {
         // Cookies and previews are for localhost, whatever address the server listens on.
         .env("FSA_URL", format!("http://localhost:{port}"))
         .env("FSA_TOKEN", &world.token)
-        .env("FSA_SHOTS", shots(root, name))
+        .env("FSA_SCREENSHOTS", shots(root, name))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -56,7 +56,7 @@ async fn tell(world: &mut World, name: &str, more: &[&str]) {
         text
     });
     let deadline = Instant::now() + PATIENCE;
-    let mut told = false;
+    let mut passed = false;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let Ok(line) = tokio::time::timeout(left, lines.next_line()).await else {
@@ -64,18 +64,18 @@ async fn tell(world: &mut World, name: &str, more: &[&str]) {
         };
         let Some(line) = line.expect("lines") else { break };
         match line.as_str() {
-            "ask crash" => world.crash(),
-            "ask serve" => world.serve(),
-            "told" => told = true,
+            "request crash" => world.crash(),
+            "request serve" => world.serve(),
+            "passed" => passed = true,
             other => println!("{name}: {other}"),
         }
-        if line.starts_with("ask ") {
+        if line.starts_with("request ") {
             answers.write_all(b"done\n").await.expect("an answer");
         }
     }
     let status = child.wait().await.expect("the end of node");
     let complaints = complaints.await.expect("standard error");
-    assert!(status.success() && told, "{name} ({status}):\n{complaints}");
+    assert!(status.success() && passed, "{name} ({status}):\n{complaints}");
 }
 
 /// Pictures are artifacts of a build, not of the source.
@@ -86,28 +86,28 @@ fn shots(root: &Path, name: &str) -> PathBuf {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_person_makes_a_project_works_in_it_and_deletes_it() {
     let mut world = World::start(&[]);
-    tell(&mut world, "life", &[]).await;
+    tell(&mut world, "project-lifecycle", &[]).await;
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_people_share_a_terminal_over_a_crash_of_the_server_and_a_third_sees_nothing() {
     let mut world = World::start(&[]);
-    tell(&mut world, "together", &[]).await;
+    tell(&mut world, "collaboration", &[]).await;
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_person_finds_splits_uploads_renames_and_is_asked_before_what_cannot_be_undone() {
     let mut world = World::start(&[]);
-    tell(&mut world, "ways", &[]).await;
+    tell(&mut world, "terminal-and-files", &[]).await;
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_person_copies_drops_downloads_shares_a_port_and_goes_all_the_way_by_keyboard() {
     let mut world = World::start(&[]);
-    tell(&mut world, "hands", &[]).await;
+    tell(&mut world, "workspace-interactions", &[]).await;
     world.finish().await;
 }
 
@@ -140,7 +140,7 @@ async fn an_owner_arrives_invites_limits_shares_and_disables() {
         "--github-client-secret-file",
         &secret,
     ]);
-    tell(&mut world, "people", &[]).await;
+    tell(&mut world, "users-and-sharing", &[]).await;
     world.finish().await;
 }
 

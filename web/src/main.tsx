@@ -1,4 +1,4 @@
-// Where the page begins.
+// Entry point of the page.
 import "@mantine/core/styles.css";
 import "@mantine/notifications/styles.css";
 import "./app.css";
@@ -8,7 +8,7 @@ import { QueryClient, QueryClientProvider } from "@tanstack/react-query";
 import { RouterProvider } from "@tanstack/react-router";
 import { StrictMode } from "react";
 import { createRoot } from "react-dom/client";
-import { ApiError, whenSignedOut } from "./api/client";
+import { ApiError, onSessionExpired } from "./api/client";
 import { me, projects } from "./api/queries";
 import { createAppRouter } from "./router";
 import { theme } from "./theme";
@@ -16,7 +16,7 @@ import { theme } from "./theme";
 const queries = new QueryClient({
   defaultOptions: {
     queries: {
-      // A refusal stays one; a server that is away comes back.
+      // An error response below 500 is final; an unreachable server is retried.
       retry: (failures, error) => !(error instanceof ApiError && error.status < 500) && failures < 3,
       retryDelay: (attempt) => Math.min(300 * 2 ** attempt, 3_000),
       refetchOnWindowFocus: false,
@@ -28,13 +28,13 @@ const queries = new QueryClient({
 });
 const router = createAppRouter(queries);
 
-whenSignedOut(() => {
+onSessionExpired(() => {
   if (location.pathname === "/sign-in") return;
   queries.clear();
   void router.navigate({ to: "/sign-in", search: { next: location.pathname } });
 });
 
-// The first screen's file and data are asked for at once, and not one after the other's answer.
+// The code and the data of the first screen are requested in parallel, not one after the other.
 if (location.pathname === "/") {
   void import("./screens/Projects");
   void queries.prefetchQuery(me).then(() => queries.getQueryData(me.queryKey) && queries.prefetchQuery(projects));

@@ -1,4 +1,4 @@
-// The addresses of the page. Each screen is a file that is loaded when it is first opened.
+// Routes of the page. Each screen is a file that is loaded when it is first opened.
 import type { QueryClient } from "@tanstack/react-query";
 import {
   createRootRouteWithContext,
@@ -29,9 +29,9 @@ const signIn = createRoute({
   component: lazyRouteComponent(() => import("./screens/SignIn"), "SignIn"),
 });
 
-const inside = createRoute({
+const authenticated = createRoute({
   getParentRoute: () => root,
-  id: "inside",
+  id: "authenticated",
   beforeLoad: async ({ context, location }) => {
     try {
       await context.queries.ensureQueryData(me);
@@ -44,13 +44,13 @@ const inside = createRoute({
 });
 
 const projects = createRoute({
-  getParentRoute: () => inside,
+  getParentRoute: () => authenticated,
   path: "/",
   component: lazyRouteComponent(() => import("./screens/Projects"), "Projects"),
 });
 
 const workspace = createRoute({
-  getParentRoute: () => inside,
+  getParentRoute: () => authenticated,
   path: "/p/$project",
   component: lazyRouteComponent(() => import("./screens/workspace/Workspace"), "Workspace"),
   validateSearch: (search: Record<string, unknown>): { view?: View } =>
@@ -58,18 +58,18 @@ const workspace = createRoute({
 });
 
 const account = createRoute({
-  getParentRoute: () => inside,
+  getParentRoute: () => authenticated,
   path: "/account",
   component: lazyRouteComponent(() => import("./screens/Account"), "Account"),
 });
 
 const administration = createRoute({
-  getParentRoute: () => inside,
+  getParentRoute: () => authenticated,
   path: "/administration",
   component: lazyRouteComponent(() => import("./screens/Administration"), "Administration"),
 });
 
-const tree = root.addChildren([signIn, inside.addChildren([projects, workspace, account, administration])]);
+const tree = root.addChildren([signIn, authenticated.addChildren([projects, workspace, account, administration])]);
 
 export function createAppRouter(queries: QueryClient) {
   return createRouter({ routeTree: tree, context: { queries }, defaultPreload: "intent" });

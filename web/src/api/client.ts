@@ -1,5 +1,4 @@
-// How the page talks to the server: typed by the API's own document, and every failure is the
-// server's sentence.
+// HTTP client of the API: typed by its OpenAPI document; every error carries the server's message.
 import createClient from "openapi-fetch";
 import type { components, paths } from "./schema";
 
@@ -12,52 +11,52 @@ export type User = Schemas["User"];
 export type FileEntry = Schemas["FileEntry"];
 export type ErrorBody = Schemas["ErrorBody"];
 
-/** How long an answer may take; a wish is answered at once, so this is a network's patience. */
-const patience = 60_000;
+/** Timeout of a request. Lifecycle actions respond at once, so this only allows for a slow network. */
+const requestTimeout = 60_000;
 
-/** A refusal, in the server's words. */
+/** An error response, with the server's message. */
 export class ApiError extends Error {
   constructor(
     readonly status: number,
     readonly body: ErrorBody | undefined,
   ) {
-    super(body?.details.message ?? body?.error ?? `The server answered ${status} without a reason.`);
+    super(body?.details.message ?? body?.error ?? `The server responded with status ${status}.`);
   }
 
-  /** The field that was refused, with its rule. */
+  /** The field that failed validation, with its rule. */
   get field() {
     return this.body?.details.field ?? undefined;
   }
 }
 
-/** The server could not be reached at all. */
-export class Unreachable extends Error {
+/** No response from the server. */
+export class NetworkError extends Error {
   constructor() {
-    super("The server does not answer. Check that it runs and that you are online; this page goes on by itself.");
+    super("The server cannot be reached. Check that it is running and that you are online. This page reconnects automatically.");
   }
 }
 
-let onSignedOut: () => void = () => {};
+let handleSessionExpired: () => void = () => {};
 
-/** Who is told when a request finds that nobody is signed in any more. */
-export function whenSignedOut(act: () => void) {
-  onSignedOut = act;
+/** Sets the callback for a request that fails because the session has ended (401). */
+export function onSessionExpired(callback: () => void) {
+  handleSessionExpired = callback;
 }
 
-/** `fetch` with a bound, whose failures are ours. */
-export async function send(input: string | Request, init: RequestInit = {}, bound = patience): Promise<Response> {
-  const limit = AbortSignal.timeout(bound);
-  const signal = init.signal ? AbortSignal.any([init.signal, limit]) : limit;
+/** `fetch` with a timeout; a network failure becomes a [`NetworkError`]. */
+export async function send(input: string | Request, init: RequestInit = {}, timeout = requestTimeout): Promise<Response> {
+  const expired = AbortSignal.timeout(timeout);
+  const signal = init.signal ? AbortSignal.any([init.signal, expired]) : expired;
   try {
     return await fetch(input, { ...init, signal });
   } catch (error) {
     if (init.signal?.aborted) throw error;
-    throw new Unreachable();
+    throw new NetworkError();
   }
 }
 
-/** An error for an answer that is not a success. */
-export async function refusal(response: Response): Promise<ApiError> {
+/** Reads the error from an unsuccessful response. */
+export async function readApiError(response: Response): Promise<ApiError> {
   const text = await response.text();
   let body: ErrorBody | undefined;
   try {
@@ -66,26 +65,26 @@ export async function refusal(response: Response): Promise<ApiError> {
   } catch {
     body = undefined;
   }
-  return refused(response.status, body);
+  return apiError(response.status, body);
 }
 
-function refused(status: number, body: ErrorBody | undefined): ApiError {
-  if (status === 401) onSignedOut();
+function apiError(status: number, body: ErrorBody | undefined): ApiError {
+  if (status === 401) handleSessionExpired();
   return new ApiError(status, body);
 }
 
 export const api = createClient<paths>({ fetch: (request) => send(request) });
 
-/** The data of a typed answer, or the server's refusal thrown. */
+/** The data of a typed response; throws the [`ApiError`] of an unsuccessful one. */
 export async function data<T>(
-  answer: Promise<{ data?: T; error?: unknown; response: Response }>,
+  request: Promise<{ data?: T; error?: unknown; response: Response }>,
 ): Promise<NonNullable<T>> {
-  const { data, error, response } = await answer;
-  if (!response.ok) throw refused(response.status, error && typeof error === "object" ? (error as ErrorBody) : undefined);
+  const { data, error, response } = await request;
+  if (!response.ok) throw apiError(response.status, error && typeof error === "object" ? (error as ErrorBody) : undefined);
   return data as NonNullable<T>;
 }
 
-/** A sentence for whatever was thrown. */
-export function sentence(error: unknown): string {
+/** The message to show for a thrown value. */
+export function errorMessage(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }

@@ -1,16 +1,16 @@
-// What the screens read and do, each with the key under which it goes stale.
+// Queries and mutations of the screens. Events invalidate queries by the keys given here (events.ts).
 import { notifications } from "@mantine/notifications";
 import { queryOptions, useMutation, useQueryClient } from "@tanstack/react-query";
-import { isOver } from "../logic/task";
-import { api, type FileEntry, type Project, type Schemas, data, refusal, send, sentence } from "./client";
+import { isFinished } from "../logic/task";
+import { type FileEntry, type Project, type Schemas, api, data, errorMessage, readApiError, send } from "./client";
 
-/** Pages of a list that are read at most; beyond it the server's own limits have been passed. */
-const pagesMost = 100;
+/** Pages of a list that are read at most; a longer list would exceed the server's own limits. */
+const maxPages = 100;
 
 export const me = queryOptions({ queryKey: ["me"], queryFn: () => data(api.GET("/api/me")), staleTime: 60_000 });
 
-/** How somebody can sign in here. */
-export const methods = queryOptions({
+/** The sign-in methods of this server. */
+export const signInMethods = queryOptions({
   queryKey: ["methods"],
   queryFn: () => data(api.GET("/api/auth/methods")),
   staleTime: 60_000,
@@ -21,17 +21,17 @@ export const projects = queryOptions({
   queryFn: async () => {
     const all: Project[] = [];
     let cursor = "";
-    for (let page = 0; page < pagesMost; page++) {
-      const found = await data(api.GET("/api/projects", { params: { query: { cursor } } }));
-      all.push(...found.items);
-      if (!found.nextCursor) break;
-      cursor = found.nextCursor;
+    for (let page = 0; page < maxPages; page++) {
+      const result = await data(api.GET("/api/projects", { params: { query: { cursor } } }));
+      all.push(...result.items);
+      if (!result.nextCursor) break;
+      cursor = result.nextCursor;
     }
     return all;
   },
 });
 
-/** A project, by the name in the page's address. Its events know the id, so both find it. */
+/** A project by its name or id, as in the page's URL. Its key begins with `projects`, which each event invalidates. */
 export const project = (name: string) =>
   queryOptions({
     queryKey: ["projects", name],
@@ -46,16 +46,16 @@ export const ports = (id: string) =>
 
 export const environment = (id: string, reveal: boolean) =>
   queryOptions({
-    queryKey: ["inside", id, "environment", reveal],
+    queryKey: ["project-details", id, "environment", reveal],
     queryFn: () =>
       data(api.GET("/api/projects/{project}/environment", { params: { path: { project: id }, query: { reveal } } })),
-    // A value that was revealed does not stay longer than it is looked at.
+    // Revealed values are not cached beyond their use.
     gcTime: reveal ? 0 : undefined,
   });
 
 export const database = (id: string, reveal: boolean) =>
   queryOptions({
-    queryKey: ["inside", id, "database", reveal],
+    queryKey: ["project-details", id, "database", reveal],
     queryFn: () =>
       data(api.GET("/api/projects/{project}/database", { params: { path: { project: id }, query: { reveal } } })),
     gcTime: reveal ? 0 : undefined,
@@ -70,20 +70,20 @@ export const terminals = (id: string) =>
 export const filesUrl = (id: string, path: string, more = "") =>
   `/api/projects/${encodeURIComponent(id)}/files?path=${encodeURIComponent(path)}${more}`;
 
-export const listing = (id: string, path: string) =>
+export const directory = (id: string, path: string) =>
   queryOptions({
     queryKey: ["files", id, path],
     queryFn: async ({ signal }) => {
-      const answer = await send(filesUrl(id, path, "&list=true"), { signal });
-      if (!answer.ok) throw await refusal(answer);
-      const entries = (await answer.json()) as FileEntry[];
+      const response = await send(filesUrl(id, path, "&list=true"), { signal });
+      if (!response.ok) throw await readApiError(response);
+      const entries = (await response.json()) as FileEntry[];
       return entries.sort(
         (a, b) => Number(b.kind === "directory") - Number(a.kind === "directory") || a.name.localeCompare(b.name),
       );
     },
   });
 
-/** Nobody tells when files change, so it is looked at again while somebody sees it. */
+/** File changes have no events, so the status is polled while it is shown. */
 export const gitStatus = (id: string) =>
   queryOptions({
     queryKey: ["git", id, "status"],
@@ -99,23 +99,23 @@ export const gitDiff = (id: string, path: string, staged: boolean) =>
     refetchInterval: 10_000,
   });
 
-/** Milliseconds between two looks at what an agent is at; that it has begun is no event. */
-const working = 3_000;
-const whileAtWork = (all: Schemas["Task"][] | undefined) => (all?.some((one) => !isOver(one.state)) ? working : false);
+/** Milliseconds between polls of an unfinished task: its start has no event. */
+const taskPollInterval = 3_000;
+const pollWhileUnfinished = (all: Schemas["Task"][] | undefined) => (all?.some((one) => !isFinished(one.state)) ? taskPollInterval : false);
 
 /** The newest tasks of a project. */
 export const tasks = (id: string) =>
   queryOptions({
     queryKey: ["project", id, "tasks"],
     queryFn: async () => (await data(api.GET("/api/projects/{project}/tasks", { params: { path: { project: id } } }))).items,
-    refetchInterval: (query) => whileAtWork(query.state.data),
+    refetchInterval: (query) => pollWhileUnfinished(query.state.data),
   });
 
 export const task = (id: string, task: string) =>
   queryOptions({
     queryKey: ["project", id, "tasks", task],
     queryFn: () => data(api.GET("/api/projects/{project}/tasks/{task}", { params: { path: { project: id, task } } })),
-    refetchInterval: (query) => whileAtWork(query.state.data && [query.state.data]),
+    refetchInterval: (query) => pollWhileUnfinished(query.state.data && [query.state.data]),
   });
 
 export const taskDiff = (id: string, task: string) =>
@@ -130,7 +130,7 @@ export const sessions = queryOptions({ queryKey: ["sessions"], queryFn: () => da
 export const users = queryOptions({ queryKey: ["users"], queryFn: () => data(api.GET("/api/users")) });
 export const audit = queryOptions({
   queryKey: ["audit"],
-  // Lines of JSON come only where they are asked for.
+  // The type includes JSON lines, which are sent only on request.
   queryFn: async () => (await data(api.GET("/api/audit"))) as Schemas["Page_AuditEntry"],
 });
 export const images = queryOptions({
@@ -138,64 +138,64 @@ export const images = queryOptions({
   queryFn: () => data(api.GET("/api/images")),
   staleTime: 60_000,
 });
-/** Where projects can live. */
+/** The regions in which projects can be created. */
 export const regions = queryOptions({ queryKey: ["regions"], queryFn: () => data(api.GET("/api/regions")), staleTime: 10_000 });
 
 export const members = (id: string) =>
   queryOptions({
-    queryKey: ["inside", id, "members"],
+    queryKey: ["project-details", id, "members"],
     queryFn: () => data(api.GET("/api/projects/{project}/members", { params: { path: { project: id } } })),
   });
 
-/** Names of the caller's own variables for agents. */
-export const agentKeys = queryOptions({ queryKey: ["agent-keys"], queryFn: () => data(api.GET("/api/me/agent-credentials")) });
+/** Names of the user's own agent credentials. */
+export const agentCredentials = queryOptions({ queryKey: ["agent-keys"], queryFn: () => data(api.GET("/api/me/agent-credentials")) });
 
-/** What the doctor finds; a cluster is asked dozens of questions, so it is asked seldom. */
+/** Health checks, as `fsa doctor` reports them. Refetched seldom: on a cluster they take dozens of requests. */
 export const checks = queryOptions({
   queryKey: ["system", "checks"],
   queryFn: () => data(api.GET("/api/system/checks")),
   staleTime: 60_000,
 });
 
-/** Milliseconds between two samples of a chart. */
-const sampled = 3_000;
-export const systemUse = queryOptions({
+/** Milliseconds between samples of a chart. */
+const sampleInterval = 3_000;
+export const systemUsage = queryOptions({
   queryKey: ["system", "usage"],
   queryFn: () => data(api.GET("/api/system/usage")),
-  refetchInterval: sampled,
+  refetchInterval: sampleInterval,
 });
 
 export const readiness = queryOptions({
   queryKey: ["readyz"],
   queryFn: async () => {
-    // 503 is an answer here too: it carries the reasons.
-    const answer = await api.GET("/readyz");
-    return answer.data ?? (answer.error as { ready: boolean; parts: Record<string, string> });
+    // A 503 response is valid here too: it carries the reasons.
+    const response = await api.GET("/readyz");
+    return response.data ?? (response.error as { ready: boolean; parts: Record<string, string> });
   },
   refetchInterval: 10_000,
 });
 
-/** Shows what failed, in the server's words. */
-export function complain(error: unknown) {
-  notifications.show({ color: "red", title: "That did not work", message: sentence(error), autoClose: 10_000 });
+/** Shows an error as a notification. */
+export function notifyError(error: unknown) {
+  notifications.show({ color: "red", title: "Request failed", message: errorMessage(error), autoClose: 10_000 });
 }
 
-export type Wish = "start" | "stop" | "restart" | "remake" | "terminate" | "delete";
+export type LifecycleAction = "start" | "stop" | "restart" | "recreate" | "terminate" | "delete";
 
-/** Start, stop and the like: the answer is what is wished, and events bring the rest. */
-export function useWish() {
+/** Start, stop and the like. The response acknowledges the request; progress arrives as events. */
+export function useLifecycleAction() {
   const queries = useQueryClient();
   return useMutation({
-    mutationFn: async ({ id, wish }: { id: string; wish: Wish }) => {
+    mutationFn: async ({ id, action }: { id: string; action: LifecycleAction }) => {
       const params = { path: { project: id } };
-      if (wish === "start") await data(api.POST("/api/projects/{project}/start", { params }));
-      else if (wish === "stop") await data(api.POST("/api/projects/{project}/stop", { params }));
-      else if (wish === "restart") await data(api.POST("/api/projects/{project}/restart", { params }));
-      else if (wish === "remake") await data(api.POST("/api/sandbox/{project}", { params }));
-      else if (wish === "terminate") await data(api.DELETE("/api/sandbox/{project}", { params }));
+      if (action === "start") await data(api.POST("/api/projects/{project}/start", { params }));
+      else if (action === "stop") await data(api.POST("/api/projects/{project}/stop", { params }));
+      else if (action === "restart") await data(api.POST("/api/projects/{project}/restart", { params }));
+      else if (action === "recreate") await data(api.POST("/api/sandbox/{project}", { params }));
+      else if (action === "terminate") await data(api.DELETE("/api/sandbox/{project}", { params }));
       else await data(api.DELETE("/api/projects/{project}", { params }));
     },
     onSettled: () => queries.invalidateQueries({ queryKey: ["projects"] }),
-    onError: complain,
+    onError: notifyError,
   });
 }

@@ -1,18 +1,18 @@
 import { expect, test } from "vitest";
-import { lines } from "./diff";
+import { parseDiff } from "./diff";
 
-test("a removed line that looks like a file's head is a removed line", () => {
+test("a removed line that looks like a file header is a removed line", () => {
   const diff = "diff --git a/x b/x\n--- a/x\n+++ b/x\n@@ -1,2 +1 @@ place\n--- old\n+++ new\n same\n";
-  expect(lines(diff).shown.map((line) => line.kind)).toEqual(["file", "file", "file", "place", "removed", "added", "same"]);
+  expect(parseDiff(diff).lines.map((line) => line.kind)).toEqual(["header", "header", "header", "hunk", "removed", "added", "context"]);
 });
 
-test("the second file's head is a head again", () => {
+test("the header of the second file is a header again", () => {
   const diff = "diff --git a/x b/x\n@@ -1 +1 @@\n-a\n+b\ndiff --git a/y b/y\n--- a/y\n";
-  expect(lines(diff).shown.map((line) => line.kind)).toEqual(["file", "place", "removed", "added", "file", "file"]);
+  expect(parseDiff(diff).lines.map((line) => line.kind)).toEqual(["header", "hunk", "removed", "added", "header", "header"]);
 });
 
-test("a diff that is too long to read is cut", () => {
-  const { shown, more } = lines("+\n".repeat(6000));
-  expect(shown.length).toBe(5000);
-  expect(more).toBe(true);
+test("a diff that is too long to read is truncated", () => {
+  const { lines, truncated } = parseDiff("+\n".repeat(6000));
+  expect(lines.length).toBe(5000);
+  expect(truncated).toBe(true);
 });

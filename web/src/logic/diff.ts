@@ -1,34 +1,34 @@
-// A unified diff as lines with a meaning each. Pure.
+// Parser of a unified diff into lines with a kind each. Pure.
 
 /** Lines that are shown at most: more would make the page slow, and nobody reads them here. */
-const most = 5000;
+const maxLines = 5000;
 
-export type Line = { text: string; kind: "added" | "removed" | "place" | "file" | "same"; color?: string };
+export type DiffLine = { text: string; kind: "added" | "removed" | "hunk" | "header" | "context"; color?: string };
 
-const colors: Partial<Record<Line["kind"], string>> = {
+const colors: Partial<Record<DiffLine["kind"], string>> = {
   added: "var(--mantine-color-teal-text)",
   removed: "var(--mantine-color-red-text)",
-  place: "var(--mantine-color-blue-text)",
-  file: "var(--mantine-color-dimmed)",
+  hunk: "var(--mantine-color-blue-text)",
+  header: "var(--mantine-color-dimmed)",
 };
 
-/** The lines of a diff; the head of each file is told from lines that begin with the same signs. */
-export function lines(diff: string): { shown: Line[]; more: boolean } {
+/** The lines of a diff. A file's header (`---`, `+++`) is distinguished from changed lines that begin alike. */
+export function parseDiff(diff: string): { lines: DiffLine[]; truncated: boolean } {
   const texts = diff.replace(/\n$/, "").split("\n");
-  let head = true;
-  const shown = texts.slice(0, most).map((text): Line => {
-    if (/^(diff|\* Unmerged)/.test(text)) head = true;
+  let inHeader = true;
+  const lines = texts.slice(0, maxLines).map((text): DiffLine => {
+    if (/^(diff|\* Unmerged)/.test(text)) inHeader = true;
     const kind = text.startsWith("@@")
-      ? "place"
-      : head
-        ? "file"
+      ? "hunk"
+      : inHeader
+        ? "header"
         : text.startsWith("+")
           ? "added"
           : text.startsWith("-")
             ? "removed"
-            : "same";
-    if (kind === "place") head = false;
+            : "context";
+    if (kind === "hunk") inHeader = false;
     return { text, kind, color: colors[kind] };
   });
-  return { shown, more: texts.length > most };
+  return { lines, truncated: texts.length > maxLines };
 }

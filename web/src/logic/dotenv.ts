@@ -1,8 +1,8 @@
-// Reads pasted `.env` text: NAME=value lines with `export`, quotes and comments, as people have them.
+// Parser of pasted `.env` text: NAME=value lines with `export`, quotes and comments.
 
 export interface Parsed {
   variables: Record<string, string>;
-  /** Lines that are no variable, by number from 1, with the reason. */
+  /** Invalid lines, by number from 1, with the reason. */
   problems: { line: number; reason: string }[];
 }
 
@@ -18,13 +18,13 @@ export function parseDotenv(text: string): Parsed {
     if (trimmed === "" || trimmed.startsWith("#")) continue;
     const match = /^(?:export\s+)?([^=\s]+)\s*=\s*(.*)$/.exec(trimmed);
     if (!match) {
-      problems.push({ line, reason: "there is no “=” after a name" });
+      problems.push({ line, reason: "missing “=” after the name" });
       continue;
     }
     const name = match[1] ?? "";
     let rest = match[2] ?? "";
     if (!/^[A-Za-z_][A-Za-z0-9_]*$/.test(name)) {
-      problems.push({ line, reason: `“${name}” is no name of a variable` });
+      problems.push({ line, reason: `invalid variable name “${name}”` });
       continue;
     }
     const quote = rest[0];
@@ -32,15 +32,15 @@ export function parseDotenv(text: string): Parsed {
       variables[name] = rest.replace(/\s+#.*$/, "").trimEnd();
       continue;
     }
-    // A quoted value may go on over several lines, such as a private key.
-    let end = closing(rest, quote);
+    // A quoted value may span several lines, such as a private key.
+    let end = closingQuote(rest, quote);
     while (end < 0 && index + 1 < lines.length) {
       index += 1;
       rest += `\n${lines[index]}`;
-      end = closing(rest, quote);
+      end = closingQuote(rest, quote);
     }
     if (end < 0) {
-      problems.push({ line, reason: `the quote that ${name} begins with has no end` });
+      problems.push({ line, reason: `unterminated quote in the value of ${name}` });
       continue;
     }
     const inner = rest.slice(1, end);
@@ -49,7 +49,7 @@ export function parseDotenv(text: string): Parsed {
   return { variables, problems };
 }
 
-function closing(text: string, quote: string): number {
+function closingQuote(text: string, quote: string): number {
   for (let at = 1; at < text.length; at++) {
     if (quote === '"' && text[at] === "\\") at++;
     else if (text[at] === quote) return at;

@@ -1,4 +1,4 @@
-// Which language a file is in, by its name; each one is loaded when it is first needed.
+// Syntax highlighting by file extension. Each language is loaded when it is first needed.
 import type { Extension } from "@codemirror/state";
 
 type Load = () => Promise<Extension>;
@@ -8,7 +8,7 @@ const script = (options: { typescript?: boolean; jsx?: boolean }): Load =>
 const html: Load = async () => (await import("@codemirror/lang-html")).html();
 const yaml: Load = async () => (await import("@codemirror/lang-yaml")).yaml();
 
-const byEnding: Record<string, Load> = {
+const byExtension: Record<string, Load> = {
   js: script({ jsx: true }), mjs: script({ jsx: true }), cjs: script({ jsx: true }), jsx: script({ jsx: true }),
   ts: script({ typescript: true }), mts: script({ typescript: true }), tsx: script({ typescript: true, jsx: true }),
   html, htm: html, vue: html, svelte: html, svg: html, xml: html,
@@ -21,17 +21,17 @@ const byEnding: Record<string, Load> = {
   yaml, yml: yaml,
 };
 
-/** The ending that decides, in small letters. */
-export function ending(path: string): string {
+/** The extension in lowercase, without the dot. */
+export function fileExtension(path: string): string {
   const name = path.split("/").pop() ?? "";
   const at = name.lastIndexOf(".");
   return at < 0 ? "" : name.slice(at + 1).toLowerCase();
 }
 
-export function known(path: string): boolean {
-  return Object.hasOwn(byEnding, ending(path));
+export function hasLanguage(path: string): boolean {
+  return Object.hasOwn(byExtension, fileExtension(path));
 }
 
 export async function language(path: string): Promise<Extension | undefined> {
-  return known(path) ? byEnding[ending(path)]?.() : undefined;
+  return hasLanguage(path) ? byExtension[fileExtension(path)]?.() : undefined;
 }

@@ -1,28 +1,28 @@
-// The rule of a project's name, shown while one is typed. The server checks it again.
+// Validation of a project name while it is typed. The server validates it again.
 
-const most = 40;
+const maxLength = 40;
 
 export const nameRule =
-  "Small letters, digits and single dashes; begins with a letter, ends with a letter or digit; at most 40.";
+  "Lowercase letters, digits and single hyphens. Must start with a letter, end with a letter or digit, and have at most 40 characters.";
 
 /** What is wrong with a name, or undefined. */
 export function nameProblem(name: string): string | undefined {
-  if (name === "") return "Give it a name.";
-  if (name.length > most) return `At most ${most} characters; this has ${name.length}.`;
-  if (!/^[a-z]/.test(name)) return "It begins with a small letter.";
-  const strange = name.match(/[^a-z0-9-]/);
-  if (strange) return `“${strange[0]}” cannot be in a name: small letters, digits and dashes only.`;
-  if (name.includes("--")) return "No two dashes in a row.";
-  if (name.endsWith("-")) return "It does not end with a dash.";
+  if (name === "") return "Enter a name.";
+  if (name.length > maxLength) return `The name has ${name.length} characters. Use at most ${maxLength}.`;
+  if (!/^[a-z]/.test(name)) return "The name must start with a lowercase letter.";
+  const invalid = name.match(/[^a-z0-9-]/);
+  if (invalid) return `The name must not contain “${invalid[0]}”. Use lowercase letters, digits and hyphens.`;
+  if (name.includes("--")) return "The name must not contain two hyphens in a row.";
+  if (name.endsWith("-")) return "The name must not end with a hyphen.";
   return undefined;
 }
 
-/** The nearest name that is allowed; only offered, never put in somebody's place. */
+/** The nearest valid name. It is only offered, and never replaces what was typed. */
 export function suggestName(text: string): string {
   return text
     .toLowerCase()
     .replace(/[^a-z0-9]+/g, "-")
     .replace(/^[^a-z]+/, "")
-    .slice(0, most)
+    .slice(0, maxLength)
     .replace(/-+$/, "");
 }

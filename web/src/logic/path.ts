@@ -1,10 +1,10 @@
-// Paths in the project's folder, which is called `.`.
+// Paths of files; the project folder is `.`.
 
-export function joined(folder: string, name: string): string {
+export function joinPath(folder: string, name: string): string {
   return folder === "." ? name : `${folder}/${name}`;
 }
 
-export function parent(path: string): string {
+export function parentPath(path: string): string {
   const at = path.lastIndexOf("/");
   if (at < 0) return ".";
   return at === 0 ? "/" : path.slice(0, at);

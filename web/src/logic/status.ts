@@ -1,28 +1,27 @@
-// What a phase means to a person: a word, a color, and what can be done.
+// Labels and colors of sandbox phases, and the actions that each phase allows.
 import type { Phase } from "../api/client";
 
-export interface Look {
-  word: string;
+export interface PhaseStatus {
+  label: string;
   /** A color of the theme. */
   color: string;
-  /** Something is under way. */
-  moving: boolean;
+  inProgress: boolean;
 }
 
-const looks: Record<Phase, Look> = {
-  CREATING: { word: "Creating", color: "blue", moving: true },
-  STARTING: { word: "Starting", color: "blue", moving: true },
-  RUNNING: { word: "Running", color: "teal", moving: false },
-  UPDATING: { word: "Updating", color: "blue", moving: true },
-  STOPPING: { word: "Stopping", color: "yellow", moving: true },
-  STOPPED: { word: "Stopped", color: "gray", moving: false },
-  TERMINATING: { word: "Terminating", color: "yellow", moving: true },
-  TERMINATED: { word: "Terminated", color: "gray", moving: false },
-  ERROR: { word: "Error", color: "red", moving: false },
+const statuses: Record<Phase, PhaseStatus> = {
+  CREATING: { label: "Creating", color: "blue", inProgress: true },
+  STARTING: { label: "Starting", color: "blue", inProgress: true },
+  RUNNING: { label: "Running", color: "teal", inProgress: false },
+  UPDATING: { label: "Updating", color: "blue", inProgress: true },
+  STOPPING: { label: "Stopping", color: "yellow", inProgress: true },
+  STOPPED: { label: "Stopped", color: "gray", inProgress: false },
+  TERMINATING: { label: "Terminating", color: "yellow", inProgress: true },
+  TERMINATED: { label: "Terminated", color: "gray", inProgress: false },
+  ERROR: { label: "Error", color: "red", inProgress: false },
 };
 
-export function look(phase: Phase | undefined): Look {
-  return phase ? looks[phase] : { word: "No sandbox", color: "gray", moving: false };
+export function phaseStatus(phase: Phase | undefined): PhaseStatus {
+  return phase ? statuses[phase] : { label: "No sandbox", color: "gray", inProgress: false };
 }
 
 export const canStart = (phase: Phase | undefined) =>

@@ -1,4 +1,4 @@
-// The tables of a database with their row counts, by psql in the sandbox.
+// List of database tables with row counts, queried by psql in the sandbox.
 
 export interface TableInfo {
   name: string;
@@ -7,8 +7,8 @@ export interface TableInfo {
 }
 
 /**
- * Counts are exact up to a bound (counting a big table would take a while each time), beyond it
- * what the planner believes, marked with “~”.
+ * Counts are exact up to a bound, because counting a big table is slow; above it they are the planner's
+ * estimate, marked with “~”.
  */
 export const tablesQuery = `
 select n.nspname || '.' || c.relname,
@@ -19,8 +19,8 @@ from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where c.relkind in ('r', 'p') and n.nspname not in ('pg_catalog', 'information_schema') and n.nspname not like 'pg_toast%'
 order by 1 limit 200`;
 
-/** What psql wrote, unaligned and with tabs between. */
-export function rows(text: string): TableInfo[] {
+/** Parses the output of psql: unaligned, separated by tabs. */
+export function parseTables(text: string): TableInfo[] {
   return text
     .split("\n")
     .map((line) => line.split("\t"))

@@ -1,27 +1,27 @@
-// What a task's states and steps are called. Pure.
+// Labels of agent tasks: agent names, finished states, and the text of a transcript step. Pure.
 import type { Schemas } from "../api/client";
 
 type Task = Schemas["Task"];
-/** Of a step, what the API's document has as any object. */
-type Said = { kind: Schemas["TaskStep"]["kind"]; data: object };
+/** The part of a step that is shown. The API document types `data` as any object. */
+type StepContent = { kind: Schemas["TaskStep"]["kind"]; data: object };
 
 /** Characters of a tool's input or output that are shown. */
-const longest = 600;
+const maxText = 600;
 
-export const titles: Record<Task["agent"], string> = { claude: "Claude Code", codex: "Codex CLI", gemini: "Gemini CLI" };
+export const agentNames: Record<Task["agent"], string> = { claude: "Claude Code", codex: "Codex CLI", gemini: "Gemini CLI" };
 
-export const isOver = (state: Task["state"]) => state === "succeeded" || state === "failed" || state === "cancelled";
+export const isFinished = (state: Task["state"]) => state === "succeeded" || state === "failed" || state === "cancelled";
 
-/** A step as a line for people. */
-export function step({ kind, data }: Said): string {
+/** The text of a step. */
+export function stepText({ kind, data }: StepContent): string {
   const text = (name: string) => {
     const value = (data as Record<string, unknown>)[name];
-    const said = typeof value === "string" ? value : value === undefined || value === null ? "" : JSON.stringify(value);
-    return said.length > longest ? `${said.slice(0, longest)}…` : said;
+    const full = typeof value === "string" ? value : value === undefined || value === null ? "" : JSON.stringify(value);
+    return full.length > maxText ? `${full.slice(0, maxText)}…` : full;
   };
   switch (kind) {
     case "started":
-      return text("model") ? `Begins, with ${text("model")}.` : "Begins.";
+      return text("model") ? `Started with model ${text("model")}.` : "Started.";
     case "toolCall":
       return `${text("name")} ${text("input")}`;
     case "toolResult":

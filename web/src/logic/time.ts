@@ -1,7 +1,7 @@
-// Times as people say them.
+// Formatting of times, durations and sizes.
 
 /** How long ago, in one unit. */
-export function ago(time: string | number | Date, now = Date.now()): string {
+export function timeAgo(time: string | number | Date, now = Date.now()): string {
   const seconds = Math.max(0, (now - new Date(time).getTime()) / 1000);
   if (seconds < 5) return "just now";
   if (seconds < 60) return `${Math.floor(seconds)} s ago`;
@@ -11,14 +11,14 @@ export function ago(time: string | number | Date, now = Date.now()): string {
 }
 
 /** A duration in milliseconds. */
-export function took(milliseconds: number): string {
+export function formatDuration(milliseconds: number): string {
   if (milliseconds < 1000) return `${Math.max(0, Math.round(milliseconds))} ms`;
   if (milliseconds < 60_000) return `${(milliseconds / 1000).toFixed(1)} s`;
   const minutes = Math.floor(milliseconds / 60_000);
   return `${minutes} min ${Math.round((milliseconds % 60_000) / 1000)} s`;
 }
 
-export function bytes(count: number): string {
+export function formatBytes(count: number): string {
   const units = ["B", "KiB", "MiB", "GiB", "TiB"];
   let unit = 0;
   while (count >= 1024 && unit < units.length - 1) {
@@ -28,6 +28,6 @@ export function bytes(count: number): string {
   return `${unit === 0 || count >= 100 ? Math.round(count) : count.toFixed(1)} ${units[unit]}`;
 }
 
-export function at(time: string): string {
+export function formatDateTime(time: string): string {
   return new Date(time).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
 }

@@ -1,12 +1,12 @@
-// A viewer of a terminal session: what it sends, what it keeps, and how it comes back.
+// Client of a terminal session: messages, buffered input, flow control and reconnection.
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { type Screen, Tty } from "./tty";
 
-const text = new TextEncoder();
-const words = new TextDecoder();
+const encoder = new TextEncoder();
+const decoder = new TextDecoder();
 
-class Socket {
-  static all: Socket[] = [];
+class FakeSocket {
+  static all: FakeSocket[] = [];
   readyState = 0;
   binaryType = "";
   sent: string[] = [];
@@ -14,156 +14,156 @@ class Socket {
   onclose?: (event: { code: number }) => void;
   onmessage?: (event: { data: ArrayBuffer }) => void;
   constructor() {
-    Socket.all.push(this);
+    FakeSocket.all.push(this);
   }
   send(message: string | Uint8Array) {
-    this.sent.push(typeof message === "string" ? message : words.decode(message));
+    this.sent.push(typeof message === "string" ? message : decoder.decode(message));
   }
   close(code = 1006) {
     this.readyState = 3;
     this.onclose?.({ code });
   }
-  arrive() {
+  accept() {
     this.readyState = 1;
     this.onopen?.();
   }
-  say(message: string) {
-    this.onmessage?.({ data: text.encode(message).buffer as ArrayBuffer });
+  receive(message: string) {
+    this.onmessage?.({ data: encoder.encode(message).buffer as ArrayBuffer });
   }
 }
 
 let shown: string[];
-let done: (() => void)[];
-let held: number | undefined;
+let pendingWrites: (() => void)[];
+let capacity: number | undefined;
 const screen: Screen = {
   write: (bytes, finished) => {
-    shown.push(words.decode(bytes));
-    done.push(finished);
+    shown.push(decoder.decode(bytes));
+    pendingWrites.push(finished);
   },
   reset: () => shown.push("<reset>"),
-  holds: () => held,
+  capacity: () => capacity,
   size: () => ({ columns: 80, rows: 24 }),
   title: (title) => shown.push(`<title ${title}>`),
   state: (state) => shown.push(`<${state}>`),
 };
-const begin = () => new Tty("ws://x", screen, () => new Socket() as unknown as WebSocket);
+const openTty = () => new Tty("ws://x", screen, () => new FakeSocket() as unknown as WebSocket);
 
 beforeEach(() => {
   vi.useFakeTimers();
   vi.stubGlobal("WebSocket", { OPEN: 1 });
-  Socket.all = [];
+  FakeSocket.all = [];
   shown = [];
-  done = [];
-  held = undefined;
+  pendingWrites = [];
+  capacity = undefined;
 });
 afterEach(() => {
   vi.useRealTimers();
   vi.unstubAllGlobals();
 });
 
-it("greets with its size, then sends keys and shows output", () => {
-  const tty = begin();
-  const [socket] = Socket.all as [Socket];
-  socket.arrive();
+it("sends its size first, then input, and shows output", () => {
+  const tty = openTty();
+  const [socket] = FakeSocket.all as [FakeSocket];
+  socket.accept();
   tty.input("ls\r");
-  socket.say("0hello");
-  socket.say("1title");
+  socket.receive("0hello");
+  socket.receive("1title");
   expect(JSON.parse(socket.sent[0] ?? "")).toEqual({ AuthToken: "", columns: 80, rows: 24, client: expect.stringMatching(/^[0-9a-f]{32}$/), from: 0 });
   expect(socket.sent.slice(1)).toEqual(["0ls\r"]);
   expect(shown).toEqual(["<connecting>", "<open>", "<reset>", "hello", "<title title>"]);
 });
 
-it("comes back by itself, sends the keys that were typed meanwhile, and shows what the session holds anew", () => {
-  const tty = begin();
-  Socket.all[0]?.arrive();
-  Socket.all[0]?.say("0before");
-  Socket.all[0]?.close();
+it("reconnects, sends input that was typed while disconnected, and resets the screen before it shows output again", () => {
+  const tty = openTty();
+  FakeSocket.all[0]?.accept();
+  FakeSocket.all[0]?.receive("0before");
+  FakeSocket.all[0]?.close();
   tty.input("a");
   tty.input("b");
   vi.advanceTimersByTime(1_000);
-  const second = Socket.all[1];
-  second?.arrive();
-  second?.say("0before and after");
+  const second = FakeSocket.all[1];
+  second?.accept();
+  second?.receive("0before and after");
   expect(second?.sent.slice(1)).toEqual(["0a", "0b"]);
   expect(shown.slice(-2)).toEqual(["<reset>", "before and after"]);
 });
 
-it("sends again what the session does not have, and says from where", () => {
-  const tty = begin();
-  const [first] = Socket.all as [Socket];
-  first.arrive();
-  first.say("30");
-  first.say("0$ ");
+it("resends input that the session does not have, with its sequence number", () => {
+  const tty = openTty();
+  const [first] = FakeSocket.all as [FakeSocket];
+  first.accept();
+  first.receive("30");
+  first.receive("0$ ");
   tty.input("abc");
-  first.say("32");
+  first.receive("32");
   first.close();
   tty.input("d");
   vi.advanceTimersByTime(1_000);
-  const second = Socket.all[1];
-  second?.arrive();
+  const second = FakeSocket.all[1];
+  second?.accept();
   expect(JSON.parse(second?.sent[0] ?? "").from).toBe(2);
   expect(second?.sent.slice(1).join("")).toBe("0c0d");
-  // Of the old connection more had arrived than the session could say.
-  second?.say("33");
-  second?.say("34");
+  // On the old connection more was delivered than the session could acknowledge.
+  second?.receive("33");
+  second?.receive("34");
   second?.close();
   vi.advanceTimersByTime(1_000);
-  Socket.all[2]?.arrive();
-  expect(JSON.parse(Socket.all[2]?.sent[0] ?? "").from).toBe(4);
-  expect(Socket.all[2]?.sent.length).toBe(1);
+  FakeSocket.all[2]?.accept();
+  expect(JSON.parse(FakeSocket.all[2]?.sent[0] ?? "").from).toBe(4);
+  expect(FakeSocket.all[2]?.sent.length).toBe(1);
 });
 
-it("sends nothing again to a session that does not count, or to the next shell", () => {
-  const tty = begin();
-  Socket.all[0]?.arrive();
-  Socket.all[0]?.say("0$ ");
+it("does not resend input to a session without acknowledgements, or to the next shell", () => {
+  const tty = openTty();
+  FakeSocket.all[0]?.accept();
+  FakeSocket.all[0]?.receive("0$ ");
   tty.input("old");
-  Socket.all[0]?.close();
+  FakeSocket.all[0]?.close();
   vi.advanceTimersByTime(1_000);
-  Socket.all[1]?.arrive();
-  Socket.all[1]?.say("30");
-  expect(Socket.all[1]?.sent.length).toBe(1);
+  FakeSocket.all[1]?.accept();
+  FakeSocket.all[1]?.receive("30");
+  expect(FakeSocket.all[1]?.sent.length).toBe(1);
   tty.input("exit\rls\r");
-  Socket.all[1]?.close(1000);
+  FakeSocket.all[1]?.close(1000);
   vi.advanceTimersByTime(1_000);
-  Socket.all[2]?.arrive();
-  expect(Socket.all[2]?.sent.length).toBe(1);
+  FakeSocket.all[2]?.accept();
+  expect(FakeSocket.all[2]?.sent.length).toBe(1);
 });
 
-it("waits longer after each failure, never more than some seconds", () => {
-  begin();
+it("increases the retry delay after each failure, up to a few seconds", () => {
+  openTty();
   for (let failure = 0; failure < 12; failure++) {
-    Socket.all.at(-1)?.close();
+    FakeSocket.all.at(-1)?.close();
     vi.advanceTimersByTime(7_000);
   }
-  expect(Socket.all.length).toBe(13);
-  Socket.all.at(-1)?.close();
+  expect(FakeSocket.all.length).toBe(13);
+  FakeSocket.all.at(-1)?.close();
   vi.advanceTimersByTime(3_000);
-  expect(Socket.all.length).toBe(13);
+  expect(FakeSocket.all.length).toBe(13);
 });
 
-it("slows the session down while the screen is behind, and only then", () => {
-  begin();
-  const [socket] = Socket.all as [Socket];
-  socket.arrive();
-  const piece = `0\x1b[H${"x".repeat(300_000)}`;
-  socket.say(piece);
+it("pauses the session only while the screen is behind", () => {
+  openTty();
+  const [socket] = FakeSocket.all as [FakeSocket];
+  socket.accept();
+  const chunk = `0\x1b[H${"x".repeat(300_000)}`;
+  socket.receive(chunk);
   expect(socket.sent).not.toContain("2");
-  socket.say(piece);
+  socket.receive(chunk);
   expect(socket.sent.filter((message) => message === "2").length).toBe(1);
-  while (done.length > 0) done.shift()?.();
+  while (pendingWrites.length > 0) pendingWrites.shift()?.();
   expect(socket.sent.at(-1)).toBe("3");
-  expect(shown.slice(3).join("").length).toBe(2 * (piece.length - 1));
+  expect(shown.slice(3).join("").length).toBe(2 * (chunk.length - 1));
 });
 
-it("leaves out the lines that would scroll away unseen, and keeps the ones that stay", () => {
-  begin();
-  const [socket] = Socket.all as [Socket];
-  socket.arrive();
-  held = 100;
-  const piece = (number: number) => `0${`line of ${number}\r\n`.repeat(5_000)}`;
-  for (let number = 0; number < 50; number++) socket.say(piece(number));
-  while (done.length > 0) done.shift()?.();
+it("skips lines that would scroll out unseen, and shows the lines that remain", () => {
+  openTty();
+  const [socket] = FakeSocket.all as [FakeSocket];
+  socket.accept();
+  capacity = 100;
+  const chunk = (number: number) => `0${`line of ${number}\r\n`.repeat(5_000)}`;
+  for (let number = 0; number < 50; number++) socket.receive(chunk(number));
+  while (pendingWrites.length > 0) pendingWrites.shift()?.();
   const all = shown.slice(3).join("");
   expect(all).toContain("line of 0");
   expect(all).not.toContain("line of 30");
@@ -171,23 +171,23 @@ it("leaves out the lines that would scroll away unseen, and keeps the ones that 
   expect(socket.sent).not.toContain("2");
 });
 
-it("leaves nothing out while something on the screen may change what lines do", () => {
-  begin();
-  const [socket] = Socket.all as [Socket];
-  socket.arrive();
-  held = 100;
-  socket.say(`0\x1b[2;5r${"x".repeat(200_000)}`);
-  for (let number = 0; number < 9; number++) socket.say(`0${`line of ${number}\r\n`.repeat(500)}`);
-  held = undefined;
-  while (done.length > 0) done.shift()?.();
+it("skips nothing while unparsed output may change how lines behave", () => {
+  openTty();
+  const [socket] = FakeSocket.all as [FakeSocket];
+  socket.accept();
+  capacity = 100;
+  socket.receive(`0\x1b[2;5r${"x".repeat(200_000)}`);
+  for (let number = 0; number < 9; number++) socket.receive(`0${`line of ${number}\r\n`.repeat(500)}`);
+  capacity = undefined;
+  while (pendingWrites.length > 0) pendingWrites.shift()?.();
   const all = shown.slice(3).join("");
   for (let number = 0; number < 9; number++) expect(all).toContain(`line of ${number}`);
 });
 
-it("does not come back once it is closed", () => {
-  const tty = begin();
-  Socket.all[0]?.arrive();
+it("does not reconnect after close", () => {
+  const tty = openTty();
+  FakeSocket.all[0]?.accept();
   tty.close();
   vi.advanceTimersByTime(60_000);
-  expect(Socket.all.length).toBe(1);
+  expect(FakeSocket.all.length).toBe(1);
 });

@@ -1,18 +1,18 @@
-// A viewer of one terminal session: ttyd's protocol over a WebSocket that comes back by itself.
-// It knows nothing of the terminal on the screen, so that a test can be one.
-import { Backlog } from "./backlog";
-import { Keys } from "./keys";
+// Client of one terminal session: ttyd's protocol over a WebSocket that reconnects automatically, with flow control.
+// It does not depend on the terminal emulator, so that a test can stand in for it.
+import { InputBuffer } from "./inputBuffer";
+import { OutputQueue } from "./outputQueue";
 
 export interface Screen {
-  /** Shows output; calls back when it is on the screen, which is how the sender is slowed down. */
+  /** Shows output; calls back when it is on the screen. Flow control depends on the callback. */
   write(bytes: Uint8Array, shown: () => void): void;
-  /** Empties the screen: the session sends what it holds again. */
+  /** Clears the screen: the session sends its content again. */
   reset(): void;
   /**
-   * How many further lines push everything out that is there now; nothing where lines do more than
-   * scroll: on the alternate screen, or between margins.
+   * The number of further lines that push out everything that is on the screen now; undefined while lines do more
+   * than scroll: on the alternate screen, or between margins.
    */
-  holds(): number | undefined;
+  capacity(): number | undefined;
   size(): { columns: number; rows: number };
   title(text: string): void;
   state(state: TtyState): void;
@@ -20,44 +20,50 @@ export interface Screen {
 
 export type TtyState = "connecting" | "open" | "lost" | "closed";
 
-/** Bytes that wait for the screen: above `high` the session is paused until they are below `low`. */
-const high = 512 * 1024;
-const low = 256 * 1024;
-/** The same where most of them will be left out: more than a screen's lines take, and no memory to speak of. */
-const highInRun = 16 * 1024 * 1024;
-/** Bytes that the screen works at. More would only make a key wait. */
-const atOnce = 96 * 1024;
+/** Bytes that wait for the screen: above `highWater` the session is paused until they are below `lowWater`. */
+const highWater = 512 * 1024;
+const lowWater = 256 * 1024;
+/** The same while most bytes will be skipped: more than the lines of a screen take, and little memory. */
+const highWaterSkippable = 16 * 1024 * 1024;
+/** Bytes that the screen parses at a time. More would only delay input. */
+const maxInScreen = 96 * 1024;
 /**
- * A flood: a run of which more than this waits. A screen that parses all the time leaves the page no time to
- * receive, and each picture of it costs as much again; so in a flood it gets a taste at a time, until in one
- * such time almost nothing came any more.
+ * A flood is skippable output of which more than `floodThreshold` waits. A screen that parses all the time leaves
+ * the page no time to receive, and drawing costs as much again. So during a flood the screen gets one sample per
+ * interval, until almost nothing was received in an interval.
  */
-const flooded = 128 * 1024;
-const taste = 16 * 1024;
-const tasteEvery = 125;
-const firstWait = 200;
-const longestWait = 5_000;
-/** How a socket is closed whose shell has ended. */
-const over = 1000;
-/** A connection that neither opens nor fails is given up. */
-const opening = 10_000;
+const floodThreshold = 128 * 1024;
+const floodSample = 16 * 1024;
+const floodInterval = 125;
+const firstRetryDelay = 200;
+const maxRetryDelay = 5_000;
+/** The close code of a session whose shell exited. */
+const shellExitedCode = 1000;
+/** A connection that neither opens nor fails is closed after this time. */
+const connectTimeout = 10_000;
 
-const text = new TextEncoder();
+/** Message types of ttyd's protocol, and ours for acknowledged input. */
+const outputType = 0x30;
+const titleType = 0x31;
+const acknowledgedType = 0x33;
+
+const encoder = new TextEncoder();
+const decoder = new TextDecoder();
 
 export class Tty {
   private socket: WebSocket | undefined;
-  private backlog = new Backlog();
-  /** Bytes that the screen was given and does not show yet, and how many of its pieces are not plain. */
-  private given = 0;
-  private strange = 0;
-  private flood: ReturnType<typeof setTimeout> | undefined;
-  private came = 0;
+  private output = new OutputQueue();
+  /** Bytes that were passed to the screen and are not shown yet, and how many of their chunks are not plain. */
+  private inScreen = 0;
+  private notPlainInScreen = 0;
+  private floodTimer: ReturnType<typeof setTimeout> | undefined;
+  private receivedInInterval = 0;
   private paused = false;
-  private wait = firstWait;
-  private timer: ReturnType<typeof setTimeout> | undefined;
-  private keys = new Keys();
-  private ended = false;
-  private fresh = true;
+  private retryDelay = firstRetryDelay;
+  private retryTimer: ReturnType<typeof setTimeout> | undefined;
+  private inputBuffer = new InputBuffer();
+  private closed = false;
+  private awaitingFirstOutput = true;
 
   constructor(
     private readonly url: string,
@@ -67,144 +73,144 @@ export class Tty {
     this.connect();
   }
 
-  /** Keys, or what was pasted; sent again until the session has them. False where too much waits already. */
-  input(keys: string | Uint8Array): boolean {
-    const fits = this.keys.push(keys);
-    this.send();
+  /** Sends typed or pasted input, and resends it until the session has it. Returns false if the buffer is full. */
+  input(typed: string | Uint8Array): boolean {
+    const fits = this.inputBuffer.push(typed);
+    this.sendInput();
     return fits;
   }
 
   resize() {
     const { columns, rows } = this.screen.size();
-    if (columns > 0 && rows > 0) this.say(`1${JSON.stringify({ columns, rows })}`);
+    if (columns > 0 && rows > 0) this.sendText(`1${JSON.stringify({ columns, rows })}`);
   }
 
-  /** Tries now rather than when the wait is over. */
-  hurry() {
-    if (this.timer !== undefined) {
-      clearTimeout(this.timer);
-      this.wait = firstWait;
+  /** Reconnects now instead of after the retry delay. */
+  reconnectNow() {
+    if (this.retryTimer !== undefined) {
+      clearTimeout(this.retryTimer);
+      this.retryDelay = firstRetryDelay;
       this.connect();
     }
   }
 
   close() {
-    this.ended = true;
-    clearTimeout(this.timer);
-    this.calm();
+    this.closed = true;
+    clearTimeout(this.retryTimer);
+    this.endFlood();
     this.socket?.close(1000);
     this.screen.state("closed");
   }
 
-  private say(message: string) {
-    if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(text.encode(message));
+  private sendText(message: string) {
+    if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(encoder.encode(message));
   }
 
-  private send() {
+  private sendInput() {
     if (this.socket?.readyState !== WebSocket.OPEN) return;
-    for (let message = this.keys.next(); message; message = this.keys.next()) this.socket.send(message);
+    for (let message = this.inputBuffer.nextMessage(); message; message = this.inputBuffer.nextMessage()) this.socket.send(message);
   }
 
   private connect() {
-    this.timer = undefined;
+    this.retryTimer = undefined;
     this.screen.state("connecting");
     const socket = this.open(this.url);
     socket.binaryType = "arraybuffer";
     this.socket = socket;
-    this.fresh = true;
-    const limit = setTimeout(() => socket.close(), opening);
+    this.awaitingFirstOutput = true;
+    const timeout = setTimeout(() => socket.close(), connectTimeout);
     socket.onopen = () => {
-      clearTimeout(limit);
-      this.wait = firstWait;
-      this.backlog.clear();
-      this.given = 0;
-      this.strange = 0;
-      this.calm();
+      clearTimeout(timeout);
+      this.retryDelay = firstRetryDelay;
+      this.output.clear();
+      this.inScreen = 0;
+      this.notPlainInScreen = 0;
+      this.endFlood();
       this.paused = false;
-      socket.send(JSON.stringify({ AuthToken: "", ...this.screen.size(), ...this.keys.begin() }));
-      this.send();
+      socket.send(JSON.stringify({ AuthToken: "", ...this.screen.size(), ...this.inputBuffer.connect() }));
+      this.sendInput();
       this.screen.state("open");
     };
     socket.onmessage = (event: MessageEvent<ArrayBuffer | string>) => {
-      const bytes = typeof event.data === "string" ? text.encode(event.data) : new Uint8Array(event.data);
-      this.take(socket, bytes);
+      const bytes = typeof event.data === "string" ? encoder.encode(event.data) : new Uint8Array(event.data);
+      this.receive(socket, bytes);
     };
     socket.onclose = (event) => {
-      clearTimeout(limit);
-      if (this.socket !== socket || this.ended) return;
-      if (event.code === over) this.keys.end();
+      clearTimeout(timeout);
+      if (this.socket !== socket || this.closed) return;
+      if (event.code === shellExitedCode) this.inputBuffer.shellExited();
       this.socket = undefined;
       this.screen.state("lost");
-      // Jitter, so that a server that comes back is not met by everybody at once.
-      this.timer = setTimeout(() => this.connect(), this.wait * (0.75 + Math.random() / 2));
-      this.wait = Math.min(this.wait * 2, longestWait);
+      // Jitter, so that clients do not all reconnect at once when the server comes back.
+      this.retryTimer = setTimeout(() => this.connect(), this.retryDelay * (0.75 + Math.random() / 2));
+      this.retryDelay = Math.min(this.retryDelay * 2, maxRetryDelay);
     };
   }
 
-  private take(socket: WebSocket, bytes: Uint8Array) {
+  private receive(socket: WebSocket, bytes: Uint8Array) {
     const body = bytes.subarray(1);
-    if (bytes[0] === 0x33) {
-      this.keys.taken(Number(new TextDecoder().decode(body)));
+    if (bytes[0] === acknowledgedType) {
+      this.inputBuffer.acknowledge(Number(decoder.decode(body)));
       return;
     }
-    this.keys.other();
-    if (bytes[0] === 0x31) {
-      this.screen.title(new TextDecoder().decode(body));
-    } else if (bytes[0] === 0x30) {
-      if (this.fresh) {
-        this.fresh = false;
+    this.inputBuffer.receivedOther();
+    if (bytes[0] === titleType) {
+      this.screen.title(decoder.decode(body));
+    } else if (bytes[0] === outputType) {
+      if (this.awaitingFirstOutput) {
+        this.awaitingFirstOutput = false;
         this.screen.reset();
       }
-      this.backlog.push(body);
-      this.came += body.length;
-      if (this.flood === undefined && this.backlog.runs && this.backlog.size > flooded) this.endure(socket);
-      if (this.flood === undefined) this.show(socket, atOnce);
-      this.pace();
+      this.output.push(body);
+      this.receivedInInterval += body.length;
+      if (this.floodTimer === undefined && this.output.skippable && this.output.size > floodThreshold) this.startFloodInterval(socket);
+      if (this.floodTimer === undefined) this.flush(socket, maxInScreen);
+      this.controlFlow();
     }
   }
 
-  /** Pauses the session, or lets it go on. */
-  private pace() {
-    const waiting = this.backlog.size + this.given;
-    const [most, few] = this.backlog.runs ? [highInRun, highInRun / 4] : [high, low];
-    if (this.paused ? waiting < few : waiting > most) {
+  /** Pauses or resumes the session. */
+  private controlFlow() {
+    const waiting = this.output.size + this.inScreen;
+    const [high, low] = this.output.skippable ? [highWaterSkippable, highWaterSkippable / 4] : [highWater, lowWater];
+    if (this.paused ? waiting < low : waiting > high) {
       this.paused = !this.paused;
-      this.say(this.paused ? "2" : "3");
+      this.sendText(this.paused ? "2" : "3");
     }
   }
 
-  private endure(socket: WebSocket) {
-    this.came = 0;
-    this.flood = setTimeout(() => {
-      const over = this.came < taste || !this.backlog.runs;
-      this.flood = undefined;
-      if (!over) this.endure(socket);
-      this.show(socket, over ? atOnce : taste);
-    }, tasteEvery);
+  private startFloodInterval(socket: WebSocket) {
+    this.receivedInInterval = 0;
+    this.floodTimer = setTimeout(() => {
+      const over = this.receivedInInterval < floodSample || !this.output.skippable;
+      this.floodTimer = undefined;
+      if (!over) this.startFloodInterval(socket);
+      this.flush(socket, over ? maxInScreen : floodSample);
+    }, floodInterval);
   }
 
-  private calm() {
-    clearTimeout(this.flood);
-    this.flood = undefined;
+  private endFlood() {
+    clearTimeout(this.floodTimer);
+    this.floodTimer = undefined;
   }
 
-  /** Gives the screen what it can work at, without what nobody would see. */
-  private show(socket: WebSocket, most: number) {
-    // What the screen has not parsed yet may change how lines behave.
-    const kept = this.strange === 0 && this.backlog.runs ? this.screen.holds() : undefined;
-    if (kept !== undefined) this.backlog.skip(kept);
-    while (this.given < most) {
-      const piece = this.backlog.take();
-      if (!piece) return;
-      const { length } = piece.bytes;
-      this.given += length;
-      if (!piece.plain) this.strange++;
-      this.screen.write(piece.bytes, () => {
+  /** Passes output to the screen until it has `limit` bytes to parse, and skips output that would never be visible. */
+  private flush(socket: WebSocket, limit: number) {
+    // Output that the screen has not parsed yet may change how lines behave.
+    const capacity = this.notPlainInScreen === 0 && this.output.skippable ? this.screen.capacity() : undefined;
+    if (capacity !== undefined) this.output.skip(capacity);
+    while (this.inScreen < limit) {
+      const chunk = this.output.take();
+      if (!chunk) return;
+      const { length } = chunk.bytes;
+      this.inScreen += length;
+      if (!chunk.plain) this.notPlainInScreen++;
+      this.screen.write(chunk.bytes, () => {
         if (this.socket !== socket) return;
-        this.given -= length;
-        if (!piece.plain) this.strange--;
-        if (this.flood === undefined) this.show(socket, atOnce);
-        this.pace();
+        this.inScreen -= length;
+        if (!chunk.plain) this.notPlainInScreen--;
+        if (this.floodTimer === undefined) this.flush(socket, maxInScreen);
+        this.controlFlow();
       });
     }
   }

@@ -1,16 +1,16 @@
-// One's own account: password, where one is signed in, and tokens for programs.
+// Account screen: theme, password, sessions, and access tokens.
 import { Alert, Button, CopyButton, Group, PasswordInput, SegmentedControl, Table, Text, TextInput, Title, useMantineColorScheme } from "@mantine/core";
 import { notifications } from "@mantine/notifications";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { type FormEvent, useState } from "react";
-import { api, data, sentence } from "../api/client";
-import { complain, me, sessions, tokens } from "../api/queries";
-import { browser } from "../logic/browser";
-import { ago, at } from "../logic/time";
-import { Rows } from "../shell/Rows";
+import { api, data, errorMessage } from "../api/client";
+import { me, notifyError, sessions, tokens } from "../api/queries";
+import { formatDateTime, timeAgo } from "../logic/time";
+import { describeUserAgent } from "../logic/userAgent";
+import { RemovableTable } from "../shell/RemovableTable";
 
 export function Account() {
-  const who = useQuery(me).data;
+  const currentUser = useQuery(me).data;
   const { colorScheme, setColorScheme } = useMantineColorScheme();
   return (
     <div className="column" style={{ maxWidth: 820 }}>
@@ -27,27 +27,27 @@ export function Account() {
           value={colorScheme}
           onChange={(value) => setColorScheme(value as typeof colorScheme)}
           data={[
-            { value: "auto", label: "As the system" },
+            { value: "auto", label: "System" },
             { value: "light", label: "Light" },
             { value: "dark", label: "Dark" },
           ]}
         />
       </section>
-      <Password hasOne={who?.hasPassword ?? false} />
+      <Password hasPassword={currentUser?.hasPassword ?? false} />
       <Sessions />
       <Tokens />
     </div>
   );
 }
 
-function Password({ hasOne }: { hasOne: boolean }) {
+function Password({ hasPassword }: { hasPassword: boolean }) {
   const queries = useQueryClient();
   const set = useMutation({
     mutationFn: async (body: { password: string; current?: string }) => {
       await data(api.PUT("/api/auth/password", { body }));
     },
     onSuccess: () => {
-      notifications.show({ message: "The password is set. Your other sessions have ended." });
+      notifications.show({ message: "Password updated. Your other sessions were signed out." });
       return queries.invalidateQueries();
     },
   });
@@ -65,15 +65,15 @@ function Password({ hasOne }: { hasOne: boolean }) {
       </Title>
       {set.isError && (
         <Alert color="red" role="alert" py="xs" mb="sm">
-          {sentence(set.error)}
+          {errorMessage(set.error)}
         </Alert>
       )}
       <form onSubmit={submit}>
         <Group align="flex-end" gap="xs">
-          {hasOne && <PasswordInput name="current" label="Current password" autoComplete="current-password" w={220} />}
+          {hasPassword && <PasswordInput name="current" label="Current password" autoComplete="current-password" w={220} />}
           <PasswordInput name="password" label="New password" autoComplete="new-password" required withAsterisk={false} w={220} />
           <Button type="submit" size="sm" variant="default" loading={set.isPending}>
-            {hasOne ? "Change" : "Set"}
+            {hasPassword ? "Change password" : "Set password"}
           </Button>
         </Group>
       </form>
@@ -89,46 +89,46 @@ function Sessions() {
       await data(api.DELETE("/api/auth/sessions/{session}", { params: { path: { session } } }));
     },
     onSettled: () => queries.invalidateQueries({ queryKey: ["sessions"] }),
-    onError: complain,
+    onError: notifyError,
   });
   return (
     <section className="section">
       <Title order={2} mb="xs">
-        Where you are signed in
+        Sessions
       </Title>
-      <Rows
+      <RemovableTable
         rows={found.data?.items ?? []}
         id={(session) => session.id}
         className="scroll"
         cells={(session) => (
           <>
             <Table.Td title={session.userAgent}>
-              {browser(session.userAgent)}
+              {describeUserAgent(session.userAgent)}
               {session.current && (
                 <Text span size="xs" c="dimmed">
                   {" "}
-                  · this one
+                  · current session
                 </Text>
               )}
             </Table.Td>
             <Table.Td c="dimmed" style={{ whiteSpace: "nowrap" }}>
               {session.address}
             </Table.Td>
-            <Table.Td c="dimmed" title={at(session.lastSeenAt)} style={{ whiteSpace: "nowrap" }}>
-              {ago(session.lastSeenAt)}
+            <Table.Td c="dimmed" title={formatDateTime(session.lastSeenAt)} style={{ whiteSpace: "nowrap" }}>
+              {timeAgo(session.lastSeenAt)}
             </Table.Td>
           </>
         )}
-        away={(session) =>
+        removeAction={(session) =>
           session.current
             ? undefined
             : {
-                label: "End this session",
-                word: "End",
-                question: {
-                  title: `End the session of ${browser(session.userAgent)}?`,
-                  text: "Whoever uses it has to sign in again.",
-                  act: "End it",
+                label: "Revoke session",
+                buttonText: "Revoke",
+                confirmation: {
+                  title: "Revoke session?",
+                  text: `${describeUserAgent(session.userAgent)} will be signed out.`,
+                  action: "Revoke",
                   run: () => end.mutate(session.id),
                 },
               }
@@ -142,21 +142,21 @@ function Tokens() {
   const queries = useQueryClient();
   const found = useQuery(tokens);
   const [secret, setSecret] = useState<string>();
-  const fresh = () => queries.invalidateQueries({ queryKey: ["tokens"] });
+  const refresh = () => queries.invalidateQueries({ queryKey: ["tokens"] });
   const create = useMutation({
     mutationFn: (name: string) => data(api.POST("/api/tokens", { body: { name } })),
     onSuccess: (token) => {
       setSecret(token.token ?? undefined);
-      return fresh();
+      return refresh();
     },
-    onError: complain,
+    onError: notifyError,
   });
   const revoke = useMutation({
     mutationFn: async (token: string) => {
       await data(api.DELETE("/api/tokens/{token}", { params: { path: { token } } }));
     },
-    onSettled: fresh,
-    onError: complain,
+    onSettled: refresh,
+    onError: notifyError,
   });
   const submit = (event: FormEvent<HTMLFormElement>) => {
     event.preventDefault();
@@ -167,13 +167,13 @@ function Tokens() {
   return (
     <section className="section">
       <Title order={2} mb="xs">
-        Tokens
+        Access tokens
       </Title>
       <Text size="sm" c="dimmed" mb="sm">
-        For the command line and programs. A token may do what you may.
+        For the command line and scripts. A token has the same permissions as you.
       </Text>
       {secret && (
-        <Alert mb="sm" title="Copy it now; it is not shown again" withCloseButton onClose={() => setSecret(undefined)}>
+        <Alert mb="sm" title="Copy the token now. It is not shown again." withCloseButton onClose={() => setSecret(undefined)}>
           <Group gap="xs" wrap="nowrap">
             <code className="clip grow">{secret}</code>
             <CopyButton value={secret}>
@@ -187,23 +187,23 @@ function Tokens() {
         </Alert>
       )}
       {(found.data?.items.length ?? 0) > 0 && (
-        <Rows
+        <RemovableTable
           rows={found.data?.items ?? []}
           id={(token) => token.id}
           className="scroll"
           cells={(token) => (
             <>
               <Table.Td>{token.name}</Table.Td>
-              <Table.Td c="dimmed">made {ago(token.createdAt)}</Table.Td>
-              <Table.Td c="dimmed">{token.lastUsedAt ? `used ${ago(token.lastUsedAt)}` : "not used yet"}</Table.Td>
+              <Table.Td c="dimmed">created {timeAgo(token.createdAt)}</Table.Td>
+              <Table.Td c="dimmed">{token.lastUsedAt ? `last used ${timeAgo(token.lastUsedAt)}` : "never used"}</Table.Td>
             </>
           )}
-          away={(token) => ({
+          removeAction={(token) => ({
             label: `Revoke ${token.name}`,
-            question: {
-              title: `Revoke the token ${token.name}?`,
-              text: "What uses it stops working at once.",
-              act: "Revoke",
+            confirmation: {
+              title: `Revoke token ${token.name}?`,
+              text: "Programs that use it lose access immediately.",
+              action: "Revoke",
               run: () => revoke.mutate(token.id),
             },
           })}
@@ -211,9 +211,9 @@ function Tokens() {
       )}
       <form onSubmit={submit}>
         <Group align="flex-end" gap="xs">
-          <TextInput name="name" label="New token for" placeholder="laptop" required withAsterisk={false} w={220} />
+          <TextInput name="name" label="Token name" placeholder="laptop" required withAsterisk={false} w={220} />
           <Button type="submit" size="sm" variant="default" loading={create.isPending}>
-            Make
+            Create token
           </Button>
         </Group>
       </form>

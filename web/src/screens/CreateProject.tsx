@@ -1,32 +1,32 @@
-// The dialog that makes a project. The rule of a name is said while it is typed.
+// Dialog that creates a project. The name is validated while it is typed.
 import { Alert, Button, Collapse, Group, Modal, Select, SimpleGrid, Stack, Text, TextInput, Textarea } from "@mantine/core";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useNavigate } from "@tanstack/react-router";
 import { type FormEvent, useState } from "react";
-import { ApiError, type Schemas, api, data, sentence } from "../api/client";
+import { ApiError, type Schemas, api, data, errorMessage } from "../api/client";
 import { images, regions } from "../api/queries";
 import { parseDotenv } from "../logic/dotenv";
 import { nameProblem, nameRule, suggestName } from "../logic/name";
-import { sizes, sources } from "../logic/sizes";
+import { sizes, templates } from "../logic/projectOptions";
 
-const grounds: Record<string, string> = { local: "this server", kubernetes: "Kubernetes" };
+const regionKinds: Record<string, string> = { local: "this server", kubernetes: "Kubernetes" };
 
-function placed({ name, kind, healthy }: Schemas["RegionInfo"]): string {
-  return `${name}: ${grounds[kind] ?? kind}${healthy ? "" : ", does not answer"}`;
+function regionLabel({ name, kind, healthy }: Schemas["RegionInfo"]): string {
+  return `${name} (${regionKinds[kind] ?? kind}${healthy ? "" : ", unavailable"})`;
 }
 
 export default function CreateProject({ close }: { close: () => void }) {
   const queries = useQueryClient();
   const navigate = useNavigate();
-  const known = useQuery(images).data?.items ?? [];
-  const places = useQuery(regions).data?.items ?? [];
+  const imported = useQuery(images).data?.items ?? [];
+  const allRegions = useQuery(regions).data?.items ?? [];
   const [region, setRegion] = useState<string>();
   const [name, setName] = useState("");
   const [touched, setTouched] = useState(false);
-  const [from, setFrom] = useState("web");
+  const [template, setTemplate] = useState("web");
   const [image, setImage] = useState("");
   const [size, setSize] = useState<string>("small");
-  const [more, setMore] = useState(false);
+  const [advanced, setAdvanced] = useState(false);
   const [variables, setVariables] = useState("");
   const parsed = parseDotenv(variables);
   const problem = touched ? nameProblem(name) : undefined;
@@ -41,24 +41,24 @@ export default function CreateProject({ close }: { close: () => void }) {
       await navigate({ to: "/p/$project", params: { project: project.name } });
     },
   });
-  const refusedField = create.error instanceof ApiError ? create.error.field : undefined;
+  const invalidField = create.error instanceof ApiError ? create.error.field : undefined;
 
   const submit = (event: FormEvent<HTMLFormElement>) => {
     event.preventDefault();
     setTouched(true);
     if (nameProblem(name) || parsed.problems.length > 0) return;
     const fields = new FormData(event.currentTarget);
-    const said = (field: string) => String(fields.get(field) ?? "").trim() || undefined;
-    const url = said("repository");
-    const branch = said("branch");
+    const field = (key: string) => String(fields.get(key) ?? "").trim() || undefined;
+    const url = field("repository");
+    const branch = field("branch");
     create.mutate({
       name,
-      ...(said("description") && { description: said("description") }),
-      ...(from === "image" ? { image: image.trim() } : { template: from }),
+      ...(field("description") && { description: field("description") }),
+      ...(template === "image" ? { image: image.trim() } : { template: template }),
       size: size as Schemas["Size"],
       ...(region && { region }),
       ...(url && { repository: { url, ...(branch && { branch }) } }),
-      ...(said("startCommand") && { startCommand: said("startCommand") }),
+      ...(field("startCommand") && { startCommand: field("startCommand") }),
       ...(Object.keys(parsed.variables).length > 0 && { envVars: parsed.variables }),
     });
   };
@@ -67,9 +67,9 @@ export default function CreateProject({ close }: { close: () => void }) {
     <Modal opened onClose={close} title="New project" size="lg">
       <form onSubmit={submit}>
         <Stack gap="sm">
-          {create.isError && refusedField?.name !== "name" && (
+          {create.isError && invalidField?.name !== "name" && (
             <Alert color="red" role="alert" py="xs">
-              {sentence(create.error)}
+              {errorMessage(create.error)}
             </Alert>
           )}
           <TextInput
@@ -83,7 +83,7 @@ export default function CreateProject({ close }: { close: () => void }) {
               setTouched(true);
               create.reset();
             }}
-            error={problem ?? (refusedField?.name === "name" || (create.error instanceof ApiError && create.error.status === 409) ? sentence(create.error) : undefined)}
+            error={problem ?? (invalidField?.name === "name" || (create.error instanceof ApiError && create.error.status === 409) ? errorMessage(create.error) : undefined)}
             autoComplete="off"
             spellCheck={false}
           />
@@ -98,28 +98,28 @@ export default function CreateProject({ close }: { close: () => void }) {
           )}
           <SimpleGrid cols={{ base: 1, xs: 2 }} spacing="sm">
             <Select
-              label="Made from"
+              label="Template"
               allowDeselect={false}
-              value={from}
-              onChange={(value) => value && setFrom(value)}
-              data={sources}
+              value={template}
+              onChange={(value) => value && setTemplate(value)}
+              data={templates}
             />
             <Select label="Size" allowDeselect={false} value={size} onChange={(value) => value && setSize(value)} data={sizes} />
           </SimpleGrid>
-          {places.length > 1 && (
+          {allRegions.length > 1 && (
             <Select
               label="Region"
               allowDeselect={false}
-              value={region ?? places.find((place) => place.default)?.name ?? null}
+              value={region ?? allRegions.find((one) => one.default)?.name ?? null}
               onChange={(value) => value && setRegion(value)}
-              data={places.map((place) => ({ value: place.name, label: placed(place) }))}
+              data={allRegions.map((one) => ({ value: one.name, label: regionLabel(one) }))}
             />
           )}
-          {from === "image" && (
+          {template === "image" && (
             <TextInput
               label="Image"
               description={
-                known.length > 0 ? `Known here: ${known.map((one) => one.name).join(", ")}` : "A reference, or the name that it was imported under."
+                imported.length > 0 ? `Imported images: ${imported.map((one) => one.name).join(", ")}` : "An image reference, or the name of an imported image."
               }
               required
               withAsterisk={false}
@@ -127,19 +127,19 @@ export default function CreateProject({ close }: { close: () => void }) {
               onChange={(event) => setImage(event.currentTarget.value)}
             />
           )}
-          <TextInput name="repository" label="Git repository" placeholder="https://… (cloned before the first start)" type="url" />
+          <TextInput name="repository" label="Git repository" description="Cloned before the first start." placeholder="https://github.com/owner/repository" type="url" />
           <div>
-            <Button variant="subtle" color="gray" px={4} onClick={() => setMore(!more)} aria-expanded={more}>
-              {more ? "Fewer settings" : "More settings"}
+            <Button variant="subtle" color="gray" px={4} onClick={() => setAdvanced(!advanced)} aria-expanded={advanced}>
+              {advanced ? "Hide advanced settings" : "Show advanced settings"}
             </Button>
           </div>
-          <Collapse expanded={more}>
+          <Collapse expanded={advanced}>
             <Stack gap="sm">
               <TextInput name="description" label="Description" maxLength={500} />
-              <TextInput name="branch" label="Branch" placeholder="the repository's own" />
+              <TextInput name="branch" label="Branch" placeholder="Default branch" />
               <TextInput name="startCommand" label="Start command" placeholder="npm run dev" />
               <Textarea
-                label="Variables"
+                label="Environment variables"
                 description="Paste a .env file."
                 value={variables}
                 onChange={(event) => setVariables(event.currentTarget.value)}
@@ -155,7 +155,7 @@ export default function CreateProject({ close }: { close: () => void }) {
               Cancel
             </Button>
             <Button type="submit" loading={create.isPending}>
-              Create
+              Create project
             </Button>
           </Group>
         </Stack>

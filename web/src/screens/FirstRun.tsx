@@ -1,47 +1,46 @@
-// What a new installation shows to its first person: what the machine still lacks, the two things worth
-// setting before anybody else comes, and the way to the first project.
+// Setup steps for the owner of a new server: a password, health checks, an agent credential, the first project.
 import { Alert, Button, Group, PasswordInput, Select, Text, Title } from "@mantine/core";
 import { IconCheck, IconPlus } from "@tabler/icons-react";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
 import { type FormEvent, type ReactNode, useState } from "react";
-import { api, data, sentence } from "../api/client";
-import { agentKeys, me } from "../api/queries";
+import { api, data, errorMessage } from "../api/client";
+import { agentCredentials, me } from "../api/queries";
 import { Checks } from "./administration/System";
 
-/** Credentials that agents know; others are set with `fsa agent set-key`. */
-const known = ["ANTHROPIC_API_KEY", "CLAUDE_CODE_OAUTH_TOKEN", "ANTHROPIC_AUTH_TOKEN"];
+/** Credentials of Claude Code; others are set with `fsa agent set-key`. */
+const credentialNames = ["ANTHROPIC_API_KEY", "CLAUDE_CODE_OAUTH_TOKEN", "ANTHROPIC_AUTH_TOKEN"];
 
 export default function FirstRun({ create }: { create: () => void }) {
-  const who = useQuery(me).data;
+  const currentUser = useQuery(me).data;
   return (
     <div className="panel" style={{ padding: "20px 24px 24px", maxWidth: 760 }}>
       <Title order={2} mb={4}>
         Welcome to FullStack Agent
       </Title>
       <Text size="sm" c="dimmed" mb="lg">
-        This server is new, and you are its owner. Everything here can also be done later.
+        You are the owner of this new server. You can do all of this later.
       </Text>
       <ol className="steps">
-        <Step title="Choose a password" done={who?.hasPassword ?? false} says="You can sign in with it.">
+        <Step title="Set a password" done={currentUser?.hasPassword ?? false} doneText="You can sign in with your password.">
           <Password />
         </Step>
-        <Step title="See what this server lacks">
+        <Step title="Check the server">
           <Checks all={false} />
           <Text size="xs" c="dimmed" mt={6}>
-            All points are in <Link to="/administration" style={{ color: "inherit" }}>Administration</Link> under System, and in “fsa doctor”.
+            See all checks in <Link to="/administration" style={{ color: "inherit" }}>Administration</Link> under System, or run “fsa doctor”.
           </Text>
         </Step>
-        <Step title="Give Claude Code a key">
-          <Key />
+        <Step title="Add an API key for Claude Code">
+          <AgentKey />
         </Step>
-        <Step title="Make your first project">
+        <Step title="Create your first project">
           <Text size="sm" mb="sm">
-            It is a Linux sandbox with a terminal where Claude Code runs, a PostgreSQL database of its own, and an address
-            for whatever it serves.
+            A project is a Linux sandbox with a terminal for Claude Code, its own PostgreSQL database, and preview URLs for
+            the servers that run in it.
           </Text>
           <Button leftSection={<IconPlus size={15} />} onClick={create}>
-            Make it
+            New project
           </Button>
         </Step>
       </ol>
@@ -49,13 +48,13 @@ export default function FirstRun({ create }: { create: () => void }) {
   );
 }
 
-function Step({ title, done = false, says, children }: { title: string; done?: boolean; says?: string; children: ReactNode }) {
+function Step({ title, done = false, doneText, children }: { title: string; done?: boolean; doneText?: string; children: ReactNode }) {
   return (
     <li data-done={done}>
       <Title order={3} mb={6}>
-        {title} {done && <IconCheck size={15} color="var(--mantine-color-teal-6)" aria-label="done" style={{ verticalAlign: "-2px" }} />}
+        {title} {done && <IconCheck size={15} color="var(--mantine-color-teal-6)" aria-label="Done" style={{ verticalAlign: "-2px" }} />}
       </Title>
-      {done && says ? <Text size="sm">{says}</Text> : children}
+      {done && doneText ? <Text size="sm">{doneText}</Text> : children}
     </li>
   );
 }
@@ -75,28 +74,28 @@ function Password() {
   return (
     <form onSubmit={submit}>
       <Text size="sm" mb={6}>
-        The link that brought you here works once. With a password you sign in as “owner”.
+        Your sign-in link can be used only once. Set a password to sign in again as “owner”.
       </Text>
-      {set.isError && <Refused error={set.error} />}
+      {set.isError && <RequestError error={set.error} />}
       <Group gap="xs" align="flex-end">
         <PasswordInput name="password" aria-label="New password" placeholder="New password" autoComplete="new-password" required w={240} />
         <Button type="submit" size="sm" variant="default" loading={set.isPending}>
-          Set
+          Set password
         </Button>
       </Group>
     </form>
   );
 }
 
-function Key() {
+function AgentKey() {
   const queries = useQueryClient();
-  const found = useQuery(agentKeys);
-  const [name, setName] = useState(known[0] ?? "");
+  const credentials = useQuery(agentCredentials);
+  const [name, setName] = useState(credentialNames[0] ?? "");
   const set = useMutation({
     mutationFn: (value: string) => data(api.PATCH("/api/me/agent-credentials", { body: { envVars: { [name]: value } } })),
-    onSuccess: (after) => queries.setQueryData(agentKeys.queryKey, after),
+    onSuccess: (after) => queries.setQueryData(agentCredentials.queryKey, after),
   });
-  const has = Object.keys(found.data?.envVars ?? {});
+  const existing = Object.keys(credentials.data?.envVars ?? {});
   const submit = (event: FormEvent<HTMLFormElement>) => {
     event.preventDefault();
     const form = event.currentTarget;
@@ -105,26 +104,26 @@ function Key() {
   return (
     <form onSubmit={submit}>
       <Text size="sm" mb={6}>
-        {has.length > 0
-          ? `Set for all of your projects: ${has.join(", ")}.`
-          : "It goes into all of your projects. Without one, claude asks for a sign-in in its terminal."}
+        {existing.length > 0
+          ? `Set for all of your projects: ${existing.join(", ")}.`
+          : "Used in all of your projects. Without a key, Claude Code asks you to sign in from its terminal."}
       </Text>
-      {set.isError && <Refused error={set.error} />}
+      {set.isError && <RequestError error={set.error} />}
       <Group gap="xs" align="flex-end">
-        <Select aria-label="Kind of key" w={240} allowDeselect={false} value={name} onChange={(value) => value && setName(value)} data={known} />
-        <PasswordInput name="key" aria-label="Key" placeholder="Key" autoComplete="off" required w={240} />
+        <Select aria-label="Key type" w={240} allowDeselect={false} value={name} onChange={(value) => value && setName(value)} data={credentialNames} />
+        <PasswordInput name="key" aria-label="API key" placeholder="API key" autoComplete="off" required w={240} />
         <Button type="submit" size="sm" variant="default" loading={set.isPending}>
-          Keep it
+          Save key
         </Button>
       </Group>
     </form>
   );
 }
 
-function Refused({ error }: { error: unknown }) {
+function RequestError({ error }: { error: unknown }) {
   return (
     <Alert color="red" role="alert" py="xs" mb="xs">
-      {sentence(error)}
+      {errorMessage(error)}
     </Alert>
   );
 }

@@ -1,16 +1,16 @@
-// Every project of the caller, one line each, alive.
+// Project list: one row for each project of the user, updated live.
 import { ActionIcon, Button, Group, Select, Skeleton, Text, TextInput, Title, Tooltip } from "@mantine/core";
 import { useHotkeys, useLocalStorage } from "@mantine/hooks";
 import { IconPlayerPlay, IconPlayerStop, IconPlus, IconSearch } from "@tabler/icons-react";
 import { useQuery } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
 import { Suspense, lazy, memo, useDeferredValue, useRef, useState } from "react";
-import { type Project, sentence } from "../api/client";
-import { me, projects, useWish } from "../api/queries";
-import { type Order, arranged } from "../logic/arrange";
-import { addressed, may } from "../logic/role";
+import { type Project, errorMessage } from "../api/client";
+import { me, projects, useLifecycleAction } from "../api/queries";
+import { type SortOrder, filterAndSort } from "../logic/projectList";
+import { hasRole, projectSlug } from "../logic/role";
 import { canStart, canStop } from "../logic/status";
-import { ago, at } from "../logic/time";
+import { formatDateTime, timeAgo } from "../logic/time";
 import { Status } from "./Status";
 
 const FirstRun = lazy(() => import("./FirstRun"));
@@ -19,7 +19,7 @@ const CreateProject = lazy(() => import("./CreateProject"));
 export function Projects() {
   const found = useQuery(projects);
   const [query, setQuery] = useState("");
-  const [order, setOrder] = useLocalStorage<Order>({ key: "fsa.order", defaultValue: "changed" });
+  const [order, setOrder] = useLocalStorage<SortOrder>({ key: "fsa.order", defaultValue: "changed" });
   const [creating, setCreating] = useState(false);
   const search = useRef<HTMLInputElement>(null);
   const typed = useDeferredValue(query);
@@ -27,13 +27,13 @@ export function Projects() {
     ["/", () => search.current?.focus()],
     ["C", () => setCreating(true)],
   ]);
-  const who = useQuery(me).data;
+  const currentUser = useQuery(me).data;
   const all = found.data ?? [];
-  // An owner who has neither a project nor a way to sign in again is new here, and stays so until the page is left.
-  const fresh = useRef(false);
-  fresh.current ||= found.data?.length === 0 && who?.role === "owner" && !who.hasPassword;
-  const first = fresh.current && all.length === 0;
-  const shown = arranged(all, typed, order);
+  // An owner without projects and without a password is new. The setup steps then stay until the page is left.
+  const newOwner = useRef(false);
+  newOwner.current ||= found.data?.length === 0 && currentUser?.role === "owner" && !currentUser.hasPassword;
+  const showFirstRun = newOwner.current && all.length === 0;
+  const shown = filterAndSort(all, typed, order);
 
   return (
     <div className="column">
@@ -54,17 +54,17 @@ export function Projects() {
           onChange={(event) => setQuery(event.currentTarget.value)}
         />
         <Select
-          aria-label="Order"
+          aria-label="Sort by"
           size="xs"
           w={140}
           allowDeselect={false}
           data={[
-            { value: "changed", label: "Last changed" },
+            { value: "changed", label: "Last updated" },
             { value: "name", label: "Name" },
             { value: "status", label: "Status" },
           ]}
           value={order}
-          onChange={(value) => value && setOrder(value as Order)}
+          onChange={(value) => value && setOrder(value as SortOrder)}
         />
         <Button leftSection={<IconPlus size={15} />} onClick={() => setCreating(true)}>
           New project
@@ -81,25 +81,25 @@ export function Projects() {
       )}
       {found.isError && !found.data && (
         <div className="panel empty" role="alert">
-          <Text c="red">{sentence(found.error)}</Text>
+          <Text c="red">{errorMessage(found.error)}</Text>
           <Button variant="default" onClick={() => void found.refetch()}>
-            Try again
+            Retry
           </Button>
         </div>
       )}
-      {first && (
+      {showFirstRun && (
         <Suspense>
           <FirstRun create={() => setCreating(true)} />
         </Suspense>
       )}
-      {found.data && all.length === 0 && !first && (
+      {found.data && all.length === 0 && !showFirstRun && (
         <div className="panel empty" style={{ padding: "64px 16px" }}>
           <Title order={2} c="var(--mantine-color-text)">
-            Make your first project
+            Create your first project
           </Title>
           <Text maw={420}>
-            It is a Linux sandbox with a terminal where Claude Code runs, a PostgreSQL database of its own, and an address
-            for whatever it serves.
+            A project is a Linux sandbox with a terminal for Claude Code, its own PostgreSQL database, and preview URLs for
+            the servers that run in it.
           </Text>
           <Button size="sm" leftSection={<IconPlus size={16} />} onClick={() => setCreating(true)}>
             New project
@@ -109,11 +109,11 @@ export function Projects() {
       {all.length > 0 && (
         <ul className="panel rows" aria-label="Projects">
           {shown.map((project) => (
-            <Row key={project.id} project={project} address={addressed(project, all)} />
+            <Row key={project.id} project={project} slug={projectSlug(project, all)} />
           ))}
           {shown.length === 0 && (
             <li className="empty">
-              <span>No project matches “{typed}”.</span>
+              <span>No projects match “{typed}”.</span>
             </li>
           )}
         </ul>
@@ -123,16 +123,16 @@ export function Projects() {
   );
 }
 
-const Row = memo(function Row({ project, address }: { project: Project; address: string }) {
-  const wish = useWish();
+const Row = memo(function Row({ project, slug }: { project: Project; slug: string }) {
+  const lifecycle = useLifecycleAction();
   const phase = project.sandbox?.status;
   const ports = project.sandbox?.ports.filter((port) => port.port !== 7681) ?? [];
   return (
     <li className="row" data-project={project.name}>
       <div style={{ minWidth: 0 }}>
-        <Link className="name clip" to="/p/$project" params={{ project: address }} preload={false}>
+        <Link className="name clip" to="/p/$project" params={{ project: slug }} preload={false}>
           {project.name}
-          {project.role !== "owner" && <span style={{ opacity: 0.65, fontWeight: 400 }}> · {project.ownerLogin}’s</span>}
+          {project.role !== "owner" && <span style={{ opacity: 0.65, fontWeight: 400 }}> · shared by {project.ownerLogin}</span>}
         </Link>
         {project.description && (
           <Text size="xs" c="dimmed" className="clip">
@@ -151,22 +151,22 @@ const Row = memo(function Row({ project, address }: { project: Project; address:
           </a>
         ))}
       </div>
-      <Tooltip label={at(project.updatedAt)}>
+      <Tooltip label={formatDateTime(project.updatedAt)}>
         <Text size="xs" c="dimmed" className="wide" style={{ whiteSpace: "nowrap" }}>
-          {ago(project.updatedAt)}
+          {timeAgo(project.updatedAt)}
         </Text>
       </Tooltip>
       <Group gap={2} justify="flex-end" wrap="nowrap">
-        {canStart(phase) && may(project.role, "editor") && (
+        {canStart(phase) && hasRole(project.role, "editor") && (
           <ActionIcon
             aria-label={`Start ${project.name}`}
-            onClick={() => wish.mutate({ id: project.id, wish: phase === undefined ? "remake" : "start" })}
+            onClick={() => lifecycle.mutate({ id: project.id, action: phase === undefined ? "recreate" : "start" })}
           >
             <IconPlayerPlay size={16} />
           </ActionIcon>
         )}
-        {canStop(phase) && may(project.role, "editor") && (
-          <ActionIcon aria-label={`Stop ${project.name}`} onClick={() => wish.mutate({ id: project.id, wish: "stop" })}>
+        {canStop(phase) && hasRole(project.role, "editor") && (
+          <ActionIcon aria-label={`Stop ${project.name}`} onClick={() => lifecycle.mutate({ id: project.id, action: "stop" })}>
             <IconPlayerStop size={16} />
           </ActionIcon>
         )}

@@ -1,14 +1,14 @@
-// Signing in: with a password, with a one-time link (whose token is in the fragment, which browsers
-// send to nobody), and accepting an invitation.
+// Sign-in screen: password, one-time link, invitation, GitHub. The token of a link is in the URL's fragment, which
+// browsers do not send.
 import { Alert, Button, PasswordInput, Stack, Text, TextInput, Title } from "@mantine/core";
 import { IconBrandGithub } from "@tabler/icons-react";
 import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { useNavigate, useSearch } from "@tanstack/react-router";
 import { type FormEvent, useEffect, useState } from "react";
-import { ApiError, api, data, sentence } from "../api/client";
-import { methods } from "../api/queries";
+import { ApiError, api, data, errorMessage } from "../api/client";
+import { signInMethods } from "../api/queries";
 
-/** The link's token, taken out of the address before anything can navigate or copy it. */
+/** Removes the link's token from the URL, before it can be navigated to or copied, and returns it. */
 function takeToken(): string {
   if (location.pathname !== "/sign-in") return "";
   const token = location.hash.slice(1);
@@ -25,28 +25,28 @@ export function SignIn() {
   const [link, setLink] = useState(token);
   const [invited, setInvited] = useState(false);
   const [busy, setBusy] = useState(false);
-  const [said, setSaid] = useState("");
-  const github = useQuery(methods).data?.github ?? false;
+  const [error, setError] = useState("");
+  const github = useQuery(signInMethods).data?.github ?? false;
 
-  const withGithub = async () => {
+  const signInWithGithub = async () => {
     setBusy(true);
-    setSaid("");
+    setError("");
     try {
       location.assign((await data(api.POST("/api/auth/github", { body: {} }))).url);
     } catch (error) {
       setBusy(false);
-      setSaid(sentence(error));
+      setError(errorMessage(error));
     }
   };
 
-  // A link that is opened where this page is already changes nothing but the fragment.
+  // A link that is opened in a tab with this page changes only the fragment.
   useEffect(() => {
     const changed = () => {
       const token = takeToken();
       if (!token) return;
       setLink(token);
       setInvited(false);
-      setSaid("");
+      setError("");
     };
     addEventListener("hashchange", changed);
     return () => removeEventListener("hashchange", changed);
@@ -58,7 +58,7 @@ export function SignIn() {
     const login = String(fields.get("login") ?? "");
     const password = String(fields.get("password") ?? "");
     setBusy(true);
-    setSaid("");
+    setError("");
     try {
       const user = link
         ? await data(
@@ -69,17 +69,17 @@ export function SignIn() {
         : await data(api.POST("/api/auth/password", { body: { login, password } }));
       queries.clear();
       queries.setQueryData(["me"], user);
-      // A way back into a preview is the server's own page; anything else is ours.
+      // The return to a preview is a page of the server; all other targets are routes of this page.
       if (next?.startsWith("/api/auth/preview?")) location.assign(next);
       else await navigate({ to: next?.startsWith("/") && !next.startsWith("//") ? next : "/" });
     } catch (error) {
       setBusy(false);
       if (link && error instanceof ApiError && error.field && !invited) {
-        // The link is an invitation, which is not used up by being refused.
+        // The link is an invitation: it needs a login first, and an invalid request does not use it up.
         setInvited(true);
         return;
       }
-      setSaid(sentence(error));
+      setError(errorMessage(error));
     }
   };
 
@@ -91,14 +91,14 @@ export function SignIn() {
       </div>
       <form onSubmit={(event) => void submit(event)} className="panel" style={{ padding: 20 }} aria-label="Sign in">
         <Stack gap="sm">
-          <Title order={1}>{invited ? "Welcome" : "Sign in"}</Title>
-          {said && (
+          <Title order={1}>{invited ? "Create your account" : "Sign in"}</Title>
+          {error && (
             <Alert color="red" role="alert" py="xs">
-              {said}
+              {error}
             </Alert>
           )}
-          {link && !invited && <Text size="sm">This link signs you in once.</Text>}
-          {invited && <Text size="sm">Choose a login to have here. A password may be set later too.</Text>}
+          {link && !invited && <Text size="sm">This sign-in link can be used once.</Text>}
+          {invited && <Text size="sm">Choose a login. You can also set the password later.</Text>}
           {(!link || invited) && (
             <>
               <TextInput
@@ -120,10 +120,10 @@ export function SignIn() {
             </>
           )}
           <Button type="submit" loading={busy} size="sm">
-            {invited ? "Begin" : "Sign in"}
+            {invited ? "Create account" : "Sign in"}
           </Button>
           {github && !link && (
-            <Button variant="default" size="sm" disabled={busy} leftSection={<IconBrandGithub size={16} />} onClick={() => void withGithub()}>
+            <Button variant="default" size="sm" disabled={busy} leftSection={<IconBrandGithub size={16} />} onClick={() => void signInWithGithub()}>
               Sign in with GitHub
             </Button>
           )}
@@ -134,18 +134,18 @@ export function SignIn() {
               onClick={() => {
                 setLink("");
                 setInvited(false);
-                setSaid("");
+                setError("");
               }}
             >
-              Use a password instead
+              Sign in with a password
             </Button>
           )}
         </Stack>
       </form>
       {!link && (
         <Text size="xs" c="dimmed">
-          The first time, open the link that the server printed when it started. Lost it? “fsa serve” prints another one
-          at its next start, and an owner can make one for you.
+          To sign in for the first time, open the link that the server printed when it started. If you lost it, restart
+          “fsa serve” to print a new one, or ask an owner to create one for you.
         </Text>
       )}
     </Stack>

@@ -1,17 +1,17 @@
-// A phase as a dot and a word.
+// Sandbox phase as a colored dot and a label.
 import type { Phase } from "../api/client";
-import { look } from "../logic/status";
+import { phaseStatus } from "../logic/status";
 
 export function Status({ phase }: { phase: Phase | undefined }) {
-  const { word, color, moving } = look(phase);
+  const { label, color, inProgress } = phaseStatus(phase);
   return (
     <span style={{ display: "inline-flex", alignItems: "center", gap: 7, whiteSpace: "nowrap" }} data-status={phase}>
       <span
         className="dot"
-        data-moving={moving}
+        data-in-progress={inProgress}
         style={{ "--dot": `var(--mantine-color-${color}-${color === "gray" ? 6 : 5})` } as React.CSSProperties}
       />
-      {word}
+      {label}
     </span>
   );
 }

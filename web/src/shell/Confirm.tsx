@@ -1,18 +1,18 @@
-// The page's own question before something that cannot be taken back.
+// Confirmation dialog before an action that cannot be undone.
 import { Button, Group, Modal, Text } from "@mantine/core";
 
-export interface Question {
+export interface Confirmation {
   title: string;
   text: string;
-  /** What the button says that does it. */
-  act: string;
+  /** Label of the confirm button. */
+  action: string;
   run: () => void;
 }
 
-export function Confirm({ question, close }: { question: Question | undefined; close: () => void }) {
+export function Confirm({ confirmation, close }: { confirmation: Confirmation | undefined; close: () => void }) {
   return (
-    <Modal opened={question !== undefined} onClose={close} title={question?.title}>
-      <Text size="sm">{question?.text}</Text>
+    <Modal opened={confirmation !== undefined} onClose={close} title={confirmation?.title}>
+      <Text size="sm">{confirmation?.text}</Text>
       <Group justify="flex-end" mt="md">
         <Button variant="default" data-autofocus onClick={close}>
           Cancel
@@ -21,10 +21,10 @@ export function Confirm({ question, close }: { question: Question | undefined; c
           color="red"
           onClick={() => {
             close();
-            question?.run();
+            confirmation?.run();
           }}
         >
-          {question?.act}
+          {confirmation?.action}
         </Button>
       </Group>
     </Modal>

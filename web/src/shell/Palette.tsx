@@ -1,75 +1,75 @@
-// The command palette: every project and every place, by a few letters.
+// Command palette: fuzzy search over projects, views and lifecycle actions.
 import { Group, Modal, Text, TextInput, UnstyledButton } from "@mantine/core";
 import { IconSearch } from "@tabler/icons-react";
 import { useQuery } from "@tanstack/react-query";
 import { useNavigate, useParams } from "@tanstack/react-router";
 import { type KeyboardEvent, useState } from "react";
-import { me, projects, useWish } from "../api/queries";
-import { ranked } from "../logic/match";
-import { addressed, may } from "../logic/role";
-import { canStart, canStop, look } from "../logic/status";
+import { me, projects, useLifecycleAction } from "../api/queries";
+import { fuzzyFilter } from "../logic/fuzzy";
+import { hasRole, projectSlug } from "../logic/role";
+import { canStart, canStop, phaseStatus } from "../logic/status";
 import { views } from "../router";
 
 interface Command {
   title: string;
-  hint: string;
-  act: () => void;
+  detail: string;
+  run: () => void;
 }
 
-const shown = 12;
+const maxResults = 12;
 
 export default function Palette({ close }: { close: () => void }) {
   const navigate = useNavigate();
   const { project: current } = useParams({ strict: false });
   const all = useQuery(projects).data ?? [];
-  const who = useQuery(me).data;
-  const wish = useWish();
+  const currentUser = useQuery(me).data;
+  const lifecycle = useLifecycleAction();
   const [query, setQuery] = useState("");
-  const [at, setAt] = useState(0);
+  const [selected, setSelected] = useState(0);
 
   const commands: Command[] = [];
-  const here = all.find((project) => project.id === current) ?? all.find((project) => project.name === current && addressed(project, all) === current);
-  if (here && current) {
-    // On a wide page the terminal is beside every view.
+  const currentProject = all.find((project) => project.id === current) ?? all.find((project) => project.name === current && projectSlug(project, all) === current);
+  if (currentProject && current) {
+    // On a wide page the terminal is shown beside every view.
     const small = matchMedia("(max-width: 800px)").matches;
     for (const view of views.filter((view) => small || view !== "terminal")) {
       const title = view[0]?.toUpperCase() + view.slice(1);
       commands.push({
         title,
-        hint: here.name,
-        act: () => void navigate({ to: "/p/$project", params: { project: current }, search: { view } }),
+        detail: currentProject.name,
+        run: () => void navigate({ to: "/p/$project", params: { project: current }, search: { view } }),
       });
     }
-    const phase = here.sandbox?.status;
-    const act = (title: string, what: "start" | "stop" | "restart") =>
-      commands.push({ title, hint: here.name, act: () => wish.mutate({ id: here.id, wish: what }) });
-    const works = may(here.role, "editor");
-    if (works && canStart(phase)) act("Start the sandbox", "start");
-    if (works && canStop(phase)) act("Stop the sandbox", "stop");
-    if (works && phase === "RUNNING") act("Restart the sandbox", "restart");
+    const phase = currentProject.sandbox?.status;
+    const add = (title: string, action: "start" | "stop" | "restart") =>
+      commands.push({ title, detail: currentProject.name, run: () => lifecycle.mutate({ id: currentProject.id, action }) });
+    const canEdit = hasRole(currentProject.role, "editor");
+    if (canEdit && canStart(phase)) add("Start sandbox", "start");
+    if (canEdit && canStop(phase)) add("Stop sandbox", "stop");
+    if (canEdit && phase === "RUNNING") add("Restart sandbox", "restart");
   }
   for (const project of all) {
     commands.push({
       title: project.name,
-      hint: look(project.sandbox?.status).word,
-      act: () => void navigate({ to: "/p/$project", params: { project: addressed(project, all) } }),
+      detail: phaseStatus(project.sandbox?.status).label,
+      run: () => void navigate({ to: "/p/$project", params: { project: projectSlug(project, all) } }),
     });
   }
-  commands.push({ title: "All projects", hint: "Go", act: () => void navigate({ to: "/" }) });
-  commands.push({ title: "Account", hint: "Go", act: () => void navigate({ to: "/account" }) });
-  if (who?.role === "owner") {
-    commands.push({ title: "Administration", hint: "Go", act: () => void navigate({ to: "/administration" }) });
+  commands.push({ title: "All projects", detail: "Go to", run: () => void navigate({ to: "/" }) });
+  commands.push({ title: "Account", detail: "Go to", run: () => void navigate({ to: "/account" }) });
+  if (currentUser?.role === "owner") {
+    commands.push({ title: "Administration", detail: "Go to", run: () => void navigate({ to: "/administration" }) });
   }
-  const found = ranked(commands, query, (command) => command.title).slice(0, shown);
+  const results = fuzzyFilter(commands, query, (command) => command.title).slice(0, maxResults);
   const run = (command: Command | undefined) => {
     if (!command) return;
     close();
-    command.act();
+    command.run();
   };
-  const keys = (event: KeyboardEvent) => {
-    if (event.key === "ArrowDown") setAt((at) => Math.min(at + 1, found.length - 1));
-    else if (event.key === "ArrowUp") setAt((at) => Math.max(at - 1, 0));
-    else if (event.key === "Enter") run(found[at]);
+  const onKeyDown = (event: KeyboardEvent) => {
+    if (event.key === "ArrowDown") setSelected((index) => Math.min(index + 1, results.length - 1));
+    else if (event.key === "ArrowUp") setSelected((index) => Math.max(index - 1, 0));
+    else if (event.key === "Enter") run(results[selected]);
     else return;
     event.preventDefault();
   };
@@ -77,11 +77,11 @@ export default function Palette({ close }: { close: () => void }) {
   return (
     <Modal.Root opened onClose={close} yOffset="12vh" centered={false}>
       <Modal.Overlay opacity={0.5} />
-      <Modal.Content aria-label="Go to">
+      <Modal.Content aria-label="Command palette">
       <TextInput
         data-autofocus
-        aria-label="Project or command"
-        placeholder="Project or command"
+        aria-label="Search projects and commands"
+        placeholder="Search projects and commands"
         leftSection={<IconSearch size={16} />}
         variant="unstyled"
         px="sm"
@@ -89,36 +89,36 @@ export default function Palette({ close }: { close: () => void }) {
         value={query}
         onChange={(event) => {
           setQuery(event.currentTarget.value);
-          setAt(0);
+          setSelected(0);
         }}
-        onKeyDown={keys}
-        aria-activedescendant={`command-${at}`}
+        onKeyDown={onKeyDown}
+        aria-activedescendant={`command-${selected}`}
         aria-controls="commands"
       />
       <div role="listbox" id="commands" aria-label="Commands" style={{ borderTop: "1px solid var(--line)", padding: 6 }}>
-        {found.map((command, index) => (
+        {results.map((command, index) => (
           <UnstyledButton
-            key={`${command.title} ${command.hint} ${index}`}
+            key={`${command.title} ${command.detail} ${index}`}
             id={`command-${index}`}
             role="option"
-            aria-selected={index === at}
+            aria-selected={index === selected}
             className="tab"
             w="100%"
             h={34}
-            onMouseMove={() => setAt(index)}
+            onMouseMove={() => setSelected(index)}
             onClick={() => run(command)}
           >
             <Group justify="space-between" w="100%" wrap="nowrap">
               <span className="clip">{command.title}</span>
               <Text span size="xs" c="dimmed">
-                {command.hint}
+                {command.detail}
               </Text>
             </Group>
           </UnstyledButton>
         ))}
-        {found.length === 0 && (
+        {results.length === 0 && (
           <Text size="sm" c="dimmed" p="xs">
-            Nothing matches.
+            No results.
           </Text>
         )}
       </div>

@@ -1,7 +1,7 @@
-// What is around every screen, and what stands in for one that cannot be shown.
+// Root of all screens, and the pages for an unknown URL and for an error.
 import { Button, Stack, Text, Title } from "@mantine/core";
 import { Link, Outlet, useRouter } from "@tanstack/react-router";
-import { sentence } from "../api/client";
+import { errorMessage } from "../api/client";
 
 export function Root() {
   return <Outlet />;
@@ -10,11 +10,11 @@ export function Root() {
 export function NotFound() {
   return (
     <Stack className="centered" component="main">
-      <Title order={1}>There is nothing here</Title>
-      <Text c="dimmed">The address is wrong, or what was here is gone.</Text>
+      <Title order={1}>Page not found</Title>
+      <Text c="dimmed">Check the URL. The page may have been moved or deleted.</Text>
       <div>
         <Button component={Link} to="/" variant="default">
-          Your projects
+          Go to projects
         </Button>
       </div>
     </Stack>
@@ -25,11 +25,11 @@ export function Failed({ error }: { error: unknown }) {
   const router = useRouter();
   return (
     <Stack className="centered" component="main">
-      <Title order={1}>This page could not be shown</Title>
-      <Text>{sentence(error)}</Text>
+      <Title order={1}>Something went wrong</Title>
+      <Text>{errorMessage(error)}</Text>
       <div>
         <Button variant="default" onClick={() => void router.invalidate()}>
-          Try again
+          Retry
         </Button>
       </div>
     </Stack>

@@ -1,5 +1,5 @@
-// The frame of every screen of somebody who is signed in: the bar, the palette, and what is said
-// while the server is away.
+// Layout of every screen for a signed-in user: the top bar, the command palette, and the notice while the server
+// is unreachable.
 import { ActionIcon, Button, Kbd, Menu, useMantineColorScheme } from "@mantine/core";
 import { useHotkeys } from "@mantine/hooks";
 import { IconCommand, IconLogout, IconMoon, IconSettings, IconSun, IconUser, IconUsers } from "@tabler/icons-react";
@@ -7,24 +7,24 @@ import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { Link, Outlet, useNavigate, useParams } from "@tanstack/react-router";
 import { Suspense, lazy, useEffect, useState } from "react";
 import { api, data } from "../api/client";
-import { live, useLine } from "../api/live";
-import { complain, me, project as projectQuery } from "../api/queries";
+import { subscribeToEvents, useConnectionState } from "../api/events";
+import { me, notifyError, project as projectQuery } from "../api/queries";
 
 const Palette = lazy(() => import("./Palette"));
 
 export function Shell() {
   const queries = useQueryClient();
   const navigate = useNavigate();
-  const who = useQuery(me).data;
-  const line = useLine();
+  const currentUser = useQuery(me).data;
+  const connection = useConnectionState();
   const [palette, setPalette] = useState(false);
   const { project } = useParams({ strict: false });
-  const named = useQuery({ ...projectQuery(project ?? ""), enabled: project !== undefined }).data?.name;
+  const projectName = useQuery({ ...projectQuery(project ?? ""), enabled: project !== undefined }).data?.name;
   const { colorScheme, setColorScheme } = useMantineColorScheme();
   const dark = colorScheme === "dark" || (colorScheme === "auto" && matchMedia("(prefers-color-scheme: dark)").matches);
 
-  useEffect(() => live(queries), [queries]);
-  // Also where the keys are a terminal's: this one chord is the page's.
+  useEffect(() => subscribeToEvents(queries), [queries]);
+  // Also while a terminal has the focus: this one shortcut belongs to the page.
   useHotkeys([["mod+K", () => setPalette((open) => !open)]], [], true);
 
   const signOut = async () => {
@@ -33,7 +33,7 @@ export function Shell() {
       queries.clear();
       await navigate({ to: "/sign-in" });
     } catch (error) {
-      complain(error);
+      notifyError(error);
     }
   };
 
@@ -50,7 +50,7 @@ export function Shell() {
               /
             </span>
             <strong className="clip" id="project-name">
-              {named ?? project}
+              {projectName ?? project}
             </strong>
           </>
         )}
@@ -62,22 +62,22 @@ export function Shell() {
           rightSection={<Kbd fz={10}>Ctrl K</Kbd>}
           visibleFrom="sm"
         >
-          Go to
+          Command palette
         </Button>
-        <ActionIcon hiddenFrom="sm" aria-label="Go to" onClick={() => setPalette(true)}>
+        <ActionIcon hiddenFrom="sm" aria-label="Command palette" onClick={() => setPalette(true)}>
           <IconCommand size={18} />
         </ActionIcon>
         <ActionIcon
-          aria-label={dark ? "Light theme" : "Dark theme"}
+          aria-label={dark ? "Switch to light theme" : "Switch to dark theme"}
           onClick={() => setColorScheme(dark ? "light" : "dark")}
         >
           {dark ? <IconSun size={18} /> : <IconMoon size={18} />}
         </ActionIcon>
         <Menu position="bottom-end" width={200}>
           <Menu.Target>
-            <Button variant="subtle" color="gray" leftSection={<IconUser size={16} />} aria-label={`${who?.login ?? ""}: account menu`} px={8}>
+            <Button variant="subtle" color="gray" leftSection={<IconUser size={16} />} aria-label={`${currentUser?.login ?? ""}: account menu`} px={8}>
               <span className="clip" style={{ maxWidth: 90 }}>
-                {who?.login}
+                {currentUser?.login}
               </span>
             </Button>
           </Menu.Target>
@@ -85,7 +85,7 @@ export function Shell() {
             <Menu.Item component={Link} to="/account" leftSection={<IconSettings size={15} />}>
               Account
             </Menu.Item>
-            {who?.role === "owner" && (
+            {currentUser?.role === "owner" && (
               <Menu.Item component={Link} to="/administration" leftSection={<IconUsers size={15} />}>
                 Administration
               </Menu.Item>
@@ -97,9 +97,9 @@ export function Shell() {
           </Menu.Dropdown>
         </Menu>
       </header>
-      {line === "away" && (
+      {connection === "lost" && (
         <div className="notice" role="status">
-          The server does not answer. This page tries again by itself and loses nothing.
+          Connection to the server lost. Reconnecting…
         </div>
       )}
       <main className="screen">

@@ -1,5 +1,5 @@
-// What the browser's stories share: a browser, a person who signs in, waits that end, screenshots,
-// and a line to the test that runs the world (which kills the server when a story asks for it).
+// Shared helpers of the browser tests: browser contexts, sign-in, bounded waits, screenshots, and requests to the Rust
+// test that runs the server (tests/e2e/browser.rs), such as to kill it.
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -7,8 +7,8 @@ import { chromium } from "playwright-core";
 
 export const url = required("FSA_URL");
 const token = required("FSA_TOKEN");
-const shots = process.env.FSA_SHOTS ?? "";
-const patience = 60_000;
+const screenshots = process.env.FSA_SCREENSHOTS ?? "";
+const defaultTimeout = 60_000;
 
 const flags = [
   "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -17,74 +17,74 @@ const flags = [
 
 function required(name) {
   const value = process.env[name];
-  if (!value) throw new Error(`${name} is not set: this runs from the tests`);
+  if (!value) throw new Error(`${name} is not set: run this from tests/e2e/browser.rs`);
   return value;
 }
 
-export function check(truth, sentence) {
-  if (!truth) throw new Error(sentence);
+export function check(condition, message) {
+  if (!condition) throw new Error(message);
 }
 
-/** Asks until `look` gives something, within a bound. */
-export async function until(what, look, bound = patience) {
-  const end = Date.now() + bound;
+/** Polls until `probe` returns a truthy value, and returns it. */
+export async function until(what, probe, timeout = defaultTimeout) {
+  const end = Date.now() + timeout;
   for (;;) {
-    const found = await look();
-    if (found) return found;
-    if (Date.now() > end) throw new Error(`waited ${bound} ms for ${what}`);
+    const result = await probe();
+    if (result) return result;
+    if (Date.now() > end) throw new Error(`timed out after ${timeout} ms: ${what}`);
     await new Promise((done) => setTimeout(done, 50));
   }
 }
 
-/** The API as the owner, as a program. */
+/** An API request, by default with the owner's token. */
 export async function api(method, path, body, as = token) {
-  const answer = await fetch(url + path, {
+  const response = await fetch(url + path, {
     method,
     headers: { authorization: `Bearer ${as}`, ...(body === undefined ? {} : { "content-type": "application/json" }) },
     body: body === undefined ? undefined : JSON.stringify(body),
     signal: AbortSignal.timeout(60_000),
   });
-  const text = await answer.text();
-  check(answer.ok, `${method} ${path}: ${answer.status} ${text}`);
+  const text = await response.text();
+  check(response.ok, `${method} ${path}: ${response.status} ${text}`);
   return text ? JSON.parse(text) : undefined;
 }
 
 export const signInLink = async () => (await api("POST", "/api/auth/links")).url.replace(/^https?:\/\/[^/]+/, url);
 
-/** Asks the test for something that only it can do, and waits until it is done. */
+/** Sends a request to the Rust test, such as `crash` or `serve`, and waits until it is done. */
 const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
-export async function ask(what) {
-  process.stdout.write(`ask ${what}\n`);
+export async function request(what) {
+  process.stdout.write(`request ${what}\n`);
   const { value } = await lines.next();
-  check(value === "done", `the test answered ${value}`);
+  check(value === "done", `the Rust test responded ${value}`);
 }
 
-/** One story: a browser, what the pages complained of, and the end of both. */
-export async function story(tell) {
+/** Runs one test with a browser. It fails if a page logs an error, and then leaves a screenshot. */
+export async function run(test) {
   const browser = await chromium.launch({ executablePath: process.env.FSA_CHROMIUM ?? "/usr/bin/chromium", args: flags });
-  const complaints = [];
-  const person = async (options = {}) => {
+  const pageErrors = [];
+  const newPage = async (options = {}) => {
     const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, reducedMotion: "reduce", ...options });
     const page = await context.newPage();
-    page.setDefaultTimeout(patience);
-    page.on("pageerror", (error) => complaints.push(`page error: ${error.message}`));
+    page.setDefaultTimeout(defaultTimeout);
+    page.on("pageerror", (error) => pageErrors.push(`page error: ${error.message}`));
     page.on("console", (message) => {
       const text = message.text();
-      if (message.type() === "error" && !text.startsWith("Failed to load resource") && !/net::ERR_|WebSocket connection/.test(text)) complaints.push(text);
+      if (message.type() === "error" && !text.startsWith("Failed to load resource") && !/net::ERR_|WebSocket connection/.test(text)) pageErrors.push(text);
     });
     return page;
   };
   let current;
   try {
-    await tell({ person: async (options) => (current = await person(options)), browser });
-    check(complaints.length === 0, `the pages complained:\n${[...new Set(complaints)].join("\n")}`);
-    process.stdout.write("told\n");
+    await test({ newPage: async (options) => (current = await newPage(options)), browser });
+    check(pageErrors.length === 0, `errors in the pages:\n${[...new Set(pageErrors)].join("\n")}`);
+    process.stdout.write("passed\n");
   } catch (error) {
     if (current && !current.isClosed()) {
       process.stderr.write(`at ${current.url()}:\n${(await current.locator("body").innerText().catch(() => "")).slice(0, 2000)}\n`);
-      if (shots) await current.screenshot({ path: join(shots, "failed.png") }).catch(() => {});
+      if (screenshots) await current.screenshot({ path: join(screenshots, "failed.png") }).catch(() => {});
     }
-    process.stderr.write(`${error.stack}\n${complaints.length ? `complaints: ${complaints.join("\n")}\n` : ""}`);
+    process.stderr.write(`${error.stack}\n${pageErrors.length ? `page errors: ${pageErrors.join("\n")}\n` : ""}`);
     process.exitCode = 1;
   } finally {
     await browser.close();
@@ -92,32 +92,33 @@ export async function story(tell) {
   }
 }
 
-/** Signs in with a one-time link, as a person does. */
+/** Signs in with a one-time link. */
 export async function signIn(page, link) {
   await page.goto(link ?? (await signInLink()));
   await page.getByRole("button", { name: "Sign in", exact: true }).click();
   await page.getByRole("heading", { name: "Projects" }).waitFor();
 }
 
-/** Makes a project with the dialog, from this machine's programs, and waits until it runs. */
+/** Creates a project with the dialog, from the template “Host”, and waits until its workspace is open. */
 export async function createProject(page, name) {
   await page.getByRole("button", { name: "New project" }).first().click();
   await page.getByLabel("Name", { exact: true }).fill(name);
-  await page.getByRole("combobox", { name: "Made from" }).click();
+  await page.getByRole("combobox", { name: "Template" }).click();
   await page.getByRole("option", { name: /^Host/ }).click();
-  await page.getByRole("button", { name: "Create", exact: true }).click();
+  await page.getByRole("button", { name: "Create project", exact: true }).click();
   await page.waitForURL(`**/p/${name}`);
 }
 
-export const status = (page, word) => page.locator(".tools").first().locator("[data-status]").getByText(word, { exact: true }).waitFor();
+/** Waits until the workspace shows this status. */
+export const status = (page, label) => page.locator(".tools").first().locator("[data-status]").getByText(label, { exact: true }).waitFor();
 
-/** Text of the terminal's screen. */
+/** Text on the terminal's screen. */
 export const screen = (page, session = "main") =>
   page.evaluate((session) => window.fsaTerminals?.get(session)?.() ?? "", session);
 
 export const openTerminal = (page, session = "main") => page.locator(`.term[data-session="${session}"][data-tty="open"]`).waitFor();
 
-/** Types a line into the terminal, as keys. */
+/** Types a line into the terminal, key by key. */
 export async function type(page, line, session = "main") {
   await page.locator(`.term[data-session="${session}"] textarea`).focus();
   await page.keyboard.type(line);
@@ -126,8 +127,8 @@ export async function type(page, line, session = "main") {
 
 export const sees = (page, text, session = "main") => until(`“${text}” in the terminal`, async () => (await screen(page, session)).includes(text));
 
-export async function shoot(page, name) {
-  if (!shots) return;
-  mkdirSync(shots, { recursive: true });
-  await page.screenshot({ path: join(shots, `${name}.png`) });
+export async function screenshot(page, name) {
+  if (!screenshots) return;
+  mkdirSync(screenshots, { recursive: true });
+  await page.screenshot({ path: join(screenshots, `${name}.png`) });
 }

@@ -1,8 +1,8 @@
-// Every screen, in dark and light and three widths: nothing is wider than its page, axe finds
-// nothing serious, and pictures are kept where FSA_SHOTS says.
+// Layout and accessibility of every screen, in dark and light mode and three widths: no horizontal overflow, no
+// serious axe violation. Screenshots are written to FSA_SCREENSHOTS.
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
-import { api, check, openTerminal, sees, shoot, signIn, story, type, until, url } from "./lib.mjs";
+import { api, check, openTerminal, run, screenshot, sees, signIn, type, until, url } from "./lib.mjs";
 
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const sizes = { phone: { width: 390, height: 844 }, desk: { width: 1280, height: 800 }, wide: { width: 2560, height: 1440 } };
@@ -24,46 +24,46 @@ async function put(path, content) {
   check(answer.ok, `PUT ${path}: ${answer.status}`);
 }
 
-async function look(page, name) {
-  // A picture of a page that moves is of no use: what moves by itself for ever is left out.
+async function inspect(page, name) {
+  // Animations must have ended before a screenshot; endless ones are not waited for.
   await page.evaluate(async () => {
     await document.fonts.ready;
-    const ending = document.getAnimations().filter((one) => Number.isFinite(one.effect?.getComputedTiming().endTime ?? 0));
-    await Promise.allSettled(ending.map((one) => one.finished));
+    const finite = document.getAnimations().filter((one) => Number.isFinite(one.effect?.getComputedTiming().endTime ?? 0));
+    await Promise.allSettled(finite.map((one) => one.finished));
     for (let frame = 0; frame < 2; frame++) await new Promise(requestAnimationFrame);
   });
-  await shoot(page, name);
-  const wide = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
-  check(wide <= 0, `${name} is ${wide} px wider than its window`);
+  await screenshot(page, name);
+  const overflow = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+  check(overflow <= 0, `${name} is ${overflow} px wider than its window`);
   await page.evaluate(axe);
-  const found = await page.evaluate(() => window.axe.run(document, { iframes: false, resultTypes: ["violations"] }));
-  const serious = found.violations.filter((one) => one.impact === "serious" || one.impact === "critical");
-  const words = serious.map((one) => `${one.id}: ${one.help}\n${one.nodes.slice(0, 4).map((node) => `  ${node.target} ${node.failureSummary?.split("\n")[1] ?? ""}`).join("\n")}`);
-  if (words.length > 0) faults.push(`${name}: ${words.join("\n")}`);
+  const result = await page.evaluate(() => window.axe.run(document, { iframes: false, resultTypes: ["violations"] }));
+  const serious = result.violations.filter((one) => one.impact === "serious" || one.impact === "critical");
+  const messages = serious.map((one) => `${one.id}: ${one.help}\n${one.nodes.slice(0, 4).map((node) => `  ${node.target} ${node.failureSummary?.split("\n")[1] ?? ""}`).join("\n")}`);
+  if (messages.length > 0) violations.push(`${name}: ${messages.join("\n")}`);
 }
-const faults = [];
+const violations = [];
 
-await story(async ({ person }) => {
-  // One width for each run, so that a run is short.
+await run(async ({ newPage }) => {
+  // One width per run, to keep a run short.
   const widths = Object.entries(sizes).filter(([size]) => !process.argv[2] || size === process.argv[2]);
   for (const [size, viewport] of widths) {
     for (const scheme of ["dark", "light"]) {
-      const first = await person({ viewport, colorScheme: scheme });
-      await first.goto(`${url}/sign-in`);
-      await first.getByRole("heading", { name: "Sign in" }).waitFor();
-      await look(first, `sign-in-${size}-${scheme}`);
-      await signIn(first);
-      await first.getByRole("heading", { name: "Welcome to FullStack Agent" }).waitFor();
-      await first.locator("[data-check]").or(first.getByText("Everything that projects need is here.")).first().waitFor();
-      await look(first, `first-${size}-${scheme}`);
-      await first.context().close();
+      const signInPage = await newPage({ viewport, colorScheme: scheme });
+      await signInPage.goto(`${url}/sign-in`);
+      await signInPage.getByRole("heading", { name: "Sign in" }).waitFor();
+      await inspect(signInPage, `sign-in-${size}-${scheme}`);
+      await signIn(signInPage);
+      await signInPage.getByRole("heading", { name: "Welcome to FullStack Agent" }).waitFor();
+      await signInPage.locator("[data-check]").or(signInPage.getByText("All checks passed.")).first().waitFor();
+      await inspect(signInPage, `first-${size}-${scheme}`);
+      await signInPage.context().close();
     }
   }
 
   await api("POST", "/api/projects", { name: "notes", template: "host", description: "A page of notes", startCommand: "python3 -u serve.py", envVars: { API_KEY: "k-1", GREETING: "hello" } });
   await api("POST", "/api/projects", { name: "shop", template: "host", start: false });
   await api("POST", "/api/projects", { name: "broken", image: "example.invalid/none:1" });
-  await until("it runs", async () => (await api("GET", "/api/projects/notes")).sandbox?.status === "RUNNING");
+  await until("the project is running", async () => (await api("GET", "/api/projects/notes")).sandbox?.status === "RUNNING");
   await put("serve.py", program);
   await put("index.html", page3000);
   await put("src/app.ts", "// Says hello.\nexport function greet(name: string, times = 1): string {\n  return `Hello ${name}! `.repeat(times);\n}\n");
@@ -74,27 +74,27 @@ await story(async ({ person }) => {
 
   for (const [size, viewport] of widths) {
     for (const scheme of ["dark", "light"]) {
-      const page = await person({ viewport, colorScheme: scheme, hasTouch: size === "phone" });
-      const see = (name) => look(page, `${name}-${size}-${scheme}`);
+      const page = await newPage({ viewport, colorScheme: scheme, hasTouch: size === "phone" });
+      const inspectScreen = (name) => inspect(page, `${name}-${size}-${scheme}`);
       await signIn(page);
       await page.locator('[data-project="notes"]').waitFor();
-      await see("projects");
+      await inspectScreen("projects");
       await page.getByRole("button", { name: "New project" }).first().click();
       await page.getByLabel("Name", { exact: true }).fill("my app");
-      await see("create");
+      await inspectScreen("create");
       await page.keyboard.press("Escape");
       await page.goto(`${url}/p/broken`);
       await page.getByRole("list", { name: "Stages" }).waitFor();
-      await see("broken");
+      await inspectScreen("broken");
       await page.goto(`${url}/p/shop`);
-      await page.getByRole("heading", { name: "The sandbox is stopped" }).or(page.getByRole("heading", { name: "There is no sandbox" })).waitFor();
-      await see("stopped");
+      await page.getByRole("heading", { name: "Sandbox stopped" }).or(page.getByRole("heading", { name: "No sandbox" })).waitFor();
+      await inspectScreen("stopped");
       if (size === "phone") {
         await page.goto(`${url}/p/notes`);
         await openTerminal(page);
         await type(page, "clear; ls");
         await sees(page, "serve.py");
-        await see("terminal");
+        await inspectScreen("terminal");
       }
       for (const view of views) {
         await page.goto(`${url}/p/notes?view=${view}`);
@@ -110,34 +110,34 @@ await story(async ({ person }) => {
           await page.getByRole("button", { name: "app.ts", exact: true }).click();
           await page.getByRole("textbox", { name: "Content of src/app.ts" }).waitFor();
         }
-        if (view === "git") await page.getByText("is no git repository yet").waitFor();
-        if (view === "tasks") await page.getByLabel("What is to be done").waitFor();
+        if (view === "git") await page.getByText("Not a git repository").waitFor();
+        if (view === "tasks") await page.getByLabel("Prompt").waitFor();
         if (view === "database") await page.getByRole("cell", { name: "notes", exact: true }).waitFor();
         if (view === "activity") await page.getByRole("list", { name: "Events" }).getByRole("listitem").first().waitFor();
         if (view === "logs") await page.getByText("Listening on port 3000").first().waitFor();
         if (view === "environment") await page.getByRole("button", { name: "Paste .env" }).waitFor();
         if (view === "environment") await page.getByText("API_KEY").first().waitFor();
-        if (view === "settings") await page.getByRole("button", { name: "Delete this project" }).waitFor();
-        await see(view);
+        if (view === "settings") await page.getByRole("button", { name: "Delete project" }).waitFor();
+        await inspectScreen(view);
       }
       await page.keyboard.press("Control+k");
       await page.getByRole("listbox", { name: "Commands" }).waitFor();
-      await see("palette");
+      await inspectScreen("palette");
       await page.goto(`${url}/account`);
-      await page.getByText("this one").waitFor();
-      await see("account");
+      await page.getByText("current session").waitFor();
+      await inspectScreen("account");
       await page.goto(`${url}/administration`);
-      await page.getByText("You are the only one here.").waitFor();
-      await see("users");
+      await page.getByText("1 user").waitFor();
+      await inspectScreen("users");
       await page.getByRole("tab", { name: "System" }).click();
-      await page.locator('[data-use="notes"]').waitFor();
+      await page.locator('[data-usage="notes"]').waitFor();
       await page.locator('[data-check="kernel"]').waitFor();
-      await see("system");
-      await page.getByRole("tab", { name: "Audit" }).click();
+      await inspectScreen("system");
+      await page.getByRole("tab", { name: "Audit log" }).click();
       await page.getByText("project.create").or(page.getByRole("cell").first()).first().waitFor();
-      await see("audit");
+      await inspectScreen("audit");
       await page.context().close();
     }
   }
-  check(faults.length === 0, `axe found what is serious:\n${faults.join("\n")}`);
+  check(violations.length === 0, `serious axe violations:\n${violations.join("\n")}`);
 });

@@ -1,14 +1,14 @@
-// What one user may have at the same time: the server's limits for everybody, or their own.
+// Dialog for the limits of a user: the server's defaults, or custom limits.
 import { Alert, Button, Group, Modal, SimpleGrid, Switch, Text, TextInput } from "@mantine/core";
 import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { type FormEvent, useState } from "react";
-import { type Schemas, type User, api, data, sentence } from "../../api/client";
-import { kinds, limitsOf, useOf, usedOf } from "../../logic/limits";
+import { type Schemas, type User, api, data, errorMessage } from "../../api/client";
+import { formatUsage, limitFields, parseLimits, usageOf } from "../../logic/limits";
 
 export function Limits({ user, close }: { user: User; close: () => void }) {
   const queries = useQueryClient();
-  const [own, setOwn] = useState(user.ownLimits ?? false);
-  const [wrong, setWrong] = useState(false);
+  const [custom, setCustom] = useState(user.ownLimits ?? false);
+  const [invalid, setInvalid] = useState(false);
   const save = useMutation({
     mutationFn: (limits: Schemas["Limits"] | null) =>
       data(api.PATCH("/api/users/{user}", { params: { path: { user: user.id } }, body: { limits } })),
@@ -19,45 +19,45 @@ export function Limits({ user, close }: { user: User; close: () => void }) {
   });
   const submit = (event: FormEvent<HTMLFormElement>) => {
     event.preventDefault();
-    if (!own) return save.mutate(null);
-    const limits = limitsOf(Object.fromEntries([...new FormData(event.currentTarget)].map(([key, value]) => [key, String(value)])));
-    setWrong(!limits);
+    if (!custom) return save.mutate(null);
+    const limits = parseLimits(Object.fromEntries([...new FormData(event.currentTarget)].map(([key, value]) => [key, String(value)])));
+    setInvalid(!limits);
     if (limits) save.mutate(limits);
   };
   return (
-    <Modal opened onClose={close} title={`Limits of ${user.login}`}>
+    <Modal opened onClose={close} title={`Limits for ${user.login}`}>
       <form onSubmit={submit}>
         {save.isError && (
           <Alert color="red" role="alert" py="xs" mb="sm">
-            {sentence(save.error)}
+            {errorMessage(save.error)}
           </Alert>
         )}
-        {wrong && (
+        {invalid && (
           <Alert color="red" role="alert" py="xs" mb="sm">
-            A limit is a whole number, or empty for none.
+            Enter a whole number, or leave the field empty for no limit.
           </Alert>
         )}
-        <Switch label="Limits of their own" checked={own} onChange={(event) => setOwn(event.currentTarget.checked)} mb="sm" />
+        <Switch label="Custom limits" checked={custom} onChange={(event) => setCustom(event.currentTarget.checked)} mb="sm" />
         <SimpleGrid cols={{ base: 1, xs: 2 }} spacing="sm">
-          {kinds.map(({ key, label, unit }) => {
-            const use = useOf(user.used, key);
+          {limitFields.map(({ key, label, unit }) => {
+            const usage = usageOf(user.used, key);
             return (
               <TextInput
                 key={key}
                 name={key}
                 label={label}
-                description={use === undefined ? undefined : `Has ${usedOf(use, undefined, unit)}`}
+                description={usage === undefined ? undefined : `In usage: ${formatUsage(usage, undefined, unit)}`}
                 inputWrapperOrder={["label", "input", "description", "error"]}
-                placeholder="no limit"
+                placeholder="No limit"
                 inputMode="numeric"
-                disabled={!own}
+                disabled={!custom}
                 defaultValue={user.limits?.[key] ?? ""}
               />
             );
           })}
         </SimpleGrid>
         <Text size="xs" c="dimmed" mt="sm">
-          {own ? "What they have already stays when a limit becomes less." : "They have what the server's settings let everybody have."}
+          {custom ? "Lowering a limit does not remove anything that exists." : "The default limits of the server apply."}
         </Text>
         <Group justify="flex-end" mt="md">
           <Button variant="default" onClick={close}>

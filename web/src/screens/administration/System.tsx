@@ -1,10 +1,10 @@
-// For owners: whether the server can do its work, what its doctor finds, and what all sandboxes use.
+// System health, for owners: readiness, health checks, and the usage of all sandboxes.
 import { ActionIcon, Alert, Group, Table, Text, Title, Tooltip } from "@mantine/core";
 import { IconAlertTriangle, IconCheck, IconExclamationMark, IconRefresh } from "@tabler/icons-react";
 import { useQuery } from "@tanstack/react-query";
-import { sentence } from "../../api/client";
+import { errorMessage } from "../../api/client";
 import { checks, readiness } from "../../api/queries";
-import { Use } from "./Use";
+import { Usage } from "./Usage";
 
 export function System() {
   const ready = useQuery(readiness);
@@ -12,21 +12,21 @@ export function System() {
     <>
       {ready.isError && (
         <Alert color="red" role="alert">
-          {sentence(ready.error)}
+          {errorMessage(ready.error)}
         </Alert>
       )}
       {ready.data && (
         <section className="section">
           <Title order={2} mb="xs">
-            {ready.data.ready ? "The server is ready" : "The server is not ready"}
+            {ready.data.ready ? "Server is ready" : "Server is not ready"}
           </Title>
           <div className="panel scroll" tabIndex={0}>
             <Table>
               <Table.Tbody>
-                {Object.entries(ready.data.parts).map(([part, says]) => (
+                {Object.entries(ready.data.parts).map(([part, status]) => (
                   <Table.Tr key={part}>
                     <Table.Td w={200}>{part}</Table.Td>
-                    <Table.Td c={says === "ok" ? undefined : "red"}>{says}</Table.Td>
+                    <Table.Td c={status === "ok" ? undefined : "red"}>{status}</Table.Td>
                   </Table.Tr>
                 ))}
               </Table.Tbody>
@@ -34,7 +34,7 @@ export function System() {
           </div>
         </section>
       )}
-      <Use />
+      <Usage />
       <section className="section">
         <Checks />
       </section>
@@ -42,13 +42,13 @@ export function System() {
   );
 }
 
-const marks = {
-  good: <IconCheck size={16} color="var(--mantine-color-teal-6)" aria-label="good" />,
-  warning: <IconExclamationMark size={16} color="var(--mantine-color-orange-8)" aria-label="warning" />,
-  bad: <IconAlertTriangle size={16} color="var(--mantine-color-red-6)" aria-label="bad" />,
+const icons = {
+  good: <IconCheck size={16} color="var(--mantine-color-teal-6)" aria-label="Passed" />,
+  warning: <IconExclamationMark size={16} color="var(--mantine-color-orange-8)" aria-label="Warning" />,
+  bad: <IconAlertTriangle size={16} color="var(--mantine-color-red-6)" aria-label="Failed" />,
 };
 
-/** What `fsa doctor` says of this server. */
+/** The results of `fsa doctor` for this server. */
 export function Checks({ all = true }: { all?: boolean }) {
   const found = useQuery(checks);
   const items = (found.data?.items ?? []).filter((check) => all || check.state !== "good");
@@ -56,10 +56,10 @@ export function Checks({ all = true }: { all?: boolean }) {
     <>
       {all && (
         <Group mb="xs" gap="xs">
-          <Title order={2}>What the doctor finds</Title>
+          <Title order={2}>Health checks</Title>
           <span className="grow" />
-          <Tooltip label="Look again">
-            <ActionIcon aria-label="Look again" loading={found.isFetching} onClick={() => void found.refetch()}>
+          <Tooltip label="Refresh">
+            <ActionIcon aria-label="Refresh" loading={found.isFetching} onClick={() => void found.refetch()}>
               <IconRefresh size={16} />
             </ActionIcon>
           </Tooltip>
@@ -67,15 +67,15 @@ export function Checks({ all = true }: { all?: boolean }) {
       )}
       {found.isError && (
         <Alert color="red" role="alert" py="xs">
-          {sentence(found.error)}
+          {errorMessage(found.error)}
         </Alert>
       )}
       {found.isPending && (
         <Text size="sm" c="dimmed">
-          Looking …
+          Checking…
         </Text>
       )}
-      {found.data && items.length === 0 && <Text size="sm">Everything that projects need is here.</Text>}
+      {found.data && items.length === 0 && <Text size="sm">All checks passed.</Text>}
       {items.length > 0 && (
         <div className="panel scroll" tabIndex={0}>
           <Table aria-label="Checks">
@@ -83,7 +83,7 @@ export function Checks({ all = true }: { all?: boolean }) {
               {items.map((check, index) => (
                 <Table.Tr key={`${check.name} ${index}`} data-check={check.name} data-state={check.state}>
                   <Table.Td w={28} pr={0}>
-                    {marks[check.state]}
+                    {icons[check.state]}
                   </Table.Td>
                   <Table.Td className="check">
                     {check.name}

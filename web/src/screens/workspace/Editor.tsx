@@ -1,5 +1,5 @@
-// One file, open for reading and changing. A save names the content that it changes, so that what
-// an agent wrote meanwhile is never overwritten unseen.
+// File editor. A save sends the ETag of the loaded content (If-Match), so that changes by an agent in the meantime
+// are never overwritten silently.
 import { Alert, Button, Group, Text } from "@mantine/core";
 import { closeBrackets, closeBracketsKeymap } from "@codemirror/autocomplete";
 import { defaultKeymap, history, historyKeymap, indentWithTab } from "@codemirror/commands";
@@ -9,16 +9,16 @@ import { EditorState } from "@codemirror/state";
 import { EditorView, drawSelection, highlightActiveLine, highlightSpecialChars, keymap, lineNumbers } from "@codemirror/view";
 import { tags } from "@lezer/highlight";
 import { useEffect, useRef, useState } from "react";
-import { refusal, send, sentence } from "../../api/client";
+import { errorMessage, readApiError, send } from "../../api/client";
 import { filesUrl } from "../../api/queries";
 import { language } from "../../logic/language";
-import { bytes } from "../../logic/time";
+import { formatBytes } from "../../logic/time";
 
-/** Beyond this a browser's editor is no help. */
-const largest = 5 * 1024 * 1024;
+/** Larger files are not opened in the browser's editor. */
+const maxSize = 5 * 1024 * 1024;
 
-// Colors that read on light and on dark, by variables of the page.
-const colors = HighlightStyle.define([
+// Syntax colors for light and dark mode, from CSS variables.
+const highlightStyle = HighlightStyle.define([
   { tag: [tags.keyword, tags.operatorKeyword, tags.modifier], color: "var(--code-keyword)" },
   { tag: [tags.string, tags.special(tags.string), tags.regexp], color: "var(--code-string)" },
   { tag: [tags.number, tags.bool, tags.null, tags.atom], color: "var(--code-number)" },
@@ -28,7 +28,7 @@ const colors = HighlightStyle.define([
   { tag: [tags.propertyName, tags.attributeName], color: "var(--code-property)" },
   { tag: tags.heading, fontWeight: "600" },
 ]);
-const frame = EditorView.theme({
+const editorTheme = EditorView.theme({
   "&": { backgroundColor: "transparent" },
   ".cm-scroller": { fontFamily: "var(--mantine-font-family-monospace)", lineHeight: "1.5" },
   ".cm-gutters": { backgroundColor: "transparent", border: "none", color: "var(--mantine-color-dimmed)" },
@@ -38,73 +38,72 @@ const frame = EditorView.theme({
   ".cm-panels": { backgroundColor: "var(--surface)", color: "inherit" },
 });
 
-type Shown = "loading" | "text" | "other";
+type ViewState = "loading" | "text" | "other";
 
 interface Props {
   id: string;
   path: string;
-  /** The caller may only read it. */
-  reads: boolean;
-  dirty: (dirty: boolean) => void;
-  saved: () => void;
+  readOnly: boolean;
+  onDirtyChange: (dirty: boolean) => void;
+  onSaved: () => void;
 }
 
-export default function Editor({ id, path, reads, dirty, saved }: Props) {
+export default function Editor({ id, path, readOnly, onDirtyChange, onSaved }: Props) {
   const host = useRef<HTMLDivElement>(null);
   const view = useRef<EditorView>(undefined);
-  const tag = useRef("");
+  const etag = useRef("");
   const save = useRef<(force?: boolean) => Promise<void>>(async () => {});
-  const [shown, setShown] = useState<Shown>("loading");
-  const [said, setSaid] = useState("");
+  const [shown, setShown] = useState<ViewState>("loading");
+  const [message, setMessage] = useState("");
   const [conflict, setConflict] = useState(false);
-  const [changed, setChanged] = useState(false);
+  const [dirty, setDirty] = useState(false);
   const [busy, setBusy] = useState(false);
-  const [round, setRound] = useState(0);
+  const [reloads, setReloads] = useState(0);
 
-  const mark = (is: boolean) => {
-    setChanged(is);
-    dirty(is);
+  const markDirty = (dirty: boolean) => {
+    setDirty(dirty);
+    onDirtyChange(dirty);
   };
   save.current = async (force = false) => {
     const editor = view.current;
     if (!editor || busy) return;
     const document = editor.state.doc;
     setBusy(true);
-    setSaid("");
+    setMessage("");
     try {
-      const headers = force ? undefined : { "if-match": tag.current };
-      const answer = await send(filesUrl(id, path), { method: "PUT", body: document.toString(), headers });
-      if (answer.status === 412) {
+      const headers = force ? undefined : { "if-match": etag.current };
+      const response = await send(filesUrl(id, path), { method: "PUT", body: document.toString(), headers });
+      if (response.status === 412) {
         setConflict(true);
-      } else if (!answer.ok) {
-        throw await refusal(answer);
+      } else if (!response.ok) {
+        throw await readApiError(response);
       } else {
         setConflict(false);
-        tag.current = answer.headers.get("etag") ?? (await currentTag(id, path));
-        mark(!editor.state.doc.eq(document));
-        saved();
+        etag.current = response.headers.get("etag") ?? (await fetchEtag(id, path));
+        markDirty(!editor.state.doc.eq(document));
+        onSaved();
       }
     } catch (error) {
-      setSaid(sentence(error));
+      setMessage(errorMessage(error));
     }
     setBusy(false);
   };
 
   useEffect(() => {
-    const ended = new AbortController();
+    const aborted = new AbortController();
     setShown("loading");
     const load = async () => {
-      const answer = await send(filesUrl(id, path), { signal: ended.signal });
-      if (!answer.ok) throw await refusal(answer);
-      const length = Number(answer.headers.get("content-length") ?? 0);
-      if (length > largest) {
-        await answer.body?.cancel();
-        setSaid(`This file has ${bytes(length)}; up to ${bytes(largest)} can be changed here. Download it, or use an editor in the terminal.`);
+      const response = await send(filesUrl(id, path), { signal: aborted.signal });
+      if (!response.ok) throw await readApiError(response);
+      const length = Number(response.headers.get("content-length") ?? 0);
+      if (length > maxSize) {
+        await response.body?.cancel();
+        setMessage(`This file is too large to edit here: ${formatBytes(length)}, the limit is ${formatBytes(maxSize)}. Download it, or edit it in the terminal.`);
         setShown("other");
         return;
       }
-      tag.current = answer.headers.get("etag") ?? "";
-      const content = new Uint8Array(await answer.arrayBuffer());
+      etag.current = response.headers.get("etag") ?? "";
+      const content = new Uint8Array(await response.arrayBuffer());
       let text: string;
       try {
         text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(content);
@@ -112,15 +111,15 @@ export default function Editor({ id, path, reads, dirty, saved }: Props) {
         text = "\0";
       }
       if (text.includes("\0")) {
-        setSaid(`This file is not text (${bytes(content.length)}). Download it to look at it.`);
+        setMessage(`This is a binary file (${formatBytes(content.length)}). Download it to view it.`);
         setShown("other");
         return;
       }
-      const mode = await language(path);
-      if (ended.signal.aborted || !host.current) return;
-      setSaid("");
+      const languageSupport = await language(path);
+      if (aborted.signal.aborted || !host.current) return;
+      setMessage("");
       setConflict(false);
-      mark(false);
+      markDirty(false);
       view.current = new EditorView({
         parent: host.current,
         state: EditorState.create({
@@ -128,66 +127,66 @@ export default function Editor({ id, path, reads, dirty, saved }: Props) {
           extensions: [
             lineNumbers(), foldGutter(), highlightSpecialChars(), history(), drawSelection(), indentOnInput(),
             bracketMatching(), closeBrackets(), highlightActiveLine(), highlightSelectionMatches(), search({ top: true }),
-            syntaxHighlighting(colors), frame,
+            syntaxHighlighting(highlightStyle), editorTheme,
             EditorState.lineSeparator.of(text.includes("\r\n") ? "\r\n" : "\n"),
-            EditorState.readOnly.of(reads),
+            EditorState.readOnly.of(readOnly),
             EditorView.contentAttributes.of({ "aria-label": `Content of ${path}`, tabindex: "0" }),
             EditorView.updateListener.of((update) => {
-              if (update.docChanged) mark(true);
+              if (update.docChanged) markDirty(true);
             }),
             keymap.of([
               { key: "Mod-s", preventDefault: true, run: () => (void save.current(), true) },
               ...closeBracketsKeymap, ...defaultKeymap, ...searchKeymap, ...historyKeymap, indentWithTab,
             ]),
-            ...(mode ? [mode] : []),
+            ...(languageSupport ? [languageSupport] : []),
           ],
         }),
       });
       setShown("text");
     };
     load().catch((error: unknown) => {
-      if (ended.signal.aborted) return;
-      setSaid(sentence(error));
+      if (aborted.signal.aborted) return;
+      setMessage(errorMessage(error));
       setShown("other");
     });
     return () => {
-      ended.abort();
+      aborted.abort();
       view.current?.destroy();
       view.current = undefined;
     };
-  }, [id, path, reads, round]);
+  }, [id, path, readOnly, reloads]);
 
   return (
     <>
       <div className="tools">
         <Text size="sm" className="clip grow" title={path}>
           {path}
-          {changed && <span aria-label="not saved"> •</span>}
+          {dirty && <span aria-label="unsaved"> •</span>}
         </Text>
-        {shown === "text" && reads && (
+        {shown === "text" && readOnly && (
           <Text size="xs" c="dimmed">
-            You may read it.
+            Read-only
           </Text>
         )}
-        {shown === "text" && !reads && (
-          <Button variant={changed ? "filled" : "default"} size="compact-xs" disabled={!changed} loading={busy} onClick={() => void save.current()}>
+        {shown === "text" && !readOnly && (
+          <Button variant={dirty ? "filled" : "default"} size="compact-xs" disabled={!dirty} loading={busy} onClick={() => void save.current()}>
             Save
           </Button>
         )}
       </div>
-      {said && (
+      {message && (
         <Alert color={shown === "other" ? "gray" : "red"} role="alert" py="xs" radius={0}>
-          {said}
+          {message}
         </Alert>
       )}
       {conflict && (
-        <Alert color="yellow" role="alert" py="xs" radius={0} title="The file was changed meanwhile">
+        <Alert color="yellow" role="alert" py="xs" radius={0} title="The file has changed since you opened it">
           <Group gap="xs">
-            <Button variant="default" size="compact-xs" onClick={() => setRound(round + 1)}>
-              Read it again, drop mine
+            <Button variant="default" size="compact-xs" onClick={() => setReloads(reloads + 1)}>
+              Discard my changes
             </Button>
             <Button color="red" size="compact-xs" onClick={() => void save.current(true)}>
-              Save mine over it
+              Overwrite
             </Button>
           </Group>
         </Alert>
@@ -197,8 +196,8 @@ export default function Editor({ id, path, reads, dirty, saved }: Props) {
   );
 }
 
-async function currentTag(id: string, path: string): Promise<string> {
-  const answer = await send(filesUrl(id, path), { headers: { range: "bytes=0-0" } });
-  await answer.body?.cancel();
-  return answer.headers.get("etag") ?? "";
+async function fetchEtag(id: string, path: string): Promise<string> {
+  const response = await send(filesUrl(id, path), { headers: { range: "bytes=0-0" } });
+  await response.body?.cancel();
+  return response.headers.get("etag") ?? "";
 }

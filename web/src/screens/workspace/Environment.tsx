@@ -1,38 +1,38 @@
-// The variables of a project: names always, values when somebody asks for them.
+// Environment variables of a project. Values are loaded only when they are revealed.
 import { Alert, Button, Group, Modal, Stack, Table, Text, TextInput, Textarea, Title } from "@mantine/core";
 import { IconEye, IconEyeOff } from "@tabler/icons-react";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { type FormEvent, useState } from "react";
-import { type Project, api, data, sentence } from "../../api/client";
-import { complain, environment } from "../../api/queries";
+import { type Project, api, data, errorMessage } from "../../api/client";
+import { environment, notifyError } from "../../api/queries";
 import { parseDotenv } from "../../logic/dotenv";
-import { may } from "../../logic/role";
-import { Rows } from "../../shell/Rows";
+import { hasRole } from "../../logic/role";
+import { RemovableTable } from "../../shell/RemovableTable";
 
 export default function Environment({ project }: { project: Project }) {
   const queries = useQueryClient();
   const [reveal, setReveal] = useState(false);
   const [pasting, setPasting] = useState(false);
   const [text, setText] = useState("");
-  const [restarted, setRestarted] = useState(false);
+  const [restarting, setRestarting] = useState(false);
   const names = useQuery(environment(project.id, false));
   const values = useQuery({ ...environment(project.id, true), enabled: reveal });
   const change = useMutation({
     mutationFn: (envVars: Record<string, string | null>) =>
       data(api.PATCH("/api/projects/{project}/environment", { params: { path: { project: project.id } }, body: { envVars } })),
     onSuccess: async (after) => {
-      setRestarted(after.restarting ?? false);
+      setRestarting(after.restarting ?? false);
       setPasting(false);
       setText("");
-      await queries.invalidateQueries({ queryKey: ["inside", project.id, "environment"] });
+      await queries.invalidateQueries({ queryKey: ["project-details", project.id, "environment"] });
     },
-    onError: complain,
+    onError: notifyError,
   });
-  const works = may(project.role, "editor");
+  const canEdit = hasRole(project.role, "editor");
   const parsed = parseDotenv(text);
   const count = Object.keys(parsed.variables).length;
-  const known = Object.keys(names.data?.envVars ?? {}).sort();
-  const add = (event: FormEvent<HTMLFormElement>) => {
+  const variableNames = Object.keys(names.data?.envVars ?? {}).sort();
+  const setVariable = (event: FormEvent<HTMLFormElement>) => {
     event.preventDefault();
     const form = event.currentTarget;
     const fields = new FormData(form);
@@ -45,7 +45,7 @@ export default function Environment({ project }: { project: Project }) {
       <Group mb="xs">
         <Title order={2}>Environment</Title>
         <span className="grow" />
-        {works && (
+        {canEdit && (
           <>
             <Button variant="default" leftSection={reveal ? <IconEyeOff size={14} /> : <IconEye size={14} />} onClick={() => setReveal(!reveal)}>
               {reveal ? "Hide values" : "Reveal values"}
@@ -57,19 +57,19 @@ export default function Environment({ project }: { project: Project }) {
         )}
       </Group>
       <Text size="sm" c="dimmed" mb="md">
-        A change reaches running processes by a restart of the sandbox, at once. Revealing is written into the audit log.
+        Changing a variable restarts a running sandbox immediately. Revealing values is recorded in the audit log.
       </Text>
-      {restarted && (
-        <Alert py="xs" mb="md" withCloseButton onClose={() => setRestarted(false)} role="status" title="The sandbox restarts with the new variables." />
+      {restarting && (
+        <Alert py="xs" mb="md" withCloseButton onClose={() => setRestarting(false)} role="status" title="The sandbox is restarting with the new variables." />
       )}
       {names.isError && (
         <Alert color="red" py="xs" mb="md">
-          {sentence(names.error)}
+          {errorMessage(names.error)}
         </Alert>
       )}
-      {known.length > 0 && (
-        <Rows
-          rows={known}
+      {variableNames.length > 0 && (
+        <RemovableTable
+          rows={variableNames}
           id={(name) => name}
           layout="fixed"
           cells={(name) => (
@@ -82,14 +82,14 @@ export default function Environment({ project }: { project: Project }) {
               </Table.Td>
             </>
           )}
-          away={(name) =>
-            works
+          removeAction={(name) =>
+            canEdit
               ? {
-                  label: `Remove ${name}`,
-                  question: {
-                    title: `Remove ${name}?`,
-                    text: "The sandbox restarts without it, if it runs.",
-                    act: "Remove",
+                  label: `Delete ${name}`,
+                  confirmation: {
+                    title: `Delete ${name}?`,
+                    text: "A running sandbox restarts without it.",
+                    action: "Delete",
                     run: () => change.mutate({ [name]: null }),
                   },
                 }
@@ -97,18 +97,18 @@ export default function Environment({ project }: { project: Project }) {
           }
         />
       )}
-      {names.data && known.length === 0 && (
+      {names.data && variableNames.length === 0 && (
         <Text size="sm" mb="md">
-          There are no variables of its own. DATABASE_URL and the agent's credentials are there without them.
+          No variables yet. DATABASE_URL and agent credentials are set automatically.
         </Text>
       )}
-      {works && (
-        <form onSubmit={add}>
+      {canEdit && (
+        <form onSubmit={setVariable}>
           <Group align="flex-end" wrap="nowrap" gap="xs">
             <TextInput name="name" label="Name" placeholder="API_KEY" required withAsterisk={false} pattern="[A-Za-z_][A-Za-z0-9_]*" className="grow" autoComplete="off" spellCheck={false} />
             <TextInput name="value" label="Value" className="grow" autoComplete="off" spellCheck={false} />
             <Button type="submit" size="sm" loading={change.isPending}>
-              Set
+              Set variable
             </Button>
           </Group>
         </form>
@@ -126,7 +126,7 @@ export default function Environment({ project }: { project: Project }) {
             error={parsed.problems[0] && `Line ${parsed.problems[0].line}: ${parsed.problems[0].reason}.`}
           />
           <Text size="xs" c="dimmed">
-            Variables that are not named here stay as they are.
+            Variables that are not listed here are not changed.
           </Text>
           <Group justify="flex-end">
             <Button disabled={count === 0 || parsed.problems.length > 0} loading={change.isPending} onClick={() => change.mutate(parsed.variables)}>

@@ -1,16 +1,16 @@
-// The files of a project: a tree that loads as it is opened, and the file that is open.
+// Files view: a tree whose folders load when they are expanded, and the editor of the open file.
 import { ActionIcon, Button, FileButton, Group, Menu, Modal, Text, TextInput, Tooltip } from "@mantine/core";
 import { IconChevronDown, IconChevronRight, IconDots, IconFile, IconFilePlus, IconFolder, IconRefresh, IconUpload } from "@tabler/icons-react";
 import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { type FormEvent, Suspense, lazy, useRef, useState } from "react";
-import { type FileEntry, type Project, api, data, refusal, send, sentence } from "../../api/client";
-import { complain, filesUrl, listing } from "../../api/queries";
-import { joined, parent } from "../../logic/path";
-import { may } from "../../logic/role";
-import { Confirm, type Question } from "../../shell/Confirm";
+import { type FileEntry, type Project, api, data, errorMessage, readApiError, send } from "../../api/client";
+import { directory, filesUrl, notifyError } from "../../api/queries";
+import { joinPath, parentPath } from "../../logic/path";
+import { hasRole } from "../../logic/role";
+import { Confirm, type Confirmation } from "../../shell/Confirm";
 
 const Editor = lazy(() => import("./Editor"));
-const patience = 3_600_000;
+const transferTimeout = 3_600_000;
 
 type Dialog = { kind: "new" | "folder" | "rename" | "delete"; path: string };
 
@@ -19,46 +19,46 @@ export default function Files({ project }: { project: Project }) {
   const [open, setOpen] = useState<string>();
   const [dirty, setDirty] = useState(false);
   const [dialog, setDialog] = useState<Dialog>();
-  const [question, setQuestion] = useState<Question>();
+  const [confirmation, setConfirmation] = useState<Confirmation>();
   const id = project.id;
-  const works = may(project.role, "editor");
-  const fresh = () => queries.invalidateQueries({ queryKey: ["files", id] });
+  const canEdit = hasRole(project.role, "editor");
+  const refresh = () => queries.invalidateQueries({ queryKey: ["files", id] });
   const choose = (path: string) => {
     const go = () => {
       setDirty(false);
       setOpen(path);
     };
     if (!dirty || path === open) return go();
-    setQuestion({ title: "Leave the changes?", text: `The changes of ${open} are not saved.`, act: "Leave them", run: go });
+    setConfirmation({ title: "Discard unsaved changes?", text: `Your changes to ${open} are not saved.`, action: "Discard", run: go });
   };
   const upload = async (files: File[], folder: string) => {
     try {
       for (const file of files) {
-        const answer = await send(filesUrl(id, joined(folder, file.name)), { method: "PUT", body: file }, patience);
-        if (!answer.ok) throw await refusal(answer);
+        const response = await send(filesUrl(id, joinPath(folder, file.name)), { method: "PUT", body: file }, transferTimeout);
+        if (!response.ok) throw await readApiError(response);
       }
     } catch (error) {
-      complain(error);
+      notifyError(error);
     }
-    await fresh();
+    await refresh();
   };
   const download = async (path: string, archive: boolean) => {
     try {
-      const answer = await send(filesUrl(id, path), archive ? { headers: { accept: "application/x-tar" } } : {}, patience);
-      if (!answer.ok) throw await refusal(answer);
-      const url = URL.createObjectURL(await answer.blob());
+      const response = await send(filesUrl(id, path), archive ? { headers: { accept: "application/x-tar" } } : {}, transferTimeout);
+      if (!response.ok) throw await readApiError(response);
+      const url = URL.createObjectURL(await response.blob());
       const name = path === "." ? project.name : path.split("/").pop();
       Object.assign(document.createElement("a"), { href: url, download: archive ? `${name}.tar` : name }).click();
       setTimeout(() => URL.revokeObjectURL(url), 60_000);
     } catch (error) {
-      complain(error);
+      notifyError(error);
     }
   };
 
   return (
     <>
       <div className="tools">
-        {works && (
+        {canEdit && (
           <>
             <Tooltip label="New file">
               <ActionIcon aria-label="New file" onClick={() => setDialog({ kind: "new", path: "." })}>
@@ -67,7 +67,7 @@ export default function Files({ project }: { project: Project }) {
             </Tooltip>
             <FileButton multiple onChange={(files) => void upload(files, ".")}>
               {(props) => (
-                <Tooltip label="Upload into the project's folder">
+                <Tooltip label="Upload to the project folder">
                   <ActionIcon aria-label="Upload" {...props}>
                     <IconUpload size={16} />
                   </ActionIcon>
@@ -76,8 +76,8 @@ export default function Files({ project }: { project: Project }) {
             </FileButton>
           </>
         )}
-        <Tooltip label="Read the folders again">
-          <ActionIcon aria-label="Read the folders again" onClick={() => void fresh()}>
+        <Tooltip label="Refresh">
+          <ActionIcon aria-label="Refresh" onClick={() => void refresh()}>
             <IconRefresh size={16} />
           </ActionIcon>
         </Tooltip>
@@ -91,33 +91,33 @@ export default function Files({ project }: { project: Project }) {
         onDragOver={(event) => event.preventDefault()}
         onDrop={(event) => {
           event.preventDefault();
-          if (works) void upload([...event.dataTransfer.files], ".");
+          if (canEdit) void upload([...event.dataTransfer.files], ".");
         }}
       >
         <nav className="tree" aria-label="Files">
-          <Folder id={id} works={works} path="." depth={0} open={open} choose={choose} dialog={setDialog} download={download} upload={upload} />
+          <Folder id={id} canEdit={canEdit} path="." depth={0} open={open} choose={choose} dialog={setDialog} download={download} upload={upload} />
         </nav>
         <div className="editor">
           {open === undefined ? (
             <div className="empty">
-              <Text size="sm">Choose a file to read or change it.</Text>
+              <Text size="sm">Select a file to open it.</Text>
             </div>
           ) : (
             <Suspense>
-              <Editor id={id} path={open} reads={!works} key={open} dirty={setDirty} saved={() => void fresh()} />
+              <Editor id={id} path={open} readOnly={!canEdit} key={open} onDirtyChange={setDirty} onSaved={() => void refresh()} />
             </Suspense>
           )}
         </div>
       </div>
-      <Confirm question={question} close={() => setQuestion(undefined)} />
+      <Confirm confirmation={confirmation} close={() => setConfirmation(undefined)} />
       {dialog && (
-        <Ask
+        <FileDialog
           dialog={dialog}
           id={id}
           close={() => setDialog(undefined)}
           done={async (path) => {
             setDialog(undefined);
-            await fresh();
+            await refresh();
             if (dialog.kind === "delete" && (open === dialog.path || open?.startsWith(`${dialog.path}/`))) setOpen(undefined);
             if (dialog.kind === "rename" && open === dialog.path) setOpen(path);
             if (dialog.kind === "new") choose(path);
@@ -130,8 +130,7 @@ export default function Files({ project }: { project: Project }) {
 
 interface FolderProps {
   id: string;
-  /** Whether the caller may change files. */
-  works: boolean;
+  canEdit: boolean;
   path: string;
   depth: number;
   open: string | undefined;
@@ -143,29 +142,29 @@ interface FolderProps {
 
 function Folder(props: FolderProps) {
   const { id, path, depth } = props;
-  const found = useQuery(listing(id, path));
+  const found = useQuery(directory(id, path));
   const indent = { paddingLeft: 12 + depth * 14, fontSize: "0.75rem" };
   if (found.isError && !found.data) {
     return (
       <Text c="red" style={indent}>
-        {sentence(found.error)}
+        {errorMessage(found.error)}
       </Text>
     );
   }
   if (found.data?.length === 0) {
     return (
       <Text c="dimmed" py={4} style={indent}>
-        {depth === 0 ? (props.works ? "No files yet. Drop some here." : "No files yet.") : "empty"}
+        {depth === 0 ? (props.canEdit ? "No files yet. Drop files here to upload them." : "No files yet.") : "Empty folder"}
       </Text>
     );
   }
-  return found.data?.map((entry) => <Node key={entry.name} {...props} entry={entry} path={joined(path, entry.name)} />);
+  return found.data?.map((entry) => <Node key={entry.name} {...props} entry={entry} path={joinPath(path, entry.name)} />);
 }
 
 function Node({ entry, ...props }: FolderProps & { entry: FileEntry }) {
-  const { path, depth, choose, dialog, download, upload, works } = props;
+  const { path, depth, choose, dialog, download, upload, canEdit } = props;
   const picker = useRef<HTMLInputElement>(null);
-  const [unfolded, setUnfolded] = useState(false);
+  const [expanded, setExpanded] = useState(false);
   const folder = entry.kind === "directory";
   return (
     <>
@@ -173,8 +172,8 @@ function Node({ entry, ...props }: FolderProps & { entry: FileEntry }) {
         style={{ display: "flex", alignItems: "center" }}
         className="entry"
         onDrop={(event) => {
-          // What is dropped on a folder goes into it.
-          if (!folder || !works) return;
+          // Files that are dropped on a folder are uploaded to it.
+          if (!folder || !canEdit) return;
           event.preventDefault();
           event.stopPropagation();
           void upload([...event.dataTransfer.files], path);
@@ -186,7 +185,7 @@ function Node({ entry, ...props }: FolderProps & { entry: FileEntry }) {
             type="file"
             multiple
             hidden
-            aria-label={`Upload into ${path}`}
+            aria-label={`Upload to ${path}`}
             onChange={(event) => {
               void upload([...(event.currentTarget.files ?? [])], path);
               event.currentTarget.value = "";
@@ -197,27 +196,27 @@ function Node({ entry, ...props }: FolderProps & { entry: FileEntry }) {
           type="button"
           className="node clip"
           style={{ paddingLeft: 8 + depth * 14 }}
-          aria-expanded={folder ? unfolded : undefined}
+          aria-expanded={folder ? expanded : undefined}
           aria-current={props.open === path ? "true" : undefined}
           title={entry.target ? `${entry.name} → ${entry.target}` : entry.name}
-          onClick={() => (folder ? setUnfolded(!unfolded) : choose(path))}
+          onClick={() => (folder ? setExpanded(!expanded) : choose(path))}
         >
-          {folder ? unfolded ? <IconChevronDown size={13} /> : <IconChevronRight size={13} /> : <span style={{ width: 13 }} />}
+          {folder ? expanded ? <IconChevronDown size={13} /> : <IconChevronRight size={13} /> : <span style={{ width: 13 }} />}
           {folder ? <IconFolder size={14} /> : <IconFile size={14} />}
           <span className="clip">{entry.name}</span>
         </button>
         <Menu position="bottom-end" width={180}>
           <Menu.Target>
-            <ActionIcon size="xs" mr={4} aria-label={`More for ${entry.name}`}>
+            <ActionIcon size="xs" mr={4} aria-label={`Actions for ${entry.name}`}>
               <IconDots size={13} />
             </ActionIcon>
           </Menu.Target>
           <Menu.Dropdown>
-            {folder && works && <Menu.Item onClick={() => dialog({ kind: "new", path })}>New file here</Menu.Item>}
-            {folder && works && <Menu.Item onClick={() => picker.current?.click()}>Upload here</Menu.Item>}
-            {works && <Menu.Item onClick={() => dialog({ kind: "rename", path })}>Rename or move</Menu.Item>}
-            <Menu.Item onClick={() => void download(path, folder)}>{folder ? "Download as archive" : "Download"}</Menu.Item>
-            {works && (
+            {folder && canEdit && <Menu.Item onClick={() => dialog({ kind: "new", path })}>New file</Menu.Item>}
+            {folder && canEdit && <Menu.Item onClick={() => picker.current?.click()}>Upload</Menu.Item>}
+            {canEdit && <Menu.Item onClick={() => dialog({ kind: "rename", path })}>Rename or move</Menu.Item>}
+            <Menu.Item onClick={() => void download(path, folder)}>{folder ? "Download as .tar" : "Download"}</Menu.Item>
+            {canEdit && (
               <Menu.Item color="red" onClick={() => dialog({ kind: "delete", path })}>
                 Delete
               </Menu.Item>
@@ -225,16 +224,16 @@ function Node({ entry, ...props }: FolderProps & { entry: FileEntry }) {
           </Menu.Dropdown>
         </Menu>
       </div>
-      {folder && unfolded && <Folder {...props} depth={depth + 1} />}
+      {folder && expanded && <Folder {...props} depth={depth + 1} />}
     </>
   );
 }
 
-function Ask({ dialog, id, close, done }: { dialog: Dialog; id: string; close: () => void; done: (path: string) => Promise<void> }) {
+function FileDialog({ dialog, id, close, done }: { dialog: Dialog; id: string; close: () => void; done: (path: string) => Promise<void> }) {
   const { kind, path } = dialog;
   const [to, setTo] = useState(kind === "rename" ? path : path === "." ? "" : `${path}/`);
   const [busy, setBusy] = useState(false);
-  const [said, setSaid] = useState("");
+  const [error, setError] = useState("");
   const title = kind === "new" ? "New file" : kind === "rename" ? "Rename or move" : "Delete";
   const submit = async (event: FormEvent) => {
     event.preventDefault();
@@ -244,12 +243,12 @@ function Ask({ dialog, id, close, done }: { dialog: Dialog; id: string; close: (
         await data(api.POST("/api/projects/{project}/files/move", { params: { path: { project: id } }, body: { from: path, to } }));
       } else {
         const url = kind === "delete" ? filesUrl(id, path, "&recursive=true") : filesUrl(id, to);
-        const answer = await send(url, kind === "delete" ? { method: "DELETE" } : { method: "PUT", body: "", headers: { "if-none-match": "*" } });
-        if (!answer.ok) throw await refusal(answer);
+        const response = await send(url, kind === "delete" ? { method: "DELETE" } : { method: "PUT", body: "", headers: { "if-none-match": "*" } });
+        if (!response.ok) throw await readApiError(response);
       }
       await done(to);
     } catch (error) {
-      setSaid(sentence(error));
+      setError(errorMessage(error));
       setBusy(false);
     }
   };
@@ -258,14 +257,14 @@ function Ask({ dialog, id, close, done }: { dialog: Dialog; id: string; close: (
       <form onSubmit={(event) => void submit(event)}>
         {kind === "delete" ? (
           <Text size="sm">
-            Delete <strong>{path}</strong> for good? A folder goes with all that is in it.
+            Permanently delete <strong>{path}</strong>? A folder is deleted with everything in it.
           </Text>
         ) : (
-          <TextInput data-autofocus label={kind === "rename" ? "New path" : "Path"} value={to} onChange={(event) => setTo(event.currentTarget.value)} description={parent(to) === "." ? "In the project's folder" : `In ${parent(to)}`} />
+          <TextInput data-autofocus label={kind === "rename" ? "New path" : "Path"} value={to} onChange={(event) => setTo(event.currentTarget.value)} description={parentPath(to) === "." ? "In the project folder" : `In ${parentPath(to)}`} />
         )}
-        {said && (
+        {error && (
           <Text c="red" size="sm" mt="xs" role="alert">
-            {said}
+            {error}
           </Text>
         )}
         <Group justify="flex-end" mt="md">

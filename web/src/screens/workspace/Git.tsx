@@ -1,18 +1,18 @@
-// Git in the project's folder: what has changed, what goes into the next commit, and the exchange with origin.
+// Git view of the project folder: changed files, staging, commits, and pull and push.
 import { ActionIcon, Alert, Button, Checkbox, Code, Group, Modal, Stack, Text, TextInput, Textarea, Title, Tooltip } from "@mantine/core";
 import { IconArrowDown, IconArrowUp, IconBrandGithub, IconRefresh } from "@tabler/icons-react";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { type FormEvent, useState } from "react";
-import { ApiError, type Project, type Schemas, api, data, sentence } from "../../api/client";
-import { complain, gitDiff, gitStatus } from "../../api/queries";
-import { lines } from "../../logic/diff";
+import { ApiError, type Project, type Schemas, api, data, errorMessage } from "../../api/client";
+import { gitDiff, gitStatus, notifyError } from "../../api/queries";
+import { parseDiff } from "../../logic/diff";
 
 type GitFile = Schemas["GitFile"];
-type Act = "commit" | "push" | "pull" | "abort" | "publish" | "stage" | "unstage";
-type Asked = { act: Act; body?: object };
+type Action = "commit" | "push" | "pull" | "abort" | "publish" | "stage" | "unstage";
+type ActionRequest = { act: Action; body?: object };
 
-/** What a program must be told from a refusal; its words are for people. */
-const nameOf = (error: unknown) => (error instanceof ApiError ? error.body?.details.name : undefined);
+/** The machine-readable name of an API error. */
+const errorName = (error: unknown) => (error instanceof ApiError ? error.body?.details.name : undefined);
 
 export default function Git({ project }: { project: Project }) {
   const queries = useQueryClient();
@@ -21,7 +21,7 @@ export default function Git({ project }: { project: Project }) {
   const [message, setMessage] = useState("");
   const [publishing, setPublishing] = useState(false);
   const act = useMutation({
-    mutationFn: ({ act, body }: Asked) => {
+    mutationFn: ({ act, body }: ActionRequest) => {
       const params = { path: { project: project.id } };
       switch (act) {
         case "stage":
@@ -41,29 +41,29 @@ export default function Git({ project }: { project: Project }) {
       if (act === "publish") setPublishing(false);
     },
     onError: (error, { act }) => {
-      // A conflict is a state of the files, which the panel shows itself.
-      if (nameOf(error) !== "MergeConflict" || act !== "pull") complain(error);
+      // A merge conflict is part of the status, which this view shows.
+      if (errorName(error) !== "MergeConflict" || act !== "pull") notifyError(error);
       void queries.invalidateQueries({ queryKey: gitStatus(project.id).queryKey });
     },
     onSettled: () => queries.invalidateQueries({ queryKey: ["git", project.id, "diff"] }),
   });
-  const may = project.role !== "viewer";
+  const canEdit = project.role !== "viewer";
 
   if (status.isPending) return null;
   if (status.isError) {
-    const none = nameOf(status.error) === "NoRepository";
+    const noRepository = errorName(status.error) === "NoRepository";
     return (
       <div className="pad">
         <Title order={2} mb="xs">
           Git
         </Title>
         <Text size="sm" mb="md">
-          {none ? "The project's folder is no git repository yet." : sentence(status.error)}
+          {noRepository ? "Not a git repository. Run “git init” in the terminal to create one." : errorMessage(status.error)}
         </Text>
         <Group>
-          {none && project.role === "owner" && <PublishButton onClick={() => setPublishing(true)} />}
+          {noRepository && project.role === "owner" && <PublishButton onClick={() => setPublishing(true)} />}
           <Button variant="default" onClick={() => void status.refetch()}>
-            Look again
+            Refresh
           </Button>
         </Group>
         <Publish project={project} opened={publishing} close={() => setPublishing(false)} busy={act.isPending} publish={(body) => act.mutate({ act: "publish", body })} />
@@ -71,66 +71,66 @@ export default function Git({ project }: { project: Project }) {
     );
   }
 
-  const now = status.data;
-  const conflicts = now.files.filter((file) => file.conflict);
-  const staged = now.files.filter((file) => file.staged);
+  const repository = status.data;
+  const conflicts = repository.files.filter((file) => file.conflict);
+  const staged = repository.files.filter((file) => file.staged);
   const commit = (event: FormEvent) => {
     event.preventDefault();
-    // Nothing chosen means everything; in a conflict that is to say that all of it is decided.
+    // Without staged files everything is committed. In a conflict that marks all files as resolved.
     act.mutate({ act: "commit", body: { message, all: staged.length === 0 || conflicts.length > 0 } });
   };
   return (
     <div className="pad">
       <Group mb="xs" gap="xs">
         <Title order={2}>Git</Title>
-        <Text size="sm" c="dimmed" className="clip" title={now.remote ?? undefined}>
-          {now.branch ?? "no branch"}
-          {now.upstream ? ` · ${now.ahead} ahead, ${now.behind} behind ${now.upstream}` : ""}
+        <Text size="sm" c="dimmed" className="clip" title={repository.remote ?? undefined}>
+          {repository.branch ?? "detached HEAD"}
+          {repository.upstream ? ` · ${repository.ahead} ahead, ${repository.behind} behind ${repository.upstream}` : ""}
         </Text>
         <span className="grow" />
-        <Tooltip label="Look again">
-          <ActionIcon aria-label="Look again" onClick={() => void status.refetch()} loading={status.isFetching}>
+        <Tooltip label="Refresh">
+          <ActionIcon aria-label="Refresh" onClick={() => void status.refetch()} loading={status.isFetching}>
             <IconRefresh size={16} />
           </ActionIcon>
         </Tooltip>
-        {may && now.remote && (
+        {canEdit && repository.remote && (
           <>
-            <Button variant="default" leftSection={<IconArrowDown size={14} />} disabled={act.isPending || now.merging} onClick={() => act.mutate({ act: "pull" })}>
+            <Button variant="default" leftSection={<IconArrowDown size={14} />} disabled={act.isPending || repository.merging} onClick={() => act.mutate({ act: "pull" })}>
               Pull
             </Button>
-            <Button variant="default" leftSection={<IconArrowUp size={14} />} disabled={act.isPending || now.merging} onClick={() => act.mutate({ act: "push" })}>
+            <Button variant="default" leftSection={<IconArrowUp size={14} />} disabled={act.isPending || repository.merging} onClick={() => act.mutate({ act: "push" })}>
               Push
             </Button>
           </>
         )}
-        {project.role === "owner" && !now.remote && <PublishButton onClick={() => setPublishing(true)} />}
+        {project.role === "owner" && !repository.remote && <PublishButton onClick={() => setPublishing(true)} />}
       </Group>
-      {now.merging && (
-        <Alert color="yellow" py="xs" mb="md" title={conflicts.length > 0 ? "Both sides changed the same lines" : "A merge is under way"}>
+      {repository.merging && (
+        <Alert color="yellow" py="xs" mb="md" title={conflicts.length > 0 ? "Merge conflicts" : "Merge in progress"}>
           <Text size="sm">
             {conflicts.length > 0
-              ? "Open these files, decide between the marked lines, and commit. Or abort the merge, and everything is as before the pull."
-              : "Commit it, or abort it."}
+              ? "Resolve the marked lines in these files and commit them, or abort the merge to return to the state before the pull."
+              : "Commit or abort the merge."}
           </Text>
-          {may && (
+          {canEdit && (
             <Button mt="xs" variant="default" disabled={act.isPending} onClick={() => act.mutate({ act: "abort" })}>
-              Abort the merge
+              Abort merge
             </Button>
           )}
         </Alert>
       )}
-      {now.files.length === 0 && (
+      {repository.files.length === 0 && (
         <Text size="sm" mb="md">
-          Nothing has changed since the last commit.
+          No changes since the last commit.
         </Text>
       )}
-      {now.files.length > 0 && (
+      {repository.files.length > 0 && (
         <div className="panel" style={{ marginBottom: 16 }} role="list" aria-label="Changed files">
-          {now.files.map((file) => (
+          {repository.files.map((file) => (
             <File
               key={file.path}
               file={file}
-              disabled={!may || act.isPending}
+              disabled={!canEdit || act.isPending}
               shown={shown?.path === file.path}
               show={() => setShown(shown?.path === file.path ? undefined : { path: file.path, staged: !!file.staged && !file.unstaged })}
               stage={(on) => act.mutate({ act: on ? "stage" : "unstage", body: { paths: [file.path] } })}
@@ -138,18 +138,18 @@ export default function Git({ project }: { project: Project }) {
           ))}
         </div>
       )}
-      {now.truncated && (
+      {repository.truncated && (
         <Text size="sm" mb="md">
-          There are more files than are shown. A line in .gitignore may be missing.
+          Not all files are shown. Check whether .gitignore lacks an entry.
         </Text>
       )}
-      {shown && now.files.some((file) => file.path === shown.path) && <Diff project={project} path={shown.path} staged={shown.staged} />}
-      {may && (now.files.length > 0 || now.merging) && (
+      {shown && repository.files.some((file) => file.path === shown.path) && <Diff project={project} path={shown.path} staged={shown.staged} />}
+      {canEdit && (repository.files.length > 0 || repository.merging) && (
         <form onSubmit={commit}>
-          <Textarea label="Message" required withAsterisk={false} autosize minRows={2} maxRows={10} value={message} onChange={(event) => setMessage(event.currentTarget.value)} />
+          <Textarea label="Commit message" required withAsterisk={false} autosize minRows={2} maxRows={10} value={message} onChange={(event) => setMessage(event.currentTarget.value)} />
           <Group mt="xs" justify="flex-end">
             <Button type="submit" loading={act.isPending && act.variables.act === "commit"} disabled={message.trim() === ""}>
-              {conflicts.length > 0 ? "Commit as decided" : staged.length > 0 ? `Commit ${staged.length === 1 ? "1 file" : `${staged.length} files`}` : "Commit everything"}
+              {conflicts.length > 0 ? "Commit merge" : staged.length > 0 ? `Commit ${staged.length === 1 ? "1 file" : `${staged.length} files`}` : "Commit all"}
             </Button>
           </Group>
         </form>
@@ -160,7 +160,7 @@ export default function Git({ project }: { project: Project }) {
 }
 
 function File({ file, disabled, shown, show, stage }: { file: GitFile; disabled: boolean; shown: boolean; show: () => void; stage: (on: boolean) => void }) {
-  const word = file.conflict ? "conflict" : (file.unstaged ?? file.staged);
+  const state = file.conflict ? "conflict" : (file.unstaged ?? file.staged);
   return (
     <Group role="listitem" gap="xs" px="xs" py={4} wrap="nowrap">
       <Checkbox
@@ -175,7 +175,7 @@ function File({ file, disabled, shown, show, stage }: { file: GitFile; disabled:
         {file.from ? `${file.from} → ${file.path}` : file.path}
       </Button>
       <Text size="xs" c={file.conflict ? "red" : "dimmed"}>
-        {word}
+        {state}
       </Text>
     </Group>
   );
@@ -186,28 +186,28 @@ function Diff({ project, path, staged }: { project: Project; path: string; stage
   if (found.isError) {
     return (
       <Alert color="red" py="xs" mb="md">
-        {sentence(found.error)}
+        {errorMessage(found.error)}
       </Alert>
     );
   }
   return <DiffText diff={found.data?.diff ?? ""} truncated={found.data?.truncated ?? false} />;
 }
 
-/** A unified diff in colors. */
+/** A unified diff with colored lines. */
 export function DiffText({ diff, truncated }: { diff: string; truncated: boolean }) {
-  const { shown, more } = lines(diff);
+  const { lines, truncated: tooLong } = parseDiff(diff);
   return (
     <div style={{ marginBottom: 16 }}>
       <Code block role="region" aria-label="Diff" tabIndex={0} style={{ maxHeight: "50vh", overflow: "auto" }}>
-        {shown.map((line, number) => (
+        {lines.map((line, number) => (
           <div key={number} data-line={line.kind} style={{ color: line.color }}>
             {line.text || " "}
           </div>
         ))}
       </Code>
-      {(more || truncated) && (
+      {(tooLong || truncated) && (
         <Text size="xs" c="dimmed">
-          It is longer than is shown.
+          The rest of the diff is not shown.
         </Text>
       )}
     </div>
@@ -233,11 +233,11 @@ function Publish({ project, opened, close, busy, publish }: { project: Project; 
       <form onSubmit={submit}>
         <Stack gap="sm">
           <Text size="sm">
-            Makes a repository of your account there from this project, and pushes to it. What is not committed yet is committed first, where nothing
-            is; without a .gitignore, one is written that leaves out .env files.
+            Creates a repository in your GitHub account and pushes this project to it. If there are no commits yet, all files are committed first. If
+            there is no .gitignore, one is added that excludes .env files.
           </Text>
-          <TextInput name="name" label="Repository" defaultValue={project.name} required withAsterisk={false} pattern="[A-Za-z0-9_\-][A-Za-z0-9_.\-]*" data-autofocus />
-          <Checkbox name="public" label="Everybody may see it" />
+          <TextInput name="name" label="Repository name" defaultValue={project.name} required withAsterisk={false} pattern="[A-Za-z0-9_\-][A-Za-z0-9_.\-]*" data-autofocus />
+          <Checkbox name="public" label="Public repository" />
           <Group justify="flex-end">
             <Button variant="default" onClick={close}>
               Cancel

@@ -1,16 +1,16 @@
-// What the start command, the clone of the repository and the sandbox itself wrote, as it comes.
+// Log view: output of the start command, of the git clone, and messages of the sandbox, streamed live.
 import { Checkbox, Chip, Group, Text, TextInput } from "@mantine/core";
 import { IconSearch } from "@tabler/icons-react";
 import { useEffect, useLayoutEffect, useRef, useState } from "react";
 import type { Project, Schemas } from "../../api/client";
-import { follow } from "../../api/live";
-import { plain } from "../../logic/ansi";
+import { subscribe } from "../../api/events";
+import { stripAnsi } from "../../logic/ansi";
 
 type Line = Schemas["LogLine"];
 type Source = Line["source"];
 
-/** Lines that are kept on the page. */
-const most = 5_000;
+/** Lines that the page keeps. */
+const maxLines = 5_000;
 const sources: Source[] = ["stdout", "stderr", "git", "sandbox"];
 
 export default function Logs({ project }: { project: Project }) {
@@ -21,19 +21,19 @@ export default function Logs({ project }: { project: Project }) {
   const box = useRef<HTMLDivElement>(null);
 
   useEffect(() => {
-    let fresh: Line[] = [];
+    let pending: Line[] = [];
     let frame = 0;
     setLines([]);
-    const stop = follow<Line>(
+    const stop = subscribe<Line>(
       (after) => `/api/projects/${project.id}/logs${after ? `?cursor=${after}` : ""}`,
       (line) => {
-        fresh.push(line);
-        // Many lines in one frame are drawn once.
+        pending.push(line);
+        // Lines that arrive in the same frame are rendered together.
         frame ||= requestAnimationFrame(() => {
           frame = 0;
-          const added = fresh;
-          fresh = [];
-          setLines((lines) => [...lines, ...added].slice(-most));
+          const added = pending;
+          pending = [];
+          setLines((lines) => [...lines, ...added].slice(-maxLines));
         });
       },
       () => {},
@@ -44,8 +44,8 @@ export default function Logs({ project }: { project: Project }) {
     };
   }, [project.id]);
 
-  const wanted = query.toLowerCase();
-  const shown = lines.filter((line) => !hidden.includes(line.source) && (wanted === "" || line.text.toLowerCase().includes(wanted)));
+  const needle = query.toLowerCase();
+  const shown = lines.filter((line) => !hidden.includes(line.source) && (needle === "" || line.text.toLowerCase().includes(needle)));
   useLayoutEffect(() => {
     if (following && box.current) box.current.scrollTop = box.current.scrollHeight;
   }, [following, shown.length]);
@@ -78,7 +78,7 @@ export default function Logs({ project }: { project: Project }) {
       {lines.length === 0 ? (
         <div className="empty">
           <Text size="sm" maw={380}>
-            Nothing was written. {project.startCommand ? "" : "Give the project a start command in its settings, or put a Procfile into its folder; its output is shown here."}
+            No logs yet. {project.startCommand ? "" : "Set a start command in Settings or add a Procfile to see its output here."}
           </Text>
         </div>
       ) : (
@@ -86,7 +86,7 @@ export default function Logs({ project }: { project: Project }) {
           {shown.map((line) => (
             <div key={line.sequence} className={line.source}>
               <time dateTime={line.at}>{new Date(line.at).toLocaleTimeString(undefined, { hourCycle: "h23" })}</time>
-              {plain(line.text)}
+              {stripAnsi(line.text)}
             </div>
           ))}
         </div>

@@ -1,15 +1,15 @@
-// What a project is made of, and its end.
+// Settings of a project, its details, and its deletion.
 import { Alert, Button, Group, Modal, Select, SimpleGrid, Stack, Text, TextInput, Title } from "@mantine/core";
 import { notifications } from "@mantine/notifications";
 import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { useNavigate } from "@tanstack/react-router";
 import { type FormEvent, useState } from "react";
-import { type Project, type Schemas, api, data, sentence } from "../../api/client";
-import { complain } from "../../api/queries";
+import { type Project, type Schemas, api, data, errorMessage } from "../../api/client";
+import { notifyError } from "../../api/queries";
 import { nameProblem } from "../../logic/name";
-import { may } from "../../logic/role";
-import { sizes, sources } from "../../logic/sizes";
-import { at } from "../../logic/time";
+import { sizes, templates } from "../../logic/projectOptions";
+import { hasRole } from "../../logic/role";
+import { formatDateTime } from "../../logic/time";
 import { Sharing } from "./Sharing";
 
 export default function Settings({ project }: { project: Project }) {
@@ -17,15 +17,15 @@ export default function Settings({ project }: { project: Project }) {
   const navigate = useNavigate();
   const [name, setName] = useState(project.name);
   const [size, setSize] = useState<string>(project.size);
-  const [from, setFrom] = useState<string>(project.image ? "image" : (project.template ?? "web"));
-  const changes = may(project.role, "admin");
+  const [template, setTemplate] = useState<string>(project.image ? "image" : (project.template ?? "web"));
+  const canEdit = hasRole(project.role, "admin");
   const [deleting, setDeleting] = useState(false);
   const [typed, setTyped] = useState("");
   const change = useMutation({
     mutationFn: (body: Schemas["ChangeProject"]) =>
       data(api.PATCH("/api/projects/{project}", { params: { path: { project: project.id } }, body })),
     onSuccess: async (after) => {
-      notifications.show({ message: "Saved." });
+      notifications.show({ message: "Settings saved." });
       queries.setQueryData(["projects", after.name], after);
       if (after.name !== project.name) {
         await navigate({ to: "/p/$project", params: { project: after.name }, search: { view: "settings" }, replace: true });
@@ -38,50 +38,50 @@ export default function Settings({ project }: { project: Project }) {
     onSuccess: async () => {
       await navigate({ to: "/" });
       void queries.invalidateQueries({ queryKey: ["projects"] });
-      notifications.show({ message: `${project.name} is being deleted.` });
+      notifications.show({ message: `Deleting ${project.name}…` });
     },
-    onError: complain,
+    onError: notifyError,
   });
   const submit = (event: FormEvent<HTMLFormElement>) => {
     event.preventDefault();
     const fields = new FormData(event.currentTarget);
-    const said = (field: string) => String(fields.get(field) ?? "").trim();
-    const wish: Schemas["ChangeProject"] = {};
-    if (name !== project.name) wish.name = name;
-    if (size !== project.size) wish.size = size as Schemas["Size"];
-    if (said("description") !== (project.description ?? "")) wish.description = said("description") || null;
-    if (said("startCommand") !== (project.startCommand ?? "")) wish.startCommand = said("startCommand") || null;
-    if (from === "image") {
-      if (said("image") !== project.image) wish.image = said("image");
-    } else if (from !== project.template) {
-      wish.template = from;
+    const field = (key: string) => String(fields.get(key) ?? "").trim();
+    const body: Schemas["ChangeProject"] = {};
+    if (name !== project.name) body.name = name;
+    if (size !== project.size) body.size = size as Schemas["Size"];
+    if (field("description") !== (project.description ?? "")) body.description = field("description") || null;
+    if (field("startCommand") !== (project.startCommand ?? "")) body.startCommand = field("startCommand") || null;
+    if (template === "image") {
+      if (field("image") !== project.image) body.image = field("image");
+    } else if (template !== project.template) {
+      body.template = template;
     }
-    if (Object.keys(wish).length > 0) change.mutate(wish);
+    if (Object.keys(body).length > 0) change.mutate(body);
   };
   return (
     <div className="pad">
       <form onSubmit={submit} className="section" aria-label="Settings">
-        <fieldset disabled={!changes} className="plain">
+        <fieldset disabled={!canEdit} className="plain">
         <Stack gap="sm">
           <Title order={2}>Settings</Title>
-          {!changes && <Text size="sm">You are {project.role} here; changing these takes an admin of the project.</Text>}
+          {!canEdit && <Text size="sm">You have the {project.role} role. Changing settings requires the admin role.</Text>}
           {change.isError && (
             <Alert color="red" role="alert" py="xs">
-              {sentence(change.error)}
+              {errorMessage(change.error)}
             </Alert>
           )}
           <TextInput label="Name" value={name} onChange={(event) => setName(event.currentTarget.value)} error={name === project.name ? undefined : nameProblem(name)} spellCheck={false} />
           <TextInput name="description" label="Description" defaultValue={project.description ?? ""} maxLength={500} />
-          <TextInput name="startCommand" label="Start command" description="Runs when the sandbox starts, and again when it ends." defaultValue={project.startCommand ?? ""} placeholder="npm run dev" spellCheck={false} />
+          <TextInput name="startCommand" label="Start command" description="Runs when the sandbox starts, and is restarted when it exits." defaultValue={project.startCommand ?? ""} placeholder="npm run dev" spellCheck={false} />
           <SimpleGrid cols={{ base: 1, xs: 2 }} spacing="sm">
-            <Select label="Size" disabled={!changes} allowDeselect={false} value={size} onChange={(value) => value && setSize(value)} data={sizes} />
-            <Select label="Made from" disabled={!changes} allowDeselect={false} value={from} onChange={(value) => value && setFrom(value)} data={sources} />
+            <Select label="Size" disabled={!canEdit} allowDeselect={false} value={size} onChange={(value) => value && setSize(value)} data={sizes} />
+            <Select label="Template" disabled={!canEdit} allowDeselect={false} value={template} onChange={(value) => value && setTemplate(value)} data={templates} />
           </SimpleGrid>
-          {from === "image" && <TextInput name="image" label="Image" defaultValue={project.image ?? ""} required withAsterisk={false} spellCheck={false} />}
+          {template === "image" && <TextInput name="image" label="Image" defaultValue={project.image ?? ""} required withAsterisk={false} spellCheck={false} />}
           <Text size="xs" c="dimmed">
-            Size, image and start command reach a running sandbox by a restart, at once.
+            Changing the size, image or start command restarts a running sandbox immediately.
           </Text>
-          {changes && (
+          {canEdit && (
             <div>
               <Button type="submit" loading={change.isPending}>
                 Save
@@ -94,7 +94,7 @@ export default function Settings({ project }: { project: Project }) {
       <Sharing project={project} />
       <section className="section">
         <Title order={2} mb="xs">
-          Facts
+          Details
         </Title>
         <dl className="facts">
           <dt>Owner</dt>
@@ -102,25 +102,25 @@ export default function Settings({ project }: { project: Project }) {
           <dt>Region</dt>
           <dd>{project.region}</dd>
           <dt>Repository</dt>
-          <dd>{project.repository ? `${project.repository.url}${project.repository.branch ? ` (${project.repository.branch})` : ""}` : "none"}</dd>
+          <dd>{project.repository ? `${project.repository.url}${project.repository.branch ? ` (${project.repository.branch})` : ""}` : "None"}</dd>
           <dt>Sandbox</dt>
-          <dd>{project.sandbox?.name ?? "none"}</dd>
-          <dt>Project id</dt>
+          <dd>{project.sandbox?.name ?? "None"}</dd>
+          <dt>Project ID</dt>
           <dd>{project.id}</dd>
           <dt>Created</dt>
-          <dd>{at(project.createdAt)}</dd>
+          <dd>{formatDateTime(project.createdAt)}</dd>
         </dl>
       </section>
-      {may(project.role, "owner") && (
+      {hasRole(project.role, "owner") && (
         <section className="section">
           <Title order={2} mb="xs">
-            Delete
+            Delete project
           </Title>
           <Text size="sm" mb="sm">
-            Deletes the sandbox, its files and its database, for good.
+            Permanently deletes the sandbox, its files and its database.
           </Text>
           <Button color="red" variant="outline" onClick={() => setDeleting(true)}>
-            Delete this project
+            Delete project
           </Button>
         </section>
       )}
@@ -131,7 +131,7 @@ export default function Settings({ project }: { project: Project }) {
             if (typed === project.name) remove.mutate();
           }}
         >
-          <TextInput data-autofocus label={`Type ${project.name} to delete it with its files and its database`} value={typed} onChange={(event) => setTyped(event.currentTarget.value)} autoComplete="off" spellCheck={false} />
+          <TextInput data-autofocus label={`Type ${project.name} to delete the project with its files and database`} value={typed} onChange={(event) => setTyped(event.currentTarget.value)} autoComplete="off" spellCheck={false} />
           <Group justify="flex-end" mt="md">
             <Button variant="default" onClick={() => setDeleting(false)}>
               Cancel

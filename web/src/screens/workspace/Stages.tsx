@@ -1,38 +1,38 @@
-// A sandbox that does not run: how far it is, what failed and why, and the way on.
+// Progress of a sandbox that is not running: stages, the failure of the last attempt, and start or retry.
 import { Alert, Button, Stack, Text, Title } from "@mantine/core";
 import { IconAlertTriangle, IconCheck, IconCircle, IconLoader2, IconPlayerPlay } from "@tabler/icons-react";
 import { useEffect, useState } from "react";
 import type { Project, Schemas } from "../../api/client";
-import { useWish } from "../../api/queries";
-import { lengths } from "../../logic/stages";
-import { may } from "../../logic/role";
-import { canStart, look } from "../../logic/status";
-import { took } from "../../logic/time";
+import { useLifecycleAction } from "../../api/queries";
+import { hasRole } from "../../logic/role";
+import { stageDurations } from "../../logic/stages";
+import { canStart, phaseStatus } from "../../logic/status";
+import { formatDuration } from "../../logic/time";
 
 const icons = {
-  pending: <IconCircle size={16} style={{ opacity: 0.4 }} aria-label="waits" />,
-  active: <IconLoader2 size={16} className="dot-spin" aria-label="under way" />,
-  done: <IconCheck size={16} color="var(--mantine-color-teal-6)" aria-label="done" />,
-  failed: <IconAlertTriangle size={16} color="var(--mantine-color-red-6)" aria-label="failed" />,
+  pending: <IconCircle size={16} style={{ opacity: 0.4 }} aria-label="Pending" />,
+  active: <IconLoader2 size={16} className="dot-spin" aria-label="In progress" />,
+  done: <IconCheck size={16} color="var(--mantine-color-teal-6)" aria-label="Done" />,
+  failed: <IconAlertTriangle size={16} color="var(--mantine-color-red-6)" aria-label="Failed" />,
 };
 
 export function Stages({ project }: { project: Project }) {
-  const wish = useWish();
+  const lifecycle = useLifecycleAction();
   const now = useNow(250);
   const sandbox = project.sandbox;
   const phase = sandbox?.status;
-  const rests = phase === undefined || phase === "STOPPED" || phase === "TERMINATED";
-  if (rests) {
+  const stopped = phase === undefined || phase === "STOPPED" || phase === "TERMINATED";
+  if (stopped) {
     return (
       <div className="empty">
         <Title order={2} c="var(--mantine-color-text)">
-          {phase === "STOPPED" ? "The sandbox is stopped" : "There is no sandbox"}
+          {phase === "STOPPED" ? "Sandbox stopped" : "No sandbox"}
         </Title>
-        <Text maw={360}>Its files and its database are kept.</Text>
-        {may(project.role, "editor") && (
+        <Text maw={360}>Files and database are kept.</Text>
+        {hasRole(project.role, "editor") && (
           <Button
             leftSection={<IconPlayerPlay size={14} />}
-            onClick={() => wish.mutate({ id: project.id, wish: phase === "STOPPED" ? "start" : "remake" })}
+            onClick={() => lifecycle.mutate({ id: project.id, action: phase === "STOPPED" ? "start" : "recreate" })}
           >
             Start
           </Button>
@@ -42,27 +42,27 @@ export function Stages({ project }: { project: Project }) {
   }
   const error = sandbox?.error;
   const stages = sandbox?.stages ?? [];
-  const long = lengths(stages, sandbox?.createdAt ?? project.createdAt, now);
+  const durations = stageDurations(stages, sandbox?.createdAt ?? project.createdAt, now);
   return (
     <div className="body" tabIndex={0}>
       <Stack p="lg" gap="md" maw={560} w="100%" mx="auto" mt="4vh">
-        <Title order={2}>{phase === "ERROR" ? "It could not be made ready" : `${look(phase).word} ${project.name}`}</Title>
+        <Title order={2}>{phase === "ERROR" ? "Sandbox failed to start" : `${phaseStatus(phase).label} ${project.name}`}</Title>
         <ol className="stages panel" aria-label="Stages">
           {stages.map((stage, index) => (
             <li key={stage.stage} data-stage={stage.stage} data-state={stage.state}>
               {icons[stage.state]}
               <span>{stage.title}</span>
               <Text size="xs" c="dimmed" ff="monospace">
-                {long[index] === undefined ? "" : took(long[index])}
+                {durations[index] === undefined ? "" : formatDuration(durations[index])}
               </Text>
               {stage.message && stage.message !== error?.message && <span className="more">{stage.message}</span>}
             </li>
           ))}
         </ol>
-        {error && <Trouble error={error} now={now} />}
-        {(error || canStart(phase)) && phase !== "STOPPING" && may(project.role, "editor") && (
+        {error && <AttemptFailure error={error} now={now} />}
+        {(error || canStart(phase)) && phase !== "STOPPING" && hasRole(project.role, "editor") && (
           <div>
-            <Button onClick={() => wish.mutate({ id: project.id, wish: "restart" })}>Try again now</Button>
+            <Button onClick={() => lifecycle.mutate({ id: project.id, action: "restart" })}>Retry now</Button>
           </div>
         )}
       </Stack>
@@ -70,7 +70,7 @@ export function Stages({ project }: { project: Project }) {
   );
 }
 
-function Trouble({ error, now }: { error: Schemas["SandboxError"]; now: number }) {
+function AttemptFailure({ error, now }: { error: Schemas["SandboxError"]; now: number }) {
   const next = error.nextAttemptAt ? new Date(error.nextAttemptAt).getTime() - now : undefined;
   return (
     <Alert color="red" role="alert" title={`Attempt ${error.attempts} failed`} py="xs">
@@ -78,19 +78,19 @@ function Trouble({ error, now }: { error: Schemas["SandboxError"]; now: number }
       {error.kubernetesStatus && <div>{error.kubernetesStatus}</div>}
       {next !== undefined && (
         <Text size="xs" mt={4}>
-          {next > 0 ? `The next attempt is in ${took(Math.ceil(next / 1000) * 1000)}.` : "The next attempt begins."}
+          {next > 0 ? `Next attempt in ${formatDuration(Math.ceil(next / 1000) * 1000)}.` : "Retrying now."}
         </Text>
       )}
     </Alert>
   );
 }
 
-/** The time, again and again, for what shows how long something takes. */
-function useNow(every: number): number {
+/** The current time, updated at an interval. */
+function useNow(interval: number): number {
   const [now, setNow] = useState(Date.now);
   useEffect(() => {
-    const timer = setInterval(() => setNow(Date.now()), every);
+    const timer = setInterval(() => setNow(Date.now()), interval);
     return () => clearInterval(timer);
-  }, [every]);
+  }, [interval]);
   return now;
 }

@@ -1,37 +1,37 @@
-// Coding agents that work by themselves: what is asked of them, their steps as they come, and what they changed.
+// Agent tasks: the prompt, the steps of a run as they arrive, and the changed files.
 import { Alert, Badge, Button, Group, Loader, NumberInput, Select, Stack, Text, Textarea, Title } from "@mantine/core";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { type FormEvent, useEffect, useState } from "react";
-import { type Project, type Schemas, api, data, sentence } from "../../api/client";
-import { follow } from "../../api/live";
-import { complain, task as taskQuery, taskDiff, tasks as tasksQuery } from "../../api/queries";
-import { may } from "../../logic/role";
-import { isOver, step as words, titles } from "../../logic/task";
-import { at, took } from "../../logic/time";
+import { type Project, type Schemas, api, data, errorMessage } from "../../api/client";
+import { subscribe } from "../../api/events";
+import { notifyError, task as taskQuery, taskDiff, tasks as tasksQuery } from "../../api/queries";
+import { hasRole } from "../../logic/role";
+import { agentNames, isFinished, stepText } from "../../logic/task";
+import { formatDateTime, formatDuration } from "../../logic/time";
 import { DiffText } from "./Git";
 
 type Task = Schemas["Task"];
 type Step = Schemas["TaskStep"];
 
-/** Steps that are kept on the page; an agent may take thousands. */
-const most = 1000;
+/** Steps that the page keeps; an agent may take thousands. */
+const maxSteps = 1000;
 const colors: Record<Task["state"], string> = { queued: "gray", running: "blue", succeeded: "teal", failed: "red", cancelled: "gray" };
 
 export default function Tasks({ project }: { project: Project }) {
   const found = useQuery(tasksQuery(project.id));
   const [open, setOpen] = useState<string>();
-  const works = may(project.role, "editor");
+  const canEdit = hasRole(project.role, "editor");
   if (found.isPending) return null;
-  if (found.isError) return <div className="pad">{sentence(found.error)}</div>;
+  if (found.isError) return <div className="pad">{errorMessage(found.error)}</div>;
   return (
     <div className="pad">
       <Title order={2} mb="xs">
         Tasks
       </Title>
-      {works && <Ask project={project} asked={setOpen} />}
+      {canEdit && <NewTask project={project} onCreated={setOpen} />}
       {found.data.length === 0 && (
         <Text size="sm" c="dimmed">
-          No agent has worked here by itself yet. The same from a terminal: fsa task run {project.name} &quot;…&quot;
+          No tasks yet. Run a prompt here, or on the command line: fsa task run {project.name} &quot;…&quot;
         </Text>
       )}
       <Stack gap="xs" role="list" aria-label="Tasks">
@@ -51,11 +51,11 @@ export default function Tasks({ project }: { project: Project }) {
               >
                 {task.prompt}
               </Button>
-              <Text size="xs" c="dimmed" style={{ flex: "none" }} title={at(task.createdAt)}>
-                {spent(task)}
+              <Text size="xs" c="dimmed" style={{ flex: "none" }} title={formatDateTime(task.createdAt)}>
+                {summary(task)}
               </Text>
             </Group>
-            {open === task.id && <One project={project} id={task.id} works={works} />}
+            {open === task.id && <TaskDetails project={project} id={task.id} canEdit={canEdit} />}
           </div>
         ))}
       </Stack>
@@ -63,18 +63,18 @@ export default function Tasks({ project }: { project: Project }) {
   );
 }
 
-function spent(task: Task): string {
-  const time = task.startedAt && task.endedAt ? `${took(Date.parse(task.endedAt) - Date.parse(task.startedAt))} · ` : "";
-  return `${titles[task.agent]} · ${time}$${task.cost.toFixed(4)}`;
+function summary(task: Task): string {
+  const time = task.startedAt && task.endedAt ? `${formatDuration(Date.parse(task.endedAt) - Date.parse(task.startedAt))} · ` : "";
+  return `${agentNames[task.agent]} · ${time}$${task.cost.toFixed(4)}`;
 }
 
-/** What an agent is to do. */
-function Ask({ project, asked }: { project: Project; asked: (id: string) => void }) {
+/** The form that starts a task. */
+function NewTask({ project, onCreated }: { project: Project; onCreated: (id: string) => void }) {
   const queries = useQueryClient();
   const [prompt, setPrompt] = useState("");
   const [agent, setAgent] = useState<Task["agent"]>("claude");
   const [budget, setBudget] = useState<number | string>("");
-  const ask = useMutation({
+  const create = useMutation({
     mutationFn: () =>
       data(
         api.POST("/api/projects/{project}/tasks", {
@@ -84,47 +84,47 @@ function Ask({ project, asked }: { project: Project; asked: (id: string) => void
       ),
     onSuccess: (task) => {
       setPrompt("");
-      asked(task.id);
+      onCreated(task.id);
       void queries.invalidateQueries({ queryKey: tasksQuery(project.id).queryKey });
     },
-    onError: complain,
+    onError: notifyError,
   });
   const submit = (event: FormEvent) => {
     event.preventDefault();
-    ask.mutate();
+    create.mutate();
   };
   return (
     <form onSubmit={submit} style={{ marginBottom: 16 }}>
-      <Textarea label="What is to be done" autosize minRows={2} maxRows={10} value={prompt} onChange={(event) => setPrompt(event.currentTarget.value)} />
+      <Textarea label="Prompt" autosize minRows={2} maxRows={10} value={prompt} onChange={(event) => setPrompt(event.currentTarget.value)} />
       <Group mt="xs" align="flex-end">
         <Select
           label="Agent"
           w={150}
           allowDeselect={false}
-          data={Object.entries(titles).map(([value, label]) => ({ value, label }))}
+          data={Object.entries(agentNames).map(([value, label]) => ({ value, label }))}
           value={agent}
           onChange={(value) => value && setAgent(value as Task["agent"])}
         />
-        <NumberInput label="Budget in US dollars" placeholder="none" w={170} min={0} decimalScale={2} value={budget} onChange={setBudget} />
+        <NumberInput label="Budget (USD)" placeholder="No limit" w={170} min={0} decimalScale={2} value={budget} onChange={setBudget} />
         <span className="grow" />
-        <Button type="submit" loading={ask.isPending} disabled={prompt.trim() === ""}>
-          Begin
+        <Button type="submit" loading={create.isPending} disabled={prompt.trim() === ""}>
+          Run
         </Button>
       </Group>
     </form>
   );
 }
 
-/** One task: its steps as they come, and at its end what came of it. */
-function One({ project, id, works }: { project: Project; id: string; works: boolean }) {
+/** One task: its steps as they arrive, and its result and changed files at the end. */
+function TaskDetails({ project, id, canEdit }: { project: Project; id: string; canEdit: boolean }) {
   const queries = useQueryClient();
   const found = useQuery(taskQuery(project.id, id));
   const [steps, setSteps] = useState<Step[]>([]);
   useEffect(() => {
     setSteps([]);
-    return follow<Step>(
+    return subscribe<Step>(
       (after) => `/api/projects/${project.id}/tasks/${id}/steps${after ? `?cursor=${after}` : ""}`,
-      (step) => setSteps((steps) => [...steps, step].slice(-most)),
+      (step) => setSteps((steps) => [...steps, step].slice(-maxSteps)),
       () => {},
       { each: "step", last: "task" },
     );
@@ -132,26 +132,26 @@ function One({ project, id, works }: { project: Project; id: string; works: bool
   const cancel = useMutation({
     mutationFn: () => data(api.DELETE("/api/projects/{project}/tasks/{task}", { params: { path: { project: project.id, task: id } } })),
     onSettled: () => queries.invalidateQueries({ queryKey: ["project", project.id, "tasks"] }),
-    onError: complain,
+    onError: notifyError,
   });
   const task = found.data;
-  if (!task) return found.isError ? <Text size="sm">{sentence(found.error)}</Text> : <Loader size="xs" />;
+  if (!task) return found.isError ? <Text size="sm">{errorMessage(found.error)}</Text> : <Loader size="xs" />;
   return (
     <Stack gap="xs" mt="xs">
       <ol className="events" aria-label="Steps">
         {steps.map((step) => (
           <li key={step.sequence} data-step={step.kind}>
-            <time dateTime={step.at} title={at(step.at)}>
+            <time dateTime={step.at} title={formatDateTime(step.at)}>
               {new Date(step.at).toLocaleTimeString(undefined, { hourCycle: "h23" })}
             </time>
-            <span style={{ overflowWrap: "anywhere", whiteSpace: "pre-wrap" }}>{words(step)}</span>
+            <span style={{ overflowWrap: "anywhere", whiteSpace: "pre-wrap" }}>{stepText(step)}</span>
           </li>
         ))}
       </ol>
-      {!isOver(task.state) && works && (
+      {!isFinished(task.state) && canEdit && (
         <Group>
           <Button variant="default" loading={cancel.isPending} onClick={() => cancel.mutate()}>
-            Cancel the task
+            Cancel task
           </Button>
         </Group>
       )}
@@ -165,17 +165,17 @@ function One({ project, id, works }: { project: Project; id: string; works: bool
           {task.result}
         </Text>
       )}
-      {isOver(task.state) && <Changed project={project} task={task} />}
+      {isFinished(task.state) && <ChangedFiles project={project} task={task} />}
     </Stack>
   );
 }
 
-function Changed({ project, task }: { project: Project; task: Task }) {
+function ChangedFiles({ project, task }: { project: Project; task: Task }) {
   const found = useQuery(taskDiff(project.id, task.id));
   return (
     <>
       <Text size="sm" c="dimmed">
-        {task.changedFiles.length === 0 ? "No file was changed." : `Changed: ${task.changedFiles.join(", ")}`}
+        {task.changedFiles.length === 0 ? "No files changed." : `Changed files: ${task.changedFiles.join(", ")}`}
       </Text>
       {found.data?.diff && <DiffText diff={found.data.diff} truncated={found.data.truncated} />}
       {found.data?.reason && task.changedFiles.length > 0 && (
@@ -183,7 +183,7 @@ function Changed({ project, task }: { project: Project; task: Task }) {
           {found.data.reason}
         </Text>
       )}
-      {found.isError && <Text size="sm">{sentence(found.error)}</Text>}
+      {found.isError && <Text size="sm">{errorMessage(found.error)}</Text>}
     </>
   );
 }

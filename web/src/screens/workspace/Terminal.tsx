@@ -1,4 +1,4 @@
-// One terminal session on the screen.
+// One terminal session: xterm.js connected to the session, with search, clipboard and file drop.
 import "@xterm/xterm/css/xterm.css";
 import { ActionIcon, Group, TextInput } from "@mantine/core";
 import { notifications } from "@mantine/notifications";
@@ -9,37 +9,37 @@ import { Unicode11Addon } from "@xterm/addon-unicode11";
 import { WebLinksAddon } from "@xterm/addon-web-links";
 import { Terminal as Xterm } from "@xterm/xterm";
 import { type DragEvent, useEffect, useRef, useState } from "react";
-import { type Project, refusal, send } from "../../api/client";
-import { complain, filesUrl } from "../../api/queries";
-import { may } from "../../logic/role";
-import { quoted } from "../../logic/shell";
+import { type Project, readApiError, send } from "../../api/client";
+import { filesUrl, notifyError } from "../../api/queries";
+import { hasRole } from "../../logic/role";
+import { shellQuote } from "../../logic/shellQuote";
 import { Tty, type TtyState } from "../../logic/tty";
-import { takeCommand } from "./ask";
+import { takeCommand } from "./terminalRequests";
 
 const scrollback = 10_000;
-const uploadPatience = 3_600_000;
+const uploadTimeout = 3_600_000;
 
-const look = {
+const theme = {
   background: "#0d1014", foreground: "#d6dae0", cursor: "#2dd4bf", selectionBackground: "#2f5d5b",
   black: "#1e242b", red: "#f47174", green: "#5fcf8f", yellow: "#e5c07b", blue: "#6cb2f7", magenta: "#c792ea",
   cyan: "#56c7c0", white: "#d6dae0", brightBlack: "#76818f", brightRed: "#ff9194", brightGreen: "#86e0ab",
   brightYellow: "#f2d49b", brightBlue: "#93c9ff", brightMagenta: "#dbb3f5", brightCyan: "#85dfd9", brightWhite: "#ffffff",
 };
 
-/** Keys that a phone's keyboard lacks. */
+/** Keys that a phone keyboard lacks. */
 const mobileKeys: [string, string][] = [
   ["Esc", "\x1b"], ["Tab", "\t"], ["^C", "\x03"], ["^D", "\x04"], ["←", "\x1b[D"], ["↓", "\x1b[B"], ["↑", "\x1b[A"],
   ["→", "\x1b[C"], ["|", "|"], ["/", "/"], ["-", "-"], ["~", "~"],
 ];
 
 /**
- * What each terminal shows, as text: with WebGL the screen is a picture, which neither a test nor a
- * helper program can read.
+ * The text on each terminal's screen: WebGL renders to a canvas, which neither a test nor an assistive tool can
+ * read.
  */
-const texts = new Map<string, () => string>();
-Object.assign(window, { fsaTerminals: texts });
+const screenTexts = new Map<string, () => string>();
+Object.assign(window, { fsaTerminals: screenTexts });
 
-function text(term: Xterm): string {
+function screenText(term: Xterm): string {
   const { active } = term.buffer;
   const lines: string[] = [];
   for (let row = active.viewportY; row < active.viewportY + term.rows; row++) {
@@ -48,50 +48,50 @@ function text(term: Xterm): string {
   return lines.join("\n");
 }
 
-/** Whether WebGL is the graphics card's: done by the processor, it is slower than elements are. */
-let fast: boolean | undefined;
-function graphics(): boolean {
-  if (fast === undefined) {
+/** Whether WebGL uses a graphics card: in software it is slower than the DOM renderer. */
+let hardwareWebgl: boolean | undefined;
+function hasHardwareWebgl(): boolean {
+  if (hardwareWebgl === undefined) {
     const context = document.createElement("canvas").getContext("webgl2", { failIfMajorPerformanceCaveat: true });
-    // Chromium without a graphics card does not count its own software (SwiftShader) as a caveat.
-    const names = context?.getExtension("WEBGL_debug_renderer_info");
-    const card = String(context?.getParameter(names ? names.UNMASKED_RENDERER_WEBGL : WebGL2RenderingContext.RENDERER) ?? "");
-    fast = context !== null && !/swiftshader|llvmpipe|softpipe|software|basic render/i.test(card);
+    // Chromium without a graphics card does not report its software renderer (SwiftShader) as a caveat.
+    const debugInfo = context?.getExtension("WEBGL_debug_renderer_info");
+    const renderer = String(context?.getParameter(debugInfo ? debugInfo.UNMASKED_RENDERER_WEBGL : WebGL2RenderingContext.RENDERER) ?? "");
+    hardwareWebgl = context !== null && !/swiftshader|llvmpipe|softpipe|software|basic render/i.test(renderer);
     context?.getExtension("WEBGL_lose_context")?.loseContext();
   }
-  return fast;
+  return hardwareWebgl;
 }
 
-async function accelerate(term: Xterm, gone: () => boolean) {
+async function loadWebgl(term: Xterm, isDisposed: () => boolean) {
   try {
     const { WebglAddon } = await import("@xterm/addon-webgl");
-    if (gone()) return;
+    if (isDisposed()) return;
     const webgl = new WebglAddon();
-    // A lost context falls back to the renderer that the terminal has by itself.
+    // After a lost context the terminal falls back to its DOM renderer.
     webgl.onContextLoss(() => webgl.dispose());
     term.loadAddon(webgl);
   } catch {
-    // No WebGL here: the terminal draws with elements.
+    // No WebGL: the terminal uses its DOM renderer.
   }
 }
 
-/** Says whether a program has set margins (DECSTBM), between which lines scroll by themselves. */
+/** Returns a function that tells whether a program has set margins (DECSTBM), between which lines scroll separately. */
 function watchMargins(term: Xterm): () => boolean {
-  let set = false;
+  let marginsSet = false;
   term.parser.registerCsiHandler({ final: "r" }, ([top, bottom]) => {
     const first = typeof top === "number" ? top : 0;
     const last = typeof bottom === "number" ? bottom : 0;
-    set = first > 1 || (last > 0 && last < term.rows);
+    marginsSet = first > 1 || (last > 0 && last < term.rows);
     return false;
   });
-  const none = () => {
-    set = false;
+  const clearMargins = () => {
+    marginsSet = false;
     return false;
   };
   // Soft and full reset.
-  term.parser.registerCsiHandler({ intermediates: "!", final: "p" }, none);
-  term.parser.registerEscHandler({ final: "c" }, none);
-  return () => set;
+  term.parser.registerCsiHandler({ intermediates: "!", final: "p" }, clearMargins);
+  term.parser.registerEscHandler({ final: "c" }, clearMargins);
+  return () => marginsSet;
 }
 
 interface Props {
@@ -108,9 +108,9 @@ export function Terminal({ project, session, shown, focused, title }: Props) {
   const [state, setState] = useState<TtyState>("connecting");
   const [finding, setFinding] = useState(false);
   const [needle, setNeedle] = useState("");
-  const works = may(project.role, "editor");
-  const titled = useRef(title);
-  titled.current = title;
+  const canType = hasRole(project.role, "editor");
+  const onTitle = useRef(title);
+  onTitle.current = title;
 
   useEffect(() => {
     if (!host.current) return;
@@ -121,9 +121,9 @@ export function Terminal({ project, session, shown, focused, title }: Props) {
       fontSize: 13,
       lineHeight: 1.2,
       scrollback,
-      theme: look,
+      theme: theme,
       macOptionIsMeta: true,
-      disableStdin: !works,
+      disableStdin: !canType,
     });
     const fit = new FitAddon();
     const search = new SearchAddon();
@@ -133,74 +133,74 @@ export function Terminal({ project, session, shown, focused, title }: Props) {
     term.loadAddon(new WebLinksAddon());
     term.unicode.activeVersion = "11";
     term.open(host.current);
-    let gone = false;
-    if (graphics()) void accelerate(term, () => gone);
+    let disposed = false;
+    if (hasHardwareWebgl()) void loadWebgl(term, () => disposed);
     const margins = watchMargins(term);
     fit.fit();
     const scheme = location.protocol === "https:" ? "wss:" : "ws:";
     const url = `${scheme}//${location.host}/api/projects/${project.id}/terminal?session=${encodeURIComponent(session)}`;
     const tty = new Tty(url, {
       write: (bytes, done) => term.write(bytes, done),
-      // In order with what is written and not parsed yet.
+      // As output, so that it stays in order with output that is not parsed yet.
       reset: () => term.write("\x1bc"),
-      holds: () => (term.buffer.active.type === "normal" && !margins() ? scrollback + term.rows + 1 : undefined),
+      capacity: () => (term.buffer.active.type === "normal" && !margins() ? scrollback + term.rows + 1 : undefined),
       size: () => ({ columns: term.cols, rows: term.rows }),
-      title: (text) => titled.current(text),
+      title: (text) => onTitle.current(text),
       state: (state) => {
         setState(state);
         const command = state === "open" ? takeCommand(session) : undefined;
         if (command) tty.input(`${command}\r`);
       },
     });
-    const type = (keys: string | Uint8Array) => {
+    const sendInput = (keys: string | Uint8Array) => {
       if (tty.input(keys)) return;
       notifications.show({
-        id: "too-much",
+        id: "input-buffer-full",
         color: "red",
-        title: "That was not typed",
-        message: "The program in the terminal has read nothing of megabytes that were typed before.",
+        title: "Input discarded",
+        message: "The input buffer is full because the program in the terminal is not reading its input.",
       });
     };
-    term.onData(type);
-    term.onBinary((keys) => type(Uint8Array.from(keys, (key) => key.charCodeAt(0))));
+    term.onData(sendInput);
+    term.onBinary((keys) => sendInput(Uint8Array.from(keys, (key) => key.charCodeAt(0))));
     term.onResize(() => tty.resize());
     term.attachCustomKeyEventHandler((event) => {
-      const chord = event.ctrlKey && event.shiftKey;
-      // The page's own chord reaches the page.
+      const ctrlShift = event.ctrlKey && event.shiftKey;
+      // The shortcut of the command palette belongs to the page.
       if ((event.ctrlKey || event.metaKey) && !event.shiftKey && event.key === "k") return false;
       if (event.type !== "keydown") return true;
-      if (chord && event.code === "KeyF") {
+      if (ctrlShift && event.code === "KeyF") {
         event.preventDefault();
         setFinding(true);
         return false;
       }
-      if (chord && event.code === "KeyC" && term.hasSelection()) {
+      if (ctrlShift && event.code === "KeyC" && term.hasSelection()) {
         event.preventDefault();
         void navigator.clipboard.writeText(term.getSelection());
         return false;
       }
-      // The browser pastes, and the terminal gets it as one paste.
-      if (chord && event.code === "KeyV") return false;
+      // The browser pastes, and the terminal receives it as one paste.
+      if (ctrlShift && event.code === "KeyV") return false;
       return true;
     });
-    const watch = new ResizeObserver(() => {
+    const resizeObserver = new ResizeObserver(() => {
       if (host.current && host.current.clientWidth > 0) fit.fit();
     });
-    watch.observe(host.current);
-    const hurry = () => tty.hurry();
-    addEventListener("online", hurry);
+    resizeObserver.observe(host.current);
+    const reconnect = () => tty.reconnectNow();
+    addEventListener("online", reconnect);
     parts.current = { term, fit, search, tty };
-    texts.set(session, () => text(term));
+    screenTexts.set(session, () => screenText(term));
     return () => {
-      gone = true;
-      texts.delete(session);
-      removeEventListener("online", hurry);
-      watch.disconnect();
+      disposed = true;
+      screenTexts.delete(session);
+      removeEventListener("online", reconnect);
+      resizeObserver.disconnect();
       tty.close();
       term.dispose();
       parts.current = undefined;
     };
-  }, [project.id, session, works]);
+  }, [project.id, session, canType]);
 
   useEffect(() => {
     if (shown && focused) parts.current?.term.focus();
@@ -208,19 +208,19 @@ export function Terminal({ project, session, shown, focused, title }: Props) {
 
   const drop = async (event: DragEvent) => {
     event.preventDefault();
-    if (!works) return;
+    if (!canType) return;
     const files = [...event.dataTransfer.files];
     try {
       for (const file of files) {
-        const answer = await send(filesUrl(project.id, file.name), { method: "PUT", body: file }, uploadPatience);
-        if (!answer.ok) throw await refusal(answer);
+        const response = await send(filesUrl(project.id, file.name), { method: "PUT", body: file }, uploadTimeout);
+        if (!response.ok) throw await readApiError(response);
       }
       if (files.length > 0) {
-        parts.current?.tty.input(files.map((file) => quoted(file.name)).join(" "));
-        notifications.show({ message: `${files.length === 1 ? files[0]?.name : `${files.length} files`} uploaded into the project's folder.` });
+        parts.current?.tty.input(files.map((file) => shellQuote(file.name)).join(" "));
+        notifications.show({ message: `${files.length === 1 ? files[0]?.name : `${files.length} files`} uploaded to the project folder.` });
       }
     } catch (error) {
-      complain(error);
+      notifyError(error);
     }
   };
   const find = (back = false) => {
@@ -228,7 +228,7 @@ export function Terminal({ project, session, shown, focused, title }: Props) {
     if (back) search?.findPrevious(needle);
     else search?.findNext(needle);
   };
-  const leave = () => {
+  const closeFind = () => {
     setFinding(false);
     parts.current?.term.focus();
   };
@@ -241,22 +241,22 @@ export function Terminal({ project, session, shown, focused, title }: Props) {
             size="xs"
             className="grow"
             autoFocus
-            aria-label="Find in the terminal"
+            aria-label="Find in terminal"
             placeholder="Find"
             value={needle}
             onChange={(event) => setNeedle(event.currentTarget.value)}
             onKeyDown={(event) => {
               if (event.key === "Enter") find(event.shiftKey);
-              if (event.key === "Escape") leave();
+              if (event.key === "Escape") closeFind();
             }}
           />
-          <ActionIcon aria-label="Previous" onClick={() => find(true)}>
+          <ActionIcon aria-label="Previous match" onClick={() => find(true)}>
             <IconArrowUp size={15} />
           </ActionIcon>
-          <ActionIcon aria-label="Next" onClick={() => find()}>
+          <ActionIcon aria-label="Next match" onClick={() => find()}>
             <IconArrowDown size={15} />
           </ActionIcon>
-          <ActionIcon aria-label="Close the search" onClick={leave}>
+          <ActionIcon aria-label="Close search" onClick={closeFind}>
             <IconX size={15} />
           </ActionIcon>
         </Group>
@@ -269,18 +269,18 @@ export function Terminal({ project, session, shown, focused, title }: Props) {
         onDrop={(event) => void drop(event)}
       >
         <div ref={host} style={{ height: "100%" }} />
-        {!works && state === "open" && (
-          <span className="badge" data-kind="watch">
-            You watch; typing takes an editor of the project
+        {!canType && state === "open" && (
+          <span className="badge" data-kind="view-only">
+            View only. Typing requires the editor role.
           </span>
         )}
         {state === "lost" && (
           <span className="badge" role="status">
-            Reconnecting; what you type is kept
+            Reconnecting… Your input is kept.
           </span>
         )}
       </div>
-      {works && (
+      {canType && (
         <div className="keys">
           {mobileKeys.map(([name, keys]) => (
             <button

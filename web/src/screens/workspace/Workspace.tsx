@@ -1,14 +1,14 @@
-// One project: the terminal beside one view of it, in panes whose border is remembered.
+// Workspace of a project: the terminal beside one view, in resizable panes whose width is remembered.
 import { ActionIcon, Button, Group, Menu, Text, Title, Tooltip } from "@mantine/core";
 import { useLocalStorage, useMediaQuery } from "@mantine/hooks";
 import { IconDots, IconPlayerPlay, IconPlayerStop, IconRefresh } from "@tabler/icons-react";
 import { useQuery } from "@tanstack/react-query";
 import { Link, useNavigate, useParams, useSearch } from "@tanstack/react-router";
 import { type KeyboardEvent, type PointerEvent, Suspense, lazy, useEffect, useRef } from "react";
-import { ApiError, type Project, sentence } from "../../api/client";
-import { project as projectQuery, useWish } from "../../api/queries";
-import { may } from "../../logic/role";
-import { canStart, canStop, look } from "../../logic/status";
+import { ApiError, type Project, errorMessage } from "../../api/client";
+import { project as projectQuery, useLifecycleAction } from "../../api/queries";
+import { hasRole } from "../../logic/role";
+import { canStart, canStop, phaseStatus } from "../../logic/status";
 import { type View, views } from "../../router";
 import { Status } from "../Status";
 import { Stages } from "./Stages";
@@ -25,13 +25,13 @@ const screens: Record<Exclude<View, "terminal">, React.LazyExoticComponent<React
   database: lazy(() => import("./Database")),
   settings: lazy(() => import("./Settings")),
 };
-/** What there is to see without a running sandbox. */
-const always: View[] = ["tasks", "activity", "environment", "database", "settings"];
-const narrowest = 20;
-const widest = 80;
+/** Views that work without a running sandbox. */
+const availableWhenStopped: View[] = ["tasks", "activity", "environment", "database", "settings"];
+const minWidth = 20;
+const maxWidth = 80;
 
 export function Workspace() {
-  const { project: name } = useParams({ from: "/inside/p/$project" });
+  const { project: name } = useParams({ from: "/authenticated/p/$project" });
   const found = useQuery(projectQuery(name));
   useEffect(() => {
     document.title = `${name} · FullStack Agent`;
@@ -41,15 +41,15 @@ export function Workspace() {
   }, [name]);
   if (found.data && !(found.error instanceof ApiError && found.error.status === 404)) return <Panes project={found.data} key={found.data.id} />;
   if (found.isPending) return null;
-  const gone = found.error instanceof ApiError && found.error.status === 404;
+  const notFound = found.error instanceof ApiError && found.error.status === 404;
   return (
     <div className="empty" role="alert">
       <Title order={1} c="var(--mantine-color-text)">
-        {gone ? `There is no project ${name}` : "The project cannot be shown"}
+        {notFound ? `Project ${name} not found` : "Failed to load project"}
       </Title>
-      <Text>{gone ? "It was deleted or renamed, or it is not yours." : sentence(found.error)}</Text>
+      <Text>{notFound ? "It was deleted or renamed, or you do not have access." : errorMessage(found.error)}</Text>
       <Button component={Link} to="/" variant="default">
-        Your projects
+        Go to projects
       </Button>
     </div>
   );
@@ -58,32 +58,32 @@ export function Workspace() {
 function Panes({ project }: { project: Project }) {
   const navigate = useNavigate();
   const small = useMediaQuery("(max-width: 800px)", undefined, { getInitialValueInEffect: false });
-  const search = useSearch({ from: "/inside/p/$project" });
-  const [share, setShare] = useLocalStorage({ key: "fsa.panes", defaultValue: 50, getInitialValueInEffect: false });
-  const box = useRef<HTMLDivElement>(null);
-  const wish = useWish();
-  const works = may(project.role, "editor");
+  const search = useSearch({ from: "/authenticated/p/$project" });
+  const [terminalWidth, setTerminalWidth] = useLocalStorage({ key: "fsa.panes", defaultValue: 50, getInitialValueInEffect: false });
+  const container = useRef<HTMLDivElement>(null);
+  const lifecycle = useLifecycleAction();
+  const canEdit = hasRole(project.role, "editor");
   const phase = project.sandbox?.status;
-  const runs = phase === "RUNNING" || phase === "UPDATING";
-  const asked = search.view ?? (small ? "terminal" : "preview");
-  const view: View = asked === "terminal" && !small ? "preview" : asked;
-  const go = (to: View) =>
+  const running = phase === "RUNNING" || phase === "UPDATING";
+  const requested = search.view ?? (small ? "terminal" : "preview");
+  const view: View = requested === "terminal" && !small ? "preview" : requested;
+  const showView = (to: View) =>
     void navigate({ to: "/p/$project", params: { project: project.name }, search: { view: to }, replace: true });
 
   const drag = (event: PointerEvent) => {
-    if (!event.currentTarget.hasPointerCapture(event.pointerId) || !box.current) return;
-    const { left, width } = box.current.getBoundingClientRect();
-    setShare(Math.min(widest, Math.max(narrowest, ((event.clientX - left) / width) * 100)));
+    if (!event.currentTarget.hasPointerCapture(event.pointerId) || !container.current) return;
+    const { left, width } = container.current.getBoundingClientRect();
+    setTerminalWidth(Math.min(maxWidth, Math.max(minWidth, ((event.clientX - left) / width) * 100)));
   };
-  const nudge = (event: KeyboardEvent) => {
+  const resizeByKey = (event: KeyboardEvent) => {
     const by = event.key === "ArrowLeft" ? -2 : event.key === "ArrowRight" ? 2 : 0;
     if (by === 0) return;
     event.preventDefault();
-    setShare((share) => Math.min(widest, Math.max(narrowest, share + by)));
+    setTerminalWidth((width) => Math.min(maxWidth, Math.max(minWidth, width + by)));
   };
 
   const Screen = view === "terminal" ? undefined : screens[view];
-  const offered = views.filter((one) => one !== "terminal" || small);
+  const available = views.filter((one) => one !== "terminal" || small);
   return (
     <>
       <div className="tools">
@@ -92,70 +92,70 @@ function Panes({ project }: { project: Project }) {
           {project.image ?? project.template ?? "web"} · {project.size} · {project.region}
         </Text>
         <span className="grow" />
-        {works && canStart(phase) && (
+        {canEdit && canStart(phase) && (
           <Button
             variant="filled"
             leftSection={<IconPlayerPlay size={14} />}
-            onClick={() => wish.mutate({ id: project.id, wish: phase === undefined ? "remake" : "start" })}
+            onClick={() => lifecycle.mutate({ id: project.id, action: phase === undefined ? "recreate" : "start" })}
           >
             Start
           </Button>
         )}
-        {works && phase === "RUNNING" && (
-          <Tooltip label="Start the sandbox anew; files stay">
-            <ActionIcon aria-label="Restart" onClick={() => wish.mutate({ id: project.id, wish: "restart" })}>
+        {canEdit && phase === "RUNNING" && (
+          <Tooltip label="Restart sandbox (files are kept)">
+            <ActionIcon aria-label="Restart" onClick={() => lifecycle.mutate({ id: project.id, action: "restart" })}>
               <IconRefresh size={16} />
             </ActionIcon>
           </Tooltip>
         )}
-        {works && canStop(phase) && (
+        {canEdit && canStop(phase) && (
           <Button
             variant="default"
             leftSection={<IconPlayerStop size={14} />}
-            onClick={() => wish.mutate({ id: project.id, wish: "stop" })}
+            onClick={() => lifecycle.mutate({ id: project.id, action: "stop" })}
           >
             Stop
           </Button>
         )}
         <Menu position="bottom-end">
           <Menu.Target>
-            <ActionIcon aria-label="More">
+            <ActionIcon aria-label="More actions">
               <IconDots size={16} />
             </ActionIcon>
           </Menu.Target>
           <Menu.Dropdown>
-            <Menu.Item onClick={() => go("settings")}>Settings</Menu.Item>
-            <Menu.Item onClick={() => wish.mutate({ id: project.id, wish: "terminate" })} disabled={!project.sandbox || !works}>
-              Remove the sandbox, keep files and database
+            <Menu.Item onClick={() => showView("settings")}>Settings</Menu.Item>
+            <Menu.Item onClick={() => lifecycle.mutate({ id: project.id, action: "terminate" })} disabled={!project.sandbox || !canEdit}>
+              Terminate sandbox (files and database are kept)
             </Menu.Item>
           </Menu.Dropdown>
         </Menu>
       </div>
-      <div className="workspace" ref={box}>
+      <div className="workspace" ref={container}>
         {!small && (
           <>
-            <section className="pane" style={{ flex: `0 0 calc(${share}% - 3px)` }} aria-label="Terminal">
-              <Left project={project} runs={runs} />
+            <section className="pane" style={{ flex: `0 0 calc(${terminalWidth}% - 3px)` }} aria-label="Terminal">
+              <TerminalPane project={project} running={running} />
             </section>
             <div
               className="divider"
               role="separator"
               aria-orientation="vertical"
-              aria-label="Width of the terminal"
-              aria-valuenow={Math.round(share)}
-              aria-valuemin={narrowest}
-              aria-valuemax={widest}
+              aria-label="Terminal width"
+              aria-valuenow={Math.round(terminalWidth)}
+              aria-valuemin={minWidth}
+              aria-valuemax={maxWidth}
               tabIndex={0}
               onPointerDown={(event) => event.currentTarget.setPointerCapture(event.pointerId)}
               onPointerMove={drag}
-              onKeyDown={nudge}
-              onDoubleClick={() => setShare(50)}
+              onKeyDown={resizeByKey}
+              onDoubleClick={() => setTerminalWidth(50)}
             />
           </>
         )}
         <section className="pane grow" aria-label="Views">
           <div className="tabs" role="tablist" aria-label="Views">
-            {offered
+            {available
               .toSorted((a, b) => Number(b === "terminal") - Number(a === "terminal"))
               .map((one) => (
                 <button
@@ -166,7 +166,7 @@ function Panes({ project }: { project: Project }) {
                   aria-selected={one === view}
                   className="tab"
                   ref={one === view ? (tab) => tab?.scrollIntoView({ block: "nearest", inline: "nearest" }) : undefined}
-                  onClick={() => go(one)}
+                  onClick={() => showView(one)}
                 >
                   {one[0]?.toUpperCase() + one.slice(1)}
                 </button>
@@ -174,12 +174,12 @@ function Panes({ project }: { project: Project }) {
           </div>
           <div className="body" role="tabpanel" tabIndex={0} aria-labelledby={`view-${view}`} style={view === "terminal" ? { display: "none" } : undefined}>
             <Suspense>
-              {Screen && (runs || always.includes(view) ? <Screen project={project} /> : <Asleep project={project} view={view} />)}
+              {Screen && (running || availableWhenStopped.includes(view) ? <Screen project={project} /> : <NotRunning project={project} view={view} />)}
             </Suspense>
           </div>
           {small && (
             <div className="body" style={view === "terminal" ? undefined : { display: "none" }}>
-              <Left project={project} runs={runs} />
+              <TerminalPane project={project} running={running} />
             </div>
           )}
         </section>
@@ -188,8 +188,8 @@ function Panes({ project }: { project: Project }) {
   );
 }
 
-function Left({ project, runs }: { project: Project; runs: boolean }) {
-  return runs ? (
+function TerminalPane({ project, running }: { project: Project; running: boolean }) {
+  return running ? (
     <Suspense>
       <Terminals project={project} />
     </Suspense>
@@ -198,22 +198,22 @@ function Left({ project, runs }: { project: Project; runs: boolean }) {
   );
 }
 
-/** What is not to be seen of a sandbox that does not run. */
-const asleep: Partial<Record<View, string>> = {
-  preview: "What the sandbox serves is",
-  files: "The files are",
-  git: "What git says is",
-  logs: "The logs are",
+/** Views that need a running sandbox, as the subject of a sentence. */
+const subjects: Partial<Record<View, string>> = {
+  preview: "The preview is",
+  files: "Files are",
+  git: "Git is",
+  logs: "Logs are",
 };
 
-function Asleep({ project, view }: { project: Project; view: View }) {
+function NotRunning({ project, view }: { project: Project; view: View }) {
   const phase = project.sandbox?.status;
-  const { moving, word } = look(phase);
+  const { inProgress, label } = phaseStatus(phase);
   return (
     <div className="empty">
-      <Text>{asleep[view] ?? "This is"} shown here when it runs.</Text>
+      <Text>{subjects[view] ?? "This view is"} available while the sandbox is running.</Text>
       <Group gap="xs">
-        <Text size="sm">{moving ? `${word} …` : phase === "ERROR" ? "It could not be made ready." : `It is ${word.toLowerCase()}.`}</Text>
+        <Text size="sm">{inProgress ? `${label}…` : phase === "ERROR" ? "The sandbox failed to start." : `Status: ${label.toLowerCase()}`}</Text>
       </Group>
     </div>
   );

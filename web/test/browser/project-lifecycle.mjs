@@ -1,21 +1,21 @@
-// A project's life, by a person at a browser: made, worked in, seen, configured, stopped, deleted.
-import { api, check, createProject, openTerminal, sees, shoot, signIn, status, story, type, until } from "./lib.mjs";
+// Project lifecycle: create, terminal, files, preview, environment, database, stop, start, delete.
+import { api, check, createProject, openTerminal, run, screenshot, sees, signIn, status, type, until } from "./lib.mjs";
 
 const view = (page, name) => page.getByRole("tab", { name, exact: true }).click();
 
-await story(async ({ person }) => {
-  const page = await person();
+await run(async ({ newPage }) => {
+  const page = await newPage();
   await signIn(page);
-  await page.getByRole("heading", { name: "Make your first project" }).waitFor();
+  await page.getByRole("heading", { name: "Create your first project" }).waitFor();
 
-  // The rule of a name is said while it is typed, and another is offered.
+  // An invalid name is reported while it is typed, and a valid one is suggested.
   await page.getByRole("button", { name: "New project" }).first().click();
   await page.getByLabel("Name", { exact: true }).fill("My App");
-  await page.getByText("It begins with a small letter.").waitFor();
+  await page.getByText("The name must start with a lowercase letter.").waitFor();
   await page.getByRole("button", { name: "my-app", exact: true }).waitFor();
   await page.keyboard.press("Escape");
 
-  // Five stages, and then a terminal that takes keys.
+  // Five stages, and then a terminal that accepts input.
   await createProject(page, "first");
   const stages = page.getByRole("list", { name: "Stages" });
   const terminal = page.locator('.term[data-session="main"]');
@@ -27,7 +27,7 @@ await story(async ({ person }) => {
   await type(page, "echo $((6*7))-$((1+1))");
   await sees(page, "42-2");
 
-  // A file that the terminal made is opened, changed and saved; the terminal reads the change.
+  // A file that was created in the terminal is opened, edited and saved; the terminal reads the change.
   await type(page, "echo '<h1>one</h1>' > index.html; clear");
   await view(page, "Files");
   await page.getByRole("button", { name: "index.html", exact: true }).click();
@@ -41,25 +41,25 @@ await story(async ({ person }) => {
   await type(page, "cat index.html");
   await sees(page, "<h1>two</h1>");
 
-  // What somebody else changed meanwhile is not overwritten unseen.
+  // A concurrent change of the file is not overwritten silently.
   await type(page, "clear; echo three > index.html; echo chan''ged");
   await sees(page, "changed");
   await editor.click();
   await page.keyboard.type("x");
   await page.keyboard.press("Control+s");
-  await page.getByText("The file was changed meanwhile").waitFor();
-  await page.getByRole("button", { name: "Read it again, drop mine" }).click();
+  await page.getByText("The file has changed since you opened it").waitFor();
+  await page.getByRole("button", { name: "Discard my changes" }).click();
   await editor.getByText("three").waitFor();
 
-  // A server in the terminal appears in the preview by itself, and is seen.
+  // A server that is started in the terminal appears in the preview automatically.
   await view(page, "Preview");
-  await page.getByText("Nothing listens yet").waitFor();
+  await page.getByText("No open ports yet").waitFor();
   await type(page, "clear; echo '<h1>Seen from outside</h1>' > index.html; python3 -m http.server 3000");
   await page.getByRole("combobox", { name: "Port" }).waitFor();
   await page.frameLocator("iframe.frame").getByRole("heading", { name: "Seen from outside" }).waitFor();
-  await shoot(page, "preview");
+  await screenshot(page, "preview");
 
-  // What is changed in the editor is seen there.
+  // The preview shows a change from the editor.
   await view(page, "Files");
   await page.getByRole("button", { name: "index.html", exact: true }).click();
   await editor.getByText("Seen from outside").waitFor();
@@ -73,63 +73,63 @@ await story(async ({ person }) => {
   await page.locator('.term[data-session="main"] textarea').focus();
   await page.keyboard.press("Control+c");
 
-  // Variables from a pasted file; the restart that they need is announced, and they arrive.
+  // Variables from a pasted file: the page announces the restart, and the variables are set.
   await view(page, "Environment");
   await page.getByRole("button", { name: "Paste .env" }).click();
   await page.getByRole("textbox", { name: ".env" }).fill("# a comment\nexport GREETING='hello there'\n");
   await page.getByRole("button", { name: "Set 1 variable" }).click();
-  await page.getByText("The sandbox restarts with the new variables.").waitFor();
+  await page.getByText("The sandbox is restarting with the new variables.").waitFor();
   await page.getByText("••••").first().waitFor();
   await page.getByRole("button", { name: "Reveal values" }).click();
   await page.getByText("hello there").waitFor();
   await until("the restart", async () => {
-    const answer = await api("POST", "/api/projects/first/exec", { command: ["printenv", "GREETING"] }).catch(() => undefined);
-    return answer?.stdout === "hello there\n";
+    const result = await api("POST", "/api/projects/first/exec", { command: ["printenv", "GREETING"] }).catch(() => undefined);
+    return result?.stdout === "hello there\n";
   });
   await status(page, "Running");
 
-  // The database: its tables at a glance, and psql in a tab.
+  // The database: its tables, and psql in a terminal tab.
   await view(page, "Database");
   await api("POST", "/api/projects/first/exec", { command: ["psql", "-c", "create table visits (id int); insert into visits values (1), (2)"] });
-  await page.getByRole("button", { name: "Look again" }).click();
+  await page.getByRole("button", { name: "Refresh" }).click();
   await page.getByRole("cell", { name: "visits", exact: true }).waitFor();
   await page.getByRole("cell", { name: "2", exact: true }).waitFor();
-  await page.getByRole("button", { name: "psql in a terminal" }).click();
+  await page.getByRole("button", { name: "Open psql" }).click();
   await openTerminal(page, "psql");
   await sees(page, "=>", "psql");
 
-  // What happened is told in words.
+  // The activity lists events.
   await view(page, "Activity");
   await page.getByRole("list", { name: "Events" }).getByRole("listitem").nth(4).waitFor();
 
-  // A stop and a start, the first with a button, the second from the command palette.
+  // Stop with the button, start from the command palette.
   await page.getByRole("button", { name: "Stop", exact: true }).click();
   await status(page, "Stopped");
-  await page.getByRole("heading", { name: "The sandbox is stopped" }).waitFor();
+  await page.getByRole("heading", { name: "Sandbox stopped" }).waitFor();
   await page.keyboard.press("Control+k");
-  await page.getByRole("textbox", { name: "Project or command" }).fill("start");
+  await page.getByRole("textbox", { name: "Search projects and commands" }).fill("start");
   await page.keyboard.press("Enter");
   await status(page, "Running");
   await openTerminal(page);
   await type(page, "cat index.html");
   await sees(page, "Changed in the editor");
 
-  // A change from elsewhere arrives without a reload; how soon is measured by bench.mjs.
+  // A change by another client arrives without a reload; bench.mjs measures how soon.
   await page.evaluate(() => (window.sameDocument = true));
   await api("POST", "/api/projects/first/stop");
   await status(page, "Stopped");
-  check(await page.evaluate(() => window.sameDocument), "the page was loaded anew");
+  check(await page.evaluate(() => window.sameDocument), "the page was reloaded");
 
-  // It is deleted by typing its name, and the list is empty again.
+  // Deletion requires typing the project's name; the list is then empty again.
   await view(page, "Settings");
-  await page.getByRole("button", { name: "Delete this project" }).click();
+  await page.getByRole("button", { name: "Delete project" }).click();
   const remove = page.getByRole("button", { name: "Delete", exact: true });
-  check(await remove.isDisabled(), "nothing is deleted before the name is typed");
+  check(await remove.isDisabled(), "the button is disabled before the name is typed");
   await page.getByLabel(/^Type first/).fill("first");
   await remove.click();
-  await page.getByRole("heading", { name: "Make your first project" }).waitFor();
+  await page.getByRole("heading", { name: "Create your first project" }).waitFor();
 
-  // Signing out leaves nothing behind.
+  // After signing out no page of the project can be opened.
   await page.getByRole("button", { name: "Account menu" }).click();
   await page.getByRole("menuitem", { name: "Sign out" }).click();
   await page.getByRole("heading", { name: "Sign in" }).waitFor();

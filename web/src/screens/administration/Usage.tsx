@@ -1,18 +1,18 @@
-// What each sandbox that runs uses of processor and memory, of all users, as small charts.
+// CPU and memory usage of all running sandboxes, as small charts.
 import { Alert, Table, Text, Title } from "@mantine/core";
 import { useQuery } from "@tanstack/react-query";
 import { useEffect, useState } from "react";
-import { type Schemas, sentence } from "../../api/client";
-import { systemUse } from "../../api/queries";
-import { type Sample, area, points, shares, started } from "../../logic/samples";
-import { bytes } from "../../logic/time";
+import { type Schemas, errorMessage } from "../../api/client";
+import { systemUsage } from "../../api/queries";
+import { type Sample, areaPoints, cpuUsage, padStart, polylinePoints } from "../../logic/chart";
+import { formatBytes } from "../../logic/time";
 
 /** Samples in a chart: three minutes. */
-const most = 60;
-type SandboxUse = Schemas["SandboxUse"];
+const maxSamples = 60;
+type SandboxUsage = Schemas["SandboxUse"];
 
-export function Use() {
-  const found = useQuery(systemUse);
+export function Usage() {
+  const found = useQuery(systemUsage);
   const [samples, setSamples] = useState<Record<string, Sample[]>>({});
   useEffect(() => {
     if (!found.data) return;
@@ -20,9 +20,9 @@ export function Use() {
     setSamples((before) =>
       Object.fromEntries(
         found.data.items.map(({ projectId, usage }) => {
-          const known = before[projectId] ?? [];
-          if (!usage) return [projectId, known];
-          return [projectId, [...known, { at, cpu: usage.cpuMicroseconds, memory: usage.memoryBytes }].slice(-most)];
+          const samples = before[projectId] ?? [];
+          if (!usage) return [projectId, samples];
+          return [projectId, [...samples, { at, cpu: usage.cpuMicroseconds, memory: usage.memoryBytes }].slice(-maxSamples)];
         }),
       ),
     );
@@ -35,12 +35,12 @@ export function Use() {
       </Title>
       {found.isError && !found.data && (
         <Alert color="red" role="alert" py="xs">
-          {sentence(found.error)}
+          {errorMessage(found.error)}
         </Alert>
       )}
       {found.data && items.length === 0 && (
         <Text size="sm" c="dimmed">
-          None runs.
+          No sandboxes are running.
         </Text>
       )}
       {items.length > 0 && (
@@ -49,7 +49,7 @@ export function Use() {
             <Table.Thead>
               <Table.Tr>
                 <Table.Th>Project</Table.Th>
-                <Table.Th>Processor</Table.Th>
+                <Table.Th>CPU</Table.Th>
                 <Table.Th>Memory</Table.Th>
                 <Table.Th ta="right">Processes</Table.Th>
                 <Table.Th ta="right">Disk</Table.Th>
@@ -65,20 +65,20 @@ export function Use() {
       )}
       {(found.data?.leftOut ?? 0) > 0 && (
         <Text size="xs" c="dimmed" mt="xs">
-          {found.data?.leftOut} more run that are not shown here; /metrics has figures of the whole.
+          {found.data?.leftOut} more running sandboxes are not shown. See /metrics for totals.
         </Text>
       )}
     </section>
   );
 }
 
-function Row({ item, samples }: { item: SandboxUse; samples: Sample[] }) {
-  const cpu = started(samples.length === 0 ? [] : [0, ...shares(samples)].slice(samples.length > 1 ? 1 : 0), most);
-  const memory = started(samples.map((sample) => sample.memory), most);
-  const now = item.usage;
+function Row({ item, samples }: { item: SandboxUsage; samples: Sample[] }) {
+  const cpu = padStart(samples.length === 0 ? [] : [0, ...cpuUsage(samples)].slice(samples.length > 1 ? 1 : 0), maxSamples);
+  const memory = padStart(samples.map((sample) => sample.memory), maxSamples);
+  const current = item.usage;
   const percent = Math.round((cpu.at(-1) ?? 0) * 100);
   return (
-    <Table.Tr data-use={item.project}>
+    <Table.Tr data-usage={item.project}>
       <Table.Td>
         {item.project}
         <Text size="xs" c="dimmed">
@@ -86,13 +86,13 @@ function Row({ item, samples }: { item: SandboxUse; samples: Sample[] }) {
         </Text>
       </Table.Td>
       <Table.Td>
-        <Chart values={cpu} top={Math.max(0.1, ...cpu)} label={samples.length < 2 ? "measuring" : `${percent} %`} />
+        <Chart values={cpu} top={Math.max(0.1, ...cpu)} label={samples.length < 2 ? "Measuring…" : `${percent} %`} />
       </Table.Td>
       <Table.Td>
-        <Chart values={memory} top={2 * Math.max(1, ...memory)} label={now ? bytes(now.memoryBytes) : "no answer"} of={now?.memoryLimitBytes ? bytes(now.memoryLimitBytes) : undefined} />
+        <Chart values={memory} top={2 * Math.max(1, ...memory)} label={current ? formatBytes(current.memoryBytes) : "No data"} limit={current?.memoryLimitBytes ? formatBytes(current.memoryLimitBytes) : undefined} />
       </Table.Td>
-      <Table.Td ta="right">{now?.pids}</Table.Td>
-      <Table.Td ta="right">{now?.diskBytes == null ? "" : bytes(now.diskBytes)}</Table.Td>
+      <Table.Td ta="right">{current?.pids}</Table.Td>
+      <Table.Td ta="right">{current?.diskBytes == null ? "" : formatBytes(current.diskBytes)}</Table.Td>
     </Table.Tr>
   );
 }
@@ -100,20 +100,20 @@ function Row({ item, samples }: { item: SandboxUse; samples: Sample[] }) {
 const width = 140;
 const height = 28;
 
-function Chart({ values, top, label, of }: { values: number[]; top: number; label: string; of?: string | undefined }) {
+function Chart({ values, top, label, limit }: { values: number[]; top: number; label: string; limit?: string | undefined }) {
   return (
     <span style={{ display: "flex", alignItems: "center", gap: 8 }}>
       <svg className="chart" viewBox={`0 0 ${width} ${height}`} role="img" aria-label={label}>
         <rect width={width} height={height} rx="3" fill="var(--hover)" />
-        <polygon points={area(values, top, width, height, most)} fill="var(--mantine-color-teal-6)" opacity="0.22" />
-        <polyline points={points(values, top, width, height, most)} fill="none" stroke="var(--mantine-color-teal-6)" strokeWidth="1.5" />
+        <polygon points={areaPoints(values, top, width, height, maxSamples)} fill="var(--mantine-color-teal-6)" opacity="0.22" />
+        <polyline points={polylinePoints(values, top, width, height, maxSamples)} fill="none" stroke="var(--mantine-color-teal-6)" strokeWidth="1.5" />
       </svg>
       <Text size="xs" miw={64} style={{ whiteSpace: "nowrap", fontVariantNumeric: "tabular-nums" }}>
         {label}
-        {of && (
+        {limit && (
           <Text span size="xs" c="dimmed">
             {" "}
-            of {of}
+            of {limit}
           </Text>
         )}
       </Text>

@@ -1,4 +1,4 @@
-// What a project can be: the sizes, with their limits as the server has them, and what it is made from.
+// Options of a project: its sizes, with the server's limits, and its templates.
 export const sizes = [
   { value: "micro", label: "Micro: 0.2 CPU, 256 MiB" },
   { value: "small", label: "Small: 2 CPU, 2 GiB" },
@@ -6,8 +6,8 @@ export const sizes = [
   { value: "large", label: "Large: 8 CPU, 8 GiB" },
 ];
 
-export const sources = [
+export const templates = [
   { value: "web", label: "Web: Node, Python, Claude Code" },
-  { value: "host", label: "Host: this machine's programs" },
-  { value: "image", label: "Another image" },
+  { value: "host", label: "Host: programs of this machine" },
+  { value: "image", label: "Custom image" },
 ];

@@ -1,6 +1,6 @@
-// An installation's first days: its owner arrives, invites somebody, limits, disables and shares; each sees at
-// once what the other did. The world has GitHub set up, and a second region that does not answer.
-import { check, createProject, openTerminal, screen, sees, shoot, signIn, signInLink, status, story, type, until, url } from "./lib.mjs";
+// Users and sharing: first run, invitations, limits, project roles, disabled users, sessions and passwords; each user
+// sees the other's changes at once. The server has GitHub configured, and a second region that is unavailable.
+import { check, createProject, openTerminal, run, screen, screenshot, sees, signIn, signInLink, status, type, until, url } from "./lib.mjs";
 
 const view = (page, name) => page.getByRole("tab", { name, exact: true }).click();
 const menu = async (page, name, item) => {
@@ -12,71 +12,71 @@ const choose = async (page, label, option) => {
   await page.getByRole("option", { name: option, exact: true }).click();
 };
 
-await story(async ({ person }) => {
-  const owner = await person();
+await run(async ({ newPage }) => {
+  const owner = await newPage();
   await signIn(owner);
 
-  // The first person of an installation is shown what it lacks, and sets a password and a key.
+  // The owner of a new server sees failed health checks, and sets a password and an agent key.
   await owner.getByRole("heading", { name: "Welcome to FullStack Agent" }).waitFor();
   await owner.locator('[data-check="region far"][data-state="bad"]').waitFor();
   await owner.getByRole("textbox", { name: "New password" }).fill("short");
-  await owner.getByRole("button", { name: "Set", exact: true }).click();
+  await owner.getByRole("button", { name: "Set password", exact: true }).click();
   await owner.getByRole("alert").first().waitFor();
   await owner.getByRole("textbox", { name: "New password" }).fill("a password of the owner");
-  await owner.getByRole("button", { name: "Set", exact: true }).click();
-  await owner.getByText("You can sign in with it.").waitFor();
-  await owner.getByRole("textbox", { name: "Key", exact: true }).fill("sk-not-a-key");
-  await owner.getByRole("button", { name: "Keep it" }).click();
+  await owner.getByRole("button", { name: "Set password", exact: true }).click();
+  await owner.getByText("You can sign in with your password.").waitFor();
+  await owner.getByRole("textbox", { name: "API key", exact: true }).fill("sk-not-a-key");
+  await owner.getByRole("button", { name: "Save key" }).click();
   await owner.getByText("Set for all of your projects: ANTHROPIC_API_KEY.").waitFor();
   check(!(await owner.content()).includes("sk-not-a-key"), "the key is not on the page");
 
-  // The sign-in page leads to GitHub, with what protects the way back.
-  const outside = await person();
+  // The sign-in page redirects to GitHub, with state and PKCE.
+  const outside = await newPage();
   await outside.goto(`${url}/sign-in`);
-  await outside.route("https://github.com/**", (route) => route.fulfill({ body: "GitHub stands in", contentType: "text/plain" }));
+  await outside.route("https://github.com/**", (route) => route.fulfill({ body: "GitHub mock", contentType: "text/plain" }));
   await outside.getByRole("button", { name: "Sign in with GitHub" }).click();
-  await outside.getByText("GitHub stands in").waitFor();
-  const asked = new URL(outside.url()).searchParams;
-  check(asked.get("client_id") === "an-app" && asked.get("state") && asked.get("code_challenge_method") === "S256", `GitHub was asked for ${outside.url()}`);
+  await outside.getByText("GitHub mock").waitFor();
+  const parameters = new URL(outside.url()).searchParams;
+  check(parameters.get("client_id") === "an-app" && parameters.get("state") && parameters.get("code_challenge_method") === "S256", `the request to GitHub was ${outside.url()}`);
   await outside.context().close();
 
-  // Somebody is invited, and their limits are set while they are here.
+  // A user is invited, and gets custom limits while signed in.
   await owner.goto(`${url}/administration`);
-  await owner.getByRole("button", { name: "Invite" }).click();
+  await owner.getByRole("button", { name: "Invite user" }).click();
   const invitation = (await owner.getByLabel("Link", { exact: true }).inputValue()).replace(/^https?:\/\/[^/]+/, url);
   await owner.keyboard.press("Escape");
-  const guest = await person();
+  const guest = await newPage();
   await guest.goto(invitation);
   await guest.getByRole("button", { name: "Sign in", exact: true }).click();
   await guest.getByLabel("Login").fill("grace");
   await guest.getByRole("textbox", { name: "Password" }).fill("a password of the guest");
-  await guest.getByRole("button", { name: "Begin" }).click();
-  await guest.getByRole("heading", { name: "Make your first project" }).waitFor();
+  await guest.getByRole("button", { name: "Create account" }).click();
+  await guest.getByRole("heading", { name: "Create your first project" }).waitFor();
   await owner.reload();
-  await menu(owner, "More for grace", "Limits");
-  await owner.getByRole("switch", { name: "Limits of their own" }).check();
+  await menu(owner, "Actions for grace", "Edit limits");
+  await owner.getByRole("switch", { name: "Custom limits" }).check();
   await owner.getByRole("textbox", { name: "Projects" }).fill("many");
   await owner.getByRole("button", { name: "Save", exact: true }).click();
-  await owner.getByText("A limit is a whole number").waitFor();
+  await owner.getByText("Enter a whole number").waitFor();
   await owner.getByRole("textbox", { name: "Projects" }).fill("0");
   await owner.getByRole("button", { name: "Save", exact: true }).click();
   await owner.getByRole("cell", { name: "0 of 0", exact: true }).waitFor();
   await guest.getByRole("button", { name: "New project" }).first().click();
   await guest.getByLabel("Name", { exact: true }).fill("too-many");
-  await guest.getByRole("button", { name: "Create", exact: true }).click();
+  await guest.getByRole("button", { name: "Create project", exact: true }).click();
   await guest.getByText("The project's owner is limited to 0 projects").first().waitFor();
   await guest.keyboard.press("Escape");
 
-  // The dialog offers the regions, and says which does not answer.
+  // The dialog lists the regions, and marks the one that is unavailable.
   await owner.goto(url);
   await owner.getByRole("button", { name: "New project" }).first().click();
   await owner.getByRole("combobox", { name: "Region" }).click();
-  await owner.getByRole("option", { name: "local: this server" }).waitFor();
-  await owner.getByRole("option", { name: "far: Kubernetes, does not answer" }).waitFor();
+  await owner.getByRole("option", { name: "local (this server)" }).waitFor();
+  await owner.getByRole("option", { name: "far (Kubernetes, unavailable)" }).waitFor();
   await owner.keyboard.press("Escape");
   await owner.keyboard.press("Escape");
 
-  // A project is shared with a viewer: it appears by itself, and what they may not do is not offered.
+  // A project is shared with a viewer: it appears without a reload, and controls without permission are hidden.
   await owner.goto(url);
   await createProject(owner, "shop");
   await status(owner, "Running");
@@ -87,33 +87,33 @@ await story(async ({ person }) => {
   await panel.getByRole("button", { name: "Share", exact: true }).click();
   await panel.getByRole("alert").waitFor();
   await panel.getByLabel("Share with").fill("grace");
-  await choose(owner, "As", "Viewer");
+  await choose(owner, "Role", "Viewer");
   await panel.getByRole("button", { name: "Share", exact: true }).click();
   await guest.getByRole("link", { name: "shop" }).waitFor();
   await guest.getByRole("link", { name: "shop" }).click();
   await openTerminal(guest);
-  await guest.getByText("You watch; typing takes an editor").waitFor();
-  check((await guest.getByRole("button", { name: "Stop", exact: true }).count()) === 0, "a viewer is offered no stop");
+  await guest.getByText("Typing requires the editor role").waitFor();
+  check((await guest.getByRole("button", { name: "Stop", exact: true }).count()) === 0, "a viewer has no Stop button");
   await type(guest, "echo typed-$((1+1))");
   await type(owner, "echo owner-$((40+2))");
   await sees(guest, "owner-42");
-  check(!(await screen(guest)).includes("typed-"), "what a viewer types goes nowhere");
-  for (const [where, control] of [["Environment", "Reveal values"], ["Files", "Upload"], ["Database", "psql in a terminal"], ["Settings", "Save"], ["Settings", "Delete this project"], ["Settings", "Share"]]) {
+  check(!(await screen(guest)).includes("typed-"), "the input of a viewer is ignored");
+  for (const [where, control] of [["Environment", "Reveal values"], ["Files", "Upload"], ["Database", "Open psql"], ["Settings", "Save"], ["Settings", "Delete project"], ["Settings", "Share"]]) {
     await view(guest, where);
     await guest.getByRole("tab", { name: where, selected: true }).waitFor();
-    check((await guest.getByRole("button", { name: control, exact: true }).count()) === 0, `a viewer is offered “${control}”`);
+    check((await guest.getByRole("button", { name: control, exact: true }).count()) === 0, `a viewer has the button “${control}”`);
   }
-  await guest.getByText("You are viewer here").waitFor();
-  await shoot(guest, "viewer");
+  await guest.getByText("You have the viewer role").waitFor();
+  await screenshot(guest, "viewer");
 
-  // An editor works in it; the page changes under them, without a reload.
+  // As an editor the user gets more controls without a reload, and can type.
   await choose(owner, "Role of grace", "Editor");
   await guest.getByRole("button", { name: "Stop", exact: true }).waitFor();
   await openTerminal(guest);
   await type(guest, "echo by-grace-$((1+1))");
   await sees(owner, "by-grace-2");
 
-  // A rename follows everybody who looks, and settings are kept.
+  // A rename reaches all open pages, and settings are saved.
   const form = owner.getByRole("form", { name: "Settings" });
   await form.getByLabel("Name").fill("store");
   await form.getByLabel("Description").fill("Sells things");
@@ -123,34 +123,34 @@ await story(async ({ person }) => {
   await guest.getByRole("link", { name: "store" }).waitFor();
   await guest.getByText("Sells things").waitFor();
 
-  // Sharing ends, and with it the way in.
-  await panel.getByRole("button", { name: "End sharing with grace" }).click();
-  await owner.getByRole("dialog").getByRole("button", { name: "End it" }).click();
+  // A removed member loses access.
+  await panel.getByRole("button", { name: "Remove grace" }).click();
+  await owner.getByRole("dialog").getByRole("button", { name: "Remove", exact: true }).click();
   await guest.getByRole("link", { name: "store" }).waitFor({ state: "detached" });
-  await shoot(owner, "sharing");
-  // Shared again it is there again; who is inside when that ends is shown out.
+  await screenshot(owner, "sharing");
+  // Shared again, it appears again; a removed member who has it open loses the page.
   await panel.getByLabel("Share with").fill("grace");
   await panel.getByRole("button", { name: "Share", exact: true }).click();
   await guest.getByRole("link", { name: "store" }).click();
   await openTerminal(guest);
-  await panel.getByRole("button", { name: "End sharing with grace" }).click();
-  await owner.getByRole("dialog").getByRole("button", { name: "End it" }).click();
-  await guest.getByRole("heading", { name: "There is no project store" }).waitFor();
-  await guest.getByRole("link", { name: "Your projects" }).click();
+  await panel.getByRole("button", { name: "Remove grace" }).click();
+  await owner.getByRole("dialog").getByRole("button", { name: "Remove", exact: true }).click();
+  await guest.getByRole("heading", { name: "Project store not found" }).waitFor();
+  await guest.getByRole("link", { name: "Go to projects" }).click();
 
-  // The owner sees what everybody's sandboxes use, and what the doctor finds.
+  // The owner sees the usage of all sandboxes, and the health checks.
   await owner.goto(`${url}/administration`);
   await owner.getByRole("tab", { name: "System" }).click();
-  const use = owner.locator('[data-use="store"]');
-  await use.getByRole("img").nth(1).waitFor();
-  await until("a second sample", async () => /%/.test(await use.innerText()));
-  check((await use.locator("polyline").last().getAttribute("points")).split(" ").length > 1, "the chart has a line");
+  const usage = owner.locator('[data-usage="store"]');
+  await usage.getByRole("img").nth(1).waitFor();
+  await until("a second sample", async () => /%/.test(await usage.innerText()));
+  check((await usage.locator("polyline").last().getAttribute("points")).split(" ").length > 1, "the chart has a line");
   await owner.locator('[data-check="PostgreSQL"][data-state="good"]').waitFor();
   await owner.locator('[data-check="region far"][data-state="bad"]').waitFor();
 
-  // Somebody who is disabled is out at once, and in again when enabled.
+  // A disabled user is signed out at once, and can sign in again when enabled.
   await owner.getByRole("tab", { name: "Users" }).click();
-  await menu(owner, "More for grace", "Disable");
+  await menu(owner, "Actions for grace", "Disable");
   await owner.getByText("disabled").waitFor();
   await guest.reload();
   await guest.getByRole("heading", { name: "Sign in" }).waitFor();
@@ -158,21 +158,21 @@ await story(async ({ person }) => {
   await guest.getByRole("textbox", { name: "Password" }).fill("a password of the guest");
   await guest.getByRole("button", { name: "Sign in", exact: true }).click();
   await guest.getByRole("alert").waitFor();
-  await menu(owner, "More for grace", "Enable");
+  await menu(owner, "Actions for grace", "Enable");
   await owner.getByText("disabled").waitFor({ state: "detached" });
   await guest.getByRole("textbox", { name: "Password" }).fill("a password of the guest");
   await guest.getByRole("button", { name: "Sign in", exact: true }).click();
   await guest.getByRole("heading", { name: "Projects" }).waitFor();
 
-  // A session is ended from another browser; a new password ends all others.
-  const laptop = await person();
+  // A session is revoked from another browser; a new password signs out all other sessions.
+  const laptop = await newPage();
   await signIn(laptop, await signInLink());
   await owner.goto(`${url}/account`);
-  await owner.getByText("this one").waitFor();
-  await until("the other session", async () => (await owner.getByRole("button", { name: "End", exact: true }).count()) === 1);
-  await owner.getByRole("button", { name: "End", exact: true }).click();
-  await owner.getByRole("dialog").getByRole("button", { name: "End it" }).click();
-  await until("its end", async () => (await owner.getByRole("button", { name: "End", exact: true }).count()) === 0);
+  await owner.getByText("current session").waitFor();
+  await until("the other session", async () => (await owner.getByRole("button", { name: "Revoke", exact: true }).count()) === 1);
+  await owner.getByRole("button", { name: "Revoke", exact: true }).click();
+  await owner.getByRole("dialog").getByRole("button", { name: "Revoke", exact: true }).click();
+  await until("its end", async () => (await owner.getByRole("button", { name: "Revoke", exact: true }).count()) === 0);
   await laptop.reload();
   await laptop.getByRole("heading", { name: "Sign in" }).waitFor();
   await laptop.getByLabel("Login").fill("owner");
@@ -181,8 +181,8 @@ await story(async ({ person }) => {
   await laptop.getByRole("link", { name: "store" }).waitFor();
   await owner.getByRole("textbox", { name: "Current password" }).fill("a password of the owner");
   await owner.getByRole("textbox", { name: "New password" }).fill("another password of the owner");
-  await owner.getByRole("button", { name: "Change", exact: true }).click();
-  await owner.getByText("Your other sessions have ended.").waitFor();
+  await owner.getByRole("button", { name: "Change password", exact: true }).click();
+  await owner.getByText("Your other sessions were signed out.").waitFor();
   await laptop.reload();
   await laptop.getByRole("heading", { name: "Sign in" }).waitFor();
 });

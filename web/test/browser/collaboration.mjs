@@ -1,16 +1,16 @@
-// Two people at one terminal, a server that is killed under an open page, and somebody who sees
-// nothing of it all.
-import { api, ask, check, createProject, openTerminal, screen, sees, signIn, signInLink, status, story, type, until, url } from "./lib.mjs";
+// Collaboration: two users share a terminal, the server is killed while pages are open, and a third user has no
+// access.
+import { api, check, createProject, openTerminal, request, run, screen, sees, signIn, signInLink, status, type, until, url } from "./lib.mjs";
 
-await story(async ({ person }) => {
-  const one = await person();
-  const two = await person();
+await run(async ({ newPage }) => {
+  const one = await newPage();
+  const two = await newPage();
   await signIn(one, await signInLink());
   await signIn(two, await signInLink());
   await createProject(one, "shared");
   await status(one, "Running");
 
-  // The second one's list shows it without a reload.
+  // The project appears in the second user's list without a reload.
   await two.getByRole("link", { name: "shared" }).click();
   await openTerminal(one);
   await openTerminal(two);
@@ -19,7 +19,7 @@ await story(async ({ person }) => {
   await type(two, "echo from-$((2))");
   await sees(one, "from-2");
 
-  // The server is killed. Both pages say so, and keep what is typed meanwhile.
+  // The server is killed. The page reports it, and keeps input that is typed meanwhile.
   await type(one, "marker=kept; stty -echo; cat > typed");
   const typed = Array.from({ length: 300 }, (_, number) => number);
   let at = 0;
@@ -29,41 +29,41 @@ await story(async ({ person }) => {
       await one.keyboard.press("Enter");
     }
   })();
-  // In the middle of it: what is under way between page and shell goes down with the server.
+  // During typing: input in flight between page and shell is lost with the server, and must be sent again.
   await until("some lines", () => at > 100);
-  await ask("crash");
+  await request("crash");
   await typing;
-  await one.getByText("The server does not answer.").waitFor();
+  await one.getByText("Connection to the server lost.").waitFor();
   await one.locator('.term[data-tty="lost"], .term[data-tty="connecting"]').first().waitFor();
   await one.keyboard.press("Control+d");
   await type(one, "stty echo; echo $marker-$((40+2))");
-  await ask("serve");
+  await request("serve");
   await sees(one, "kept-42");
   const { stdout } = await api("POST", "/api/projects/shared/exec", { command: ["cat", "typed"] });
-  check(stdout === typed.map((number) => `${number}\n`).join(""), `each key once, in its order: ${stdout}`);
+  check(stdout === typed.map((number) => `${number}\n`).join(""), `each line once and in order: ${stdout}`);
   await sees(two, "kept-42");
-  check((await screen(one)).includes("from-1"), "the terminal shows what it showed before");
-  await one.getByText("The server does not answer.").waitFor({ state: "detached" });
-  // Its events are heard again: a stop by another client arrives.
+  check((await screen(one)).includes("from-1"), "the terminal shows its earlier output again");
+  await one.getByText("Connection to the server lost.").waitFor({ state: "detached" });
+  // The event stream has resumed: a stop by another client arrives.
   await api("POST", "/api/projects/shared/stop");
   await status(one, "Stopped");
   await status(two, "Stopped");
 
-  // What changes while a page is being loaded is on it, be its stream of events late or its first answer.
-  const phase = async (word) => until(word, async () => (await api("GET", "/api/projects/shared")).sandbox.status === word);
-  const late = await person();
+  // A change while a page loads is shown, whether the event stream or the first response is delayed.
+  const phase = async (expected) => until(expected, async () => (await api("GET", "/api/projects/shared")).sandbox.status === expected);
+  const late = await newPage();
   await signIn(late, await signInLink());
-  const held = async (address, hold, change) => {
+  const withDelayed = async (address, handle, change) => {
     let release;
     const released = new Promise((done) => (release = done));
-    await late.route(address, (route) => hold(route, released), { times: 1 });
+    await late.route(address, (route) => handle(route, released), { times: 1 });
     const reached = late.waitForRequest(address);
     await late.goto(`${url}/p/shared`);
     await reached;
     await change();
     release();
   };
-  await held(/\/api\/events/, async (route, released) => {
+  await withDelayed(/\/api\/events/, async (route, released) => {
     await released;
     await route.continue();
   }, async () => {
@@ -73,7 +73,7 @@ await story(async ({ person }) => {
   });
   await status(late, "Running");
   const streams = late.waitForResponse(/\/api\/events/);
-  await held(/\/api\/projects\/shared$/, async (route, released) => {
+  await withDelayed(/\/api\/projects\/shared$/, async (route, released) => {
     const response = await route.fetch();
     await released;
     await route.fulfill({ response });
@@ -84,36 +84,36 @@ await story(async ({ person }) => {
   });
   await status(late, "Stopped");
 
-  // Somebody else accepts an invitation, and has an empty list and no way in.
+  // Another user accepts an invitation, and has an empty list and no access to the project.
   const invitation = (await api("POST", "/api/users/invites", {})).url.replace(/^https?:\/\/[^/]+/, url);
-  const other = await person();
+  const other = await newPage();
   await other.goto(invitation);
   await other.getByRole("button", { name: "Sign in", exact: true }).click();
   await other.getByLabel("Login").fill("guest");
   await other.getByRole("textbox", { name: "Password" }).fill("a long enough password");
-  await other.getByRole("button", { name: "Begin" }).click();
-  await other.getByRole("heading", { name: "Make your first project" }).waitFor();
-  check((await other.getByText("shared").count()) === 0, "the guest sees no name of a project");
+  await other.getByRole("button", { name: "Create account" }).click();
+  await other.getByRole("heading", { name: "Create your first project" }).waitFor();
+  check((await other.getByText("shared").count()) === 0, "the guest sees no project name");
   const address = (path) => new URL(path, url).href;
   await other.goto(address("/p/shared"));
-  await other.getByRole("heading", { name: "There is no project shared" }).waitFor();
+  await other.getByRole("heading", { name: "Project shared not found" }).waitFor();
   const id = (await api("GET", "/api/projects/shared")).id;
   await other.goto(address(`/p/${id}`));
-  await other.getByRole("heading", { name: `There is no project ${id}` }).waitFor();
+  await other.getByRole("heading", { name: `Project ${id} not found` }).waitFor();
   await other.goto(address("/administration"));
   await other.getByRole("heading", { name: "Administration" }).waitFor();
   await other.getByRole("alert").first().waitFor();
   await other.getByRole("button", { name: "Account menu" }).click();
-  check((await other.getByRole("menuitem", { name: "Administration" }).count()) === 0, "a member is offered no administration");
+  check((await other.getByRole("menuitem", { name: "Administration" }).count()) === 0, "a member has no Administration menu item");
   await other.keyboard.press("Escape");
 
-  // A second sign-in is with the password; a wrong one is refused in the server's words.
+  // The next sign-in is with the password; a wrong password shows the server's error.
   await other.getByRole("button", { name: "Account menu" }).click();
   await other.getByRole("menuitem", { name: "Sign out" }).click();
   await other.getByLabel("Login").fill("guest");
   await other.getByRole("textbox", { name: "Password" }).fill("wrong");
   await other.getByRole("button", { name: "Sign in", exact: true }).click();
-  await until("the refusal", async () => (await other.getByRole("alert").innerText()).length > 10);
+  await until("the error", async () => (await other.getByRole("alert").innerText()).length > 10);
   await other.getByRole("textbox", { name: "Password" }).fill("a long enough password");
   await other.getByRole("button", { name: "Sign in", exact: true }).click();
   await other.getByRole("heading", { name: "Projects" }).waitFor();
