@@ -24,8 +24,8 @@ export const modules = {
   'crates/server': {
     layers: [
       ['api', 'gateway'], // HTTP: handlers, previews
-      ['tasks', 'asks', 'worktree'], // use cases that talk to a sandbox
-      ['projects', 'agents', 'github', 'git'], // use cases
+      ['tasks', 'callback', 'git'], // use cases that talk to a sandbox
+      ['projects', 'llm_proxy', 'github', 'git_credentials'], // use cases
       ['reconcile'], // the reconciliation loop
       ['auth'],
       ['store'], // all SQL
@@ -35,18 +35,18 @@ export const modules = {
     allowed: [
       ['gateway', 'api'],
       ['tasks', 'gateway'],
-      ['worktree', 'gateway'],
-      ['agents', 'asks'],
-      ['reconcile', 'agents'],
-      ['reconcile', 'asks'],
-      ['store', 'agents'],
+      ['git', 'gateway'],
+      ['llm_proxy', 'callback'],
+      ['reconcile', 'llm_proxy'],
+      ['reconcile', 'callback'],
+      ['store', 'llm_proxy'],
       ['store', 'auth'],
       ['store', 'reconcile'],
-      ['state', 'agents'],
+      ['state', 'llm_proxy'],
       ['state', 'api'],
       ['state', 'auth'],
       ['state', 'gateway'],
-      ['state', 'git'],
+      ['state', 'git_credentials'],
       ['state', 'github'],
       ['state', 'store'],
       ['error', 'auth'],
