@@ -1,6 +1,6 @@
-// check-npm-lock.mjs LOCK: what a lock file of npm alone says of its packages: each has a checksum, comes from
-// the registry and not from an address of its own, runs no program when it is installed, and has a license that
-// is known here. Advisories are another matter; scripts/lint.sh asks for them where the registry answers.
+// check-npm-lock.mjs LOCK: checks npm's lock file offline: each package has a checksum, comes from the registry and not
+// from another address, runs no program when it is installed, and has a license of the list below. scripts/lint.sh
+// checks advisories separately, where the registry answers.
 import { readFileSync } from 'node:fs';
 
 const LICENSES = new Set([
@@ -12,13 +12,13 @@ const LICENSES = new Set([
   'CC0-1.0',
   'ISC',
   'MIT',
-  // Of files that are used as they are.
+  // For files that are used unchanged.
   'MPL-2.0',
   'Python-2.0',
   'Unlicense',
 ]);
 
-/** Whether an SPDX expression of names, OR and AND can be met with the list. */
+/** Whether the list satisfies an SPDX expression of names, OR and AND. */
 function allowed(license) {
   if (typeof license !== 'string') return false;
   const plain = licence.replace(/^\((.*)\)$/, '$1');
@@ -27,15 +27,15 @@ function allowed(license) {
     .some((all) => all.split(' AND ').every((one) => LICENSES.has(one.trim())));
 }
 
-/** What is wrong with one package, in a few words each. */
+/** The violations of one package. */
 function faults(entry) {
   const found = [];
   if (!/^sha512-[A-Za-z0-9+/]{86}==$/.test(entry.integrity ?? '')) found.push('has no sha512 checksum');
-  // The lock leaves out the address of what comes from the registry that npm is set to.
-  if (entry.resolved !== undefined) found.push(`comes from an address of its own (${entry.resolved})`);
+  // The lock omits the address of packages from the configured registry.
+  if (entry.resolved !== undefined) found.push(`does not come from the registry (${entry.resolved})`);
   if (entry.link) found.push('is a link to a folder');
   if (entry.hasInstallScript) found.push('runs a program when it is installed');
-  if (!allowed(entry.license)) found.push(`has the license ${entry.license ?? 'that nobody names'}`);
+  if (!allowed(entry.license)) found.push(`has the license ${entry.license ?? '(none)'}, which is not in the list`);
   return found;
 }
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# lint.sh: everything that is checked without running the program.
+# lint.sh: the static checks.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -29,8 +29,7 @@ cargo clippy --locked --workspace --all-targets --quiet -- -D warnings
 say "cargo deny: bans, licenses, sources"
 cargo deny --locked --log-level error check --show-stats bans licenses sources
 
-# The database of advisories is a git repository that not every machine can reach, and its absence says
-# nothing about this code. What was checked is said either way.
+# Not every machine can reach the database of advisories, a git repository. A warning says when it was skipped.
 if fetched=$(timeout 120 cargo deny --locked fetch db 2>&1); then
     say "cargo deny: advisories"
     cargo deny --locked --log-level error check --disable-fetch advisories
@@ -40,7 +39,7 @@ fi
 
 say "npm's lock file"
 scripts/with-node.sh node scripts/check-npm-lock.mjs web/package-lock.json
-# As with cargo's: a registry that answers no such question says nothing about these packages.
+# Likewise: not every registry answers the audit request.
 say "npm audit"
 audit=$(cd web && timeout 120 env npm_config_audit=true "$ROOT/scripts/with-node.sh" npm audit --json 2>/dev/null) || true
 if [[ $audit == *'"auditReportVersion"'* ]]; then
@@ -57,12 +56,12 @@ else
     warn "the shell scripts were NOT checked: install shellcheck"
 fi
 
-# The test cluster's programs are built where the cluster is, so a machine without Go lacks only them.
+# Only the test cluster needs Go.
 if PATH=$PATH:/usr/local/go/bin type -P go >/dev/null; then
     say "gofmt and go vet"
     unformatted=$(PATH=$PATH:/usr/local/go/bin gofmt -l tests/cluster)
     [ -z "$unformatted" ] || die "these are not formatted (gofmt -w): $unformatted"
-    # The small programs; the others are a few lines in front of all of Kubernetes, and building them checks them.
+    # The small programs. The others wrap all of Kubernetes in a few lines; building them checks them.
     # With the flags of tests/cluster/build.sh, so that both compile the libraries once.
     (cd tests/cluster && PATH=$PATH:/usr/local/go/bin CGO_ENABLED=0 go vet -buildvcs=false -trimpath -gcflags=all=-dwarf=false ./cmd/warden ./cmd/pause ./cmd/standin)
 else
