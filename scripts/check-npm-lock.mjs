@@ -21,7 +21,7 @@ const LICENSES = new Set([
 /** Whether the list satisfies an SPDX expression of names, OR and AND. */
 function allowed(license) {
   if (typeof license !== 'string') return false;
-  const plain = licence.replace(/^\((.*)\)$/, '$1');
+  const plain = license.replace(/^\((.*)\)$/, '$1');
   return plain
     .split(' OR ')
     .some((all) => all.split(' AND ').every((one) => LICENSES.has(one.trim())));
