@@ -1,4 +1,4 @@
-// Whether a browser shows a private preview in an iframe of this page.
+// Embedding rule: whether a browser shows a private preview in an iframe of this page.
 
 const host = (url: string) => new URL(url).hostname;
 

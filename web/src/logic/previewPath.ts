@@ -1,4 +1,4 @@
-// Normalizes what is typed into the address bar of the preview.
+// Normalization of the text in the address bar of the preview.
 
 /** A path on the selected port; of a full URL only the path is kept. */
 export function previewPath(typed: string): string {

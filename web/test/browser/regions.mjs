@@ -37,11 +37,11 @@ await run(async ({ newPage }) => {
   const records = await page.evaluate(() => window.records);
   const stages = [...new Set(records.map((record) => record.stage))];
   check(stages.length === 5, `five stages were shown: ${stages}`);
-  const active = records.filter((record) => record.stage === "ContainerReady" && move.state === "active");
+  const active = records.filter((record) => record.stage === "ContainerReady" && record.state === "active");
   check(new Set(active.map((record) => record.time)).size > 1, `the duration of an active stage increases: ${JSON.stringify(records)}`);
   const done = records.filter((record) => record.state === "done");
-  check(done.length > 0 && done.every((move) => /\d/.test(move.time)), `a done stage has a duration: ${JSON.stringify(done)}`);
-  check(records.some((record) => record.stage === "Ready" && move.state === "pending"), `the last stage was pending: ${JSON.stringify(records)}`);
+  check(done.length > 0 && done.every((record) => /\d/.test(record.time)), `a done stage has a duration: ${JSON.stringify(done)}`);
+  check(records.some((record) => record.stage === "Ready" && record.state === "pending"), `the last stage was pending: ${JSON.stringify(records)}`);
 
   // The project is in that region, and its terminal works.
   const project = await api("GET", "/api/projects/there");

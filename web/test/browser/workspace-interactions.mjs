@@ -8,7 +8,7 @@ import { api, check, openTerminal, run, screen, screenshot, sees, signIn, signIn
 /** Runs the command line as the owner, against the same server. */
 const fsa = (...words) => promisify(execFile)(process.env.FSA_BIN, words, { timeout: 60_000 });
 const view = (page, name) => page.getByRole("tab", { name, exact: true }).click();
-const exec = async (...command) => (await api("POST", "/api/projects/hands/exec", { command })).stdout;
+const exec = async (...command) => (await api("POST", "/api/projects/demo/exec", { command })).stdout;
 
 /** Drops a file with this name and content on the element. */
 async function drop(page, selector, name, text) {
@@ -54,8 +54,8 @@ await run(async ({ newPage }) => {
   await fsa("project", "delete", "broken", "--yes");
   await page.getByRole("heading", { name: "Project broken not found" }).waitFor();
 
-  await fsa("project", "create", "hands", "--no-wait", "--template", "host", "--start-command", "while :; do echo tick; echo failure >&2; sleep 0.3; done");
-  await page.goto(`${url}/p/hands?view=logs`);
+  await fsa("project", "create", "demo", "--no-wait", "--template", "host", "--start-command", "while :; do echo tick; echo failure >&2; sleep 0.3; done");
+  await page.goto(`${url}/p/demo?view=logs`);
   await status(page, "Running");
   await openTerminal(page);
 
@@ -111,7 +111,7 @@ await run(async ({ newPage }) => {
   });
   check(one.name === "second.txt" && one.content.toString() === "second", `downloaded ${one.name}: ${one.content}`);
   const all = await download(() => page.getByRole("button", { name: "Download all" }).click());
-  check(all.name === "hands.tar" && all.content.includes("drop me.txt"), `downloaded ${all.name}`);
+  check(all.name === "demo.tar" && all.content.includes("drop me.txt"), `downloaded ${all.name}`);
 
   // The divider between the panes is moved with keys and with the mouse, and its position is kept.
   const divider = page.getByRole("separator", { name: "Terminal width" });
@@ -139,7 +139,7 @@ await run(async ({ newPage }) => {
     await page.getByRole("menuitem", { name: visibility, exact: true }).click();
   };
   const { protocol, host } = new URL(url);
-  const address = `${protocol}//hands--3000.${host}/`;
+  const address = `${protocol}//demo--3000.${host}/`;
   const headingForStranger = async (link) => {
     const guest = await newPage();
     await guest.goto(link);
@@ -154,16 +154,16 @@ await run(async ({ newPage }) => {
   check((await headingForStranger(link)) === "Come in", `the link ${link} opens the port`);
   check((await headingForStranger(address)) !== "Come in", "without the link the port is not accessible");
   await setVisibility("Public");
-  await until("a public port", async () => (await api("GET", "/api/projects/hands/ports")).items.some((port) => port.port === 3000 && port.sharing === "public"));
+  await until("a public port", async () => (await api("GET", "/api/projects/demo/ports")).items.some((port) => port.port === 3000 && port.sharing === "public"));
   check((await headingForStranger(address)) === "Come in", "a public port is accessible");
   await setVisibility("Members only");
-  await until("a private port", async () => (await api("GET", "/api/projects/hands/ports")).items.some((port) => port.port === 3000 && port.sharing === "private"));
+  await until("a private port", async () => (await api("GET", "/api/projects/demo/ports")).items.some((port) => port.port === 3000 && port.sharing === "private"));
   check((await headingForStranger(address)) === "Sign in", "a port that is private again requires a sign-in");
 
   // A phone has buttons for keys that its keyboard lacks.
   const phone = await newPage({ viewport: { width: 390, height: 844 }, hasTouch: true });
   await signIn(phone, await signInLink());
-  await phone.goto(`${url}/p/hands?view=terminal`);
+  await phone.goto(`${url}/p/demo?view=terminal`);
   await openTerminal(phone);
   await phone.getByRole("button", { name: "^C", exact: true }).tap();
   await type(phone, "clear");
@@ -177,10 +177,10 @@ await run(async ({ newPage }) => {
 
   // Changes by `fsa` are shown without a reload.
   await view(page, "Environment");
-  await fsa("env", "set", "hands", "FROM_FSA=1");
+  await fsa("env", "set", "demo", "FROM_FSA=1");
   await page.getByText("FROM_FSA").waitFor();
   await status(page, "Running");
-  await fsa("stop", "hands");
+  await fsa("stop", "demo");
   await status(page, "Stopped");
   await page.context().close();
 

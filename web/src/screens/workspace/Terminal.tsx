@@ -75,7 +75,7 @@ async function loadWebgl(term: Xterm, isDisposed: () => boolean) {
   }
 }
 
-/** Returns a function that tells whether a program has set margins (DECSTBM), between which lines scroll separately. */
+/** Tracks whether a program has set margins (DECSTBM), between which lines scroll separately. */
 function watchMargins(term: Xterm): () => boolean {
   let marginsSet = false;
   term.parser.registerCsiHandler({ final: "r" }, ([top, bottom]) => {
