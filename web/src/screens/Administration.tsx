@@ -65,7 +65,7 @@ function Users() {
         <Text size="sm" c="dimmed" className="grow">
           {found.data && (found.data.items.length === 1 ? "1 user" : `${found.data.items.length} users`)}
         </Text>
-        <Select size="xs" w={110} aria-label="Role of the invited user" allowDeselect={false} value={role} onChange={(value) => value && setRole(value as Schemas["Role"])} data={["member", "owner"]} />
+        <Select size="xs" w={110} aria-label="Role of the invited user" allowDeselect={false} value={role} onChange={(value) => value && setRole(value as Schemas["Role"])} data={[{ value: "member", label: "Member" }, { value: "owner", label: "Owner" }]} />
         <Button leftSection={<IconUserPlus size={15} />} onClick={invite}>
           Invite user
         </Button>
@@ -99,7 +99,7 @@ function Users() {
                     </Badge>
                   )}
                 </Table.Td>
-                <Table.Td>{user.role}</Table.Td>
+                <Table.Td tt="capitalize">{user.role}</Table.Td>
                 <Table.Td style={{ whiteSpace: "nowrap" }}>{formatUsage(user.used?.projects ?? 0, user.limits?.projects)}</Table.Td>
                 <Table.Td style={{ whiteSpace: "nowrap" }}>{formatUsage(user.used?.running ?? 0, user.limits?.running)}</Table.Td>
                 <Table.Td c="dimmed" visibleFrom="sm" title={formatDateTime(user.createdAt)}>

@@ -77,7 +77,7 @@ export function Sharing({ project }: { project: Project }) {
                   data={assignableRoles.map(({ value, label }) => ({ value, label }))}
                 />
               ) : (
-                <Text size="sm" c="dimmed">
+                <Text size="sm" c="dimmed" tt="capitalize">
                   {member.role}
                 </Text>
               )}
