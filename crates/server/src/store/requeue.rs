@@ -82,7 +82,7 @@ pub async fn requeue_answers(store: &Store, region: &str) -> Result<(), sqlx::Er
         "with waiting as (
              update sandboxes set next_attempt_at =
                     least(next_attempt_at, now() + random() * make_interval(secs => $2))
-             where failure ->> 'kind' = 'passing'
+             where failure ->> 'kind' = 'transient'
                and not (desired_state = 'terminated' and observed_generation = generation)
                and project_id in (select id from projects where region = $1)
              returning 1)

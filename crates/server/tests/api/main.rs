@@ -19,6 +19,7 @@ mod sharing;
 mod surface;
 mod system;
 mod tokens;
+mod upgrade;
 mod users;
 mod whole;
 mod wishes;

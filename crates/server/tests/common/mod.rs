@@ -75,6 +75,12 @@ impl World {
         Self::on(database, MemoryDriver::new(), databases, |_| {}).await
     }
 
+    /// A server on a database that an earlier release wrote.
+    pub async fn upgraded(database: Database) -> Self {
+        let database = Arc::new(database);
+        Self::on(database, MemoryDriver::new(), MemoryDatabases::new(), |_| {}).await
+    }
+
     /// Another server on the same database and data plane, as a replica is.
     pub async fn replica(&self) -> Self {
         self.replica_with(|_| {}).await

@@ -48,6 +48,24 @@ impl Database {
         Self { name }
     }
 
+    /// A database with the schema that this migration left, as an earlier release had it.
+    pub async fn at_migration(version: i64) -> Self {
+        let name = format!("test_{}", uuid::Uuid::new_v4().simple());
+        CLUSTER
+            .get_or_init(Cluster::join)
+            .sql("postgres", &format!("create database {name}"));
+        let database = Self { name };
+        let pool = sqlx::PgPool::connect_with(database.options())
+            .await
+            .expect("the test's database takes connections");
+        sqlx::migrate!("./migrations")
+            .run_to(version, &pool)
+            .await
+            .expect("the migrations run");
+        pool.close().await;
+        database
+    }
+
     pub fn options(&self) -> PgConnectOptions {
         CLUSTER.get_or_init(Cluster::join).options(&self.name)
     }

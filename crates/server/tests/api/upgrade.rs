@@ -1,0 +1,47 @@
+//! Upgrades: rows that an earlier release wrote are served by this one.
+
+use serde_json::json;
+
+use crate::common::{Database, World};
+
+/// The last migration before the tables took the standard terms.
+const BEFORE_STANDARD_WORDS: i64 = 60;
+
+#[tokio::test]
+async fn a_failure_and_an_event_of_an_earlier_release_are_served_after_the_upgrade() {
+    let database = Database::at_migration(BEFORE_STANDARD_WORDS).await;
+    database.sql(
+        r#"insert into users (id, login, role)
+               values ('018f0000-0000-7000-8000-000000000001', 'owner', 'owner');
+           insert into projects (id, owner_id, name, image, size, region, environment)
+               values ('018f0000-0000-7000-8000-000000000002', '018f0000-0000-7000-8000-000000000001', 'shop',
+                       '{"template": "web"}', 'small', 'here', '');
+           insert into sandboxes (id, project_id, resource, control_token, wanted, request_environment, trouble,
+                                  attempted_generation, attempts, next_attempt_at)
+               values ('018f0000-0000-7000-8000-000000000003', '018f0000-0000-7000-8000-000000000002',
+                       'shop-agentruntime-abcdef', '', 'running', '',
+                       '{"kind": "passing", "message": "The registry does not answer."}', 1, 3, now() + interval '1 day');
+           insert into events (owner_id, project_id, sandbox_id, kind, message, data)
+               values ('018f0000-0000-7000-8000-000000000001', '018f0000-0000-7000-8000-000000000002',
+                       '018f0000-0000-7000-8000-000000000003', 'wished', 'Asked to start the sandbox.',
+                       '{"wish": "start", "by": "owner"}'),
+                      ('018f0000-0000-7000-8000-000000000001', '018f0000-0000-7000-8000-000000000002',
+                       '018f0000-0000-7000-8000-000000000003', 'attemptFailed', 'The registry does not answer.',
+                       '{"trouble": {"kind": "passing", "message": "The registry does not answer."}, "attempts": 3}')"#,
+    );
+
+    let world = World::upgraded(database).await;
+
+    let owner = world.owner().await;
+    let sandbox = owner.get("/api/sandbox/shop").await.expect(200);
+    assert_eq!(sandbox.json()["status"], "ERROR");
+    assert_eq!(sandbox.json()["error"]["kind"], "transient");
+    assert_eq!(sandbox.json()["error"]["message"], "The registry does not answer.");
+    let events = owner.get("/api/projects/shop/events?follow=false").await.expect(200);
+    let event = |index: usize| events.json()["items"][index].clone();
+    assert_eq!(event(0)["kind"], "lifecycleRequested");
+    assert_eq!(event(0)["data"], json!({"action": "start", "by": "owner"}));
+    assert_eq!(event(1)["data"]["failure"]["kind"], "transient");
+    let gone = world.database.sql("delete from projects where name = 'shop' returning name");
+    assert_eq!(gone, "shop", "the renamed triggers let a project go");
+}
