@@ -36,12 +36,20 @@ async fn a_failure_and_an_event_of_an_earlier_release_are_served_after_the_upgra
     let sandbox = owner.get("/api/sandbox/shop").await.expect(200);
     assert_eq!(sandbox.json()["status"], "ERROR");
     assert_eq!(sandbox.json()["error"]["kind"], "transient");
-    assert_eq!(sandbox.json()["error"]["message"], "The registry does not answer.");
-    let events = owner.get("/api/projects/shop/events?follow=false").await.expect(200);
+    assert_eq!(
+        sandbox.json()["error"]["message"],
+        "The registry does not answer."
+    );
+    let events = owner
+        .get("/api/projects/shop/events?follow=false")
+        .await
+        .expect(200);
     let event = |index: usize| events.json()["items"][index].clone();
     assert_eq!(event(0)["kind"], "lifecycleRequested");
     assert_eq!(event(0)["data"], json!({"action": "start", "by": "owner"}));
     assert_eq!(event(1)["data"]["failure"]["kind"], "transient");
-    let gone = world.database.sql("delete from projects where name = 'shop' returning name");
+    let gone = world
+        .database
+        .sql("delete from projects where name = 'shop' returning name");
     assert_eq!(gone, "shop", "the renamed triggers let a project go");
 }

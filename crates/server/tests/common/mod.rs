@@ -133,9 +133,7 @@ impl World {
             driver: there.clone(),
             databases: MemoryDatabases::new(),
         };
-        let store = Store::open(database.options(), CONNECTIONS)
-            .await
-            .expect("the test's database takes connections");
+        let store = open(&database).await;
         let app = App::new(
             store,
             Regions::new(vec![region, other]),
@@ -225,6 +223,20 @@ impl Drop for World {
             server.abort();
         }
     }
+}
+
+/// Opens the test's database. The product gives up after 5 s without a connection; on a machine that hundreds of
+/// tests keep busy, that is no fault of the database, so the tests try again.
+async fn open(database: &Database) -> Store {
+    for _ in 0..11 {
+        match Store::open(database.options(), CONNECTIONS).await {
+            Err(sqlx::Error::PoolTimedOut) => {}
+            opened => return opened.expect("the test's database takes connections"),
+        }
+    }
+    Store::open(database.options(), CONNECTIONS)
+        .await
+        .expect("the test's database takes connections within a minute")
 }
 
 /// The token in a link's URL.
