@@ -56,12 +56,11 @@ export const modules = {
   'crates/local': {
     layers: [
       ['driver'],
-      ['gate', 'databases'],
+      ['database_proxy', 'databases'],
       ['runner'], // the privileged half
       ['protocol'], // what driver and runner say to each other
-      ['images', 'postgres', 'pools', 'privileges'],
+      ['images', 'postgres', 'malloc_arenas', 'privileges'],
     ],
-    allowed: [['gate', 'driver']],
   },
 
   'crates/kubernetes': {

@@ -8,6 +8,7 @@
 
 pub mod conformance;
 pub mod control;
+pub mod keyed_mutex;
 pub mod memory;
 pub mod region;
 pub mod scram;

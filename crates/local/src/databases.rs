@@ -11,7 +11,7 @@
 //! The catalogs that all databases of a cluster share (names of databases and roles) can be read
 //! by every role, as PostgreSQL has it.
 
-mod judge;
+mod state;
 mod statements;
 
 use std::{future::Future, sync::Arc, time::Duration};
@@ -22,12 +22,12 @@ use fsa_model::{
     DatabaseSpec, FailureKind, ResourceName,
     spec::{Credentials, role_of},
 };
-use judge::{Found, Verdict};
 use parking_lot::Mutex;
 use sqlx::{
     AssertSqlSafe, Connection as _, PgConnection, PgPool, Postgres, pool::PoolConnection,
     postgres::PgPoolOptions,
 };
+use state::{DatabaseRow, DatabaseState};
 
 use crate::postgres::Cluster;
 
@@ -39,25 +39,25 @@ const CONNECTIONS: u32 = 6;
 const ACQUIRE: Duration = Duration::from_secs(60);
 /// For one operation, the wait for a connection not counted. A drop or a copy begins with a
 /// checkpoint, which writes what others have changed too.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 /// For a copy, which takes as long as the database is large. Given up in the middle it leaves the
 /// source closed, which the next look sees as something to put right.
-const COPY: Duration = Duration::from_secs(900);
+const COPY_TIMEOUT: Duration = Duration::from_secs(900);
 /// Two that make the same database at once get in each other's way at most once a statement.
-const ROUNDS: usize = 6;
+const ATTEMPTS_MAX: usize = 6;
 /// Verifiers that were found to be right, so that each look does not cost 4096 hashes.
-const KNOWN_MAX: usize = 10_000;
+const VERIFIED_MAX: usize = 10_000;
 
 /// The databases of the projects on this machine.
 pub struct LocalDatabases {
     cluster: Cluster,
     pool: PgPool,
-    known: Mutex<std::collections::HashMap<String, Known>>,
+    verified: Mutex<std::collections::HashMap<String, VerifiedPassword>>,
 }
 
 /// A role's stored verifier, and a digest of the password that it was found to be of.
 #[derive(PartialEq, Eq)]
-struct Known {
+struct VerifiedPassword {
     verifier: String,
     password: [u8; 32],
 }
@@ -75,7 +75,7 @@ impl LocalDatabases {
         Self {
             cluster,
             pool,
-            known: Mutex::default(),
+            verified: Mutex::default(),
         }
     }
 
@@ -89,20 +89,24 @@ impl LocalDatabases {
         self.pool.acquire().await.map_err(failure("be reached"))
     }
 
-    async fn look(&self, connection: &mut PgConnection, database: &DatabaseSpec) -> Result<Verdict> {
-        let found = sqlx::query_as::<_, Found>(statements::LOOK)
+    async fn read_state(
+        &self,
+        connection: &mut PgConnection,
+        database: &DatabaseSpec,
+    ) -> Result<DatabaseState> {
+        let row = sqlx::query_as::<_, DatabaseRow>(statements::STATE)
             .bind(database.role())
             .fetch_one(connection)
             .await
             .map_err(failure("be looked at"))?;
-        let password_is_right = found
+        let password_matches = row
             .verifier
             .as_ref()
             .is_some_and(|stored| self.verifies(database, stored));
-        Ok(judge::judge(
-            &found,
+        Ok(state::classify(
+            &row,
             &statements::mark(database.project),
-            password_is_right,
+            password_matches,
         ))
     }
 
@@ -110,20 +114,20 @@ impl LocalDatabases {
         use secrecy::ExposeSecret as _;
         use sha2::Digest as _;
         let role = database.role();
-        let known = Known {
+        let verified = VerifiedPassword {
             verifier: stored.to_owned(),
             password: sha2::Sha256::digest(database.password.expose_secret()).into(),
         };
-        if self.known.lock().get(&role) == Some(&known) {
+        if self.verified.lock().get(&role) == Some(&verified) {
             return true;
         }
         let right = scram::verifies(&database.password, stored);
-        let mut all = self.known.lock();
+        let mut all = self.verified.lock();
         if right {
-            if all.len() >= KNOWN_MAX {
+            if all.len() >= VERIFIED_MAX {
                 all.clear();
             }
-            all.insert(role, known);
+            all.insert(role, verified);
         } else {
             all.remove(&role);
         }
@@ -135,12 +139,12 @@ impl LocalDatabases {
         &self,
         connection: &mut PgConnection,
         database: &DatabaseSpec,
-        verdict: Verdict,
+        state: DatabaseState,
     ) -> sqlx::Result<()> {
         let role = database.role();
-        let missing = match verdict {
-            Verdict::Absent => judge::Missing::everything(),
-            Verdict::Partial(missing) => missing,
+        let missing = match state {
+            DatabaseState::Absent => state::Missing::everything(),
+            DatabaseState::Partial(missing) => missing,
             _ => return Ok(()),
         };
         if missing.role || missing.login {
@@ -166,19 +170,22 @@ impl LocalDatabases {
 
     async fn copy(&self, from: &DatabaseSpec, to: &DatabaseSpec) -> Result<()> {
         let mut connection = self.connection().await?;
-        if !matches!(self.look(&mut connection, from).await?, Verdict::Ready) {
+        if !matches!(
+            self.read_state(&mut connection, from).await?,
+            DatabaseState::Ready
+        ) {
             return Err(DriverError::new(
                 FailureKind::Transient,
                 format!("the database {} is not ready to be copied", from.role()),
             ));
         }
-        match self.look(&mut connection, to).await? {
-            Verdict::Ready => return Ok(()),
-            Verdict::Foreign(what) => return Err(foreign(to, what)),
-            Verdict::Absent => {}
+        match self.read_state(&mut connection, to).await? {
+            DatabaseState::Ready => return Ok(()),
+            DatabaseState::NotOurs(what) => return Err(not_ours(to, what)),
+            DatabaseState::Absent => {}
             // What an earlier copy left when it was interrupted, or an empty database that
             // somebody made meanwhile and has not used: the copy takes its place.
-            Verdict::Copying | Verdict::Partial(_) => remove(&mut connection, to).await?,
+            DatabaseState::Copying | DatabaseState::Partial(_) => remove(&mut connection, to).await?,
         }
         let (source, target) = (from.role(), to.role());
         let verifier = scram::verifier(&to.password);
@@ -187,7 +194,7 @@ impl LocalDatabases {
         // CREATE DATABASE wants the source for itself, so its connections are ended, and no new
         // ones are let in until it is copied.
         let copied = async {
-            run(&mut connection, statements::admit(&source, false)).await?;
+            run(&mut connection, statements::allow_connections(&source, false)).await?;
             sqlx::query(statements::END_CONNECTIONS)
                 .bind(&source)
                 .execute(&mut *connection)
@@ -199,13 +206,13 @@ impl LocalDatabases {
             .await
         }
         .await;
-        run(&mut connection, statements::admit(&source, true))
+        run(&mut connection, statements::allow_connections(&source, true))
             .await
             .map_err(failure("open the copied database again"))?;
         copied.map_err(failure("copy a database"))?;
 
         let mut inside = self.cluster.connect(&target).await?;
-        run(&mut inside, statements::hand_over(&source, &target))
+        run(&mut inside, statements::reassign_ownership(&source, &target))
             .await
             .map_err(failure("hand over a copy"))?;
         let _ = inside.close().await;
@@ -229,23 +236,23 @@ impl Databases for LocalDatabases {
 
     async fn observe(&self, database: &DatabaseSpec) -> Result<ObservedDatabase> {
         let mut connection = self.connection().await?;
-        match patient(PATIENCE, self.look(&mut connection, database)).await? {
-            Verdict::Absent => Ok(ObservedDatabase::Absent),
-            Verdict::Partial(_) | Verdict::Copying => Ok(ObservedDatabase::Partial),
-            Verdict::Ready => Ok(ObservedDatabase::Ready),
-            Verdict::Foreign(what) => Err(foreign(database, what)),
+        match with_timeout(TIMEOUT, self.read_state(&mut connection, database)).await? {
+            DatabaseState::Absent => Ok(ObservedDatabase::Absent),
+            DatabaseState::Partial(_) | DatabaseState::Copying => Ok(ObservedDatabase::Partial),
+            DatabaseState::Ready => Ok(ObservedDatabase::Ready),
+            DatabaseState::NotOurs(what) => Err(not_ours(database, what)),
         }
     }
 
     async fn ensure(&self, database: &DatabaseSpec) -> Result<()> {
         let mut connection = self.connection().await?;
-        patient(PATIENCE, async {
-            for round in 1..=ROUNDS {
-                let verdict = self.look(&mut connection, database).await?;
-                match verdict {
-                    Verdict::Ready => break,
-                    Verdict::Foreign(what) => return Err(foreign(database, what)),
-                    Verdict::Copying => {
+        with_timeout(TIMEOUT, async {
+            for attempt in 1..=ATTEMPTS_MAX {
+                let state = self.read_state(&mut connection, database).await?;
+                match state {
+                    DatabaseState::Ready => break,
+                    DatabaseState::NotOurs(what) => return Err(not_ours(database, what)),
+                    DatabaseState::Copying => {
                         return Err(DriverError::new(
                             FailureKind::Transient,
                             format!(
@@ -254,11 +261,11 @@ impl Databases for LocalDatabases {
                             ),
                         ));
                     }
-                    Verdict::Absent | Verdict::Partial(_) => {}
+                    DatabaseState::Absent | DatabaseState::Partial(_) => {}
                 }
-                match self.make(&mut connection, database, verdict).await {
+                match self.make(&mut connection, database, state).await {
                     Ok(()) => break,
-                    Err(error) if round < ROUNDS && is_race(&error) => {}
+                    Err(error) if attempt < ATTEMPTS_MAX && is_race(&error) => {}
                     Err(error) => return Err(failure("make a database")(error)),
                 }
             }
@@ -283,10 +290,10 @@ impl Databases for LocalDatabases {
 
     async fn drop(&self, database: &DatabaseSpec) -> Result<()> {
         let mut connection = self.connection().await?;
-        patient(PATIENCE, async {
-            match self.look(&mut connection, database).await? {
-                Verdict::Absent => Ok(()),
-                Verdict::Foreign(what) => {
+        with_timeout(TIMEOUT, async {
+            match self.read_state(&mut connection, database).await? {
+                DatabaseState::Absent => Ok(()),
+                DatabaseState::NotOurs(what) => {
                     // Nothing of ours is left; the deletion of a project must not hang on it.
                     tracing::warn!(
                         role = database.role(),
@@ -299,17 +306,17 @@ impl Databases for LocalDatabases {
             }
         })
         .await?;
-        self.known.lock().remove(&database.role());
+        self.verified.lock().remove(&database.role());
         Ok(())
     }
 
     async fn branch(&self, from: &DatabaseSpec, to: &DatabaseSpec) -> Result<()> {
-        patient(COPY, self.copy(from, to)).await
+        with_timeout(COPY_TIMEOUT, self.copy(from, to)).await
     }
 
     async fn disk(&self, resource: &ResourceName) -> Result<Option<u64>> {
         let mut connection = self.connection().await?;
-        let bytes: Option<i64> = patient(PATIENCE, async {
+        let bytes: Option<i64> = with_timeout(TIMEOUT, async {
             sqlx::query_scalar(statements::SIZE)
                 .bind(role_of(resource))
                 .fetch_optional(&mut *connection)
@@ -322,7 +329,7 @@ impl Databases for LocalDatabases {
 
     async fn inventory(&self) -> Result<Vec<String>> {
         let mut connection = self.connection().await?;
-        patient(PATIENCE, async {
+        with_timeout(TIMEOUT, async {
             sqlx::query_scalar(statements::INVENTORY)
                 .fetch_all(&mut *connection)
                 .await
@@ -336,7 +343,7 @@ impl Databases for LocalDatabases {
 async fn remove(connection: &mut PgConnection, database: &DatabaseSpec) -> Result<()> {
     let role = database.role();
     for statement in [
-        statements::bar(&role),
+        statements::disallow_login(&role),
         statements::drop_database(&role),
         statements::drop_role(&role),
     ] {
@@ -354,19 +361,19 @@ async fn run(connection: &mut PgConnection, statement: String) -> sqlx::Result<(
         .map(drop)
 }
 
-async fn patient<T>(patience: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
-    tokio::time::timeout(patience, work).await.unwrap_or_else(|_| {
+async fn with_timeout<T>(timeout: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::time::timeout(timeout, work).await.unwrap_or_else(|_| {
         Err(DriverError::new(
             FailureKind::Transient,
             format!(
                 "the projects' PostgreSQL was busy for more than {} s",
-                patience.as_secs()
+                timeout.as_secs()
             ),
         ))
     })
 }
 
-fn foreign(database: &DatabaseSpec, what: &str) -> DriverError {
+fn not_ours(database: &DatabaseSpec, what: &str) -> DriverError {
     DriverError::new(
         FailureKind::Machine,
         format!(

@@ -5,11 +5,11 @@
 //! a user namespace), is the only code that mounts, wires networks and calls the runtime, and
 //! does nothing but what [`protocol`] can say.
 
+pub mod database_proxy;
 pub mod databases;
 pub mod driver;
-pub mod gate;
 pub mod images;
-pub mod pools;
+pub mod malloc_arenas;
 pub mod postgres;
 pub mod privileges;
 pub mod protocol;

@@ -28,7 +28,7 @@ use crate::images::{DiffId, LayerBlob, UnpackedLayer};
 
 /// Both halves are the same program, so they agree unless the program was replaced between the
 /// start of one and the other; then the runner says so in its first answer.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// A longer message goes through a memfd instead of the packet (the kernel's default limit for
 /// a packet is 208 KiB, `net.core.wmem_default`).
@@ -60,15 +60,15 @@ pub struct StartSandbox {
     pub digest: String,
     /// A DNS label.
     pub hostname: String,
-    /// It is to have a way to its project's database ([`Request::BindGate`]).
-    pub gate: bool,
+    /// It is to have a way to its project's database ([`Request::BindDatabaseProxy`]).
+    pub database_proxy: bool,
 }
 
 /// A question to the runner.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "op")]
 pub enum Request {
-    /// First of all. Answer: [`Answer::Hello`].
+    /// First of all. Answer: [`Response::Hello`].
     Hello {
         version: u32,
     },
@@ -104,7 +104,7 @@ pub enum Request {
     },
     /// One descriptor comes back: a socket that listens on 127.0.0.1:5432 in the sandbox's
     /// network. The same one, however often it is asked for.
-    BindGate {
+    BindDatabaseProxy {
         sandbox: SandboxRef,
     },
     Usage {
@@ -134,7 +134,7 @@ pub enum Request {
 /// An answer of success.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "is")]
-pub enum Answer {
+pub enum Response {
     Done,
     Hello(Box<Hello>),
     Network {
@@ -148,8 +148,8 @@ pub enum Answer {
     Sockets {
         address: Option<Ipv4Addr>,
     },
-    /// With the descriptor of [`Request::BindGate`].
-    Gate,
+    /// With the descriptor of [`Request::BindDatabaseProxy`].
+    DatabaseProxy,
     Usage(Usage),
     Unpacked(UnpackedLayer),
     Layers {
@@ -192,25 +192,25 @@ pub struct ObservedSandbox {
     /// Its interface is there.
     pub network: bool,
     /// It is to have a way to its project's database.
-    pub gate: bool,
+    pub database_proxy: bool,
     pub volume: bool,
     /// How it ended, where it did not end because it was asked to.
-    pub ended: Option<Ended>,
+    pub ended: Option<SandboxExit>,
     pub address: Option<Ipv4Addr>,
 }
 
 /// How a sandbox's process 1 ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Ended {
+pub struct SandboxExit {
     pub at: DateTime<Utc>,
-    pub how: How,
+    pub how: ExitCause,
 }
 
 /// The ways to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum How {
+pub enum ExitCause {
     /// It was asked to.
     Stopped,
     Exited(i32),
@@ -227,12 +227,12 @@ pub enum How {
 pub enum Push {
     /// A worker of the runner begins; what an earlier one was asked and has not answered, it
     /// never will.
-    Begun,
+    WorkerStarted,
     /// No worker can begin, and none is tried again: the last thing that is said.
     Failed(Failure),
     Exited {
         sandbox: SandboxRef,
-        how: How,
+        how: ExitCause,
     },
 }
 
@@ -248,7 +248,7 @@ pub struct Call {
 pub enum Message {
     Reply {
         id: u64,
-        result: Result<Answer, Failure>,
+        result: Result<Response, Failure>,
     },
     Push(Push),
 }
@@ -416,7 +416,7 @@ pub fn subject(request: &Request) -> Option<&ResourceName> {
         Request::EnsureNetwork { sandbox }
         | Request::Stop { sandbox, .. }
         | Request::Destroy { sandbox }
-        | Request::BindGate { sandbox } => Some(&sandbox.resource),
+        | Request::BindDatabaseProxy { sandbox } => Some(&sandbox.resource),
         Request::StartContainer(start) => Some(&start.sandbox.resource),
         _ => None,
     }
@@ -459,7 +459,7 @@ mod tests {
         let what = vec!["x".repeat(1000); 3000];
         let message = Message::Reply {
             id: 1,
-            result: Ok(Answer::Leftovers { what: what.clone() }),
+            result: Ok(Response::Leftovers { what: what.clone() }),
         };
         let null = File::open("/dev/null").unwrap();
         send(&here, &message, &[null.as_fd()]).unwrap();
@@ -468,7 +468,7 @@ mod tests {
 
         assert_eq!(packet.descriptors.len(), 1);
         assert!(matches!(packet.message,
-            Message::Reply { result: Ok(Answer::Leftovers { what: arrived }), .. } if arrived == what));
+            Message::Reply { result: Ok(Response::Leftovers { what: arrived }), .. } if arrived == what));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use fsa_fuzz::target;
 use fsa_local::{
-    gate::startup::{self, Opening},
+    database_proxy::startup::{self, InitialPacket},
     images::{
         digest::Digest,
         manifest::{self, Document},
@@ -24,7 +24,7 @@ fn runner_requests() {
         format!(r#"{{"op":"observe","sandbox":{sandbox}}}"#),
         format!(r#"{{"op":"stop","sandbox":{sandbox},"grace_millis":10}}"#),
         format!(
-            r#"{{"op":"startContainer","sandbox":{sandbox},"root":"host","resources":{resources},"digest":"00ff","hostname":"todo","gate":true}}"#
+            r#"{{"op":"startContainer","sandbox":{sandbox},"root":"host","resources":{resources},"digest":"00ff","hostname":"todo","databaseProxy":true}}"#
         ),
     ];
     target("runner-requests")
@@ -93,14 +93,14 @@ fn database_start_up() {
         ])
         .holds(|bytes| {
             match startup::parse(bytes) {
-                Ok(Opening::Startup(found)) => match found.admit("p_one") {
+                Ok(InitialPacket::Startup(found)) => match found.authorize("p_one") {
                     Ok(packet) => {
                         // Read as PostgreSQL reads it.
-                        let Ok(Opening::Startup(passed)) = startup::parse(&packet[4..]) else {
+                        let Ok(InitialPacket::Startup(passed)) = startup::parse(&packet[4..]) else {
                             panic!("what is passed on is a start-up packet");
                         };
-                        assert!(passed.admit("p_one").is_ok());
-                        assert!(passed.admit("postgres").is_err());
+                        assert!(passed.authorize("p_one").is_ok());
+                        assert!(passed.authorize("postgres").is_err());
                         "let in".into()
                     }
                     Err(_) => "kept out".into(),

@@ -4,7 +4,7 @@
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
 use fsa_driver::Driver as _;
-use fsa_local::{LocalDriver, gate};
+use fsa_local::{LocalDriver, database_proxy};
 use nix::unistd::Uid;
 
 use super::serve::{local, log, turn};
@@ -51,7 +51,7 @@ pub fn run(halt: Halt) -> Outcome {
         for stopped in futures_util::future::join_all(stops).await {
             stopped.map_err(failed)?;
         }
-        gate::end(&config.data_dir)
+        database_proxy::end(&config.data_dir)
             .await
             .map_err(|error| Failure::failed(error.to_string()))?;
         let [control, projects] = local::clusters(&config, None);

@@ -12,5 +12,5 @@ pub fn runner() -> ExitCode {
 
 pub fn gate() -> ExitCode {
     log::start();
-    fsa_local::gate::entry()
+    fsa_local::database_proxy::entry()
 }

@@ -366,11 +366,11 @@ impl KubernetesDriver {
         F: FnOnce(Arc<Inner>) -> Fut + Send + 'static,
         Fut: Future<Output = Result<()>> + Send,
     {
-        let turn = self.0.turns.take(&sandbox.resource).await;
+        let lock = self.0.sandbox_locks.lock(&sandbox.resource).await;
         let inner = Arc::clone(&self.0);
         tokio::spawn(async move {
             let done = work(inner).await;
-            drop(turn);
+            drop(lock);
             done
         })
         .await

@@ -8,7 +8,6 @@ mod change;
 pub mod look;
 mod object;
 mod reach;
-mod turns;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -16,7 +15,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use fsa_driver::{
     BoxConnection, BoxStream, Calls, Capabilities, Driver, DriverError, Endpoint, ExternalEndpoint, Observed,
-    Requeue, Result, Step, StepKind, Warning,
+    Requeue, Result, Step, StepKind, Warning, keyed_mutex::KeyedMutex,
 };
 use fsa_model::{
     FailureKind, Image, ProjectId, ResourceName, SandboxRef, SandboxSpec, api::ImageInfo, sandboxd::Usage,
@@ -48,7 +47,7 @@ struct Inner {
     cluster: Cluster,
     settings: Settings,
     watched: Watched,
-    turns: turns::KeyedMutex,
+    sandbox_locks: KeyedMutex<ResourceName>,
     /// Of sandboxes that this process has started or asked for; the cluster has them all.
     tokens: Mutex<HashMap<ResourceName, SecretString>>,
     database_peer: DatabasePeer,
@@ -62,7 +61,7 @@ impl KubernetesDriver {
             watched: Watched::begin(&cluster, &settings),
             cluster,
             settings,
-            turns: turns::KeyedMutex::default(),
+            sandbox_locks: KeyedMutex::default(),
             tokens: Mutex::default(),
             database_peer,
         }))

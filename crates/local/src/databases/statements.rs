@@ -7,7 +7,7 @@ use fsa_model::ProjectId;
 use crate::postgres::TEMPLATE;
 
 /// Everything that is known of the role and the database named `$1`, in one row.
-pub const LOOK: &str = "SELECT role.oid IS NOT NULL AS has_role, \
+pub const STATE: &str = "SELECT role.oid IS NOT NULL AS has_role, \
        coalesce(role.rolcanlogin AND NOT (role.rolsuper OR role.rolcreatedb OR role.rolcreaterole \
            OR role.rolreplication OR role.rolbypassrls), false) AS may_login, \
        role.rolpassword AS verifier, \
@@ -87,14 +87,14 @@ pub fn close_database(role: &str) -> String {
     )
 }
 
-pub fn admit(role: &str, admitted: bool) -> String {
+pub fn allow_connections(role: &str, admitted: bool) -> String {
     format!("ALTER DATABASE {} ALLOW_CONNECTIONS {admitted}", name(role))
 }
 
 /// Said in a copied database: its objects go to the new owner, and no privilege of the old one
 /// stays, which would keep its role from ever being dropped. REASSIGN OWNED takes the shared
 /// source database along; it goes back in the same transaction.
-pub fn hand_over(from: &str, to: &str) -> String {
+pub fn reassign_ownership(from: &str, to: &str) -> String {
     let (from, to) = (name(from), name(to));
     format!(
         "REASSIGN OWNED BY {from} TO {to}; DROP OWNED BY {from}; \
@@ -107,7 +107,7 @@ pub fn finish_copy(role: &str, project: ProjectId) -> String {
 }
 
 /// So that an application that connects again and again does not come between.
-pub fn bar(role: &str) -> String {
+pub fn disallow_login(role: &str) -> String {
     format!("ALTER ROLE {} NOLOGIN", name(role))
 }
 

@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use crate::{
-    protocol::{self, Answer, Call, Hello, Message, Push, Request},
+    protocol::{self, Call, Hello, Message, Push, Request, Response},
     runner::{self, RunnerConfig},
 };
 
@@ -49,7 +49,7 @@ impl RunnerLink {
     }
 }
 
-type Waiting = HashMap<u64, oneshot::Sender<Result<(Answer, Vec<OwnedFd>), Failure>>>;
+type Waiting = HashMap<u64, oneshot::Sender<Result<(Response, Vec<OwnedFd>), Failure>>>;
 
 /// A connection to the runner, which ends when this is dropped.
 pub struct Client {
@@ -141,7 +141,7 @@ impl Client {
             )
             .await?
         {
-            (Answer::Hello(hello), _) => Ok(*hello),
+            (Response::Hello(hello), _) => Ok(*hello),
             (other, _) => Err(unexpected(&other)),
         }
     }
@@ -155,7 +155,7 @@ impl Client {
         request: Request,
         descriptors: &[BorrowedFd<'_>],
         patience: Duration,
-    ) -> Result<(Answer, Vec<OwnedFd>), DriverError> {
+    ) -> Result<(Response, Vec<OwnedFd>), DriverError> {
         let shared = &self.shared;
         let id = shared.next.fetch_add(1, Ordering::Relaxed);
         let (sender, answer) = oneshot::channel();
@@ -203,7 +203,7 @@ impl Client {
         patience: Duration,
     ) -> Result<(), DriverError> {
         match self.call(request, descriptors, patience).await? {
-            (Answer::Done, _) => Ok(()),
+            (Response::Done, _) => Ok(()),
             (other, _) => Err(unexpected(&other)),
         }
     }
@@ -227,7 +227,7 @@ impl Shared {
                     let _ = self.last_word.set(failure.clone());
                 }
                 // What was asked before the first worker began waits in the socket for it.
-                if push == Push::Begun && self.begun.swap(true, Ordering::Relaxed) {
+                if push == Push::WorkerStarted && self.begun.swap(true, Ordering::Relaxed) {
                     self.fail_all("the runner was restarted in between; this is tried again");
                 }
                 let _ = self.pushes.send(push);
@@ -296,7 +296,7 @@ async fn read(shared: Arc<Shared>) {
 }
 
 /// An answer to another question.
-pub(super) fn unexpected(answer: &Answer) -> DriverError {
+pub(super) fn unexpected(answer: &Response) -> DriverError {
     tracing::error!(?answer, "the runner gave an answer to another question");
     DriverError::new(
         FailureKind::Internal,

@@ -9,7 +9,7 @@ use fsa_model::Failure;
 use super::client::{Client, unexpected};
 use crate::{
     images::{DiffId, LayerBlob, LayerUnpacker, UnpackedLayer},
-    protocol::{Answer, Request},
+    protocol::{Request, Response},
 };
 
 /// A large layer on a slow disk.
@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct RunnerLayers(pub Arc<Client>);
 
 impl RunnerLayers {
-    async fn ask(&self, request: Request, patience: Duration) -> Result<Answer, Failure> {
+    async fn ask(&self, request: Request, patience: Duration) -> Result<Response, Failure> {
         Ok(self.0.call(request, &[], patience).await.map_err(failure)?.0)
     }
 
@@ -40,7 +40,7 @@ impl LayerUnpacker for RunnerLayers {
             .ask(Request::UnpackLayer { layer: *layer }, UNPACKING)
             .await?
         {
-            Answer::Unpacked(unpacked) => Ok(unpacked),
+            Response::Unpacked(unpacked) => Ok(unpacked),
             other => Err(failure(unexpected(&other))),
         }
     }
@@ -66,15 +66,15 @@ impl LayerUnpacker for RunnerLayers {
             .ask(Request::RemoveLayer { layer: *layer }, UNPACKING)
             .await?
         {
-            Answer::Done => Ok(()),
+            Response::Done => Ok(()),
             other => Err(failure(unexpected(&other))),
         }
     }
 }
 
-fn layers(answer: Answer) -> Result<Vec<DiffId>, Failure> {
+fn layers(answer: Response) -> Result<Vec<DiffId>, Failure> {
     match answer {
-        Answer::Layers { layers } => Ok(layers),
+        Response::Layers { layers } => Ok(layers),
         other => Err(failure(unexpected(&other))),
     }
 }

@@ -8,19 +8,18 @@ mod client;
 mod layers;
 mod sockets;
 mod steps;
-mod turns;
 
-use std::{collections::HashSet, net::Ipv4Addr, os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::HashSet, net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
 
-use async_trait::async_trait;
 pub use client::{Client, RunnerLink};
-use fsa_driver::{DriverError, Result};
-use fsa_model::{Failure, FailureKind, ResourceName};
+use fsa_driver::{DriverError, Result, keyed_mutex::KeyedMutex};
+use fsa_model::{FailureKind, ResourceName};
 pub use layers::RunnerLayers;
 
 use crate::{
-    images::{self, Store, Swept},
-    protocol::{Answer, Hello, Request},
+    database_proxy::DatabaseProxy,
+    images::{self, Store, SweepResult},
+    protocol::{Hello, Request, Response},
     runner::{RunnerConfig, firewall, network, resolvers},
 };
 
@@ -49,33 +48,14 @@ impl LocalConfig {
     }
 }
 
-/// The gate, which lets each sandbox reach its own database and no other.
-#[async_trait]
-pub trait Gate: Send + Sync {
-    /// From now on, connections to `listener` may use `role` and nothing else. Replaces what was
-    /// bound for the sandbox before.
-    async fn bind(
-        &self,
-        resource: &ResourceName,
-        role: &str,
-        listener: OwnedFd,
-    ) -> std::result::Result<(), Failure>;
-
-    /// Closes the sandbox's listener, and its connections. Idempotent.
-    async fn unbind(&self, resource: &ResourceName) -> std::result::Result<(), Failure>;
-
-    /// Whether the gate listens for the sandbox.
-    async fn bound(&self, resource: &ResourceName) -> std::result::Result<bool, Failure>;
-}
-
 /// The driver for one machine.
 pub struct LocalDriver {
     client: Arc<Client>,
     sockets: Arc<sockets::Sockets>,
-    turns: turns::KeyedMutex,
+    sandbox_locks: KeyedMutex<ResourceName>,
     images: Store,
     layers: Arc<RunnerLayers>,
-    gate: Option<Arc<dyn Gate>>,
+    database_proxy: Option<Arc<dyn DatabaseProxy>>,
     hello: Hello,
     nameservers: Vec<Ipv4Addr>,
     stop_grace: Duration,
@@ -90,9 +70,9 @@ impl LocalDriver {
     pub async fn open(
         config: LocalConfig,
         link: RunnerLink,
-        gate: Option<Arc<dyn Gate>>,
+        database_proxy: Option<Arc<dyn DatabaseProxy>>,
     ) -> Result<Arc<Self>> {
-        Self::with(config, Client::greet(link).await?, gate).await
+        Self::with(config, Client::greet(link).await?, database_proxy).await
     }
 
     /// As [`Self::open`], with a runner that has answered already: so that what else a server
@@ -103,7 +83,7 @@ impl LocalDriver {
     pub async fn with(
         config: LocalConfig,
         client: Arc<Client>,
-        gate: Option<Arc<dyn Gate>>,
+        database_proxy: Option<Arc<dyn DatabaseProxy>>,
     ) -> Result<Arc<Self>> {
         let unusable = |error: std::io::Error| {
             DriverError::new(
@@ -127,11 +107,11 @@ impl LocalDriver {
             .map_err(DriverError::from)?;
         Ok(Arc::new(Self {
             sockets: Arc::new(sockets::Sockets::open(&config.runner.data_dir).map_err(unusable)?),
-            turns: turns::KeyedMutex::default(),
+            sandbox_locks: KeyedMutex::default(),
             client,
             images,
             layers,
-            gate,
+            database_proxy,
             nameservers: nameservers(&config.runner.resolvers, hello.rootless),
             hello,
             stop_grace: config.stop_grace,
@@ -154,7 +134,7 @@ impl LocalDriver {
     ///
     /// # Errors
     /// The disk's and the runner's.
-    pub async fn sweep_images(&self) -> Result<Swept> {
+    pub async fn sweep_images(&self) -> Result<SweepResult> {
         let used: HashSet<_> = self
             .layers
             .used()
@@ -175,7 +155,7 @@ impl LocalDriver {
             .call(Request::Leftovers, &[], Duration::from_secs(60))
             .await?
         {
-            (Answer::Leftovers { what }, _) => Ok(what),
+            (Response::Leftovers { what }, _) => Ok(what),
             (other, _) => Err(client::unexpected(&other)),
         }
     }

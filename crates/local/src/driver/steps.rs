@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use fsa_driver::{
     BoxConnection, BoxStream, Capabilities, Driver, DriverError, Endpoint, Observed, Requeue, Result, Step,
-    StepKind, control::Control,
+    StepKind, control::Control, keyed_mutex::KeyedMutexGuard,
 };
 use fsa_model::{
     ContainerState, Failure, FailureKind, ProjectId, SandboxRef, SandboxSpec, api::ImageInfo, sandboxd::Usage,
@@ -21,10 +21,10 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 use tokio::net::TcpSocket;
 use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
 
-use super::{LocalDriver, boot, client::unexpected, turns::Turn};
+use super::{LocalDriver, boot, client::unexpected};
 use crate::{
     images::ResolvedImage,
-    protocol::{Answer, How, ObservedSandbox, Push, Request, Root, StartSandbox},
+    protocol::{ExitCause, ObservedSandbox, Push, Request, Response, Root, StartSandbox},
 };
 
 /// A question that is answered from memory.
@@ -55,11 +55,12 @@ impl Driver for LocalDriver {
     }
 
     async fn observe(&self, sandbox: &SandboxRef) -> Result<Observed> {
-        let found = self.look(sandbox).await?;
-        let gate_open = match &self.gate {
-            Some(gate) if found.gate && found.running => {
-                gate.bound(&sandbox.resource).await.map_err(DriverError::from)?
-            }
+        let found = self.observe_sandbox(sandbox).await?;
+        let database_proxy_bound = match &self.database_proxy {
+            Some(database_proxy) if found.database_proxy && found.running => database_proxy
+                .is_bound(&sandbox.resource)
+                .await
+                .map_err(DriverError::from)?,
             _ => true,
         };
         Ok(Observed {
@@ -68,8 +69,8 @@ impl Driver for LocalDriver {
                 (true, false) => ContainerState::Stopped,
                 (false, false) => ContainerState::Absent,
             },
-            network: found.network && gate_open,
-            failure: found.ended.and_then(|ended| failure_of(ended.how)),
+            network: found.network && database_proxy_bound,
+            failure: found.ended.and_then(|ended| failure_of_exit(ended.how)),
             volume: found.volume,
             digest: found.digest,
         })
@@ -78,8 +79,8 @@ impl Driver for LocalDriver {
     async fn apply(&self, spec: &SandboxSpec, step: Step) -> Result<()> {
         match step.kind {
             StepKind::EnsureNetwork => {
-                let turn = self.turns.take(&spec.sandbox.resource).await;
-                self.ensure_network(turn, spec).await.map(drop)
+                let lock = self.sandbox_locks.lock(&spec.sandbox.resource).await;
+                self.ensure_network(lock, spec).await.map(drop)
             }
             StepKind::EnsureContainer => self.ensure_container(spec).await,
             StepKind::AwaitTerminal => Control::new(self, &spec.sandbox, &spec.control_token)
@@ -97,12 +98,12 @@ impl Driver for LocalDriver {
     }
 
     async fn stop(&self, sandbox: &SandboxRef) -> Result<()> {
-        let _turn = self.turns.take(&sandbox.resource).await;
-        self.stop_in_turn(sandbox).await
+        let _lock = self.sandbox_locks.lock(&sandbox.resource).await;
+        self.stop_locked(sandbox).await
     }
 
     async fn destroy(&self, sandbox: &SandboxRef) -> Result<()> {
-        let _turn = self.turns.take(&sandbox.resource).await;
+        let _lock = self.sandbox_locks.lock(&sandbox.resource).await;
         let destroyed = self
             .client
             .done(
@@ -138,7 +139,7 @@ impl Driver for LocalDriver {
     fn changes(&self) -> BoxStream<Requeue> {
         Box::pin(BroadcastStream::new(self.client.pushes()).map(|push| match push {
             Ok(Push::Exited { sandbox, .. }) => Requeue::Sandbox(sandbox),
-            Ok(Push::Begun | Push::Failed(_)) | Err(BroadcastStreamRecvError::Lagged(_)) => {
+            Ok(Push::WorkerStarted | Push::Failed(_)) | Err(BroadcastStreamRecvError::Lagged(_)) => {
                 Requeue::Everything
             }
         }))
@@ -156,7 +157,7 @@ impl Driver for LocalDriver {
             )
             .await?
         {
-            (Answer::Usage(usage), _) => Ok(usage),
+            (Response::Usage(usage), _) => Ok(usage),
             (other, _) => Err(unexpected(&other)),
         }
     }
@@ -167,7 +168,7 @@ impl Driver for LocalDriver {
 
     async fn inventory(&self) -> Result<Vec<SandboxRef>> {
         match self.client.call(Request::Inventory, &[], QUICK).await? {
-            (Answer::Inventory { sandboxes }, _) => Ok(sandboxes),
+            (Response::Inventory { sandboxes }, _) => Ok(sandboxes),
             (other, _) => Err(unexpected(&other)),
         }
     }
@@ -189,7 +190,7 @@ impl Driver for LocalDriver {
 }
 
 impl LocalDriver {
-    async fn stop_in_turn(&self, sandbox: &SandboxRef) -> Result<()> {
+    async fn stop_locked(&self, sandbox: &SandboxRef) -> Result<()> {
         let grace_millis = u64::try_from(self.stop_grace.as_millis()).unwrap_or(u64::MAX);
         let request = Request::Stop {
             sandbox: sandbox.clone(),
@@ -200,7 +201,7 @@ impl LocalDriver {
         stopped
     }
 
-    async fn look(&self, sandbox: &SandboxRef) -> Result<ObservedSandbox> {
+    async fn observe_sandbox(&self, sandbox: &SandboxRef) -> Result<ObservedSandbox> {
         match self
             .client
             .call(
@@ -212,47 +213,50 @@ impl LocalDriver {
             )
             .await?
         {
-            (Answer::Observed(observed), _) => Ok(*observed),
+            (Response::Observed(observed), _) => Ok(*observed),
             (other, _) => Err(unexpected(&other)),
         }
     }
 
     /// The runner makes the network even where nobody waits for it here any more, and does what it
     /// is asked side by side; so the turn lasts until it has answered, and a destroy comes after.
-    async fn ensure_network(&self, turn: Turn, spec: &SandboxSpec) -> Result<Turn> {
+    async fn ensure_network(&self, lock: KeyedMutexGuard, spec: &SandboxSpec) -> Result<KeyedMutexGuard> {
         let request = Request::EnsureNetwork {
             sandbox: spec.sandbox.clone(),
         };
         let client = Arc::clone(&self.client);
-        let made = tokio::spawn(async move { (client.call(request, &[], QUICK).await, turn) });
-        let (made, turn) = made.await.map_err(|error| {
+        let made = tokio::spawn(async move { (client.call(request, &[], QUICK).await, lock) });
+        let (made, lock) = made.await.map_err(|error| {
             DriverError::new(FailureKind::Internal, "the making of a network broke off").because(error)
         })?;
         match made? {
-            (Answer::Network { .. }, _) => {}
+            (Response::Network { .. }, _) => {}
             (other, _) => return Err(unexpected(&other)),
         }
-        let (Some(gate), Some(role)) = (&self.gate, &spec.database_role) else {
-            return Ok(turn);
+        let (Some(database_proxy), Some(role)) = (&self.database_proxy, &spec.database_role) else {
+            return Ok(lock);
         };
         let resource = &spec.sandbox.resource;
-        let request = Request::BindGate {
+        let request = Request::BindDatabaseProxy {
             sandbox: spec.sandbox.clone(),
         };
         let (answer, mut descriptors) = match self.client.call(request, &[], QUICK).await {
             Ok(answered) => answered,
             // The gate outlives a runner, and may be the one that listens there: then the sandbox has its way.
             Err(error) if error.failure.kind == FailureKind::Input => {
-                let bound = gate.bound(resource).await.map_err(DriverError::from)?;
-                return if bound { Ok(turn) } else { Err(error) };
+                let bound = database_proxy
+                    .is_bound(resource)
+                    .await
+                    .map_err(DriverError::from)?;
+                return if bound { Ok(lock) } else { Err(error) };
             }
             Err(error) => return Err(error),
         };
         match (answer, descriptors.pop()) {
-            (Answer::Gate, Some(listener)) => gate
+            (Response::DatabaseProxy, Some(listener)) => database_proxy
                 .bind(resource, role, listener)
                 .await
-                .map(|()| turn)
+                .map(|()| lock)
                 .map_err(DriverError::from),
             (other, _) => Err(unexpected(&other)),
         }
@@ -260,14 +264,14 @@ impl LocalDriver {
 
     async fn ensure_container(&self, spec: &SandboxSpec) -> Result<()> {
         let digest = spec.digest();
-        let turn = self.turns.take(&spec.sandbox.resource).await;
-        let found = self.look(&spec.sandbox).await?;
+        let lock = self.sandbox_locks.lock(&spec.sandbox.resource).await;
+        let found = self.observe_sandbox(&spec.sandbox).await?;
         if found.running {
             let right = found.digest.as_deref() == Some(&digest);
             if right && self.sockets.settle(&spec.sandbox.resource).await {
                 return Ok(());
             }
-            self.stop_in_turn(&spec.sandbox).await?;
+            self.stop_locked(&spec.sandbox).await?;
         }
         // Before the way is made: an image may take minutes to come, and a network that waits is
         // of no use to anybody.
@@ -285,7 +289,7 @@ impl LocalDriver {
             ),
         };
         // The stop above, or an end in between, has taken it away.
-        let turn = self.ensure_network(turn, spec).await?;
+        let lock = self.ensure_network(lock, spec).await?;
         let unmade = |error: io::Error| {
             let message = format!("the sandbox's control socket could not be made ({error})");
             DriverError::new(FailureKind::Machine, message)
@@ -298,7 +302,7 @@ impl LocalDriver {
             resources: spec.resources,
             digest,
             hostname: boot::hostname(spec),
-            gate: self.gate.is_some() && spec.database_role.is_some(),
+            database_proxy: self.database_proxy.is_some() && spec.database_role.is_some(),
         };
         // The runner goes on with what it was asked for even where nobody waits here any more; so
         // does this, until it is known whose the socket is.
@@ -310,7 +314,7 @@ impl LocalDriver {
                 .await;
             drop((boot, lease));
             let kept = started.and_then(|()| socket.keep().map_err(unmade));
-            drop(turn);
+            drop(lock);
             kept
         });
         started.await.unwrap_or_else(|error| {
@@ -320,8 +324,11 @@ impl LocalDriver {
     }
 
     async fn unbind(&self, sandbox: &SandboxRef) -> Result<()> {
-        match &self.gate {
-            Some(gate) => gate.unbind(&sandbox.resource).await.map_err(DriverError::from),
+        match &self.database_proxy {
+            Some(database_proxy) => database_proxy
+                .unbind(&sandbox.resource)
+                .await
+                .map_err(DriverError::from),
             None => Ok(()),
         }
     }
@@ -332,7 +339,7 @@ impl LocalDriver {
             sandbox: sandbox.clone(),
         };
         let (address, sockets) = match self.client.call(request, &[], QUICK).await? {
-            (Answer::Sockets { address }, sockets) => (address, sockets),
+            (Response::Sockets { address }, sockets) => (address, sockets),
             (other, _) => return Err(unexpected(&other)),
         };
         let mut sockets = sockets.into_iter();
@@ -371,21 +378,21 @@ impl LocalDriver {
 }
 
 /// What is to be said about a sandbox that ended although nobody asked.
-fn failure_of(how: How) -> Option<Failure> {
+fn failure_of_exit(how: ExitCause) -> Option<Failure> {
     match how {
-        How::Stopped | How::Unseen => None,
-        How::OutOfMemory(limit) => Some(Failure::new(
+        ExitCause::Stopped | ExitCause::Unseen => None,
+        ExitCause::OutOfMemory(limit) => Some(Failure::new(
             FailureKind::Input,
             format!(
                 "the sandbox used more than its {limit} MiB of memory and was ended by the kernel; choose a larger \
                  size or a smaller program"
             ),
         )),
-        How::Exited(code) => Some(Failure::new(
+        ExitCause::Exited(code) => Some(Failure::new(
             FailureKind::Transient,
             format!("the sandbox's first process ended by itself (code {code}); it is started again"),
         )),
-        How::Signaled(signal) => Some(Failure::new(
+        ExitCause::Signaled(signal) => Some(Failure::new(
             FailureKind::Transient,
             format!("the sandbox's first process was ended by signal {signal}; it is started again"),
         )),

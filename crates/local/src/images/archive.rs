@@ -17,10 +17,10 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 
 use super::{
+    archived_image::{ArchivedImage, Contents, ReceivedFile, remove_leftovers},
+    blob_store::BlobStore,
     compression,
-    contents::{Contents, Found, Piece, tidy},
     digest::Digest,
-    folder::Folder,
     manifest::Problem,
     tarball::{self, Kind, Reader, TarError},
 };
@@ -97,14 +97,14 @@ impl Read for Upload {
 pub fn receive(
     input: impl Read + Send,
     incoming: &Path,
-    folder: &Folder,
+    folder: &BlobStore,
     limits: Limits,
     wanted: Option<&str>,
-) -> Result<Found, ArchiveError> {
+) -> Result<ArchivedImage, ArchiveError> {
     // Errors of the upload and of the decompressor would otherwise look the same.
     let mut upload_error = None;
     let result = (|| -> Result<Receiver<'_>, ArchiveError> {
-        let input = Remember {
+        let input = RecordError {
             input,
             error: &mut upload_error,
         };
@@ -116,7 +116,7 @@ pub fn receive(
             limits,
             total: 0,
             unchecked: CHECK_EVERY,
-            pieces: HashMap::new(),
+            files: HashMap::new(),
             links: HashMap::new(),
         };
         receiver.read(&mut plain)?;
@@ -127,19 +127,19 @@ pub fn receive(
         (result, None) => result?,
     };
     Contents {
-        pieces: receiver.pieces,
+        files: receiver.files,
         links: receiver.links,
     }
     .image(wanted)
 }
 
 /// Keeps a copy of the input's error, which the layers above may wrap.
-struct Remember<'a, R> {
+struct RecordError<'a, R> {
     input: R,
     error: &'a mut Option<io::Error>,
 }
 
-impl<R: Read> Read for Remember<'_, R> {
+impl<R: Read> Read for RecordError<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.input
             .read(buffer)
@@ -149,11 +149,11 @@ impl<R: Read> Read for Remember<'_, R> {
 
 struct Receiver<'a> {
     incoming: &'a Path,
-    folder: &'a Folder,
+    folder: &'a BlobStore,
     limits: Limits,
     total: u64,
     unchecked: u64,
-    pieces: HashMap<String, Piece>,
+    files: HashMap<String, ReceivedFile>,
     links: HashMap<String, String>,
 }
 
@@ -173,23 +173,26 @@ impl Receiver<'_> {
                 Err(e) => return Err(tar(e)),
             };
             any = true;
-            let Some(path) = tidy(&entry.path) else { continue };
-            if self.pieces.len() + self.links.len() >= FILES_MAX {
+            let Some(path) = remove_leftovers(&entry.path) else {
+                continue;
+            };
+            if self.files.len() + self.links.len() >= FILES_MAX {
                 return Err(ArchiveError::TooManyFiles);
             }
             match entry.kind {
                 Kind::File => {
-                    let piece = self.file(&mut reader, entry.size, &mut buffer)?;
-                    self.pieces.insert(path, piece);
+                    let received = self.file(&mut reader, entry.size, &mut buffer)?;
+                    self.files.insert(path, received);
                 }
                 Kind::Hardlink => {
                     self.links
-                        .extend(tidy(&entry.target).map(|target| (path, target)));
+                        .extend(remove_leftovers(&entry.target).map(|target| (path, target)));
                 }
                 Kind::Symlink => {
                     let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder).to_owned();
                     let target = [folder.as_bytes(), b"/", &entry.target].concat();
-                    self.links.extend(tidy(&target).map(|target| (path, target)));
+                    self.links
+                        .extend(remove_leftovers(&target).map(|target| (path, target)));
                 }
                 Kind::Directory | Kind::Fifo | Kind::Other(_) => {}
             }
@@ -199,8 +202,13 @@ impl Receiver<'_> {
         if any { Ok(()) } else { Err(ArchiveError::Empty) }
     }
 
-    fn file(&mut self, content: &mut impl Read, size: u64, buffer: &mut [u8]) -> Result<Piece, ArchiveError> {
-        let path = self.incoming.join(self.pieces.len().to_string());
+    fn file(
+        &mut self,
+        content: &mut impl Read,
+        size: u64,
+        buffer: &mut [u8],
+    ) -> Result<ReceivedFile, ArchiveError> {
+        let path = self.incoming.join(self.files.len().to_string());
         let mut file = File::create(&path).map_err(disk)?;
         let mut hash = Sha256::new();
         let mut left = size;
@@ -215,7 +223,7 @@ impl Receiver<'_> {
             file.write_all(&buffer[..read]).map_err(disk)?;
             left -= read as u64;
         }
-        Ok(Piece {
+        Ok(ReceivedFile {
             file: path,
             size,
             digest: Digest::finish(hash),
@@ -232,7 +240,7 @@ impl Receiver<'_> {
             self.unchecked = 0;
             if !self
                 .folder
-                .room(CHECK_EVERY, self.limits.keep_free)
+                .has_room(CHECK_EVERY, self.limits.keep_free)
                 .map_err(ArchiveError::Disk)?
             {
                 return Err(ArchiveError::NoRoom);

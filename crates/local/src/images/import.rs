@@ -10,8 +10,8 @@ use tokio::sync::mpsc;
 use super::{
     LayerBlob,
     archive::{self, ArchiveError, Limits, Upload},
-    contents::Found,
-    folder::{Origin, StoredImage, disk, no_room},
+    archived_image::ArchivedImage,
+    blob_store::{Origin, StoredImage, disk, no_room},
     manifest,
     store::{HOST, Inner, Layer, NAME_MAX, UNPACKING, for_all},
 };
@@ -60,10 +60,10 @@ impl Inner {
         origin: Origin,
         input: impl io::Read + Send + 'static,
     ) -> Result<StoredImage, Failure> {
-        let lease = self.folder.share().await?;
+        let lease = self.blob_store.lock_shared().await?;
         let result = self.import_leased(name, origin, input).await;
         drop(lease);
-        self.tidy().await;
+        self.remove_leftovers().await;
         result
     }
 
@@ -74,14 +74,14 @@ impl Inner {
         input: impl io::Read + Send + 'static,
     ) -> Result<StoredImage, Failure> {
         let incoming = self
-            .folder
+            .blob_store
             .incoming()
             .map_err(|e| disk("the archive could not be received", &e))?;
         let limits = Limits {
             bytes: self.settings.max_archive_bytes,
             keep_free: self.settings.keep_free_bytes,
         };
-        let (folder, wanted) = (self.folder.clone(), name.clone());
+        let (folder, wanted) = (self.blob_store.clone(), name.clone());
         let received = tokio::task::spawn_blocking(move || {
             let wanted = (!wanted.is_empty()).then_some(wanted.as_str());
             // With the folder, so that it goes after the last write even where nobody waits here.
@@ -96,7 +96,7 @@ impl Inner {
                 "reading the archive failed in a way that the log has",
             )
         })?;
-        let found: Found = found.map_err(|e| archive_failure(&e))?;
+        let found: ArchivedImage = found.map_err(|e| archive_failure(&e))?;
         let name = if name.is_empty() { name_of(&found)? } else { name };
         let (_, config) = manifest::parse_config(&found.config).map_err(|e| archive_failure(&e.into()))?;
 
@@ -118,7 +118,7 @@ impl Inner {
             let digest = layer.descriptor.digest;
             // The same blob twice in one image moves once.
             if let Some(file) = files.get(&digest).filter(|file| file.exists()) {
-                self.folder
+                self.blob_store
                     .adopt(file, &digest)
                     .map_err(|e| disk("a layer could not be stored", &e))?;
             }
@@ -157,7 +157,7 @@ pub(super) fn check_name(name: &str) -> Result<(), Failure> {
     ))
 }
 
-fn name_of(found: &Found) -> Result<String, Failure> {
+fn name_of(found: &ArchivedImage) -> Result<String, Failure> {
     let name = found.name.clone().ok_or_else(|| {
         Failure::new(
             FailureKind::Input,

@@ -10,22 +10,22 @@ pub mod digest;
 pub mod tarball;
 
 mod archive;
-mod contents;
-mod flights;
-mod folder;
-mod guard;
+mod archived_image;
+mod blob_store;
 mod import;
 #[doc(hidden)]
 pub mod manifest;
 mod pull;
 mod registry;
+mod registry_auth;
 mod settings;
-mod sign_in;
+mod single_flight;
+mod ssrf_guard;
 mod store;
 
 use async_trait::async_trait;
+pub use blob_store::Lease;
 pub use digest::{DiffId, Digest};
-pub use folder::Lease;
 use fsa_model::Failure;
 pub use manifest::Config;
 use serde::{Deserialize, Serialize};
@@ -93,7 +93,7 @@ pub struct LayeredImage {
 
 /// What [`Store::sweep`] removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Swept {
+pub struct SweepResult {
     pub layers: usize,
     pub blobs: usize,
 }

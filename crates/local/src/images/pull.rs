@@ -13,22 +13,22 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     LayerBlob,
+    blob_store::{Origin, StoredImage, disk, no_room},
     digest::Digest,
-    flights::Progress,
-    folder::{Origin, StoredImage, disk, no_room},
     manifest::{self, Descriptor, Document, Problem},
     registry::RegistryError,
+    single_flight::Progress,
     store::{Inner, Layer, for_all},
 };
 
 /// Layers that are fetched at the same time.
-const PARALLEL: usize = 3;
+const DOWNLOADS_MAX: usize = 3;
 /// Indexes that lead to indexes.
-const NESTING_MAX: usize = 3;
+const INDEX_DEPTH_MAX: usize = 3;
 /// Bytes that are collected before they are written.
 const BUFFER: usize = 256 << 10;
 /// Bytes between two words about progress.
-const SAY_EVERY: u64 = 4 << 20;
+const REPORT_EVERY: u64 = 4 << 20;
 
 /// Fetches `reference` and unpacks it. Layers that are here already are not fetched.
 pub(super) async fn pull(
@@ -37,11 +37,11 @@ pub(super) async fn pull(
     progress: &Progress<StoredImage>,
 ) -> Result<StoredImage, Failure> {
     let name = reference.whole();
-    let lease = store.folder.share().await?;
-    progress.say(format!("looking up {name}"));
+    let lease = store.blob_store.lock_shared().await?;
+    progress.report(format!("looking up {name}"));
     let result = fetch(store, reference, progress).await;
     drop(lease);
-    store.tidy().await;
+    store.remove_leftovers().await;
     result
 }
 
@@ -83,27 +83,27 @@ async fn fetch(
     let missing = store.missing(&layers).await?;
     let room: u64 = missing.iter().map(|layer| layer.descriptor.size).sum();
     if !store
-        .folder
-        .room(room, store.settings.keep_free_bytes)
+        .blob_store
+        .has_room(room, store.settings.keep_free_bytes)
         .map_err(|e| disk("the free space could not be told", &e))?
     {
         return Err(no_room());
     }
     let incoming = store
-        .folder
+        .blob_store
         .incoming()
         .map_err(|e| disk("the image could not be received", &e))?;
-    let count = Count {
+    let count = PullProgress {
         layers: missing.len(),
         done: AtomicUsize::new(0),
         bytes: AtomicU64::new(0),
         progress,
     };
-    count.say();
-    for_all(missing, PARALLEL, |layer, stop| {
+    count.report();
+    for_all(missing, DOWNLOADS_MAX, |layer, stop| {
         let (incoming, count) = (&incoming, &count);
         async move {
-            if !store.folder.has_blob(&layer.descriptor.digest) {
+            if !store.blob_store.has_blob(&layer.descriptor.digest) {
                 let file = incoming.path().join(layer.descriptor.digest.hex());
                 let limit = store.settings.layer_timeout;
                 let load = download(store, reference, &layer.descriptor, &file, count);
@@ -122,7 +122,7 @@ async fn fetch(
                     Some(loaded) => loaded.unwrap_or_else(|_| Err(late()))?,
                 }
                 store
-                    .folder
+                    .blob_store
                     .adopt(&file, &layer.descriptor.digest)
                     .map_err(|e| disk("a layer could not be stored", &e))?;
             }
@@ -133,7 +133,7 @@ async fn fetch(
                 })
                 .await?;
             count.done.fetch_add(1, Ordering::Relaxed);
-            count.say();
+            count.report();
             Ok(())
         }
     })
@@ -158,7 +158,7 @@ async fn image_manifest(
 ) -> Result<(Vec<u8>, manifest::Manifest), Failure> {
     let name = reference.whole();
     let mut digest = None;
-    for _ in 0..NESTING_MAX {
+    for _ in 0..INDEX_DEPTH_MAX {
         let raw = store
             .registries
             .manifest(reference, digest)
@@ -181,26 +181,26 @@ async fn image_manifest(
     ))
 }
 
-struct Count<'a> {
+struct PullProgress<'a> {
     layers: usize,
     done: AtomicUsize,
     bytes: AtomicU64,
     progress: &'a Progress<StoredImage>,
 }
 
-impl Count<'_> {
+impl PullProgress<'_> {
     fn add(&self, bytes: u64) {
         let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        if before / SAY_EVERY != (before + bytes) / SAY_EVERY {
-            self.say();
+        if before / REPORT_EVERY != (before + bytes) / REPORT_EVERY {
+            self.report();
         }
     }
 
-    fn say(&self) {
+    fn report(&self) {
         let done = self.done.load(Ordering::Relaxed);
         if done < self.layers {
             let megabytes = self.bytes.load(Ordering::Relaxed) / 1_000_000;
-            self.progress.say(format!(
+            self.progress.report(format!(
                 "pulling layer {} of {}, {megabytes} MB",
                 done + 1,
                 self.layers
@@ -215,24 +215,24 @@ async fn download(
     reference: &Reference,
     descriptor: &Descriptor,
     file: &Path,
-    count: &Count<'_>,
+    count: &PullProgress<'_>,
 ) -> Result<(), Failure> {
     let mut partial = Partial::create(file).map_err(|e| disk("a layer could not be stored", &e))?;
-    let mut tries = store.registries.tries();
+    let mut retries = store.registries.retries();
     loop {
-        let error = match partial.go_on(store, reference, descriptor, count).await {
+        let error = match partial.resume(store, reference, descriptor, count).await {
             Ok(()) => return Ok(()),
-            Err(Fault::Disk(e)) => return Err(disk("a layer could not be stored", &e)),
-            Err(Fault::Registry(e)) => e,
+            Err(DownloadError::Disk(e)) => return Err(disk("a layer could not be stored", &e)),
+            Err(DownloadError::Registry(e)) => e,
         };
-        tries
-            .again(error)
+        retries
+            .retry(error)
             .await
             .map_err(|e| registry_failure(&reference.whole(), &e))?;
     }
 }
 
-enum Fault {
+enum DownloadError {
     Registry(RegistryError),
     Disk(std::io::Error),
 }
@@ -263,22 +263,22 @@ impl Partial {
         Ok(())
     }
 
-    async fn go_on(
+    async fn resume(
         &mut self,
         store: &Inner,
         reference: &Reference,
         descriptor: &Descriptor,
-        count: &Count<'_>,
-    ) -> Result<(), Fault> {
+        count: &PullProgress<'_>,
+    ) -> Result<(), DownloadError> {
         let registry = || reference.registry().to_owned();
         if self.length == 0 || self.length < descriptor.size {
             let (granted, mut response) = store
                 .registries
                 .blob(reference, descriptor.digest, self.length)
                 .await
-                .map_err(Fault::Registry)?;
+                .map_err(DownloadError::Registry)?;
             if granted != self.length {
-                self.restart().map_err(Fault::Disk)?;
+                self.restart().map_err(DownloadError::Disk)?;
             }
             let mut buffer = Vec::with_capacity(BUFFER);
             loop {
@@ -288,16 +288,16 @@ impl Partial {
                     count.add(bytes.len() as u64);
                 }
                 if buffer.len() >= BUFFER || !matches!(chunk, Ok(Some(_))) {
-                    self.append(&buffer).map_err(Fault::Disk)?;
+                    self.append(&buffer).map_err(DownloadError::Disk)?;
                     buffer.clear();
                 }
                 if self.length > descriptor.size {
-                    self.restart().map_err(Fault::Disk)?;
+                    self.restart().map_err(DownloadError::Disk)?;
                     let what = format!(
                         "sends more than the {} bytes that the manifest says",
                         descriptor.size
                     );
-                    return Err(Fault::Registry(RegistryError::Protocol {
+                    return Err(DownloadError::Registry(RegistryError::Protocol {
                         registry: registry(),
                         what,
                     }));
@@ -305,20 +305,20 @@ impl Partial {
                 match chunk {
                     Ok(Some(_)) => {}
                     Ok(None) => break,
-                    Err(e) => return Err(Fault::Registry(store.registries.broken(reference, &e))),
+                    Err(e) => return Err(DownloadError::Registry(store.registries.broken(reference, &e))),
                 }
             }
         }
         if self.length < descriptor.size {
-            return Err(Fault::Registry(RegistryError::Unreachable {
+            return Err(DownloadError::Registry(RegistryError::Unreachable {
                 registry: registry(),
                 why: "it broke off in the middle".into(),
             }));
         }
         let found = Digest::finish(self.hash.clone());
         if found != descriptor.digest {
-            self.restart().map_err(Fault::Disk)?;
-            return Err(Fault::Registry(RegistryError::WrongDigest {
+            self.restart().map_err(DownloadError::Disk)?;
+            return Err(DownloadError::Registry(RegistryError::WrongDigest {
                 registry: registry(),
                 expected: descriptor.digest,
                 found,
@@ -338,7 +338,7 @@ impl Partial {
 
 /// A registry's refusal, for people.
 pub(super) fn registry_failure(name: &str, error: &RegistryError) -> Failure {
-    let kind = if error.is_passing() {
+    let kind = if error.is_transient() {
         FailureKind::Transient
     } else {
         FailureKind::Input

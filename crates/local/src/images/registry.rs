@@ -1,7 +1,7 @@
 //! A client for registries (OCI distribution specification 1.1, Docker's token authentication).
 //!
 //! Written on `reqwest` and not taken from a crate, because what matters here is what such crates
-//! do not do: the addresses of redirects and token servers go through [`Guard`], answers are
+//! do not do: the addresses of redirects and token servers go through [`SsrfGuard`], answers are
 //! bounded, and a broken download goes on where it stopped.
 
 use std::{
@@ -22,9 +22,9 @@ use url::Url;
 
 use super::{
     digest::Digest,
-    guard::{Guard, Refused, host_of},
     manifest::{DOCUMENT_MAX, MEDIA_ACCEPTED},
     settings::Settings,
+    ssrf_guard::{RefusedAddress, SsrfGuard, host_of},
 };
 
 const REDIRECTS_MAX: usize = 5;
@@ -46,7 +46,10 @@ pub enum RegistryError {
     #[error(
         "cannot be fetched: the registry {registry}: {refused}; an operator can allow it in the settings"
     )]
-    Refused { registry: String, refused: Refused },
+    Refused {
+        registry: String,
+        refused: RefusedAddress,
+    },
     #[error("cannot be fetched at the moment: the registry {registry} does not answer ({why})")]
     Unreachable { registry: String, why: String },
     #[error(
@@ -70,7 +73,7 @@ pub enum RegistryError {
 impl RegistryError {
     /// Whether another try may help.
     #[must_use]
-    pub const fn is_passing(&self) -> bool {
+    pub const fn is_transient(&self) -> bool {
         matches!(
             self,
             Self::Unreachable { .. } | Self::Busy { .. } | Self::WrongDigest { .. }
@@ -81,15 +84,15 @@ impl RegistryError {
 pub(super) type Result<T> = std::result::Result<T, RegistryError>;
 
 /// How often, and after which pauses, a request that fails in passing is made again.
-pub struct Tries {
+pub struct Retries {
     left: u32,
     pause: Duration,
 }
 
-impl Tries {
+impl Retries {
     /// Waits until the next try, or gives `error` back where there is none.
-    pub async fn again(&mut self, error: RegistryError) -> Result<()> {
-        if self.left == 0 || !error.is_passing() {
+    pub async fn retry(&mut self, error: RegistryError) -> Result<()> {
+        if self.left == 0 || !error.is_transient() {
             return Err(error);
         }
         let asked = match &error {
@@ -109,7 +112,7 @@ impl Tries {
 /// All registries.
 pub struct Registries {
     pub(super) settings: Settings,
-    allowed: Guard,
+    allowed: SsrfGuard,
     /// For registries that an operator trusts with private addresses, and for all others.
     trusted: OnceLock<std::result::Result<Client, String>>,
     open: OnceLock<std::result::Result<Client, String>>,
@@ -120,7 +123,7 @@ impl Registries {
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         Self {
-            allowed: Guard::new(&settings.allowed_registries),
+            allowed: SsrfGuard::new(&settings.allowed_registries),
             settings,
             trusted: OnceLock::new(),
             open: OnceLock::new(),
@@ -131,11 +134,11 @@ impl Registries {
     /// Whether the image exists, without fetching it.
     pub async fn exists(&self, reference: &Reference) -> Result<()> {
         let url = self.url(reference, &format!("manifests/{}", tag(reference)))?;
-        let mut tries = self.tries();
+        let mut retries = self.retries();
         loop {
             match self.request(reference, Method::HEAD, &url, None).await {
                 Ok(_) => return Ok(()),
-                Err(e) => tries.again(e).await?,
+                Err(e) => retries.retry(e).await?,
             }
         }
     }
@@ -171,8 +174,8 @@ impl Registries {
 
     /// A new count of tries.
     #[must_use]
-    pub fn tries(&self) -> Tries {
-        Tries {
+    pub fn retries(&self) -> Retries {
+        Retries {
             left: self.settings.attempts.saturating_sub(1),
             pause: self.settings.retry_pause,
         }
@@ -184,7 +187,7 @@ impl Registries {
         let mut why = error.to_string();
         let mut source = error.source();
         while let Some(cause) = source {
-            if let Some(refused) = cause.downcast_ref::<Refused>() {
+            if let Some(refused) = cause.downcast_ref::<RefusedAddress>() {
                 return RegistryError::Refused {
                     registry,
                     refused: refused.clone(),
@@ -201,11 +204,11 @@ impl Registries {
 
     async fn document(&self, reference: &Reference, path: &str, expected: Option<Digest>) -> Result<Vec<u8>> {
         let url = self.url(reference, path)?;
-        let mut tries = self.tries();
+        let mut retries = self.retries();
         loop {
             match self.document_once(reference, &url, expected).await {
                 Ok(bytes) => return Ok(bytes),
-                Err(e) => tries.again(e).await?,
+                Err(e) => retries.retry(e).await?,
             }
         }
     }
@@ -366,11 +369,11 @@ impl Registries {
         Ok(url)
     }
 
-    pub(super) fn guard(&self, reference: &Reference) -> Guard {
+    pub(super) fn guard(&self, reference: &Reference) -> SsrfGuard {
         if self.trusts(reference) {
             self.allowed.clone()
         } else {
-            Guard::default()
+            SsrfGuard::default()
         }
     }
 
@@ -387,7 +390,7 @@ impl Registries {
                 let proxy = self.settings.proxy.as_deref();
                 // The proxy itself may be anywhere, and makes the connections.
                 let host = proxy.and_then(|proxy| Some(Url::parse(proxy).ok()?.host_str()?.to_owned()));
-                self.build(Guard::new(&host), &Guard::default(), proxy)
+                self.build(SsrfGuard::new(&host), &SsrfGuard::default(), proxy)
             })
         };
         client.as_ref().map_err(|why| {
@@ -400,8 +403,8 @@ impl Registries {
 
     fn build(
         &self,
-        names: Guard,
-        addresses: &Guard,
+        names: SsrfGuard,
+        addresses: &SsrfGuard,
         proxy: Option<&str>,
     ) -> std::result::Result<Client, String> {
         // Harmless where the program has done it already; without it, building a client panics.
@@ -453,7 +456,7 @@ pub(super) fn protocol(reference: &Reference, what: String) -> RegistryError {
     }
 }
 
-pub(super) fn refuse(reference: &Reference, refused: Refused) -> RegistryError {
+pub(super) fn refuse(reference: &Reference, refused: RefusedAddress) -> RegistryError {
     RegistryError::Refused {
         registry: reference.registry().to_owned(),
         refused,

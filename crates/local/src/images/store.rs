@@ -18,15 +18,15 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    LayerBlob, LayerUnpacker, LayeredImage, ResolvedImage, Swept, UnpackedLayer,
+    LayerBlob, LayerUnpacker, LayeredImage, ResolvedImage, SweepResult, UnpackedLayer,
+    blob_store::{BlobStore, Origin, StoredImage, StoredLayer, disk},
     digest::DiffId,
-    flights::Flights,
-    folder::{Folder, Origin, StoredImage, StoredLayer, disk},
     import,
     manifest::{Config, Descriptor},
     pull::{self, CHECK_TIMEOUT, registry_failure},
     registry::Registries,
     settings::Settings,
+    single_flight::SingleFlight,
 };
 
 /// The template that has an image of its own.
@@ -43,12 +43,12 @@ pub(super) const NAME_MAX: usize = 255;
 pub struct Store(Arc<Inner>);
 
 pub(super) struct Inner {
-    pub folder: Folder,
+    pub blob_store: BlobStore,
     pub settings: Settings,
     pub registries: Registries,
     unpacker: Arc<dyn LayerUnpacker>,
     slots: Semaphore,
-    flights: Flights<StoredImage>,
+    in_flight: SingleFlight<StoredImage>,
     /// Layers that were not here before something that is, or was, being added. What has failed
     /// leaves them; no sandbox can be made of those that no image names.
     fresh: Mutex<HashSet<DiffId>>,
@@ -67,20 +67,20 @@ impl Store {
     /// # Errors
     /// The folder cannot be made or read.
     pub fn open(data: &Path, unpacker: Arc<dyn LayerUnpacker>, settings: Settings) -> Result<Self, Failure> {
-        let opened = Folder::open(data).and_then(|folder| {
-            if let Some(_lease) = folder.seize()? {
+        let opened = BlobStore::open(data).and_then(|folder| {
+            if let Some(_lease) = folder.try_lock_exclusive()? {
                 folder.clear_incoming()?;
             }
             Ok(folder)
         });
-        let folder = opened.map_err(|e| disk("the image store could not be opened", &e))?;
+        let blob_store = opened.map_err(|e| disk("the image store could not be opened", &e))?;
         Ok(Self(Arc::new(Inner {
-            folder,
+            blob_store,
             registries: Registries::new(settings.clone()),
             settings,
             unpacker,
             slots: Semaphore::new(UNPACKING),
-            flights: Flights::default(),
+            in_flight: SingleFlight::default(),
             fresh: Mutex::default(),
         })))
     }
@@ -108,9 +108,9 @@ impl Store {
         }
         // Once more where it was removed right after it came.
         for _ in 0..3 {
-            let lease = self.0.folder.share().await?;
-            let known = self.0.find(image)?;
-            if let Known::Whole(stored) = &known
+            let lease = self.0.blob_store.lock_shared().await?;
+            let source = self.0.source_of(image)?;
+            if let ImageSource::Whole(stored) = &source
                 && self.0.is_whole(stored).await?
             {
                 return Ok(ResolvedImage::Layers(LayeredImage {
@@ -121,10 +121,10 @@ impl Store {
                 }));
             }
             drop(lease);
-            match known {
-                Known::Whole(stored) => self.restore(&stored, listen).await?,
-                Known::Archive(path) => self.import_archive(&path, listen).await?,
-                Known::Reference(reference) => self.fetch(&reference, listen).await?,
+            match source {
+                ImageSource::Whole(stored) => self.restore(&stored, listen).await?,
+                ImageSource::Archive(path) => self.import_archive(&path, listen).await?,
+                ImageSource::Reference(reference) => self.fetch(&reference, listen).await?,
             };
         }
         Err(Failure::new(
@@ -141,9 +141,9 @@ impl Store {
         if matches!(image, Image::Template(name) if name == HOST) {
             return Ok(());
         }
-        match self.0.find(image)? {
-            Known::Whole(_) | Known::Archive(_) => Ok(()),
-            Known::Reference(reference) => {
+        match self.0.source_of(image)? {
+            ImageSource::Whole(_) | ImageSource::Archive(_) => Ok(()),
+            ImageSource::Reference(reference) => {
                 let name = reference.whole();
                 match tokio::time::timeout(CHECK_TIMEOUT, self.0.registries.exists(&reference)).await {
                     Ok(result) => result.map_err(|e| registry_failure(&name, &e)),
@@ -203,7 +203,7 @@ impl Store {
     pub fn list(&self) -> Result<Vec<ImageInfo>, Failure> {
         let images = self
             .0
-            .folder
+            .blob_store
             .images()
             .map_err(|e| disk("the images could not be listed", &e))?;
         Ok(images.iter().map(StoredImage::info).collect())
@@ -214,10 +214,10 @@ impl Store {
     /// # Errors
     /// [`FailureKind::Input`] where there is none.
     pub fn remove(&self, name: &str) -> Result<(), Failure> {
-        for name in spellings(name) {
+        for name in names_of(name) {
             if self
                 .0
-                .folder
+                .blob_store
                 .forget(&name)
                 .map_err(|e| disk("the image could not be removed", &e))?
             {
@@ -236,7 +236,7 @@ impl Store {
     ///
     /// # Errors
     /// The disk's own, and the unpacker's.
-    pub async fn sweep(&self, used: &HashSet<DiffId>) -> Result<Swept, Failure> {
+    pub async fn sweep(&self, used: &HashSet<DiffId>) -> Result<SweepResult, Failure> {
         Ok(self
             .0
             .sweep(|layer| !used.contains(layer))
@@ -251,7 +251,7 @@ impl Store {
     ) -> Result<StoredImage, Failure> {
         let (inner, reference) = (Arc::clone(&self.0), reference.clone());
         self.0
-            .flights
+            .in_flight
             .join(&reference.whole(), listen, move |progress| async move {
                 pull::pull(&inner, &reference, &progress).await
             })
@@ -265,12 +265,12 @@ impl Store {
     ) -> Result<StoredImage, Failure> {
         let (inner, path) = (Arc::clone(&self.0), path.to_owned());
         self.0
-            .flights
+            .in_flight
             .join(
                 &format!("archive {}", path.display()),
                 listen,
                 move |progress| async move {
-                    progress.say("unpacking the image web, which is done once".into());
+                    progress.report("unpacking the image web, which is done once".into());
                     let unreadable =
                         |e: io::Error| disk(&format!("the archive {} could not be read", path.display()), &e);
                     let file = std::fs::File::open(&path).map_err(unreadable)?;
@@ -302,52 +302,54 @@ impl Store {
 }
 
 /// Where an image is to be had.
-enum Known {
+enum ImageSource {
     Whole(StoredImage),
     Archive(PathBuf),
     Reference(Reference),
 }
 
 impl Inner {
-    fn find(&self, image: &Image) -> Result<Known, Failure> {
+    fn source_of(&self, image: &Image) -> Result<ImageSource, Failure> {
         match image {
-            Image::Template(name) if name == WEB => self.find_web(),
+            Image::Template(name) if name == WEB => self.source_of_web(),
             Image::Template(name) => Err(Failure::new(
                 FailureKind::Input,
                 format!("there is no template {name:?}; there are {WEB:?} and {HOST:?}"),
             )),
-            Image::Reference(name) => match spellings(name).iter().find_map(|name| self.folder.image(name)) {
-                Some(stored) => Ok(Known::Whole(stored)),
-                None => Ok(Known::Reference(parse_reference(name)?)),
-            },
+            Image::Reference(name) => {
+                match names_of(name).iter().find_map(|name| self.blob_store.image(name)) {
+                    Some(stored) => Ok(ImageSource::Whole(stored)),
+                    None => Ok(ImageSource::Reference(parse_reference(name)?)),
+                }
+            }
         }
     }
 
     /// What somebody imported as `web`; else the archive as it is now; else the published image;
     /// else whatever there was.
-    fn find_web(&self) -> Result<Known, Failure> {
-        let stored = self.folder.image(WEB);
+    fn source_of_web(&self) -> Result<ImageSource, Failure> {
+        let stored = self.blob_store.image(WEB);
         if let Some(stored) = &stored
             && stored.origin == Origin::Import
         {
-            return Ok(Known::Whole(stored.clone()));
+            return Ok(ImageSource::Whole(stored.clone()));
         }
         if let Some(path) = &self.settings.web_archive
             && let Ok(origin) = archive_origin(path)
         {
             return Ok(match stored {
-                Some(stored) if stored.origin == origin => Known::Whole(stored),
-                _ => Known::Archive(path.clone()),
+                Some(stored) if stored.origin == origin => ImageSource::Whole(stored),
+                _ => ImageSource::Archive(path.clone()),
             });
         }
         if let Some(reference) = &self.settings.web_reference {
             let reference = parse_reference(reference)?;
-            return Ok(match self.folder.image(&reference.whole()) {
-                Some(stored) => Known::Whole(stored),
-                None => Known::Reference(reference),
+            return Ok(match self.blob_store.image(&reference.whole()) {
+                Some(stored) => ImageSource::Whole(stored),
+                None => ImageSource::Reference(reference),
             });
         }
-        stored.map(Known::Whole).ok_or_else(|| {
+        stored.map(ImageSource::Whole).ok_or_else(|| {
             Failure::new(
                 FailureKind::Machine,
                 "this machine has no image for the template \"web\": build it with `make image`, or name a published one in the settings",
@@ -376,7 +378,7 @@ impl Inner {
     pub(super) async fn unpack(&self, layer: &LayerBlob) -> Result<UnpackedLayer, Failure> {
         let _slot = self.slots.acquire().await;
         let unpacked = self.unpacker.unpack(layer).await?;
-        self.folder
+        self.blob_store
             .remove_blob(&layer.blob)
             .map_err(|e| disk("a layer's archive could not be removed", &e))?;
         Ok(unpacked)
@@ -413,14 +415,14 @@ impl Inner {
         let write = || {
             let image = StoredImage {
                 name,
-                digest: self.folder.put(manifest)?,
-                config_digest: self.folder.put(config)?,
+                digest: self.blob_store.put(manifest)?,
+                config_digest: self.blob_store.put(config)?,
                 layers: stored,
                 config: run,
                 origin,
                 imported_at: Utc::now(),
             };
-            self.folder.save(&image)?;
+            self.blob_store.save(&image)?;
             io::Result::Ok(image)
         };
         write().map_err(|e| disk("the image could not be stored", &e))
@@ -428,7 +430,7 @@ impl Inner {
 
     /// At the end of an addition: removes what a failed one left. While others are at work it
     /// stays, for the last of them.
-    pub(super) async fn tidy(&self) {
+    pub(super) async fn remove_leftovers(&self) {
         let fresh = self.fresh.lock().clone();
         match self.sweep(|layer| fresh.contains(layer)).await {
             Ok(Some(_)) => self.fresh.lock().retain(|layer| !fresh.contains(layer)),
@@ -438,24 +440,24 @@ impl Inner {
     }
 
     /// `None`: something is in use.
-    async fn sweep(&self, removable: impl Fn(&DiffId) -> bool) -> Result<Option<Swept>, Failure> {
+    async fn sweep(&self, removable: impl Fn(&DiffId) -> bool) -> Result<Option<SweepResult>, Failure> {
         let failed = |e: io::Error| disk("what is left over could not be removed", &e);
-        let Some(_lease) = self.folder.seize().map_err(failed)? else {
+        let Some(_lease) = self.blob_store.try_lock_exclusive().map_err(failed)? else {
             return Ok(None);
         };
-        let images = self.folder.images().map_err(failed)?;
-        let mut swept = Swept::default();
+        let images = self.blob_store.images().map_err(failed)?;
+        let mut result = SweepResult::default();
         let kept: HashSet<_> = images
             .iter()
             .flat_map(|image| [image.digest, image.config_digest])
             .collect();
-        for blob in self.folder.blobs().map_err(failed)? {
+        for blob in self.blob_store.blobs().map_err(failed)? {
             if !kept.contains(&blob) {
-                self.folder.remove_blob(&blob).map_err(failed)?;
-                swept.blobs += 1;
+                self.blob_store.remove_blob(&blob).map_err(failed)?;
+                result.blobs += 1;
             }
         }
-        self.folder.clear_incoming().map_err(failed)?;
+        self.blob_store.clear_incoming().map_err(failed)?;
         let kept: HashSet<_> = images
             .iter()
             .flat_map(|image| image.layers.iter().map(|layer| layer.diff_id))
@@ -463,10 +465,10 @@ impl Inner {
         for layer in self.unpacker.layers().await? {
             if !kept.contains(&layer) && removable(&layer) {
                 self.unpacker.remove(&layer).await?;
-                swept.layers += 1;
+                result.layers += 1;
             }
         }
-        Ok(Some(swept))
+        Ok(Some(result))
     }
 }
 
@@ -499,11 +501,11 @@ where
 
 /// The names under which `name` may be known: as it is, without the tag that is meant anyway, and
 /// in full.
-fn spellings(name: &str) -> Vec<String> {
-    let mut spellings = vec![name.to_owned()];
-    spellings.extend(name.strip_suffix(":latest").map(str::to_owned));
-    spellings.extend(parse_reference(name).ok().map(|reference| reference.whole()));
-    spellings
+fn names_of(name: &str) -> Vec<String> {
+    let mut names_of = vec![name.to_owned()];
+    names_of.extend(name.strip_suffix(":latest").map(str::to_owned));
+    names_of.extend(parse_reference(name).ok().map(|reference| reference.whole()));
+    names_of
 }
 
 fn parse_reference(name: &str) -> Result<Reference, Failure> {

@@ -70,14 +70,14 @@ pub struct Entry {
 impl Entry {
     /// The path as it can be shown to people.
     #[must_use]
-    pub fn shown(&self) -> String {
-        shown(&self.path)
+    pub fn printable(&self) -> String {
+        printable(&self.path)
     }
 }
 
 /// A path of an archive as it can be shown to people: bounded, and without control characters.
 #[must_use]
-pub fn shown(path: &[u8]) -> String {
+pub fn printable(path: &[u8]) -> String {
     String::from_utf8_lossy(path)
         .chars()
         .take(200)
@@ -215,9 +215,9 @@ impl<R: Read> Reader<R> {
         }
         let sparse = extensions.pax.keys().any(|key| key.starts_with(b"GNU.sparse."));
         let kind = match header.entry_type() {
-            EntryType::GNUSparse => return Err(TarError::Sparse(shown(&path))),
+            EntryType::GNUSparse => return Err(TarError::Sparse(printable(&path))),
             EntryType::Regular | EntryType::Continuous if sparse => {
-                return Err(TarError::Sparse(shown(&path)));
+                return Err(TarError::Sparse(printable(&path)));
             }
             // Before POSIX a folder was a file whose name ends in a slash.
             EntryType::Regular if path.ends_with(b"/") => Kind::Directory,

@@ -24,7 +24,7 @@ const PARENTS: [&str; 5] = [
 ];
 /// What must be in a folder for it to be of use.
 const PROGRAMS: [&str; 3] = ["postgres", "initdb", "pg_ctl"];
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One PostgreSQL server's programs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,7 +126,7 @@ async fn version(program: &Path) -> Option<u32> {
         .stderr(Stdio::null())
         .kill_on_drop(true)
         .output();
-    let output = tokio::time::timeout(PATIENCE, output).await.ok()?.ok()?;
+    let output = tokio::time::timeout(TIMEOUT, output).await.ok()?.ok()?;
     parse_version(&String::from_utf8_lossy(&output.stdout))
 }
 
@@ -171,11 +171,14 @@ mod tests {
     #[test]
     fn a_folder_of_a_release_that_is_gone_says_what_to_install() {
         let error = choose(installed(&[17]), Some(15), Path::new("/data/control")).unwrap_err();
-        let said = error.to_string();
-        assert!(said.contains("/data/control was made by PostgreSQL 15"), "{said}");
+        let output = error.to_string();
         assert!(
-            said.contains("apt install postgresql-15") && said.contains("PostgreSQL 17"),
-            "{said}"
+            output.contains("/data/control was made by PostgreSQL 15"),
+            "{output}"
+        );
+        assert!(
+            output.contains("apt install postgresql-15") && output.contains("PostgreSQL 17"),
+            "{output}"
         );
     }
 }

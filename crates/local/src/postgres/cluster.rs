@@ -24,11 +24,11 @@ use super::{
 /// The kernel's limit for a Unix socket's path (unix(7): `sun_path` with its NUL).
 const SOCKET_PATH_MAX: usize = 107;
 /// Until a running server has answered.
-const ANSWER: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Until another `fsa serve` that starts the same cluster is done with it.
-const TURN: Duration = Duration::from_secs(900);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(900);
 /// Until a server has ended its backends and written everything.
-const STOP: Duration = Duration::from_secs(120);
+const STOP_TIMEOUT: Duration = Duration::from_secs(120);
 /// Between two failed starts of one that is kept running.
 const PAUSE_MIN: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
@@ -114,7 +114,7 @@ impl Cluster {
     /// [`PostgresError`]; what it says is for the person who runs the machine.
     pub async fn ensure_running(&self) -> Result<()> {
         self.check_paths()?;
-        if self.answers().await {
+        if self.is_ready().await {
             return self.refresh().await;
         }
         self.check_user()?;
@@ -122,8 +122,8 @@ impl Cluster {
         initialize::make_folder(self, &self.settings.data.join("run"), 0o700)?;
         initialize::make_folder(self, &self.socket_folder(), 0o700)?;
         initialize::make_folder(self, &self.logs(), 0o700)?;
-        let _turn = self.turn().await?;
-        if self.answers().await {
+        let _lock = self.lock().await?;
+        if self.is_ready().await {
             return Ok(());
         }
         let major = initialize::major_of(&self.folder)?;
@@ -174,7 +174,7 @@ impl Cluster {
     /// # Errors
     /// Where it does not end within two minutes.
     pub async fn stop(&self) -> Result<()> {
-        postmaster::stop(self, STOP).await
+        postmaster::stop(self, STOP_TIMEOUT).await
     }
 
     /// Connects to one of its databases as its superuser.
@@ -183,11 +183,11 @@ impl Cluster {
     /// Where it does not answer within 5 s, or refuses.
     pub async fn connect(&self, database: &str) -> Result<PgConnection> {
         let options = self.connect_options(database);
-        tokio::time::timeout(ANSWER, PgConnection::connect_with(&options))
+        tokio::time::timeout(ANSWER_TIMEOUT, PgConnection::connect_with(&options))
             .await
             .map_err(|_| PostgresError::Slow {
                 what: format!("an answer of {}", self.kind.title()),
-                seconds: ANSWER.as_secs(),
+                seconds: ANSWER_TIMEOUT.as_secs(),
                 hint: format!("its log is in {}", self.logs().display()),
             })?
             .map_err(PostgresError::sql(format!(
@@ -223,7 +223,7 @@ impl Cluster {
     }
 
     /// Whether it takes connections and has all that it needs.
-    async fn answers(&self) -> bool {
+    async fn is_ready(&self) -> bool {
         let asked = async {
             // Cheaper than what sqlx does where nobody listens.
             drop(tokio::net::UnixStream::connect(self.socket()).await.ok()?);
@@ -237,7 +237,7 @@ impl Cluster {
             let _ = connection.close().await;
             Some(complete)
         };
-        tokio::time::timeout(ANSWER, asked)
+        tokio::time::timeout(ANSWER_TIMEOUT, asked)
             .await
             .ok()
             .flatten()
@@ -262,7 +262,7 @@ impl Cluster {
 
     /// Waits for the lock that only one starter of this cluster holds; the kernel takes it back
     /// from one that dies.
-    async fn turn(&self) -> Result<fs::File> {
+    async fn lock(&self) -> Result<fs::File> {
         let path = self
             .settings
             .data
@@ -271,12 +271,12 @@ impl Cluster {
         let what = format!("{} cannot be locked", path.display());
         let file = fs::File::create(&path).map_err(PostgresError::io(what.clone()))?;
         let locked = tokio::task::spawn_blocking(move || file.lock().map(|()| file));
-        match tokio::time::timeout(TURN, locked).await {
+        match tokio::time::timeout(LOCK_TIMEOUT, locked).await {
             Ok(Ok(locked)) => locked.map_err(PostgresError::io(what)),
             Ok(Err(_)) => Err(PostgresError::io(what)(io::Error::other("the task ended"))),
             Err(_) => Err(PostgresError::Slow {
                 what: format!("another start of {}", self.kind.title()),
-                seconds: TURN.as_secs(),
+                seconds: LOCK_TIMEOUT.as_secs(),
                 hint: format!("see who holds {} (`fuser` tells)", path.display()),
             }),
         }
@@ -311,7 +311,7 @@ impl Cluster {
             .ok()
             .flatten()
             .map(|user| user.name)
-            .ok_or(PostgresError::NameLess { uid })
+            .ok_or(PostgresError::NamelessUser { uid })
     }
 
     /// Gives a file to the user that it runs as.
@@ -341,13 +341,13 @@ impl Cluster {
     }
 
     /// Runs a program to its end.
-    pub(super) async fn run(&self, mut command: Command, what: &str, patience: Duration) -> Result<()> {
+    pub(super) async fn run(&self, mut command: Command, what: &str, timeout: Duration) -> Result<()> {
         let program = command.as_std().get_program().to_owned();
-        let output = tokio::time::timeout(patience, command.output())
+        let output = tokio::time::timeout(timeout, command.output())
             .await
             .map_err(|_| PostgresError::Slow {
                 what: what.to_owned(),
-                seconds: patience.as_secs(),
+                seconds: timeout.as_secs(),
                 hint: "the disk may be slow or busy".to_owned(),
             })?
             .map_err(PostgresError::io(format!(
@@ -357,12 +357,12 @@ impl Cluster {
         if output.status.success() {
             return Ok(());
         }
-        let said = format!(
+        let output = format!(
             "{}\n{}",
             String::from_utf8_lossy(&output.stdout),
             String::from_utf8_lossy(&output.stderr)
         );
         let user = self.system_user().unwrap_or_default();
-        Err(PostgresError::from_words(what, &said, &self.folder, &user))
+        Err(PostgresError::from_output(what, &output, &self.folder, &user))
     }
 }

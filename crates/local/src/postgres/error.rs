@@ -35,7 +35,7 @@ pub enum PostgresError {
     #[error(
         "the user with the id {uid} has no name on this machine, and PostgreSQL needs one; add it with `useradd`"
     )]
-    NameLess { uid: u32 },
+    NamelessUser { uid: u32 },
     #[error("the disk that holds {folder} is full; free some space there")]
     DiskFull { folder: PathBuf },
     #[error(
@@ -47,11 +47,11 @@ pub enum PostgresError {
     )]
     Locale { locale: String },
     #[error(
-        "the system gives PostgreSQL no (shared) memory or semaphores: {said}; free some, or raise the limits of the container that this runs in"
+        "the system gives PostgreSQL no (shared) memory or semaphores: {output}; free some, or raise the limits of the container that this runs in"
     )]
-    Memory { said: String },
-    #[error("{what} failed: {said}")]
-    Failed { what: String, said: String },
+    Memory { output: String },
+    #[error("{what} failed: {output}")]
+    Failed { what: String, output: String },
     #[error("{what} took longer than {seconds} s; {hint}")]
     Slow {
         what: String,
@@ -76,7 +76,7 @@ pub enum PostgresError {
 pub type Result<T> = std::result::Result<T, PostgresError>;
 
 /// Longest piece of a program's own words that is shown.
-const SAID_MAX: usize = 1500;
+const OUTPUT_SHOWN_MAX: usize = 1500;
 
 impl PostgresError {
     /// An error of the system while `what` was done.
@@ -91,8 +91,8 @@ impl PostgresError {
     }
 
     /// Finds in the words of PostgreSQL's programs what a person can do something about.
-    pub(crate) fn from_words(what: &str, said: &str, folder: &std::path::Path, user: &str) -> Self {
-        let has = |text: &str| said.contains(text);
+    pub(crate) fn from_output(what: &str, output: &str, folder: &std::path::Path, user: &str) -> Self {
+        let has = |text: &str| output.contains(text);
         if has("No space left on device") || has("Disk quota exceeded") {
             return Self::DiskFull {
                 folder: folder.to_owned(),
@@ -104,7 +104,7 @@ impl PostgresError {
         if has("Permission denied") || has("has wrong ownership") || has("Read-only file system") {
             return Self::Permission {
                 user: user.to_owned(),
-                path: quoted_path(said).unwrap_or_else(|| folder.to_owned()),
+                path: quoted_path(output).unwrap_or_else(|| folder.to_owned()),
             };
         }
         if has("invalid locale") || has("locale name") || has("incompatible with the operating system") {
@@ -114,19 +114,20 @@ impl PostgresError {
         }
         if has("shared memory") || has("could not create semaphores") || has("Cannot allocate memory") {
             return Self::Memory {
-                said: shortened(said),
+                output: shortened(output),
             };
         }
         Self::Failed {
             what: what.to_owned(),
-            said: shortened(said),
+            output: shortened(output),
         }
     }
 }
 
 /// The first path in double quotes.
-fn quoted_path(said: &str) -> Option<PathBuf> {
-    said.split('"')
+fn quoted_path(output: &str) -> Option<PathBuf> {
+    output
+        .split('"')
         .skip(1)
         .step_by(2)
         .find(|quoted| quoted.starts_with('/'))
@@ -134,14 +135,14 @@ fn quoted_path(said: &str) -> Option<PathBuf> {
 }
 
 /// The end of it, where the reason stands, on one line.
-fn shortened(said: &str) -> String {
-    let line = said
+fn shortened(output: &str) -> String {
+    let line = output
         .lines()
         .map(str::trim)
         .filter(|line| !line.is_empty())
         .collect::<Vec<_>>()
         .join(" · ");
-    let skip = line.chars().count().saturating_sub(SAID_MAX);
+    let skip = line.chars().count().saturating_sub(OUTPUT_SHOWN_MAX);
     let line: String = line.chars().skip(skip).collect();
     if line.is_empty() {
         "it said nothing".to_owned()
@@ -168,8 +169,8 @@ mod tests {
 
     #[test]
     fn the_words_of_initdb_become_something_to_do() {
-        let explain = |said: &str| {
-            PostgresError::from_words("making it", said, Path::new("/data/control"), "fsa").to_string()
+        let explain = |output: &str| {
+            PostgresError::from_output("making it", output, Path::new("/data/control"), "fsa").to_string()
         };
         assert!(
             explain("initdb: error: could not write file: No space left on device")

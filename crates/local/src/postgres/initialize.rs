@@ -15,7 +15,7 @@ use super::{
 };
 
 /// A busy machine with a slow disk; a quiet one takes under a second.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The release that made the folder, or nothing where there is none yet.
 ///
@@ -45,22 +45,22 @@ fn reading(folder: &Path, error: io::Error) -> PostgresError {
 /// a crash at any point leaves no folder, and the next call begins anew.
 pub(super) async fn initialize(cluster: &Cluster, installation: &Installation) -> Result<()> {
     let folder = cluster.folder();
-    let making = making(folder);
-    match fs::remove_dir_all(&making) {
+    let temporary_folder = temporary_folder(folder);
+    match fs::remove_dir_all(&temporary_folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(PostgresError::io(format!(
                 "the half-made {} cannot be removed",
-                making.display()
+                temporary_folder.display()
             ))(error));
         }
         _ => {}
     }
-    make_folder(cluster, &making, 0o700)?;
+    make_folder(cluster, &temporary_folder, 0o700)?;
 
     let mut command = cluster.command(installation, "initdb");
     command
         .arg("--pgdata")
-        .arg(&making)
+        .arg(&temporary_folder)
         .args([
             "--username",
             SUPERUSER,
@@ -86,16 +86,16 @@ pub(super) async fn initialize(cluster: &Cluster, installation: &Installation) -
         command.args(["--locale", "C.UTF-8"]);
     }
     cluster
-        .run(command, "making a PostgreSQL data folder", PATIENCE)
+        .run(command, "making a PostgreSQL data folder", TIMEOUT)
         .await?;
 
-    let settings = making.join("postgresql.conf");
+    let settings = temporary_folder.join("postgresql.conf");
     let mut text = fs::read_to_string(&settings).map_err(PostgresError::io("initdb left no settings"))?;
     text.push_str(configuration::INCLUDES);
     fs::write(&settings, text).map_err(PostgresError::io("PostgreSQL's settings cannot be written"))?;
-    write_configuration(cluster, &making)?;
+    write_configuration(cluster, &temporary_folder)?;
 
-    let (from, to) = (making.clone(), folder.to_owned());
+    let (from, to) = (temporary_folder.clone(), folder.to_owned());
     tokio::task::spawn_blocking(move || -> io::Result<()> {
         rustix::fs::syncfs(fs::File::open(&from)?)?;
         fs::rename(&from, &to)?;
@@ -110,7 +110,7 @@ pub(super) async fn initialize(cluster: &Cluster, installation: &Installation) -
     )))
 }
 
-fn making(folder: &Path) -> PathBuf {
+fn temporary_folder(folder: &Path) -> PathBuf {
     let mut name = std::ffi::OsString::from(".");
     name.push(folder.file_name().unwrap_or_default());
     name.push(".making");

@@ -30,11 +30,11 @@ use super::{
 
 const PIDFILE: &str = "postmaster.pid";
 /// Until the server process shows itself.
-const APPEAR: Duration = Duration::from_secs(30);
+const APPEAR_TIMEOUT: Duration = Duration::from_secs(30);
 /// Until it takes connections: after a crash it first replays up to `max_wal_size` of its log.
-const RECOVER: Duration = Duration::from_secs(600);
+const RECOVERY_TIMEOUT: Duration = Duration::from_secs(600);
 /// Until the backends of a server process that was killed see that it is gone.
-const ORPHANS: Duration = Duration::from_secs(5);
+const ORPHANS_TIMEOUT: Duration = Duration::from_secs(5);
 /// Words of a start that fails which are kept.
 const OUTPUT_MAX: u64 = 64 * 1024;
 
@@ -133,9 +133,9 @@ fn readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 }
 
 /// Tells when something in a folder changes.
-struct Watch(AsyncFd<OwnedFd>);
+struct FolderWatch(AsyncFd<OwnedFd>);
 
-impl Watch {
+impl FolderWatch {
     fn new(folder: &Path) -> io::Result<Self> {
         let fd = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
         let events = inotify::WatchFlags::CREATE
@@ -159,11 +159,12 @@ impl Watch {
 /// the cluster's lock.
 pub(super) async fn start(cluster: &Cluster, installation: &Installation) -> Result<()> {
     let folder = cluster.folder();
-    let watch = Watch::new(folder).map_err(PostgresError::io("PostgreSQL's folder cannot be watched"))?;
+    let watch =
+        FolderWatch::new(folder).map_err(PostgresError::io("PostgreSQL's folder cannot be watched"))?;
     if let Some(running) = Postmaster::find(folder) {
         if record(folder).is_some_and(|record| record.progress == Progress::Stopping) {
-            let ended = tokio::time::timeout(RECOVER, running.ended()).await;
-            ended.map_err(|_| slow(cluster, "the end of an earlier PostgreSQL", RECOVER))?;
+            let ended = tokio::time::timeout(RECOVERY_TIMEOUT, running.ended()).await;
+            ended.map_err(|_| slow(cluster, "the end of an earlier PostgreSQL", RECOVERY_TIMEOUT))?;
         } else {
             return ready(cluster, &watch, &running).await;
         }
@@ -190,9 +191,9 @@ pub(super) async fn start(cluster: &Cluster, installation: &Installation) -> Res
         .stdout(writer)
         .stderr(also);
     let status = command.status();
-    let status = tokio::time::timeout(APPEAR, status)
+    let status = tokio::time::timeout(APPEAR_TIMEOUT, status)
         .await
-        .map_err(|_| slow(cluster, "pg_ctl", APPEAR))?
+        .map_err(|_| slow(cluster, "pg_ctl", APPEAR_TIMEOUT))?
         .map_err(PostgresError::io(format!(
             "{} cannot be run",
             installation.bin.join("pg_ctl").display()
@@ -200,18 +201,18 @@ pub(super) async fn start(cluster: &Cluster, installation: &Installation) -> Res
     // It holds the pipe's other end until it is dropped.
     drop(command);
 
-    let mut output = pipe::Receiver::from_owned_fd(reader.into())
+    let mut pipe = pipe::Receiver::from_owned_fd(reader.into())
         .map_err(PostgresError::io("PostgreSQL's words cannot be read"))?
         .take(OUTPUT_MAX);
-    let mut said = Vec::new();
+    let mut output = Vec::new();
     if status.success() {
-        let mut end = std::pin::pin!(output.read_to_end(&mut said));
+        let mut end = std::pin::pin!(pipe.read_to_end(&mut output));
         let begun = Instant::now();
         loop {
             let deadline = match record(folder).map(|record| record.progress) {
                 Some(Progress::Ready) => return Ok(()),
-                Some(_) => begun + RECOVER,
-                None => begun + APPEAR,
+                Some(_) => begun + RECOVERY_TIMEOUT,
+                None => begun + APPEAR_TIMEOUT,
             };
             tokio::select! {
                 () = watch.changed() => {}
@@ -222,14 +223,14 @@ pub(super) async fn start(cluster: &Cluster, installation: &Installation) -> Res
             }
         }
     } else {
-        let _ = tokio::time::timeout(APPEAR, output.read_to_end(&mut said)).await;
+        let _ = tokio::time::timeout(APPEAR_TIMEOUT, pipe.read_to_end(&mut output)).await;
     }
-    Err(failed(cluster, &String::from_utf8_lossy(&said)))
+    Err(failed(cluster, &String::from_utf8_lossy(&output)))
 }
 
 /// Waits until a server that somebody else has started takes connections.
-async fn ready(cluster: &Cluster, watch: &Watch, running: &Postmaster) -> Result<()> {
-    let deadline = Instant::now() + RECOVER;
+async fn ready(cluster: &Cluster, watch: &FolderWatch, running: &Postmaster) -> Result<()> {
+    let deadline = Instant::now() + RECOVERY_TIMEOUT;
     loop {
         match record(cluster.folder()) {
             Some(Record {
@@ -240,7 +241,7 @@ async fn ready(cluster: &Cluster, watch: &Watch, running: &Postmaster) -> Result
                 () = watch.changed() => {}
                 () = running.ended() => return Err(failed(cluster, "")),
                 () = tokio::time::sleep_until(deadline) => {
-                    return Err(slow(cluster, "PostgreSQL's recovery after a crash", RECOVER));
+                    return Err(slow(cluster, "PostgreSQL's recovery after a crash", RECOVERY_TIMEOUT));
                 }
             },
         }
@@ -259,7 +260,7 @@ async fn end_orphans(folder: &Path) {
         .filter(|&pid| works_in(pid, folder))
         .filter_map(|pid| Postmaster::hold(pid, folder))
         .collect();
-    let deadline = Instant::now() + ORPHANS;
+    let deadline = Instant::now() + ORPHANS_TIMEOUT;
     for orphan in &orphans {
         if tokio::time::timeout_at(deadline, orphan.ended()).await.is_err() {
             tracing::warn!(
@@ -267,38 +268,38 @@ async fn end_orphans(folder: &Path) {
                 "a backend of a dead PostgreSQL is ended"
             );
             let _ = orphan.signal(Signal::KILL);
-            let _ = tokio::time::timeout(ORPHANS, orphan.ended()).await;
+            let _ = tokio::time::timeout(ORPHANS_TIMEOUT, orphan.ended()).await;
         }
     }
 }
 
 /// Ends the server at once but in order (PostgreSQL's fast shutdown); done where none runs. Its
 /// logger ends a moment after the server process, when all others have let go of its pipe.
-pub(super) async fn stop(cluster: &Cluster, patience: Duration) -> Result<()> {
+pub(super) async fn stop(cluster: &Cluster, timeout: Duration) -> Result<()> {
     let Some(running) = Postmaster::find(cluster.folder()) else {
         return Ok(());
     };
     running
         .signal(Signal::INT)
         .map_err(PostgresError::io("PostgreSQL cannot be told to stop"))?;
-    tokio::time::timeout(patience, running.ended())
+    tokio::time::timeout(timeout, running.ended())
         .await
-        .map_err(|_| slow(cluster, "PostgreSQL's stop", patience))?;
+        .map_err(|_| slow(cluster, "PostgreSQL's stop", timeout))?;
     end_orphans(cluster.folder()).await;
     Ok(())
 }
 
-fn failed(cluster: &Cluster, said: &str) -> PostgresError {
-    let words = format!("{said}\n{}", end_of_log(cluster));
+fn failed(cluster: &Cluster, output: &str) -> PostgresError {
+    let output = format!("{output}\n{}", end_of_log(cluster));
     let what = format!("the start of {}", cluster.kind().title());
     let user = cluster.system_user().unwrap_or_default();
-    PostgresError::from_words(&what, &words, cluster.folder(), &user)
+    PostgresError::from_output(&what, &output, cluster.folder(), &user)
 }
 
-fn slow(cluster: &Cluster, what: &str, patience: Duration) -> PostgresError {
+fn slow(cluster: &Cluster, what: &str, timeout: Duration) -> PostgresError {
     PostgresError::Slow {
         what: what.to_owned(),
-        seconds: patience.as_secs(),
+        seconds: timeout.as_secs(),
         hint: format!("its log is in {}", cluster.logs().display()),
     }
 }

@@ -17,7 +17,7 @@ use super::{
 /// Its name; the number grows with each change to [`CONTENT`].
 pub const TEMPLATE: &str = "fsa_template_1";
 const MAKING: &str = "fsa_template_making";
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Statements in the new template. A project's role owns its database and so, as
 /// `pg_database_owner`, its schema `public` (PostgreSQL 15 does the same by itself).
@@ -31,11 +31,11 @@ const CONTENT: [&str; 5] = [
 
 /// Makes it where it is not there. `administration` is connected to the database `postgres`.
 pub(super) async fn ensure(cluster: &Cluster, administration: &mut PgConnection) -> Result<()> {
-    tokio::time::timeout(PATIENCE, make(cluster, administration))
+    tokio::time::timeout(TIMEOUT, make(cluster, administration))
         .await
         .map_err(|_| PostgresError::Slow {
             what: "making the template of the projects' databases".to_owned(),
-            seconds: PATIENCE.as_secs(),
+            seconds: TIMEOUT.as_secs(),
             hint: "the disk may be slow or busy".to_owned(),
         })?
         .map_err(PostgresError::sql(

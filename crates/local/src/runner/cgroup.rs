@@ -33,7 +33,7 @@ pub struct Cgroups {
 
 /// What a sandbox's processes use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Use {
+pub struct CgroupUsage {
     pub cpu_microseconds: u64,
     pub memory_bytes: u64,
     pub memory_limit_bytes: u64,
@@ -113,8 +113,8 @@ impl Cgroups {
 
     /// What the sandbox uses, as far as it is counted here.
     #[must_use]
-    pub fn usage(&self, name: &str) -> Use {
-        let mut found = Use::default();
+    pub fn usage(&self, name: &str) -> CgroupUsage {
+        let mut found = CgroupUsage::default();
         for (hierarchy, group) in self.groups(name) {
             let number = |file: &str| -> Option<u64> {
                 fs::read_to_string(group.join(file)).ok()?.trim().parse().ok()

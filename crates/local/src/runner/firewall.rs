@@ -246,18 +246,18 @@ pub fn nft(text: &str) -> Result<(), Failure> {
     if output.status.success() {
         return Ok(());
     }
-    let words: String = String::from_utf8_lossy(&output.stderr)
+    let output_text: String = String::from_utf8_lossy(&output.stderr)
         .chars()
         .take(400)
         .collect();
-    let advice = if words.contains("not supported") || words.contains("No such file") {
+    let advice = if output_text.contains("not supported") || output_text.contains("No such file") {
         " (the kernel may lack nf_tables, nft_fib_inet, nft_masq or nft_nat)"
     } else {
         ""
     };
     Err(machine(format!(
         "nft refused the firewall's rules{advice}: {}",
-        words.trim()
+        output_text.trim()
     )))
 }
 

@@ -59,9 +59,9 @@ impl Layout {
             layout.sandboxes(),
             layout.runner.join("volumes"),
             layout.runner.join("layers"),
-            layout.skeletons(),
+            layout.base_rootfs(),
             layout.runtime_root(),
-            layout.trash(),
+            layout.deferred_delete(),
         ] {
             match fs::DirBuilder::new().mode(0o700).create(&folder) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
@@ -105,7 +105,7 @@ impl Layout {
     }
 
     #[must_use]
-    pub fn skeletons(&self) -> PathBuf {
+    pub fn base_rootfs(&self) -> PathBuf {
         self.runner.join("skeletons")
     }
 
@@ -123,7 +123,7 @@ impl Layout {
 
     /// What is about to be removed; emptied when the runner starts.
     #[must_use]
-    pub fn trash(&self) -> PathBuf {
+    pub fn deferred_delete(&self) -> PathBuf {
         self.runner.join("trash")
     }
 

@@ -4,37 +4,37 @@
 //! alive; [`serve`] reads requests; the rest does them. It ends when `fsa serve` does, and the
 //! sandboxes go on without it.
 
+pub mod base_rootfs;
 pub mod bundle;
 pub mod cgroup;
 pub mod config;
-pub mod egress;
+pub mod deferred_delete;
 pub mod firewall;
+pub mod host_probe;
 pub mod layout;
-pub mod machine;
 pub mod mounts;
 pub mod netlink;
 pub mod network;
 pub mod oci;
-pub mod power;
+pub mod pasta;
+pub mod privilege_mode;
+pub mod process_watch;
 pub mod resolvers;
 pub mod rootless;
 pub mod sandboxes;
 pub mod serve;
-pub mod skeleton;
 pub mod start;
 pub mod state;
 pub mod supervisor;
-pub mod trash;
 pub mod unpack;
 pub mod userns;
-pub mod watch;
 
 use std::{collections::BTreeSet, fs, os::fd::OwnedFd, path::PathBuf, sync::Arc};
 
 pub use config::RunnerConfig;
 use fsa_model::Failure;
 use parking_lot::Mutex;
-use power::Power;
+use privilege_mode::PrivilegeMode;
 pub use supervisor::{entry, main, spawn};
 
 use crate::protocol::{Hello, Message, Push, machine as failure};
@@ -45,16 +45,16 @@ pub(crate) const STACK: usize = 512 * 1024;
 /// Everything that the runner has.
 pub struct Runner {
     pub config: RunnerConfig,
-    pub power: Power,
+    pub privilege_mode: PrivilegeMode,
     pub layout: layout::Layout,
     pub networks: network::Networks,
     pub runtime: oci::Runtime,
     pub cgroups: cgroup::Cgroups,
-    pub skeletons: skeleton::Skeletons,
+    pub base_rootfs: base_rootfs::BaseRootfs,
     pub sandboxes: sandboxes::Sandboxes,
     pub layers: unpack::Layers,
-    pub trash: trash::Trash,
-    pub watch: watch::Watch,
+    pub deferred_delete: deferred_delete::DeferredDelete,
+    pub process_watch: process_watch::ProcessWatch,
     pub hello: Hello,
     /// The highest number of open files that a sandbox may be given.
     pub open_files: u64,
@@ -78,7 +78,11 @@ impl Runner {
     ///
     /// # Errors
     /// The data folder cannot be used at all.
-    pub fn open(config: RunnerConfig, power: Power, socket: OwnedFd) -> Result<Arc<Self>, Failure> {
+    pub fn open(
+        config: RunnerConfig,
+        privilege_mode: PrivilegeMode,
+        socket: OwnedFd,
+    ) -> Result<Arc<Self>, Failure> {
         let failed = |what: &str, error: std::io::Error| failure(format!("{what} ({error})"));
         let layout =
             layout::Layout::open(&config.data_dir, &[&config.sandboxd, &config.runtime]).map_err(|e| {
@@ -93,38 +97,43 @@ impl Runner {
         if let Err(error) = mounts::bind_file(&config.sandboxd, &sandboxd) {
             tracing::error!(path = %config.sandboxd.display(), %error, "sandboxd is missing");
         }
-        let trash = trash::Trash::new(layout.trash());
-        if let Err(error) = trash.empty() {
+        let deferred_delete = deferred_delete::DeferredDelete::new(layout.deferred_delete());
+        if let Err(error) = deferred_delete.empty() {
             tracing::warn!(%error, "what was being removed before could not be");
         }
-        let cgroups = power.cgroups(&layout);
+        let cgroups = privilege_mode.cgroups(&layout);
         let runtime = oci::Runtime::new(config.runtime.clone(), layout.runtime_root(), !cgroups.any());
         let used: BTreeSet<String> = fs::read_dir(layout.sandboxes())
             .map_err(|e| failed("the folder of sandboxes cannot be read", e))?
             .flatten()
             .filter_map(|entry| state::State::read(&entry.path().join("state.json")))
             .filter(|state| state.run.is_some())
-            .map(|state| state.skeleton)
+            .map(|state| state.base_rootfs)
             .collect();
-        let skeletons = skeleton::Skeletons::make(&layout.skeletons(), &used)
+        let base_rootfs = base_rootfs::BaseRootfs::make(&layout.base_rootfs(), &used)
             .map_err(|e| failed("the files that every sandbox needs could not be made", e))?;
-        let layers = unpack::Layers::open(&config.data_dir, power.rules(), unpack::Limits::default())
-            .map_err(|e| failure(e.to_string()))?;
-        let (networks, no_egress) = network::Networks::open(power, &layout, &config);
-        let mut hello = machine::look(power, &config, &layout, &runtime, &cgroups);
+        let layers = unpack::Layers::open(
+            &config.data_dir,
+            privilege_mode.rules(),
+            unpack::Limits::default(),
+        )
+        .map_err(|e| failure(e.to_string()))?;
+        let (networks, no_egress) = network::Networks::open(privilege_mode, &layout, &config);
+        let mut hello = host_probe::probe(privilege_mode, &config, &layout, &runtime, &cgroups);
         hello.warnings.extend(no_egress);
         let runner = Arc::new(Self {
-            power,
+            privilege_mode,
             networks,
             runtime,
             cgroups,
-            skeletons,
+            base_rootfs,
             sandboxes: sandboxes::Sandboxes::default(),
             layers,
-            trash,
-            watch: watch::Watch::new().map_err(|e| failed("the runner cannot watch processes", e))?,
+            deferred_delete,
+            process_watch: process_watch::ProcessWatch::new()
+                .map_err(|e| failed("the runner cannot watch processes", e))?,
             hello,
-            open_files: machine::open_files(),
+            open_files: host_probe::open_files(),
             sys: bundle::sys(),
             sandboxd,
             firewall: Mutex::default(),
@@ -135,7 +144,7 @@ impl Runner {
         if let Err(error) = runner.ensure_firewall() {
             tracing::error!(%error, "the firewall could not be loaded");
         }
-        runner.take_over()?;
+        runner.adopt_running()?;
         Ok(runner)
     }
 
@@ -145,7 +154,7 @@ impl Runner {
     /// # Errors
     /// As [`firewall::load`]; without it no sandbox is started.
     pub fn ensure_firewall(&self) -> Result<(), Failure> {
-        if self.power == Power::Rootless {
+        if self.privilege_mode == PrivilegeMode::Rootless {
             // Each sandbox has its own, loaded with its network.
             return Ok(());
         }
@@ -173,12 +182,12 @@ impl Runner {
     /// What is left on the machine of this data folder's sandboxes.
     #[must_use]
     pub fn leftovers(&self) -> Vec<String> {
-        machine::leftovers(self.power, &self.layout, &self.cgroups)
+        host_probe::leftovers(self.privilege_mode, &self.layout, &self.cgroups)
     }
 
     /// Removes what is ours alone and needed by nobody, when the runner ends.
-    pub fn tidy(&self) {
-        if self.power == Power::Root && self.sandboxes.running() == 0 {
+    pub fn clean_up(&self) {
+        if self.privilege_mode == PrivilegeMode::Root && self.sandboxes.running() == 0 {
             firewall::unload(&self.layout.table());
             self.cgroups.remove_parent();
         }

@@ -51,20 +51,20 @@ pub fn scratch(path: &Path) -> io::Result<()> {
 
 /// How ids on disk are seen through a mount.
 #[derive(Debug)]
-pub enum View {
+pub enum IdMapping {
     /// As those of a user namespace.
     Mapped(OwnedFd),
     /// As they are.
-    AsItIs,
+    Unmapped,
 }
 
 /// A detached copy of the mount that holds `source`, rooted there.
 ///
 /// # Errors
 /// `EINVAL` where the file system cannot be id-mapped (overlayfs, many network file systems).
-pub fn copy(source: &Path, view: &View, read_only: bool) -> io::Result<OwnedFd> {
+pub fn copy(source: &Path, view: &IdMapping, read_only: bool) -> io::Result<OwnedFd> {
     let (map, namespace, clone, also) = match view {
-        View::Mapped(namespace) => (
+        IdMapping::Mapped(namespace) => (
             libc::MOUNT_ATTR_IDMAP,
             u64::try_from(namespace.as_raw_fd()).map_err(io::Error::other)?,
             OpenTreeFlags::empty(),
@@ -72,7 +72,7 @@ pub fn copy(source: &Path, view: &View, read_only: bool) -> io::Result<OwnedFd> 
         ),
         // In a user namespace, what the machine mounted below must come along: it may hide
         // something (mount_namespaces(7)).
-        View::AsItIs => (0, 0, OpenTreeFlags::AT_RECURSIVE, libc::AT_RECURSIVE),
+        IdMapping::Unmapped => (0, 0, OpenTreeFlags::AT_RECURSIVE, libc::AT_RECURSIVE),
     };
     let tree = rustix::mount::open_tree(
         CWD,
@@ -146,7 +146,7 @@ pub fn bind_file(source: &Path, target: &Path) -> io::Result<()> {
 /// whoever mounts. On an id-mapped mount that has to be somebody who exists there: `owner`, the
 /// sandbox's root. As nobody it would not fail but mount read-only (fs/overlayfs/super.c).
 ///
-/// `options` are those of [`super::power::Power::overlay_options`].
+/// `options` are those of [`super::privilege_mode::PrivilegeMode::overlay_options`].
 ///
 /// The calling thread stays in `folder` afterwards, and has a working folder of its own.
 ///

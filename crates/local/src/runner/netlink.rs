@@ -58,7 +58,7 @@ const NUD_PERMANENT: u16 = 0x80;
 pub type Mac = [u8; 6];
 
 /// One end of a new link pair.
-pub struct End<'a> {
+pub struct VethEnd<'a> {
     pub name: &'a str,
     pub mac: Mac,
 }
@@ -119,9 +119,9 @@ impl Batch {
     #[must_use]
     pub fn link_pair(
         mut self,
-        near: &End<'_>,
+        near: &VethEnd<'_>,
         group: u32,
-        far: &End<'_>,
+        far: &VethEnd<'_>,
         namespace: BorrowedFd<'_>,
         mtu: u32,
     ) -> Self {

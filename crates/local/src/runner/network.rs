@@ -24,10 +24,10 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{
     config::RunnerConfig,
-    egress::{Egress, Pasta},
     layout::Layout,
-    netlink::{Batch, End, Mac, Netlink},
-    power::Power,
+    netlink::{Batch, Mac, Netlink, VethEnd},
+    pasta::{Pasta, PastaLauncher},
+    privilege_mode::PrivilegeMode,
 };
 use crate::protocol::machine;
 
@@ -42,7 +42,7 @@ const INSIDE: &str = "eth0";
 
 /// A sandbox's network as long as the runner holds it.
 #[derive(Debug)]
-pub struct Wire {
+pub struct SandboxNetwork {
     pub slot: u32,
     pub address: Ipv4Addr,
     pub namespace: OwnedFd,
@@ -51,7 +51,7 @@ pub struct Wire {
 
 /// Makes networks.
 pub struct Networks {
-    way: Way,
+    uplink: Uplink,
     /// Marks our near interfaces, so that the firewall's rules can be about all of them.
     group: u32,
     base: Ipv4Addr,
@@ -60,9 +60,9 @@ pub struct Networks {
 }
 
 /// The way out of a sandbox.
-enum Way {
-    Wire,
-    Pasta(Egress),
+enum Uplink {
+    Veth,
+    Pasta(PastaLauncher),
     /// None.
     Loopback,
 }
@@ -74,35 +74,39 @@ impl Networks {
     /// Networks as this power can make them, tried where that may fail; and why sandboxes have no
     /// way out, where they have none.
     #[must_use]
-    pub fn open(power: Power, layout: &Layout, config: &RunnerConfig) -> (Self, Option<String>) {
+    pub fn open(
+        privilege_mode: PrivilegeMode,
+        layout: &Layout,
+        config: &RunnerConfig,
+    ) -> (Self, Option<String>) {
         let group = layout.group();
         let mut networks = Self {
-            way: Way::Wire,
+            uplink: Uplink::Veth,
             group,
             base: config.address_base,
             mtu: mtu_outward().unwrap_or(1500),
             // Folders begin at different places, so that they seldom try the same slot.
             next: AtomicU32::new(group % SLOTS),
         };
-        if power == Power::Root {
+        if privilege_mode == PrivilegeMode::Root {
             return (networks, None);
         }
-        let tried = Egress::new(
+        let tried = PastaLauncher::new(
             layout.networks(),
             layout.scratch(),
             &config.allowed_networks,
             &config.resolvers,
         )
-        .map_err(|error| unmade(&error))
-        .and_then(|egress| {
-            networks.way = Way::Pasta(egress);
+        .map_err(|error| creation_failed(&error))
+        .and_then(|pasta| {
+            networks.uplink = Uplink::Pasta(pasta);
             // No sandbox's name: it has no hyphen.
-            let wire = networks.make_in_namespace("probe")?;
-            networks.remove(&wire);
+            let network = networks.make_in_namespace("probe")?;
+            networks.remove(&network);
             Ok(())
         });
         let why = tried.err().map(|failure| {
-            networks.way = Way::Loopback;
+            networks.uplink = Uplink::Loopback;
             format!("sandboxes cannot reach the network, only their database: {failure}")
         });
         (networks, why)
@@ -110,70 +114,70 @@ impl Networks {
 
     /// Takes in the network of a sandbox that runs already.
     #[must_use]
-    pub fn adopt(&self, slot: u32, namespace: OwnedFd, resource: &ResourceName) -> Wire {
-        Wire {
+    pub fn adopt(&self, slot: u32, namespace: OwnedFd, resource: &ResourceName) -> SandboxNetwork {
+        SandboxNetwork {
             slot,
             address: self.address(slot),
             namespace,
-            pasta: match &self.way {
-                Way::Pasta(egress) => egress.find(resource.as_str()),
-                Way::Wire | Way::Loopback => None,
+            pasta: match &self.uplink {
+                Uplink::Pasta(pasta) => pasta.find(resource.as_str()),
+                Uplink::Veth | Uplink::Loopback => None,
             },
         }
     }
 
     /// Whether a network is still whole.
     #[must_use]
-    pub fn exists(&self, wire: &Wire) -> bool {
-        match &self.way {
-            Way::Wire => exists(wire.slot),
-            Way::Pasta(_) => wire.pasta.as_ref().is_some_and(Pasta::lives),
-            Way::Loopback => true,
+    pub fn exists(&self, network: &SandboxNetwork) -> bool {
+        match &self.uplink {
+            Uplink::Veth => exists(network.slot),
+            Uplink::Pasta(_) => network.pasta.as_ref().is_some_and(Pasta::lives),
+            Uplink::Loopback => true,
         }
     }
 
     /// Takes a network away at once.
-    pub fn remove(&self, wire: &Wire) {
-        match (&self.way, &wire.pasta) {
-            (Way::Wire, _) => remove(wire.slot),
+    pub fn remove(&self, network: &SandboxNetwork) {
+        match (&self.uplink, &network.pasta) {
+            (Uplink::Veth, _) => remove(network.slot),
             (_, Some(pasta)) => pasta.end(),
             (_, None) => {}
         }
     }
 
     /// Ends what a runner that was killed left of networks that nobody has.
-    pub fn end_others(&self, wanted: impl Fn(&str) -> bool) {
-        if let Way::Pasta(egress) = &self.way {
-            egress.end_others(wanted);
+    pub fn end_all_but(&self, wanted: impl Fn(&str) -> bool) {
+        if let Uplink::Pasta(pasta) = &self.uplink {
+            pasta.end_all_but(wanted);
         }
     }
 
     /// A network that needs nothing on the machine's side.
-    fn make_in_namespace(&self, name: &str) -> Result<Wire, Failure> {
-        let (namespace, inside) = new_namespace().map_err(|e| unmade(&e))?;
-        let mut wire = Wire {
+    fn make_in_namespace(&self, name: &str) -> Result<SandboxNetwork, Failure> {
+        let (namespace, inside) = new_namespace().map_err(|e| creation_failed(&e))?;
+        let mut network = SandboxNetwork {
             slot: ONLY_SLOT,
             address: self.address(ONLY_SLOT),
             namespace,
             pasta: None,
         };
-        if let Way::Pasta(egress) = &self.way {
-            wire.pasta = Some(egress.open(name, &wire.namespace, wire.address, INSIDE, self.mtu)?);
+        if let Uplink::Pasta(pasta) = &self.uplink {
+            network.pasta = Some(pasta.open(name, &network.namespace, network.address, INSIDE, self.mtu)?);
             let configured = index(&inside, INSIDE).and_then(|eth| {
                 inside.send(
                     &Batch::default()
-                        .address(eth, wire.address)
+                        .address(eth, network.address)
                         .up(eth)
                         .route_to(eth, GATEWAY)
                         .default_route(eth, GATEWAY),
                 )
             });
             if let Err(error) = configured {
-                self.remove(&wire);
-                return Err(unmade(&error));
+                self.remove(&network);
+                return Err(creation_failed(&error));
             }
         }
-        Ok(wire)
+        Ok(network)
     }
 
     #[must_use]
@@ -186,17 +190,17 @@ impl Networks {
     ///
     /// # Errors
     /// What the kernel refused, and what may help.
-    pub fn make(&self, resource: &ResourceName) -> Result<Wire, Failure> {
-        if !matches!(self.way, Way::Wire) {
+    pub fn make(&self, resource: &ResourceName) -> Result<SandboxNetwork, Failure> {
+        if !matches!(self.uplink, Uplink::Veth) {
             return self.make_in_namespace(resource.as_str());
         }
-        let (namespace, inside) = new_namespace().map_err(|e| unmade(&e))?;
-        let near = Netlink::open().map_err(|e| unmade(&e))?;
+        let (namespace, inside) = new_namespace().map_err(|e| creation_failed(&e))?;
+        let near = Netlink::open().map_err(|e| creation_failed(&e))?;
         for _ in 0..SLOTS {
             let slot = 1 + self.next.fetch_add(1, Ordering::Relaxed) % SLOTS;
-            match self.wire(slot, &near, &inside, &namespace) {
+            match self.network(slot, &near, &inside, &namespace) {
                 Ok(address) => {
-                    return Ok(Wire {
+                    return Ok(SandboxNetwork {
                         slot,
                         address,
                         namespace,
@@ -204,7 +208,7 @@ impl Networks {
                     });
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(unmade(&error)),
+                Err(error) => return Err(creation_failed(&error)),
             }
         }
         Err(machine(format!(
@@ -212,16 +216,22 @@ impl Networks {
         )))
     }
 
-    fn wire(&self, slot: u32, near: &Netlink, inside: &Netlink, namespace: &OwnedFd) -> io::Result<Ipv4Addr> {
+    fn network(
+        &self,
+        slot: u32,
+        near: &Netlink,
+        inside: &Netlink,
+        namespace: &OwnedFd,
+    ) -> io::Result<Ipv4Addr> {
         let (name, address) = (interface(slot), self.address(slot));
         let (near_mac, far_mac) = (mac(0, slot), mac(1, slot));
         near.send(&Batch::default().link_pair(
-            &End {
+            &VethEnd {
                 name: &name,
                 mac: near_mac,
             },
             self.group,
-            &End {
+            &VethEnd {
                 name: INSIDE,
                 mac: far_mac,
             },
@@ -380,7 +390,7 @@ fn mtu_outward() -> Option<u32> {
     mtu.trim().parse().ok().filter(|mtu| (576..=65_535).contains(mtu))
 }
 
-fn unmade(error: &io::Error) -> Failure {
+fn creation_failed(error: &io::Error) -> Failure {
     let advice = match error.raw_os_error() {
         Some(libc::EPERM) => "; the runner needs CAP_NET_ADMIN and CAP_SYS_ADMIN",
         Some(libc::EOPNOTSUPP) => "; the kernel lacks veth interfaces (module veth)",

@@ -23,7 +23,7 @@ use super::config::{PATH, file_name};
 use crate::protocol::machine;
 
 /// A start takes a fiftieth of a second; one that takes this long hangs.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 /// Descriptors below this one are kept for what a child is to find there.
 pub const FIRST_FREE_FD: i32 = 10;
 
@@ -181,14 +181,14 @@ impl Runtime {
             .ok()
             .and_then(Pid::from_raw)
             .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
-            .is_some_and(|pidfd| readable(pidfd.as_fd(), PATIENCE));
+            .is_some_and(|pidfd| readable(pidfd.as_fd(), TIMEOUT));
         if !ended {
             let _ = child.kill();
             let _ = child.wait();
             return Err(machine(format!(
                 "{} did not start the sandbox within {} seconds; the machine may be overloaded",
                 self.name(),
-                PATIENCE.as_secs()
+                TIMEOUT.as_secs()
             )));
         }
         child.wait().map_err(|e| self.unstarted(&e))
@@ -246,7 +246,7 @@ impl Runtime {
     }
 
     fn failure(&self, status: ExitStatus, log: &Path, bundle: &Path) -> Failure {
-        let words = fs::read_to_string(log)
+        let output_text = fs::read_to_string(log)
             .ok()
             .and_then(|text| last_error(&text))
             .unwrap_or_else(|| {
@@ -254,17 +254,17 @@ impl Runtime {
                     .map(|text| tail(&text))
                     .unwrap_or_default()
             });
-        if words.contains("no space left on device") {
+        if output_text.contains("no space left on device") {
             return machine("the disk is full: remove projects or images, or make the disk larger");
         }
-        if words.contains("/.fsa/sandboxd") && words.contains("no such file") {
+        if output_text.contains("/.fsa/sandboxd") && output_text.contains("no such file") {
             return Failure::new(
                 FailureKind::Internal,
                 "sandboxd, the program that runs first in every sandbox, could not be found in it",
             );
         }
         machine(format!(
-            "{} could not start the sandbox ({status}): {words}",
+            "{} could not start the sandbox ({status}): {output_text}",
             self.name()
         ))
     }
@@ -272,8 +272,8 @@ impl Runtime {
 
 /// Waits until a descriptor is readable: a pidfd when its process has ended.
 #[must_use]
-pub fn readable(fd: BorrowedFd<'_>, patience: Duration) -> bool {
-    let deadline = std::time::Instant::now() + patience;
+pub fn readable(fd: BorrowedFd<'_>, timeout: Duration) -> bool {
+    let deadline = std::time::Instant::now() + timeout;
     loop {
         let left = deadline.saturating_duration_since(std::time::Instant::now());
         let timeout = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);

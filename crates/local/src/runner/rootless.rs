@@ -32,8 +32,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     RunnerConfig,
     config::PATH,
-    egress,
-    power::Power,
+    pasta,
+    privilege_mode::PrivilegeMode,
     state::{BOOT, Process, State},
     userns::COUNT,
 };
@@ -44,7 +44,7 @@ const NS_GET_PARENT: libc::Ioctl = 0xb702;
 
 /// `runner/namespace.json`: the runner that entered last.
 #[derive(Serialize, Deserialize)]
-struct Inhabitant {
+struct NamespaceMember {
     boot: String,
     process: Process,
 }
@@ -54,9 +54,9 @@ struct Inhabitant {
 ///
 /// # Errors
 /// Why there can be no such namespace, and what to do about it.
-pub fn enter(config: &RunnerConfig) -> Result<Power, Failure> {
+pub fn enter(config: &RunnerConfig) -> Result<PrivilegeMode, Failure> {
     if Uid::effective().is_root() {
-        return Ok(Power::Root);
+        return Ok(PrivilegeMode::Root);
     }
     let folder = config.folder();
     let unusable = |error: io::Error| {
@@ -86,16 +86,16 @@ pub fn enter(config: &RunnerConfig) -> Result<Power, Failure> {
             advice()
         ))
     })?;
-    let inhabitant = Process::now(getpid().as_raw()).map(|process| Inhabitant {
+    let member = Process::now(getpid().as_raw()).map(|process| NamespaceMember {
         boot: BOOT.clone(),
         process,
     });
     fs::write(
         folder.join("namespace.json"),
-        serde_json::to_vec(&inhabitant).map_err(|e| unusable(e.into()))?,
+        serde_json::to_vec(&member).map_err(|e| unusable(e.into()))?,
     )
     .map_err(unusable)?;
-    Ok(Power::Rootless)
+    Ok(PrivilegeMode::Rootless)
 }
 
 fn become_root() -> io::Result<()> {
@@ -109,13 +109,13 @@ fn become_root() -> io::Result<()> {
 
 /// The user namespace of this data folder, where something in it or below it lives.
 fn living(folder: &Path) -> Option<OwnedFd> {
-    let inhabitant = fs::read(folder.join("namespace.json"))
+    let member = fs::read(folder.join("namespace.json"))
         .ok()
-        .and_then(|text| serde_json::from_slice::<Option<Inhabitant>>(&text).ok()?)
-        .filter(|inhabitant| inhabitant.boot == *BOOT)
-        .and_then(|inhabitant| user_namespace(inhabitant.process));
+        .and_then(|text| serde_json::from_slice::<Option<NamespaceMember>>(&text).ok()?)
+        .filter(|member| member.boot == *BOOT)
+        .and_then(|member| user_namespace(member.process));
     let entries = |name: &str| fs::read_dir(folder.join(name)).into_iter().flatten().flatten();
-    inhabitant
+    member
         .or_else(|| {
             entries("sandboxes")
                 .filter_map(|entry| State::read(&entry.path().join("state.json")))
@@ -124,7 +124,7 @@ fn living(folder: &Path) -> Option<OwnedFd> {
         })
         .or_else(|| {
             entries("networks")
-                .filter_map(|entry| egress::find(&entry.path()))
+                .filter_map(|entry| pasta::find(&entry.path()))
                 .find_map(|pid| user_namespace(Process::now(pid)?))
         })
 }
@@ -166,23 +166,23 @@ fn make() -> Result<(), Failure> {
             first(Path::new("/etc/subgid"), &name, uid)?,
         ),
     ];
-    let unmade = |error: io::Error| {
+    let creation_failed = |error: io::Error| {
         machine(format!(
             "the runner cannot have a user namespace of its own ({error}){}",
             advice()
         ))
     };
-    let (go_end, went_end) = pipe2(OFlag::O_CLOEXEC).map_err(|e| unmade(e.into()))?;
-    let (said_end, say_end) = pipe2(OFlag::O_CLOEXEC).map_err(|e| unmade(e.into()))?;
+    let (go_reader, go_writer) = pipe2(OFlag::O_CLOEXEC).map_err(|e| creation_failed(e.into()))?;
+    let (message_reader, message_writer) = pipe2(OFlag::O_CLOEXEC).map_err(|e| creation_failed(e.into()))?;
     let me = getpid();
     // SAFETY: this process has one thread, so the child's copy of it is whole.
     #[allow(unsafe_code)]
-    let helper = match unsafe { fork() }.map_err(|e| unmade(e.into()))? {
+    let helper = match unsafe { fork() }.map_err(|e| creation_failed(e.into()))? {
         ForkResult::Child => {
-            drop(went_end);
-            let mut say = File::from(say_end);
+            drop(go_writer);
+            let mut say = File::from(message_writer);
             // Nothing comes where there is no namespace.
-            if rustix::io::read(&go_end, &mut [0u8; 1]).is_ok_and(|bytes| bytes == 1) {
+            if rustix::io::read(&go_reader, &mut [0u8; 1]).is_ok_and(|bytes| bytes == 1) {
                 for (program, own, first) in maps {
                     if let Err(why) = map(program, me.as_raw(), own, first) {
                         let _ = say.write_all(why.as_bytes());
@@ -194,20 +194,20 @@ fn make() -> Result<(), Failure> {
         }
         ForkResult::Parent { child } => child,
     };
-    drop((go_end, say_end));
+    drop((go_reader, message_writer));
     let unshared = unshare(CloneFlags::CLONE_NEWUSER);
     if unshared.is_ok() {
-        let _ = rustix::io::write(&went_end, &[1]);
+        let _ = rustix::io::write(&go_writer, &[1]);
     }
-    drop(went_end);
+    drop(go_writer);
     let mut said = String::new();
-    let heard = File::from(said_end).read_to_string(&mut said);
+    let heard = File::from(message_reader).read_to_string(&mut said);
     while matches!(
         waitpid(helper, None),
         Err(nix::errno::Errno::EINTR) | Ok(WaitStatus::Stopped(..))
     ) {}
-    unshared.map_err(|e| unmade(e.into()))?;
-    heard.map_err(unmade)?;
+    unshared.map_err(|e| creation_failed(e.into()))?;
+    heard.map_err(creation_failed)?;
     if said.is_empty() {
         Ok(())
     } else {
@@ -236,13 +236,13 @@ fn map(program: &str, pid: i32, own: u32, first: u32) -> Result<(), String> {
     if output.status.success() {
         return Ok(());
     }
-    let words: String = String::from_utf8_lossy(&output.stderr)
+    let output_text: String = String::from_utf8_lossy(&output.stderr)
         .trim()
         .chars()
         .take(300)
         .collect();
     Err(format!(
-        "{program} refused to map user ids: {words}; it must be set-user-ID root, and {} must name a range of the \
+        "{program} refused to map user ids: {output_text}; it must be set-user-ID root, and {} must name a range of the \
          user",
         if program == "newuidmap" {
             "/etc/subuid"

@@ -12,10 +12,9 @@ use fsa_model::{Failure, FailureKind, ResourceName, SandboxRef, sandboxd::Usage}
 use parking_lot::Mutex;
 
 use super::{
-    Runner, network,
-    network::Wire,
+    Runner, deferred_delete, network,
+    network::SandboxNetwork,
     state::{BOOT, Process, State},
-    trash,
 };
 use crate::{
     images::DiffId,
@@ -23,7 +22,7 @@ use crate::{
 };
 
 /// Where the sandboxes' databases are found from inside.
-const GATE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 5432);
+const DATABASE_PROXY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 5432);
 /// Entries that are looked at to tell how much disk a sandbox uses.
 const DISK_ENTRIES: u32 = 200_000;
 
@@ -34,17 +33,17 @@ pub struct Entry {
     /// out of the map: then another one must be fetched.
     pub work: Mutex<bool>,
     /// What is alive of it; held for moments.
-    pub life: Mutex<Life>,
+    pub live: Mutex<LiveState>,
 }
 
 /// What the runner holds of a sandbox while it is alive.
 #[derive(Default)]
-pub struct Life {
+pub struct LiveState {
     /// Whose network it is.
     pub owner: Option<SandboxRef>,
-    pub wire: Option<Arc<Wire>>,
+    pub network: Option<Arc<SandboxNetwork>>,
     /// The socket that the gate listens on; kept so that a new gate can have the same.
-    pub gate: Option<OwnedFd>,
+    pub database_proxy: Option<OwnedFd>,
     pub running: Option<Arc<Running>>,
 }
 
@@ -87,8 +86,8 @@ impl Sandboxes {
             return;
         };
         let mut gone = entry.work.lock();
-        let life = entry.life.lock();
-        if life.wire.is_none() && life.running.is_none() && !*gone {
+        let live = entry.live.lock();
+        if live.network.is_none() && live.running.is_none() && !*gone {
             *gone = true;
             self.0.lock().remove(resource);
         }
@@ -100,8 +99,8 @@ impl Sandboxes {
         entries
             .iter()
             .filter_map(|entry| {
-                let life = entry.life.lock();
-                life.owner.clone().filter(|_| life.wire.is_some())
+                let live = entry.live.lock();
+                live.owner.clone().filter(|_| live.network.is_some())
             })
             .collect()
     }
@@ -112,7 +111,7 @@ impl Sandboxes {
         let entries: Vec<_> = self.0.lock().values().cloned().collect();
         entries
             .iter()
-            .filter(|entry| entry.life.lock().running.is_some())
+            .filter(|entry| entry.live.lock().running.is_some())
             .count()
     }
 }
@@ -128,19 +127,19 @@ impl Runner {
             ..ObservedSandbox::default()
         };
         if let Some(entry) = self.sandboxes.get(&sandbox.resource) {
-            let life = entry.life.lock();
-            observed.running = life
+            let live = entry.live.lock();
+            observed.running = live
                 .running
                 .as_ref()
-                .is_some_and(|running| !super::watch::ended(&running.pidfd));
-            observed.address = life.wire.as_ref().map(|wire| wire.address);
-            let wire = life.wire.clone();
-            drop(life);
-            observed.network = wire.is_some_and(|wire| self.networks.exists(&wire));
+                .is_some_and(|running| !super::process_watch::ended(&running.pidfd));
+            observed.address = live.network.as_ref().map(|network| network.address);
+            let network = live.network.clone();
+            drop(live);
+            observed.network = network.is_some_and(|network| self.networks.exists(&network));
         }
         if let Some(state) = state {
             observed.digest = Some(state.digest);
-            observed.gate = state.gate;
+            observed.database_proxy = state.database_proxy;
             observed.ended = if observed.running { None } else { state.ended };
         }
         observed
@@ -187,37 +186,41 @@ impl Runner {
     ///
     /// # Errors
     /// What the kernel or nft refused.
-    pub fn ensure_network(&self, entry: &Entry, sandbox: &SandboxRef) -> Result<Arc<Wire>, Failure> {
+    pub fn ensure_network(
+        &self,
+        entry: &Entry,
+        sandbox: &SandboxRef,
+    ) -> Result<Arc<SandboxNetwork>, Failure> {
         self.ensure_firewall()?;
-        let old = entry.life.lock().wire.clone();
-        if let Some(wire) = &old
-            && self.networks.exists(wire)
+        let old = entry.live.lock().network.clone();
+        if let Some(network) = &old
+            && self.networks.exists(network)
         {
-            return Ok(Arc::clone(wire));
+            return Ok(Arc::clone(network));
         }
-        if old.is_some() && entry.life.lock().running.is_some() {
+        if old.is_some() && entry.live.lock().running.is_some() {
             return Err(Failure::new(
                 FailureKind::Transient,
                 "the sandbox's network interface is gone; it comes back with a restart of the sandbox",
             ));
         }
-        let wire = Arc::new(self.networks.make(&sandbox.resource)?);
-        let mut life = entry.life.lock();
-        life.gate = None;
-        life.wire = Some(Arc::clone(&wire));
-        life.owner = Some(sandbox.clone());
-        Ok(wire)
+        let network = Arc::new(self.networks.make(&sandbox.resource)?);
+        let mut live = entry.live.lock();
+        live.database_proxy = None;
+        live.network = Some(Arc::clone(&network));
+        live.owner = Some(sandbox.clone());
+        Ok(network)
     }
 
     /// Takes away the network of a sandbox that does not run.
     pub fn drop_network(&self, entry: &Entry) {
-        let (wire, gate) = {
-            let mut life = entry.life.lock();
-            (life.wire.take(), life.gate.take())
+        let (network, database_proxy) = {
+            let mut live = entry.live.lock();
+            (live.network.take(), live.database_proxy.take())
         };
-        drop(gate);
-        if let Some(wire) = wire {
-            self.networks.remove(&wire);
+        drop(database_proxy);
+        if let Some(network) = network {
+            self.networks.remove(&network);
         }
     }
 
@@ -227,10 +230,10 @@ impl Runner {
     /// # Errors
     /// The sandbox has no network.
     pub fn dial(&self, resource: &ResourceName) -> Result<(Vec<OwnedFd>, Ipv4Addr), Failure> {
-        let wire = self.wire(resource)?;
-        network::enter(&wire.namespace)
+        let network = self.network(resource)?;
+        network::enter(&network.namespace)
             .and_then(|()| network::sockets())
-            .map(|sockets| (sockets, wire.address))
+            .map(|sockets| (sockets, network.address))
             .map_err(|error| {
                 machine(format!(
                     "a connection into the sandbox could not be begun ({error})"
@@ -243,7 +246,7 @@ impl Runner {
     ///
     /// # Errors
     /// The sandbox has no network, or listens on the database's port itself.
-    pub fn bind_gate(&self, entry: &Entry, resource: &ResourceName) -> Result<OwnedFd, Failure> {
+    pub fn bind_database_proxy(&self, entry: &Entry, resource: &ResourceName) -> Result<OwnedFd, Failure> {
         let failed = |error: io::Error| {
             if error.kind() == io::ErrorKind::AddrInUse {
                 return Failure::new(
@@ -256,23 +259,23 @@ impl Runner {
                 "the way to the project's database could not be made ({error})"
             ))
         };
-        let wire = self.wire(resource)?;
-        let mut life = entry.life.lock();
-        let listener = match life.gate.take() {
+        let network = self.network(resource)?;
+        let mut live = entry.live.lock();
+        let listener = match live.database_proxy.take() {
             Some(listener) => listener,
-            None => network::enter(&wire.namespace)
-                .and_then(|()| network::listener(GATE))
+            None => network::enter(&network.namespace)
+                .and_then(|()| network::listener(DATABASE_PROXY))
                 .map_err(failed)?,
         };
         let copy = listener.try_clone().map_err(failed)?;
-        life.gate = Some(listener);
+        live.database_proxy = Some(listener);
         Ok(copy)
     }
 
-    fn wire(&self, resource: &ResourceName) -> Result<Arc<Wire>, Failure> {
+    fn network(&self, resource: &ResourceName) -> Result<Arc<SandboxNetwork>, Failure> {
         self.sandboxes
             .get(resource)
-            .and_then(|entry| entry.life.lock().wire.clone())
+            .and_then(|entry| entry.live.lock().network.clone())
             .ok_or_else(|| Failure::new(FailureKind::Transient, "the sandbox does not run"))
     }
 
@@ -280,7 +283,7 @@ impl Runner {
     #[must_use]
     pub fn usage(&self, sandbox: &SandboxRef) -> Usage {
         let found = self.cgroups.usage(sandbox.resource.as_str());
-        let disk = |path| trash::disk_bytes(path, DISK_ENTRIES);
+        let disk = |path| deferred_delete::disk_bytes(path, DISK_ENTRIES);
         Usage {
             cpu_microseconds: found.cpu_microseconds,
             memory_bytes: found.memory_bytes,
@@ -295,25 +298,25 @@ impl Runner {
     ///
     /// # Errors
     /// The folder's.
-    pub fn take_over(self: &Arc<Self>) -> Result<(), Failure> {
+    pub fn adopt_running(self: &Arc<Self>) -> Result<(), Failure> {
         for sandbox in self.inventory()? {
             self.sandboxes.exclusively(&sandbox.resource, |entry| {
                 if let Some(state) = State::read(&self.layout.state(&sandbox.resource)) {
-                    self.take_over_one(entry, state);
+                    self.adopt_one(entry, state);
                 }
             });
         }
-        self.networks.end_others(|name| {
+        self.networks.end_all_but(|name| {
             ResourceName::parse(name).is_ok_and(|name| {
                 self.sandboxes
                     .get(&name)
-                    .is_some_and(|entry| entry.life.lock().wire.is_some())
+                    .is_some_and(|entry| entry.live.lock().network.is_some())
             })
         });
         Ok(())
     }
 
-    fn take_over_one(self: &Arc<Self>, entry: &Entry, state: State) {
+    fn adopt_one(self: &Arc<Self>, entry: &Entry, state: State) {
         let name = state.sandbox.resource.clone();
         let Some(run) = &state.run else {
             return;
@@ -322,7 +325,7 @@ impl Runner {
         let running = process.and_then(|process| {
             let running = Running {
                 process,
-                pidfd: super::watch::open(process.pid)?,
+                pidfd: super::process_watch::open(process.pid)?,
                 sandbox: state.sandbox.clone(),
                 memory_limit_mib: state.memory_limit_mib,
             };
@@ -333,35 +336,35 @@ impl Runner {
         match running {
             Some((running, namespace)) => {
                 let running = Arc::new(running);
-                let wire = self.networks.adopt(run.slot, namespace.into(), &name);
+                let network = self.networks.adopt(run.slot, namespace.into(), &name);
                 {
-                    let mut life = entry.life.lock();
-                    life.wire = Some(Arc::new(wire));
-                    life.running = Some(Arc::clone(&running));
+                    let mut live = entry.live.lock();
+                    live.network = Some(Arc::new(network));
+                    live.running = Some(Arc::clone(&running));
                 }
-                self.watch(&name, &running);
+                self.watch_process(&name, &running);
                 tracing::info!(sandbox = %name, pid = running.process.pid, "found a running sandbox");
             }
             None => {
-                self.end_strays(&name, run.boot == *BOOT);
-                self.settle(entry, &name, crate::protocol::How::Unseen);
+                self.kill_orphans(&name, run.boot == *BOOT);
+                self.record_exit(entry, &name, crate::protocol::ExitCause::Unseen);
             }
         }
     }
 
     /// Ends processes of a start that no runner saw to its end.
-    pub fn end_strays(&self, name: &ResourceName, this_boot: bool) {
+    pub fn kill_orphans(&self, name: &ResourceName, this_boot: bool) {
         if !this_boot {
             self.runtime.forget(name.as_str());
             return;
         }
         for pid in self.cgroups.processes(name.as_str()) {
-            let Some(pidfd) = super::watch::open(pid) else {
+            let Some(pidfd) = super::process_watch::open(pid) else {
                 continue;
             };
             // Still in the group, so the descriptor is of a process of the sandbox.
             if self.cgroups.processes(name.as_str()).contains(&pid) {
-                super::watch::kill(pidfd.as_fd());
+                super::process_watch::kill(pidfd.as_fd());
                 let _ = super::oci::readable(pidfd.as_fd(), std::time::Duration::from_secs(5));
             }
         }

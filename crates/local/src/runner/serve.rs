@@ -16,12 +16,12 @@ use fsa_model::{Failure, FailureKind};
 use parking_lot::{Condvar, Mutex};
 
 use super::{Runner, STACK};
-use crate::protocol::{self, Answer, Call, Message, Packet, Request, VERSION};
+use crate::protocol::{self, Call, Message, Packet, Request, Response, VERSION};
 
 /// Requests that are done at once; more wait in the socket.
-const AT_ONCE: usize = 128;
+const CONCURRENT_MAX: usize = 128;
 /// A longer grace would keep a delete waiting.
-const LONGEST_GRACE: Duration = Duration::from_secs(60);
+const GRACE_MAX: Duration = Duration::from_secs(60);
 
 #[derive(Default)]
 struct Busy {
@@ -32,7 +32,7 @@ struct Busy {
 impl Busy {
     fn begin(&self) {
         let mut count = self.count.lock();
-        while *count >= AT_ONCE {
+        while *count >= CONCURRENT_MAX {
             self.changed.wait(&mut count);
         }
         *count += 1;
@@ -105,7 +105,7 @@ fn answer(runner: &Arc<Runner>, packet: Packet<Call>) {
     reply(runner, id, result);
 }
 
-fn reply(runner: &Runner, id: u64, result: Result<(Answer, Vec<OwnedFd>), Failure>) {
+fn reply(runner: &Runner, id: u64, result: Result<(Response, Vec<OwnedFd>), Failure>) {
     let (result, descriptors) = match result {
         Ok((answer, descriptors)) => (Ok(answer), descriptors),
         Err(failure) => (Err(failure), Vec::new()),
@@ -120,22 +120,22 @@ fn perform(
     runner: &Arc<Runner>,
     request: Request,
     descriptors: Vec<OwnedFd>,
-) -> Result<(Answer, Vec<OwnedFd>), Failure> {
+) -> Result<(Response, Vec<OwnedFd>), Failure> {
     let plain = |answer| Ok((answer, Vec::new()));
     let sandboxes = &runner.sandboxes;
     match request {
         Request::Hello { version } if version == VERSION => {
-            plain(Answer::Hello(Box::new(runner.hello.clone())))
+            plain(Response::Hello(Box::new(runner.hello.clone())))
         }
         Request::Hello { .. } => Err(Failure::new(
             FailureKind::Internal,
             "fsa was replaced by another version while it ran: restart fsa serve",
         )),
         Request::EnsureNetwork { sandbox } => {
-            let wire =
+            let network =
                 sandboxes.exclusively(&sandbox.resource, |entry| runner.ensure_network(entry, &sandbox))?;
-            plain(Answer::Network {
-                address: wire.address,
+            plain(Response::Network {
+                address: network.address,
             })
         }
         Request::StartContainer(start) => {
@@ -149,17 +149,17 @@ fn perform(
             sandboxes.exclusively(&start.sandbox.resource, |entry| {
                 runner.start(entry, &start, &listener, &boot)
             })?;
-            plain(Answer::Done)
+            plain(Response::Done)
         }
         Request::Stop {
             sandbox,
             grace_millis,
         } => {
-            let grace = Duration::from_millis(grace_millis).min(LONGEST_GRACE);
+            let grace = Duration::from_millis(grace_millis).min(GRACE_MAX);
             sandboxes.exclusively(&sandbox.resource, |entry| {
                 runner.stop(entry, &sandbox.resource, grace)
             })?;
-            plain(Answer::Done)
+            plain(Response::Done)
         }
         Request::Destroy { sandbox } => {
             let discarded = sandboxes.exclusively(&sandbox.resource, |entry| {
@@ -167,39 +167,39 @@ fn perform(
             })?;
             sandboxes.forget(&sandbox.resource);
             if let Some(discarded) = discarded
-                && let Err(error) = runner.trash.burn(&discarded)
+                && let Err(error) = runner.deferred_delete.delete(&discarded)
             {
                 return Err(protocol::machine(format!(
                     "the sandbox's files could not all be removed ({error})"
                 )));
             }
-            plain(Answer::Done)
+            plain(Response::Done)
         }
         Request::RemoveVolume { project } => {
             runner.discard(&runner.layout.volume(project))?;
-            plain(Answer::Done)
+            plain(Response::Done)
         }
-        Request::Observe { sandbox } => plain(Answer::Observed(Box::new(runner.observe(&sandbox)))),
-        Request::Inventory => plain(Answer::Inventory {
+        Request::Observe { sandbox } => plain(Response::Observed(Box::new(runner.observe(&sandbox)))),
+        Request::Inventory => plain(Response::Inventory {
             sandboxes: runner.inventory()?,
         }),
         Request::Dial { sandbox } => {
             let (sockets, address) = runner.dial(&sandbox.resource)?;
             Ok((
-                Answer::Sockets {
+                Response::Sockets {
                     address: Some(address),
                 },
                 sockets,
             ))
         }
-        Request::BindGate { sandbox } => {
+        Request::BindDatabaseProxy { sandbox } => {
             let listener = sandboxes.exclusively(&sandbox.resource, |entry| {
-                runner.bind_gate(entry, &sandbox.resource)
+                runner.bind_database_proxy(entry, &sandbox.resource)
             })?;
-            Ok((Answer::Gate, vec![listener]))
+            Ok((Response::DatabaseProxy, vec![listener]))
         }
-        Request::Usage { sandbox } => plain(Answer::Usage(runner.usage(&sandbox))),
-        Request::UnpackLayer { layer } => plain(Answer::Unpacked(
+        Request::Usage { sandbox } => plain(Response::Usage(runner.usage(&sandbox))),
+        Request::UnpackLayer { layer } => plain(Response::Unpacked(
             runner
                 .layers
                 .unpack(&layer)
@@ -216,22 +216,22 @@ fn perform(
                 .layers
                 .remove(&layer)
                 .map_err(|error| protocol::machine(format!("a layer could not be removed ({error})")))?;
-            plain(Answer::Done)
+            plain(Response::Done)
         }
         Request::Layers => {
             let layers = runner.layers.list().map_err(|error| {
                 protocol::machine(format!("the folder of layers cannot be read ({error})"))
             })?;
-            plain(Answer::Layers { layers })
+            plain(Response::Layers { layers })
         }
         Request::MissingLayers { mut layers } => {
             layers.retain(|layer| !runner.layers.has(layer));
-            plain(Answer::Layers { layers })
+            plain(Response::Layers { layers })
         }
-        Request::UsedLayers => plain(Answer::Layers {
+        Request::UsedLayers => plain(Response::Layers {
             layers: runner.used_layers()?.into_iter().collect(),
         }),
-        Request::Leftovers => plain(Answer::Leftovers {
+        Request::Leftovers => plain(Response::Leftovers {
             what: runner.leftovers(),
         }),
     }

@@ -19,16 +19,16 @@ use super::{
     bundle::{self, Bundle, Limits},
     layout::Layout,
     mounts,
-    network::Wire,
+    network::SandboxNetwork,
+    process_watch,
     sandboxes::{Entry, Running},
     state::{BOOT, Process, Run, State},
     userns::IdRange,
-    watch,
 };
-use crate::protocol::{How, Root, StartSandbox, machine};
+use crate::protocol::{ExitCause, Root, StartSandbox, machine};
 
 /// After SIGTERM's grace, how long SIGKILL may take: a process may be in a disk's driver.
-const KILL_PATIENCE: Duration = Duration::from_secs(20);
+const KILL_TIMEOUT: Duration = Duration::from_secs(20);
 
 impl Runner {
     /// Starts a sandbox that does not run.
@@ -44,7 +44,7 @@ impl Runner {
     ) -> Result<(), Failure> {
         crate::protocol::check(start)?;
         let name = &start.sandbox.resource;
-        if entry.life.lock().running.is_some() {
+        if entry.live.lock().running.is_some() {
             return Err(Failure::new(
                 FailureKind::Internal,
                 "the sandbox was to be started, and runs already",
@@ -58,7 +58,7 @@ impl Runner {
             Ok(()) => tracing::info!(sandbox = %name, took = ?begun.elapsed(), "started a sandbox"),
             Err(failure) => {
                 tracing::warn!(sandbox = %name, %failure, "a sandbox could not be started");
-                self.settle(entry, name, How::Stopped);
+                self.record_exit(entry, name, ExitCause::Stopped);
                 if new {
                     self.discard(&self.layout.sandbox(name))?;
                 }
@@ -76,29 +76,29 @@ impl Runner {
     ) -> Result<(), Failure> {
         let name = &start.sandbox.resource;
         if self.runtime.knows(name.as_str()) {
-            self.end_strays(name, true);
+            self.kill_orphans(name, true);
         }
-        let wire = self.ensure_network(entry, &start.sandbox)?;
+        let network = self.ensure_network(entry, &start.sandbox)?;
         let bundle = self.layout.bundle(name);
         self.make_folders(start)
-            .map_err(|e| unmade("the sandbox's folders", &e))?;
-        let skeleton = match start.root {
-            Root::Host => &self.skeletons.host,
-            Root::Layers(_) => &self.skeletons.base,
+            .map_err(|e| creation_failed("the sandbox's folders", &e))?;
+        let base_rootfs = match start.root {
+            Root::Host => &self.base_rootfs.host,
+            Root::Layers(_) => &self.base_rootfs.base,
         };
         let mut state = State {
             sandbox: start.sandbox.clone(),
             digest: start.digest.clone(),
-            skeleton: skeleton.clone(),
+            base_rootfs: base_rootfs.clone(),
             layers: match &start.root {
                 Root::Host => Vec::new(),
                 Root::Layers(layers) => layers.clone(),
             },
-            gate: start.gate,
+            database_proxy: start.database_proxy,
             memory_limit_mib: start.resources.memory_limit_mib,
             run: Some(Run {
                 boot: BOOT.clone(),
-                slot: wire.slot,
+                slot: network.slot,
                 process: None,
             }),
             ended: None,
@@ -107,26 +107,26 @@ impl Runner {
         // Before anything runs, so that a runner that is killed now is followed by one that knows.
         state
             .write(&state_path)
-            .map_err(|e| unmade("the sandbox's state", &e))?;
-        self.root_file_system(start, &wire, skeleton)?;
-        self.write_bundle(start, &wire, &bundle)
-            .map_err(|e| unmade("the sandbox's bundle", &e))?;
+            .map_err(|e| creation_failed("the sandbox's state", &e))?;
+        self.root_file_system(start, &network, base_rootfs)?;
+        self.write_bundle(start, &network, &bundle)
+            .map_err(|e| creation_failed("the sandbox's bundle", &e))?;
 
         let pid = self
             .runtime
             .start(name.as_str(), &bundle, listener.as_fd(), boot.as_fd())?;
-        let running = self.verify(pid, start, &wire, &bundle)?;
+        let running = self.verify(pid, start, &network, &bundle)?;
         if let Some(run) = &mut state.run {
             run.process = Some(running.process);
         }
         if let Err(error) = state.write(&state_path) {
-            watch::kill(running.pidfd.as_fd());
-            let _ = super::oci::readable(running.pidfd.as_fd(), KILL_PATIENCE);
-            return Err(unmade("the sandbox's state", &error));
+            process_watch::kill(running.pidfd.as_fd());
+            let _ = super::oci::readable(running.pidfd.as_fd(), KILL_TIMEOUT);
+            return Err(creation_failed("the sandbox's state", &error));
         }
         let running = Arc::new(running);
-        entry.life.lock().running = Some(Arc::clone(&running));
-        self.watch(name, &running);
+        entry.live.lock().running = Some(Arc::clone(&running));
+        self.watch_process(name, &running);
         Ok(())
     }
 
@@ -148,7 +148,12 @@ impl Runner {
 
     /// Mounts what the container is to see at `m/<resource>/`: `all`, the runner's folder with
     /// the sandbox's ids; `root`, the overlay; `machine/…` for template `host`.
-    fn root_file_system(&self, start: &StartSandbox, wire: &Wire, skeleton: &str) -> Result<(), Failure> {
+    fn root_file_system(
+        &self,
+        start: &StartSandbox,
+        network: &SandboxNetwork,
+        base_rootfs: &str,
+    ) -> Result<(), Failure> {
         let name = &start.sandbox.resource;
         let here = self.layout.scratch().join(name.as_str());
         let mapped = |e: io::Error| {
@@ -162,17 +167,17 @@ impl Runner {
                 "the sandbox's files could not be mapped to its ids ({e}){advice}"
             ))
         };
-        let failed = |e: io::Error| unmade("the sandbox's root file system", &e);
+        let failed = |e: io::Error| creation_failed("the sandbox's root file system", &e);
         fs::create_dir_all(here.join("root")).map_err(failed)?;
         let view = self
-            .power
-            .view(self.ids(wire.slot))
-            .map_err(|e| unmade("the sandbox's user namespace", &e))?;
+            .privilege_mode
+            .view(self.ids(network.slot))
+            .map_err(|e| creation_failed("the sandbox's user namespace", &e))?;
         let all = mounts::copy(self.layout.folder(), &view, false).map_err(mapped)?;
         mounts::attach(&all, &here.join("all")).map_err(failed)?;
 
         // Links with short names: mount(2) reads one page of options.
-        let mut lower = vec![PathBuf::from("skeletons").join(skeleton)];
+        let mut lower = vec![PathBuf::from("skeletons").join(base_rootfs)];
         if let Root::Layers(layers) = &start.root {
             for layer in layers {
                 let below = Layout::layer_below(layer);
@@ -198,12 +203,12 @@ impl Runner {
             &format!("{sandbox}/upper"),
             &format!("{sandbox}/work"),
             "root",
-            self.ids(wire.slot).first,
-            self.power.overlay_options(),
+            self.ids(network.slot).first,
+            self.privilege_mode.overlay_options(),
         )
         .map_err(failed)?;
         if start.root == Root::Host {
-            for folder in &self.skeletons.machine {
+            for folder in &self.base_rootfs.machine {
                 let target = here
                     .join("machine")
                     .join(folder.strip_prefix("/").unwrap_or(folder));
@@ -217,12 +222,12 @@ impl Runner {
         Ok(())
     }
 
-    fn write_bundle(&self, start: &StartSandbox, wire: &Wire, bundle: &Path) -> io::Result<()> {
+    fn write_bundle(&self, start: &StartSandbox, network: &SandboxNetwork, bundle: &Path) -> io::Result<()> {
         let name = &start.sandbox.resource;
         let here = self.layout.scratch().join(name.as_str());
         let read_only: Vec<(PathBuf, PathBuf)> = match start.root {
             Root::Host => self
-                .skeletons
+                .base_rootfs
                 .machine
                 .iter()
                 .map(|folder| {
@@ -237,12 +242,16 @@ impl Runner {
         };
         let cgroup = self.cgroups.any().then(|| self.cgroups.path(name.as_str()));
         // The runtime is a child in this very namespace of processes.
-        let network = format!("/proc/{}/fd/{}", std::process::id(), wire.namespace.as_raw_fd());
+        let namespace = format!(
+            "/proc/{}/fd/{}",
+            std::process::id(),
+            network.namespace.as_raw_fd()
+        );
         let config = bundle::config(&Bundle {
             root: &here.join("root"),
             hostname: &start.hostname,
-            network_namespace: Path::new(&network),
-            ids: &self.power.parts(self.ids(wire.slot)),
+            network_namespace: Path::new(&namespace),
+            ids: &self.privilege_mode.parts(self.ids(network.slot)),
             home: &here.join("all/volumes").join(start.sandbox.project.to_string()),
             sandboxd: &self.sandboxd,
             read_only: &read_only,
@@ -255,17 +264,23 @@ impl Runner {
     }
 
     fn ids(&self, slot: u32) -> IdRange {
-        self.power.ids(self.config.uid_base, slot)
+        self.privilege_mode.ids(self.config.uid_base, slot)
     }
 
     /// Makes sure that the id the runtime gave is of a process in this sandbox's network.
-    fn verify(&self, pid: i32, start: &StartSandbox, wire: &Wire, bundle: &Path) -> Result<Running, Failure> {
+    fn verify(
+        &self,
+        pid: i32,
+        start: &StartSandbox,
+        network: &SandboxNetwork,
+        bundle: &Path,
+    ) -> Result<Running, Failure> {
         let running = (|| {
-            let pidfd = watch::open(pid)?;
+            let pidfd = process_watch::open(pid)?;
             let process = Process::now(pid)?;
             let theirs = fs::metadata(format!("/proc/{pid}/ns/net")).ok()?;
-            let ours = rustix::fs::fstat(&wire.namespace).ok()?;
-            (theirs.ino() == ours.st_ino && !watch::ended(&pidfd)).then(|| Running {
+            let ours = rustix::fs::fstat(&network.namespace).ok()?;
+            (theirs.ino() == ours.st_ino && !process_watch::ended(&pidfd)).then(|| Running {
                 process,
                 pidfd,
                 sandbox: start.sandbox.clone(),
@@ -273,16 +288,16 @@ impl Runner {
             })
         })();
         running.ok_or_else(|| {
-            let words = fs::read_to_string(bundle.join("console.log")).unwrap_or_default();
-            let words: String = words.trim().chars().take(300).collect();
-            let words = if words.is_empty() {
+            let output_text = fs::read_to_string(bundle.join("console.log")).unwrap_or_default();
+            let output_text: String = output_text.trim().chars().take(300).collect();
+            let output_text = if output_text.is_empty() {
                 "it said nothing".to_owned()
             } else {
-                words
+                output_text
             };
             Failure::new(
                 FailureKind::Internal,
-                format!("the sandbox ended as soon as it was started: {words}"),
+                format!("the sandbox ended as soon as it was started: {output_text}"),
             )
         })
     }
@@ -292,26 +307,26 @@ impl Runner {
     /// # Errors
     /// Where even SIGKILL does not end them.
     pub fn stop(&self, entry: &Entry, name: &ResourceName, grace: Duration) -> Result<(), Failure> {
-        let running = entry.life.lock().running.clone();
+        let running = entry.live.lock().running.clone();
         let Some(running) = running else {
             // A network without a sandbox, or what a killed runner left.
             self.drop_network(entry);
             if self.runtime.knows(name.as_str()) {
-                self.end_strays(name, true);
+                self.kill_orphans(name, true);
                 self.cgroups.remove(name.as_str());
             }
             return Ok(());
         };
-        watch::terminate(running.pidfd.as_fd());
+        process_watch::terminate(running.pidfd.as_fd());
         if !super::oci::readable(running.pidfd.as_fd(), grace) {
-            watch::kill(running.pidfd.as_fd());
-            if !super::oci::readable(running.pidfd.as_fd(), KILL_PATIENCE) {
+            process_watch::kill(running.pidfd.as_fd());
+            if !super::oci::readable(running.pidfd.as_fd(), KILL_TIMEOUT) {
                 return Err(machine(
                     "the sandbox's processes do not end, even when they are killed; one may be waiting for a disk",
                 ));
             }
         }
-        self.settle(entry, name, How::Stopped);
+        self.record_exit(entry, name, ExitCause::Stopped);
         Ok(())
     }
 
@@ -323,9 +338,9 @@ impl Runner {
     pub fn destroy(&self, entry: &Entry, name: &ResourceName) -> Result<Option<PathBuf>, Failure> {
         self.stop(entry, name, Duration::ZERO)?;
         self.cgroups.remove(name.as_str());
-        self.trash
+        self.deferred_delete
             .discard(&self.layout.sandbox(name))
-            .map_err(|e| undestroyed(&e))
+            .map_err(|e| removal_failed(&e))
     }
 
     /// Removes a folder of ours.
@@ -333,8 +348,15 @@ impl Runner {
     /// # Errors
     /// The file system's.
     pub fn discard(&self, path: &Path) -> Result<(), Failure> {
-        match self.trash.discard(path).map_err(|e| undestroyed(&e))? {
-            Some(discarded) => self.trash.burn(&discarded).map_err(|e| undestroyed(&e)),
+        match self
+            .deferred_delete
+            .discard(path)
+            .map_err(|e| removal_failed(&e))?
+        {
+            Some(discarded) => self
+                .deferred_delete
+                .delete(&discarded)
+                .map_err(|e| removal_failed(&e)),
             None => Ok(()),
         }
     }
@@ -376,7 +398,7 @@ fn unmount(here: &Path) {
     let _ = fs::remove_dir(here);
 }
 
-fn unmade(what: &str, error: &io::Error) -> Failure {
+fn creation_failed(what: &str, error: &io::Error) -> Failure {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             machine("the disk is full: remove projects or images, or make the disk larger")
@@ -388,6 +410,6 @@ fn unmade(what: &str, error: &io::Error) -> Failure {
     }
 }
 
-fn undestroyed(error: &io::Error) -> Failure {
+fn removal_failed(error: &io::Error) -> Failure {
     machine(format!("the sandbox's files could not be removed ({error})"))
 }

@@ -5,7 +5,7 @@ use std::{fs, io, path::Path, sync::LazyLock};
 use fsa_model::SandboxRef;
 use serde::{Deserialize, Serialize};
 
-use crate::{images::DiffId, protocol::Ended};
+use crate::{images::DiffId, protocol::SandboxExit};
 
 /// `sandboxes/<resource>/state.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,15 +14,17 @@ pub struct State {
     pub sandbox: SandboxRef,
     pub digest: String,
     /// Which tree the root file system's own files come from, so that it is not removed early.
-    pub skeleton: String,
+    #[serde(rename = "skeleton")]
+    pub base_rootfs: String,
     /// The image's, lowest first; none for template `host`.
     pub layers: Vec<DiffId>,
     /// It is to have a way to its project's database.
-    pub gate: bool,
+    #[serde(rename = "gate")]
+    pub database_proxy: bool,
     pub memory_limit_mib: u32,
     /// The start that was begun last, if it did not come to its end yet.
     pub run: Option<Run>,
-    pub ended: Option<Ended>,
+    pub ended: Option<SandboxExit>,
 }
 
 /// One life of a sandbox's processes.
@@ -112,6 +114,20 @@ mod tests {
                 started: me.started + 1,
                 ..me
             })
+        );
+    }
+
+    #[test]
+    fn the_field_names_on_disk_do_not_change() {
+        let id = uuid::Uuid::now_v7();
+        let text = format!(
+            r#"{{"sandbox":{{"id":"{id}","project":"{id}","resource":"app-agentruntime-2k3b4c"}},"digest":"00ff","skeleton":"abc","layers":[],"gate":true,"memoryLimitMib":256,"run":null,"ended":{{"at":"2026-01-02T03:04:05Z","how":{{"exited":3}}}}}}"#
+        );
+        let state: State = serde_json::from_str(&text).unwrap();
+        assert_eq!((state.base_rootfs.as_str(), state.database_proxy), ("abc", true));
+        assert_eq!(
+            serde_json::to_value(&state).unwrap(),
+            serde_json::from_str::<serde_json::Value>(&text).unwrap()
         );
     }
 

@@ -31,7 +31,9 @@ use nix::{
 };
 use rustix::fs::{MemfdFlags, Mode, OFlags};
 
-use super::{Runner, RunnerConfig, mounts, oci::FIRST_FREE_FD, power::Power, rootless, serve};
+use super::{
+    Runner, RunnerConfig, mounts, oci::FIRST_FREE_FD, privilege_mode::PrivilegeMode, rootless, serve,
+};
 use crate::protocol::{self, Message, Push, machine};
 
 /// Where `fsa runner` finds its socket and its configuration.
@@ -39,8 +41,8 @@ const SOCKET_FD: i32 = 3;
 const CONFIG_FD: i32 = 4;
 /// The worker's own word that the other side is gone.
 const CLOSED: u8 = 0;
-const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// Starts `program arguments…` (this program with `runner`) with the socket and the
 /// configuration as inherited descriptors. Called while still privileged; the child must be
@@ -114,13 +116,13 @@ pub fn entry() -> ExitCode {
 pub fn main(socket: OwnedFd, config: RunnerConfig) -> ExitCode {
     // A session of its own: the keyboard's signals are for `fsa serve`, whose end is ours.
     let _ = setsid();
-    for passed_over in [Signal::SIGINT, Signal::SIGHUP, Signal::SIGTERM] {
+    for signal_number in [Signal::SIGINT, Signal::SIGHUP, Signal::SIGTERM] {
         // SAFETY: the handler does nothing, so it does nothing that a handler may not.
         #[allow(unsafe_code)]
-        let _ = unsafe { signal(passed_over, SigHandler::Handler(pass_over)) };
+        let _ = unsafe { signal(signal_number, SigHandler::Handler(ignore_signal)) };
     }
-    let power = match rootless::enter(&config) {
-        Ok(power) => power,
+    let privilege_mode = match rootless::enter(&config) {
+        Ok(privilege_mode) => privilege_mode,
         Err(failure) => return give_up(&socket, failure),
     };
     let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
@@ -133,15 +135,15 @@ pub fn main(socket: OwnedFd, config: RunnerConfig) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let (begun_end, begin_end) = match pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK) {
+    let (started_reader, started_writer) = match pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK) {
         Ok(ends) => ends,
         Err(error) => {
             let why = format!("the runner cannot begin: the machine gives it no pipe ({error})");
             return give_up(&socket, machine(why));
         }
     };
-    let mut ever_begun = false;
-    let mut pause = SHORTEST_PAUSE;
+    let mut ever_started = false;
+    let mut pause = PAUSE_MIN;
     loop {
         let begun = Instant::now();
         // SAFETY: this process has one thread, so the child's copy of it is whole.
@@ -150,25 +152,25 @@ pub fn main(socket: OwnedFd, config: RunnerConfig) -> ExitCode {
             Ok(ForkResult::Child) => std::process::exit(i32::from(work(
                 socket,
                 config,
-                power,
-                (!ever_begun).then_some(&begin_end),
+                privilege_mode,
+                (!ever_started).then_some(&started_writer),
             ))),
             Ok(ForkResult::Parent { child }) => child,
-            Err(error) if !ever_begun => {
+            Err(error) if !ever_started => {
                 let why = format!("the runner cannot begin: no process can be started ({error})");
                 return give_up(&socket, machine(why));
             }
             Err(error) => {
                 tracing::error!(%error, "the runner's worker could not be started");
-                rest(LONGEST_PAUSE);
+                rest(PAUSE_MAX);
                 continue;
             }
         };
         match wait_for(worker) {
             WaitStatus::Exited(_, code) if code == i32::from(CLOSED) => return ExitCode::SUCCESS,
             status => {
-                ever_begun |= rustix::io::read(&begun_end, &mut [0u8; 8]).is_ok_and(|bytes| bytes > 0);
-                if !ever_begun {
+                ever_started |= rustix::io::read(&started_reader, &mut [0u8; 8]).is_ok_and(|bytes| bytes > 0);
+                if !ever_started {
                     // What the worker itself had to say was said before this, and counts.
                     let why = format!("the runner ended before it began ({status:?}); its log says more");
                     return give_up(&socket, machine(why));
@@ -176,10 +178,10 @@ pub fn main(socket: OwnedFd, config: RunnerConfig) -> ExitCode {
                 tracing::error!(?status, ?pause, "the runner's worker ended; another one follows");
             }
         }
-        pause = if begun.elapsed() > LONGEST_PAUSE {
-            SHORTEST_PAUSE
+        pause = if begun.elapsed() > PAUSE_MAX {
+            PAUSE_MIN
         } else {
-            (pause * 2).min(LONGEST_PAUSE)
+            (pause * 2).min(PAUSE_MAX)
         };
         rest(pause);
     }
@@ -206,7 +208,7 @@ fn rest(pause: Duration) {
 }
 
 /// Not the same as ignoring a signal, which sandboxes would inherit.
-extern "C" fn pass_over(_: i32) {}
+extern "C" fn ignore_signal(_: i32) {}
 
 /// Takes in every child that ends until it is this one.
 fn wait_for(worker: Pid) -> WaitStatus {
@@ -234,20 +236,20 @@ fn reserve(socket: OwnedFd) -> io::Result<OwnedFd> {
 
 /// What one worker does: the process's exit code. Where it is the first, it says through `first`
 /// that it has begun, and to `fsa serve` why it could not; one that follows is tried again.
-fn work(socket: OwnedFd, config: RunnerConfig, power: Power, first: Option<&OwnedFd>) -> u8 {
-    crate::pools::limit_to(2);
+fn work(socket: OwnedFd, config: RunnerConfig, privilege_mode: PrivilegeMode, first: Option<&OwnedFd>) -> u8 {
+    crate::malloc_arenas::limit_to(2);
     // Sandboxes' folders and mount points are named below it.
     let config = RunnerConfig {
         data_dir: absolute(&config.data_dir),
         ..config
     };
     if let Err(error) = mounts::private_namespace() {
-        let advice = match power {
-            Power::Root => ": it needs CAP_SYS_ADMIN",
-            Power::Rootless => rootless::advice(),
+        let advice = match privilege_mode {
+            PrivilegeMode::Root => ": it needs CAP_SYS_ADMIN",
+            PrivilegeMode::Rootless => rootless::advice(),
         };
         let why = format!("the runner cannot have mounts of its own ({error}){advice}");
-        return unbegun(&socket, machine(why), first.is_some());
+        return report_start_failure(&socket, machine(why), first.is_some());
     }
     let for_failure = match socket.try_clone() {
         Ok(copy) => copy,
@@ -256,10 +258,10 @@ fn work(socket: OwnedFd, config: RunnerConfig, power: Power, first: Option<&Owne
             return 1;
         }
     };
-    let runner = match Runner::open(config, power, socket) {
+    let runner = match Runner::open(config, privilege_mode, socket) {
         Ok(runner) => runner,
         Err(failure) => {
-            return unbegun(&for_failure, failure, first.is_some());
+            return report_start_failure(&for_failure, failure, first.is_some());
         }
     };
     drop(for_failure);
@@ -267,7 +269,7 @@ fn work(socket: OwnedFd, config: RunnerConfig, power: Power, first: Option<&Owne
         // The pipe is empty and has room.
         let _ = rustix::io::write(first, &[1]);
     }
-    runner.push(&Push::Begun);
+    runner.push(&Push::WorkerStarted);
     let watching = thread::Builder::new()
         .name("watch".into())
         .stack_size(super::STACK)
@@ -281,7 +283,7 @@ fn work(socket: OwnedFd, config: RunnerConfig, power: Power, first: Option<&Owne
     }
     match serve::serve(&runner) {
         Ok(()) => {
-            runner.tidy();
+            runner.clean_up();
             CLOSED
         }
         Err(error) => {
@@ -291,7 +293,7 @@ fn work(socket: OwnedFd, config: RunnerConfig, power: Power, first: Option<&Owne
     }
 }
 
-fn unbegun(socket: &OwnedFd, failure: Failure, first: bool) -> u8 {
+fn report_start_failure(socket: &OwnedFd, failure: Failure, first: bool) -> u8 {
     tracing::error!(%failure, "the runner's worker cannot begin");
     if first {
         fail(socket, failure);

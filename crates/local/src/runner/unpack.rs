@@ -10,11 +10,11 @@
 //! `layers/<hex>.json` says in which boot it was written and whether it is known to have reached
 //! the disk since; after a power cut, a layer that is not is removed and made again.
 
-mod note;
+mod entry_path;
+mod keyed_mutex;
+mod layer_marker;
 mod pipeline;
-mod place;
 mod tree;
-mod turns;
 
 use std::{
     fs::{self, File, Permissions},
@@ -30,13 +30,13 @@ use fsa_model::{Failure, FailureKind};
 use rustix::fs::{FlockOperation, Mode, OFlags, ResolveFlags};
 pub use tree::{Limits, Rules};
 
-use self::{note::Note, turns::KeyedMutex};
+use self::{keyed_mutex::KeyedMutex, layer_marker::LayerMarker};
 use crate::images::{DiffId, Digest, LayerBlob, UnpackedLayer, tarball::TarError};
 
 /// Layers that wait to be brought to the disk.
 const UNSYNCED: usize = 1_000;
 /// From writing a note to putting its layer in its place is a moment.
-const NOTE_AGE: Duration = Duration::from_secs(60);
+const MARKER_AGE_MAX: Duration = Duration::from_secs(60);
 
 /// Why a layer could not be unpacked.
 #[derive(Debug, thiserror::Error)]
@@ -94,7 +94,7 @@ pub struct Layers {
     rules: Rules,
     limits: Limits,
     boot: String,
-    turns: KeyedMutex,
+    layer_locks: KeyedMutex,
     syncer: Option<(mpsc::SyncSender<DiffId>, JoinHandle<()>)>,
 }
 
@@ -121,15 +121,15 @@ impl Layers {
             Mode::empty(),
         )
         .map_err(|e| machine("the data folder could not be opened")(e.into()))?;
-        let turns = KeyedMutex::default();
+        let layer_locks = KeyedMutex::default();
         let (sender, receiver) = mpsc::sync_channel(UNSYNCED);
         let syncer = thread::Builder::new()
             .name("layer-sync".into())
             .spawn({
                 let folder = folder.clone();
                 let boot = boot.clone();
-                let turns = turns.clone();
-                move || note::sync_layers(&folder, &boot, &turns, &receiver)
+                let layer_locks = layer_locks.clone();
+                move || layer_marker::sync_layers(&folder, &boot, &layer_locks, &receiver)
             })
             .map_err(machine("a thread could not be started"))?;
         let layers = Self {
@@ -138,7 +138,7 @@ impl Layers {
             rules,
             limits,
             boot,
-            turns,
+            layer_locks,
             syncer: Some((sender, syncer)),
         };
         layers
@@ -156,7 +156,7 @@ impl Layers {
     /// Whether the layer is here, whole.
     #[must_use]
     pub fn has(&self, layer: &DiffId) -> bool {
-        self.note(layer).is_some() && self.path(layer).is_dir()
+        self.marker(layer).is_some() && self.path(layer).is_dir()
     }
 
     /// Every layer that is here.
@@ -181,8 +181,8 @@ impl Layers {
     /// # Errors
     /// The file system's own.
     pub fn remove(&self, layer: &DiffId) -> io::Result<()> {
-        let _turn = self.turns.take(*layer);
-        ignore_missing(fs::remove_file(self.note_path(layer)))?;
+        let _lock = self.layer_locks.take(*layer);
+        ignore_missing(fs::remove_file(self.marker_path(layer)))?;
         let partial = self.partial(layer);
         match fs::rename(self.path(layer), &partial) {
             Ok(()) => remove_tree(&partial),
@@ -197,17 +197,17 @@ impl Layers {
     /// [`UnpackError`], and nothing is left behind.
     pub fn unpack(&self, layer: &LayerBlob) -> Result<UnpackedLayer, UnpackError> {
         let machine = |what| move |error: io::Error| UnpackError::Machine { what, error };
-        let _turn = self.turns.take(layer.diff_id);
-        if let Some(note) = self.note(&layer.diff_id)
+        let _lock = self.layer_locks.take(layer.diff_id);
+        if let Some(marker) = self.marker(&layer.diff_id)
             && self.path(&layer.diff_id).is_dir()
         {
-            return Ok(note.size);
+            return Ok(marker.size);
         }
         let blob = self.open_blob(&layer.blob)?;
         let partial = Partial::make(self.partial(&layer.diff_id))
             .map_err(machine("a folder for the layer could not be made"))?;
         let size = pipeline::write_layer(blob, layer, &partial.fd, self.rules, self.limits)?;
-        self.write_note(&layer.diff_id, size, false)
+        self.write_marker(&layer.diff_id, size, false)
             .map_err(machine("the note beside the layer could not be written"))?;
         match fs::rename(&partial.path, self.path(&layer.diff_id)) {
             Ok(()) => partial.keep(),
@@ -243,7 +243,7 @@ impl Layers {
                         .metadata()
                         .ok()
                         .and_then(|metadata| metadata.modified().ok()?.elapsed().ok());
-                    if age.is_some_and(|age| age > NOTE_AGE) {
+                    if age.is_some_and(|age| age > MARKER_AGE_MAX) {
                         ignore_missing(fs::remove_file(entry.path()))?;
                     }
                 }
@@ -263,8 +263,8 @@ impl Layers {
 
     /// Whether the layer was written whole, as far as the disk is concerned.
     fn survived(&self, layer: &DiffId) -> bool {
-        self.note(layer)
-            .is_some_and(|note| note.synced || note.boot == self.boot)
+        self.marker(layer)
+            .is_some_and(|marker| marker.synced || marker.boot == self.boot)
     }
 
     fn open_blob(&self, digest: &Digest) -> Result<File, UnpackError> {
@@ -292,21 +292,21 @@ impl Layers {
             .join(format!("{}.partial-{:08x}", layer.hex(), rand::random::<u32>()))
     }
 
-    fn note_path(&self, layer: &DiffId) -> PathBuf {
+    fn marker_path(&self, layer: &DiffId) -> PathBuf {
         self.folder.join(format!("{}.json", layer.hex()))
     }
 
-    fn note(&self, layer: &DiffId) -> Option<Note> {
-        Note::read(&self.note_path(layer)).ok()
+    fn marker(&self, layer: &DiffId) -> Option<LayerMarker> {
+        LayerMarker::read(&self.marker_path(layer)).ok()
     }
 
-    fn write_note(&self, layer: &DiffId, size: UnpackedLayer, synced: bool) -> io::Result<()> {
-        Note {
+    fn write_marker(&self, layer: &DiffId, size: UnpackedLayer, synced: bool) -> io::Result<()> {
+        LayerMarker {
             size,
             boot: self.boot.clone(),
             synced,
         }
-        .write(&self.note_path(layer))
+        .write(&self.marker_path(layer))
     }
 }
 

@@ -44,7 +44,7 @@ impl IdRange {
 /// # Errors
 /// The kernel's; `ENOSPC` where user.max_user_namespaces is reached.
 pub fn mapped(range: IdRange) -> io::Result<OwnedFd> {
-    let (said_end, say_end) = pipe2(OFlag::O_CLOEXEC)?;
+    let (message_reader, message_writer) = pipe2(OFlag::O_CLOEXEC)?;
     // SAFETY: the child of this multi-threaded process makes system calls only (prctl, unshare,
     // write, pause, _exit) and neither allocates nor takes a lock.
     #[allow(unsafe_code)]
@@ -53,7 +53,7 @@ pub fn mapped(range: IdRange) -> io::Result<OwnedFd> {
         ForkResult::Child => {
             let _ = set_pdeathsig(Signal::SIGKILL);
             let code = u8::from(unshare(CloneFlags::CLONE_NEWUSER).is_err());
-            let _ = rustix::io::write(&say_end, &[code]);
+            let _ = rustix::io::write(&message_writer, &[code]);
             // It waits to be killed, not for the end of a pipe: another child that was forked
             // meanwhile may hold a copy of any pipe.
             pause();
@@ -66,7 +66,7 @@ pub fn mapped(range: IdRange) -> io::Result<OwnedFd> {
         ForkResult::Parent { child } => {
             let made = (|| {
                 let mut code = [1u8];
-                if rustix::io::read(&said_end, &mut code)? != 1 || code[0] != 0 {
+                if rustix::io::read(&message_reader, &mut code)? != 1 || code[0] != 0 {
                     return Err(io::Error::other(
                         "a user namespace could not be made (is user.max_user_namespaces reached?)",
                     ));

@@ -8,10 +8,10 @@ use std::{
 };
 
 use fsa_local::{
-    LocalConfig, LocalDriver,
+    LocalConfig, LocalDriver, database_proxy,
     databases::LocalDatabases,
     driver::{Client, RunnerLink},
-    gate, images, postgres, privileges,
+    images, postgres, privileges,
 };
 use nix::unistd::{Uid, getgid, getuid};
 use sqlx::postgres::PgConnectOptions;
@@ -171,8 +171,8 @@ pub async fn open(config: &ServeConfig, start: Start) -> Result<Local, Failure> 
     begun_control.map_err(postgres)?;
     begun_projects.map_err(postgres)?;
     let program = std::env::current_exe()?;
-    let gate = gate::ensure_running(
-        &gate::GateConfig::new(&config.data_dir, &projects),
+    let gate = database_proxy::ensure_running(
+        &database_proxy::DatabaseProxyConfig::new(&config.data_dir, &projects),
         &program,
         &["gate".to_owned()],
     )

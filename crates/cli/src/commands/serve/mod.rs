@@ -50,7 +50,9 @@ pub fn run(arguments: ServeArguments) -> Outcome {
     let clusters = kubernetes::read(&config)?;
     let start = local::begin(&config)?;
     let turn = turn::take(&config.data_dir)?;
-    fsa_local::pools::limit_to(std::thread::available_parallelism().map_or(2, std::num::NonZero::get));
+    fsa_local::malloc_arenas::limit_to(
+        std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
+    );
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -26,12 +26,12 @@ use rustix::{
 
 use super::{
     UnpackError,
+    entry_path::{NAME_MAX, normal, open_below, open_folder, split},
     pipeline::CHUNK,
-    place::{NAME_MAX, normal, open_below, open_folder, split},
 };
 use crate::images::{
     UnpackedLayer,
-    tarball::{Entry, Kind, Reader, TarError, shown},
+    tarball::{Entry, Kind, Reader, TarError, printable},
 };
 
 /// The highest user or group id that a sandbox's user namespace maps.
@@ -190,7 +190,7 @@ impl Tree<'_> {
         content: &mut impl Read,
     ) -> Result<(), UnpackError> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = self.anew(entry, parent, name, || {
+        let fd = self.create_or_replace(entry, parent, name, || {
             openat(parent, name, flags, Mode::from_raw_mode(0o600))
         })?;
         let mut left = entry.size;
@@ -268,7 +268,7 @@ impl Tree<'_> {
                 let kind = FileType::from_raw_mode(found.st_mode);
                 if kind != FileType::Directory {
                     replaces_whiteout = kind == FileType::CharacterDevice;
-                    self.anew(entry, parent, name, || {
+                    self.create_or_replace(entry, parent, name, || {
                         mkdirat(parent, name, Mode::from_raw_mode(0o755))
                     })?;
                 }
@@ -306,12 +306,12 @@ impl Tree<'_> {
         if target.is_empty() || target.contains(&0) {
             return Err(refused(entry, "is a link to nothing"));
         }
-        self.anew(entry, parent, name, || symlinkat(target, parent, name))?;
+        self.create_or_replace(entry, parent, name, || symlinkat(target, parent, name))?;
         self.describe(entry, parent, name)
     }
 
     fn fifo(&mut self, entry: &Entry, parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), UnpackError> {
-        self.anew(entry, parent, name, || {
+        self.create_or_replace(entry, parent, name, || {
             mknodat(parent, name, FileType::Fifo, Mode::from_raw_mode(0o600), 0)
         })?;
         self.describe(entry, parent, name)?;
@@ -330,7 +330,7 @@ impl Tree<'_> {
                 entry,
                 &format!(
                     "is a link to {:?}, which is not in this layer",
-                    shown(&entry.target)
+                    printable(&entry.target)
                 ),
             )
         };
@@ -338,7 +338,7 @@ impl Tree<'_> {
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Err(missing()),
             other => other.map_err(|e| write_error(entry, e))?,
         };
-        match self.anew(entry, parent, name, || {
+        match self.create_or_replace(entry, parent, name, || {
             linkat(&from, target, parent, name, AtFlags::empty())
         }) {
             Err(UnpackError::Write { error, .. }) if error.raw_os_error() == Some(libc::ENOENT) => {
@@ -450,7 +450,7 @@ impl Tree<'_> {
     }
 
     /// Makes something under a name, in place of what an earlier entry put there.
-    fn anew<T>(
+    fn create_or_replace<T>(
         &mut self,
         entry: &Entry,
         parent: BorrowedFd<'_>,
@@ -581,14 +581,14 @@ fn times((seconds, nanoseconds): (i64, u32)) -> Timestamps {
 
 fn refused(entry: &Entry, why: &str) -> UnpackError {
     UnpackError::Refused {
-        path: entry.shown(),
+        path: entry.printable(),
         why: why.to_owned(),
     }
 }
 
 fn write_error(entry: &Entry, e: Errno) -> UnpackError {
     UnpackError::Write {
-        path: entry.shown(),
+        path: entry.printable(),
         error: io::Error::from(e),
     }
 }

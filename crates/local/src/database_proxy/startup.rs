@@ -26,7 +26,7 @@ pub const NOT_NOW: &str = "57P03";
 
 /// A packet that comes before anything else.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Opening {
+pub enum InitialPacket {
     /// Encryption is asked for; a single `N` declines, and another opening follows.
     Encryption,
     /// A running query is to be ended; the process id and secret of its connection.
@@ -69,16 +69,16 @@ pub fn following(length: [u8; 4]) -> Option<usize> {
 ///
 /// # Errors
 /// What a client is told that speaks something else, or says a thing twice.
-pub fn parse(packet: &[u8]) -> Result<Opening, Refusal> {
+pub fn parse(packet: &[u8]) -> Result<InitialPacket, Refusal> {
     let broken = || Refusal::new(PROTOCOL, "the start-up packet makes no sense");
     let (code, rest) = packet.split_first_chunk::<4>().ok_or_else(broken)?;
     match u32::from_be_bytes(*code) {
-        TLS | GSS if rest.is_empty() => Ok(Opening::Encryption),
-        CANCEL if (8..=KEY_MAX).contains(&rest.len()) => Ok(Opening::Cancel(rest.to_vec())),
+        TLS | GSS if rest.is_empty() => Ok(InitialPacket::Encryption),
+        CANCEL if (8..=KEY_MAX).contains(&rest.len()) => Ok(InitialPacket::Cancel(rest.to_vec())),
         TLS | GSS | CANCEL => Err(broken()),
         protocol if protocol >> 16 == 3 => {
             let parameters = parameters(rest).ok_or_else(broken)?;
-            Ok(Opening::Startup(Startup { protocol, parameters }))
+            Ok(InitialPacket::Startup(Startup { protocol, parameters }))
         }
         _ => Err(Refusal::new(
             "0A000",
@@ -89,17 +89,17 @@ pub fn parse(packet: &[u8]) -> Result<Opening, Refusal> {
 
 /// Pairs of NUL-ended strings, then one more NUL and nothing after it.
 fn parameters(mut bytes: &[u8]) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
-    let mut found: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+    let mut parameters: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
     loop {
         let name = string(&mut bytes)?;
         if name.is_empty() {
-            return bytes.is_empty().then_some(found);
+            return bytes.is_empty().then_some(parameters);
         }
         let value = string(&mut bytes)?;
-        if found.iter().any(|(other, _)| other == name) {
+        if parameters.iter().any(|(other, _)| other == name) {
             return None;
         }
-        found.push((name.to_vec(), value.to_vec()));
+        parameters.push((name.to_vec(), value.to_vec()));
     }
 }
 
@@ -112,8 +112,8 @@ fn string<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
 
 impl Startup {
     fn get(&self, name: &str) -> Option<&[u8]> {
-        let found = self.parameters.iter().find(|(other, _)| other == name.as_bytes());
-        found.map(|(_, value)| value.as_slice())
+        let parameters = self.parameters.iter().find(|(other, _)| other == name.as_bytes());
+        parameters.map(|(_, value)| value.as_slice())
     }
 
     /// The packet for the server, if this client may be let in as `role` into the database of
@@ -121,7 +121,7 @@ impl Startup {
     ///
     /// # Errors
     /// What it is told otherwise.
-    pub fn admit(&self, role: &str) -> Result<Vec<u8>, Refusal> {
+    pub fn authorize(&self, role: &str) -> Result<Vec<u8>, Refusal> {
         let user = self.get("user").filter(|user| !user.is_empty());
         let Some(user) = user else {
             return Err(Refusal::new(NOT_AUTHORIZED, "no user name was given"));
@@ -136,7 +136,7 @@ impl Startup {
                 NOT_AUTHORIZED,
                 format!(
                     "this sandbox reaches its own database alone, as the user \"{role}\"; \"{}\" was asked for (see DATABASE_URL)",
-                    shown(user)
+                    printable(user)
                 ),
             ));
         }
@@ -145,7 +145,7 @@ impl Startup {
                 NOT_AUTHORIZED,
                 format!(
                     "this sandbox reaches its own database \"{role}\" alone; \"{}\" was asked for (see DATABASE_URL)",
-                    shown(database)
+                    printable(database)
                 ),
             ));
         }
@@ -215,7 +215,7 @@ pub fn error_response(refusal: &Refusal) -> Vec<u8> {
 }
 
 /// At most 63 characters of a name that anybody may have sent.
-fn shown(name: &[u8]) -> String {
+fn printable(name: &[u8]) -> String {
     let name = String::from_utf8_lossy(name);
     name.chars().filter(|c| !c.is_control()).take(63).collect()
 }
@@ -234,7 +234,7 @@ mod tests {
         }
     }
 
-    fn read_back(packet: &[u8]) -> Opening {
+    fn read_back(packet: &[u8]) -> InitialPacket {
         assert_eq!(following(packet[..4].try_into().unwrap()), Some(packet.len() - 4));
         parse(&packet[4..]).unwrap()
     }
@@ -247,7 +247,7 @@ mod tests {
             ("options", "-c search_path=s"),
         ]);
 
-        let Opening::Startup(sent) = read_back(&given.admit("ada").unwrap()) else {
+        let InitialPacket::Startup(sent) = read_back(&given.authorize("ada").unwrap()) else {
             panic!()
         };
 
@@ -271,7 +271,7 @@ mod tests {
             &[("user", "ada ")],
             &[("user", "ADA")],
         ] {
-            let refusal = startup(parameters).admit("ada").unwrap_err();
+            let refusal = startup(parameters).authorize("ada").unwrap_err();
             assert_eq!(refusal.code, NOT_AUTHORIZED, "{parameters:?}");
         }
     }
@@ -297,10 +297,16 @@ mod tests {
 
     #[test]
     fn requests_for_encryption_and_cancels_are_told_apart() {
-        assert_eq!(parse(&80_877_103_u32.to_be_bytes()), Ok(Opening::Encryption));
-        assert_eq!(parse(&80_877_104_u32.to_be_bytes()), Ok(Opening::Encryption));
+        assert_eq!(
+            parse(&80_877_103_u32.to_be_bytes()),
+            Ok(InitialPacket::Encryption)
+        );
+        assert_eq!(
+            parse(&80_877_104_u32.to_be_bytes()),
+            Ok(InitialPacket::Encryption)
+        );
         let key = [0, 0, 1, 2, 9, 8, 7, 6];
-        assert_eq!(read_back(&cancel(&key)), Opening::Cancel(key.to_vec()));
+        assert_eq!(read_back(&cancel(&key)), InitialPacket::Cancel(key.to_vec()));
         assert!(parse(&[&80_877_102_u32.to_be_bytes()[..], &[1, 2, 3]].concat()).is_err());
     }
 
@@ -324,8 +330,8 @@ mod tests {
             bytes.truncate(bytes.len() % 7);
             packet.extend(&bytes);
             packet.push(0);
-            if let Ok(Opening::Startup(startup)) = parse(&packet) && let Ok(sent) = startup.admit("ada") {
-                let Opening::Startup(read) = read_back(&sent) else { panic!() };
+            if let Ok(InitialPacket::Startup(startup)) = parse(&packet) && let Ok(sent) = startup.authorize("ada") {
+                let InitialPacket::Startup(read) = read_back(&sent) else { panic!() };
                 // As the server reads: the last of a name wins.
                 let last = |name: &str| read.parameters.iter().rev().find(|(n, _)| n == name.as_bytes()).map(|(_, v)| v.clone());
                 prop_assert_eq!(last("user"), Some(b"ada".to_vec()));
@@ -340,8 +346,8 @@ mod tests {
             pairs.retain(|(name, _)| name != "user" && name != "database");
             pairs.push(("user".to_owned(), "ada".to_owned()));
             let given: Vec<_> = pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-            let packet = startup(&given).admit("ada").unwrap();
-            let Opening::Startup(read) = read_back(&packet) else { panic!() };
+            let packet = startup(&given).authorize("ada").unwrap();
+            let InitialPacket::Startup(read) = read_back(&packet) else { panic!() };
             for (name, value) in &pairs {
                 prop_assert_eq!(read.get(name), Some(value.as_bytes()));
             }

@@ -101,9 +101,9 @@ pub struct Lease(#[allow(dead_code, reason = "held for its lock")] Arc<File>);
 
 /// `<data>/images`.
 #[derive(Clone, Debug)]
-pub struct Folder(PathBuf);
+pub struct BlobStore(PathBuf);
 
-impl Folder {
+impl BlobStore {
     /// Opens the folder, making what is missing of it.
     ///
     /// # Errors
@@ -124,7 +124,7 @@ impl Folder {
     }
 
     /// Waits for whoever is removing things, which takes as long as that takes.
-    pub async fn share(&self) -> Result<Lease, Failure> {
+    pub async fn lock_shared(&self) -> Result<Lease, Failure> {
         let path = self.0.join("lock");
         let lock = move || {
             let file = File::open(path)?;
@@ -142,7 +142,7 @@ impl Folder {
     }
 
     /// The lock of whoever removes things, unless something is in use.
-    pub fn seize(&self) -> io::Result<Option<Lease>> {
+    pub fn try_lock_exclusive(&self) -> io::Result<Option<Lease>> {
         let file = File::open(self.0.join("lock"))?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(Lease(Arc::new(file)))),
@@ -209,7 +209,7 @@ impl Folder {
         Ok(blobs)
     }
 
-    fn note(&self, name: &str) -> PathBuf {
+    fn record(&self, name: &str) -> PathBuf {
         self.0
             .join("names")
             .join(format!("{}.json", Digest::of(name.as_bytes()).hex()))
@@ -218,16 +218,16 @@ impl Folder {
     /// The image of this exact name. One that cannot be read counts as none, and is said.
     #[must_use]
     pub fn image(&self, name: &str) -> Option<StoredImage> {
-        read_note(&self.note(name))
+        read_record(&self.record(name))
     }
 
     pub fn save(&self, image: &StoredImage) -> io::Result<()> {
-        self.write(&self.note(&image.name), &serde_json::to_vec_pretty(image)?)
+        self.write(&self.record(&image.name), &serde_json::to_vec_pretty(image)?)
     }
 
     /// Whether there was one.
     pub fn forget(&self, name: &str) -> io::Result<bool> {
-        match fs::remove_file(self.note(name)) {
+        match fs::remove_file(self.record(name)) {
             Ok(()) => Ok(true),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(e) => Err(e),
@@ -240,7 +240,7 @@ impl Folder {
         for entry in fs::read_dir(self.0.join("names"))? {
             let path = entry?.path();
             if path.extension().is_some_and(|extension| extension == "json") {
-                images.extend(read_note(&path));
+                images.extend(read_record(&path));
             }
         }
         images.sort_by(|a, b| a.name.cmp(&b.name));
@@ -255,13 +255,13 @@ impl Folder {
     }
 
     /// Whether so many more bytes fit on the disk, leaving `keep_free` of it.
-    pub fn room(&self, bytes: u64, keep_free: u64) -> io::Result<bool> {
+    pub fn has_room(&self, bytes: u64, keep_free: u64) -> io::Result<bool> {
         let space = rustix::fs::statvfs(&self.0)?;
         Ok(space.f_bavail.saturating_mul(space.f_frsize) >= bytes.saturating_add(keep_free))
     }
 }
 
-fn read_note(path: &Path) -> Option<StoredImage> {
+fn read_record(path: &Path) -> Option<StoredImage> {
     let bytes = fs::read(path).ok()?;
     match serde_json::from_slice(&bytes) {
         Ok(image) => Some(image),

@@ -42,7 +42,7 @@ pub enum Request {
         resource: ResourceName,
     },
     List,
-    /// All sockets, one [`Answer::Bound`] each and [`Answer::Done`]; then it serves the
+    /// All sockets, one [`Response::Bound`] each and [`Response::Done`]; then it serves the
     /// connections that it has, and ends with the last of them.
     HandOver,
     /// At once.
@@ -52,7 +52,7 @@ pub enum Request {
 /// What a gate says.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "camelCase")]
-pub enum Answer {
+pub enum Response {
     Hello {
         version: u32,
         process: u32,
@@ -62,10 +62,10 @@ pub enum Answer {
         bound: bool,
     },
     List {
-        bindings: Vec<Bound>,
+        bindings: Vec<BindingInfo>,
     },
     /// With its socket.
-    Bound(Bound),
+    Bound(BindingInfo),
     Refused {
         message: String,
     },
@@ -74,7 +74,7 @@ pub enum Answer {
 /// A binding, as it is told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Bound {
+pub struct BindingInfo {
     pub resource: ResourceName,
     pub role: String,
     /// Connections that are let in just now.
@@ -185,4 +185,40 @@ impl Channel {
 
 fn too_long() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "a message is too long")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_messages_of_version_1_do_not_change() {
+        let resource: ResourceName = "app-agentruntime-2k3b4c".parse().unwrap();
+        let to_json = |value: serde_json::Result<serde_json::Value>| value.unwrap();
+        assert_eq!(
+            to_json(serde_json::to_value(Request::HandOver)),
+            json!({"ask": "handOver"})
+        );
+        assert_eq!(
+            to_json(serde_json::to_value(Request::Bind {
+                resource: resource.clone(),
+                role: "r".into()
+            })),
+            json!({"ask": "bind", "resource": resource, "role": "r"})
+        );
+        assert_eq!(
+            to_json(serde_json::to_value(Response::IsBound { bound: true })),
+            json!({"answer": "isBound", "bound": true})
+        );
+        assert_eq!(
+            to_json(serde_json::to_value(Response::Bound(BindingInfo {
+                resource: resource.clone(),
+                role: "r".into(),
+                connections: 2
+            }))),
+            json!({"answer": "bound", "resource": resource, "role": "r", "connections": 2})
+        );
+    }
 }

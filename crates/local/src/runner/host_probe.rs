@@ -6,7 +6,7 @@ use nix::sys::resource::{Resource, getrlimit};
 
 use super::{
     cgroup::Cgroups, config::PATH, config::RunnerConfig, firewall, layout::Layout, mounts, oci::Runtime,
-    power::Power, resolvers,
+    privilege_mode::PrivilegeMode, resolvers,
 };
 use crate::protocol::{Hello, VERSION};
 
@@ -23,8 +23,8 @@ pub fn open_files() -> u64 {
 
 /// Looks at everything once.
 #[must_use]
-pub fn look(
-    power: Power,
+pub fn probe(
+    privilege_mode: PrivilegeMode,
     config: &RunnerConfig,
     layout: &Layout,
     runtime: &Runtime,
@@ -32,7 +32,7 @@ pub fn look(
 ) -> Hello {
     let mut hello = Hello {
         version: VERSION,
-        rootless: power == Power::Rootless,
+        rootless: privilege_mode == PrivilegeMode::Rootless,
         enforces_memory: cgroups.memory,
         enforces_cpu: cgroups.cpu,
         enforces_pids: cgroups.pids,
@@ -43,13 +43,13 @@ pub fn look(
         Ok(version) => hello.runtime = version,
         Err(failure) => hello.blockers.push(failure.message),
     }
-    match (try_mounts(power, layout), power) {
-        (Ok(()), _) => hello.idmapped_mounts = power == Power::Root,
-        (Err(error), Power::Rootless) => hello.blockers.push(format!(
+    match (try_mounts(privilege_mode, layout), privilege_mode) {
+        (Ok(()), _) => hello.idmapped_mounts = privilege_mode == PrivilegeMode::Root,
+        (Err(error), PrivilegeMode::Rootless) => hello.blockers.push(format!(
             "an overlay cannot be mounted in a user namespace here ({error}): Linux 5.11 or later is needed, and a \
              data folder on ext4, xfs or btrfs"
         )),
-        (Err(error), Power::Root) => hello.blockers.push(format!(
+        (Err(error), PrivilegeMode::Root) => hello.blockers.push(format!(
             "id-mapped mounts do not work here ({error}): Linux 5.19 or later is needed, and a data folder on ext4, \
              xfs or btrfs"
         )),
@@ -63,7 +63,7 @@ pub fn look(
     if let Err(wrong) = firewall::check_allowed(&config.allowed_networks) {
         hello.blockers.push(wrong);
     }
-    if power == Power::Root && !runs("nft", &["--version"]) {
+    if privilege_mode == PrivilegeMode::Root && !runs("nft", &["--version"]) {
         hello.isolates_network = false;
         hello
             .blockers
@@ -83,12 +83,12 @@ pub fn look(
             missing.join(", ")
         ));
     }
-    match power {
-        Power::Root => {
+    match privilege_mode {
+        PrivilegeMode::Root => {
             hello.warnings.extend(resolvers::find(&config.resolvers).warning);
             hello.warnings.extend(forwarding_dropped());
         }
-        Power::Rootless => hello.warnings.push(
+        PrivilegeMode::Rootless => hello.warnings.push(
             "all sandboxes share the one range of user ids that this user has, and root in a sandbox is this user \
              outside of it: what keeps them apart is namespaces alone"
                 .into(),
@@ -110,18 +110,18 @@ fn runs(program: &str, arguments: &[&str]) -> bool {
 
 /// An overlay as every sandbox has it, made and taken away again; on a thread of its
 /// own, because the overlay's names are relative to that thread's folder.
-fn try_mounts(power: Power, layout: &Layout) -> io::Result<()> {
+fn try_mounts(privilege_mode: PrivilegeMode, layout: &Layout) -> io::Result<()> {
     let here = layout.scratch().join("probe");
     let there = tempfile::Builder::new()
         .prefix("probe-")
-        .tempdir_in(layout.trash())?;
+        .tempdir_in(layout.deferred_delete())?;
     let attempt = || -> io::Result<()> {
         for name in ["lower", "upper", "work"] {
             fs::create_dir(there.path().join(name))?;
         }
         fs::create_dir_all(here.join("root"))?;
-        let ids = power.ids(100_000, 1);
-        let all = mounts::copy(there.path(), &power.view(ids)?, false)?;
+        let ids = privilege_mode.ids(100_000, 1);
+        let all = mounts::copy(there.path(), &privilege_mode.view(ids)?, false)?;
         mounts::attach(&all, &here.join("all"))?;
         mounts::overlay(
             &here,
@@ -130,7 +130,7 @@ fn try_mounts(power: Power, layout: &Layout) -> io::Result<()> {
             "all/work",
             "root",
             ids.first,
-            power.overlay_options(),
+            privilege_mode.overlay_options(),
         )
     };
     let result = thread::scope(|scope| {
@@ -163,10 +163,10 @@ fn forwarding_dropped() -> Option<String> {
 /// Traces of this data folder's sandboxes: interfaces, control groups, mounts, folders, and
 /// containers that the runtime knows.
 #[must_use]
-pub fn leftovers(power: Power, layout: &Layout, cgroups: &Cgroups) -> Vec<String> {
-    let mut found = match power {
-        Power::Root => interfaces(layout.group()),
-        Power::Rootless => Vec::new(),
+pub fn leftovers(privilege_mode: PrivilegeMode, layout: &Layout, cgroups: &Cgroups) -> Vec<String> {
+    let mut found = match privilege_mode {
+        PrivilegeMode::Root => interfaces(layout.group()),
+        PrivilegeMode::Rootless => Vec::new(),
     };
     found.extend(
         cgroups
@@ -187,7 +187,7 @@ pub fn leftovers(power: Power, layout: &Layout, cgroups: &Cgroups) -> Vec<String
         ("sandbox", layout.sandboxes()),
         ("container", layout.runtime_root()),
         ("mount point", scratch.to_owned()),
-        ("trash", layout.trash()),
+        ("trash", layout.deferred_delete()),
         ("process of pasta", layout.networks()),
     ] {
         for entry in fs::read_dir(folder)

@@ -28,15 +28,15 @@ use rustix::{
     process::{Pid, PidfdFlags, pidfd_open},
 };
 
-use super::{config::PATH, firewall, network::GATEWAY, oci, watch};
+use super::{config::PATH, firewall, network::GATEWAY, oci, process_watch};
 use crate::protocol::machine;
 
 /// A start takes a twentieth of a second.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Starts and finds pasta.
 #[derive(Clone, Debug)]
-pub struct Egress {
+pub struct PastaLauncher {
     /// The files with process ids, by the sandboxes' names.
     records: PathBuf,
     /// Mount points of the runner's own.
@@ -55,20 +55,20 @@ pub struct Pasta {
 impl Pasta {
     #[must_use]
     pub fn lives(&self) -> bool {
-        !watch::ended(&self.pidfd)
+        !process_watch::ended(&self.pidfd)
     }
 
     /// Ends it, and returns when it has ended.
     pub fn end(&self) {
-        watch::kill(self.pidfd.as_fd());
-        if !oci::readable(self.pidfd.as_fd(), PATIENCE) {
+        process_watch::kill(self.pidfd.as_fd());
+        if !oci::readable(self.pidfd.as_fd(), TIMEOUT) {
             tracing::warn!(record = %self.record.display(), "a process of pasta does not end");
         }
         forget(&self.record);
     }
 }
 
-impl Egress {
+impl PastaLauncher {
     /// # Errors
     /// The folder of records cannot be made.
     pub fn new(
@@ -119,13 +119,13 @@ impl Egress {
     pub fn find(&self, name: &str) -> Option<Pasta> {
         let record = self.records.join(name);
         let pid = find(&record)?;
-        let pidfd = watch::open(pid)?;
+        let pidfd = process_watch::open(pid)?;
         // Only now is it certain that the descriptor is of this process and of no later one.
         (find(&record) == Some(pid)).then_some(Pasta { pidfd, record })
     }
 
     /// Ends those whose name is not among `wanted`.
-    pub fn end_others(&self, wanted: impl Fn(&str) -> bool) {
+    pub fn end_all_but(&self, wanted: impl Fn(&str) -> bool) {
         for entry in fs::read_dir(&self.records).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             if !wanted(&name) {
@@ -165,8 +165,8 @@ impl Egress {
                 &place,
             )
             .map_err(|e| failed(e.into()))?;
-            let words_path = self.scratch.join(name).with_extension("words");
-            let words = File::create(&words_path).map_err(failed)?;
+            let output_path = self.scratch.join(name).with_extension("words");
+            let output_text = File::create(&output_path).map_err(failed)?;
             let mut command = Command::new("pasta");
             // Nothing is passed in, and nothing from the sandbox's loopback to the machine's.
             command
@@ -202,17 +202,17 @@ impl Egress {
                 .env("PATH", PATH)
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
-                .stderr(words)
+                .stderr(output_text)
                 .spawn()
                 .map_err(failed)?;
             // It goes into the background when everything is in its place.
             let status = finish(child).map_err(failed)?;
-            let words = fs::read_to_string(&words_path).unwrap_or_default();
-            let _ = fs::remove_file(&words_path);
+            let output_text = fs::read_to_string(&output_path).unwrap_or_default();
+            let _ = fs::remove_file(&output_path);
             if status {
                 return Ok(());
             }
-            let last: String = words
+            let last: String = output_text
                 .trim()
                 .lines()
                 .last()
@@ -253,7 +253,7 @@ fn finish(mut child: std::process::Child) -> io::Result<bool> {
         .ok()
         .and_then(Pid::from_raw)
         .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
-        .is_some_and(|pidfd| oci::readable(pidfd.as_fd(), PATIENCE));
+        .is_some_and(|pidfd| oci::readable(pidfd.as_fd(), TIMEOUT));
     if !ended {
         child.kill()?;
     }

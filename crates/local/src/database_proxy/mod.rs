@@ -8,7 +8,7 @@
 //! - A bound socket keeps its network namespace alive, whether or not anything else lives in it,
 //!   and nothing tells the gate that the sandbox is gone. So whoever stops or destroys a sandbox
 //!   unbinds it.
-//! - A gate that dies loses its sockets and connections. [`GateClient::is_bound`] then says so,
+//! - A gate that dies loses its sockets and connections. [`DatabaseProxyClient::is_bound`] then says so,
 //!   and the sandboxes are bound anew as they are looked at.
 //! - Cancel requests are passed on for the connections of the same sandbox alone, and by the
 //!   gate that has them: one that has handed over to a newer version gets no more of them.
@@ -24,29 +24,53 @@ mod wire;
 
 use std::{
     io,
-    os::{fd::AsFd as _, unix::net::UnixListener},
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::net::UnixListener,
+    },
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
-pub use client::{GateClient, GateError, end, ensure_running};
+use async_trait::async_trait;
+pub use client::{DatabaseProxyClient, DatabaseProxyError, end, ensure_running};
+use fsa_model::{Failure, ResourceName};
 use serde::{Deserialize, Serialize};
-pub use wire::Bound;
+pub use wire::BindingInfo;
 
 use crate::postgres::Cluster;
 
-/// Carries the [`GateConfig`] to the process, whose standard input is its control socket.
+/// The database proxy as the driver uses it: lets each sandbox reach its own database and no other.
+#[async_trait]
+pub trait DatabaseProxy: Send + Sync {
+    /// From now on, connections to `listener` may use `role` and nothing else. Replaces an earlier
+    /// binding of the sandbox.
+    async fn bind(
+        &self,
+        resource: &ResourceName,
+        role: &str,
+        listener: OwnedFd,
+    ) -> std::result::Result<(), Failure>;
+
+    /// Closes the sandbox's listener and its connections. Idempotent.
+    async fn unbind(&self, resource: &ResourceName) -> std::result::Result<(), Failure>;
+
+    /// Whether the proxy listens for the sandbox.
+    async fn is_bound(&self, resource: &ResourceName) -> std::result::Result<bool, Failure>;
+}
+
+/// Carries the [`DatabaseProxyConfig`] to the process, whose standard input is its control socket.
 const CONFIG_VARIABLE: &str = "FSA_GATE";
 
 /// Where the gate listens and where it leads.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GateConfig {
+pub struct DatabaseProxyConfig {
     control: PathBuf,
     log: PathBuf,
     postgres: PathBuf,
 }
 
-impl GateConfig {
+impl DatabaseProxyConfig {
     /// Of a data folder, to its projects cluster.
     #[must_use]
     pub fn new(data: &Path, projects: &Cluster) -> Self {
@@ -84,7 +108,7 @@ fn run() -> io::Result<()> {
         reason = "how `fsa serve` hands over to the gate, which has no other settings"
     )]
     let config = std::env::var(CONFIG_VARIABLE).map_err(io::Error::other)?;
-    let config: GateConfig = serde_json::from_str(&config)?;
+    let config: DatabaseProxyConfig = serde_json::from_str(&config)?;
     let listener = UnixListener::from(io::stdin().as_fd().try_clone_to_owned()?);
     listener.local_addr()?;
     // Only the copy is to listen, so that it ends when it is dropped.

@@ -11,21 +11,21 @@ use super::{
 };
 
 /// Indexes that lead to indexes.
-const NESTING_MAX: usize = 4;
+const INDEX_DEPTH_MAX: usize = 4;
 
 /// An image in the incoming folder, its blobs verified.
 #[derive(Debug)]
-pub struct Found {
+pub struct ArchivedImage {
     pub manifest: Vec<u8>,
     pub config: Vec<u8>,
     /// Bottom first.
-    pub layers: Vec<FoundLayer>,
+    pub layers: Vec<ArchivedLayer>,
     /// What the archive itself calls the image.
     pub name: Option<String>,
 }
 
 #[derive(Debug)]
-pub struct FoundLayer {
+pub struct ArchivedLayer {
     pub diff_id: DiffId,
     pub descriptor: Descriptor,
     pub file: PathBuf,
@@ -33,14 +33,14 @@ pub struct FoundLayer {
 
 /// One file of the archive, received.
 #[derive(Debug)]
-pub struct Piece {
+pub struct ReceivedFile {
     pub file: PathBuf,
     pub size: u64,
     pub digest: Digest,
 }
 
 /// A path of the archive without `.` and `..`; only ever a key, never a path on this machine.
-pub fn tidy(path: &[u8]) -> Option<String> {
+pub fn remove_leftovers(path: &[u8]) -> Option<String> {
     let path = std::str::from_utf8(path).ok()?;
     let mut parts = Vec::new();
     for part in path.split('/') {
@@ -57,12 +57,12 @@ pub fn tidy(path: &[u8]) -> Option<String> {
 
 /// The files of an archive.
 pub struct Contents {
-    pub pieces: HashMap<String, Piece>,
+    pub files: HashMap<String, ReceivedFile>,
     pub links: HashMap<String, String>,
 }
 
 impl Contents {
-    pub fn image(&self, wanted: Option<&str>) -> Result<Found, ArchiveError> {
+    pub fn image(&self, wanted: Option<&str>) -> Result<ArchivedImage, ArchiveError> {
         // Docker writes both since version 25, and means the same by them.
         if self.get("index.json").is_some() {
             self.oci(wanted)
@@ -73,10 +73,10 @@ impl Contents {
         }
     }
 
-    fn oci(&self, wanted: Option<&str>) -> Result<Found, ArchiveError> {
+    fn oci(&self, wanted: Option<&str>) -> Result<ArchivedImage, ArchiveError> {
         let mut bytes = self.read("index.json")?;
         let mut name = None;
-        for _ in 0..NESTING_MAX {
+        for _ in 0..INDEX_DEPTH_MAX {
             match manifest::parse(&bytes)? {
                 Document::Index(index) => {
                     let chosen = manifest::choose(&index, wanted)?;
@@ -94,20 +94,20 @@ impl Contents {
         bytes: Vec<u8>,
         image: &Manifest,
         name: Option<String>,
-    ) -> Result<Found, ArchiveError> {
+    ) -> Result<ArchivedImage, ArchiveError> {
         let config = self.document(&image.config.digest)?;
         let (diff_ids, _) = manifest::parse_config(&config)?;
         let mut layers = Vec::new();
         for (descriptor, diff_id) in manifest::layers(image, &diff_ids)? {
-            let piece = self.blob(&descriptor.digest)?;
-            let descriptor = Descriptor::new(&descriptor.media_type, descriptor.digest, piece.size);
-            layers.push(FoundLayer {
+            let received = self.blob(&descriptor.digest)?;
+            let descriptor = Descriptor::new(&descriptor.media_type, descriptor.digest, received.size);
+            layers.push(ArchivedLayer {
                 diff_id,
                 descriptor,
-                file: piece.file.clone(),
+                file: received.file.clone(),
             });
         }
-        Ok(Found {
+        Ok(ArchivedImage {
             manifest: bytes,
             config,
             layers,
@@ -115,7 +115,7 @@ impl Contents {
         })
     }
 
-    fn docker(&self, wanted: Option<&str>) -> Result<Found, ArchiveError> {
+    fn docker(&self, wanted: Option<&str>) -> Result<ArchivedImage, ArchiveError> {
         #[derive(Deserialize)]
         #[serde(rename_all = "PascalCase")]
         struct Saved {
@@ -151,11 +151,15 @@ impl Contents {
         let mut descriptors = Vec::new();
         let mut files = Vec::new();
         for layer in &saved.layers {
-            let piece = self
+            let received = self
                 .get(layer)
                 .ok_or_else(|| ArchiveError::Missing(layer.clone()))?;
-            descriptors.push(Descriptor::new(manifest::MEDIA_LAYER, piece.digest, piece.size));
-            files.push(piece.file.clone());
+            descriptors.push(Descriptor::new(
+                manifest::MEDIA_LAYER,
+                received.digest,
+                received.size,
+            ));
+            files.push(received.file.clone());
         }
         // `docker save` knows no manifest: this one says the same, so that every image has one.
         let image = Manifest {
@@ -167,14 +171,14 @@ impl Contents {
         let layers = manifest::layers(&image, &diff_ids)?
             .into_iter()
             .zip(files)
-            .map(|((descriptor, diff_id), file)| FoundLayer {
+            .map(|((descriptor, diff_id), file)| ArchivedLayer {
                 diff_id,
                 descriptor: descriptor.clone(),
                 file,
             })
             .collect();
         let manifest = serde_json::to_vec(&image).map_err(|e| ArchiveError::Disk(e.into()))?;
-        Ok(Found {
+        Ok(ArchivedImage {
             manifest,
             config,
             layers,
@@ -182,26 +186,26 @@ impl Contents {
         })
     }
 
-    fn get(&self, path: &str) -> Option<&Piece> {
-        let mut path = tidy(path.as_bytes())?;
+    fn get(&self, path: &str) -> Option<&ReceivedFile> {
+        let mut path = remove_leftovers(path.as_bytes())?;
         for _ in 0..8 {
-            match self.pieces.get(&path) {
-                Some(piece) => return Some(piece),
+            match self.files.get(&path) {
+                Some(received) => return Some(received),
                 None => path = self.links.get(&path)?.clone(),
             }
         }
         None
     }
 
-    fn blob(&self, digest: &Digest) -> Result<&Piece, ArchiveError> {
+    fn blob(&self, digest: &Digest) -> Result<&ReceivedFile, ArchiveError> {
         let path = format!("blobs/sha256/{}", digest.hex());
-        let piece = self.get(&path).ok_or(ArchiveError::Missing(path))?;
-        if piece.digest == *digest {
-            Ok(piece)
+        let received = self.get(&path).ok_or(ArchiveError::Missing(path))?;
+        if received.digest == *digest {
+            Ok(received)
         } else {
             Err(ArchiveError::WrongDigest {
                 expected: *digest,
-                found: piece.digest,
+                found: received.digest,
             })
         }
     }
@@ -218,13 +222,13 @@ impl Contents {
     }
 }
 
-fn small(piece: &Piece) -> Result<Vec<u8>, ArchiveError> {
-    if piece.size > DOCUMENT_MAX {
+fn small(received: &ReceivedFile) -> Result<Vec<u8>, ArchiveError> {
+    if received.size > DOCUMENT_MAX {
         return Err(Problem::Unreadable {
             what: "manifest",
-            why: format!("it has {} bytes", piece.size),
+            why: format!("it has {} bytes", received.size),
         }
         .into());
     }
-    fs::read(&piece.file).map_err(ArchiveError::Disk)
+    fs::read(&received.file).map_err(ArchiveError::Disk)
 }

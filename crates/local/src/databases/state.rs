@@ -1,8 +1,8 @@
 //! What is to be done about a project's database, from what was found: pure.
 
-/// One row of [`super::statements::LOOK`].
+/// One row of [`super::statements::STATE`].
 #[derive(Clone, Debug, Default, sqlx::FromRow)]
-pub struct Found {
+pub struct DatabaseRow {
     pub has_role: bool,
     /// It may sign in, and is no more than a plain role.
     pub may_login: bool,
@@ -12,7 +12,7 @@ pub struct Found {
     /// By the role of its name.
     pub owned: bool,
     /// Its owner may close it to everybody, themselves among them.
-    pub admits: bool,
+    pub allows_connections: bool,
     /// A drop was interrupted: PostgreSQL lets nobody in any more (`datconnlimit` -2).
     pub broken: bool,
     /// To everybody but its owner.
@@ -43,44 +43,44 @@ impl Missing {
 
 /// How a project's database is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum DatabaseState {
     Absent,
     Partial(Missing),
     /// A copy into it has begun and not ended.
     Copying,
     Ready,
     /// There is something of its name that is not ours; what.
-    Foreign(&'static str),
+    NotOurs(&'static str),
 }
 
 /// `mark` is the comment of a role of this project.
-pub fn judge(found: &Found, mark: &str, password_is_right: bool) -> Verdict {
-    match (found.has_role, found.has_database) {
-        (false, false) => return Verdict::Absent,
-        (false, true) => return Verdict::Foreign("a database"),
+pub fn classify(row: &DatabaseRow, mark: &str, password_matches: bool) -> DatabaseState {
+    match (row.has_role, row.has_database) {
+        (false, false) => return DatabaseState::Absent,
+        (false, true) => return DatabaseState::NotOurs("a database"),
         (true, _) => {}
     }
-    let theirs = found.mark.as_deref().unwrap_or_default();
+    let theirs = row.mark.as_deref().unwrap_or_default();
     if theirs == super::statements::copying(mark) {
-        return Verdict::Copying;
+        return DatabaseState::Copying;
     }
     if theirs != mark {
-        return Verdict::Foreign("a role");
+        return DatabaseState::NotOurs("a role");
     }
-    if found.has_database && !found.owned {
-        return Verdict::Foreign("a database");
+    if row.has_database && !row.owned {
+        return DatabaseState::NotOurs("a database");
     }
     let missing = Missing {
         role: false,
-        login: !(found.may_login && password_is_right),
-        broken: found.broken,
-        database: !found.has_database || found.broken,
-        privileges: !(found.admits && found.closed),
+        login: !(row.may_login && password_matches),
+        broken: row.broken,
+        database: !row.has_database || row.broken,
+        privileges: !(row.allows_connections && row.closed),
     };
     if missing == Missing::default() {
-        Verdict::Ready
+        DatabaseState::Ready
     } else {
-        Verdict::Partial(missing)
+        DatabaseState::Partial(missing)
     }
 }
 
@@ -90,15 +90,15 @@ mod tests {
 
     const MARK: &str = "fsa project 7";
 
-    fn ready() -> Found {
-        Found {
+    fn ready() -> DatabaseRow {
+        DatabaseRow {
             has_role: true,
             may_login: true,
             verifier: None,
             mark: Some(MARK.to_owned()),
             has_database: true,
             owned: true,
-            admits: true,
+            allows_connections: true,
             broken: false,
             closed: true,
         }
@@ -106,41 +106,44 @@ mod tests {
 
     #[test]
     fn what_is_complete_is_ready_and_what_is_not_there_is_absent() {
-        assert_eq!(judge(&ready(), MARK, true), Verdict::Ready);
-        assert_eq!(judge(&Found::default(), MARK, false), Verdict::Absent);
+        assert_eq!(classify(&ready(), MARK, true), DatabaseState::Ready);
+        assert_eq!(
+            classify(&DatabaseRow::default(), MARK, false),
+            DatabaseState::Absent
+        );
     }
 
     #[test]
     fn whatever_lacks_our_mark_is_not_ours() {
-        for found in [
-            Found {
+        for row in [
+            DatabaseRow {
                 mark: None,
                 ..ready()
             },
-            Found {
+            DatabaseRow {
                 mark: Some("fsa project 8".into()),
                 ..ready()
             },
-            Found {
+            DatabaseRow {
                 owned: false,
                 ..ready()
             },
-            Found {
+            DatabaseRow {
                 has_role: false,
                 ..ready()
             },
         ] {
             assert!(
-                matches!(judge(&found, MARK, true), Verdict::Foreign(_)),
-                "{found:?}"
+                matches!(classify(&row, MARK, true), DatabaseState::NotOurs(_)),
+                "{row:?}"
             );
         }
     }
 
     #[test]
     fn only_what_is_missing_is_made() {
-        let missing = |found: Found, right| match judge(&found, MARK, right) {
-            Verdict::Partial(missing) => missing,
+        let missing = |row: DatabaseRow, right| match classify(&row, MARK, right) {
+            DatabaseState::Partial(missing) => missing,
             other => panic!("{other:?}"),
         };
         let nothing = Missing::default();
@@ -153,7 +156,7 @@ mod tests {
         );
         assert_eq!(
             missing(
-                Found {
+                DatabaseRow {
                     may_login: false,
                     ..ready()
                 },
@@ -166,7 +169,7 @@ mod tests {
         );
         assert_eq!(
             missing(
-                Found {
+                DatabaseRow {
                     closed: false,
                     ..ready()
                 },
@@ -179,7 +182,7 @@ mod tests {
         );
         assert_eq!(
             missing(
-                Found {
+                DatabaseRow {
                     broken: true,
                     ..ready()
                 },

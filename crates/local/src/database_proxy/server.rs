@@ -7,25 +7,26 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     bindings::Bindings,
-    wire::{Answer, Bound, Channel, Request, VERSION},
+    wire::{BindingInfo, Channel, Request, Response, VERSION},
 };
 
 /// After a failure to accept.
-const PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until it is told to end, or has handed over and its last connection has ended.
 pub async fn run(listener: StdListener, postgres: PathBuf) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = UnixListener::from_std(listener)?;
     let bindings = Arc::new(Bindings::new(postgres));
-    let (retired, ended) = (CancellationToken::new(), CancellationToken::new());
+    let (handed_over, ended) = (CancellationToken::new(), CancellationToken::new());
     let accepting = async {
         loop {
             match listener.accept().await {
                 Ok((stream, _)) if is_allowed(&stream) => {
-                    let (bindings, retired, ended) = (Arc::clone(&bindings), retired.clone(), ended.clone());
+                    let (bindings, handed_over, ended) =
+                        (Arc::clone(&bindings), handed_over.clone(), ended.clone());
                     tokio::spawn(async move {
-                        if let Err(error) = converse(stream, &bindings, &retired, &ended).await {
+                        if let Err(error) = converse(stream, &bindings, &handed_over, &ended).await {
                             tracing::debug!(%error, "a control connection broke");
                         }
                     });
@@ -33,7 +34,7 @@ pub async fn run(listener: StdListener, postgres: PathBuf) -> io::Result<()> {
                 Ok(_) => tracing::warn!("a control connection of another user was refused"),
                 Err(error) => {
                     tracing::warn!(%error, "no control connection can be accepted");
-                    tokio::time::sleep(PAUSE).await;
+                    tokio::time::sleep(ACCEPT_RETRY_PAUSE).await;
                 }
             }
         }
@@ -41,7 +42,7 @@ pub async fn run(listener: StdListener, postgres: PathBuf) -> io::Result<()> {
     tokio::select! {
         () = accepting => {}
         () = ended.cancelled() => return Ok(()),
-        () = retired.cancelled() => {}
+        () = handed_over.cancelled() => {}
     }
     drop(listener);
     bindings.tasks.close();
@@ -62,35 +63,35 @@ fn is_allowed(stream: &UnixStream) -> bool {
 async fn converse(
     stream: UnixStream,
     bindings: &Arc<Bindings>,
-    retired: &CancellationToken,
+    handed_over: &CancellationToken,
     ended: &CancellationToken,
 ) -> io::Result<()> {
     let mut channel = Channel::new(stream);
     while let Some(request) = channel.receive::<Request>().await? {
         let answer = match request {
-            Request::Hello => Answer::Hello {
+            Request::Hello => Response::Hello {
                 version: VERSION,
                 process: std::process::id(),
             },
             Request::Bind { resource, role } => match channel.descriptor() {
                 None => refused("no socket came with it"),
                 Some(listener) => match bindings.bind(resource, role, listener) {
-                    Ok(()) => Answer::Done,
+                    Ok(()) => Response::Done,
                     Err(error) => refused(&error.to_string()),
                 },
             },
             Request::Unbind { resource } => {
                 bindings.unbind(&resource);
-                Answer::Done
+                Response::Done
             }
-            Request::IsBound { resource } => Answer::IsBound {
+            Request::IsBound { resource } => Response::IsBound {
                 bound: bindings.is_bound(&resource),
             },
-            Request::List => Answer::List {
+            Request::List => Response::List {
                 bindings: bindings
                     .list()
                     .iter()
-                    .map(|binding| Bound {
+                    .map(|binding| BindingInfo {
                         resource: binding.resource.clone(),
                         role: binding.role.clone(),
                         connections: binding.connections(),
@@ -98,20 +99,20 @@ async fn converse(
                     .collect(),
             },
             Request::HandOver => {
-                for (resource, role, listener) in bindings.surrender() {
-                    let bound = Bound {
+                for (resource, role, listener) in bindings.release_all() {
+                    let binding = BindingInfo {
                         resource,
                         role,
                         connections: 0,
                     };
-                    channel.send(&Answer::Bound(bound), Some(&listener)).await?;
+                    channel.send(&Response::Bound(binding), Some(&listener)).await?;
                 }
-                channel.send(&Answer::Done, None).await?;
-                retired.cancel();
+                channel.send(&Response::Done, None).await?;
+                handed_over.cancel();
                 return Ok(());
             }
             Request::End => {
-                channel.send(&Answer::Done, None).await?;
+                channel.send(&Response::Done, None).await?;
                 ended.cancel();
                 return Ok(());
             }
@@ -121,8 +122,8 @@ async fn converse(
     Ok(())
 }
 
-fn refused(message: &str) -> Answer {
-    Answer::Refused {
+fn refused(message: &str) -> Response {
+    Response::Refused {
         message: message.to_owned(),
     }
 }

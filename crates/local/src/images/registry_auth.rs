@@ -77,7 +77,7 @@ impl Registries {
         basic: Option<&str>,
     ) -> Result<(HeaderValue, Duration)> {
         #[derive(Deserialize)]
-        struct Answer {
+        struct TokenResponse {
             token: Option<String>,
             access_token: Option<String>,
             expires_in: Option<u64>,
@@ -115,13 +115,13 @@ impl Registries {
             _ => return Err(RegistryError::Unauthorized(reference.registry().to_owned())),
         }
         let bytes = self.bounded(reference, response, TOKEN_MAX).await?;
-        let answer: Option<Answer> = serde_json::from_slice(&bytes).ok();
-        let life = answer
+        let response_body: Option<TokenResponse> = serde_json::from_slice(&bytes).ok();
+        let life = response_body
             .as_ref()
-            .and_then(|answer| answer.expires_in)
+            .and_then(|response_body| response_body.expires_in)
             .map_or(TOKEN_LIFE, Duration::from_secs);
-        answer
-            .and_then(|answer| answer.token.or(answer.access_token))
+        response_body
+            .and_then(|response_body| response_body.token.or(response_body.access_token))
             .and_then(|token| secret(&format!("Bearer {token}")))
             // A little early, so that it does not run out on its way.
             .map(|token| (token, life.min(LIFE_MAX).saturating_sub(Duration::from_secs(5))))

@@ -14,12 +14,12 @@ use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
 const DEPTH: u32 = 24;
 
 /// A folder in which things wait for their end, on the file system that they come from.
-pub struct Trash {
+pub struct DeferredDelete {
     folder: PathBuf,
     next: AtomicU64,
 }
 
-impl Trash {
+impl DeferredDelete {
     #[must_use]
     pub fn new(folder: PathBuf) -> Self {
         Self {
@@ -36,7 +36,7 @@ impl Trash {
         )
     }
 
-    /// Takes `path` away at once, and returns what to give to [`Self::burn`]. `None` where there
+    /// Takes `path` away at once, and returns what to give to [`Self::delete`]. `None` where there
     /// is nothing.
     ///
     /// # Errors
@@ -54,7 +54,7 @@ impl Trash {
     ///
     /// # Errors
     /// The file system's.
-    pub fn burn(&self, discarded: &Path) -> io::Result<()> {
+    pub fn delete(&self, discarded: &Path) -> io::Result<()> {
         let top = open(CWD, &self.folder)?;
         let mut waiting: Vec<PathBuf> = vec![discarded.file_name().unwrap_or_default().into()];
         while let Some(name) = waiting.pop() {
@@ -69,7 +69,7 @@ impl Trash {
     /// The file system's.
     pub fn empty(&self) -> io::Result<()> {
         for entry in fs::read_dir(&self.folder)?.flatten() {
-            self.burn(&entry.path())?;
+            self.delete(&entry.path())?;
         }
         Ok(())
     }
@@ -148,24 +148,27 @@ pub fn disk_bytes(path: &Path, limit: u32) -> u64 {
 mod tests {
     use super::*;
 
-    fn trash() -> (tempfile::TempDir, Trash) {
+    fn deferred_delete() -> (tempfile::TempDir, DeferredDelete) {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("trash")).unwrap();
-        let trash = Trash::new(folder.path().join("trash"));
-        (folder, trash)
+        let deferred_delete = DeferredDelete::new(folder.path().join("trash"));
+        (folder, deferred_delete)
     }
 
     #[test]
     fn a_tree_deeper_than_any_path_may_be_long_is_removed() {
-        let (folder, trash) = trash();
+        let (folder, deferred_delete) = deferred_delete();
         let mut at = open(CWD, folder.path()).unwrap();
         for name in std::iter::once("deep").chain(std::iter::repeat_n("a-folder-with-a-name", 2000)) {
             rustix::fs::mkdirat(&at, name, Mode::RWXU).unwrap();
             at = open(&at, Path::new(name)).unwrap();
         }
 
-        let discarded = trash.discard(&folder.path().join("deep")).unwrap().unwrap();
-        trash.burn(&discarded).unwrap();
+        let discarded = deferred_delete
+            .discard(&folder.path().join("deep"))
+            .unwrap()
+            .unwrap();
+        deferred_delete.delete(&discarded).unwrap();
 
         assert_eq!(fs::read_dir(folder.path().join("trash")).unwrap().count(), 0);
         assert!(!folder.path().join("deep").exists());
@@ -173,21 +176,27 @@ mod tests {
 
     #[test]
     fn what_a_link_points_to_is_kept() {
-        let (folder, trash) = trash();
+        let (folder, deferred_delete) = deferred_delete();
         fs::create_dir_all(folder.path().join("kept")).unwrap();
         fs::write(folder.path().join("kept/file"), "x").unwrap();
         fs::create_dir(folder.path().join("gone")).unwrap();
         std::os::unix::fs::symlink(folder.path().join("kept"), folder.path().join("gone/link")).unwrap();
 
-        let discarded = trash.discard(&folder.path().join("gone")).unwrap().unwrap();
-        trash.burn(&discarded).unwrap();
+        let discarded = deferred_delete
+            .discard(&folder.path().join("gone"))
+            .unwrap()
+            .unwrap();
+        deferred_delete.delete(&discarded).unwrap();
 
         assert!(folder.path().join("kept/file").exists());
     }
 
     #[test]
     fn discarding_nothing_is_no_error() {
-        let (folder, trash) = trash();
-        assert_eq!(trash.discard(&folder.path().join("absent")).unwrap(), None);
+        let (folder, deferred_delete) = deferred_delete();
+        assert_eq!(
+            deferred_delete.discard(&folder.path().join("absent")).unwrap(),
+            None
+        );
     }
 }

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 #[derive(Clone)]
 enum State<T> {
-    Under(String),
+    InProgress(String),
     Done(Result<T, Failure>),
 }
 
@@ -19,21 +19,21 @@ enum State<T> {
 pub struct Progress<T>(watch::Sender<State<T>>);
 
 impl<T> Progress<T> {
-    pub fn say(&self, message: String) {
-        self.0.send_replace(State::Under(message));
+    pub fn report(&self, message: String) {
+        self.0.send_replace(State::InProgress(message));
     }
 }
 
 /// Work under way, by what it is for.
-pub struct Flights<T>(Arc<Mutex<HashMap<String, watch::Receiver<State<T>>>>>);
+pub struct SingleFlight<T>(Arc<Mutex<HashMap<String, watch::Receiver<State<T>>>>>);
 
-impl<T> Default for Flights<T> {
+impl<T> Default for SingleFlight<T> {
     fn default() -> Self {
         Self(Arc::default())
     }
 }
 
-impl<T: Clone + Send + Sync + 'static> Flights<T> {
+impl<T: Clone + Send + Sync + 'static> SingleFlight<T> {
     /// Joins the work called `key`, or begins it with `work`, and waits for its end. `listen`
     /// hears how far it is.
     pub async fn join<F>(
@@ -46,22 +46,22 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
         F: Future<Output = Result<T, Failure>> + Send + 'static,
     {
         let mut states = {
-            let mut flights = self.0.lock();
-            if let Some(states) = flights.get(key) {
+            let mut in_flight = self.0.lock();
+            if let Some(states) = in_flight.get(key) {
                 states.clone()
             } else {
-                let (sender, states) = watch::channel(State::Under(String::new()));
-                flights.insert(key.to_owned(), states.clone());
+                let (sender, states) = watch::channel(State::InProgress(String::new()));
+                in_flight.insert(key.to_owned(), states.clone());
                 let progress = Arc::new(Progress(sender));
-                let landing = Landing {
-                    flights: Arc::clone(&self.0),
+                let remove_on_drop = RemoveOnDrop {
+                    in_flight: Arc::clone(&self.0),
                     key: key.to_owned(),
                 };
                 let work = work(Arc::clone(&progress));
                 tokio::spawn(async move {
                     let result = work.await;
                     // Whoever comes from here on begins anew.
-                    drop(landing);
+                    drop(remove_on_drop);
                     progress.0.send_replace(State::Done(result));
                 });
                 states
@@ -70,8 +70,8 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
         loop {
             match states.borrow_and_update().clone() {
                 State::Done(result) => return result,
-                State::Under(message) if message.is_empty() => {}
-                State::Under(message) => listen(&message),
+                State::InProgress(message) if message.is_empty() => {}
+                State::InProgress(message) => listen(&message),
             }
             if states.changed().await.is_err() {
                 return Err(Failure::new(
@@ -84,13 +84,13 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
 }
 
 /// Takes the work off the list, also when it panics.
-struct Landing<T> {
-    flights: Arc<Mutex<HashMap<String, watch::Receiver<State<T>>>>>,
+struct RemoveOnDrop<T> {
+    in_flight: Arc<Mutex<HashMap<String, watch::Receiver<State<T>>>>>,
     key: String,
 }
 
-impl<T> Drop for Landing<T> {
+impl<T> Drop for RemoveOnDrop<T> {
     fn drop(&mut self) {
-        self.flights.lock().remove(&self.key);
+        self.in_flight.lock().remove(&self.key);
     }
 }

@@ -17,61 +17,61 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{relay::Stock, session};
+use super::{relay::BufferPool, session};
 
 /// Connections of a sandbox that are let in at once. A role has 20 in PostgreSQL itself; this
 /// bounds what one whose role has more, or none that signs in, can hold here.
 pub const CONNECTIONS_MAX: usize = 64;
 /// Beside them, those that have not yet said who they are. More wait in the socket's queue.
-const OPENING_MAX: usize = 64;
+const UNAUTHORIZED_MAX: usize = 64;
 /// After a failure to accept (no descriptors left).
-const PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// One sandbox's way to its database.
 pub struct Binding {
     pub resource: ResourceName,
     pub role: String,
     listener: OwnedFd,
-    places: Arc<Semaphore>,
+    connection_slots: Arc<Semaphore>,
     keys: Mutex<HashSet<Vec<u8>>>,
     /// No more are accepted.
-    closed: CancellationToken,
+    stop_accepting: CancellationToken,
     /// Those that were are ended.
-    severed: CancellationToken,
+    disconnect: CancellationToken,
 }
 
 impl Binding {
     /// A place for one more connection.
-    pub fn take_place(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.places).try_acquire_owned().ok()
+    pub fn acquire_connection_slot(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.connection_slots).try_acquire_owned().ok()
     }
 
     /// Cancel requests with this key are passed on until the result is dropped.
-    pub fn remember(self: &Arc<Self>, key: Vec<u8>) -> Key {
+    pub fn register_cancel_key(self: &Arc<Self>, key: Vec<u8>) -> CancelKeyGuard {
         self.keys.lock().insert(key.clone());
-        Key {
+        CancelKeyGuard {
             binding: Arc::clone(self),
             key,
         }
     }
 
-    pub fn knows(&self, key: &[u8]) -> bool {
+    pub fn has_cancel_key(&self, key: &[u8]) -> bool {
         self.keys.lock().contains(key)
     }
 
     /// Connections that are let in just now.
     pub fn connections(&self) -> usize {
-        CONNECTIONS_MAX - self.places.available_permits()
+        CONNECTIONS_MAX - self.connection_slots.available_permits()
     }
 }
 
 /// A live connection's cancel key.
-pub struct Key {
+pub struct CancelKeyGuard {
     binding: Arc<Binding>,
     key: Vec<u8>,
 }
 
-impl Drop for Key {
+impl Drop for CancelKeyGuard {
     fn drop(&mut self) {
         self.binding.keys.lock().remove(&self.key);
     }
@@ -80,7 +80,7 @@ impl Drop for Key {
 /// All of them.
 pub struct Bindings {
     postgres: PathBuf,
-    stock: Stock,
+    buffers: BufferPool,
     all: Mutex<BTreeMap<ResourceName, Arc<Binding>>>,
     /// Everything that runs for a connection or a socket.
     pub tasks: TaskTracker,
@@ -90,7 +90,7 @@ impl Bindings {
     pub fn new(postgres: PathBuf) -> Self {
         Self {
             postgres,
-            stock: Stock::default(),
+            buffers: BufferPool::default(),
             all: Mutex::default(),
             tasks: TaskTracker::new(),
         }
@@ -120,14 +120,14 @@ impl Bindings {
             resource: resource.clone(),
             role,
             listener,
-            places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            connection_slots: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
             keys: Mutex::default(),
-            closed: CancellationToken::new(),
-            severed: CancellationToken::new(),
+            stop_accepting: CancellationToken::new(),
+            disconnect: CancellationToken::new(),
         });
         let before = self.all.lock().insert(resource, Arc::clone(&binding));
         if let Some(before) = before {
-            before.closed.cancel();
+            before.stop_accepting.cancel();
         }
         self.tasks.spawn(accept(Arc::clone(self), binding, accepting));
         Ok(())
@@ -136,8 +136,8 @@ impl Bindings {
     /// Closes the socket and the connections of a resource.
     pub fn unbind(&self, resource: &ResourceName) {
         if let Some(binding) = self.all.lock().remove(resource) {
-            binding.closed.cancel();
-            binding.severed.cancel();
+            binding.stop_accepting.cancel();
+            binding.disconnect.cancel();
         }
     }
 
@@ -150,38 +150,39 @@ impl Bindings {
     }
 
     /// Gives the sockets away to a successor, and accepts nothing more; connections go on.
-    pub fn surrender(&self) -> Vec<(ResourceName, String, OwnedFd)> {
+    pub fn release_all(&self) -> Vec<(ResourceName, String, OwnedFd)> {
         let all = std::mem::take(&mut *self.all.lock());
-        let surrender = |(resource, binding): (ResourceName, Arc<Binding>)| {
-            binding.closed.cancel();
+        let release_all = |(resource, binding): (ResourceName, Arc<Binding>)| {
+            binding.stop_accepting.cancel();
             let listener = binding.listener.try_clone().ok()?;
             Some((resource, binding.role.clone(), listener))
         };
-        all.into_iter().filter_map(surrender).collect()
+        all.into_iter().filter_map(release_all).collect()
     }
 }
 
 async fn accept(bindings: Arc<Bindings>, binding: Arc<Binding>, listener: TcpListener) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX + OPENING_MAX));
+    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX + UNAUTHORIZED_MAX));
     let accepting = async {
-        while let Ok(place) = Arc::clone(&room).acquire_owned().await {
+        while let Ok(slot) = Arc::clone(&room).acquire_owned().await {
             match listener.accept().await {
                 Ok((client, _)) => {
                     let (bindings_, binding) = (Arc::clone(&bindings), Arc::clone(&binding));
                     bindings.tasks.spawn(async move {
-                        let severed = binding.severed.clone();
-                        let session = session::serve(client, binding, &bindings_.postgres, &bindings_.stock);
+                        let disconnect = binding.disconnect.clone();
+                        let session =
+                            session::serve(client, binding, &bindings_.postgres, &bindings_.buffers);
                         // Boxed: an idle task is then as small as what it waits for.
-                        let _ = severed.run_until_cancelled(Box::pin(session)).await;
-                        drop(place);
+                        let _ = disconnect.run_until_cancelled(Box::pin(session)).await;
+                        drop(slot);
                     });
                 }
                 Err(error) => {
                     tracing::warn!(%error, resource = %binding.resource, "no connection can be accepted");
-                    tokio::time::sleep(PAUSE).await;
+                    tokio::time::sleep(ACCEPT_RETRY_PAUSE).await;
                 }
             }
         }
     };
-    let _ = binding.closed.run_until_cancelled(accepting).await;
+    let _ = binding.stop_accepting.run_until_cancelled(accepting).await;
 }

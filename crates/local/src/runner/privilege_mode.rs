@@ -6,14 +6,14 @@ use std::io;
 use super::{
     cgroup::Cgroups,
     layout::Layout,
-    mounts::View,
+    mounts::IdMapping,
     unpack::Rules,
     userns::{self, IdRange},
 };
 
 /// The two ways to run sandboxes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Power {
+pub enum PrivilegeMode {
     /// Every sandbox gets a range of user ids, a wire to the machine and limits of its own.
     Root,
     /// All sandboxes share the one range that the user has. The file systems belong to the
@@ -22,7 +22,7 @@ pub enum Power {
     Rootless,
 }
 
-impl Power {
+impl PrivilegeMode {
     #[must_use]
     pub fn rules(self) -> Rules {
         match self {
@@ -43,10 +43,10 @@ impl Power {
     ///
     /// # Errors
     /// As [`userns::mapped`].
-    pub fn view(self, ids: IdRange) -> io::Result<View> {
+    pub fn view(self, ids: IdRange) -> io::Result<IdMapping> {
         match self {
-            Self::Root => userns::mapped(ids).map(View::Mapped),
-            Self::Rootless => Ok(View::AsItIs),
+            Self::Root => userns::mapped(ids).map(IdMapping::Mapped),
+            Self::Rootless => Ok(IdMapping::Unmapped),
         }
     }
 
@@ -95,10 +95,10 @@ mod tests {
 
     #[test]
     fn the_parts_of_a_range_are_the_whole_range() {
-        for power in [Power::Root, Power::Rootless] {
-            let ids = power.ids(1_000_000, 3);
+        for privilege_mode in [PrivilegeMode::Root, PrivilegeMode::Rootless] {
+            let ids = privilege_mode.ids(1_000_000, 3);
             let mut next = ids.first;
-            for part in power.parts(ids) {
+            for part in privilege_mode.parts(ids) {
                 assert_eq!(part.first, next);
                 next += part.count;
             }

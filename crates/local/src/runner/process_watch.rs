@@ -21,10 +21,10 @@ use super::{
     sandboxes::{Entry, Running},
     state::State,
 };
-use crate::protocol::{Ended, How, Push};
+use crate::protocol::{ExitCause, Push, SandboxExit};
 
 /// Waits for the end of any of the watched processes.
-pub struct Watch {
+pub struct ProcessWatch {
     epoll: OwnedFd,
     /// By the number that the event carries.
     watched: Mutex<Watched>,
@@ -36,7 +36,7 @@ struct Watched {
     all: std::collections::HashMap<u64, (ResourceName, Weak<Running>)>,
 }
 
-impl Watch {
+impl ProcessWatch {
     /// # Errors
     /// Where the machine has no descriptors left.
     pub fn new() -> std::io::Result<Self> {
@@ -71,9 +71,9 @@ pub fn kill(pidfd: BorrowedFd<'_>) {
 
 impl Runner {
     /// Watches a live process 1; its end is noted, cleaned up after and told to `fsa serve`.
-    pub fn watch(&self, name: &ResourceName, running: &Arc<Running>) {
+    pub fn watch_process(&self, name: &ResourceName, running: &Arc<Running>) {
         let number = {
-            let mut watched = self.watch.watched.lock();
+            let mut watched = self.process_watch.watched.lock();
             watched.next += 1;
             let number = watched.next;
             watched
@@ -82,7 +82,7 @@ impl Runner {
             number
         };
         let added = epoll::add(
-            &self.watch.epoll,
+            &self.process_watch.epoll,
             &running.pidfd,
             epoll::EventData::new_u64(number),
             epoll::EventFlags::IN | epoll::EventFlags::ONESHOT,
@@ -97,7 +97,7 @@ impl Runner {
         let mut events = Vec::with_capacity(64);
         loop {
             events.clear();
-            match epoll::wait(&self.watch.epoll, spare_capacity(&mut events), None) {
+            match epoll::wait(&self.process_watch.epoll, spare_capacity(&mut events), None) {
                 Err(rustix::io::Errno::INTR) | Ok(_) => {}
                 Err(error) => {
                     tracing::error!(%error, "sandboxes can no longer be watched");
@@ -105,7 +105,7 @@ impl Runner {
                 }
             }
             for event in &events {
-                let found = self.watch.watched.lock().all.remove(&event.data.u64());
+                let found = self.process_watch.watched.lock().all.remove(&event.data.u64());
                 // Whoever ended the sandbox on purpose has let go of it already.
                 let Some((name, Some(running))) = found.map(|(name, running)| (name, running.upgrade()))
                 else {
@@ -126,14 +126,14 @@ impl Runner {
     fn process_ended(&self, name: &ResourceName, running: &Arc<Running>) {
         let how = self.sandboxes.exclusively(name, |entry| {
             let same = entry
-                .life
+                .live
                 .lock()
                 .running
                 .as_ref()
                 .is_some_and(|now| Arc::ptr_eq(now, running));
             same.then(|| {
-                let how = self.how_it_ended(name, running);
-                self.settle(entry, name, how);
+                let how = self.exit_cause(name, running);
+                self.record_exit(entry, name, how);
                 how
             })
         });
@@ -146,27 +146,27 @@ impl Runner {
         }
     }
 
-    fn how_it_ended(&self, name: &ResourceName, running: &Running) -> How {
+    fn exit_cause(&self, name: &ResourceName, running: &Running) -> ExitCause {
         if self.cgroups.out_of_memory(name.as_str()) > 0 {
-            return How::OutOfMemory(running.memory_limit_mib);
+            return ExitCause::OutOfMemory(running.memory_limit_mib);
         }
         match exit_status(&running.pidfd) {
-            Some(status) if libc::WIFSIGNALED(status) => How::Signaled(libc::WTERMSIG(status)),
-            Some(status) => How::Exited(libc::WEXITSTATUS(status)),
-            None => How::Unseen,
+            Some(status) if libc::WIFSIGNALED(status) => ExitCause::Signaled(libc::WTERMSIG(status)),
+            Some(status) => ExitCause::Exited(libc::WEXITSTATUS(status)),
+            None => ExitCause::Unseen,
         }
     }
 
     /// Cleans up after processes that have ended, and notes how.
-    pub fn settle(&self, entry: &Entry, name: &ResourceName, how: How) {
-        entry.life.lock().running = None;
+    pub fn record_exit(&self, entry: &Entry, name: &ResourceName, how: ExitCause) {
+        entry.live.lock().running = None;
         self.drop_network(entry);
         self.runtime.forget(name.as_str());
         self.cgroups.remove(name.as_str());
         let path = self.layout.state(name);
         if let Some(mut state) = State::read(&path) {
             state.run = None;
-            state.ended = Some(Ended { at: Utc::now(), how });
+            state.ended = Some(SandboxExit { at: Utc::now(), how });
             if let Err(error) = state.write(&path) {
                 tracing::warn!(sandbox = %name, %error, "the end of a sandbox could not be noted");
             }

@@ -21,18 +21,18 @@ const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
 /// An address that a registry may not have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{host} is in a private network or on this machine itself")]
-pub struct Refused {
+pub struct RefusedAddress {
     pub host: String,
 }
 
 /// The rule for one kind of connection.
 #[derive(Clone, Debug, Default)]
-pub struct Guard {
+pub struct SsrfGuard {
     /// `host` or `host:port`, in lower case.
     allowed: HashSet<String>,
 }
 
-impl Guard {
+impl SsrfGuard {
     /// Public addresses, and whatever `allowed` (`host` or `host:port`) names.
     pub fn new<'a>(allowed: impl IntoIterator<Item = &'a String>) -> Self {
         Self {
@@ -47,13 +47,13 @@ impl Guard {
     }
 
     /// Checks what is an address already. Names are checked when they are resolved.
-    pub fn check(&self, url: &Url) -> Result<(), Refused> {
+    pub fn check(&self, url: &Url) -> Result<(), RefusedAddress> {
         let address = match url.host() {
             Some(Host::Ipv4(address)) => IpAddr::V4(address),
             Some(Host::Ipv6(address)) => IpAddr::V6(address),
             Some(Host::Domain(_)) => return Ok(()),
             None => {
-                return Err(Refused {
+                return Err(RefusedAddress {
                     host: url.as_str().chars().take(100).collect(),
                 });
             }
@@ -65,14 +65,14 @@ impl Guard {
         if is_public(address) || self.allows(&authority) || self.allows(host) {
             Ok(())
         } else {
-            Err(Refused {
+            Err(RefusedAddress {
                 host: host.to_owned(),
             })
         }
     }
 }
 
-impl Resolve for Guard {
+impl Resolve for SsrfGuard {
     fn resolve(&self, name: Name) -> Resolving {
         let host = name.as_str().to_lowercase();
         // The port is not known here. It does not matter: this guard belongs to a registry that
@@ -82,7 +82,7 @@ impl Resolve for Guard {
             let lookup = tokio::net::lookup_host((host.as_str(), 0));
             let addresses: Vec<SocketAddr> = tokio::time::timeout(LOOKUP_TIMEOUT, lookup).await??.collect();
             if !allowed && addresses.iter().any(|address| !is_public(address.ip())) {
-                return Err(Refused { host }.into());
+                return Err(RefusedAddress { host }.into());
             }
             Ok(Box::new(addresses.into_iter()) as Addrs)
         })
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn an_address_in_any_spelling_is_refused_unless_it_is_named() {
-        let open = Guard::default();
+        let open = SsrfGuard::default();
         for url in [
             "http://127.0.0.1:80/",
             "http://2130706433/",
@@ -119,7 +119,7 @@ mod tests {
         ] {
             assert!(open.check(&url.parse().unwrap()).is_err(), "{url}");
         }
-        let named = Guard::new(&["127.0.0.1:5000".to_owned()]);
+        let named = SsrfGuard::new(&["127.0.0.1:5000".to_owned()]);
         assert!(named.check(&"http://127.0.0.1:5000/v2/".parse().unwrap()).is_ok());
         assert!(
             named
@@ -130,15 +130,15 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_that_leads_to_this_machine_is_refused_when_it_is_resolved() {
-        let refused = Guard::default()
+        let refused = SsrfGuard::default()
             .resolve("localhost".parse().unwrap())
             .await
             .err()
             .unwrap();
 
-        assert!(refused.downcast_ref::<Refused>().is_some(), "{refused}");
+        assert!(refused.downcast_ref::<RefusedAddress>().is_some(), "{refused}");
         assert!(
-            Guard::new(&["localhost:5000".to_owned()])
+            SsrfGuard::new(&["localhost:5000".to_owned()])
                 .resolve("localhost".parse().unwrap())
                 .await
                 .is_ok()

@@ -16,21 +16,20 @@ use fsa_model::{Failure, FailureKind, ResourceName};
 use tokio::net::UnixStream;
 
 use super::{
-    GateConfig,
-    wire::{Answer, Bound, Channel, Request, VERSION},
+    DatabaseProxy, DatabaseProxyConfig,
+    wire::{BindingInfo, Channel, Request, Response, VERSION},
 };
-use crate::driver::Gate;
 
 /// For one question.
-const PATIENCE: Duration = Duration::from_secs(10);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Until another `fsa serve` that starts the gate is done with it.
-const TURN: Duration = Duration::from_secs(60);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
 /// The kernel's limit for a Unix socket's path (unix(7): `sun_path` with its NUL).
 const SOCKET_PATH_MAX: usize = 107;
 
 /// Why the gate could not be started or asked.
 #[derive(Debug, thiserror::Error)]
-pub enum GateError {
+pub enum DatabaseProxyError {
     #[error("the gate to the sandboxes' databases cannot be started: {what}: {source}")]
     Start {
         what: String,
@@ -42,22 +41,22 @@ pub enum GateError {
     )]
     PathTooLong(PathBuf),
     #[error("the gate to the sandboxes' databases does not run")]
-    Absent,
+    NotRunning,
     #[error("the gate to the sandboxes' databases does not answer ({0})")]
-    Silent(#[source] io::Error),
+    NoAnswer(#[source] io::Error),
     #[error("the gate to the sandboxes' databases refused: {0}")]
     Refused(String),
 }
 
 /// The result of what is asked of the gate.
-pub type Result<T> = std::result::Result<T, GateError>;
+pub type Result<T> = std::result::Result<T, DatabaseProxyError>;
 
-impl From<GateError> for Failure {
-    fn from(error: GateError) -> Self {
+impl From<DatabaseProxyError> for Failure {
+    fn from(error: DatabaseProxyError) -> Self {
         let kind = match error {
-            GateError::Start { .. } | GateError::PathTooLong(_) => FailureKind::Machine,
-            GateError::Absent | GateError::Silent(_) => FailureKind::Transient,
-            GateError::Refused(_) => FailureKind::Internal,
+            DatabaseProxyError::Start { .. } | DatabaseProxyError::PathTooLong(_) => FailureKind::Machine,
+            DatabaseProxyError::NotRunning | DatabaseProxyError::NoAnswer(_) => FailureKind::Transient,
+            DatabaseProxyError::Refused(_) => FailureKind::Internal,
         };
         Self::new(kind, error.to_string())
     }
@@ -66,8 +65,8 @@ impl From<GateError> for Failure {
 /// A client. Each question is a connection of its own, so that a gate that was started anew is
 /// reached without further ado; one that is gone is started again by whoever asks next.
 #[derive(Clone, Debug)]
-pub struct GateClient {
-    config: GateConfig,
+pub struct DatabaseProxyClient {
+    config: DatabaseProxyConfig,
     program: PathBuf,
     arguments: Vec<String>,
 }
@@ -78,8 +77,12 @@ pub struct GateClient {
 ///
 /// # Errors
 /// Where it cannot be started, or does not answer.
-pub async fn ensure_running(config: &GateConfig, program: &Path, arguments: &[String]) -> Result<GateClient> {
-    let client = GateClient {
+pub async fn ensure_running(
+    config: &DatabaseProxyConfig,
+    program: &Path,
+    arguments: &[String],
+) -> Result<DatabaseProxyClient> {
+    let client = DatabaseProxyClient {
         config: config.clone(),
         program: program.to_owned(),
         arguments: arguments.to_vec(),
@@ -94,12 +97,12 @@ pub async fn ensure_running(config: &GateConfig, program: &Path, arguments: &[St
 /// Where it runs and does not answer.
 pub async fn end(data: &Path) -> Result<()> {
     match ask(&super::control_socket(data), &Request::End, None).await {
-        Ok(_) | Err(GateError::Absent) => Ok(()),
+        Ok(_) | Err(DatabaseProxyError::NotRunning) => Ok(()),
         Err(error) => Err(error),
     }
 }
 
-impl GateClient {
+impl DatabaseProxyClient {
     /// From now on, connections to `listener` may use `role` and the database of its name, and
     /// nothing else. Replaces what was bound for the sandbox before. The socket keeps its network
     /// namespace alive until [`Self::unbind`].
@@ -134,7 +137,7 @@ impl GateClient {
             resource: resource.clone(),
         };
         match self.ask(&request, None).await? {
-            Answer::IsBound { bound } => Ok(bound),
+            Response::IsBound { bound } => Ok(bound),
             other => Err(unexpected(&other)),
         }
     }
@@ -143,9 +146,9 @@ impl GateClient {
     ///
     /// # Errors
     /// Where the gate cannot be reached.
-    pub async fn list(&self) -> Result<Vec<Bound>> {
+    pub async fn list(&self) -> Result<Vec<BindingInfo>> {
         match self.ask(&Request::List, None).await? {
-            Answer::List { bindings } => Ok(bindings),
+            Response::List { bindings } => Ok(bindings),
             other => Err(unexpected(&other)),
         }
     }
@@ -156,14 +159,14 @@ impl GateClient {
     /// Where the gate cannot be reached.
     pub async fn process(&self) -> Result<u32> {
         match self.ask(&Request::Hello, None).await? {
-            Answer::Hello { process, .. } => Ok(process),
+            Response::Hello { process, .. } => Ok(process),
             other => Err(unexpected(&other)),
         }
     }
 
-    async fn ask(&self, request: &Request, descriptor: Option<&OwnedFd>) -> Result<Answer> {
+    async fn ask(&self, request: &Request, descriptor: Option<&OwnedFd>) -> Result<Response> {
         match ask(&self.config.control, request, descriptor).await {
-            Err(GateError::Absent) => {
+            Err(DatabaseProxyError::NotRunning) => {
                 tracing::warn!("the gate is gone; it is started again");
                 self.ensure_running().await?;
                 ask(&self.config.control, request, descriptor).await
@@ -176,13 +179,13 @@ impl GateClient {
         if self.is_current().await? {
             return Ok(());
         }
-        let _turn = self.turn().await?;
+        let _lock = self.lock().await?;
         if self.is_current().await? {
             return Ok(());
         }
-        let inherited = match hand_over(&self.config.control).await {
-            Ok(inherited) => inherited,
-            Err(GateError::Absent) => Vec::new(),
+        let handed_over = match hand_over(&self.config.control).await {
+            Ok(handed_over) => handed_over,
+            Err(DatabaseProxyError::NotRunning) => Vec::new(),
             // It hangs, or is not of ours: its successor takes its place without its sockets,
             // and the sandboxes are bound anew when they are next looked at.
             Err(error) => {
@@ -191,10 +194,10 @@ impl GateClient {
             }
         };
         self.spawn()?;
-        for (bound, listener) in inherited {
+        for (binding, listener) in handed_over {
             let request = Request::Bind {
-                resource: bound.resource,
-                role: bound.role,
+                resource: binding.resource,
+                role: binding.role,
             };
             ask(&self.config.control, &request, Some(&listener))
                 .await
@@ -205,24 +208,24 @@ impl GateClient {
 
     async fn is_current(&self) -> Result<bool> {
         match ask(&self.config.control, &Request::Hello, None).await {
-            Ok(Answer::Hello { version, .. }) => Ok(version == VERSION),
-            Ok(_) | Err(GateError::Silent(_) | GateError::Absent) => Ok(false),
+            Ok(Response::Hello { version, .. }) => Ok(version == VERSION),
+            Ok(_) | Err(DatabaseProxyError::NoAnswer(_) | DatabaseProxyError::NotRunning) => Ok(false),
             Err(error) => Err(error),
         }
     }
 
     /// Waits for the lock that only one starter holds; the kernel takes it back from one that dies.
-    async fn turn(&self) -> Result<fs::File> {
+    async fn lock(&self) -> Result<fs::File> {
         let path = self.config.control.with_extension("lock");
         let what = format!("{} cannot be locked", path.display());
         let locked = tokio::task::spawn_blocking(move || {
             let file = fs::File::create(path)?;
             file.lock().map(|()| file)
         });
-        match tokio::time::timeout(TURN, locked).await {
+        match tokio::time::timeout(LOCK_TIMEOUT, locked).await {
             Ok(Ok(Ok(file))) => Ok(file),
-            Ok(Ok(Err(source))) => Err(GateError::Start { what, source }),
-            Ok(Err(_)) | Err(_) => Err(GateError::Start {
+            Ok(Ok(Err(source))) => Err(DatabaseProxyError::Start { what, source }),
+            Ok(Err(_)) | Err(_) => Err(DatabaseProxyError::Start {
                 what,
                 source: io::ErrorKind::TimedOut.into(),
             }),
@@ -234,9 +237,9 @@ impl GateClient {
     fn spawn(&self) -> Result<()> {
         let control = &self.config.control;
         if control.as_os_str().as_bytes().len() > SOCKET_PATH_MAX {
-            return Err(GateError::PathTooLong(control.clone()));
+            return Err(DatabaseProxyError::PathTooLong(control.clone()));
         }
-        let failed = |what: String| move |source| GateError::Start { what, source };
+        let failed = |what: String| move |source| DatabaseProxyError::Start { what, source };
         match fs::remove_file(control) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(failed(format!("{} cannot be removed", control.display()))(error));
@@ -275,7 +278,7 @@ impl GateClient {
 }
 
 #[async_trait]
-impl Gate for GateClient {
+impl DatabaseProxy for DatabaseProxyClient {
     async fn bind(
         &self,
         resource: &ResourceName,
@@ -291,46 +294,46 @@ impl Gate for GateClient {
         Self::unbind(self, resource).await.map_err(Failure::from)
     }
 
-    async fn bound(&self, resource: &ResourceName) -> std::result::Result<bool, Failure> {
+    async fn is_bound(&self, resource: &ResourceName) -> std::result::Result<bool, Failure> {
         Self::is_bound(self, resource).await.map_err(Failure::from)
     }
 }
 
-async fn ask(control: &Path, request: &Request, descriptor: Option<&OwnedFd>) -> Result<Answer> {
+async fn ask(control: &Path, request: &Request, descriptor: Option<&OwnedFd>) -> Result<Response> {
     let asked = async {
         let mut channel = connect(control).await?;
         channel
             .send(request, descriptor)
             .await
-            .map_err(GateError::Silent)?;
+            .map_err(DatabaseProxyError::NoAnswer)?;
         answer(&mut channel).await
     };
-    tokio::time::timeout(PATIENCE, asked)
+    tokio::time::timeout(REQUEST_TIMEOUT, asked)
         .await
-        .unwrap_or_else(|_| Err(GateError::Silent(io::ErrorKind::TimedOut.into())))
+        .unwrap_or_else(|_| Err(DatabaseProxyError::NoAnswer(io::ErrorKind::TimedOut.into())))
 }
 
-async fn hand_over(control: &Path) -> Result<Vec<(Bound, OwnedFd)>> {
+async fn hand_over(control: &Path) -> Result<Vec<(BindingInfo, OwnedFd)>> {
     let asked = async {
         let mut channel = connect(control).await?;
         channel
             .send(&Request::HandOver, None)
             .await
-            .map_err(GateError::Silent)?;
-        let mut inherited = Vec::new();
+            .map_err(DatabaseProxyError::NoAnswer)?;
+        let mut handed_over = Vec::new();
         loop {
             match answer(&mut channel).await? {
-                Answer::Done => return Ok(inherited),
-                Answer::Bound(bound) => {
-                    inherited.extend(channel.descriptor().map(|listener| (bound, listener)))
+                Response::Done => return Ok(handed_over),
+                Response::Bound(binding) => {
+                    handed_over.extend(channel.descriptor().map(|listener| (binding, listener)))
                 }
                 other => return Err(unexpected(&other)),
             }
         }
     };
-    tokio::time::timeout(PATIENCE, asked)
+    tokio::time::timeout(REQUEST_TIMEOUT, asked)
         .await
-        .unwrap_or_else(|_| Err(GateError::Silent(io::ErrorKind::TimedOut.into())))
+        .unwrap_or_else(|_| Err(DatabaseProxyError::NoAnswer(io::ErrorKind::TimedOut.into())))
 }
 
 async fn connect(control: &Path) -> Result<Channel> {
@@ -342,27 +345,27 @@ async fn connect(control: &Path) -> Result<Channel> {
                 io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
             ) =>
         {
-            Err(GateError::Absent)
+            Err(DatabaseProxyError::NotRunning)
         }
-        Err(error) => Err(GateError::Silent(error)),
+        Err(error) => Err(DatabaseProxyError::NoAnswer(error)),
     }
 }
 
-async fn answer(channel: &mut Channel) -> Result<Answer> {
-    let answer = channel.receive().await.map_err(GateError::Silent)?;
-    match answer.ok_or_else(|| GateError::Silent(io::ErrorKind::UnexpectedEof.into()))? {
-        Answer::Refused { message } => Err(GateError::Refused(message)),
+async fn answer(channel: &mut Channel) -> Result<Response> {
+    let answer = channel.receive().await.map_err(DatabaseProxyError::NoAnswer)?;
+    match answer.ok_or_else(|| DatabaseProxyError::NoAnswer(io::ErrorKind::UnexpectedEof.into()))? {
+        Response::Refused { message } => Err(DatabaseProxyError::Refused(message)),
         answer => Ok(answer),
     }
 }
 
-fn done(answer: Answer) -> Result<()> {
+fn done(answer: Response) -> Result<()> {
     match answer {
-        Answer::Done => Ok(()),
+        Response::Done => Ok(()),
         other => Err(unexpected(&other)),
     }
 }
 
-fn unexpected(answer: &Answer) -> GateError {
-    GateError::Refused(format!("its answer makes no sense ({answer:?})"))
+fn unexpected(answer: &Response) -> DatabaseProxyError {
+    DatabaseProxyError::Refused(format!("its answer makes no sense ({answer:?})"))
 }

@@ -62,7 +62,7 @@ const COPY_LIMIT: u64 = 32 * 1024 * 1024;
 
 /// A tree, by its name below the folder of skeletons.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Skeletons {
+pub struct BaseRootfs {
     pub base: String,
     pub host: String,
     /// Folders of the machine that are seen read-only in template `host`: `/usr`, and `/bin` and
@@ -70,7 +70,7 @@ pub struct Skeletons {
     pub machine: Vec<PathBuf>,
 }
 
-impl Skeletons {
+impl BaseRootfs {
     /// Makes the trees that are missing, and removes those that are neither made now nor in
     /// `used`.
     ///
@@ -301,22 +301,22 @@ mod tests {
 
     /// The owner of the home folder can be set by root alone, so these need root, as all that
     /// this module is for does.
-    fn skeletons(used: &[&str]) -> (tempfile::TempDir, Skeletons) {
+    fn base_rootfs(used: &[&str]) -> (tempfile::TempDir, BaseRootfs) {
         let folder = tempfile::tempdir().unwrap();
         for name in used {
             fs::create_dir(folder.path().join(name)).unwrap();
         }
         fs::create_dir(folder.path().join("old")).unwrap();
         let used = used.iter().map(|name| (*name).to_owned()).collect();
-        let made = Skeletons::make(folder.path(), &used).unwrap();
+        let made = BaseRootfs::make(folder.path(), &used).unwrap();
         (folder, made)
     }
 
     #[test]
     fn a_second_start_finds_the_same_trees_and_removes_those_that_nobody_uses() {
-        let (folder, first) = skeletons(&["in-use"]);
+        let (folder, first) = base_rootfs(&["in-use"]);
 
-        let second = Skeletons::make(folder.path(), &BTreeSet::from(["in-use".to_owned()])).unwrap();
+        let second = BaseRootfs::make(folder.path(), &BTreeSet::from(["in-use".to_owned()])).unwrap();
 
         assert_eq!(first, second);
         let mut left: Vec<_> = fs::read_dir(folder.path())
@@ -331,7 +331,7 @@ mod tests {
 
     #[test]
     fn the_host_template_knows_nobody_of_this_machine() {
-        let (folder, made) = skeletons(&[]);
+        let (folder, made) = base_rootfs(&[]);
         let etc = folder.path().join(made.host).join("etc");
         assert!(
             !etc.join("shadow").exists() && !etc.join("ssh").exists() && !etc.join("ssl/private").exists()

@@ -13,8 +13,8 @@ use std::{
 
 use fsa_driver::Databases as _;
 use fsa_local::{
+    database_proxy::{self, DatabaseProxyClient, DatabaseProxyConfig},
     databases::LocalDatabases,
-    gate::{self, GateClient, GateConfig},
     postgres::Cluster,
 };
 use fsa_model::{DatabaseSpec, ProjectId, ProjectName, ResourceName, Size};
@@ -36,7 +36,7 @@ fn gate_process() {
     )]
     let wanted = std::env::var_os("FSA_GATE").is_some();
     if wanted {
-        let _ = gate::entry();
+        let _ = database_proxy::entry();
     }
 }
 
@@ -44,7 +44,7 @@ struct World {
     machine: Machine,
     cluster: Cluster,
     databases: Arc<LocalDatabases>,
-    gate: GateClient,
+    gate: DatabaseProxyClient,
 }
 
 /// A sandbox as the gate sees it: a socket, and the role behind it.
@@ -90,11 +90,11 @@ impl World {
     }
 }
 
-async fn start(machine: &Machine, cluster: &Cluster) -> GateClient {
+async fn start(machine: &Machine, cluster: &Cluster) -> DatabaseProxyClient {
     let program = std::env::current_exe().unwrap();
     let arguments = ["--exact", "gate_process", "--nocapture"].map(str::to_owned);
-    gate::ensure_running(
-        &GateConfig::new(machine.folder.path(), cluster),
+    database_proxy::ensure_running(
+        &DatabaseProxyConfig::new(machine.folder.path(), cluster),
         &program,
         &arguments,
     )
@@ -110,7 +110,7 @@ impl Drop for World {
                 .enable_all()
                 .build()
                 .unwrap()
-                .block_on(gate::end(&data))
+                .block_on(database_proxy::end(&data))
         });
         let _ = ended.join();
     }

@@ -9,12 +9,12 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::turns::KeyedMutex;
+use super::keyed_mutex::KeyedMutex;
 use crate::images::{DiffId, UnpackedLayer};
 
 /// What is known of an unpacked layer.
 #[derive(Serialize, Deserialize)]
-pub(super) struct Note {
+pub(super) struct LayerMarker {
     #[serde(flatten)]
     pub size: UnpackedLayer,
     /// The boot in which it was written.
@@ -23,7 +23,7 @@ pub(super) struct Note {
     pub synced: bool,
 }
 
-impl Note {
+impl LayerMarker {
     pub fn read(path: &Path) -> io::Result<Self> {
         Ok(serde_json::from_slice(&fs::read(path)?)?)
     }
@@ -41,21 +41,26 @@ impl Note {
 }
 
 /// Brings layers to the disk one after another, long after they are in use.
-pub(super) fn sync_layers(folder: &Path, boot: &str, turns: &KeyedMutex, layers: &mpsc::Receiver<DiffId>) {
+pub(super) fn sync_layers(
+    folder: &Path,
+    boot: &str,
+    layer_locks: &KeyedMutex,
+    layers: &mpsc::Receiver<DiffId>,
+) {
     while let Ok(layer) = layers.recv() {
-        let note = folder.join(format!("{}.json", layer.hex()));
+        let marker = folder.join(format!("{}.json", layer.hex()));
         let synced = (|| {
-            let size = Note::read(&note)?.size;
+            let size = LayerMarker::read(&marker)?.size;
             rustix::fs::syncfs(File::open(folder)?)?;
-            let _turn = turns.take(layer);
+            let _lock = layer_locks.take(layer);
             // A layer that was removed meanwhile has no note, and gets none.
-            if note.exists() {
-                Note {
+            if marker.exists() {
+                LayerMarker {
                     size,
                     boot: boot.to_owned(),
                     synced: true,
                 }
-                .write(&note)?;
+                .write(&marker)?;
             }
             io::Result::Ok(())
         })();

@@ -10,38 +10,38 @@ use tokio::{
 
 use super::{
     bindings::Binding,
-    relay::{self, Stock},
-    startup::{self, Opening, Refusal, Startup},
+    relay::{self, BufferPool},
+    startup::{self, InitialPacket, Refusal, Startup},
 };
 
 /// For everything that a client says before it is let in.
-const OPENING: Duration = Duration::from_secs(10);
+const INITIAL_PACKETS_TIMEOUT: Duration = Duration::from_secs(10);
 /// For the cluster to take a connection.
-const CONNECT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// For a client to take the words with which it is sent away.
-const FAREWELL: Duration = Duration::from_secs(5);
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// TLS, then GSS, then the start itself.
-const OPENINGS: usize = 3;
+const INITIAL_PACKETS_MAX: usize = 3;
 
 /// Serves a client; returns when its connection has ended.
-pub async fn serve(mut client: TcpStream, binding: Arc<Binding>, postgres: &Path, stock: &Stock) {
+pub async fn serve(mut client: TcpStream, binding: Arc<Binding>, postgres: &Path, buffers: &BufferPool) {
     let _ = client.set_nodelay(true);
-    let refusal = match timeout(OPENING, opening(&mut client)).await {
-        Err(_) | Ok(Err(OpeningError::Io)) => return,
-        Ok(Err(OpeningError::Refused(refusal))) => refusal,
-        Ok(Ok(First::Cancel(key))) => return cancel(&binding, &key, postgres).await,
-        Ok(Ok(First::Startup(startup))) => match start(&startup, &binding, postgres).await {
+    let refusal = match timeout(INITIAL_PACKETS_TIMEOUT, read_request(&mut client)).await {
+        Err(_) | Ok(Err(InitialPacketError::Io)) => return,
+        Ok(Err(InitialPacketError::Refused(refusal))) => refusal,
+        Ok(Ok(ClientRequest::Cancel(key))) => return cancel(&binding, &key, postgres).await,
+        Ok(Ok(ClientRequest::Startup(startup))) => match start(&startup, &binding, postgres).await {
             Err(refusal) => refusal,
-            Ok(Started {
+            Ok(Backend {
                 mut server,
-                _place: place,
+                _slot: slot,
             }) => {
                 let mut key = None;
-                let ended = relay::relay(&mut client, &mut server, stock, |bytes| {
-                    key = Some(binding.remember(bytes));
+                let ended = relay::relay(&mut client, &mut server, buffers, |bytes| {
+                    key = Some(binding.register_cancel_key(bytes));
                 })
                 .await;
-                drop((key, place));
+                drop((key, slot));
                 if let Err(error) = ended {
                     tracing::debug!(resource = %binding.resource, %error, "a connection broke");
                 }
@@ -50,57 +50,57 @@ pub async fn serve(mut client: TcpStream, binding: Arc<Binding>, postgres: &Path
         },
     };
     tracing::debug!(resource = %binding.resource, reason = refusal.message, "a client was sent away");
-    let farewell = async {
+    let send_refusal = async {
         client.write_all(&startup::error_response(&refusal)).await?;
         client.shutdown().await
     };
-    let _ = timeout(FAREWELL, farewell).await;
+    let _ = timeout(REFUSAL_TIMEOUT, send_refusal).await;
 }
 
-enum First {
+enum ClientRequest {
     Cancel(Vec<u8>),
     Startup(Startup),
 }
 
-enum OpeningError {
+enum InitialPacketError {
     /// It ended, or speaks something else: there is nobody to explain anything to.
     Io,
     Refused(Refusal),
 }
 
-impl From<io::Error> for OpeningError {
+impl From<io::Error> for InitialPacketError {
     fn from(_: io::Error) -> Self {
         Self::Io
     }
 }
 
 /// Reads exactly the opening packets: what a client sends after them is the server's.
-async fn opening(client: &mut TcpStream) -> Result<First, OpeningError> {
+async fn read_request(client: &mut TcpStream) -> Result<ClientRequest, InitialPacketError> {
     let mut packet = [0; startup::PACKET_MAX];
-    for _ in 0..OPENINGS {
+    for _ in 0..INITIAL_PACKETS_MAX {
         let mut length = [0; 4];
         client.read_exact(&mut length).await?;
-        let following = startup::following(length).ok_or(OpeningError::Io)?;
+        let following = startup::following(length).ok_or(InitialPacketError::Io)?;
         let packet = &mut packet[..following];
         client.read_exact(packet).await?;
-        match startup::parse(packet).map_err(OpeningError::Refused)? {
-            Opening::Encryption => client.write_all(b"N").await?,
-            Opening::Cancel(key) => return Ok(First::Cancel(key)),
-            Opening::Startup(startup) => return Ok(First::Startup(startup)),
+        match startup::parse(packet).map_err(InitialPacketError::Refused)? {
+            InitialPacket::Encryption => client.write_all(b"N").await?,
+            InitialPacket::Cancel(key) => return Ok(ClientRequest::Cancel(key)),
+            InitialPacket::Startup(startup) => return Ok(ClientRequest::Startup(startup)),
         }
     }
-    Err(OpeningError::Io)
+    Err(InitialPacketError::Io)
 }
 
-struct Started {
+struct Backend {
     server: UnixStream,
     /// Given back when the connection ends.
-    _place: tokio::sync::OwnedSemaphorePermit,
+    _slot: tokio::sync::OwnedSemaphorePermit,
 }
 
-async fn start(startup: &Startup, binding: &Binding, postgres: &Path) -> Result<Started, Refusal> {
-    let packet = startup.admit(&binding.role)?;
-    let place = binding.take_place().ok_or_else(|| {
+async fn start(startup: &Startup, binding: &Binding, postgres: &Path) -> Result<Backend, Refusal> {
+    let packet = startup.authorize(&binding.role)?;
+    let slot = binding.acquire_connection_slot().ok_or_else(|| {
         Refusal::new(
             startup::TOO_MANY,
             format!(
@@ -114,11 +114,8 @@ async fn start(startup: &Startup, binding: &Binding, postgres: &Path) -> Result<
         server.write_all(&packet).await?;
         io::Result::Ok(server)
     };
-    match timeout(CONNECT, connected).await {
-        Ok(Ok(server)) => Ok(Started {
-            server,
-            _place: place,
-        }),
+    match timeout(CONNECT_TIMEOUT, connected).await {
+        Ok(Ok(server)) => Ok(Backend { server, _slot: slot }),
         other => {
             tracing::warn!(error = ?other.map(|connected| connected.err()), "the projects' PostgreSQL takes no connection");
             Err(Refusal::new(
@@ -132,7 +129,7 @@ async fn start(startup: &Startup, binding: &Binding, postgres: &Path) -> Result<
 /// Passes a cancel request on, if its key was given to a client of the same sandbox. Whether it
 /// was is not told, as PostgreSQL does it.
 async fn cancel(binding: &Binding, key: &[u8], postgres: &Path) {
-    if !binding.knows(key) {
+    if !binding.has_cancel_key(key) {
         tracing::debug!(resource = %binding.resource, "a cancel request with a key that is not of this sandbox");
         return;
     }
@@ -142,5 +139,5 @@ async fn cancel(binding: &Binding, key: &[u8], postgres: &Path) {
         // The server closes when the signal is sent; the client waits for that.
         server.read(&mut [0]).await
     };
-    let _ = timeout(CONNECT, pass).await;
+    let _ = timeout(CONNECT_TIMEOUT, pass).await;
 }

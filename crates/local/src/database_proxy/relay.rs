@@ -14,28 +14,31 @@ use tokio::{
 
 const BUFFER: usize = 32 * 1024;
 /// Buffers that are kept for later: 2 MiB.
-const STOCK: usize = 64;
+const POOL_MAX: usize = 64;
 
 /// The buffers that nobody uses just now.
 #[derive(Default)]
-pub struct Stock(Mutex<Vec<Box<[u8]>>>);
+pub struct BufferPool(Mutex<Vec<Box<[u8]>>>);
 
-struct Lent<'a> {
-    stock: &'a Stock,
+struct PooledBuffer<'a> {
+    buffers: &'a BufferPool,
     buffer: Box<[u8]>,
 }
 
-impl Stock {
-    fn lend(&self) -> Lent<'_> {
+impl BufferPool {
+    fn take(&self) -> PooledBuffer<'_> {
         let buffer = self.0.lock().pop().unwrap_or_else(|| vec![0; BUFFER].into());
-        Lent { stock: self, buffer }
+        PooledBuffer {
+            buffers: self,
+            buffer,
+        }
     }
 }
 
-impl Drop for Lent<'_> {
+impl Drop for PooledBuffer<'_> {
     fn drop(&mut self) {
-        let mut kept = self.stock.0.lock();
-        if kept.len() < STOCK {
+        let mut kept = self.buffers.0.lock();
+        if kept.len() < POOL_MAX {
             kept.push(std::mem::take(&mut self.buffer));
         }
     }
@@ -68,14 +71,14 @@ readable!(unix::ReadHalf<'_>);
 pub async fn relay(
     client: &mut TcpStream,
     server: &mut UnixStream,
-    stock: &Stock,
+    buffers: &BufferPool,
     key: impl FnOnce(Vec<u8>) + Send,
 ) -> io::Result<()> {
     let (from_client, mut to_client) = client.split();
     let (from_server, mut to_server) = server.split();
     let mut greeting = Greeting::default();
     let mut key = Some(key);
-    let down = pump(&from_server, &mut to_client, stock, |bytes| {
+    let down = pump(&from_server, &mut to_client, buffers, |bytes| {
         if !greeting.done {
             greeting.feed(bytes);
             if greeting.done
@@ -87,7 +90,7 @@ pub async fn relay(
         }
     });
     let up = async {
-        let ended = pump(&from_client, &mut to_server, stock, |_| {}).await;
+        let ended = pump(&from_client, &mut to_server, buffers, |_| {}).await;
         match ended {
             Ok(()) => std::future::pending().await,
             Err(error) => error,
@@ -103,17 +106,17 @@ pub async fn relay(
 async fn pump(
     from: &(impl Readable + Sync),
     to: &mut (impl AsyncWrite + Unpin),
-    stock: &Stock,
+    buffers: &BufferPool,
     mut look: impl FnMut(&[u8]),
 ) -> io::Result<()> {
     loop {
         from.readable().await?;
-        let mut lent = stock.lend();
+        let mut buffer_guard = buffers.take();
         loop {
-            match from.try_read(&mut lent.buffer) {
+            match from.try_read(&mut buffer_guard.buffer) {
                 Ok(0) => return to.shutdown().await,
                 Ok(read) => {
-                    let bytes = &lent.buffer[..read];
+                    let bytes = &buffer_guard.buffer[..read];
                     // Before the client can know its key, the gate does.
                     look(bytes);
                     to.write_all(bytes).await?;
