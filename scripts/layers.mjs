@@ -68,15 +68,15 @@ export const modules = {
       ['checks', 'debug'], // fsa doctor, fsa debug
       ['databases'],
       ['driver'],
-      ['warnings', 'watched'],
-      ['kept', 'said', 'words', 'pods', 'changes'],
+      ['warnings', 'reflectors'],
+      ['cached_object', 'event_diagnosis', 'pod_diagnosis', 'pods', 'project_notify'],
       ['connection'],
-      ['drift', 'objects', 'rights', 'calls'],
+      ['drift', 'objects', 'rbac', 'request_metrics'],
       ['settings'],
     ],
     allowed: [
-      ['said', 'words'],
-      ['watched', 'warnings'],
+      ['event_diagnosis', 'pod_diagnosis'],
+      ['reflectors', 'warnings'],
     ],
   },
 

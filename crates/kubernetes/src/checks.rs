@@ -19,7 +19,7 @@ use crate::{
         kubeblocks::objects::{GROUP, Version},
         postgres::PostgresDatabases,
     },
-    rights,
+    rbac,
     settings::{Provider, Settings, Style},
 };
 
@@ -97,7 +97,7 @@ async fn permissions(cluster: &Cluster, settings: &Settings) -> Check {
     const NAME: &str = "permissions";
     let mut lacking = Vec::new();
     let mut count = 0;
-    for right in rights::needed(settings) {
+    for right in rbac::needed(settings) {
         for verb in right.verbs {
             count += 1;
             match may(cluster, right.group, right.resource, verb).await {

@@ -15,7 +15,7 @@ use kube::{
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::Semaphore;
 
-use crate::{calls::Counted, objects::FIELD_MANAGER, settings::Settings};
+use crate::{objects::FIELD_MANAGER, request_metrics::Counted, settings::Settings};
 
 /// A call that has no answer by then has none.
 pub const PATIENCE: Duration = Duration::from_secs(5);

@@ -18,7 +18,7 @@ use kube::{
 use crate::{
     connection::{Cluster, call},
     objects::{CONTAINER, PROJECT_ID},
-    words,
+    pod_diagnosis,
 };
 
 /// Lines of a pod's log.
@@ -78,7 +78,7 @@ pub async fn collect(cluster: &Cluster, project: ProjectId) -> Result<String> {
                 .unwrap_or_else(|| "no node".into()),
             status.pod_ip.unwrap_or_else(|| "no address".into()),
         );
-        if let Some(failure) = words::failure(&pod) {
+        if let Some(failure) = pod_diagnosis::failure(&pod) {
             let _ = writeln!(text, "  {failure}");
             let _ = writeln!(text, "  {}", failure.kubernetes_status.unwrap_or_default());
         }

@@ -6,23 +6,23 @@
 
 #![forbid(unsafe_code)]
 
-pub mod calls;
-mod changes;
 pub mod checks;
 pub mod connection;
 pub mod objects;
-pub mod rights;
+mod project_notify;
+pub mod rbac;
+pub mod request_metrics;
 pub mod settings;
 
+mod cached_object;
 pub mod databases;
 pub mod debug;
 mod drift;
 pub mod driver;
-mod kept;
+mod event_diagnosis;
+mod pod_diagnosis;
 mod pods;
-mod said;
+pub mod reflectors;
 mod warnings;
-pub mod watched;
-mod words;
 
 pub use driver::KubernetesDriver;

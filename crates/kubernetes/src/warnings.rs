@@ -23,11 +23,11 @@ use parking_lot::Mutex;
 use tokio::{sync::broadcast, time::Instant};
 
 use crate::{
-    changes::Changes,
     connection::Cluster,
+    event_diagnosis::{self, Cause, EventWarning},
     objects,
-    said::{self, Cause, EventWarning},
-    watched::{Patience, named},
+    project_notify::Changes,
+    reflectors::{Patience, named},
 };
 
 /// Pods with warnings that are kept. Each is forgotten with its pod.
@@ -146,7 +146,7 @@ pub async fn follow(cluster: Cluster, pods: Store<Pod>, warnings: Warnings, chan
             event = events.next() => match event {
                 None => return,
                 Some(Ok(Watched::Apply(event) | Watched::InitApply(event))) => {
-                    if said::warning(&event).is_none() || !may_be_ours(&event) {
+                    if event_diagnosis::warning(&event).is_none() || !may_be_ours(&event) {
                         continue;
                     }
                     early.push(Early { event, until: Instant::now() + PATIENCE });
@@ -173,7 +173,7 @@ pub async fn follow(cluster: Cluster, pods: Store<Pod>, warnings: Warnings, chan
             let Some(pod) = pod else {
                 return Instant::now() < *until;
             };
-            if let Some(warning) = said::warning(event)
+            if let Some(warning) = event_diagnosis::warning(event)
                 && warnings.take(&pod, warning)
             {
                 changes.tell(objects::project(&pod.metadata));

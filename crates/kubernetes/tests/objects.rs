@@ -156,7 +156,7 @@ fn the_role_that_is_handed_out_is_the_list_that_the_driver_needs() {
         },
         ..settings()
     };
-    let rules = serde_json::to_value(fsa_kubernetes::rights::rules(&all)).unwrap();
+    let rules = serde_json::to_value(fsa_kubernetes::rbac::rules(&all)).unwrap();
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/chart/role.json");
     let file: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
     assert_eq!(file["kind"], "Role");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fsa_kubernetes::watched::{LONGEST_PAUSE, Patience};
+use fsa_kubernetes::reflectors::{LONGEST_PAUSE, Patience};
 
 #[test]
 fn a_watch_is_tried_again_without_end_and_never_after_a_long_pause() {

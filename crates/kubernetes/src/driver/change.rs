@@ -25,8 +25,8 @@ use super::{
 use crate::{
     drift,
     objects::{self, DIGEST, FIELD_MANAGER, claim_name},
-    watched::named,
-    words,
+    pod_diagnosis,
+    reflectors::named,
 };
 
 /// For a pod to run: its image may have to be pulled. The caller's own patience is longer.
@@ -158,7 +158,9 @@ impl KubernetesDriver {
             if runs(&pod) {
                 return Some(Ok(()));
             }
-            words::failure(&pod).filter(words::is_final).map(Err)
+            pod_diagnosis::failure(&pod)
+                .filter(pod_diagnosis::is_final)
+                .map(Err)
         });
         let placeless = async {
             tokio::time::sleep(PLACE).await;

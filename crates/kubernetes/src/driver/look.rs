@@ -15,9 +15,9 @@ use kube::{
 };
 
 use crate::{
-    kept::Kept,
+    cached_object::Kept,
     objects::{self, CONTAINER, DIGEST},
-    words,
+    pod_diagnosis,
 };
 
 /// The objects of one sandbox.
@@ -62,7 +62,7 @@ pub fn observed(found: &Found, ways: WaysIn) -> Observed {
 pub fn failure(found: &Found, pod: Option<&Arc<Pod>>) -> Option<Failure> {
     match pod {
         Some(pod) if runs(pod) => None,
-        Some(pod) => words::failure(pod).or_else(|| found.warned.clone()),
+        Some(pod) => pod_diagnosis::failure(pod).or_else(|| found.warned.clone()),
         None => found
             .deployment
             .as_ref()

@@ -31,8 +31,8 @@ use tokio::sync::broadcast::error::RecvError;
 use crate::{
     connection::Cluster,
     objects::{self, claim_name},
+    reflectors::{Watched, named},
     settings::{Settings, Style},
-    watched::{Watched, named},
 };
 
 /// Where a project's database is on the network, for the hole in its policy: by the name of its

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{Inner, look::belongs};
-use crate::{kept::Kept, objects, watched::named};
+use crate::{cached_object::Kept, objects, reflectors::named};
 
 impl Inner {
     /// A name that somebody else already uses in this namespace is left to them.

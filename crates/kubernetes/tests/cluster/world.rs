@@ -8,7 +8,7 @@ use fsa_kubernetes::{
     connection::{self, Cluster, Places},
     databases,
     objects::network_policy::block,
-    rights,
+    rbac,
     settings::{Network, Reach, Settings},
 };
 use fsa_model::{DatabaseSpec, Image, SandboxRef};
@@ -149,7 +149,7 @@ impl Place {
         place.api().create(&parameters, &account).await.unwrap();
         let role = Role {
             metadata: named(),
-            rules: Some(rights::rules(&place.settings)),
+            rules: Some(rbac::rules(&place.settings)),
         };
         place.api().create(&parameters, &role).await.unwrap();
         let binding = RoleBinding {

@@ -34,8 +34,8 @@ use super::{
 use crate::{
     connection::{Cluster, PATIENCE, call},
     objects::network_policy::pods,
+    reflectors::{Told, follow, stream_of},
     settings::Settings,
-    watched::{Told, follow, stream_of},
 };
 
 /// KubeBlocks makes a volume and pulls an image first.

@@ -3,7 +3,7 @@
 use fsa_model::{Failure, FailureKind};
 use k8s_openapi::api::core::v1::{Event, Pod};
 
-use crate::words::{of_pull, said};
+use crate::pod_diagnosis::{of_pull, said};
 
 /// What a warning is about. Of one pod, each is told once and counted from then on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -6,7 +6,7 @@ use k8s_openapi::api::{
     core::v1::{ContainerStatus, Pod},
 };
 
-use crate::{objects::CONTAINER, said::placeless};
+use crate::{event_diagnosis::placeless, objects::CONTAINER};
 
 /// What the cluster says is wrong with a pod, where it says something.
 #[must_use]

@@ -32,12 +32,11 @@ use tokio::{
 };
 
 use crate::{
-    changes::Changes,
+    cached_object::{self, Keep, Kept},
     connection::{Cluster, PATIENCE},
-    kept::{self, Keep, Kept},
-    objects,
+    event_diagnosis, objects,
     pods::{Names, Pods},
-    said,
+    project_notify::Changes,
     settings::{Settings, Style},
     warnings::{self, Warnings},
 };
@@ -273,7 +272,7 @@ fn pods(tasks: &mut JoinSet<()>, told: &Told, cluster: &Cluster, warnings: &Warn
         told_names.take(event);
         match event {
             Event::Apply(pod) | Event::InitApply(pod) => {
-                if let Some(warning) = said::ended(pod) {
+                if let Some(warning) = event_diagnosis::ended(pod) {
                     warnings.take(pod, warning);
                 }
             }
@@ -374,7 +373,7 @@ where
         let mut began = false;
         while let Some(event) = events.next().await {
             let event = match event {
-                Ok(event) => kept::each(event, &keep),
+                Ok(event) => cached_object::each(event, &keep),
                 Err(error) => {
                     tracing::warn!(%error, "a watch of the cluster broke off; it is begun again");
                     told.silence.send_replace(Some(error.to_string()));

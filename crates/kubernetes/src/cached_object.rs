@@ -15,7 +15,7 @@ use k8s_openapi::{
 };
 use kube::{Resource, core::DynamicObject, runtime::watcher::Event};
 
-use crate::{drift::is_as_asked, objects::DIGEST, words};
+use crate::{drift::is_as_asked, objects::DIGEST, pod_diagnosis};
 
 /// A kind of which not everything is kept.
 pub trait Keep: Resource {
@@ -85,7 +85,7 @@ impl Keep for Deployment {
         Deployed {
             as_asked: is_as_asked(&self.metadata, &self.spec),
             replicas: self.spec.as_ref().and_then(|spec| spec.replicas),
-            podless: words::podless(self),
+            podless: pod_diagnosis::podless(self),
         }
     }
 }
