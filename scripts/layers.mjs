@@ -104,4 +104,15 @@ export const modules = {
       ['pulse', 'sandbox'],
     ],
   },
+
+  'crates/cli': {
+    layers: [
+      ['commands'],
+      ['args', 'sse', 'websocket'],
+      ['client', 'output'],
+      ['credentials'],
+      ['config'], // settings of `fsa serve`, and the only place that reads the environment
+      ['failure'],
+    ],
+  },
 };
