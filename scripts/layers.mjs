@@ -4,9 +4,11 @@
 /** Each crate of ours, with the crates of ours that it may depend on. Dependencies for tests are free. */
 export const crates = {
   'fsa-cli': ['fsa-server', 'fsa-local', 'fsa-kubernetes', 'fsa-web', 'fsa-driver', 'fsa-model'],
-  'fsa-server': ['fsa-driver', 'fsa-model'],
-  'fsa-local': ['fsa-driver', 'fsa-model'],
-  'fsa-kubernetes': ['fsa-driver', 'fsa-model'],
+  'fsa-server': ['fsa-sandboxd-client', 'fsa-driver', 'fsa-model'],
+  'fsa-local': ['fsa-sandboxd-client', 'fsa-driver', 'fsa-model'],
+  'fsa-kubernetes': ['fsa-sandboxd-client', 'fsa-driver', 'fsa-model'],
+  'fsa-driver-testing': ['fsa-sandboxd-client', 'fsa-driver', 'fsa-model'], // a dependency of tests alone
+  'fsa-sandboxd-client': ['fsa-driver', 'fsa-model'],
   'fsa-sandboxd': ['fsa-model'],
   'fsa-driver': ['fsa-model'],
   'fsa-model': [],
@@ -27,15 +29,15 @@ export const modules = {
       ['tasks', 'callback', 'git'], // use cases that talk to a sandbox
       ['projects', 'llm_proxy', 'github', 'git_credentials'], // use cases
       ['reconcile'], // the reconciliation loop
+      ['sandbox_client'], // sandboxd of a project's sandbox, its answers as ours
       ['auth'],
       ['store'], // all SQL
       ['state', 'regions'], // shared by all of them
       ['error'],
+      ['tunnel', 'header_list'], // bytes and fields, of nothing of ours
     ],
     allowed: [
       ['gateway', 'api'],
-      ['tasks', 'gateway'],
-      ['git', 'gateway'],
       ['llm_proxy', 'callback'],
       ['reconcile', 'llm_proxy'],
       ['reconcile', 'callback'],

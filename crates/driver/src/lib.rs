@@ -2,14 +2,11 @@
 //!
 //! A *region* is a named, configured [`Driver`] with its [`Databases`]. The steps of a driver are
 //! idempotent: applied to a world in which they are already done, they change nothing and succeed.
-//! [`memory`] is the driver for tests; [`conformance`] is the suite that every driver passes.
+//! The crate `fsa-driver-testing` has an in-memory driver for tests, and the suite that every driver passes.
 
 #![forbid(unsafe_code)]
 
-pub mod conformance;
-pub mod control;
 pub mod keyed_mutex;
-pub mod memory;
 pub mod region;
 pub mod scram;
 pub mod step;

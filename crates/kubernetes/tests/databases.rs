@@ -7,8 +7,8 @@ mod machine;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use fsa_driver::{
-    Databases, ObservedDatabase, SharedDatabases, SharedDriver,
+use fsa_driver::{Databases, ObservedDatabase, SharedDatabases, SharedDriver};
+use fsa_driver_testing::{
     conformance::{World, stories, tell},
     memory,
 };

@@ -8,7 +8,8 @@ mod machine;
 use std::{path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
-use fsa_driver::{SharedDatabases, SharedDriver, conformance::World};
+use fsa_driver::{SharedDatabases, SharedDriver};
+use fsa_driver_testing::conformance::World;
 use fsa_local::{
     LocalConfig, LocalDriver, databases::LocalDatabases, driver::RunnerLink, postgres::Cluster, privileges,
 };
@@ -145,4 +146,4 @@ impl World for Local {
     }
 }
 
-fsa_driver::conformance_tests!(Local::new().await);
+fsa_driver_testing::conformance_tests!(Local::new().await);

@@ -4,6 +4,8 @@
 //! `crates/sandboxd/src/lib.rs`. What sandboxd answers is not trusted: the sandbox's root could
 //! have replaced it.
 
+pub mod paths;
+
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
@@ -27,11 +29,6 @@ pub const USER_ID: u32 = 1000;
 pub const HOME: &str = "/home/dev";
 /// Where the repository is cloned, the start command runs and terminals open.
 pub const PROJECT_FOLDER: &str = "/home/dev/project";
-/// The path of a terminal for somebody who may see it and not type. A path of its own: a sandboxd that does
-/// not know it yet refuses, where it would ignore a parameter.
-pub const TERMINAL_WATCH: &str = "/v1/terminal/watch";
-/// The path of files for somebody who may see the project's folder and nothing else, for the same reason.
-pub const PROJECT_FILES: &str = "/v1/project-files";
 /// The port of the terminal and of nothing else.
 pub const TERMINAL_PORT: u16 = 7681;
 /// The ports that are known by name in URLs and Services.

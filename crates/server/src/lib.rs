@@ -11,13 +11,16 @@ pub mod gateway;
 pub mod git;
 pub mod git_credentials;
 pub mod github;
+mod header_list;
 pub mod llm_proxy;
 pub mod projects;
 pub mod reconcile;
 mod regions;
+mod sandbox_client;
 pub mod state;
 pub mod store;
 pub mod tasks;
+pub mod tunnel;
 
 pub use error::{Error, Result};
 pub use state::{App, Settings};

@@ -3,8 +3,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use fsa_driver::{DriverError, Result, control::Control};
+use fsa_driver::{DriverError, Result};
 use fsa_model::{ContainerState, FailureKind, ProjectId, SandboxRef, SandboxSpec};
+use fsa_sandboxd_client::SandboxdClient;
 use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{PersistentVolumeClaim, Pod, Secret, Service},
@@ -198,14 +199,14 @@ impl KubernetesDriver {
     /// Waits until sandboxd answers. Its process may run before it listens, which nobody tells.
     pub(super) async fn await_terminal(&self, spec: &SandboxSpec) -> Result<()> {
         self.remember(spec);
-        let control = Control::new(self, &spec.sandbox, &spec.control_token);
+        let sandboxd = SandboxdClient::new(self, &spec.sandbox, &spec.control_token);
         let mut last = None;
         let answered = timeout(READY, async {
             let mut pause = PAUSE;
             loop {
-                match control.await_ready(READY).await {
+                match sandboxd.await_ready(READY).await {
                     Ok(_) => return,
-                    Err(error) => last = Some(error),
+                    Err(error) => last = Some(DriverError::from(error)),
                 }
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);

@@ -10,12 +10,9 @@ use std::{
     time::Duration,
 };
 
-use fsa_driver::{
-    BoxConnection, DriverError, Result,
-    control::{self, Control},
-};
+use fsa_driver::{BoxConnection, DriverError, Result};
 use fsa_model::{FailureKind, SandboxRef, sandboxd::Boot, sandboxd::Usage};
-use http::{Method, Request};
+use fsa_sandboxd_client::{Error, SandboxdClient};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::{ResourceExt as _, api::Portforwarder};
@@ -65,17 +62,13 @@ impl KubernetesDriver {
             return self.reach(sandbox, port).await;
         }
         let token = self.token(sandbox).await?;
-        let request = Request::builder()
-            .method(Method::CONNECT)
-            .uri(format!("127.0.0.1:{port}"))
-            .body(control::empty())
-            .map_err(|error| {
-                DriverError::new(FailureKind::Internal, "a request cannot be made").because(error)
-            })?;
-        let control = Control::new(self, sandbox, &token);
-        match control.upgrade(request, control::PATIENCE).await? {
-            Ok((_, upgraded)) => Ok(Box::new(TokioIo::new(upgraded))),
-            Err(_) => Err(DriverError::new(
+        match SandboxdClient::new(self, sandbox, &token)
+            .connect_port(port)
+            .await
+        {
+            Ok(connection) => Ok(Box::new(TokioIo::new(connection))),
+            Err(error @ Error::Unreachable(_)) => Err(error.into()),
+            Err(Error::Refused(_)) => Err(DriverError::new(
                 FailureKind::Transient,
                 format!(
                     "nothing in the sandbox listens on port {port}; start the application, or give it more time"
@@ -86,9 +79,7 @@ impl KubernetesDriver {
 
     pub(super) async fn ask_usage(&self, sandbox: &SandboxRef) -> Result<Usage> {
         let token = self.token(sandbox).await?;
-        Control::new(self, sandbox, &token)
-            .json(Method::GET, "/v1/usage", None::<&()>, control::PATIENCE)
-            .await
+        Ok(SandboxdClient::new(self, sandbox, &token).usage().await?)
     }
 
     async fn forward(&self, pod: &Pod, port: u16) -> Result<BoxConnection> {

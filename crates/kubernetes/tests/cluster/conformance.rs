@@ -5,7 +5,7 @@ mod direct {
 
     use crate::world::Place;
 
-    fsa_driver::conformance_tests!(Place::new(Reach::Direct).await);
+    fsa_driver_testing::conformance_tests!(Place::new(Reach::Direct).await);
 }
 
 mod port_forward {
@@ -13,5 +13,5 @@ mod port_forward {
 
     use crate::world::Place;
 
-    fsa_driver::conformance_tests!(Place::new(Reach::PortForward).await);
+    fsa_driver_testing::conformance_tests!(Place::new(Reach::PortForward).await);
 }

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use fsa_driver::{Driver as _, Step, StepKind, control::Control};
+use fsa_driver::{Driver as _, Step, StepKind};
 use fsa_kubernetes::settings::Reach;
 use fsa_model::{
     ContainerState, FailureKind, Image, ProjectId, ProjectName, ResourceName, SandboxId, SandboxRef,
     SandboxSpec, Size, UserId, environment::Environment,
 };
+use fsa_sandboxd_client::SandboxdClient;
 use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{Secret, Service},
@@ -264,7 +265,7 @@ async fn a_sandbox_is_confined_and_has_no_account_of_the_cluster() {
     assert!(told.contains("NoNewPrivs:\t1"), "{told}");
     assert!(!told.contains("kubernetes.io"), "{told}");
     // The image's own environment is still there, below the project's.
-    let status = Control::new(&place.driver, &spec.sandbox, &spec.control_token)
+    let status = SandboxdClient::new(&place.driver, &spec.sandbox, &spec.control_token)
         .status()
         .await
         .unwrap();

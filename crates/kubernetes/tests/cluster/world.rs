@@ -2,7 +2,8 @@
 
 use std::{path::PathBuf, process::Command, sync::Arc};
 
-use fsa_driver::{SharedDatabases, SharedDriver, conformance::World};
+use fsa_driver::{SharedDatabases, SharedDriver};
+use fsa_driver_testing::conformance::World;
 use fsa_kubernetes::{
     KubernetesDriver,
     connection::{self, Cluster, Places},

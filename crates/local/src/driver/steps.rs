@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use fsa_driver::{
     BoxConnection, BoxStream, Capabilities, Driver, DriverError, Endpoint, Observed, Requeue, Result, Step,
-    StepKind, control::Control, keyed_mutex::KeyedMutexGuard,
+    StepKind, keyed_mutex::KeyedMutexGuard,
 };
 use fsa_model::{
     ContainerState, Failure, FailureKind, ProjectId, SandboxRef, SandboxSpec, api::ImageInfo, sandboxd::Usage,
@@ -83,10 +83,14 @@ impl Driver for LocalDriver {
                 self.ensure_network(lock, spec).await.map(drop)
             }
             StepKind::EnsureContainer => self.ensure_container(spec).await,
-            StepKind::AwaitTerminal => Control::new(self, &spec.sandbox, &spec.control_token)
-                .await_ready(READY)
-                .await
-                .map(|_| ()),
+            StepKind::AwaitTerminal => {
+                Ok(
+                    fsa_sandboxd_client::SandboxdClient::new(self, &spec.sandbox, &spec.control_token)
+                        .await_ready(READY)
+                        .await
+                        .map(|_| ())?,
+                )
+            }
             StepKind::StopContainer => self.stop(&spec.sandbox).await,
             StepKind::Destroy => self.destroy(&spec.sandbox).await,
             StepKind::RemoveVolume => self.remove_volume(spec.sandbox.project).await,

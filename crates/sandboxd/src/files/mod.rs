@@ -19,7 +19,7 @@ use std::{
     sync::Arc,
 };
 
-use fsa_model::sandboxd::{MoveRequest, PROJECT_FILES};
+use fsa_model::sandboxd::{MoveRequest, paths::PROJECT_FILES};
 use http::{Method, Request, StatusCode, header};
 use hyper::body::Incoming;
 use nix::fcntl::OFlag;

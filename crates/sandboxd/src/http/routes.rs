@@ -3,10 +3,7 @@
 use std::{borrow::Cow, collections::BTreeMap, io, sync::Arc};
 
 use bytes::Bytes;
-use fsa_model::{
-    sandboxd::{PROJECT_FILES, TERMINAL_WATCH},
-    tty::SUBPROTOCOL,
-};
+use fsa_model::{sandboxd::paths, tty::SUBPROTOCOL};
 use futures_util::stream;
 use http::{Method, Request, StatusCode, Uri, header};
 use hyper::body::Incoming;
@@ -85,17 +82,17 @@ pub async fn control(sandbox: Arc<Sandbox>, request: Request<Incoming>) -> Answe
     }
     let path = request.uri().path().to_owned();
     match (request.method().clone(), path.as_str()) {
-        (Method::GET, "/v1/status") => Ok(json(&*sandbox.status.borrow())),
-        (Method::GET, "/v1/watch") => Ok(watch(&sandbox)),
+        (Method::GET, paths::STATUS) => Ok(json(&*sandbox.status.borrow())),
+        (Method::GET, paths::WATCH) => Ok(watch(&sandbox)),
         (Method::POST, fsa_model::callback::ROUTE) => asks::offer(sandbox, request),
-        (Method::GET, "/v1/usage") => Ok(json(&usage::now())),
-        (Method::POST, "/v1/exec") => {
+        (Method::GET, paths::USAGE) => Ok(json(&usage::now())),
+        (Method::POST, paths::EXEC) => {
             let wish = read_json(request.into_body()).await?;
             exec::capture::run(&sandbox, wish)
                 .await
                 .map(|result| json(&result))
         }
-        (Method::GET, "/v1/exec") => {
+        (Method::GET, paths::EXEC) => {
             let (answer, socket) = socket::accept(request, None)?;
             tokio::spawn(async move {
                 if let Ok(socket) = socket.await {
@@ -104,18 +101,19 @@ pub async fn control(sandbox: Arc<Sandbox>, request: Request<Incoming>) -> Answe
             });
             Ok(answer)
         }
-        (_, path) if path.starts_with("/v1/tasks/") => {
-            let id = path["/v1/tasks/".len()..].to_owned();
-            exec::tasks::route(&sandbox, &id, request).await
+        (_, path) if paths::member_of(paths::TASKS, path).is_some() => {
+            let id = paths::member_of(paths::TASKS, path).unwrap_or_default();
+            exec::tasks::route(&sandbox, id, request).await
         }
-        (_, "/v1/files") | (Method::GET | Method::HEAD, PROJECT_FILES) => {
+        (_, paths::FILES) | (Method::GET | Method::HEAD, paths::PROJECT_FILES) => {
             files::route(&sandbox, request).await
         }
-        (Method::POST, "/v1/move") => files::rename(&sandbox, request.into_body()).await,
-        (Method::GET, "/v1/terminal" | TERMINAL_WATCH) => terminal(sandbox, request, false),
-        (Method::GET, "/v1/terminals") => Ok(json(&sandbox.terminals.list())),
-        (Method::DELETE, path) if path.starts_with("/v1/terminals/") => {
-            let name = percent_decode_str(&path["/v1/terminals/".len()..]).decode_utf8_lossy();
+        (Method::POST, paths::MOVE) => files::rename(&sandbox, request.into_body()).await,
+        (Method::GET, paths::TERMINAL | paths::TERMINAL_WATCH) => terminal(sandbox, request, false),
+        (Method::GET, paths::TERMINALS) => Ok(json(&sandbox.terminals.list())),
+        (Method::DELETE, path) if paths::member_of(paths::TERMINALS, path).is_some() => {
+            let name = paths::member_of(paths::TERMINALS, path).unwrap_or_default();
+            let name = percent_decode_str(name).decode_utf8_lossy();
             let session = sandbox
                 .terminals
                 .get(&name)
@@ -123,12 +121,12 @@ pub async fn control(sandbox: Arc<Sandbox>, request: Request<Incoming>) -> Answe
             session.hang_up(&sandbox).await;
             Ok(status(StatusCode::NO_CONTENT))
         }
-        (Method::GET, "/v1/logs") => logs(sandbox, &Query::of(request.uri())),
-        (Method::POST, "/v1/restart-start-command") => {
+        (Method::GET, paths::LOGS) => logs(sandbox, &Query::of(request.uri())),
+        (Method::POST, paths::RESTART_START_COMMAND) => {
             sandbox.start.again(&sandbox).await?;
             Ok(status(StatusCode::ACCEPTED))
         }
-        (Method::POST, "/v1/clone") => {
+        (Method::POST, paths::CLONE) => {
             sandbox.start.clone_again(&sandbox)?;
             Ok(status(StatusCode::ACCEPTED))
         }
@@ -148,7 +146,7 @@ pub(super) fn terminal(sandbox: Arc<Sandbox>, request: Request<Incoming>, must_s
     let query = Query::of(request.uri());
     let get = |name| query.get(name).map(str::to_owned);
     let mut wish = Wish::new(get("session"), if must_say_token { None } else { get("user") })?;
-    wish.watches = request.uri().path() == TERMINAL_WATCH;
+    wish.watches = request.uri().path() == paths::TERMINAL_WATCH;
     // A wrong user is said now, while there is a status to say it with.
     sandbox.accounts.find(wish.user.as_deref())?;
     let (answer, socket) = socket::accept(request, Some(SUBPROTOCOL))?;

@@ -5,7 +5,7 @@ use std::{
     os::unix::fs::{MetadataExt, PermissionsExt, symlink},
 };
 
-use fsa_model::sandboxd::PROJECT_FILES;
+use fsa_model::sandboxd::paths::PROJECT_FILES;
 use http::{Method, StatusCode};
 use http_body_util::Full;
 use serde_json::json;

@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use fsa_model::{
-    sandboxd::{ExecResult, LogLine, Status, TERMINAL_WATCH},
+    sandboxd::{ExecResult, LogLine, Status, paths::TERMINAL_WATCH},
     tty::{self, WindowSize, keys::Keys},
 };
 use futures_util::{SinkExt, StreamExt};

@@ -17,7 +17,7 @@ use super::extract::{Json, Path};
 use crate::{
     auth::{Caller, permission::Write},
     error::{Error, Result},
-    gateway::inside::{Inside, over},
+    sandbox_client::{Handshake, RunningSandbox, stream_end},
     state::App,
     store::projects,
 };
@@ -42,13 +42,13 @@ async fn exec(
     State(app): State<App>,
     caller: Caller,
     Path(project): Path<String>,
-    Json(wish): Json<ExecRequest>,
+    Json(command): Json<ExecRequest>,
 ) -> Result<Response> {
     let project = projects::find::<Write>(&app.store, &caller, &project).await?;
-    check(&wish)?;
+    check(&command)?;
     app.rates.of_exec(&app.settings.limits, &caller)?;
-    let inside = Inside::of(&app, &project).await?;
-    Ok(Json(inside.run(&wish).await?).into_response())
+    let sandbox = RunningSandbox::of(&app, &project).await?;
+    Ok(Json(sandbox.exec(&command).await?).into_response())
 }
 
 /// Runs a command over a WebSocket, with its input and output as they come
@@ -70,38 +70,37 @@ async fn exec_stream(
 ) -> Result<Response> {
     let project = projects::find::<Write>(&app.store, &caller, &project).await?;
     app.rates.of_exec(&app.settings.limits, &caller)?;
-    let inside = Inside::of(&app, &project).await?;
-    let place = app.gateway.streams.begin(&app, &caller)?;
-    let end = over(app.clone(), project);
-    inside
-        .websocket(&app, request, "/v1/exec", None, end, place)
-        .await
+    let sandbox = RunningSandbox::of(&app, &project).await?;
+    let permit = app.gateway.streams.begin(&app, &caller)?;
+    let handshake = Handshake::check(request, None)?;
+    let answer = sandbox.sandboxd().exec_websocket(handshake.request()).await?;
+    handshake.accept(&app, answer, stream_end(app.clone(), project), permit)
 }
 
-/// What can be told to be wrong without the sandbox.
-fn check(wish: &ExecRequest) -> Result<()> {
-    if wish.command.first().is_none_or(String::is_empty) {
+/// Checks what needs no sandbox to be checked.
+fn check(request: &ExecRequest) -> Result<()> {
+    if request.command.first().is_none_or(String::is_empty) {
         return Err(Error::invalid(
             "command",
             "it is a list of a program and its arguments, such as [\"ls\", \"-l\"]; it is empty",
         ));
     }
     let with_nul = |text: &String| text.contains('\0');
-    if wish.command.len() > WORDS_MOST || wish.command.iter().any(with_nul) {
+    if request.command.len() > WORDS_MOST || request.command.iter().any(with_nul) {
         let rule = format!("it has at most {WORDS_MOST} words, and no NUL character");
         return Err(Error::invalid("command", rule));
     }
-    if wish.cwd.as_ref().is_some_and(with_nul) {
+    if request.cwd.as_ref().is_some_and(with_nul) {
         return Err(Error::invalid("cwd", "it holds no NUL character"));
     }
-    if wish
+    if request
         .timeout_seconds
         .is_some_and(|seconds| !(1..=MOST_SECONDS).contains(&seconds))
     {
         let rule = format!("it is a number from 1 to {MOST_SECONDS}");
         return Err(Error::invalid("timeoutSeconds", rule));
     }
-    if wish
+    if request
         .user
         .as_deref()
         .is_some_and(|user| !["dev", "root"].contains(&user))
@@ -117,28 +116,28 @@ mod tests {
 
     #[test]
     fn a_command_that_cannot_be_run_is_refused_with_its_rule() {
-        let wish = |command: &[&str]| ExecRequest {
+        let request = |command: &[&str]| ExecRequest {
             command: command.iter().map(ToString::to_string).collect(),
             ..ExecRequest::default()
         };
-        let field = |wish: &ExecRequest| check(wish).err().map(|e| e.field().unwrap().name.clone());
-        assert_eq!(field(&wish(&["ls"])), None);
-        assert_eq!(field(&wish(&[])).as_deref(), Some("command"));
-        assert_eq!(field(&wish(&[""])).as_deref(), Some("command"));
-        assert_eq!(field(&wish(&["a\0b"])).as_deref(), Some("command"));
+        let field = |request: &ExecRequest| check(request).err().map(|e| e.field().unwrap().name.clone());
+        assert_eq!(field(&request(&["ls"])), None);
+        assert_eq!(field(&request(&[])).as_deref(), Some("command"));
+        assert_eq!(field(&request(&[""])).as_deref(), Some("command"));
+        assert_eq!(field(&request(&["a\0b"])).as_deref(), Some("command"));
         for (seconds, refused) in [(0, true), (1, false), (3600, false), (3601, true)] {
-            let wish = ExecRequest {
+            let command = ExecRequest {
                 timeout_seconds: Some(seconds),
-                ..wish(&["ls"])
+                ..request(&["ls"])
             };
-            assert_eq!(field(&wish).is_some(), refused, "{seconds}");
+            assert_eq!(field(&command).is_some(), refused, "{seconds}");
         }
         for (user, refused) in [("dev", false), ("root", false), ("postgres", true), ("", true)] {
-            let wish = ExecRequest {
+            let command = ExecRequest {
                 user: Some(user.into()),
-                ..wish(&["ls"])
+                ..request(&["ls"])
             };
-            assert_eq!(field(&wish).is_some(), refused, "{user}");
+            assert_eq!(field(&command).is_some(), refused, "{user}");
         }
     }
 }

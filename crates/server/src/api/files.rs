@@ -17,15 +17,15 @@ use axum::{
     extract::State,
     response::Response,
 };
-use fsa_driver::control::PATIENCE;
 use fsa_model::{
     ErrorBody,
-    sandboxd::{FileEntry, MoveRequest, PROJECT_FILES, PROJECT_FOLDER, USER_NAME},
+    sandboxd::{FileEntry, MoveRequest, PROJECT_FOLDER, USER_NAME},
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use fsa_sandboxd_client::{FileQuery, FileScope};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
 use http_body::{Body as _, Frame, SizeHint};
+use http_body_util::BodyExt as _;
 use serde::Deserialize;
-use url::form_urlencoded::Serializer;
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -36,7 +36,7 @@ use crate::{
         permission::{Authorized, Permission as _, Read, Write},
     },
     error::{Error, Result},
-    gateway::inside::Inside,
+    sandbox_client::{RunningSandbox, pass_through},
     state::App,
     store::{projects, quotas},
 };
@@ -47,9 +47,6 @@ const READ: Duration = Duration::from_secs(60);
 const UPLOAD: Duration = Duration::from_secs(4 * 60 * 60);
 /// Linux's PATH_MAX.
 const PATH_MOST: usize = 4096;
-
-/// sandboxd's path of all files.
-const FILES: &str = "/v1/files";
 
 /// What the caller may say of how to read or write.
 const ASKED: [HeaderName; 8] = [
@@ -100,7 +97,7 @@ struct Which {
 
 impl Which {
     /// A viewer sees the project's folder and nothing else: `/proc` has the environment of programs, and the
-    /// home their credentials. Where links lead is sandboxd's to see ([`PROJECT_FILES`]).
+    /// home their credentials. Where links lead is sandboxd's to see ([`FileScope::Project`]).
     ///
     /// # Errors
     /// 403 with the role that is needed.
@@ -119,24 +116,18 @@ impl Which {
     ///
     /// # Errors
     /// 422 for a path that none can be.
-    fn target(&self, route: &str) -> Result<String> {
+    fn query(&self) -> Result<FileQuery<'_>> {
         if self.path.len() > PATH_MOST || self.path.contains('\0') {
             let rule = format!("it has at most {PATH_MOST} bytes and no NUL character");
             return Err(Error::invalid("path", rule));
         }
-        let mut query = Serializer::new(String::new());
-        query.append_pair("path", &self.path);
-        for (name, yes) in [("list", self.list), ("recursive", self.recursive)] {
-            if yes {
-                query.append_pair(name, "true");
-            }
-        }
-        for (name, value) in [("mode", &self.mode), ("user", &self.user)] {
-            if let Some(value) = value {
-                query.append_pair(name, value);
-            }
-        }
-        Ok(format!("{route}?{}", query.finish()))
+        Ok(FileQuery {
+            path: &self.path,
+            list: self.list,
+            recursive: self.recursive,
+            mode: self.mode.as_deref(),
+            user: self.user.as_deref(),
+        })
     }
 }
 
@@ -158,17 +149,25 @@ async fn read_file(
 ) -> Result<Response> {
     let project = projects::find::<Read>(&app.store, &caller, &project).await?;
     // A token that may only read is its user's still.
-    let route = match project.role() < Write::NEEDS {
+    let scope = match project.role() < Write::NEEDS {
         true => {
             which.must_be_of_the_project(&project)?;
-            PROJECT_FILES
+            FileScope::Project
         }
-        false => FILES,
+        false => FileScope::All,
     };
-    let inside = Inside::of(&app, &project).await?;
-    let target = which.target(route)?;
-    let passed = passed(request.method().clone(), target, request.headers(), Body::empty())?;
-    let mut response = inside.pass_on(passed, &ANSWERED, READ).await?;
+    let sandbox = RunningSandbox::of(&app, &project).await?;
+    let response = sandbox
+        .sandboxd()
+        .read_file(
+            request.method().clone(),
+            scope,
+            &which.query()?,
+            passed(request.headers()),
+            READ,
+        )
+        .await?;
+    let mut response = pass_through(response, &ANSWERED);
     let kind = response.headers().get(header::CONTENT_TYPE);
     let known =
         kind.is_some_and(|kind| kind == "application/x-tar" || (which.list && kind == "application/json"));
@@ -220,17 +219,20 @@ async fn write_file(
     }
     let room = quotas::room(&app.store, limits, project.owner, body.size_hint().lower()).await?;
     let most = room.map_or(limit, |room| room.min(limit));
-    let inside = Inside::of(&app, &project).await?;
+    let sandbox = RunningSandbox::of(&app, &project).await?;
     let over = Arc::new(AtomicBool::new(false));
     let put = Arc::new(AtomicU64::new(0));
-    let body = Body::new(UpTo {
+    let body = UpTo {
         body,
         left: most,
         over: Arc::clone(&over),
         passed: Arc::clone(&put),
-    });
-    let passed = passed(Method::PUT, which.target(FILES)?, &parts.headers, body)?;
-    let answer = inside.pass_on(passed, &ANSWERED[4..], UPLOAD).await;
+    };
+    let body = body.map_err(std::io::Error::other).boxed_unsync();
+    let answer = sandbox
+        .sandboxd()
+        .write_file(&which.query()?, passed(&parts.headers), body, UPLOAD)
+        .await;
     let put = put.load(Ordering::Relaxed);
     if room.is_some() {
         quotas::put(&app.store, project.id, put).await?;
@@ -242,7 +244,7 @@ async fn write_file(
     if over.load(Ordering::Relaxed) {
         return Err(too_large());
     }
-    answer
+    Ok(pass_through(answer?, &ANSWERED[4..]))
 }
 
 /// Deletes a file or a folder
@@ -257,9 +259,12 @@ async fn delete_file(
     headers: HeaderMap,
 ) -> Result<Response> {
     let project = projects::find::<Write>(&app.store, &caller, &project).await?;
-    let inside = Inside::of(&app, &project).await?;
-    let passed = passed(Method::DELETE, which.target(FILES)?, &headers, Body::empty())?;
-    inside.pass_on(passed, &[], READ).await
+    let sandbox = RunningSandbox::of(&app, &project).await?;
+    let response = sandbox
+        .sandboxd()
+        .delete_file(&which.query()?, passed(&headers), READ)
+        .await?;
+    Ok(pass_through(response, &[]))
 }
 
 /// Moves or renames a file or a folder
@@ -270,27 +275,20 @@ async fn move_file(
     State(app): State<App>,
     caller: Caller,
     Path(project): Path<String>,
-    Json(wish): Json<MoveRequest>,
+    Json(files): Json<MoveRequest>,
 ) -> Result<Response> {
     let project = projects::find::<Write>(&app.store, &caller, &project).await?;
-    let inside = Inside::of(&app, &project).await?;
-    let passed = Request::post("/v1/move")
-        .header(header::CONTENT_TYPE, "application/json")
-        .body(Body::from(serde_json::to_vec(&wish)?))
-        .map_err(|error| Error::internal("A request cannot be made.").because(error))?;
-    inside.pass_on(passed, &[], PATIENCE).await
+    let sandbox = RunningSandbox::of(&app, &project).await?;
+    let response = sandbox.sandboxd().move_file(&files).await?;
+    Ok(pass_through(response, &[]))
 }
 
-fn passed(method: Method, target: String, asked: &HeaderMap, body: Body) -> Result<Request<Body>> {
-    let mut request = Request::builder().method(method).uri(target);
-    for name in &ASKED {
-        if let Some(value) = asked.get(name) {
-            request = request.header(name, value);
-        }
-    }
-    request
-        .body(body)
-        .map_err(|error| Error::internal("A request cannot be made.").because(error))
+/// Those of the caller's header fields that are sandboxd's to read.
+fn passed(headers: &HeaderMap) -> HeaderMap {
+    ASKED
+        .iter()
+        .filter_map(|name| Some((name.clone(), headers.get(name)?.clone())))
+        .collect()
 }
 
 /// A body that breaks off, and says so, when it has more bytes than it may.

@@ -4,14 +4,13 @@
 use std::convert::Infallible;
 
 use axum::{
-    body::Body,
     extract::{FromRequestParts, State},
     response::{IntoResponse as _, Response, sse::Event as Message},
 };
-use fsa_driver::control::{AnswerBody, PATIENCE, lines};
 use fsa_model::{ErrorBody, api::Page, sandboxd::LogLine};
+use fsa_sandboxd_client::TIMEOUT;
 use futures_util::{Stream, StreamExt as _};
-use http::{Request, request::Parts};
+use http::request::Parts;
 use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -23,7 +22,7 @@ use super::{
 use crate::{
     auth::{Caller, permission::Read},
     error::{Error, Result},
-    gateway::inside::{Inside, over},
+    sandbox_client::{RunningSandbox, stream_end},
     state::App,
     store::projects,
 };
@@ -76,48 +75,37 @@ async fn read_logs(
     last: LastSeen,
 ) -> Result<Response> {
     let project = projects::find::<Read>(&app.store, &caller, &project).await?;
-    let inside = Inside::of(&app, &project).await?;
+    let sandbox = RunningSandbox::of(&app, &project).await?;
     let after = last.0.or(which.cursor).unwrap_or(0);
-    let place = which
+    let permit = which
         .follow
         .then(|| app.gateway.streams.begin(&app, &caller))
         .transpose()?;
-    let request = Request::get(format!("/v1/logs?after={after}&follow={}", which.follow))
-        .body(Body::empty())
-        .map_err(|error| Error::internal("A request cannot be made.").because(error))?;
-    let body = inside.answer(request, PATIENCE).await?.into_body();
-    let found = read_lines(body);
+    let lines = sandbox.sandboxd().logs(after, which.follow).await?;
     if !which.follow {
-        let page = tokio::time::timeout(PATIENCE, page(found))
+        let page = tokio::time::timeout(TIMEOUT, page(lines))
             .await
             .map_err(|_| Error::unavailable("The sandbox did not finish its answer."))??;
         return Ok(Json(page).into_response());
     }
-    // What comes after a line that could not be read is not looked at.
-    let messages = found
+    // What comes after a line that cannot be parsed is ignored.
+    let messages = lines
         .take_while(|line| std::future::ready(line.is_ok()))
         .filter_map(|line| std::future::ready(line.ok()))
         .map(move |line| {
-            let _ = &place;
+            let _ = &permit;
             Ok::<_, Infallible>(message(&line))
         });
-    let messages = messages.take_until(Box::pin(over(app, project)));
+    let messages = messages.take_until(Box::pin(stream_end(app, project)));
     Ok(sse::stream(messages))
 }
 
-/// Each line as it was meant; a sandbox that sends something else is not read on.
-fn read_lines(body: AnswerBody) -> impl Stream<Item = Result<LogLine>> + Send {
-    lines(body).map(|line| {
-        serde_json::from_slice(&line?).map_err(|error| {
-            Error::unavailable("The sandbox sent a line that makes no sense.").because(error)
-        })
-    })
-}
-
-async fn page(found: impl Stream<Item = Result<LogLine>> + Send) -> Result<Page<LogLine>> {
-    let mut found = std::pin::pin!(found.take(PAGE + 1));
+async fn page(
+    lines: impl Stream<Item = fsa_sandboxd_client::Result<LogLine>> + Send,
+) -> Result<Page<LogLine>> {
+    let mut lines = std::pin::pin!(lines.take(PAGE + 1));
     let mut items = Vec::new();
-    while let Some(line) = found.next().await {
+    while let Some(line) = lines.next().await {
         items.push(line?);
     }
     Ok(sse::page(items, PAGE, |line| line.sequence.to_string()))

@@ -15,7 +15,7 @@ use super::extract::Json;
 use crate::{
     auth::Caller,
     error::Result,
-    gateway::inside::Inside,
+    sandbox_client::RunningSandbox,
     state::App,
     store::sandboxes::{self, Running},
 };
@@ -83,8 +83,8 @@ async fn usage(State(app): State<App>, caller: Caller) -> Result<Json<SystemUse>
 
 /// One that does not answer has no figures, and takes nothing from the others.
 async fn look(app: &App, running: Running) -> SandboxUse {
-    let usage = match Inside::of_sandbox(app, &running.region, &running.sandbox) {
-        Ok(inside) => tokio::time::timeout(LOOK, inside.usage())
+    let usage = match RunningSandbox::of_row(app, &running.region, &running.sandbox) {
+        Ok(sandbox) => tokio::time::timeout(LOOK, sandbox.usage())
             .await
             .ok()
             .and_then(Result::ok),

@@ -2,17 +2,11 @@
 //! passed through as it is, and the sessions that there are.
 
 use axum::{body::Body, extract::State, response::Response};
-use fsa_driver::control::PATIENCE;
-use fsa_model::{
-    ErrorBody,
-    api::Page,
-    sandboxd::{TERMINAL_WATCH, TerminalSession},
-    tty::SUBPROTOCOL,
-};
+use fsa_model::{ErrorBody, api::Page, sandboxd::TerminalSession, tty::SUBPROTOCOL};
+use fsa_sandboxd_client::TerminalQuery;
 use futures_util::FutureExt as _;
-use http::{Method, Request};
+use http::{Request, StatusCode};
 use serde::Deserialize;
-use url::form_urlencoded::Serializer;
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -23,7 +17,7 @@ use crate::{
         permission::{Read, Write},
     },
     error::{Error, Result},
-    gateway::inside::{Inside, over},
+    sandbox_client::{Handshake, RunningSandbox, stream_end},
     state::App,
     store::projects,
 };
@@ -53,8 +47,8 @@ struct Which {
 }
 
 impl Which {
-    /// With `types` to use it, without to see what happens in it.
-    fn target(&self, types: bool) -> Result<String> {
+    /// With `watch` to see it without typing.
+    fn query(&self, watch: bool) -> Result<TerminalQuery<'_>> {
         if let Some(name) = &self.session {
             session_name("session", name)?;
         }
@@ -65,14 +59,11 @@ impl Which {
         {
             return Err(Error::invalid("user", "it is dev or root"));
         }
-        let mut query = Serializer::new(String::new());
-        for (name, value) in [("session", &self.session), ("user", &self.user)] {
-            if let Some(value) = value {
-                query.append_pair(name, value);
-            }
-        }
-        let path = if types { "/v1/terminal" } else { TERMINAL_WATCH };
-        Ok(format!("{path}?{}", query.finish()))
+        Ok(TerminalQuery {
+            session: self.session.as_deref(),
+            user: self.user.as_deref(),
+            watch,
+        })
     }
 }
 
@@ -102,17 +93,17 @@ async fn open_terminal(
 ) -> Result<Response> {
     let project = projects::find::<Read>(&app.store, &caller, &project).await?;
     let types = project.also::<Write>();
-    let target = which.target(types.is_ok())?;
-    let inside = Inside::of(&app, &project).await?;
-    let place = app.gateway.streams.begin(&app, &caller)?;
-    // Whoever may no longer type is shown out, and may come back to look.
+    let query = which.query(types.is_err())?;
+    let sandbox = RunningSandbox::of(&app, &project).await?;
+    let permit = app.gateway.streams.begin(&app, &caller)?;
+    // A connection that may no longer type is ended; the client may come back to watch.
     let end = match types {
-        Ok(types) => over(app.clone(), types).boxed(),
-        Err(_) => over(app.clone(), project).boxed(),
+        Ok(types) => stream_end(app.clone(), types).boxed(),
+        Err(_) => stream_end(app.clone(), project).boxed(),
     };
-    inside
-        .websocket(&app, request, &target, Some(SUBPROTOCOL), end, place)
-        .await
+    let handshake = Handshake::check(request, Some(SUBPROTOCOL))?;
+    let answer = sandbox.sandboxd().terminal(&query, handshake.request()).await?;
+    handshake.accept(&app, answer, end, permit)
 }
 
 /// Lists the terminal sessions
@@ -126,11 +117,8 @@ async fn list_terminals(
     Path(project): Path<String>,
 ) -> Result<Json<Page<TerminalSession>>> {
     let project = projects::find::<Read>(&app.store, &caller, &project).await?;
-    let inside = Inside::of(&app, &project).await?;
-    let mut items: Vec<TerminalSession> = inside
-        .control()
-        .json(Method::GET, "/v1/terminals", None::<&()>, PATIENCE)
-        .await?;
+    let sandbox = RunningSandbox::of(&app, &project).await?;
+    let mut items = sandbox.sandboxd().terminals().await?;
     items.truncate(LISTED);
     items.retain(|session| session_name("name", &session.name).is_ok());
     for session in &mut items {
@@ -157,16 +145,14 @@ async fn close_terminal(
     State(app): State<App>,
     caller: Caller,
     Path((project, terminal)): Path<(String, String)>,
-) -> Result<Response> {
+) -> Result<StatusCode> {
     let project = projects::find::<Write>(&app.store, &caller, &project).await?;
     if session_name("terminal", &terminal).is_err() {
         return Err(Error::not_found("terminal"));
     }
-    let inside = Inside::of(&app, &project).await?;
-    let request = Request::delete(format!("/v1/terminals/{terminal}"))
-        .body(Body::empty())
-        .map_err(|error| Error::internal("A request cannot be made.").because(error))?;
-    inside.pass_on(request, &[], PATIENCE).await
+    let sandbox = RunningSandbox::of(&app, &project).await?;
+    sandbox.sandboxd().close_terminal(&terminal).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 #[cfg(test)]
@@ -176,17 +162,19 @@ mod tests {
     #[test]
     fn a_session_that_could_not_be_one_never_reaches_the_sandbox() {
         let target = |session: Option<&str>, user: Option<&str>| {
-            Which {
+            let which = Which {
                 session: session.map(Into::into),
                 user: user.map(Into::into),
-            }
-            .target(true)
-            .map_err(|error| error.field().unwrap().name.clone())
+            };
+            let query = which.query(false);
+            query
+                .map(|query| [query.session, query.user].map(|value| value.map(str::to_owned)))
+                .map_err(|error| error.field().unwrap().name.clone())
         };
-        assert_eq!(target(None, None).as_deref(), Ok("/v1/terminal?"));
+        assert_eq!(target(None, None), Ok([None, None]));
         assert_eq!(
-            target(Some("a.b-c_1"), Some("root")).as_deref(),
-            Ok("/v1/terminal?session=a.b-c_1&user=root")
+            target(Some("a.b-c_1"), Some("root")),
+            Ok([Some("a.b-c_1".into()), Some("root".into())])
         );
         for name in ["", "a b", "a/../b", "a&user=root", &"x".repeat(65)] {
             assert_eq!(target(Some(name), None), Err("session".into()), "{name:?}");

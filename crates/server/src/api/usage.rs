@@ -11,7 +11,7 @@ use super::extract::{Json, Path};
 use crate::{
     auth::{Caller, permission::Read},
     error::{Error, Result},
-    gateway::inside::Inside,
+    sandbox_client::RunningSandbox,
     state::App,
     store::projects,
 };
@@ -30,8 +30,8 @@ pub(super) fn routes() -> OpenApiRouter<App> {
               (status = CONFLICT, body = ErrorBody, description = "the sandbox does not run")))]
 async fn usage(State(app): State<App>, caller: Caller, Path(project): Path<String>) -> Result<Json<Usage>> {
     let project = projects::find::<Read>(&app.store, &caller, &project).await?;
-    let inside = Inside::of(&app, &project).await?;
-    let usage = tokio::time::timeout(LOOK, inside.usage())
+    let sandbox = RunningSandbox::of(&app, &project).await?;
+    let usage = tokio::time::timeout(LOOK, sandbox.usage())
         .await
         .map_err(|_| Error::unavailable("The region does not answer."))??;
     Ok(Json(usage))

@@ -9,12 +9,10 @@ pub mod credential;
 use std::{convert::Infallible, time::Duration};
 
 use axum::body::Body;
-use fsa_driver::{
-    Driver,
-    control::{self, Control, PATIENCE},
-};
-use fsa_model::{ProjectId, SandboxId, SandboxRef, callback, llm_provider::Provider};
-use http::{Method, Request, Response, StatusCode, header};
+use fsa_driver::Driver;
+use fsa_model::{ProjectId, SandboxId, SandboxRef, llm_provider::Provider};
+use fsa_sandboxd_client::SandboxdClient;
+use http::{Method, Request, Response, StatusCode};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use secrecy::SecretString;
@@ -49,18 +47,10 @@ pub async fn open(
     sandbox: &SandboxRef,
     token: &SecretString,
 ) -> Result<(), String> {
-    let request = Request::builder()
-        .method(Method::POST)
-        .uri(callback::ROUTE)
-        .header(header::CONNECTION, "Upgrade")
-        .header(header::UPGRADE, callback::UPGRADE)
-        .body(control::empty())
-        .map_err(|error| error.to_string())?;
-    let upgraded = Control::new(driver, sandbox, token)
-        .upgrade(request, PATIENCE)
+    let io = SandboxdClient::new(driver, sandbox, token)
+        .open_callback()
         .await
         .map_err(|error| error.to_string())?;
-    let (_, io) = upgraded.map_err(|answer| format!("sandboxd refused ({})", answer.status()))?;
     let asker = Asker {
         sandbox: sandbox.id,
         project: sandbox.project,

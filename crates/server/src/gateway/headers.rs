@@ -10,6 +10,8 @@ use http::{
     header::{self, Entry},
 };
 
+use crate::header_list::{lists, tokens};
+
 /// Every cookie whose name begins so is ours.
 pub const OUR_COOKIES: &str = "fsa_";
 /// For programs that reach a private port: the same token that the API takes as a bearer.
@@ -285,24 +287,6 @@ fn confined(value: HeaderValue, host: &str) -> Option<HeaderValue> {
         .chain(parts.filter(|part| !reaches_out(part)).map(<[u8]>::trim_ascii))
         .collect();
     HeaderValue::from_bytes(&kept.join(&b"; "[..])).ok()
-}
-
-pub(super) fn lists(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
-    headers
-        .get_all(name)
-        .iter()
-        .flat_map(tokens)
-        .any(|found| found.eq_ignore_ascii_case(token))
-}
-
-/// The members of a comma-separated list, without their parameters.
-fn tokens(value: &HeaderValue) -> impl Iterator<Item = &str> {
-    value
-        .to_str()
-        .unwrap_or_default()
-        .split(',')
-        .map(|member| member.split(';').next().unwrap_or_default().trim())
-        .filter(|member| !member.is_empty())
 }
 
 #[cfg(test)]

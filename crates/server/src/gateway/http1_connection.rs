@@ -25,6 +25,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
+use tokio_util::task::AbortOnDropHandle;
 
 /// How much of an answer is read ahead at most: hyper grows its reads up to this size while they
 /// are filled. Larger ones cost page faults instead of system calls.
@@ -50,17 +51,9 @@ enum Drive {
     /// It has come to its end; what is left in it is for [`Link::into_raw`].
     Ended(Box<Connection>),
     Task {
-        _until_dropped: Ended,
+        _until_dropped: AbortOnDropHandle<()>,
     },
     Gone,
-}
-
-struct Ended(tokio::task::JoinHandle<()>);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 impl Link {
@@ -97,7 +90,7 @@ impl Link {
                 let _ = connection.await;
             });
             self.drive = Drive::Task {
-                _until_dropped: Ended(task),
+                _until_dropped: AbortOnDropHandle::new(task),
             };
         }
     }

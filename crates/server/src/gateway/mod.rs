@@ -5,21 +5,18 @@
 //! application. A request passes these stations: its host name ([`routes`]), who comes
 //! ([`access`], [`handoff`]), what may pass of its head ([`headers`]), the connection into the
 //! sandbox ([`upstream`], [`http1_connection`]), and the copy of the bodies ([`proxy`]) or of everything
-//! after an upgrade ([`tunnel`]).
+//! after an upgrade ([`crate::tunnel`]).
 
 mod access;
-mod command;
 mod error_page;
 pub(crate) mod handoff;
 mod headers;
 mod http1_connection;
 pub(crate) mod ingress;
-pub(crate) mod inside;
 mod preview_token;
 mod proxy;
 mod routes;
 mod terminal;
-pub mod tunnel;
 mod upstream;
 
 use std::time::Duration;
@@ -38,15 +35,16 @@ use self::{
     preview_token::Used,
     proxy::{Outcome, ProxyError},
     routes::{Route, Routes, Target},
-    tunnel::{Farewell, Speech},
     upstream::Unreachable,
 };
 use crate::{
     App,
     auth::{Address, Caller},
     error::Error,
+    sandbox_client::Streams,
     state::Settings,
     store::notify::Topic,
+    tunnel::{self, Farewell, Speech},
 };
 
 /// How often a tunnel asks by itself whether its visitor may still have it.
@@ -57,7 +55,7 @@ const RECHECK: Duration = Duration::from_secs(30);
 pub struct Gateway {
     routes: Routes,
     used: Used,
-    pub(crate) streams: inside::Streams,
+    pub(crate) streams: Streams,
     /// Tunnels under way, which a drain waits for.
     pub tunnels: TaskTracker,
 }

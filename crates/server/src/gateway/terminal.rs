@@ -4,17 +4,20 @@
 //! sandbox, if anything does, is not reached from here.
 
 use axum::{body::Body, response::Response};
-use fsa_model::{sandboxd::TERMINAL_WATCH, sharing::ProjectRole, tty::SUBPROTOCOL};
+use fsa_model::{sharing::ProjectRole, tty::SUBPROTOCOL};
+use fsa_sandboxd_client::TerminalQuery;
 use http::{HeaderValue, Method, Request, StatusCode, header};
 
 use super::{
     access::Visitor,
     error_page::{Say, ours},
-    inside::Inside,
     routes::{Route, Target},
+};
+use crate::{
+    App, Error,
+    sandbox_client::{Handshake, RunningSandbox},
     tunnel::Farewell,
 };
-use crate::{App, Error};
 
 pub(super) async fn handle(
     app: &App,
@@ -70,17 +73,17 @@ async fn open(
     else {
         return Err(Error::conflict("The sandbox does not run."));
     };
-    let place = upstream
+    let permit = upstream
         .begin()
         .ok_or_else(|| Error::unavailable("Too many terminals are open."))?;
-    let path = if role >= ProjectRole::Editor {
-        "/v1/terminal"
-    } else {
-        TERMINAL_WATCH
+    let query = TerminalQuery {
+        watch: role < ProjectRole::Editor,
+        ..TerminalQuery::default()
     };
-    Inside::of_sandbox(app, region, sandbox)?
-        .websocket(app, request, path, Some(SUBPROTOCOL), end, place)
-        .await
+    let running = RunningSandbox::of_row(app, region, sandbox)?;
+    let handshake = Handshake::check(request, Some(SUBPROTOCOL))?;
+    let answer = running.sandboxd().terminal(&query, handshake.request()).await?;
+    handshake.accept(app, answer, end, permit)
 }
 
 fn said(error: &Error) -> Say {

@@ -23,7 +23,7 @@ use crate::{
         permission::{Authorized, Permission, Read, Write},
     },
     error::{Error, Result},
-    gateway::inside::Inside,
+    sandbox_client::RunningSandbox,
     state::App,
     store::{github, projects},
 };
@@ -40,13 +40,13 @@ const LONGEST_PATH: usize = 4096;
 
 /// The repository of one project, in whose sandbox git runs.
 pub(crate) struct Repository {
-    inside: Inside,
+    sandbox: RunningSandbox,
 }
 
 impl Repository {
     pub(crate) async fn of<R: Permission>(app: &App, project: &Authorized<R>) -> Result<Self> {
-        let inside = Inside::of(app, project).await?;
-        Ok(Self { inside })
+        let sandbox = RunningSandbox::of(app, project).await?;
+        Ok(Self { sandbox })
     }
 
     /// Runs git, whatever it ends with.
@@ -69,12 +69,15 @@ impl Repository {
             timeout_seconds: Some(seconds),
             ..ExecRequest::default()
         };
-        self.inside.run(&wish).await.map_err(|error| match error.field() {
-            Some(field) if field.name == "command" => Error::conflict(
-                "The project's image has no `git`; choose one that has it, or install it in the sandbox.",
-            ),
-            _ => error,
-        })
+        self.sandbox
+            .exec(&wish)
+            .await
+            .map_err(|error| match error.field() {
+                Some(field) if field.name == "command" => Error::conflict(
+                    "The project's image has no `git`; choose one that has it, or install it in the sandbox.",
+                ),
+                _ => error,
+            })
     }
 
     /// Runs git, which must succeed.

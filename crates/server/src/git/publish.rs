@@ -103,7 +103,7 @@ impl Repository {
             timeout_seconds: Some(HERE_SECONDS),
             ..fsa_model::sandboxd::ExecRequest::default()
         };
-        let done = self.inside.run(&wish).await?;
+        let done = self.sandbox.exec(&wish).await?;
         if done.exit_code == 0 {
             return Ok(());
         }

@@ -1,7 +1,8 @@
 //! One step, handed to whoever does it.
 
-use fsa_driver::{DriverError, Region, Step, StepKind, control::Control};
+use fsa_driver::{DriverError, Region, Step, StepKind};
 use fsa_model::{FailureKind, SandboxSpec, sandboxd::Status};
+use fsa_sandboxd_client::SandboxdClient;
 use parking_lot::Mutex;
 
 use super::{Shared, execute::patience, observe::Look, watch};
@@ -44,8 +45,8 @@ pub async fn act(
         StepKind::AwaitTerminal => {
             let spec: &SandboxSpec = look.spec.as_ref().ok_or_else(impossible)?;
             region.driver.apply(spec, step).await?;
-            let control = Control::new(&*region.driver, &spec.sandbox, &spec.control_token);
-            let seen = control.await_ready(patience(kind)).await?;
+            let sandboxd = SandboxdClient::new(&*region.driver, &spec.sandbox, &spec.control_token);
+            let (seen, _) = sandboxd.await_ready(patience(kind)).await?;
             *status.lock() = Some(watch::bounded(seen));
             Ok(())
         }

@@ -4,11 +4,9 @@
 //! ready, and a clone that failed is never shown as success; the terminal works all the while, so
 //! that a person can look.
 
-use fsa_driver::{Region, control::Control};
+use fsa_driver::Region;
 use fsa_model::{SandboxSpec, StageState, sandboxd::RepositoryState};
-use http::{Method, Request};
-
-use fsa_driver::control;
+use fsa_sandboxd_client::{Error, SandboxdClient};
 
 /// What follows from the state of the clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,15 +40,11 @@ pub fn judge(state: &RepositoryState, expected: bool, told: StageState) -> Clone
 /// # Errors
 /// sandboxd cannot be reached.
 pub async fn retry(region: &Region, spec: &SandboxSpec) -> fsa_driver::Result<()> {
-    let request = Request::builder()
-        .method(Method::POST)
-        .uri("/v1/clone")
-        .body(control::empty())
-        .expect("a constant request is valid");
-    Control::new(&*region.driver, &spec.sandbox, &spec.control_token)
-        .send(request, control::PATIENCE)
-        .await
-        .map(|_| ())
+    let sandboxd = SandboxdClient::new(&*region.driver, &spec.sandbox, &spec.control_token);
+    match sandboxd.clone_repository().await {
+        Ok(()) | Err(Error::Refused(_)) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 #[cfg(test)]

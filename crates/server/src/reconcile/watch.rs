@@ -7,12 +7,13 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use fsa_driver::{Region, control::Control};
+use fsa_driver::Region;
 use fsa_model::{
     SandboxId, SandboxRef,
     event::EventKind,
     sandboxd::{ListeningPort, RepositoryState, StartCommand, Status},
 };
+use fsa_sandboxd_client::SandboxdClient;
 use futures_util::StreamExt as _;
 use parking_lot::Mutex;
 use secrecy::SecretString;
@@ -175,9 +176,9 @@ async fn listen(
         return Heard::End;
     };
     let sandbox = followed.sandbox.clone();
-    let control = Control::new(&*region.driver, &sandbox, token);
-    let mut statuses = match control.watch().await {
-        Ok(statuses) => Box::pin(statuses),
+    let sandboxd = SandboxdClient::new(&*region.driver, &sandbox, token);
+    let mut statuses = match sandboxd.watch().await {
+        Ok(statuses) => statuses,
         Err(error) => {
             tracing::debug!(sandbox = %sandbox.resource, %error, "a sandbox could not be followed");
             return Heard::End;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use fsa_model::sandboxd::{ExecRequest, ExecResult, HOME};
 
-use crate::gateway::inside::Inside;
+use crate::sandbox_client::RunningSandbox;
 
 /// git in a large folder.
 const SECONDS: u32 = 60;
@@ -34,23 +34,23 @@ fi
 
 /// The files as they are now. `None` where the folder is no repository, or git cannot do it: that is no
 /// reason for a task to fail.
-pub(super) async fn tree(inside: &Inside) -> Option<String> {
-    let printed = run(inside, None).await?;
+pub(super) async fn tree(sandbox: &RunningSandbox) -> Option<String> {
+    let printed = run(sandbox, None).await?;
     let tree = printed.stdout.trim();
     let is_name = (40..=64).contains(&tree.len()) && tree.bytes().all(|byte| byte.is_ascii_hexdigit());
     is_name.then(|| tree.to_owned())
 }
 
 /// How the files differ from `tree` now, and whether there is more than is told.
-pub(super) async fn since(inside: &Inside, tree: &str) -> Option<(String, bool)> {
-    let printed = run(inside, Some(tree)).await?;
+pub(super) async fn since(sandbox: &RunningSandbox, tree: &str) -> Option<(String, bool)> {
+    let printed = run(sandbox, Some(tree)).await?;
     // The database takes no NUL in a text.
     Some((printed.stdout.replace('\0', "\u{fffd}"), printed.truncated))
 }
 
 /// The files of the project's folder that were written since the start. None where they cannot
 /// be found: that is no reason for a task to fail.
-pub(super) async fn written(inside: &Inside, since: DateTime<Utc>) -> Vec<String> {
+pub(super) async fn written(sandbox: &RunningSandbox, since: DateTime<Utc>) -> Vec<String> {
     let script = format!(
         "find . \\( -name .git -o -name node_modules -o -name .venv \\) -prune -o -type f \
          -newermt @{}.{:03} -print | head -n {MOST_FILES}",
@@ -62,7 +62,7 @@ pub(super) async fn written(inside: &Inside, since: DateTime<Utc>) -> Vec<String
         timeout_seconds: Some(20),
         ..ExecRequest::default()
     };
-    let found = inside.run(&wish).await;
+    let found = sandbox.exec(&wish).await;
     match found {
         Ok(found) => {
             let mut files: Vec<String> = found
@@ -82,7 +82,7 @@ pub(super) async fn written(inside: &Inside, since: DateTime<Utc>) -> Vec<String
     }
 }
 
-async fn run(inside: &Inside, tree: Option<&str>) -> Option<ExecResult> {
+async fn run(sandbox: &RunningSandbox, tree: Option<&str>) -> Option<ExecResult> {
     let command = ["sh", "-c", SCRIPT, "changes"].into_iter().chain(tree);
     let wish = ExecRequest {
         command: command.map(ToOwned::to_owned).collect(),
@@ -90,7 +90,7 @@ async fn run(inside: &Inside, tree: Option<&str>) -> Option<ExecResult> {
         timeout_seconds: Some(SECONDS),
         ..ExecRequest::default()
     };
-    match inside.run(&wish).await {
+    match sandbox.exec(&wish).await {
         Ok(result) if result.exit_code == 0 => Some(result),
         Ok(result) => {
             tracing::debug!(code = result.exit_code, "git says nothing of what a task changes");

@@ -6,15 +6,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::body::Body;
-use fsa_driver::control::PATIENCE;
 use fsa_model::{
     DesiredState, SandboxId,
     event::EventKind,
     sandboxd::{ExecRequest, TaskEnd, TaskOutput},
     task::TaskState,
 };
-use http::{Request, StatusCode, header};
+use http::StatusCode;
 use tokio::{sync::Semaphore, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
@@ -25,7 +23,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    gateway::inside::Inside,
+    sandbox_client::RunningSandbox,
     state::App,
     store::{
         events::{self, NewEvent},
@@ -45,8 +43,6 @@ const AT_ONCE: usize = 64;
 const LOOK_ANYWAY: Duration = Duration::from_secs(15);
 /// How long following may take to end when the server does.
 const DRAIN: Duration = Duration::from_secs(5);
-/// Of an answer of sandboxd with output: half a mebibyte, written as JSON.
-const ANSWER: usize = 8 * 1024 * 1024;
 
 /// Runs tasks until `shutdown`. `alone` says that no other process does, for certain: then what a
 /// dead one left behind need not run out.
@@ -144,7 +140,7 @@ type Step<T> = Result<std::result::Result<T, Lost>>;
 
 /// Where the task's sandbox stands.
 enum Place {
-    Ready(Inside, SandboxId),
+    Ready(RunningSandbox, SandboxId),
     Wait,
     Gone(&'static str),
 }
@@ -178,10 +174,10 @@ impl Run<'_> {
     /// Starts it where it is not started yet, and listens until it has ended.
     async fn ended(&mut self) -> Step<Ended> {
         let started = self.claimed.row.sandbox.is_some();
-        let (inside, sandbox) = loop {
+        let (running, sandbox) = loop {
             let mut interest = self.app.hub.interest(Topic::Project(self.claimed.project.id));
             match self.place().await? {
-                Place::Ready(inside, sandbox) => break (inside, sandbox),
+                Place::Ready(running, sandbox) => break (running, sandbox),
                 Place::Gone(why) => return Ok(Ok(failed(why))),
                 Place::Wait => {}
             }
@@ -196,14 +192,14 @@ impl Run<'_> {
             }
         };
         if !started {
-            if let Some(ended) = self.start(&inside).await? {
+            if let Some(ended) = self.start(&running).await? {
                 return Ok(Ok(ended));
             }
             if tasks::started(&self.app.store, self.id(), self.claimed.lease, sandbox).await? == Held::No {
                 return Ok(Err(Lost));
             }
         }
-        self.listen(&inside).await
+        self.listen(&running).await
     }
 
     async fn place(&self) -> Result<Place> {
@@ -217,10 +213,12 @@ impl Run<'_> {
         if sandbox.desired_state != DesiredState::Running {
             return Ok(Place::Gone("the project was stopped"));
         }
-        Ok(match Inside::of_sandbox(self.app, &project.region, &sandbox) {
-            Ok(inside) => Place::Ready(inside, sandbox.id),
-            Err(_) => Place::Wait,
-        })
+        Ok(
+            match RunningSandbox::of_row(self.app, &project.region, &sandbox) {
+                Ok(running) => Place::Ready(running, sandbox.id),
+                Err(_) => Place::Wait,
+            },
+        )
     }
 
     async fn renew(&self) -> Result<Held> {
@@ -244,7 +242,7 @@ impl Run<'_> {
     }
 
     /// Starts the agent. Some end where it cannot be started at all.
-    async fn start(&self, inside: &Inside) -> Result<Option<Ended>> {
+    async fn start(&self, sandbox: &RunningSandbox) -> Result<Option<Ended>> {
         let TaskRow { task, .. } = &self.claimed.row;
         let session = match task.continues {
             Some(earlier) => {
@@ -254,22 +252,23 @@ impl Run<'_> {
             None => None,
         };
         if self.claimed.row.start_tree.is_none()
-            && let Some(tree) = self.holding(changes::tree(inside)).await
+            && let Some(tree) = self.holding(changes::tree(sandbox)).await
         {
             tasks::begin_at(&self.app.store, self.id(), self.claimed.lease, &tree).await?;
         }
-        let wish = ExecRequest {
+        let command = ExecRequest {
             command: agents::command(task, session.as_deref()),
             stdin: Some(task.prompt.clone()),
             timeout_seconds: Some(task.timeout_seconds),
             ..ExecRequest::default()
         };
-        let request = Request::put(format!("/v1/tasks/{}", task.id))
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(Body::from(serde_json::to_vec(&wish)?))
-            .map_err(|error| Error::internal("A request cannot be made.").because(error))?;
-        match inside.answer(request, PATIENCE).await {
-            Ok(_) => Ok(None),
+        match sandbox
+            .sandboxd()
+            .start_task(task.id, &command)
+            .await
+            .map_err(Error::from)
+        {
+            Ok(()) => Ok(None),
             Err(error) if error.field().is_some_and(|field| field.name == "command") => {
                 Ok(Some(absent(task.agent)))
             }
@@ -280,18 +279,18 @@ impl Run<'_> {
         }
     }
 
-    async fn listen(&mut self, inside: &Inside) -> Step<Ended> {
+    async fn listen(&mut self, sandbox: &RunningSandbox) -> Step<Ended> {
         let mut cancelling = false;
         loop {
             let mut interest = self.app.hub.interest(Topic::Project(self.claimed.project.id));
             let held = tokio::select! {
-                output = self.read(inside) => match output {
+                output = self.read(sandbox) => match output {
                     Ok(output) => {
                         let end = output.end.clone();
                         let held = self.hear(output).await?;
                         if let (Some(end), Held::Yes { .. }) = (end, held) {
                             let was_cancelled = matches!(held, Held::Yes { cancelled: true });
-                            return Ok(Ok(self.conclude(inside, &end, was_cancelled).await));
+                            return Ok(Ok(self.conclude(sandbox, &end, was_cancelled).await));
                         }
                         held
                     }
@@ -311,30 +310,16 @@ impl Run<'_> {
                 Held::No => return Ok(Err(Lost)),
                 Held::Yes { cancelled: true } if !cancelling => {
                     cancelling = true;
-                    self.forget(inside).await;
+                    self.forget(sandbox).await;
                 }
                 Held::Yes { .. } => {}
             }
         }
     }
 
-    async fn read(&self, inside: &Inside) -> Result<TaskOutput> {
-        let request = Request::get(format!(
-            "/v1/tasks/{}?after={}&wait={WAIT}",
-            self.id(),
-            self.position
-        ))
-        .body(Body::empty())
-        .map_err(|error| Error::internal("A request cannot be made.").because(error))?;
-        let patience = PATIENCE + Duration::from_secs(WAIT);
-        let answer = inside.answer(request, patience).await?;
-        let body = axum::body::to_bytes(Body::new(answer.into_body()), ANSWER);
-        let bytes = tokio::time::timeout(patience, body)
-            .await
-            .map_err(|_| Error::unavailable("The sandbox did not finish its answer."))?
-            .map_err(|error| Error::unavailable("The sandbox's answer broke off.").because(error))?;
-        serde_json::from_slice(&bytes)
-            .map_err(|error| Error::unavailable("The sandbox's answer makes no sense.").because(error))
+    async fn read(&self, sandbox: &RunningSandbox) -> Result<TaskOutput> {
+        let read = sandbox.sandboxd().read_task(self.id(), self.position, WAIT).await;
+        Ok(read?)
     }
 
     /// Makes steps of output and writes them down.
@@ -362,18 +347,18 @@ impl Run<'_> {
         Ok(held)
     }
 
-    async fn conclude(&self, inside: &Inside, end: &TaskEnd, was_cancelled: bool) -> Ended {
+    async fn conclude(&self, sandbox: &RunningSandbox, end: &TaskEnd, was_cancelled: bool) -> Ended {
         let row = tasks::find(&self.app.store, self.claimed.project.id, self.id()).await;
         let (since, tree) = row.map_or((None, None), |row| (row.task.started_at, row.start_tree));
         let changed_files = match since {
-            Some(since) => self.holding(changes::written(inside, since)).await,
+            Some(since) => self.holding(changes::written(sandbox, since)).await,
             None => Vec::new(),
         };
         let diff = match tree {
-            Some(tree) => self.holding(changes::since(inside, &tree)).await,
+            Some(tree) => self.holding(changes::since(sandbox, &tree)).await,
             None => None,
         };
-        self.forget(inside).await;
+        self.forget(sandbox).await;
         let mut ended = judge(
             end,
             was_cancelled,
@@ -390,10 +375,8 @@ impl Run<'_> {
     }
 
     /// Asks sandboxd to end a task that runs, or to forget one that has ended.
-    async fn forget(&self, inside: &Inside) {
-        let request = Request::delete(format!("/v1/tasks/{}", self.id())).body(Body::empty());
-        let Ok(request) = request else { return };
-        if let Err(error) = inside.answer(request, PATIENCE).await {
+    async fn forget(&self, sandbox: &RunningSandbox) {
+        if let Err(error) = sandbox.sandboxd().end_task(self.id()).await {
             tracing::debug!(%error, task = %self.id(), "a task could not be ended or forgotten");
         }
     }

@@ -1,6 +1,6 @@
 //! What owners of the system see of it, and what everybody sees of its regions.
 
-use fsa_driver::memory::{Call, Fault};
+use fsa_driver_testing::memory::{Call, Fault};
 use fsa_model::system::{Check, CheckState};
 use fsa_server::state::Checks;
 use serde_json::json;

@@ -56,7 +56,7 @@ async fn an_image_that_does_not_exist_is_said_at_once() {
     let world = World::working().await;
     let waiting = world.owner().await.with("prefer", "wait=60");
 
-    let body = json!({"name": "todo", "image": fsa_driver::memory::MISSING_IMAGE});
+    let body = json!({"name": "todo", "image": fsa_driver_testing::memory::MISSING_IMAGE});
     let created = waiting.post("/api/projects", &body).await.expect(201).json();
 
     assert_eq!(created["sandbox"]["status"], "ERROR");

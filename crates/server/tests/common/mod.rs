@@ -11,10 +11,8 @@ mod postgres;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 pub use client::{Answer, Client};
-use fsa_driver::{
-    Region, Regions,
-    memory::{MemoryDatabases, MemoryDriver},
-};
+use fsa_driver::{Region, Regions};
+use fsa_driver_testing::memory::{MemoryDatabases, MemoryDriver};
 use fsa_model::api::Project;
 use fsa_server::{
     App, Settings, api,

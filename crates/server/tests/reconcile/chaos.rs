@@ -3,10 +3,8 @@
 
 use std::time::Duration;
 
-use fsa_driver::{
-    StepKind,
-    memory::{Call, Fault},
-};
+use fsa_driver::StepKind;
+use fsa_driver_testing::memory::{Call, Fault};
 use fsa_model::api::Project;
 use fsa_server::reconcile::Options;
 use futures_util::future::join_all;

@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use fsa_driver::{
-    StepKind,
-    memory::{Call, Fault, Gate},
-};
+use fsa_driver::StepKind;
+use fsa_driver_testing::memory::{Call, Fault, Gate};
 use fsa_model::{Phase, api::Project};
 use fsa_server::reconcile::Options;
 use futures_util::{StreamExt as _, future::join_all, stream};
@@ -198,7 +196,8 @@ async fn a_worker_whose_lease_was_taken_stops_where_it_is_and_writes_nothing() {
     let dropped = || {
         let entries = scene.world.driver.log.entries();
         entries.iter().any(|entry| {
-            entry.call == CONTAINER && matches!(entry.ended, Some((_, fsa_driver::memory::End::Dropped)))
+            entry.call == CONTAINER
+                && matches!(entry.ended, Some((_, fsa_driver_testing::memory::End::Dropped)))
         })
     };
     while !dropped() {

@@ -1,9 +1,7 @@
 //! Whatever fails is told, tried again, and overcome.
 
-use fsa_driver::{
-    Requeue, StepKind, Warning,
-    memory::{Call, Fault, Gate, MISSING_IMAGE},
-};
+use fsa_driver::{Requeue, StepKind, Warning};
+use fsa_driver_testing::memory::{Call, Fault, Gate, MISSING_IMAGE};
 use fsa_model::{
     ContainerState, Failure, FailureKind, Phase, SandboxRef, Stage, StageState, event::EventKind,
     sandboxd::RepositoryState,

@@ -1,9 +1,7 @@
 //! What is gone or different is noticed, told and put right.
 
-use fsa_driver::{
-    Requeue, StepKind,
-    memory::{Call, Fault, Gate},
-};
+use fsa_driver::{Requeue, StepKind};
+use fsa_driver_testing::memory::{Call, Fault, Gate};
 use fsa_model::{
     ContainerState, FailureKind, Phase, SandboxRef, StageState, api::DatabaseStatus, event::EventKind,
 };

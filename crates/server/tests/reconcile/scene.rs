@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use fsa_driver::memory::Call;
+use fsa_driver_testing::memory::Call;
 use fsa_model::{
     ContainerState, Phase, ResourceName, SandboxId,
     api::{Project, Sandbox},
@@ -273,7 +273,7 @@ impl Scene {
 
     /// How often the data plane was asked to change something.
     pub fn changes(&self) -> usize {
-        let of = |entries: Vec<fsa_driver::memory::Entry>| {
+        let of = |entries: Vec<fsa_driver_testing::memory::Entry>| {
             entries
                 .iter()
                 .filter(|entry| entry.call.changes() && entry.call != AWAIT)

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fsa_driver::memory::Call;
+use fsa_driver_testing::memory::Call;
 use fsa_model::{Phase, ProjectId, ProjectName, ResourceName, SandboxId, SandboxRef};
 use fsa_server::reconcile::Options;
 

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use fsa_model::{
     ContainerState, DatabaseSpec, ProjectId, ProjectName, ResourceName, SandboxId, SandboxRef, SandboxSpec,
     Size, UserId,
@@ -11,18 +10,19 @@ use fsa_model::{
     sandboxd::{HOME, Status},
 };
 use futures_util::StreamExt as _;
-use http::{Method, Request, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
+use http_body_util::{BodyExt as _, Full};
 use parking_lot::Mutex;
 use secrecy::SecretString;
 
 use super::World;
-use crate::{
+use fsa_driver::{
     BoxConnection, Databases, Endpoint, Observed, Result, SharedDatabases, SharedDriver, Step, StepKind,
-    control::{self, Control},
 };
+use fsa_sandboxd_client::{FileQuery, FileScope, SandboxdClient, read_body};
 
 /// Longer than anything that works takes anywhere; only what is broken waits for it.
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A story's place.
 pub struct Stage<'a> {
@@ -103,10 +103,8 @@ impl<'a> Stage<'a> {
                 .await
                 .unwrap_or_else(|error| panic!("{kind:?}: {error} ({:?})", error.cause));
         }
-        self.control(spec)
-            .await_ready(PATIENCE)
-            .await
-            .expect("sandboxd is ready")
+        let ready = self.sandboxd(spec).await_ready(TIMEOUT).await;
+        ready.expect("sandboxd is ready").0
     }
 
     pub async fn stop(&self, spec: &SandboxSpec) {
@@ -147,14 +145,14 @@ impl<'a> Stage<'a> {
     }
 
     #[must_use]
-    pub fn control<'b>(&'b self, spec: &'b SandboxSpec) -> Control<'b> {
-        Control::new(&*self.driver, &spec.sandbox, &spec.control_token)
+    pub fn sandboxd<'b>(&'b self, spec: &'b SandboxSpec) -> SandboxdClient<'b> {
+        SandboxdClient::new(&*self.driver, &spec.sandbox, &spec.control_token)
     }
 
     /// Waits for a status of which `wish` is true.
     pub async fn await_status(&self, spec: &SandboxSpec, wish: impl Fn(&Status) -> bool) -> Status {
         let wait = async {
-            let mut statuses = std::pin::pin!(self.control(spec).watch().await.expect("it can be watched"));
+            let mut statuses = self.sandboxd(spec).watch().await.expect("it can be watched");
             loop {
                 let status = statuses
                     .next()
@@ -166,7 +164,7 @@ impl<'a> Stage<'a> {
                 }
             }
         };
-        tokio::time::timeout(PATIENCE, wait)
+        tokio::time::timeout(TIMEOUT, wait)
             .await
             .expect("the status comes in time")
     }
@@ -192,44 +190,38 @@ impl<'a> Stage<'a> {
     }
 
     async fn write(&self, spec: &SandboxSpec, path: &str, content: &str) {
-        let request = Request::builder()
-            .method(Method::PUT)
-            .uri(format!("/v1/files?path={path}"))
-            .body(control::full(content.to_owned()))
-            .expect("a request");
-        let answer = self
-            .control(spec)
-            .send(request, PATIENCE)
+        let file = FileQuery {
+            path,
+            ..FileQuery::default()
+        };
+        let body = Full::from(content.to_owned())
+            .map_err(|never| match never {})
+            .boxed_unsync();
+        self.sandboxd(spec)
+            .write_file(&file, HeaderMap::new(), body, TIMEOUT)
             .await
-            .expect("sandboxd answers");
-        let status = answer.status();
-        let words = control::read(answer.into_body(), PATIENCE)
-            .await
-            .unwrap_or_default();
-        assert!(status.is_success(), "writing {path}: {status} {words:?}");
+            .unwrap_or_else(|error| panic!("writing {path}: {error}"));
     }
 
     async fn read(&self, spec: &SandboxSpec, path: &str) -> Option<String> {
-        let request = Request::get(format!("/v1/files?path={path}"))
-            .body(control::empty())
-            .expect("a request");
-        let answer = self
-            .control(spec)
-            .send(request, PATIENCE)
-            .await
-            .expect("sandboxd answers");
-        if answer.status() == StatusCode::NOT_FOUND {
-            return None;
+        let file = FileQuery {
+            path,
+            ..FileQuery::default()
+        };
+        let response = self
+            .sandboxd(spec)
+            .read_file(Method::GET, FileScope::All, &file, HeaderMap::new(), TIMEOUT)
+            .await;
+        match response {
+            Ok(response) => {
+                let content = read_body(response.into_body(), TIMEOUT)
+                    .await
+                    .expect("a whole file");
+                Some(String::from_utf8_lossy(&content).into_owned())
+            }
+            Err(error) if error.status() == Some(StatusCode::NOT_FOUND) => None,
+            Err(error) => panic!("reading {path}: {error}"),
         }
-        assert!(
-            answer.status().is_success(),
-            "reading {path}: {}",
-            answer.status()
-        );
-        let content: Bytes = control::read(answer.into_body(), PATIENCE)
-            .await
-            .expect("a whole file");
-        Some(String::from_utf8_lossy(&content).into_owned())
     }
 
     /// Takes away whatever the story made.
@@ -252,7 +244,7 @@ impl<'a> Stage<'a> {
 
 /// A driver that never answers fails the story rather than hanging it.
 pub(super) async fn in_time<T>(call: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, call)
+    tokio::time::timeout(TIMEOUT, call)
         .await
         .expect("the driver answers in time")
 }

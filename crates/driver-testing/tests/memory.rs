@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use fsa_driver::{
-    SharedDatabases, SharedDriver,
+use fsa_driver::{SharedDatabases, SharedDriver};
+use fsa_driver_testing::{
     conformance::World,
     memory::{ECHO, MISSING_IMAGE, MemoryDatabases, MemoryDriver},
 };
@@ -61,12 +61,12 @@ impl World for InMemory {
     }
 }
 
-fsa_driver::conformance_tests!(InMemory::new());
+fsa_driver_testing::conformance_tests!(InMemory::new());
 
 #[tokio::test]
 async fn the_stories_can_be_told_one_after_another_and_leave_nothing() {
     let world = InMemory::new();
-    fsa_driver::conformance::run(&world).await;
+    fsa_driver_testing::conformance::run(&world).await;
     assert_eq!(world.driver.resources(), []);
     assert_eq!(world.driver.volumes(), []);
     assert_eq!(world.databases.roles(), Vec::<String>::new());

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
 
 use bytes::Bytes;
 use fsa_model::sandboxd::{
-    ExecRequest, ExecResult, HOME, LogLine, PROJECT_FILES, PROJECT_FOLDER, RepositoryState, Status,
+    ExecRequest, ExecResult, HOME, LogLine, PROJECT_FOLDER, RepositoryState, Status, paths,
 };
 use futures_util::StreamExt as _;
 use http::{Method, Request, Response, StatusCode, header};
@@ -121,22 +121,22 @@ async fn answer(process: Arc<Process>, request: Request<Incoming>) -> Answer {
     }
     let route = (request.method().clone(), request.uri().path().to_owned());
     match (&route.0, route.1.as_str()) {
-        (&Method::GET, "/v1/status") => json(&*process.status.borrow()),
-        (&Method::GET, "/v1/watch") => watch_status(&process),
-        (_, "/v1/files" | PROJECT_FILES) => files(&process, request).await,
-        (&Method::POST, "/v1/exec") => exec(&process, request).await,
-        (&Method::GET, "/v1/logs") => {
+        (&Method::GET, paths::STATUS) => json(&*process.status.borrow()),
+        (&Method::GET, paths::WATCH) => watch_status(&process),
+        (_, paths::FILES | paths::PROJECT_FILES) => files(&process, request).await,
+        (&Method::POST, paths::EXEC) => exec(&process, request).await,
+        (&Method::GET, paths::LOGS) => {
             let lines = process.logs.lock().iter().map(line).collect::<Vec<_>>().concat();
             body(StatusCode::OK, lines)
         }
-        (&Method::POST, "/v1/clone") => {
+        (&Method::POST, paths::CLONE) => {
             if process.clone_repository() {
                 body(StatusCode::ACCEPTED, "")
             } else {
                 refusal(StatusCode::CONFLICT, "this project has no repository")
             }
         }
-        (&Method::GET, "/v1/terminals") => json(&[(); 0]),
+        (&Method::GET, paths::TERMINALS) => json(&[(); 0]),
         _ => refusal(
             StatusCode::NOT_FOUND,
             "the stand-in for sandboxd has no such route",

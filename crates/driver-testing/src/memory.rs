@@ -32,7 +32,7 @@ pub use databases::MemoryDatabases;
 use sandboxd::Process;
 pub use script::{Call, End, Entry, Fault, Gate, Log, Script};
 
-use crate::{
+use fsa_driver::{
     BoxConnection, BoxStream, Capabilities, Driver, DriverError, Endpoint, ExternalEndpoint, Observed,
     Requeue, Result, Step, StepKind, Warning,
 };

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::script::{Call, Log, Script};
-use crate::{Databases, DriverError, ObservedDatabase, Result};
+use fsa_driver::{Databases, DriverError, ObservedDatabase, Result};
 
 #[derive(Clone)]
 struct Database {

@@ -1,4 +1,4 @@
-//! The suite that every driver passes: the promises of [`crate::Driver`] and [`crate::Databases`],
+//! The suite that every driver passes: the promises of [`fsa_driver::Driver`] and [`fsa_driver::Databases`],
 //! one story each ([`stories`]).
 //!
 //! A driver's tests implement [`World`] and call [`crate::conformance_tests!`], which makes a test
@@ -16,7 +16,7 @@ use futures_util::FutureExt as _;
 pub use futures_util::future::BoxFuture;
 pub use stage::Stage;
 
-use crate::{SharedDatabases, SharedDriver};
+use fsa_driver::{SharedDatabases, SharedDriver};
 
 /// A data plane under test, with what a story must do behind the driver's back.
 #[async_trait]

@@ -2,16 +2,12 @@
 
 use std::time::Duration;
 
-use fsa_model::{
-    ContainerState, FailureKind, ProjectName, ResourceName,
-    sandboxd::{ExecRequest, ExecResult},
-};
+use fsa_model::{ContainerState, FailureKind, ProjectName, ResourceName, sandboxd::ExecRequest};
 use futures_util::{StreamExt as _, future::join_all};
-use http::Method;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::stage::{PATIENCE, Stage, in_time};
-use crate::{Databases, Endpoint, Observed, ObservedDatabase, Requeue, StepKind};
+use super::stage::{Stage, in_time};
+use fsa_driver::{Databases, Endpoint, Observed, ObservedDatabase, Requeue, StepKind};
 
 pub async fn of_nothing_nothing_is_seen(stage: &Stage<'_>) {
     let spec = stage.sandbox("nothing");
@@ -221,7 +217,7 @@ pub async fn a_killed_container_is_told_of_and_seen(stage: &Stage<'_>) {
     stage.start(&spec).await;
     stage.write_home(&spec, "home.txt", "mine").await;
     let mut requeues = stage.driver.changes();
-    let mut before = std::pin::pin!(stage.control(&spec).watch().await.expect("it can be watched"));
+    let mut before = stage.sandboxd(&spec).watch().await.expect("it can be watched");
     stage.world.kill(&spec.sandbox).await;
     // What spoke to the old process is told by its end.
     while let Some(Ok(_)) = in_time(before.next()).await {}
@@ -421,7 +417,7 @@ async fn ensure(databases: &dyn Databases, spec: &fsa_model::DatabaseSpec) {
 }
 
 /// A connection to `port`, as soon as it is told to be open.
-async fn listening(stage: &Stage<'_>, spec: &fsa_model::SandboxSpec, port: u16) -> crate::BoxConnection {
+async fn listening(stage: &Stage<'_>, spec: &fsa_model::SandboxSpec, port: u16) -> fsa_driver::BoxConnection {
     stage
         .await_status(spec, |status| status.ports.iter().any(|open| open.port == port))
         .await;
@@ -442,7 +438,7 @@ async fn nobody_is_there(stage: &Stage<'_>, spec: &fsa_model::SandboxSpec, endpo
     }
 }
 
-async fn said_back(connection: &mut crate::BoxConnection, words: &[u8]) -> Vec<u8> {
+async fn said_back(connection: &mut fsa_driver::BoxConnection, words: &[u8]) -> Vec<u8> {
     connection.write_all(words).await.expect("it takes bytes");
     connection.flush().await.expect("it takes bytes");
     let mut back = vec![0; words.len()];
@@ -457,9 +453,9 @@ async fn environment(stage: &Stage<'_>, spec: &fsa_model::SandboxSpec) -> String
         command: vec!["env".into()],
         ..ExecRequest::default()
     };
-    let result: ExecResult = stage
-        .control(spec)
-        .json(Method::POST, "/v1/exec", Some(&request), PATIENCE)
+    let result = stage
+        .sandboxd(spec)
+        .exec(&request)
         .await
         .expect("a program is run");
     assert_eq!(result.exit_code, 0, "{}", result.stderr);

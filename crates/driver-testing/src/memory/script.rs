@@ -6,7 +6,7 @@ use fsa_model::{Failure, FailureKind};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 
-use crate::{Result, StepKind};
+use fsa_driver::{Result, StepKind};
 
 /// What was called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,0 +1,128 @@
+//! Errors of a request to sandboxd.
+
+use std::fmt;
+
+use fsa_driver::DriverError;
+use fsa_model::{ErrorBody, FailureKind, Field};
+use http::StatusCode;
+
+/// Characters of a text of sandboxd's that are kept.
+const LONGEST_TEXT: usize = 500;
+
+/// The result of a request.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why a request has no result.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// sandboxd cannot be reached, does not answer in time, or sends what cannot be parsed.
+    #[error(transparent)]
+    Unreachable(Box<DriverError>),
+    /// It answered, with a status that is none of success.
+    #[error("the sandbox refused a request ({0})")]
+    Refused(Box<Refusal>),
+}
+
+/// sandboxd's refusal. Its texts come from inside a sandbox: they are bounded and without control characters, and not
+/// to be trusted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub status: StatusCode,
+    /// Where it is in the form of [`ErrorBody`].
+    pub message: Option<String>,
+    /// The field that was refused.
+    pub field: Option<Field>,
+}
+
+impl Refusal {
+    pub(crate) fn parse(status: StatusCode, body: &[u8]) -> Self {
+        let body = serde_json::from_slice::<ErrorBody>(body).ok();
+        Self {
+            status,
+            message: body.as_ref().map(|body| plain(&body.error)),
+            field: body.and_then(|body| body.details.field).map(|mut field| {
+                field.name = plain(&field.name);
+                field.rule = plain(&field.rule);
+                field
+            }),
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.message {
+            Some(message) => write!(f, "{}: {message}", self.status),
+            None => write!(f, "{}", self.status),
+        }
+    }
+}
+
+impl Error {
+    /// The refusal's status, where it is one.
+    #[must_use]
+    pub fn status(&self) -> Option<StatusCode> {
+        match self {
+            Self::Unreachable(_) => None,
+            Self::Refused(refusal) => Some(refusal.status),
+        }
+    }
+}
+
+impl From<DriverError> for Error {
+    fn from(error: DriverError) -> Self {
+        Self::Unreachable(Box::new(error))
+    }
+}
+
+/// For drivers and the reconciler: a refusal may pass.
+impl From<Error> for DriverError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Unreachable(error) => *error,
+            Error::Refused(_) => Self::new(FailureKind::Transient, error.to_string()),
+        }
+    }
+}
+
+fn plain(text: &str) -> String {
+    text.chars()
+        .filter(|c| !c.is_control())
+        .take(LONGEST_TEXT)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_bounded_and_without_control_characters() {
+        let body = serde_json::json!({
+            "error": format!("no\u{1b}[31m{}", "x".repeat(1000)),
+            "details": {"name": "Refused", "message": "", "field": {"name": "co\nmmand", "rule": "it\u{7} is short"}},
+            "timestamp": "2026-01-01T00:00:00Z",
+        });
+        let refusal = Refusal::parse(StatusCode::BAD_REQUEST, body.to_string().as_bytes());
+        let message = refusal.message.unwrap();
+        assert_eq!(message.chars().count(), LONGEST_TEXT);
+        assert!(message.starts_with("no[31mx"));
+        let field = refusal.field.unwrap();
+        assert_eq!(
+            (field.name.as_str(), field.rule.as_str()),
+            ("command", "it is short")
+        );
+    }
+
+    #[test]
+    fn a_refusal_in_another_form_is_its_status() {
+        let refusal = Refusal::parse(StatusCode::BAD_GATEWAY, b"<html>");
+        assert_eq!((&refusal.message, &refusal.field), (&None, &None));
+        let error = DriverError::from(Error::Refused(Box::new(refusal)));
+        assert_eq!(error.failure.kind, FailureKind::Transient);
+        assert_eq!(
+            error.failure.message,
+            "the sandbox refused a request (502 Bad Gateway)"
+        );
+    }
+}

@@ -1,0 +1,135 @@
+//! Client for sandboxd, process 1 of every sandbox, over any driver's connection.
+//!
+//! [`SandboxdClient`] has a method for each route of sandboxd's API ([`fsa_model::sandboxd::paths`]); nothing else in
+//! the control plane writes such a request. What sandboxd sends is not trusted: the sandbox's root could have replaced
+//! it. Here its sizes are bounded and its form is checked; what may reach a person is the caller's to decide.
+
+#![forbid(unsafe_code)]
+
+mod error;
+mod files;
+mod status;
+mod tasks;
+mod transport;
+mod upgrades;
+
+use std::time::Duration;
+
+use fsa_driver::Driver;
+use fsa_model::{
+    SandboxRef,
+    sandboxd::{ExecRequest, ExecResult, LogLine, TerminalSession, Usage, paths},
+};
+use futures_util::Stream;
+use http::{Method, Uri};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use secrecy::SecretString;
+
+pub use error::{Error, Refusal, Result};
+pub use files::{FileQuery, FileScope};
+pub use status::StatusStream;
+pub use transport::{Body, ResponseBody, TIMEOUT, read_body};
+pub use upgrades::{TerminalQuery, WebSocketRequest};
+
+use transport::{empty, json_lines, json_request, request, request_to, uri};
+
+/// Where an exec names no limit, sandboxd's own.
+const DEFAULT_EXEC_SECONDS: u32 = 60;
+/// What starting, ending and answering may take beside a command's own time.
+const EXEC_OVERHEAD: Duration = Duration::from_secs(30);
+/// Two outputs of a mebibyte each, where every byte is written as six (`\u0000`), and a rest.
+const EXEC_LIMIT: usize = 14 * 1024 * 1024;
+
+/// What a name in a path keeps unencoded (RFC 3986 §2.3).
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+/// sandboxd of one sandbox.
+#[derive(Clone, Copy)]
+pub struct SandboxdClient<'a> {
+    driver: &'a dyn Driver,
+    sandbox: &'a SandboxRef,
+    token: &'a SecretString,
+}
+
+impl<'a> SandboxdClient<'a> {
+    /// `token` is the sandbox's control token.
+    #[must_use]
+    pub fn new(driver: &'a dyn Driver, sandbox: &'a SandboxRef, token: &'a SecretString) -> Self {
+        Self {
+            driver,
+            sandbox,
+            token,
+        }
+    }
+
+    /// What the sandbox's processes use, as sandboxd sees them.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn usage(&self) -> Result<Usage> {
+        self.fetch(request(Method::GET, paths::USAGE, empty()), TIMEOUT)
+            .await
+    }
+
+    /// Runs a command, and returns when it has ended. That it failed is in the result. Dropping the future ends the
+    /// command.
+    ///
+    /// # Errors
+    /// [`Error`]: also where it could not be started.
+    pub async fn exec(&self, command: &ExecRequest) -> Result<ExecResult> {
+        let request = json_request(Method::POST, Uri::from_static(paths::EXEC), command)?;
+        let seconds = command.timeout_seconds.unwrap_or(DEFAULT_EXEC_SECONDS);
+        let timeout = Duration::from_secs(seconds.into()) + EXEC_OVERHEAD;
+        self.fetch_bounded(request, timeout, EXEC_LIMIT).await
+    }
+
+    /// The start command's log lines after the sequence number `after`: those that there are, or with `follow` also
+    /// those to come.
+    ///
+    /// # Errors
+    /// [`Error`]; a later one ends the stream.
+    pub async fn logs(
+        &self,
+        after: u64,
+        follow: bool,
+    ) -> Result<impl Stream<Item = Result<LogLine>> + Send + use<>> {
+        let uri = uri(format!("{}?after={after}&follow={follow}", paths::LOGS))?;
+        let response = self.send(request_to(Method::GET, uri, empty()), TIMEOUT).await?;
+        Ok(json_lines(response.into_body()))
+    }
+
+    /// The terminal sessions. Names and titles are a program's: not to be trusted.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn terminals(&self) -> Result<Vec<TerminalSession>> {
+        self.fetch(request(Method::GET, paths::TERMINALS, empty()), TIMEOUT)
+            .await
+    }
+
+    /// Ends a terminal session and what runs in it.
+    ///
+    /// # Errors
+    /// [`Error`]: 404 where there is none of this name.
+    pub async fn close_terminal(&self, name: &str) -> Result<()> {
+        let name = utf8_percent_encode(name, UNRESERVED).to_string();
+        let uri = uri(paths::member(paths::TERMINALS, &name))?;
+        self.send(request_to(Method::DELETE, uri, empty()), TIMEOUT)
+            .await
+            .map(drop)
+    }
+
+    /// Asks for another attempt at a clone that failed.
+    ///
+    /// # Errors
+    /// [`Error`]: 409 where nothing is to be cloned.
+    pub async fn clone_repository(&self) -> Result<()> {
+        self.send(request(Method::POST, paths::CLONE, empty()), TIMEOUT)
+            .await
+            .map(drop)
+    }
+}

@@ -1,0 +1,137 @@
+//! sandboxd of a project's sandbox, for use cases and handlers: which sandbox, its token, and sandboxd's answers as
+//! ours.
+//!
+//! What sandboxd answers is not trusted (the sandbox's root could have replaced it): only the header fields that a
+//! caller asks for are passed on, its refusals are put in our own form, and it cannot speak for the main host's
+//! origin.
+
+mod pass_through;
+mod refusal;
+mod streams;
+mod websocket;
+
+use std::sync::Arc;
+
+use fsa_driver::SharedDriver;
+use fsa_model::{
+    ContainerState, DesiredState, Phase, SandboxRef,
+    sandboxd::{ExecRequest, ExecResult, Usage},
+};
+use fsa_sandboxd_client::SandboxdClient;
+use secrecy::SecretString;
+
+pub(crate) use self::{pass_through::pass_through, streams::Streams, websocket::Handshake};
+use crate::{
+    App, Error, Result,
+    auth::permission::{Authorized, Permission},
+    store::{associated_data, projects::ProjectRow, sandboxes, sandboxes::SandboxRow},
+    tunnel::Farewell,
+};
+
+/// A sandbox that runs, and what opens its sandboxd.
+pub(crate) struct RunningSandbox {
+    driver: SharedDriver,
+    sandbox: SandboxRef,
+    token: SecretString,
+}
+
+impl RunningSandbox {
+    /// The project's sandbox.
+    ///
+    /// # Errors
+    /// 409 with the phase in words where the sandbox does not run.
+    pub(crate) async fn of(app: &App, project: &ProjectRow) -> Result<Self> {
+        match sandboxes::main_of(&app.store, project).await? {
+            Some(sandbox) => Self::of_row(app, &project.region, &sandbox).map_err(|e| e.of(project.id)),
+            None => Err(not_running(None).of(project.id)),
+        }
+    }
+
+    /// As [`Self::of`], where the row is at hand.
+    ///
+    /// # Errors
+    /// The same.
+    pub(crate) fn of_row(app: &App, region: &str, sandbox: &SandboxRow) -> Result<Self> {
+        let phase = sandbox.phase();
+        // A container that is about to be replaced would take along what is begun in it now.
+        if sandbox.container != ContainerState::Running
+            || sandbox.desired_state != DesiredState::Running
+            || phase == Phase::Updating
+        {
+            return Err(not_running(Some(phase)));
+        }
+        let region = app.regions.get(region).ok_or_else(|| {
+            Error::unavailable(format!("The region {region} is not configured on this server."))
+        })?;
+        let id = sandbox.id.to_string();
+        Ok(Self {
+            driver: Arc::clone(&region.driver),
+            sandbox: sandbox.reference(),
+            token: app
+                .key_ring
+                .decrypt(associated_data::control_token(&id), &sandbox.control_token)?,
+        })
+    }
+
+    /// Its sandboxd.
+    pub(crate) fn sandboxd(&self) -> SandboxdClient<'_> {
+        SandboxdClient::new(&*self.driver, &self.sandbox, &self.token)
+    }
+
+    /// What it uses: measured from outside, or where nothing can be (a machine without control
+    /// groups), what sandboxd sees of its processes.
+    ///
+    /// # Errors
+    /// The driver's, and where sandboxd does not answer.
+    pub(crate) async fn usage(&self) -> Result<Usage> {
+        let outside = self.driver.usage(&self.sandbox).await?;
+        if outside.pids > 0 {
+            return Ok(outside);
+        }
+        let inside = self.sandboxd().usage().await?;
+        Ok(Usage {
+            disk_bytes: outside.disk_bytes,
+            ..inside
+        })
+    }
+
+    /// Runs a command, and returns when it has ended.
+    ///
+    /// # Errors
+    /// It could not be started, or the sandbox does not answer. That it failed is in the result.
+    pub(crate) async fn exec(&self, command: &ExecRequest) -> Result<ExecResult> {
+        Ok(self.sandboxd().exec(command).await?)
+    }
+}
+
+/// When a stream in a project must end: the server drains, or the caller's credential or permission no longer
+/// holds.
+pub(crate) async fn stream_end<R: Permission>(app: App, authorized: Authorized<R>) -> Farewell {
+    tokio::select! {
+        () = app.shutdown.cancelled() => Farewell::Restarting,
+        () = authorized.ended(&app) => Farewell::Refused,
+    }
+}
+
+/// 409 with the phase in words.
+fn not_running(phase: Option<Phase>) -> Error {
+    let (sentence, advice) = match phase {
+        None | Some(Phase::Terminating | Phase::Terminated) => (
+            "This project has no sandbox at the moment.",
+            "Start the project to get one.",
+        ),
+        Some(Phase::Updating) => ("The sandbox is restarting.", "Try again when it is RUNNING."),
+        Some(Phase::Creating | Phase::Starting | Phase::Running) => {
+            ("The sandbox is starting.", "Try again when it is RUNNING.")
+        }
+        Some(Phase::Stopping | Phase::Stopped) => (
+            "The sandbox is stopped.",
+            "Start the project, and then try again.",
+        ),
+        Some(Phase::Error) => (
+            "The sandbox could not be started yet.",
+            "The project's status says why, and when it is tried again.",
+        ),
+    };
+    Error::conflict(sentence).saying(format!("{sentence} {advice}"))
+}

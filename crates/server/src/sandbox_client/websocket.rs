@@ -1,0 +1,124 @@
+//! WebSockets between a client and sandboxd: the handshake is answered with sandboxd's own answer to the same key, and
+//! from then on the bytes of both sides are passed to the other. Frames are neither read nor written here, and their
+//! masks stay as they are, because each side goes on in its own role.
+
+use axum::{
+    body::{Body, Bytes},
+    response::Response,
+};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use fsa_sandboxd_client::WebSocketRequest;
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+
+use crate::{
+    App, Error, Result,
+    header_list::lists,
+    tunnel::{Farewell, Speech, relay},
+};
+
+/// A client's handshake that was checked.
+pub(crate) struct Handshake {
+    request: WebSocketRequest,
+    client: OnUpgrade,
+}
+
+impl Handshake {
+    /// Checks that a request opens a WebSocket, with `protocol` where one is given.
+    ///
+    /// # Errors
+    /// 400 or 426 where it does not.
+    pub(crate) fn check(mut request: Request<Body>, protocol: Option<&'static str>) -> Result<Self> {
+        let key = key(&request, protocol)?;
+        Ok(Self {
+            request: WebSocketRequest { key, protocol },
+            client: hyper::upgrade::on(&mut request),
+        })
+    }
+
+    /// The same handshake, for sandboxd.
+    pub(crate) fn request(&self) -> &WebSocketRequest {
+        &self.request
+    }
+
+    /// Answers the client with what sandboxd answered, and passes bytes until one side ends or `end` is ready.
+    /// `permit` is held as long.
+    ///
+    /// # Errors
+    /// 502 where sandboxd's answer is none to this handshake.
+    pub(crate) fn accept(
+        self,
+        app: &App,
+        (answer, server): (HeaderMap, Upgraded),
+        end: impl Future<Output = Farewell> + Send + 'static,
+        permit: impl Send + 'static,
+    ) -> Result<Response> {
+        let accept = accept_of(&self.request.key);
+        if answer.get(header::SEC_WEBSOCKET_ACCEPT) != Some(&accept) {
+            return Err(Error::new(
+                StatusCode::BAD_GATEWAY,
+                "BrokenAnswer",
+                "The sandbox did not answer this WebSocket handshake but another one.",
+            ));
+        }
+        let client = self.client;
+        app.gateway.tunnels.spawn(async move {
+            if let Ok(client) = client.await {
+                let (client, server) = (TokioIo::new(client), TokioIo::new(server));
+                relay(client, server, Bytes::new(), Speech::WebSocket, end).await;
+            }
+            drop(permit);
+        });
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        let headers = response.headers_mut();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+        if let Some(protocol) = self.request.protocol {
+            headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
+        }
+        Ok(response)
+    }
+}
+
+/// Checks that a request opens a WebSocket (RFC 6455 §4.2.1) and returns its key.
+fn key(request: &Request<Body>, protocol: Option<&str>) -> Result<HeaderValue> {
+    let headers = request.headers();
+    let upgrades = request.method() == Method::GET
+        && request.version() == Version::HTTP_11
+        && lists(headers, header::CONNECTION, "upgrade")
+        && lists(headers, header::UPGRADE, "websocket");
+    if !upgrades {
+        return Err(Error::new(
+            StatusCode::UPGRADE_REQUIRED,
+            "UpgradeRequired",
+            "This path speaks WebSocket; connect with a client that does.",
+        ));
+    }
+    if headers
+        .get(header::SEC_WEBSOCKET_VERSION)
+        .is_none_or(|version| version != "13")
+    {
+        return Err(Error::bad_request(
+            "Only version 13 of the WebSocket protocol is spoken here.",
+        ));
+    }
+    if let Some(protocol) = protocol
+        && !lists(headers, header::SEC_WEBSOCKET_PROTOCOL, protocol)
+    {
+        return Err(Error::bad_request(format!(
+            "The WebSocket must offer the subprotocol {protocol:?}."
+        )));
+    }
+    let key = headers.get(header::SEC_WEBSOCKET_KEY);
+    key.filter(|key| STANDARD.decode(key.as_bytes()).is_ok_and(|key| key.len() == 16))
+        .cloned()
+        .ok_or_else(|| Error::bad_request("The WebSocket's handshake has no valid Sec-WebSocket-Key."))
+}
+
+fn accept_of(key: &HeaderValue) -> HeaderValue {
+    let accept = tokio_tungstenite::tungstenite::handshake::derive_accept_key(key.as_bytes());
+    HeaderValue::try_from(accept).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
