@@ -14,11 +14,14 @@ const listed = execFileSync('git', ['-C', root, 'ls-files', '--cached', '--other
 const gone = execFileSync('git', ['-C', root, 'ls-files', '--deleted'], { encoding: 'utf8' }).split('\n');
 const files = new Set(listed.split('\n').filter((name) => name !== '' && !gone.includes(name)));
 const folders = new Set();
-// Every file by each end of its path: `a/b/c.rs` as `a/b/c.rs`, `b/c.rs` and `c.rs`.
-const ends = new Set();
+// How many files have each end of a path: `a/b/c.rs` counts for `a/b/c.rs`, `b/c.rs` and `c.rs`.
+const ends = new Map();
 for (const file of files) {
   const parts = file.split('/');
-  for (let from = 0; from < parts.length; from++) ends.add(parts.slice(from).join('/'));
+  for (let from = 0; from < parts.length; from++) {
+    const end = parts.slice(from).join('/');
+    ends.set(end, (ends.get(end) ?? 0) + 1);
+  }
   for (let to = 1; to < parts.length; to++) folders.add(parts.slice(0, to).join('/'));
 }
 const errors = [];
@@ -56,7 +59,10 @@ function checkLink(file, line, target) {
 function checkPath(file, line, path) {
   checked += 1;
   const here = posix.normalize(posix.join(posix.dirname(file), path));
-  if (!ends.has(path) && !files.has(here)) errors.push(`${file}:${line}: there is no file ${path}`);
+  if (files.has(path) || files.has(here)) return;
+  if (!ends.has(path)) errors.push(`${file}:${line}: there is no file ${path}`);
+  // A reader of the docs, unlike one of a comment, is in no folder.
+  if (ends.get(path) > 1 && !path.includes('/') && file.endsWith('.md')) errors.push(`${file}:${line}: several files are called ${path}; add a folder`);
 }
 
 const source = /^(?![~/])[\w.@-]+(\/[\w.@-]+)+\.(rs|md|mjs|sh|toml|tsx?|json|ya?ml|sql|css)$/;

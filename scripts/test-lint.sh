@@ -55,6 +55,8 @@ echo 'See [there](docs/guide/README.md#no-such-heading).' >>README.md
 finds paths 'has no such heading' README.md
 echo 'It is in `store/nowhere.rs`.' >>README.md
 finds paths 'there is no file store/nowhere.rs' README.md
+echo 'It is in `mod.rs`.' >>README.md
+finds paths 'several files are called mod.rs' README.md
 
 after crates/model/Cargo.toml '[dependencies]' 'hex.workspace = true'
 finds unused 'unused dependency `hex`' crates/model/Cargo.toml Cargo.lock
