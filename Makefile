@@ -1,7 +1,7 @@
 # Every target is a script in scripts/, which can be run by itself just as well.
 # ARGS="…" is handed on: make run ARGS="--listen 127.0.0.1:9000".
 
-.PHONY: help run build test test-unit bench bench-web bench-kubernetes fuzz lint image cluster cluster-down
+.PHONY: help run dev build test test-unit bench bench-web bench-kubernetes fuzz lint image cluster cluster-down
 
 # Where `make cluster` keeps its cluster.
 FSA_CLUSTER ?= /tmp/fsa-cluster
@@ -12,6 +12,9 @@ help: ## this list
 
 run: ## install what is missing, build, and start fsa serve
 	@exec scripts/run.sh $(ARGS)
+
+dev: ## fsa serve from a debug build, rebuilt and restarted when a source file changes
+	@exec scripts/dev.sh $(ARGS)
 
 build: ## fsa and sandboxd, release
 	@exec scripts/build.sh

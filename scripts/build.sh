@@ -9,6 +9,6 @@ scripts/build-web.sh
 say "compiling fsa (release)"
 cargo build --locked --release --package fsa-cli
 say "compiling fsa-sandboxd (release, static)"
-build_sandboxd
+build_sandboxd release
 # Beside `fsa`, where every command of it looks for it.
 install -m 755 "$CARGO_TARGET_DIR/$(host_target)/release/fsa-sandboxd" "$CARGO_TARGET_DIR/release/fsa-sandboxd"

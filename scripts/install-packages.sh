@@ -4,7 +4,7 @@
 #   run    what `fsa serve` and building it need         image  what `make image` needs
 #   test   what `make test` needs on top of both         bench  what `make bench` needs on top of `run` and `image`
 #   cluster  what runs in the test cluster; building it needs Go too, which Debian has too old
-#   browser  what the stories of the web page need
+#   browser  what the stories of the web page need       dev  what `make dev` needs on top of `run` and `image`
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -18,6 +18,8 @@ declare -A PACKAGES=(
     [test]="shellcheck skopeo python3 pip jq procps rust-lint"
     # With a font, so that the pictures of the screens have letters.
     [browser]="chromium fonts-dejavu-core"
+    # `make dev` watches the sources with inotifywait.
+    [dev]="inotify-tools"
     # The gateway is measured beside nginx, both with wrk.
     [bench]="nginx-light wrk"
     # What runs in the test cluster and is not built there; conntrack and socat are called by its parts, and nginx
@@ -40,11 +42,12 @@ postgresql_is_there() {
         compgen -G '/usr/lib/postgresql/[2-9][0-9]/bin/initdb' >/dev/null
 }
 
-# Whether what a word above stands for is there. Most are packages; the others may have come some other way.
+# Whether an entry of the list is installed. Most are packages; the others may have come some other way.
 is_there() {
     case $1 in
     rust) rust_is_there ;;
-    rust-lint) command -v cargo-clippy >/dev/null && command -v rustfmt >/dev/null ;;
+    # By running them: rustup has a proxy of each name, installed or not.
+    rust-lint) cargo clippy --version >/dev/null 2>&1 && cargo fmt --version >/dev/null 2>&1 ;;
     postgresql) postgresql_is_there ;;
     nodejs) command -v node >/dev/null ;;
     npm) command -v npm >/dev/null ;;
@@ -71,7 +74,7 @@ debian_rust() {
     die "Rust $rust_version or later is needed, and this Debian has none. Install it with rustup (https://rustup.rs), then try again."
 }
 
-# The two words of the list that are not packages, once apt knows what there is.
+# Installs the two entries of the list that are not packages, after apt's lists are up to date.
 install_rust() {
     local name names=()
     if command -v rustup >/dev/null; then
@@ -92,17 +95,17 @@ install_rust() {
     fi
 }
 
-[ $# -gt 0 ] || die "say which groups: ${!PACKAGES[*]}"
-wanted=()
+[ $# -gt 0 ] || die "usage: install-packages.sh GROUP...; the groups are ${!PACKAGES[*]}"
+requested=()
 for group in "$@"; do
-    [ -n "${PACKAGES[$group]:-}" ] || die "there is no group $group; there are ${!PACKAGES[*]}"
+    [ -n "${PACKAGES[$group]:-}" ] || die "no group is named $group; the groups are ${!PACKAGES[*]}"
     read -d '' -ra names <<<"${PACKAGES[$group]}" || true
-    wanted+=("${names[@]}")
+    requested+=("${names[@]}")
 done
-command -v dpkg-query >/dev/null || die "this is not a Debian machine. Install yourself what has these names there: ${wanted[*]}"
+command -v dpkg-query >/dev/null || die "this is not a Debian machine. Install yourself what has these names there: ${requested[*]}"
 have=$(dpkg-query -W -f '${db:Status-Status} ${Package}\n' | sed -n 's/^installed //p')
 missing=() need_rust=
-for name in "${wanted[@]}"; do
+for name in "${requested[@]}"; do
     is_there "$name" && continue
     case $name in rust | rust-lint) need_rust=1 ;; pip) missing+=(python3-pip) ;; *) missing+=("$name") ;; esac
 done
@@ -116,7 +119,7 @@ mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
 say "installing ${missing[*]}"
 
 # fsa runs its own servers, so no service of these packages may start: neither Debian's own PostgreSQL
-# cluster, nor nginx on port 80. policy-rc.d is how Debian is told; one that is there says so itself.
+# cluster, nor nginx on port 80. Debian asks policy-rc.d; one that is installed already is kept.
 if [[ " ${missing[*]} " == *" postgresql "* ]] && [ ! -e /etc/postgresql-common/createcluster.conf ]; then
     as_root mkdir -p /etc/postgresql-common
     echo 'create_main_cluster = false' | as_root tee /etc/postgresql-common/createcluster.conf >/dev/null

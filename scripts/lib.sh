@@ -105,15 +105,19 @@ fsa_npm() {
 # static stay away from build scripts and macros.
 host_target() { printf '%s-unknown-linux-gnu' "$(uname -m)"; }
 
-# Always the release build: it is small, and sandboxes run the same program in tests and elsewhere.
+# build_sandboxd release|debug: the release build, also for tests: it is small, and sandboxes run the same program there
+# and elsewhere. The debug build is for development.
 build_sandboxd() {
-    RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --release --package fsa-sandboxd --target "$(host_target)"
+    local profile=$1
+    [ "$profile" != debug ] || profile=dev
+    RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --profile "$profile" --package fsa-sandboxd --target "$(host_target)"
 }
 
-# use_build release|debug: exports the paths of this build's programs and images for `fsa` and the tests.
+# use_build release|debug [SANDBOXD_BUILD]: exports the paths of this build's programs and images for `fsa` and the
+# tests. SANDBOXD_BUILD is release unless given.
 use_build() {
     FSA_BIN=$CARGO_TARGET_DIR/$1/fsa
-    FSA_SANDBOXD=$CARGO_TARGET_DIR/$(host_target)/release/fsa-sandboxd
+    FSA_SANDBOXD=$CARGO_TARGET_DIR/$(host_target)/${2:-release}/fsa-sandboxd
     FSA_WEB_IMAGE=$FSA_CACHE/images/web.oci.tar
     export FSA_BIN FSA_SANDBOXD FSA_WEB_IMAGE
 }

@@ -64,7 +64,7 @@ summary() {
 }
 
 scripts/install-packages.sh run image test cluster browser
-scripts/install-tools.sh nextest deny
+scripts/install-tools.sh
 # First, because the Rust build embeds the bundle.
 scripts/build-web.sh
 job cluster start_cluster
@@ -73,7 +73,7 @@ scripts/lint.sh
 check_jobs
 
 say "building what the tests run"
-build_sandboxd
+build_sandboxd release
 check_jobs
 # As one build: with features chosen for `fsa` alone, the largest crates would be compiled twice.
 cargo build --locked --workspace --all-targets

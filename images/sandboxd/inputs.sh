@@ -2,6 +2,6 @@
 # What this image is made from beside this folder: the program. Sourced by scripts/build-image.sh.
 
 program=$CARGO_TARGET_DIR/$(host_target)/release/fsa-sandboxd
-[ -x "$program" ] || build_sandboxd
+[ -x "$program" ] || build_sandboxd release
 # shellcheck disable=SC2034  # read by scripts/build-image.sh
 IMAGE_INPUTS=("$program")
