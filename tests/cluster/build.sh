@@ -6,14 +6,14 @@ set -euo pipefail
 
 "$ROOT/scripts/install-packages.sh" cluster
 mkdir -p "$FSA_CACHE/cluster"
-# Two builds at once would only take turns on the same cores.
+# One build at a time: two would share the same cores.
 exec 8>"$FSA_CACHE/cluster/lock"
 flock -w 3000 8 || die "another build of the cluster's programs has gone on for 50 minutes"
 programs
 if [ ! -e "$KUBERNETES/done" ] || [ ! -e "$OWN/done" ] || [ ! -e "$HELM/done" ] || [ ! -e "$GATEWAY/done" ] ||
     [ ! -e "$INGRESS/done" ]; then
     have=$(go version 2>/dev/null | sed -n 's/^go version go\([0-9.]*\).*/\1/p')
-    version_at_least "${have:-0}" 1.24 || die "the test cluster is built with Go 1.24 or later, and here is ${have:-none}: install it, then try again"
+    version_at_least "${have:-0}" 1.24 || die "building the test cluster needs Go 1.24 or later; found ${have:-none}. Install it (https://go.dev/dl), then try again"
 fi
 # Without a version clients refuse to speak to the API server.
 version=$(sed -n 's/^\tk8s.io\/kubernetes \(v[0-9.]*\)$/\1/p' "$HERE/go.mod")
@@ -29,7 +29,7 @@ entry() {
     local to=$1 module=$2
     shift 2
     rm -rf "$to" && mkdir -p "$to"
-    say "building ${to##*/} (the first time takes minutes)"
+    say "building ${to##*/} (once; up to 10 minutes on 2 cores)"
     (cd "$module" && CGO_ENABLED=0 nice -n 19 timeout 3000 "${build[@]}" -ldflags "$stamp" -o "$to/" "$@" >&2)
 }
 if [ ! -e "$KUBERNETES/done" ]; then
@@ -58,7 +58,7 @@ if [ ! -e "$GATEWAY/done" ]; then
 fi
 if [ ! -e "$INGRESS/done" ]; then
     rm -rf "$INGRESS" "$INGRESS.src" && mkdir -p "$INGRESS"
-    say "building ${INGRESS##*/} (the first time takes minutes)"
+    say "building ${INGRESS##*/} (once; 2 minutes on 2 cores)"
     module=$(cd "$HERE/ingress" && timeout 300 go mod download -json k8s.io/ingress-nginx | jq -r .Dir)
     cp -r "$module" "$INGRESS.src" && chmod -R u+w "$INGRESS.src"
     # Its temporary files go where each cluster has its own.
@@ -78,7 +78,7 @@ fi
 
 if [ "${1:-}" = kwok ] && [ ! -e "$KWOK/done" ]; then
     entry "$KWOK" "$HERE/kwok" sigs.k8s.io/kwok/cmd/kwok
-    # What its simulated nodes and pods go through; the program has none of its own.
+    # The stages of its simulated nodes and pods; the program contains none.
     stages=$(cd "$HERE/kwok" && go list -m -f '{{.Dir}}' sigs.k8s.io/kwok)/kustomize/stage
     for file in "$stages"/{node/fast,node/heartbeat-with-lease,pod/fast}/*.yaml; do
         [ "${file##*/}" = kustomization.yaml ] || { echo --- && cat "$file"; }
@@ -87,7 +87,7 @@ if [ "${1:-}" = kwok ] && [ ! -e "$KWOK/done" ]; then
 fi
 "$HERE/images.sh"
 
-# What no checkout has asked for in a week goes.
+# Remove what no checkout has used for a week.
 touch -c "$KUBERNETES/done" "$OWN/done" "$KWOK/done" "$HELM/done" "$GATEWAY/done" "$INGRESS/done" \
     "$IMAGES/done"
 for entry in "$FSA_CACHE"/cluster/*/; do

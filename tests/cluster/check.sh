@@ -14,7 +14,7 @@ finish() {
     kubectl delete namespace $space --ignore-not-found --wait --timeout 60s --request-timeout 0 >/dev/null || warn "the namespace $space is still there"
 }
 trap finish EXIT
-ask() { curl --silent --show-error --fail --max-time 3 "$@"; }
+fetch() { curl --silent --show-error --fail --max-time 3 "$@"; }
 # What a pod gets from an address: the status of HTTP, or 000 where there is no answer.
 from_pod() { kubectl -n $space exec other -- curl --silent --insecure --output /dev/null --max-time 2 --write-out '%{http_code}' "$1" 2>/dev/null || true; }
 gets() { [ "$(from_pod "$1")" = "$2" ]; }
@@ -26,13 +26,13 @@ say "pods run restricted, from imported images, with a volume that is theirs"
 
 pod=$(kubectl -n $space get pod -l app=web -o 'jsonpath={.items[0].status.podIP}')
 service=$(kubectl -n $space get service web -o 'jsonpath={.spec.clusterIP}')
-[ "$(ask "http://$pod:3000")" = kept ] || die "the machine does not reach the pod"
-[ "$(ask "http://$service")" = kept ] || die "the machine does not reach the service"
+[ "$(fetch "http://$pod:3000")" = kept ] || die "the machine does not reach the pod"
+[ "$(fetch "http://$service")" = kept ] || die "the machine does not reach the service"
 exec 6< <(exec "$DIR/kubectl" -n $space port-forward deploy/web :3000 --address 127.0.0.1 2>&1)
 children+=($!)
 read -r -t 10 -u 6 line || die "port-forward did not begin"
 port=${line#*127.0.0.1:} port=${port%% *}
-[ "$(ask "http://127.0.0.1:$port")" = kept ] || die "port-forward does not carry"
+[ "$(fetch "http://127.0.0.1:$port")" = kept ] || die "port-forward does not carry"
 say "reached from the machine: pod, service, port-forward"
 
 # On a free port, which the server says first. Not HTTPServer, which asks for the name of its address.

@@ -22,7 +22,7 @@ fi
 
 if [ -e "$DIR/slot" ]; then
     slot=$(cat "$DIR/slot")
-    # Only after a warden that was killed: it removes these itself.
+    # Left only by a warden that was killed: otherwise it removes these itself.
     for hierarchy in /sys/fs/cgroup "/sys/fs/cgroup"/*; do
         [ ! -d "$hierarchy/fsa-cluster-$slot" ] || find "$hierarchy/fsa-cluster-$slot" -depth -type d -exec rmdir {} +
     done

@@ -9,4 +9,4 @@ cluster_dir "$@"
 need_up
 kubectl apply --server-side --force-conflicts -f "$GATEWAY/crds.yaml" >&2
 kubectl wait --for=condition=Established --timeout=30s -f "$GATEWAY/crds.yaml" >&2
-rm -rf "$DIR/run/api" # what kubectl remembers of the kinds
+rm -rf "$DIR/run/api" # kubectl's discovery cache

@@ -2,8 +2,8 @@
 # ingress.sh DIR start: the ingress-nginx controller on the node's ports 80 and 443, for Ingresses of the class `nginx`.
 # ingress.sh DIR stop: ends it; the Ingresses stay.
 #
-# The controller and its template and Lua are ingress-nginx's own; nginx is Debian's, and of Lua libraries that
-# Debian lacks there are stand-ins (ingress/lua). It runs beside the node's other parts instead of in a pod.
+# The controller and its template and Lua are ingress-nginx's own; nginx is Debian's, and
+# ingress/lua has stand-ins for the Lua libraries that Debian lacks. It runs beside the node's other parts instead of in a pod.
 set -euo pipefail
 # shellcheck source=tests/cluster/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -11,7 +11,7 @@ set -euo pipefail
 cluster_dir "$@"
 need_up
 
-# The controller asks for the pod that it is and its namespace's settings: a pod that does nothing stands there.
+# The controller reads its own pod and its namespace's settings, so an idle pod takes its place.
 manifest() {
     cat <<END
 apiVersion: v1
@@ -25,7 +25,7 @@ data:
   use-http2: "false"
   worker-processes: "1"
   worker-shutdown-timeout: 1s
-  # The controller hands the configuration of streams on here, and reads no answer.
+  # The controller sends the configuration of streams here and reads no response.
   http-snippet: "server { listen 127.0.0.1:10347; }"
 ---
 apiVersion: v1

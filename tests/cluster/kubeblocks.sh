@@ -11,7 +11,7 @@ set -euo pipefail
 cluster_dir "$@"
 need_up
 
-# One version of the CRD: what the manifests of both have in common, and what the API server is to refuse.
+# One version of the CRD: the fields of the published manifests, and what the API server refuses.
 crd_version() {
     local name=$1 stored=$2 definition=$3 component=$4
     cat <<END
@@ -79,14 +79,14 @@ start)
     mode=${3:-}
     case $mode in v1 | v1-only) api=v1 ;; v1alpha1) api=v1alpha1 ;; *) die "usage: kubeblocks.sh DIR start v1|v1-only|v1alpha1" ;; esac
     name=customresourcedefinition/clusters.apps.kubeblocks.io
-    was=$(kubectl get --ignore-not-found "$name" -o 'jsonpath={.metadata.annotations.fsa\.test/mode}')
-    if [ -n "$was" ] && [ "$was" != "$mode" ]; then
-        # A test's namespace goes with its clusters, and takes its time.
+    installed=$(kubectl get --ignore-not-found "$name" -o 'jsonpath={.metadata.annotations.fsa\.test/mode}')
+    if [ -n "$installed" ] && [ "$installed" != "$mode" ]; then
+        # A test's namespace is deleted with its clusters, in the background.
         none() { [ -z "$(kubectl get clusters.apps.kubeblocks.io -A -o name)" ]; }
-        within 60 "the end of the clusters of KubeBlocks as $was; delete them before starting $mode" none
+        within 60 "the end of the clusters of KubeBlocks as $installed; delete them before starting $mode" none
         stop_part kubeblocks
         kubectl delete --wait "$name" >&2
-        rm -rf "$DIR/run/api" # what kubectl remembers of the versions
+        rm -rf "$DIR/run/api" # kubectl's discovery cache
     fi
     crd "$mode" | kubectl apply --server-side --force-conflicts -f - >&2
     kubectl wait --for=condition=Established --timeout=30s "$name" >&2

@@ -1,11 +1,11 @@
 # shellcheck shell=bash
-# What the scripts of the test cluster share: where things are, its addresses, how a part is started, kubectl.
+# Functions and variables that the scripts of the test cluster share: paths, addresses, starting a part, kubectl.
 # Sourced, never run.
 
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../../scripts/lib.sh"
 HERE=$ROOT/tests/cluster
-# Debian keeps no Go that is new enough; this is where its makers' archive puts it.
+# Debian's Go is too old; the archive from go.dev goes here.
 [ ! -d /usr/local/go/bin ] || PATH=$PATH:/usr/local/go/bin
 export PATH
 # shellcheck disable=SC2034  # used by the scripts that source this
@@ -13,13 +13,13 @@ NODE=fsa-node
 
 # cluster_dir DIR: the absolute path of a cluster's folder, in $DIR.
 cluster_dir() {
-    [ -n "${1:-}" ] || die "say the folder of the cluster"
+    [ -n "${1:-}" ] || die "usage: ${0##*/} DIR; DIR is the folder of the cluster"
     DIR=$(realpath -m -- "$1")
     case $DIR in /tmp/* | /var/tmp/* | "$HOME"/* | "$ROOT"/* | /dev/shm/*) ;; *) die "a cluster's folder is removed as a whole at the end, so it must be below a folder for temporary things, the home or this checkout; $DIR is not" ;; esac
 }
 
-# The programs, by the keys of what they are made from. Two entries, since a change of our own small programs is
-# not to link Kubernetes anew.
+# The programs, by the keys of what they are made from. Two entries, so that a change of our own small programs
+# does not link Kubernetes again.
 hash_of() { (cd "$HERE" && find "$@" -type f | LC_ALL=C sort | xargs -d '\n' sha256sum | sha256sum | cut -c 1-16); }
 # shellcheck disable=SC2034  # used by the scripts that source this
 programs() {
@@ -41,10 +41,10 @@ addresses() {
     CGROUP=fsa-cluster-$1
 }
 
-is_up() { "$OWN/warden" tell "$DIR" status >/dev/null 2>&1; }
+is_up() { "$OWN/warden" control "$DIR" status >/dev/null 2>&1; }
 need_up() {
     programs
-    # Those that it was started with, whatever the sources have become since.
+    # The programs that it was started with, even if the sources have changed since.
     # shellcheck disable=SC1091  # written by up.sh
     [ ! -e "$DIR/programs" ] || . "$DIR/programs"
     is_up || die "no cluster runs in $DIR: start one with tests/cluster/up.sh $DIR"
@@ -62,18 +62,18 @@ part() {
     chmod 755 "$DIR/parts/.$1"
     mv "$DIR/parts/.$1" "$DIR/parts/$1"
 }
-start_part() { "$OWN/warden" tell "$DIR" start "$1" >/dev/null; }
-stop_part() { "$OWN/warden" tell "$DIR" stop "$1"; }
+start_part() { "$OWN/warden" control "$DIR" start "$1" >/dev/null; }
+stop_part() { "$OWN/warden" control "$DIR" stop "$1"; }
 
 # within SECONDS WHAT COMMAND…: repeats the command until it succeeds, with a growing pause, since most servers
-# tell nobody when they are ready.
+# send no notification when they are ready.
 within() {
     local until=$(($(date +%s) + $1)) what=$2 pause=5
     shift 2
     until "$@" >/dev/null 2>&1; do
         [ "$(date +%s)" -lt "$until" ] || {
-            warn "what the parts are: $("$OWN/warden" tell "$DIR" status | tr '\n' ';')"
-            die "$what did not happen in time; see the logs in $DIR/logs"
+            warn "state of the parts: $("$OWN/warden" control "$DIR" status | tr '\n' ';')"
+            die "$what: timeout; see the logs in $DIR/logs"
         }
         sleep "0.$(printf %02d $pause)"
         [ $pause -ge 50 ] || pause=$((pause + 5))

@@ -2,13 +2,13 @@
 # The parts of the cluster as scripts for the warden, and the credentials that they share. Sourced by up.sh, with
 # the addresses set. Every server binds an address of the cluster's own network namespace.
 
-# Tokens instead of client certificates: one file, and no rights but those of the names in it.
+# Tokens instead of client certificates: one file, and no permissions but those of the names in it.
 make_credentials() {
     local pki=$DIR/pki name groups token
     mkdir -p "$pki" "$DIR/kubeconfigs"
     chmod 700 "$pki" "$DIR/kubeconfigs"
     openssl genrsa -out "$pki/accounts.key" 2048 2>/dev/null
-    # An authority and a certificate of our own, so that clients can be told what to trust before the server runs.
+    # Our own authority and certificate, so that clients can be configured to trust them before the server runs.
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30 -subj /CN=fsa-test-cluster \
         -addext keyUsage=critical,keyCertSign,digitalSignature -keyout "$pki/ca.key" -out "$pki/ca.crt" 2>/dev/null
     openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=kube-apiserver \
@@ -63,8 +63,8 @@ exec etcd --data-dir '$DIR/etcd' --unsafe-no-fsync --listen-client-urls http://1
     --advertise-client-urls http://127.0.0.1:2379 --listen-peer-urls http://127.0.0.1:2380 \\
     --logger zap --log-level warn --enable-v2=false
 END
-    # WatchList: etcd 3.4 cannot stream what a list would say, and a server that offers it all the same makes KWOK's
-    # client ask again and again, half a minute apart.
+    # WatchList: etcd 3.4 cannot stream what a list would say, and a server that offers it anyway makes KWOK's
+    # client retry every half minute.
     part apiserver <<END
 exec '$KUBERNETES/kube-apiserver' --etcd-servers http://127.0.0.1:2379 --bind-address $NODE_ADDRESS --secure-port 6443 \\
     --advertise-address $NODE_ADDRESS --tls-cert-file '$pki/apiserver.crt' --tls-private-key-file '$pki/apiserver.key' \\

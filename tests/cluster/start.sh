@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # start.sh DIR PART: starts one part of the cluster (etcd, apiserver, controller-manager, scheduler, containerd, kubelet,
-# proxy and those that were added), and returns when it runs and, where it can be asked, answers.
+# proxy and those that were added), and returns when it runs and, where it has a health check, is healthy.
 set -euo pipefail
 # shellcheck source=tests/cluster/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -8,7 +8,7 @@ set -euo pipefail
 cluster_dir "$@"
 [ $# -eq 2 ] || die "usage: start.sh DIR PART"
 need_up
-[ -x "$DIR/parts/$2" ] || die "there is no part $2; there are $(cd "$DIR/parts" && echo *)"
+[ -x "$DIR/parts/$2" ] || die "no part is named $2; the parts are $(cd "$DIR/parts" && echo *)"
 start_part "$2"
 case $2 in
 apiserver) within 60 "the API server's readiness" kubectl get --raw /readyz ;;

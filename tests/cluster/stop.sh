@@ -9,9 +9,9 @@ set -euo pipefail
 cluster_dir "$@"
 [ $# -eq 2 ] || [ "${3:-}" = now ] || die "usage: stop.sh DIR PART [now]"
 need_up
-[ -x "$DIR/parts/$2" ] || die "there is no part $2; there are $(cd "$DIR/parts" && echo *)"
+[ -x "$DIR/parts/$2" ] || die "no part is named $2; the parts are $(cd "$DIR/parts" && echo *)"
 if [ $# -eq 3 ]; then
-    "$OWN/warden" tell "$DIR" kill "$2"
+    "$OWN/warden" control "$DIR" kill "$2"
 else
     stop_part "$2"
 fi

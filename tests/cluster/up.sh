@@ -18,12 +18,12 @@ if is_up && [ -e "$DIR/env" ]; then
     say "the cluster in $DIR is up"
     exit 0
 fi
-# What an earlier run left half done is ended first, since its addresses and credentials are not ours.
+# End what an interrupted run left: its addresses and credentials differ.
 "$HERE/down.sh" "$DIR" 9>&-
 mkdir -p "$DIR/logs"
 
 say "starting a cluster in $DIR"
-# Its own session, so that neither a terminal nor a test that dies ends it halfway; FSA_TEST_OWNER is for that.
+# In its own session, so that neither a closed terminal nor a killed test ends it halfway; FSA_TEST_OWNER ends it.
 exec 7< <(exec setsid "$OWN/warden" run "$DIR" 2>>"$DIR/logs/warden.log" 8>&- 9>&-)
 read -r -t 30 -u 7 line || line=
 exec 7<&-
@@ -43,7 +43,7 @@ done
 printf "KUBERNETES='%s'\nOWN='%s'\n" "$KUBERNETES" "$OWN" >"$DIR/programs"
 make_credentials
 write_parts
-# What the API has is remembered with the cluster, not in the home, where it would outlive it.
+# kubectl's discovery cache lives with the cluster: in the home folder it would outlive it.
 printf '#!/bin/sh\nexec "%s" --kubeconfig "%s" --cache-dir "%s" "$@"\n' "$KUBERNETES/kubectl" "$DIR/kubeconfig" "$DIR/run/api" >"$DIR/kubectl"
 chmod 755 "$DIR/kubectl"
 
@@ -69,7 +69,7 @@ say "the API server answers"
 sed -e "s/@DNS_ADDRESS@/$DNS_ADDRESS/" -e "s/@OUTSIDE_ADDRESS@/$OUTSIDE_ADDRESS/" "$HERE/manifests/base.yaml" |
     kubectl apply --server-side -f - >/dev/null
 within 60 "the node's entry" kubectl get node "$NODE"
-start_part proxy # it asks for the node's entry once
+start_part proxy # it reads the node's entry only once
 kubectl wait --for=condition=Ready --timeout=60s "node/$NODE" --request-timeout 0 >&2
 kubectl -n kube-system rollout status deployment/coredns --timeout=90s --request-timeout 0 >&2
 

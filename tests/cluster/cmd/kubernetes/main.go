@@ -1,5 +1,5 @@
-// The programs of Kubernetes in one binary, told apart by the name that it is called by. One binary, because
-// they share nearly all of their code: seven would take seven times the disk and the linker's time.
+// Multi-call binary of Kubernetes' programs, selected by the name it is called by. One binary, because they share nearly
+// all of their code: seven would take seven times the disk and the linker's time.
 package main
 
 import (
@@ -32,7 +32,7 @@ func main() {
 	name := filepath.Base(os.Args[0])
 	command, known := commands[name]
 	if !known {
-		fmt.Fprintf(os.Stderr, "this binary is called by the name of one of its programs (kubelet, kubectl, …), and %q is none\n", name)
+		fmt.Fprintf(os.Stderr, "call this binary by the name of one of its programs (kubelet, kubectl, …); %q is none\n", name)
 		os.Exit(2)
 	}
 	os.Exit(cli.Run(command()))

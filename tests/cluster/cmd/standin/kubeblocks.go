@@ -1,6 +1,6 @@
 package main
 
-// The stand-in for KubeBlocks' operator: brings Cluster objects of engine postgresql to Running with a real
+// Stand-in for KubeBlocks' operator: brings Cluster objects of engine postgresql to Running with a real
 // PostgreSQL, and makes the secrets, services and labels that the published versions make. The API versions that it
 // serves are those of the CRD that tests/cluster/kubeblocks.sh applied.
 
@@ -121,12 +121,12 @@ func (o *operator) reconcile(ctx context.Context, key cache.ObjectName) error {
 	if err != nil {
 		return err
 	}
-	wanted, understood := readCluster(object, o.version)
+	requested, understood := readCluster(object, o.version)
 	if !understood {
-		return nil // as the real one: accepted by the API, and never acted on
+		return nil // like the original: accepted by the API and never acted on
 	}
 	if object.GetDeletionTimestamp() != nil {
-		return o.finish(ctx, object, wanted)
+		return o.finish(ctx, object, requested)
 	}
 	if !hasFinalizer(object) {
 		object.SetFinalizers(append(object.GetFinalizers(), clusterFinalize))
@@ -139,21 +139,21 @@ func (o *operator) reconcile(ctx context.Context, key cache.ObjectName) error {
 			return err
 		}
 	}
-	set, err := o.ensure(ctx, wanted)
+	set, err := o.ensure(ctx, requested)
 	if err != nil {
 		return err
 	}
-	return o.report(ctx, object, wanted, set)
+	return o.report(ctx, object, requested, set)
 }
 
-func (o *operator) report(ctx context.Context, object *unstructured.Unstructured, wanted *wantedCluster, set *apps.StatefulSet) error {
+func (o *operator) report(ctx context.Context, object *unstructured.Unstructured, requested *requestedCluster, set *apps.StatefulSet) error {
 	phase := phaseOf(object)
-	ready := set.Status.ObservedGeneration == set.Generation && set.Status.ReadyReplicas == wanted.replicas
+	ready := set.Status.ObservedGeneration == set.Generation && set.Status.ReadyReplicas == requested.replicas
 	next := phase
 	switch {
-	case wanted.stopped && set.Status.Replicas == 0:
+	case requested.stopped && set.Status.Replicas == 0:
 		next = "Stopped"
-	case wanted.stopped:
+	case requested.stopped:
 		next = "Stopping"
 	case ready:
 		next = "Running"
@@ -165,7 +165,7 @@ func (o *operator) report(ctx context.Context, object *unstructured.Unstructured
 	if next == phase {
 		return nil
 	}
-	log.Printf("%s/%s is %s", wanted.namespace, wanted.name, next)
+	log.Printf("%s/%s is %s", requested.namespace, requested.name, next)
 	_, err := o.setPhase(ctx, object, next)
 	return err
 }
@@ -179,19 +179,19 @@ func (o *operator) setPhase(ctx context.Context, object *unstructured.Unstructur
 }
 
 // A Cluster stays until what was made for it is gone, as with the real operator, which takes its parts away before
-// its finalizer: whoever makes another of the same name never meets the servers of the one before. The end of each
-// part is an event, and brings us here again.
-func (o *operator) finish(ctx context.Context, object *unstructured.Unstructured, wanted *wantedCluster) error {
+// its finalizer: another Cluster of the same name never meets the servers of the one before. The end of each part is an
+// event, which triggers this again.
+func (o *operator) finish(ctx context.Context, object *unstructured.Unstructured, requested *requestedCluster) error {
 	if !hasFinalizer(object) {
 		return nil
 	}
-	if wanted.termination == "DoNotTerminate" {
-		log.Printf("%s/%s is not to be terminated: its deletion waits", wanted.namespace, wanted.name)
+	if requested.termination == "DoNotTerminate" {
+		log.Printf("%s/%s is not to be terminated: its deletion waits", requested.namespace, requested.name)
 		return nil
 	}
-	its := meta.ListOptions{LabelSelector: instanceLabel + "=" + wanted.name + "," + managedLabel + "=kubeblocks"}
-	sets, pods := o.client.AppsV1().StatefulSets(wanted.namespace), o.client.CoreV1().Pods(wanted.namespace)
-	services := o.client.CoreV1().Services(wanted.namespace)
+	its := meta.ListOptions{LabelSelector: instanceLabel + "=" + requested.name + "," + managedLabel + "=kubeblocks"}
+	sets, pods := o.client.AppsV1().StatefulSets(requested.namespace), o.client.CoreV1().Pods(requested.namespace)
+	services := o.client.CoreV1().Services(requested.namespace)
 	found, err := services.List(ctx, its)
 	if err != nil {
 		return err
@@ -201,7 +201,7 @@ func (o *operator) finish(ctx context.Context, object *unstructured.Unstructured
 			return err
 		}
 	}
-	if err := o.client.CoreV1().Secrets(wanted.namespace).DeleteCollection(ctx, meta.DeleteOptions{}, its); err != nil {
+	if err := o.client.CoreV1().Secrets(requested.namespace).DeleteCollection(ctx, meta.DeleteOptions{}, its); err != nil {
 		return err
 	}
 	// The set before its pods, which it would make again.
@@ -219,8 +219,8 @@ func (o *operator) finish(ctx context.Context, object *unstructured.Unstructured
 	if err != nil || len(leftSets.Items)+len(leftPods.Items) > 0 {
 		return err
 	}
-	if wanted.termination == "Delete" || wanted.termination == "WipeOut" {
-		claims := o.client.CoreV1().PersistentVolumeClaims(wanted.namespace)
+	if requested.termination == "Delete" || requested.termination == "WipeOut" {
+		claims := o.client.CoreV1().PersistentVolumeClaims(requested.namespace)
 		if err := claims.DeleteCollection(ctx, meta.DeleteOptions{}, its); err != nil {
 			return err
 		}
@@ -232,9 +232,9 @@ func (o *operator) finish(ctx context.Context, object *unstructured.Unstructured
 		}
 	}
 	object.SetFinalizers(left)
-	_, err = o.clusters.Namespace(wanted.namespace).Update(ctx, object, meta.UpdateOptions{})
+	_, err = o.clusters.Namespace(requested.namespace).Update(ctx, object, meta.UpdateOptions{})
 	if err == nil {
-		log.Printf("%s/%s is gone", wanted.namespace, wanted.name)
+		log.Printf("%s/%s is gone", requested.namespace, requested.name)
 	}
 	return err
 }
@@ -254,31 +254,31 @@ func phaseOf(object *unstructured.Unstructured) string {
 }
 
 // ensure makes what is missing and leaves what is there, except for the number of replicas.
-func (o *operator) ensure(ctx context.Context, wanted *wantedCluster) (*apps.StatefulSet, error) {
+func (o *operator) ensure(ctx context.Context, requested *requestedCluster) (*apps.StatefulSet, error) {
 	password, err := newPassword()
 	if err != nil {
 		return nil, err
 	}
-	account, err := o.ensureSecret(ctx, wanted.accountSecret(o.version, password))
+	account, err := o.ensureSecret(ctx, requested.accountSecret(o.version, password))
 	if err != nil {
 		return nil, err
 	}
-	for _, service := range wanted.services(o.version) {
-		_, err := o.client.CoreV1().Services(wanted.namespace).Create(ctx, service, meta.CreateOptions{})
+	for _, service := range requested.services(o.version) {
+		_, err := o.client.CoreV1().Services(requested.namespace).Create(ctx, service, meta.CreateOptions{})
 		if err != nil && !errors.IsAlreadyExists(err) {
 			return nil, err
 		}
 	}
-	sets := o.client.AppsV1().StatefulSets(wanted.namespace)
-	set, err := sets.Get(ctx, wanted.component(), meta.GetOptions{})
+	sets := o.client.AppsV1().StatefulSets(requested.namespace)
+	set, err := sets.Get(ctx, requested.component(), meta.GetOptions{})
 	if errors.IsNotFound(err) {
-		return sets.Create(ctx, wanted.statefulSet(o.image, account.Name), meta.CreateOptions{})
+		return sets.Create(ctx, requested.statefulSet(o.image, account.Name), meta.CreateOptions{})
 	}
 	if err != nil {
 		return nil, err
 	}
-	if set.Spec.Replicas == nil || *set.Spec.Replicas != wanted.servers() {
-		servers := wanted.servers()
+	if set.Spec.Replicas == nil || *set.Spec.Replicas != requested.servers() {
+		servers := requested.servers()
 		set.Spec.Replicas = &servers
 		return sets.Update(ctx, set, meta.UpdateOptions{})
 	}

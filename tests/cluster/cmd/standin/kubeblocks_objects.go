@@ -1,6 +1,6 @@
 package main
 
-// What each version makes of one Cluster object, without side effects.
+// Objects that each version creates for one Cluster, without side effects.
 
 import (
 	"crypto/rand"
@@ -16,7 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-type wantedCluster struct {
+type requestedCluster struct {
 	namespace, name   string
 	componentName     string
 	termination       string
@@ -28,9 +28,9 @@ type wantedCluster struct {
 	clusterDefinition string
 }
 
-// readCluster says no where the real operator of that version does nothing: 1.x leaves clusters of
+// readCluster returns false where the real operator of that version does nothing: 1.x leaves clusters of
 // clusterDefinitionRef alone, 0.x knows nothing of clusterDef.
-func readCluster(object *unstructured.Unstructured, version string) (*wantedCluster, bool) {
+func readCluster(object *unstructured.Unstructured, version string) (*requestedCluster, bool) {
 	spec, _, _ := unstructured.NestedMap(object.Object, "spec")
 	text := func(in map[string]any, name string) string { s, _ := in[name].(string); return s }
 	definition := text(spec, "clusterDef")
@@ -42,12 +42,12 @@ func readCluster(object *unstructured.Unstructured, version string) (*wantedClus
 		return nil, false
 	}
 	component, _ := components[0].(map[string]any)
-	w := &wantedCluster{
+	w := &requestedCluster{
 		namespace: object.GetNamespace(), name: object.GetName(), componentName: text(component, "name"),
 		termination: text(spec, "terminationPolicy"), replicas: 1, storage: resource.MustParse("1Gi"), clusterDefinition: definition,
 	}
 	if n, ok := component["replicas"].(int64); ok {
-		w.replicas = int32(min(n, 1)) // one server, however many are asked for
+		w.replicas = int32(min(n, 1)) // one server, whatever the number requested
 	}
 	w.stopped, _ = component["stop"].(bool)
 	if templates, _, _ := unstructured.NestedSlice(component, "volumeClaimTemplates"); len(templates) > 0 {
@@ -69,16 +69,16 @@ func readCluster(object *unstructured.Unstructured, version string) (*wantedClus
 	return w, true
 }
 
-func (w *wantedCluster) servers() int32 {
+func (w *requestedCluster) servers() int32 {
 	if w.stopped {
 		return 0
 	}
 	return w.replicas
 }
 
-func (w *wantedCluster) component() string { return w.name + "-" + w.componentName }
+func (w *requestedCluster) component() string { return w.name + "-" + w.componentName }
 
-func (w *wantedCluster) labels() map[string]string {
+func (w *requestedCluster) labels() map[string]string {
 	return map[string]string{
 		instanceLabel: w.name, managedLabel: "kubeblocks", "app.kubernetes.io/name": w.clusterDefinition,
 		"apps.kubeblocks.io/component-name":      w.componentName,
@@ -89,15 +89,15 @@ func (w *wantedCluster) labels() map[string]string {
 	}
 }
 
-func (w *wantedCluster) meta(name string) meta.ObjectMeta {
+func (w *requestedCluster) meta(name string) meta.ObjectMeta {
 	return meta.ObjectMeta{Namespace: w.namespace, Name: name, Labels: w.labels(), OwnerReferences: []meta.OwnerReference{w.owner}}
 }
 
 // The host of the contract. The chart's service appends the engine's name once more, so it is there twice.
-func (w *wantedCluster) host() string { return w.component() + "-postgresql" }
+func (w *requestedCluster) host() string { return w.component() + "-postgresql" }
 
 // v1alpha1 has one secret of the cluster with everything in it; v1 has one per account, with name and password alone.
-func (w *wantedCluster) accountSecret(version, password string) *core.Secret {
+func (w *requestedCluster) accountSecret(version, password string) *core.Secret {
 	data := map[string]string{"username": "postgres", "password": password}
 	name := strings.ReplaceAll(fmt.Sprintf("%s-account-%s", w.component(), "postgres"), "_", "-")
 	if version == "v1alpha1" {
@@ -109,7 +109,7 @@ func (w *wantedCluster) accountSecret(version, password string) *core.Secret {
 	return &core.Secret{ObjectMeta: w.meta(name), Type: core.SecretTypeOpaque, StringData: data}
 }
 
-func (w *wantedCluster) services(version string) []*core.Service {
+func (w *requestedCluster) services(version string) []*core.Service {
 	name := w.host()
 	if version == "v1alpha1" {
 		name = w.component()
@@ -136,7 +136,7 @@ exec postgres -D "$data" -c listen_addresses='*' -c unix_socket_directories=/tmp
     -c dynamic_shared_memory_type=mmap -c jit=off
 `
 
-func (w *wantedCluster) statefulSet(image, secret string) *apps.StatefulSet {
+func (w *requestedCluster) statefulSet(image, secret string) *apps.StatefulSet {
 	uid, yes, no, servers, grace := int64(999), true, false, w.servers(), int64(10)
 	// Not on every mount: with write permission for its group PostgreSQL refuses its folder.
 	change := core.FSGroupChangeOnRootMismatch

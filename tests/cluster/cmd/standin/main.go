@@ -1,6 +1,6 @@
-// Stand-ins for parts of a cluster that cannot be had for tests: a provisioner of volumes, an engine for network
-// policies, an operator for databases, what answers in sandboxes of simulated nodes. Each follows the published rules of what it stands for, and README.md says
-// where it ends.
+// Stand-ins for parts of a cluster that are not available to tests: a volume provisioner, a network policy engine, a
+// database operator, and sandboxd's control interface on simulated nodes. Each follows the published rules of the
+// original, and README.md says what it leaves out.
 package main
 
 import (

@@ -1,6 +1,6 @@
 package main
 
-// The engine for network policies: turns the NetworkPolicy, Pod and Namespace objects into one nftables table of the
+// Network policy engine: turns the NetworkPolicy, Pod and Namespace objects into one nftables table of the
 // cluster's network namespace, whole and at once, whenever they change. Traffic between pods of one bridge passes
 // it because the warden sets bridge-nf-call-iptables there.
 

@@ -1,6 +1,6 @@
 package main
 
-// From objects to rules, without side effects: what the API's documentation says of NetworkPolicy v1.
+// NetworkPolicy v1 as nftables rules, without side effects, by the API's documentation.
 
 import (
 	"fmt"
@@ -22,7 +22,7 @@ type world struct {
 }
 
 // rules is a script for nft that replaces the table as one transaction. Verdicts: `return` allows and goes on (the
-// other end's policies are still to be asked), the end of a pod's chain drops.
+// other end's policies still apply), the end of a pod's chain drops.
 func (w *world) rules() string {
 	var chains strings.Builder
 	var in, out []string
@@ -66,7 +66,7 @@ func verdicts(match string, entries []string) string {
 	return fmt.Sprintf("\t\t%s vmap { %s }\n", match, strings.Join(entries, ", "))
 }
 
-// Pods that have an address of their own, in the order of the addresses, so that equal worlds give equal rules.
+// Pods with an address of their own (not the node's), sorted by address, so that equal objects give equal rules.
 func (w *world) sortedPods() []*core.Pod {
 	var pods []*core.Pod
 	for _, pod := range w.pods {
@@ -209,7 +209,7 @@ func namedPorts(pod *core.Pod, protocol, name string) []int32 {
 	return numbers
 }
 
-// A selector that cannot be read selects nothing; the API server lets none such through.
+// An invalid selector selects nothing; the API server accepts none.
 func selects(selector *meta.LabelSelector, of map[string]string) bool {
 	parsed, err := meta.LabelSelectorAsSelector(selector)
 	return err == nil && parsed.Matches(labels.Set(of))

@@ -1,8 +1,8 @@
 package main
 
-// The provisioner: makes a `local` volume for each claim of its storage classes once the scheduler has chosen a
+// Volume provisioner: makes a `local` volume for each claim of its storage classes once the scheduler has chosen a
 // node, and removes it when the claim is gone. `local`, not `hostPath`: then kubelet gives the folder to the pod's
-// fsGroup as it does for real block volumes. Sizes are written down and not enforced.
+// fsGroup as it does for real block volumes. Sizes are recorded and not enforced.
 
 import (
 	"context"

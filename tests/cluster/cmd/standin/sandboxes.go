@@ -1,8 +1,8 @@
 package main
 
-// What answers for the sandboxes on simulated nodes, whose pods have addresses and no processes: on every such
-// address, which the cluster's network namespace takes as its own, one server says what sandboxd says of a sandbox
-// that is ready and in which nothing happens. It looks at no token.
+// sandboxd's control interface for sandboxes on simulated nodes, whose pods have addresses and no processes. One server
+// listens on all of these addresses, which are routed to the cluster's network namespace, and reports an idle sandbox
+// that is ready. It checks no token.
 
 import (
 	"context"

@@ -1,7 +1,7 @@
 package main
 
-// The half inside: the first process of the cluster's pid namespace. It prepares mounts and network, then
-// starts and stops parts as it is told, and reaps what others leave behind.
+// The inner half: the first process of the cluster's pid namespace. It prepares mounts and network, starts and stops
+// parts on command, and reaps orphaned processes.
 
 import (
 	"bufio"
@@ -21,7 +21,7 @@ import (
 
 const partEnd = 10 * time.Second
 
-// A part is a script DIR/parts/NAME that turns into the program, in a process group of its own.
+// A part is a script DIR/parts/NAME that ends in exec of its program, in a separate process group.
 type part struct {
 	pid   int
 	since time.Time
@@ -30,7 +30,7 @@ type part struct {
 
 type warden struct {
 	dir     string
-	lock    sync.Mutex // also held from fork to entry in the table, so that no end is reaped unseen
+	lock    sync.Mutex // also held from fork to entry in the table, so that no exit is reaped before its entry exists
 	running map[string]*part
 	order   []string
 }
@@ -64,7 +64,7 @@ func runInner(dir, slotText string) error {
 			if err != nil {
 				return
 			}
-			go w.answer(connection)
+			go w.serve(connection)
 		}
 	}()
 	ready := os.NewFile(4, "ready")
@@ -136,7 +136,7 @@ func (w *warden) start(name string) (int, error) {
 	return pid, nil
 }
 
-// To the main process alone at first, so that it may end its own children in order; to the group if it stays.
+// stop signals the main process alone first, so that it may end its children in order; then the whole group.
 func (w *warden) stop(name string, first syscall.Signal) error {
 	w.lock.Lock()
 	p := w.running[name]
@@ -161,7 +161,7 @@ func (w *warden) stop(name string, first syscall.Signal) error {
 	}
 }
 
-func (w *warden) answer(connection net.Conn) {
+func (w *warden) serve(connection net.Conn) {
 	defer connection.Close()
 	_ = connection.SetDeadline(time.Now().Add(commandEnd))
 	line, err := bufio.NewReader(io.LimitReader(connection, 4096)).ReadString('\n')
@@ -169,15 +169,16 @@ func (w *warden) answer(connection net.Conn) {
 		return
 	}
 	words := strings.Fields(line)
-	said, err := w.obey(words)
+	output, err := w.execute(words)
 	if err != nil {
 		fmt.Fprintf(connection, "error %v\n", err)
 		return
 	}
-	fmt.Fprintf(connection, "ok\n%s", said)
+	fmt.Fprintf(connection, "ok\n%s", output)
 }
 
-func (w *warden) obey(words []string) (string, error) {
+// execute runs one command and returns its output.
+func (w *warden) execute(words []string) (string, error) {
 	if len(words) == 2 && words[1] == filepath.Base(words[1]) {
 		switch words[0] {
 		case "start":
@@ -192,20 +193,21 @@ func (w *warden) obey(words []string) (string, error) {
 	if len(words) == 1 && words[0] == "status" {
 		w.lock.Lock()
 		defer w.lock.Unlock()
-		var said strings.Builder
+		var output strings.Builder
 		for _, name := range w.order {
 			if p := w.running[name]; p != nil {
-				fmt.Fprintf(&said, "%s running %d %s\n", name, p.pid, time.Since(p.since).Round(time.Second))
+				fmt.Fprintf(&output, "%s running %d %s\n", name, p.pid, time.Since(p.since).Round(time.Second))
 			} else {
-				fmt.Fprintf(&said, "%s ended\n", name)
+				fmt.Fprintf(&output, "%s ended\n", name)
 			}
 		}
-		return said.String(), nil
+		return output.String(), nil
 	}
 	return "", fmt.Errorf("not a command: %s", strings.Join(words, " "))
 }
 
-func tell(dir string, words []string) error {
+// control sends one command to the inner half and prints its output.
+func control(dir string, words []string) error {
 	connection, err := net.DialTimeout("unix", filepath.Join(dir, "warden.sock"), 5*time.Second)
 	if err != nil {
 		return fmt.Errorf("no cluster runs in %s: %w", dir, err)
@@ -213,11 +215,11 @@ func tell(dir string, words []string) error {
 	defer connection.Close()
 	_ = connection.SetDeadline(time.Now().Add(commandEnd))
 	fmt.Fprintln(connection, strings.Join(words, " "))
-	said, err := io.ReadAll(io.LimitReader(connection, 1<<20))
+	reply, err := io.ReadAll(io.LimitReader(connection, 1<<20))
 	if err != nil {
 		return err
 	}
-	first, rest, _ := strings.Cut(string(said), "\n")
+	first, rest, _ := strings.Cut(string(reply), "\n")
 	if first != "ok" {
 		return fmt.Errorf("%s", strings.TrimPrefix(first, "error "))
 	}

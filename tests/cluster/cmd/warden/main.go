@@ -1,11 +1,11 @@
 // The warden of one test cluster: it owns the namespaces that the cluster lives in, and every process in them.
 //
-//	warden run DIR            holds the cluster until SIGTERM, or until the process FSA_TEST_OWNER ends
-//	warden tell DIR COMMAND   start NAME, stop NAME, kill NAME or status
+//	warden run DIR               holds the cluster until SIGTERM, or until the process FSA_TEST_OWNER ends
+//	warden control DIR COMMAND   start NAME, stop NAME, kill NAME or status
 //
 // The outer half stays in the machine's namespaces, makes the veth pair and removes the cgroups at the end. The
 // inner half is the first process of a pid namespace: when it ends, the kernel ends everything in there, with
-// the mounts, the network namespace and so the veth pair. Nothing is left to be found by name.
+// the mounts, the network namespace and so the veth pair. Nothing is left behind.
 package main
 
 import (
@@ -26,8 +26,8 @@ func dispatch(args []string) error {
 		return runOuter(args[1])
 	case len(args) == 3 && args[0] == "inner":
 		return runInner(args[1], args[2])
-	case len(args) >= 3 && args[0] == "tell":
-		return tell(args[1], args[2:])
+	case len(args) >= 3 && args[0] == "control":
+		return control(args[1], args[2:])
 	}
-	return fmt.Errorf("usage: warden run DIR | warden tell DIR start|stop|kill NAME | warden tell DIR status")
+	return fmt.Errorf("usage: warden run DIR | warden control DIR start|stop|kill NAME | warden control DIR status")
 }

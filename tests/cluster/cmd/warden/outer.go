@@ -1,6 +1,6 @@
 package main
 
-// The half that stays outside: a free slot, the machine's end of the veth pair, the end of the cluster.
+// The outer half: a free slot, the machine's end of the veth pair, the end of the cluster.
 
 import (
 	"bufio"
@@ -83,10 +83,10 @@ func runOuter(dir string) error {
 	if err := connect(slot, inner.Process.Pid); err != nil {
 		return fail(err)
 	}
-	goWrite.Close() // the end of this pipe says that the network is there
+	goWrite.Close() // the inner half waits for the end of this pipe: the network is there
 	line, err := bufio.NewReader(readyRead).ReadString('\n')
 	if err != nil || line != "ready\n" {
-		return fail(fmt.Errorf("the inner half did not become ready; what it said is above (%q)", line))
+		return fail(fmt.Errorf("the inner half did not become ready; its output is above (%q)", line))
 	}
 	for name, value := range map[string]int{"slot": slot, "init.pid": inner.Process.Pid, "warden.pid": os.Getpid()} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(strconv.Itoa(value)+"\n"), 0o644); err != nil {
@@ -94,7 +94,7 @@ func runOuter(dir string) error {
 		}
 	}
 	fmt.Println("ready")
-	_ = os.Stdout.Close() // whoever started us waits for this line and then for no more
+	_ = os.Stdout.Close() // up.sh waits for this line and then for the end of the output
 
 	var failed error
 	select {
@@ -116,11 +116,11 @@ func runOuter(dir string) error {
 	return errors.Join(failed, removeCgroups(slot))
 }
 
-// A cluster that a test began ends with the test, however the test ends.
+// watchOwner ends the cluster when the process that requested it ends, however that ends.
 func watchOwner(owner string, ended chan<- string) error {
 	pid, err := strconv.Atoi(owner)
 	if err != nil {
-		return fmt.Errorf("FSA_TEST_OWNER is to be a process id and is %q", owner)
+		return fmt.Errorf("FSA_TEST_OWNER must be a process id, and is %q", owner)
 	}
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
@@ -138,8 +138,8 @@ func watchOwner(owner string, ended chan<- string) error {
 	return nil
 }
 
-// The name of a link is free or taken, and the kernel decides it for us: that is the lock of a slot. A
-// folder begins its search at a place of its own, so that it mostly gets the same addresses again.
+// takeSlot locks a slot by creating its network link: the kernel refuses a name that is taken. The search begins at a
+// slot derived from the folder, so that a folder mostly gets the same addresses again.
 func takeSlot(dir string) (int, error) {
 	h := fnv.New32a()
 	h.Write([]byte(dir))
@@ -182,8 +182,8 @@ func ip(args ...string) error {
 	return nil
 }
 
-// Deepest first: a cgroup with children cannot be removed. A cgroup is busy for a moment after its last
-// process has ended, which the kernel tells nobody on v1.
+// removeCgroups works deepest first, since a cgroup with children cannot be removed. A cgroup is busy for a moment after
+// its last process has ended, and v1 has no notification of that.
 func removeCgroups(slot int) error {
 	roots, _ := filepath.Glob("/sys/fs/cgroup/*/" + cgroupName(slot))
 	if own := "/sys/fs/cgroup/" + cgroupName(slot); isDir(own) {

@@ -1,6 +1,6 @@
 package main
 
-// What the inner half does before anything else runs: mounts and network, all of them private.
+// Private mounts and network, which the inner half prepares before anything else runs.
 
 import (
 	"fmt"
@@ -10,7 +10,7 @@ import (
 	"syscall"
 )
 
-// kubelet sets these for the whole machine unless they have these values already, so it is shown them here.
+// kubelet sets these for the whole machine unless they have these values already, so files with these values cover them.
 var kubeletSysctls = map[string]string{
 	"vm/overcommit_memory": "1", "vm/panic_on_oom": "0", "kernel/panic": "10", "kernel/panic_on_oops": "1",
 	"kernel/keys/root_maxkeys": "1000000", "kernel/keys/root_maxbytes": "25000000",
@@ -53,17 +53,17 @@ func prepareMounts(dir string) error {
 			}
 		}
 	}
-	shown := filepath.Join(dir, "sysctl")
-	if err := os.MkdirAll(shown, 0o755); err != nil {
+	sysctls := filepath.Join(dir, "sysctl")
+	if err := os.MkdirAll(sysctls, 0o755); err != nil {
 		return err
 	}
 	for name, value := range kubeletSysctls {
-		file := filepath.Join(shown, strings.ReplaceAll(name, "/", "."))
+		file := filepath.Join(sysctls, strings.ReplaceAll(name, "/", "."))
 		if err := os.WriteFile(file, []byte(value+"\n"), 0o644); err != nil {
 			return err
 		}
 		if err := syscall.Mount(file, "/proc/sys/"+name, "", syscall.MS_BIND, ""); err != nil {
-			return fmt.Errorf("%s could not be shown: %w", name, err)
+			return fmt.Errorf("%s could not be covered: %w", name, err)
 		}
 	}
 	return nil
@@ -73,7 +73,7 @@ func prepareNetwork(slot int) error {
 	a := addressesOf(slot)
 	for _, args := range [][]string{
 		{"link", "set", "lo", "up"},
-		// Where clouds answer with the machine's secrets. Something may listen here, and pods must not reach it.
+		// The metadata address of clouds, which serves the machine's secrets. A test may listen here; pods must not reach it.
 		{"address", "add", "169.254.169.254/32", "dev", "lo"},
 		{"address", "add", a.node + "/30", "dev", "node"},
 		{"link", "set", "node", "up"},
