@@ -4,7 +4,7 @@
 # Sourced by scripts/build-image.sh, which sets IMAGE_NAME, IMAGE_KEY, IMAGE_OUT and IMAGE_ARCH.
 #
 # Each compressed layer stays in $FSA_CACHE/images/layers under the hash of what it was made from, so a new
-# Claude Code makes one layer anew, and machines that hold the old image fetch that one alone.
+# Claude Code rebuilds one layer, and machines that have the old image fetch only that one.
 
 LAYER_STORE=$FSA_CACHE/images/layers
 LAYERS=()
@@ -12,7 +12,7 @@ LAYERS=()
 # more than containerd's and skopeo's decoders accept, so --long is left alone.
 ZSTD_LEVEL=10
 
-# GNU tar's options for a layer that says nothing about the machine or the moment that made it. Every file
+# GNU tar's options for a layer that does not depend on the machine or time of its build. Every file
 # belongs to root: layers that need other owners write their own tar.
 normal_tar() {
     tar --format=pax --pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime \
@@ -34,7 +34,7 @@ layer() {
         zstd --quiet -T0 "-$ZSTD_LEVEL" --rm "$tmp/layer.tar" -o "$tmp/layer.tar.zst"
         mkdir -p "$LAYER_STORE"
         mv "$tmp/layer.tar.zst" "$base.tar.zst"
-        # Last, and by a rename: where the description is, the layer is whole.
+        # Last, and by a rename: if the description exists, the layer is complete.
         jq -n --arg diff "sha256:$diff" --arg name "$name" \
             --arg digest "sha256:$(sha256 "$base.tar.zst")" --argjson size "$(stat -c %s "$base.tar.zst")" \
             '{name: $name, diff: $diff, digest: $digest, size: $size}' >"$tmp/layer.json"
@@ -69,7 +69,7 @@ archive() {
     }' "${LAYERS[@]/%/.json}" >"$IMAGE_WORK/manifest.json"
     descriptor=$(put_blob "$blobs" "$IMAGE_WORK/manifest.json" application/vnd.oci.image.manifest.v1+json)
 
-    # containerd names an imported image by its own annotation, everyone else by the standard one.
+    # containerd names an imported image by its own annotation, other tools by the standard one.
     jq -c -n --argjson manifest "$descriptor" --arg arch "$IMAGE_ARCH" --arg reference "$reference" '{
         schemaVersion: 2, mediaType: "application/vnd.oci.image.index.v1+json",
         manifests: [$manifest + {

@@ -21,7 +21,7 @@ finish() {
     rm -rf "$folder"
 }
 trap finish EXIT
-# The pipe says when the server is ready, or that it ended.
+# The pipe has the line "Ready on", or ends with the server.
 mkfifo "$folder/out"
 "$FSA_BIN" serve --data-dir "$folder/data" --listen 127.0.0.1:0 --print-token >"$folder/out" 2>"$folder/log" &
 pid=$!

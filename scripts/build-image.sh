@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # build-image.sh [--print] [NAME]: builds images/NAME (default: web) as an OCI archive, without Docker, and
 # names it $FSA_CACHE/images/NAME.oci.tar. The archive's own name has a hash of its definition, so it is built
-# once: what is there is used. With --print nothing is built; the path of the current archive is printed.
+# once. With --print nothing is built; the path of the current archive is printed.
 # With IMAGE_BUILD=debug in its environment, `fsa` is taken from the debug build, and archive and layers are kept
-# in $CARGO_TARGET_DIR/images: tests need no release build, and nobody ships what they ran.
+# in $CARGO_TARGET_DIR/images: tests need no release build, and what they run is not shipped.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -14,7 +14,7 @@ if [ "${1:-}" = --print ]; then
     shift
 fi
 IMAGE_NAME=${1:-web}
-[ -f "$ROOT/images/$IMAGE_NAME/build.sh" ] || die "there is no image named $IMAGE_NAME: images/ has $(cd "$ROOT/images" && echo */)"
+[ -f "$ROOT/images/$IMAGE_NAME/build.sh" ] || die "no image is named $IMAGE_NAME: images/ has $(cd "$ROOT/images" && echo */)"
 export IMAGE_BUILD=${IMAGE_BUILD:-release}
 case $IMAGE_BUILD in
 release) ;;
@@ -44,10 +44,10 @@ if [ -n "$print" ]; then
     exit
 fi
 mkdir -p "$store"
-# One build at a time; the second then finds what the first made.
+# One build at a time; the second then uses the result of the first.
 exec 9>"$store/.lock"
 flock -n 9 || {
-    say "another build of an image is under way; waiting for it"
+    say "another build of an image is running; waiting for it"
     flock 9
 }
 if [ ! -s "$IMAGE_OUT" ]; then
@@ -61,5 +61,5 @@ fi
 # A relative link, so that the cache may be moved or mounted elsewhere.
 ln -sfn "${IMAGE_OUT##*/}" "$current.new"
 mv -fT "$current.new" "$current"
-# Only after a build, when the layers in use are known, and when nobody is led to the old archive any more.
+# Only after a build, when the layers in use are known and the link no longer names the old archive.
 [ ${#LAYERS[@]} -eq 0 ] || forget_old

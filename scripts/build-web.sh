@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# build-web.sh: the web bundle, web/dist, if there is an application in web/; does nothing while its sources
-# are what they were.
+# build-web.sh: the web bundle, web/dist, if web/ has an application; does nothing while its sources are
+# unchanged.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -8,7 +8,7 @@ set -euo pipefail
 [ -f "$ROOT/web/package.json" ] || exit 0
 cd "$ROOT/web"
 
-# stale STAMP PATH...: whether one of the paths, or something below it, is younger than the stamp.
+# stale STAMP PATH...: whether one of the paths, or a file below it, is newer than the stamp.
 stale() {
     local stamp=$1
     shift
@@ -20,7 +20,7 @@ if stale node_modules/.fsa-installed package.json package-lock.json; then
     "$ROOT/scripts/with-node.sh" npm ci --loglevel=error
     touch node_modules/.fsa-installed
 fi
-# Whatever is here can change the bundle, except what comes out of the build or is stamped already.
+# Every file here can change the bundle, except the build's own output and the packages, which have a stamp.
 mapfile -t sources < <(find . -mindepth 1 -maxdepth 1 ! -name node_modules ! -name dist ! -name 'test*')
 if stale dist/index.html "${sources[@]}" node_modules/.fsa-installed; then
     say "building the web application"

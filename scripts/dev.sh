@@ -19,7 +19,7 @@ export FSA_DATA_DIR=${FSA_DATA_DIR:-$data}
 # Error answers carry their causes, and a restart does not wait for open streams.
 export FSA_DEVELOPMENT=true FSA_DRAIN_SECONDS=1
 
-server='' watcher=''
+server='' watcher='' started=
 stop_server() {
     [ -n "$server" ] || return 0
     kill -TERM "$server" 2>/dev/null || true
@@ -30,7 +30,7 @@ finish() {
     stop_jobs
     stop_server
     [ -z "$watcher" ] || kill "$watcher" 2>/dev/null || true
-    say "fsa serve has ended. Sandboxes keep running; to end them: $FSA_BIN halt --data-dir $FSA_DATA_DIR"
+    [ -z "$started" ] || say "fsa serve has ended. Sandboxes keep running; to end them: $FSA_BIN halt --data-dir $FSA_DATA_DIR"
 }
 
 build() {
@@ -40,7 +40,7 @@ programs() { stat -c '%i %Y' "$FSA_BIN" "$FSA_SANDBOXD" 2>/dev/null || true; }
 start_server() {
     say "starting fsa serve with its data in $FSA_DATA_DIR"
     "$FSA_BIN" serve "$@" </dev/null &
-    server=$!
+    server=$! started=1
 }
 
 use_build debug debug

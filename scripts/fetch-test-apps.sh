@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # fetch-test-apps.sh: the packages that the end-to-end tests' applications need, fetched once into
 # $FSA_CACHE/test-apps, so that no test waits for a registry: pg for Node, Next.js, the wheels of Flask and psycopg, and the
-# agents that the image does not have.
+# agents that the image does not contain.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -26,11 +26,11 @@ if [ ! -e "$apps/.complete" ]; then
     echo '{"name": "next-application", "private": true, "scripts": {"dev": "next dev"}}' >"$fresh/next/package.json"
     (cd "$fresh/next" && "$ROOT/scripts/with-node.sh" npm install --loglevel=error --no-audit --no-fund \
         "next@$NEXT" "react@$REACT" "react-dom@$REACT")
-    # What belongs to neither is built on the machine, and the agents do without.
+    # Without install scripts: they would build native modules, which the agents do not need.
     echo '{"name": "agents", "private": true}' >"$fresh/agents/package.json"
     (cd "$fresh/agents" && "$ROOT/scripts/with-node.sh" npm install --loglevel=error --no-audit --no-fund \
         --ignore-scripts "@openai/codex@$CODEX" "@google/gemini-cli@$GEMINI")
-    # glibc's build is the image's; the one for musl is half of what would be copied.
+    # The image uses the build for glibc; the one for musl is half of the size.
     rm -rf "$fresh"/next/node_modules/@next/swc-*-musl "$fresh"/next/node_modules/@img/*musl*
     python3 -m pip download --quiet --only-binary :all: --python-version 3.11 --dest "$fresh/wheels" "flask==$FLASK" "psycopg[binary]==$PSYCOPG"
     touch "$fresh/.complete"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # fuzz.sh [SECONDS] [TARGET]: tries every parser of bytes from outside (fuzz/tests/parsers), or one, for so many
-# seconds each (600), as many at a time as there are processors. What is found is written into fuzz/corpus, which
-# every later run, the short one of `make test` included, begins with.
+# seconds each (600), as many at a time as there are processors. Failing inputs are written to fuzz/corpus, with
+# which every later run begins, the short one of `make test` included.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"

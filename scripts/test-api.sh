@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # test-api.sh [SECONDS]: tries every operation of the API's document with valid and broken requests (schemathesis)
-# for so many seconds (50), against a server whose data plane is in memory. No answer is a 500, and none has a
-# status or a body that the document does not have.
+# for so many seconds (50), against a server whose data plane is in memory. No response is a 500, and none has a
+# status or a body that the document does not describe.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -27,13 +27,13 @@ mkfifo "$work/in" "$work/out"
 "$CARGO_TARGET_DIR/debug/examples/in_memory" <"$work/in" >"$work/out" 2>"$work/log" &
 server=$!
 exec 3>"$work/in" 4<"$work/out"
-# It ends with its standard input.
+# The server ends when its standard input ends.
 trap 'exec 3>&-; wait "$server" || true; rm -rf "$work"' EXIT
 read -r -t 120 url <&4 || die "the server did not start: $(tail -n 5 "$work/log")"
 read -r -t 10 token <&4
 
-# try NAME FILTER...: tries the operations that the filter leaves. Broken requests are answered with whatever 4xx
-# fits best, so the tool's own idea of which is not asked for.
+# try NAME FILTER...: tries the operations that pass the filter. Invalid requests get the 4xx status that fits best, so the
+# tool's check for particular ones is off.
 try() {
     local name=$1
     shift
@@ -55,7 +55,7 @@ broken=
 for half in "${!halves[@]}"; do
     if ! wait "${halves[$half]}"; then
         broken=1
-        # What it ran comes first; what failed and how to repeat it, after.
+        # The failures, with how to repeat them, come after the list of what it ran.
         sed -n '/^=* \(FAILURES\|ERRORS\) =*$/,$p' "$work/$half.txt" | tee "$work/failed" >&2
         [ -s "$work/failed" ] || tail -n 40 "$work/$half.txt" >&2
     fi

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# test-image.sh: the runtime image `web` as it is in the cache. Reads it the way other tools do, runs it
-# with the OCI runtime as its own user, and asks each program that people count on for its version.
+# test-image.sh: the runtime image `web` in the cache. Reads it with skopeo, runs it with the OCI runtime as
+# its own user, and runs each program that users expect in it.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
 archive=${FSA_WEB_IMAGE:-$("$ROOT/scripts/build-image.sh" --print web)}
-[ -s "$archive" ] || die "there is no image at $archive: run make image"
+[ -s "$archive" ] || die "no image at $archive: run make image"
 work=$(mktemp -d "${TMPDIR:-/var/tmp}/fsa-image-test.XXXXXX")
 name=fsa-image-test-$$
 trap 'runc --root "$work/runc" delete --force "$name" 2>/dev/null || true; rm -rf "$work"' EXIT

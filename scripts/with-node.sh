@@ -1,20 +1,19 @@
 #!/usr/bin/env bash
-# with-node.sh COMMAND...: runs it with a Node that the web bundle's tools can use. That is this machine's,
-# or, where it has none or an old one (Debian 12 has 18), the one that the runtime image has, unpacked once
-# in the cache.
+# with-node.sh COMMAND...: runs it with a Node that is new enough for the web bundle's tools: this machine's, or, if that
+# is missing or too old (Debian 12 has 18), the version of the runtime image, unpacked once in the cache.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-# The oldest that Vite 8 runs on.
-needed=20.19
+# The oldest version that Vite 8 supports.
+required=20.19
 have=$(node --version 2>/dev/null || true)
-if ! version_at_least "${have#v}" $needed; then
+if ! version_at_least "${have#v}" $required; then
     # shellcheck source=images/web/versions.env
     . "$ROOT/images/web/versions.env"
     node=$FSA_CACHE/node-$NODE_VERSION-npm-$NPM_VERSION
     if [ ! -d "$node" ]; then
-        case $(uname -m) in x86_64) arch=x64 ;; aarch64) arch=arm64 ;; *) die "Node $needed or later is needed; install it" ;; esac
+        case $(uname -m) in x86_64) arch=x64 ;; aarch64) arch=arm64 ;; *) die "Node $required or later is required; install it" ;; esac
         say "this machine's Node is ${have:-missing}; fetching $NODE_VERSION"
         mkdir -p "$FSA_CACHE"
         new=$(mktemp -d "$FSA_CACHE/node.XXXXXX")

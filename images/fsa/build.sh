@@ -28,7 +28,7 @@ make_system() {
 
 make_programs() {
     local stage=$IMAGE_WORK/programs
-    # A debug build is mostly names for a debugger, which nobody runs there.
+    # A debug build is mostly debug information, which has no use there.
     install -D --strip "$program" "$stage/usr/bin/fsa"
     install -D "$sandboxd" "$stage/usr/bin/fsa-sandboxd"
     normal_tar -C "$stage" -cf "$1" .

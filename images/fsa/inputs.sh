@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# What this image is made from beside this folder: the two programs, and of this machine the libraries that
-# `fsa` was built against and the certificate authorities. Sourced by scripts/build-image.sh.
+# Inputs of this image beside this folder: the two programs, and this machine's libraries that `fsa` was built against and
+# certificate authorities. Sourced by scripts/build-image.sh.
 
 program=$CARGO_TARGET_DIR/$IMAGE_BUILD/fsa
 sandboxd=$CARGO_TARGET_DIR/$(host_target)/release/fsa-sandboxd

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What this image is made from beside this folder: the program. Sourced by scripts/build-image.sh.
+# Input of this image beside this folder: the program. Sourced by scripts/build-image.sh.
 
 program=$CARGO_TARGET_DIR/$(host_target)/release/fsa-sandboxd
 [ -x "$program" ] || build_sandboxd release

@@ -36,7 +36,7 @@ make_base() {
         fi
         chmod 711 "$IMAGE_WORK" "${out%/*}"
     fi
-    # mmdebstrap starts from apt's defaults; how the machine reaches its mirror has to be handed on.
+    # mmdebstrap starts from apt's defaults, so the machine's proxy and TLS settings are passed on.
     while read -r line; do
         options+=("--aptopt=$line")
     done < <(apt-config dump | grep -E '^Acquire::(https?::(Proxy|CaInfo|CaPath|Timeout)|Retries|Check-(Valid-Until|Date))' || true)
@@ -57,7 +57,7 @@ make_base() {
         --customize-hook="upload '$here/finish-base.sh' /tmp/finish-base.sh" \
         --customize-hook='chroot "$1" sh -eu /tmp/finish-base.sh' \
         "$DEBIAN_SUITE" "$out" - >&2
-    [ -s "$out" ] || die "mmdebstrap made no base system; run it again with the messages above in mind"
+    [ -s "$out" ] || die "mmdebstrap made no base system; its messages are above"
 }
 
 # Unpacks one package of the npm registry, without its dependencies or scripts.
@@ -70,7 +70,7 @@ npm_unpack() {
     rm -f "$IMAGE_WORK/$pack"
 }
 
-# npm of the image itself, so that what is installed fits its Node and not this machine's.
+# The npm of the image, so that the installed packages fit its Node and not this machine's.
 image_npm() {
     local root=$1
     shift
