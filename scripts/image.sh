@@ -7,7 +7,9 @@ set -euo pipefail
 
 cd "$ROOT"
 scripts/install-packages.sh run image
-scripts/build-image.sh web
+trap stop_jobs EXIT
+job "runtime image" scripts/build-image.sh web
 scripts/build.sh
+finish_job "runtime image"
 scripts/build-image.sh fsa
 scripts/build-image.sh sandboxd
