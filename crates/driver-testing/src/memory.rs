@@ -298,7 +298,7 @@ impl World {
                 },
             },
             repository: RepositoryState::None,
-            asking: false,
+            callback_requested: false,
         };
         let process = Process {
             token: spec.control_token.clone(),

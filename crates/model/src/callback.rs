@@ -1,29 +1,34 @@
-//! How programs in a sandbox ask the control plane for what it keeps for them: the way to a model,
-//! a git credential.
+//! Sandbox callback (reverse tunnel): requests of programs in a sandbox to the control plane, for model
+//! calls and git credentials.
 //!
-//! The control plane reaches sandboxd and never the other way. So a program asks sandboxd, at
-//! [`PORT`] on the sandbox's loopback; sandboxd says in its status that somebody asks
-//! ([`crate::sandboxd::Status::asking`]); the control plane opens a connection, upgrades it
-//! (`POST /v1/asks`, `Upgrade: fsa-asks`), and from then on the two change roles on it: sandboxd is
-//! an HTTP/2 client, the control plane the server. Nothing that comes over it is trusted.
+//! The control plane connects to sandboxd and never the other way. So a program sends its request to
+//! sandboxd, at [`PORT`] on the sandbox's loopback; sandboxd sets a flag in its status
+//! ([`crate::sandboxd::Status::callback_requested`]); the control plane opens a connection and upgrades
+//! it, and from then on the roles on it are reversed: sandboxd is an HTTP/2 client, the control plane
+//! the server. Nothing that comes over it is trusted.
+//!
+//! **Wire values.** sandboxd processes outlive the control plane and run with the build that started
+//! them. So [`UPGRADE`], [`ROUTE`], the status field `asking`, and the variables `FSA_ASKS_URL` and
+//! `FSA_ASKS_TOKEN` keep the name that this protocol had first, "asks".
 
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 
-/// Where sandboxd listens, on the sandbox's loopback alone.
+/// Port of sandboxd's local proxy, on the sandbox's loopback only.
 pub const PORT: u16 = 7682;
-/// The word of the upgrade.
+/// Protocol name in the `Upgrade` header.
 pub const UPGRADE: &str = "fsa-asks";
-/// The route that is upgraded.
+/// Route that is upgraded.
 pub const ROUTE: &str = "/v1/asks";
-/// Says to the control plane which task's process asks. sandboxd sets it and takes it from nobody.
+/// Header with the id of the task whose process sent the request. sandboxd sets it, and removes it from
+/// the requests of programs.
 pub const TASK_HEADER: &str = "fsa-task";
-/// Variables by which a sandbox's programs find the way: an URL, and what opens it.
+/// Environment variables of a sandbox's programs: the URL of the port, and the token for it.
 pub const URL_VARIABLE: &str = "FSA_ASKS_URL";
 pub const TOKEN_VARIABLE: &str = "FSA_ASKS_TOKEN";
 
-/// What a program shows at the port. It follows from the sandbox's control token, which cannot be
-/// found from it, and opens that port in that sandbox and nothing else anywhere.
+/// Token that a program sends to the port. It is derived one way from the sandbox's control token, and is
+/// valid for that port in that sandbox only.
 #[must_use]
 pub fn token(control_token: &SecretString) -> SecretString {
     let digest = Sha256::new()
@@ -34,7 +39,7 @@ pub fn token(control_token: &SecretString) -> SecretString {
     format!("fsa-sandbox-{hex}").into()
 }
 
-/// The token of one task's process: the sandbox's, and which task it is.
+/// Token of one task's process: the sandbox's token and the task's id.
 #[must_use]
 pub fn token_of_task(control_token: &SecretString, task: &str) -> SecretString {
     format!("{}.{task}", token(control_token).expose_secret()).into()
@@ -45,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_the_same_each_time_and_another_one_in_each_sandbox() {
+    fn a_token_is_stable_and_differs_between_sandboxes() {
         let of = |text: &str| token(&text.to_owned().into()).expose_secret().to_owned();
         assert_eq!(of("a"), of("a"));
         assert_ne!(of("a"), of("b"));

@@ -1,7 +1,7 @@
-//! The wire types between the control plane and sandboxd, process 1 of every sandbox.
+//! sandboxd's wire types: between the control plane and sandboxd, process 1 of every sandbox.
 //!
 //! HTTP/1.1, `Authorization: Bearer <control token>`; the routes are listed in
-//! `crates/sandboxd/src/lib.rs`. What sandboxd answers is not trusted: the sandbox's root could
+//! `crates/sandboxd/src/lib.rs`. sandboxd's responses are not trusted: the sandbox's root could
 //! have replaced it.
 
 pub mod paths;
@@ -15,27 +15,27 @@ use utoipa::ToSchema;
 
 use crate::spec::Repository;
 
-/// The descriptor on which sandboxd finds its listening control socket, where it was given one.
+/// Descriptor of sandboxd's listening control socket, if it inherits one.
 pub const LISTENER_FD: i32 = 3;
-/// The descriptor from which sandboxd reads its [`Boot`] as JSON, up to the end of the file.
+/// Descriptor from which sandboxd reads its [`Boot`] as JSON, up to the end of the file.
 pub const BOOT_FD: i32 = 4;
-/// Where sandboxd is found in every sandbox, whatever the image.
+/// Path of sandboxd in every sandbox, whatever the image.
 pub const SANDBOXD_PATH: &str = "/.fsa/sandboxd";
-/// The person's user in a sandbox.
+/// User of the person in a sandbox.
 pub const USER_NAME: &str = "dev";
-/// Its user and group id, which most images leave free.
+/// Its user and group id, which most images do not use.
 pub const USER_ID: u32 = 1000;
 /// Its home: a volume that outlives the sandbox.
 pub const HOME: &str = "/home/dev";
-/// Where the repository is cloned, the start command runs and terminals open.
+/// Folder in which the repository is cloned, the start command runs and terminals open.
 pub const PROJECT_FOLDER: &str = "/home/dev/project";
-/// The port of the terminal and of nothing else.
+/// Port that serves the terminal and nothing else.
 pub const TERMINAL_PORT: u16 = 7681;
-/// The ports that are known by name in URLs and Services.
+/// Ports that have names in URLs and Services.
 pub const KNOWN_PORTS: [u16; 4] = [3000, 5000, TERMINAL_PORT, 8080];
 
-/// Everything that sandboxd is told, once, when it starts. It travels through a descriptor, so
-/// that no secret is in a file, an argument or process 1's environment.
+/// Boot document: everything that sandboxd gets when it starts. It is passed through a descriptor,
+/// so that no secret is in a file, an argument or process 1's environment.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Boot {
@@ -50,11 +50,10 @@ pub struct Boot {
     pub start_command: Option<String>,
     #[serde(default)]
     pub repository: Option<Repository>,
-    /// Lines for `/etc/resolv.conf` and `/etc/hosts`, where the runtime does not provide them.
+    /// Addresses for `/etc/resolv.conf`, if the runtime does not provide it.
     #[serde(default)]
     pub nameservers: Vec<String>,
-    /// What the terminal's own port asks for, where it is served at all. It opens the terminal
-    /// and nothing else.
+    /// Token of the terminal port, if that is served. It is valid for the terminal only.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
@@ -81,8 +80,8 @@ fn all_exposed<S: Serializer>(
     serializer.collect_map(all.iter().map(|(name, value)| (name, value.expose_secret())))
 }
 
-/// `GET /v1/status`: what is so now. `GET /v1/watch` sends one of these as a JSON line at once
-/// and then whenever it changes (ports, start command, repository), so that nobody has to ask.
+/// Current status: `GET /v1/status`. `GET /v1/watch` sends one as a JSON line at once and then
+/// whenever it changes (ports, start command, repository), so that clients need not poll.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
@@ -92,18 +91,18 @@ pub struct Status {
     pub ports: Vec<ListeningPort>,
     pub start_command: StartCommand,
     pub repository: RepositoryState,
-    /// Somebody in the sandbox asks the control plane for something, and there is no connection
-    /// on which to ask ([`crate::callback`]).
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub asking: bool,
+    /// A program in the sandbox has a request for the control plane, and there is no connection to
+    /// send it on ([`crate::callback`], which also says why the wire name differs).
+    #[serde(rename = "asking", default, skip_serializing_if = "std::ops::Not::not")]
+    pub callback_requested: bool,
 }
 
-/// A TCP port that something in the sandbox listens on.
+/// TCP port on which a process in the sandbox listens.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ListeningPort {
     pub port: u16,
-    /// The name of the process, where it can be told.
+    /// The name of the process, if it could be determined.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub process: Option<String>,
 }
@@ -112,17 +111,17 @@ pub struct ListeningPort {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", tag = "state")]
 pub enum StartCommand {
-    /// There is none, and no Procfile.
+    /// There is no start command and no Procfile.
     #[default]
     None,
-    /// It waits for the repository.
+    /// The start command waits for the repository.
     Waiting,
     Running {
         pid: u32,
         since: DateTime<Utc>,
         restarts: u32,
     },
-    /// It ended and is started again at `next_attempt`.
+    /// The process ended and is restarted at `next_attempt`.
     #[serde(rename_all = "camelCase")]
     BackOff {
         exit: Exit,
@@ -140,7 +139,7 @@ pub enum Exit {
 }
 
 impl Exit {
-    /// The shell's way: 128 + signal for a process that a signal ended.
+    /// The exit code as a shell reports it: 128 + signal for a process that a signal ended.
     #[must_use]
     pub const fn code(self) -> i32 {
         match self {
@@ -158,7 +157,7 @@ pub enum RepositoryState {
     None,
     Cloning,
     Cloned,
-    /// git's own words, without credentials. Nothing half-made is left.
+    /// git's message, without credentials. No incomplete clone is left.
     Failed {
         message: String,
     },
@@ -168,7 +167,7 @@ pub enum RepositoryState {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ExecRequest {
-    /// The program and its arguments; no shell is put in between.
+    /// The program and its arguments; no shell is involved.
     pub command: Vec<String>,
     /// Absolute, or relative to the project's folder, which is the default.
     #[serde(default)]
@@ -187,33 +186,33 @@ pub struct ExecRequest {
     pub user: Option<String>,
 }
 
-/// The answer to `POST /v1/exec`.
+/// Result of `POST /v1/exec`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExecResult {
-    /// 128 + n where signal n ended it, 124 where the time ran out (as timeout(1) has it).
+    /// 128 + n if signal n ended the command, 124 if it timed out (like timeout(1)).
     pub exit_code: i32,
     /// At most [`EXEC_OUTPUT_LIMIT`] bytes; bytes that are not UTF-8 are replaced.
     pub stdout: String,
     pub stderr: String,
-    /// Output was left out because it went past the limit.
+    /// Output beyond the limit was dropped.
     pub truncated: bool,
     #[serde(default)]
     pub timed_out: bool,
 }
 
-/// Bytes of standard output, and as many of standard error, that an exec's answer carries.
+/// Maximum bytes of standard output, and as many of standard error, in an exec's result.
 pub const EXEC_OUTPUT_LIMIT: usize = 1024 * 1024;
 
-/// `GET /v1/tasks/{id}?after=&wait=`: what a task wrote after a position, in whole lines. Asking
-/// for what is after a position says that what is before it has been read.
+/// Output of a task after a position, in whole lines: `GET /v1/tasks/{id}?after=&wait=`. A request
+/// for the output after a position acknowledges the output before it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TaskOutput {
     /// The position after these lines.
     pub next: u64,
     pub lines: Vec<String>,
-    /// It has ended, and these are the last lines.
+    /// Set when the task has ended and these are the last lines.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end: Option<TaskEnd>,
 }
@@ -224,24 +223,24 @@ pub struct TaskOutput {
 pub struct TaskEnd {
     pub exit_code: i32,
     pub timed_out: bool,
-    /// The last of what it wrote to standard error.
+    /// The end of its standard error.
     pub stderr: String,
 }
 
-/// The streaming exec over a WebSocket. Binary messages carry bytes with a first byte that says
-/// which: from the client 0 = standard input; from the sandbox 1 = standard output,
-/// 2 = standard error. Text messages are one of these.
+/// Text message of the streaming exec over a WebSocket. Binary messages carry bytes after a first
+/// byte with the stream: from the client 0 = standard input; from the sandbox 1 = standard output,
+/// 2 = standard error.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "type")]
 pub enum ExecMessage {
-    /// Client: no more input.
+    /// Client: end of input.
     Eof,
     /// Client: send this signal to the process group.
     Signal { signal: i32 },
-    /// Sandbox, last: how it ended.
+    /// Sandbox, last: how the command ended.
     #[serde(rename_all = "camelCase")]
     Exit { exit_code: i32, timed_out: bool },
-    /// Sandbox, last: it could not be started.
+    /// Sandbox, last: the command could not be started.
     Error { message: String },
 }
 
@@ -267,7 +266,7 @@ pub struct MoveRequest {
     /// Absolute, or relative to the project's folder, as is `to`.
     pub from: String,
     pub to: String,
-    /// Replace a file that is at `to` already.
+    /// Replace an existing file at `to`.
     #[serde(default)]
     pub overwrite: bool,
     /// `dev` (default) or `root`.
@@ -275,7 +274,7 @@ pub struct MoveRequest {
     pub user: Option<String>,
 }
 
-/// What a file is.
+/// Type of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum FileKind {
@@ -289,14 +288,14 @@ pub enum FileKind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LogLine {
-    /// Grows by one with each line of this sandbox's life; `?after=` takes it.
+    /// Grows by one with each line since the sandbox's start; `?after=` takes it.
     pub sequence: u64,
     pub at: DateTime<Utc>,
     pub source: LogSource,
     pub text: String,
 }
 
-/// Where a log line comes from.
+/// Source of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogSource {
@@ -306,7 +305,7 @@ pub enum LogSource {
     Stderr,
     /// The clone of the repository.
     Git,
-    /// sandboxd's own words about starts, exits and restarts.
+    /// sandboxd: messages about starts, exits and restarts.
     Sandbox,
 }
 
@@ -322,7 +321,7 @@ pub struct TerminalSession {
     pub created_at: DateTime<Utc>,
 }
 
-/// What a sandbox uses at this moment.
+/// Current resource usage of a sandbox.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Usage {
@@ -332,7 +331,7 @@ pub struct Usage {
     #[serde(default)]
     pub memory_limit_bytes: u64,
     pub pids: u64,
-    /// Of the home volume and of the root file system's changes.
+    /// Disk usage of the home volume and of the root file system's changes.
     #[serde(default)]
     pub disk_bytes: u64,
 }

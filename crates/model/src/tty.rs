@@ -1,21 +1,22 @@
-//! ttyd's wire protocol, which terminals speak over a WebSocket with the subprotocol `tty`.
+//! Terminal wire protocol: ttyd's, over a WebSocket with the subprotocol `tty`, with an optional
+//! acknowledgment of input.
 //!
 //! The client's first message is JSON without a prefix: `{"AuthToken", "columns", "rows"}`. After
-//! it each binary message begins with a byte that says what follows
+//! it the first byte of each binary message is the message type
 //! (ttyd's `src/server.h`: `INPUT '0'`, `RESIZE_TERMINAL '1'`, `PAUSE '2'`, `RESUME '3'` from the
 //! client; `OUTPUT '0'`, `SET_WINDOW_TITLE '1'`, `SET_PREFERENCES '2'` from the server).
 //!
-//! **No key is lost or typed twice.** Ours beside ttyd's, for clients that ask for it and nobody else. Such a
-//! client gives itself a name for its life, counts the bytes of its input from 0, and keeps what it typed until it
-//! hears that the terminal has it. Its first message has two fields more, `"client"` (the name: 1 to 64 letters,
-//! digits, `-` and `_`) and `"from"`: the number of the byte with which its input on this connection begins; what
-//! follows is plain input, without gaps. The session answers before anything else, and after each write to the
-//! terminal, with the byte `3` and a decimal number: it has all bytes of this client before that one. After a
-//! connection that broke off the client comes back with `from` at the last such number, and sends from there;
-//! the session leaves out what it has taken since, also while it still reads what the old connection brought.
-//! A sandbox of an older version never sends `3`, and then nothing is sent again ([`keys`]).
+//! **Input deduplication: no key is lost or typed twice.** An extension of ttyd's protocol, only for clients that
+//! request it. Such a client picks a name that it keeps, numbers the bytes of its input from 0, and buffers its
+//! input until the session acknowledges it. Its first message has two more fields: `"client"` (the name: 1 to 64
+//! letters, digits, `-` and `_`) and `"from"` (the sequence number of the first input byte on this connection). The
+//! input that follows has no gaps. The session sends an acknowledgment before anything else, and after each write to
+//! the terminal: the byte `3` and a decimal number, the sequence number of the first byte that the terminal does not
+//! have yet. After a lost connection the client reconnects with `from` at the last acknowledged number and resends
+//! from there. The session drops the bytes that it has already written, also while it still reads the rest of the
+//! old connection. A sandbox of an older version never sends `3`, and then nothing is resent ([`input_queue`]).
 
-pub mod keys;
+pub mod input_queue;
 
 use serde::{Deserialize, Serialize};
 
@@ -24,9 +25,8 @@ pub const SUBPROTOCOL: &str = "tty";
 
 pub const OUTPUT: u8 = b'0';
 pub const TITLE: u8 = b'1';
-pub const PREFERENCES: u8 = b'2';
-/// How much of a client's counted input the terminal has.
-pub const TAKEN: u8 = b'3';
+/// Acknowledgment: how much of a client's input the terminal has.
+pub const INPUT_ACK: u8 = b'3';
 const INPUT: u8 = b'0';
 const RESIZE: u8 = b'1';
 const PAUSE: u8 = b'2';
@@ -54,32 +54,33 @@ struct Hello {
     from: u64,
 }
 
-/// Who counts its input, and where it begins on this connection.
+/// Position of a client's input: the client's name, and the sequence number of the first input byte on this
+/// connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Typist {
+pub struct InputSequence {
     pub client: String,
     pub from: u64,
 }
 
-impl Typist {
-    /// One with a name that is allowed.
+impl InputSequence {
+    /// Validates the client's name and the sequence number.
     #[must_use]
     pub fn checked(client: String, from: u64) -> Option<Self> {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
         let named = (1..=64).contains(&client.len()) && client.bytes().all(allowed);
-        // What a number in JavaScript can count.
+        // JavaScript's Number.MAX_SAFE_INTEGER.
         (named && from < 1 << 53).then_some(Self { client, from })
     }
 }
 
-/// One message from a client.
+/// Message from a client.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ClientMessage<'a> {
-    /// The first one.
+    /// The first message.
     Hello {
         token: String,
         size: Option<WindowSize>,
-        typist: Option<Typist>,
+        input_sequence: Option<InputSequence>,
     },
     Input(&'a [u8]),
     Resize(WindowSize),
@@ -87,14 +88,14 @@ pub enum ClientMessage<'a> {
     Resume,
 }
 
-/// A message that is none of the protocol's.
+/// Message that the protocol does not define.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a message of the tty protocol: {0}")]
 pub struct InvalidMessage(&'static str);
 
 impl WindowSize {
-    /// Sizes of 0 are how a hidden page says that it has none; the upper bound keeps a viewer
-    /// from asking the line discipline for absurd widths.
+    /// A hidden page sends a size of 0; it has none. The upper bound keeps a viewer from setting an
+    /// absurd width in the line discipline.
     #[must_use]
     pub fn checked(columns: u16, rows: u16) -> Option<Self> {
         (columns > 0 && rows > 0).then(|| Self {
@@ -104,7 +105,7 @@ impl WindowSize {
     }
 }
 
-/// Reads one client message.
+/// Parses one client message.
 ///
 /// # Errors
 /// [`InvalidMessage`] for an empty message, an unknown first byte or broken JSON.
@@ -123,51 +124,51 @@ pub fn parse(message: &[u8]) -> Result<ClientMessage<'_>, InvalidMessage> {
             let hello: Hello = serde_json::from_slice(message).map_err(|_| {
                 InvalidMessage("the first message is not {\"AuthToken\", \"columns\", \"rows\"}")
             })?;
-            let typist = match hello.client {
+            let input_sequence = match hello.client {
                 None => None,
-                Some(client) => Some(Typist::checked(client, hello.from).ok_or(InvalidMessage(
+                Some(client) => Some(InputSequence::checked(client, hello.from).ok_or(InvalidMessage(
                     "a \"client\" has 1 to 64 letters, digits, `-` and `_`, and \"from\" is a count",
                 ))?),
             };
             Ok(ClientMessage::Hello {
                 token: hello.token,
                 size: WindowSize::checked(hello.columns, hello.rows),
-                typist,
+                input_sequence,
             })
         }
         _ => Err(InvalidMessage("its first byte is unknown")),
     }
 }
 
-/// The first message of a client.
+/// First message of a client.
 #[must_use]
 pub fn hello(token: &str, size: WindowSize) -> String {
     serde_json::json!({"AuthToken": token, "columns": size.columns, "rows": size.rows}).to_string()
 }
 
-/// The first message of a client that counts its input.
+/// First message of a client that numbers its input.
 #[must_use]
-pub fn hello_of(token: &str, size: WindowSize, typist: &Typist) -> String {
+pub fn hello_with_input(token: &str, size: WindowSize, input_sequence: &InputSequence) -> String {
     serde_json::json!({
         "AuthToken": token, "columns": size.columns, "rows": size.rows,
-        "client": typist.client, "from": typist.from,
+        "client": input_sequence.client, "from": input_sequence.from,
     })
     .to_string()
 }
 
-/// A session's message of how much it has taken.
+/// Acknowledgment message of a session: the terminal has all bytes before `count`.
 #[must_use]
-pub fn taken(count: u64) -> Vec<u8> {
-    [&[TAKEN], count.to_string().as_bytes()].concat()
+pub fn input_ack(count: u64) -> Vec<u8> {
+    [&[INPUT_ACK], count.to_string().as_bytes()].concat()
 }
 
-/// A client's input message.
+/// Input message of a client.
 #[must_use]
 pub fn input(bytes: &[u8]) -> Vec<u8> {
     [&[INPUT], bytes].concat()
 }
 
-/// A client's resize message.
+/// Resize message of a client.
 #[must_use]
 pub fn resize(size: WindowSize) -> Vec<u8> {
     [&[RESIZE], serde_json::json!(size).to_string().as_bytes()].concat()
@@ -180,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_client_writes_is_what_the_server_reads() {
+    fn a_client_message_is_parsed_as_it_was_written() {
         let size = WindowSize {
             columns: 80,
             rows: 24,
@@ -190,16 +191,16 @@ mod tests {
             Ok(ClientMessage::Hello {
                 token: "t".into(),
                 size: Some(size),
-                typist: None,
+                input_sequence: None,
             })
         );
-        let typist = Typist::checked("a-1".into(), 7).unwrap();
+        let input_sequence = InputSequence::checked("a-1".into(), 7).unwrap();
         assert_eq!(
-            parse(hello_of("", size, &typist).as_bytes()),
+            parse(hello_with_input("", size, &input_sequence).as_bytes()),
             Ok(ClientMessage::Hello {
                 token: String::new(),
                 size: Some(size),
-                typist: Some(typist),
+                input_sequence: Some(input_sequence),
             })
         );
         assert!(parse(br#"{"client": "a b"}"#).is_err());
@@ -215,7 +216,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_message_makes_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn no_message_causes_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = parse(&bytes);
         }
     }

@@ -1,4 +1,4 @@
-//! The start: reads what it is told, prepares the sandbox, serves, and waits for the end.
+//! Boot sequence: reads the boot document, prepares the sandbox, serves, and waits for the stop signal.
 
 use std::{
     fs::File,
@@ -10,18 +10,19 @@ use fsa_model::sandboxd::{BOOT_FD, Boot, LISTENER_FD};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    asks,
+    callback,
     http::{self, routes, stream::Listener, terminal_only},
     options::{Control, Options},
+    poll_scheduler,
     ports::Ports,
-    pulse,
     reaper::Reaper,
     sandbox::Sandbox,
     setup, start, stop,
     user::Accounts,
 };
 
-/// Of a boot document: the environment may be large, but the kernel takes 2 MiB of it at most.
+/// Maximum bytes of a boot document: the environment may be large, but the kernel takes 2 MiB of it
+/// at most.
 const LONGEST: u64 = 8 * 1024 * 1024;
 
 /// Why sandboxd cannot start.
@@ -31,7 +32,7 @@ pub enum BootError {
     NoDocument(io::Error),
     #[error("the boot document cannot be read: {0}")]
     Document(serde_json::Error),
-    #[error("the control token is empty, which would leave the sandbox open to everybody")]
+    #[error("the control token is empty: anyone could control the sandbox")]
     NoToken,
     #[error("the control interface cannot listen: {0}")]
     Control(io::Error),
@@ -44,7 +45,7 @@ pub enum BootError {
 /// Reads the boot document, to its end, and closes it.
 ///
 /// # Errors
-/// It is not there, or not what it should be.
+/// The document is missing or invalid.
 pub fn document(options: &Options) -> Result<Boot, BootError> {
     let file = match &options.boot {
         Some(path) => File::open(path),
@@ -57,7 +58,7 @@ pub fn document(options: &Options) -> Result<Boot, BootError> {
     text.fill(0);
     if options.keep_environment {
         for (name, value) in std::env::vars() {
-            // Of the cluster, not of the image.
+            // Variables of the cluster, not of the image.
             if !name.starts_with("KUBERNETES_") && name != "HOSTNAME" {
                 boot.environment.entry(name).or_insert_with(|| value.into());
             }
@@ -69,10 +70,10 @@ pub fn document(options: &Options) -> Result<Boot, BootError> {
     Ok(boot)
 }
 
-/// Runs until the sandbox is to end, and ends it.
+/// Runs until SIGTERM or SIGINT, and then stops everything in the sandbox.
 ///
 /// # Errors
-/// It cannot begin.
+/// sandboxd cannot start.
 pub async fn run(options: Options, mut boot: Boot) -> Result<(), BootError> {
     let control = match &options.control {
         Control::Inherited => Listener::inherited(LISTENER_FD),
@@ -84,11 +85,11 @@ pub async fn run(options: Options, mut boot: Boot) -> Result<(), BootError> {
         Some(address) => Some(Listener::tcp(address).await.map_err(BootError::Terminal)?),
         None => None,
     };
-    // Somebody else's program may be there already; the sandbox is of use without it.
-    let asks = Listener::tcp(options.asks).await;
-    let asks_address = asks.as_ref().ok().and_then(Listener::address);
-    if let Some(address) = asks_address {
-        tell_programs(&mut boot, address);
+    // Another program may use the port already; the sandbox also works without the callback.
+    let proxy = Listener::tcp(options.callback).await;
+    let proxy_address = proxy.as_ref().ok().and_then(Listener::address);
+    if let Some(address) = proxy_address {
+        add_callback_variables(&mut boot, address);
     }
     let mut stops = [
         signal(SignalKind::terminate()).map_err(BootError::Signals)?,
@@ -101,7 +102,7 @@ pub async fn run(options: Options, mut boot: Boot) -> Result<(), BootError> {
     let sandbox = Arc::new(Sandbox::new(&options, boot, accounts, reaper));
     for sentence in missing {
         tracing::info!("{sentence}");
-        sandbox.logs.say(sentence);
+        sandbox.logs.add_notice(sentence);
     }
     let mut hidden: Vec<u16> = match (&options.control, options.terminal) {
         (Control::Tcp(control), terminal) => [Some(*control), terminal]
@@ -111,22 +112,22 @@ pub async fn run(options: Options, mut boot: Boot) -> Result<(), BootError> {
             .collect(),
         (_, terminal) => terminal.iter().map(std::net::SocketAddr::port).collect(),
     };
-    hidden.extend(asks_address.map(|address| address.port()));
-    match asks {
+    hidden.extend(proxy_address.map(|address| address.port()));
+    match proxy {
         Ok(listener) => {
-            tokio::spawn(asks::serve(Arc::clone(&sandbox), listener));
+            tokio::spawn(callback::serve(Arc::clone(&sandbox), listener));
         }
         Err(error) => {
             let sentence = format!(
-                "agents and git cannot ask the control plane at {}: {error}",
-                options.asks
+                "agents and git cannot reach the control plane: {} cannot listen: {error}",
+                options.callback
             );
             tracing::warn!("{sentence}");
-            sandbox.logs.say(sentence);
+            sandbox.logs.add_notice(sentence);
         }
     }
     let supervision = start::begin(&sandbox);
-    tokio::spawn(pulse::run(Arc::clone(&sandbox), Ports::new(hidden)));
+    tokio::spawn(poll_scheduler::run(Arc::clone(&sandbox), Ports::new(hidden)));
     let shared = Arc::clone(&sandbox);
     tokio::spawn(http::serve(control, move |request| {
         routes::control(Arc::clone(&shared), request)
@@ -149,19 +150,19 @@ pub async fn run(options: Options, mut boot: Boot) -> Result<(), BootError> {
     Ok(())
 }
 
-/// Tells every program where to ask, and git to do so.
-fn tell_programs(boot: &mut Boot, address: std::net::SocketAddr) {
+/// Adds the callback's URL and token to the environment, and the git settings for the credential helper.
+fn add_callback_variables(boot: &mut Boot, address: std::net::SocketAddr) {
     let token = fsa_model::callback::token(&boot.control_token);
-    let url = asks::url(address);
-    for (name, value) in asks::variables(&url, secrecy::ExposeSecret::expose_secret(&token)) {
+    let url = callback::url(address);
+    for (name, value) in callback::variables(&url, secrecy::ExposeSecret::expose_secret(&token)) {
         boot.environment.insert(name.into(), value.into());
     }
     if let Ok(program) = std::env::current_exe() {
-        asks::credential::configure(&mut boot.environment, &program);
+        callback::git_credential::configure(&mut boot.environment, &program);
     }
 }
 
-/// Where everything runs as one user, that user's programs must not read the token out of this
+/// When everything runs as one user, keeps that user's programs from reading the token in this
 /// process's memory.
 fn protect(accounts: &Accounts) {
     if !accounts.switches() {

@@ -1,5 +1,5 @@
-//! The environment of everything that sandboxd starts: the boot document's, and what every
-//! program expects to find.
+//! Environment variables of the processes that sandboxd starts: the boot document's, and the
+//! variables that every program expects.
 
 use std::{collections::BTreeMap, ffi::OsString};
 
@@ -7,8 +7,8 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::user::User;
 
-/// The environment of a process of `user`. Later wins: defaults, the boot document's, `extra`,
-/// and the words that say who the user is.
+/// The environment of a process of `user`. Later wins: defaults, the boot document's, the user's
+/// account, `extra`.
 #[must_use]
 pub fn of(
     user: &User,
@@ -34,19 +34,18 @@ pub fn of(
         all.insert("FSA_PATH", path);
     }
     all.into_iter()
-        .filter(|(name, value)| fits(name, value))
+        .filter(|(name, value)| is_valid(name, value))
         .map(|(name, value)| (name.into(), value))
         .collect()
 }
 
-/// The kernel takes strings `NAME=value` that end with a NUL; anything else cannot be passed.
-fn fits(name: &str, value: &OsString) -> bool {
+/// Whether the variable can be passed to exec(2): a string `NAME=value` that ends with a NUL.
+fn is_valid(name: &str, value: &OsString) -> bool {
     use std::os::unix::ffi::OsStrExt;
     !name.is_empty() && !name.contains(['=', '\0']) && !value.as_bytes().contains(&0)
 }
 
-/// The folders in which programs are found: the person's own first, the project's tools, then
-/// the system's.
+/// Default `PATH`: the person's programs first, the project's tools, then the system's.
 fn default_path(user: &User) -> String {
     const SYSTEM: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
     if user.uid == 0 {
@@ -73,7 +72,7 @@ mod tests {
 
     fn get<'a>(all: &'a [(OsString, OsString)], name: &str) -> Option<&'a str> {
         all.iter()
-            .find(|(found, _)| found == name)
+            .find(|(key, _)| key == name)
             .and_then(|(_, value)| value.to_str())
     }
 
@@ -92,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_cannot_take_is_left_out() {
+    fn a_variable_that_exec_cannot_pass_is_skipped() {
         let extra = BTreeMap::from([
             ("A=B".into(), "1".into()),
             (String::new(), "1".into()),

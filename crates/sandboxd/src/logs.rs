@@ -1,7 +1,7 @@
-//! The last lines of the start command, of the clone, and of sandboxd's own words about them.
+//! Log buffer: the last lines of the start command and of the clone, and sandboxd's notices about them.
 //!
 //! A ring in memory with three bounds (lines, bytes, length of a line). Followers keep a sequence
-//! number and no queue, so a slow one costs nothing: it finds the oldest line that is still there.
+//! number and no queue, so a slow one costs nothing: it continues at the oldest line in the ring.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -10,13 +10,13 @@ use fsa_model::sandboxd::{LogLine, LogSource};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-/// Lines that are kept.
+/// Maximum lines.
 pub const LINES: usize = 2_000;
-/// Bytes of text that are kept.
+/// Maximum bytes of text.
 pub const BYTES: usize = 1024 * 1024;
-/// Bytes of one line; the rest of a longer one is left out.
+/// Maximum bytes of one line; a longer line is cut.
 pub const LINE_BYTES: usize = 8 * 1024;
-/// What stands at the end of a line that was cut.
+/// Suffix of a cut line.
 pub const CUT: &str = " … [cut]";
 
 /// The ring.
@@ -70,12 +70,12 @@ impl Logs {
         self.newest.send_replace(ring.sequence);
     }
 
-    /// sandboxd's own words.
-    pub fn say(&self, text: impl Into<String>) {
+    /// Adds a message of sandboxd itself.
+    pub fn add_notice(&self, text: impl Into<String>) {
         self.add(LogSource::Sandbox, text);
     }
 
-    /// The lines after `sequence` that are still there, at most `limit`.
+    /// The lines after `sequence` that are still in the ring, at most `limit`.
     #[must_use]
     pub fn after(&self, sequence: u64, limit: usize) -> Vec<Arc<LogLine>> {
         let ring = self.ring.lock();
@@ -90,7 +90,7 @@ impl Logs {
     }
 }
 
-/// As much of the text as fits into `bytes`, in whole characters.
+/// The longest prefix of whole characters that fits into `bytes`.
 #[must_use]
 pub fn shortened(text: &str, bytes: usize) -> &str {
     let mut end = bytes.min(text.len());
@@ -100,50 +100,50 @@ pub fn shortened(text: &str, bytes: usize) -> &str {
     &text[..end]
 }
 
-/// Makes lines of bytes that come in pieces.
+/// Splits a stream of bytes into lines.
 #[derive(Debug, Default)]
 pub struct Lines {
-    /// The beginning of a line whose end has not come, at most [`LINE_BYTES`] and a bit.
-    held: Vec<u8>,
+    /// Beginning of an incomplete line, at most [`LINE_BYTES`].
+    buffer: Vec<u8>,
     cut: bool,
 }
 
 impl Lines {
-    /// Takes a piece, and gives each line that it ends.
+    /// Adds a piece, and calls `line` for each line that it completes.
     pub fn feed(&mut self, mut bytes: &[u8], mut line: impl FnMut(String)) {
         while let Some(end) = bytes.iter().position(|&byte| byte == b'\n') {
-            self.hold(&bytes[..end]);
+            self.buffer(&bytes[..end]);
             line(self.take());
             bytes = &bytes[end + 1..];
         }
-        self.hold(bytes);
+        self.buffer(bytes);
     }
 
-    /// The last line, where it came without an end.
+    /// The last line, if it has no line end.
     pub fn finish(&mut self) -> Option<String> {
-        (!self.held.is_empty()).then(|| self.take())
+        (!self.buffer.is_empty()).then(|| self.take())
     }
 
-    fn hold(&mut self, bytes: &[u8]) {
-        let room = LINE_BYTES.saturating_sub(self.held.len());
+    fn buffer(&mut self, bytes: &[u8]) {
+        let room = LINE_BYTES.saturating_sub(self.buffer.len());
         self.cut |= bytes.len() > room;
-        self.held.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        self.buffer.extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
 
     fn take(&mut self) -> String {
-        let mut text = String::from_utf8_lossy(&self.held).into_owned();
+        let mut text = String::from_utf8_lossy(&self.buffer).into_owned();
         if text.ends_with('\r') {
             text.pop();
         }
-        // A progress bar writes over its own line; what it wrote last is what a person would see.
+        // A progress bar overwrites its line; keep what it wrote last.
         if let Some(last) = text.rfind('\r') {
             text.drain(..=last);
         }
         if std::mem::take(&mut self.cut) {
             text.push_str(CUT);
         }
-        self.held.clear();
-        self.held.shrink_to(512);
+        self.buffer.clear();
+        self.buffer.shrink_to(512);
         text
     }
 }
@@ -162,10 +162,10 @@ mod tests {
     }
 
     #[test]
-    fn the_ring_keeps_the_newest_lines_and_their_numbers_go_on() {
+    fn the_ring_keeps_the_newest_lines_and_their_sequence_numbers_continue() {
         let logs = Logs::default();
         for number in 0..LINES + 10 {
-            logs.say(number.to_string());
+            logs.add_notice(number.to_string());
         }
         let kept = logs.after(0, usize::MAX);
         assert_eq!(kept.len(), LINES);
@@ -177,10 +177,10 @@ mod tests {
     }
 
     #[test]
-    fn many_long_lines_stay_within_the_bytes() {
+    fn many_long_lines_stay_within_the_byte_limit() {
         let logs = Logs::default();
         for _ in 0..500 {
-            logs.say("x".repeat(LINE_BYTES * 2));
+            logs.add_notice("x".repeat(LINE_BYTES * 2));
         }
         let bytes: usize = logs.after(0, usize::MAX).iter().map(|line| line.text.len()).sum();
         assert!(bytes <= BYTES, "{bytes}");
@@ -189,7 +189,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn lines_do_not_depend_on_the_pieces(text in "[a-zé\n]{0,80}", cuts in proptest::collection::vec(0usize..160, 0..5)) {
+        fn lines_do_not_depend_on_how_the_bytes_are_split(text in "[a-zé\n]{0,80}", cuts in proptest::collection::vec(0usize..160, 0..5)) {
             let whole = text.as_bytes();
             let mut cuts: Vec<_> = cuts.into_iter().map(|cut| cut.min(whole.len())).collect();
             cuts.sort_unstable();

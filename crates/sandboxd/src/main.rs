@@ -1,20 +1,23 @@
-//! The binary: reads the command line, sets the process up to be small, and runs.
+//! Binary of sandboxd: parses the command line, limits the process's memory, and runs.
 
 use std::{io, path::Path, process::ExitCode, time::Duration};
 
 use fsa_sandboxd::{
-    asks, boot,
-    options::{Asked, Options, USAGE},
+    boot, callback,
+    options::{Invocation, Options, USAGE},
 };
 
 fn main() -> ExitCode {
-    let mut words = std::env::args_os().skip(1);
-    if words.next().is_some_and(|word| word == "git-credential") {
-        return git_credential(words.next());
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments
+        .next()
+        .is_some_and(|argument| argument == "git-credential")
+    {
+        return git_credential(arguments.next());
     }
     let options = match Options::parse(std::env::args_os().skip(1)) {
-        Ok(Asked::Run(options)) => options,
-        Ok(Asked::Install(path)) => {
+        Ok(Invocation::Run(options)) => options,
+        Ok(Invocation::Install(path)) => {
             return match install(&path) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
@@ -26,11 +29,11 @@ fn main() -> ExitCode {
                 }
             };
         }
-        Ok(Asked::Help) => {
+        Ok(Invocation::Help) => {
             print!("{USAGE}");
             return ExitCode::SUCCESS;
         }
-        Ok(Asked::Version) => {
+        Ok(Invocation::Version) => {
             println!("fsa-sandboxd {}", env!("CARGO_PKG_VERSION"));
             return ExitCode::SUCCESS;
         }
@@ -39,7 +42,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    stay_small();
+    limit_memory();
     tracing_subscriber::fmt()
         .with_max_level(tracing::Level::INFO)
         .with_writer(std::io::stderr)
@@ -55,27 +58,27 @@ fn main() -> ExitCode {
     }
 }
 
-/// Copies this program, mode and all. The copy appears whole or not at all.
+/// Copies this program with its mode, atomically.
 fn install(path: &Path) -> io::Result<()> {
     let part = path.with_extension("part");
     std::fs::copy("/proc/self/exe", &part)?;
     std::fs::rename(&part, path)
 }
 
-/// What git runs. The environment is that of a program in the sandbox.
+/// Runs git's credential helper. git starts it with the environment of a program in the sandbox.
 #[allow(
     clippy::disallowed_methods,
-    reason = "here this is a program that a program of the sandbox starts, and its environment is how it is told"
+    reason = "git starts this program, and its environment has the callback's URL and token"
 )]
 fn git_credential(operation: Option<std::ffi::OsString>) -> ExitCode {
     use fsa_model::callback::{TOKEN_VARIABLE, URL_VARIABLE};
     let variable = |name| std::env::var(name).ok();
-    let told = asks::credential::run(
-        operation.as_ref().and_then(|word| word.to_str()),
+    let result = callback::git_credential::run(
+        operation.as_ref().and_then(|name| name.to_str()),
         variable(URL_VARIABLE).as_deref(),
         variable(TOKEN_VARIABLE).as_deref(),
     );
-    match told {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(sentence) => {
             eprintln!("fsa: {sentence}");
@@ -94,14 +97,14 @@ fn start(options: Options) -> Result<(), boot::BootError> {
         .build()
         .map_err(boot::BootError::Signals)?;
     let ended = runtime.block_on(boot::run(options, boot));
-    // Threads that still hang in a file system must not hold up the end.
+    // Do not wait for threads that hang in a file system.
     runtime.shutdown_background();
     ended
 }
 
-/// There may be hundreds of this process on a machine: freed memory goes back to it at once.
+/// Returns freed memory to the machine at once: hundreds of this process may run on it.
 #[allow(unsafe_code)]
-fn stay_small() {
+fn limit_memory() {
     // SAFETY: called while there is one thread, with parameters that mallopt(3) lists; what it
     // does not know it ignores.
     #[cfg(target_env = "gnu")]

@@ -1,8 +1,8 @@
-//! What the command line says: where to listen, where the boot document is, which folders to use.
+//! Command line: where to listen, where the boot document is, which folders to use.
 //!
-//! Without arguments everything comes through descriptors, as the local driver has it. The
-//! arguments are for places where descriptors cannot be passed (a pod) and for tests. No secret is
-//! ever an argument.
+//! Without arguments everything comes through descriptors; the local driver uses that. The arguments
+//! are for environments where descriptors cannot be passed (a pod) and for tests. No secret is ever
+//! an argument.
 
 use std::{
     ffi::OsString,
@@ -12,61 +12,61 @@ use std::{
 
 use fsa_model::{callback, sandboxd::HOME};
 
-/// Where the control interface listens.
+/// Listening socket of the control interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Control {
-    /// The listening Unix socket that came as a descriptor.
+    /// The listening Unix socket that was inherited as a descriptor.
     Inherited,
     Tcp(SocketAddr),
-    /// A path at which the socket is made.
+    /// Path at which the socket is created.
     Unix(PathBuf),
 }
 
-/// The command line, read.
+/// Parsed command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     pub control: Control,
-    /// The file with the boot document; else the inherited descriptor.
+    /// The file with the boot document; else it is read from the inherited descriptor.
     pub boot: Option<PathBuf>,
-    /// Serves the terminal, and nothing else, at this address.
+    /// Address of the terminal port.
     pub terminal: Option<SocketAddr>,
-    /// Where programs in the sandbox ask the control plane ([`crate::asks`]).
-    pub asks: SocketAddr,
+    /// Address of the callback's local proxy ([`crate::callback`]).
+    pub callback: SocketAddr,
     pub home: PathBuf,
     /// The folder of `passwd`, `group`, `hosts`, `resolv.conf`, `skel`.
     pub etc: PathBuf,
-    /// Changes no account and switches to no user: all runs as the user that started this.
+    /// Adds no account and switches to no user: everything runs as the user that started sandboxd.
     pub user_mode: bool,
-    /// What this process was started with goes below the boot document's environment: it is the
-    /// image's own, where nobody else reads the image.
+    /// Adds this process's own environment below the boot document's: it is the image's environment,
+    /// where the control plane does not read the image.
     pub keep_environment: bool,
 }
 
-/// What `--help` prints.
+/// Text of `--help`.
 pub const USAGE: &str = "\
 fsa-sandboxd: process 1 of a sandbox of FullStack Agent
 
 Without options: the control socket is descriptor 3, the boot document descriptor 4.
 
-  --control ADDRESS   listen at IP:PORT, or make a Unix socket at /PATH
+  --control ADDRESS   listen at IP:PORT, or create a Unix socket at /PATH
   --boot FILE         read the boot document (JSON) from FILE
   --terminal IP:PORT  serve the terminal, and nothing else, at this address
-  --asks IP:PORT      where programs in the sandbox ask the control plane (default 127.0.0.1:7682)
+  --callback IP:PORT  take programs' requests to the control plane at this address (default 127.0.0.1:7682)
   --home DIR          the person's home (default /home/dev); the project is DIR/project
   --etc DIR           the folder of passwd, group, hosts, resolv.conf, skel (default /etc)
-  --user-mode         change no account, switch to no user
-  --keep-environment  give programs the environment that this was started with, too
-  --install PATH      copy this program to PATH, and end
+  --user-mode         add no account, switch to no user
+  --keep-environment  also give programs the environment that this process was started with
+  --install PATH      copy this program to PATH, and exit
   --version           print the version
 
-fsa-sandboxd git-credential get: what git runs to be told a user and a password (gitcredentials(7))
+fsa-sandboxd git-credential get: git's credential helper (gitcredentials(7))
 ";
 
-/// What the arguments ask for.
+/// What to do, according to the arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Asked {
+pub enum Invocation {
     Run(Options),
-    /// This program is copied there, for a container that has its own image.
+    /// Copy this program to that path, for a container with another image.
     Install(PathBuf),
     Help,
     Version,
@@ -78,7 +78,7 @@ impl Default for Options {
             control: Control::Inherited,
             boot: None,
             terminal: None,
-            asks: SocketAddr::from(([127, 0, 0, 1], callback::PORT)),
+            callback: SocketAddr::from(([127, 0, 0, 1], callback::PORT)),
             home: HOME.into(),
             etc: "/etc".into(),
             user_mode: false,
@@ -88,11 +88,11 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Reads the arguments after the program's name.
+    /// Parses the arguments after the program's name.
     ///
     /// # Errors
     /// A sentence for the person who wrote them.
-    pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Asked, String> {
+    pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation, String> {
         let mut options = Self::default();
         let mut arguments = arguments.into_iter();
         while let Some(argument) = arguments.next() {
@@ -106,21 +106,21 @@ impl Options {
                 "--control" => options.control = control(&value()?)?,
                 "--boot" => options.boot = Some(value()?.into()),
                 "--terminal" => options.terminal = Some(address("--terminal", &value()?)?),
-                "--asks" => options.asks = address("--asks", &value()?)?,
+                "--callback" => options.callback = address("--callback", &value()?)?,
                 "--home" => options.home = absolute("--home", value()?)?,
                 "--etc" => options.etc = absolute("--etc", value()?)?,
                 "--user-mode" => options.user_mode = true,
                 "--keep-environment" => options.keep_environment = true,
-                "--install" => return Ok(Asked::Install(absolute("--install", value()?)?)),
-                "--help" | "-h" => return Ok(Asked::Help),
-                "--version" | "-V" => return Ok(Asked::Version),
+                "--install" => return Ok(Invocation::Install(absolute("--install", value()?)?)),
+                "--help" | "-h" => return Ok(Invocation::Help),
+                "--version" | "-V" => return Ok(Invocation::Version),
                 _ => return Err(format!("`{name}` is not an option; `--help` lists them")),
             }
         }
-        Ok(Asked::Run(options))
+        Ok(Invocation::Run(options))
     }
 
-    /// The folder in which everything of the project happens.
+    /// The project's folder.
     #[must_use]
     pub fn project(&self) -> PathBuf {
         self.home.join("project")
@@ -156,28 +156,29 @@ fn absolute(name: &str, value: OsString) -> Result<PathBuf, String> {
 mod tests {
     use super::*;
 
-    fn parse(arguments: &[&str]) -> Result<Asked, String> {
+    fn parse(arguments: &[&str]) -> Result<Invocation, String> {
         Options::parse(arguments.iter().map(OsString::from))
     }
 
     #[test]
     fn without_arguments_everything_comes_through_descriptors() {
-        assert_eq!(parse(&[]), Ok(Asked::Run(Options::default())));
+        assert_eq!(parse(&[]), Ok(Invocation::Run(Options::default())));
     }
 
     #[test]
-    fn an_address_or_a_path_says_what_kind_of_socket_is_meant() {
-        let Ok(Asked::Run(options)) = parse(&["--control", "127.0.0.1:9", "--terminal", "[::]:7681"]) else {
-            panic!("it was not read");
+    fn an_address_means_a_tcp_socket_and_a_path_a_unix_socket() {
+        let Ok(Invocation::Run(options)) = parse(&["--control", "127.0.0.1:9", "--terminal", "[::]:7681"])
+        else {
+            panic!("it was not parsed");
         };
         assert_eq!(options.control, Control::Tcp("127.0.0.1:9".parse().unwrap()));
         assert_eq!(options.terminal, Some("[::]:7681".parse().unwrap()));
         assert_eq!(
             parse(&["--install", "/.fsa/sandboxd"]),
-            Ok(Asked::Install("/.fsa/sandboxd".into()))
+            Ok(Invocation::Install("/.fsa/sandboxd".into()))
         );
-        let Ok(Asked::Run(options)) = parse(&["--control", "/run/c.sock"]) else {
-            panic!("it was not read");
+        let Ok(Invocation::Run(options)) = parse(&["--control", "/run/c.sock"]) else {
+            panic!("it was not parsed");
         };
         assert_eq!(options.control, Control::Unix("/run/c.sock".into()));
     }

@@ -1,9 +1,13 @@
-//! Which TCP ports something in the sandbox listens on, and who.
+//! Listening ports: the TCP ports on which processes of the sandbox listen, and the processes' names.
 //!
-//! There is no event for `listen(2)`, so [`crate::pulse`] asks now and then. It asks through
-//! `NETLINK_SOCK_DIAG` (sock_diag(7)), which looks at listening sockets alone: `/proc/net/tcp`
-//! walks the machine's whole table of connections each time (11 ms a read where that table has
-//! 262,144 buckets, measured), and is read only where the former is not to be had.
+//! There is no event for `listen(2)`, so [`crate::poll_scheduler`] polls. It uses
+//! `NETLINK_SOCK_DIAG` (sock_diag(7)), which visits listening sockets only: `/proc/net/tcp` walks
+//! the machine's whole table of connections each time (11 ms a read where that table has 262,144
+//! buckets, measured), and is the fallback where sock_diag is not available.
+//!
+//! Compared with the crate `netlink-packet-sock-diag`: it has the packet types of the protocol, and
+//! no socket. One fixed request and three fields of the response are needed here, so they are
+//! encoded and decoded directly, after `linux/inet_diag.h`.
 
 use std::{
     collections::BTreeMap,
@@ -21,13 +25,12 @@ use nix::sys::{
     time::{TimeVal, TimeValLike},
 };
 
-use crate::user::{Accounts, with_rights_of};
+use crate::user::{Accounts, with_fs_ids_of};
 
-/// The id that stands for users that do not exist in this user namespace
-/// (`/proc/sys/kernel/overflowuid`).
+/// Id of users that do not exist in this user namespace (`/proc/sys/kernel/overflowuid`).
 const OVERFLOW_ID: u32 = 65_534;
 
-/// A listening socket.
+/// Listening socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Listener {
     pub port: u16,
@@ -35,42 +38,43 @@ pub struct Listener {
     pub uid: u32,
 }
 
-/// Looks at the listening sockets of this network namespace.
+/// Lists the listening sockets of this network namespace.
 #[derive(Debug)]
 pub struct Ports {
-    diagnosis: Option<OwnedFd>,
-    /// Ports of our own, which are nobody's business.
+    /// Socket of `NETLINK_SOCK_DIAG`; `None` where it is not available.
+    sock_diag: Option<OwnedFd>,
+    /// sandboxd's own ports, which are not listed.
     hidden: Vec<u16>,
-    /// Who holds the sockets that were seen last.
+    /// Inode to process name, of the sockets that were listed last.
     holders: BTreeMap<u32, Option<String>>,
 }
 
 impl Ports {
     #[must_use]
     pub fn new(hidden: Vec<u16>) -> Self {
-        let diagnosis = open()
-            .inspect_err(|error| tracing::info!("no socket diagnosis here: {error}"))
+        let sock_diag = open()
+            .inspect_err(|error| tracing::info!("sock_diag is not available, using /proc/net/tcp: {error}"))
             .ok();
         Self {
-            diagnosis,
+            sock_diag,
             hidden,
             holders: BTreeMap::new(),
         }
     }
 
-    /// Whether asking is cheap enough to be done several times a second.
+    /// Whether a poll is cheap enough for several times a second.
     #[must_use]
     pub const fn cheap(&self) -> bool {
-        self.diagnosis.is_some()
+        self.sock_diag.is_some()
     }
 
-    /// The listening sockets now, sorted, without our own.
+    /// The listening sockets now, sorted, without sandboxd's own.
     pub fn listeners(&mut self) -> Vec<Listener> {
-        let mut all = match self.diagnosis.as_ref().map(ask) {
+        let mut all = match self.sock_diag.as_ref().map(query) {
             Some(Ok(all)) => all,
             Some(Err(error)) => {
-                tracing::info!("the socket diagnosis failed: {error}");
-                self.diagnosis = None;
+                tracing::info!("sock_diag failed, using /proc/net/tcp: {error}");
+                self.sock_diag = None;
                 from_proc()
             }
             None => from_proc(),
@@ -80,7 +84,7 @@ impl Ports {
         all
     }
 
-    /// The sockets among `listeners` whose holder was not looked for yet.
+    /// The sockets among `listeners` whose process was not searched yet.
     #[must_use]
     pub fn unknown(&self, listeners: &[Listener]) -> Vec<Listener> {
         listeners
@@ -90,17 +94,17 @@ impl Ports {
             .collect()
     }
 
-    /// Takes what was found about them, and says what is to be told of `listeners`.
+    /// Records the processes that were found, and returns the ports of `listeners` with their processes.
     ///
     /// A socket of a user that does not exist here, held by no process here, was put into this
-    /// network namespace from outside (the gate to the database): nothing *in* the sandbox
-    /// listens on it.
+    /// network namespace from outside (by the database proxy): no process *in* the sandbox listens
+    /// on it.
     pub fn named(
         &mut self,
         listeners: &[Listener],
-        found: impl IntoIterator<Item = (u32, Option<String>)>,
+        holders: impl IntoIterator<Item = (u32, Option<String>)>,
     ) -> Vec<ListeningPort> {
-        self.holders.extend(found);
+        self.holders.extend(holders);
         self.holders
             .retain(|inode, _| listeners.iter().any(|listener| listener.inode == *inode));
         let mut ports: BTreeMap<u16, Option<String>> = BTreeMap::new();
@@ -121,7 +125,7 @@ impl Ports {
     }
 }
 
-/// Looks for the processes that hold these sockets. Reads much of `/proc`, so: on a thread of the
+/// Searches the processes that hold these sockets. Reads much of `/proc`: call it on a thread of the
 /// blocking pool, and for new sockets only.
 #[must_use]
 pub fn holders(accounts: &Accounts, listeners: &[Listener]) -> Vec<(u32, Option<String>)> {
@@ -131,10 +135,10 @@ pub fn holders(accounts: &Accounts, listeners: &[Listener]) -> Vec<(u32, Option<
     uids.sort_unstable();
     uids.dedup();
     for uid in uids {
-        // The descriptors of a process can be seen by its own user alone (proc(5)).
+        // Only its own user can see the descriptors of a process (proc(5)).
         let mut search = || search(&mut found);
         if accounts.switches() {
-            let _ = with_rights_of(&accounts.of_uid(uid), search);
+            let _ = with_fs_ids_of(&accounts.of_uid(uid), search);
         } else {
             search();
         }
@@ -178,7 +182,7 @@ fn search(found: &mut BTreeMap<u32, Option<String>>) {
     }
 }
 
-/// The first word of what the process calls itself: `node`, `python3`, `next-server`.
+/// The first word of the process's command line: `node`, `python3`, `next-server`.
 fn name_of(process: &Path) -> Option<String> {
     let command = fs::read(process.join("cmdline")).unwrap_or_default();
     let first = command.split(|&byte| byte == 0).next().unwrap_or_default();
@@ -200,16 +204,16 @@ fn open() -> io::Result<OwnedFd> {
         SockFlag::SOCK_CLOEXEC,
         Some(SockProtocol::NetlinkSockDiag),
     )?;
-    // The kernel answers before sendto(2) returns; this is for a filter that swallows it.
+    // The kernel answers before sendto(2) returns; the timeout is for a filter that drops the answer.
     setsockopt(&descriptor, ReceiveTimeout, &TimeVal::milliseconds(500))?;
-    ask(&descriptor)?;
+    query(&descriptor)?;
     Ok(descriptor)
 }
 
-fn ask(descriptor: &OwnedFd) -> io::Result<Vec<Listener>> {
-    let mut all = ask_family(descriptor, libc::AF_INET)?;
-    // Without IPv6 in the kernel there is nobody to answer for it.
-    all.extend(ask_family(descriptor, libc::AF_INET6).unwrap_or_default());
+fn query(descriptor: &OwnedFd) -> io::Result<Vec<Listener>> {
+    let mut all = query_family(descriptor, libc::AF_INET)?;
+    // A kernel without IPv6 returns an error for it.
+    all.extend(query_family(descriptor, libc::AF_INET6).unwrap_or_default());
     Ok(all)
 }
 
@@ -219,7 +223,7 @@ const BY_FAMILY: u16 = 20;
 const LISTEN: u32 = 10;
 const HEADER: usize = 16;
 
-fn ask_family(descriptor: &OwnedFd, family: i32) -> io::Result<Vec<Listener>> {
+fn query_family(descriptor: &OwnedFd, family: i32) -> io::Result<Vec<Listener>> {
     let flags = (libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16;
     let mut request = Vec::with_capacity(72);
     // struct nlmsghdr, then struct inet_diag_req_v2 (linux/inet_diag.h) with an empty socket id.
@@ -239,14 +243,14 @@ fn ask_family(descriptor: &OwnedFd, family: i32) -> io::Result<Vec<Listener>> {
     let (mut listeners, mut buffer) = (Vec::new(), vec![0; 16 * 1024]);
     loop {
         let length = recv(descriptor.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
-        if length == 0 || !read_answers(&buffer[..length], &mut listeners)? {
+        if length == 0 || !parse_responses(&buffer[..length], &mut listeners)? {
             return Ok(listeners);
         }
     }
 }
 
-/// Reads one datagram of answers; whether more follow.
-fn read_answers(mut bytes: &[u8], listeners: &mut Vec<Listener>) -> io::Result<bool> {
+/// Parses one datagram of responses. Returns whether more follow.
+fn parse_responses(mut bytes: &[u8], listeners: &mut Vec<Listener>) -> io::Result<bool> {
     while bytes.len() >= HEADER {
         let length = number(bytes, 0) as usize;
         let message = bytes
@@ -259,7 +263,7 @@ fn read_answers(mut bytes: &[u8], listeners: &mut Vec<Listener>) -> io::Result<b
                     -number(message, HEADER).cast_signed(),
                 ));
             }
-            // struct inet_diag_msg: the source port follows four bytes, uid and inode end it.
+            // struct inet_diag_msg: the source port is at byte 4; uid and inode are its last fields.
             _ if message.len() >= HEADER + 72 => listeners.push(Listener {
                 port: u16::from_be_bytes([message[HEADER + 4], message[HEADER + 5]]),
                 uid: number(message, HEADER + 64),
@@ -287,7 +291,7 @@ fn from_proc() -> Vec<Listener> {
         .collect()
 }
 
-/// The listening sockets of a `/proc/net/tcp` (proc_net_tcp in the kernel's documentation).
+/// Parses the listening sockets of a `/proc/net/tcp` (proc_net_tcp in the kernel's documentation).
 fn parse_table(table: &str) -> Vec<Listener> {
     let line = |line: &str| {
         let fields: Vec<_> = line.split_whitespace().collect();
@@ -309,7 +313,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_listening_socket_is_seen_both_ways_with_the_same_inode() {
+    fn sock_diag_and_proc_list_a_socket_with_the_same_inode() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let mut ports = Ports::new(vec![]);
@@ -322,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn only_listening_lines_of_the_table_count() {
+    fn only_listening_sockets_of_the_table_are_parsed() {
         let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
             0: 0100007F:0BB8 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 42 1 0 100 0 0 10 0\n\
             1: 0100007F:0BB9 0100007F:1F90 01 00000000:00000000 00:00000000 00000000  1000        0 43 1 0 20 4 30 10 -1\n";
@@ -337,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_from_outside_is_not_the_sandboxs() {
+    fn a_socket_from_outside_the_sandbox_is_not_listed() {
         let mut ports = Ports::new(vec![]);
         let outside = Listener {
             port: 5432,
@@ -354,12 +358,12 @@ mod tests {
             inode: 3,
             uid: 1000,
         };
-        let told = ports.named(
+        let listed = ports.named(
             &[outside, inside, unseen],
             [(1, None), (2, Some("node".into())), (3, None)],
         );
         assert_eq!(
-            told,
+            listed,
             [
                 ListeningPort {
                     port: 3000,

@@ -1,10 +1,10 @@
-//! The one place that collects ended processes.
+//! Child reaper: the only code that waits for ended processes.
 //!
-//! Process 1 inherits every orphan of the sandbox and must collect all of them; whoever started a
-//! process wants its exit. So nobody else waits for processes: [`Reaper::start`] starts them and
-//! enters them in a table, and one task collects whatever ends and hands each exit to its owner.
-//! The table's lock is held while a process is started, so that one that ends at once is never
-//! taken for an orphan.
+//! Process 1 inherits every orphan of the sandbox and must reap all of them, and the code that started
+//! a process needs its exit. So no other code calls wait: [`Reaper::start`] starts processes and
+//! enters them in a table, and one task reaps every ended process and sends its exit to its owner.
+//! The table's lock is held while a process is started, so that one that ends at once is never taken
+//! for an orphan.
 
 use std::{collections::HashMap, io, process::Command, sync::Arc};
 
@@ -20,40 +20,39 @@ use tokio::{
     sync::{oneshot, watch},
 };
 
-/// Starts processes and collects them.
+/// Starts processes and reaps them.
 #[derive(Debug)]
 pub struct Reaper {
     owners: Mutex<HashMap<i32, oneshot::Sender<Exit>>>,
-    /// How many rounds of collecting there were, and whether any child is left.
-    rounds: watch::Sender<Children>,
+    children: watch::Sender<Children>,
 }
 
-/// What the last round of collecting found.
+/// Result of the last round of reaping.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Children {
     /// Grows with each round.
     pub round: u64,
-    /// There is at least one process beside this one.
+    /// There is at least one process besides this one.
     pub any: bool,
 }
 
-/// A process that was started, and leads a session of its own with its id.
+/// Started process, which leads a session with its own id.
 #[derive(Debug)]
 pub struct Child {
     pub pid: i32,
-    /// Answers once, when it has ended and was collected.
+    /// Sent once, when the process has ended and was reaped.
     pub exit: oneshot::Receiver<Exit>,
 }
 
 impl Child {
-    /// Waits for the end. Where nobody can tell any more how it ended, it counts as killed.
+    /// Waits for the end. If the exit is unknown, the process counts as killed.
     pub async fn ended(exit: &mut oneshot::Receiver<Exit>) -> Exit {
         exit.await.unwrap_or(Exit::Signal(libc::SIGKILL))
     }
 }
 
 impl Reaper {
-    /// Makes this process the one to which orphans go, and starts to collect.
+    /// Makes this process the reaper of orphans, and starts the reaping task.
     ///
     /// # Errors
     /// The signal handler could not be installed.
@@ -61,48 +60,48 @@ impl Reaper {
         if std::process::id() != 1
             && let Err(error) = nix::sys::prctl::set_child_subreaper(true)
         {
-            tracing::warn!("orphans of this sandbox go elsewhere: {error}");
+            tracing::warn!("cannot become the subreaper, orphans are not reaped here: {error}");
         }
         let signals = signal(SignalKind::child())?;
         let reaper = Arc::new(Self {
             owners: Mutex::default(),
-            rounds: watch::Sender::default(),
+            children: watch::Sender::default(),
         });
-        // A child that ended before the handler was there left no signal for it.
-        reaper.collect();
+        // A child that ended before the handler was installed sent no signal to it.
+        reaper.reap();
         tokio::spawn(Arc::clone(&reaper).run(signals));
         Ok(reaper)
     }
 
     async fn run(self: Arc<Self>, mut signals: Signal) {
         while signals.recv().await.is_some() {
-            self.collect();
+            self.reap();
         }
     }
 
-    /// Starts `command`, which must make itself the leader of a session.
+    /// Starts `command`, which must make itself a session leader.
     ///
     /// # Errors
-    /// What the kernel said to fork, or to any step in the child up to exec.
+    /// The kernel's error for fork, or for any step in the child up to exec.
     pub fn start(&self, command: &mut Command) -> io::Result<Child> {
         let (sender, exit) = oneshot::channel();
         let mut owners = self.owners.lock();
-        // Dropping the handle neither waits nor kills: from here on it is the table's.
+        // Dropping std's handle neither waits nor kills.
         let pid = command.spawn()?.id().cast_signed();
         owners.insert(pid, sender);
         drop(owners);
-        self.rounds
+        self.children
             .send_if_modified(|children| !std::mem::replace(&mut children.any, true));
         Ok(Child { pid, exit })
     }
 
-    /// What the last round found; changes with each round.
+    /// Result of the last round; changes with each round.
     #[must_use]
     pub fn children(&self) -> watch::Receiver<Children> {
-        self.rounds.subscribe()
+        self.children.subscribe()
     }
 
-    fn collect(&self) {
+    fn reap(&self) {
         let any = loop {
             let mut owners = self.owners.lock();
             let (pid, exit) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
@@ -115,11 +114,11 @@ impl Reaper {
             let owner = owners.remove(&pid.as_raw());
             drop(owners);
             if let Some(owner) = owner {
-                // An owner that has gone does not care.
+                // The owner may have been dropped.
                 let _ = owner.send(exit);
             }
         };
-        self.rounds.send_modify(|children| {
+        self.children.send_modify(|children| {
             *children = Children {
                 round: children.round.wrapping_add(1),
                 any,

@@ -1,4 +1,4 @@
-//! What all parts of sandboxd share: the boot document, the accounts, the state that is told.
+//! Shared state of sandboxd: the boot document, the accounts, the published status.
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
@@ -12,32 +12,32 @@ use subtle::ConstantTimeEq;
 use tokio::sync::watch;
 
 use crate::{
-    asks::Asks, exec::tasks::Tasks, logs::Logs, options::Options, pulse::Pulse, reaper::Reaper, start::Start,
-    terminal::Terminals, user::Accounts,
+    callback::Callback, exec::tasks::Tasks, logs::Logs, options::Options, poll_scheduler::PollScheduler,
+    reaper::Reaper, start::Start, terminal::Terminals, user::Accounts,
 };
 
-/// The sandbox, as sandboxd knows it.
+/// State of the sandbox.
 #[derive(Debug)]
 pub struct Sandbox {
     pub home: PathBuf,
     pub project: PathBuf,
     pub control_token: Token,
     pub terminal_token: Option<Token>,
-    /// What programs in the sandbox show at the port where they ask.
-    pub asks_token: Token,
-    pub asks: Asks,
+    /// Token of the callback's local proxy.
+    pub callback_token: Token,
+    pub callback: Callback,
     pub tasks: Tasks,
     pub environment: BTreeMap<String, SecretString>,
     pub accounts: Accounts,
     pub reaper: Arc<Reaper>,
     pub logs: Logs,
     pub status: watch::Sender<Status>,
-    pub pulse: Pulse,
+    pub poll_scheduler: PollScheduler,
     pub terminals: Terminals,
     pub start: Start,
-    /// Set once, when the sandbox is to end.
+    /// Set once, when the sandbox stops.
     pub stopping: watch::Sender<bool>,
-    /// Outlives an exec: what is left over of it and goes on writing.
+    /// Number of pipes that are drained because a process outlived its exec and still writes.
     pub leftovers: Mutex<usize>,
 }
 
@@ -47,8 +47,8 @@ impl Sandbox {
         Self {
             home: options.home.clone(),
             project: options.project(),
-            asks_token: Token(callback::token(&boot.control_token)),
-            asks: Asks::default(),
+            callback_token: Token(callback::token(&boot.control_token)),
+            callback: Callback::default(),
             tasks: Tasks::default(),
             control_token: Token(boot.control_token),
             terminal_token: boot.terminal_token.map(Token),
@@ -61,7 +61,7 @@ impl Sandbox {
                 ready: true,
                 ..Status::default()
             }),
-            pulse: Pulse::default(),
+            poll_scheduler: PollScheduler::default(),
             terminals: Terminals::default(),
             start: Start::new(boot.start_command, boot.repository),
             stopping: watch::Sender::new(false),
@@ -69,28 +69,28 @@ impl Sandbox {
         }
     }
 
-    /// Changes what is told, and tells it if it is another thing than before.
-    pub fn tell(&self, change: impl FnOnce(&mut Status)) {
+    /// Updates the status, and notifies its watchers if it has changed.
+    pub fn update_status(&self, update: impl FnOnce(&mut Status)) {
         self.status.send_if_modified(|status| {
             let before = status.clone();
-            change(status);
+            update(status);
             *status != before
         });
     }
 }
 
-/// A bearer token.
+/// Bearer token.
 #[derive(Debug)]
 pub struct Token(SecretString);
 
 impl Token {
-    /// Compares in a time that depends on the lengths alone.
+    /// Compares in a time that depends on the lengths only.
     #[must_use]
     pub fn is(&self, given: &str) -> bool {
         !given.is_empty() && bool::from(self.0.expose_secret().as_bytes().ct_eq(given.as_bytes()))
     }
 
-    /// For the one route that hands it to whoever has shown it.
+    /// The text, for the one route that returns the token to a client that has it.
     #[must_use]
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
@@ -108,12 +108,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_very_token_passes() {
+    fn only_the_same_token_is_accepted() {
         let token = Token::from("secret");
         assert!(token.is("secret"));
         for wrong in ["", "secre", "secrett", "Secret"] {
             assert!(!token.is(wrong), "{wrong}");
         }
-        assert!(!Token::from("").is(""), "an empty token opens nothing");
+        assert!(!Token::from("").is(""), "an empty token is never accepted");
     }
 }

@@ -1,9 +1,10 @@
-//! Ends a whole session: everything that a started program started and did not set free.
+//! Process sessions: ends a program together with everything that it started and that has not left
+//! its session.
 //!
 //! A process group alone is not enough (a shell with job control gives each job its own), and the
-//! leader's end says nothing about the others. So the members are read from `/proc`, each is
-//! signaled through a descriptor that cannot come to mean another process, and the wait for
-//! their end is woken by the reaper, to which they go as orphans.
+//! leader's end says nothing about the other members. So the members are read from `/proc`, each is
+//! signaled through a pidfd, which cannot refer to another process later, and the reaper wakes the
+//! wait for their end, because they become its orphans.
 
 use std::{
     fs, io,
@@ -19,21 +20,21 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::reaper::Reaper;
 
-/// How long a session may take to end by itself after it was asked to.
+/// Time between SIGTERM and SIGKILL.
 pub const EXEC_GRACE: Duration = Duration::from_secs(2);
 
-/// Asks the session to end, and after `grace` makes it.
+/// Sends `signal` to the session, and after `grace` SIGKILL.
 ///
-/// Returns when no member is left, or after a bound where the kernel does not let one go (one
-/// that hangs in a system call of a dead file system).
+/// Returns when no member is left, or after a bound when a member cannot be killed (it hangs in a
+/// system call of a dead file system).
 pub async fn end(reaper: &Reaper, session: i32, signal: i32, grace: Duration) {
     signal_members(session, signal);
-    // A stopped process does not see the signal until it goes on.
+    // A stopped process handles the signal only when it continues.
     signal_members(session, libc::SIGCONT);
     if gone(reaper, session, grace).await {
         return;
     }
-    // A member may be between fork and the child's being seen; a few rounds catch it.
+    // A member may fork while the list is read; a few rounds catch the child.
     for _ in 0..20 {
         signal_members(session, libc::SIGKILL);
         if gone(reaper, session, Duration::from_millis(100)).await {
@@ -55,7 +56,7 @@ async fn gone(reaper: &Reaper, session: i32, bound: Duration) -> bool {
         if timeout_at(deadline, children.changed()).await.is_err() {
             return members(session).is_empty();
         }
-        // Reading all of /proc for each of a thousand ends in a row would be the greater harm.
+        // Do not read all of /proc again for each of a thousand exits in a row.
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
@@ -63,28 +64,27 @@ async fn gone(reaper: &Reaper, session: i32, bound: Duration) -> bool {
 /// Sends `signal` to each member.
 pub fn signal_members(session: i32, signal: i32) {
     let members = members(session);
-    // The leader's own group at once, by the kernel: a member that is just being forked gets it
-    // too. The number is the group's as long as it has a member, even when the leader is gone.
+    // The kernel signals the leader's group at once, including a child that is just being forked. The
+    // number belongs to the group as long as it has a member, even when the leader is gone.
     if members.iter().any(|member| member.group == session)
         && let Ok(signal) = Signal::try_from(signal)
     {
         let _ = killpg(Pid::from_raw(session), signal);
     }
     for member in members.iter().filter(|member| member.group != session) {
-        // Between the listing and the descriptor the number may have gone to another process:
-        // look again through what can no longer change.
+        // Between the listing and the open, the pid may have been reused: check again after the open.
         let handle = open(member.pid);
         if stat(member.pid).is_some_and(|found| found.belongs_to(session)) {
             match handle {
                 Ok(handle) => drop(send(&handle, signal)),
-                // A kernel or a filter without such descriptors.
+                // A kernel or a seccomp filter without pidfds.
                 Err(_) => crate::reaper::signal_one(member.pid, signal),
             }
         }
     }
 }
 
-/// The living processes of the session, those that moved to other groups included.
+/// The living processes of the session, including those in other groups.
 #[must_use]
 pub fn members(session: i32) -> Vec<Stat> {
     all()
@@ -92,7 +92,7 @@ pub fn members(session: i32) -> Vec<Stat> {
         .collect()
 }
 
-/// All processes that can be seen.
+/// All visible processes.
 pub fn all() -> impl Iterator<Item = Stat> {
     fs::read_dir("/proc")
         .into_iter()
@@ -101,7 +101,7 @@ pub fn all() -> impl Iterator<Item = Stat> {
         .filter_map(stat)
 }
 
-/// What is needed of `/proc/PID/stat`.
+/// Fields of `/proc/PID/stat`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stat {
     pub pid: i32,
@@ -117,7 +117,7 @@ impl Stat {
         self.session == session || self.group == session
     }
 
-    /// It still runs, or could.
+    /// The process has not exited.
     #[must_use]
     pub const fn alive(&self) -> bool {
         !matches!(self.state, 'Z' | 'X' | 'x')
@@ -128,7 +128,7 @@ fn stat(pid: i32) -> Option<Stat> {
     parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// The name is in parentheses and may itself have parentheses, spaces and line ends.
+/// Parses a line. The name is in parentheses and may itself have parentheses, spaces and line ends.
 fn parse(line: &str) -> Option<Stat> {
     let (pid, rest) = line.split_once(" (")?;
     let (name, rest) = rest.rsplit_once(") ")?;
@@ -147,8 +147,8 @@ fn parse(line: &str) -> Option<Stat> {
 
 #[allow(unsafe_code)]
 fn open(pid: i32) -> io::Result<OwnedFd> {
-    // SAFETY: the call takes two numbers; what it answers, if not an error, is a new descriptor
-    // that nobody else owns.
+    // SAFETY: the call takes two numbers and returns, if not an error, a new descriptor that nothing
+    // else owns.
     unsafe {
         let found = libc::syscall(libc::SYS_pidfd_open, pid, 0);
         let descriptor = i32::try_from(found).map_err(io::Error::other)?;
@@ -162,7 +162,7 @@ fn open(pid: i32) -> io::Result<OwnedFd> {
 
 #[allow(unsafe_code)]
 fn send(process: &OwnedFd, signal: i32) -> io::Result<()> {
-    // SAFETY: the descriptor is open, and the kernel allows no information with the signal.
+    // SAFETY: the descriptor is open, and a null siginfo is allowed.
     let done = unsafe {
         libc::syscall(
             libc::SYS_pidfd_send_signal,
@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_cannot_pretend_to_be_other_fields() {
+    fn a_process_name_cannot_imitate_other_fields() {
         let found = parse("7 (a) S 1 (b)) R 5 6 8 0 -1").unwrap();
         assert_eq!(
             (found.pid, found.name.as_str(), found.state),

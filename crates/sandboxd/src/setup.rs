@@ -1,7 +1,7 @@
-//! Makes the sandbox a place where a person can work: the account, its folders, names.
+//! Setup of the sandbox: the person's account and folders, host name, DNS, PATH.
 //!
-//! Images are whatever people bring, and their root file system may be read-only, so each piece
-//! is tried for itself and what cannot be done is said and passed over.
+//! Images are arbitrary and their root file system may be read-only, so each step is tried
+//! separately, and a step that fails is reported and skipped.
 
 use std::{
     fs,
@@ -14,8 +14,9 @@ use fsa_model::sandboxd::{USER_ID, USER_NAME};
 
 use crate::user::{self, Accounts, User};
 
-/// What `/etc/profile` takes out of `PATH` (Debian's sets it to a fixed value) comes back in
-/// front, so that a login shell finds what exec and the start command find.
+/// Script in `/etc/profile.d`: `/etc/profile` may reset `PATH` (Debian's sets it to a fixed value).
+/// The script puts the original entries back in front, so that a login shell finds what exec and the
+/// start command find.
 const PROFILE: &str = "\
 # Written by the sandbox: puts back what /etc/profile takes out of PATH.
 if [ -n \"$FSA_PATH\" ]; then
@@ -29,7 +30,7 @@ if [ -n \"$FSA_PATH\" ]; then
 fi
 ";
 
-/// Does all of it, and answers with a sentence for each thing that could not be done.
+/// Runs all steps. Returns a sentence for each step that failed.
 pub fn prepare(accounts: &Accounts, home: &Path, hostname: &str, nameservers: &[String]) -> Vec<String> {
     let mut missing = Vec::new();
     let mut tried = |what: &str, result: io::Result<()>| {
@@ -71,7 +72,7 @@ fn add_account(etc: &Path, home: &Path) -> io::Result<()> {
     if user::entry_of_uid(&passwd, USER_ID).is_some() {
         return Ok(());
     }
-    // A `dev` with another id is somebody else of that image; the id is what counts for files.
+    // A `dev` with another id is another user of that image; the id is what counts for files.
     let name = if user::entries(&passwd).any(|entry| entry.name == USER_NAME) {
         "fsa-dev"
     } else {
@@ -95,7 +96,7 @@ fn add_account(etc: &Path, home: &Path) -> io::Result<()> {
     }
 }
 
-/// Adds a line to a text file, after a line end that `before` may lack.
+/// Appends a line to a text file. `before`: its current content, which may lack the last line end.
 fn append(path: &Path, before: &str, line: &str) -> io::Result<()> {
     let mut file = fs::OpenOptions::new()
         .append(true)
@@ -110,9 +111,9 @@ fn append(path: &Path, before: &str, line: &str) -> io::Result<()> {
     file.write_all(format!("{gap}{line}").as_bytes())
 }
 
-/// Home and project folder, owned by the person. Only these two change hands: what is in them may
-/// be large, and may belong to others on purpose. Whoever is no root owns what they may, and a home
-/// that was given to their group is left as it is.
+/// Creates the home and the project folder, and makes the person their owner. The owner of their
+/// content is not changed: it may be large, and may belong to others on purpose. Without root
+/// nothing is changed, so a home that is accessible through a group works as well.
 fn folders(etc: &Path, home: &Path, user: &User, root: bool) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o755).create(home)?;
     let own = |path: &Path| -> io::Result<()> {
@@ -123,9 +124,9 @@ fn folders(etc: &Path, home: &Path, user: &User, root: bool) -> io::Result<()> {
         lchown(path, Some(user.uid), Some(user.gid))
     };
     own(home)?;
-    // With the person's own rights: what is in the home is the person's, and a link there must
-    // not lead process 1 elsewhere.
-    user::with_rights_of(user, || -> io::Result<()> {
+    // With the person's file system ids: the content of the home is the person's, and a link there
+    // must not lead process 1 elsewhere.
+    user::with_fs_ids_of(user, || -> io::Result<()> {
         if fs::read_dir(home)?.next().is_none() {
             seed(&etc.join("skel"), home, 0)?;
         }
@@ -137,7 +138,7 @@ fn folders(etc: &Path, home: &Path, user: &User, root: bool) -> io::Result<()> {
     own(&home.join("project"))
 }
 
-/// Copies the skeleton of a home, three levels of folders deep at most.
+/// Copies `/etc/skel` into an empty home, at most three levels of folders deep.
 fn seed(from: &Path, to: &Path, depth: usize) -> io::Result<()> {
     let Ok(entries) = fs::read_dir(from) else {
         return Ok(());
@@ -182,13 +183,13 @@ fn add_host(path: &Path, hostname: &str) -> io::Result<()> {
     }
 }
 
-/// `hosts` with the name added, or nothing where it is there already.
+/// `hosts` with the name added; `None` when it has the name already.
 fn with_host(hosts: &str, hostname: &str) -> Option<String> {
-    let known = hosts
+    let exists = hosts
         .lines()
         .filter_map(|line| line.split('#').next())
         .any(|line| line.split_whitespace().skip(1).any(|name| name == hostname));
-    if known || hostname.is_empty() {
+    if exists || hostname.is_empty() {
         return None;
     }
     let gap = if hosts.is_empty() || hosts.ends_with('\n') {
@@ -223,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn an_account_is_added_to_files_that_end_without_a_line_end() {
+    fn an_account_is_added_to_files_that_lack_the_last_line_end() {
         let etc = tempfile::tempdir().unwrap();
         fs::write(etc.path().join("passwd"), "root:x:0:0::/root:/bin/sh").unwrap();
         for _ in 0..2 {
@@ -246,24 +247,24 @@ mod tests {
     }
 
     #[test]
-    fn a_home_that_belongs_to_another_is_used_where_nothing_can_be_given_away() {
-        let place = tempfile::tempdir().unwrap();
+    fn a_home_of_another_owner_is_used_when_owners_cannot_be_changed() {
+        let home = tempfile::tempdir().unwrap();
         let me = User {
             name: "dev".into(),
             // Not the folder's owner, as with a volume that is given to a group.
             uid: nix::unistd::geteuid().as_raw(),
             gid: 4_000_000,
             groups: vec![],
-            home: place.path().to_owned(),
+            home: home.path().to_owned(),
             shell: "/bin/sh".into(),
         };
-        folders(place.path(), place.path(), &me, false).unwrap();
-        let project = fs::symlink_metadata(place.path().join("project")).unwrap();
+        folders(home.path(), home.path(), &me, false).unwrap();
+        let project = fs::symlink_metadata(home.path().join("project")).unwrap();
         assert_ne!(project.gid(), 4_000_000);
     }
 
     #[test]
-    fn another_user_with_the_id_is_left_as_it_is() {
+    fn another_user_with_the_id_is_not_changed() {
         let etc = tempfile::tempdir().unwrap();
         let passwd = "node:x:1000:1000::/home/node:/bin/sh\n";
         fs::write(etc.path().join("passwd"), passwd).unwrap();
@@ -272,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn the_profile_puts_the_path_back_in_front() {
+    fn the_profile_script_puts_the_original_path_back_in_front() {
         let script = format!("{PROFILE}echo $PATH");
         let output = std::process::Command::new("/bin/sh")
             .args(["-c", &script])

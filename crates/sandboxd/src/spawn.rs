@@ -1,7 +1,7 @@
-//! Starts a program as a user of the sandbox: the part between fork and exec.
+//! Process spawning: starts a program as a user of the sandbox (the part between fork and exec).
 //!
-//! Every child gets a session of its own, the user's ids, no descriptor but its three, default
-//! signals, umask 022 and exactly the environment that it is given.
+//! Every child gets a new session, the user's ids, no descriptor but its three, default signal
+//! handlers, umask 022 and exactly the given environment.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -16,21 +16,21 @@ use crate::{
     user::User,
 };
 
-/// What to start.
+/// Program to start.
 #[derive(Debug)]
 pub struct Launch<'a> {
     pub program: &'a OsStr,
-    /// What the program finds as its own name, where that is not `program`.
+    /// `argv[0]`, if it differs from `program`.
     pub name: Option<OsString>,
     pub arguments: &'a [String],
-    /// All of it; nothing is inherited.
+    /// The whole environment; nothing is inherited.
     pub environment: Vec<(OsString, OsString)>,
     pub folder: PathBuf,
     pub user: &'a User,
     pub stdin: OwnedFd,
     pub stdout: OwnedFd,
     pub stderr: OwnedFd,
-    /// Standard input is a terminal, which becomes the controlling one.
+    /// Standard input is a terminal, which becomes the controlling terminal.
     pub terminal: bool,
 }
 
@@ -49,17 +49,17 @@ pub enum SpawnError {
     Other(String, io::Error),
 }
 
-/// Which step in the child failed. An error number has at most 12 bits; the step is carried above
-/// them through the one number that std passes from the child.
+/// The step that failed in the child. An error number has at most 12 bits; the step is encoded above
+/// them in the one number that std returns from the child.
 const STEP_SHIFT: i32 = 16;
 const STEP_USER: i32 = 1;
 const STEP_FOLDER: i32 = 2;
 const STEP_SESSION: i32 = 3;
 
-/// Starts it.
+/// Starts the program.
 ///
 /// # Errors
-/// [`SpawnError`], a sentence for the person who asked for it.
+/// [`SpawnError`], a sentence for the person.
 pub fn spawn(reaper: &Reaper, launch: Launch<'_>) -> Result<Child, SpawnError> {
     let shown = launch.program.to_string_lossy().into_owned();
     let mut command = Command::new(launch.program);
@@ -116,19 +116,19 @@ struct Ids {
 
 fn c_string(text: &OsStr) -> std::ffi::CString {
     use std::os::unix::ffi::OsStrExt;
-    // A path with a NUL cannot exist; an empty one gives the same error as one that does not.
+    // A path with a NUL cannot exist; an empty one gives the same error as a missing one.
     std::ffi::CString::new(text.as_bytes()).unwrap_or_default()
 }
 
 #[allow(unsafe_code)]
 fn prepare(command: &mut Command, folder: std::ffi::CString, ids: Option<Ids>, terminal: bool) {
-    // SAFETY: the closure runs in the forked child, where only this thread exists and any lock may
-    // be held for ever by one that does not: it makes system calls and nothing else. It allocates
-    // nothing, and what it reads was made before the fork.
+    // SAFETY: the closure runs in the forked child, where only this thread exists and a lock of
+    // another thread stays locked forever: it makes system calls and nothing else. It allocates
+    // nothing, and the data that it reads was created before the fork.
     unsafe {
         command.pre_exec(move || {
             for number in 1..=64 {
-                // 32 and 33 are the C library's own and are refused, 9 and 19 have no handler.
+                // 32 and 33 belong to the C library and are refused; 9 and 19 have no handler.
                 libc::signal(number, libc::SIG_DFL);
             }
             check(STEP_SESSION, libc::setsid().into())?;
@@ -136,7 +136,7 @@ fn prepare(command: &mut Command, folder: std::ffi::CString, ids: Option<Ids>, t
                 check(STEP_SESSION, libc::ioctl(0, libc::TIOCSCTTY, 0).into())?;
             }
             if let Some(ids) = &ids {
-                // The plain system calls: the C library's functions would look for other threads.
+                // Plain system calls: the C library's functions would signal other threads.
                 check(
                     STEP_USER,
                     libc::syscall(libc::SYS_setgroups, ids.groups.len(), ids.groups.as_ptr()),
@@ -152,7 +152,7 @@ fn prepare(command: &mut Command, folder: std::ffi::CString, ids: Option<Ids>, t
             }
             libc::umask(0o022);
             check(STEP_FOLDER, libc::chdir(folder.as_ptr()).into())?;
-            // No file of a crash in somebody's project.
+            // No core dump in the project's folder.
             let mut core = libc::rlimit {
                 rlim_cur: 0,
                 rlim_max: 0,
@@ -161,8 +161,8 @@ fn prepare(command: &mut Command, folder: std::ffi::CString, ids: Option<Ids>, t
                 core.rlim_cur = 0;
                 libc::setrlimit(libc::RLIMIT_CORE, &raw const core);
             }
-            // All of ours close by themselves; this is for what whoever started us left open.
-            // Only marked, because std still needs one to report a failed exec.
+            // sandboxd's own descriptors are close-on-exec; this is for descriptors that it inherited.
+            // They are only marked, because std still needs one to report a failed exec.
             libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
             Ok(())
         });

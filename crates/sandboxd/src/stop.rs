@@ -1,4 +1,4 @@
-//! The orderly end: the start command first, then the terminals, then whatever is left.
+//! Orderly shutdown: stops the start command first, then the terminals, then all other processes.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -14,12 +14,12 @@ use tokio::{
 
 use crate::{reaper, sandbox::Sandbox, session, start::supervise};
 
-/// What is left may take so long to end by itself.
+/// Time between SIGTERM and SIGKILL for all other processes.
 const REST_WITHIN: Duration = Duration::from_secs(2);
-/// After they were killed, so long until they are collected.
+/// Time for killed processes to be reaped.
 const KILLED_WITHIN: Duration = Duration::from_secs(1);
 
-/// Ends everything in the sandbox. Each step goes on as soon as what it waits for has ended.
+/// Stops everything in the sandbox. Each step continues as soon as its processes have ended.
 pub async fn everything(sandbox: &Arc<Sandbox>, supervision: JoinHandle<()>) {
     sandbox.stopping.send_replace(true);
     let grace = supervise::GRACE + session::EXEC_GRACE;
@@ -31,14 +31,14 @@ pub async fn everything(sandbox: &Arc<Sandbox>, supervision: JoinHandle<()>) {
     )
     .await;
     signal_rest(Signal::SIGTERM);
-    if !alone(sandbox, REST_WITHIN).await {
+    if !all_ended(sandbox, REST_WITHIN).await {
         signal_rest(Signal::SIGKILL);
-        alone(sandbox, KILLED_WITHIN).await;
+        all_ended(sandbox, KILLED_WITHIN).await;
     }
 }
 
 /// Whether the last child ends within `bound`.
-async fn alone(sandbox: &Sandbox, bound: Duration) -> bool {
+async fn all_ended(sandbox: &Sandbox, bound: Duration) -> bool {
     let deadline = Instant::now() + bound;
     let mut children = sandbox.reaper.children();
     timeout_at(deadline, children.wait_for(|children| !children.any))
@@ -46,8 +46,9 @@ async fn alone(sandbox: &Sandbox, bound: Duration) -> bool {
         .is_ok()
 }
 
-/// Signals every process of the sandbox but this one. Only process 1 of a namespace may say
-/// "all": anywhere else that would be the whole machine, so there it is the descendants.
+/// Signals every process of the sandbox but this one. kill(-1) means all processes of the pid
+/// namespace: outside of process 1 that would be the whole machine, so there only descendants are
+/// signaled.
 fn signal_rest(signal: Signal) {
     if std::process::id() == 1 {
         let _ = kill(Pid::from_raw(-1), signal);
@@ -65,7 +66,7 @@ fn descendants() -> Vec<i32> {
     let own = std::process::id().cast_signed();
     let descends = |pid: &i32| {
         let mut ancestors = std::iter::successors(Some(*pid), |pid| parents.get(pid).copied());
-        // A number may have been given anew while the list was read; no chain is that long.
+        // The list may have a cycle, if a pid was reused while it was read; no real chain is that long.
         ancestors
             .by_ref()
             .skip(1)

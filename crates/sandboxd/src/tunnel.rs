@@ -1,4 +1,4 @@
-//! HTTP CONNECT to whatever listens on the sandbox's own loopback.
+//! Tunnel: HTTP CONNECT to a port on the sandbox's own loopback.
 
 use std::{
     io,
@@ -16,15 +16,15 @@ use tokio::{
 
 use crate::http::{Answer, Refusal, status, upgraded};
 
-/// A program on the same machine accepts at once, or it is stuck.
+/// Timeout of the connect. A program on the same machine accepts at once, or it hangs.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
-/// Of each direction.
+/// Buffer bytes of each direction.
 const BUFFER: usize = 32 * 1024;
 
-/// Connects, and then passes bytes both ways until both sides have ended.
+/// Connects, and then copies bytes both ways until both sides have ended.
 ///
 /// # Errors
-/// The target is not on the loopback (403), or nothing answers there (502).
+/// The target is not on the loopback (403), or does not accept connections (502).
 pub async fn connect(mut request: Request<Incoming>) -> Answer {
     let authority = request.uri().authority();
     let target = authority.and_then(|authority| Some((authority.host(), authority.port_u16()?)));
@@ -33,7 +33,9 @@ pub async fn connect(mut request: Request<Incoming>) -> Answer {
     let mut upstream = open(addresses(host, port)?).await.map_err(|error| {
         let why = match error.kind() {
             io::ErrorKind::ConnectionRefused => "nothing listens there".to_owned(),
-            io::ErrorKind::TimedOut => "whatever listens there does not accept connections".to_owned(),
+            io::ErrorKind::TimedOut => {
+                "the program that listens there does not accept connections".to_owned()
+            }
             _ => error.to_string(),
         };
         Refusal::new(
@@ -48,17 +50,17 @@ pub async fn connect(mut request: Request<Incoming>) -> Answer {
             return;
         };
         if upstream.write_all(&read).await.is_ok() {
-            // An error is one side's going away; both are closed with it.
+            // An error means that one side is gone; both are closed then.
             let _ = copy_bidirectional_with_sizes(&mut client, &mut upstream, BUFFER, BUFFER).await;
         }
     });
     Ok(status(StatusCode::OK))
 }
 
-/// Where to try, in this order. A dev server listens on either, depending on its version.
+/// Addresses to try, in this order. A dev server listens on IPv4 or IPv6, depending on its version.
 ///
 /// # Errors
-/// It is not on the loopback, or no port.
+/// The host is not on the loopback, or the port is 0.
 pub fn addresses(host: &str, port: u16) -> Result<Vec<SocketAddr>, Refusal> {
     let (v4, v6) = (IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST));
     let hosts = match host {
@@ -68,7 +70,7 @@ pub fn addresses(host: &str, port: u16) -> Result<Vec<SocketAddr>, Refusal> {
             return Err(Refusal::new(
                 StatusCode::FORBIDDEN,
                 "NotLoopback",
-                "a tunnel leads to 127.0.0.1, localhost or [::1] and nowhere else",
+                "a tunnel leads to 127.0.0.1, localhost or [::1] only",
             ));
         }
     };

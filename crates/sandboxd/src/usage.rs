@@ -1,4 +1,4 @@
-//! What the sandbox uses: from its control groups, or where they cannot be seen, from `/proc`.
+//! Resource usage of the sandbox: from its cgroups, or from `/proc` where they are not visible.
 
 use std::{
     fs,
@@ -9,28 +9,28 @@ use fsa_model::sandboxd::Usage;
 
 use crate::session;
 
-/// Where control groups are mounted.
+/// Mount point of cgroups.
 const ROOT: &str = "/sys/fs/cgroup";
 
-/// What is used now. The disk is not looked at: that would mean to read every folder.
+/// Current usage. Disk usage is not measured here: that would mean to read every folder.
 #[must_use]
 pub fn now() -> Usage {
     let membership = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    unified(&membership)
-        .or_else(|| split(&membership))
+    cgroup2(&membership)
+        .or_else(|| cgroup1(&membership))
         .unwrap_or_else(processes)
 }
 
-/// The folder of a controller's group, or the mount itself where a namespace hides the path.
+/// The folder of the cgroup, or the mount itself if a namespace hides the path.
 fn folder(mount: &Path, path: &str, needed: &str) -> Option<PathBuf> {
     [mount.join(path.trim_start_matches('/')), mount.to_owned()]
         .into_iter()
         .find(|folder| folder.join(needed).is_file())
 }
 
-/// Control groups version 2: one folder for all. The root group of a machine has no
-/// `memory.current`, so that of another version, or none, is never taken for it.
-fn unified(membership: &str) -> Option<Usage> {
+/// Cgroups version 2: one folder for all controllers. A machine's root cgroup has no `memory.current`,
+/// so it is never mistaken for the sandbox's.
+fn cgroup2(membership: &str) -> Option<Usage> {
     let path = membership.lines().find_map(|line| line.strip_prefix("0::"))?;
     let folder = folder(Path::new(ROOT), path, "memory.current")?;
     let stat = fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
@@ -46,8 +46,8 @@ fn unified(membership: &str) -> Option<Usage> {
     })
 }
 
-/// Control groups version 1: a mount for each controller.
-fn split(membership: &str) -> Option<Usage> {
+/// Cgroups version 1: a mount for each controller.
+fn cgroup1(membership: &str) -> Option<Usage> {
     let of = |controller: &str, needed: &str| {
         let path = membership.lines().find_map(|line| {
             let mut fields = line.splitn(3, ':').skip(1);
@@ -74,7 +74,7 @@ fn split(membership: &str) -> Option<Usage> {
     })
 }
 
-/// The sum over all processes that can be seen. Shared memory counts for each that shares it.
+/// The sum over all visible processes. Shared memory counts for each process that shares it.
 fn processes() -> Usage {
     let ticks_per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)
         .ok()
@@ -88,8 +88,8 @@ fn processes() -> Usage {
     for process in session::all() {
         let folder = PathBuf::from(format!("/proc/{}", process.pid));
         let stat = fs::read_to_string(folder.join("stat")).unwrap_or_default();
-        // utime, stime, and the same of the children that have ended, are fields 14 to 17 (proc(5)),
-        // the twelfth and following after the name. So what has ended still counts.
+        // utime and stime, and those of ended children, are fields 14 to 17 (proc(5)), the twelfth
+        // and following after the name. So ended processes still count.
         let after_name = stat.rsplit(") ").next().unwrap_or_default();
         let ticks: u64 = after_name
             .split(' ')
@@ -107,7 +107,7 @@ fn processes() -> Usage {
     usage
 }
 
-/// The number in a file; `max` and what cannot be read are 0.
+/// The number in a file; 0 for `max` and for an unreadable file.
 fn number(path: &Path) -> u64 {
     fs::read_to_string(path)
         .ok()
@@ -122,7 +122,7 @@ fn field(text: &str, name: &str) -> u64 {
         .unwrap_or(0)
 }
 
-/// Version 1 says "no limit" with a number near 2⁶³.
+/// Version 1 has a number near 2⁶³ for "no limit".
 const fn limit(bytes: u64) -> u64 {
     if bytes >= 1 << 60 { 0 } else { bytes }
 }
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn something_is_used_whichever_way_it_is_told() {
+    fn cgroups_and_proc_both_report_usage() {
         for usage in [now(), processes()] {
             assert!(usage.memory_bytes > 0, "{usage:?}");
         }
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_found_by_their_whole_name() {
+    fn fields_are_matched_by_their_whole_name() {
         let text = "total_inactive_file 7\ninactive_file 5\n";
         assert_eq!(field(text, "inactive_file"), 5);
         assert_eq!(field(text, "file"), 0);

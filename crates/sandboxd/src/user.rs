@@ -1,7 +1,7 @@
-//! Who things run as: the accounts of the sandbox, read from its own `passwd` and `group`.
+//! User accounts of the sandbox, read from its own `passwd` and `group`; file access as one of them.
 //!
-//! The binary is static, so the C library's name service cannot be used; the two files are read
-//! by hand, anew each time, because a package may add a user at any moment.
+//! The binary is static, so the C library's name service cannot be used; the two files are parsed
+//! here, each time, because a package may add a user at any moment.
 
 use std::{
     fs, io,
@@ -11,7 +11,7 @@ use std::{
 
 use fsa_model::sandboxd::{USER_ID, USER_NAME};
 
-/// An account, with everything that a process of it needs to know.
+/// Account, with everything that its processes need.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
     pub name: String,
@@ -23,7 +23,7 @@ pub struct User {
     pub shell: PathBuf,
 }
 
-/// Why no user could be told.
+/// Why a user name is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UserError {
     #[error("there is no user `{0}` in this sandbox; `dev` and `root` always exist")]
@@ -37,7 +37,7 @@ pub enum UserError {
 pub struct Accounts {
     etc: PathBuf,
     home: PathBuf,
-    /// Whether this process may become somebody else.
+    /// Whether this process may switch to other users.
     switches: bool,
     own_uid: u32,
     own_gid: u32,
@@ -45,7 +45,7 @@ pub struct Accounts {
 }
 
 impl Accounts {
-    /// `user_mode`: never become somebody else, even where it would be possible.
+    /// `user_mode`: never switch to another user, even if that is possible.
     #[must_use]
     pub fn new(etc: PathBuf, home: PathBuf, user_mode: bool) -> Self {
         let uid = nix::unistd::geteuid().as_raw();
@@ -67,29 +67,29 @@ impl Accounts {
         self.switches
     }
 
-    /// The folder of `passwd` and its like.
+    /// The folder of `passwd`, `group` and the other files.
     #[must_use]
     pub fn etc(&self) -> &Path {
         &self.etc
     }
 
-    /// The account of that name; the person's own (`dev`) where none is given.
+    /// The account of that name; the person's (`dev`) by default.
     ///
     /// # Errors
-    /// [`UserError`], a sentence for the person who asked.
+    /// [`UserError`], a sentence for the person.
     pub fn find(&self, name: Option<&str>) -> Result<User, UserError> {
         let passwd = fs::read_to_string(self.etc.join("passwd")).unwrap_or_default();
-        let wanted = name.unwrap_or(USER_NAME);
+        let name = name.unwrap_or(USER_NAME);
         if !self.switches {
             let own = self.own(&passwd);
-            return if wanted == USER_NAME || wanted == own.name {
+            return if name == USER_NAME || name == own.name {
                 Ok(own)
             } else {
-                Err(UserError::Fixed(own.name, wanted.into()))
+                Err(UserError::Fixed(own.name, name.into()))
             };
         }
         let group = fs::read_to_string(self.etc.join("group")).unwrap_or_default();
-        let entry = if wanted == USER_NAME {
+        let entry = if name == USER_NAME {
             entry_of_uid(&passwd, USER_ID).unwrap_or(Entry {
                 name: USER_NAME,
                 uid: USER_ID,
@@ -98,16 +98,16 @@ impl Accounts {
                 shell: "",
             })
         } else {
-            match entries(&passwd).find(|entry| entry.name == wanted) {
+            match entries(&passwd).find(|entry| entry.name == name) {
                 Some(entry) => entry,
-                None if wanted == "root" => Entry {
+                None if name == "root" => Entry {
                     name: "root",
                     uid: 0,
                     gid: 0,
                     home: "/root",
                     shell: "",
                 },
-                None => return Err(UserError::Unknown(wanted.into())),
+                None => return Err(UserError::Unknown(name.into())),
             }
         };
         Ok(User {
@@ -124,7 +124,7 @@ impl Accounts {
         })
     }
 
-    /// The account with this id, or a nameless one: enough to look at files with its rights.
+    /// The account with this id, or a nameless one: enough for file access with its ids.
     #[must_use]
     pub fn of_uid(&self, uid: u32) -> User {
         let passwd = fs::read_to_string(self.etc.join("passwd")).unwrap_or_default();
@@ -154,7 +154,7 @@ impl Accounts {
     }
 }
 
-/// One line of `passwd`.
+/// Line of `passwd`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Entry<'a> {
     pub name: &'a str,
@@ -164,7 +164,7 @@ pub struct Entry<'a> {
     pub shell: &'a str,
 }
 
-/// The lines of `passwd` that can be read; broken ones are passed over, as the C library does.
+/// The valid lines of `passwd`; invalid ones are skipped, like in the C library.
 pub fn entries(passwd: &str) -> impl Iterator<Item = Entry<'_>> {
     passwd.lines().filter_map(|line| {
         let mut fields = line.split(':');
@@ -201,18 +201,17 @@ pub fn groups_of(group: &str, name: &str, gid: u32) -> Vec<u32> {
             groups.push(id);
         }
     }
-    // The kernel takes at most NGROUPS_MAX; nobody sane comes near it.
+    // Far below the kernel's NGROUPS_MAX (65,536).
     groups.truncate(1024);
     groups
 }
 
-/// The account's own shell if it is a program, else the best one there is.
+/// The account's own shell if it is executable, else bash, else sh.
 #[must_use]
 pub fn shell(named: &str) -> PathBuf {
     let runs = |path: &Path| {
         path.is_absolute()
-            && fs::metadata(path)
-                .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+            && fs::metadata(path).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
     };
     let refuses = ["nologin", "false"].iter().any(|name| named.ends_with(name));
     if !refuses && runs(Path::new(named)) {
@@ -238,62 +237,61 @@ fn may_switch() -> bool {
         .is_none_or(|effective| effective & NEEDED == NEEDED)
 }
 
-/// Does `work` with the rights of `user` on files, on this thread alone. To be used on threads
-/// of the blocking pool, where nothing else runs in between.
+/// Runs `work` with the file system ids of `user` (setfsuid(2), setfsgid(2)), on this thread only.
+/// Call it on threads of the blocking pool, where nothing else runs in between.
 ///
 /// # Errors
-/// The kernel refused to take on those rights; nothing was done.
-pub fn with_rights_of<T>(user: &User, work: impl FnOnce() -> T) -> io::Result<T> {
+/// The kernel refused the ids; nothing was done.
+pub fn with_fs_ids_of<T>(user: &User, work: impl FnOnce() -> T) -> io::Result<T> {
     if user.uid == nix::unistd::geteuid().as_raw() {
         return Ok(work());
     }
-    let _rights = Rights::take(user)?;
+    let _ids = FsIds::take(user)?;
     Ok(work())
 }
 
-/// Holds another user's rights on files until it is dropped.
-struct Rights {
+/// The thread has another user's file system ids until this is dropped.
+struct FsIds {
     before: Vec<libc::gid_t>,
 }
 
-impl Rights {
+impl FsIds {
     fn take(user: &User) -> io::Result<Self> {
         let before = nix::unistd::getgroups()?
             .into_iter()
             .map(nix::unistd::Gid::as_raw)
             .collect();
         set_groups(&user.groups)?;
-        let rights = Self { before };
+        let ids = Self { before };
         if set_fs_ids(user.uid, user.gid) {
-            Ok(rights)
+            Ok(ids)
         } else {
             Err(io::Error::other(format!(
-                "this sandbox has no user id {}, so nothing can be done with its rights",
+                "this sandbox has no user id {}, so files cannot be accessed as that user",
                 user.uid
             )))
         }
     }
 }
 
-impl Drop for Rights {
+impl Drop for FsIds {
     fn drop(&mut self) {
         let restored = set_fs_ids(nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
         let groups = set_groups(&self.before);
-        // A thread of process 1 that stayed in another user's rights would fail later, in a place
-        // that has nothing to do with it.
+        // A thread of process 1 that kept another user's ids would fail later, in unrelated code.
         assert!(
             restored && groups.is_ok(),
-            "the thread could not take back its own rights"
+            "the thread could not restore its own file system ids"
         );
     }
 }
 
-/// Whether the thread's user and group for files are now those.
+/// Sets the thread's file system ids. Whether they are now those.
 #[allow(unsafe_code)]
 fn set_fs_ids(uid: u32, gid: u32) -> bool {
     // SAFETY: setfsuid and setfsgid take numbers, touch no memory, and concern this thread only.
-    // The group goes first while the user still has the right to change it; an id that cannot be
-    // (-1) changes nothing and makes the calls answer what is set now.
+    // The group is set first, while the user may still change it; the invalid id -1 changes nothing
+    // and makes the calls return the current id.
     unsafe {
         libc::setfsgid(gid);
         libc::setfsuid(uid);
@@ -321,7 +319,7 @@ mod tests {
     const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nbroken\nnode:x:1000:1000::/home/node:/bin/sh\n";
 
     #[test]
-    fn whoever_has_the_id_is_the_person() {
+    fn the_account_with_the_id_is_found_whatever_its_name() {
         let entry = entry_of_uid(PASSWD, 1000).unwrap();
         assert_eq!(
             (entry.name, entry.home, entry.shell),
@@ -331,13 +329,13 @@ mod tests {
     }
 
     #[test]
-    fn a_user_is_in_its_own_group_and_in_those_that_list_it() {
+    fn a_user_has_its_primary_group_and_those_that_list_it() {
         let group = "root:x:0:\nsudo:x:27:dev,node\nvideo:x:44:other\nnode:x:1000:node\n";
         assert_eq!(groups_of(group, "node", 1000), [1000, 27]);
     }
 
     #[test]
-    fn a_shell_that_is_no_program_is_not_used() {
+    fn a_shell_that_is_not_executable_is_not_used() {
         assert_ne!(shell("/usr/sbin/nologin"), Path::new("/usr/sbin/nologin"));
         assert_ne!(shell("/nowhere"), Path::new("/nowhere"));
         assert_eq!(shell("/bin/sh"), Path::new("/bin/sh"));

@@ -44,9 +44,13 @@ fn terminal_messages() {
                 );
                 "resize".into()
             }
-            Ok(tty::ClientMessage::Hello { token, size, typist }) => {
-                if let (Some(size), Some(typist)) = (size, &typist) {
-                    let again = tty::hello_of(&token, size, typist);
+            Ok(tty::ClientMessage::Hello {
+                token,
+                size,
+                input_sequence,
+            }) => {
+                if let (Some(size), Some(input_sequence)) = (size, &input_sequence) {
+                    let again = tty::hello_with_input(&token, size, input_sequence);
                     let read = tty::parse(again.as_bytes()).map(|read| format!("{read:?}"));
                     assert_eq!(read, tty::parse(bytes).map(|read| format!("{read:?}")));
                 }
@@ -54,7 +58,7 @@ fn terminal_messages() {
                     "hello {} {} {}",
                     token.is_empty(),
                     size.is_some(),
-                    typist.is_some()
+                    input_sequence.is_some()
                 )
             }
             Ok(other) => format!("{other:?}"),
@@ -101,7 +105,7 @@ fn terminal_output() {
             });
             kinds.dedup();
             kinds.truncate(12);
-            format!("{kinds:?} {}", parser.at_rest())
+            format!("{kinds:?} {}", parser.between_sequences())
         });
 }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crossterm::terminal;
-use fsa_model::tty::{self, WindowSize, keys::Keys};
+use fsa_model::tty::{self, WindowSize, input_queue::InputQueue};
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -60,7 +60,7 @@ pub async fn attach(
     }
     let raw = Raw::enter()?;
     let mut keyboard = keyboard();
-    let mut keys = Keys::new(uuid::Uuid::new_v4().to_string());
+    let mut keys = InputQueue::new(uuid::Uuid::new_v4().to_string());
     let left = || format!("left {session}; it goes on. Come back with `fsa terminal {project}`.");
     let mut away: Option<(Instant, usize)> = None;
     let outcome = loop {
@@ -109,7 +109,7 @@ enum Pressed {
 }
 
 /// Takes what the keyboard gave; nothing where it is gone.
-fn take(pressed: Option<Vec<u8>>, keys: &mut Keys) -> Pressed {
+fn take(pressed: Option<Vec<u8>>, keys: &mut InputQueue) -> Pressed {
     match pressed {
         Some(bytes) if !bytes.contains(&LEAVE) => {
             if keys.push(&bytes) {
@@ -126,7 +126,7 @@ fn take(pressed: Option<Vec<u8>>, keys: &mut Keys) -> Pressed {
 async fn leaves_within(
     pause: Duration,
     keyboard: &mut tokio::sync::mpsc::Receiver<Vec<u8>>,
-    keys: &mut Keys,
+    keys: &mut InputQueue,
 ) -> bool {
     let over = tokio::time::sleep(pause);
     tokio::pin!(over);
@@ -145,13 +145,13 @@ async fn session_on(
     client: &Client,
     path: &str,
     keyboard: &mut tokio::sync::mpsc::Receiver<Vec<u8>>,
-    keys: &mut Keys,
+    keys: &mut InputQueue,
 ) -> Result<(End, bool), Failure> {
     let mut socket = websocket::open(client, path, Some(tty::SUBPROTOCOL)).await?;
     let broke = |error: tokio_tungstenite::tungstenite::Error| {
         End::Broke(format!("the connection broke off: {error}"))
     };
-    let hello = tty::hello_of("", size(), &keys.begin());
+    let hello = tty::hello_with_input("", size(), &keys.connect());
     if let Err(error) = socket.send(Message::binary(hello.into_bytes())).await {
         return Ok((broke(error), false));
     }
@@ -169,13 +169,13 @@ async fn session_on(
                 Some(Ok(Message::Binary(bytes))) => {
                     lasted = true;
                     match bytes.split_first() {
-                        Some((&tty::TAKEN, count)) => keys.taken(count),
+                        Some((&tty::INPUT_ACK, count)) => keys.acknowledge(count),
                         Some((&tty::OUTPUT, bytes)) => {
-                            keys.other();
+                            keys.other_message();
                             stdout.write_all(bytes).await?;
                             stdout.flush().await?;
                         }
-                        _ => keys.other(),
+                        _ => keys.other_message(),
                     }
                 }
                 Some(Ok(Message::Close(frame))) => {

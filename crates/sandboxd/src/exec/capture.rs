@@ -1,4 +1,4 @@
-//! `POST /v1/exec`: one command, one answer.
+//! `POST /v1/exec`: runs one command and returns its captured output.
 
 use std::{io, sync::Arc};
 
@@ -7,27 +7,27 @@ use fsa_model::sandboxd::{EXEC_OUTPUT_LIMIT, ExecRequest, ExecResult};
 use super::{CHUNK, DEFAULT_TIMEOUT, Output, ended, start, time_limit};
 use crate::{http::Refusal, sandbox::Sandbox};
 
-/// Output as far as it is kept.
+/// Captured output, up to the limit.
 #[derive(Debug, Default)]
-struct Kept {
+struct Captured {
     bytes: Vec<u8>,
     truncated: bool,
 }
 
-impl Kept {
+impl Captured {
     fn add(&mut self, bytes: &[u8]) {
         let room = EXEC_OUTPUT_LIMIT - self.bytes.len();
         self.truncated |= bytes.len() > room;
         self.bytes.extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
 
-    fn text(self) -> String {
+    fn into_text(self) -> String {
         match String::from_utf8(self.bytes) {
             Ok(text) => text,
             Err(error) => {
                 let mut bytes = error.into_bytes();
                 if self.truncated {
-                    // The limit may have gone through a character, which is no fault of the command.
+                    // The limit may have cut a character.
                     bytes.truncate(whole_characters(&bytes));
                 }
                 String::from_utf8_lossy(&bytes).into_owned()
@@ -36,7 +36,7 @@ impl Kept {
     }
 }
 
-/// The length without a character that is cut off at the end.
+/// Length without an incomplete character at the end.
 fn whole_characters(bytes: &[u8]) -> usize {
     let tail = bytes.len().saturating_sub(4);
     match std::str::from_utf8(&bytes[tail..]) {
@@ -49,8 +49,8 @@ fn whole_characters(bytes: &[u8]) -> usize {
     }
 }
 
-/// Runs the command and answers when it has ended. Dropped before that (the client went away),
-/// the command is ended.
+/// Runs the command and returns when it has ended. Dropped before that (the client disconnected),
+/// the command is killed.
 ///
 /// # Errors
 /// The request is wrong, or the command could not be started.
@@ -59,7 +59,7 @@ pub async fn run(sandbox: &Arc<Sandbox>, request: ExecRequest) -> Result<ExecRes
     let mut running = start(sandbox, &request)?;
     let mut input = request.stdin.unwrap_or_default().into_bytes();
     let mut written = 0;
-    let (mut stdout, mut stderr) = (Kept::default(), Kept::default());
+    let (mut stdout, mut stderr) = (Captured::default(), Captured::default());
     let mut stdin = running.stdin.take();
     let (mut from_stdout, mut from_stderr) = (Vec::new(), Vec::new());
     let mut end = Box::pin(ended(&mut running.exit, sandbox, running.pid, limit));
@@ -79,39 +79,39 @@ pub async fn run(sandbox: &Arc<Sandbox>, request: ExecRequest) -> Result<ExecRes
             }} => match writable.and_then(|()| stdin.as_ref().map_or(Ok(0), |pipe| pipe.try_write(&input[written..]))) {
                 Ok(length) => written += length,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                // It closed its standard input, as `head` does: the rest is not wanted.
+                // The command closed its standard input, like `head`: drop the rest.
                 Err(_) => written = input.len(),
             },
         }
-        // A command that never stops writing must not keep the others from their turn.
+        // A command that never stops writing must not starve other tasks.
         tokio::task::yield_now().await;
     };
     drop(end);
-    // What the command wrote before its end is in the pipes; what others write later is not its.
-    for (output, kept) in [
+    // The command's last output is still in the pipes.
+    for (output, captured) in [
         (&mut running.stdout, &mut stdout),
         (&mut running.stderr, &mut stderr),
     ] {
         from_stdout.resize(CHUNK, 0);
-        // A pipe holds 64 KiB; the bound is for one that is being filled while it is emptied.
+        // A pipe holds 64 KiB; the bound is for one that another process fills meanwhile.
         for _ in 0..16 {
             let Some(length) = output.read_now(&mut from_stdout) else {
                 break;
             };
-            kept.add(&from_stdout[..length]);
+            captured.add(&from_stdout[..length]);
         }
     }
     running.finish();
     Ok(ExecResult {
         exit_code,
         truncated: stdout.truncated || stderr.truncated,
-        stdout: stdout.text(),
-        stderr: stderr.text(),
+        stdout: stdout.into_text(),
+        stderr: stderr.into_text(),
         timed_out,
     })
 }
 
-/// Reads with a buffer that is made when there is something to read for the first time.
+/// Reads into a buffer that is allocated with the first read.
 async fn read(output: &mut Output, buffer: &mut Vec<u8>) -> usize {
     buffer.resize(CHUNK, 0);
     output.read(buffer).await
@@ -122,24 +122,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn output_is_cut_between_characters_and_marked() {
-        let mut kept = Kept::default();
-        kept.add(&vec![b'x'; EXEC_OUTPUT_LIMIT - 1]);
-        kept.add("é".as_bytes());
-        kept.add(b"more");
-        assert!(kept.truncated);
-        assert_eq!(kept.text(), "x".repeat(EXEC_OUTPUT_LIMIT - 1));
+    fn output_is_cut_between_characters_and_marked_as_truncated() {
+        let mut captured = Captured::default();
+        captured.add(&vec![b'x'; EXEC_OUTPUT_LIMIT - 1]);
+        captured.add("é".as_bytes());
+        captured.add(b"more");
+        assert!(captured.truncated);
+        assert_eq!(captured.into_text(), "x".repeat(EXEC_OUTPUT_LIMIT - 1));
     }
 
     #[test]
-    fn bytes_that_are_not_text_are_replaced() {
-        let mut kept = Kept::default();
-        kept.add(b"a\xffb");
-        assert_eq!(kept.text(), "a\u{fffd}b");
+    fn invalid_utf8_is_replaced() {
+        let mut captured = Captured::default();
+        captured.add(b"a\xffb");
+        assert_eq!(captured.into_text(), "a\u{fffd}b");
     }
 
     #[test]
-    fn only_a_cut_character_is_left_out() {
+    fn only_an_incomplete_character_is_removed() {
         assert_eq!(whole_characters("aé".as_bytes()), 3);
         assert_eq!(whole_characters(&"aé".as_bytes()[..2]), 1);
         assert_eq!(whole_characters(b"a\xff"), 2);

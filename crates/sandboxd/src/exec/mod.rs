@@ -1,4 +1,4 @@
-//! Runs one command: checks the request, starts it with pipes, and owns it until it ended.
+//! Command execution: validates the request, starts the command with pipes, and owns it until it ends.
 
 pub mod capture;
 pub mod stream;
@@ -19,20 +19,20 @@ use crate::{
     spawn::{self, Launch},
 };
 
-/// Where a request gives no time limit.
+/// Timeout in seconds, when a request gives none.
 const DEFAULT_TIMEOUT: u32 = 60;
 const LONGEST_TIMEOUT: u32 = 3600;
-/// What timeout(1) answers.
+/// Exit code of timeout(1).
 const TIMED_OUT: i32 = 124;
-/// Bytes that are read from a pipe at once: as many as one holds.
+/// Bytes that are read from a pipe at once: the capacity of a pipe.
 const CHUNK: usize = 64 * 1024;
-/// Pipes that are still emptied after the command that made them has ended.
+/// Maximum number of pipes that are still drained after their command has ended.
 const LEFTOVERS: usize = 64;
 
-/// A command that runs. Dropped, it is ended with everything that it started.
+/// Running command. Dropped, it is killed with everything that it started.
 #[derive(Debug)]
 struct Running {
-    /// Also the id of its session.
+    /// The process id, which is also the id of its session.
     pid: i32,
     exit: oneshot::Receiver<Exit>,
     stdin: Option<pipe::Sender>,
@@ -42,13 +42,13 @@ struct Running {
     over: bool,
 }
 
-/// The reading end of one of its pipes.
+/// Reading end of an output pipe.
 #[derive(Debug)]
 struct Output {
     pipe: Option<pipe::Receiver>,
 }
 
-/// Starts what the request asks for.
+/// Starts the command of the request.
 fn start(sandbox: &Arc<Sandbox>, request: &ExecRequest) -> Result<Running, Refusal> {
     let Some((program, arguments)) = request.command.split_first() else {
         return Err(Refusal::field(
@@ -94,7 +94,7 @@ fn start(sandbox: &Arc<Sandbox>, request: &ExecRequest) -> Result<Running, Refus
         terminal: false,
     };
     let Child { pid, exit } = spawn::spawn(&sandbox.reaper, launch)?;
-    sandbox.pulse.poke();
+    sandbox.poll_scheduler.trigger();
     let mut running = Running {
         pid,
         exit,
@@ -119,7 +119,7 @@ fn no_pipe(error: io::Error) -> Refusal {
     )
 }
 
-/// How long the request lets it run.
+/// Validates the request's timeout.
 fn time_limit(seconds: Option<u32>) -> Result<Option<Duration>, Refusal> {
     match seconds {
         None => Ok(None),
@@ -131,17 +131,17 @@ fn time_limit(seconds: Option<u32>) -> Result<Option<Duration>, Refusal> {
     }
 }
 
-/// Waits for the end of the command, and brings it about when the time is up: the whole session
-/// is asked to end, and made to after [`session::EXEC_GRACE`].
+/// Waits for the end of the command. After `limit` the whole session gets SIGTERM, and SIGKILL after
+/// [`session::EXEC_GRACE`].
 ///
-/// Returns the exit code, and whether the time was up.
+/// Returns the exit code, and whether the command timed out.
 async fn ended(
     exit: &mut oneshot::Receiver<Exit>,
     sandbox: &Sandbox,
     pid: i32,
     limit: Option<Duration>,
 ) -> (i32, bool) {
-    let time_is_up = async {
+    let timeout = async {
         match limit {
             Some(limit) => tokio::time::sleep(limit).await,
             None => std::future::pending().await,
@@ -150,7 +150,7 @@ async fn ended(
     tokio::select! {
         biased;
         exit = Child::ended(exit) => (exit.code(), false),
-        () = time_is_up => {
+        () = timeout => {
             session::end(&sandbox.reaper, pid, libc::SIGTERM, session::EXEC_GRACE).await;
             (TIMED_OUT, true)
         }
@@ -158,7 +158,7 @@ async fn ended(
 }
 
 impl Output {
-    /// Reads what comes next into the buffer; 0 at the end, of which there is only one.
+    /// Waits for output and reads it into the buffer. Returns 0 at the end, once; later calls never return.
     async fn read(&mut self, buffer: &mut [u8]) -> usize {
         loop {
             let Some(pipe) = &self.pipe else {
@@ -176,8 +176,9 @@ impl Output {
         }
     }
 
-    /// Reads what is there now; nothing where that is nothing. It asks the kernel: the runtime's own `try_read`
-    /// says that there is nothing until the runtime has heard of it, and of a command's end it may hear first.
+    /// Reads the output that is in the pipe now; `None` when there is none. It reads from the kernel, because the
+    /// runtime's `try_read` returns nothing before the runtime has polled the pipe, and the runtime may learn of the
+    /// command's end first.
     fn read_now(&mut self, buffer: &mut [u8]) -> Option<usize> {
         loop {
             match nix::unistd::read(self.pipe.as_ref()?, buffer) {
@@ -191,11 +192,11 @@ impl Output {
 }
 
 impl Running {
-    /// The command has ended and all it wrote was read. What it left running in the background
-    /// may go on, and must not be ended by a pipe that nobody reads.
+    /// Marks the command as ended, after all its output was read. Processes that it left in the
+    /// background may continue; their pipes are drained, so that a closed pipe does not kill them.
     fn finish(&mut self) {
         self.over = true;
-        self.sandbox.pulse.poke();
+        self.sandbox.poll_scheduler.trigger();
         for output in [&mut self.stdout, &mut self.stderr] {
             let Some(pipe) = output.pipe.take() else { continue };
             {
@@ -207,15 +208,15 @@ impl Running {
             }
             let sandbox = Arc::clone(&self.sandbox);
             tokio::spawn(async move {
-                empty(&pipe).await;
+                drain(&pipe).await;
                 *sandbox.leftovers.lock() -= 1;
             });
         }
     }
 }
 
-/// Reads and drops until the last writer is gone.
-async fn empty(pipe: &pipe::Receiver) {
+/// Reads and discards until the last writer is gone.
+async fn drain(pipe: &pipe::Receiver) {
     while pipe.readable().await.is_ok() {
         let mut buffer = [0; 4096];
         match pipe.try_read(&mut buffer) {
@@ -231,7 +232,7 @@ impl Drop for Running {
         if self.over {
             return;
         }
-        // Whoever asked for it has gone. It may have ended all the same, with others left behind.
+        // The client disconnected. The command may have ended, and have left other processes behind.
         let (sandbox, pid) = (Arc::clone(&self.sandbox), self.pid);
         tokio::spawn(async move {
             session::end(&sandbox.reaper, pid, libc::SIGTERM, session::EXEC_GRACE).await;
@@ -244,16 +245,16 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_a_command_wrote_is_read_also_before_the_runtime_has_heard_of_it() {
+    async fn output_is_read_also_before_the_runtime_has_polled_the_pipe() {
         let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
         let mut output = Output {
             pipe: Some(pipe::Receiver::from_owned_fd(reader).unwrap()),
         };
         nix::unistd::write(&writer, b"the last words").unwrap();
 
-        // Nothing is awaited here, so the runtime has had no time to ask the kernel.
+        // Nothing is awaited here, so the runtime has not polled the pipe.
         let mut buffer = [0; 64];
-        let length = output.read_now(&mut buffer).expect("something is there");
+        let length = output.read_now(&mut buffer).expect("output in the pipe");
 
         assert_eq!(&buffer[..length], b"the last words");
         assert_eq!(output.read_now(&mut buffer), None);

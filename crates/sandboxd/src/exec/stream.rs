@@ -1,7 +1,7 @@
-//! `GET /v1/exec`: one command over a WebSocket, its bytes as they come.
+//! `GET /v1/exec`: one command over a WebSocket, with input and output streamed.
 //!
-//! Both directions hold at most a bounded amount: output is read only as fast as the client takes
-//! it, input only as fast as the command does. The client's going away ends the command.
+//! Both directions buffer a bounded amount: output is read only as fast as the client takes it, input
+//! only as fast as the command does. When the client disconnects, the command is killed.
 
 use std::{future::pending, io, sync::Arc};
 
@@ -31,37 +31,37 @@ use crate::{
 const STDIN: u8 = 0;
 const STDOUT: u8 = 1;
 const STDERR: u8 = 2;
-/// Input that waits for the command to read it; beyond, the client is not read any more.
+/// Input bytes that wait for the command to read them; beyond, the client's connection is not read.
 const INPUT_LIMIT: usize = 256 * 1024;
-/// Within which the client says what to run.
+/// Timeout for the first message, which has the command.
 const REQUEST_WITHIN: Duration = Duration::from_secs(10);
 
-/// How long the client may take for each of the last messages once the command has ended.
+/// Timeout for each of the last messages, after the command has ended.
 const LAST_WITHIN: Duration = Duration::from_secs(60);
 
 type Sender = Mutex<SplitSink<Socket, Message>>;
 
-/// Talks to one client until the command has ended or the client is gone.
+/// Serves one client until the command has ended or the client is gone.
 pub async fn run(sandbox: Arc<Sandbox>, socket: Socket) {
     let (sender, mut receiver) = socket.split();
     let sender = Mutex::new(sender);
     let last = match begin(&sandbox, &mut receiver).await {
-        Ok(Some((running, limit))) => converse(running, limit, &sender, receiver).await,
+        Ok(Some((running, limit))) => forward(running, limit, &sender, receiver).await,
         Ok(None) => None,
         Err(refusal) => Some(ExecMessage::Error {
             message: refusal.message,
         }),
     };
     if let Some(last) = last {
-        let farewell = async {
+        let closing = async {
             send_text(&sender, &last).await?;
             sender.lock().await.close().await
         };
-        let _ = timeout(LAST_WITHIN, farewell).await;
+        let _ = timeout(LAST_WITHIN, closing).await;
     }
 }
 
-/// Reads the request and starts the command; nothing where the client went away.
+/// Reads the request and starts the command; `None` when the client disconnected.
 async fn begin(
     sandbox: &Arc<Sandbox>,
     receiver: &mut SplitStream<Socket>,
@@ -71,28 +71,30 @@ async fn begin(
             Ok(Some(Ok(Message::Text(text)))) => break text,
             Ok(Some(Ok(Message::Ping(_) | Message::Pong(_)))) => {}
             Ok(Some(Ok(Message::Binary(_)))) => {
-                return Err(Refusal::bad("the first message is a text: what to run, as JSON"));
+                return Err(Refusal::bad(
+                    "the first message must be text: the command as JSON",
+                ));
             }
             Ok(Some(_) | None) => return Ok(None),
-            Err(_) => return Err(Refusal::bad("nothing was asked for within ten seconds")),
+            Err(_) => return Err(Refusal::bad("the first message did not come within ten seconds")),
         }
     };
     let request: ExecRequest = serde_json::from_str(&text)
-        .map_err(|error| Refusal::bad(format!("the first message does not say what to run: {error}")))?;
-    // A stream shows that somebody is there, so only a limit that was asked for ends it.
+        .map_err(|error| Refusal::bad(format!("the first message is not a valid command: {error}")))?;
+    // The open stream shows that the client is there, so there is no default limit.
     let limit = time_limit(request.timeout_seconds)?;
     let mut running = start(sandbox, &request)?;
     if let Some(stdin) = request.stdin.filter(|stdin| !stdin.is_empty())
         && let Some(pipe) = running.stdin.take()
     {
-        // Given at once means: this and no more.
+        // Input in the request is the whole input.
         tokio::spawn(async move { drop(write_all(&pipe, stdin.as_bytes()).await) });
     }
     Ok(Some((running, limit)))
 }
 
-/// Passes bytes both ways. What is to be said last; nothing where the client is gone.
-async fn converse(
+/// Forwards bytes both ways. Returns the last message; `None` when the client is gone.
+async fn forward(
     mut running: Running,
     limit: Option<Duration>,
     sender: &Sender,
@@ -126,8 +128,8 @@ async fn output(
             length = running.stdout.read(&mut from_stdout[1..]) => (&from_stdout, length),
             length = running.stderr.read(&mut from_stderr[1..]) => (&from_stderr, length),
         };
-        // While the client does not take it, the time limit still counts; what was read before the
-        // end is sent all the same.
+        // The time limit also counts while the client does not read. Output that was read before the
+        // command's end is still sent.
         let sending = send_output(sender, buffer, length);
         tokio::pin!(sending);
         tokio::select! {
@@ -156,7 +158,7 @@ async fn output(
     Some(ExecMessage::Exit { exit_code, timed_out })
 }
 
-/// Room for a message: its first byte, and what is read from the pipe.
+/// Buffer of an output message: the stream's byte, and what is read from the pipe.
 fn buffer(kind: u8) -> Vec<u8> {
     let mut buffer = vec![0; 1 + CHUNK];
     buffer[0] = kind;
@@ -176,7 +178,7 @@ async fn send_text(sender: &Sender, message: &ExecMessage) -> Result<(), Error> 
     sender.lock().await.send(Message::Text(text.into())).await
 }
 
-/// Reads the client. Returns when it is gone.
+/// Receives the client's messages. Returns when it is gone.
 async fn input(mut stdin: Option<pipe::Sender>, pid: i32, mut receiver: SplitStream<Socket>) {
     let (mut waiting, mut at_end) = (BytesMut::new(), false);
     loop {
@@ -236,13 +238,13 @@ pub(super) async fn write_all(pipe: &pipe::Sender, mut bytes: &[u8]) -> io::Resu
     Ok(())
 }
 
-/// Finds out that the client is gone even while it is not read. Returns when it is.
+/// Detects a client that is gone, also while its connection is not read. Returns when it is gone.
 async fn ping(sender: &Sender) {
     let mut ticks = interval_at(Instant::now() + PING_EVERY, PING_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        // Output that is being sent says as much as a ping does.
+        // Output that is being sent serves as a ping.
         if let Ok(mut sender) = sender.try_lock()
             && sender.send(Message::Ping(Bytes::new())).await.is_err()
         {

@@ -1,9 +1,9 @@
-//! `/v1/tasks/{id}`: a command that needs nobody to be connected.
+//! `/v1/tasks/{id}`: a command that runs without a connected client.
 //!
-//! sandboxd owns the process and keeps what it wrote until somebody says that they have it: a
-//! reader names the position up to which it has read, and what is before that is let go. Nothing
-//! is lost when the reader is started anew, and where nobody reads, a bounded amount is kept and
-//! then the process waits in its write.
+//! sandboxd owns the process and buffers its output until the reader acknowledges it: a reader sends
+//! the position up to which it has read, and the output before that is dropped. So no output is lost
+//! when the reader restarts. Without a reader a bounded amount is buffered, and then the process
+//! blocks in its write.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -25,18 +25,19 @@ use crate::{
     session,
 };
 
-/// Output that waits to be read; beyond, the process waits.
-const KEPT: usize = 4 * 1024 * 1024;
-/// Of standard error, its end.
-const SAID: usize = 16 * 1024;
-/// Output in one answer.
+/// Bytes of output that are buffered; beyond, the process blocks.
+const BUFFER: usize = 4 * 1024 * 1024;
+/// Bytes of the end of standard error that are kept.
+const STDERR_TAIL: usize = 16 * 1024;
+/// Bytes of output in one response.
 const PIECE: usize = 512 * 1024;
-/// Tasks at a time, ended ones that nobody has forgotten among them.
-const MOST: usize = 8;
+/// Maximum number of tasks, including ended ones that were not deleted.
+const MAX_TASKS: usize = 8;
+/// Longest timeout of a task, in seconds.
 const LONGEST: u32 = 86_400;
-/// How long a reader may wait for more.
+/// Seconds that a reader may wait for output.
 const LONGEST_WAIT: u64 = 30;
-/// Between the request to end and the end by force: an agent saves its conversation.
+/// Time between SIGTERM and SIGKILL: an agent saves its conversation.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// The tasks of this sandbox, by their ids.
@@ -45,39 +46,41 @@ pub struct Tasks(Mutex<BTreeMap<String, Arc<Task>>>);
 
 #[derive(Debug)]
 struct Task {
-    log: Mutex<Log>,
-    /// Grows whenever the log changes, in either direction.
+    output: Mutex<OutputBuffer>,
+    /// Grows whenever output is added or dropped.
     changes: watch::Sender<u64>,
     cancel: CancellationToken,
 }
 
 #[derive(Debug, Default)]
-struct Log {
-    /// How many bytes were let go.
-    before: u64,
-    kept: VecDeque<u8>,
-    said: VecDeque<u8>,
+struct OutputBuffer {
+    /// Position of the first buffered byte.
+    start: u64,
+    stdout: VecDeque<u8>,
+    /// The end of standard error.
+    stderr: VecDeque<u8>,
+    /// Exit code, and whether the task timed out.
     end: Option<(i32, bool)>,
 }
 
-/// Answers a request about a task.
+/// Handles a request for a task.
 ///
 /// # Errors
 /// There is no such task, or the request is wrong.
 pub async fn route(sandbox: &Arc<Sandbox>, id: &str, request: Request<Incoming>) -> Answer {
-    let named = (1..=64).contains(&id.len())
+    let valid = (1..=64).contains(&id.len())
         && id
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    if !named {
+    if !valid {
         return Err(Refusal::bad(
             "a task's id has up to 64 letters, digits and dashes",
         ));
     }
     match *request.method() {
         Method::PUT => {
-            let wish = read_json(request.into_body()).await?;
-            begin(sandbox, id, wish)
+            let request = read_json(request.into_body()).await?;
+            begin(sandbox, id, request)
         }
         Method::GET => {
             let query = Query::of(request.uri());
@@ -92,38 +95,38 @@ pub async fn route(sandbox: &Arc<Sandbox>, id: &str, request: Request<Incoming>)
         }
         Method::DELETE => {
             let task = find(sandbox, id)?;
-            if task.log.lock().end.is_some() {
+            if task.output.lock().end.is_some() {
                 sandbox.tasks.0.lock().remove(id);
                 return Ok(status(StatusCode::NO_CONTENT));
             }
             task.cancel.cancel();
             Ok(status(StatusCode::ACCEPTED))
         }
-        _ => Err(Refusal::not_found("a task is put, read and deleted")),
+        _ => Err(Refusal::not_found("a task takes PUT, GET and DELETE")),
     }
 }
 
 fn find(sandbox: &Sandbox, id: &str) -> Result<Arc<Task>, Refusal> {
-    let found = sandbox.tasks.0.lock().get(id).cloned();
-    found.ok_or_else(|| Refusal::not_found(format!("there is no task `{id}`")))
+    let task = sandbox.tasks.0.lock().get(id).cloned();
+    task.ok_or_else(|| Refusal::not_found(format!("there is no task `{id}`")))
 }
 
-/// Starts it, unless it was started before: whoever asks may not know whether they did already.
-fn begin(sandbox: &Arc<Sandbox>, id: &str, mut wish: ExecRequest) -> Answer {
+/// Starts the task unless it exists: the client may repeat a request whose response was lost.
+fn begin(sandbox: &Arc<Sandbox>, id: &str, mut request: ExecRequest) -> Answer {
     let mut tasks = sandbox.tasks.0.lock();
     if tasks.contains_key(id) {
         return Ok(status(StatusCode::OK));
     }
-    if tasks.len() >= MOST {
-        // Whoever was to forget them has not come to it.
-        tasks.retain(|_, task| task.log.lock().end.is_none());
+    if tasks.len() >= MAX_TASKS {
+        // Ended tasks that the client has not deleted.
+        tasks.retain(|_, task| task.output.lock().end.is_none());
     }
-    if tasks.len() >= MOST {
+    if tasks.len() >= MAX_TASKS {
         return Err(Refusal::conflict(format!(
-            "there are {MOST} tasks already; wait until one has ended"
+            "there are {MAX_TASKS} tasks already; wait until one has ended"
         )));
     }
-    let limit = match wish.timeout_seconds.take() {
+    let limit = match request.timeout_seconds.take() {
         Some(seconds @ 1..=LONGEST) => Some(Duration::from_secs(seconds.into())),
         None => None,
         Some(_) => {
@@ -133,30 +136,31 @@ fn begin(sandbox: &Arc<Sandbox>, id: &str, mut wish: ExecRequest) -> Answer {
             ));
         }
     };
-    let token = sandbox.asks_token.expose();
+    let token = sandbox.callback_token.expose();
     for (name, value) in &sandbox.environment {
-        // So that what its models cost is put down to the task.
+        // The token with the task's id, so that the cost of its model calls is counted for the task.
         if secrecy::ExposeSecret::expose_secret(value) == token {
-            wish.env
+            request
+                .env
                 .entry(name.clone())
                 .or_insert_with(|| format!("{token}.{id}"));
         }
     }
-    let input = wish.stdin.take().unwrap_or_default();
-    let running = start(sandbox, &wish)?;
+    let input = request.stdin.take().unwrap_or_default();
+    let running = start(sandbox, &request)?;
     let task = Arc::new(Task {
-        log: Mutex::default(),
+        output: Mutex::default(),
         changes: watch::Sender::new(0),
         cancel: CancellationToken::new(),
     });
     tasks.insert(id.to_owned(), Arc::clone(&task));
     drop(tasks);
-    tokio::spawn(own(Arc::clone(sandbox), task, running, input, limit));
+    tokio::spawn(run(Arc::clone(sandbox), task, running, input, limit));
     Ok(status(StatusCode::CREATED))
 }
 
-/// Keeps the process and what it writes until it has ended.
-async fn own(
+/// Buffers the output of the process until it has ended.
+async fn run(
     sandbox: Arc<Sandbox>,
     task: Arc<Task>,
     mut running: Running,
@@ -173,7 +177,7 @@ async fn own(
     let mut end = Box::pin(ended(&mut running.exit, &sandbox, pid, limit));
     let ended = loop {
         changes.mark_unchanged();
-        let room = task.log.lock().kept.len() < KEPT;
+        let room = task.output.lock().stdout.len() < BUFFER;
         tokio::select! {
             ended = &mut end => break ended,
             () = task.cancel.cancelled(), if !cancelled => {
@@ -183,34 +187,34 @@ async fn own(
                     session::end(&sandbox.reaper, pid, libc::SIGTERM, GRACE).await;
                 });
             }
-            length = running.stdout.read(&mut out), if room => task.wrote(&out[..length]),
-            length = running.stderr.read(&mut err) => task.said(&err[..length]),
+            length = running.stdout.read(&mut out), if room => task.add_stdout(&out[..length]),
+            length = running.stderr.read(&mut err) => task.add_stderr(&err[..length]),
             _ = changes.changed(), if !room => {}
         }
-        // A process that never stops writing must not keep the others from their turn.
+        // A process that never stops writing must not starve other tasks.
         tokio::task::yield_now().await;
     };
     drop(end);
-    // A pipe holds 64 KiB; the bound is for one that is being filled while it is emptied.
+    // A pipe holds 64 KiB; the bound is for one that another process fills meanwhile.
     for _ in 0..16 {
         let Some(length) = running.stdout.read_now(&mut out) else {
             break;
         };
-        task.wrote(&out[..length]);
+        task.add_stdout(&out[..length]);
     }
     for _ in 0..16 {
         let Some(length) = running.stderr.read_now(&mut err) else {
             break;
         };
-        task.said(&err[..length]);
+        task.add_stderr(&err[..length]);
     }
     running.finish();
-    task.log.lock().end = Some(ended);
+    task.output.lock().end = Some(ended);
     task.changed();
 }
 
 async fn feed(stdin: pipe::Sender, input: String) {
-    // That it does not read its input is its own affair.
+    // The process need not read its input.
     let _ = write_all(&stdin, input.as_bytes()).await;
 }
 
@@ -219,31 +223,31 @@ impl Task {
         self.changes.send_modify(|count| *count = count.wrapping_add(1));
     }
 
-    fn wrote(&self, bytes: &[u8]) {
+    fn add_stdout(&self, bytes: &[u8]) {
         if !bytes.is_empty() {
-            self.log.lock().kept.extend(bytes);
+            self.output.lock().stdout.extend(bytes);
             self.changed();
         }
     }
 
-    fn said(&self, bytes: &[u8]) {
-        let mut log = self.log.lock();
-        log.said.extend(bytes);
-        let over = log.said.len().saturating_sub(SAID);
-        log.said.drain(..over);
+    fn add_stderr(&self, bytes: &[u8]) {
+        let stderr = &mut self.output.lock().stderr;
+        stderr.extend(bytes);
+        let over = stderr.len().saturating_sub(STDERR_TAIL);
+        stderr.drain(..over);
     }
 }
 
-/// What comes after a position, as soon as there is some.
+/// Returns the output after a position, as soon as there is some.
 async fn read(task: &Task, after: u64, wait: Duration) -> TaskOutput {
     let mut changes = task.changes.subscribe();
-    let found = async {
+    let next = async {
         loop {
             changes.mark_unchanged();
             let (output, freed) = {
-                let mut log = task.log.lock();
-                let freed = log.let_go(after);
-                (log.next(), freed)
+                let mut buffer = task.output.lock();
+                let freed = buffer.acknowledge(after);
+                (buffer.next(), freed)
             };
             if freed {
                 task.changed();
@@ -257,32 +261,32 @@ async fn read(task: &Task, after: u64, wait: Duration) -> TaskOutput {
             }
         }
     };
-    match timeout(wait, found).await {
+    match timeout(wait, next).await {
         Ok(output) => output,
-        Err(_) => task.log.lock().next(),
+        Err(_) => task.output.lock().next(),
     }
 }
 
-impl Log {
-    /// Lets go of what is before a position; whether there was anything.
-    fn let_go(&mut self, position: u64) -> bool {
-        let count = usize::try_from(position.saturating_sub(self.before)).unwrap_or(usize::MAX);
-        let count = count.min(self.kept.len());
-        self.kept.drain(..count);
-        self.before += count as u64;
-        if self.kept.is_empty() {
-            self.kept.shrink_to(CHUNK);
+impl OutputBuffer {
+    /// Drops the output before a position. Returns whether there was any.
+    fn acknowledge(&mut self, position: u64) -> bool {
+        let count = usize::try_from(position.saturating_sub(self.start)).unwrap_or(usize::MAX);
+        let count = count.min(self.stdout.len());
+        self.stdout.drain(..count);
+        self.start += count as u64;
+        if self.stdout.is_empty() {
+            self.stdout.shrink_to(CHUNK);
         }
         count > 0
     }
 
-    /// The whole lines that come next, and the end where nothing is left before it.
+    /// The next whole lines, and the task's end if no output is left before it.
     fn next(&mut self) -> TaskOutput {
-        let bytes = self.kept.make_contiguous();
+        let bytes = self.stdout.make_contiguous();
         let piece = &bytes[..bytes.len().min(PIECE)];
         let whole = match memchr::memrchr(b'\n', piece) {
             Some(end) => end + 1,
-            // A line that is longer than an answer comes in pieces; the last has no end.
+            // A line that is longer than a response is split; the last line may have no line end.
             None if piece.len() == PIECE || self.end.is_some() => piece.len(),
             None => 0,
         };
@@ -294,10 +298,10 @@ impl Log {
             .map(|(exit_code, timed_out)| TaskEnd {
                 exit_code,
                 timed_out,
-                stderr: String::from_utf8_lossy(self.said.make_contiguous()).into_owned(),
+                stderr: String::from_utf8_lossy(self.stderr.make_contiguous()).into_owned(),
             });
         TaskOutput {
-            next: self.before + whole as u64,
+            next: self.start + whole as u64,
             lines,
             end,
         }
@@ -308,35 +312,35 @@ impl Log {
 mod tests {
     use super::*;
 
-    fn log(text: &str) -> Log {
-        Log {
-            kept: text.bytes().collect(),
-            ..Log::default()
+    fn buffer(text: &str) -> OutputBuffer {
+        OutputBuffer {
+            stdout: text.bytes().collect(),
+            ..OutputBuffer::default()
         }
     }
 
     #[test]
-    fn whole_lines_are_given_and_kept_until_they_were_read() {
-        let mut log = log("one\ntwo\nthr");
-        let first = log.next();
+    fn whole_lines_are_returned_until_they_are_acknowledged() {
+        let mut buffer = buffer("one\ntwo\nthr");
+        let first = buffer.next();
         assert_eq!((first.lines, first.next), (vec!["one".into(), "two".into()], 8));
-        assert_eq!(log.next().next, 8, "it was not said that they were read");
-        assert!(log.let_go(8));
-        assert!(log.next().lines.is_empty());
-        log.kept.extend(b"ee\n");
-        let second = log.next();
+        assert_eq!(buffer.next().next, 8, "not acknowledged");
+        assert!(buffer.acknowledge(8));
+        assert!(buffer.next().lines.is_empty());
+        buffer.stdout.extend(b"ee\n");
+        let second = buffer.next();
         assert_eq!((second.lines, second.next), (vec!["three".to_owned()], 14));
-        assert!(!log.let_go(8));
+        assert!(!buffer.acknowledge(8));
     }
 
     #[test]
-    fn the_end_comes_with_the_last_line_even_where_that_has_none() {
-        let mut log = log("one\ntwo");
-        log.end = Some((3, false));
-        let first = log.next();
+    fn the_end_comes_with_the_last_line_even_if_that_has_no_line_end() {
+        let mut buffer = buffer("one\ntwo");
+        buffer.end = Some((3, false));
+        let first = buffer.next();
         assert_eq!((first.lines.len(), first.end), (1, None));
-        log.let_go(first.next);
-        let last = log.next();
+        buffer.acknowledge(first.next);
+        let last = buffer.next();
         assert_eq!(last.lines, ["two"]);
         assert_eq!(last.end.map(|end| end.exit_code), Some(3));
     }

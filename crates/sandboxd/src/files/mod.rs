@@ -1,10 +1,10 @@
-//! The files of the sandbox, with the rights of one of its users.
+//! File API: reads, writes, lists and deletes files with the permissions of one of the sandbox's users.
 //!
-//! Everything that touches a path happens on a thread of the blocking pool that has taken on that
-//! user's rights ([`crate::user::with_rights_of`]), so the kernel decides what may be done and the
-//! user owns what is made. Bytes go through in pieces; no file is ever held whole.
+//! Every file system call runs on a thread of the blocking pool that has taken on that user's file
+//! system ids ([`crate::user::with_fs_ids_of`]), so the kernel checks the permissions and the user
+//! owns new files. Content is streamed; no file is ever held whole in memory.
 
-mod beneath;
+mod open_beneath;
 mod read;
 #[doc(hidden)]
 pub mod tar_in;
@@ -27,21 +27,21 @@ use nix::fcntl::OFlag;
 use crate::{
     http::{Answer, Refusal, json, read_json, routes::Query, status},
     sandbox::Sandbox,
-    user::{User, with_rights_of},
+    user::{User, with_fs_ids_of},
 };
 
-/// The media type of an archive.
+/// Media type of an archive.
 const TAR: &str = "application/x-tar";
-/// Bytes that go through at once.
+/// Bytes that are read or written at once.
 const PIECE: usize = 64 * 1024;
 
-/// Which file, and as whom.
+/// The file of a request, and the user who accesses it.
 #[derive(Clone, Debug)]
 struct Subject {
     path: PathBuf,
-    /// The folder that no link may lead out of, where there is one.
+    /// Access is confined to this folder, if set.
     within: Option<PathBuf>,
-    /// As it was written in the request, for sentences.
+    /// The path as the request has it, for messages.
     shown: String,
     user: User,
 }
@@ -59,23 +59,23 @@ impl Subject {
         })
     }
 
-    /// Does `work` with the user's rights, off the runtime's thread.
-    async fn with_rights<T: Send + 'static>(
+    /// Runs `work` with the user's file system ids, off the runtime's thread.
+    async fn as_user<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Path, &User) -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
         let (path, user) = (self.path.clone(), self.user.clone());
-        tokio::task::spawn_blocking(move || with_rights_of(&user, || work(&path, &user)))
+        tokio::task::spawn_blocking(move || with_fs_ids_of(&user, || work(&path, &user)))
             .await
             .map_err(io::Error::other)
             .flatten()
             .flatten()
     }
 
-    /// Opens what is to be read, with the rights that the thread has now.
+    /// Opens the file for reading, with the thread's current file system ids.
     fn open(&self, flags: OFlag) -> io::Result<OwnedFd> {
         match &self.within {
-            Some(folder) => beneath::open(folder, &self.path, flags),
+            Some(folder) => open_beneath::open(folder, &self.path, flags),
             None => Ok(nix::fcntl::open(
                 &self.path,
                 flags | OFlag::O_CLOEXEC,
@@ -84,37 +84,40 @@ impl Subject {
         }
     }
 
-    /// As [`Self::with_rights`], with the opened subject.
+    /// Runs `work` like [`Self::as_user`], with the open file.
     async fn opened<T: Send + 'static>(
         &self,
         flags: OFlag,
         work: impl FnOnce(OwnedFd) -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
         let subject = self.clone();
-        self.with_rights(move |_, _| work(subject.open(flags)?)).await
+        self.as_user(move |_, _| work(subject.open(flags)?)).await
     }
 
     fn refusal(&self, error: &io::Error) -> Refusal {
-        match error.get_ref().and_then(|inner| inner.downcast_ref::<Said>()) {
-            Some(Said(refusal)) => refusal.clone(),
+        match error
+            .get_ref()
+            .and_then(|inner| inner.downcast_ref::<RefusalError>())
+        {
+            Some(RefusalError(refusal)) => refusal.clone(),
             None => Refusal::of_file(&self.shown, error),
         }
     }
 }
 
-/// A refusal on its way through an [`io::Error`].
+/// Refusal that is carried by an [`io::Error`].
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.message)]
-struct Said(Refusal);
+struct RefusalError(Refusal);
 
-fn say(refusal: Refusal) -> io::Error {
-    io::Error::other(Said(refusal))
+fn refuse(refusal: Refusal) -> io::Error {
+    io::Error::other(RefusalError(refusal))
 }
 
-/// `/v1/files`, and what of it there is below [`PROJECT_FILES`].
+/// Handles `/v1/files`, and [`PROJECT_FILES`].
 ///
 /// # Errors
-/// What the file system says, in a sentence with the path.
+/// The file system's error, in a sentence with the path.
 pub async fn route(sandbox: &Arc<Sandbox>, request: Request<Incoming>) -> Answer {
     let query = Query::of(request.uri());
     let path = query
@@ -138,9 +141,9 @@ pub async fn route(sandbox: &Arc<Sandbox>, request: Request<Incoming>) -> Answer
     };
     match *request.method() {
         Method::GET | Method::HEAD if query.is_true("list")? => {
-            let of = subject.clone();
+            let folder = subject.clone();
             let entries = subject
-                .with_rights(move |_, _| tree::list(&of))
+                .as_user(move |_, _| tree::list(&folder))
                 .await
                 .map_err(|error| subject.refusal(&error))?;
             Ok(json(&entries))
@@ -151,13 +154,13 @@ pub async fn route(sandbox: &Arc<Sandbox>, request: Request<Incoming>) -> Answer
         }
         Method::PUT if takes_tar(header::CONTENT_TYPE) => {
             let answer = tar_in::put(&subject, request.into_body()).await;
-            sandbox.pulse.poke();
+            sandbox.poll_scheduler.trigger();
             answer
         }
         Method::PUT => {
             let mode = query.get("mode").map(write::mode).transpose()?;
             let answer = write::put(&subject, request, mode).await;
-            sandbox.pulse.poke();
+            sandbox.poll_scheduler.trigger();
             answer
         }
         Method::DELETE => {
@@ -166,14 +169,14 @@ pub async fn route(sandbox: &Arc<Sandbox>, request: Request<Incoming>) -> Answer
                 .contains(&subject.path.components().as_path())
             {
                 return Err(Refusal::conflict(format!(
-                    "{}: this folder stays; delete what is in it",
+                    "{}: this folder cannot be deleted; delete what is in it",
                     subject.shown
                 )));
             }
             let done = subject
-                .with_rights(move |path, _| tree::delete(path, recursive))
+                .as_user(move |path, _| tree::delete(path, recursive))
                 .await;
-            sandbox.pulse.poke();
+            sandbox.poll_scheduler.trigger();
             done.map(|()| status(StatusCode::NO_CONTENT))
                 .map_err(|error| subject.refusal(&error))
         }
@@ -185,26 +188,26 @@ pub async fn route(sandbox: &Arc<Sandbox>, request: Request<Incoming>) -> Answer
     }
 }
 
-/// `POST /v1/move`.
+/// Handles `POST /v1/move`.
 ///
 /// # Errors
-/// What the file system says, in a sentence with the path.
+/// The file system's error, in a sentence with the path.
 pub async fn rename(sandbox: &Arc<Sandbox>, body: Incoming) -> Answer {
-    let wish: MoveRequest = read_json(body).await?;
-    let user = wish.user.as_deref();
-    let from = Subject::new(sandbox, &wish.from, user)?;
-    let mut to = Subject::new(sandbox, &wish.to, user)?;
-    to.shown = format!("{} to {}", wish.from, wish.to);
+    let request: MoveRequest = read_json(body).await?;
+    let user = request.user.as_deref();
+    let from = Subject::new(sandbox, &request.from, user)?;
+    let mut to = Subject::new(sandbox, &request.to, user)?;
+    to.shown = format!("{} to {}", request.from, request.to);
     let source = from.path.clone();
     let done = to
-        .with_rights(move |target, _| tree::rename(&source, target, wish.overwrite))
+        .as_user(move |target, _| tree::rename(&source, target, request.overwrite))
         .await;
-    sandbox.pulse.poke();
+    sandbox.poll_scheduler.trigger();
     done.map(|()| status(StatusCode::NO_CONTENT))
         .map_err(|error| to.refusal(&error))
 }
 
-/// Another file, or another content, has another one.
+/// Entity tag: changes with the file and with its content.
 fn etag(found: &std::fs::Metadata) -> String {
     format!(
         "\"{:x}-{:x}-{:x}\"",

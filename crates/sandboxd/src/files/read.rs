@@ -1,4 +1,4 @@
-//! Reads files: one as it is, a folder as an archive.
+//! File download: a file's bytes, or a folder as a tar archive.
 
 use std::{fs, sync::Arc};
 
@@ -21,7 +21,7 @@ pub(super) async fn get(
     tar: bool,
     head: bool,
 ) -> Answer {
-    // Without it, opening a named pipe would wait for somebody who writes.
+    // Without O_NONBLOCK, opening a named pipe would wait for a writer.
     let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
     let (file, found) = subject
         .opened(flags, |handle| {
@@ -73,7 +73,7 @@ pub(super) async fn get(
     } else {
         let mut file = tokio::fs::File::from_std(file);
         file.set_max_buf_size(PIECE);
-        // No more than was announced, should the file grow meanwhile.
+        // No more than Content-Length says, even if the file grows meanwhile.
         let file = tokio::io::AsyncReadExt::take(file, found.len());
         typed(
             "application/octet-stream",

@@ -1,8 +1,8 @@
-//! Unpacks a tar archive into a folder, and nowhere else.
+//! Tar upload: unpacks a tar archive into a folder, and never outside of it.
 //!
-//! Each part of a name is opened by itself, from the folder that the part before it is, and no
-//! symbolic link is followed: neither a link in the archive nor one that somebody puts there
-//! meanwhile leads out. An archive that tries is refused; what was unpacked before that stays.
+//! Each part of a name is opened relative to the part before it, and no symbolic link is followed:
+//! neither a link in the archive nor one that another process creates meanwhile leads out. An archive
+//! that tries is refused; entries that were unpacked before stay.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -31,18 +31,18 @@ use nix::{
 use tar::{Archive, Entry, EntryType};
 use tokio::sync::mpsc;
 
-use super::{PIECE, Subject, say};
+use super::{PIECE, Subject, refuse};
 use crate::http::{Answer, Refusal, status};
 
-/// Pieces between the connection and the thread that writes files.
+/// Pieces in the channel between the connection and the thread that writes files.
 const PIECES: usize = 4;
-/// Of a refused upload that is still read, so that the client gets to see the answer.
-const READ_ON: usize = 16 * 1024 * 1024;
+/// Bytes of a refused upload that are still read, so that the client receives the response.
+const DRAIN_LIMIT: usize = 16 * 1024 * 1024;
 
 /// `PUT` of an archive.
 pub(super) async fn put(subject: &Subject, mut body: Incoming) -> Answer {
     let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(PIECES);
-    let unpacking = subject.with_rights(move |path, _| {
+    let unpacking = subject.as_user(move |path, _| {
         std::fs::create_dir_all(path)?;
         unpack(
             path,
@@ -67,7 +67,7 @@ pub(super) async fn put(subject: &Subject, mut body: Incoming) -> Answer {
             if sender.send(piece).await.is_err() {
                 refused += length;
             }
-            if broken || refused > READ_ON {
+            if broken || refused > DRAIN_LIMIT {
                 break;
             }
         }
@@ -81,7 +81,11 @@ pub(super) async fn put(subject: &Subject, mut body: Incoming) -> Answer {
         io::ErrorKind::InvalidData => {
             Refusal::bad(format!("this is not a tar archive, or a broken one: {error}"))
         }
-        io::ErrorKind::Other if error.get_ref().is_some_and(|inner| !inner.is::<super::Said>()) => {
+        io::ErrorKind::Other
+            if error
+                .get_ref()
+                .is_some_and(|inner| !inner.is::<super::RefusalError>()) =>
+        {
             Refusal::bad(format!("the archive cannot be read: {error}"))
         }
         _ => subject.refusal(&error),
@@ -109,20 +113,20 @@ impl Read for IncomingPieces {
     }
 }
 
-/// A folder that was opened.
+/// Open folder.
 struct Folder {
     parts: Vec<OsString>,
     handle: OwnedFd,
 }
 
-/// Writes what is in `archive` below `root`, which is there.
+/// Unpacks `archive` below `root`, which must exist.
 ///
 /// # Errors
-/// The archive leads out of `root`, is broken, or cannot be written.
+/// The archive leads out of `root` or is broken, or an entry cannot be written.
 pub fn unpack(root: &Path, archive: impl Read) -> io::Result<()> {
     let path_only = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let root = nix::fcntl::open(root, path_only, Mode::empty())?;
-    // Entries of one folder mostly come one after another.
+    // The entries of one folder usually follow each other.
     let mut last: Option<Folder> = None;
     let mut buffer = vec![0; PIECE];
     for entry in Archive::new(archive).entries()? {
@@ -149,7 +153,7 @@ pub fn unpack(root: &Path, archive: impl Read) -> io::Result<()> {
         match kind {
             EntryType::Directory => {
                 let mode = entry.header().mode().unwrap_or(0o755) & 0o777 | 0o700;
-                make_folder(&folder.handle, name, mode)?;
+                create_folder(&folder.handle, name, mode)?;
             }
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
                 write(&mut entry, &folder.handle, name, &mut buffer)?;
@@ -182,7 +186,7 @@ pub fn unpack(root: &Path, archive: impl Read) -> io::Result<()> {
     Ok(())
 }
 
-/// The parts of a name; nothing where it is absolute or goes up.
+/// The parts of a name; `None` when it is absolute or has a `..`.
 fn parts(name: &OsStr) -> Option<Vec<OsString>> {
     Path::new(name)
         .components()
@@ -195,18 +199,18 @@ fn parts(name: &OsStr) -> Option<Vec<OsString>> {
 }
 
 fn escapes(name: &str) -> io::Error {
-    say(Refusal::bad(format!(
+    refuse(Refusal::bad(format!(
         "the archive's entry `{name}` leads out of the folder; unpacking stopped there"
     )))
 }
 
 fn unusable(name: &str) -> io::Error {
-    say(Refusal::bad(format!(
+    refuse(Refusal::bad(format!(
         "the archive's entry `{name}` is neither a file, a folder nor a link; unpacking stopped there"
     )))
 }
 
-/// Opens the folder below `root`, and makes what is not there.
+/// Opens the folder below `root`, and creates missing ones.
 fn enter(root: &OwnedFd, folders: &[OsString], shown: &str) -> io::Result<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let mut here = root.try_clone()?;
@@ -214,13 +218,13 @@ fn enter(root: &OwnedFd, folders: &[OsString], shown: &str) -> io::Result<OwnedF
         let name = folder.as_os_str();
         let next = match openat(&here, name, flags, Mode::empty()) {
             Err(Errno::ENOENT) => {
-                make_folder(&here, folder, 0o755)?;
+                create_folder(&here, folder, 0o755)?;
                 openat(&here, name, flags, Mode::empty())
             }
             other => other,
         };
         here = next.map_err(|error| match error {
-            Errno::ENOTDIR | Errno::ELOOP => say(Refusal::bad(format!(
+            Errno::ENOTDIR | Errno::ELOOP => refuse(Refusal::bad(format!(
                 "the archive's entry `{shown}` goes through a file or a symbolic link; unpacking stopped there"
             ))),
             error => error.into(),
@@ -229,14 +233,14 @@ fn enter(root: &OwnedFd, folders: &[OsString], shown: &str) -> io::Result<OwnedF
     Ok(here)
 }
 
-fn make_folder(parent: &OwnedFd, name: &OsStr, mode: u32) -> io::Result<()> {
+fn create_folder(parent: &OwnedFd, name: &OsStr, mode: u32) -> io::Result<()> {
     match mkdirat(parent, name, Mode::from_bits_truncate(mode)) {
         Ok(()) | Err(Errno::EEXIST) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }
 
-/// Takes away a file or link that has the name already.
+/// Removes an existing file or link of that name.
 fn clear(folder: &OwnedFd, name: &OsStr) -> io::Result<()> {
     match unlinkat(folder, name, UnlinkatFlags::NoRemoveDir) {
         Ok(()) | Err(Errno::ENOENT) => Ok(()),
@@ -265,7 +269,7 @@ fn write(
     let mode = entry.header().mode().unwrap_or(0o644) & 0o777;
     file.set_permissions(std::fs::Permissions::from_mode(mode))?;
     if let Ok(Ok(seconds)) = entry.header().mtime().map(i64::try_from) {
-        // One that the file system cannot keep, the kernel brings to the nearest that it can.
+        // The kernel clamps a time that the file system cannot represent.
         let time = TimeSpec::new(seconds, 0);
         futimens(file.as_fd(), &time, &time)?;
     }
@@ -277,7 +281,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_that_leads_out_has_no_parts() {
+    fn a_name_that_leads_out_is_refused() {
         assert_eq!(parts(OsStr::new("./a/./b")).unwrap(), ["a", "b"]);
         assert_eq!(parts(OsStr::new("./")).unwrap().len(), 0);
         for wrong in ["/etc/passwd", "../x", "a/../../x", "a/.."] {

@@ -1,4 +1,4 @@
-//! Writes a folder as a tar archive, in pieces, as fast as the client takes them.
+//! Tar download: streams a folder as a tar archive, as fast as the client reads it.
 
 use std::{
     fs,
@@ -19,18 +19,18 @@ use nix::{
 use tar::{Builder, EntryType, Header};
 use tokio::sync::mpsc;
 
-use super::{PIECE, Subject, beneath::path_of};
+use super::{PIECE, Subject, open_beneath::path_of};
 use crate::{
     http::{Body, streamed},
     sandbox::Sandbox,
-    user::with_rights_of,
+    user::with_fs_ids_of,
 };
 
-/// Pieces between the thread that reads files and the connection.
+/// Pieces in the channel between the thread that reads files and the connection.
 const PIECES: usize = 4;
 
-/// The content of the folder that is open. Links are links, sockets and devices are left out, other file systems
-/// are not entered. What cannot be read breaks the answer off, and the sandbox's log says why.
+/// Archives the open folder. Links are archived as links, sockets and devices are skipped, other file systems are not
+/// entered. A read error aborts the response, and its cause goes into the sandbox's log.
 pub(super) fn body(sandbox: &Arc<Sandbox>, subject: &Subject, root: OwnedFd) -> Body {
     let (sender, receiver) = mpsc::channel(PIECES);
     let (sandbox, subject) = (Arc::clone(sandbox), subject.clone());
@@ -39,13 +39,13 @@ pub(super) fn body(sandbox: &Arc<Sandbox>, subject: &Subject, root: OwnedFd) -> 
             held: BytesMut::new(),
             sender: sender.clone(),
         };
-        let written = with_rights_of(&subject.user, || archive(&root, &mut pieces)).flatten();
+        let written = with_fs_ids_of(&subject.user, || archive(&root, &mut pieces)).flatten();
         if let Err(error) = written {
-            // A broken pipe is the client's going away, which is no news.
+            // A broken pipe means that the client disconnected.
             if error.kind() != io::ErrorKind::BrokenPipe {
                 sandbox
                     .logs
-                    .say(format!("the archive of {} broke off: {error}", subject.shown));
+                    .add_notice(format!("the archive of {} was aborted: {error}", subject.shown));
             }
             let _ = sender.blocking_send(Err(error));
         }
@@ -86,7 +86,7 @@ fn archive(root: &OwnedFd, pieces: &mut Pieces) -> io::Result<()> {
     let mut folders = vec![PathBuf::new()];
     while let Some(folder) = folders.pop() {
         let here = match enter(root, &folder) {
-            // It was deleted meanwhile, or another thing is in its place.
+            // Deleted or replaced meanwhile.
             Err(error)
                 if matches!(
                     error.kind(),
@@ -111,7 +111,7 @@ fn archive(root: &OwnedFd, pieces: &mut Pieces) -> io::Result<()> {
     builder.into_inner()?.flush()
 }
 
-/// Opens a folder below `root`, part by part, so that a link in the place of one leads nowhere.
+/// Opens a folder below `root`, part by part, so that no symbolic link is followed.
 fn enter(root: &OwnedFd, folder: &Path) -> io::Result<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let mut here = root.try_clone()?;
@@ -125,7 +125,7 @@ fn at(name: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", name.display()))
 }
 
-/// Adds one entry; whether it is a folder whose content follows.
+/// Adds one entry. Returns whether it is a folder whose content follows.
 fn add<W: Write>(builder: &mut Builder<W>, path: &Path, name: &Path, device: u64) -> io::Result<bool> {
     let found = fs::symlink_metadata(path)?;
     let mut header = Header::new_gnu();
@@ -150,8 +150,8 @@ fn add<W: Write>(builder: &mut Builder<W>, path: &Path, name: &Path, device: u64
     Ok(false)
 }
 
-/// As many bytes as the header promised, whatever happens to the file meanwhile: an archive is
-/// not to be read any more after an entry of another length.
+/// Reads as many bytes as the entry's header says, even if the file's size changes meanwhile: an
+/// archive is unreadable after an entry of another length.
 struct Exactly {
     file: fs::File,
     left: u64,

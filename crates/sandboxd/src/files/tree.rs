@@ -1,4 +1,4 @@
-//! Lists, renames and deletes.
+//! Listing, renaming and deleting of files and folders.
 
 use std::{
     ffi::OsStr,
@@ -12,13 +12,13 @@ use fsa_model::sandboxd::{FileEntry, FileKind};
 use http::StatusCode;
 use nix::fcntl::{AT_FDCWD, OFlag, RenameFlags, readlinkat, renameat2};
 
-use super::{Subject, beneath::path_of, say};
+use super::{Subject, open_beneath::path_of, refuse};
 use crate::http::Refusal;
 
-/// Entries of a folder that are listed; a folder with more is no place for people.
+/// Maximum entries of a listing; a larger one is of no use to a person.
 const ENTRIES: usize = 50_000;
 
-/// What is in a folder, sorted by name; a file or a link to one lists itself.
+/// Lists a folder, sorted by name. A file, or a link to one, lists itself.
 pub(super) fn list(subject: &Subject) -> io::Result<Vec<FileEntry>> {
     let folder = fs::File::from(subject.open(OFlag::O_PATH)?);
     if !folder.metadata()?.is_dir() {
@@ -37,14 +37,14 @@ pub(super) fn list(subject: &Subject) -> io::Result<Vec<FileEntry>> {
     for found in fs::read_dir(&path)? {
         let found = found?;
         if entries.len() == ENTRIES {
-            return Err(say(Refusal::new(
+            return Err(refuse(Refusal::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "TooMany",
                 format!("{} has more than {ENTRIES} entries", subject.shown),
             )));
         }
-        match look(&found) {
-            // It was deleted meanwhile.
+        match listed(&found) {
+            // Deleted meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             other => entries.push(other?),
         }
@@ -53,7 +53,7 @@ pub(super) fn list(subject: &Subject) -> io::Result<Vec<FileEntry>> {
     Ok(entries)
 }
 
-fn look(found: &fs::DirEntry) -> io::Result<FileEntry> {
+fn listed(found: &fs::DirEntry) -> io::Result<FileEntry> {
     let metadata = found.metadata()?;
     let target = match metadata.is_symlink() {
         true => fs::read_link(found.path()).ok(),
@@ -88,7 +88,7 @@ pub(super) fn delete(path: &Path, recursive: bool) -> io::Result<()> {
         return fs::remove_dir_all(path);
     }
     fs::remove_dir(path).map_err(|error| match error.kind() {
-        io::ErrorKind::DirectoryNotEmpty => say(Refusal::new(
+        io::ErrorKind::DirectoryNotEmpty => refuse(Refusal::new(
             StatusCode::CONFLICT,
             "NotEmpty",
             format!(
@@ -100,7 +100,7 @@ pub(super) fn delete(path: &Path, recursive: bool) -> io::Result<()> {
     })
 }
 
-/// Renames, and makes the folders that lead to the new name.
+/// Renames, and creates the parent folders of the new name.
 pub(super) fn rename(from: &Path, to: &Path, overwrite: bool) -> io::Result<()> {
     fs::symlink_metadata(from)?;
     if let Some(folder) = to.parent() {

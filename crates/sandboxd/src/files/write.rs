@@ -1,4 +1,4 @@
-//! Writes one file, all or nothing: into a temporary one beside it, which then takes its place.
+//! File upload: writes one file atomically, into a temporary file beside it that is then renamed.
 
 use std::{
     fs, io,
@@ -12,16 +12,16 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::io::AsyncWriteExt;
 
-use super::{PIECE, Subject, etag, say};
+use super::{PIECE, Subject, etag, refuse};
 use crate::{
     http::{Answer, Refusal, status},
-    user::{User, with_rights_of},
+    user::{User, with_fs_ids_of},
 };
 
-/// Of a file that is new.
+/// Mode of a new file.
 const NEW_MODE: u32 = 0o644;
 
-/// Reads the parameter `mode`.
+/// Parses the parameter `mode`.
 pub(super) fn mode(text: &str) -> Result<u32, Refusal> {
     u32::from_str_radix(text, 8)
         .ok()
@@ -29,7 +29,7 @@ pub(super) fn mode(text: &str) -> Result<u32, Refusal> {
         .ok_or_else(|| Refusal::field("mode", "permissions are octal digits, such as 0755"))
 }
 
-/// A file that is being written. Dropped before it is in its place, it is removed.
+/// Upload in progress. Dropped before the rename, the temporary file is removed.
 struct Upload {
     user: User,
     temporary: PathBuf,
@@ -37,7 +37,7 @@ struct Upload {
     placed: bool,
 }
 
-/// What the file that is there already is like.
+/// Mode and owner of the file that is replaced.
 struct Before {
     mode: u32,
     uid: u32,
@@ -51,10 +51,10 @@ pub(super) async fn put(subject: &Subject, request: Request<Incoming>, mode: Opt
         .get(header::IF_MATCH)
         .and_then(|value| value.to_str().ok())
         .map(str::to_owned);
-    let wanted = condition.clone();
+    let expected = condition.clone();
     let failed = |error: io::Error| subject.refusal(&error);
     let (mut upload, file, before) = subject
-        .with_rights(move |path, user| begin(path, user, wanted.as_deref()))
+        .as_user(move |path, user| begin(path, user, expected.as_deref()))
         .await
         .map_err(failed)?;
     let mut file = tokio::fs::File::from_std(file);
@@ -76,7 +76,7 @@ pub(super) async fn put(subject: &Subject, request: Request<Incoming>, mode: Opt
     let (temporary, target) = (upload.temporary.clone(), upload.target.clone());
     let is_new = before.is_none();
     let tag = subject
-        .with_rights(move |_, user| {
+        .as_user(move |_, user| {
             if let Some(before) = &before
                 && user.uid == 0
             {
@@ -108,7 +108,7 @@ fn begin(
     condition: Option<&str>,
 ) -> io::Result<(Upload, fs::File, Option<Before>)> {
     let target = match fs::symlink_metadata(path) {
-        // Writing to a link writes what it points to, as everywhere.
+        // Writing to a link writes to its target, as open(2) does.
         Ok(found) if found.is_symlink() => fs::canonicalize(path)?,
         _ => path.to_owned(),
     };
@@ -116,7 +116,7 @@ fn begin(
     let before = match fs::metadata(&target) {
         Ok(found) if found.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
         Ok(found) if !found.is_file() => {
-            return Err(say(Refusal::conflict(format!(
+            return Err(refuse(Refusal::conflict(format!(
                 "{}: it is not a regular file",
                 path.display()
             ))));
@@ -146,7 +146,7 @@ fn begin(
     ))
 }
 
-/// Refuses where the file is not the one that the client knows.
+/// Checks `If-Match`.
 fn check(target: &Path, condition: Option<&str>) -> io::Result<()> {
     let Some(condition) = condition else { return Ok(()) };
     let holds = match fs::metadata(target) {
@@ -161,10 +161,13 @@ fn check(target: &Path, condition: Option<&str>) -> io::Result<()> {
     if holds {
         return Ok(());
     }
-    Err(say(Refusal::new(
+    Err(refuse(Refusal::new(
         StatusCode::PRECONDITION_FAILED,
         "Changed",
-        format!("{} was changed by somebody else; read it again", target.display()),
+        format!(
+            "{} has changed since it was read; read it again",
+            target.display()
+        ),
     )))
 }
 
@@ -179,7 +182,7 @@ fn temporary(folder: &Path) -> io::Result<(PathBuf, fs::File)> {
             .mode(0o600)
             .open(&path)
         {
-            // Left over from a sandbox that died.
+            // Left over from a killed sandbox.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             other => return other.map(|file| (path, file)),
         }
@@ -193,7 +196,7 @@ impl Drop for Upload {
         }
         let (user, temporary) = (self.user.clone(), self.temporary.clone());
         tokio::task::spawn_blocking(move || {
-            let _ = with_rights_of(&user, || fs::remove_file(temporary));
+            let _ = with_fs_ids_of(&user, || fs::remove_file(temporary));
         });
     }
 }

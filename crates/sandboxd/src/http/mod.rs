@@ -1,4 +1,4 @@
-//! HTTP/1.1: listening, connections, bodies. The routes are in [`routes`].
+//! HTTP/1.1 server: accept loop, connections, bodies. The routes are in [`routes`].
 
 pub mod refusal;
 pub mod routes;
@@ -20,34 +20,34 @@ use tokio::sync::Semaphore;
 pub use self::refusal::Refusal;
 use self::stream::{Listener, Stream};
 
-/// The body of an answer.
+/// Response body.
 pub type Body = UnsyncBoxBody<Bytes, io::Error>;
-/// What a route answers.
+/// Result of a route.
 pub type Answer = Result<Response<Body>, Refusal>;
 
-/// Connections at a time; more wait in the listener's queue.
+/// Maximum number of connections; more wait in the listener's queue.
 const CONNECTIONS: usize = 512;
-/// From a connection's first byte, or from the last answer on it, to the end of a request's head.
+/// Timeout for a request's head, from the connection's first byte or from the last response on it.
 const HEAD_WITHIN: Duration = Duration::from_secs(30);
-/// Of a request that is read into memory as JSON.
+/// Maximum bytes of a JSON request body.
 const JSON_LIMIT: usize = 4 * 1024 * 1024;
 
-/// Accepts connections for as long as sandboxd lives, and answers each request with `route`.
+/// Accepts connections until sandboxd ends, and handles each request with `route`.
 pub async fn serve<F, Fut>(listener: Listener, route: F)
 where
     F: Fn(Request<Incoming>) -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output = Answer> + Send,
 {
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let permits = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
-        let Ok(permit) = Arc::clone(&room).acquire_owned().await else {
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
             return;
         };
         let stream = match listener.accept().await {
             Ok(stream) => stream,
             Err(error) => {
-                // Out of descriptors or memory: both come back when something else ends.
-                tracing::warn!("a connection could not be accepted: {error}");
+                // Out of descriptors or memory: retry, both may be freed.
+                tracing::warn!("accept failed: {error}");
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
@@ -55,10 +55,10 @@ where
         let route = route.clone();
         tokio::spawn(async move {
             let service = hyper::service::service_fn(move |request| {
-                let answer = route(request);
-                async move { Ok::<_, Infallible>(answer.await.unwrap_or_else(Refusal::answer)) }
+                let response = route(request);
+                async move { Ok::<_, Infallible>(response.await.unwrap_or_else(Refusal::into_response)) }
             });
-            // An error here is the client's going away; there is nobody to tell.
+            // An error means that the client disconnected.
             let _ = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD_WITHIN)
@@ -71,10 +71,10 @@ where
     }
 }
 
-/// The raw stream under an upgraded connection, and what was already read of it.
+/// Returns the raw stream of an upgraded connection, and the bytes that were already read from it.
 ///
 /// # Errors
-/// The client went away before the upgrade was done.
+/// The client disconnected before the upgrade was done.
 pub async fn upgraded(upgrade: hyper::upgrade::OnUpgrade) -> io::Result<(Stream, Bytes)> {
     let parts = upgrade
         .await
@@ -84,13 +84,13 @@ pub async fn upgraded(upgrade: hyper::upgrade::OnUpgrade) -> io::Result<(Stream,
     Ok((parts.io.into_inner(), parts.read_buf))
 }
 
-/// Nothing.
+/// Empty body.
 #[must_use]
 pub fn empty() -> Body {
     full(Bytes::new())
 }
 
-/// These bytes.
+/// Body of these bytes.
 #[must_use]
 pub fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into())
@@ -98,14 +98,14 @@ pub fn full(bytes: impl Into<Bytes>) -> Body {
         .boxed_unsync()
 }
 
-/// Pieces as they come.
+/// Streamed body.
 #[must_use]
 pub fn streamed(pieces: impl Items<Item = io::Result<Bytes>> + Send + 'static) -> Body {
     use futures_util::TryStreamExt;
     StreamBody::new(pieces.map_ok(Frame::data)).boxed_unsync()
 }
 
-/// An answer without a body.
+/// Response without a body.
 #[must_use]
 pub fn status(status: StatusCode) -> Response<Body> {
     let mut response = Response::new(empty());
@@ -113,14 +113,14 @@ pub fn status(status: StatusCode) -> Response<Body> {
     response
 }
 
-/// JSON, with 200.
+/// Response with a JSON body and status 200.
 #[must_use]
 pub fn json(value: &impl Serialize) -> Response<Body> {
     let bytes = serde_json::to_vec(value).unwrap_or_default();
     typed("application/json", full(bytes))
 }
 
-/// A body of that type, with 200.
+/// Response with a body of that media type and status 200.
 #[must_use]
 pub fn typed(kind: &'static str, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
@@ -133,10 +133,10 @@ pub fn typed(kind: &'static str, body: Body) -> Response<Body> {
     response
 }
 
-/// The request's body as JSON.
+/// Reads the request's body as JSON.
 ///
 /// # Errors
-/// It is too large, broken off, or not what was expected, which the refusal says.
+/// The body is too large, incomplete, or not valid for `T`.
 pub async fn read_json<T: DeserializeOwned>(body: Incoming) -> Result<T, Refusal> {
     let bytes = Limited::new(body, JSON_LIMIT)
         .collect()
@@ -153,9 +153,6 @@ pub async fn read_json<T: DeserializeOwned>(body: Incoming) -> Result<T, Refusal
             }
         })?
         .to_bytes();
-    serde_json::from_slice(&bytes).map_err(|error| {
-        Refusal::bad(format!(
-            "the request's body is not what this route takes: {error}"
-        ))
-    })
+    serde_json::from_slice(&bytes)
+        .map_err(|error| Refusal::bad(format!("the request's body is not valid for this route: {error}")))
 }

@@ -1,4 +1,4 @@
-//! A request that is not granted: status, a word for programs, a sentence for people.
+//! Error responses: status, a stable name for programs, a sentence for people.
 
 use std::io;
 
@@ -9,11 +9,11 @@ use http::{HeaderValue, Response, StatusCode, header};
 use super::{Body, json};
 use crate::{spawn::SpawnError, user::UserError};
 
-/// Why a request is not granted.
+/// Refused request.
 #[derive(Clone, Debug)]
 pub struct Refusal {
     pub status: StatusCode,
-    /// Stable, for programs.
+    /// Stable name for programs.
     pub name: &'static str,
     pub message: String,
     pub field: Option<Box<Field>>,
@@ -47,7 +47,7 @@ impl Refusal {
         Self::new(StatusCode::CONFLICT, "Conflict", message)
     }
 
-    /// A field of the request breaks its rule.
+    /// A field of the request is invalid.
     #[must_use]
     pub fn field(name: &str, rule: impl Into<String>) -> Self {
         let rule = rule.into();
@@ -76,7 +76,7 @@ impl Refusal {
         refusal
     }
 
-    /// What the file system said about `subject`.
+    /// The file system's error for `subject`.
     #[must_use]
     pub fn of_file(subject: &str, error: &io::Error) -> Self {
         use io::ErrorKind as Kind;
@@ -84,7 +84,7 @@ impl Refusal {
             _ if error.raw_os_error() == Some(libc::ELOOP) => (
                 StatusCode::CONFLICT,
                 "LinkLoop",
-                "its symbolic links lead in a circle, or where they may not",
+                "its symbolic links form a loop, or are not allowed here",
             ),
             Kind::NotFound => (
                 StatusCode::NOT_FOUND,
@@ -96,7 +96,7 @@ impl Refusal {
                 "PermissionDenied",
                 "the user has no permission for it",
             ),
-            Kind::AlreadyExists => (StatusCode::CONFLICT, "AlreadyExists", "it exists already"),
+            Kind::AlreadyExists => (StatusCode::CONFLICT, "AlreadyExists", "it already exists"),
             Kind::IsADirectory => (StatusCode::CONFLICT, "IsFolder", "it is a folder"),
             Kind::NotADirectory => (
                 StatusCode::CONFLICT,
@@ -114,11 +114,9 @@ impl Refusal {
                 "ReadOnly",
                 "it is on a read-only file system",
             ),
-            Kind::InvalidFilename | Kind::InvalidInput => (
-                StatusCode::BAD_REQUEST,
-                "BadPath",
-                "the path cannot be one of a file",
-            ),
+            Kind::InvalidFilename | Kind::InvalidInput => {
+                (StatusCode::BAD_REQUEST, "BadPath", "the path is not valid")
+            }
             Kind::CrossesDevices => (
                 StatusCode::CONFLICT,
                 "OtherFileSystem",
@@ -135,9 +133,9 @@ impl Refusal {
         Self::new(status, name, format!("{subject}: {why}"))
     }
 
-    /// The answer that says all this.
+    /// The response.
     #[must_use]
-    pub fn answer(self) -> Response<Body> {
+    pub fn into_response(self) -> Response<Body> {
         let body = ErrorBody {
             error: self.message.clone(),
             details: ErrorDetails {

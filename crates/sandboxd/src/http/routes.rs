@@ -1,6 +1,6 @@
-//! The control interface: which request goes where. The list of routes is at the crate's head.
+//! Routes of the control interface. The crate documentation lists them.
 
-use std::{borrow::Cow, collections::BTreeMap, io, sync::Arc};
+use std::{collections::BTreeMap, io, sync::Arc};
 
 use bytes::Bytes;
 use fsa_model::{sandboxd::paths, tty::SUBPROTOCOL};
@@ -12,42 +12,25 @@ use serde::Serialize;
 
 use super::{Answer, Refusal, json, read_json, socket, status, streamed, typed};
 use crate::{
-    asks, exec, files,
+    callback, exec, files,
     sandbox::Sandbox,
-    terminal::{Wish, viewer},
+    terminal::{TerminalRequest, viewer},
     tunnel, usage,
 };
 
-/// Lines of the log that go into one piece of an answer.
+/// Log lines in one piece of a response.
 const LINES: usize = 200;
 
-/// The parameters of a request.
+/// Query parameters of a request.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Query(BTreeMap<String, String>);
 
 impl Query {
-    /// Reads `?name=value&…`; of a name that comes twice, the last.
+    /// Parses `?name=value&…`; the last value of a repeated name counts.
     #[must_use]
     pub fn of(uri: &Uri) -> Self {
-        let decode = |text: &str| {
-            let spaced: Cow<'_, str> = if text.contains('+') {
-                text.replace('+', " ").into()
-            } else {
-                text.into()
-            };
-            percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
-        };
-        let pairs = uri
-            .query()
-            .unwrap_or_default()
-            .split('&')
-            .filter(|pair| !pair.is_empty());
-        Self(
-            pairs
-                .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
-                .map(|(name, value)| (decode(name), decode(value)))
-                .collect(),
-        )
+        let query = uri.query().unwrap_or_default();
+        Self(form_urlencoded::parse(query.as_bytes()).into_owned().collect())
     }
 
     #[must_use]
@@ -55,10 +38,10 @@ impl Query {
         self.0.get(name).map(String::as_str)
     }
 
-    /// Whether the parameter is there and says yes.
+    /// Parses a boolean parameter; a missing one is false.
     ///
     /// # Errors
-    /// It is neither `true` nor `false`.
+    /// The value is neither `true` nor `false`.
     pub fn is_true(&self, name: &str) -> Result<bool, Refusal> {
         match self.get(name) {
             None | Some("false" | "0") => Ok(false),
@@ -68,10 +51,10 @@ impl Query {
     }
 }
 
-/// Answers a request to the control interface.
+/// Handles a request to the control interface.
 ///
 /// # Errors
-/// The token is wrong, or the route refuses.
+/// The token is wrong, or the route refuses the request.
 pub async fn control(sandbox: Arc<Sandbox>, request: Request<Incoming>) -> Answer {
     let given = bearer(&request).unwrap_or_default();
     if !sandbox.control_token.is(given) {
@@ -84,11 +67,11 @@ pub async fn control(sandbox: Arc<Sandbox>, request: Request<Incoming>) -> Answe
     match (request.method().clone(), path.as_str()) {
         (Method::GET, paths::STATUS) => Ok(json(&*sandbox.status.borrow())),
         (Method::GET, paths::WATCH) => Ok(watch(&sandbox)),
-        (Method::POST, fsa_model::callback::ROUTE) => asks::offer(sandbox, request),
+        (Method::POST, fsa_model::callback::ROUTE) => callback::accept(sandbox, request),
         (Method::GET, paths::USAGE) => Ok(json(&usage::now())),
         (Method::POST, paths::EXEC) => {
-            let wish = read_json(request.into_body()).await?;
-            exec::capture::run(&sandbox, wish)
+            let command = read_json(request.into_body()).await?;
+            exec::capture::run(&sandbox, command)
                 .await
                 .map(|result| json(&result))
         }
@@ -123,11 +106,11 @@ pub async fn control(sandbox: Arc<Sandbox>, request: Request<Incoming>) -> Answe
         }
         (Method::GET, paths::LOGS) => logs(sandbox, &Query::of(request.uri())),
         (Method::POST, paths::RESTART_START_COMMAND) => {
-            sandbox.start.again(&sandbox).await?;
+            sandbox.start.restart(&sandbox).await?;
             Ok(status(StatusCode::ACCEPTED))
         }
         (Method::POST, paths::CLONE) => {
-            sandbox.start.clone_again(&sandbox)?;
+            sandbox.start.retry_clone(&sandbox)?;
             Ok(status(StatusCode::ACCEPTED))
         }
         (method, path) => Err(Refusal::not_found(format!("there is no route {method} {path}"))),
@@ -141,18 +124,19 @@ pub(super) fn bearer<B>(request: &Request<B>) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// Opens the WebSocket of a terminal.
-pub(super) fn terminal(sandbox: Arc<Sandbox>, request: Request<Incoming>, must_say_token: bool) -> Answer {
+/// Opens the WebSocket of a terminal. `hello_needs_token`: the request has no token.
+pub(super) fn terminal(sandbox: Arc<Sandbox>, request: Request<Incoming>, hello_needs_token: bool) -> Answer {
     let query = Query::of(request.uri());
     let get = |name| query.get(name).map(str::to_owned);
-    let mut wish = Wish::new(get("session"), if must_say_token { None } else { get("user") })?;
-    wish.watches = request.uri().path() == paths::TERMINAL_WATCH;
-    // A wrong user is said now, while there is a status to say it with.
-    sandbox.accounts.find(wish.user.as_deref())?;
+    let user = if hello_needs_token { None } else { get("user") };
+    let mut session = TerminalRequest::new(get("session"), user)?;
+    session.read_only = request.uri().path() == paths::TERMINAL_WATCH;
+    // Refuse an unknown user before the upgrade, with an HTTP status.
+    sandbox.accounts.find(session.user.as_deref())?;
     let (answer, socket) = socket::accept(request, Some(SUBPROTOCOL))?;
     tokio::spawn(async move {
         if let Ok(socket) = socket.await {
-            viewer::attend(sandbox, socket, wish, must_say_token).await;
+            viewer::serve(sandbox, socket, session, hello_needs_token).await;
         }
     });
     Ok(answer)
@@ -183,7 +167,7 @@ fn logs(sandbox: Arc<Sandbox>, query: &Query) -> Answer {
     let after = match query.get("after").filter(|after| !after.is_empty()) {
         Some(after) => after
             .parse::<u64>()
-            .map_err(|_| Refusal::field("after", "it is the sequence of a line"))?,
+            .map_err(|_| Refusal::field("after", "it is the sequence number of a line"))?,
         None => 0,
     };
     let follow = query.is_true("follow")?;
@@ -197,8 +181,8 @@ fn logs(sandbox: Arc<Sandbox>, query: &Query) -> Answer {
                 if let Some(last) = lines.last() {
                     after = last.sequence;
                     let mut piece = Vec::new();
-                    for found in lines {
-                        piece.extend_from_slice(&line(&*found).ok()?);
+                    for logged in lines {
+                        piece.extend_from_slice(&line(&*logged).ok()?);
                     }
                     return Some((Ok(piece.into()), (sandbox, after, newest)));
                 }

@@ -1,4 +1,4 @@
-//! WebSockets: the handshake over hyper, and the limits of every one of them.
+//! WebSockets: the handshake over hyper, and the limits that hold for all of them.
 
 use std::{future::Future, io, time::Duration};
 
@@ -14,27 +14,27 @@ use tokio_tungstenite::{
 
 use super::{Body, Refusal, status, stream::Stream, upgraded};
 
-/// An open WebSocket.
+/// Open WebSocket.
 pub type Socket = WebSocketStream<Stream>;
 
-/// Of a message from a client: a large paste, no more.
+/// Maximum bytes of a message from a client: room for a large paste.
 pub const MESSAGE_LIMIT: usize = 1024 * 1024;
-/// How often a peer is asked whether it is still there.
+/// Interval of pings.
 pub const PING_EVERY: Duration = Duration::from_secs(20);
-/// A peer that said nothing for so long, not even to a ping, is gone.
+/// A peer that sent nothing for so long, not even a pong, is gone.
 pub const SILENT_FOR: Duration = Duration::from_secs(65);
 
-/// Checks the handshake (RFC 6455, section 4.2.1), and gives the answer to send and the socket
-/// that is open once it was sent.
+/// Validates the handshake (RFC 6455, section 4.2.1). Returns the response to send, and the socket,
+/// which is open once the response was sent.
 ///
 /// # Errors
-/// What the handshake lacks.
+/// The handshake is invalid.
 pub fn accept(
     mut request: Request<Incoming>,
     protocol: Option<&'static str>,
 ) -> Result<(Response<Body>, impl Future<Output = io::Result<Socket>> + Send), Refusal> {
     let headers = request.headers();
-    if !wanted(headers) {
+    if !is_upgrade(headers) {
         let mut refusal = Refusal::bad("this route is a WebSocket; connect with a client that speaks it");
         refusal.status = StatusCode::UPGRADE_REQUIRED;
         return Err(refusal);
@@ -44,7 +44,7 @@ pub fn accept(
         .is_none_or(|version| version != "13")
     {
         return Err(Refusal::bad(
-            "only version 13 of the WebSocket protocol is spoken here",
+            "only version 13 of the WebSocket protocol is supported",
         ));
     }
     let key = headers
@@ -52,24 +52,26 @@ pub fn accept(
         .ok_or_else(|| Refusal::bad("the WebSocket handshake has no Sec-WebSocket-Key"))?;
     let mut response = status(StatusCode::SWITCHING_PROTOCOLS);
     let accept = derive_accept_key(key.as_bytes());
-    let answers = response.headers_mut();
-    answers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-    answers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    let response_headers = response.headers_mut();
+    response_headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    response_headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     if let Ok(accept) = HeaderValue::from_str(&accept) {
-        answers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+        response_headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
     }
     if let Some(protocol) = protocol {
         let offered = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL);
         if offered.iter().any(|offer| has_word(offer, protocol)) {
-            answers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
+            response_headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
         } else if offered.iter().next().is_some() {
-            return Err(Refusal::bad(format!("the only subprotocol here is `{protocol}`")));
+            return Err(Refusal::bad(format!(
+                "the only supported subprotocol is `{protocol}`"
+            )));
         }
     }
     let upgrade = hyper::upgrade::on(&mut request);
     Ok((response, async move {
         let (stream, read) = upgraded(upgrade).await?;
-        // Small buffers: most sockets carry keys. Each message is written at once.
+        // Small buffers: most sockets carry keys. Each message is written immediately.
         let config = WebSocketConfig::default()
             .read_buffer_size(8 * 1024)
             .write_buffer_size(0)
@@ -80,14 +82,14 @@ pub fn accept(
     }))
 }
 
-/// Whether the request asks to become a WebSocket.
+/// Whether the request is a WebSocket upgrade.
 #[must_use]
-pub fn wanted(headers: &HeaderMap) -> bool {
+pub fn is_upgrade(headers: &HeaderMap) -> bool {
     let has = |name: header::HeaderName, word: &str| headers.get_all(name).iter().any(|v| has_word(v, word));
     has(header::CONNECTION, "upgrade") && has(header::UPGRADE, "websocket")
 }
 
-/// Whether a comma-separated list has the word, in either case.
+/// Whether a comma-separated list contains the word, ignoring case.
 fn has_word(list: &HeaderValue, word: &str) -> bool {
     list.to_str()
         .is_ok_and(|list| list.split(',').any(|item| item.trim().eq_ignore_ascii_case(word)))

@@ -1,5 +1,5 @@
-//! Unix and TCP sockets behind one type, so that the raw stream can be taken back after an
-//! upgrade, whichever it is.
+//! Unix and TCP sockets behind one type, so that the raw stream of an upgraded connection has one
+//! type as well.
 
 use std::{
     io,
@@ -15,14 +15,14 @@ use tokio::{
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
 };
 
-/// Where connections come from.
+/// Listening socket.
 #[derive(Debug)]
 pub enum Listener {
     Unix(UnixListener),
     Tcp(TcpListener),
 }
 
-/// A connection.
+/// Connection.
 #[derive(Debug)]
 pub enum Stream {
     Unix(UnixStream),
@@ -30,7 +30,7 @@ pub enum Stream {
 }
 
 impl Listener {
-    /// Takes over the listening Unix socket that this process was started with.
+    /// Takes over the listening Unix socket that this process inherited.
     ///
     /// # Errors
     /// There is no such descriptor, or it is not a listening Unix socket.
@@ -42,10 +42,10 @@ impl Listener {
         UnixListener::from_std(listener).map(Self::Unix)
     }
 
-    /// Makes a Unix socket that only this user can connect to.
+    /// Creates a Unix socket that only this user can connect to.
     ///
     /// # Errors
-    /// The path is taken, or cannot be written.
+    /// The path exists, or cannot be written.
     pub fn unix(path: &Path) -> io::Result<Self> {
         let before = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o177));
         let bound = UnixListener::bind(path);
@@ -56,12 +56,12 @@ impl Listener {
     /// Listens on a TCP address.
     ///
     /// # Errors
-    /// The address is not this machine's, or taken.
+    /// The address is not one of this machine, or in use.
     pub async fn tcp(address: SocketAddr) -> io::Result<Self> {
         TcpListener::bind(address).await.map(Self::Tcp)
     }
 
-    /// Where it listens, where that is an address.
+    /// The TCP address on which it listens.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
         match self {
@@ -75,9 +75,9 @@ impl Listener {
             Self::Unix(listener) => listener.accept().await.map(|(stream, _)| Stream::Unix(stream)),
             Self::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
-                // A key's echo must not wait for more to send.
+                // A key's echo must not wait for more output.
                 stream.set_nodelay(true)?;
-                // A peer that lost its power says no goodbye; a watch would wait for ever.
+                // A peer that lost power closes no connection; a watch would wait forever.
                 nix::sys::socket::setsockopt(&stream, nix::sys::socket::sockopt::KeepAlive, &true)?;
                 Ok(Stream::Tcp(stream))
             }
@@ -85,16 +85,16 @@ impl Listener {
     }
 }
 
-/// Takes over a descriptor that this process was started with, and keeps it from children.
+/// Takes over an inherited descriptor, and sets close-on-exec on it.
 ///
 /// # Errors
-/// It is not open.
+/// The descriptor is not open.
 #[allow(unsafe_code)]
 pub fn take(descriptor: RawFd) -> io::Result<OwnedFd> {
     use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-    // SAFETY: the number is fixed by the contract with whoever starts us, and taken once, at the
-    // start, before anything else could have opened a file; the next line refuses it if it is
-    // not open.
+    // SAFETY: the number is fixed by the contract with the process that starts sandboxd, and taken
+    // once, at the start, before anything else could have opened a file; the next line refuses it if
+    // it is not open.
     let owned = unsafe {
         if libc::fcntl(descriptor, libc::F_GETFD) < 0 {
             return Err(io::Error::last_os_error());

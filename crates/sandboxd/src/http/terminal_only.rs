@@ -1,7 +1,7 @@
-//! The terminal's own port: the terminal in ttyd's way, and nothing else, ever.
+//! Terminal port: ttyd's routes, and nothing else.
 //!
-//! Whoever routes this port to the world gives away a terminal and no more: the control interface
-//! is not on it under any path or method.
+//! An Ingress that exposes this port exposes a terminal and no more: the control interface is not on
+//! it under any path or method.
 
 use std::sync::Arc;
 
@@ -19,23 +19,24 @@ use crate::sandbox::Sandbox;
 const PAGE: &str = "<!doctype html><meta charset=utf-8><title>Terminal</title>\
 <p>This is the terminal of a sandbox. Open it from the project's page, or connect a ttyd client to <code>/ws</code>.\n";
 
-/// Answers a request to the terminal's port.
+/// Handles a request to the terminal port.
 ///
 /// # Errors
-/// It is none of the three routes, or not allowed.
+/// The request is for none of the three routes, or not allowed.
 pub async fn route(sandbox: Arc<Sandbox>, request: Request<Incoming>) -> Answer {
     match (request.method(), request.uri().path()) {
         (&Method::GET, "/") => Ok(typed("text/html; charset=utf-8", full(PAGE))),
-        // ttyd's client asks for what to say in its hello. Only who knows it is told.
+        // ttyd's client gets the token for its first message here. Only a request that has the token
+        // gets it.
         (&Method::GET, "/token") => match &sandbox.terminal_token {
             None => Ok(json(&serde_json::json!({"token": ""}))),
-            Some(token) if shows_token(&sandbox, &request) => {
+            Some(token) if has_token(&sandbox, &request) => {
                 Ok(json(&serde_json::json!({"token": token.expose()})))
             }
             Some(_) => Err(Refusal::unauthorized("Basic realm=\"terminal\"")),
         },
         (&Method::GET, "/ws") => {
-            let known = shows_token(&sandbox, &request);
+            let authenticated = has_token(&sandbox, &request);
             // Without a token nothing else keeps a page of another site from typing here.
             if sandbox.terminal_token.is_none() && !same_origin(&request) {
                 return Err(Refusal::new(
@@ -44,12 +45,12 @@ pub async fn route(sandbox: Arc<Sandbox>, request: Request<Incoming>) -> Answer 
                     "a page of another site cannot open this terminal",
                 ));
             }
-            if !socket::wanted(request.headers()) {
+            if !socket::is_upgrade(request.headers()) {
                 return Err(Refusal::bad(
                     "this route is a WebSocket with the subprotocol `tty`",
                 ));
             }
-            terminal(sandbox, request, !known)
+            terminal(sandbox, request, !authenticated)
         }
         _ => Err(Refusal::not_found(
             "this port serves the terminal and nothing else",
@@ -57,8 +58,8 @@ pub async fn route(sandbox: Arc<Sandbox>, request: Request<Incoming>) -> Answer 
     }
 }
 
-/// The token as a bearer token, or as the password of Basic credentials.
-fn shows_token<B>(sandbox: &Sandbox, request: &Request<B>) -> bool {
+/// Whether the request has the token, as a bearer token or as the password of Basic credentials.
+fn has_token<B>(sandbox: &Sandbox, request: &Request<B>) -> bool {
     let Some(token) = &sandbox.terminal_token else {
         return false;
     };
@@ -74,7 +75,7 @@ fn shows_token<B>(sandbox: &Sandbox, request: &Request<B>) -> bool {
         .unwrap_or(false)
 }
 
-/// Programs send no `Origin`; browsers do, and it must be this very host.
+/// Whether the `Origin` is this host. Programs send none; browsers do.
 fn same_origin<B>(request: &Request<B>) -> bool {
     let Some(origin) = request.headers().get(header::ORIGIN) else {
         return true;

@@ -1,5 +1,4 @@
-//! What runs in a sandbox by itself: first the clone of the repository, then the start command or
-//! the entries of the Procfile, each kept running.
+//! Start: clones the repository, then supervises the start command or the entries of the Procfile.
 
 pub mod procfile;
 pub mod repository;
@@ -17,7 +16,7 @@ use tokio::{sync::watch, task::JoinHandle};
 use self::procfile::Entry;
 use crate::{http::Refusal, sandbox::Sandbox, user};
 
-/// What is wanted to run, and what runs.
+/// State of the start: the commands to run, and those that run.
 #[derive(Debug)]
 pub struct Start {
     command: Option<String>,
@@ -25,17 +24,17 @@ pub struct Start {
     plan: watch::Sender<Plan>,
     /// The sessions of the running entries.
     live: Mutex<Vec<i32>>,
-    /// The Procfile as it was seen last: inode, size, time of change in nanoseconds.
-    seen: Mutex<Option<(u64, u64, i128)>>,
+    /// The Procfile that was read last: inode, size, time of change in nanoseconds.
+    read_procfile: Mutex<Option<(u64, u64, i128)>>,
 }
 
-/// What is to run now.
+/// Desired state: the commands that must run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Plan {
     entries: Vec<Entry>,
-    /// Nothing is started before the repository is there.
+    /// The repository is there; nothing is started before.
     ready: bool,
-    /// Grows when all is to be started anew.
+    /// Grows when all commands must be restarted.
     round: u64,
 }
 
@@ -52,18 +51,18 @@ impl Start {
                 round: 0,
             }),
             live: Mutex::default(),
-            seen: Mutex::default(),
+            read_procfile: Mutex::default(),
         }
     }
 
-    /// Ends what runs and starts it again, with the Procfile as it is now.
+    /// Restarts all commands, with the current Procfile.
     ///
     /// # Errors
     /// There is nothing to start.
-    pub async fn again(&self, sandbox: &Arc<Sandbox>) -> Result<(), Refusal> {
-        *self.seen.lock() = None;
+    pub async fn restart(&self, sandbox: &Arc<Sandbox>) -> Result<(), Refusal> {
+        *self.read_procfile.lock() = None;
         let before = self.plan.borrow().round;
-        self.look_for_procfile(sandbox).await;
+        self.check_procfile(sandbox).await;
         let plan = self.plan.borrow().clone();
         if plan.entries.is_empty() {
             return Err(Refusal::conflict(
@@ -79,29 +78,29 @@ impl Start {
         Ok(())
     }
 
-    /// Reads the Procfile if it is another than before. A start command of the project's own
-    /// comes before any Procfile.
-    pub async fn look_for_procfile(&self, sandbox: &Arc<Sandbox>) {
+    /// Reads the Procfile if it has changed. The project's start command takes precedence over a Procfile.
+    pub async fn check_procfile(&self, sandbox: &Arc<Sandbox>) {
         if self.command.is_some() || *sandbox.stopping.borrow() {
             return;
         }
         let path = sandbox.project.join("Procfile");
-        let found = fs::metadata(&path)
+        let procfile = fs::metadata(&path)
             .ok()
             .filter(fs::Metadata::is_file)
-            .map(|found| {
-                let changed = i128::from(found.mtime()) * 1_000_000_000 + i128::from(found.mtime_nsec());
-                (found.ino(), found.size(), changed)
+            .map(|file| {
+                let changed = i128::from(file.mtime()) * 1_000_000_000 + i128::from(file.mtime_nsec());
+                (file.ino(), file.size(), changed)
             });
-        if *self.seen.lock() == found && (found.is_some() || self.plan.borrow().entries.is_empty()) {
+        let unchanged = *self.read_procfile.lock() == procfile;
+        if unchanged && (procfile.is_some() || self.plan.borrow().entries.is_empty()) {
             return;
         }
         let Ok(user) = sandbox.accounts.find(None) else {
             return;
         };
-        // The person's file, read with the person's rights: it may be a link to anything.
+        // Read with the person's permissions: the file may be a link to anything.
         let text = tokio::task::spawn_blocking(move || {
-            user::with_rights_of(&user, || {
+            user::with_fs_ids_of(&user, || {
                 let mut text = Vec::new();
                 fs::File::open(path)?
                     .take(procfile::LONGEST as u64)
@@ -114,13 +113,13 @@ impl Start {
             Ok(Ok(Ok(text))) => text,
             _ => String::new(),
         };
-        *self.seen.lock() = found;
+        *self.read_procfile.lock() = procfile;
         let entries = procfile::parse(&text);
         self.plan.send_if_modified(|plan| {
             let changed = plan.entries != entries;
             if changed {
-                sandbox.logs.say(match entries.len() {
-                    0 => "there is no Procfile any more".to_owned(),
+                sandbox.logs.add_notice(match entries.len() {
+                    0 => "the Procfile was removed".to_owned(),
                     _ => {
                         let names: Vec<_> = entries.iter().map(|entry| entry.name.as_str()).collect();
                         format!("found a Procfile: {}", names.join(", "))
@@ -133,16 +132,16 @@ impl Start {
         });
     }
 
-    /// Tries the clone again.
+    /// Retries a failed clone.
     ///
     /// # Errors
-    /// There is nothing to clone, it is there already, or is being cloned.
-    pub fn clone_again(&self, sandbox: &Arc<Sandbox>) -> Result<(), Refusal> {
+    /// There is no repository, it was cloned already, or is being cloned.
+    pub fn retry_clone(&self, sandbox: &Arc<Sandbox>) -> Result<(), Refusal> {
         let Some(repository) = self.repository.clone() else {
             return Err(Refusal::conflict("this project has no repository"));
         };
         let mut refused = None;
-        sandbox.tell(|status| match status.repository {
+        sandbox.update_status(|status| match status.repository {
             RepositoryState::Cloning => refused = Some("the repository is being cloned already"),
             RepositoryState::Cloned => refused = Some("the repository was cloned already"),
             _ => status.repository = RepositoryState::Cloning,
@@ -150,46 +149,45 @@ impl Start {
         if let Some(sentence) = refused {
             return Err(Refusal::conflict(sentence));
         }
-        tokio::spawn(prepare(Arc::clone(sandbox), repository));
+        tokio::spawn(clone(Arc::clone(sandbox), repository));
         Ok(())
     }
 }
 
-/// Begins: the clone if there is one to be made, and the supervision of what follows. The task
-/// ends when the sandbox is stopping and what was supervised has ended.
+/// Begins the clone, if there is a repository, and the supervision. The returned task ends when the
+/// sandbox is stopping and all supervised commands have ended.
 pub fn begin(sandbox: &Arc<Sandbox>) -> JoinHandle<()> {
     let supervision = tokio::spawn(supervise::run(Arc::clone(sandbox)));
     match sandbox.start.repository.clone() {
         Some(repository) => {
-            sandbox.tell(|status| {
+            sandbox.update_status(|status| {
                 status.repository = RepositoryState::Cloning;
                 if sandbox.start.command.is_some() {
                     status.start_command = StartCommand::Waiting;
                 }
             });
-            tokio::spawn(prepare(Arc::clone(sandbox), repository));
+            tokio::spawn(clone(Arc::clone(sandbox), repository));
         }
         None => sandbox.start.plan.send_modify(|plan| plan.ready = true),
     }
     supervision
 }
 
-async fn prepare(sandbox: Arc<Sandbox>, repository: Repository) {
-    let outcome = repository::clone(&sandbox, &repository).await;
-    let state = match outcome {
+async fn clone(sandbox: Arc<Sandbox>, repository: Repository) {
+    let state = match repository::clone(&sandbox, &repository).await {
         Ok(()) => RepositoryState::Cloned,
         Err(message) => {
             sandbox
                 .logs
-                .say(format!("the repository was not cloned: {message}"));
+                .add_notice(format!("the repository was not cloned: {message}"));
             RepositoryState::Failed { message }
         }
     };
     let cloned = state == RepositoryState::Cloned;
-    sandbox.tell(|status| status.repository = state);
+    sandbox.update_status(|status| status.repository = state);
     if cloned {
-        sandbox.start.look_for_procfile(&sandbox).await;
+        sandbox.start.check_procfile(&sandbox).await;
         sandbox.start.plan.send_modify(|plan| plan.ready = true);
-        sandbox.pulse.poke();
+        sandbox.poll_scheduler.trigger();
     }
 }

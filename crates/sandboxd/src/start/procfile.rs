@@ -1,16 +1,15 @@
-//! What is started without being asked for each time: the start command, else a Procfile.
+//! Procfile parser: the supervised commands of a Procfile, or the start command as one.
 
 use std::collections::BTreeMap;
 
-/// Bytes of a Procfile that are read.
+/// Maximum bytes of a Procfile.
 pub const LONGEST: usize = 64 * 1024;
-/// Entries of a Procfile that are run.
+/// Maximum entries of a Procfile.
 const ENTRIES: usize = 16;
-/// What a web application finds in `PORT`; entries after the first web one find 100 more each, as
-/// foreman has it.
+/// `PORT` of the first entry; each further entry gets 100 more, like in foreman.
 const PORT: u16 = 3000;
 
-/// One supervised command.
+/// Supervised command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Its name in a Procfile; `web` for a start command.
@@ -30,8 +29,8 @@ pub fn single(command: &str) -> Vec<Entry> {
     }]
 }
 
-/// The entries of a Procfile, `web` first: lines `name: command`; empty lines and those that
-/// begin with `#` are passed over, as are lines that are neither.
+/// Parses the entries of a Procfile, `web` first: lines `name: command`. Empty lines, comments (`#`)
+/// and invalid lines are skipped.
 #[must_use]
 pub fn parse(text: &str) -> Vec<Entry> {
     let mut commands: Vec<(&str, &str)> = Vec::new();
@@ -67,16 +66,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn entries_are_read_and_web_comes_first() {
+    fn entries_are_parsed_and_web_comes_first() {
         let entries = parse(
             "# comment\nworker: node worker.js\n\nweb: npm start -- --port $PORT\nnonsense\nweb: again\n",
         );
-        let told: Vec<_> = entries
+        let parsed: Vec<_> = entries
             .iter()
             .map(|entry| (entry.name.as_str(), entry.command.as_str(), entry.port))
             .collect();
         assert_eq!(
-            told,
+            parsed,
             [
                 ("web", "npm start -- --port $PORT", 3000),
                 ("worker", "node worker.js", 3100)
@@ -85,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn a_comment_with_a_colon_is_no_entry() {
+    fn a_comment_with_a_colon_is_skipped() {
         assert!(parse("# web: x\n: y\nweb:\n").is_empty());
     }
 }

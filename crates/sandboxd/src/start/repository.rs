@@ -1,8 +1,8 @@
-//! Clones the project's repository into its folder, once, and all or nothing.
+//! Repository clone: clones the project's repository into its folder, once and atomically.
 //!
-//! git clones into a folder beside the project's. Only when it is complete are its entries moved
-//! into the project's folder, which stays the same folder: a terminal may be open in it. What was
-//! complete when the sandbox died is moved at the next start; what was not is thrown away.
+//! git clones into a folder beside the project's. When the clone is complete, its entries are moved
+//! into the project's folder, which stays the same folder: a terminal may be open in it. After a
+//! crash a complete clone is moved at the next start, and an incomplete one is deleted.
 
 use std::{
     collections::BTreeMap,
@@ -28,87 +28,88 @@ use crate::{
     user::{self, User},
 };
 
-/// git over a slow line with a large history.
+/// Timeout of the clone: a large history over a slow line.
 const CLONE_WITHIN: Duration = Duration::from_secs(15 * 60);
-/// Of git's words that are told.
-const TOLD_LINES: usize = 6;
+/// Lines of git's output in the error message.
+const ERROR_LINES: usize = 6;
 
-/// The folders and the mark of one clone, all in the person's home.
-struct Places {
+/// Folders and marker file of the clone, all in the person's home.
+struct ClonePaths {
     project: PathBuf,
-    /// git writes here.
+    /// git clones into this folder.
     incoming: PathBuf,
-    /// The same folder, when git is done.
+    /// Name of the same folder when the clone is complete.
     complete: PathBuf,
-    /// Says that the clone was made.
-    mark: PathBuf,
+    /// Marker file: the clone is done.
+    marker: PathBuf,
 }
 
-impl Places {
+impl ClonePaths {
     fn of(sandbox: &Sandbox) -> Self {
         let state = sandbox.home.join(".local/state/fsa");
         Self {
             project: sandbox.project.clone(),
             incoming: state.join("clone.incoming"),
             complete: state.join("clone.complete"),
-            mark: state.join("cloned"),
+            marker: state.join("cloned"),
         }
     }
 }
 
-/// What the folders say.
-enum Found {
-    /// Somebody's work, from an earlier clone or by hand.
+/// State of the folders.
+enum CloneState {
+    /// The project's folder has a repository, from an earlier clone or made by hand.
     Done,
     Empty,
-    /// A complete clone whose entries were not all moved.
+    /// A complete clone, of which some entries are not moved yet.
     Moving,
-    /// Files that no clone made.
-    Other,
+    /// The project's folder has other files.
+    OtherFiles,
 }
 
-/// Makes the clone unless it was made before.
+/// Clones the repository unless that was done before.
 ///
 /// # Errors
-/// Why not, in git's words or ours, without credentials. Nothing half-made is left.
+/// git's message or ours, without credentials. No incomplete clone is left.
 pub async fn clone(sandbox: &Arc<Sandbox>, repository: &Repository) -> Result<(), String> {
-    let places = Arc::new(Places::of(sandbox));
+    let paths = Arc::new(ClonePaths::of(sandbox));
     let user = sandbox.accounts.find(None).map_err(|error| error.to_string())?;
-    match in_rights_of(&user, &places, look).await? {
-        Found::Done => return Ok(()),
-        Found::Other => {
+    match as_user(&user, &paths, inspect).await? {
+        CloneState::Done => return Ok(()),
+        CloneState::OtherFiles => {
             return Err(
                 "the project's folder has files in it already; move them away and clone again".into(),
             );
         }
-        Found::Moving => return in_rights_of(&user, &places, take_over).await,
-        Found::Empty => {}
+        CloneState::Moving => return as_user(&user, &paths, move_entries).await,
+        CloneState::Empty => {}
     }
-    in_rights_of(&user, &places, make_way).await?;
-    let cloned = git(sandbox, &user, repository, &places.incoming).await;
+    as_user(&user, &paths, clear_incoming).await?;
+    let cloned = git(sandbox, &user, repository, &paths.incoming).await;
     let done = match cloned {
         Ok(()) => {
-            in_rights_of(&user, &places, |places| {
-                fs::rename(&places.incoming, &places.complete)?;
-                take_over(places)
+            as_user(&user, &paths, |paths| {
+                fs::rename(&paths.incoming, &paths.complete)?;
+                move_entries(paths)
             })
             .await
         }
         Err(message) => Err(message),
     };
     if done.is_err() {
-        in_rights_of(&user, &places, |places| remove(&places.incoming)).await?;
+        as_user(&user, &paths, |paths| remove(&paths.incoming)).await?;
     }
     done
 }
 
-async fn in_rights_of<T: Send + 'static>(
+/// Runs `work` with the user's file system ids, off the runtime's thread.
+async fn as_user<T: Send + 'static>(
     user: &User,
-    places: &Arc<Places>,
-    work: impl FnOnce(&Places) -> io::Result<T> + Send + 'static,
+    paths: &Arc<ClonePaths>,
+    work: impl FnOnce(&ClonePaths) -> io::Result<T> + Send + 'static,
 ) -> Result<T, String> {
-    let (user, places) = (user.clone(), Arc::clone(places));
-    tokio::task::spawn_blocking(move || user::with_rights_of(&user, || work(&places)))
+    let (user, paths) = (user.clone(), Arc::clone(paths));
+    tokio::task::spawn_blocking(move || user::with_fs_ids_of(&user, || work(&paths)))
         .await
         .map_err(io::Error::other)
         .flatten()
@@ -116,25 +117,25 @@ async fn in_rights_of<T: Send + 'static>(
         .map_err(|error| format!("the project's folder cannot be prepared: {error}"))
 }
 
-fn look(places: &Places) -> io::Result<Found> {
-    if places.complete.exists() {
-        return Ok(Found::Moving);
+fn inspect(paths: &ClonePaths) -> io::Result<CloneState> {
+    if paths.complete.exists() {
+        return Ok(CloneState::Moving);
     }
-    if places.mark.exists() || places.project.join(".git").exists() {
-        return Ok(Found::Done);
+    if paths.marker.exists() || paths.project.join(".git").exists() {
+        return Ok(CloneState::Done);
     }
-    Ok(if fs::read_dir(&places.project)?.next().is_none() {
-        Found::Empty
+    Ok(if fs::read_dir(&paths.project)?.next().is_none() {
+        CloneState::Empty
     } else {
-        Found::Other
+        CloneState::OtherFiles
     })
 }
 
-fn make_way(places: &Places) -> io::Result<()> {
-    if let Some(state) = places.incoming.parent() {
+fn clear_incoming(paths: &ClonePaths) -> io::Result<()> {
+    if let Some(state) = paths.incoming.parent() {
         fs::create_dir_all(state)?;
     }
-    remove(&places.incoming)
+    remove(&paths.incoming)
 }
 
 fn remove(folder: &Path) -> io::Result<()> {
@@ -144,18 +145,18 @@ fn remove(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// Moves the entries of the complete clone into the project's folder. What somebody put there
+/// Moves the entries of the complete clone into the project's folder. An entry that was created there
 /// meanwhile under the same name is kept, and git shows the difference.
-fn take_over(places: &Places) -> io::Result<()> {
-    for entry in fs::read_dir(&places.complete)? {
+fn move_entries(paths: &ClonePaths) -> io::Result<()> {
+    for entry in fs::read_dir(&paths.complete)? {
         let entry = entry?;
-        let target = places.project.join(entry.file_name());
+        let target = paths.project.join(entry.file_name());
         if fs::symlink_metadata(&target).is_err() {
             fs::rename(entry.path(), target)?;
         }
     }
-    fs::write(&places.mark, "")?;
-    remove(&places.complete)
+    fs::write(&paths.marker, "")?;
+    remove(&paths.complete)
 }
 
 async fn git(
@@ -174,7 +175,7 @@ async fn git(
         repository.url.clone(),
         into.to_string_lossy().into_owned(),
     ]);
-    // Nobody is there to type a password.
+    // There is no terminal for a password prompt.
     let extra = BTreeMap::from([("GIT_TERMINAL_PROMPT".to_owned(), "0".to_owned())]);
     let stdin: OwnedFd = fs::File::open("/dev/null").map_err(no_start)?.into();
     let (reader, output) = nix::unistd::pipe2(OFlag::O_CLOEXEC)
@@ -208,18 +209,18 @@ async fn git(
     ));
     let exit = timeout(CLONE_WITHIN, Child::ended(&mut child.exit)).await;
     session::end(&sandbox.reaper, child.pid, libc::SIGTERM, session::EXEC_GRACE).await;
-    // All writers are gone, so this ends; the bound is for one that set itself free.
+    // All writers are gone, so this ends; the timeout is for a writer that left the session.
     let _ = timeout(session::EXEC_GRACE, recorded).await;
     match exit {
         Ok(exit) if exit.code() == 0 => Ok(()),
         Ok(_) => {
             let lines = sandbox.logs.after(before, usize::MAX);
-            let words: Vec<_> = lines
+            let output: Vec<_> = lines
                 .iter()
                 .filter(|line| line.source == LogSource::Git && !line.text.trim().is_empty())
                 .map(|line| line.text.clone())
                 .collect();
-            Err(words[words.len().saturating_sub(TOLD_LINES)..].join("\n"))
+            Err(output[output.len().saturating_sub(ERROR_LINES)..].join("\n"))
         }
         Err(_) => Err(format!(
             "git did not finish within {} minutes",
@@ -228,7 +229,7 @@ async fn git(
     }
 }
 
-/// Leaves out what stands between `://` and `@` in every URL.
+/// Removes the part between `://` and `@` from every URL.
 fn without_credentials(line: String) -> String {
     let mut parts = line.split("://");
     let mut cleaned = parts.next().unwrap_or_default().to_owned();
@@ -249,8 +250,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn credentials_are_left_out_of_gits_words() {
-        for (line, told) in [
+    fn credentials_are_removed_from_gits_messages() {
+        for (line, expected) in [
             (
                 "fatal: could not read from 'https://me:s3cret@example.org/a.git/': 403",
                 "fatal: could not read from 'https://example.org/a.git/': 403",
@@ -261,7 +262,7 @@ mod tests {
             ),
             ("no url, but a@b", "no url, but a@b"),
         ] {
-            assert_eq!(without_credentials(line.to_owned()), told);
+            assert_eq!(without_credentials(line.to_owned()), expected);
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Keeps the wanted commands running: starts them again when they end, slower each time, and ends
-//! them with everything they started when something else is wanted.
+//! Supervisor of the start commands: restarts them with backoff when they end, and stops them with
+//! everything they started when the plan changes.
 
 use std::{collections::BTreeMap, ffi::OsStr, io, os::fd::OwnedFd, sync::Arc, time::Duration};
 
@@ -19,16 +19,17 @@ use crate::{
     spawn::{self, Launch},
 };
 
-/// How long a command may take to end after it was asked to.
+/// Time between SIGTERM and SIGKILL.
 pub const GRACE: Duration = Duration::from_secs(5);
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// After so long, a command that ends is one that worked.
+/// A run of this length resets the backoff.
 const GOOD_RUN: Duration = Duration::from_secs(60);
-/// Read from a command's output at once. Small: each line is work, and terminals wait meanwhile.
+/// Bytes of a command's output that are read at once. Small, because each line is work and terminals
+/// wait meanwhile.
 const CHUNK: usize = 8 * 1024;
 
-/// The wait before the next start, without jitter.
+/// Backoff before the next start, without jitter.
 fn next_wait(last: Option<Duration>, ran: Duration) -> Duration {
     match last {
         Some(last) if ran < GOOD_RUN => (last * 2).min(LONGEST_WAIT),
@@ -36,12 +37,12 @@ fn next_wait(last: Option<Duration>, ran: Duration) -> Duration {
     }
 }
 
-/// Up to a tenth more, so that what failed together does not come back together.
-fn with_jitter(wait: Duration, dice: u32) -> Duration {
-    wait + wait / 10 * (dice % 100) / 100
+/// Adds up to a tenth, so that commands that failed together do not restart together.
+fn with_jitter(wait: Duration, random: u32) -> Duration {
+    wait + wait / 10 * (random % 100) / 100
 }
 
-/// Runs as long as sandboxd does.
+/// Supervises until sandboxd stops.
 pub(super) async fn run(sandbox: Arc<Sandbox>) {
     let mut plans = sandbox.start.plan.subscribe();
     let mut stopping = sandbox.stopping.subscribe();
@@ -49,7 +50,7 @@ pub(super) async fn run(sandbox: Arc<Sandbox>) {
         let plan = plans.borrow_and_update().clone();
         let waits = !plan.ready && !plan.entries.is_empty();
         if !plan.ready || plan.entries.is_empty() {
-            sandbox.tell(|status| {
+            sandbox.update_status(|status| {
                 status.start_command = if waits {
                     StartCommand::Waiting
                 } else {
@@ -63,13 +64,13 @@ pub(super) async fn run(sandbox: Arc<Sandbox>) {
             continue;
         }
         let several = plan.entries.len() > 1;
-        let kept = plan
+        let supervised = plan
             .entries
             .iter()
             .enumerate()
-            .map(|(number, entry)| keep(&sandbox, entry, number == 0, several));
+            .map(|(number, entry)| supervise(&sandbox, entry, number == 0, several));
         let stops = tokio::select! {
-            _ = join_all(kept) => true,
+            _ = join_all(supervised) => true,
             _ = stopping.wait_for(|stopping| *stopping) => true,
             changed = plans.changed() => changed.is_err(),
         };
@@ -80,7 +81,7 @@ pub(super) async fn run(sandbox: Arc<Sandbox>) {
     }
 }
 
-/// Ends everything that was started here.
+/// Stops all supervised commands.
 pub async fn end_all(sandbox: &Sandbox) {
     let live = std::mem::take(&mut *sandbox.start.live.lock());
     join_all(
@@ -90,8 +91,8 @@ pub async fn end_all(sandbox: &Sandbox) {
     .await;
 }
 
-/// Starts one command again and again.
-async fn keep(sandbox: &Arc<Sandbox>, entry: &Entry, tells: bool, several: bool) {
+/// Runs one command and restarts it whenever it ends. `reports`: its state goes into the status.
+async fn supervise(sandbox: &Arc<Sandbox>, entry: &Entry, reports: bool, several: bool) {
     let prefix = if several {
         format!("{}: ", entry.name)
     } else {
@@ -103,9 +104,11 @@ async fn keep(sandbox: &Arc<Sandbox>, entry: &Entry, tells: bool, several: bool)
         let exit = match start(sandbox, entry, &prefix) {
             Ok(mut child) => {
                 let (pid, since) = (child.pid, Utc::now());
-                sandbox.logs.say(format!("{prefix}started `{}`", entry.command));
-                if tells {
-                    sandbox.tell(|status| {
+                sandbox
+                    .logs
+                    .add_notice(format!("{prefix}started `{}`", entry.command));
+                if reports {
+                    sandbox.update_status(|status| {
                         status.start_command = StartCommand::Running {
                             pid: pid.cast_unsigned(),
                             since,
@@ -114,18 +117,18 @@ async fn keep(sandbox: &Arc<Sandbox>, entry: &Entry, tells: bool, several: bool)
                     });
                 }
                 let exit = Child::ended(&mut child.exit).await;
-                // What it leaves behind would hold its port.
+                // A process that it left behind may hold its port.
                 session::end(&sandbox.reaper, pid, libc::SIGTERM, GRACE).await;
                 sandbox.start.live.lock().retain(|&live| live != pid);
                 exit
             }
             Err(sentence) => {
-                sandbox.logs.say(format!("{prefix}{sentence}"));
-                // What a shell answers for a command that it cannot start.
+                sandbox.logs.add_notice(format!("{prefix}{sentence}"));
+                // A shell's exit code for a command that it cannot start.
                 Exit::Code(127)
             }
         };
-        sandbox.pulse.poke();
+        sandbox.poll_scheduler.trigger();
         let next = next_wait(wait, started.elapsed());
         wait = Some(next);
         let next = with_jitter(next, Utc::now().timestamp_subsec_nanos() / 1000);
@@ -134,13 +137,13 @@ async fn keep(sandbox: &Arc<Sandbox>, entry: &Entry, tells: bool, several: bool)
             Exit::Code(code) => format!("ended with exit code {code}"),
             Exit::Signal(signal) => format!("was ended by signal {signal}"),
         };
-        sandbox.logs.say(format!(
+        sandbox.logs.add_notice(format!(
             "{prefix}it {how} and is started again in {:.1} s",
             next.as_secs_f64()
         ));
-        if tells {
+        if reports {
             let next_attempt = Utc::now() + next;
-            sandbox.tell(|status| {
+            sandbox.update_status(|status| {
                 status.start_command = StartCommand::BackOff {
                     exit,
                     restarts,
@@ -182,7 +185,7 @@ fn start(sandbox: &Arc<Sandbox>, entry: &Entry, prefix: &str) -> Result<Child, S
     };
     let child = spawn::spawn(&sandbox.reaper, launch).map_err(|error| error.to_string())?;
     sandbox.start.live.lock().push(child.pid);
-    sandbox.pulse.poke();
+    sandbox.poll_scheduler.trigger();
     for (reader, source) in [
         (stdout_reader, LogSource::Stdout),
         (stderr_reader, LogSource::Stderr),
@@ -196,12 +199,12 @@ fn start(sandbox: &Arc<Sandbox>, entry: &Entry, prefix: &str) -> Result<Child, S
     Ok(child)
 }
 
-/// Puts what comes out of a pipe into the log, line by line, until the last writer is gone.
+/// Logs the output of a pipe line by line, until the last writer is gone.
 pub(super) async fn record(
     sandbox: Arc<Sandbox>,
     pipe: pipe::Receiver,
     source: LogSource,
-    written: impl Fn(String) -> String,
+    format: impl Fn(String) -> String,
 ) {
     let mut lines = Lines::default();
     let mut buffer = Vec::new();
@@ -210,17 +213,17 @@ pub(super) async fn record(
         match pipe.try_read(&mut buffer) {
             Ok(0) => break,
             Ok(length) => {
-                lines.feed(&buffer[..length], |line| sandbox.logs.add(source, written(line)));
-                sandbox.pulse.poke();
+                lines.feed(&buffer[..length], |line| sandbox.logs.add(source, format(line)));
+                sandbox.poll_scheduler.trigger();
             }
-            // Nothing is kept for a command that is silent.
+            // Free the buffer while the command is silent.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => buffer = Vec::new(),
             Err(_) => break,
         }
         tokio::task::yield_now().await;
     }
     if let Some(line) = lines.finish() {
-        sandbox.logs.add(source, written(line));
+        sandbox.logs.add(source, format(line));
     }
 }
 
@@ -229,7 +232,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_double_up_to_a_minute_and_a_good_run_begins_anew() {
+    fn the_backoff_doubles_up_to_a_minute_and_a_long_run_resets_it() {
         let mut wait = None;
         let waits: Vec<_> = (0..8)
             .map(|_| {
@@ -244,8 +247,8 @@ mod tests {
 
     #[test]
     fn jitter_adds_a_tenth_at_most() {
-        for dice in 0..200 {
-            let wait = with_jitter(LONGEST_WAIT, dice);
+        for random in 0..200 {
+            let wait = with_jitter(LONGEST_WAIT, random);
             assert!(wait >= LONGEST_WAIT && wait <= LONGEST_WAIT * 11 / 10);
         }
     }

@@ -1,12 +1,12 @@
-//! Terminals: named sessions that outlive their viewers.
+//! Terminal sessions: named shells that outlive their viewers.
 
-mod chair;
+pub mod input_dedup;
 pub mod pty;
 pub mod scrollback;
 pub mod sequence;
 pub mod session;
-pub mod typists;
 pub mod viewer;
+mod viewer_handle;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -17,9 +17,9 @@ use parking_lot::Mutex;
 use self::session::Session;
 use crate::{http::Refusal, sandbox::Sandbox};
 
-/// The session that is meant where none is named.
+/// Name of the default session.
 pub const MAIN: &str = "main";
-/// Sessions at a time: each may keep [`scrollback::CAPACITY`].
+/// Maximum number of sessions; each may keep [`scrollback::CAPACITY`].
 const SESSIONS: usize = 32;
 
 /// All sessions of the sandbox.
@@ -28,17 +28,17 @@ pub struct Terminals {
     sessions: Mutex<BTreeMap<String, Arc<Session>>>,
 }
 
-/// Which session somebody wants, and as whom.
+/// Request to open a terminal: which session, and as which user.
 #[derive(Clone, Debug)]
-pub struct Wish {
+pub struct TerminalRequest {
     pub name: String,
     pub user: Option<String>,
-    /// To see it and no more: it must be there, and what is typed goes nowhere.
-    pub watches: bool,
+    /// Only output is sent: the session must exist, and input is ignored.
+    pub read_only: bool,
 }
 
-impl Wish {
-    /// Reads the parameters `session` and `user`.
+impl TerminalRequest {
+    /// Validates the parameters `session` and `user`.
     ///
     /// # Errors
     /// The name breaks its rule.
@@ -56,36 +56,36 @@ impl Wish {
         Ok(Self {
             name,
             user: user.filter(|user| !user.is_empty()),
-            watches: false,
+            read_only: false,
         })
     }
 }
 
 impl Terminals {
-    /// The session of that name; made if there is none, unless to watch it.
+    /// Returns the session of that name. Starts one if there is none and the request is not read-only.
     ///
     /// # Errors
-    /// It belongs to another user, there are too many, or the shell could not be started.
+    /// The session belongs to another user, there are too many, or the shell could not be started.
     pub fn open(
         &self,
         sandbox: &Arc<Sandbox>,
-        wish: &Wish,
+        request: &TerminalRequest,
         size: WindowSize,
     ) -> Result<Arc<Session>, Refusal> {
-        if wish.watches {
-            return self
-                .get(&wish.name)
-                .ok_or_else(|| Refusal::not_found(format!("there is no terminal `{}` to watch", wish.name)));
+        if request.read_only {
+            return self.get(&request.name).ok_or_else(|| {
+                Refusal::not_found(format!("there is no terminal `{}` to watch", request.name))
+            });
         }
-        let user = sandbox.accounts.find(wish.user.as_deref())?;
+        let user = sandbox.accounts.find(request.user.as_deref())?;
         let mut sessions = self.sessions.lock();
-        if let Some(session) = sessions.get(&wish.name).filter(|session| !session.has_ended()) {
+        if let Some(session) = sessions.get(&request.name).filter(|session| !session.has_ended()) {
             return if session.uid == user.uid {
                 Ok(Arc::clone(session))
             } else {
                 Err(Refusal::conflict(format!(
                     "the terminal `{}` belongs to another user; choose another name",
-                    wish.name
+                    request.name
                 )))
             };
         }
@@ -103,12 +103,12 @@ impl Terminals {
                 format!("there are {SESSIONS} terminals; close one first"),
             ));
         }
-        let session = Session::start(sandbox, &wish.name, &user, size)?;
-        sessions.insert(wish.name.clone(), Arc::clone(&session));
+        let session = Session::start(sandbox, &request.name, &user, size)?;
+        sessions.insert(request.name.clone(), Arc::clone(&session));
         Ok(session)
     }
 
-    /// What there is.
+    /// Sessions whose shell runs.
     #[must_use]
     pub fn list(&self) -> Vec<TerminalSession> {
         self.sessions
@@ -129,17 +129,17 @@ impl Terminals {
             .cloned()
     }
 
-    /// All of them.
+    /// All sessions.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<Session>> {
         self.sessions.lock().values().cloned().collect()
     }
 
-    fn forget(&self, session: &Arc<Session>) {
+    fn remove(&self, session: &Arc<Session>) {
         let mut sessions = self.sessions.lock();
         if sessions
             .get(&session.name)
-            .is_some_and(|found| Arc::ptr_eq(found, session))
+            .is_some_and(|current| Arc::ptr_eq(current, session))
         {
             sessions.remove(&session.name);
         }

@@ -1,4 +1,4 @@
-//! A pseudo-terminal: both ends, its size, its owner.
+//! Pseudo-terminal: opens both ends, sets its owner and its size.
 
 use std::{
     io,
@@ -20,14 +20,14 @@ use tokio::io::unix::AsyncFd;
 
 use crate::user::User;
 
-/// Our end, which does not block, and the program's.
+/// Both ends: ours, which is non-blocking, and the program's.
 #[derive(Debug)]
 pub struct Pty {
     pub ours: OwnedFd,
     pub theirs: OwnedFd,
 }
 
-/// Makes one of that size for `user`.
+/// Opens a pseudo-terminal of that size for `user`.
 ///
 /// # Errors
 /// The sandbox has no `/dev/ptmx`, or no pseudo-terminal is left.
@@ -36,12 +36,12 @@ pub fn open(user: &User, size: WindowSize) -> io::Result<Pty> {
     grantpt(&ours)?;
     unlockpt(&ours)?;
     let theirs = peer(&ours)?;
-    // So that programs can open /dev/pts/N again, as `script` and `tmux` do. Where this may not
-    // be done the terminal works all the same.
+    // Programs such as `script` and `tmux` open /dev/pts/N again. The terminal also works where
+    // this is not permitted.
     let _ = fchown(&theirs, Some(Uid::from_raw(user.uid)), None);
     let _ = fchmod(&theirs, Mode::from_bits_truncate(0o620));
     let mut settings = tcgetattr(&theirs)?;
-    // The line editor of the kernel erases characters, not bytes.
+    // Makes the kernel's line editor erase characters, not bytes.
     settings.input_flags |= InputFlags::IUTF8;
     tcsetattr(&theirs, SetArg::TCSANOW, &settings)?;
     let ours = OwnedFd::from(ours);
@@ -49,10 +49,10 @@ pub fn open(user: &User, size: WindowSize) -> io::Result<Pty> {
     Ok(Pty { ours, theirs })
 }
 
-/// The other end, whatever is mounted at `/dev/pts`.
+/// Opens the other end, whatever is mounted at `/dev/pts`.
 #[allow(unsafe_code)]
 fn peer(ours: &impl AsRawFd) -> io::Result<OwnedFd> {
-    // SAFETY: the request takes flags and answers a new descriptor, which nobody else owns.
+    // SAFETY: the request takes flags and returns a new descriptor, which nothing else owns.
     unsafe {
         let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
         let peer = libc::ioctl(ours.as_raw_fd(), libc::TIOCGPTPEER, flags);
@@ -64,7 +64,7 @@ fn peer(ours: &impl AsRawFd) -> io::Result<OwnedFd> {
     }
 }
 
-/// Sets the size; the kernel tells the program in the foreground where it is another one.
+/// Sets the size; when it changes, the kernel sends SIGWINCH to the program in the foreground.
 ///
 /// # Errors
 /// It is not a terminal any more.
@@ -85,12 +85,12 @@ pub fn resize(terminal: &impl AsFd, size: WindowSize) -> io::Result<()> {
     }
 }
 
-/// Lets the runtime wait for our end.
+/// Registers our end with the runtime.
 ///
 /// # Errors
 /// The runtime can watch no more descriptors.
 #[allow(unsafe_code)]
-pub fn watched(ours: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+pub fn register(ours: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an owned descriptor is open, and stays the same, until it is dropped.
     unsafe { AsyncFd::register(ours) }.map_err(Into::into)
 }

@@ -1,18 +1,18 @@
-//! The last output of a terminal: what a viewer sees who comes late or fell behind.
+//! Scrollback: the last output of a terminal, replayed to a viewer that connects late or fell behind.
 //!
-//! A ring of bytes, addressed by their number in the life of the terminal. All that a viewer has
-//! is such a number, so any number of viewers, however slow, cost no memory. Of what was pushed
-//! out, the modes it set are remembered (alternate screen, mouse, …), so that a replay begins in
-//! the state in which its first byte was written.
+//! A ring of bytes, addressed by their offset in the terminal's whole output. A viewer holds only
+//! such an offset, so any number of viewers, however slow, cost no memory. The modes that evicted
+//! output has set are remembered (alternate screen, mouse, …), so that a replay begins in the state
+//! in which its first byte was written.
 
 use std::{collections::VecDeque, fmt::Write as _};
 
-use super::sequence::{Parser, Piece, is_question};
+use super::sequence::{Parser, Piece, is_query};
 
-/// What is kept, in bytes.
+/// Size of the ring in bytes.
 pub const CAPACITY: usize = 256 * 1024;
 
-/// The modes of `CSI ? … h` that change what a screen shows or what its keys send: application
+/// The modes of `CSI ? … h` that change the screen or what keys send, with their defaults: application
 /// cursor keys, origin, wrap, cursor, mouse (1000–1006, 1015, 1016), focus, alternate screen,
 /// bracketed paste.
 const MODES: [(u16, bool); 17] = [
@@ -35,7 +35,7 @@ const MODES: [(u16, bool); 17] = [
     (2004, false),
 ];
 
-/// The modes that differ from those of a fresh terminal.
+/// Modes that differ from those of a fresh terminal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Modes {
     /// One bit for each of [`MODES`].
@@ -64,7 +64,7 @@ impl Modes {
         }
     }
 
-    /// What brings a fresh terminal to these modes.
+    /// Sequences that set a fresh terminal to these modes.
     fn restore(&self) -> String {
         let mut text = String::new();
         for (at, (mode, default)) in MODES.iter().enumerate() {
@@ -83,21 +83,21 @@ impl Modes {
 #[derive(Debug, Default)]
 pub struct Scrollback {
     bytes: VecDeque<u8>,
-    /// How many bytes there were in the terminal's life.
+    /// Offset of the end of the output.
     end: u64,
-    /// Has read all that was pushed out.
-    past: Parser,
+    /// Has parsed all evicted output.
+    evicted: Parser,
     modes: Modes,
 }
 
 impl Scrollback {
-    /// The number after the newest byte's.
+    /// The offset after the newest byte.
     #[must_use]
     pub const fn end(&self) -> u64 {
         self.end
     }
 
-    /// The number of the oldest byte that is kept.
+    /// The offset of the oldest byte in the ring.
     #[must_use]
     pub fn start(&self) -> u64 {
         self.end - self.bytes.len() as u64
@@ -112,20 +112,21 @@ impl Scrollback {
             let (front, back) = self.bytes.as_slices();
             let from_front = old.min(front.len());
             let modes = &mut self.modes;
-            self.past.feed(&front[..from_front], |piece| note(modes, piece));
-            self.past
-                .feed(&back[..old - from_front], |piece| note(modes, piece));
+            self.evicted
+                .feed(&front[..from_front], |piece| apply(modes, piece));
+            self.evicted
+                .feed(&back[..old - from_front], |piece| apply(modes, piece));
             self.bytes.drain(..old);
         }
         let (gone, kept) = output.split_at(surplus - old);
         let modes = &mut self.modes;
-        self.past.feed(gone, |piece| note(modes, piece));
-        self.make_room(kept.len());
+        self.evicted.feed(gone, |piece| apply(modes, piece));
+        self.reserve(kept.len());
         self.bytes.extend(kept);
     }
 
-    /// Grows by doubling, as a vector does, and never beyond the capacity.
-    fn make_room(&mut self, more: usize) {
+    /// Grows by doubling, like a vector, and never beyond the capacity.
+    fn reserve(&mut self, more: usize) {
         let needed = self.bytes.len() + more;
         if needed > self.bytes.capacity() {
             let size = needed.next_power_of_two().clamp(4096, CAPACITY);
@@ -133,8 +134,8 @@ impl Scrollback {
         }
     }
 
-    /// Copies what comes at `from` behind `into`, at most `limit` bytes; nothing where it is not
-    /// kept any more, and then a viewer needs [`Self::replay`].
+    /// Appends the output from offset `from` to `into`, at most `limit` bytes. `None` when it was
+    /// evicted; then the viewer needs [`Self::replay`].
     pub fn read(&self, from: u64, limit: usize, into: &mut impl bytes::BufMut) -> Option<usize> {
         let at = usize::try_from(from.checked_sub(self.start())?).ok()?;
         let length = self.bytes.len().checked_sub(at)?.min(limit);
@@ -148,29 +149,29 @@ impl Scrollback {
         Some(length)
     }
 
-    /// Everything that is kept, for a fresh terminal: begins outside of sequences and characters,
-    /// in the modes of its first byte, and asks the terminal nothing.
+    /// The whole ring, for a fresh terminal: begins outside of sequences and characters, in the modes
+    /// of its first byte, and contains no query to the terminal.
     #[must_use]
     pub fn replay(&self) -> Vec<u8> {
         let (front, back) = self.bytes.as_slices();
-        let (mut parser, mut modes) = (self.past.clone(), self.modes.clone());
+        let (mut parser, mut modes) = (self.evicted.clone(), self.modes.clone());
         let mut parts = [front, back];
-        // The end of a sequence whose beginning is gone.
+        // Skip the end of a sequence whose beginning was evicted.
         for part in &mut parts {
-            while !parser.at_rest() && !part.is_empty() {
-                parser.feed(&part[..1], |piece| note(&mut modes, piece));
+            while !parser.between_sequences() && !part.is_empty() {
+                parser.feed(&part[..1], |piece| apply(&mut modes, piece));
                 *part = &part[1..];
             }
         }
         let mut replay = Vec::with_capacity(self.bytes.len() + 64);
         replay.extend_from_slice(modes.restore().as_bytes());
-        if !parser.at_rest() {
+        if !parser.between_sequences() {
             return replay;
         }
         let mut first_text = self.start() > 0;
         for part in parts {
             parser.feed(part, |piece| match piece {
-                Piece::Sequence(sequence) if is_question(sequence) => {}
+                Piece::Sequence(sequence) if is_query(sequence) => {}
                 Piece::Sequence(sequence) => replay.extend_from_slice(sequence),
                 Piece::Text(text) => {
                     let cut = if std::mem::take(&mut first_text) {
@@ -178,7 +179,7 @@ impl Scrollback {
                     } else {
                         0
                     };
-                    // ENQ asks as well.
+                    // ENQ is a query as well.
                     replay.extend(text[cut..].iter().filter(|&&byte| byte != 0x05));
                 }
             });
@@ -188,7 +189,7 @@ impl Scrollback {
     }
 }
 
-fn note(modes: &mut Modes, piece: Piece<'_>) {
+fn apply(modes: &mut Modes, piece: Piece<'_>) {
     if let Piece::Sequence(sequence) = piece {
         modes.apply(sequence);
     }
@@ -213,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replay_is_what_was_written_as_long_as_it_fits() {
+    fn a_replay_equals_the_output_as_long_as_it_fits() {
         let mut scrollback = Scrollback::default();
         scrollback.push(b"$ ls\r\n");
         scrollback.push("é\x1b[31mred".as_bytes());
@@ -234,7 +235,7 @@ mod tests {
         let mut scrollback = Scrollback::default();
         scrollback.push(b"\x1b[?1049h\x1b[?25l\x1b[1;31");
         scrollback.push(b"mred");
-        // Pushes out all but the last bytes of the color's sequence.
+        // Evicts all but the last bytes of the color's sequence.
         scrollback.push(&vec![b'y'; CAPACITY - 5]);
         let replay = text(&scrollback.replay());
         assert!(
@@ -253,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replay_asks_nothing() {
+    fn a_replay_contains_no_query() {
         let mut scrollback = Scrollback::default();
         scrollback.push(b"a\x1b[6nb\x1b]11;?\x07c\x05d\x1b[?u");
         assert_eq!(text(&scrollback.replay()), "abcd");
@@ -269,7 +270,7 @@ mod tests {
                 scrollback.push(&output);
                 let mut read = Vec::new();
                 while position < scrollback.end() {
-                    position += scrollback.read(position, 30_000, &mut read).expect("it is kept") as u64;
+                    position += scrollback.read(position, 30_000, &mut read).expect("it is in the ring") as u64;
                 }
                 prop_assert_eq!(read, output);
             }
@@ -278,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_pushed_out_cannot_be_read() {
+    fn evicted_output_cannot_be_read() {
         let mut scrollback = Scrollback::default();
         scrollback.push(&vec![b'x'; CAPACITY * 3]);
         assert_eq!(scrollback.start(), CAPACITY as u64 * 2);

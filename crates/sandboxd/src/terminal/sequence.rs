@@ -1,23 +1,29 @@
-//! Tells a terminal's control sequences from its text, in pieces that come as they come.
+//! Escape sequence parser: splits a stream of terminal output into text and control sequences.
 //!
-//! Knows the outer form of sequences alone (ECMA-48, and xterm's strings that end with BEL):
-//! enough to find titles, to keep track of modes, to leave out questions, and never to begin in
-//! the middle of one.
+//! Parses only the outer form of sequences (ECMA-48, and xterm's strings that end with BEL): enough
+//! to find titles, to track modes, to leave out queries, and never to begin a replay in the middle
+//! of a sequence.
+//!
+//! Compared with `vte` (the parser of Alacritty), which calls back for each printed character and
+//! for each dispatched sequence with its parameters decoded. The scrollback needs the opposite: the
+//! original bytes of each sequence, to repeat them in a replay, text in slices found by `memchr`,
+//! and the bytes of an incomplete sequence at any cut of the stream. On top of `vte` those would
+//! have to be rebuilt from the callbacks.
 
-/// What a stream of output is made of.
+/// Part of a stream of output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Piece<'a> {
-    /// No escape character in it, unless it is of a sequence that was too long to be held.
+    /// Has no escape character, unless it belongs to a sequence longer than [`LONGEST`].
     Text(&'a [u8]),
-    /// A whole sequence, from its escape character to its last byte.
+    /// Complete sequence, from its escape character to its last byte.
     Sequence(&'a [u8]),
 }
 
-/// Of a sequence that is looked at as a whole; a longer one (an image) is passed on as text.
+/// Bytes of the longest sequence that is buffered; a longer one (an image) is passed on as text.
 const LONGEST: usize = 1024;
 const ESCAPE: u8 = 0x1b;
 const BELL: u8 = 0x07;
-/// These two end any sequence without effect.
+/// CAN and SUB end any sequence without effect.
 const CANCEL: [u8; 2] = [0x18, 0x1a];
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,22 +40,22 @@ enum State {
     StringEscape,
 }
 
-/// Reads a stream of output.
+/// Incremental parser.
 #[derive(Clone, Debug, Default)]
 pub struct Parser {
     state: State,
-    held: Vec<u8>,
+    buffer: Vec<u8>,
     too_long: bool,
 }
 
 impl Parser {
-    /// The stream is between two sequences.
+    /// Whether the stream is outside of a sequence.
     #[must_use]
-    pub fn at_rest(&self) -> bool {
+    pub fn between_sequences(&self) -> bool {
         self.state == State::Text
     }
 
-    /// Takes the next bytes and gives what they complete.
+    /// Parses the next bytes, and calls `each` for every piece that they complete.
     pub fn feed(&mut self, mut bytes: &[u8], mut each: impl FnMut(Piece<'_>)) {
         while !bytes.is_empty() {
             if self.state == State::Text {
@@ -66,42 +72,42 @@ impl Parser {
             }
             let (byte, rest) = (bytes[0], &bytes[1..]);
             bytes = rest;
-            self.hold(byte, &mut each);
+            self.buffer(byte, &mut each);
             if self.step(byte) {
                 self.state = State::Text;
                 if self.too_long {
-                    each(Piece::Text(&self.held));
+                    each(Piece::Text(&self.buffer));
                 } else {
-                    each(Piece::Sequence(&self.held));
+                    each(Piece::Sequence(&self.buffer));
                 }
-                self.held.clear();
+                self.buffer.clear();
             }
         }
     }
 
-    /// The first bytes of a sequence whose end has not come.
+    /// The bytes of an incomplete sequence.
     #[must_use]
     pub fn unfinished(&self) -> &[u8] {
-        &self.held
+        &self.buffer
     }
 
     fn begin(&mut self) {
         self.state = State::Escape;
         self.too_long = false;
-        self.held.clear();
-        self.held.push(ESCAPE);
+        self.buffer.clear();
+        self.buffer.push(ESCAPE);
     }
 
-    fn hold(&mut self, byte: u8, each: &mut impl FnMut(Piece<'_>)) {
-        if self.held.len() == LONGEST {
-            each(Piece::Text(&self.held));
-            self.held.clear();
+    fn buffer(&mut self, byte: u8, each: &mut impl FnMut(Piece<'_>)) {
+        if self.buffer.len() == LONGEST {
+            each(Piece::Text(&self.buffer));
+            self.buffer.clear();
             self.too_long = true;
         }
-        self.held.push(byte);
+        self.buffer.push(byte);
     }
 
-    /// Whether `byte` is the last one of the sequence.
+    /// Advances the state. Whether `byte` is the last one of the sequence.
     fn step(&mut self, byte: u8) -> bool {
         if CANCEL.contains(&byte) {
             return true;
@@ -110,7 +116,7 @@ impl Parser {
             (State::Escape, b'[') => self.state = State::Control,
             (State::Escape, b']' | b'P' | b'X' | b'^' | b'_') => self.state = State::String,
             (State::Escape | State::Control | State::StringEscape, ESCAPE) => {}
-            // Intermediate bytes, and control characters, which act and belong to nothing.
+            // Intermediate bytes, and control characters, which act at once and belong to no sequence.
             (State::Escape, 0..=0x2f) => {}
             (State::Control, 0..=0x3f) => {}
             (State::String, BELL) => return true,
@@ -143,10 +149,10 @@ pub fn title(sequence: &[u8]) -> Option<String> {
     )
 }
 
-/// Whether the terminal would answer it. In a replay nobody waits for the answer, and the shell
-/// would find it typed at its prompt.
+/// Whether the terminal answers this sequence. In a replay no program waits for the answer, and the
+/// shell would get it as typed input.
 #[must_use]
-pub fn is_question(sequence: &[u8]) -> bool {
+pub fn is_query(sequence: &[u8]) -> bool {
     let Some((&last, _)) = sequence.split_last() else {
         return false;
     };
@@ -201,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn text_and_sequences_are_told_apart() {
+    fn text_and_sequences_are_separated() {
         let pieces = read(
             &mut Parser::default(),
             b"a\x1b[1;31mb\x1b]0;t\x07\x1b]2;u\x1b\\c\x1b(B\x1bM",
@@ -224,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn titles_are_read_and_cleaned() {
+    fn titles_are_parsed_and_control_characters_removed() {
         assert_eq!(title(b"\x1b]0;dev: ~\x07").as_deref(), Some("dev: ~"));
         assert_eq!(title("\x1b]2;hé\x1b\\".as_bytes()).as_deref(), Some("hé"));
         assert_eq!(title(b"\x1b]0;a\nb\x07").as_deref(), Some("ab"));
@@ -232,8 +238,8 @@ mod tests {
     }
 
     #[test]
-    fn questions_are_known_from_orders() {
-        for question in [
+    fn queries_are_recognized_and_other_sequences_are_not() {
+        for query in [
             &b"\x1b[c"[..],
             b"\x1b[>c",
             b"\x1b[6n",
@@ -248,9 +254,9 @@ mod tests {
             b"\x1bP+q544e\x1b\\",
             b"\x1bZ",
         ] {
-            assert!(is_question(question), "{}", question.escape_ascii());
+            assert!(is_query(query), "{}", query.escape_ascii());
         }
-        for order in [
+        for command in [
             &b"\x1b[m"[..],
             b"\x1b[2J",
             b"\x1b[?1049h",
@@ -264,13 +270,13 @@ mod tests {
             b"\x1bPq#0\x1b\\",
             b"\x1b=",
         ] {
-            assert!(!is_question(order), "{}", order.escape_ascii());
+            assert!(!is_query(command), "{}", command.escape_ascii());
         }
     }
 
     proptest! {
         #[test]
-        fn nothing_is_lost_and_pieces_do_not_depend_on_the_cuts(
+        fn no_byte_is_lost_and_the_pieces_do_not_depend_on_the_cuts(
             bytes in proptest::collection::vec(prop_oneof![Just(0x1b), Just(b'['), Just(b']'), Just(b'm'), Just(7), any::<u8>()], 0..60),
             cut in 0usize..60,
         ) {
@@ -289,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sequence_without_end_is_not_held_without_bound() {
+    fn a_sequence_without_end_is_buffered_up_to_a_bound() {
         let mut parser = Parser::default();
         let image = [&b"\x1bPq"[..], &vec![b'#'; 100_000]].concat();
         let passed: usize = read(&mut parser, &image)

@@ -1,20 +1,20 @@
-//! One session: a shell on a pseudo-terminal, its scrollback, the seats of its viewers ([`super::chair`]).
+//! Terminal session: a shell on a pseudo-terminal, its scrollback, and its viewers ([`super::viewer_handle`]).
 //!
-//! **Flow.** Output goes from the terminal into the scrollback and nowhere else; a viewer is a
-//! position in it ([`super::viewer`]) and holds no queue. The terminal is read while some viewer
-//! is less than [`WINDOW`] behind, or nobody watches; so the fastest viewer sets the pace, and
-//! with one viewer nothing is ever left out. A viewer that stays behind for [`PATIENCE`] (it
-//! paused, its machine sleeps) does not count any more: the program goes on, and the viewer is
-//! brought up to date by a replay when it comes back and its position is gone.
+//! **Flow control.** Output goes from the terminal into the scrollback and nowhere else; a viewer is
+//! a position in it ([`super::viewer`]) and holds no queue. The terminal is read while some viewer
+//! is less than [`WINDOW`] behind, or there is no viewer; so the fastest viewer sets the pace, and
+//! with one viewer no output is ever skipped. A viewer that stays behind for [`BEHIND_TIMEOUT`] (it
+//! paused, its machine sleeps) is no longer waited for: the program continues, and the viewer gets a
+//! replay when it returns and its position is no longer in the scrollback.
 //!
-//! **Size.** As tmux has it (`window-size latest`): the window of the viewer that was active last.
+//! **Size.** The window of the viewer that was active last, like tmux with `window-size latest`.
 
 use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use fsa_model::{
     sandboxd::{Exit, TerminalSession},
-    tty::{Typist, WindowSize},
+    tty::{InputSequence, WindowSize},
 };
 use nix::errno::Errno;
 use parking_lot::Mutex;
@@ -25,11 +25,11 @@ use tokio::{
 };
 
 use super::{
-    chair::{Chair, Seat},
+    input_dedup::InputDedup,
     pty,
     scrollback::{CAPACITY, Scrollback},
     sequence::{self, Parser, Piece},
-    typists::Typists,
+    viewer_handle::{ViewerHandle, ViewerState},
 };
 use crate::{
     environment,
@@ -41,33 +41,35 @@ use crate::{
     user::User,
 };
 
-/// How far behind a viewer may be before it holds back the program, in bytes.
+/// How many bytes a viewer may be behind before it holds back the program.
 pub(super) const WINDOW: u64 = CAPACITY as u64 / 2;
-/// How long it may hold it back.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// Read from the terminal, and sent to a viewer, at once.
+/// How long a viewer may hold back the program.
+const BEHIND_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a shell may take to exit after it closed its terminal.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes that are read from the terminal, or sent to a viewer, at once.
 pub(super) const CHUNK: usize = 64 * 1024;
-/// How long one terminal is read before the others get their turn: a key's echo beside a flood
-/// waits for a few of these.
-const TURN: Duration = Duration::from_micros(300);
-/// Viewers of one session at a time.
+/// How long one terminal is read before other tasks run: a key's echo beside a flood waits for a
+/// few of these.
+const TIME_SLICE: Duration = Duration::from_micros(300);
+/// Maximum number of viewers of one session.
 const VIEWERS: usize = 64;
-/// What may still be in the terminal after the shell's end; more comes from others.
-const LAST_WORDS: usize = 1024 * 1024;
+/// Bytes that are read from the terminal after the shell has ended; more comes from other processes.
+const FINAL_OUTPUT: usize = 1024 * 1024;
 
-/// A session.
+/// Terminal session.
 #[derive(Debug)]
 pub struct Session {
     pub name: String,
     pub uid: u32,
-    /// The shell, and the id of its session for the kernel.
+    /// The shell's process id, which is also its kernel session's id.
     pub pid: i32,
     created_at: DateTime<Utc>,
     pub(super) terminal: AsyncFd<OwnedFd>,
     pub(super) state: Mutex<State>,
-    pub(super) typists: Mutex<Typists>,
-    /// Wakes the reader of the terminal: a viewer came, went or moved on.
-    pub(super) moved: Notify,
+    pub(super) input_dedup: Mutex<InputDedup>,
+    /// Wakes the reader of the terminal: a viewer was added, removed or has advanced.
+    pub(super) viewers_changed: Notify,
 }
 
 #[derive(Debug)]
@@ -76,29 +78,30 @@ pub(super) struct State {
     titles: Parser,
     pub(super) title: String,
     size: WindowSize,
-    pub(super) seats: Vec<Seat>,
-    /// Grows with each seat, and with each sign of activity.
+    pub(super) viewers: Vec<ViewerState>,
+    /// Grows with each new viewer and each activity of one.
     pub(super) counter: u64,
     pub(super) ended: Option<String>,
 }
 
+/// Whether the terminal may be read now.
 #[derive(Debug, PartialEq, Eq)]
-enum Permission {
+enum FlowControl {
     Read,
     WaitUntil(Instant),
 }
 
-/// What follows what was read.
+/// State of the terminal after a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Then {
+enum AfterRead {
     More,
-    /// Nothing is there yet.
-    Later,
+    /// There is no output at the moment.
+    WouldBlock,
     End,
 }
 
 impl Session {
-    /// Starts the user's shell on a new terminal, and what reads it.
+    /// Starts the user's shell on a new terminal, and the task that reads it.
     pub(super) fn start(
         sandbox: &Arc<Sandbox>,
         name: &str,
@@ -113,14 +116,14 @@ impl Session {
             )
         };
         let pty = pty::open(user, size).map_err(no_terminal)?;
-        let terminal = pty::watched(pty.ours).map_err(no_terminal)?;
+        let terminal = pty::register(pty.ours).map_err(no_terminal)?;
         let copy = || pty.theirs.try_clone().map_err(no_terminal);
         let (stdin, stdout) = (copy()?, copy()?);
         let mut environment = environment::of(user, &sandbox.environment, &std::collections::BTreeMap::new());
         environment.retain(|(name, _)| name != "TERM" && name != "COLORTERM");
         environment.push(("TERM".into(), "xterm-256color".into()));
         environment.push(("COLORTERM".into(), "truecolor".into()));
-        // A login shell is one whose own name begins with a dash.
+        // A login shell is one whose argv[0] begins with a dash.
         let mut dashed = std::ffi::OsString::from("-");
         dashed.push(user.shell.file_name().unwrap_or(user.shell.as_os_str()));
         let launch = Launch {
@@ -147,12 +150,12 @@ impl Session {
                 titles: Parser::default(),
                 title: String::new(),
                 size,
-                seats: Vec::new(),
+                viewers: Vec::new(),
                 counter: 0,
                 ended: None,
             }),
-            typists: Mutex::default(),
-            moved: Notify::new(),
+            input_dedup: Mutex::default(),
+            viewers_changed: Notify::new(),
         });
         tokio::spawn(Arc::clone(&session).run(Arc::clone(sandbox), exit));
         Ok(session)
@@ -164,76 +167,76 @@ impl Session {
         self.state.lock().ended.is_some()
     }
 
-    /// What `GET /v1/terminals` says of it.
+    /// The session as `GET /v1/terminals` lists it.
     #[must_use]
     pub fn describe(&self) -> TerminalSession {
         let state = self.state.lock();
         TerminalSession {
             name: self.name.clone(),
             title: state.title.clone(),
-            viewers: state.seats.len() as u32,
+            viewers: state.viewers.len() as u32,
             columns: state.size.columns,
             rows: state.size.rows,
             created_at: self.created_at,
         }
     }
 
-    /// Hangs up: the shell and what it started are told, and ended if they do not end.
+    /// Hangs up: sends SIGHUP to the shell and what it started, and kills what does not end.
     pub async fn hang_up(&self, sandbox: &Sandbox) {
         session::end(&sandbox.reaper, self.pid, libc::SIGHUP, session::EXEC_GRACE).await;
     }
 
-    /// Gives a viewer a seat. A `typist` is told what the terminal has of its input, now and after each write.
+    /// Adds a viewer. A viewer with an `input_sequence` gets an acknowledgment of its input, now and after each write.
     ///
     /// # Errors
-    /// There is none left, in a sentence.
-    pub(super) fn sit(
+    /// The session has too many viewers, in a sentence.
+    pub(super) fn add_viewer(
         self: &Arc<Self>,
         size: Option<WindowSize>,
-        typist: Option<Typist>,
-    ) -> Result<Chair, String> {
-        let taken = typist
+        input_sequence: Option<InputSequence>,
+    ) -> Result<ViewerHandle, String> {
+        let ack_due = input_sequence
             .as_ref()
-            .map(|typist| self.typists.lock().arrive(&typist.client, typist.from));
+            .map(|sequence| self.input_dedup.lock().connect(&sequence.client, sequence.from));
         let wake = Arc::new(Notify::new());
         let mut state = self.state.lock();
-        if state.seats.len() >= VIEWERS {
+        if state.viewers.len() >= VIEWERS {
             return Err(format!("this terminal has {VIEWERS} viewers already"));
         }
         state.counter += 1;
-        let seat = Seat {
+        let viewer = ViewerState {
             id: state.counter,
             position: state.scrollback.start(),
             paused: false,
             behind_since: None,
             fresh: true,
             title_due: !state.title.is_empty(),
-            taken_due: taken,
+            ack_due,
             size,
             active: state.counter,
             wake: Arc::clone(&wake),
         };
-        let id = seat.id;
-        state.seats.push(seat);
-        self.fit(&mut state);
+        let id = viewer.id;
+        state.viewers.push(viewer);
+        self.apply_active_size(&mut state);
         drop(state);
-        self.moved.notify_one();
-        Ok(Chair {
+        self.viewers_changed.notify_one();
+        Ok(ViewerHandle {
             session: Arc::clone(self),
             id,
             wake,
-            client: typist.map(|typist| typist.client),
+            client: input_sequence.map(|sequence| sequence.client),
         })
     }
 
     /// Sets the size to that of the viewer that was active last.
-    pub(super) fn fit(&self, state: &mut State) {
+    pub(super) fn apply_active_size(&self, state: &mut State) {
         let latest = state
-            .seats
+            .viewers
             .iter()
-            .filter(|seat| seat.size.is_some())
-            .max_by_key(|seat| seat.active);
-        if let Some(size) = latest.and_then(|seat| seat.size)
+            .filter(|viewer| viewer.size.is_some())
+            .max_by_key(|viewer| viewer.active);
+        if let Some(size) = latest.and_then(|viewer| viewer.size)
             && size != state.size
             && pty::resize(&self.terminal, size).is_ok()
         {
@@ -244,9 +247,9 @@ impl Session {
     async fn run(self: Arc<Self>, sandbox: Arc<Sandbox>, mut exit: oneshot::Receiver<Exit>) {
         let mut buffer = vec![0; CHUNK];
         let exit = loop {
-            if let Permission::WaitUntil(deadline) = self.permission(Instant::now()) {
+            if let FlowControl::WaitUntil(deadline) = self.flow_control(Instant::now()) {
                 tokio::select! {
-                    () = self.moved.notified() => {}
+                    () = self.viewers_changed.notified() => {}
                     () = sleep_until(deadline) => {}
                     exit = Child::ended(&mut exit) => break exit,
                 }
@@ -257,20 +260,20 @@ impl Session {
                 read = self.read(&mut buffer) => read,
             };
             if read == 0 {
-                // Nobody has the other end open. The shell has ended, or closed it and is of no
-                // more use; what it left in the background with `nohup` goes on in the first case.
-                if let Ok(exit) = timeout(PATIENCE, Child::ended(&mut exit)).await {
+                // No process has the other end open. Either the shell has ended, and what it left in
+                // the background with `nohup` continues, or it closed the terminal and is of no more use.
+                if let Ok(exit) = timeout(EXIT_TIMEOUT, Child::ended(&mut exit)).await {
                     break exit;
                 }
                 self.hang_up(&sandbox).await;
                 break Child::ended(&mut exit).await;
             }
             self.output(&buffer[..read]);
-            sandbox.pulse.poke();
-            // Another terminal's turn, and the viewers'.
+            sandbox.poll_scheduler.trigger();
+            // Let other terminals and the viewers run.
             tokio::task::yield_now().await;
         };
-        let mut left = LAST_WORDS;
+        let mut left = FINAL_OUTPUT;
         while left > 0 {
             let (length, _) = self.read_now(&mut buffer);
             if length == 0 {
@@ -286,59 +289,59 @@ impl Session {
             }
             Exit::Signal(_) => "the terminal was closed; open it again for a new one".into(),
         });
-        sandbox.terminals.forget(&self);
-        sandbox.pulse.poke();
+        sandbox.terminals.remove(&self);
+        sandbox.poll_scheduler.trigger();
     }
 
-    fn permission(&self, now: Instant) -> Permission {
+    fn flow_control(&self, now: Instant) -> FlowControl {
         let mut state = self.state.lock();
         let end = state.scrollback.end();
-        let mut patience = None;
-        for seat in &mut state.seats {
-            if !seat.fresh && end - seat.position < WINDOW {
-                return Permission::Read;
+        let mut earliest = None;
+        for viewer in &mut state.viewers {
+            if !viewer.fresh && end - viewer.position < WINDOW {
+                return FlowControl::Read;
             }
-            let deadline = *seat.behind_since.get_or_insert(now) + PATIENCE;
+            let deadline = *viewer.behind_since.get_or_insert(now) + BEHIND_TIMEOUT;
             if deadline > now {
-                patience = Some(patience.map_or(deadline, |other: Instant| other.min(deadline)));
+                earliest = Some(earliest.map_or(deadline, |other: Instant| other.min(deadline)));
             }
         }
-        // Nobody watches, or only such as have been behind for too long.
-        patience.map_or(Permission::Read, Permission::WaitUntil)
+        // There is no viewer, or all have been behind for too long.
+        earliest.map_or(FlowControl::Read, FlowControl::WaitUntil)
     }
 
-    /// Waits for output, and reads as much as is there; 0 when there will be none any more.
+    /// Waits for output, and reads what there is; 0 at the end of the output.
     async fn read(&self, buffer: &mut [u8]) -> usize {
         loop {
             let Ok(mut ready) = self.terminal.readable().await else {
                 return 0;
             };
-            let (length, then) = self.read_now(buffer);
-            if then == Then::Later {
+            let (length, after) = self.read_now(buffer);
+            if after == AfterRead::WouldBlock {
                 ready.clear_ready();
             }
-            if length > 0 || then == Then::End {
+            if length > 0 || after == AfterRead::End {
                 return length;
             }
         }
     }
 
-    /// Reads until the buffer is full, the terminal empty, or [`TURN`] is over: one read gives at
-    /// most what the kernel's own small buffer holds (4 KiB), and a read may have to wait for the
+    /// Reads until the buffer is full, the terminal is empty, or [`TIME_SLICE`] is over: one read gives
+    /// at most what the kernel's small buffer holds (4 KiB), and a read may have to wait for the
     /// kernel to fill it (up to 0.1 ms), while nothing else here runs.
-    fn read_now(&self, buffer: &mut [u8]) -> (usize, Then) {
+    fn read_now(&self, buffer: &mut [u8]) -> (usize, AfterRead) {
         let (mut length, begun) = (0, Instant::now());
-        while length < buffer.len() && (length == 0 || begun.elapsed() < TURN) {
+        while length < buffer.len() && (length == 0 || begun.elapsed() < TIME_SLICE) {
             match nix::unistd::read(self.terminal.get_ref(), &mut buffer[length..]) {
-                Ok(0) => return (length, Then::End),
+                Ok(0) => return (length, AfterRead::End),
                 Ok(more) => length += more,
                 Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => return (length, Then::Later),
-                // EIO, where nobody has the other end open any more.
-                Err(_) => return (length, Then::End),
+                Err(Errno::EAGAIN) => return (length, AfterRead::WouldBlock),
+                // EIO: no process has the other end open any more.
+                Err(_) => return (length, AfterRead::End),
             }
         }
-        (length, Then::More)
+        (length, AfterRead::More)
     }
 
     fn output(&self, bytes: &[u8]) {
@@ -352,9 +355,9 @@ impl Session {
             }
         });
         let renamed = title.filter(|title| *title != state.title);
-        for seat in &mut state.seats {
-            seat.title_due |= renamed.is_some();
-            seat.wake.notify_one();
+        for viewer in &mut state.viewers {
+            viewer.title_due |= renamed.is_some();
+            viewer.wake.notify_one();
         }
         if let Some(title) = renamed {
             state.title = title;
@@ -364,8 +367,8 @@ impl Session {
     fn end(&self, message: String) {
         let mut state = self.state.lock();
         state.ended = Some(message);
-        for seat in &state.seats {
-            seat.wake.notify_one();
+        for viewer in &state.viewers {
+            viewer.wake.notify_one();
         }
     }
 }

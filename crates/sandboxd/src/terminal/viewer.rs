@@ -1,10 +1,10 @@
-//! One viewer of a terminal: a WebSocket that speaks ttyd's protocol, and counts its input if it wants to
+//! Terminal viewer: one WebSocket that speaks ttyd's protocol, with input deduplication when the client requests it
 //! ([`fsa_model::tty`]).
 
 use std::{io, sync::Arc};
 
 use bytes::{Buf, Bytes, BytesMut};
-use fsa_model::tty::{self, ClientMessage, OUTPUT, TITLE, Typist, WindowSize, parse};
+use fsa_model::tty::{self, ClientMessage, InputSequence, OUTPUT, TITLE, WindowSize, parse};
 use futures_util::{
     SinkExt, StreamExt,
     stream::{SplitSink, SplitStream},
@@ -16,9 +16,9 @@ use tokio_tungstenite::tungstenite::{
 };
 
 use super::{
-    Wish,
-    chair::{Chair, Next},
+    TerminalRequest,
     session::Session,
+    viewer_handle::{Next, ViewerHandle},
 };
 use crate::{
     http::socket::{PING_EVERY, SILENT_FOR, Socket},
@@ -26,38 +26,38 @@ use crate::{
     sandbox::Sandbox,
 };
 
-/// Within which the first message must come.
+/// Timeout for the first message, and for the closing one.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
-/// Typed text that waits for the program to read it; beyond, the viewer is not read any more.
+/// Input bytes that wait for the program to read them; beyond, the viewer's connection is not read.
 const INPUT_LIMIT: usize = 256 * 1024;
-/// Of a replay, in one message.
+/// Bytes of a replay in one message.
 const PIECE: usize = 64 * 1024;
-/// Where a hello does not say.
+/// Size when the first message has none.
 const DEFAULT_SIZE: WindowSize = WindowSize {
     columns: 80,
     rows: 24,
 };
-/// Brings a terminal in whatever state to one in which a replay is right: ends a half sequence,
-/// resets modes and colors, leaves the alternate screen, clears.
+/// Resets a terminal in any state before a replay: ends an incomplete sequence, resets modes and
+/// colors, leaves the alternate screen, clears.
 const RESET: &[u8] = b"\x18\x1b[!p\x1b[?1049l\x1b[?1000;1002;1003;1004;1006;2004l\x1b[m\x1b[H\x1b[2J";
 
 type Sender = SplitSink<Socket, Message>;
 
-/// Serves the viewer until it goes away or the session is over. `must_say_token`: the hello must
-/// carry the terminal's token, because the request did not.
-pub async fn attend(sandbox: Arc<Sandbox>, socket: Socket, wish: Wish, must_say_token: bool) {
+/// Serves the viewer until it disconnects or the session ends. `hello_needs_token`: the first message
+/// must carry the terminal's token, because the request did not.
+pub async fn serve(sandbox: Arc<Sandbox>, socket: Socket, request: TerminalRequest, hello_needs_token: bool) {
     let (mut sender, mut receiver) = socket.split();
     let mut begins_at = 0;
-    let welcome = match timeout(HELLO_WITHIN, hello(&mut receiver)).await {
+    let admitted = match timeout(HELLO_WITHIN, hello(&mut receiver)).await {
         Ok(Some(hello)) => {
-            let counted = hello.typist.as_ref().map(|typist| typist.from);
-            begins_at = counted.unwrap_or(0);
-            let welcome = admit(&sandbox, &wish, must_say_token, hello);
-            // Also who is sent away hears first that what it types is counted here.
-            if let (Err(_), Some(from)) = (&welcome, counted) {
-                let _ = sender.send(Message::Binary(tty::taken(from).into())).await;
+            let from = hello.input_sequence.as_ref().map(|sequence| sequence.from);
+            begins_at = from.unwrap_or(0);
+            let admitted = admit(&sandbox, &request, hello_needs_token, hello);
+            // A refused viewer also gets an acknowledgment first, so that it knows that this session sends them.
+            if let (Err(_), Some(from)) = (&admitted, from) {
+                let _ = sender.send(Message::Binary(tty::input_ack(from).into())).await;
             }
-            welcome
+            admitted
         }
         Ok(None) => return,
         Err(_) => Err((
@@ -65,10 +65,10 @@ pub async fn attend(sandbox: Arc<Sandbox>, socket: Socket, wish: Wish, must_say_
             "the first message did not come within ten seconds".into(),
         )),
     };
-    let close = match welcome {
-        Ok(chair) => tokio::select! {
-            close = show(&chair, &mut sender) => close,
-            close = listen(&sandbox, &chair, wish.watches, begins_at, &mut receiver) => close,
+    let close = match admitted {
+        Ok(viewer) => tokio::select! {
+            close = send_output(&viewer, &mut sender) => close,
+            close = receive_input(&sandbox, &viewer, request.read_only, begins_at, &mut receiver) => close,
         },
         Err((code, sentence)) => {
             let _ = sender.send(line(&sentence)).await;
@@ -81,11 +81,11 @@ pub async fn attend(sandbox: Arc<Sandbox>, socket: Socket, wish: Wish, must_say_
             // A reason has at most 123 bytes (RFC 6455, section 5.5).
             reason: shortened(&sentence, 123).to_owned().into(),
         };
-        let farewell = async {
+        let closing = async {
             sender.send(Message::Close(Some(frame))).await?;
             sender.flush().await
         };
-        let _ = timeout(HELLO_WITHIN, farewell).await;
+        let _ = timeout(HELLO_WITHIN, closing).await;
     }
 }
 
@@ -95,16 +95,25 @@ type Close = (CloseCode, String);
 struct Hello {
     token: String,
     size: Option<WindowSize>,
-    typist: Option<Typist>,
+    input_sequence: Option<InputSequence>,
 }
 
-fn admit(sandbox: &Arc<Sandbox>, wish: &Wish, must_say_token: bool, hello: Hello) -> Result<Chair, Close> {
-    let Hello { token, size, typist } = hello;
-    if must_say_token
+fn admit(
+    sandbox: &Arc<Sandbox>,
+    request: &TerminalRequest,
+    hello_needs_token: bool,
+    hello: Hello,
+) -> Result<ViewerHandle, Close> {
+    let Hello {
+        token,
+        size,
+        input_sequence,
+    } = hello;
+    if hello_needs_token
         && sandbox
             .terminal_token
             .as_ref()
-            .is_some_and(|wanted| !wanted.is(&token))
+            .is_some_and(|expected| !expected.is(&token))
     {
         return Err((
             CloseCode::Policy,
@@ -113,15 +122,16 @@ fn admit(sandbox: &Arc<Sandbox>, wish: &Wish, must_say_token: bool, hello: Hello
     }
     let session: Arc<Session> = sandbox
         .terminals
-        .open(sandbox, wish, size.unwrap_or(DEFAULT_SIZE))
+        .open(sandbox, request, size.unwrap_or(DEFAULT_SIZE))
         .map_err(|refusal| (CloseCode::Error, refusal.message))?;
-    // Whoever watches has no say in the size, and types nothing that could be counted.
+    // A read-only viewer neither sets the size nor sends input.
+    let may_type = !request.read_only;
     session
-        .sit(size.filter(|_| !wish.watches), typist.filter(|_| !wish.watches))
+        .add_viewer(size.filter(|_| may_type), input_sequence.filter(|_| may_type))
         .map_err(|sentence| (CloseCode::Again, sentence))
 }
 
-/// The first message. Nothing where the viewer went away, or does not speak the protocol.
+/// Receives the first message. `None` when the viewer disconnected or does not speak the protocol.
 async fn hello(receiver: &mut SplitStream<Socket>) -> Option<Hello> {
     loop {
         let message = receiver.next().await?.ok()?;
@@ -131,18 +141,26 @@ async fn hello(receiver: &mut SplitStream<Socket>) -> Option<Hello> {
             _ => continue,
         }
         return match parse(&message.into_data()) {
-            Ok(ClientMessage::Hello { token, size, typist }) => Some(Hello { token, size, typist }),
+            Ok(ClientMessage::Hello {
+                token,
+                size,
+                input_sequence,
+            }) => Some(Hello {
+                token,
+                size,
+                input_sequence,
+            }),
             _ => None,
         };
     }
 }
 
-/// Sends what there is to see. How to close; nothing where the viewer is gone.
-async fn show(chair: &Chair, sender: &mut Sender) -> Option<Close> {
+/// Sends output until the session ends. Returns how to close; `None` when the viewer is gone.
+async fn send_output(viewer: &ViewerHandle, sender: &mut Sender) -> Option<Close> {
     let mut buffer = BytesMut::new();
     let mut ping_at = Instant::now() + PING_EVERY;
     loop {
-        match chair.next(&mut buffer) {
+        match viewer.next(&mut buffer) {
             Next::Output(message) => send(sender, message).await.ok()?,
             Next::Replay { bytes, again } => {
                 if again {
@@ -153,13 +171,13 @@ async fn show(chair: &Chair, sender: &mut Sender) -> Option<Close> {
                 }
             }
             Next::Title(title) => send(sender, with_kind(TITLE, title.as_bytes())).await.ok()?,
-            Next::Taken(count) => send(sender, tty::taken(count).into()).await.ok()?,
+            Next::InputAck(count) => send(sender, tty::input_ack(count).into()).await.ok()?,
             Next::Ended(sentence) => {
                 sender.send(line(&sentence)).await.ok()?;
                 return Some((CloseCode::Normal, sentence));
             }
             Next::Nothing => tokio::select! {
-                () = chair.woken() => {}
+                () = viewer.woken() => {}
                 () = sleep_until(ping_at) => {}
             },
         }
@@ -178,7 +196,7 @@ fn with_kind(kind: u8, bytes: &[u8]) -> Bytes {
     [&[kind], bytes].concat().into()
 }
 
-/// A sentence of ours, on a line of its own and dimmed.
+/// Message of sandboxd itself, on a separate line and dimmed.
 fn line(sentence: &str) -> Message {
     Message::Binary(with_kind(
         OUTPUT,
@@ -186,12 +204,12 @@ fn line(sentence: &str) -> Message {
     ))
 }
 
-/// Takes what the viewer sends; `at` is the number of the byte with which its input begins. How to close; nothing
-/// where it is gone.
-async fn listen(
+/// Receives the viewer's messages; `at` is the sequence number of its first input byte. Returns how to close; `None`
+/// when the viewer is gone.
+async fn receive_input(
     sandbox: &Sandbox,
-    chair: &Chair,
-    watches: bool,
+    viewer: &ViewerHandle,
+    read_only: bool,
     mut at: u64,
     receiver: &mut SplitStream<Socket>,
 ) -> Option<Close> {
@@ -201,11 +219,11 @@ async fn listen(
         let reads = waiting.len() <= INPUT_LIMIT;
         let message = tokio::select! {
             message = receiver.next(), if reads => message,
-            written = chair.type_some(at, &waiting), if !waiting.is_empty() => {
+            written = viewer.write_input(at, &waiting), if !waiting.is_empty() => {
                 at += advance(&mut waiting, written);
                 continue;
             }
-            // A viewer that is not read cannot be heard.
+            // While the connection is not read, silence means nothing.
             () = sleep_until(silent_at), if reads => return None,
         };
         silent_at = Instant::now() + SILENT_FOR;
@@ -216,31 +234,31 @@ async fn listen(
         };
         match parse(&message) {
             Ok(ClientMessage::Input(_) | ClientMessage::Resize(_) | ClientMessage::Hello { .. })
-                if watches => {}
+                if read_only => {}
             Ok(ClientMessage::Input(bytes)) => {
-                chair.act(None);
+                viewer.activate(None);
                 waiting.extend_from_slice(bytes);
                 if bytes.contains(&b'\r') {
-                    sandbox.pulse.poke();
+                    sandbox.poll_scheduler.trigger();
                 }
             }
-            Ok(ClientMessage::Resize(size)) => chair.act(Some(size)),
-            Ok(ClientMessage::Pause) => chair.pause(true),
-            Ok(ClientMessage::Resume) => chair.pause(false),
-            // A second hello is how some clients repeat their size.
-            Ok(ClientMessage::Hello { size, .. }) => chair.act(size),
+            Ok(ClientMessage::Resize(size)) => viewer.activate(Some(size)),
+            Ok(ClientMessage::Pause) => viewer.pause(true),
+            Ok(ClientMessage::Resume) => viewer.pause(false),
+            // Some clients send a second hello to repeat their size.
+            Ok(ClientMessage::Hello { size, .. }) => viewer.activate(size),
             Err(error) => return Some((CloseCode::Unsupported, error.to_string())),
         }
     }
 }
 
-/// How many bytes are done with.
+/// Drops the bytes that are done. Returns how many.
 fn advance(waiting: &mut BytesMut, written: io::Result<usize>) -> u64 {
-    // Where it failed the shell has ended; `show` says so.
+    // A write fails when the shell has ended; `send_output` reports that.
     let length = written.unwrap_or(waiting.len());
     waiting.advance(length);
     if waiting.is_empty() {
-        // Not to keep the room that a large paste took.
+        // Release the memory of a large paste.
         *waiting = BytesMut::new();
     }
     length as u64

@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use fsa_model::{
     sandboxd::{ExecResult, LogLine, Status, paths::TERMINAL_WATCH},
-    tty::{self, WindowSize, keys::Keys},
+    tty::{self, WindowSize, input_queue::InputQueue},
 };
 use futures_util::{SinkExt, StreamExt};
 use http::{HeaderMap, Method, Request, StatusCode, header};
@@ -154,7 +154,7 @@ fn launch(folder: &Path, arguments: &[String]) -> Child {
         .arg(path("home"))
         .arg("--etc")
         .arg(path("etc"))
-        .args(["--asks", "127.0.0.1:0"])
+        .args(["--callback", "127.0.0.1:0"])
         .args(arguments)
         .stdin(Stdio::null())
         .spawn()
@@ -227,7 +227,7 @@ impl Sandbox {
         self.answers().await;
     }
 
-    /// Asks for the orderly end, and waits for it.
+    /// Callback for the orderly end, and waits for it.
     pub async fn stop(&mut self) -> std::process::ExitStatus {
         kill(Pid::from_raw(self.pid()), Signal::SIGTERM).unwrap();
         until("the end of sandboxd", async || self.child.try_wait().unwrap()).await
@@ -368,14 +368,14 @@ impl Sandbox {
     }
 
     /// Somebody who counts what they type, and begins with what the session has not taken yet.
-    pub async fn typist(&self, session: &str, keys: &mut Keys) -> Viewer {
+    pub async fn input_sequence(&self, session: &str, keys: &mut InputQueue) -> Viewer {
         let path = format!("/v1/terminal?session={session}");
         let mut socket = self.socket(&path, Some(tty::SUBPROTOCOL)).await;
         let size = WindowSize {
             columns: 80,
             rows: 24,
         };
-        let hello = tty::hello_of("", size, &keys.begin());
+        let hello = tty::hello_with_input("", size, &keys.connect());
         socket.send(Message::Text(hello.into())).await.unwrap();
         let mut viewer = Viewer::over(socket);
         while let Some(message) = keys.next_message() {
@@ -463,7 +463,7 @@ impl Viewer {
                 match bytes.first() {
                     Some(&tty::OUTPUT) => self.seen.extend_from_slice(&bytes[1..]),
                     Some(&tty::TITLE) => self.title = String::from_utf8_lossy(&bytes[1..]).into_owned(),
-                    Some(&tty::TAKEN) => self.taken = Some(bytes[1..].to_vec()),
+                    Some(&tty::INPUT_ACK) => self.taken = Some(bytes[1..].to_vec()),
                     other => panic!("an unknown message {other:?}"),
                 }
                 true

@@ -5,7 +5,7 @@
 //! tests, as in a pod that allows no other.
 
 mod access;
-mod asks;
+mod callback;
 mod exec;
 mod exec_stream;
 mod files;

@@ -1,6 +1,6 @@
 //! Terminals: what a person sees.
 
-use fsa_model::tty::{self, WindowSize, keys::Keys};
+use fsa_model::tty::{self, WindowSize, input_queue::InputQueue};
 use http::{Method, StatusCode};
 
 use crate::harness::{Plan, Sandbox, Viewer, find, is_root, runs, soon, until};
@@ -50,13 +50,13 @@ async fn a_reconnect_gives_the_scrollback_and_the_same_shell() {
 #[tokio::test]
 async fn what_was_typed_into_a_dying_connection_is_typed_once() {
     let sandbox = Sandbox::start().await;
-    let mut keys = Keys::new("me".into());
-    let mut first = sandbox.typist("main", &mut keys).await;
+    let mut keys = InputQueue::new("me".into());
+    let mut first = sandbox.input_sequence("main", &mut keys).await;
     assert!(keys.push(b"echo one-$((1+"));
     first.send(keys.next_message().unwrap()).await;
     // Nobody knows how much of it arrived; and the first one is still read while the second is there.
     assert!(keys.push(b"1)).\n"));
-    let mut second = sandbox.typist("main", &mut keys).await;
+    let mut second = sandbox.input_sequence("main", &mut keys).await;
     assert!(keys.push(b"echo two-$((1+1)).\n"));
     first.types("1)).\n").await;
     second.send(keys.next_message().unwrap()).await;
@@ -71,9 +71,9 @@ async fn what_was_typed_into_a_dying_connection_is_typed_once() {
         }
     })
     .await;
-    keys.taken(b"38");
+    keys.acknowledge(b"38");
     drop((first, second));
-    let mut third = sandbox.typist("main", &mut keys).await;
+    let mut third = sandbox.input_sequence("main", &mut keys).await;
     assert!(keys.push(b"echo three-$((1+1)).\n"));
     third.send(keys.next_message().unwrap()).await;
     let shown = third.shows("three-2.").await;

@@ -206,7 +206,7 @@ async fn listen(
             }
             status = statuses.next() => match status {
                 Some(Ok(mut status)) => {
-                    if std::mem::take(&mut status.asking) {
+                    if std::mem::take(&mut status.callback_requested) {
                         answer(shared, region, &sandbox, token, answering);
                     }
                     let status = bounded(status);

@@ -1,8 +1,7 @@
-//! Opens what is below a folder and nothing else, wherever links lead.
+//! Confined open: opens a path below a folder, and refuses one that leads out through links.
 //!
-//! The kernel resolves the whole path and refuses to leave the folder (openat2(2), RESOLVE_BENEATH), so nobody
-//! can put a link in between a look and the opening. A link that is absolute counts as one that leads out, even
-//! where it comes back.
+//! The kernel resolves the whole path and refuses to leave the folder (openat2(2), RESOLVE_BENEATH), so there is no
+//! race between a check and the open. An absolute link counts as leading out, even if it leads back.
 
 use std::{
     io,
@@ -17,18 +16,18 @@ use nix::{
     sys::stat::Mode,
 };
 
-use super::say;
+use super::refuse;
 use crate::http::Refusal;
 
-/// The kernel gives up while somebody else moves folders about, and asks to be asked again.
+/// The kernel returns EAGAIN while another process renames folders on the path.
 const ATTEMPTS: usize = 32;
 
-/// Opens `path`, which is absolute, with the rights of the thread.
+/// Opens `path`, which is absolute, with the thread's file system ids.
 ///
 /// # Errors
-/// It is not below `folder`, or what the file system says.
+/// The path leads out of `folder`, or the file system's error.
 pub(super) fn open(folder: &Path, path: &Path, flags: OFlag) -> io::Result<OwnedFd> {
-    let relative = path.strip_prefix(folder).map_err(|_| leads_out(path))?;
+    let relative = path.strip_prefix(folder).map_err(|_| outside(path))?;
     let relative = match relative.as_os_str().is_empty() {
         true => Path::new("."),
         false => relative,
@@ -46,25 +45,25 @@ pub(super) fn open(folder: &Path, path: &Path, flags: OFlag) -> io::Result<Owned
         }
     }
     opened.map_err(|error| match error {
-        Errno::EXDEV => leads_out(path),
-        Errno::ENOSYS => say(Refusal::new(
+        Errno::EXDEV => outside(path),
+        Errno::ENOSYS => refuse(Refusal::new(
             StatusCode::NOT_IMPLEMENTED,
             "NoOpenat2",
-            "what runs this sandbox has no openat2(2), without which files are not shown to a viewer",
+            "this sandbox's kernel or runtime has no openat2(2), which read-only file access needs",
         )),
         error => error.into(),
     })
 }
 
-fn leads_out(path: &Path) -> io::Error {
-    say(Refusal::new(
+fn outside(path: &Path) -> io::Error {
+    refuse(Refusal::new(
         StatusCode::FORBIDDEN,
         "LeadsOut",
         format!("{} leads out of the project's folder", path.display()),
     ))
 }
 
-/// A path to what is open, for functions that take one. It is a path for as long as the handle is open.
+/// Path of an open file, for functions that take a path. It is valid while the handle is open.
 pub(super) fn path_of(handle: &OwnedFd) -> PathBuf {
     format!("/proc/self/fd/{}", handle.as_raw_fd()).into()
 }

@@ -1,6 +1,8 @@
-//! The port on the sandbox's loopback at which programs ask: the agents' models by provider, and
-//! git's credentials. Whoever asks shows the sandbox's token, so that a page or a proxy that is
-//! made to connect here gets nothing.
+//! Local proxy of the callback: the port on the sandbox's loopback that takes programs' requests to
+//! the model providers and for git credentials, and forwards them to the control plane.
+//!
+//! Each request must carry the sandbox's token, so that a page or a proxy that is made to connect
+//! here gets nothing.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -14,18 +16,18 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use http_body_util::BodyExt;
 use hyper::body::{Frame, Incoming, SizeHint};
 
-use super::{Place, Unanswered, ask, broken};
+use super::{CallbackError, RequestPermit, broken, send};
 use crate::{
     http::{self as server, Answer, Body, Refusal, full, stream::Listener},
     sandbox::Sandbox,
 };
 
-/// Where git's credentials are asked for ([`super::credential`]).
+/// Path that returns a git credential ([`super::git_credential`]).
 pub(super) const CREDENTIAL: &str = "/git-credential";
-/// Where it is told that a server refused one.
-pub(super) const CREDENTIAL_REFUSED: &str = "/git-credential/refused";
+/// Path that reports a git credential that a server rejected.
+pub(super) const CREDENTIAL_REJECTED: &str = "/git-credential/refused";
 
-/// Fields that say how a message travels, and not what it is (RFC 9110, 7.6.1).
+/// Hop-by-hop header fields (RFC 9110, 7.6.1), and `Host`.
 const HOP_BY_HOP: [HeaderName; 8] = [
     header::CONNECTION,
     header::HOST,
@@ -36,75 +38,77 @@ const HOP_BY_HOP: [HeaderName; 8] = [
     header::TRANSFER_ENCODING,
     header::UPGRADE,
 ];
-/// Fields in which clients show who they are. What they show here is of no use further on.
-const SHOWN: [HeaderName; 4] = [
+/// Header fields with credentials. They are valid here only, and are not forwarded.
+const CREDENTIAL_FIELDS: [HeaderName; 4] = [
     header::AUTHORIZATION,
     HeaderName::from_static("x-api-key"),
     HeaderName::from_static("x-goog-api-key"),
     header::COOKIE,
 ];
 
-/// Answers at this address for as long as sandboxd lives.
+/// Serves this address until sandboxd ends.
 pub async fn serve(sandbox: Arc<Sandbox>, listener: Listener) {
     server::serve(listener, move |request| {
         let sandbox = Arc::clone(&sandbox);
-        async move { answer(&sandbox, request).await }
+        async move { handle(&sandbox, request).await }
     })
     .await;
 }
 
-/// The port as an address, for the processes of the sandbox.
+/// URL of the port, for the processes of the sandbox.
 #[must_use]
 pub fn url(address: SocketAddr) -> String {
     format!("http://{address}")
 }
 
-async fn answer(sandbox: &Arc<Sandbox>, request: Request<Incoming>) -> Answer {
+async fn handle(sandbox: &Arc<Sandbox>, request: Request<Incoming>) -> Answer {
     let provider = Provider::of_path(request.uri().path()).map(|(provider, _)| provider);
     let for_git =
-        request.method() == Method::POST && [CREDENTIAL, CREDENTIAL_REFUSED].contains(&request.uri().path());
+        request.method() == Method::POST && [CREDENTIAL, CREDENTIAL_REJECTED].contains(&request.uri().path());
     if provider.is_none() && !for_git {
         return Err(Refusal::not_found(
             "this port is for coding agents (/anthropic, /openai, /gemini) and for git",
         ));
     }
-    let Some(task) = admitted(sandbox, &request) else {
+    let Some(task) = authenticate(sandbox, &request) else {
         return Ok(error(
             provider,
             StatusCode::UNAUTHORIZED,
             "the token is not this sandbox's",
         ));
     };
-    // Claude Code looks whether anybody is there before it has anything to ask.
+    // Claude Code checks that the provider is reachable before its first request.
     if request.method() == Method::HEAD && provider.is_some() {
         return Ok(server::status(StatusCode::OK));
     }
-    let request = match prepared(request, task) {
+    let request = match forwarded(request, task) {
         Ok(request) => request,
         Err(refusal) => return Ok(error(provider, refusal.status, &refusal.message)),
     };
-    match ask(sandbox, request).await {
-        Ok((response, place)) => Ok(passed_on(response, place)),
-        Err(why) => {
-            let status = match why {
-                Unanswered::Crowded | Unanswered::Nobody => StatusCode::SERVICE_UNAVAILABLE,
-                Unanswered::BrokenOff => StatusCode::BAD_GATEWAY,
+    match send(sandbox, request).await {
+        Ok((response, permit)) => Ok(returned(response, permit)),
+        Err(cause) => {
+            let status = match cause {
+                CallbackError::TooManyRequests | CallbackError::NotConnected => {
+                    StatusCode::SERVICE_UNAVAILABLE
+                }
+                CallbackError::ConnectionLost => StatusCode::BAD_GATEWAY,
             };
-            Ok(error(provider, status, why.sentence()))
+            Ok(error(provider, status, cause.sentence()))
         }
     }
 }
 
-/// The task whose process asks, or an empty text for everybody else in the sandbox. `None` where
-/// the token is another.
-fn admitted<B>(sandbox: &Sandbox, request: &Request<B>) -> Option<String> {
+/// The task whose process sent the request, or an empty text for any other process of the sandbox.
+/// `None` when the token is wrong.
+fn authenticate<B>(sandbox: &Sandbox, request: &Request<B>) -> Option<String> {
     let headers = request.headers();
     let text = |name: &str| headers.get(name)?.to_str().ok().map(str::to_owned);
     let bearer = text("authorization").and_then(|value| {
         let (scheme, rest) = value.split_once(' ')?;
         match scheme.to_ascii_lowercase().as_str() {
             "bearer" => Some(rest.trim().to_owned()),
-            // git's and curl's way: the token as the password.
+            // git and curl send the token as the password.
             "basic" => {
                 let pair = String::from_utf8(STANDARD.decode(rest.trim()).ok()?).ok()?;
                 pair.split_once(':').map(|(_, password)| password.to_owned())
@@ -124,14 +128,14 @@ fn admitted<B>(sandbox: &Sandbox, request: &Request<B>) -> Option<String> {
         .or_else(|| text("x-goog-api-key"))
         .or_else(in_query)?;
     let (token, task) = given.split_once('.').unwrap_or((&given, ""));
-    sandbox.asks_token.is(token).then(|| task.to_owned())
+    sandbox.callback_token.is(token).then(|| task.to_owned())
 }
 
-/// The request as the control plane gets it: without what was shown, with whose task it is.
-fn prepared(request: Request<Incoming>, task: String) -> Result<Request<Incoming>, Refusal> {
+/// The request as the control plane gets it: without credentials, with the task's id.
+fn forwarded(request: Request<Incoming>, task: String) -> Result<Request<Incoming>, Refusal> {
     let (mut parts, body) = request.into_parts();
-    clean(&mut parts.headers);
-    for name in SHOWN {
+    remove_hop_by_hop(&mut parts.headers);
+    for name in CREDENTIAL_FIELDS {
         parts.headers.remove(name);
     }
     parts.headers.remove(TASK_HEADER);
@@ -150,13 +154,13 @@ fn prepared(request: Request<Incoming>, task: String) -> Result<Request<Incoming
     let mark = if query.is_empty() { "" } else { "?" };
     parts.uri = format!("http://control{}{mark}{query}", parts.uri.path())
         .parse::<Uri>()
-        .map_err(|_| Refusal::bad("the request's target makes no sense"))?;
+        .map_err(|_| Refusal::bad("the request's target is not a valid path"))?;
     parts.version = http::Version::HTTP_2;
     Ok(Request::from_parts(parts, body))
 }
 
-/// Leaves out what concerns one connection.
-fn clean(headers: &mut HeaderMap) {
+/// Removes the hop-by-hop fields.
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
         .iter()
@@ -169,20 +173,25 @@ fn clean(headers: &mut HeaderMap) {
     }
 }
 
-fn passed_on(response: Response<Incoming>, place: Place) -> Response<Body> {
+/// The response as the program gets it.
+fn returned(response: Response<Incoming>, permit: RequestPermit) -> Response<Body> {
     let (mut parts, body) = response.into_parts();
-    clean(&mut parts.headers);
+    remove_hop_by_hop(&mut parts.headers);
     parts.version = http::Version::HTTP_11;
-    Response::from_parts(parts, Held { body, _place: place }.boxed_unsync())
+    let body = RetainBody {
+        body,
+        _permit: permit,
+    };
+    Response::from_parts(parts, body.boxed_unsync())
 }
 
-/// An answer's body, which keeps its place until it was read.
-struct Held {
+/// Response body that holds its request's permit until it is read.
+struct RetainBody {
     body: Incoming,
-    _place: Place,
+    _permit: RequestPermit,
 }
 
-impl hyper::body::Body for Held {
+impl hyper::body::Body for RetainBody {
     type Data = Bytes;
     type Error = std::io::Error;
 
@@ -204,7 +213,7 @@ impl hyper::body::Body for Held {
     }
 }
 
-/// A refusal that the client can read: in its provider's form, or as plain text for git.
+/// Error response in the provider's format, or as plain text for git.
 fn error(provider: Option<Provider>, status: StatusCode, message: &str) -> Response<Body> {
     let mut response = match provider {
         Some(provider) => server::json(&provider.error(status.as_u16(), message)),
@@ -219,7 +228,7 @@ fn error(provider: Option<Provider>, status: StatusCode, message: &str) -> Respo
     response
 }
 
-/// What every process of the sandbox is told of the port.
+/// Environment variables with the port's URL and token, for every process of the sandbox.
 #[must_use]
 pub fn variables(url: &str, token: &str) -> [(&'static str, String); 2] {
     [

@@ -116,7 +116,7 @@ async fn program(url: &str, path: &str, shown: &[(&str, &str)], body: &str) -> A
 async fn a_question_waits_until_the_control_plane_is_there_and_is_told_of_in_the_status() {
     let sandbox = Sandbox::start().await;
     let (url, token) = variables(&sandbox).await;
-    assert!(!sandbox.status().await.asking);
+    assert!(!sandbox.status().await.callback_requested);
     let question = tokio::spawn({
         let shown = format!("Bearer {token}");
         async move {
@@ -130,7 +130,7 @@ async fn a_question_waits_until_the_control_plane_is_there_and_is_told_of_in_the
         }
     });
     sandbox
-        .until_status("somebody asks", |status| status.asking)
+        .until_status("somebody asks", |status| status.callback_requested)
         .await;
 
     let (_task, record) = control_plane(&sandbox, |_| text("hello")).await;
@@ -148,7 +148,7 @@ async fn a_question_waits_until_the_control_plane_is_there_and_is_told_of_in_the
         asked.headers
     );
     sandbox
-        .until_status("nobody waits", |status| !status.asking)
+        .until_status("nobody waits", |status| !status.callback_requested)
         .await;
 }
 
