@@ -86,24 +86,24 @@ export const modules = {
     layers: [
       ['boot'],
       ['http'], // routes
-      ['asks', 'exec', 'files', 'start', 'stop', 'terminal', 'tunnel'],
+      ['callback', 'exec', 'files', 'start', 'stop', 'terminal', 'tunnel'],
       ['sandbox'], // what they share
-      ['pulse', 'logs', 'options', 'ports', 'usage', 'setup'],
+      ['poll_scheduler', 'logs', 'options', 'ports', 'usage', 'setup'],
       ['session', 'spawn', 'environment'],
       ['reaper', 'user'],
     ],
     allowed: [
-      ['asks', 'http'],
+      ['callback', 'http'],
       ['exec', 'http'],
       ['files', 'http'],
       ['start', 'http'],
       ['terminal', 'http'],
       ['tunnel', 'http'],
-      ['sandbox', 'asks'],
+      ['sandbox', 'callback'],
       ['sandbox', 'exec'],
       ['sandbox', 'start'],
       ['sandbox', 'terminal'],
-      ['pulse', 'sandbox'],
+      ['poll_scheduler', 'sandbox'],
     ],
   },
 
