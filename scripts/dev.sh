@@ -33,8 +33,10 @@ finish() {
     [ -z "$started" ] || say "fsa serve has ended. Sandboxes keep running; to end them: $FSA_BIN halt --data-dir $FSA_DATA_DIR"
 }
 
+# The copy of fsa-sandboxd beside `fsa` is for its other commands, which look for it there.
 build() {
-    scripts/build-web.sh && cargo build --locked --package fsa-cli && build_sandboxd debug
+    scripts/build-web.sh && cargo build --locked --package fsa-cli && build_sandboxd debug &&
+        install -m 755 "$FSA_SANDBOXD" "$CARGO_TARGET_DIR/debug/fsa-sandboxd"
 }
 programs() { stat -c '%i %Y' "$FSA_BIN" "$FSA_SANDBOXD" 2>/dev/null || true; }
 start_server() {
