@@ -43,7 +43,7 @@ lint: ## spelling, docs, layers, dependencies, rustfmt, clippy, cargo-deny, shel
 image: ## the runtime image, and the control plane's for a cluster, as OCI archives
 	@exec scripts/image.sh
 
-cluster: ## a real Kubernetes of one node for tests, in namespaces of its own (root)
+cluster: ## a real Kubernetes of one node for tests, in separate namespaces (root)
 	@exec tests/cluster/up.sh $(FSA_CLUSTER)
 
 cluster-down: ## end it, leaving nothing

@@ -37,7 +37,7 @@ rust_is_there() {
 }
 
 postgresql_is_there() {
-    # Any server from 14 on will do, whoever packaged it.
+    # Any server from 14 on will do, from any packager.
     compgen -G '/usr/lib/postgresql/1[4-9]/bin/initdb' >/dev/null ||
         compgen -G '/usr/lib/postgresql/[2-9][0-9]/bin/initdb' >/dev/null
 }
@@ -57,7 +57,7 @@ is_there() {
 }
 
 # Debian's packages of a Rust that is new enough. A stable release keeps an old one and has a second, newer
-# one beside it for building browsers, under names of its own.
+# one beside it for building browsers, under different names.
 debian_rust() {
     local name version
     for name in cargo cargo-web; do

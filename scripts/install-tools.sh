@@ -27,7 +27,7 @@ download() {
 # compile CRATE VERSION: from source, optimized for a short build.
 compile() {
     say "compiling $1 $2 (up to 5 minutes on 2 cores, once)"
-    # In a target folder of its own, which cargo removes.
+    # In a temporary target folder, which cargo removes.
     env -u CARGO_TARGET_DIR -u RUSTFLAGS CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off \
         CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 cargo install --locked --quiet --force --root "$FSA_CACHE/tools" "$1@$2" ||
         die "cargo could not install $1 $2; its messages are above"

@@ -37,7 +37,7 @@ version_at_least() {
     [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]
 }
 
-# Background jobs. Each runs in a process group of its own and writes to a file, which is shown if it fails. It stays in
+# Background jobs. Each is a process group and writes to a file, which is shown if it fails. It stays in
 # this session: the kernel compares nice values only within one (sched_autogroup).
 declare -A JOB_PIDS=()
 JOBS=

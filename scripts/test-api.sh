@@ -45,7 +45,7 @@ try() {
 }
 
 say "schemathesis, $seconds s"
-# Python has one thread at a time, so each half is a process of its own.
+# Python has one thread at a time, so each half is a separate process.
 declare -A halves
 try reads --include-method GET &
 halves[reads]=$!

@@ -1,6 +1,6 @@
 # shellcheck shell=sh
-# Runs inside the new base system, as its root, after the packages: the user that sandboxes run as, and
-# everything out that says which machine built it or that nobody reads.
+# Runs inside the new base system, as its root, after the packages: adds the user that sandboxes run as, and removes what
+# depends on the building machine and what has no use in a sandbox.
 
 useradd --uid 1000 --user-group --home-dir /home/dev --no-create-home --shell /bin/bash dev
 cp -r /tmp/skel/. /etc/skel/

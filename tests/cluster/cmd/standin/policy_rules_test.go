@@ -41,9 +41,9 @@ func policyFor(app string, types ...networking.PolicyType) *networking.NetworkPo
 	}
 }
 
-func expect(t *testing.T, rules string, wanted ...string) {
+func expect(t *testing.T, rules string, expected ...string) {
 	t.Helper()
-	for _, line := range wanted {
+	for _, line := range expected {
 		if !strings.Contains(rules, line) {
 			t.Errorf("this line is missing: %s\nin\n%s", line, rules)
 		}
