@@ -1,52 +1,92 @@
-//! Which network addresses are of the open internet, and which are of this machine, its neighbors
-//! or a cloud's metadata.
+//! Special-purpose IP networks: which addresses are on the public internet, and which belong to
+//! this machine, a private network or a cloud's metadata service.
+//!
+//! The one list of the project. The SSRF guards ([`is_public`]), the firewall of the local runner
+//! and the network policy of the Kubernetes driver ([`SPECIAL_PURPOSE_V4`]) derive from it.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     str::FromStr,
 };
 
-/// A network, as `10.1.0.0/16`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network {
-    address: IpAddr,
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+/// A network that is not globally reachable.
+#[derive(Clone, Copy, Debug)]
+pub struct SpecialPurpose<N> {
+    pub network: N,
+    pub name: &'static str,
+    pub source: &'static str,
+}
+
+const fn v4(
+    a: u8,
+    b: u8,
+    c: u8,
     prefix: u8,
-}
-
-impl FromStr for Network {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is not a network such as 10.1.0.0/16");
-        let (address, prefix) = text.split_once('/').unwrap_or((text, ""));
-        let address: IpAddr = address.parse().map_err(|_| wrong())?;
-        let longest = if address.is_ipv4() { 32 } else { 128 };
-        let prefix = match prefix {
-            "" => longest,
-            digits => digits.parse().ok().filter(|n| *n <= longest).ok_or_else(wrong)?,
-        };
-        Ok(Self { address, prefix })
+    name: &'static str,
+    source: &'static str,
+) -> SpecialPurpose<Ipv4Net> {
+    SpecialPurpose {
+        network: Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, 0), prefix),
+        name,
+        source,
     }
 }
 
-impl Network {
-    #[must_use]
-    pub fn contains(&self, address: IpAddr) -> bool {
-        match (self.address, address.to_canonical()) {
-            (IpAddr::V4(net), IpAddr::V4(address)) => {
-                let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0);
-                net.to_bits() & mask == address.to_bits() & mask
-            }
-            (IpAddr::V6(net), IpAddr::V6(address)) => {
-                let mask = u128::MAX.checked_shl(128 - u32::from(self.prefix)).unwrap_or(0);
-                net.to_bits() & mask == address.to_bits() & mask
-            }
-            _ => false,
-        }
+const fn v6(a: u16, b: u16, prefix: u8, name: &'static str, source: &'static str) -> SpecialPurpose<Ipv6Net> {
+    SpecialPurpose {
+        network: Ipv6Net::new_assert(Ipv6Addr::new(a, b, 0, 0, 0, 0, 0, 0), prefix),
+        name,
+        source,
     }
 }
 
-/// Whether `address` is one of the open internet (IANA's special-purpose registries).
+/// IANA IPv4 Special-Purpose Address Registry (RFC 6890) and multicast, in order and without
+/// overlaps. The registry's blocks that are globally reachable (AS112, AMT) are not in it; those
+/// within 192.0.0.0/24 are refused with the whole block.
+pub const SPECIAL_PURPOSE_V4: [SpecialPurpose<Ipv4Net>; 15] = [
+    v4(0, 0, 0, 8, "this network", "RFC 791, 3.2"),
+    v4(10, 0, 0, 8, "private use", "RFC 1918"),
+    // Carrier-grade NAT. The local runner's sandboxes have their addresses here.
+    v4(100, 64, 0, 10, "shared address space", "RFC 6598"),
+    v4(127, 0, 0, 8, "loopback", "RFC 1122, 3.2.1.3"),
+    // Clouds have their metadata service at 169.254.169.254.
+    v4(169, 254, 0, 16, "link-local", "RFC 3927"),
+    v4(172, 16, 0, 12, "private use", "RFC 1918"),
+    v4(192, 0, 0, 24, "IETF protocol assignments", "RFC 6890, 2.1"),
+    v4(192, 0, 2, 24, "documentation (TEST-NET-1)", "RFC 5737"),
+    v4(192, 88, 99, 24, "6to4 relay anycast (deprecated)", "RFC 7526"),
+    v4(192, 168, 0, 16, "private use", "RFC 1918"),
+    v4(198, 18, 0, 15, "benchmarking", "RFC 2544"),
+    v4(198, 51, 100, 24, "documentation (TEST-NET-2)", "RFC 5737"),
+    v4(203, 0, 113, 24, "documentation (TEST-NET-3)", "RFC 5737"),
+    v4(224, 0, 0, 4, "multicast", "RFC 5771"),
+    // Contains the limited broadcast address, 255.255.255.255 (RFC 919).
+    v4(240, 0, 0, 4, "reserved", "RFC 1112, 4"),
+];
+
+/// IANA IPv6 Special-Purpose Address Registry (RFC 6890), within [`GLOBAL_UNICAST_V6`].
+/// Globally reachable blocks within 2001::/23 (AS112, ORCHIDv2) are refused with the whole block:
+/// no registry and no model provider has an address there.
+pub const SPECIAL_PURPOSE_V6: [SpecialPurpose<Ipv6Net>; 3] = [
+    // Teredo (RFC 4380), benchmarking (RFC 5180), ORCHID (RFC 4843) and others.
+    v6(0x2001, 0, 23, "IETF protocol assignments", "RFC 2928"),
+    v6(0x2001, 0xdb8, 32, "documentation", "RFC 3849"),
+    v6(0x3fff, 0, 20, "documentation", "RFC 9637"),
+];
+
+/// All that is outside of it is loopback, local, multicast, reserved, or embeds an IPv4 address
+/// (RFC 4291, 2.4).
+pub const GLOBAL_UNICAST_V6: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3);
+
+/// NAT64's well-known prefix: the last 32 bits are an IPv4 address (RFC 6052).
+const NAT64: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96);
+/// 6to4: bits 16 to 47 are an IPv4 address (RFC 3056).
+const SIX_TO_FOUR: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16);
+
+/// Whether `address` is on the public internet.
+#[must_use]
 pub fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),
@@ -55,37 +95,52 @@ pub fn is_public(address: IpAddr) -> bool {
 }
 
 fn is_public_v4(address: Ipv4Addr) -> bool {
-    let [a, b, c, _] = address.octets();
-    !(address.is_private()
-        || address.is_loopback()
-        || address.is_link_local()
-        || address.is_multicast()
-        || address.is_documentation()
-        || a == 0
-        || a >= 240
-        // Carrier-grade NAT, which is also where sandboxes live.
-        || (a == 100 && (64..128).contains(&b))
-        || (a == 192 && b == 0 && c == 0)
-        || (a == 192 && b == 88 && c == 99)
-        || (a == 198 && (b == 18 || b == 19)))
+    !SPECIAL_PURPOSE_V4
+        .iter()
+        .any(|special| special.network.contains(&address))
 }
 
 fn is_public_v6(address: Ipv6Addr) -> bool {
-    let segments = address.segments();
     if let Some(inner) = address.to_ipv4_mapped() {
         return is_public_v4(inner);
     }
+    let [_, a, b, .., c, d] = address.segments();
     let embedded = |high: u16, low: u16| {
         let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
         is_public_v4(Ipv4Addr::new(a, b, c, d))
     };
-    match segments {
-        // NAT64, and 6to4: an IPv4 address in other clothes.
-        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => embedded(high, low),
-        [0x2002, high, low, ..] => embedded(high, low),
-        [0x2001, 0xdb8, ..] | [0x2001, 0, ..] => false,
-        // Global unicast is 2000::/3; all else is local, reserved or multicast.
-        [first, ..] => first & 0xe000 == 0x2000,
+    if NAT64.contains(&address) {
+        return embedded(c, d);
+    }
+    if SIX_TO_FOUR.contains(&address) {
+        return embedded(a, b);
+    }
+    GLOBAL_UNICAST_V6.contains(&address)
+        && !SPECIAL_PURPOSE_V6
+            .iter()
+            .any(|special| special.network.contains(&address))
+}
+
+/// A network as in settings: `10.1.0.0/16`, or a single address such as `192.168.1.7`. An
+/// [`IpNet`] that also contains the IPv4-mapped form of its addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network(IpNet);
+
+impl FromStr for Network {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse::<IpNet>()
+            .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+            .map(Self)
+            .map_err(|_| format!("`{text}` is not a network such as 10.1.0.0/16"))
+    }
+}
+
+impl Network {
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.0.contains(&address.to_canonical())
     }
 }
 
@@ -122,8 +177,43 @@ mod tests {
             "2002:7f00:1::",
             "224.0.0.1",
             "255.255.255.255",
+            "2001:db8::1",
+            "2001::1",
+            "2001:2::1",
+            "3fff::1",
+            "4000::1",
         ] {
             assert!(!is_public(private.parse().unwrap()), "{private}");
+        }
+    }
+
+    #[test]
+    fn no_address_of_a_special_purpose_network_is_public_and_its_neighbors_are() {
+        for special in SPECIAL_PURPOSE_V4 {
+            let network = special.network;
+            assert_eq!(network, network.trunc(), "{special:?}");
+            for inside in [network.network(), network.broadcast()] {
+                assert!(!is_public(inside.into()), "{special:?}");
+                assert!(!is_public(inside.to_ipv6_mapped().into()), "{special:?}");
+            }
+        }
+        for special in SPECIAL_PURPOSE_V6 {
+            assert_eq!(special.network, special.network.trunc(), "{special:?}");
+            assert!(!is_public(special.network.broadcast().into()), "{special:?}");
+        }
+        for public in [
+            "9.255.255.255",
+            "11.0.0.0",
+            "100.63.255.255",
+            "100.128.0.0",
+            "172.15.255.255",
+            "172.32.0.0",
+            "198.17.255.255",
+            "198.20.0.0",
+            "223.255.255.255",
+            "2001:200::1",
+        ] {
+            assert!(is_public(public.parse().unwrap()), "{public}");
         }
     }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use fsa_model::{
     SandboxSpec,
+    address::SPECIAL_PURPOSE_V4,
     sandboxd::{KNOWN_PORTS, TERMINAL_PORT},
 };
 use k8s_openapi::{
@@ -17,21 +18,6 @@ use k8s_openapi::{
 
 use super::{metadata, pod_selector};
 use crate::settings::Settings;
-
-/// What is not the public internet: this network, private ones, those of carriers, the loopback,
-/// link-local (where clouds have their metadata), benchmarks, multicast and the rest (RFC 6890).
-const NOT_PUBLIC: [&str; 10] = [
-    "0.0.0.0/8",
-    "10.0.0.0/8",
-    "100.64.0.0/10",
-    "127.0.0.0/8",
-    "169.254.0.0/16",
-    "172.16.0.0/12",
-    "192.0.0.0/24",
-    "192.168.0.0/16",
-    "198.18.0.0/15",
-    "224.0.0.0/3",
-];
 
 /// `database`: the peer and port of the project's own database, where it has one.
 #[must_use]
@@ -70,7 +56,7 @@ pub fn network_policy(
             ports: Some(vec![port("UDP", 53), tcp(53)]),
         },
         NetworkPolicyEgressRule {
-            to: Some(vec![block("0.0.0.0/0", &NOT_PUBLIC)]),
+            to: Some(vec![public_internet()]),
             ports: None,
         },
     ];
@@ -115,6 +101,13 @@ pub fn pods(labels: &[(&str, &str)]) -> NetworkPolicyPeer {
         }),
         ..NetworkPolicyPeer::default()
     }
+}
+
+/// Every IPv4 address that is globally reachable. DNS and the ranges of the setting `allow` are
+/// exceptions, as rules of their own.
+fn public_internet() -> NetworkPolicyPeer {
+    let except = SPECIAL_PURPOSE_V4.map(|special| special.network.to_string());
+    block("0.0.0.0/0", &except.each_ref().map(String::as_str))
 }
 
 /// Addresses.

@@ -12,29 +12,19 @@ use std::{
     process::{Command, Stdio},
 };
 
-use fsa_model::Failure;
+use fsa_model::{Failure, address::SPECIAL_PURPOSE_V4};
 
 use super::network::GATEWAY;
 use crate::protocol::machine;
 
-/// What is not globally reachable (IANA IPv4 Special-Purpose Address Registry, RFC 6890), and
-/// multicast: neighbors, private networks, link-local with the metadata service, loopback.
-const REFUSED: [&str; 14] = [
-    "0.0.0.0/8",
-    "10.0.0.0/8",
-    "100.64.0.0/10",
-    "127.0.0.0/8",
-    "169.254.0.0/16",
-    "172.16.0.0/12",
-    "192.0.0.0/24",
-    "192.0.2.0/24",
-    "192.88.99.0/24",
-    "192.168.0.0/16",
-    "198.18.0.0/15",
-    "198.51.100.0/24",
-    "203.0.113.0/24",
-    "224.0.0.0/3",
-];
+/// Everything that is not globally reachable, as the elements of an nftables set. The resolvers'
+/// addresses (169.254.1.1 and following) are the one exception, on port 53 alone: rules before the
+/// refusal accept them.
+fn refused_networks() -> String {
+    SPECIAL_PURPOSE_V4
+        .map(|special| special.network.to_string())
+        .join(", ")
+}
 
 /// What the rules are made from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -149,7 +139,7 @@ table inet {table} {{
   }}
 }}
 ",
-        refused = REFUSED.join(", "),
+        refused = refused_networks(),
     )
 }
 
@@ -198,7 +188,7 @@ pub fn ruleset_inside(allowed: &[String], resolvers: &[Ipv4Addr], machine: &[Ipv
   }}
 }}
 ",
-        refused = REFUSED.join(", "),
+        refused = refused_networks(),
     )
 }
 
