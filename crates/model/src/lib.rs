@@ -18,6 +18,7 @@ pub mod git;
 pub mod github;
 pub mod host;
 pub mod ids;
+pub mod image_reference;
 pub mod limits;
 pub mod llm_provider;
 pub mod money;

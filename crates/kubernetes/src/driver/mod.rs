@@ -18,7 +18,8 @@ use fsa_driver::{
     Requeue, Result, Step, StepKind, Warning, keyed_mutex::KeyedMutex,
 };
 use fsa_model::{
-    FailureKind, Image, ProjectId, ResourceName, SandboxRef, SandboxSpec, api::ImageInfo, sandboxd::Usage,
+    FailureKind, Image, ProjectId, ResourceName, SandboxRef, SandboxSpec, api::ImageInfo,
+    image_reference::is_registry_reference, sandboxd::Usage,
 };
 use futures_util::{StreamExt as _, stream};
 use k8s_openapi::{NamespaceResourceScope, api::networking::v1::NetworkPolicyPeer};
@@ -141,7 +142,7 @@ impl Inner {
                 "the template `{name}` is of one machine and not to be had on a cluster; choose `web` or an image"
             )));
         };
-        if is_reference(image) {
+        if is_registry_reference(image) {
             Ok(image.to_owned())
         } else {
             Err(wrong(format!(
@@ -170,21 +171,6 @@ impl Inner {
         }
         all.into_values().collect()
     }
-}
-
-/// Whether a text can be the reference of an image. The registry says whether there is one.
-fn is_reference(text: &str) -> bool {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);
-    let name = text.split('@').next().unwrap_or_default();
-    // Only a registry's host and a tag may have capitals, and the host comes before the first `/`.
-    let path = name.rsplit_once('/').map_or(name, |(_, last)| last);
-    let path = path.split(':').next().unwrap_or_default();
-    !path.is_empty()
-        && text.len() <= 512
-        && text.chars().all(allowed)
-        && !path.chars().any(|c| c.is_ascii_uppercase())
-        && text.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && text.ends_with(|c: char| c.is_ascii_alphanumeric())
 }
 
 #[async_trait]
@@ -333,10 +319,10 @@ mod tests {
             "localhost:5000/a/b:Tag_1",
             "registry.example/x@sha256:0123abcd",
         ] {
-            assert!(is_reference(right), "{right}");
+            assert!(is_registry_reference(right), "{right}");
         }
         for wrong in ["", "no such image", "Web", "http://x y", "a/:", "-x", "x:"] {
-            assert!(!is_reference(wrong), "{wrong}");
+            assert!(!is_registry_reference(wrong), "{wrong}");
         }
     }
 }

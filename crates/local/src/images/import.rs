@@ -3,7 +3,10 @@
 use std::{collections::HashMap, io, time::Duration};
 
 use bytes::Bytes;
-use fsa_model::{Failure, FailureKind};
+use fsa_model::{
+    Failure, FailureKind,
+    image_reference::{NAME_MAX, is_image_name},
+};
 use futures_util::{Stream, StreamExt};
 use tokio::sync::mpsc;
 
@@ -13,7 +16,7 @@ use super::{
     archived_image::ArchivedImage,
     blob_store::{Origin, StoredImage, disk, no_room},
     manifest,
-    store::{HOST, Inner, Layer, NAME_MAX, UNPACKING, for_all},
+    store::{HOST, Inner, Layer, UNPACKING, for_all},
 };
 
 /// Chunks of an upload that wait to be written.
@@ -140,18 +143,13 @@ impl Inner {
 
 /// What an image may be called.
 pub(super) fn check_name(name: &str) -> Result<(), Failure> {
-    let fits = name.len() <= NAME_MAX
-        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"._-/:@".contains(&b));
-    if fits && name != HOST {
+    if is_image_name(name) && name != HOST {
         return Ok(());
     }
     Err(Failure::new(
         FailureKind::Input,
         format!(
-            "{:?} cannot be an image's name: at most {NAME_MAX} letters, digits and . _ - / : @, beginning with a letter or a digit, and not {HOST:?}",
+            "{:?} cannot be an image's name: at most {NAME_MAX} letters, digits and . _ - / : @, beginning and ending with a letter or a digit, and not {HOST:?}",
             name.chars().take(100).collect::<String>()
         ),
     ))

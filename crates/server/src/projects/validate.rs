@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use fsa_model::{
     Image, ProjectName, Repository,
     environment::{self, MAX_VARIABLES},
+    image_reference::is_image_name,
     name::PROJECT_NAME_RULE,
 };
 use url::Url;
@@ -66,14 +67,7 @@ pub fn image(template: Option<&str>, image: Option<&str>) -> Result<Option<Image
 /// # Errors
 /// 422 with the rule.
 pub fn image_reference(field: &str, text: &str) -> Result<()> {
-    let well_formed = (1..=255).contains(&text.len())
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"._-/:@".contains(&b))
-        && text.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && text.ends_with(|c: char| c.is_ascii_alphanumeric())
-        && !["..", "//", "::", "@@"].iter().any(|twice| text.contains(twice));
-    if well_formed {
+    if is_image_name(text) {
         Ok(())
     } else {
         Err(Error::invalid(
