@@ -23,14 +23,6 @@ impl RunnerLayers {
     async fn ask(&self, request: Request, patience: Duration) -> Result<Response, Failure> {
         Ok(self.0.call(request, &[], patience).await.map_err(failure)?.0)
     }
-
-    /// Every layer that a sandbox is made of.
-    ///
-    /// # Errors
-    /// The runner's.
-    pub async fn used(&self) -> Result<Vec<DiffId>, Failure> {
-        layers(self.ask(Request::UsedLayers, PATIENCE).await?)
-    }
 }
 
 #[async_trait]
@@ -59,6 +51,10 @@ impl LayerUnpacker for RunnerLayers {
 
     async fn layers(&self) -> Result<Vec<DiffId>, Failure> {
         layers(self.ask(Request::Layers, PATIENCE).await?)
+    }
+
+    async fn used(&self) -> Result<Vec<DiffId>, Failure> {
+        layers(self.ask(Request::UsedLayers, PATIENCE).await?)
     }
 
     async fn remove(&self, layer: &DiffId) -> Result<(), Failure> {

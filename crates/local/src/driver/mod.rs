@@ -9,16 +9,17 @@ mod layers;
 mod sockets;
 mod steps;
 
-use std::{collections::HashSet, net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
+use std::{net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
 
 pub use client::{Client, RunnerLink};
 use fsa_driver::{DriverError, Result, keyed_mutex::KeyedMutex};
 use fsa_model::{FailureKind, ResourceName};
 pub use layers::RunnerLayers;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     database_proxy::DatabaseProxy,
-    images::{self, Store, SweepResult},
+    images::{self, Store},
     protocol::{Hello, Request, Response},
     runner::{RunnerConfig, firewall, network, resolvers},
 };
@@ -27,6 +28,9 @@ use crate::{
 /// server, short enough for somebody who waits.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// Layers become unused when an image is removed or replaced; an hour of them on the disk is no harm.
+const IMAGE_SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
+
 /// The settings of the local driver.
 #[derive(Clone, Debug)]
 pub struct LocalConfig {
@@ -34,6 +38,8 @@ pub struct LocalConfig {
     pub images: images::Settings,
     /// Between SIGTERM and SIGKILL when a sandbox is stopped.
     pub stop_grace: Duration,
+    /// Between two removals of image layers that no image and no sandbox needs.
+    pub image_sweep_interval: Duration,
 }
 
 impl LocalConfig {
@@ -44,6 +50,7 @@ impl LocalConfig {
             runner: RunnerConfig::new(data_dir, sandboxd),
             images: images::Settings::default(),
             stop_grace: GRACE,
+            image_sweep_interval: IMAGE_SWEEP_INTERVAL,
         }
     }
 }
@@ -54,11 +61,11 @@ pub struct LocalDriver {
     sockets: Arc<sockets::Sockets>,
     sandbox_locks: KeyedMutex<ResourceName>,
     images: Store,
-    layers: Arc<RunnerLayers>,
     database_proxy: Option<Arc<dyn DatabaseProxy>>,
     hello: Hello,
     nameservers: Vec<Ipv4Addr>,
     stop_grace: Duration,
+    _image_sweep: AbortOnDropHandle<()>,
 }
 
 impl LocalDriver {
@@ -101,16 +108,19 @@ impl LocalDriver {
         for blocker in &hello.blockers {
             tracing::error!("{blocker}");
         }
-        let layers = Arc::new(RunnerLayers(Arc::clone(&client)));
-        let unpacker: Arc<dyn images::LayerUnpacker> = Arc::clone(&layers) as _;
+        let unpacker = Arc::new(RunnerLayers(Arc::clone(&client)));
         let images = Store::open(&config.runner.data_dir, unpacker, config.images.clone())
             .map_err(DriverError::from)?;
+        let image_sweep = tokio::spawn({
+            let images = images.clone();
+            async move { images.sweep_periodically(config.image_sweep_interval).await }
+        });
         Ok(Arc::new(Self {
+            _image_sweep: AbortOnDropHandle::new(image_sweep),
             sockets: Arc::new(sockets::Sockets::open(&config.runner.data_dir).map_err(unusable)?),
             sandbox_locks: KeyedMutex::default(),
             client,
             images,
-            layers,
             database_proxy,
             nameservers: nameservers(&config.runner.resolvers, hello.rootless),
             hello,
@@ -128,21 +138,6 @@ impl LocalDriver {
     #[must_use]
     pub fn image_store(&self) -> &Store {
         &self.images
-    }
-
-    /// Removes layers and blobs that no image and no sandbox needs.
-    ///
-    /// # Errors
-    /// The disk's and the runner's.
-    pub async fn sweep_images(&self) -> Result<SweepResult> {
-        let used: HashSet<_> = self
-            .layers
-            .used()
-            .await
-            .map_err(DriverError::from)?
-            .into_iter()
-            .collect();
-        self.images.sweep(&used).await.map_err(DriverError::from)
     }
 
     /// What is left on the machine of this data folder's sandboxes; empty when there are none.

@@ -65,6 +65,9 @@ pub trait LayerUnpacker: Send + Sync {
     /// Every layer that is unpacked here.
     async fn layers(&self) -> Result<Vec<DiffId>, Failure>;
 
+    /// Every layer that a sandbox is made of, whether it runs or not.
+    async fn used(&self) -> Result<Vec<DiffId>, Failure>;
+
     /// Removes an unpacked layer. Idempotent; refused where a sandbox is made of it.
     async fn remove(&self, layer: &DiffId) -> Result<(), Failure>;
 }

@@ -5,12 +5,12 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
-    time::UNIX_EPOCH,
+    time::{Duration, Instant, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
 use chrono::Utc;
-use fsa_model::{Failure, FailureKind, Image, api::ImageInfo};
+use fsa_model::{Failure, FailureKind, Image, api::ImageInfo, image_reference::is_registry_reference};
 use futures_util::{Stream, StreamExt as _, stream};
 use oci_spec::distribution::Reference;
 use parking_lot::Mutex;
@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     LayerBlob, LayerUnpacker, LayeredImage, ResolvedImage, SweepResult, UnpackedLayer,
-    blob_store::{BlobStore, Origin, StoredImage, StoredLayer, disk},
+    blob_store::{BlobStore, Lease, Origin, StoredImage, StoredLayer, disk},
     digest::DiffId,
     import,
     manifest::{Config, Descriptor},
@@ -35,8 +35,14 @@ const WEB: &str = "web";
 pub(super) const HOST: &str = "host";
 /// Layers that are unpacked at the same time: each keeps about two processors busy.
 pub(super) const UNPACKING: usize = 2;
-/// Bytes of an image's name.
-pub(super) const NAME_MAX: usize = 255;
+
+/// After the start of a server: what it does first matters more.
+const FIRST_SWEEP: Duration = Duration::from_secs(600);
+/// Where an image was being added or a sandbox started.
+const SWEEP_RETRY: Duration = Duration::from_secs(60);
+/// A sweep removes no further layer after this time; the next sweep goes on. Starts wait for a
+/// sweep for 60 s ([`BlobStore::lock_shared`]).
+const SWEEP_MAX: Duration = Duration::from_secs(30);
 
 /// Images, imported and pulled. A clone is the same store.
 #[derive(Clone)]
@@ -230,8 +236,8 @@ impl Store {
         ))
     }
 
-    /// Removes layers and blobs that no image and none of the sandboxes, which are made of
-    /// `used`, need. Does nothing while images are added or sandboxes are started: those hold a
+    /// Removes layers and blobs that no image and no sandbox needs; `used` are the layers of the
+    /// sandboxes. Removes nothing while an image is added or a sandbox is started: those hold a
     /// [`super::Lease`].
     ///
     /// # Errors
@@ -242,6 +248,42 @@ impl Store {
             .sweep(|layer| !used.contains(layer))
             .await?
             .unwrap_or_default())
+    }
+
+    /// As [`Self::sweep`], with the sandboxes that there are now. `None`: something is in use, and
+    /// nothing was removed.
+    ///
+    /// # Errors
+    /// As [`Self::sweep`].
+    pub async fn sweep_unused(&self) -> Result<Option<SweepResult>, Failure> {
+        let Some(lease) = self.0.lock_for_sweep()? else {
+            return Ok(None);
+        };
+        // Under the lock, so that no sandbox is started in between.
+        let used: HashSet<_> = self.0.unpacker.used().await?.into_iter().collect();
+        let result = self.0.sweep_locked(&lease, |layer| !used.contains(layer)).await?;
+        Ok(Some(result))
+    }
+
+    /// Garbage collection of images: [`Self::sweep_unused`] after each `interval`, the first one
+    /// after [`FIRST_SWEEP`] at the latest. Never returns; drop it to end it.
+    pub async fn sweep_periodically(&self, interval: Duration) {
+        let mut pause = interval.min(FIRST_SWEEP);
+        loop {
+            tokio::time::sleep(pause).await;
+            pause = match self.sweep_unused().await {
+                Ok(Some(SweepResult { layers: 0, blobs: 0 })) => interval,
+                Ok(Some(SweepResult { layers, blobs })) => {
+                    tracing::info!(layers, blobs, "unused image layers and blobs removed");
+                    interval
+                }
+                Ok(None) => interval.min(SWEEP_RETRY),
+                Err(failure) => {
+                    tracing::warn!(%failure, "unused image layers could not be removed");
+                    interval
+                }
+            };
+        }
     }
 
     async fn fetch(
@@ -441,35 +483,54 @@ impl Inner {
 
     /// `None`: something is in use.
     async fn sweep(&self, removable: impl Fn(&DiffId) -> bool) -> Result<Option<SweepResult>, Failure> {
-        let failed = |e: io::Error| disk("what is left over could not be removed", &e);
-        let Some(_lease) = self.blob_store.try_lock_exclusive().map_err(failed)? else {
+        let Some(lease) = self.lock_for_sweep()? else {
             return Ok(None);
         };
-        let images = self.blob_store.images().map_err(failed)?;
+        self.sweep_locked(&lease, removable).await.map(Some)
+    }
+
+    fn lock_for_sweep(&self) -> Result<Option<Lease>, Failure> {
+        self.blob_store.try_lock_exclusive().map_err(|e| not_removed(&e))
+    }
+
+    async fn sweep_locked(
+        &self,
+        _exclusive: &Lease,
+        removable: impl Fn(&DiffId) -> bool,
+    ) -> Result<SweepResult, Failure> {
+        let deadline = Instant::now() + SWEEP_MAX;
+        let images = self.blob_store.images().map_err(|e| not_removed(&e))?;
         let mut result = SweepResult::default();
         let kept: HashSet<_> = images
             .iter()
             .flat_map(|image| [image.digest, image.config_digest])
             .collect();
-        for blob in self.blob_store.blobs().map_err(failed)? {
+        for blob in self.blob_store.blobs().map_err(|e| not_removed(&e))? {
             if !kept.contains(&blob) {
-                self.blob_store.remove_blob(&blob).map_err(failed)?;
+                self.blob_store.remove_blob(&blob).map_err(|e| not_removed(&e))?;
                 result.blobs += 1;
             }
         }
-        self.blob_store.clear_incoming().map_err(failed)?;
+        self.blob_store.clear_incoming().map_err(|e| not_removed(&e))?;
         let kept: HashSet<_> = images
             .iter()
             .flat_map(|image| image.layers.iter().map(|layer| layer.diff_id))
             .collect();
         for layer in self.unpacker.layers().await? {
+            if Instant::now() > deadline {
+                break;
+            }
             if !kept.contains(&layer) && removable(&layer) {
                 self.unpacker.remove(&layer).await?;
                 result.layers += 1;
             }
         }
-        Ok(Some(result))
+        Ok(result)
     }
+}
+
+fn not_removed(error: &io::Error) -> Failure {
+    disk("unused parts of images could not be removed", error)
 }
 
 /// Does `work` for all of `items`, `parallel` of them at a time. After the first failure, which is
@@ -518,7 +579,7 @@ fn parse_reference(name: &str) -> Result<Reference, Failure> {
             ),
         )
     };
-    if name.len() > 2 * NAME_MAX {
+    if !is_registry_reference(name) {
         return Err(wrong());
     }
     name.parse().map_err(|_| wrong())

@@ -1,6 +1,6 @@
 //! Archives: what comes in whole is an image, and what does not leaves nothing.
 
-use std::{collections::HashSet, fs, sync::atomic::Ordering};
+use std::{collections::HashSet, fs, sync::atomic::Ordering, time::Duration};
 
 use fsa_local::images::{Digest, ResolvedImage, Settings};
 use fsa_model::{FailureKind, Image};
@@ -345,6 +345,42 @@ async fn images_share_their_layers_and_a_sweep_keeps_what_is_used() {
     assert_eq!(world.layers().list().unwrap().len(), 2);
     assert_eq!(store.remove("first").unwrap_err().kind, FailureKind::Input);
     assert!(store.resolve(&reference("second")).await.is_ok());
+}
+
+#[tokio::test]
+async fn unused_layers_go_without_an_import_and_used_ones_stay() {
+    let world = World::new();
+    let store = world.store(settings());
+    let image = |name: &str| Made::of(&[Tar::default().file(name, "x").end()], gzip);
+    let (named, of_sandbox, unused) = (image("named"), image("of-sandbox"), image("unused"));
+    for (name, made) in [
+        ("named", &named),
+        ("of-sandbox", &of_sandbox),
+        ("unused", &unused),
+    ] {
+        store.import(name, upload(&made.archive())).await.unwrap();
+    }
+    store.remove("of-sandbox").unwrap();
+    store.remove("unused").unwrap();
+    *world.unpacker.used.lock() = of_sandbox.diff_ids.clone();
+
+    let mut sweeps = world.unpacker.sweeps.subscribe();
+    let sweeping = tokio::spawn(async move { store.sweep_periodically(Duration::from_millis(1)).await });
+    let two = sweeps.wait_for(|sweeps| *sweeps >= 2);
+    tokio::time::timeout(Duration::from_secs(30), two)
+        .await
+        .expect("no sweep without an import")
+        .unwrap();
+    sweeping.abort();
+
+    let kept: HashSet<_> = world.layers().list().unwrap().into_iter().collect();
+    assert_eq!(kept, [named.diff_ids[0], of_sandbox.diff_ids[0]].into());
+    assert_eq!(
+        std::fs::read_dir(world.data().join("images/blobs/sha256"))
+            .unwrap()
+            .count(),
+        2
+    );
 }
 
 #[tokio::test]

@@ -18,8 +18,10 @@ use fsa_local::{
     runner::unpack::{Layers, Limits, Rules},
 };
 use fsa_model::{Failure, FailureKind, Image};
+use parking_lot::Mutex;
 use serde_json::json;
 use tar::{EntryType, Header};
+use tokio::sync::watch;
 
 pub const MEDIA_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub const MEDIA_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -53,6 +55,8 @@ impl World {
             unpacker: Arc::new(InProcess {
                 layers,
                 unpacked: AtomicUsize::new(0),
+                used: Mutex::default(),
+                sweeps: watch::Sender::new(0),
             }),
         }
     }
@@ -114,6 +118,10 @@ impl World {
 pub struct InProcess {
     pub layers: Arc<Layers>,
     pub unpacked: AtomicUsize,
+    /// Of sandboxes.
+    pub used: Mutex<Vec<DiffId>>,
+    /// How often [`LayerUnpacker::used`] was called: once in each periodic sweep.
+    pub sweeps: watch::Sender<usize>,
 }
 
 #[async_trait]
@@ -140,6 +148,11 @@ impl LayerUnpacker for InProcess {
         self.layers
             .list()
             .map_err(|e| Failure::new(FailureKind::Machine, e.to_string()))
+    }
+
+    async fn used(&self) -> Result<Vec<DiffId>, Failure> {
+        self.sweeps.send_modify(|sweeps| *sweeps += 1);
+        Ok(self.used.lock().clone())
     }
 
     async fn remove(&self, layer: &DiffId) -> Result<(), Failure> {
