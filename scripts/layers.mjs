@@ -33,6 +33,7 @@ export const modules = {
       ['auth'],
       ['store'], // all SQL
       ['state', 'regions'], // shared by all of them
+      ['encryption', 'settings'],
       ['error'],
       ['tunnel', 'header_list'], // bytes and fields, of nothing of ours
     ],
@@ -41,9 +42,6 @@ export const modules = {
       ['llm_proxy', 'callback'],
       ['reconcile', 'llm_proxy'],
       ['reconcile', 'callback'],
-      ['store', 'llm_proxy'],
-      ['store', 'auth'],
-      ['store', 'reconcile'],
       ['state', 'llm_proxy'],
       ['state', 'api'],
       ['state', 'auth'],
@@ -51,7 +49,6 @@ export const modules = {
       ['state', 'git_credentials'],
       ['state', 'github'],
       ['state', 'store'],
-      ['error', 'auth'],
     ],
   },
 

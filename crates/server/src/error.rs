@@ -307,14 +307,6 @@ impl From<DriverError> for Error {
     }
 }
 
-impl From<crate::auth::encryption::EncryptionError> for Error {
-    fn from(error: crate::auth::encryption::EncryptionError) -> Self {
-        Self::internal("A stored secret cannot be opened.")
-            .saying(error.to_string())
-            .because(error)
-    }
-}
-
 impl From<serde_json::Error> for Error {
     fn from(error: serde_json::Error) -> Self {
         Self::internal("Something that was stored cannot be read.").because(error)

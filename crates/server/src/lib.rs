@@ -6,6 +6,7 @@
 pub mod api;
 pub mod auth;
 pub mod callback;
+pub mod encryption;
 pub mod error;
 pub mod gateway;
 pub mod git;
@@ -17,6 +18,7 @@ pub mod projects;
 pub mod reconcile;
 mod regions;
 mod sandbox_client;
+pub mod settings;
 pub mod state;
 pub mod store;
 pub mod tasks;

@@ -3,14 +3,16 @@
 use std::{net::IpAddr, net::SocketAddr, ops::Deref, sync::Arc, time::Duration};
 
 use fsa_driver::Regions;
-use fsa_model::{environment::Environment, limits as model, system::Check};
+use fsa_model::{environment::Environment, system::Check};
 use futures_util::future::BoxFuture;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use url::Url;
 
+pub use crate::settings::Limits;
 use crate::{
     api::metrics::Metrics,
-    auth::{credential_cache::Memory, encryption::KeyRing, login_throttle::Attempts, rate_limit::Rates},
+    auth::{credential_cache::Memory, login_throttle::Attempts, rate_limit::Rates},
+    encryption::KeyRing,
     gateway::Gateway,
     git_credentials,
     github::{self, Github},
@@ -105,33 +107,6 @@ impl Checks {
 impl std::fmt::Debug for Checks {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Checks")
-    }
-}
-
-/// How much one request or one user may take.
-#[derive(Clone, Debug)]
-pub struct Limits {
-    /// Bytes of a request's body, unless its route says otherwise.
-    pub body: usize,
-    /// Bytes of one upload into a sandbox (`PUT …/files`).
-    pub upload: u64,
-    /// WebSockets and event streams that one user may have open on the main host.
-    pub streams_per_user: usize,
-    /// What each user may have at the same time, unless they have limits of their own.
-    pub per_user: model::Limits,
-    /// What all users may have together.
-    pub in_all: model::Limits,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            body: 32 * 1024 * 1024,
-            upload: 1024 * 1024 * 1024,
-            streams_per_user: 200,
-            per_user: model::Limits::default(),
-            in_all: model::Limits::default(),
-        }
     }
 }
 

@@ -3,7 +3,7 @@
 use fsa_fuzz::target;
 use fsa_server::{
     api::{cursor::AfterProject, extract},
-    auth::encryption::{KeyRing, Place},
+    encryption::{AssociatedData, KeyRing},
 };
 use serde::Deserialize;
 
@@ -13,7 +13,7 @@ use crate::said;
 #[test]
 fn sealed_tokens() {
     let key_ring = KeyRing::new(&[[7; 32]]);
-    let place = |row| Place {
+    let place = |row| AssociatedData {
         table: "gateway",
         column: "pass",
         row,

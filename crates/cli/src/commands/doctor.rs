@@ -13,7 +13,7 @@ use fsa_local::{
     protocol::Hello,
 };
 use fsa_model::system::{Check, CheckState};
-use fsa_server::auth::encryption::KeyRing;
+use fsa_server::encryption::KeyRing;
 use nix::{sys::statvfs::statvfs, unistd::Uid};
 
 use super::serve::{kubernetes, log};

@@ -2,7 +2,7 @@
 //! one; how much is encrypted with which only a server knows, so it is asked for the rest.
 
 use fsa_model::api::EncryptionKey;
-use fsa_server::auth::encryption::KeyRing;
+use fsa_server::encryption::KeyRing;
 use nix::unistd::Uid;
 use reqwest::Method;
 

@@ -154,7 +154,7 @@ impl Write {
                     address: &address,
                     result,
                 };
-                audit::record(&mut connection, entry).await
+                audit::append(&mut connection, entry).await
             };
             if let Err(error) = written.await {
                 tracing::warn!(%error, "a write could not be noted in the audit");

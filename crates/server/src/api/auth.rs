@@ -23,12 +23,12 @@ use super::{
 };
 use crate::{
     auth::{
-        Address, By, Caller, Link, cookie, csrf,
+        Address, Caller, CredentialId, Link, cookie, csrf,
         sign_in::{self, From, SignedIn},
     },
     error::{Error, Result},
     state::App,
-    store::{sessions, users},
+    store::{audit, sessions, users},
 };
 
 /// A sign-in is a few words.
@@ -151,7 +151,7 @@ async fn set_password(
 #[utoipa::path(post, path = "/api/auth/sign-out", tag = "auth",
     responses((status = NO_CONTENT), (status = CONFLICT, body = ErrorBody)))]
 async fn sign_out(State(app): State<App>, caller: Caller) -> Result<Response> {
-    let By::Session(id) = caller.by() else {
+    let CredentialId::Session(id) = caller.credential() else {
         return Err(Error::conflict("An API token is not signed out; revoke it."));
     };
     end(&app, &caller, id).await?;
@@ -204,7 +204,7 @@ async fn welcome(app: &App, signed_in: &SignedIn, is_form: bool) -> Result<Respo
 async fn end(app: &App, caller: &Caller, session: Uuid) -> Result<()> {
     let mut tx = app.store.begin().await?;
     sessions::end(&mut tx, caller, session).await?;
-    sign_in::record(&mut tx, caller, "session.end", format!("session {session}")).await?;
+    audit::record(&mut tx, caller, "session.end", format!("session {session}")).await?;
     tx.commit().await?;
     sign_in::forget(app, caller.user());
     Ok(())

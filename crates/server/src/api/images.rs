@@ -14,10 +14,11 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::extract::{Json, Query};
 use crate::{
-    auth::{Caller, sign_in},
+    auth::Caller,
     error::{Error, Result},
     projects::validate,
     state::App,
+    store::audit,
 };
 
 /// How long a region may take to list its images.
@@ -90,7 +91,7 @@ async fn import(
         .await?;
     let mut connection = app.store.pool().acquire().await?;
     let object = format!("image {} ({})", image.name, image.digest);
-    sign_in::record(&mut connection, &caller, "image.import", object).await?;
+    audit::record(&mut connection, &caller, "image.import", object).await?;
     Ok((StatusCode::CREATED, Json(image)))
 }
 

@@ -7,10 +7,11 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::extract::{Json, Path};
 use crate::{
-    auth::{Caller, encryption::EncryptionError, sign_in},
+    auth::Caller,
+    encryption::EncryptionError,
     error::{Error, Result},
     state::App,
-    store::key_rotation,
+    store::{audit, key_rotation},
 };
 
 pub(super) fn routes() -> OpenApiRouter<App> {
@@ -49,7 +50,7 @@ async fn forget(State(app): State<App>, caller: Caller, Path(key): Path<String>)
     let mut id = [0; 4];
     hex::decode_to_slice(&key, &mut id).map_err(|_| Error::not_found("key"))?;
     let mut tx = app.store.begin().await?;
-    sign_in::record(&mut tx, &caller, "key.forget", format!("key {key}")).await?;
+    audit::record(&mut tx, &caller, "key.forget", format!("key {key}")).await?;
     match app.key_ring.forget(id) {
         Ok(()) => tx.commit().await?,
         Err(EncryptionError::Kept(why)) => return Err(Error::conflict(why)),

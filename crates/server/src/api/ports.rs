@@ -12,11 +12,12 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::extract::{Json, Path};
 use crate::{
-    auth::{Caller, permission::Manage, secret, sign_in},
+    auth::{Caller, permission::Manage, secret},
     error::{Error, Result},
     projects::status,
     state::App,
     store::{
+        audit,
         events::{self, NewEvent},
         notify::Topic,
         projects,
@@ -118,7 +119,7 @@ async fn share_port(
     }
     let object = format!("port {port} of {} ({})", row.name, row.id);
     let action = format!("port.{}", word(wish.sharing));
-    sign_in::record(&mut tx, &caller, &action, object).await?;
+    audit::record(&mut tx, &caller, &action, object).await?;
     let event = NewEvent::new(&row, EventKind::ProjectChanged, said(port, wish.sharing)).with(
         serde_json::json!({"fields": ["ports"], "port": port, "sharing": wish.sharing, "by": caller.login()}),
     );

@@ -14,7 +14,7 @@ use crate::{
     auth::{Caller, sign_in},
     error::Result,
     state::App,
-    store::{tokens, users},
+    store::{audit, tokens, users},
 };
 
 pub(super) fn routes() -> OpenApiRouter<App> {
@@ -69,7 +69,7 @@ async fn create(
 async fn revoke(State(app): State<App>, caller: Caller, Path(token): Path<Uuid>) -> Result<StatusCode> {
     let mut tx = app.store.begin().await?;
     tokens::revoke(&mut tx, &caller, TokenId(token)).await?;
-    sign_in::record(&mut tx, &caller, "token.revoke", format!("token {token}")).await?;
+    audit::record(&mut tx, &caller, "token.revoke", format!("token {token}")).await?;
     tx.commit().await?;
     sign_in::forget(&app, caller.user());
     Ok(StatusCode::NO_CONTENT)

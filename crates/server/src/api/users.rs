@@ -20,7 +20,7 @@ use crate::{
     auth::{Caller, sign_in},
     error::{Error, Result},
     state::App,
-    store::{notify::Topic, quotas, sessions, tokens, users},
+    store::{audit, notify::Topic, quotas, sessions, tokens, users},
 };
 
 const PAGE: i64 = 100;
@@ -106,7 +106,7 @@ async fn change(
     if request.disabled == Some(true) {
         sessions::end_all(&mut tx, user, None).await?;
     }
-    sign_in::record(
+    audit::record(
         &mut tx,
         &caller,
         "user.change",
@@ -138,7 +138,7 @@ async fn remove(State(app): State<App>, caller: Caller, Path(user): Path<Uuid>) 
     sessions::end_all(&mut tx, user, None).await?;
     tokens::revoke_all(&mut tx, user).await?;
     users::remove(&mut tx, user).await?;
-    sign_in::record(&mut tx, &caller, "user.remove", format!("user {}", before.login)).await?;
+    audit::record(&mut tx, &caller, "user.remove", format!("user {}", before.login)).await?;
     tx.commit().await?;
     sign_in::forget(&app, user);
     app.hub.wake(Topic::DesiredState);

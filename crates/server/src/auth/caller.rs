@@ -1,66 +1,30 @@
-//! The caller of a request: who, with which role, and how they proved it.
+//! Authentication of a request: from its header or cookie to its [`Caller`].
 
 use std::{
-    net::IpAddr,
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
 use axum::extract::{FromRequestParts, MatchedPath, OptionalFromRequestParts};
-use chrono::{DateTime, Utc};
-use fsa_model::{
-    ProjectId, TokenId, UserId,
-    api::{Role, Scope},
-    limits::Limits,
-};
+use fsa_model::UserId;
 use http::{Method, header, request::Parts};
-use uuid::Uuid;
 
 use super::{cookie, csrf, secret};
 use crate::{
     error::{Error, Result},
     state::App,
-    store::{notify::Topic, sessions, tokens},
+    store::{
+        caller::{Address, Caller, Credential, CredentialId},
+        notify::Topic,
+        sessions, tokens,
+    },
 };
 
-/// How often a long connection asks by itself whether its credential still holds.
+/// How often a long connection checks without a notification whether its credential still holds.
 const RECHECK: Duration = Duration::from_secs(60);
 
-/// Somebody who was authenticated. Made by this module alone, so that whoever has one has asked.
-#[derive(Clone, Debug)]
-pub struct Caller {
-    known: Arc<Known>,
-    address: Address,
-}
-
-/// What is known of a credential that holds.
-#[derive(Debug)]
-pub struct Known {
-    pub user: UserId,
-    pub login: String,
-    pub role: Role,
-    pub by: By,
-    /// When the credential was made.
-    pub since: DateTime<Utc>,
-    /// A session and a token of the scope `write` may do all that the user may.
-    pub scope: Scope,
-    /// Set: the credential is for this project and nothing else.
-    pub only: Option<ProjectId>,
-    /// What the user may have, where it is not what the server lets everybody have.
-    pub limits: Option<Limits>,
-}
-
-/// How a caller proved who they are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum By {
-    /// A browser's cookie.
-    Session(Uuid),
-    /// A program's `Authorization` header.
-    Token(TokenId),
-}
-
-/// A place in a request's extensions for who made it, for those who look at it from outside of its
-/// handler. Stays empty where nobody was authenticated.
+/// The authenticated user in a request's extensions, for code outside of its handler. Stays empty where the request
+/// was not authenticated.
 #[derive(Clone, Debug, Default)]
 pub struct Seen(Arc<OnceLock<UserId>>);
 
@@ -71,91 +35,7 @@ impl Seen {
     }
 }
 
-/// Where a request came from; the proxy's word where the proxy is trusted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Address(pub Option<IpAddr>);
-
-impl std::fmt::Display for Address {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.map_or(Ok(()), |address| address.fmt(f))
-    }
-}
-
 impl Caller {
-    #[must_use]
-    pub fn user(&self) -> UserId {
-        self.known.user
-    }
-
-    #[must_use]
-    pub fn login(&self) -> &str {
-        &self.known.login
-    }
-
-    #[must_use]
-    pub fn role(&self) -> Role {
-        self.known.role
-    }
-
-    #[must_use]
-    pub fn by(&self) -> By {
-        self.known.by
-    }
-
-    /// When the session or the token was made.
-    #[must_use]
-    pub fn since(&self) -> DateTime<Utc> {
-        self.known.since
-    }
-
-    /// The user's own limits, where they are not the server's.
-    #[must_use]
-    pub fn limits(&self) -> Option<Limits> {
-        self.known.limits
-    }
-
-    /// The one project that the credential is for, if it is for one alone.
-    #[must_use]
-    pub fn only(&self) -> Option<ProjectId> {
-        self.known.only
-    }
-
-    /// Whether the credential is for this project, if its user may see it.
-    #[must_use]
-    pub fn sees(&self, project: ProjectId) -> bool {
-        self.known.only.is_none_or(|only| only == project)
-    }
-
-    /// Only a credential that may change things may go on; for the reveal of a secret, which is a
-    /// GET.
-    ///
-    /// # Errors
-    /// 403 for a token of the scope `read`.
-    pub fn must_write(&self) -> Result<()> {
-        match self.known.scope {
-            Scope::Write => Ok(()),
-            Scope::Read => Err(Error::forbidden(
-                "This API token may only read, and reveals no secrets.",
-            )),
-        }
-    }
-
-    #[must_use]
-    pub fn address(&self) -> Address {
-        self.address
-    }
-
-    /// Only the owner of the whole system may go on.
-    ///
-    /// # Errors
-    /// 403 for a member.
-    pub fn must_be_owner(&self) -> Result<()> {
-        match self.role() {
-            Role::Owner => Ok(()),
-            Role::Member => Err(Error::forbidden("Only an owner of this system may do that.")),
-        }
-    }
-
     /// Authenticates a request by its `Authorization` header, else by its cookie. With a cookie,
     /// a write (or a WebSocket) must come from our own pages.
     ///
@@ -174,7 +54,7 @@ impl Caller {
                 .ok_or_else(|| Error::unauthorized("Sign in first."))?;
             (secret::hash(token), false)
         };
-        let known = known(app, hash, is_token).await?.ok_or_else(|| {
+        let credential = credential(app, hash, is_token).await?.ok_or_else(|| {
             Error::unauthorized(if is_token {
                 "This API token is not valid; it may have been revoked or have expired."
             } else {
@@ -182,15 +62,15 @@ impl Caller {
             })
         })?;
         if let Some(seen) = parts.extensions.get::<Seen>() {
-            // Whoever authenticates twice in one request is the same person both times.
-            let _ = seen.0.set(known.user);
+            // A request that is authenticated twice has the same user both times.
+            let _ = seen.0.set(credential.user());
         }
         if !is_token && csrf::is_write(parts) && !csrf::is_own(&app.settings, &parts.headers) {
             return Err(Error::forbidden(
                 "This request was made by another site and was refused.",
             ));
         }
-        let caller = Self { known, address };
+        let caller = Self::new(credential, address);
         if csrf::is_write(parts) {
             caller.must_write()?;
         }
@@ -200,26 +80,26 @@ impl Caller {
         Ok(caller)
     }
 
-    /// The caller again from what was noted of an earlier request: a signed cookie of the gateway
-    /// says which session or token it was made for. `None` where that has ended since.
+    /// The caller of an earlier request again: a signed cookie of the gateway says by which session or token it was
+    /// made. `None` where that has ended since.
     ///
     /// # Errors
     /// The database does not answer.
-    pub async fn resume(app: &App, by: By, address: Address) -> Result<Option<Self>> {
-        // A key of its own kind: no token has this hash.
-        let key = secret::hash(&format!("{by:?}"));
-        if let Some(known) = app.credentials.get(&key) {
-            return Ok(Some(Self { known, address }));
+    pub async fn resume(app: &App, id: CredentialId, address: Address) -> Result<Option<Self>> {
+        // No token has the hash of this text.
+        let key = secret::hash(&format!("{id:?}"));
+        if let Some(credential) = app.credentials.get(&key) {
+            return Ok(Some(Self::new(credential, address)));
         }
         let moment = app.credentials.moment();
-        let found = match by {
-            By::Session(id) => sessions::by_id(&app.store, id).await?,
-            By::Token(id) => tokens::by_id(&app.store, id).await?,
+        let found = match id {
+            CredentialId::Session(id) => sessions::by_id(&app.store, id).await?,
+            CredentialId::Token(id) => tokens::by_id(&app.store, id).await?,
         };
-        Ok(found.map(|known| {
-            let known = Arc::new(known);
-            app.credentials.put(key, Arc::clone(&known), moment);
-            Self { known, address }
+        Ok(found.map(|credential| {
+            let credential = Arc::new(credential);
+            app.credentials.put(key, Arc::clone(&credential), moment);
+            Self::new(credential, address)
         }))
     }
 
@@ -228,7 +108,7 @@ impl Caller {
     pub async fn ended(&self, app: &App) {
         let mut interest = app.hub.interest(Topic::Credentials(self.user()));
         loop {
-            match Self::resume(app, self.by(), self.address).await {
+            match Self::resume(app, self.credential(), self.address()).await {
                 Ok(None) => return,
                 Ok(Some(_)) => {}
                 Err(error) => tracing::warn!(%error, "cannot tell whether a credential still holds"),
@@ -257,9 +137,9 @@ fn bearer(value: &str) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("bearer") && token.starts_with(secret::TOKEN_PREFIX)).then_some(token)
 }
 
-async fn known(app: &App, hash: [u8; 32], is_token: bool) -> Result<Option<Arc<Known>>> {
-    if let Some(known) = app.credentials.get(&hash) {
-        return Ok(Some(known));
+async fn credential(app: &App, hash: [u8; 32], is_token: bool) -> Result<Option<Arc<Credential>>> {
+    if let Some(credential) = app.credentials.get(&hash) {
+        return Ok(Some(credential));
     }
     let moment = app.credentials.moment();
     let found = if is_token {
@@ -267,10 +147,10 @@ async fn known(app: &App, hash: [u8; 32], is_token: bool) -> Result<Option<Arc<K
     } else {
         sessions::by_hash(&app.store, &hash).await?
     };
-    Ok(found.map(|known| {
-        let known = Arc::new(known);
-        app.credentials.put(hash, Arc::clone(&known), moment);
-        known
+    Ok(found.map(|credential| {
+        let credential = Arc::new(credential);
+        app.credentials.put(hash, Arc::clone(&credential), moment);
+        credential
     }))
 }
 

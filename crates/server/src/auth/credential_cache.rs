@@ -15,7 +15,7 @@ use std::{
 use fsa_model::UserId;
 use parking_lot::Mutex;
 
-use super::Known;
+use crate::store::caller::Credential;
 
 /// How long a credential is believed without asking again.
 const KEPT: Duration = Duration::from_secs(3);
@@ -31,7 +31,7 @@ pub struct Memory {
 }
 
 /// What was found, and until when that is believed.
-type Entry = (Arc<Known>, Instant);
+type Entry = (Arc<Credential>, Instant);
 
 /// The state of the memory before a look-up began.
 #[derive(Clone, Copy)]
@@ -39,7 +39,7 @@ pub struct Moment(u64);
 
 impl Memory {
     #[must_use]
-    pub fn get(&self, hash: &[u8; 32]) -> Option<Arc<Known>> {
+    pub fn get(&self, hash: &[u8; 32]) -> Option<Arc<Credential>> {
         let known = self.known.lock();
         let (found, until) = known.get(hash)?;
         (Instant::now() < *until).then(|| Arc::clone(found))
@@ -52,7 +52,7 @@ impl Memory {
     }
 
     /// Remembers what was found, unless something was forgotten since `moment`.
-    pub fn put(&self, hash: [u8; 32], found: Arc<Known>, moment: Moment) {
+    pub fn put(&self, hash: [u8; 32], found: Arc<Credential>, moment: Moment) {
         let mut known = self.known.lock();
         if self.forgotten.load(Ordering::SeqCst) != moment.0 {
             return;
@@ -72,7 +72,7 @@ impl Memory {
         let mut known = self.known.lock();
         self.forgotten.fetch_add(1, Ordering::SeqCst);
         match user {
-            Some(user) => known.retain(|_, (found, _)| found.user != user),
+            Some(user) => known.retain(|_, (found, _)| found.user() != user),
             None => known.clear(),
         }
     }

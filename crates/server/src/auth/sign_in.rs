@@ -13,7 +13,7 @@ use http::HeaderMap;
 use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::PgConnection;
 
-use super::{Address, By, Caller, password, secret};
+use super::{Address, Caller, CredentialId, password, secret};
 use crate::{
     error::{Error, Result},
     state::App,
@@ -87,7 +87,7 @@ pub async fn sign_in(tx: &mut PgConnection, user: UserId, way: &str, from: &From
         address: &address,
         result: "ok",
     };
-    audit::record(tx, entry).await?;
+    audit::append(tx, entry).await?;
     Ok(SignedIn { user, session })
 }
 
@@ -149,7 +149,7 @@ pub async fn by_password(app: &App, request: SignInByPassword, from: &From<'_>) 
             address: &address,
             result: "refused",
         };
-        audit::record(&mut tx, entry).await?;
+        audit::append(&mut tx, entry).await?;
         tx.commit().await?;
         return Err(Error::unauthorized("Login or password is wrong."));
     };
@@ -169,7 +169,7 @@ pub async fn set_password(
     current: Option<SecretString>,
     new: SecretString,
 ) -> Result<()> {
-    let By::Session(session) = caller.by() else {
+    let CredentialId::Session(session) = caller.credential() else {
         return Err(Error::forbidden(
             "A password is set in a browser's session, not with an API token.",
         ));
@@ -188,7 +188,7 @@ pub async fn set_password(
     let mut tx = app.store.begin().await?;
     users::set_password(&mut tx, caller.user(), &hashed).await?;
     sessions::end_all(&mut tx, caller.user(), Some(session)).await?;
-    record(
+    audit::record(
         &mut tx,
         caller,
         "password.set",
@@ -207,7 +207,7 @@ pub async fn set_password(
 pub async fn sign_in_link(app: &App, caller: &Caller, user: UserId) -> Result<Link> {
     let mut tx = app.store.begin().await?;
     let link = new_link(app, &mut tx, Purpose::SignIn(user), Some(caller.user())).await?;
-    record(&mut tx, caller, "link.create", format!("user {user}")).await?;
+    audit::record(&mut tx, caller, "link.create", format!("user {user}")).await?;
     tx.commit().await?;
     Ok(link)
 }
@@ -220,7 +220,7 @@ pub async fn invite_link(app: &App, caller: &Caller, role: Role) -> Result<Link>
     caller.must_be_owner()?;
     let mut tx = app.store.begin().await?;
     let link = new_link(app, &mut tx, Purpose::Invite(role), Some(caller.user())).await?;
-    record(
+    audit::record(
         &mut tx,
         caller,
         "invite.create",
@@ -305,7 +305,7 @@ pub async fn create_token(app: &App, caller: &Caller, request: CreateToken) -> R
         only,
     )
     .await?;
-    record(&mut tx, caller, "token.create", format!("token {}", created.id)).await?;
+    audit::record(&mut tx, caller, "token.create", format!("token {}", created.id)).await?;
     tx.commit().await?;
     created.token = Some(token.expose_secret().to_owned());
     Ok(created)
@@ -316,26 +316,6 @@ pub async fn create_token(app: &App, caller: &Caller, request: CreateToken) -> R
 pub fn forget(app: &App, user: UserId) {
     app.credentials.forget(Some(user));
     app.hub.wake(Topic::Credentials(user));
-}
-
-/// Writes an audit entry of something that the caller did.
-///
-/// # Errors
-/// The database does not answer.
-pub async fn record(
-    connection: &mut PgConnection,
-    caller: &Caller,
-    action: &str,
-    object: String,
-) -> Result<()> {
-    let entry = NewEntry {
-        user: Some(caller.user()),
-        action,
-        object,
-        address: &caller.address().to_string(),
-        result: "ok",
-    };
-    audit::record(connection, entry).await
 }
 
 async fn first_owner(app: &App, tx: &mut PgConnection) -> Result<UserId> {

@@ -26,7 +26,7 @@ use super::{
 use crate::{
     App,
     api::extract::Query,
-    auth::{By, Caller, permission::Read},
+    auth::{Caller, CredentialId, permission::Read},
     state::Settings,
     store::projects,
 };
@@ -140,9 +140,9 @@ async fn preview(
 
 /// Somebody who is signed in with a browser, and their session.
 pub(super) fn in_session(caller: Option<Caller>) -> Option<(Caller, Uuid)> {
-    caller.and_then(|caller| match caller.by() {
-        By::Session(session) => Some((caller, session)),
-        By::Token(_) => None,
+    caller.and_then(|caller| match caller.credential() {
+        CredentialId::Session(session) => Some((caller, session)),
+        CredentialId::Token(_) => None,
     })
 }
 

@@ -15,9 +15,9 @@ use rand::RngExt as _;
 use secrecy::{ExposeSecret as _, SecretString};
 use uuid::Uuid;
 
-use crate::auth::{
-    encryption::{KeyRing, Place},
-    secret,
+use crate::{
+    auth::secret,
+    encryption::{AssociatedData, KeyRing},
 };
 
 /// From the main host's answer to the request that brings it here.
@@ -209,21 +209,21 @@ pub(super) fn local_path(path: &str) -> &str {
     }
 }
 
-fn place<'a>(column: &'a str, host: &'a str) -> Place<'a> {
-    Place {
+fn place<'a>(column: &'a str, host: &'a str) -> AssociatedData<'a> {
+    AssociatedData {
         table: "gateway",
         column,
         row: host,
     }
 }
 
-fn encrypted(key_ring: &KeyRing, place: Place<'_>, text: String) -> SecretString {
+fn encrypted(key_ring: &KeyRing, place: AssociatedData<'_>, text: String) -> SecretString {
     URL_SAFE_NO_PAD
         .encode(key_ring.encrypt(place, &text.into()))
         .into()
 }
 
-fn opened(key_ring: &KeyRing, place: Place<'_>, token: &str) -> Option<SecretString> {
+fn opened(key_ring: &KeyRing, place: AssociatedData<'_>, token: &str) -> Option<SecretString> {
     // Far above what is ever encrypted; nobody makes us decode megabytes.
     let bytes = (token.len() < 8000).then(|| URL_SAFE_NO_PAD.decode(token).ok())??;
     key_ring.decrypt(place, &bytes).ok()

@@ -6,11 +6,11 @@ use http::StatusCode;
 
 use super::{HERE_SECONDS, Repository, stderr::Deed};
 use crate::{
-    auth::{Caller, permission::Own, sign_in},
+    auth::{Caller, permission::Own},
     error::{Error, Result},
     github::repositories,
     state::App,
-    store::{git, projects},
+    store::{audit, git, projects},
 };
 
 /// What a first commit leaves out where the project has no `.gitignore`: secrets, and what tools make.
@@ -53,7 +53,7 @@ pub async fn publish(app: &App, caller: &Caller, project: &str, wish: &GitPublis
     let project = projects::lock(&mut tx, &found).await?;
     git::published(&mut tx, project.id, &made.url).await?;
     let object = format!("project {} {}", project.id, made.name);
-    sign_in::record(&mut tx, caller, "git.publish", object).await?;
+    audit::record(&mut tx, caller, "git.publish", object).await?;
     tx.commit().await?;
     repository
         .git(Deed::Publish, &["remote", "add", "origin", "--", &made.url])

@@ -13,12 +13,12 @@ use url::Url;
 use super::{Github, client::Account};
 use crate::{
     auth::{
-        Address, By, Caller, secret,
+        Address, Caller, CredentialId, secret,
         sign_in::{self, From, SignedIn},
     },
     error::{Error, Result},
     state::App,
-    store::{Transaction, github, sessions, users},
+    store::{Transaction, audit, github, sessions, users},
 };
 
 /// How long somebody may take at GitHub's page.
@@ -117,7 +117,7 @@ pub async fn finish(app: &App, back: Return, caller: Option<&Caller>, from: &Fro
     let mut tx = app.store.begin().await?;
     if let (Some(user), Some(caller)) = (begun.link_to, caller) {
         github::link(&mut tx, &app.key_ring, user, account.id, &account.login, &grant).await?;
-        sign_in::record(&mut tx, caller, "github.link", object(&account)).await?;
+        audit::record(&mut tx, caller, "github.link", object(&account)).await?;
         tx.commit().await?;
         return Ok(Done::Linked);
     }
@@ -132,7 +132,7 @@ pub async fn finish(app: &App, back: Return, caller: Option<&Caller>, from: &Fro
     github::link(&mut tx, &app.key_ring, user, account.id, &account.login, &grant).await?;
     // The session that the browser had before is not the new one's, and ends.
     if let Some(caller) = caller
-        && let By::Session(old) = caller.by()
+        && let CredentialId::Session(old) = caller.credential()
     {
         sessions::end(&mut tx, caller, old).await?;
     }
@@ -158,7 +158,7 @@ pub async fn unlink(app: &App, caller: &Caller) -> Result<()> {
             "You could not sign in any more without it: set a password first.",
         ));
     }
-    sign_in::record(
+    audit::record(
         &mut tx,
         caller,
         "github.unlink",

@@ -15,7 +15,6 @@ use crate::{
     auth::{
         Caller,
         permission::{Manage, Read},
-        sign_in,
     },
     error::{Error, Result},
     projects::{
@@ -24,7 +23,7 @@ use crate::{
     },
     state::App,
     store::{
-        agents,
+        agents, audit,
         events::{self, NewEvent},
         projects::{self, ProjectRow},
     },
@@ -146,7 +145,7 @@ pub async fn change_credentials(
     }
     let encrypted = encrypt_user(&app.key_ring, caller.user(), &after);
     agents::set_credentials(&mut tx, caller.user(), &encrypted).await?;
-    sign_in::record(
+    audit::record(
         &mut tx,
         caller,
         "agent-credentials.change",

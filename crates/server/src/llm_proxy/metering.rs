@@ -11,6 +11,8 @@ use http::{HeaderMap, header};
 use memchr::memmem::Finder;
 use serde_json::Value;
 
+use crate::store::agents::TokenUsage;
+
 /// Of one line of an event stream that is looked at.
 const LINE: usize = 1024 * 1024;
 /// Of an answer that is no stream.
@@ -23,17 +25,6 @@ const PLAIN_BYTES: u64 = 4;
 
 /// Made once: to prepare a search takes longer than to search an event.
 static USAGE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"usage"));
-
-/// Tokens of one answer.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counted {
-    pub model: Option<String>,
-    /// Without what came from or went into a cache.
-    pub input: u64,
-    pub output: u64,
-    pub cache_read: u64,
-    pub cache_write: u64,
-}
 
 #[derive(Debug, PartialEq, Eq)]
 enum Kind {
@@ -52,7 +43,7 @@ pub struct Meter {
     held: Vec<u8>,
     too_long: bool,
     bytes: u64,
-    counted: Counted,
+    counted: TokenUsage,
     /// The provider has said what the output was.
     ended: bool,
 }
@@ -80,7 +71,7 @@ impl Meter {
             held: Vec::new(),
             too_long: false,
             bytes: 0,
-            counted: Counted::default(),
+            counted: TokenUsage::default(),
             ended: false,
         }
     }
@@ -196,7 +187,7 @@ impl Meter {
 
     /// What it was, at the end of the answer or where it broke off.
     #[must_use]
-    pub fn finish(mut self) -> Counted {
+    pub fn finish(mut self) -> TokenUsage {
         let held = std::mem::take(&mut self.held);
         match self.kind {
             Kind::Events => self.line(&held),
@@ -254,14 +245,14 @@ mod tests {
         Meter::new(provider, &headers)
     }
 
-    fn whole(provider: Provider, kind: &'static str, text: &str) -> Counted {
+    fn whole(provider: Provider, kind: &'static str, text: &str) -> TokenUsage {
         let mut meter = meter(provider, kind);
         meter.feed(text.as_bytes());
         meter.finish()
     }
 
-    fn of(model: &str, input: u64, output: u64, cache_read: u64, cache_write: u64) -> Counted {
-        Counted {
+    fn of(model: &str, input: u64, output: u64, cache_read: u64, cache_write: u64) -> TokenUsage {
+        TokenUsage {
             model: Some(model.into()),
             input,
             output,

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use fsa_model::{llm_provider::Provider, money::Micros};
 use serde::Deserialize;
 
-use super::metering::Counted;
+use crate::store::agents::TokenUsage;
 
 /// US dollars per million tokens, which is the same as millionths of a dollar per token.
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -50,7 +50,7 @@ impl Prices {
     /// its provider: a budget must not be got round by a name.
     #[must_use]
     #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation)]
-    pub fn cost(&self, provider: Provider, counted: &Counted) -> Micros {
+    pub fn cost(&self, provider: Provider, counted: &TokenUsage) -> Micros {
         let Some(price) = self.of(provider, counted.model.as_deref().unwrap_or_default()) else {
             return Micros(0);
         };
@@ -85,8 +85,8 @@ impl Prices {
 mod tests {
     use super::*;
 
-    fn counted(model: &str) -> Counted {
-        Counted {
+    fn counted(model: &str) -> TokenUsage {
+        TokenUsage {
             model: Some(model.into()),
             input: 1_000_000,
             output: 100_000,

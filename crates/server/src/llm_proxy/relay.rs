@@ -22,15 +22,12 @@ use http_body_util::{BodyExt as _, BodyStream, Limited};
 use hyper::body::Incoming;
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::{
-    metering::{Counted, Meter},
-    upstream::NotSent,
-};
+use super::{metering::Meter, upstream::NotSent};
 use crate::{
     callback::Asker,
     projects::environment,
     state::App,
-    store::agents::{self, Account},
+    store::agents::{self, Account, TokenUsage},
 };
 
 /// The longest request: what the providers take at most (Anthropic: 32 MB).
@@ -394,7 +391,7 @@ impl Drop for Metered {
 
 impl Note {
     /// In a task that a drain waits for.
-    fn write(&self, mut counted: Counted) {
+    fn write(&self, mut counted: TokenUsage) {
         let prices = &self.app.settings.agents.prices;
         let cost = prices.cost(self.provider, &counted);
         // A server that a person chose could name a new model in each answer.

@@ -7,11 +7,10 @@ use crate::{
     auth::{
         Caller,
         permission::{Read, Write},
-        sign_in,
     },
     error::{Error, Result},
     state::App,
-    store::{associated_data, databases, projects},
+    store::{associated_data, audit, databases, projects},
 };
 
 /// How long the region may take to say how the database is reached.
@@ -46,7 +45,7 @@ pub async fn view(app: &App, caller: &Caller, project: &str, reveal: bool) -> Re
         }
         let mut tx = app.store.begin().await?;
         let object = format!("project {}", project.id);
-        sign_in::record(&mut tx, caller, "database.reveal", object).await?;
+        audit::record(&mut tx, caller, "database.reveal", object).await?;
         tx.commit().await?;
         let spec = DatabaseSpec {
             project: project.id,

@@ -3,10 +3,11 @@
 use fsa_model::event::EventKind;
 
 use crate::{
-    auth::{Caller, permission::Own, sign_in},
+    auth::{Caller, permission::Own},
     error::Result,
     state::App,
     store::{
+        audit,
         events::{self, NewEvent},
         notify::Topic,
         projects::{self, Overview},
@@ -26,7 +27,7 @@ pub async fn delete(app: &App, caller: &Caller, project: &str) -> Result<Overvie
     let mut tx = app.store.begin().await?;
     let project = projects::lock(&mut tx, &found).await?;
     projects::mark_deleted(&mut tx, project.id).await?;
-    sign_in::record(
+    audit::record(
         &mut tx,
         caller,
         "project.delete",

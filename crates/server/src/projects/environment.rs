@@ -14,14 +14,13 @@ use super::validate;
 use crate::{
     auth::{
         Caller,
-        encryption::KeyRing,
         permission::{Read, Write},
-        sign_in,
     },
+    encryption::KeyRing,
     error::{Error, Result},
     state::App,
     store::{
-        associated_data,
+        associated_data, audit,
         events::{self, NewEvent},
         notify::Topic,
         projects, sandboxes,
@@ -96,7 +95,7 @@ pub async fn view(app: &App, caller: &Caller, project: &str, reveal: bool) -> Re
     let variables = decrypt_project(&app.key_ring, project.id, &encrypted)?;
     if reveal {
         project.also::<Write>()?;
-        sign_in::record(
+        audit::record(
             &mut tx,
             caller,
             "environment.reveal",

@@ -11,13 +11,12 @@ use super::validate;
 use crate::{
     auth::{
         Caller,
-        encryption::KeyRing,
         permission::{Manage, Read},
-        sign_in,
     },
+    encryption::KeyRing,
     error::{Error, Result},
     state::App,
-    store::{associated_data, git, projects},
+    store::{associated_data, audit, git, projects},
 };
 
 /// The longest user name or password.
@@ -80,7 +79,7 @@ pub async fn set(
         &request.password,
     )
     .await?;
-    sign_in::record(
+    audit::record(
         &mut tx,
         caller,
         "git-credential.set",
@@ -122,7 +121,7 @@ pub async fn forget(app: &App, caller: &Caller, project: &str) -> Result<()> {
     let mut tx = app.store.begin().await?;
     let project = projects::lock(&mut tx, &found).await?;
     git::forget(&mut tx, project.id).await?;
-    sign_in::record(
+    audit::record(
         &mut tx,
         caller,
         "git-credential.forget",

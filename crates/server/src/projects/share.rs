@@ -7,13 +7,11 @@ use fsa_model::{
 };
 
 use crate::{
-    auth::{
-        permission::{Authorized, Manage, Permission, Read},
-        sign_in,
-    },
+    auth::permission::{Authorized, Manage, Permission, Read},
     error::{Error, Result},
     state::App,
     store::{
+        audit,
         events::{self, NewEvent},
         members,
         notify::Topic,
@@ -52,7 +50,7 @@ pub async fn share(
     let before = members::set(&mut tx, project.id, user, role).await?;
     if before != Some(role) {
         let object = format!("project {} with {login} as {role}", project.id);
-        sign_in::record(&mut tx, project.caller(), "project.share", object).await?;
+        audit::record(&mut tx, project.caller(), "project.share", object).await?;
         let message = format!("The project is shared with {login} as {role}.");
         let event = changed(
             &project,
@@ -83,7 +81,7 @@ pub async fn unshare(app: &App, project: &Authorized<Read>, user: &str) -> Resul
         .await?
         .ok_or_else(|| Error::not_found("member").of(project.id))?;
     let object = format!("project {} with {login}", project.id);
-    sign_in::record(&mut tx, caller, "project.unshare", object).await?;
+    audit::record(&mut tx, caller, "project.unshare", object).await?;
     let message = format!("The project is no longer shared with {login}.");
     let event = changed(project, message, serde_json::json!({"user": login, "role": null})).lost_by(gone);
     events::append(&mut tx, event).await?;

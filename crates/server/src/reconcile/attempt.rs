@@ -21,9 +21,10 @@ use super::{
     execute::{Execution, Progress},
     observe::{self, Look},
     plan,
-    stages::{Happening, Stages},
+    stages::Stages,
 };
 use crate::store::{
+    events::PendingEvent,
     leases::Claim,
     observed::{self, Interim},
 };
@@ -61,7 +62,7 @@ pub enum Verdict {
 }
 
 /// Whether an interim write was ours to make; with an error, what it did not tell.
-type Told = Result<bool, (sqlx::Error, Vec<Happening>)>;
+type Told = Result<bool, (sqlx::Error, Vec<PendingEvent>)>;
 
 /// An attempt under way, with what is known so far.
 pub struct Attempt<'a> {
@@ -77,7 +78,7 @@ pub struct Attempt<'a> {
     pub restarted: bool,
     /// Its container was started by this attempt.
     pub started: bool,
-    happenings: Vec<Happening>,
+    happenings: Vec<PendingEvent>,
     /// Of the first step that failed.
     failure: Option<Failure>,
     notified_phase: Option<Phase>,
@@ -213,7 +214,7 @@ impl<'a> Attempt<'a> {
             self.shared.metrics.repaired();
             let data = json!({"found": found, "said": look.said});
             self.happenings
-                .push(Happening::new(EventKind::Repaired, message, data));
+                .push(PendingEvent::new(EventKind::Repaired, message, data));
         }
         let was_there = self
             .claim
@@ -225,7 +226,7 @@ impl<'a> Attempt<'a> {
             && let Some(database) = &look.database
         {
             let name = database.role();
-            let happening = Happening::new(
+            let happening = PendingEvent::new(
                 EventKind::DatabaseLost,
                 format!(
                     "The database {name} is gone, and with it everything that was in it. A new, empty one is \
@@ -347,7 +348,7 @@ impl<'a> Attempt<'a> {
             )
         };
         self.happenings
-            .push(Happening::new(kind, message, json!({"name": name})));
+            .push(PendingEvent::new(kind, message, json!({"name": name})));
     }
 
     /// The write of everything that moved, as work to be done beside the steps.
@@ -409,17 +410,17 @@ impl<'a> Attempt<'a> {
     }
 
     /// A sentence to be told with the next write.
-    pub fn happened(&mut self, happening: Happening) {
+    pub fn happened(&mut self, happening: PendingEvent) {
         self.happenings.push(happening);
     }
 
     /// What happened since this was last called, a change of the phase last.
-    pub fn take_happenings(&mut self, phase: Phase) -> Vec<Happening> {
+    pub fn take_happenings(&mut self, phase: Phase) -> Vec<PendingEvent> {
         let mut happenings = std::mem::take(&mut self.happenings);
         happenings.extend(self.stages.take_moves());
         if self.notified_phase != Some(phase) {
             let before = self.notified_phase.replace(phase);
-            happenings.push(Happening::new(
+            happenings.push(PendingEvent::new(
                 EventKind::PhaseChanged,
                 format!("The sandbox is {}.", crate::store::word_of(&phase)),
                 json!({"phase": phase, "before": before}),

@@ -22,9 +22,9 @@ use super::{
     attempt::{Attempt, Interruption, Verdict},
     backoff,
     observe::was_reached,
-    stages::Happening,
 };
 use crate::store::{
+    events::PendingEvent,
     leases::{self, Claim, Lease},
     observed::{self, Settlement},
     replicas::Followed,
@@ -202,9 +202,9 @@ async fn settle(
     Ok(())
 }
 
-fn attempt_failed(failure: &Failure, attempts: i32, next: Option<Duration>) -> Happening {
+fn attempt_failed(failure: &Failure, attempts: i32, next: Option<Duration>) -> PendingEvent {
     let at = next.map(|next| Utc::now() + next);
-    Happening::new(
+    PendingEvent::new(
         EventKind::AttemptFailed,
         failure.message.clone(),
         json!({"failure": failure, "attempts": attempts, "nextAttemptAt": at}),

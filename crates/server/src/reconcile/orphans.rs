@@ -111,7 +111,7 @@ async fn sweep_sandboxes(
             result,
         };
         let mut connection = store.pool().acquire().await.map_err(|e| e.to_string())?;
-        audit::record(&mut connection, entry)
+        audit::append(&mut connection, entry)
             .await
             .map_err(|e| e.to_string())?;
         if result != "ok" {

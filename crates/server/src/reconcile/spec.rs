@@ -11,7 +11,7 @@ use fsa_model::{
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
-    auth::encryption::{EncryptionError, KeyRing, Place},
+    encryption::{AssociatedData, EncryptionError, KeyRing},
     llm_proxy,
     store::{associated_data, databases::DatabaseRow, leases::Claim, projects::ProjectRow},
 };
@@ -93,7 +93,11 @@ pub fn sandbox(
     })
 }
 
-fn variables(key_ring: &KeyRing, place: Place<'_>, encrypted: &[u8]) -> Result<Environment, Failure> {
+fn variables(
+    key_ring: &KeyRing,
+    place: AssociatedData<'_>,
+    encrypted: &[u8],
+) -> Result<Environment, Failure> {
     let json = open(key_ring, place, encrypted)?;
     let variables: BTreeMap<String, SecretString> =
         serde_json::from_str(json.expose_secret()).map_err(|_| {
@@ -109,7 +113,7 @@ fn variables(key_ring: &KeyRing, place: Place<'_>, encrypted: &[u8]) -> Result<E
     Ok(variables)
 }
 
-fn open(key_ring: &KeyRing, place: Place<'_>, encrypted: &[u8]) -> Result<SecretString, Failure> {
+fn open(key_ring: &KeyRing, place: AssociatedData<'_>, encrypted: &[u8]) -> Result<SecretString, Failure> {
     key_ring.decrypt(place, encrypted).map_err(|error| match error {
         EncryptionError::KeyFile { .. } | EncryptionError::UnknownKey(_) | EncryptionError::Kept(_) => {
             Failure::new(

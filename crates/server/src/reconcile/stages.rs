@@ -5,24 +5,7 @@ use fsa_driver::StepKind;
 use fsa_model::{Condition, Stage, StageState, event::EventKind};
 use serde_json::json;
 
-/// A sentence that happened, before it is known whose it is.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Happening {
-    pub kind: EventKind,
-    pub message: String,
-    pub data: serde_json::Value,
-}
-
-impl Happening {
-    #[must_use]
-    pub fn new(kind: EventKind, message: impl Into<String>, data: serde_json::Value) -> Self {
-        Self {
-            kind,
-            message: message.into(),
-            data,
-        }
-    }
-}
+use crate::store::events::PendingEvent;
 
 /// The stage that a step moves.
 #[must_use]
@@ -110,7 +93,7 @@ impl Stages {
     }
 
     /// Events for what moved since this was last called.
-    pub fn take_moves(&mut self) -> Vec<Happening> {
+    pub fn take_moves(&mut self) -> Vec<PendingEvent> {
         let mut moves = Vec::new();
         for (now, told) in self.now.iter().zip(&mut self.told) {
             if (now.state, &now.message) == (told.0, &told.1) {
@@ -125,7 +108,7 @@ impl Stages {
                 (None, StageState::Done) => format!("{} is done.", now.title),
                 (None, StageState::Failed) => format!("{} failed.", now.title),
             };
-            moves.push(Happening::new(
+            moves.push(PendingEvent::new(
                 EventKind::StageChanged,
                 message,
                 json!({"stage": now.stage, "state": now.state, "message": now.message}),

@@ -21,9 +21,14 @@ use serde_json::json;
 use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Shared, spec, stages::Happening};
-use crate::callback;
-use crate::store::replicas::{self, Followed};
+use super::{Shared, spec};
+use crate::{
+    callback,
+    store::{
+        events::PendingEvent,
+        replicas::{self, Followed},
+    },
+};
 
 /// The shortest time between two writes about one sandbox; it doubles while changes keep coming.
 const GATHER: Duration = Duration::from_millis(200);
@@ -291,7 +296,7 @@ fn plain(text: &str, longest: usize) -> String {
 
 /// What `now` says that `before` did not, in sentences.
 #[must_use]
-pub fn differences(before: &Status, now: &Status) -> Vec<Happening> {
+pub fn differences(before: &Status, now: &Status) -> Vec<PendingEvent> {
     let mut happenings = Vec::new();
     let opened = now.ports.iter().filter(|open| !has(before, open.port));
     for open in opened {
@@ -300,14 +305,14 @@ pub fn differences(before: &Status, now: &Status) -> Vec<Happening> {
             .as_ref()
             .map(|process| format!(" ({process})"))
             .unwrap_or_default();
-        happenings.push(Happening::new(
+        happenings.push(PendingEvent::new(
             EventKind::PortOpened,
             format!("Port {} is open{by}.", open.port),
             json!({"port": open.port, "process": open.process}),
         ));
     }
     for ListeningPort { port, .. } in before.ports.iter().filter(|open| !has(now, open.port)) {
-        happenings.push(Happening::new(
+        happenings.push(PendingEvent::new(
             EventKind::PortClosed,
             format!("Port {port} is closed."),
             json!({"port": port}),
@@ -320,7 +325,7 @@ pub fn differences(before: &Status, now: &Status) -> Vec<Happening> {
     } = &now.start_command
         && before.start_command != now.start_command
     {
-        happenings.push(Happening::new(
+        happenings.push(PendingEvent::new(
             EventKind::StartCommandExited,
             format!(
                 "The start command ended with exit code {}; it is started again.",
@@ -331,12 +336,12 @@ pub fn differences(before: &Status, now: &Status) -> Vec<Happening> {
     }
     if before.repository != now.repository {
         match &now.repository {
-            RepositoryState::Cloned => happenings.push(Happening::new(
+            RepositoryState::Cloned => happenings.push(PendingEvent::new(
                 EventKind::RepositoryCloned,
                 "The repository was cloned.",
                 json!({}),
             )),
-            RepositoryState::Failed { message } => happenings.push(Happening::new(
+            RepositoryState::Failed { message } => happenings.push(PendingEvent::new(
                 EventKind::RepositoryFailed,
                 format!("The repository could not be cloned: {message}"),
                 json!({"message": message}),

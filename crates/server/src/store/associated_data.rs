@@ -1,12 +1,12 @@
-//! Where each encrypted value lives. Whoever seals and whoever opens must name the same place, so
-//! the places have names here and nowhere else.
+//! Associated data of each encrypted column. Encryption and decryption must use the same, so it is defined here
+//! and nowhere else.
 
-use crate::auth::encryption::Place;
+use crate::encryption::AssociatedData;
 
 /// A project's variables: a JSON object of name to value. `project` is its id.
 #[must_use]
-pub const fn project_environment(project: &str) -> Place<'_> {
-    Place {
+pub const fn project_environment(project: &str) -> AssociatedData<'_> {
+    AssociatedData {
         table: "projects",
         column: "environment",
         row: project,
@@ -15,8 +15,8 @@ pub const fn project_environment(project: &str) -> Place<'_> {
 
 /// A user's variables for coding agents: a JSON object. `user` is their id.
 #[must_use]
-pub const fn agent_credentials(user: &str) -> Place<'_> {
-    Place {
+pub const fn agent_credentials(user: &str) -> AssociatedData<'_> {
+    AssociatedData {
         table: "agent_credentials",
         column: "variables",
         row: user,
@@ -25,8 +25,8 @@ pub const fn agent_credentials(user: &str) -> Place<'_> {
 
 /// The password of a project's repository. `project` is the project's id.
 #[must_use]
-pub const fn git_password(project: &str) -> Place<'_> {
-    Place {
+pub const fn git_password(project: &str) -> AssociatedData<'_> {
+    AssociatedData {
         table: "git_credentials",
         column: "password",
         row: project,
@@ -35,8 +35,8 @@ pub const fn git_password(project: &str) -> Place<'_> {
 
 /// The password of a project's database. `project` is the project's id.
 #[must_use]
-pub const fn database_password(project: &str) -> Place<'_> {
-    Place {
+pub const fn database_password(project: &str) -> AssociatedData<'_> {
+    AssociatedData {
         table: "databases",
         column: "password",
         row: project,
@@ -45,8 +45,8 @@ pub const fn database_password(project: &str) -> Place<'_> {
 
 /// The bearer token of a sandbox's sandboxd. `sandbox` is its id.
 #[must_use]
-pub const fn control_token(sandbox: &str) -> Place<'_> {
-    Place {
+pub const fn control_token(sandbox: &str) -> AssociatedData<'_> {
+    AssociatedData {
         table: "sandboxes",
         column: "control_token",
         row: sandbox,
@@ -55,8 +55,8 @@ pub const fn control_token(sandbox: &str) -> Place<'_> {
 
 /// What a request to start added to the variables: a JSON object. `sandbox` is its id.
 #[must_use]
-pub const fn request_environment(sandbox: &str) -> Place<'_> {
-    Place {
+pub const fn request_environment(sandbox: &str) -> AssociatedData<'_> {
+    AssociatedData {
         table: "sandboxes",
         column: "request_environment",
         row: sandbox,
@@ -65,8 +65,8 @@ pub const fn request_environment(sandbox: &str) -> Place<'_> {
 
 /// The token of a user's account at GitHub. `user` is the user's id.
 #[must_use]
-pub const fn github_token(user: &str) -> Place<'_> {
-    Place {
+pub const fn github_token(user: &str) -> AssociatedData<'_> {
+    AssociatedData {
         table: "github_accounts",
         column: "token",
         row: user,
@@ -75,8 +75,8 @@ pub const fn github_token(user: &str) -> Place<'_> {
 
 /// What gets the next token of a user's account at GitHub. `user` is the user's id.
 #[must_use]
-pub const fn github_refresh_token(user: &str) -> Place<'_> {
-    Place {
+pub const fn github_refresh_token(user: &str) -> AssociatedData<'_> {
+    AssociatedData {
         table: "github_accounts",
         column: "refresh_token",
         row: user,
@@ -85,8 +85,8 @@ pub const fn github_refresh_token(user: &str) -> Place<'_> {
 
 /// PKCE's verifier of a sign-in that is under way. `state` is the hash of its state, in hexadecimal.
 #[must_use]
-pub const fn github_verifier(state: &str) -> Place<'_> {
-    Place {
+pub const fn github_verifier(state: &str) -> AssociatedData<'_> {
+    AssociatedData {
         table: "github_sign_ins",
         column: "verifier",
         row: state,

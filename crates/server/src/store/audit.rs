@@ -1,4 +1,4 @@
-//! Who did what to which object, from where, with which result.
+//! Audit log: who did what to which object, from where, with which result.
 
 use chrono::{DateTime, Utc};
 use fsa_model::UserId;
@@ -6,7 +6,7 @@ use serde::Serialize;
 use sqlx::{PgConnection, Row as _, postgres::PgRow};
 use utoipa::ToSchema;
 
-use super::Store;
+use super::{Store, caller::Caller};
 use crate::error::Result;
 
 /// An entry that is yet to be written. It holds no secrets.
@@ -39,11 +39,31 @@ pub struct AuditEntry {
     pub result: String,
 }
 
+/// Writes an entry of something that the caller did.
+///
+/// # Errors
+/// As [`append`].
+pub async fn record(
+    connection: &mut PgConnection,
+    caller: &Caller,
+    action: &str,
+    object: String,
+) -> Result<()> {
+    let entry = NewEntry {
+        user: Some(caller.user()),
+        action,
+        object,
+        address: &caller.address().to_string(),
+        result: "ok",
+    };
+    append(connection, entry).await
+}
+
 /// Writes an entry.
 ///
 /// # Errors
 /// The database does not answer; what was to be audited must then not be done.
-pub async fn record(connection: &mut PgConnection, entry: NewEntry<'_>) -> Result<()> {
+pub async fn append(connection: &mut PgConnection, entry: NewEntry<'_>) -> Result<()> {
     sqlx::query("insert into audit (user_id, action, object, address, result) values ($1, $2, $3, $4, $5)")
         .bind(entry.user.map(|user| user.0))
         .bind(entry.action)

@@ -6,8 +6,8 @@ use fsa_model::{
 };
 use sqlx::{FromRow, PgConnection, Row as _, postgres::PgRow};
 
-use super::{Store, json, projects::ProjectRow, word, word_of};
-use crate::{auth::Caller, error::Result};
+use super::{Store, caller::Caller, json, projects::ProjectRow, word, word_of};
+use crate::error::Result;
 
 /// An event that is yet to be written.
 #[derive(Clone, Debug)]
@@ -53,6 +53,25 @@ impl NewEvent {
     pub fn with(mut self, data: serde_json::Value) -> Self {
         self.data = data;
         self
+    }
+}
+
+/// An event whose project and sandbox are not known yet: the row that it is written with says them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PendingEvent {
+    pub kind: EventKind,
+    pub message: String,
+    pub data: serde_json::Value,
+}
+
+impl PendingEvent {
+    #[must_use]
+    pub fn new(kind: EventKind, message: impl Into<String>, data: serde_json::Value) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+            data,
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{Store, associated_data};
 use crate::{
-    auth::encryption::KeyRing,
+    encryption::KeyRing,
     error::{Error, Result},
 };
 

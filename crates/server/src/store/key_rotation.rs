@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, Row as _};
 use tokio_util::sync::CancellationToken;
 
 use super::Store;
-use crate::auth::encryption::{KeyRing, Place};
+use crate::encryption::{AssociatedData, KeyRing};
 
 /// Values that are encrypted anew between two looks at whether the server ends.
 const BATCH: i64 = 100;
@@ -16,7 +16,7 @@ const BATCH: i64 = 100;
 struct Column {
     table: &'static str,
     column: &'static str,
-    /// What a value's [`Place::row`] is, in SQL.
+    /// What a value's [`AssociatedData::row`] is, in SQL.
     row: &'static str,
 }
 
@@ -121,8 +121,8 @@ pub async fn check(store: &Store, key_ring: &KeyRing) -> Result<(), Unusable> {
 }
 
 impl Column {
-    fn place<'a>(&self, row: &'a str) -> Place<'a> {
-        Place {
+    fn place<'a>(&self, row: &'a str) -> AssociatedData<'a> {
+        AssociatedData {
             table: self.table,
             column: self.column,
             row,

@@ -1,11 +1,12 @@
-//! Where everything is written down: the control database. One file per table or use.
+//! The control database: all SQL of the control plane, one file per table or use.
 //!
-//! Look-ups of what belongs to somebody take the [`crate::auth::Caller`], so that a missing check
-//! cannot be compiled.
+//! Look-ups of what belongs to a user take the [`caller::Caller`] and return [`permission::Authorized`], so that a
+//! forgotten check does not compile.
 
 pub mod agents;
 pub mod associated_data;
 pub mod audit;
+pub mod caller;
 pub mod databases;
 pub mod disk;
 pub mod events;
@@ -18,6 +19,7 @@ pub mod members;
 pub mod notify;
 pub mod observed;
 pub mod orphans;
+pub mod permission;
 pub mod preview_token_uses;
 pub mod project_access;
 pub mod projects;

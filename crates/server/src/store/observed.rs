@@ -16,7 +16,7 @@ use super::{
     leases::{Claim, Lease},
     word_of,
 };
-use crate::reconcile::stages::Happening;
+use crate::store::events::PendingEvent;
 
 /// What is written while the work goes on.
 #[derive(Debug)]
@@ -61,7 +61,7 @@ pub(super) struct Columns {
 }
 
 impl Columns {
-    pub(super) fn new(happenings: Vec<Happening>) -> Self {
+    pub(super) fn new(happenings: Vec<PendingEvent>) -> Self {
         let mut columns = Self {
             kinds: Vec::new(),
             messages: Vec::new(),
@@ -112,7 +112,7 @@ pub async fn tell(
     store: &Store,
     claim: &Claim,
     interim: Interim<'_>,
-    happenings: Vec<Happening>,
+    happenings: Vec<PendingEvent>,
 ) -> Result<bool, sqlx::Error> {
     let query = sqlx::query(telling!(
         "update sandboxes set container = $10, conditions = $11, failure = coalesce($12, failure),
@@ -147,7 +147,7 @@ pub async fn settle(
     store: &Store,
     claim: &Claim,
     settlement: Settlement<'_>,
-    happenings: Vec<Happening>,
+    happenings: Vec<PendingEvent>,
 ) -> Result<bool, sqlx::Error> {
     let query = sqlx::query(telling!(
         "update sandboxes set container = $10, conditions = $11, failure = $12, notified_phase = $13,
@@ -225,7 +225,7 @@ pub async fn give_up(
 pub async fn report_lost_database(
     store: &Store,
     claim: &Claim,
-    happening: Happening,
+    happening: PendingEvent,
 ) -> Result<bool, sqlx::Error> {
     let query = sqlx::query(
         "with lost as (

@@ -7,16 +7,12 @@ use uuid::Uuid;
 
 use super::{
     Store,
+    caller::Caller,
+    permission::{Authorized, Changes, Permission},
     projects::{ProjectRow, columns},
     word,
 };
-use crate::{
-    auth::{
-        Caller,
-        permission::{Authorized, Changes, Permission},
-    },
-    error::{Error, Result},
-};
+use crate::error::{Error, Result};
 
 /// What the user `$1` is in the project `p`; null for nothing.
 macro_rules! my_role {
@@ -168,11 +164,11 @@ fn grant<R: Permission>(caller: &Caller, found: Option<Found>) -> Result<Authori
     Authorized::new(caller, found.project, found.role)
 }
 
-/// What a caller is in a project at this moment.
+/// A caller's role in a project at this moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    As(ProjectRole),
-    Nothing,
+pub enum CurrentRole {
+    Is(ProjectRole),
+    None,
     /// There is no such project any more.
     Gone,
 }
@@ -181,7 +177,7 @@ pub enum Place {
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn role(store: &Store, caller: &Caller, project: ProjectId) -> Result<Place> {
+pub async fn role(store: &Store, caller: &Caller, project: ProjectId) -> Result<CurrentRole> {
     let row = sqlx::query(concat!(
         "select ",
         my_role!(),
@@ -192,8 +188,8 @@ pub async fn role(store: &Store, caller: &Caller, project: ProjectId) -> Result<
     .fetch_optional(&store.pool)
     .await?;
     Ok(match row {
-        None => Place::Gone,
-        Some(row) if row.try_get::<Option<&str>, _>("my_role")?.is_none() => Place::Nothing,
-        Some(row) => Place::As(word(&row, "my_role")?),
+        None => CurrentRole::Gone,
+        Some(row) if row.try_get::<Option<&str>, _>("my_role")?.is_none() => CurrentRole::None,
+        Some(row) => CurrentRole::Is(word(&row, "my_role")?),
     })
 }

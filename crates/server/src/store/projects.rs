@@ -11,15 +11,15 @@ use uuid::Uuid;
 
 pub use super::project_access::{find, find_any, lock};
 use super::{
-    Store, json, optional_json, parsed,
+    Store,
+    caller::Caller,
+    json, optional_json, parsed,
+    permission::Read,
     project_access::{Called, called, mine, my_role},
     sandboxes::SandboxRow,
     word,
 };
-use crate::{
-    auth::{Caller, permission::Read},
-    error::{Error, Result},
-};
+use crate::error::{Error, Result};
 
 /// A project, without its environment (which may be large, and is secret).
 #[derive(Clone, Debug)]

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{Store, optional_json, word};
 use crate::{
     error::{Error, Result},
-    state,
+    settings,
 };
 
 /// Looks at what there is after a change that the transaction has made; a refusal undoes it. From here to the
@@ -20,7 +20,12 @@ use crate::{
 ///
 /// # Errors
 /// 403 with the limit and the use; the database does not answer.
-pub async fn check(tx: &mut PgConnection, settings: &state::Limits, owner: UserId, adds: Adds) -> Result<()> {
+pub async fn check(
+    tx: &mut PgConnection,
+    settings: &settings::Limits,
+    owner: UserId,
+    adds: Adds,
+) -> Result<()> {
     if settings.in_all != Limits::default() {
         sqlx::query("select pg_advisory_xact_lock(20003, 0)")
             .execute(&mut *tx)
@@ -148,7 +153,7 @@ async fn disk(connection: &mut PgConnection, user: Option<UserId>) -> Result<u64
 /// 403 with the limit and the use, where `wanted` bytes are too many; the database does not answer.
 pub async fn room(
     store: &Store,
-    settings: &state::Limits,
+    settings: &settings::Limits,
     owner: UserId,
     requested: u64,
 ) -> Result<Option<u64>> {

@@ -11,7 +11,7 @@ use super::{
     Store, databases::DatabaseRow, leases::Room, observed::Columns, parsed, projects, projects::ProjectRow,
     word, word_of,
 };
-use crate::reconcile::stages::Happening;
+use crate::store::events::PendingEvent;
 
 /// A deleted project all of whose sandboxes are gone, of which a worker is in charge.
 #[derive(Clone, Debug)]
@@ -104,13 +104,13 @@ pub async fn renew(store: &Store, removal: &Removal, lease: Duration) -> Result<
 pub async fn finish(store: &Store, removal: &Removal) -> Result<bool, sqlx::Error> {
     let mut happenings = Vec::new();
     if let Some(database) = &removal.database {
-        happenings.push(Happening::new(
+        happenings.push(PendingEvent::new(
             EventKind::DatabaseDropped,
             "The database was dropped with everything in it.",
             json!({"name": database.resource}),
         ));
     }
-    happenings.push(Happening::new(
+    happenings.push(PendingEvent::new(
         EventKind::ProjectDeleted,
         format!("The project {} is gone, with its files.", removal.project.name),
         json!({"name": removal.project.name}),
@@ -154,7 +154,7 @@ pub async fn postpone(
     next: Duration,
 ) -> Result<(), sqlx::Error> {
     let attempts = removal.attempts.saturating_add(1);
-    let happening = Happening::new(
+    let happening = PendingEvent::new(
         EventKind::AttemptFailed,
         format!("Removing the project failed: {failure}"),
         json!({"failure": failure, "attempts": attempts, "retryInSeconds": next.as_secs()}),

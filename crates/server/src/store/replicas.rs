@@ -10,7 +10,7 @@ use sqlx::{FromRow, Row as _, postgres::PgRow, types::Json};
 use uuid::Uuid;
 
 use super::{Store, observed::Columns, optional_json, parsed};
-use crate::reconcile::stages::Happening;
+use crate::store::events::PendingEvent;
 
 /// A running sandbox that is to be followed.
 #[derive(Clone, Debug)]
@@ -148,7 +148,7 @@ pub async fn write_status(
     replica: Uuid,
     followed: &Followed,
     status: &Status,
-    happenings: Vec<Happening>,
+    happenings: Vec<PendingEvent>,
 ) -> Result<bool, sqlx::Error> {
     let query = sqlx::query(
         "with quick as materialized (select set_config('synchronous_commit', 'off', true)),

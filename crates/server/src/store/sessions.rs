@@ -5,11 +5,12 @@ use fsa_model::{UserId, api::Scope, auth::SessionInfo};
 use sqlx::{PgConnection, Row as _, postgres::PgRow};
 use uuid::Uuid;
 
-use super::{Store, optional_json, word};
-use crate::{
-    auth::{By, Caller, Known},
-    error::{Error, Result},
+use super::{
+    Store,
+    caller::{Caller, Credential, CredentialId},
+    optional_json, word,
 };
+use crate::error::{Error, Result};
 
 /// A session ends when it was not used for this long.
 macro_rules! lifetime {
@@ -34,7 +35,7 @@ macro_rules! known {
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn by_hash(store: &Store, hash: &[u8; 32]) -> Result<Option<Known>> {
+pub async fn by_hash(store: &Store, hash: &[u8; 32]) -> Result<Option<Credential>> {
     let row = sqlx::query(known!("s.token_hash = $1"))
         .bind(hash.as_slice())
         .fetch_optional(&store.pool)
@@ -46,7 +47,7 @@ pub async fn by_hash(store: &Store, hash: &[u8; 32]) -> Result<Option<Known>> {
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn by_id(store: &Store, id: Uuid) -> Result<Option<Known>> {
+pub async fn by_id(store: &Store, id: Uuid) -> Result<Option<Credential>> {
     let row = sqlx::query(known!("s.id = $1"))
         .bind(id)
         .fetch_optional(&store.pool)
@@ -54,7 +55,7 @@ pub async fn by_id(store: &Store, id: Uuid) -> Result<Option<Known>> {
     found(store, row).await
 }
 
-async fn found(store: &Store, row: Option<PgRow>) -> Result<Option<Known>> {
+async fn found(store: &Store, row: Option<PgRow>) -> Result<Option<Credential>> {
     let Some(row) = row else { return Ok(None) };
     let id: Uuid = row.try_get("id")?;
     if row.try_get("stale")? {
@@ -68,11 +69,11 @@ async fn found(store: &Store, row: Option<PgRow>) -> Result<Option<Known>> {
         .execute(&store.pool)
         .await?;
     }
-    Ok(Some(Known {
+    Ok(Some(Credential {
         user: UserId(row.try_get("user_id")?),
         login: row.try_get("login")?,
         role: word(&row, "role")?,
-        by: By::Session(id),
+        id: CredentialId::Session(id),
         since: row.try_get::<DateTime<Utc>, _>("created_at")?,
         scope: Scope::Write,
         only: None,
@@ -130,7 +131,7 @@ pub async fn list(store: &Store, caller: &Caller) -> Result<Vec<SessionInfo>> {
                 id,
                 user_agent: row.try_get("user_agent")?,
                 address: row.try_get("address")?,
-                current: caller.by() == By::Session(id),
+                current: caller.credential() == CredentialId::Session(id),
                 created_at: row.try_get("created_at")?,
                 last_seen_at: row.try_get("last_seen_at")?,
                 expires_at: row.try_get("expires_at")?,

@@ -8,11 +8,12 @@ use fsa_model::{
 use sqlx::{FromRow, PgConnection, Row as _, postgres::PgRow};
 use uuid::Uuid;
 
-use super::{Store, optional_json, word, word_of};
-use crate::{
-    auth::{By, Caller, Known},
-    error::{Error, Result},
+use super::{
+    Store,
+    caller::{Caller, Credential, CredentialId},
+    optional_json, word, word_of,
 };
+use crate::error::{Error, Result};
 
 macro_rules! known {
     ($condition:literal) => {
@@ -31,7 +32,7 @@ macro_rules! known {
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn by_hash(store: &Store, hash: &[u8; 32]) -> Result<Option<Known>> {
+pub async fn by_hash(store: &Store, hash: &[u8; 32]) -> Result<Option<Credential>> {
     let row = sqlx::query(known!("t.token_hash = $1"))
         .bind(hash.as_slice())
         .fetch_optional(&store.pool)
@@ -43,7 +44,7 @@ pub async fn by_hash(store: &Store, hash: &[u8; 32]) -> Result<Option<Known>> {
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn by_id(store: &Store, id: TokenId) -> Result<Option<Known>> {
+pub async fn by_id(store: &Store, id: TokenId) -> Result<Option<Credential>> {
     let row = sqlx::query(known!("t.id = $1"))
         .bind(id.0)
         .fetch_optional(&store.pool)
@@ -51,7 +52,7 @@ pub async fn by_id(store: &Store, id: TokenId) -> Result<Option<Known>> {
     found(store, row).await
 }
 
-async fn found(store: &Store, row: Option<PgRow>) -> Result<Option<Known>> {
+async fn found(store: &Store, row: Option<PgRow>) -> Result<Option<Credential>> {
     let Some(row) = row else { return Ok(None) };
     let id: Uuid = row.try_get("id")?;
     if row.try_get("stale")? {
@@ -64,11 +65,11 @@ async fn found(store: &Store, row: Option<PgRow>) -> Result<Option<Known>> {
         .execute(&store.pool)
         .await?;
     }
-    Ok(Some(Known {
+    Ok(Some(Credential {
         user: UserId(row.try_get("user_id")?),
         login: row.try_get("login")?,
         role: word(&row, "role")?,
-        by: By::Token(TokenId(id)),
+        id: CredentialId::Token(TokenId(id)),
         since: row.try_get("created_at")?,
         scope: word(&row, "scope")?,
         only: row.try_get::<Option<Uuid>, _>("project_id")?.map(ProjectId),

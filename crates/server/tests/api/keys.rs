@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use fsa_model::api::EncryptionKey;
 use fsa_server::{
-    auth::encryption::KeyRing,
+    encryption::KeyRing,
     store::key_rotation::{self, Unusable},
 };
 use serde_json::json;

@@ -15,8 +15,8 @@ use fsa_driver::{Region, Regions};
 use fsa_driver_testing::memory::{MemoryDatabases, MemoryDriver};
 use fsa_model::api::Project;
 use fsa_server::{
-    App, Settings, api,
-    auth::{self, encryption::KeyRing},
+    App, Settings, api, auth,
+    encryption::KeyRing,
     llm_proxy,
     reconcile::Worker,
     state::{Checks, Limits},

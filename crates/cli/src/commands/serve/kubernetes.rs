@@ -11,7 +11,7 @@ use fsa_kubernetes::{
     databases,
     settings::Settings,
 };
-use fsa_server::auth::key_file;
+use fsa_server::encryption::key_file;
 
 use crate::{config::ServeConfig, failure::Failure};
 

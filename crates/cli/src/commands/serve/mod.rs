@@ -13,7 +13,8 @@ use std::{io::Write as _, net::SocketAddr, sync::Arc, time::Duration};
 use fsa_driver::{Region, Regions};
 use fsa_server::{
     api,
-    auth::{encryption::KeyRing, sign_in},
+    auth::sign_in,
+    encryption::KeyRing,
     reconcile,
     state::{App, Limits, Settings},
     store::{Store, key_rotation},

@@ -9,7 +9,7 @@ use std::{
 use rand::{rand_core::TryRng, rngs::SysRng};
 use sha2::{Digest, Sha256};
 
-use super::encryption::EncryptionError;
+use super::EncryptionError;
 
 /// Whether a file is still the one that was read.
 pub(super) type Stamp = Option<(SystemTime, u64, u64)>;
@@ -179,7 +179,7 @@ mod tests {
     use secrecy::ExposeSecret as _;
 
     use super::*;
-    use crate::auth::encryption::{KeyRing, tests::HERE};
+    use crate::encryption::{KeyRing, tests::HERE};
 
     #[test]
     fn a_key_file_is_made_once_for_its_owner_alone() {

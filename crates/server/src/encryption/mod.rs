@@ -1,11 +1,12 @@
-//! Secrets at rest: encrypted with XChaCha20-Poly1305 under a key file.
+//! Encryption of secrets at rest: XChaCha20-Poly1305 under the keys of a key file.
 //!
-//! A encrypted value is `version (1) ‖ key id (4) ‖ nonce (24) ‖ ciphertext and tag`. The place that
-//! a value belongs to (table, column, row) is authenticated with it, so that one row's secret
-//! cannot be moved into another row.
+//! An encrypted value is `version (1) ‖ key id (4) ‖ nonce (24) ‖ ciphertext and tag`. Its table, column and row are
+//! the [`AssociatedData`], which is authenticated with it: one row's secret cannot be moved into another row.
 //!
-//! The file is read again when it has changed: a key may be added while servers work, and one that meets a value
-//! under a key that it does not know looks at the file before it gives up.
+//! The key file is read again when it has changed. A key may be added while servers work: a server that meets a value
+//! under an unknown key reads the file before it gives up.
+
+pub mod key_file;
 
 use std::{
     collections::BTreeMap,
@@ -21,12 +22,13 @@ use parking_lot::{Mutex, RwLock};
 use rand::RngExt;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::key_file::{self, Stamp};
+use self::key_file::Stamp;
+use crate::error::Error;
 
 const VERSION: u8 = 1;
 const HEADER: usize = 1 + 4 + 24;
 
-/// Seals and opens. Cheap to clone.
+/// Encrypts and decrypts. Cheap to clone.
 #[derive(Clone)]
 pub struct KeyRing(Arc<Inner>);
 
@@ -43,9 +45,9 @@ struct Keys {
     by_id: BTreeMap<[u8; 4], XChaCha20Poly1305>,
 }
 
-/// Where a encrypted value is kept: `("databases", "password", project id)`.
+/// The associated data of an encrypted value: where it is stored, as `("databases", "password", project id)`.
 #[derive(Clone, Copy, Debug)]
-pub struct Place<'a> {
+pub struct AssociatedData<'a> {
     pub table: &'a str,
     pub column: &'a str,
     pub row: &'a str,
@@ -62,13 +64,13 @@ pub enum EncryptionError {
         "a value in {0} is encrypted with a key that is not in the key file; restore the key file it was encrypted with"
     )]
     UnknownKey(String),
-    #[error("a encrypted value in {0} is damaged or was moved there from another place")]
+    #[error("an encrypted value in {0} is damaged or was moved there from another place")]
     Damaged(String),
     #[error("{0}")]
     Kept(&'static str),
 }
 
-impl Place<'_> {
+impl AssociatedData<'_> {
     fn bytes(self) -> Vec<u8> {
         format!("{}/{}/{}", self.table, self.column, self.row).into_bytes()
     }
@@ -173,7 +175,7 @@ impl KeyRing {
 
     /// Seals `secret` for `place`.
     #[must_use]
-    pub fn encrypt(&self, place: Place<'_>, secret: &SecretString) -> Vec<u8> {
+    pub fn encrypt(&self, place: AssociatedData<'_>, secret: &SecretString) -> Vec<u8> {
         let nonce: [u8; 24] = rand::rng().random();
         let payload = Payload {
             msg: secret.expose_secret().as_bytes(),
@@ -190,7 +192,11 @@ impl KeyRing {
     ///
     /// # Errors
     /// [`EncryptionError::UnknownKey`] and [`EncryptionError::Damaged`], which name the place only.
-    pub fn decrypt(&self, place: Place<'_>, encrypted: &[u8]) -> Result<SecretString, EncryptionError> {
+    pub fn decrypt(
+        &self,
+        place: AssociatedData<'_>,
+        encrypted: &[u8],
+    ) -> Result<SecretString, EncryptionError> {
         let damaged = || EncryptionError::Damaged(format!("{}.{}", place.table, place.column));
         if encrypted.len() < HEADER || encrypted[0] != VERSION {
             return Err(damaged());
@@ -232,11 +238,19 @@ impl Keys {
     }
 }
 
+impl From<EncryptionError> for Error {
+    fn from(error: EncryptionError) -> Self {
+        Self::internal("A stored secret cannot be opened.")
+            .saying(error.to_string())
+            .because(error)
+    }
+}
+
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
 
-    pub(in crate::auth) const HERE: Place<'_> = Place {
+    pub(super) const HERE: AssociatedData<'_> = AssociatedData {
         table: "databases",
         column: "password",
         row: "1",
@@ -251,7 +265,7 @@ pub(super) mod tests {
             key_ring.decrypt(HERE, &encrypted).unwrap().expose_secret(),
             "hunter2"
         );
-        let elsewhere = Place { row: "2", ..HERE };
+        let elsewhere = AssociatedData { row: "2", ..HERE };
         assert!(matches!(
             key_ring.decrypt(elsewhere, &encrypted),
             Err(EncryptionError::Damaged(_))

@@ -1,0 +1,147 @@
+//! The caller of a request: which user, with which role, and by which credential.
+//!
+//! A [`Caller`] needs a [`Credential`], and only the look-ups of [`super::sessions`] and [`super::tokens`] make
+//! one: without a session or token that holds there is no caller.
+
+use std::{net::IpAddr, sync::Arc};
+
+use chrono::{DateTime, Utc};
+use fsa_model::{
+    ProjectId, TokenId, UserId,
+    api::{Role, Scope},
+    limits::Limits,
+};
+use uuid::Uuid;
+
+use crate::error::{Error, Result};
+
+/// An authenticated user. Look-ups of what belongs to a user take it.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    credential: Arc<Credential>,
+    address: Address,
+}
+
+/// A session or token that holds, as it was looked up.
+#[derive(Debug)]
+pub struct Credential {
+    pub(super) user: UserId,
+    pub(super) login: String,
+    pub(super) role: Role,
+    pub(super) id: CredentialId,
+    /// When the credential was made.
+    pub(super) since: DateTime<Utc>,
+    /// A session and a token of the scope `write` may do all that the user may.
+    pub(super) scope: Scope,
+    /// Set: the credential is for this project and nothing else.
+    pub(super) only: Option<ProjectId>,
+    /// The user's own quotas, where they are not the server's.
+    pub(super) limits: Option<Limits>,
+}
+
+/// Which credential a caller used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CredentialId {
+    /// A browser's cookie.
+    Session(Uuid),
+    /// A program's `Authorization` header.
+    Token(TokenId),
+}
+
+/// The address that a request came from; from the proxy's header where the proxy is trusted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Address(pub Option<IpAddr>);
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.map_or(Ok(()), |address| address.fmt(f))
+    }
+}
+
+impl Credential {
+    #[must_use]
+    pub fn user(&self) -> UserId {
+        self.user
+    }
+}
+
+impl Caller {
+    /// The user of a credential that holds.
+    #[must_use]
+    pub fn new(credential: Arc<Credential>, address: Address) -> Self {
+        Self { credential, address }
+    }
+    #[must_use]
+    pub fn user(&self) -> UserId {
+        self.credential.user
+    }
+
+    #[must_use]
+    pub fn login(&self) -> &str {
+        &self.credential.login
+    }
+
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.credential.role
+    }
+
+    #[must_use]
+    pub fn credential(&self) -> CredentialId {
+        self.credential.id
+    }
+
+    /// When the session or the token was made.
+    #[must_use]
+    pub fn since(&self) -> DateTime<Utc> {
+        self.credential.since
+    }
+
+    /// The user's own quotas, where they are not the server's.
+    #[must_use]
+    pub fn limits(&self) -> Option<Limits> {
+        self.credential.limits
+    }
+
+    /// The one project that the credential is for, if it is for one alone.
+    #[must_use]
+    pub fn only(&self) -> Option<ProjectId> {
+        self.credential.only
+    }
+
+    /// Whether the credential is for this project, if its user may see it.
+    #[must_use]
+    pub fn sees(&self, project: ProjectId) -> bool {
+        self.credential.only.is_none_or(|only| only == project)
+    }
+
+    /// Only a credential that may change things may go on; for the reveal of a secret, which is a
+    /// GET.
+    ///
+    /// # Errors
+    /// 403 for a token of the scope `read`.
+    pub fn must_write(&self) -> Result<()> {
+        match self.credential.scope {
+            Scope::Write => Ok(()),
+            Scope::Read => Err(Error::forbidden(
+                "This API token may only read, and reveals no secrets.",
+            )),
+        }
+    }
+
+    #[must_use]
+    pub fn address(&self) -> Address {
+        self.address
+    }
+
+    /// Only the owner of the whole system may go on.
+    ///
+    /// # Errors
+    /// 403 for a member.
+    pub fn must_be_owner(&self) -> Result<()> {
+        match self.role() {
+            Role::Owner => Ok(()),
+            Role::Member => Err(Error::forbidden("Only an owner of this system may do that.")),
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Permissions in a project, as types: a look-up says which one it needs, and the [`Authorized`] that it returns
+//! proves that the caller has it. Only look-ups make one, so a forgotten check does not compile.
+
+use std::{marker::PhantomData, ops::Deref};
+
+use fsa_model::sharing::ProjectRole;
+
+use super::{caller::Caller, projects::ProjectRow};
+use crate::error::{Error, Result};
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// A permission in a project.
+pub trait Permission: sealed::Sealed + Send + Sync + 'static {
+    /// The least role that has it.
+    const NEEDS: ProjectRole;
+    /// Whether a token of the scope `read` is too narrow for it.
+    const CHANGES: bool;
+}
+
+/// A permission to change something.
+pub trait Changes: Permission {}
+
+macro_rules! permissions {
+    ($($(#[$doc:meta])* $name:ident needs $role:ident, changes $changes:literal;)*) => {$(
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub struct $name;
+        impl sealed::Sealed for $name {}
+        impl Permission for $name {
+            const NEEDS: ProjectRole = ProjectRole::$role;
+            const CHANGES: bool = $changes;
+        }
+    )*};
+}
+
+permissions! {
+    /// To see it: status, events, logs, files, listings, what happens in a terminal.
+    Read needs Viewer, changes false;
+    /// To do everything inside of the sandbox, to start and stop it, to know and change its environment.
+    Write needs Editor, changes true;
+    /// To change its settings, its ports, and who it is shared with.
+    Manage needs Admin, changes true;
+    /// To delete it.
+    Own needs Owner, changes true;
+}
+
+impl Changes for Write {}
+impl Changes for Manage {}
+impl Changes for Own {}
+
+/// A project in which a caller has the permission `R`.
+#[derive(Debug)]
+pub struct Authorized<R> {
+    caller: Caller,
+    project: ProjectRow,
+    role: ProjectRole,
+    permission: PhantomData<R>,
+}
+
+impl<R: Permission> Authorized<R> {
+    /// Grants the permission, if this role in the project and this credential of the caller have it. For the
+    /// look-ups, which know the role.
+    ///
+    /// # Errors
+    /// Not found for a token of another project; 403 with what is missing.
+    pub(super) fn new(caller: &Caller, project: ProjectRow, role: ProjectRole) -> Result<Self> {
+        if !caller.sees(project.id) {
+            return Err(Error::not_found("project"));
+        }
+        if role < R::NEEDS {
+            return Err(Error::forbidden(format!(
+                "This needs the role {} in the project, and you have the role {role}.",
+                R::NEEDS
+            ))
+            .of(project.id));
+        }
+        if R::CHANGES {
+            caller.must_write()?;
+        }
+        Ok(Self {
+            caller: caller.clone(),
+            project,
+            role,
+            permission: PhantomData,
+        })
+    }
+
+    /// The same project with another permission, where the caller has that too.
+    ///
+    /// # Errors
+    /// 403 with what is missing.
+    pub fn also<Other: Permission>(&self) -> Result<Authorized<Other>> {
+        Authorized::new(&self.caller, self.project.clone(), self.role)
+    }
+
+    #[must_use]
+    pub fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    #[must_use]
+    pub fn role(&self) -> ProjectRole {
+        self.role
+    }
+}
+
+impl<R> Deref for Authorized<R> {
+    type Target = ProjectRow;
+
+    fn deref(&self) -> &ProjectRow {
+        &self.project
+    }
+}
