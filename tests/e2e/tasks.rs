@@ -7,9 +7,10 @@ use std::{
 };
 
 use fsa_model::{
+    agent::Agent,
     api::{CreateProject, Page},
     money::Micros,
-    task::{Agent, CreateTask, StepKind, Task, TaskState, TaskStep},
+    task::{CreateTask, StepKind, Task, TaskState, TaskStep},
 };
 use fsa_tests::{
     Api, World, exported,

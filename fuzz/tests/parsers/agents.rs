@@ -1,10 +1,10 @@
-//! What agents, their models and git say.
+//! Output of agents, answers of their models, and questions of git.
 
 use fsa_fuzz::target;
-use fsa_model::task::Agent;
-use fsa_server::{git_credentials::Place, llm_proxy::metering::Meter, store::tasks::Heard, tasks::agents};
+use fsa_model::agent::Agent;
+use fsa_server::{git_credentials::Place, llm_proxy::metering::Meter, tasks::agents};
 
-/// What agents print: each line becomes steps, and what is kept of it stays small.
+/// Output of agents: each line becomes steps of a bounded size.
 #[test]
 fn agent_lines() {
     let seeds = [
@@ -32,16 +32,16 @@ fn agent_lines() {
         .holds(|bytes| {
             let line = String::from_utf8_lossy(bytes);
             let mut outcome = String::new();
-            for agent in [Agent::Claude, Agent::Codex, Agent::Gemini] {
-                let mut heard = Heard::default();
-                agents::line(agent, &line, &mut heard);
-                assert!(heard.cost.is_none_or(|cost| cost.0 >= 0), "{:?}", heard.cost);
-                for (kind, data) in &heard.steps {
+            for &agent in Agent::ALL {
+                let mut parsed = agents::Output::default();
+                agents::adapter(agent).parse_line(&line, &mut parsed);
+                assert!(parsed.cost.is_none_or(|cost| cost.0 >= 0), "{:?}", parsed.cost);
+                for (kind, data) in &parsed.steps {
                     outcome.push_str(&format!("{kind:?} "));
-                    // Twice what was said at most: it is written as JSON, in which some bytes take six.
+                    // It is written as JSON, in which some bytes take six.
                     assert!(data.to_string().len() <= 6 * line.len() + 1024);
                 }
-                outcome.push_str(&format!("{} {}|", heard.result.is_some(), heard.failed));
+                outcome.push_str(&format!("{} {}|", parsed.result.is_some(), parsed.failed));
             }
             outcome
         });
@@ -75,7 +75,7 @@ fn model_answers() {
                 http::HeaderValue::from_static("text/event-stream"),
             );
             let mut outcome = String::new();
-            for provider in [Provider::Anthropic, Provider::Openai, Provider::Gemini] {
+            for provider in Provider::ALL {
                 let (mut whole, mut pieces) =
                     (Meter::new(provider, &headers), Meter::new(provider, &headers));
                 whole.feed(bytes);

@@ -1,6 +1,10 @@
 //! Commands about coding agents and their tasks.
 
-use clap::{Args, Subcommand};
+use clap::{
+    Args, Subcommand,
+    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
+};
+use fsa_model::agent;
 
 #[derive(Debug, Subcommand)]
 pub enum Task {
@@ -31,9 +35,9 @@ pub struct TaskRun {
     pub project: String,
     /// What the agent is to do [default: read from standard input]
     pub prompt: Option<String>,
-    /// claude, codex or gemini
-    #[arg(long, default_value = "claude", value_parser = ["claude", "codex", "gemini"])]
-    pub agent: String,
+    /// The agent
+    #[arg(long, default_value = agent::Agent::default().name(), value_parser = agents())]
+    pub agent: agent::Agent,
     /// As the agent names it
     #[arg(long)]
     pub model: Option<String>,
@@ -73,4 +77,12 @@ pub enum Agent {
     UnsetKey {
         name: String,
     },
+}
+
+/// The names of the agents, with their titles in the help.
+fn agents() -> impl TypedValueParser<Value = agent::Agent> {
+    let values = agent::Agent::ALL
+        .iter()
+        .map(|agent| PossibleValue::new(agent.name()).help(agent.title()));
+    PossibleValuesParser::new(values).try_map(|name| name.parse::<agent::Agent>())
 }

@@ -5,7 +5,7 @@ use std::io::{IsTerminal as _, Read as _};
 use fsa_model::{
     api::Page,
     money::Micros,
-    task::{Agent, CreateTask, StepKind, Task, TaskDiff, TaskState, TaskStep},
+    task::{CreateTask, StepKind, Task, TaskDiff, TaskState, TaskStep},
 };
 use reqwest::Method;
 
@@ -78,9 +78,8 @@ async fn start(client: &Client, run: TaskRun, json: bool) -> Outcome {
             prompt
         }
     };
-    let agent = Agent::ALL.into_iter().find(|agent| agent.as_str() == run.agent);
     let wish = CreateTask {
-        agent: agent.unwrap_or_default(),
+        agent: run.agent,
         prompt,
         model: run.model,
         budget: run

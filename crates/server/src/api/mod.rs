@@ -5,6 +5,7 @@
 //! for a path finds them. What every answer has in common is in [`middleware`].
 
 mod agent_account;
+mod agents;
 mod audit;
 mod auth;
 pub mod cursor;
@@ -69,6 +70,7 @@ fn routes() -> OpenApiRouter<App> {
         .merge(members::routes())
         .merge(environment::routes())
         .merge(events::routes())
+        .merge(agents::routes())
         .merge(agent_account::routes())
         .merge(git_credential::routes())
         .merge(git::routes())

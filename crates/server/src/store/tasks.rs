@@ -5,8 +5,9 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use fsa_model::{
     ProjectId, SandboxId, UserId,
+    agent::Agent,
     money::Micros,
-    task::{Agent, StepKind, Task, TaskState, TaskStep},
+    task::{StepKind, Task, TaskState, TaskStep},
 };
 use sqlx::{FromRow, PgConnection, Row as _, postgres::PgRow, types::Json};
 use uuid::Uuid;
@@ -120,7 +121,7 @@ pub async fn insert(tx: &mut PgConnection, new: NewTask<'_>) -> Result<()> {
     .bind(new.id)
     .bind(new.project.0)
     .bind(new.by.0)
-    .bind(new.agent.as_str())
+    .bind(new.agent.name())
     .bind(new.prompt)
     .bind(new.model)
     .bind(new.budget.map(|budget| budget.0))
@@ -353,27 +354,31 @@ pub async fn started(store: &Store, task: Uuid, lease: Uuid, sandbox: SandboxId)
     )
 }
 
-/// What a piece of output said.
-#[derive(Debug, Default)]
-pub struct Heard {
+/// What a piece of an agent's output adds to its task.
+#[derive(Debug)]
+pub struct Progress<'a> {
     /// The position after it.
     pub position: i64,
-    pub steps: Vec<(StepKind, serde_json::Value)>,
-    pub session: Option<String>,
-    pub result: Option<String>,
-    /// The result goes on in what comes next, because the agent tells it in pieces.
-    pub unfinished: bool,
+    pub steps: &'a [(StepKind, serde_json::Value)],
+    pub session: Option<&'a str>,
+    pub result: Option<&'a str>,
     pub failed: bool,
     pub cost: Option<Micros>,
 }
 
-/// Writes down what was heard, with the position after it: both or neither, so that a process that
-/// takes over goes on exactly there.
+/// Writes progress down with the position after it: both or neither, so that a process that takes over goes on exactly
+/// there.
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn hear(store: &Store, task: Uuid, lease: Uuid, heard: &Heard, duration: Duration) -> Result<Held> {
-    let (kinds, data): (Vec<String>, Vec<Json<&serde_json::Value>>) = heard
+pub async fn record(
+    store: &Store,
+    task: Uuid,
+    lease: Uuid,
+    progress: &Progress<'_>,
+    duration: Duration,
+) -> Result<Held> {
+    let (kinds, data): (Vec<String>, Vec<Json<&serde_json::Value>>) = progress
         .steps
         .iter()
         .map(|(kind, data)| (word_of(kind), Json(data)))
@@ -395,13 +400,13 @@ pub async fn hear(store: &Store, task: Uuid, lease: Uuid, heard: &Heard, duratio
         .bind(task)
         .bind(lease)
         .bind(duration.as_secs_f64())
-        .bind(heard.position)
+        .bind(progress.position)
         .bind(kinds)
         .bind(data)
-        .bind(&heard.session)
-        .bind(&heard.result)
-        .bind(heard.failed)
-        .bind(heard.cost.map(|cost| cost.0))
+        .bind(progress.session)
+        .bind(progress.result)
+        .bind(progress.failed)
+        .bind(progress.cost.map(|cost| cost.0))
         .fetch_optional(&store.pool)
         .await?,
     )

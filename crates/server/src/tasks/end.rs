@@ -1,14 +1,11 @@
 //! How a task ended, purely: from how its process did and what the agent said.
 
-use fsa_model::{
-    sandboxd::TaskEnd,
-    task::{Agent, TaskState},
-};
+use fsa_model::{agent::Agent, sandboxd::TaskEnd, task::TaskState};
 
 use crate::store::tasks::Ended;
 
 pub(super) fn absent(agent: Agent) -> Ended {
-    let (title, program) = (agent.title(), agent.as_str());
+    let (title, program) = (agent.title(), agent.name());
     failed(format!(
         "{title} is not in this project's image: install `{program}` in the sandbox, or choose an image that has it"
     ))

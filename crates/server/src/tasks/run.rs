@@ -18,7 +18,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
 use super::{
-    agents, changes,
+    agents::{self, Output},
+    changes,
     end::{absent, cancelled, failed, judge},
 };
 use crate::{
@@ -29,7 +30,7 @@ use crate::{
         events::{self, NewEvent},
         notify::Topic,
         sandboxes, tasks,
-        tasks::{ClaimedTask, Ended, Heard, Held, TaskRow},
+        tasks::{ClaimedTask, Ended, Held, Progress, TaskRow},
     },
 };
 
@@ -257,7 +258,7 @@ impl Run<'_> {
             tasks::begin_at(&self.app.store, self.id(), self.claimed.lease, &tree).await?;
         }
         let command = ExecRequest {
-            command: agents::command(task, session.as_deref()),
+            command: agents::adapter(task.agent).command(task, session.as_deref()),
             stdin: Some(task.prompt.clone()),
             timeout_seconds: Some(task.timeout_seconds),
             ..ExecRequest::default()
@@ -287,7 +288,7 @@ impl Run<'_> {
                 output = self.read(sandbox) => match output {
                     Ok(output) => {
                         let end = output.end.clone();
-                        let held = self.hear(output).await?;
+                        let held = self.record(output).await?;
                         if let (Some(end), Held::Yes { .. }) = (end, held) {
                             let was_cancelled = matches!(held, Held::Yes { cancelled: true });
                             return Ok(Ok(self.conclude(sandbox, &end, was_cancelled).await));
@@ -322,27 +323,36 @@ impl Run<'_> {
         Ok(read?)
     }
 
-    /// Makes steps of output and writes them down.
-    async fn hear(&mut self, output: TaskOutput) -> Result<Held> {
-        let mut heard = Heard {
-            // A sandbox that says less than before must not make us hear things twice.
-            position: i64::try_from(output.next).unwrap_or(i64::MAX).max(self.position),
-            unfinished: self.unfinished,
-            result: self.result.clone().filter(|_| self.unfinished),
-            ..Heard::default()
-        };
-        for line in &output.lines {
-            agents::line(self.claimed.row.task.agent, line, &mut heard);
-        }
-        if heard.position == self.position {
+    /// Parses output and writes down the steps.
+    async fn record(&mut self, read: TaskOutput) -> Result<Held> {
+        // A sandbox that has less than before must not make us write steps twice.
+        let position = i64::try_from(read.next).unwrap_or(i64::MAX).max(self.position);
+        if position == self.position {
             return self.renew().await;
         }
-        let held = tasks::hear(&self.app.store, self.id(), self.claimed.lease, &heard, LEASE).await?;
+        let mut output = Output {
+            unfinished: self.unfinished,
+            result: self.result.clone().filter(|_| self.unfinished),
+            ..Output::default()
+        };
+        let adapter = agents::adapter(self.claimed.row.task.agent);
+        for line in &read.lines {
+            adapter.parse_line(line, &mut output);
+        }
+        let progress = Progress {
+            position,
+            steps: &output.steps,
+            session: output.session.as_deref(),
+            result: output.result.as_deref(),
+            failed: output.failed,
+            cost: output.cost,
+        };
+        let held = tasks::record(&self.app.store, self.id(), self.claimed.lease, &progress, LEASE).await?;
         if held != Held::No {
-            self.position = heard.position;
-            self.unfinished = heard.unfinished;
-            self.reported_failed |= heard.failed;
-            self.result = heard.result.or(self.result.take());
+            self.position = position;
+            self.unfinished = output.unfinished;
+            self.reported_failed |= output.failed;
+            self.result = output.result.or(self.result.take());
         }
         Ok(held)
     }
@@ -366,7 +376,7 @@ impl Run<'_> {
             self.result.as_deref(),
             self.claimed.row.task.timeout_seconds,
         );
-        if agents::is_absent(self.claimed.row.task.agent, end.exit_code) {
+        if agents::adapter(self.claimed.row.task.agent).is_missing(end.exit_code) {
             ended = absent(self.claimed.row.task.agent);
         }
         ended.changed_files = changed_files;

@@ -62,6 +62,7 @@ const TABLE: &[(&str, Need, &str)] = &[
     ("delete /api/keys/{key}", System, ""),
     ("get /api/me/agent-credentials", User, ""),
     ("patch /api/me/agent-credentials", User, r#"{"envVars": {}}"#),
+    ("get /api/agents", User, ""),
     ("get /api/images", User, ""),
     ("get /api/regions", User, ""),
     ("get /api/system/checks", System, ""),

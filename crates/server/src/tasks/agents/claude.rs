@@ -1,49 +1,70 @@
-//! What Claude Code prints.
+//! Claude Code.
 
-use fsa_model::{money::Micros, task::StepKind};
+use fsa_model::{
+    money::Micros,
+    task::{StepKind, Task},
+};
 use serde_json::Value;
 
-use super::{answer, call, result, said, started, text};
-use crate::store::tasks::Heard;
+use super::{AgentAdapter, Output, output::string, words};
 
-/// `claude --output-format stream-json`: messages of the API, between `system` and `result`.
-pub(super) fn line(event: &Value, heard: &mut Heard) {
-    match text(event, "type") {
-        "system" if text(event, "subtype") == "init" => {
-            started(heard, text(event, "session_id"), text(event, "model"));
+/// Prints the Messages API's messages, between `system` and `result` (`--output-format stream-json`).
+pub(super) struct ClaudeCode;
+
+impl AgentAdapter for ClaudeCode {
+    fn command(&self, task: &Task, session: Option<&str>) -> Vec<String> {
+        let program = [
+            "claude",
+            "-p",
+            "--output-format",
+            "stream-json",
+            "--verbose",
+            "--dangerously-skip-permissions",
+        ];
+        match session {
+            Some(session) => words(&program, task, &["--resume", session]),
+            None => words(&program, task, &[]),
         }
-        kind @ ("assistant" | "user") => {
-            let blocks = event.pointer("/message/content").and_then(Value::as_array);
-            for block in blocks.into_iter().flatten() {
-                match text(block, "type") {
-                    "text" if kind == "assistant" => said(heard, StepKind::Text, text(block, "text")),
-                    "thinking" => said(heard, StepKind::Thinking, text(block, "thinking")),
-                    "tool_use" => {
-                        call(heard, text(block, "id"), text(block, "name"), &block["input"]);
+    }
+
+    fn parse_event(&self, event: &Value, output: &mut Output) {
+        match string(event, "type") {
+            "system" if string(event, "subtype") == "init" => {
+                output.started(string(event, "session_id"), string(event, "model"));
+            }
+            kind @ ("assistant" | "user") => {
+                let blocks = event.pointer("/message/content").and_then(Value::as_array);
+                for block in blocks.into_iter().flatten() {
+                    match string(block, "type") {
+                        "text" if kind == "assistant" => output.text(StepKind::Text, string(block, "text")),
+                        "thinking" => output.text(StepKind::Thinking, string(block, "thinking")),
+                        "tool_use" => {
+                            output.tool_call(string(block, "id"), string(block, "name"), &block["input"]);
+                        }
+                        "tool_result" => {
+                            let failed = block["is_error"] == true;
+                            output.tool_result(string(block, "tool_use_id"), &block["content"], failed);
+                        }
+                        _ => {}
                     }
-                    "tool_result" => {
-                        let failed = block["is_error"] == true;
-                        answer(heard, text(block, "tool_use_id"), &block["content"], failed);
-                    }
-                    _ => {}
                 }
             }
+            "result" => {
+                output.cost = event["total_cost_usd"].as_f64().and_then(Micros::from_dollars);
+                let text = match string(event, "result") {
+                    "" => string(event, "subtype"),
+                    text => text,
+                };
+                output.result(text, event["is_error"] == true);
+            }
+            _ => {}
         }
-        "result" => {
-            heard.cost = event["total_cost_usd"].as_f64().and_then(Micros::from_dollars);
-            let words = match text(event, "result") {
-                "" => text(event, "subtype"),
-                words => words,
-            };
-            result(heard, words, event["is_error"] == true);
-        }
-        _ => {}
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use fsa_model::task::{Agent, StepKind};
+    use fsa_model::{agent::Agent, task::StepKind};
 
     use super::*;
     use crate::tasks::agents::tests::kinds;
@@ -51,7 +72,7 @@ mod tests {
     #[test]
     fn what_claude_code_prints_becomes_steps() {
         use StepKind::{Notice, Result, Started, Text, ToolCall, ToolResult};
-        let (kinds, heard) = kinds(
+        let (kinds, output) = kinds(
             Agent::Claude,
             &[
                 r#"{"type":"system","subtype":"init","session_id":"abc","model":"claude-x","tools":[]}"#,
@@ -62,9 +83,9 @@ mod tests {
             ],
         );
         assert_eq!(kinds, [Started, Text, ToolCall, ToolResult, Notice, Result]);
-        assert_eq!(heard.session.as_deref(), Some("abc"));
-        assert_eq!(heard.result.as_deref(), Some("It is there."));
-        assert_eq!((heard.failed, heard.cost), (false, Some(Micros(250_000))));
-        assert_eq!(heard.steps[3].1["output"], "done");
+        assert_eq!(output.session.as_deref(), Some("abc"));
+        assert_eq!(output.result.as_deref(), Some("It is there."));
+        assert_eq!((output.failed, output.cost), (false, Some(Micros(250_000))));
+        assert_eq!(output.steps[3].1["output"], "done");
     }
 }

@@ -1,15 +1,18 @@
-//! How Codex CLI is started, and what it prints.
+//! Codex CLI.
 
-use fsa_model::task::StepKind;
+use fsa_model::task::{StepKind, Task};
 use serde_json::{Value, json};
 
-use super::{answer, call, result, said, short, started, text};
-use crate::store::tasks::Heard;
+use super::{
+    AgentAdapter, Output,
+    output::{short, string},
+    words,
+};
 
-/// Starts Codex, which takes an address of its own from no variable: where there is a key, it is told to speak to
-/// `OPENAI_BASE_URL` with it, by requests alone, because nobody in between passes on its WebSocket. Ends
-/// as a shell does where there is no such program.
-pub(super) const START: &str = r#"
+/// Starts Codex. No variable sets its base URL, so where there is a key, a provider is configured that uses
+/// `OPENAI_BASE_URL` with it, over HTTP requests alone: the LLM proxy does not relay its WebSocket. Exits with 127, as a
+/// shell does, where the program is missing.
+const START: &str = r#"
 command -v codex >/dev/null || { echo 'codex: not found' >&2; exit 127; }
 if [ -n "$OPENAI_API_KEY" ]; then
     base=${OPENAI_BASE_URL:-https://api.openai.com/v1}
@@ -18,52 +21,74 @@ fi
 exec codex "$@"
 "#;
 
-/// `codex exec --json`: a thread of turns of items.
-pub(super) fn line(event: &Value, heard: &mut Heard) {
-    let item = &event["item"];
-    match (text(event, "type"), text(item, "type")) {
-        ("thread.started", _) => started(heard, text(event, "thread_id"), ""),
-        ("item.completed", "agent_message") => {
-            said(heard, StepKind::Text, text(item, "text"));
-            heard.result = Some(short(text(item, "text")));
+/// Prints a thread of turns of items (`codex exec --json`).
+pub(super) struct CodexCli;
+
+impl AgentAdapter for CodexCli {
+    fn command(&self, task: &Task, session: Option<&str>) -> Vec<String> {
+        let mut program = vec!["sh", "-c", START, "codex", "exec"];
+        program.extend(session.map(|_| "resume"));
+        program.extend([
+            "--json",
+            "--skip-git-repo-check",
+            "--dangerously-bypass-approvals-and-sandbox",
+        ]);
+        // `-`: the prompt comes from standard input.
+        match session {
+            Some(session) => words(&program, task, &[session, "-"]),
+            None => words(&program, task, &["-"]),
         }
-        ("item.completed", "reasoning") => said(heard, StepKind::Thinking, text(item, "text")),
-        ("item.started", "command_execution") => {
-            call(
-                heard,
-                text(item, "id"),
-                "command",
-                &json!({"command": item["command"]}),
-            );
+    }
+
+    fn parse_event(&self, event: &Value, output: &mut Output) {
+        let item = &event["item"];
+        match (string(event, "type"), string(item, "type")) {
+            ("thread.started", _) => output.started(string(event, "thread_id"), ""),
+            ("item.completed", "agent_message") => {
+                output.text(StepKind::Text, string(item, "text"));
+                output.result = Some(short(string(item, "text")));
+            }
+            ("item.completed", "reasoning") => output.text(StepKind::Thinking, string(item, "text")),
+            ("item.started", "command_execution") => {
+                output.tool_call(
+                    string(item, "id"),
+                    "command",
+                    &json!({"command": item["command"]}),
+                );
+            }
+            ("item.completed", "command_execution") => {
+                let failed = item["exit_code"].as_i64().is_some_and(|code| code != 0);
+                output.tool_result(string(item, "id"), &item["aggregated_output"], failed);
+            }
+            ("item.completed", "file_change") => {
+                output.tool_call(
+                    string(item, "id"),
+                    "file_change",
+                    &json!({"changes": item["changes"]}),
+                );
+                let failed = string(item, "status") == "failed";
+                output.tool_result(string(item, "id"), &item["status"], failed);
+            }
+            ("turn.failed", _) => {
+                let message = event.pointer("/error/message").and_then(Value::as_str);
+                output.result(message.unwrap_or("the turn failed"), true);
+            }
+            // Codex prints it for a connection that it retries, too; the turn's end says whether it failed.
+            ("error", _) => output.text(StepKind::Notice, string(event, "message")),
+            ("item.completed", "error") => output.text(StepKind::Notice, string(item, "message")),
+            _ => {}
         }
-        ("item.completed", "command_execution") => {
-            let failed = item["exit_code"].as_i64().is_some_and(|code| code != 0);
-            answer(heard, text(item, "id"), &item["aggregated_output"], failed);
-        }
-        ("item.completed", "file_change") => {
-            call(
-                heard,
-                text(item, "id"),
-                "file_change",
-                &json!({"changes": item["changes"]}),
-            );
-            let failed = text(item, "status") == "failed";
-            answer(heard, text(item, "id"), &item["status"], failed);
-        }
-        ("turn.failed", _) => {
-            let words = event.pointer("/error/message").and_then(Value::as_str);
-            result(heard, words.unwrap_or("the turn failed"), true);
-        }
-        // It says so of a connection that it tries again, too; the turn's own end says how it ended.
-        ("error", _) => said(heard, StepKind::Notice, text(event, "message")),
-        ("item.completed", "error") => said(heard, StepKind::Notice, text(item, "message")),
-        _ => {}
+    }
+
+    // The start script's own exit code, as a shell's.
+    fn is_missing(&self, exit_code: i32) -> bool {
+        exit_code == 127
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use fsa_model::task::{Agent, StepKind};
+    use fsa_model::{agent::Agent, task::StepKind};
 
     use crate::tasks::agents::tests::kinds;
 
@@ -71,7 +96,7 @@ mod tests {
     fn what_codex_prints_becomes_steps_and_a_connection_that_comes_back_is_no_failure() {
         use StepKind::{Notice, Started, Text};
         // As Codex 0.171.0 prints them.
-        let (kinds, heard) = kinds(
+        let (kinds, output) = kinds(
             Agent::Codex,
             &[
                 r#"{"type":"thread.started","thread_id":"01a21764-5573-77b3-9bdb-ee7ae349e776"}"#,
@@ -83,7 +108,7 @@ mod tests {
             ],
         );
         assert_eq!(kinds, [Started, Notice, Notice, Text]);
-        assert_eq!(heard.result.as_deref(), Some("It is forty-two."));
-        assert!(heard.session.is_some() && !heard.failed);
+        assert_eq!(output.result.as_deref(), Some("It is forty-two."));
+        assert!(output.session.is_some() && !output.failed);
     }
 }

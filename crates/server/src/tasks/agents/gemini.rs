@@ -1,16 +1,19 @@
-//! How Gemini CLI is started, and what it prints.
+//! Gemini CLI.
 
-use fsa_model::task::StepKind;
+use fsa_model::task::{StepKind, Task};
 use serde_json::{Value, json};
 
-use super::{answer, call, result, said, short, started, step, text};
-use crate::store::tasks::Heard;
+use super::{
+    AgentAdapter, Output,
+    output::{short, string},
+    words,
+};
 
-/// Starts Gemini CLI. Where it is told another address than Google's it takes itself for signed in by a gateway,
-/// and then refuses that as no way to sign in (0.61.0). So where nobody has settled it, it is settled that
-/// there is a key. Without its question whether the folder is trusted, which nobody could answer, it would
-/// ask before each step. Ends as a shell does where there is no such program.
-pub(super) const START: &str = r#"
+/// Starts Gemini CLI. With a base URL other than Google's it assumes that a gateway signs it in, and then refuses that
+/// as an auth method (0.61.0). So where there are no settings yet, they say that it signs in with a key.
+/// `--skip-trust`: nobody could answer its question whether the folder is trusted, and without trust it asks before each
+/// step. Exits with 127, as a shell does, where the program is missing.
+const START: &str = r#"
 command -v gemini >/dev/null || { echo 'gemini: not found' >&2; exit 127; }
 if [ -n "$GEMINI_API_KEY" ] && [ ! -e "$HOME/.gemini/settings.json" ]; then
     mkdir -p "$HOME/.gemini"
@@ -19,64 +22,88 @@ fi
 exec gemini --skip-trust "$@"
 "#;
 
-/// `gemini --output-format stream-json`.
-pub(super) fn line(event: &Value, heard: &mut Heard) {
-    match text(event, "type") {
-        "init" => started(heard, text(event, "session_id"), text(event, "model")),
-        "message" if text(event, "role") == "assistant" && event["delta"] == true => {
-            said_on(heard, text(event, "content"));
-            return;
+/// Prints messages and tool calls (`--output-format stream-json`).
+pub(super) struct GeminiCli;
+
+impl AgentAdapter for GeminiCli {
+    fn command(&self, task: &Task, session: Option<&str>) -> Vec<String> {
+        let program = [
+            "sh",
+            "-c",
+            START,
+            "gemini",
+            "--output-format",
+            "stream-json",
+            "--yolo",
+        ];
+        match session {
+            Some(session) => words(&program, task, &["--resume", session]),
+            None => words(&program, task, &[]),
         }
-        "message" if text(event, "role") == "assistant" => {
-            said(heard, StepKind::Text, text(event, "content"));
-            heard.result = Some(short(text(event, "content")));
-        }
-        "tool_use" => call(
-            heard,
-            text(event, "tool_id"),
-            text(event, "tool_name"),
-            &event["parameters"],
-        ),
-        "tool_result" => {
-            let failed = text(event, "status") == "error";
-            answer(heard, text(event, "tool_id"), &event["output"], failed);
-        }
-        "error" => said(heard, StepKind::Notice, text(event, "message")),
-        "result" if text(event, "status") == "error" => {
-            let words = event.pointer("/error/message").and_then(Value::as_str);
-            result(heard, words.unwrap_or("the agent failed"), true);
-        }
-        _ => {}
     }
-    heard.unfinished = false;
+
+    fn parse_event(&self, event: &Value, output: &mut Output) {
+        match string(event, "type") {
+            "init" => output.started(string(event, "session_id"), string(event, "model")),
+            "message" if string(event, "role") == "assistant" && event["delta"] == true => {
+                text_piece(output, string(event, "content"));
+                return;
+            }
+            "message" if string(event, "role") == "assistant" => {
+                output.text(StepKind::Text, string(event, "content"));
+                output.result = Some(short(string(event, "content")));
+            }
+            "tool_use" => output.tool_call(
+                string(event, "tool_id"),
+                string(event, "tool_name"),
+                &event["parameters"],
+            ),
+            "tool_result" => {
+                let failed = string(event, "status") == "error";
+                output.tool_result(string(event, "tool_id"), &event["output"], failed);
+            }
+            "error" => output.text(StepKind::Notice, string(event, "message")),
+            "result" if string(event, "status") == "error" => {
+                let message = event.pointer("/error/message").and_then(Value::as_str);
+                output.result(message.unwrap_or("the agent failed"), true);
+            }
+            _ => {}
+        }
+        output.unfinished = false;
+    }
+
+    // The start script's own exit code, as a shell's.
+    fn is_missing(&self, exit_code: i32) -> bool {
+        exit_code == 127
+    }
 }
 
-/// A piece of what is said; pieces that come one after another are one step, as far as they come together.
-fn said_on(heard: &mut Heard, words: &str) {
-    let before = match heard.unfinished {
-        true => heard.result.take().unwrap_or_default(),
+/// A piece of a text. Consecutive pieces are one step, as far as one read has them.
+fn text_piece(output: &mut Output, piece: &str) {
+    let before = match output.unfinished {
+        true => output.result.take().unwrap_or_default(),
         false => String::new(),
     };
-    match heard.steps.last_mut() {
-        Some((StepKind::Text, data)) if heard.unfinished => {
-            data["text"] = short(&format!("{}{words}", text(data, "text"))).into();
+    match output.steps.last_mut() {
+        Some((StepKind::Text, data)) if output.unfinished => {
+            data["text"] = short(&format!("{}{piece}", string(data, "text"))).into();
         }
-        _ => step(heard, StepKind::Text, json!({"text": short(words)})),
+        _ => output.step(StepKind::Text, json!({"text": short(piece)})),
     }
-    heard.result = Some(short(&(before + words)));
-    heard.unfinished = true;
+    output.result = Some(short(&(before + piece)));
+    output.unfinished = true;
 }
 
 #[cfg(test)]
 mod tests {
-    use fsa_model::task::{Agent, StepKind};
+    use fsa_model::{agent::Agent, task::StepKind};
 
     use crate::tasks::agents::tests::kinds;
 
     #[test]
     fn what_gemini_says_in_pieces_is_one_step_and_its_last_words_are_the_result() {
         use StepKind::{Started, Text, ToolCall, ToolResult};
-        let (kinds, heard) = kinds(
+        let (kinds, output) = kinds(
             Agent::Gemini,
             &[
                 r#"{"type":"init","session_id":"0c5e9b1e","model":"gemini-2.5-pro"}"#,
@@ -90,9 +117,9 @@ mod tests {
             ],
         );
         assert_eq!(kinds, [Started, Text, ToolCall, ToolResult, Text]);
-        assert_eq!(heard.steps[3].1["output"], "");
-        assert_eq!(heard.steps[4].1["text"], "It is forty-two.");
-        assert_eq!(heard.result.as_deref(), Some("It is forty-two."));
-        assert!(!heard.failed && !heard.unfinished);
+        assert_eq!(output.steps[3].1["output"], "");
+        assert_eq!(output.steps[4].1["text"], "It is forty-two.");
+        assert_eq!(output.result.as_deref(), Some("It is forty-two."));
+        assert!(!output.failed && !output.unfinished);
     }
 }

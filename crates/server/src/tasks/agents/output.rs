@@ -1,0 +1,106 @@
+//! Parsed output of an agent: the steps, and what they say about the run as a whole. Bounded, whatever the agent
+//! prints.
+
+use fsa_model::{money::Micros, task::StepKind};
+use serde_json::{Value, json};
+
+/// Characters of one text of a step.
+pub(super) const LONGEST: usize = 16 * 1024;
+
+/// What some lines of output mean.
+#[derive(Debug, Default)]
+pub struct Output {
+    pub steps: Vec<(StepKind, Value)>,
+    /// The agent's name for the conversation, which continues it later.
+    pub session: Option<String>,
+    pub result: Option<String>,
+    /// The result goes on in the next lines, because the agent prints it in pieces.
+    pub unfinished: bool,
+    /// The agent reports that it failed.
+    pub failed: bool,
+    pub cost: Option<Micros>,
+}
+
+impl Output {
+    pub(super) fn step(&mut self, kind: StepKind, data: Value) {
+        self.steps.push((kind, data));
+    }
+
+    /// A step that is a text; none where the text is blank.
+    pub(super) fn text(&mut self, kind: StepKind, text: &str) {
+        if !text.trim().is_empty() {
+            self.step(kind, json!({"text": short(text)}));
+        }
+    }
+
+    pub(super) fn started(&mut self, session: &str, model: &str) {
+        let is_name =
+            |text: &str| (1..=200).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+        // It becomes an argument when the conversation goes on.
+        if is_name(session) && !session.starts_with('-') {
+            self.session = Some(session.to_owned());
+        }
+        self.step(
+            StepKind::Started,
+            json!({"session": short(session), "model": short(model)}),
+        );
+    }
+
+    pub(super) fn tool_call(&mut self, id: &str, name: &str, input: &Value) {
+        self.step(
+            StepKind::ToolCall,
+            json!({"id": short(id), "name": short(name), "input": bounded(input)}),
+        );
+    }
+
+    pub(super) fn tool_result(&mut self, id: &str, output: &Value, failed: bool) {
+        let output = match output {
+            Value::String(text) => short(text),
+            Value::Null => String::new(),
+            Value::Array(blocks) => {
+                let texts: Vec<&str> = blocks.iter().map(|block| string(block, "text")).collect();
+                short(&texts.join("\n"))
+            }
+            other => short(&other.to_string()),
+        };
+        self.step(
+            StepKind::ToolResult,
+            json!({"id": short(id), "output": output, "isError": failed}),
+        );
+    }
+
+    pub(super) fn result(&mut self, text: &str, failed: bool) {
+        self.result = Some(short(text));
+        self.failed |= failed;
+        let cost = self.cost.map(Micros::dollars);
+        self.step(
+            StepKind::Result,
+            json!({"text": short(text), "isError": failed, "cost": cost}),
+        );
+    }
+}
+
+/// The string `name` of an object; empty where there is none.
+pub(super) fn string<'a>(value: &'a Value, name: &str) -> &'a str {
+    value.get(name).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// At most [`LONGEST`] characters of a text, without those that JSON in the database or a terminal cannot take.
+pub(super) fn short(text: &str) -> String {
+    let plain = |c: &char| *c != '\0' && (!c.is_control() || matches!(*c, '\n' | '\t'));
+    let mut kept: String = text.chars().filter(plain).take(LONGEST).collect();
+    if text.len() > kept.len() && kept.chars().count() == LONGEST {
+        kept.push_str(" … [cut]");
+    }
+    kept
+}
+
+/// The value itself, or its JSON as a short text where it is large.
+fn bounded(value: &Value) -> Value {
+    let written = value.to_string();
+    if written.len() > 2 * LONGEST || written.contains("\\u0000") {
+        // PostgreSQL takes a NUL in no form (documentation, 8.14 JSON Types).
+        return Value::String(short(&written.replace("\\u0000", "")));
+    }
+    value.clone()
+}
