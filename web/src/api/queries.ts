@@ -140,6 +140,12 @@ export const images = queryOptions({
 });
 /** The regions in which projects can be created. */
 export const regions = queryOptions({ queryKey: ["regions"], queryFn: () => data(api.GET("/api/regions")), staleTime: 10_000 });
+/** The agents that can run tasks, the default first. Constant until the server is replaced. */
+export const agents = queryOptions({
+  queryKey: ["agents"],
+  queryFn: () => data(api.GET("/api/agents")),
+  staleTime: Number.POSITIVE_INFINITY,
+});
 
 export const members = (id: string) =>
   queryOptions({

@@ -1,4 +1,4 @@
-// Labels of agent tasks: agent names, finished states, and the text of a transcript step. Pure.
+// Labels of agent tasks: finished states, and the text of a transcript step. Pure.
 import type { Schemas } from "../api/client";
 
 type Task = Schemas["Task"];
@@ -7,8 +7,6 @@ type StepContent = { kind: Schemas["TaskStep"]["kind"]; data: object };
 
 /** Characters of a tool's input or output that are shown. */
 const maxText = 600;
-
-export const agentNames: Record<Task["agent"], string> = { claude: "Claude Code", codex: "Codex CLI", gemini: "Gemini CLI" };
 
 export const isFinished = (state: Task["state"]) => state === "succeeded" || state === "failed" || state === "cancelled";
 

@@ -4,9 +4,9 @@ import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { type FormEvent, useEffect, useState } from "react";
 import { type Project, type Schemas, api, data, errorMessage } from "../../api/client";
 import { subscribe } from "../../api/events";
-import { notifyError, task as taskQuery, taskDiff, tasks as tasksQuery } from "../../api/queries";
+import { agents, notifyError, task as taskQuery, taskDiff, tasks as tasksQuery } from "../../api/queries";
 import { hasRole } from "../../logic/role";
-import { agentNames, isFinished, stepText } from "../../logic/task";
+import { isFinished, stepText } from "../../logic/task";
 import { formatDateTime, formatDuration } from "../../logic/time";
 import { DiffText } from "./Git";
 
@@ -19,6 +19,7 @@ const colors: Record<Task["state"], string> = { queued: "gray", running: "blue",
 
 export default function Tasks({ project }: { project: Project }) {
   const found = useQuery(tasksQuery(project.id));
+  const agentList = useQuery(agents).data?.items;
   const [open, setOpen] = useState<string>();
   const canEdit = hasRole(project.role, "editor");
   if (found.isPending) return null;
@@ -52,7 +53,7 @@ export default function Tasks({ project }: { project: Project }) {
                 {task.prompt}
               </Button>
               <Text size="xs" c="dimmed" style={{ flex: "none" }} title={formatDateTime(task.createdAt)}>
-                {summary(task)}
+                {summary(task, agentList?.find(({ name }) => name === task.agent)?.title)}
               </Text>
             </Group>
             {open === task.id && <TaskDetails project={project} id={task.id} canEdit={canEdit} />}
@@ -63,16 +64,18 @@ export default function Tasks({ project }: { project: Project }) {
   );
 }
 
-function summary(task: Task): string {
+function summary(task: Task, agent: string | undefined): string {
   const time = task.startedAt && task.endedAt ? `${formatDuration(Date.parse(task.endedAt) - Date.parse(task.startedAt))} · ` : "";
-  return `${agentNames[task.agent]} · ${time}$${task.cost.toFixed(4)}`;
+  return `${agent ?? task.agent} · ${time}$${task.cost.toFixed(4)}`;
 }
 
 /** The form that starts a task. */
 function NewTask({ project, onCreated }: { project: Project; onCreated: (id: string) => void }) {
   const queries = useQueryClient();
   const [prompt, setPrompt] = useState("");
-  const [agent, setAgent] = useState<Task["agent"]>("claude");
+  const agentList = useQuery(agents).data?.items ?? [];
+  const [chosen, setAgent] = useState<Task["agent"]>();
+  const agent = chosen ?? agentList[0]?.name;
   const [budget, setBudget] = useState<number | string>("");
   const create = useMutation({
     mutationFn: () =>
@@ -101,8 +104,8 @@ function NewTask({ project, onCreated }: { project: Project; onCreated: (id: str
           label="Agent"
           w={150}
           allowDeselect={false}
-          data={Object.entries(agentNames).map(([value, label]) => ({ value, label }))}
-          value={agent}
+          data={agentList.map(({ name, title }) => ({ value: name, label: title }))}
+          value={agent ?? null}
           onChange={(value) => value && setAgent(value as Task["agent"])}
         />
         <NumberInput label="Budget (USD)" placeholder="No limit" w={170} min={0} decimalScale={2} value={budget} onChange={setBudget} />
