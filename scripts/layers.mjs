@@ -68,15 +68,12 @@ export const modules = {
       ['databases'],
       ['driver'],
       ['warnings', 'reflectors'],
-      ['cached_object', 'event_diagnosis', 'pod_diagnosis', 'pods', 'project_notify'],
+      ['cached_object', 'event_diagnosis', 'pod_diagnosis', 'pods', 'project_notify', 'watch_backoff'],
       ['connection'],
       ['drift', 'objects', 'rbac', 'request_metrics'],
       ['settings'],
     ],
-    allowed: [
-      ['event_diagnosis', 'pod_diagnosis'],
-      ['reflectors', 'warnings'],
-    ],
+    allowed: [],
   },
 
   'crates/sandboxd': {

@@ -1,6 +1,6 @@
-//! What is kept of an object that a watch tells of: who it is, and the little that is asked of its kind. What it is
-//! made of would, a thousand times, take more room than everything else in this process. Whether it is still as it was
-//! asked for is found out once for each change, and not at each look.
+//! Cached objects: what a reflector stores of an object, namely its identity and a summary of its kind. Whole specs of
+//! a thousand sandboxes would take more memory than everything else in this process. Drift is computed once for each
+//! change of an object, not at each observation.
 
 use std::{borrow::Cow, fmt::Debug, marker::PhantomData};
 
@@ -15,43 +15,43 @@ use k8s_openapi::{
 };
 use kube::{Resource, core::DynamicObject, runtime::watcher::Event};
 
-use crate::{drift::is_as_asked, objects::DIGEST, pod_diagnosis};
+use crate::{drift::matches_applied, objects::DIGEST, pod_diagnosis};
 
-/// A kind of which not everything is kept.
-pub trait Keep: Resource {
-    /// What is asked of its objects, beside who they are.
-    type Of: Clone + Debug + PartialEq + Send + Sync + 'static;
+/// A kind that is cached as a summary.
+pub trait Summarize: Resource {
+    /// What the driver reads of an object beside its metadata.
+    type Summary: Clone + Debug + PartialEq + Send + Sync + 'static;
 
-    fn of(&self) -> Self::Of;
+    fn summarize(&self) -> Self::Summary;
 }
 
-/// What is kept of an object.
+/// The cached part of an object.
 #[derive(Clone, Debug)]
-pub struct Kept<K: Keep> {
-    /// Of its annotations, the digest alone.
+pub struct CachedObject<K: Summarize> {
+    /// With one annotation only, the digest.
     pub metadata: ObjectMeta,
-    pub of: K::Of,
+    pub summary: K::Summary,
     kind: PhantomData<fn() -> K>,
 }
 
-/// Whether it still is what its note says that we asked for.
+/// Whether the object has all the values that we applied: no drift.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AsAsked(pub bool);
+pub struct MatchesApplied(pub bool);
 
-/// Of a Deployment.
+/// The summary of a Deployment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Deployed {
-    pub as_asked: bool,
+pub struct DeploymentSummary {
+    /// As [`MatchesApplied`].
+    pub matches_applied: bool,
     pub replicas: Option<i32>,
-    /// Why the cluster does not even make its pod.
-    pub podless: Option<Failure>,
+    /// Why the cluster does not create its pod.
+    pub pod_creation_failure: Option<Failure>,
 }
 
-impl<K: Keep> Kept<K> {
-    /// Keeps what is worth it.
+impl<K: Summarize> CachedObject<K> {
     #[must_use]
     pub fn new(mut object: K) -> Self {
-        let of = object.of();
+        let summary = object.summarize();
         let mut metadata = std::mem::take(object.meta_mut());
         metadata.managed_fields = None;
         metadata.annotations = metadata.annotations.and_then(|mut all| {
@@ -60,67 +60,67 @@ impl<K: Keep> Kept<K> {
         });
         Self {
             metadata,
-            of,
+            summary,
             kind: PhantomData,
         }
     }
 
-    /// Whether a look would find something else than before: most of what a cluster's controllers write is of no
-    /// concern here.
+    /// Whether an observation of `next` would differ from one of `self`. Most of what a cluster's controllers write
+    /// makes no difference.
     #[must_use]
-    pub fn is_news(&self, next: &Self) -> bool {
+    pub fn differs_from(&self, next: &Self) -> bool {
         let (was, is) = (&self.metadata, &next.metadata);
         let same = was.uid == is.uid
             && was.labels == is.labels
             && was.annotations == is.annotations
             && was.deletion_timestamp == is.deletion_timestamp;
-        !same || self.of != next.of
+        !same || self.summary != next.summary
     }
 }
 
-impl Keep for Deployment {
-    type Of = Deployed;
+impl Summarize for Deployment {
+    type Summary = DeploymentSummary;
 
-    fn of(&self) -> Deployed {
-        Deployed {
-            as_asked: is_as_asked(&self.metadata, &self.spec),
+    fn summarize(&self) -> DeploymentSummary {
+        DeploymentSummary {
+            matches_applied: matches_applied(&self.metadata, &self.spec),
             replicas: self.spec.as_ref().and_then(|spec| spec.replicas),
-            podless: pod_diagnosis::podless(self),
+            pod_creation_failure: pod_diagnosis::pod_creation_failure(self),
         }
     }
 }
 
-macro_rules! as_asked {
+macro_rules! summarize_as_matches_applied {
     ($($kind:ty),*) => {$(
-        impl Keep for $kind {
-            type Of = AsAsked;
+        impl Summarize for $kind {
+            type Summary = MatchesApplied;
 
-            fn of(&self) -> AsAsked {
-                AsAsked(is_as_asked(&self.metadata, &self.spec))
+            fn summarize(&self) -> MatchesApplied {
+                MatchesApplied(matches_applied(&self.metadata, &self.spec))
             }
         }
     )*};
 }
 
-as_asked!(Service, NetworkPolicy, Ingress);
+summarize_as_matches_applied!(Service, NetworkPolicy, Ingress);
 
-/// An HTTPRoute. What others' controllers write into it is its status.
-impl Keep for DynamicObject {
-    type Of = AsAsked;
+/// An HTTPRoute. Controllers write into its status, which is not compared.
+impl Summarize for DynamicObject {
+    type Summary = MatchesApplied;
 
-    fn of(&self) -> AsAsked {
-        AsAsked(is_as_asked(&self.metadata, &self.data["spec"]))
+    fn summarize(&self) -> MatchesApplied {
+        MatchesApplied(matches_applied(&self.metadata, &self.data["spec"]))
     }
 }
 
-/// Most of it cannot be changed, so nobody asks whether it was.
-impl Keep for PersistentVolumeClaim {
-    type Of = ();
+/// Most of a claim is immutable, so its drift is not checked.
+impl Summarize for PersistentVolumeClaim {
+    type Summary = ();
 
-    fn of(&self) {}
+    fn summarize(&self) {}
 }
 
-impl<K: Keep> Resource for Kept<K> {
+impl<K: Summarize> Resource for CachedObject<K> {
     type DynamicType = K::DynamicType;
     type Scope = K::Scope;
 
@@ -149,12 +149,12 @@ impl<K: Keep> Resource for Kept<K> {
     }
 }
 
-/// The event of what is kept of its object.
-pub fn each<K, S>(event: Event<K>, keep: impl Fn(K) -> S) -> Event<S> {
+/// Maps the object in a watch event.
+pub fn map_event<K, S>(event: Event<K>, map: impl Fn(K) -> S) -> Event<S> {
     match event {
-        Event::Apply(object) => Event::Apply(keep(object)),
-        Event::Delete(object) => Event::Delete(keep(object)),
-        Event::InitApply(object) => Event::InitApply(keep(object)),
+        Event::Apply(object) => Event::Apply(map(object)),
+        Event::Delete(object) => Event::Delete(map(object)),
+        Event::InitApply(object) => Event::InitApply(map(object)),
         Event::Init => Event::Init,
         Event::InitDone => Event::InitDone,
     }
@@ -165,70 +165,76 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{drift::with_note, objects::APPLIED};
+    use crate::{drift::with_applied_annotation, objects::APPLIED};
 
-    fn deployment(change: impl Fn(&mut serde_json::Value)) -> Kept<Deployment> {
-        let asked = json!({
+    fn deployment(change: impl Fn(&mut serde_json::Value)) -> CachedObject<Deployment> {
+        let applied = json!({
             "metadata": {"name": "a", "labels": {"of": "us"}, "annotations": {DIGEST: "d-1"}},
             "spec": {"replicas": 1, "selector": {}, "template": {"spec": {"containers": [{"name": "c", "image": "i"}]}}},
         });
-        let mut live = with_note(&asked).unwrap();
+        let mut live = with_applied_annotation(&applied).unwrap();
         change(&mut live);
-        Kept::new(serde_json::from_value::<Deployment>(live).unwrap())
+        CachedObject::new(serde_json::from_value::<Deployment>(live).unwrap())
     }
 
     #[test]
-    fn of_a_deployment_it_is_kept_who_it_is_and_whether_it_is_as_asked() {
-        let kept = deployment(|_| {});
-        assert!(kept.of.as_asked);
+    fn a_cached_deployment_has_its_identity_and_whether_it_matches_what_was_applied() {
+        let cached = deployment(|_| {});
+        assert!(cached.summary.matches_applied);
         assert_eq!(
-            (kept.of.replicas, kept.metadata.name.as_deref()),
+            (cached.summary.replicas, cached.metadata.name.as_deref()),
             (Some(1), Some("a"))
         );
-        assert_eq!(kept.metadata.labels.unwrap()["of"], "us");
+        assert_eq!(cached.metadata.labels.unwrap()["of"], "us");
         assert_eq!(
-            kept.metadata.annotations.unwrap(),
+            cached.metadata.annotations.unwrap(),
             [(DIGEST.to_owned(), "d-1".to_owned())].into()
         );
 
         let edited =
             deployment(|live| live["spec"]["template"]["spec"]["containers"][0]["image"] = json!("other"));
-        assert!(!edited.of.as_asked);
+        assert!(!edited.summary.matches_applied);
     }
 
     #[test]
-    fn what_the_clusters_controllers_write_is_no_news_and_what_a_look_would_find_is() {
+    fn writes_of_controllers_make_no_difference_and_changes_of_spec_or_metadata_do() {
         let before = deployment(|_| {});
         let written = deployment(|live| {
             live["metadata"]["resourceVersion"] = json!("2");
             live["status"] = json!({"readyReplicas": 1});
         });
-        assert!(!before.is_news(&written));
+        assert!(!before.differs_from(&written));
         for (path, value) in [
             ("/spec/replicas", json!(0)),
             ("/spec/template/spec/containers/0/image", json!("other")),
             ("/metadata/labels/of", json!("another")),
         ] {
             let changed = deployment(|live| *live.pointer_mut(path).unwrap() = value.clone());
-            assert!(before.is_news(&changed), "{path}");
+            assert!(before.differs_from(&changed), "{path}");
         }
-        let leaving =
+        let deleting =
             deployment(|live| live["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z"));
-        assert!(before.is_news(&leaving));
-        let podless = deployment(|live| {
+        assert!(before.differs_from(&deleting));
+        let without_pod = deployment(|live| {
             live["status"] = json!({"conditions": [{
                 "type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota",
             }]});
         });
-        assert!(before.is_news(&podless));
+        assert!(before.differs_from(&without_pod));
     }
 
     #[test]
-    fn the_note_of_what_was_asked_for_is_not_kept() {
-        let noted =
-            serde_json::from_value::<Service>(with_note(&json!({"metadata": {}, "spec": {}})).unwrap())
-                .unwrap();
-        assert!(noted.metadata.annotations.as_ref().unwrap().contains_key(APPLIED));
-        assert_eq!(Kept::new(noted).metadata.annotations, None);
+    fn the_annotation_with_the_applied_values_is_not_cached() {
+        let live = with_applied_annotation(&json!({"metadata": {}, "spec": {}})).unwrap();
+        let service: Service = serde_json::from_value(live).unwrap();
+        assert!(
+            service
+                .metadata
+                .annotations
+                .as_ref()
+                .unwrap()
+                .contains_key(APPLIED)
+        );
+        assert_eq!(CachedObject::new(service).metadata.annotations, None);
     }
 }

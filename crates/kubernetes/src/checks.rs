@@ -97,12 +97,12 @@ async fn permissions(cluster: &Cluster, settings: &Settings) -> Check {
     const NAME: &str = "permissions";
     let mut lacking = Vec::new();
     let mut count = 0;
-    for right in rbac::needed(settings) {
-        for verb in right.verbs {
+    for permission in rbac::required(settings) {
+        for verb in permission.verbs {
             count += 1;
-            match may(cluster, right.group, right.resource, verb).await {
+            match may(cluster, permission.group, permission.resource, verb).await {
                 Ok(true) => {}
-                Ok(false) => lacking.push(format!("{verb} {}", right.resource)),
+                Ok(false) => lacking.push(format!("{verb} {}", permission.resource)),
                 Err(error) => {
                     return check(
                         NAME,

@@ -1,6 +1,5 @@
-//! The way to the API server: which kubeconfig, what of it is refused, and how long an answer may
-//! take. A kubeconfig may name programs to run and servers to talk to, so it is read as what a
-//! stranger wrote.
+//! Connection to the API server: which kubeconfig is read, what is refused in it, and how long an answer may take. A
+//! kubeconfig may name programs to run and servers to talk to, so it is treated as untrusted input.
 
 use std::{fmt::Debug, future::Future, path::PathBuf, sync::Arc, time::Duration};
 
@@ -15,41 +14,41 @@ use kube::{
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::Semaphore;
 
-use crate::{objects::FIELD_MANAGER, request_metrics::Counted, settings::Settings};
+use crate::{objects::FIELD_MANAGER, request_metrics::RequestMetrics, settings::Settings};
 
-/// A call that has no answer by then has none.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+/// The timeout of a call.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Changes that an API server is asked for at a time. Asked for hundreds at once, it answers none of them in time, and
-/// each is then asked for again (docs/benchmarks.md).
-const CHANGES: usize = 16;
+/// Changes that are sent to the API server at a time. Given hundreds at once, it answers none of them in time, and each
+/// is then retried (docs/benchmarks.md).
+const MAX_CONCURRENT_CHANGES: usize = 16;
 
-/// Where a kubeconfig may be, beside the settings.
+/// Where a kubeconfig may be, if the settings name none.
 #[derive(Clone, Debug, Default)]
-pub struct Places {
+pub struct KubeconfigPaths {
     /// The value of `KUBECONFIG`.
     pub environment: Option<PathBuf>,
     /// The folder with `kubeconfig` in it.
     pub secret_dir: Option<PathBuf>,
 }
 
-/// A cluster and the one namespace of it that is ours to use.
+/// A cluster, and the one namespace in it that we use.
 #[derive(Clone)]
 pub struct Cluster {
     pub client: Client,
     pub namespace: String,
-    /// For people: which server it is.
+    /// For people: the server's address.
     pub server: String,
-    /// For people: where that was read.
+    /// For people: where the address was read.
     pub source: String,
-    /// What the client has sent.
-    pub calls: Counted,
-    /// Where changes wait for those that are under way.
-    pub line: Arc<Semaphore>,
+    /// The requests that the client has sent.
+    pub request_metrics: RequestMetrics,
+    /// One permit for each change in flight.
+    pub change_permits: Arc<Semaphore>,
 }
 
 impl Cluster {
-    /// As [`call`], for a change: its patience begins when it is its turn.
+    /// As [`call`], for a change. The timeout begins once it has a permit.
     ///
     /// # Errors
     /// As [`call`].
@@ -58,13 +57,12 @@ impl Cluster {
         what: &str,
         work: impl Future<Output = std::result::Result<T, kube::Error>>,
     ) -> Result<T> {
-        // It is never closed.
-        let _place = self.line.acquire().await;
+        // The semaphore is never closed.
+        let _permit = self.change_permits.acquire().await;
         call(what, work).await
     }
 
-    /// Makes an object as it is asked for, by server-side apply under our one field manager: what others added to it is
-    /// left alone.
+    /// Server-side apply of an object under our one field manager. Fields that others added stay.
     ///
     /// # Errors
     /// As [`call`].
@@ -83,11 +81,11 @@ impl Cluster {
             .await
     }
 
-    /// As [`Self::change`], for an object that may not be there: then nothing is to be changed.
+    /// As [`Self::change`], for an object that may be gone: `None` if the API answers 404.
     ///
     /// # Errors
     /// As [`call`].
-    pub async fn change_if_there<T>(
+    pub async fn change_if_present<T>(
         &self,
         what: &str,
         work: impl Future<Output = std::result::Result<T, kube::Error>>,
@@ -95,7 +93,7 @@ impl Cluster {
         let or_absent = async {
             match work.await {
                 Ok(answer) => Ok(Some(answer)),
-                Err(error) if is_missing(&error) => Ok(None),
+                Err(error) if is_not_found(&error) => Ok(None),
                 Err(error) => Err(error),
             }
         };
@@ -104,27 +102,27 @@ impl Cluster {
 }
 
 /// A kubeconfig that was read and checked.
-pub struct Checked {
+pub struct CheckedConfig {
     config: Config,
     source: String,
     namespace: String,
 }
 
-/// Reads the kubeconfig, and checks it. Apart from [`Checked::connect`], so that a file which only
-/// its owner may read can be read before privileges are given up.
+/// Reads the kubeconfig, and checks it. Separate from [`CheckedConfig::connect`], so that a file which only its owner
+/// may read is read before privileges are dropped.
 ///
 /// # Errors
-/// There is none, or something of it is refused.
-pub async fn read(settings: &Settings, places: &Places) -> Result<Checked> {
-    let found = settings
+/// There is no kubeconfig, or it is refused.
+pub async fn read(settings: &Settings, paths: &KubeconfigPaths) -> Result<CheckedConfig> {
+    let path = settings
         .kubeconfig
         .clone()
-        .or_else(|| places.environment.clone())
+        .or_else(|| paths.environment.clone())
         .or_else(|| {
-            let path = places.secret_dir.as_ref()?.join("kubeconfig");
+            let path = paths.secret_dir.as_ref()?.join("kubeconfig");
             path.exists().then_some(path)
         });
-    let (mut config, source) = match found {
+    let (mut config, source) = match path {
         Some(path) => {
             let source = path.display().to_string();
             let unreadable = |error: &dyn std::error::Error| {
@@ -145,50 +143,50 @@ pub async fn read(settings: &Settings, places: &Places) -> Result<Checked> {
         None => {
             let config = Config::incluster().map_err(|_| {
                 input(
-                    "there is no kubeconfig: name one with --kubeconfig or KUBECONFIG, put it at .secret/kubeconfig, or \
-                     run in a pod with a service account",
+                    "no kubeconfig found: name one with --kubeconfig or KUBECONFIG, put it at .secret/kubeconfig, or run \
+                     in a pod with a service account",
                 )
             })?;
             (config, "the pod's service account".to_owned())
         }
     };
-    config.connect_timeout = Some(PATIENCE);
+    config.connect_timeout = Some(CALL_TIMEOUT);
     let namespace = settings
         .namespace
         .clone()
         .unwrap_or_else(|| config.default_namespace.clone());
-    Ok(Checked {
+    Ok(CheckedConfig {
         config,
         source,
         namespace,
     })
 }
 
-impl Checked {
-    /// Nothing is sent yet, so a cluster that is down does not hold up a start. Must be called in
-    /// a tokio runtime, in which the connection lives.
+impl CheckedConfig {
+    /// Builds the client. Nothing is sent yet, so a cluster that is down does not delay the start. Must be called in the
+    /// tokio runtime in which the connection lives.
     ///
     /// # Errors
-    /// A certificate of it cannot be used.
+    /// A certificate in the kubeconfig cannot be used.
     pub fn connect(self) -> Result<Cluster> {
         let server = self.config.cluster_url.to_string();
-        let calls = Counted::default();
-        let counted = calls.clone();
-        let counting =
+        let request_metrics = RequestMetrics::default();
+        let metrics = request_metrics.clone();
+        let recording =
             tower::util::MapRequestLayer::new(move |request: http::Request<kube::client::Body>| {
-                counted.count(&request);
+                metrics.record(&request);
                 request
             });
         let client: Client = ClientBuilder::try_from(self.config)
             .map_err(|error| {
                 input(format!("the connection to {server} cannot be set up: {error}")).because(error)
             })?
-            .with_layer(&counting)
+            .with_layer(&recording)
             .build();
         Ok(Cluster {
             client,
-            calls,
-            line: Arc::new(Semaphore::new(CHANGES)),
+            request_metrics,
+            change_permits: Arc::new(Semaphore::new(MAX_CONCURRENT_CHANGES)),
             namespace: self.namespace,
             server,
             source: self.source,
@@ -196,7 +194,7 @@ impl Checked {
     }
 }
 
-/// What of a kubeconfig is refused, and why.
+/// Refuses servers on this machine and plugins, unless the settings allow them.
 fn refuse(kubeconfig: &Kubeconfig, settings: &Settings) -> std::result::Result<(), String> {
     let context_name = settings.context.as_ref().or(kubeconfig.current_context.as_ref());
     let context = kubeconfig
@@ -204,7 +202,7 @@ fn refuse(kubeconfig: &Kubeconfig, settings: &Settings) -> std::result::Result<(
         .iter()
         .find(|named| Some(&named.name) == context_name)
         .and_then(|named| named.context.as_ref())
-        .ok_or("it has no current context; name one with the setting `context`")?;
+        .ok_or("the context does not exist, or none is current; name one with the setting `context`")?;
     let server = kubeconfig
         .clusters
         .iter()
@@ -213,8 +211,8 @@ fn refuse(kubeconfig: &Kubeconfig, settings: &Settings) -> std::result::Result<(
         .unwrap_or_default();
     if !settings.allow_localhost && is_local(server) {
         return Err(format!(
-            "invalid server endpoint: {server}. It is on this machine, and a cluster most often is not; set \
-             allow_localhost where it really is"
+            "invalid server endpoint: {server}. It is on this machine, which is rarely intended; set allow_localhost if \
+             the cluster is on this machine"
         ));
     }
     let user = kubeconfig
@@ -230,7 +228,7 @@ fn refuse(kubeconfig: &Kubeconfig, settings: &Settings) -> std::result::Result<(
     match plugin {
         Some(kind) if !settings.allow_plugins => Err(format!(
             "its user has an {kind} plugin, which would run a program here; use a token or a certificate, or set \
-             allow_plugins where the file is trusted"
+             allow_plugins if the file is trusted"
         )),
         _ => Ok(()),
     }
@@ -251,34 +249,35 @@ fn is_local(server: &str) -> bool {
     }
 }
 
-/// Waits for an answer of the API server, but not for long, and says in words what a refusal means.
+/// Waits at most [`CALL_TIMEOUT`] for an answer of the API server, and turns its errors into messages for people. `what`
+/// completes "the control plane may not …".
 ///
 /// # Errors
-/// The server's, or that it did not answer.
+/// The server's, or a timeout.
 pub async fn call<T>(
     what: &str,
     work: impl Future<Output = std::result::Result<T, kube::Error>>,
 ) -> Result<T> {
-    match tokio::time::timeout(PATIENCE, work).await {
+    match tokio::time::timeout(CALL_TIMEOUT, work).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(failure(what, error)),
         Err(_) => Err(DriverError::new(
             FailureKind::Transient,
             format!(
-                "the Kubernetes API did not answer within {} seconds when it was asked to {what}; it is tried again",
-                PATIENCE.as_secs()
+                "the Kubernetes API did not answer a request to {what} within {} seconds; it is tried again",
+                CALL_TIMEOUT.as_secs()
             ),
         )),
     }
 }
 
-/// Whether an error says that what was asked for is not there.
+/// Whether the API answered 404.
 #[must_use]
-pub fn is_missing(error: &kube::Error) -> bool {
+pub fn is_not_found(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 404)
 }
 
-/// What an error of the API means to the person who waits.
+/// An error of the API, with a message for people.
 fn failure(what: &str, error: kube::Error) -> DriverError {
     let kube::Error::Api(status) = &error else {
         return DriverError::new(
@@ -298,19 +297,19 @@ fn failure(what: &str, error: kube::Error) -> DriverError {
         401 => (
             FailureKind::Machine,
             format!(
-                "the cluster does not know who we are, so it would not {what}; the kubeconfig's credentials have run out"
+                "the cluster refused to {what}: it does not accept the kubeconfig's credentials, which may have expired"
             ),
         ),
         403 => (
             FailureKind::Machine,
             format!(
-                "the control plane may not {what} in this namespace; give its account the Role of deploy/chart/role.json"
+                "the control plane may not {what} in this namespace; grant its account the Role of deploy/chart/role.json"
             ),
         ),
         404 => (
             FailureKind::Machine,
             format!(
-                "the cluster does not have what is needed to {what}: {}",
+                "the cluster lacks something that is needed to {what}: {}",
                 status.message
             ),
         ),
@@ -326,9 +325,9 @@ fn failure(what: &str, error: kube::Error) -> DriverError {
             ),
         ),
     };
-    let said = format!("{} ({}): {}", status.reason, status.code, status.message);
+    let text = format!("{} ({}): {}", status.reason, status.code, status.message);
     let failure = Failure {
-        kubernetes_status: Some(said),
+        kubernetes_status: Some(text),
         ..Failure::new(kind, message)
     };
     DriverError::from(failure).because(error)
@@ -358,15 +357,15 @@ users: [{name: u, user: USER}]
         let folder = tempfile::tempdir().unwrap();
         let text = KUBECONFIG.replace("SERVER", server).replace("USER", user);
         std::fs::write(folder.path().join("kubeconfig"), text).unwrap();
-        let places = Places {
+        let paths = KubeconfigPaths {
             secret_dir: Some(folder.path().to_owned()),
-            ..Places::default()
+            ..KubeconfigPaths::default()
         };
-        read(&settings, &places).await?.connect()
+        read(&settings, &paths).await?.connect()
     }
 
     #[tokio::test]
-    async fn the_namespace_is_the_contexts() {
+    async fn the_namespace_comes_from_the_context() {
         let cluster = opened("https://10.0.0.1:6443", "{token: t}", Settings::default())
             .await
             .unwrap();
@@ -402,7 +401,7 @@ users: [{name: u, user: USER}]
     }
 
     #[tokio::test]
-    async fn a_kubeconfig_runs_no_program() {
+    async fn a_kubeconfig_does_not_run_a_program() {
         let folder = tempfile::tempdir().unwrap();
         let proof = folder.path().join("ran");
         let exec = format!(
@@ -420,32 +419,32 @@ users: [{name: u, user: USER}]
     }
 
     #[tokio::test]
-    async fn a_cluster_that_does_not_answer_is_given_up_in_time() {
-        let begun = std::time::Instant::now();
+    async fn a_call_to_a_cluster_that_does_not_answer_times_out() {
+        let started = std::time::Instant::now();
         let error = call::<()>("look at pods", std::future::pending())
             .await
             .unwrap_err();
         assert_eq!(error.failure.kind, FailureKind::Transient);
-        assert!(begun.elapsed() < PATIENCE + Duration::from_secs(1));
+        assert!(started.elapsed() < CALL_TIMEOUT + Duration::from_secs(1));
     }
 
     #[tokio::test]
-    async fn changes_wait_their_turn_and_none_is_given_up_for_the_wait() {
+    async fn changes_wait_for_a_permit_and_the_wait_does_not_count_as_timeout() {
         let (busy, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let cluster = opened("https://10.0.0.1:6443", "{token: t}", Settings::default())
             .await
             .unwrap();
         let slow = async || {
             most.fetch_max(busy.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
-            tokio::time::sleep(PATIENCE / 4).await;
+            tokio::time::sleep(CALL_TIMEOUT / 4).await;
             busy.fetch_sub(1, Ordering::Relaxed);
             Ok(())
         };
-        // The last of them waits for longer than its patience.
-        let all = (0..CHANGES * 6).map(|_| cluster.change("make a service", slow()));
+        // The last of them wait longer than the timeout.
+        let all = (0..MAX_CONCURRENT_CHANGES * 6).map(|_| cluster.change("make a service", slow()));
         for outcome in futures_util::future::join_all(all).await {
             outcome.unwrap();
         }
-        assert_eq!(most.into_inner(), CHANGES);
+        assert_eq!(most.into_inner(), MAX_CONCURRENT_CHANGES);
     }
 }

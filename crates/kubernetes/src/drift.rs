@@ -1,5 +1,5 @@
-//! Whether an object is still what we asked for. What we asked for is kept in an annotation of
-//! it; defaults and fields that others added are no drift, other values are. Pure.
+//! Drift detection: compares a live object with the values that we applied, which are stored in an annotation of the
+//! object itself. Defaults and fields that others added are no drift; different values are. Pure.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
@@ -7,67 +7,67 @@ use serde_json::{Value, json};
 
 use crate::objects::APPLIED;
 
-/// Notes what is asked for in the object's own annotation, and gives the whole as it is sent.
+/// The object as it is sent, with the applied values in its annotation [`APPLIED`].
 ///
 /// # Errors
-/// None that objects of ours could have.
-pub fn with_note(object: &impl Serialize) -> serde_json::Result<Value> {
+/// The object cannot be written as JSON, which all of ours can.
+pub fn with_applied_annotation(object: &impl Serialize) -> serde_json::Result<Value> {
     let mut whole = serde_json::to_value(object)?;
-    let note = what_counts(&whole["metadata"], &whole["spec"]).to_string();
+    let applied = compared_fields(&whole["metadata"], &whole["spec"]).to_string();
     if let Some(metadata) = whole.get_mut("metadata").and_then(Value::as_object_mut) {
         let annotations = metadata
             .entry("annotations")
             .or_insert_with(|| Value::Object(serde_json::Map::new()));
-        annotations[APPLIED] = Value::String(note);
+        annotations[APPLIED] = Value::String(applied);
     }
     Ok(whole)
 }
 
-/// Whether an object with `metadata` and `spec` is what its note says that we asked for.
+/// Whether an object with `metadata` and `spec` has all the values in its annotation [`APPLIED`].
 #[must_use]
-pub fn is_as_asked(metadata: &ObjectMeta, spec: &impl Serialize) -> bool {
-    let note = metadata.annotations.as_ref().and_then(|all| all.get(APPLIED));
-    let asked = note.and_then(|note| serde_json::from_str(note).ok());
-    match (asked, serde_json::to_value(metadata), serde_json::to_value(spec)) {
-        (Some(asked), Ok(metadata), Ok(spec)) => is_within(&asked, &what_counts(&metadata, &spec)),
+pub fn matches_applied(metadata: &ObjectMeta, spec: &impl Serialize) -> bool {
+    let annotation = metadata.annotations.as_ref().and_then(|all| all.get(APPLIED));
+    let applied = annotation.and_then(|text| serde_json::from_str(text).ok());
+    match (
+        applied,
+        serde_json::to_value(metadata),
+        serde_json::to_value(spec),
+    ) {
+        (Some(applied), Ok(metadata), Ok(spec)) => is_subset(&applied, &compared_fields(&metadata, &spec)),
         _ => false,
     }
 }
 
-/// Annotations count, because those of an Ingress hold the sign-in in front of it.
-fn what_counts(metadata: &Value, spec: &Value) -> Value {
+/// Annotations are compared too, because those of an Ingress hold the sign-in in front of it.
+fn compared_fields(metadata: &Value, spec: &Value) -> Value {
     json!({"annotations": metadata["annotations"], "labels": metadata["labels"], "spec": spec})
 }
 
-/// Whether everything of `asked` is in `live`.
-fn is_within(asked: &Value, live: &Value) -> bool {
-    match (asked, live) {
-        (Value::Object(asked), Value::Object(live)) => {
-            asked.iter().all(|(name, asked)| match live.get(name) {
-                Some(live) => is_within(asked, live),
-                None => is_empty(asked),
+/// Whether everything in `applied` is in `live`.
+fn is_subset(applied: &Value, live: &Value) -> bool {
+    match (applied, live) {
+        (Value::Object(applied), Value::Object(live)) => {
+            applied.iter().all(|(name, applied)| match live.get(name) {
+                Some(live) => is_subset(applied, live),
+                None => is_empty(applied),
             })
         }
-        (Value::Array(asked), Value::Array(live)) => {
-            asked.len() <= live.len()
-                && asked.iter().enumerate().all(|(index, asked)| {
-                    // Lists of named things are merged by name, so others may add to them.
-                    let name = asked.get("name").filter(|name| name.is_string());
+        (Value::Array(applied), Value::Array(live)) => {
+            applied.len() <= live.len()
+                && applied.iter().enumerate().all(|(index, applied)| {
+                    // Lists of items with a name are merged by name, so others may add to them.
+                    let name = applied.get("name").filter(|name| name.is_string());
                     match name {
                         Some(_) => live
                             .iter()
                             .find(|live| live.get("name") == name)
-                            .is_some_and(|live| is_within(asked, live)),
-                        None => asked_alone(asked, live, index),
+                            .is_some_and(|live| is_subset(applied, live)),
+                        None => live.get(index).is_some_and(|live| is_subset(applied, live)),
                     }
                 })
         }
-        (asked, live) => asked == live,
+        (applied, live) => applied == live,
     }
-}
-
-fn asked_alone(asked: &Value, live: &[Value], index: usize) -> bool {
-    live.get(index).is_some_and(|live| is_within(asked, live))
 }
 
 fn is_empty(value: &Value) -> bool {
@@ -85,17 +85,17 @@ mod tests {
 
     #[test]
     fn what_the_server_or_others_add_is_no_drift() {
-        let asked = json!({"replicas": 1, "selector": {}, "containers": [{"name": "a", "image": "x"}], "args": ["1"]});
+        let applied = json!({"replicas": 1, "selector": {}, "containers": [{"name": "a", "image": "x"}], "args": ["1"]});
         let live = json!({
             "replicas": 1, "progressDeadlineSeconds": 600, "args": ["1"],
             "containers": [{"name": "sidecar", "image": "y"}, {"name": "a", "image": "x", "imagePullPolicy": "Always"}],
         });
-        assert!(is_within(&asked, &live));
+        assert!(is_subset(&applied, &live));
     }
 
     #[test]
-    fn another_value_or_a_missing_one_is() {
-        let asked = json!({"replicas": 1, "containers": [{"name": "a", "image": "x"}], "args": ["1", "2"]});
+    fn a_different_or_missing_value_is_drift() {
+        let applied = json!({"replicas": 1, "containers": [{"name": "a", "image": "x"}], "args": ["1", "2"]});
         for live in [
             json!({"replicas": 2, "containers": [{"name": "a", "image": "x"}], "args": ["1", "2"]}),
             json!({"replicas": 1, "containers": [{"name": "a", "image": "z"}], "args": ["1", "2"]}),
@@ -103,32 +103,32 @@ mod tests {
             json!({"replicas": 1, "containers": [{"name": "a", "image": "x"}], "args": ["2", "1"]}),
             json!({"replicas": 1, "containers": [{"name": "a", "image": "x"}]}),
         ] {
-            assert!(!is_within(&asked, &live), "{live}");
+            assert!(!is_subset(&applied, &live), "{live}");
         }
     }
 
     #[test]
-    fn an_annotation_that_somebody_took_away_is_drift_and_one_that_somebody_added_is_not() {
-        let asked = json!({"metadata": {"annotations": {"auth-url": "here"}, "labels": {"of": "us"}}, "spec": {"a": 1}});
-        let mut live = with_note(&asked).unwrap();
+    fn a_removed_annotation_is_drift_and_an_added_one_is_not() {
+        let applied = json!({"metadata": {"annotations": {"auth-url": "here"}, "labels": {"of": "us"}}, "spec": {"a": 1}});
+        let mut live = with_applied_annotation(&applied).unwrap();
         live["metadata"]["annotations"]["theirs"] = json!("yes");
-        let seen = |live: &Value| {
+        let matches = |live: &Value| {
             let metadata = serde_json::from_value(live["metadata"].clone()).unwrap();
-            is_as_asked(&metadata, &live["spec"])
+            matches_applied(&metadata, &live["spec"])
         };
-        assert!(seen(&live));
+        assert!(matches(&live));
         let mut open = live.clone();
         open["metadata"]["annotations"]
             .as_object_mut()
             .unwrap()
             .remove("auth-url");
-        assert!(!seen(&open));
+        assert!(!matches(&open));
         live["metadata"]["labels"]["of"] = json!("others");
-        assert!(!seen(&live));
+        assert!(!matches(&live));
     }
 
     #[test]
-    fn an_object_without_a_note_is_not_as_asked() {
-        assert!(!is_as_asked(&ObjectMeta::default(), &json!({})));
+    fn an_object_without_the_annotation_does_not_match() {
+        assert!(!matches_applied(&ObjectMeta::default(), &json!({})));
     }
 }

@@ -1,40 +1,41 @@
-//! What the cluster's own warnings about a pod mean to the person who waits for it. Pure.
+//! Event diagnosis: turns the cluster's warning events about a pod into a failure with a message for people. Pure.
 
 use fsa_model::{Failure, FailureKind};
 use k8s_openapi::api::core::v1::{Event, Pod};
 
-use crate::pod_diagnosis::{of_pull, said};
+use crate::pod_diagnosis::{image_pull_failure, unschedulable_reason, with_cluster_status};
 
-/// What a warning is about. Of one pod, each is told once and counted from then on.
+/// What a warning is about. Each cause is reported once per pod, and counted from then on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Cause {
-    Place,
+    Scheduling,
     Volume,
     Image,
     Network,
     Start,
     Memory,
-    Ended,
+    CrashLoop,
     Node,
 }
 
 impl Cause {
+    /// The stable name under which a project's events have it.
     #[must_use]
-    pub fn word(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
-            Self::Place => "place",
+            Self::Scheduling => "place",
             Self::Volume => "volume",
             Self::Image => "image",
             Self::Network => "network",
             Self::Start => "start",
             Self::Memory => "memory",
-            Self::Ended => "ended",
+            Self::CrashLoop => "ended",
             Self::Node => "node",
         }
     }
 }
 
-/// One warning, however often it was said.
+/// One warning, with how often it was reported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventWarning {
     pub cause: Cause,
@@ -42,84 +43,89 @@ pub struct EventWarning {
     pub count: u32,
 }
 
-/// What an event about a pod says, unless it is nothing that a person could act on.
+/// The warning in an event about a pod; none where a person could not act on it.
 #[must_use]
 pub fn warning(event: &Event) -> Option<EventWarning> {
     let reason = event.reason.as_deref()?;
     let message = event.message.as_deref().unwrap_or_default().trim();
-    let (cause, kind, words) = match reason {
-        "FailedScheduling" => (Cause::Place, FailureKind::Machine, placeless(message).to_owned()),
-        "Preempted" | "Preempting" => (
-            Cause::Place,
+    let (cause, kind, text) = match reason {
+        "FailedScheduling" => (
+            Cause::Scheduling,
             FailureKind::Machine,
-            "the sandbox had to leave its node to something of a higher priority; it is started elsewhere when there is room"
+            unschedulable_reason(message).to_owned(),
+        ),
+        "Preempted" | "Preempting" => (
+            Cause::Scheduling,
+            FailureKind::Machine,
+            "the sandbox was preempted on its node by a pod of higher priority; it is started elsewhere when there is room"
                 .to_owned(),
         ),
         "Evicted" => (
             Cause::Node,
             FailureKind::Machine,
-            "the cluster took the sandbox off its node, which ran short of something; it is started again".to_owned(),
+            "the cluster evicted the sandbox from its node, which was short of resources; it is started again"
+                .to_owned(),
         ),
         "NodeNotReady" => (
             Cause::Node,
             FailureKind::Machine,
-            "the sandbox's node does not answer; the sandbox is started on another one when the cluster has given this \
-             one up"
+            "the sandbox's node does not answer; the sandbox is started on another node once the cluster evicts it from \
+             this one"
                 .to_owned(),
         ),
         "FailedMount" | "FailedAttachVolume" | "FailedMapVolume" => (
             Cause::Volume,
             FailureKind::Machine,
-            "a volume of the sandbox cannot be mounted on its node; it may still be in use on another node, or what it \
-             is made from is missing"
+            "a volume of the sandbox cannot be mounted on its node; it may still be in use on another node, or its \
+             source (claim, secret) is missing"
                 .to_owned(),
         ),
         "FailedCreatePodSandBox" => (
             Cause::Network,
             FailureKind::Machine,
-            "the node cannot set up the sandbox's network; the cluster's administrator finds the reason in the node's \
-             log"
+            "the node cannot set up the sandbox's network; the node's log has the reason for the cluster's administrator"
             .to_owned(),
         ),
         "Failed" | "BackOff" | "ErrImageNeverPull" | "InspectFailed" => {
-            return of_container(event, reason, message);
+            return container_warning(event, reason, message);
         }
         _ => return None,
     };
-    Some(made(event, cause, said(kind, words, reason, Some(message))))
+    let failure = with_cluster_status(kind, text, reason, Some(message));
+    Some(event_warning(event, cause, failure))
 }
 
-/// Kubelet has few reasons for many things, and says which one in the message.
-fn of_container(event: &Event, reason: &str, message: &str) -> Option<EventWarning> {
+/// The kubelet uses few reasons for many failures; the message tells them apart.
+fn container_warning(event: &Event, reason: &str, message: &str) -> Option<EventWarning> {
     if message.contains("restarting failed container") {
-        let failure = said(
+        let failure = with_cluster_status(
             FailureKind::Transient,
-            "the sandbox ends soon after each start, so the cluster waits longer and longer between two starts; its logs \
-             may say why",
+            "the sandbox exits soon after each start, so the cluster backs off between starts; its logs may say why",
             reason,
             Some(message),
         );
-        return Some(made(event, Cause::Ended, failure));
+        return Some(event_warning(event, Cause::CrashLoop, failure));
     }
     if message.contains("pull") || message.contains("image \"") {
-        // In quotes, where it is named at all.
+        // The image is in quotes, if it is named at all.
         let image = message.split('"').nth(1)?;
-        return Some(made(event, Cause::Image, of_pull(image, reason, Some(message))));
+        let failure = image_pull_failure(image, reason, Some(message));
+        return Some(event_warning(event, Cause::Image, failure));
     }
     // `Error: ErrImagePull` repeats what another event says with its cause.
     let repeats = ["ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull"];
-    (!repeats.iter().any(|word| message.contains(word))).then(|| {
-        let failure = said(
+    (!repeats.iter().any(|reason| message.contains(reason))).then(|| {
+        let failure = with_cluster_status(
             FailureKind::Machine,
             "the sandbox's container could not be started; it is tried again",
             reason,
             Some(message),
         );
-        made(event, Cause::Start, failure)
+        event_warning(event, Cause::Start, failure)
     })
 }
 
-fn made(event: &Event, cause: Cause, failure: Failure) -> EventWarning {
+fn event_warning(event: &Event, cause: Cause, failure: Failure) -> EventWarning {
     let series = event.series.as_ref().and_then(|series| series.count);
     let count = event.count.into_iter().chain(series).max().unwrap_or(1);
     EventWarning {
@@ -129,27 +135,10 @@ fn made(event: &Event, cause: Cause, failure: Failure) -> EventWarning {
     }
 }
 
-/// Why no node takes a pod, from what the scheduler says of all of them.
+/// The warning for a container that the kernel killed for its memory, from the pod's status: the cluster has no event
+/// for that.
 #[must_use]
-pub fn placeless(message: &str) -> &'static str {
-    let says = |words: &[&str]| words.iter().any(|word| message.contains(word));
-    if says(&[
-        "unbound immediate PersistentVolumeClaim",
-        "StorageClass",
-        "storageclass",
-    ]) {
-        "the sandbox's home volume cannot be made; the region's storage class may be missing or out of space"
-    } else if says(&["volume node affinity", "had volume"]) {
-        "the sandbox's home volume is on a node that does not take the sandbox; that node is full, closed or gone"
-    } else {
-        "no node of the cluster has room for the sandbox, or may take it; choose a smaller size, or add a node"
-    }
-}
-
-/// How the sandbox's container ended the last time, where that is something to be told. The cluster has no event
-/// for a program that is ended by the kernel.
-#[must_use]
-pub fn ended(pod: &Pod) -> Option<EventWarning> {
+pub fn out_of_memory(pod: &Pod) -> Option<EventWarning> {
     let status = pod
         .status
         .iter()
@@ -163,9 +152,9 @@ pub fn ended(pod: &Pod) -> Option<EventWarning> {
     let ended = now.or(last)?;
     (ended.reason.as_deref() == Some("OOMKilled")).then(|| EventWarning {
         cause: Cause::Memory,
-        failure: said(
+        failure: with_cluster_status(
             FailureKind::Input,
-            "the sandbox used more than its memory and was ended by the kernel; choose a larger size or a smaller program",
+            "the sandbox exceeded its memory limit and was killed by the kernel; choose a larger size or a smaller program",
             "OOMKilled",
             ended.message.as_deref(),
         ),
@@ -182,7 +171,7 @@ mod tests {
 
     use super::*;
 
-    fn told(reason: &str, message: &str) -> Option<EventWarning> {
+    fn diagnose(reason: &str, message: &str) -> Option<EventWarning> {
         let event = json!({
             "metadata": {"name": "e"}, "involvedObject": {"kind": "Pod", "name": "p"},
             "reason": reason, "message": message, "count": 3,
@@ -191,19 +180,19 @@ mod tests {
     }
 
     #[test]
-    fn each_warning_has_a_cause_and_words_and_the_clusters_own() {
-        for (reason, message, cause, kind, word) in [
+    fn each_warning_has_a_cause_a_message_and_the_clusters_own_status() {
+        for (reason, message, cause, kind, part) in [
             (
                 "FailedScheduling",
                 "0/1 nodes are available: 1 Insufficient memory.",
-                Cause::Place,
+                Cause::Scheduling,
                 FailureKind::Machine,
                 "room",
             ),
             (
                 "FailedScheduling",
                 "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims.",
-                Cause::Place,
+                Cause::Scheduling,
                 FailureKind::Machine,
                 "storage class",
             ),
@@ -231,7 +220,7 @@ mod tests {
             (
                 "BackOff",
                 "Back-off restarting failed container sandbox in pod p_ns(1)",
-                Cause::Ended,
+                Cause::CrashLoop,
                 FailureKind::Transient,
                 "logs",
             ),
@@ -250,26 +239,26 @@ mod tests {
                 "node",
             ),
         ] {
-            let warning = told(reason, message).unwrap();
+            let warning = diagnose(reason, message).unwrap();
             assert_eq!(
                 (warning.cause, warning.failure.kind, warning.count),
                 (cause, kind, 3),
                 "{warning:?}"
             );
-            assert!(warning.failure.message.contains(word), "{warning:?}");
+            assert!(warning.failure.message.contains(part), "{warning:?}");
             let status = warning.failure.kubernetes_status.unwrap();
             assert!(status.starts_with(reason) && status.contains(message), "{status}");
         }
     }
 
     #[test]
-    fn what_says_nothing_new_or_nothing_to_act_on_is_left_out() {
-        assert_eq!(told("Unhealthy", "Readiness probe failed"), None);
-        assert_eq!(told("Failed", "Error: ImagePullBackOff"), None);
+    fn an_event_that_repeats_another_or_needs_no_action_is_ignored() {
+        assert_eq!(diagnose("Unhealthy", "Readiness probe failed"), None);
+        assert_eq!(diagnose("Failed", "Error: ImagePullBackOff"), None);
     }
 
     #[test]
-    fn a_container_that_was_ended_for_its_memory_is_told_although_it_runs_again() {
+    fn a_container_that_was_killed_for_its_memory_is_reported_although_it_runs_again() {
         let pod = |last: serde_json::Value| {
             let status = json!({"containerStatuses": [{
                 "name": "sandbox", "image": "x", "imageID": "", "ready": true, "restartCount": 2,
@@ -277,15 +266,15 @@ mod tests {
             }]});
             serde_json::from_value(json!({"metadata": {"name": "p"}, "status": status})).unwrap()
         };
-        let warning = ended(&pod(
+        let warning = out_of_memory(&pod(
             json!({"terminated": {"reason": "OOMKilled", "exitCode": 137}}),
         ))
         .unwrap();
         assert_eq!((warning.cause, warning.count), (Cause::Memory, 2));
         assert_eq!(
-            ended(&pod(json!({"terminated": {"reason": "Error", "exitCode": 1}}))),
+            out_of_memory(&pod(json!({"terminated": {"reason": "Error", "exitCode": 1}}))),
             None
         );
-        assert_eq!(ended(&pod(json!({}))), None);
+        assert_eq!(out_of_memory(&pod(json!({}))), None);
     }
 }

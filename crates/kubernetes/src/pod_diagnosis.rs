@@ -1,4 +1,4 @@
-//! What a pod's status means to the person who waits for it. Pure.
+//! Pod diagnosis: turns the status of a pod or Deployment into a failure with a message for people. Pure.
 
 use fsa_model::{Failure, FailureKind};
 use k8s_openapi::api::{
@@ -6,9 +6,9 @@ use k8s_openapi::api::{
     core::v1::{ContainerStatus, Pod},
 };
 
-use crate::{event_diagnosis::placeless, objects::CONTAINER};
+use crate::objects::CONTAINER;
 
-/// What the cluster says is wrong with a pod, where it says something.
+/// The failure that a pod's status reports, if any.
 #[must_use]
 pub fn failure(pod: &Pod) -> Option<Failure> {
     let status = pod.status.as_ref()?;
@@ -17,13 +17,13 @@ pub fn failure(pod: &Pod) -> Option<Failure> {
         .iter()
         .chain(&status.container_statuses)
         .flatten();
-    if let Some(found) = containers.filter_map(of_container).next() {
-        return Some(found);
+    if let Some(failure) = containers.filter_map(container_failure).next() {
+        return Some(failure);
     }
     if status.reason.as_deref() == Some("Evicted") {
-        return Some(said(
+        return Some(with_cluster_status(
             FailureKind::Machine,
-            "the cluster took the sandbox off its node, which ran short of something; it is started again",
+            "the cluster evicted the sandbox from its node, which was short of resources; it is started again",
             "Evicted",
             status.message.as_deref(),
         ));
@@ -33,34 +33,34 @@ pub fn failure(pod: &Pod) -> Option<Failure> {
             && condition.status == "False"
             && condition.reason.as_deref() == Some("Unschedulable")
     })?;
-    Some(said(
+    Some(with_cluster_status(
         FailureKind::Machine,
-        placeless(unscheduled.message.as_deref().unwrap_or_default()),
+        unschedulable_reason(unscheduled.message.as_deref().unwrap_or_default()),
         "Unschedulable",
         unscheduled.message.as_deref(),
     ))
 }
 
-/// Why the cluster does not even make a pod, where it says so.
+/// Why the cluster does not create a Deployment's pod, if it reports a reason.
 #[must_use]
-pub fn podless(deployment: &Deployment) -> Option<Failure> {
+pub fn pod_creation_failure(deployment: &Deployment) -> Option<Failure> {
     let failed = deployment
         .status
         .iter()
         .flat_map(|status| status.conditions.iter().flatten())
         .find(|condition| condition.type_ == "ReplicaFailure" && condition.status == "True")?;
     let message = failed.message.as_deref();
-    let words = if message.unwrap_or_default().contains("exceeded quota") {
+    let text = if message.unwrap_or_default().contains("exceeded quota") {
         "the namespace's quota leaves no room for the sandbox; stop another one, choose a smaller size or have the \
          quota raised"
     } else {
-        "the cluster refuses to make the sandbox's pod; its administrator finds the rule in what it says"
+        "the cluster refuses to create the sandbox's pod; its message names the rule for the cluster's administrator"
     };
     let reason = failed.reason.as_deref().unwrap_or("FailedCreate");
-    Some(said(FailureKind::Machine, words, reason, message))
+    Some(with_cluster_status(FailureKind::Machine, text, reason, message))
 }
 
-fn of_container(status: &ContainerStatus) -> Option<Failure> {
+fn container_failure(status: &ContainerStatus) -> Option<Failure> {
     let state = status.state.as_ref();
     let last = status
         .last_state
@@ -73,26 +73,26 @@ fn of_container(status: &ContainerStatus) -> Option<Failure> {
         let image = &status.image;
         match reason {
             "InvalidImageName" => {
-                return Some(said(
+                return Some(with_cluster_status(
                     FailureKind::Input,
-                    format!("`{image}` is not the name of an image; correct it"),
+                    format!("`{image}` is not a valid image reference; correct it"),
                     reason,
                     message,
                 ));
             }
             "ErrImageNeverPull" => {
-                return Some(said(
+                return Some(with_cluster_status(
                     FailureKind::Input,
                     format!(
-                        "the image {image} is not on the cluster's nodes, and the settings forbid to pull it"
+                        "the image {image} is not on the cluster's nodes, and the setting image_pull_policy forbids pulling it"
                     ),
                     reason,
                     message,
                 ));
             }
-            "ErrImagePull" | "ImagePullBackOff" => return Some(of_pull(image, reason, message)),
+            "ErrImagePull" | "ImagePullBackOff" => return Some(image_pull_failure(image, reason, message)),
             "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => {
-                return Some(said(
+                return Some(with_cluster_status(
                     FailureKind::Machine,
                     "the sandbox's container could not be started; it is tried again",
                     reason,
@@ -100,9 +100,9 @@ fn of_container(status: &ContainerStatus) -> Option<Failure> {
                 ));
             }
             "CrashLoopBackOff" if ended.is_none() => {
-                return Some(said(
+                return Some(with_cluster_status(
                     FailureKind::Transient,
-                    "the sandbox ends as soon as it is started; it is tried again",
+                    "the sandbox exits as soon as it is started; it is started again",
                     reason,
                     message,
                 ));
@@ -110,7 +110,7 @@ fn of_container(status: &ContainerStatus) -> Option<Failure> {
             _ => {}
         }
     }
-    // While it runs, how it ended before is history.
+    // A running container's earlier exit no longer matters.
     if state.is_some_and(|state| state.running.is_some()) {
         return None;
     }
@@ -120,17 +120,17 @@ fn of_container(status: &ContainerStatus) -> Option<Failure> {
     }
     let reason = ended.reason.as_deref().unwrap_or("Error");
     if reason == "OOMKilled" {
-        return Some(said(
+        return Some(with_cluster_status(
             FailureKind::Input,
-            "the sandbox used more than its memory and was ended by the kernel; choose a larger size or a smaller program",
+            "the sandbox exceeded its memory limit and was killed by the kernel; choose a larger size or a smaller program",
             reason,
             ended.message.as_deref(),
         ));
     }
-    Some(said(
+    Some(with_cluster_status(
         FailureKind::Transient,
         format!(
-            "the sandbox's first process ended by itself (code {}); it is started again",
+            "the sandbox's process 1 exited (code {}); it is started again",
             ended.exit_code
         ),
         reason,
@@ -138,33 +138,34 @@ fn of_container(status: &ContainerStatus) -> Option<Failure> {
     ))
 }
 
-/// Only a registry that says no is the person's to mend; one that is silent may answer later.
-pub fn of_pull(image: &str, reason: &str, message: Option<&str>) -> Failure {
+/// The failure of an image pull. Only a registry's refusal is a user error; a registry that does not answer may do so
+/// later.
+pub fn image_pull_failure(image: &str, reason: &str, message: Option<&str>) -> Failure {
     let text = message.unwrap_or_default().to_ascii_lowercase();
-    let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
-    if says(&["unauthorized", "denied", "forbidden"]) {
-        said(
+    let contains = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
+    if contains(&["unauthorized", "denied", "forbidden"]) {
+        with_cluster_status(
             FailureKind::Input,
             format!(
-                "the registry does not let the cluster have the image {image}: it does not exist, or needs a pull secret"
+                "the registry refuses the image {image} to the cluster: it does not exist, or needs a pull secret"
             ),
             reason,
             message,
         )
-    } else if says(&[
+    } else if contains(&[
         "not found",
         "manifest unknown",
         "name unknown",
         "no match for platform",
     ]) {
-        said(
+        with_cluster_status(
             FailureKind::Input,
             format!("the image {image} does not exist; correct its name or tag"),
             reason,
             message,
         )
     } else {
-        said(
+        with_cluster_status(
             FailureKind::Transient,
             format!(
                 "the image {image} could not be pulled; the registry may be down, or its name may be wrong"
@@ -175,23 +176,45 @@ pub fn of_pull(image: &str, reason: &str, message: Option<&str>) -> Failure {
     }
 }
 
-/// A failure with what the cluster itself says.
-pub fn said(kind: FailureKind, words: impl Into<String>, reason: &str, message: Option<&str>) -> Failure {
+/// Why no node takes a pod, from the scheduler's message about all of them.
+#[must_use]
+pub fn unschedulable_reason(message: &str) -> &'static str {
+    let contains = |parts: &[&str]| parts.iter().any(|part| message.contains(part));
+    if contains(&[
+        "unbound immediate PersistentVolumeClaim",
+        "StorageClass",
+        "storageclass",
+    ]) {
+        "the sandbox's home volume cannot be created; the region's storage class may be missing or out of space"
+    } else if contains(&["volume node affinity", "had volume"]) {
+        "the sandbox's home volume is on a node that does not take the sandbox; that node is full, cordoned or gone"
+    } else {
+        "no node of the cluster has room for the sandbox, or may take it; choose a smaller size, or add a node"
+    }
+}
+
+/// A failure with the cluster's own reason and message, cut to 1000 characters.
+pub fn with_cluster_status(
+    kind: FailureKind,
+    text: impl Into<String>,
+    reason: &str,
+    message: Option<&str>,
+) -> Failure {
     let status: String = match message {
         Some(message) => format!("{reason}: {message}"),
         None => reason.to_owned(),
     };
     Failure {
         kubernetes_status: Some(status.chars().take(1000).collect()),
-        ..Failure::new(kind, words)
+        ..Failure::new(kind, text)
     }
 }
 
-/// Whether waiting longer for this pod is of no use to the person who waits.
+/// Whether waiting longer for this pod cannot help.
 #[must_use]
 pub fn is_final(failure: &Failure) -> bool {
     let status = failure.kubernetes_status.as_deref().unwrap_or_default();
-    // A node may come, a volume may be let go of, a quota may be raised.
+    // A node may be added, a volume detached, a quota raised.
     ![
         "Unschedulable",
         "FailedScheduling",
@@ -209,7 +232,7 @@ mod tests {
 
     use super::*;
 
-    fn told(status: Value) -> Option<Failure> {
+    fn diagnose(status: Value) -> Option<Failure> {
         failure(&serde_json::from_value(json!({"metadata": {"name": "p"}, "status": status})).unwrap())
     }
 
@@ -221,11 +244,11 @@ mod tests {
     }
 
     #[test]
-    fn each_misfortune_has_words_a_person_can_act_on() {
+    fn each_failure_has_a_message_that_a_person_can_act_on() {
         let waiting =
             |reason: &str, message: &str| json!({"waiting": {"reason": reason, "message": message}});
         let ended = |reason: &str, code: i32| json!({"terminated": {"reason": reason, "exitCode": code}});
-        for (status, kind, word) in [
+        for (status, kind, part) in [
             (
                 container(waiting("ErrImagePull", "x: not found"), json!({})),
                 FailureKind::Input,
@@ -239,7 +262,7 @@ mod tests {
             (
                 container(waiting("InvalidImageName", ""), json!({})),
                 FailureKind::Input,
-                "not the name",
+                "not a valid image reference",
             ),
             (
                 container(waiting("CrashLoopBackOff", "back-off"), ended("OOMKilled", 137)),
@@ -258,25 +281,25 @@ mod tests {
                 "room",
             ),
         ] {
-            let failure = told(status).unwrap();
+            let failure = diagnose(status).unwrap();
             assert_eq!(failure.kind, kind, "{failure}");
-            assert!(failure.message.contains(word), "{failure}");
+            assert!(failure.message.contains(part), "{failure}");
             assert!(failure.kubernetes_status.is_some());
         }
     }
 
     #[test]
-    fn a_pod_that_runs_or_is_on_its_way_has_no_failure() {
-        assert_eq!(told(json!({})), None);
+    fn a_pod_that_runs_or_is_being_created_has_no_failure() {
+        assert_eq!(diagnose(json!({})), None);
         assert_eq!(
-            told(container(
+            diagnose(container(
                 json!({"waiting": {"reason": "ContainerCreating"}}),
                 json!({})
             )),
             None
         );
         assert_eq!(
-            told(container(
+            diagnose(container(
                 json!({"running": {}}),
                 json!({"terminated": {"reason": "OOMKilled", "exitCode": 137}})
             )),

@@ -1,5 +1,5 @@
-//! The pods of our sandboxes as their watch tells them, found by their sandbox: whoever waits for one looks again and
-//! again, so a look must not read them all.
+//! Pods of our sandboxes, cached from a watch and indexed by sandbox. A waiter reads them after each change, so a read
+//! must not scan all pods.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -22,58 +22,58 @@ use crate::objects;
 /// The store, with an index beside it.
 pub struct Pods {
     pub store: Store<Pod>,
-    names: Names,
+    names: PodNames,
 }
 
 type BySandbox = HashMap<String, BTreeSet<String>>;
 
 /// The names of the pods of each sandbox, by its resource name.
 #[derive(Clone, Default)]
-pub struct Names(Arc<RwLock<Known>>);
+pub struct PodNames(Arc<RwLock<Index>>);
 
 #[derive(Default)]
-struct Known {
+struct Index {
     names: BySandbox,
-    /// What a list that is under way has told. Until its end the store has what was there before.
+    /// From the list in progress. Until the list is complete the store has the earlier objects.
     listed: BySandbox,
 }
 
 impl Pods {
     #[must_use]
-    pub const fn new(store: Store<Pod>, names: Names) -> Self {
+    pub const fn new(store: Store<Pod>, names: PodNames) -> Self {
         Self { store, names }
     }
 
-    /// Those that bear the name of a sandbox. Whether they are of this very sandbox is the caller's question.
+    /// The pods with the resource name of a sandbox. The caller checks that they belong to this very sandbox.
     #[must_use]
     pub fn named(&self, namespace: &str, sandbox: &ResourceName) -> Vec<Arc<Pod>> {
-        let known = self.names.0.read();
-        let names = known.names.get(sandbox.as_str()).into_iter().flatten();
+        let index = self.names.0.read();
+        let names = index.names.get(sandbox.as_str()).into_iter().flatten();
         names
             .filter_map(|name| self.store.get(&ObjectRef::new(name).within(namespace)))
             .collect()
     }
 }
 
-impl Names {
-    /// Takes what the watch tells, once it is in the store.
-    pub fn take(&self, event: &Event<Pod>) {
-        let mut known = self.0.write();
+impl PodNames {
+    /// Updates the index from a watch event, once the store has it.
+    pub fn update(&self, event: &Event<Pod>) {
+        let mut index = self.0.write();
         match event {
-            Event::Init => known.listed.clear(),
-            Event::Apply(pod) => add(&mut known.names, pod),
+            Event::Init => index.listed.clear(),
+            Event::Apply(pod) => add(&mut index.names, pod),
             Event::InitApply(pod) => {
-                add(&mut known.names, pod);
-                add(&mut known.listed, pod);
+                add(&mut index.names, pod);
+                add(&mut index.listed, pod);
             }
-            Event::InitDone => known.names = std::mem::take(&mut known.listed),
-            Event::Delete(pod) => remove(&mut known.names, pod),
+            Event::InitDone => index.names = std::mem::take(&mut index.listed),
+            Event::Delete(pod) => remove(&mut index.names, pod),
         }
     }
 }
 
 fn add(all: &mut BySandbox, pod: &Pod) {
-    let Some(sandbox) = of(pod) else { return };
+    let Some(sandbox) = sandbox_name(pod) else { return };
     let name = pod.name_any();
     match all.get_mut(sandbox) {
         Some(names) => _ = names.insert(name),
@@ -82,7 +82,7 @@ fn add(all: &mut BySandbox, pod: &Pod) {
 }
 
 fn remove(all: &mut BySandbox, pod: &Pod) {
-    let Some(sandbox) = of(pod) else { return };
+    let Some(sandbox) = sandbox_name(pod) else { return };
     if let Some(names) = all.get_mut(sandbox) {
         names.remove(&pod.name_any());
         if names.is_empty() {
@@ -91,7 +91,7 @@ fn remove(all: &mut BySandbox, pod: &Pod) {
     }
 }
 
-fn of(pod: &Pod) -> Option<&str> {
+fn sandbox_name(pod: &Pod) -> Option<&str> {
     pod.labels().get(objects::APP).map(String::as_str)
 }
 
@@ -112,32 +112,32 @@ mod tests {
         }
     }
 
-    fn names(names: &Names, sandbox: &str) -> Vec<String> {
-        let known = names.0.read();
-        known.names.get(sandbox).into_iter().flatten().cloned().collect()
+    fn names(names: &PodNames, sandbox: &str) -> Vec<String> {
+        let index = names.0.read();
+        index.names.get(sandbox).into_iter().flatten().cloned().collect()
     }
 
     #[test]
-    fn pods_come_and_go_under_their_sandboxs_name() {
-        let all = Names::default();
+    fn pods_are_added_and_removed_under_the_name_of_their_sandbox() {
+        let all = PodNames::default();
         for (sandbox, name) in [("a", "a-1"), ("b", "b-1"), ("a", "a-2")] {
-            all.take(&Event::Apply(pod(sandbox, name)));
+            all.update(&Event::Apply(pod(sandbox, name)));
         }
         assert_eq!(names(&all, "a"), ["a-1", "a-2"]);
-        all.take(&Event::Delete(pod("a", "a-1")));
+        all.update(&Event::Delete(pod("a", "a-1")));
         assert_eq!(names(&all, "a"), ["a-2"]);
-        all.take(&Event::Delete(pod("a", "a-2")));
+        all.update(&Event::Delete(pod("a", "a-2")));
         assert!(!all.0.read().names.contains_key("a"));
     }
 
     #[test]
-    fn a_new_list_takes_nothing_away_until_it_is_complete() {
-        let all = Names::default();
-        all.take(&Event::Apply(pod("a", "old")));
-        all.take(&Event::Init);
-        all.take(&Event::InitApply(pod("a", "new")));
+    fn a_new_list_removes_nothing_until_it_is_complete() {
+        let all = PodNames::default();
+        all.update(&Event::Apply(pod("a", "old")));
+        all.update(&Event::Init);
+        all.update(&Event::InitApply(pod("a", "new")));
         assert_eq!(names(&all, "a"), ["new", "old"]);
-        all.take(&Event::InitDone);
+        all.update(&Event::InitDone);
         assert_eq!(names(&all, "a"), ["new"]);
     }
 }

@@ -1,60 +1,60 @@
-//! Who waits for a change in the cluster: by project, since with a thousand sandboxes on their way each change would
-//! otherwise wake every one of them, to look and to find that it was another's.
+//! Change notification by project. With a thousand sandboxes being started, one shared notification would wake every
+//! waiter at each change, most of them for a change of another project.
 
 use fsa_model::ProjectId;
 use tokio::sync::{Notify, watch};
 
-/// Projects share places, so that nobody has to keep account of who waits. More than are worked on at a time.
-const PLACES: usize = 1024;
+/// Projects hash to slots, so that waiters need no registration. More than the projects that are worked on at a time.
+const SLOTS: usize = 1024;
 
-/// Wakes whoever waits.
+/// Wakes the waiters of a project.
 #[derive(Debug)]
-pub struct Changes {
-    of_projects: Box<[Notify]>,
+pub struct ProjectNotify {
+    slots: Box<[Notify]>,
     any: watch::Sender<()>,
 }
 
-impl Default for Changes {
+impl Default for ProjectNotify {
     fn default() -> Self {
         Self {
-            of_projects: (0..PLACES).map(|_| Notify::new()).collect(),
+            slots: (0..SLOTS).map(|_| Notify::new()).collect(),
             any: watch::Sender::new(()),
         }
     }
 }
 
-impl Changes {
-    /// Something of a project has changed; without one, it may be anybody's.
-    pub fn tell(&self, project: Option<ProjectId>) {
+impl ProjectNotify {
+    /// An object of the project has changed; `None`: any project may be affected.
+    pub fn notify(&self, project: Option<ProjectId>) {
         match project {
-            Some(project) => self.of(project).notify_waiters(),
-            None => self.of_projects.iter().for_each(Notify::notify_waiters),
+            Some(project) => self.slot(project).notify_waiters(),
+            None => self.slots.iter().for_each(Notify::notify_waiters),
         }
         self.any.send_replace(());
     }
 
-    /// Waits until `look` finds something, looking again after each change of the project. Bound it with a timeout.
-    pub async fn until<T>(&self, project: ProjectId, mut look: impl FnMut() -> Option<T>) -> T {
+    /// Waits until `check` returns a value, checking again after each change of the project. Bound it with a timeout.
+    pub async fn until<T>(&self, project: ProjectId, mut check: impl FnMut() -> Option<T>) -> T {
         loop {
-            // It hears of what comes after it was made, so that nothing is missed between look and wait.
-            let changed = self.of(project).notified();
-            if let Some(found) = look() {
-                return found;
+            // It is notified of notify since its creation, so none is missed between check and wait.
+            let changed = self.slot(project).notified();
+            if let Some(value) = check() {
+                return value;
             }
             changed.await;
         }
     }
 
-    /// Every change from now on.
+    /// Notified of every change from now on.
     #[must_use]
-    pub fn any(&self) -> watch::Receiver<()> {
+    pub fn subscribe(&self) -> watch::Receiver<()> {
         self.any.subscribe()
     }
 
-    fn of(&self, project: ProjectId) -> &Notify {
-        // The last bytes of ours are random: they are UUIDs of version 7 (RFC 9562, section 5.7).
+    fn slot(&self, project: ProjectId) -> &Notify {
+        // The last bytes are random: project ids are UUIDs of version 7 (RFC 9562, section 5.7).
         let [.., high, low] = *project.0.as_bytes();
-        &self.of_projects[usize::from(u16::from_be_bytes([high, low])) % PLACES]
+        &self.slots[usize::from(u16::from_be_bytes([high, low])) % SLOTS]
     }
 }
 
@@ -72,31 +72,31 @@ mod tests {
     }
 
     #[test]
-    fn whoever_waits_looks_after_a_change_of_his_own_and_of_nobody_elses() {
-        let changes = Changes::default();
-        let looks = Cell::new(0);
-        let mut waiting = Box::pin(changes.until(project(1), || {
-            looks.set(looks.get() + 1);
-            (looks.get() == 3).then_some("found")
+    fn a_waiter_checks_after_a_change_of_its_own_project_only() {
+        let notify = ProjectNotify::default();
+        let checks = Cell::new(0);
+        let mut waiting = Box::pin(notify.until(project(1), || {
+            checks.set(checks.get() + 1);
+            (checks.get() == 3).then_some("found")
         }));
         assert_eq!(waiting.as_mut().now_or_never(), None);
 
-        changes.tell(Some(project(2)));
+        notify.notify(Some(project(2)));
         assert_eq!(waiting.as_mut().now_or_never(), None);
-        assert_eq!(looks.get(), 1);
-        changes.tell(Some(project(1)));
+        assert_eq!(checks.get(), 1);
+        notify.notify(Some(project(1)));
         assert_eq!(waiting.as_mut().now_or_never(), None);
-        assert_eq!(looks.get(), 2);
-        changes.tell(None);
+        assert_eq!(checks.get(), 2);
+        notify.notify(None);
         assert_eq!(waiting.now_or_never(), Some("found"));
     }
 
     #[test]
-    fn whoever_listens_to_everything_hears_each() {
-        let changes = Changes::default();
-        let mut any = changes.any();
+    fn a_subscriber_is_notified_of_each_change() {
+        let notify = ProjectNotify::default();
+        let mut any = notify.subscribe();
         for about in [Some(project(1)), None] {
-            changes.tell(about);
+            notify.notify(about);
             assert!(any.has_changed().unwrap());
             any.mark_unchanged();
         }

@@ -1,81 +1,85 @@
-//! The exact list of what the control plane may do, in its one namespace. The Role in deploy/chart
-//! (role.json) is made of it, `fsa doctor` asks for each, and a test runs the driver with nothing else.
+//! RBAC: the exact list of permissions that the control plane needs, in its one namespace. The Role in deploy/chart
+//! (role.json) has these rules, `fsa doctor` checks each of them, and a test runs the driver with no others.
 
 use k8s_openapi::api::rbac::v1::PolicyRule;
 
 use crate::settings::{Provider, Settings, Style};
 
-/// Verbs on one kind.
+/// Verbs on one kind of object.
 #[derive(Clone, Copy, Debug)]
-pub struct Right {
+pub struct Permission {
     pub group: &'static str,
-    /// With `/` and the subresource, where it is one.
+    /// `resource` or `resource/subresource`.
     pub resource: &'static str,
     pub verbs: &'static [&'static str],
 }
 
 const OBJECT: &[&str] = &["create", "patch", "delete", "list", "watch"];
 
-const fn right(group: &'static str, resource: &'static str, verbs: &'static [&'static str]) -> Right {
-    Right {
+const fn permission(
+    group: &'static str,
+    resource: &'static str,
+    verbs: &'static [&'static str],
+) -> Permission {
+    Permission {
         group,
         resource,
         verbs,
     }
 }
 
-const ALWAYS: &[Right] = &[
-    right("apps", "deployments", OBJECT),
-    right("", "services", OBJECT),
-    // The values are read where a sandbox's token is not remembered.
-    right(
+const ALWAYS: &[Permission] = &[
+    permission("apps", "deployments", OBJECT),
+    permission("", "services", OBJECT),
+    // The values are read if a sandbox's token is not cached.
+    permission(
         "",
         "secrets",
         &["create", "patch", "delete", "list", "watch", "get"],
     ),
-    right("", "persistentvolumeclaims", OBJECT),
-    right("networking.k8s.io", "networkpolicies", OBJECT),
-    right("networking.k8s.io", "ingresses", OBJECT),
-    right("", "pods", &["get", "list", "watch", "delete"]),
-    // A WebSocket is a GET, and later servers ask for create as well.
-    right("", "pods/portforward", &["get", "create"]),
-    right("", "pods/log", &["get"]),
-    right("", "events", &["list", "watch"]),
+    permission("", "persistentvolumeclaims", OBJECT),
+    permission("networking.k8s.io", "networkpolicies", OBJECT),
+    permission("networking.k8s.io", "ingresses", OBJECT),
+    permission("", "pods", &["get", "list", "watch", "delete"]),
+    // A WebSocket is a GET, and newer API servers require `create` as well.
+    permission("", "pods/portforward", &["get", "create"]),
+    permission("", "pods/log", &["get"]),
+    permission("", "events", &["list", "watch"]),
 ];
 
-const ROUTES: &[Right] = &[right("gateway.networking.k8s.io", "httproutes", OBJECT)];
+const ROUTES: &[Permission] = &[permission("gateway.networking.k8s.io", "httproutes", OBJECT)];
 
-/// Patroni's Role can only be given by one who has what is in it.
-const KUBEBLOCKS: &[Right] = &[
-    right("apps.kubeblocks.io", "clusters", OBJECT),
-    right("", "serviceaccounts", &["create", "patch", "delete"]),
-    right(
+/// The API server lets an account grant only permissions that it has itself, so Patroni's are among them.
+const KUBEBLOCKS: &[Permission] = &[
+    permission("apps.kubeblocks.io", "clusters", OBJECT),
+    permission("", "serviceaccounts", &["create", "patch", "delete"]),
+    permission(
         "rbac.authorization.k8s.io",
         "roles",
         &["create", "patch", "delete"],
     ),
-    right(
+    permission(
         "rbac.authorization.k8s.io",
         "rolebindings",
         &["create", "patch", "delete"],
     ),
-    right(
+    permission(
         "",
         "configmaps",
         &["create", "get", "list", "patch", "update", "watch", "delete"],
     ),
-    right(
+    permission(
         "",
         "endpoints",
         &["create", "get", "list", "patch", "update", "watch", "delete"],
     ),
-    right("", "pods", &["get", "list", "patch", "update", "watch"]),
-    right("", "events", &["create"]),
+    permission("", "pods", &["get", "list", "patch", "update", "watch"]),
+    permission("", "events", &["create"]),
 ];
 
-/// What these settings need.
+/// The permissions that these settings need.
 #[must_use]
-pub fn needed(settings: &Settings) -> Vec<Right> {
+pub fn required(settings: &Settings) -> Vec<Permission> {
     let mut all = ALWAYS.to_vec();
     if settings.expose.style == Style::HttpRoute {
         all.extend(ROUTES);
@@ -86,15 +90,15 @@ pub fn needed(settings: &Settings) -> Vec<Right> {
     all
 }
 
-/// The same as the rules of a Role.
+/// [`required`] as the rules of a Role.
 #[must_use]
 pub fn rules(settings: &Settings) -> Vec<PolicyRule> {
-    needed(settings)
+    required(settings)
         .into_iter()
-        .map(|right| PolicyRule {
-            api_groups: Some(vec![right.group.into()]),
-            resources: Some(vec![right.resource.into()]),
-            verbs: right.verbs.iter().map(|verb| (*verb).to_owned()).collect(),
+        .map(|permission| PolicyRule {
+            api_groups: Some(vec![permission.group.into()]),
+            resources: Some(vec![permission.resource.into()]),
+            verbs: permission.verbs.iter().map(|verb| (*verb).to_owned()).collect(),
             ..PolicyRule::default()
         })
         .collect()

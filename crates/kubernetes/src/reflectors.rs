@@ -1,5 +1,5 @@
-//! What is in the cluster, as watches tell it: one store a kind, of our objects alone. A look is
-//! a read of memory, and whoever waits for a change is woken by it.
+//! Reflectors: one watch and one store for each kind of object, limited to our own. An observation reads memory only,
+//! and changes wake those who wait for them.
 
 use std::{fmt::Debug, sync::Arc, time::Duration};
 
@@ -21,7 +21,6 @@ use kube::{
     runtime::{
         WatchStreamExt as _,
         reflector::{ObjectRef, Store, store::Writer},
-        utils::Backoff,
         watcher::{self, Event},
     },
 };
@@ -32,65 +31,65 @@ use tokio::{
 };
 
 use crate::{
-    cached_object::{self, Keep, Kept},
-    connection::{Cluster, PATIENCE},
+    cached_object::{self, CachedObject, Summarize},
+    connection::{CALL_TIMEOUT, Cluster},
     event_diagnosis, objects,
-    pods::{Names, Pods},
-    project_notify::Changes,
+    pods::{PodNames, Pods},
+    project_notify::ProjectNotify,
     settings::{Settings, Style},
     warnings::{self, Warnings},
+    watch_backoff::WatchBackoff,
 };
 
-/// RequeueQueue that a slow listener may be behind by before it is told to look at everything.
-const HINTS: usize = 1024;
-/// The longest pause between two tries to begin a watch again; there are eight watches at most.
-pub const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// How long a change of our own may take to come back through the watch.
-const ECHO: Duration = Duration::from_secs(5);
+/// Requeues that a slow subscriber may fall behind by before it gets [`Requeue::Everything`] instead.
+const REQUEUE_BUFFER: usize = 1024;
+/// How long a change of our own may take to arrive through the watch.
+const OBSERVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The stores.
-pub struct Watched {
-    pub deployments: Store<Kept<Deployment>>,
-    pub services: Store<Kept<Service>>,
-    pub policies: Store<Kept<NetworkPolicy>>,
+pub struct Reflectors {
+    pub deployments: Store<CachedObject<Deployment>>,
+    pub services: Store<CachedObject<Service>>,
+    pub policies: Store<CachedObject<NetworkPolicy>>,
     pub pods: Pods,
-    pub claims: Store<Kept<PersistentVolumeClaim>>,
-    /// Without what is in them.
+    pub claims: Store<CachedObject<PersistentVolumeClaim>>,
+    /// Metadata only, without the values.
     pub secrets: Store<PartialObjectMeta<Secret>>,
-    pub ingresses: Store<Kept<Ingress>>,
-    /// HTTPRoutes, where they are used.
-    pub routes: Option<Store<Kept<DynamicObject>>>,
-    /// What the cluster says of the pods.
+    pub ingresses: Store<CachedObject<Ingress>>,
+    /// HTTPRoutes, if the settings use them.
+    pub routes: Option<Store<CachedObject<DynamicObject>>>,
+    /// The cluster's warnings about the pods.
     pub warnings: Warnings,
-    told: Told,
+    context: WatchContext,
     _tasks: JoinSet<()>,
 }
 
-/// What the tasks that watch share.
+/// What the watch tasks share.
 #[derive(Clone)]
-pub struct Told {
-    changes: Arc<Changes>,
+pub struct WatchContext {
+    project_notify: Arc<ProjectNotify>,
     requeues: broadcast::Sender<Requeue>,
     /// The last error of a watch, for people.
-    silence: watch::Sender<Option<String>>,
-    /// A watch broke off.
-    broke: Arc<Notify>,
+    last_error: watch::Sender<Option<String>>,
+    /// A watch failed.
+    disconnected: Arc<Notify>,
+    /// The label selector of the watches.
     labels: String,
 }
 
-impl Told {
+impl WatchContext {
     #[must_use]
     pub fn new(settings: &Settings) -> Self {
         Self {
-            changes: Arc::default(),
-            requeues: broadcast::Sender::new(HINTS),
-            silence: watch::Sender::new(None),
-            broke: Arc::default(),
+            project_notify: Arc::default(),
+            requeues: broadcast::Sender::new(REQUEUE_BUFFER),
+            last_error: watch::Sender::new(None),
+            disconnected: Arc::default(),
             labels: objects::selector(settings),
         }
     }
 
-    /// The same for objects with other labels.
+    /// The same context for objects with other labels.
     #[must_use]
     pub fn selecting(&self, labels: &str) -> Self {
         Self {
@@ -99,73 +98,81 @@ impl Told {
         }
     }
 
-    /// Who should look again, from now on.
+    /// Requeues from now on.
     #[must_use]
     pub fn requeues(&self) -> broadcast::Receiver<Requeue> {
         self.requeues.subscribe()
     }
 
-    /// Whoever listens should look at what an object belongs to.
+    /// Requeues the sandbox or project that an object belongs to.
     fn requeue(&self, metadata: &ObjectMeta) {
-        let about = objects::owner(metadata)
+        let requeue = objects::owner(metadata)
             .map(Requeue::Sandbox)
             .or_else(|| objects::project(metadata).map(Requeue::Project));
-        if let Some(about) = about {
-            // Nobody listens: nothing to do.
-            let _ = self.requeues.send(about);
+        if let Some(requeue) = requeue {
+            // An error means that there is no subscriber.
+            let _ = self.requeues.send(requeue);
         }
     }
 
-    /// As [`Changes::until`].
-    pub async fn until<T>(&self, project: ProjectId, look: impl FnMut() -> Option<T>) -> T {
-        self.changes.until(project, look).await
+    /// As [`ProjectNotify::until`].
+    pub async fn until<T>(&self, project: ProjectId, check: impl FnMut() -> Option<T>) -> T {
+        self.project_notify.until(project, check).await
     }
 }
 
-impl Watched {
-    /// Begins to watch. Must be called in a tokio runtime; the watches end with what is returned.
+impl Reflectors {
+    /// Starts the watches. Must be called in a tokio runtime; the watches end when the value is dropped.
     #[must_use]
-    pub fn begin(cluster: &Cluster, settings: &Settings) -> Self {
-        let told = Told::new(settings);
+    pub fn start(cluster: &Cluster, settings: &Settings) -> Self {
+        let context = WatchContext::new(settings);
         let mut tasks = JoinSet::new();
-        tasks.spawn(tell_when_it_answers(cluster.client.clone(), told.clone()));
+        tasks.spawn(notify_when_reachable(cluster.client.clone(), context.clone()));
         let routes =
             (settings.expose.domain.is_some() && settings.expose.style == Style::HttpRoute).then(|| {
                 let kind = objects::http_route_resource();
                 let api = Api::namespaced_with(cluster.client.clone(), &cluster.namespace, &kind);
-                follow_as(&mut tasks, &told, api, kind, Kept::new, is_news, |_| {})
+                reflect_as(
+                    &mut tasks,
+                    &context,
+                    api,
+                    kind,
+                    CachedObject::new,
+                    is_change,
+                    |_| {},
+                )
             });
         let warnings = Warnings::default();
-        let pods = pods(&mut tasks, &told, cluster, &warnings);
-        tasks.spawn(warnings::follow(
+        let pods = pods(&mut tasks, &context, cluster, &warnings);
+        tasks.spawn(warnings::watch_events(
             cluster.clone(),
             pods.store.clone(),
             warnings.clone(),
-            Arc::clone(&told.changes),
+            Arc::clone(&context.project_notify),
         ));
         Self {
-            deployments: plain(&mut tasks, &told, cluster),
-            services: plain(&mut tasks, &told, cluster),
-            policies: plain(&mut tasks, &told, cluster),
+            deployments: summaries(&mut tasks, &context, cluster),
+            services: summaries(&mut tasks, &context, cluster),
+            policies: summaries(&mut tasks, &context, cluster),
             pods,
-            claims: claims(&mut tasks, &told, cluster),
-            secrets: follow(&mut tasks, &told, namespaced(cluster), ()),
-            ingresses: plain(&mut tasks, &told, cluster),
+            claims: claims(&mut tasks, &context, cluster),
+            secrets: reflect(&mut tasks, &context, namespaced(cluster), ()),
+            ingresses: summaries(&mut tasks, &context, cluster),
             routes,
             warnings,
-            told,
+            context,
             _tasks: tasks,
         }
     }
 
-    /// An HTTPRoute of this name, where they are watched.
+    /// The HTTPRoute of this name, if HTTPRoutes are watched.
     #[must_use]
-    pub fn route(&self, namespace: &str, name: &str) -> Option<Arc<Kept<DynamicObject>>> {
-        let wanted = ObjectRef::new_with(name, objects::http_route_resource()).within(namespace);
-        self.routes.as_ref()?.get(&wanted)
+    pub fn route(&self, namespace: &str, name: &str) -> Option<Arc<CachedObject<DynamicObject>>> {
+        let reference = ObjectRef::new_with(name, objects::http_route_resource()).within(namespace);
+        self.routes.as_ref()?.get(&reference)
     }
 
-    /// Waits until everything was listed once.
+    /// Waits until every kind was listed once.
     ///
     /// # Errors
     /// The cluster does not answer, or does not let us watch.
@@ -186,36 +193,37 @@ impl Watched {
                 },
             );
         };
-        tokio::time::timeout(PATIENCE, all).await.map_err(|_| {
-            let why = self.told.silence.borrow().clone().map_or_else(
-                || "it does not answer".to_owned(),
-                |said| format!("it says: {said}"),
+        tokio::time::timeout(CALL_TIMEOUT, all).await.map_err(|_| {
+            let why = self.context.last_error.borrow().clone().map_or_else(
+                || "the Kubernetes API does not answer".to_owned(),
+                |error| format!("the Kubernetes API answers: {error}"),
             );
             DriverError::new(
                 FailureKind::Transient,
-                format!("what is in the cluster is not known yet ({why}); it is tried again"),
+                format!("the cluster's objects are not listed yet ({why}); it is tried again"),
             )
         })
     }
 
-    /// Who should look again, from now on.
+    /// Requeues from now on.
     pub fn requeues(&self) -> broadcast::Receiver<Requeue> {
-        self.told.requeues()
+        self.context.requeues()
     }
 
-    /// As [`Changes::until`].
-    pub async fn until<T>(&self, project: ProjectId, look: impl FnMut() -> Option<T>) -> T {
-        self.told.until(project, look).await
+    /// As [`ProjectNotify::until`].
+    pub async fn until<T>(&self, project: ProjectId, check: impl FnMut() -> Option<T>) -> T {
+        self.context.until(project, check).await
     }
 
-    /// Waits until `look` finds that something which was just done has come back through the
-    /// watch. Where that takes long, the next look may be a little behind, which is no error.
-    pub async fn echo(&self, project: ProjectId, mut look: impl FnMut() -> bool) {
-        let _ = tokio::time::timeout(ECHO, self.until(project, || look().then_some(()))).await;
+    /// Waits until `check` finds that a change of our own has arrived through the watch. A timeout is no error: the
+    /// next observation may then be out of date.
+    pub async fn wait_until_observed(&self, project: ProjectId, mut check: impl FnMut() -> bool) {
+        let observed = self.until(project, || check().then_some(()));
+        let _ = tokio::time::timeout(OBSERVE_TIMEOUT, observed).await;
     }
 }
 
-/// The object of that name.
+/// The object of this name.
 #[must_use]
 pub fn named<K>(store: &Store<K>, namespace: &str, name: &str) -> Option<Arc<K>>
 where
@@ -231,9 +239,10 @@ where
     Api::namespaced(cluster.client.clone(), &cluster.namespace)
 }
 
-fn plain<K>(tasks: &mut JoinSet<()>, told: &Told, cluster: &Cluster) -> Store<Kept<K>>
+/// Watches a kind, into a store of summaries.
+fn summaries<K>(tasks: &mut JoinSet<()>, context: &WatchContext, cluster: &Cluster) -> Store<CachedObject<K>>
 where
-    K: Keep
+    K: Summarize
         + Resource<DynamicType = (), Scope = NamespaceResourceScope>
         + Clone
         + DeserializeOwned
@@ -242,51 +251,81 @@ where
         + Sync
         + 'static,
 {
-    follow_as(tasks, told, namespaced(cluster), (), Kept::new, is_news, |_| {})
+    reflect_as(
+        tasks,
+        context,
+        namespaced(cluster),
+        (),
+        CachedObject::new,
+        is_change,
+        |_| {},
+    )
 }
 
-/// Whether somebody should look again because of what is kept of an object now.
-fn is_news<K: Keep>(before: Option<&Kept<K>>, now: &Kept<K>) -> bool {
-    before.is_none_or(|before| before.is_news(now))
+/// Whether an object is new or would be observed differently than before.
+fn is_change<K: Summarize>(before: Option<&CachedObject<K>>, now: &CachedObject<K>) -> bool {
+    before.is_none_or(|before| before.differs_from(now))
 }
 
-/// The claims of home volumes. They bear no sandbox's name, so that a requeue is for the whole project; and a new one is
-/// of our own making.
-fn claims(tasks: &mut JoinSet<()>, told: &Told, cluster: &Cluster) -> Store<Kept<PersistentVolumeClaim>> {
-    let is_news = |before: Option<&Kept<_>>, now: &Kept<_>| before.is_some_and(|before| before.is_news(now));
-    follow_as(tasks, told, namespaced(cluster), (), Kept::new, is_news, |_| {})
+/// The claims of home volumes. They name no sandbox, so the whole project is requeued. A new claim is our own and
+/// requeues nothing.
+fn claims(
+    tasks: &mut JoinSet<()>,
+    context: &WatchContext,
+    cluster: &Cluster,
+) -> Store<CachedObject<PersistentVolumeClaim>> {
+    let is_change = |before: Option<&CachedObject<_>>, now: &CachedObject<_>| {
+        before.is_some_and(|before| before.differs_from(now))
+    };
+    reflect_as(
+        tasks,
+        context,
+        namespaced(cluster),
+        (),
+        CachedObject::new,
+        is_change,
+        |_| {},
+    )
 }
 
-/// The pods, with what their own status says of how they ended.
-fn pods(tasks: &mut JoinSet<()>, told: &Told, cluster: &Cluster, warnings: &Warnings) -> Pods {
+/// The pods. Their status also shows when a container was killed for its memory, which becomes a warning.
+fn pods(tasks: &mut JoinSet<()>, context: &WatchContext, cluster: &Cluster, warnings: &Warnings) -> Pods {
     let warnings = warnings.clone();
-    let names = Names::default();
-    let told_names = names.clone();
-    // What it is made of is of no use here, and takes more room than how it is.
-    let keep = |mut pod: Pod| {
+    let names = PodNames::default();
+    let indexed = names.clone();
+    // The spec is not used here, and takes more memory than the status.
+    let reduce = |mut pod: Pod| {
         pod.managed_fields_mut().clear();
         pod.spec = None;
         pod
     };
-    let also = move |event: &Event<Pod>| {
-        told_names.take(event);
+    let on_event = move |event: &Event<Pod>| {
+        indexed.update(event);
         match event {
             Event::Apply(pod) | Event::InitApply(pod) => {
-                if let Some(warning) = event_diagnosis::ended(pod) {
-                    warnings.take(pod, warning);
+                if let Some(warning) = event_diagnosis::out_of_memory(pod) {
+                    warnings.record(pod, warning);
                 }
             }
-            Event::Delete(pod) => warnings.forget(pod),
+            Event::Delete(pod) => warnings.remove(pod),
             Event::Init | Event::InitDone => {}
         }
     };
-    let store = follow_as(tasks, told, namespaced(cluster), (), keep, |_, _| true, also);
+    let store = reflect_as(
+        tasks,
+        context,
+        namespaced(cluster),
+        (),
+        reduce,
+        |_, _| true,
+        on_event,
+    );
     Pods::new(store, names)
 }
 
-/// RequeueQueue as a stream; who fell behind has to look at everything.
+/// Requeues as a stream. A subscriber that fell behind gets [`Requeue::Everything`].
 #[must_use]
-pub fn stream_of(requeues: broadcast::Receiver<Requeue>) -> BoxStream<Requeue> {
+pub fn requeue_stream(requeues: broadcast::Receiver<Requeue>) -> BoxStream<Requeue> {
     stream::unfold(requeues, |mut requeues| async move {
         match requeues.recv().await {
             Ok(requeue) => Some((requeue, requeues)),
@@ -297,66 +336,53 @@ pub fn stream_of(requeues: broadcast::Receiver<Requeue>) -> BoxStream<Requeue> {
     .boxed()
 }
 
-/// How long a watch that broke off waits before it is begun again: as the library does, with its
-/// jitter, yet never so long that a cluster which is back stays unknown for half a minute.
-#[derive(Default)]
-pub struct Patience(watcher::DefaultBackoff);
-
-impl Iterator for Patience {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        self.0.next().map(|pause| pause.min(LONGEST_PAUSE))
-    }
-}
-
-impl Backoff for Patience {
-    fn reset(&mut self) {
-        self.0.reset();
-    }
-}
-
-/// Says that the cluster answers again, each time after a watch has broken off. A watch does not tell:
-/// one that goes on where it was is silent until something changes.
-async fn tell_when_it_answers(client: Client, told: Told) {
+/// Sends [`Requeue::Answers`] when the API server answers again after a watch failed. The watch itself does not show
+/// it: a resumed watch is silent until an object changes.
+async fn notify_when_reachable(client: Client, context: WatchContext) {
     loop {
-        told.broke.notified().await;
-        for pause in Patience::default() {
+        context.disconnected.notified().await;
+        for pause in WatchBackoff::default() {
             tokio::time::sleep(pause).await;
-            // To be refused is an answer too.
-            let asked = tokio::time::timeout(PATIENCE, client.apiserver_version()).await;
-            if matches!(asked, Ok(Ok(_) | Err(kube::Error::Api(_)))) {
+            // A refusal is an answer too.
+            let answer = tokio::time::timeout(CALL_TIMEOUT, client.apiserver_version()).await;
+            if matches!(answer, Ok(Ok(_) | Err(kube::Error::Api(_)))) {
                 break;
             }
         }
-        let _ = told.requeues.send(Requeue::Answers);
+        let _ = context.requeues.send(Requeue::Answers);
     }
 }
 
 /// Watches a kind, into a store of whole objects.
-pub fn follow<K>(tasks: &mut JoinSet<()>, told: &Told, api: Api<K>, kind: K::DynamicType) -> Store<K>
+pub fn reflect<K>(
+    tasks: &mut JoinSet<()>,
+    context: &WatchContext,
+    api: Api<K>,
+    kind: K::DynamicType,
+) -> Store<K>
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     K::DynamicType: Clone + Debug + Eq + std::hash::Hash + Send + Sync + Unpin,
 {
-    // Who changed which field is of no use here, and takes more room than the object.
-    let keep = |mut object: K| {
+    // managedFields are not used here, and take more memory than the rest of the object.
+    let reduce = |mut object: K| {
         object.managed_fields_mut().clear();
         object
     };
-    follow_as(tasks, told, api, kind, keep, |_, _| true, |_| {})
+    reflect_as(tasks, context, api, kind, reduce, |_, _| true, |_| {})
 }
 
-/// Watches a kind, into a store of what `keep` makes of each object. Where that `is_news` beside what was kept before,
-/// somebody should look again; as they should when it is gone. Each event is also shown to `also`, once the store has it.
-fn follow_as<K, S>(
+/// Watches a kind, into a store of what `reduce` makes of each object. The owner of an object is requeued when the
+/// object is deleted, and when `is_change` holds for its cached and its new value. `on_event` is called for each event,
+/// once the store has it.
+fn reflect_as<K, S>(
     tasks: &mut JoinSet<()>,
-    told: &Told,
+    context: &WatchContext,
     api: Api<K>,
     kind: S::DynamicType,
-    keep: impl Fn(K) -> S + Send + 'static,
-    is_news: impl Fn(Option<&S>, &S) -> bool + Send + 'static,
-    also: impl Fn(&Event<S>) + Send + 'static,
+    reduce: impl Fn(K) -> S + Send + 'static,
+    is_change: impl Fn(Option<&S>, &S) -> bool + Send + 'static,
+    on_event: impl Fn(&Event<S>) + Send + 'static,
 ) -> Store<S>
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
@@ -365,47 +391,46 @@ where
 {
     let mut writer = Writer::<S>::new(kind.clone());
     let store = writer.as_reader();
-    let events =
-        watcher::watcher(api, watcher::Config::default().labels(&told.labels)).backoff(Patience::default());
-    let mut events = Box::pin(events);
-    let (told, known) = (told.clone(), store.clone());
+    let config = watcher::Config::default().labels(&context.labels);
+    let mut events = Box::pin(watcher::watcher(api, config).backoff(WatchBackoff::default()));
+    let (context, cached) = (context.clone(), store.clone());
     tasks.spawn(async move {
-        let mut began = false;
+        let mut listed_before = false;
         while let Some(event) = events.next().await {
             let event = match event {
-                Ok(event) => cached_object::each(event, &keep),
+                Ok(event) => cached_object::map_event(event, &reduce),
                 Err(error) => {
-                    tracing::warn!(%error, "a watch of the cluster broke off; it is begun again");
-                    told.silence.send_replace(Some(error.to_string()));
-                    told.broke.notify_one();
+                    tracing::warn!(%error, "watch of the cluster failed; restarting it");
+                    context.last_error.send_replace(Some(error.to_string()));
+                    context.disconnected.notify_one();
                     continue;
                 }
             };
-            let news = match &event {
+            let changed = match &event {
                 Event::Apply(object) => {
-                    let before = known.get(&ObjectRef::from_obj_with(object, kind.clone()));
-                    is_news(before.as_deref(), object)
+                    let before = cached.get(&ObjectRef::from_obj_with(object, kind.clone()));
+                    is_change(before.as_deref(), object)
                 }
                 _ => true,
             };
             writer.apply_watcher_event(&event);
-            also(&event);
+            on_event(&event);
             match event {
                 Event::Apply(object) | Event::Delete(object) => {
-                    // Its version may be what somebody waits for, although nothing else of it has changed.
-                    told.changes.tell(objects::project(object.meta()));
-                    if news {
-                        told.requeue(object.meta());
+                    // Always: a task may wait for this resourceVersion, although nothing else has changed.
+                    context.project_notify.notify(objects::project(object.meta()));
+                    if changed {
+                        context.requeue(object.meta());
                     }
                 }
                 Event::InitDone => {
-                    // What was missed in between cannot be named.
-                    if began {
-                        let _ = told.requeues.send(Requeue::Everything);
+                    // A repeated list does not show which changes were missed before it.
+                    if listed_before {
+                        let _ = context.requeues.send(Requeue::Everything);
                     }
-                    began = true;
-                    told.silence.send_replace(None);
-                    told.changes.tell(None);
+                    listed_before = true;
+                    context.last_error.send_replace(None);
+                    context.project_notify.notify(None);
                 }
                 Event::Init | Event::InitApply(_) => {}
             }

@@ -1,5 +1,5 @@
-//! Every request to the API server, counted by verb and resource as its own authorization names
-//! them: what a sandbox costs the cluster can be read, and that nothing polls can be seen.
+//! Request metrics: counts the requests to the API server by verb and resource, named as its authorization names them.
+//! They show what a sandbox costs the cluster, and that nothing polls.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -9,19 +9,19 @@ use parking_lot::Mutex;
 
 type Key = (&'static str, String);
 
-/// What was sent so far. Cheap to clone; clones share their counts.
+/// The requests sent so far. Cheap to clone; clones share their counts.
 #[derive(Clone, Debug, Default)]
-pub struct Counted(Arc<Mutex<BTreeMap<Key, u64>>>);
+pub struct RequestMetrics(Arc<Mutex<BTreeMap<Key, u64>>>);
 
-impl Counted {
-    /// Counts a request on its way out, whatever becomes of it.
-    pub fn count<B>(&self, request: &Request<B>) {
-        let key = kind(request.method(), request.uri());
+impl RequestMetrics {
+    /// Counts a request when it is sent, whatever its outcome.
+    pub fn record<B>(&self, request: &Request<B>) {
+        let key = verb_and_resource(request.method(), request.uri());
         *self.0.lock().entry(key).or_default() += 1;
     }
 
     #[must_use]
-    pub fn all(&self) -> Vec<Calls> {
+    pub fn snapshot(&self) -> Vec<Calls> {
         let counts = self.0.lock();
         counts
             .iter()
@@ -35,10 +35,9 @@ impl Counted {
 }
 
 /// The verb and the resource of a request, such as `patch` and `deployments`, or `create` and
-/// `pods/portforward`. A path that is of no resource is `other`, so that there are never more kinds
-/// than the API has.
+/// `pods/portforward`. A path without a resource is `other`, so the number of keys is bounded by the API.
 /// <https://kubernetes.io/docs/reference/access-authn-authz/authorization/#determine-the-request-verb>
-fn kind(method: &Method, uri: &Uri) -> Key {
+fn verb_and_resource(method: &Method, uri: &Uri) -> Key {
     let mut path = uri.path().split('/').filter(|part| !part.is_empty()).peekable();
     let prefix = match path.next() {
         Some("api") => path.next(),
@@ -63,16 +62,16 @@ fn kind(method: &Method, uri: &Uri) -> Key {
     let resource = path
         .next()
         .map_or_else(|| resource.to_owned(), |part| format!("{resource}/{part}"));
-    let asked = |what: &str| {
+    let has_parameter = |parameter: &str| {
         uri.query()
-            .is_some_and(|query| query.split('&').any(|pair| pair == what))
+            .is_some_and(|query| query.split('&').any(|pair| pair == parameter))
     };
     let verb = match *method {
         Method::POST => "create",
         Method::PUT => "update",
         Method::PATCH => "patch",
         Method::DELETE => "delete",
-        _ if asked("watch=true") => "watch",
+        _ if has_parameter("watch=true") => "watch",
         _ if name.is_some() => "get",
         _ => "list",
     };
@@ -134,17 +133,21 @@ mod tests {
             (Method::GET, "/apis", "get", "other"),
         ] {
             let uri: Uri = uri.parse().unwrap();
-            assert_eq!(kind(&method, &uri), (verb, resource.to_owned()), "{method} {uri}");
+            assert_eq!(
+                verb_and_resource(&method, &uri),
+                (verb, resource.to_owned()),
+                "{method} {uri}"
+            );
         }
     }
 
     #[test]
     fn clones_share_their_counts() {
-        let counted = Counted::default();
+        let metrics = RequestMetrics::default();
         let request = Request::get("/api/v1/namespaces/n/pods").body(()).unwrap();
-        counted.count(&request);
-        counted.clone().count(&request);
-        let all = counted.all();
+        metrics.record(&request);
+        metrics.clone().record(&request);
+        let all = metrics.snapshot();
         assert_eq!(
             (all.len(), all[0].verb, all[0].resource.as_str(), all[0].count),
             (1, "list", "pods", 2)

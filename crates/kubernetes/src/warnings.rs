@@ -1,5 +1,5 @@
-//! The cluster's warnings about our pods, by a watch: kept for whoever asks why a sandbox does not run, and told
-//! once each to whoever listens. A warning that is repeated is counted.
+//! Warnings of the cluster about our pods, from a watch of its events. The latest one explains why a sandbox does not
+//! run; subscribers receive each warning once, and again when its count grows.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -15,8 +15,8 @@ use kube::{
     Api, Resource as _, ResourceExt as _,
     runtime::{
         WatchStreamExt as _,
-        reflector::Store,
-        watcher::{self, Event as Watched},
+        reflector::{ObjectRef, Store},
+        watcher::{self, Event as WatchEvent},
     },
 };
 use parking_lot::Mutex;
@@ -26,31 +26,32 @@ use crate::{
     connection::Cluster,
     event_diagnosis::{self, Cause, EventWarning},
     objects,
-    project_notify::Changes,
-    reflectors::{Patience, named},
+    project_notify::ProjectNotify,
+    watch_backoff::WatchBackoff,
 };
 
-/// Pods with warnings that are kept. Each is forgotten with its pod.
-const PODS: usize = 10_000;
-/// Warnings that a slow listener may be behind by before it loses some.
-const REMARKS: usize = 1024;
-/// An event may come before its pod does, by another watch. So many wait for that, for so long.
-const EARLY: usize = 256;
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Pods whose warnings are stored, at most. They are removed with their pod.
+const MAX_PODS: usize = 10_000;
+/// Warnings that a slow subscriber may fall behind by before it loses some.
+const BUFFER: usize = 1024;
+/// An event may arrive before its pod, which comes from another watch. At most this many wait for their pod, for at
+/// most this long.
+const MAX_PENDING: usize = 256;
+const POD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The warnings of all pods.
 #[derive(Clone)]
 pub struct Warnings(Arc<Inner>);
 
 struct Inner {
-    pods: Mutex<HashMap<String, Told>>,
+    pods: Mutex<HashMap<String, PodWarnings>>,
     warnings: broadcast::Sender<Warning>,
 }
 
-/// What was said of one pod, the newest last.
+/// The warnings about one pod.
 #[derive(Default)]
-struct Told {
-    newest: Option<Cause>,
+struct PodWarnings {
+    latest: Option<Cause>,
     warnings: BTreeMap<Cause, Warning>,
 }
 
@@ -58,14 +59,14 @@ impl Default for Warnings {
     fn default() -> Self {
         Self(Arc::new(Inner {
             pods: Mutex::default(),
-            warnings: broadcast::Sender::new(REMARKS),
+            warnings: broadcast::Sender::new(BUFFER),
         }))
     }
 }
 
 impl Warnings {
-    /// Takes a warning of a pod of ours. Whether it is news.
-    pub fn take(&self, pod: &Pod, warning: EventWarning) -> bool {
+    /// Records a warning about a pod of ours, and sends it to subscribers. Whether it is new.
+    pub fn record(&self, pod: &Pod, warning: EventWarning) -> bool {
         let (Some(sandbox), Some(uid)) = (objects::owner(&pod.metadata), pod.uid()) else {
             return false;
         };
@@ -73,117 +74,122 @@ impl Warnings {
         let report = Warning {
             sandbox,
             source: uid.clone(),
-            cause: cause.word(),
+            cause: cause.name(),
             failure: warning.failure,
             count: warning.count,
         };
         {
             let mut pods = self.0.pods.lock();
-            if pods.len() >= PODS && !pods.contains_key(&uid) {
+            if pods.len() >= MAX_PODS && !pods.contains_key(&uid) {
                 pods.clear();
             }
-            let told = pods.entry(uid).or_default();
-            if told
+            let recorded = pods.entry(uid).or_default();
+            if recorded
                 .warnings
                 .get(&cause)
                 .is_some_and(|known| known.count >= report.count && known.failure == report.failure)
             {
                 return false;
             }
-            told.newest = Some(cause);
-            told.warnings.insert(cause, report.clone());
+            recorded.latest = Some(cause);
+            recorded.warnings.insert(cause, report.clone());
         }
-        // Nobody listens: whoever comes later is told what is known.
+        // An error means that there is no subscriber; a later one gets the recorded warnings.
         let _ = self.0.warnings.send(report);
         true
     }
 
-    /// What was said last of a pod.
+    /// The latest warning about a pod.
     #[must_use]
-    pub fn newest(&self, pod: &Pod) -> Option<Failure> {
+    pub fn latest(&self, pod: &Pod) -> Option<Failure> {
         let pods = self.0.pods.lock();
-        let told = pods.get(pod.metadata.uid.as_ref()?)?;
-        told.warnings
-            .get(&told.newest?)
+        let recorded = pods.get(pod.metadata.uid.as_ref()?)?;
+        recorded
+            .warnings
+            .get(&recorded.latest?)
             .map(|warning| warning.failure.clone())
     }
 
-    /// The pod is gone.
-    pub fn forget(&self, pod: &Pod) {
+    /// Removes the warnings of a pod that is gone.
+    pub fn remove(&self, pod: &Pod) {
         if let Some(uid) = &pod.metadata.uid {
             self.0.pods.lock().remove(uid);
         }
     }
 
-    /// What is known, and from then on what is new.
+    /// The recorded warnings, and a receiver of later ones.
     #[must_use]
-    pub fn listen(&self) -> (Vec<Warning>, broadcast::Receiver<Warning>) {
+    pub fn subscribe(&self) -> (Vec<Warning>, broadcast::Receiver<Warning>) {
         let receiver = self.0.warnings.subscribe();
         let pods = self.0.pods.lock();
-        let known = pods.values().flat_map(|told| told.warnings.values().cloned());
-        (known.collect(), receiver)
+        let recorded = pods.values().flat_map(|pod| pod.warnings.values().cloned());
+        (recorded.collect(), receiver)
     }
 }
 
-/// An event whose pod is not known yet.
-struct Early {
+/// An event whose pod has not arrived yet.
+struct PendingEvent {
     event: Event,
     until: Instant,
 }
 
-/// Watches the warnings about pods, for ever. `changes` tells of changes of the pods, and is told of news.
-pub async fn follow(cluster: Cluster, pods: Store<Pod>, warnings: Warnings, changes: Arc<Changes>) {
+/// Watches the warning events of pods, without end. Changes of `pods` are notified through `project_notify`, and so
+/// are new warnings.
+pub async fn watch_events(
+    cluster: Cluster,
+    pods: Store<Pod>,
+    warnings: Warnings,
+    project_notify: Arc<ProjectNotify>,
+) {
     let api: Api<Event> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
-    // Events have none of our labels; those of others' pods are dropped when they come.
+    // Events do not have our labels; those about other pods are dropped below.
     let fields = format!("involvedObject.kind={},type=Warning", Pod::kind(&()));
     let events =
-        watcher::watcher(api, watcher::Config::default().fields(&fields)).backoff(Patience::default());
+        watcher::watcher(api, watcher::Config::default().fields(&fields)).backoff(WatchBackoff::default());
     let mut events = Box::pin(events);
-    let mut seen = changes.any();
-    let mut early: Vec<Early> = Vec::new();
+    let mut changes = project_notify.subscribe();
+    let mut pending: Vec<PendingEvent> = Vec::new();
     loop {
         tokio::select! {
             event = events.next() => match event {
                 None => return,
-                Some(Ok(Watched::Apply(event) | Watched::InitApply(event))) => {
+                Some(Ok(WatchEvent::Apply(event) | WatchEvent::InitApply(event))) => {
                     if event_diagnosis::warning(&event).is_none() || !may_be_ours(&event) {
                         continue;
                     }
-                    early.push(Early { event, until: Instant::now() + PATIENCE });
-                    if early.len() > EARLY {
-                        early.remove(0);
+                    pending.push(PendingEvent { event, until: Instant::now() + POD_TIMEOUT });
+                    if pending.len() > MAX_PENDING {
+                        pending.remove(0);
                     }
                 }
                 Some(Ok(_)) => continue,
                 Some(Err(error)) => {
-                    tracing::warn!(%error, "the watch of the cluster's warnings broke off; it is begun again");
+                    tracing::warn!(%error, "watch of the cluster's warnings failed; restarting it");
                     continue;
                 }
             },
-            told = seen.changed(), if !early.is_empty() => if told.is_err() { return },
+            changed = changes.changed(), if !pending.is_empty() => if changed.is_err() { return },
         }
-        early.retain(|Early { event, until }| {
+        pending.retain(|PendingEvent { event, until }| {
             let about = &event.involved_object;
-            let pod = named(
-                &pods,
-                &cluster.namespace,
-                about.name.as_deref().unwrap_or_default(),
-            )
-            .filter(|pod| pod.uid() == about.uid);
+            let name = about.name.as_deref().unwrap_or_default();
+            let pod = pods
+                .get(&ObjectRef::new(name).within(&cluster.namespace))
+                .filter(|pod| pod.uid() == about.uid);
             let Some(pod) = pod else {
                 return Instant::now() < *until;
             };
             if let Some(warning) = event_diagnosis::warning(event)
-                && warnings.take(&pod, warning)
+                && warnings.record(&pod, warning)
             {
-                changes.tell(objects::project(&pod.metadata));
+                project_notify.notify(objects::project(&pod.metadata));
             }
             false
         });
     }
 }
 
-/// Whether a pod's name is one that a Deployment of ours would give; the pod itself says whether it is.
+/// Whether the pod's name has the form that a Deployment of ours gives. The pod's labels decide later.
 fn may_be_ours(event: &Event) -> bool {
     let name = event.involved_object.name.as_deref().unwrap_or_default();
     let mut parts = name.rsplitn(3, '-');
@@ -217,21 +223,21 @@ mod tests {
     }
 
     #[test]
-    fn a_warning_is_news_once_and_when_it_is_said_again_and_goes_with_its_pod() {
+    fn a_warning_is_new_once_and_when_its_count_grows_and_is_removed_with_its_pod() {
         let warnings = Warnings::default();
-        assert!(warnings.take(&pod("1"), warning(Cause::Image, "no image", 1)));
-        assert!(!warnings.take(&pod("1"), warning(Cause::Image, "no image", 1)));
-        assert!(warnings.take(&pod("1"), warning(Cause::Image, "no image", 2)));
-        assert!(warnings.take(&pod("1"), warning(Cause::Place, "no room", 1)));
-        assert_eq!(warnings.newest(&pod("1")).unwrap().message, "no room");
-        assert_eq!(warnings.newest(&pod("2")), None);
-        let (known, _) = warnings.listen();
+        assert!(warnings.record(&pod("1"), warning(Cause::Image, "no image", 1)));
+        assert!(!warnings.record(&pod("1"), warning(Cause::Image, "no image", 1)));
+        assert!(warnings.record(&pod("1"), warning(Cause::Image, "no image", 2)));
+        assert!(warnings.record(&pod("1"), warning(Cause::Scheduling, "no room", 1)));
+        assert_eq!(warnings.latest(&pod("1")).unwrap().message, "no room");
+        assert_eq!(warnings.latest(&pod("2")), None);
+        let (recorded, _) = warnings.subscribe();
         assert_eq!(
-            known.iter().map(|warning| warning.count).collect::<Vec<_>>(),
+            recorded.iter().map(|warning| warning.count).collect::<Vec<_>>(),
             [1, 2]
         );
-        warnings.forget(&pod("1"));
-        assert_eq!(warnings.newest(&pod("1")), None);
-        assert!(!warnings.take(&Pod::default(), warning(Cause::Image, "of others", 1)));
+        warnings.remove(&pod("1"));
+        assert_eq!(warnings.latest(&pod("1")), None);
+        assert!(!warnings.record(&Pod::default(), warning(Cause::Image, "of others", 1)));
     }
 }

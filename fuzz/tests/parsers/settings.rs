@@ -85,7 +85,7 @@ fn kubeconfigs() {
             fs::write(&path, bytes).expect("a file");
             let read = runtime.block_on(fsa_kubernetes::connection::read(
                 &settings,
-                &fsa_kubernetes::connection::Places::default(),
+                &fsa_kubernetes::connection::KubeconfigPaths::default(),
             ));
             assert!(!trap.exists(), "a program was run");
             match read {

@@ -1,5 +1,5 @@
-//! Where the projects of a Kubernetes region have their databases: on any PostgreSQL server
-//! ([`postgres`]), or one cluster each, made by KubeBlocks ([`kubeblocks`]).
+//! Project databases of a Kubernetes region: on one PostgreSQL server anywhere ([`postgres`]), or one KubeBlocks cluster
+//! each ([`kubeblocks`]).
 
 pub mod kubeblocks;
 pub mod postgres;
@@ -15,10 +15,10 @@ use crate::{
     settings::{Provider, Settings},
 };
 
-/// The databases that the settings name, and where each is on the network.
+/// The databases that the settings name, and the network peer of each for its sandbox's policy.
 ///
 /// # Errors
-/// The settings leave something out.
+/// The settings are incomplete.
 pub fn open(cluster: &Cluster, settings: &Settings) -> Result<(SharedDatabases, DatabasePeer)> {
     match settings.databases.provider {
         Provider::Postgres => {

@@ -1,4 +1,4 @@
-//! Databases on one PostgreSQL server, wherever it is: a role and a database each.
+//! Project databases on one PostgreSQL server anywhere: a role and a database each.
 
 use std::{
     collections::HashMap,
@@ -23,80 +23,80 @@ use super::server::{self, State};
 use crate::{objects::network_policy::block, settings};
 
 const CONNECTIONS: u32 = 6;
-/// Of them for what takes long: to make, to copy, to remove. A look must not wait for the makings of hundreds.
-const CHANGES: usize = 4;
-/// For a connection of ours, once it is one's turn.
-const ACQUIRE: Duration = Duration::from_secs(5);
-const PATIENCE: Duration = Duration::from_secs(120);
-/// A copy takes as long as the database is large.
-const COPY: Duration = Duration::from_secs(900);
-/// A sign-in is believed for so long, which is less than the pause between two verifications of a sandbox that is as
-/// it should be (five minutes and a fifth less at the least): each of those signs in. The looks in between ask for
-/// what is in the catalogue. The first sign-in to a database costs the server some 50 ms of a processor.
-const BELIEVED: Duration = Duration::from_secs(200);
-/// Two that make the same database at once get in each other's way at most once a statement.
-const ROUNDS: usize = 6;
+/// Connections for slow operations (create, copy, remove). An observation must not wait for hundreds of these.
+const MAX_CONCURRENT_CHANGES: usize = 4;
+/// To open a connection, once a permit is held.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(120);
+/// The time of a copy grows with the size of the database.
+const COPY_TIMEOUT: Duration = Duration::from_secs(900);
+/// How long a successful sign-in is cached. It is less than the interval between two verifications of a sandbox in its
+/// desired state (five minutes, less up to a fifth), so each verification signs in; the observations in between read
+/// the catalog only. The first sign-in to a database costs the server some 50 ms of CPU time.
+const SIGN_IN_TTL: Duration = Duration::from_secs(200);
+/// Two that create the same database concurrently conflict at most once per statement.
+const ATTEMPTS: usize = 6;
 
 /// The databases of a region, on a server given by its DSN.
 pub struct PostgresDatabases {
     pool: PgPool,
-    /// Who waits in line for a connection has not failed: hundreds of sandboxes may be wished at once.
-    line: Semaphore,
-    changes: Semaphore,
+    /// To wait for a permit is no failure, unlike the pool's timeout: hundreds of sandboxes may be requested at once.
+    connection_permits: Semaphore,
+    change_permits: Semaphore,
     admin: PgConnectOptions,
-    /// As sandboxes have it.
+    /// The server's address for sandboxes.
     host: String,
     port: u16,
-    /// The roles that were let in of late, with which password, and when.
-    admitted: Mutex<HashMap<String, (SecretString, Instant)>>,
-    /// When any of them last signed in.
-    signed_in: Mutex<Option<Instant>>,
+    /// Recent successful sign-ins: role, password, time.
+    sign_ins: Mutex<HashMap<String, (SecretString, Instant)>>,
+    /// The last successful sign-in of any role.
+    last_sign_in: Mutex<Option<Instant>>,
 }
 
-fn of_late(at: &Instant) -> bool {
-    at.elapsed() < BELIEVED
+fn is_recent(at: &Instant) -> bool {
+    at.elapsed() < SIGN_IN_TTL
 }
 
-/// A connection, and the place in line that goes with it.
-struct Turn<'a> {
+/// A connection and its permit.
+struct PermittedConnection<'a> {
     connection: PoolConnection<Postgres>,
-    _place: SemaphorePermit<'a>,
+    _permit: SemaphorePermit<'a>,
 }
 
 impl PostgresDatabases {
-    /// Connects when there is something to do. Must be called in a tokio runtime.
+    /// Connects on first use. Must be called in a tokio runtime.
     ///
     /// # Errors
-    /// There is no DSN, or it is none.
+    /// The DSN is missing or malformed.
     pub fn new(settings: &settings::Databases) -> Result<Self> {
-        let wrong = || {
+        let invalid = || {
             DriverError::new(
                 FailureKind::Input,
                 "the region's setting databases.dsn must be of the form postgresql://user:password@host/database",
             )
         };
-        let dsn = settings.dsn.as_ref().ok_or_else(wrong)?;
-        let admin: PgConnectOptions = dsn.expose_secret().parse().map_err(|_| wrong())?;
+        let dsn = settings.dsn.as_ref().ok_or_else(invalid)?;
+        let admin: PgConnectOptions = dsn.expose_secret().parse().map_err(|_| invalid())?;
         Ok(Self {
             pool: PgPoolOptions::new()
                 .max_connections(CONNECTIONS)
-                .acquire_timeout(ACQUIRE)
+                .acquire_timeout(ACQUIRE_TIMEOUT)
                 .idle_timeout(Duration::from_secs(300))
                 .connect_lazy_with(admin.clone()),
-            line: Semaphore::new(CONNECTIONS as usize),
-            changes: Semaphore::new(CHANGES),
+            connection_permits: Semaphore::new(CONNECTIONS as usize),
+            change_permits: Semaphore::new(MAX_CONCURRENT_CHANGES),
             host: settings
                 .host
                 .clone()
                 .unwrap_or_else(|| admin.get_host().to_owned()),
             port: settings.port.unwrap_or_else(|| admin.get_port()),
             admin,
-            admitted: Mutex::default(),
-            signed_in: Mutex::default(),
+            sign_ins: Mutex::default(),
+            last_sign_in: Mutex::default(),
         })
     }
 
-    /// Where sandboxes find it, as far as a policy can say it: names it cannot.
+    /// The server as a peer for network policies, which take addresses: none if the host is a name.
     #[must_use]
     pub fn peer(&self) -> Option<(NetworkPolicyPeer, u16)> {
         let address: IpAddr = self.host.parse().ok()?;
@@ -104,18 +104,18 @@ impl PostgresDatabases {
         Some((block(&format!("{address}/{bits}"), &[]), self.port))
     }
 
-    /// Waits in line. Its bound is the caller's patience.
-    async fn turn(&self) -> Result<Turn<'_>> {
-        let place = place(&self.line).await?;
+    /// Waits for a permit, then connects. The caller bounds the wait.
+    async fn connect(&self) -> Result<PermittedConnection<'_>> {
+        let permit = acquire(&self.connection_permits).await?;
         let connection = self.pool.acquire().await.map_err(failure)?;
-        Ok(Turn {
+        Ok(PermittedConnection {
             connection,
-            _place: place,
+            _permit: permit,
         })
     }
 
-    /// The way in of the project itself, from here.
-    fn options(&self, database: &DatabaseSpec) -> PgConnectOptions {
+    /// Options to sign in as the project's own role, from here.
+    fn project_options(&self, database: &DatabaseSpec) -> PgConnectOptions {
         self.admin
             .clone()
             .username(&database.role())
@@ -123,38 +123,38 @@ impl PostgresDatabases {
             .database(&database.role())
     }
 
-    /// Whether the project itself can sign in.
-    async fn admits(&self, database: &DatabaseSpec) -> ObservedDatabase {
-        let believed = self
-            .admitted
+    /// Whether the project's own role can sign in, from the cache if it did so recently.
+    async fn can_sign_in(&self, database: &DatabaseSpec) -> ObservedDatabase {
+        let cached = self
+            .sign_ins
             .lock()
             .get(&database.role())
             .is_some_and(|(password, at)| {
-                of_late(at) && password.expose_secret() == database.password.expose_secret()
+                is_recent(at) && password.expose_secret() == database.password.expose_secret()
             });
-        if believed {
+        if cached {
             return ObservedDatabase::Ready;
         }
-        let found = server::admits(&self.options(database)).await;
-        if found == ObservedDatabase::Ready {
-            *self.signed_in.lock() = Some(Instant::now());
-            self.believe(database);
+        let observed = server::can_sign_in(&self.project_options(database)).await;
+        if observed == ObservedDatabase::Ready {
+            *self.last_sign_in.lock() = Some(Instant::now());
+            self.cache_sign_in(database);
         }
-        found
+        observed
     }
 
-    fn believe(&self, database: &DatabaseSpec) {
-        let mut admitted = self.admitted.lock();
-        admitted.retain(|_, (_, at)| of_late(at));
-        admitted.insert(database.role(), (database.password.clone(), Instant::now()));
+    fn cache_sign_in(&self, database: &DatabaseSpec) {
+        let mut sign_ins = self.sign_ins.lock();
+        sign_ins.retain(|_, (_, at)| is_recent(at));
+        sign_ins.insert(database.role(), (database.password.clone(), Instant::now()));
     }
 
-    async fn look(&self, connection: &mut PgConnection, database: &DatabaseSpec) -> Result<State> {
-        match server::look(connection, database).await.map_err(failure)? {
+    async fn observe_catalog(&self, connection: &mut PgConnection, database: &DatabaseSpec) -> Result<State> {
+        match server::observe(connection, database).await.map_err(failure)? {
             State::Foreign => Err(DriverError::new(
                 FailureKind::Machine,
                 format!(
-                    "the PostgreSQL server has a role or database {} that FullStack Agent did not make for this project; \
+                    "the PostgreSQL server has a role or database {} that FullStack Agent did not create for this project; \
                      rename or remove it",
                     database.role()
                 ),
@@ -163,56 +163,65 @@ impl PostgresDatabases {
         }
     }
 
-    async fn make(&self, database: &DatabaseSpec) -> Result<()> {
-        self.admitted.lock().remove(&database.role());
-        let mut turn = self.turn().await?;
-        let connection = &mut *turn.connection;
-        for round in 1..=ROUNDS {
-            self.look(connection, database).await?;
-            match server::make(connection, database, None).await {
+    async fn create(&self, database: &DatabaseSpec) -> Result<()> {
+        self.sign_ins.lock().remove(&database.role());
+        let mut permitted = self.connect().await?;
+        let connection = &mut *permitted.connection;
+        for attempt in 1..=ATTEMPTS {
+            self.observe_catalog(connection, database).await?;
+            match server::create(connection, database, None).await {
                 Ok(()) => break,
-                Err(error) if round < ROUNDS && server::is_race(&error) => {}
+                Err(error) if attempt < ATTEMPTS && server::is_race(&error) => {}
                 Err(error) => return Err(failure(error)),
             }
         }
-        // The password is the one that was just set. That the server lets roles in, another has shown; this one's own
-        // first sign-in is that of its next verification.
-        if self.signed_in.lock().as_ref().is_some_and(of_late) {
-            self.believe(database);
+        // The password was just set, and another role's recent sign-in shows that the server accepts roles. The first
+        // sign-in of this role is at its next verification.
+        if self.last_sign_in.lock().as_ref().is_some_and(is_recent) {
+            self.cache_sign_in(database);
             return Ok(());
         }
-        match self.admits(database).await {
+        match self.can_sign_in(database).await {
             ObservedDatabase::Ready => Ok(()),
             _ => Err(DriverError::new(
                 FailureKind::Machine,
-                "the PostgreSQL server does not let a project's role in; its pg_hba.conf must allow roles to sign in with \
-                 a password",
+                "the PostgreSQL server refuses the sign-in of a project's role; its pg_hba.conf must allow roles to sign \
+                 in with a password",
             )),
         }
     }
 
     async fn copy(&self, from: &DatabaseSpec, to: &DatabaseSpec) -> Result<()> {
-        let mut turn = self.turn().await?;
-        let connection = &mut *turn.connection;
-        if self.look(connection, from).await? != State::Made {
+        let mut permitted = self.connect().await?;
+        let connection = &mut *permitted.connection;
+        if self.observe_catalog(connection, from).await? != State::Created {
             return Err(DriverError::new(
                 FailureKind::Transient,
-                format!("the database {} is not ready to be copied", from.role()),
+                format!(
+                    "the database {} is not ready to be copied; try again later",
+                    from.role()
+                ),
             ));
         }
-        if self.look(connection, to).await? == State::Made {
+        if self.observe_catalog(connection, to).await? == State::Created {
             return Ok(());
         }
-        // CREATE DATABASE wants its source for itself.
-        server::close(connection, from, true).await.map_err(failure)?;
-        let made = server::make(connection, to, Some(&from.role())).await;
-        server::close(connection, from, false).await.map_err(failure)?;
-        made.map_err(failure)?;
-        let mut inside = PgConnection::connect_with(&self.admin.clone().database(&to.role()))
+        // CREATE DATABASE requires a template without other connections.
+        server::set_closed(connection, from, true)
             .await
             .map_err(failure)?;
-        server::hand_over(&mut inside, from, to).await.map_err(failure)?;
-        let _ = inside.close().await;
+        let created = server::create(connection, to, Some(&from.role())).await;
+        server::set_closed(connection, from, false)
+            .await
+            .map_err(failure)?;
+        created.map_err(failure)?;
+        let mut copy = PgConnection::connect_with(&self.admin.clone().database(&to.role()))
+            .await
+            .map_err(failure)?;
+        server::transfer_ownership(&mut copy, from, to)
+            .await
+            .map_err(failure)?;
+        let _ = copy.close().await;
         Ok(())
     }
 }
@@ -224,12 +233,12 @@ impl Databases for PostgresDatabases {
     }
 
     async fn observe(&self, database: &DatabaseSpec) -> Result<ObservedDatabase> {
-        patient(PATIENCE, async {
-            let mut turn = self.turn().await?;
-            let connection = &mut *turn.connection;
-            Ok(match self.look(connection, database).await? {
+        with_timeout(TIMEOUT, async {
+            let mut permitted = self.connect().await?;
+            let connection = &mut *permitted.connection;
+            Ok(match self.observe_catalog(connection, database).await? {
                 State::Absent => ObservedDatabase::Absent,
-                State::Made => self.admits(database).await,
+                State::Created => self.can_sign_in(database).await,
                 State::Partial | State::Foreign => ObservedDatabase::Partial,
             })
         })
@@ -240,8 +249,8 @@ impl Databases for PostgresDatabases {
         if self.observe(database).await? == ObservedDatabase::Ready {
             return Ok(());
         }
-        let _place = place(&self.changes).await?;
-        patient(PATIENCE, self.make(database)).await
+        let _permit = acquire(&self.change_permits).await?;
+        with_timeout(TIMEOUT, self.create(database)).await
     }
 
     async fn credentials(&self, database: &DatabaseSpec) -> Result<Credentials> {
@@ -259,65 +268,67 @@ impl Databases for PostgresDatabases {
     }
 
     async fn drop(&self, database: &DatabaseSpec) -> Result<()> {
-        self.admitted.lock().remove(&database.role());
-        patient(PATIENCE, async {
-            let _place = place(&self.changes).await?;
-            let mut turn = self.turn().await?;
-            let connection = &mut *turn.connection;
-            match server::look(connection, database).await.map_err(failure)? {
+        self.sign_ins.lock().remove(&database.role());
+        with_timeout(TIMEOUT, async {
+            let _permit = acquire(&self.change_permits).await?;
+            let mut permitted = self.connect().await?;
+            let connection = &mut *permitted.connection;
+            match server::observe(connection, database).await.map_err(failure)? {
                 State::Absent => Ok(()),
                 State::Foreign => {
-                    // Nothing of ours is left; the deletion of a project must not hang on it.
+                    // Nothing of ours is left, so the deletion of the project goes on.
                     tracing::warn!(
                         role = database.role(),
-                        "a database that is not ours is left alone"
+                        "role or database not created by us; not dropping it"
                     );
                     Ok(())
                 }
-                State::Partial | State::Made => server::remove(connection, database).await.map_err(failure),
+                State::Partial | State::Created => {
+                    server::remove(connection, database).await.map_err(failure)
+                }
             }
         })
         .await
     }
 
     async fn branch(&self, from: &DatabaseSpec, to: &DatabaseSpec) -> Result<()> {
-        patient(COPY, async {
-            let _place = place(&self.changes).await?;
+        with_timeout(COPY_TIMEOUT, async {
+            let _permit = acquire(&self.change_permits).await?;
             self.copy(from, to).await
         })
         .await
     }
 
     async fn inventory(&self) -> Result<Vec<String>> {
-        patient(PATIENCE, async {
-            let mut turn = self.turn().await?;
-            let connection = &mut *turn.connection;
+        with_timeout(TIMEOUT, async {
+            let mut permitted = self.connect().await?;
+            let connection = &mut *permitted.connection;
             server::inventory(connection).await.map_err(failure)
         })
         .await
     }
 }
 
-/// Waits in a line. Its bound is the caller's.
-async fn place(line: &Semaphore) -> Result<SemaphorePermit<'_>> {
-    line.acquire().await.map_err(|closed| {
-        DriverError::new(FailureKind::Internal, "the line for a connection was closed").because(closed)
+/// Waits for a permit. The caller bounds the wait.
+async fn acquire(permits: &Semaphore) -> Result<SemaphorePermit<'_>> {
+    permits.acquire().await.map_err(|closed| {
+        DriverError::new(FailureKind::Internal, "the semaphore of connections is closed").because(closed)
     })
 }
 
-async fn patient<T>(patience: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
-    tokio::time::timeout(patience, work).await.unwrap_or_else(|_| {
+async fn with_timeout<T>(timeout: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::time::timeout(timeout, work).await.unwrap_or_else(|_| {
         Err(DriverError::new(
             FailureKind::Transient,
             format!(
-                "the PostgreSQL server was busy for more than {} s",
-                patience.as_secs()
+                "the PostgreSQL server was busy for more than {} s; it is tried again",
+                timeout.as_secs()
             ),
         ))
     })
 }
 
-/// What an error of the server means to the person who waits. SQLSTATEs: PostgreSQL, appendix A.
+/// An error of the server, with a message for people. SQLSTATEs: PostgreSQL, appendix A.
 pub(super) fn failure(error: sqlx::Error) -> DriverError {
     let code = error
         .as_database_error()
@@ -333,11 +344,11 @@ pub(super) fn failure(error: sqlx::Error) -> DriverError {
         ),
         Some("42501") => (
             FailureKind::Machine,
-            "our account on the PostgreSQL server may not make roles and databases; give it CREATEROLE and CREATEDB",
+            "our account on the PostgreSQL server may not create roles and databases; grant it CREATEROLE and CREATEDB",
         ),
         Some("53300") => (
             FailureKind::Transient,
-            "the PostgreSQL server has no room for another connection just now",
+            "the PostgreSQL server has reached its limit of connections; it is tried again",
         ),
         Some(_) => (
             FailureKind::Internal,

@@ -1,33 +1,32 @@
-//! One role and one database on a PostgreSQL server that we have an account on: what is looked
-//! for, and what is said to make and to remove them. Used with a server that is shared by all
-//! projects, and with the own server of each.
+//! SQL statements for one project's role and database: observe, create, copy, remove. Used with a server that all
+//! projects share, and with a server per project.
 //!
-//! Ours is a role whose comment names its project, and a database that such a role owns. Only an
-//! account that may make roles can write that comment, so nothing of others is ever touched. The
-//! account need not be a superuser: CREATEROLE and CREATEDB are enough.
+//! A role is ours if its comment (the mark) names its project, and a database is ours if such a role owns it. Only an
+//! account that may create roles can write that comment, so objects of others are never touched. The account need not
+//! be a superuser: CREATEROLE and CREATEDB are enough.
 
 use fsa_driver::{ObservedDatabase, scram};
 use fsa_model::DatabaseSpec;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, postgres::PgConnectOptions};
 
-/// A role's connections at once.
+/// Concurrent connections of a role.
 const CONNECTION_LIMIT: u32 = 20;
 
-const LOOK: &str = "SELECT role.oid IS NOT NULL AS has_role, \
+const OBSERVE: &str = "SELECT role.oid IS NOT NULL AS has_role, \
        coalesce(role.rolcanlogin, false) AS may_login, \
        shobj_description(role.oid, 'pg_authid') AS mark, \
        base.oid IS NOT NULL AS has_database, \
        coalesce(base.datdba = role.oid, false) AS owned, \
        coalesce(NOT has_database_privilege('public', base.oid, 'CONNECT'), false) AS closed \
-     FROM (SELECT $1::name AS name) wanted \
-     LEFT JOIN pg_roles role ON role.rolname = wanted.name \
-     LEFT JOIN pg_database base ON base.datname = wanted.name";
+     FROM (SELECT $1::name AS name) given \
+     LEFT JOIN pg_roles role ON role.rolname = given.name \
+     LEFT JOIN pg_database base ON base.datname = given.name";
 
 const INVENTORY: &str = "SELECT role.rolname::text FROM pg_roles role \
      WHERE shobj_description(role.oid, 'pg_authid') LIKE 'fsa project %' ORDER BY 1";
 
 #[derive(Debug, sqlx::FromRow)]
-struct Found {
+struct CatalogRow {
     has_role: bool,
     may_login: bool,
     mark: Option<String>,
@@ -36,68 +35,74 @@ struct Found {
     closed: bool,
 }
 
-/// How a database is, before anybody has tried to sign in.
+/// The state of a role and its database according to the catalog, without a sign-in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     Absent,
     Partial,
-    Made,
-    /// Something of its name that is not ours.
+    Created,
+    /// A role or database of this name that is not ours.
     Foreign,
 }
 
-/// Looks at the role and the database of `spec`.
+/// Observes the role and the database of `spec`.
 ///
 /// # Errors
 /// The server's.
-pub async fn look(connection: &mut PgConnection, spec: &DatabaseSpec) -> sqlx::Result<State> {
-    Ok(judge(&found(connection, spec).await?, &mark(spec)))
+pub async fn observe(connection: &mut PgConnection, spec: &DatabaseSpec) -> sqlx::Result<State> {
+    Ok(classify(&catalog_row(connection, spec).await?, &mark(spec)))
 }
 
-async fn found(connection: &mut PgConnection, spec: &DatabaseSpec) -> sqlx::Result<Found> {
-    sqlx::query_as(LOOK).bind(spec.role()).fetch_one(connection).await
+async fn catalog_row(connection: &mut PgConnection, spec: &DatabaseSpec) -> sqlx::Result<CatalogRow> {
+    sqlx::query_as(OBSERVE)
+        .bind(spec.role())
+        .fetch_one(connection)
+        .await
 }
 
-fn judge(found: &Found, mark: &str) -> State {
-    match (found.has_role, found.has_database) {
+fn classify(row: &CatalogRow, mark: &str) -> State {
+    match (row.has_role, row.has_database) {
         (false, false) => State::Absent,
         (false, true) => State::Foreign,
-        (true, _) if found.mark.as_deref() != Some(mark) => State::Foreign,
-        (true, true) if !found.owned => State::Foreign,
-        (true, true) if found.may_login && found.closed => State::Made,
+        (true, _) if row.mark.as_deref() != Some(mark) => State::Foreign,
+        (true, true) if !row.owned => State::Foreign,
+        (true, true) if row.may_login && row.closed => State::Created,
         (true, _) => State::Partial,
     }
 }
 
-/// Makes what is missing, and sets the password. The caller has seen that nothing is foreign.
+/// Creates what is missing, and sets the password. The caller has checked that nothing is foreign.
 ///
 /// # Errors
 /// The server's.
-pub async fn make(
+pub async fn create(
     connection: &mut PgConnection,
     spec: &DatabaseSpec,
     template: Option<&str>,
 ) -> sqlx::Result<()> {
-    let found = found(connection, spec).await?;
-    let (role, verifier) = (name(&spec.role()), text(&scram::verifier(&spec.password)));
-    let rights =
+    let row = catalog_row(connection, spec).await?;
+    let (role, verifier) = (
+        identifier(&spec.role()),
+        literal(&scram::verifier(&spec.password)),
+    );
+    let options =
         format!("LOGIN NOCREATEDB NOCREATEROLE CONNECTION LIMIT {CONNECTION_LIMIT} PASSWORD {verifier}");
-    if found.has_role {
-        run(connection, format!("ALTER ROLE {role} {rights}")).await?;
+    if row.has_role {
+        run(connection, format!("ALTER ROLE {role} {options}")).await?;
     } else {
-        // One text is one transaction: role and mark, both or none. To give it a database one must
-        // be of it, where one is no superuser.
+        // One query string is one transaction: role and mark, both or none. Only a member of the role, or a superuser,
+        // may create a database that it owns.
         run(
             connection,
             format!(
-                "CREATE ROLE {role} {rights}; COMMENT ON ROLE {role} IS {}; GRANT {role} TO CURRENT_USER",
-                text(&mark(spec))
+                "CREATE ROLE {role} {options}; COMMENT ON ROLE {role} IS {}; GRANT {role} TO CURRENT_USER",
+                literal(&mark(spec))
             ),
         )
         .await?;
     }
-    if !found.has_database {
-        let template = template.map(|source| format!(" TEMPLATE {}", name(source)));
+    if !row.has_database {
+        let template = template.map(|source| format!(" TEMPLATE {}", identifier(source)));
         run(
             connection,
             format!(
@@ -110,26 +115,30 @@ pub async fn make(
     run(connection, format!("REVOKE ALL ON DATABASE {role} FROM PUBLIC")).await
 }
 
-/// Removes both. The caller has seen that they are ours.
+/// Removes both. The caller has checked that they are ours.
 ///
 /// # Errors
 /// The server's.
 pub async fn remove(connection: &mut PgConnection, spec: &DatabaseSpec) -> sqlx::Result<()> {
-    let role = name(&spec.role());
-    if found(connection, spec).await?.has_role {
-        // So that an application that connects again and again does not come between.
+    let role = identifier(&spec.role());
+    if catalog_row(connection, spec).await?.has_role {
+        // An application that reconnects in a loop would keep the database in use.
         run(connection, format!("ALTER ROLE {role} NOLOGIN")).await?;
     }
     run(connection, format!("DROP DATABASE IF EXISTS {role} WITH (FORCE)")).await?;
     run(connection, format!("DROP ROLE IF EXISTS {role}")).await
 }
 
-/// Ends the connections to a database and lets in no more, or lets in again.
+/// Closes a database (ends its connections and refuses new ones), or opens it again.
 ///
 /// # Errors
 /// The server's.
-pub async fn close(connection: &mut PgConnection, spec: &DatabaseSpec, closed: bool) -> sqlx::Result<()> {
-    let role = name(&spec.role());
+pub async fn set_closed(
+    connection: &mut PgConnection,
+    spec: &DatabaseSpec,
+    closed: bool,
+) -> sqlx::Result<()> {
+    let role = identifier(&spec.role());
     run(
         connection,
         format!("ALTER DATABASE {role} ALLOW_CONNECTIONS {}", !closed),
@@ -144,17 +153,17 @@ pub async fn close(connection: &mut PgConnection, spec: &DatabaseSpec, closed: b
     Ok(())
 }
 
-/// Said in a copied database: its objects go to the new owner.
+/// Gives all objects in a copied database to the new owner. `connection` is to that database.
 ///
 /// # Errors
 /// The server's.
-pub async fn hand_over(
+pub async fn transfer_ownership(
     connection: &mut PgConnection,
     from: &DatabaseSpec,
     to: &DatabaseSpec,
 ) -> sqlx::Result<()> {
-    let (from, to) = (name(&from.role()), name(&to.role()));
-    // It takes the shared source database along, which goes back in the same transaction.
+    let (from, to) = (identifier(&from.role()), identifier(&to.role()));
+    // REASSIGN OWNED includes the source database itself, a shared object; the same transaction returns it.
     run(
         connection,
         format!("REASSIGN OWNED BY {from} TO {to}; ALTER DATABASE {from} OWNER TO {from}"),
@@ -162,7 +171,7 @@ pub async fn hand_over(
     .await
 }
 
-/// The roles with our mark.
+/// The names of the roles with our mark.
 ///
 /// # Errors
 /// The server's.
@@ -170,8 +179,8 @@ pub async fn inventory(connection: &mut PgConnection) -> sqlx::Result<Vec<String
     sqlx::query_scalar(INVENTORY).fetch_all(connection).await
 }
 
-/// Whether the project itself can sign in.
-pub async fn admits(options: &PgConnectOptions) -> ObservedDatabase {
+/// Whether the project's own role can sign in.
+pub async fn can_sign_in(options: &PgConnectOptions) -> ObservedDatabase {
     match PgConnection::connect_with(options).await {
         Ok(connection) => {
             let _ = connection.close().await;
@@ -181,8 +190,8 @@ pub async fn admits(options: &PgConnectOptions) -> ObservedDatabase {
     }
 }
 
-/// Whether somebody else has just done what was tried (unique_violation, duplicate_object,
-/// duplicate_database, tuple concurrently updated, source database in use).
+/// Whether a concurrent statement caused the error (unique_violation, duplicate_object, duplicate_database, tuple
+/// concurrently updated, source database in use).
 #[must_use]
 pub fn is_race(error: &sqlx::Error) -> bool {
     let code = error
@@ -205,11 +214,11 @@ async fn run(connection: &mut PgConnection, statement: String) -> sqlx::Result<(
         .map(drop)
 }
 
-fn name(name: &str) -> String {
+fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-fn text(text: &str) -> String {
+fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
@@ -217,8 +226,8 @@ fn text(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn made() -> Found {
-        Found {
+    fn created() -> CatalogRow {
+        CatalogRow {
             has_role: true,
             may_login: true,
             mark: Some("fsa project 7".into()),
@@ -229,40 +238,43 @@ mod tests {
     }
 
     #[test]
-    fn only_what_carries_the_projects_mark_is_ours() {
-        let judged = |found: Found| judge(&found, "fsa project 7");
-        assert_eq!(judged(made()), State::Made);
+    fn only_a_role_with_the_projects_mark_is_ours() {
+        let classified = |row: CatalogRow| classify(&row, "fsa project 7");
+        assert_eq!(classified(created()), State::Created);
         assert_eq!(
-            judged(Found {
+            classified(CatalogRow {
                 closed: false,
-                ..made()
+                ..created()
             }),
             State::Partial
         );
         assert_eq!(
-            judged(Found {
+            classified(CatalogRow {
                 has_database: false,
                 owned: false,
-                ..made()
+                ..created()
             }),
             State::Partial
         );
         for foreign in [
-            Found { mark: None, ..made() },
-            Found {
+            CatalogRow {
+                mark: None,
+                ..created()
+            },
+            CatalogRow {
                 mark: Some("fsa project 8".into()),
-                ..made()
+                ..created()
             },
-            Found {
+            CatalogRow {
                 owned: false,
-                ..made()
+                ..created()
             },
-            Found {
+            CatalogRow {
                 has_role: false,
-                ..made()
+                ..created()
             },
         ] {
-            assert_eq!(judged(foreign), State::Foreign);
+            assert_eq!(classified(foreign), State::Foreign);
         }
     }
 }

@@ -49,17 +49,20 @@ impl KubernetesDriver {
             .database_role
             .as_deref()
             .and_then(|role| (self.0.database_peer)(role));
-        let service = drift::with_note(&objects::service(spec, settings)).map_err(unwritable)?;
-        let policy = drift::with_note(&objects::network_policy::network_policy(spec, settings, database))
-            .map_err(unwritable)?;
+        let service =
+            drift::with_applied_annotation(&objects::service(spec, settings)).map_err(unwritable)?;
+        let policy = drift::with_applied_annotation(&objects::network_policy::network_policy(
+            spec, settings, database,
+        ))
+        .map_err(unwritable)?;
         let ingresses = objects::ingresses(spec, settings)
             .iter()
-            .map(drift::with_note)
+            .map(drift::with_applied_annotation)
             .collect::<serde_json::Result<Vec<_>>>()
             .map_err(unwritable)?;
         let routes = objects::http_routes(spec, settings)
             .iter()
-            .map(drift::with_note)
+            .map(drift::with_applied_annotation)
             .collect::<serde_json::Result<Vec<_>>>()
             .map_err(unwritable)?;
         let sandbox = spec.sandbox.clone();
@@ -80,7 +83,7 @@ impl KubernetesDriver {
             }
             let (watched, namespace) = (&inner.watched, &inner.cluster.namespace);
             watched
-                .echo(sandbox.project, || {
+                .wait_until_observed(sandbox.project, || {
                     is_seen(&policy, named(&watched.policies, namespace, &policy.name_any()))
                         && is_seen(&service, named(&watched.services, namespace, &service.name_any()))
                         && made
@@ -102,8 +105,8 @@ impl KubernetesDriver {
         let settings = &self.0.settings;
         let claim = serde_json::to_value(objects::claim(spec, settings)).map_err(unwritable)?;
         let secret = serde_json::to_value(objects::secret(spec, settings)).map_err(unwritable)?;
-        let deployment =
-            drift::with_note(&objects::deployment(spec, settings, &image)).map_err(unwritable)?;
+        let deployment = drift::with_applied_annotation(&objects::deployment(spec, settings, &image))
+            .map_err(unwritable)?;
         let sandbox = spec.sandbox.clone();
         self.in_turn(&spec.sandbox, move |inner| async move {
             inner.not_foreign(&sandbox)?;
@@ -127,7 +130,7 @@ impl KubernetesDriver {
             let secret = inner.put::<Secret>("make a secret", secret).await?;
             let deployment = inner.put::<Deployment>("make a deployment", deployment).await?;
             watched
-                .echo(sandbox.project, || {
+                .wait_until_observed(sandbox.project, || {
                     named(&watched.claims, namespace, &name).is_some()
                         && is_seen(
                             &deployment,
@@ -224,7 +227,7 @@ impl KubernetesDriver {
         // What is served needs the kubelet's word that it is ready.
         let watched = &self.0.watched;
         watched
-            .echo(spec.sandbox.project, || {
+            .wait_until_observed(spec.sandbox.project, || {
                 let found = self.0.found(&spec.sandbox);
                 container(&found, newest(&found.pods)) == ContainerState::Running
             })
@@ -243,7 +246,7 @@ impl KubernetesDriver {
             else {
                 return Ok(());
             };
-            if deployment.of.replicas != Some(0) {
+            if deployment.summary.replicas != Some(0) {
                 let params = PatchParams {
                     field_manager: Some(FIELD_MANAGER.into()),
                     ..PatchParams::default()
@@ -252,13 +255,13 @@ impl KubernetesDriver {
                 let api = inner.api::<Deployment>();
                 match inner
                     .cluster
-                    .change_if_there("stop a deployment", api.patch(name, &params, &patch))
+                    .change_if_present("stop a deployment", api.patch(name, &params, &patch))
                     .await?
                 {
                     None => return Ok(()),
                     Some(stopped) => {
                         watched
-                            .echo(target.project, || {
+                            .wait_until_observed(target.project, || {
                                 is_seen(&stopped, named(&watched.deployments, namespace, name))
                             })
                             .await;
@@ -324,7 +327,7 @@ impl KubernetesDriver {
             let params = DeleteParams::default().grace_period(0);
             self.0
                 .cluster
-                .change_if_there(
+                .change_if_present(
                     "remove a pod whose node does not answer",
                     api.delete(&pod.name_any(), &params),
                 )

@@ -15,7 +15,7 @@ use kube::{
 };
 
 use crate::{
-    cached_object::Kept,
+    cached_object::CachedObject,
     objects::{self, CONTAINER, DIGEST},
     pod_diagnosis,
 };
@@ -23,12 +23,12 @@ use crate::{
 /// The objects of one sandbox.
 #[derive(Default)]
 pub struct Found {
-    pub deployment: Option<Arc<Kept<Deployment>>>,
+    pub deployment: Option<Arc<CachedObject<Deployment>>>,
     pub secret: Option<Arc<PartialObjectMeta<Secret>>>,
-    pub service: Option<Arc<Kept<Service>>>,
-    pub policy: Option<Arc<Kept<NetworkPolicy>>>,
-    pub ingresses: Vec<Arc<Kept<Ingress>>>,
-    pub routes: Vec<Arc<Kept<DynamicObject>>>,
+    pub service: Option<Arc<CachedObject<Service>>>,
+    pub policy: Option<Arc<CachedObject<NetworkPolicy>>>,
+    pub ingresses: Vec<Arc<CachedObject<Ingress>>>,
+    pub routes: Vec<Arc<CachedObject<DynamicObject>>>,
     pub pods: Vec<Arc<Pod>>,
     /// What the cluster said last of the pod that counts.
     pub warned: Option<Failure>,
@@ -44,10 +44,10 @@ pub struct WaysIn {
 
 #[must_use]
 pub fn observed(found: &Found, ways: WaysIn) -> Observed {
-    let service = found.service.as_ref().is_some_and(|service| service.of.0);
-    let policy = found.policy.as_ref().is_some_and(|policy| policy.of.0);
-    let ingresses = found.ingresses.iter().filter(|ingress| ingress.of.0).count();
-    let routes = found.routes.iter().filter(|route| route.of.0).count();
+    let service = found.service.as_ref().is_some_and(|service| service.summary.0);
+    let policy = found.policy.as_ref().is_some_and(|policy| policy.summary.0);
+    let ingresses = found.ingresses.iter().filter(|ingress| ingress.summary.0).count();
+    let routes = found.routes.iter().filter(|route| route.summary.0).count();
     let pod = newest(&found.pods);
     Observed {
         container: container(found, pod),
@@ -66,7 +66,7 @@ pub fn failure(found: &Found, pod: Option<&Arc<Pod>>) -> Option<Failure> {
         None => found
             .deployment
             .as_ref()
-            .and_then(|deployment| deployment.of.podless.clone()),
+            .and_then(|deployment| deployment.summary.pod_creation_failure.clone()),
     }
 }
 
@@ -84,7 +84,7 @@ pub fn container(found: &Found, pod: Option<&Arc<Pod>>) -> ContainerState {
     let Some(deployment) = &found.deployment else {
         return ContainerState::Absent;
     };
-    let replicas = deployment.of.replicas.unwrap_or(1);
+    let replicas = deployment.summary.replicas.unwrap_or(1);
     match pod {
         Some(pod) if replicas > 0 && runs(pod) => {
             if is_ready(pod) {
@@ -104,8 +104,9 @@ fn digest(found: &Found) -> Option<String> {
     let deployment = found.deployment.as_ref()?;
     let digest = deployment.annotations().get(DIGEST)?;
     let secret = found.secret.as_ref()?;
-    let stopped = deployment.of.replicas == Some(0);
-    let right = stopped || (secret.annotations().get(DIGEST) == Some(digest) && deployment.of.as_asked);
+    let stopped = deployment.summary.replicas == Some(0);
+    let right =
+        stopped || (secret.annotations().get(DIGEST) == Some(digest) && deployment.summary.matches_applied);
     right.then(|| digest.clone())
 }
 

@@ -32,7 +32,7 @@ use tokio::sync::broadcast::error::RecvError;
 use crate::{
     connection::Cluster,
     objects::{self, claim_name},
-    reflectors::{Watched, named},
+    reflectors::{Reflectors, named},
     settings::{Settings, Style},
 };
 
@@ -47,7 +47,7 @@ pub struct KubernetesDriver(Arc<Inner>);
 struct Inner {
     cluster: Cluster,
     settings: Settings,
-    watched: Watched,
+    watched: Reflectors,
     sandbox_locks: KeyedMutex<ResourceName>,
     /// Of sandboxes that this process has started or asked for; the cluster has them all.
     tokens: Mutex<HashMap<ResourceName, SecretString>>,
@@ -59,7 +59,7 @@ impl KubernetesDriver {
     #[must_use]
     pub fn new(cluster: Cluster, settings: Settings, database_peer: DatabasePeer) -> Self {
         Self(Arc::new(Inner {
-            watched: Watched::begin(&cluster, &settings),
+            watched: Reflectors::start(&cluster, &settings),
             cluster,
             settings,
             sandbox_locks: KeyedMutex::default(),
@@ -124,7 +124,7 @@ impl Inner {
                 .filter_map(|name| watched.route(namespace, name))
                 .filter(|o| belongs(&o.metadata, sandbox))
                 .collect(),
-            warned: look::newest(&pods).and_then(|pod| watched.warnings.newest(pod)),
+            warned: look::newest(&pods).and_then(|pod| watched.warnings.latest(pod)),
             pods,
             volume: named(&watched.claims, namespace, &claim_name(sandbox.project))
                 .is_some_and(|claim| claim.metadata.deletion_timestamp.is_none()),
@@ -243,7 +243,7 @@ impl Driver for KubernetesDriver {
     }
 
     fn warnings(&self) -> BoxStream<Warning> {
-        let (known, later) = self.0.watched.warnings.listen();
+        let (known, later) = self.0.watched.warnings.subscribe();
         // The driver is held, so that the stream ends only with it.
         let later = stream::unfold((later, self.clone()), |(mut later, driver)| async move {
             loop {
@@ -299,7 +299,7 @@ impl Driver for KubernetesDriver {
     }
 
     fn calls(&self) -> Vec<Calls> {
-        self.0.cluster.calls.all()
+        self.0.cluster.request_metrics.snapshot()
     }
 
     async fn terminal_token(&self, sandbox: &SandboxRef) -> Result<SecretString> {

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{Inner, look::belongs};
-use crate::{cached_object::Kept, objects, reflectors::named};
+use crate::{cached_object::CachedObject, objects, reflectors::named};
 
 impl Inner {
     /// A name that somebody else already uses in this namespace is left to them.
@@ -74,17 +74,17 @@ impl Inner {
         let api: Api<K> = self.api();
         let what = format!("delete a {}", K::kind(&()).to_lowercase());
         self.cluster
-            .change_if_there(&what, api.delete(&name, &DeleteParams::background()))
+            .change_if_present(&what, api.delete(&name, &DeleteParams::background()))
             .await
             .map(drop)
     }
 
-    pub(super) async fn delete_routes(&self, routes: &[Arc<Kept<DynamicObject>>]) -> Result<()> {
+    pub(super) async fn delete_routes(&self, routes: &[Arc<CachedObject<DynamicObject>>]) -> Result<()> {
         let api = self.routes();
         for route in routes {
             let name = route.name_any();
             self.cluster
-                .change_if_there("delete a route", api.delete(&name, &DeleteParams::background()))
+                .change_if_present("delete a route", api.delete(&name, &DeleteParams::background()))
                 .await?;
         }
         Ok(())

@@ -6,7 +6,7 @@ use fsa_driver::{SharedDatabases, SharedDriver};
 use fsa_driver_testing::conformance::World;
 use fsa_kubernetes::{
     KubernetesDriver,
-    connection::{self, Cluster, Places},
+    connection::{self, Cluster, KubeconfigPaths},
     databases,
     objects::network_policy::block,
     rbac,
@@ -69,7 +69,7 @@ pub async fn administrator() -> Cluster {
         kubeconfig: Some(PathBuf::from(exported("FSA_TEST_KUBECONFIG"))),
         ..Settings::default()
     };
-    connection::read(&settings, &Places::default())
+    connection::read(&settings, &KubeconfigPaths::default())
         .await
         .unwrap()
         .connect()

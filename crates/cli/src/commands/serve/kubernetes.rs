@@ -7,7 +7,7 @@ use std::{path::Path, sync::Arc};
 use fsa_driver::Region;
 use fsa_kubernetes::{
     KubernetesDriver,
-    connection::{self, Checked, Cluster, Places},
+    connection::{self, CheckedConfig, Cluster, KubeconfigPaths},
     databases,
     settings::Settings,
 };
@@ -19,7 +19,7 @@ use crate::{config::ServeConfig, failure::Failure};
 pub struct Read {
     pub name: String,
     pub settings: Settings,
-    pub checked: Checked,
+    pub checked: CheckedConfig,
 }
 
 /// Reads the kubeconfigs.
@@ -27,7 +27,7 @@ pub fn read(config: &ServeConfig) -> Result<Vec<Read>, Failure> {
     if config.regions.is_empty() {
         return Ok(Vec::new());
     }
-    let places = Places {
+    let paths = KubeconfigPaths {
         environment: config.kubeconfig.clone(),
         secret_dir: Some(config.secret_dir.clone()),
     };
@@ -41,7 +41,7 @@ pub fn read(config: &ServeConfig) -> Result<Vec<Read>, Failure> {
         .iter()
         .map(|(name, settings)| {
             let checked = runtime
-                .block_on(connection::read(settings, &places))
+                .block_on(connection::read(settings, &paths))
                 .map_err(|error| Failure::usage(format!("the region {name}: {error}")))?;
             Ok(Read {
                 name: name.clone(),

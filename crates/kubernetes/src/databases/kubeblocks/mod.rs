@@ -1,17 +1,16 @@
-//! Databases as KubeBlocks clusters, one each. KubeBlocks makes the server; the project's own
-//! role and database in it are ours, so that no program in a sandbox is ever its superuser.
+//! Project databases as KubeBlocks clusters, one each. KubeBlocks creates the server; we create the project's own role
+//! and database in it, so that no program in a sandbox is ever its superuser.
 //!
-//! Clusters are known from a watch, so existence is verified without asking for it.
+//! Clusters come from a watch, so their existence is verified without a request.
 
-mod inside;
 pub mod objects;
+mod server_access;
 
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use fsa_driver::{BoxStream, Databases, DriverError, ObservedDatabase, Requeue, Result};
 use fsa_model::{DatabaseSpec, Failure, FailureKind, ResourceName, spec::Credentials, spec::role_of};
-use inside::Memory;
 use k8s_openapi::api::{
     core::v1::{Pod, ServiceAccount},
     networking::v1::NetworkPolicyPeer,
@@ -24,6 +23,7 @@ use kube::{
     runtime::reflector::{ObjectRef, Store},
 };
 use objects::{GROUP, Version, phase};
+use server_access::ServerCache;
 use sqlx::Connection as _;
 use tokio::{sync::OnceCell, task::JoinSet, time::timeout};
 
@@ -32,25 +32,25 @@ use super::{
     server::{self, State},
 };
 use crate::{
-    connection::{Cluster, PATIENCE, call},
+    connection::{CALL_TIMEOUT, Cluster, call},
     objects::network_policy::pods,
-    reflectors::{Told, follow, stream_of},
+    reflectors::{WatchContext, reflect, requeue_stream},
     settings::Settings,
 };
 
-/// KubeBlocks makes a volume and pulls an image first.
-const RUNNING: Duration = Duration::from_secs(540);
-const GONE: Duration = Duration::from_secs(100);
-/// For one sign-in, with the way to the pod.
-const SIGN_IN: Duration = Duration::from_secs(15);
+/// KubeBlocks creates a volume and pulls an image first.
+const CREATE_TIMEOUT: Duration = Duration::from_secs(540);
+const DELETE_TIMEOUT: Duration = Duration::from_secs(100);
+/// For one sign-in, including the connection to the pod.
+const SIGN_IN_TIMEOUT: Duration = Duration::from_secs(15);
 const PORT: u16 = 5432;
-/// The pods that KubeBlocks has made.
+/// Selects the pods that KubeBlocks created.
 const PODS: &str = "app.kubernetes.io/managed-by=kubeblocks";
 
-/// Where a project's database is on the network, by the name of its role.
+/// The network peer of a project's database, from the name of its role.
 #[must_use]
 pub fn peer(role: &str) -> (NetworkPolicyPeer, u16) {
-    // A resource name has no underscore, so the way back is exact.
+    // A resource name has no underscore, so the conversion is exact.
     let cluster = role.replace('_', "-");
     (pods(&[("app.kubernetes.io/instance", &cluster)]), PORT)
 }
@@ -59,19 +59,19 @@ pub fn peer(role: &str) -> (NetworkPolicyPeer, u16) {
 pub struct KubeBlocks {
     cluster: Cluster,
     settings: Settings,
-    told: Told,
-    known: OnceCell<Known>,
-    memory: Memory,
+    context: WatchContext,
+    watches: OnceCell<Watches>,
+    servers: ServerCache,
 }
 
-/// What is known once the cluster has answered.
-struct Known {
+/// The watches, started once the cluster has reported the version of its API.
+struct Watches {
     version: Version,
     clusters: Store<DynamicObject>,
-    /// Of all clusters, since KubeBlocks gives them labels of its own.
+    /// The pods of all KubeBlocks clusters: KubeBlocks sets its own labels on them, not ours.
     pods: Store<Pod>,
-    told: Told,
-    _watch: JoinSet<()>,
+    context: WatchContext,
+    _tasks: JoinSet<()>,
 }
 
 impl KubeBlocks {
@@ -79,16 +79,16 @@ impl KubeBlocks {
     pub fn new(cluster: Cluster, settings: Settings) -> Self {
         Self {
             cluster,
-            told: Told::new(&settings),
+            context: WatchContext::new(&settings),
             settings,
-            known: OnceCell::new(),
-            memory: Memory::default(),
+            watches: OnceCell::new(),
+            servers: ServerCache::default(),
         }
     }
 
-    async fn known(&self) -> Result<&Known> {
-        let known = self
-            .known
+    async fn watches(&self) -> Result<&Watches> {
+        let watches = self
+            .watches
             .get_or_try_init(|| async {
                 let groups = call("list the kinds of objects", self.cluster.client.list_api_groups()).await?;
                 let served: Vec<String> = groups
@@ -104,28 +104,28 @@ impl KubeBlocks {
                          databases.provider = \"postgres\" for this region",
                     )
                 })?;
-                let told = self.told.clone();
-                let mut watch = JoinSet::new();
+                let context = self.context.clone();
+                let mut tasks = JoinSet::new();
                 let api = self.clusters_of(version);
-                let clusters = follow(&mut watch, &told, api, version.resource());
-                let pods = follow(&mut watch, &told.selecting(PODS), self.api::<Pod>(), ());
-                Ok::<_, DriverError>(Known {
+                let clusters = reflect(&mut tasks, &context, api, version.resource());
+                let pods = reflect(&mut tasks, &context.selecting(PODS), self.api::<Pod>(), ());
+                Ok::<_, DriverError>(Watches {
                     version,
                     clusters,
                     pods,
-                    told,
-                    _watch: watch,
+                    context,
+                    _tasks: tasks,
                 })
             })
             .await?;
         let ready = async {
-            known.clusters.wait_until_ready().await.is_ok() && known.pods.wait_until_ready().await.is_ok()
+            watches.clusters.wait_until_ready().await.is_ok() && watches.pods.wait_until_ready().await.is_ok()
         };
-        match timeout(PATIENCE, ready).await {
-            Ok(true) => Ok(known),
+        match timeout(CALL_TIMEOUT, ready).await {
+            Ok(true) => Ok(watches),
             _ => Err(DriverError::new(
                 FailureKind::Transient,
-                "the cluster does not say which databases it has; it is tried again",
+                "the cluster has not listed its databases yet; it is tried again",
             )),
         }
     }
@@ -145,24 +145,24 @@ impl KubeBlocks {
         Api::namespaced(self.cluster.client.clone(), &self.cluster.namespace)
     }
 
-    fn find(&self, known: &Known, database: &DatabaseSpec) -> Option<Arc<DynamicObject>> {
-        let reference = ObjectRef::new_with(database.resource.as_str(), known.version.resource())
+    fn find(&self, watches: &Watches, database: &DatabaseSpec) -> Option<Arc<DynamicObject>> {
+        let reference = ObjectRef::new_with(database.resource.as_str(), watches.version.resource())
             .within(&self.cluster.namespace);
-        known.clusters.get(&reference)
+        watches.clusters.get(&reference)
     }
 
-    async fn make(&self, database: &DatabaseSpec) -> Result<()> {
-        let known = self.known().await?;
-        // One that somebody deletes is beyond saving, and has to be gone before there can be another.
-        let gone = known.told.until(database.project, || {
-            self.find(known, database)
-                .is_none_or(|cluster| !is_going(&cluster))
+    async fn create(&self, database: &DatabaseSpec) -> Result<()> {
+        let watches = self.watches().await?;
+        // A cluster that is being deleted cannot be kept, and must be gone before a new one is created.
+        let gone = watches.context.until(database.project, || {
+            self.find(watches, database)
+                .is_none_or(|cluster| !is_deleting(&cluster))
                 .then_some(())
         });
-        timeout(GONE, gone).await.map_err(|_| {
+        timeout(DELETE_TIMEOUT, gone).await.map_err(|_| {
             DriverError::new(
                 FailureKind::Transient,
-                "the database's cluster is being deleted and not gone yet; a new one is made when it is",
+                "the database's cluster is still being deleted; a new one is created when it is gone",
             )
         })?;
         let settings = &self.settings;
@@ -170,7 +170,7 @@ impl KubeBlocks {
         let account = objects::account(database, settings);
         self.cluster
             .apply(
-                "make a service account",
+                "create a service account",
                 self.api::<ServiceAccount>(),
                 name,
                 account,
@@ -178,38 +178,38 @@ impl KubeBlocks {
             .await?;
         let role = objects::role(database, settings);
         self.cluster
-            .apply("make a role", self.api::<Role>(), name, role)
+            .apply("create a role", self.api::<Role>(), name, role)
             .await?;
         let binding = objects::binding(database, settings, &self.cluster.namespace);
         self.cluster
-            .apply("make a role binding", self.api::<RoleBinding>(), name, binding)
+            .apply("create a role binding", self.api::<RoleBinding>(), name, binding)
             .await?;
-        let cluster = objects::cluster(database, settings, known.version);
+        let cluster = objects::cluster(database, settings, watches.version);
         self.cluster
             .apply(
-                "make a database cluster",
-                self.clusters_of(known.version),
+                "create a database cluster",
+                self.clusters_of(watches.version),
                 name,
                 cluster,
             )
             .await?;
-        let running = known.told.until(database.project, || {
-            let cluster = self.find(known, database)?;
+        let running = watches.context.until(database.project, || {
+            let cluster = self.find(watches, database)?;
             match phase(&cluster) {
-                "Running" if !is_going(&cluster) => Some(Ok(cluster)),
-                "Failed" | "Abnormal" => Some(Err(failed(&cluster))),
+                "Running" if !is_deleting(&cluster) => Some(Ok(cluster)),
+                "Failed" | "Abnormal" => Some(Err(creation_failure(&cluster))),
                 _ => None,
             }
         });
-        let cluster = timeout(RUNNING, running).await.unwrap_or_else(|_| {
+        let cluster = timeout(CREATE_TIMEOUT, running).await.unwrap_or_else(|_| {
             let phase = self
-                .find(known, database)
+                .find(watches, database)
                 .map_or_else(|| "gone".to_owned(), |cluster| phase(&cluster).to_owned());
             Err(DriverError::new(
                 FailureKind::Transient,
                 format!(
-                    "KubeBlocks has not made the database within {} minutes (its phase is {phase}); it is tried again",
-                    RUNNING.as_secs() / 60
+                    "KubeBlocks has not created the database within {} minutes (its phase is {phase}); it is tried again",
+                    CREATE_TIMEOUT.as_secs() / 60
                 ),
             ))
         })?;
@@ -217,16 +217,20 @@ impl KubeBlocks {
         let mut connection = self
             .sign_in(database, &account.user, &account.password, "postgres")
             .await?;
-        if server::look(&mut connection, database).await.map_err(failure)? == State::Foreign {
+        if server::observe(&mut connection, database)
+            .await
+            .map_err(failure)?
+            == State::Foreign
+        {
             return Err(DriverError::new(
                 FailureKind::Machine,
                 format!(
-                    "the database's server has a role {} that is not ours",
+                    "the database's server has a role {} that FullStack Agent did not create; rename or remove it",
                     database.role()
                 ),
             ));
         }
-        server::make(&mut connection, database, None)
+        server::create(&mut connection, database, None)
             .await
             .map_err(failure)?;
         let _ = connection.close().await;
@@ -234,12 +238,11 @@ impl KubeBlocks {
     }
 }
 
-/// Whether somebody has deleted it.
-fn is_going(cluster: &DynamicObject) -> bool {
+fn is_deleting(cluster: &DynamicObject) -> bool {
     cluster.metadata.deletion_timestamp.is_some()
 }
 
-fn failed(cluster: &DynamicObject) -> DriverError {
+fn creation_failure(cluster: &DynamicObject) -> DriverError {
     let message = cluster
         .data
         .pointer("/status/message")
@@ -249,7 +252,7 @@ fn failed(cluster: &DynamicObject) -> DriverError {
         kubernetes_status: Some(format!("{}: {message}", phase(cluster))),
         ..Failure::new(
             FailureKind::Machine,
-            "KubeBlocks could not make the database; its status has the reason",
+            "KubeBlocks could not create the database; its status has the reason",
         )
     };
     failure.into()
@@ -262,15 +265,18 @@ impl Databases for KubeBlocks {
     }
 
     async fn observe(&self, database: &DatabaseSpec) -> Result<ObservedDatabase> {
-        let known = self.known().await?;
-        // What is in one that is being deleted is lost already.
-        match self.find(known, database).filter(|cluster| !is_going(cluster)) {
+        let watches = self.watches().await?;
+        // The data of a cluster that is being deleted is already lost.
+        match self
+            .find(watches, database)
+            .filter(|cluster| !is_deleting(cluster))
+        {
             None => {
-                self.memory.forget(&database.resource);
+                self.servers.remove(&database.resource);
                 Ok(ObservedDatabase::Absent)
             }
             Some(cluster) if phase(&cluster) != "Running" => Ok(ObservedDatabase::Partial),
-            Some(cluster) => self.inside(known, &cluster, database).await,
+            Some(cluster) => self.observe_server(watches, &cluster, database).await,
         }
     }
 
@@ -278,24 +284,24 @@ impl Databases for KubeBlocks {
         if self.observe(database).await? == ObservedDatabase::Ready {
             return Ok(());
         }
-        self.make(database).await
+        self.create(database).await
     }
 
     async fn credentials(&self, database: &DatabaseSpec) -> Result<Credentials> {
-        let known = self.known().await?;
+        let watches = self.watches().await?;
         let gone = || {
             DriverError::new(
                 FailureKind::Transient,
-                "the database is not there; it is made again",
+                "the database does not exist; it is created again",
             )
         };
-        let cluster = self.find(known, database).ok_or_else(gone)?;
-        let host = match self.memory.host(&database.resource, &cluster) {
+        let cluster = self.find(watches, database).ok_or_else(gone)?;
+        let host = match self.servers.host(&database.resource, &cluster) {
             Some(host) => host,
             None => self.superuser(&cluster, database).await?.host,
         };
         Ok(Credentials {
-            host: host.unwrap_or_else(|| known.version.host(database.resource.as_str())),
+            host: host.unwrap_or_else(|| watches.version.host(database.resource.as_str())),
             port: PORT,
             user: database.role(),
             password: database.password.clone(),
@@ -308,25 +314,25 @@ impl Databases for KubeBlocks {
     }
 
     fn changes(&self) -> BoxStream<Requeue> {
-        stream_of(self.told.requeues())
+        requeue_stream(self.context.requeues())
     }
 
     async fn drop(&self, database: &DatabaseSpec) -> Result<()> {
-        let known = self.known().await?;
-        self.memory.forget(&database.resource);
+        let watches = self.watches().await?;
+        self.servers.remove(&database.resource);
         let name = database.resource.as_str();
         let background = DeleteParams::background();
-        if self.find(known, database).is_some() {
+        if self.find(watches, database).is_some() {
             self.cluster
-                .change_if_there(
+                .change_if_present(
                     "delete a database cluster",
-                    self.clusters_of(known.version).delete(name, &background),
+                    self.clusters_of(watches.version).delete(name, &background),
                 )
                 .await?;
-            let gone = known.told.until(database.project, || {
-                self.find(known, database).is_none().then_some(())
+            let gone = watches.context.until(database.project, || {
+                self.find(watches, database).is_none().then_some(())
             });
-            timeout(GONE, gone).await.map_err(|_| {
+            timeout(DELETE_TIMEOUT, gone).await.map_err(|_| {
                 DriverError::new(
                     FailureKind::Transient,
                     "KubeBlocks has not removed the database yet; it is tried again",
@@ -334,16 +340,16 @@ impl Databases for KubeBlocks {
             })?;
         }
         self.cluster
-            .change_if_there(
+            .change_if_present(
                 "delete a role binding",
                 self.api::<RoleBinding>().delete(name, &background),
             )
             .await?;
         self.cluster
-            .change_if_there("delete a role", self.api::<Role>().delete(name, &background))
+            .change_if_present("delete a role", self.api::<Role>().delete(name, &background))
             .await?;
         self.cluster
-            .change_if_there(
+            .change_if_present(
                 "delete a service account",
                 self.api::<ServiceAccount>().delete(name, &background),
             )
@@ -354,13 +360,13 @@ impl Databases for KubeBlocks {
     async fn branch(&self, _: &DatabaseSpec, _: &DatabaseSpec) -> Result<()> {
         Err(DriverError::new(
             FailureKind::Machine,
-            "a KubeBlocks database cannot be branched yet; the region's databases.provider `postgres` can",
+            "KubeBlocks databases cannot be branched; those of a region with databases.provider `postgres` can",
         ))
     }
 
     async fn inventory(&self) -> Result<Vec<String>> {
-        let known = self.known().await?;
-        let names = known.clusters.state();
+        let watches = self.watches().await?;
+        let names = watches.clusters.state();
         Ok(names
             .iter()
             .filter_map(|cluster| ResourceName::parse(&cluster.name_any()).ok())

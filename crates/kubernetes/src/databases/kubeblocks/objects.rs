@@ -1,4 +1,4 @@
-//! What is asked of KubeBlocks for one database, for each version of its API, as pure functions.
+//! KubeBlocks objects of one database, for each version of its API. Pure functions.
 
 use fsa_model::DatabaseSpec;
 use k8s_openapi::api::{
@@ -15,7 +15,7 @@ use crate::{
 
 pub const GROUP: &str = "apps.kubeblocks.io";
 
-/// The version of the API that the cluster serves. 1.0 serves both, and reconciles the first alone.
+/// The version of the KubeBlocks API that is used. KubeBlocks 1.0 serves both, and reconciles `V1` only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
     V1,
@@ -23,7 +23,7 @@ pub enum Version {
 }
 
 impl Version {
-    /// The best of those that are served.
+    /// The newest of the served versions.
     #[must_use]
     pub fn of(served: &[String]) -> Option<Self> {
         let has = |name: &str| served.iter().any(|version| version == name);
@@ -43,7 +43,7 @@ impl Version {
         ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(GROUP, version, "Cluster"), "clusters")
     }
 
-    /// Where the superuser's credentials may be, in this order.
+    /// The secrets that may have the superuser's credentials, in this order.
     #[must_use]
     pub fn secrets(cluster: &str) -> [String; 2] {
         [
@@ -52,7 +52,7 @@ impl Version {
         ]
     }
 
-    /// The Service in front of the database, where no secret says another.
+    /// The Service in front of the database, if no secret names another.
     #[must_use]
     pub fn host(self, cluster: &str) -> String {
         match self {
@@ -84,7 +84,7 @@ fn metadata(spec: &DatabaseSpec, settings: &Settings) -> ObjectMeta {
     }
 }
 
-/// The account that the database's pods run as.
+/// The service account of the database's pods.
 #[must_use]
 pub fn account(spec: &DatabaseSpec, settings: &Settings) -> ServiceAccount {
     ServiceAccount {
@@ -93,7 +93,7 @@ pub fn account(spec: &DatabaseSpec, settings: &Settings) -> ServiceAccount {
     }
 }
 
-/// What Patroni, which runs in the database's pods, needs to agree on a leader, and no more.
+/// The least that Patroni, which runs in the database's pods, needs for its leader election.
 #[must_use]
 pub fn role(spec: &DatabaseSpec, settings: &Settings) -> Role {
     let rule = |resources: &[&str], verbs: &[&str]| PolicyRule {
@@ -183,14 +183,14 @@ pub fn cluster(spec: &DatabaseSpec, settings: &Settings, version: Version) -> Dy
     object
 }
 
-/// What a Cluster's status says, in KubeBlocks' words.
+/// The phase in a Cluster's status, as KubeBlocks names it.
 #[must_use]
 pub fn phase(cluster: &DynamicObject) -> &str {
     cluster
         .data
         .pointer("/status/phase")
         .and_then(Value::as_str)
-        .unwrap_or("not yet known")
+        .unwrap_or("unknown")
 }
 
 #[cfg(test)]
@@ -198,7 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_version_that_is_reconciled_is_chosen() {
+    fn the_version_that_kubeblocks_reconciles_is_chosen() {
         let served = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         assert_eq!(Version::of(&served(&["v1alpha1", "v1"])), Some(Version::V1));
         assert_eq!(Version::of(&served(&["v1alpha1"])), Some(Version::V1Alpha1));

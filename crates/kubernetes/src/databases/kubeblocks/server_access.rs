@@ -1,6 +1,6 @@
-//! Inside a KubeBlocks database's server: the way to its pod, the superuser that KubeBlocks made, and whether the
-//! project's own role and database are there. What was proven of one server stays proven as long as it runs, so
-//! that a look at a settled database asks the API server for nothing.
+//! Access to the PostgreSQL server of a KubeBlocks database: the connection to its pod, the superuser that KubeBlocks
+//! created, and the project's own role and database. A successful check is cached as long as the server runs, so the
+//! observation of a ready database sends no request to the API server.
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
@@ -21,11 +21,11 @@ use super::{
         postgres::failure,
         server::{self, State},
     },
-    Known, KubeBlocks, PORT, SIGN_IN,
+    KubeBlocks, PORT, SIGN_IN_TIMEOUT, Watches,
     objects::Version,
 };
 use crate::{
-    connection::{PATIENCE, call, is_missing},
+    connection::{CALL_TIMEOUT, call, is_not_found},
     settings::Reach,
 };
 
@@ -33,65 +33,66 @@ use crate::{
 pub(super) struct Account {
     pub user: String,
     pub password: SecretString,
-    /// The Service's name, where the secret has one.
+    /// The Service's name, if the secret has one.
     pub host: Option<String>,
 }
 
-/// What this process has found out of databases, each for as long as its Cluster is the same one.
+/// What this process has read of databases. Each entry is valid for one Cluster object, by its uid.
 #[derive(Default)]
-pub(super) struct Memory(Mutex<HashMap<ResourceName, Found>>);
+pub(super) struct ServerCache(Mutex<HashMap<ResourceName, CachedServer>>);
 
-struct Found {
+struct CachedServer {
     /// The Cluster's uid.
     cluster: String,
     host: Option<String>,
-    /// The server in which role and database were seen, and the password that let in.
-    proof: Option<(String, SecretString)>,
+    /// The [`instance`] in which role and database were verified, and the password that signed in.
+    verified: Option<(String, SecretString)>,
 }
 
-impl Memory {
-    fn found(&self, name: &ResourceName, cluster: &str, host: Option<String>) {
-        let found = Found {
+impl ServerCache {
+    fn insert(&self, name: &ResourceName, cluster: &str, host: Option<String>) {
+        let server = CachedServer {
             cluster: cluster.to_owned(),
             host,
-            proof: None,
+            verified: None,
         };
-        self.0.lock().insert(name.clone(), found);
+        self.0.lock().insert(name.clone(), server);
     }
 
-    fn proven(&self, database: &DatabaseSpec, server: String) {
-        if let Some(found) = self.0.lock().get_mut(&database.resource) {
-            found.proof = Some((server, database.password.clone()));
+    fn set_verified(&self, database: &DatabaseSpec, instance: String) {
+        if let Some(server) = self.0.lock().get_mut(&database.resource) {
+            server.verified = Some((instance, database.password.clone()));
         }
     }
 
-    fn is_proven(&self, database: &DatabaseSpec, cluster: &DynamicObject, server: Option<&str>) -> bool {
-        let memory = self.0.lock();
-        let proof = memory
+    fn is_verified(&self, database: &DatabaseSpec, cluster: &DynamicObject, instance: Option<&str>) -> bool {
+        let servers = self.0.lock();
+        let verified = servers
             .get(&database.resource)
-            .filter(|found| Some(&found.cluster) == cluster.metadata.uid.as_ref())
-            .and_then(|found| found.proof.as_ref());
-        proof.is_some_and(|(proven, password)| {
-            Some(proven.as_str()) == server && password.expose_secret() == database.password.expose_secret()
+            .filter(|server| Some(&server.cluster) == cluster.metadata.uid.as_ref())
+            .and_then(|server| server.verified.as_ref());
+        verified.is_some_and(|(verified, password)| {
+            Some(verified.as_str()) == instance
+                && password.expose_secret() == database.password.expose_secret()
         })
     }
 
-    /// The host that the Cluster's secret names, where that was read: none, for most.
+    /// The host in the Cluster's secret, if the secret was read. Most secrets name none.
     pub(super) fn host(&self, name: &ResourceName, cluster: &DynamicObject) -> Option<Option<String>> {
-        let memory = self.0.lock();
-        memory
+        let servers = self.0.lock();
+        servers
             .get(name)
-            .filter(|found| Some(&found.cluster) == cluster.metadata.uid.as_ref())
-            .map(|found| found.host.clone())
+            .filter(|server| Some(&server.cluster) == cluster.metadata.uid.as_ref())
+            .map(|server| server.host.clone())
     }
 
-    pub(super) fn forget(&self, name: &ResourceName) {
+    pub(super) fn remove(&self, name: &ResourceName) {
         self.0.lock().remove(name);
     }
 }
 
-/// One life of a pod's containers.
-fn incarnation(pod: &Pod) -> String {
+/// Identifies one run of a pod's containers, by the pod's uid and their restarts.
+fn instance(pod: &Pod) -> String {
     let statuses = pod
         .status
         .iter()
@@ -101,38 +102,38 @@ fn incarnation(pod: &Pod) -> String {
 }
 
 impl KubeBlocks {
-    /// The pod in which a database's server runs, ready to be asked. One that is older than the Cluster is left of
-    /// another of the same name, and goes.
-    fn running(&self, known: &Known, database: &DatabaseSpec) -> Option<Arc<Pod>> {
-        let made = self.find(known, database)?.creation_timestamp();
+    /// The running pod of a database's server. A pod that is older than the Cluster is left over from another Cluster
+    /// of the same name, and about to be deleted.
+    fn running_pod(&self, watches: &Watches, database: &DatabaseSpec) -> Option<Arc<Pod>> {
+        let created = self.find(watches, database)?.creation_timestamp();
         let name = database.resource.as_str();
-        let pods = known.pods.state_filter(|pod| {
+        let pods = watches.pods.state_filter(|pod| {
             let status = pod.status.as_ref();
             pod.labels()
                 .get("app.kubernetes.io/instance")
                 .is_some_and(|of| of == name)
-                && pod.creation_timestamp() >= made
+                && pod.creation_timestamp() >= created
                 && pod.metadata.deletion_timestamp.is_none()
                 && status.is_some_and(|status| status.phase.as_deref() == Some("Running"))
         });
         pods.into_iter().next()
     }
 
-    /// The superuser of a database's server, from the secret that KubeBlocks made.
+    /// The superuser of a database's server, from the secret that KubeBlocks created.
     pub(super) async fn superuser(
         &self,
         cluster: &DynamicObject,
         database: &DatabaseSpec,
     ) -> Result<Account> {
         for name in Version::secrets(database.resource.as_str()) {
-            let found = call("read a database's credentials", async {
+            let secret = call("read a database's credentials", async {
                 match self.api::<Secret>().get(&name).await {
-                    Err(error) if is_missing(&error) => Ok(None),
+                    Err(error) if is_not_found(&error) => Ok(None),
                     other => other.map(Some),
                 }
             })
             .await?;
-            let Some(secret) = found else { continue };
+            let Some(secret) = secret else { continue };
             let text = |key: &str| {
                 let bytes = secret.data.as_ref()?.get(key)?;
                 String::from_utf8(bytes.0.clone()).ok()
@@ -144,7 +145,7 @@ impl KubeBlocks {
                     host: text("host").filter(|host| !host.is_empty()),
                 };
                 if let Some(uid) = &cluster.metadata.uid {
-                    self.memory.found(&database.resource, uid, account.host.clone());
+                    self.servers.insert(&database.resource, uid, account.host.clone());
                 }
                 return Ok(account);
             }
@@ -155,7 +156,7 @@ impl KubeBlocks {
         ))
     }
 
-    /// Signs in to the database's server, by the way that reaches its pod.
+    /// Signs in to the database's server.
     pub(super) async fn sign_in(
         &self,
         database: &DatabaseSpec,
@@ -169,18 +170,18 @@ impl KubeBlocks {
             .database(name)
             .ssl_mode(PgSslMode::Disable);
         let work = async {
-            let (address, way) = self.way(database).await?;
+            let (address, tunnel) = self.open_path(database).await?;
             let options = options.host(&address.ip().to_string()).port(address.port());
             let connection = PgConnection::connect_with(&options).await.map_err(failure);
-            // The way lives as long as its one connection; where there is none, it ends here.
+            // A tunnel ends with its one connection; without a connection it ends here.
             if connection.is_err()
-                && let Some(way) = way
+                && let Some(tunnel) = tunnel
             {
-                way.abort();
+                tunnel.abort();
             }
             connection
         };
-        timeout(SIGN_IN, work).await.unwrap_or_else(|_| {
+        timeout(SIGN_IN_TIMEOUT, work).await.unwrap_or_else(|_| {
             Err(DriverError::new(
                 FailureKind::Transient,
                 "the database's server does not answer; it is tried again",
@@ -188,20 +189,26 @@ impl KubeBlocks {
         })
     }
 
-    /// An address at which the database's pod answers: its own, or one of ours that leads there
-    /// for one connection.
-    async fn way(&self, database: &DatabaseSpec) -> Result<(SocketAddr, Option<tokio::task::AbortHandle>)> {
+    /// An address at which the database's pod answers: its own, or a local one that is forwarded to it for one
+    /// connection, with the task that forwards.
+    async fn open_path(
+        &self,
+        database: &DatabaseSpec,
+    ) -> Result<(SocketAddr, Option<tokio::task::AbortHandle>)> {
         let failed = |error: std::io::Error| {
-            DriverError::new(FailureKind::Machine, "no way to the database's pod could be made")
-                .because(error)
+            DriverError::new(
+                FailureKind::Machine,
+                "a local port could not be forwarded to the database's pod",
+            )
+            .because(error)
         };
-        let known = self.known().await?;
-        // It may run, and not have come by the watch yet.
+        let watches = self.watches().await?;
+        // A running pod may not have arrived through the watch yet.
         let pod = timeout(
-            PATIENCE,
-            known
-                .told
-                .until(database.project, || self.running(known, database)),
+            CALL_TIMEOUT,
+            watches
+                .context
+                .until(database.project, || self.running_pod(watches, database)),
         );
         let pod = pod.await.map_err(|_| {
             DriverError::new(
@@ -217,7 +224,10 @@ impl KubeBlocks {
             return address
                 .map(|ip| (SocketAddr::new(ip, PORT), None))
                 .ok_or_else(|| {
-                    DriverError::new(FailureKind::Transient, "the database's pod has no address yet")
+                    DriverError::new(
+                        FailureKind::Transient,
+                        "the database's pod has no address yet; it is tried again",
+                    )
                 });
         }
         let mut forwarder = call(
@@ -230,27 +240,27 @@ impl KubeBlocks {
             .ok_or_else(|| DriverError::new(FailureKind::Internal, "a forwarded port has no stream"))?;
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let way = tokio::spawn(async move {
-            // For the one connection that comes at once.
-            if let Ok(Ok((mut outside, _))) = timeout(SIGN_IN, listener.accept()).await {
+        let tunnel = tokio::spawn(async move {
+            // For the one connection that follows at once.
+            if let Ok(Ok((mut outside, _))) = timeout(SIGN_IN_TIMEOUT, listener.accept()).await {
                 let _ = tokio::io::copy_bidirectional(&mut outside, &mut inside).await;
             }
             forwarder.abort();
         });
-        Ok((address, Some(way.abort_handle())))
+        Ok((address, Some(tunnel.abort_handle())))
     }
 
-    /// How the role and the database inside the server are.
-    pub(super) async fn inside(
+    /// Observes the role and the database inside the server.
+    pub(super) async fn observe_server(
         &self,
-        known: &Known,
+        watches: &Watches,
         cluster: &DynamicObject,
         database: &DatabaseSpec,
     ) -> Result<ObservedDatabase> {
-        let server = self.running(known, database).map(|pod| incarnation(&pod));
-        if self.memory.is_proven(database, cluster, server.as_deref()) {
-            // Through the API server even a sign-in would be a request of each look.
-            if self.settings.reach == Reach::PortForward || self.admits(database).await {
+        let instance = self.running_pod(watches, database).map(|pod| instance(&pod));
+        if self.servers.is_verified(database, cluster, instance.as_deref()) {
+            // With port-forward each sign-in would be a request to the API server at each observation.
+            if self.settings.reach == Reach::PortForward || self.can_sign_in(database).await {
                 return Ok(ObservedDatabase::Ready);
             }
         }
@@ -258,22 +268,24 @@ impl KubeBlocks {
         let mut connection = self
             .sign_in(database, &account.user, &account.password, "postgres")
             .await?;
-        let state = server::look(&mut connection, database).await.map_err(failure)?;
+        let state = server::observe(&mut connection, database)
+            .await
+            .map_err(failure)?;
         let _ = connection.close().await;
-        if state != State::Made {
+        if state != State::Created {
             return Ok(ObservedDatabase::Partial);
         }
-        if !self.admits(database).await {
+        if !self.can_sign_in(database).await {
             return Ok(ObservedDatabase::Partial);
         }
-        if let Some(server) = server {
-            self.memory.proven(database, server);
+        if let Some(instance) = instance {
+            self.servers.set_verified(database, instance);
         }
         Ok(ObservedDatabase::Ready)
     }
 
     /// Whether the project's own role can sign in.
-    async fn admits(&self, database: &DatabaseSpec) -> bool {
+    async fn can_sign_in(&self, database: &DatabaseSpec) -> bool {
         let role = database.role();
         match self.sign_in(database, &role, &database.password, &role).await {
             Ok(connection) => {
