@@ -34,7 +34,7 @@ pub use script::{Call, End, Entry, Fault, Gate, Log, Script};
 
 use fsa_driver::{
     BoxConnection, BoxStream, Capabilities, Driver, DriverError, Endpoint, ExternalEndpoint, Observed,
-    Requeue, Result, Step, StepKind, Warning,
+    Requeue, Result, Warning,
 };
 
 /// A start command of this form makes the stand-in listen on a port and echo.
@@ -338,6 +338,7 @@ impl Driver for MemoryDriver {
             imports_images: false,
             keeps_root_files: true,
             restarts_by_itself: false,
+            listens_at_start: true,
             works_elsewhere: false,
         }
     }
@@ -379,39 +380,33 @@ impl Driver for MemoryDriver {
         call.end(work.await)
     }
 
-    async fn apply(&self, spec: &SandboxSpec, step: Step) -> Result<()> {
-        let call = self.log.begin(Call::Apply(step.kind), &spec.sandbox.resource);
+    async fn ensure_network(&self, spec: &SandboxSpec) -> Result<()> {
+        let call = self.log.begin(Call::EnsureNetwork, &spec.sandbox.resource);
         let work = async {
-            let middle = self.script.play(Call::Apply(step.kind)).await?;
-            match step.kind {
-                StepKind::EnsureNetwork => {
-                    self.world.lock().sandbox(&spec.sandbox);
-                    middle.pass().await?;
-                    self.world.lock().sandbox(&spec.sandbox).network = true;
-                }
-                StepKind::EnsureContainer => {
-                    self.world.lock().unpack(spec)?;
-                    middle.pass().await?;
-                    self.world.lock().start(spec, &self.clones);
-                }
-                StepKind::AwaitTerminal => {
-                    middle.pass().await?;
-                    let process = self.process(&spec.sandbox.resource);
-                    let mut status = process.ok_or_else(not_running)?.status.subscribe();
-                    status
-                        .wait_for(|status| status.ready)
-                        .await
-                        .map_err(|_| not_running())?;
-                }
-                other => {
-                    return Err(DriverError::new(
-                        FailureKind::Internal,
-                        format!("{other:?} is not a step that a driver applies"),
-                    ));
-                }
-            }
+            let middle = self.script.play(Call::EnsureNetwork).await?;
+            self.world.lock().sandbox(&spec.sandbox);
+            middle.pass().await?;
+            self.world.lock().sandbox(&spec.sandbox).network = true;
             Ok(())
         };
+        call.end(work.await)
+    }
+
+    async fn ensure_container(&self, spec: &SandboxSpec) -> Result<()> {
+        let call = self.log.begin(Call::EnsureContainer, &spec.sandbox.resource);
+        let work = async {
+            let middle = self.script.play(Call::EnsureContainer).await?;
+            self.world.lock().unpack(spec)?;
+            middle.pass().await?;
+            self.world.lock().start(spec, &self.clones);
+            Ok(())
+        };
+        call.end(work.await)
+    }
+
+    async fn await_serving(&self, sandbox: &SandboxRef) -> Result<()> {
+        let call = self.log.begin(Call::AwaitServing, &sandbox.resource);
+        let work = async { self.script.play(Call::AwaitServing).await?.pass().await };
         call.end(work.await)
     }
 

@@ -1,7 +1,7 @@
 //! What a data plane must be able to do, so that the reconciler need not know which one it is.
 //!
-//! A *region* is a named, configured [`Driver`] with its [`Databases`]. The steps of a driver are
-//! idempotent: applied to a world in which they are already done, they change nothing and succeed.
+//! A *region* is a named, configured [`Driver`] with its [`Databases`]. A driver's operations are idempotent, and safe
+//! to repeat after a crash in the middle: what is done already is left as it is.
 //! The crate `fsa-driver-testing` has an in-memory driver for tests, and the suite that every driver passes.
 
 #![forbid(unsafe_code)]
@@ -9,7 +9,6 @@
 pub mod keyed_mutex;
 pub mod region;
 pub mod scram;
-pub mod step;
 
 use std::{pin::Pin, sync::Arc};
 
@@ -22,7 +21,6 @@ use fsa_model::{
 use futures_util::Stream;
 pub use region::{Region, Regions};
 use secrecy::SecretString;
-pub use step::{Step, StepKind};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// A connection into a sandbox.
@@ -120,6 +118,8 @@ pub struct Capabilities {
     pub keeps_root_files: bool,
     /// A sandbox whose process 1 ends is started again without being asked.
     pub restarts_by_itself: bool,
+    /// sandboxd takes connections as soon as its container runs, so that a refused one means that it has ended.
+    pub listens_at_start: bool,
     /// Others do its work, so that waiting for it costs this machine next to nothing.
     pub works_elsewhere: bool,
 }
@@ -174,12 +174,23 @@ pub struct Calls {
 pub trait Driver: Send + Sync {
     fn capabilities(&self) -> Capabilities;
 
-    /// Looks at the sandbox, changing nothing.
+    /// Observes the sandbox, changing nothing.
     async fn observe(&self, sandbox: &SandboxRef) -> Result<Observed>;
 
-    /// Does one step of `spec`; idempotent, and safe to repeat after a crash in the middle.
-    /// Only the kinds of [`StepKind`] that concern a sandbox reach a driver.
-    async fn apply(&self, spec: &SandboxSpec, step: Step) -> Result<()>;
+    /// Makes the sandbox's network: interface, address, routes and the way to the database; or Service, routes from
+    /// outside and NetworkPolicy. Called before each start, and for a sandbox that runs and lost it. Idempotent.
+    async fn ensure_network(&self, spec: &SandboxSpec) -> Result<()>;
+
+    /// Starts the sandbox: image, root file system, home volume, process 1. Replaces a container whose digest is not
+    /// the spec's; its network is there afterwards, even where the replaced one took it along. The caller has made
+    /// the network before ([`Self::ensure_network`]). Idempotent.
+    async fn ensure_container(&self, spec: &SandboxSpec) -> Result<()>;
+
+    /// Returns when what leads to the sandbox from outside, such as a Service, sends requests to it, or after a
+    /// bounded time. Called when its sandboxd is ready.
+    async fn await_serving(&self, _sandbox: &SandboxRef) -> Result<()> {
+        Ok(())
+    }
 
     /// Ends the sandbox's processes and keeps its files. Idempotent.
     async fn stop(&self, sandbox: &SandboxRef) -> Result<()>;

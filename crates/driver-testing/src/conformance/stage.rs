@@ -16,9 +16,7 @@ use parking_lot::Mutex;
 use secrecy::SecretString;
 
 use super::World;
-use fsa_driver::{
-    BoxConnection, Databases, Endpoint, Observed, Result, SharedDatabases, SharedDriver, Step, StepKind,
-};
+use fsa_driver::{BoxConnection, Databases, Endpoint, Observed, Result, SharedDatabases, SharedDriver};
 use fsa_sandboxd_client::{FileQuery, FileScope, SandboxdClient, read_body};
 
 /// Longer than anything that works takes anywhere; only what is broken waits for it.
@@ -87,24 +85,25 @@ impl<'a> Stage<'a> {
         Some((databases, spec))
     }
 
-    /// One step.
-    pub async fn apply(&self, spec: &SandboxSpec, kind: StepKind) -> Result<()> {
-        in_time(self.driver.apply(spec, Step::new(kind, "a story wants it"))).await
+    pub async fn ensure_network(&self, spec: &SandboxSpec) -> Result<()> {
+        in_time(self.driver.ensure_network(spec)).await
     }
 
-    /// All steps of a start, and the status that is then told.
+    pub async fn ensure_container(&self, spec: &SandboxSpec) -> Result<()> {
+        in_time(self.driver.ensure_container(spec)).await
+    }
+
+    /// A whole start, and the status when it is ready.
     pub async fn start(&self, spec: &SandboxSpec) -> Status {
-        for kind in [
-            StepKind::EnsureNetwork,
-            StepKind::EnsureContainer,
-            StepKind::AwaitTerminal,
-        ] {
-            self.apply(spec, kind)
-                .await
-                .unwrap_or_else(|error| panic!("{kind:?}: {error} ({:?})", error.cause));
-        }
+        let network = self.ensure_network(spec).await;
+        network.unwrap_or_else(|error| panic!("network: {error} ({:?})", error.cause));
+        let container = self.ensure_container(spec).await;
+        container.unwrap_or_else(|error| panic!("container: {error} ({:?})", error.cause));
         let ready = self.sandboxd(spec).await_ready(TIMEOUT).await;
-        ready.expect("sandboxd is ready").0
+        let (status, _) = ready.expect("sandboxd is ready");
+        let serving = in_time(self.driver.await_serving(&spec.sandbox)).await;
+        serving.expect("it is served");
+        status
     }
 
     pub async fn stop(&self, spec: &SandboxSpec) {

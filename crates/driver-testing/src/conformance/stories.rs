@@ -7,7 +7,7 @@ use futures_util::{StreamExt as _, future::join_all};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::stage::{Stage, in_time};
-use fsa_driver::{Databases, Endpoint, Observed, ObservedDatabase, Requeue, StepKind};
+use fsa_driver::{Databases, Endpoint, Observed, ObservedDatabase, Requeue};
 
 pub async fn of_nothing_nothing_is_seen(stage: &Stage<'_>) {
     let spec = stage.sandbox("nothing");
@@ -239,10 +239,7 @@ pub async fn a_killed_container_is_told_of_and_seen(stage: &Stage<'_>) {
 pub async fn the_inventory_has_what_is_there_and_nothing_else(stage: &Stage<'_>) {
     let spec = stage.sandbox("listed");
     assert!(!stage.is_listed(&spec).await);
-    stage
-        .apply(&spec, StepKind::EnsureNetwork)
-        .await
-        .expect("a network");
+    stage.ensure_network(&spec).await.expect("a network");
     assert!(stage.is_listed(&spec).await, "half a sandbox is listed as well");
     stage.start(&spec).await;
     assert!(stage.is_listed(&spec).await);
@@ -257,12 +254,9 @@ pub async fn a_missing_image_is_the_persons_to_mend(stage: &Stage<'_>) {
         .await
         .expect_err("there is no such image");
     assert_eq!(refused.failure.kind, FailureKind::Input, "{refused}");
-    stage
-        .apply(&spec, StepKind::EnsureNetwork)
-        .await
-        .expect("a network");
+    stage.ensure_network(&spec).await.expect("a network");
     let refused = stage
-        .apply(&spec, StepKind::EnsureContainer)
+        .ensure_container(&spec)
         .await
         .expect_err("there is no such image");
     assert_eq!(refused.failure.kind, FailureKind::Input, "{refused}");

@@ -6,13 +6,15 @@ use fsa_model::{Failure, FailureKind};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 
-use fsa_driver::{Result, StepKind};
+use fsa_driver::Result;
 
 /// What was called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Call {
     Observe,
-    Apply(StepKind),
+    EnsureNetwork,
+    EnsureContainer,
+    AwaitServing,
     Stop,
     Destroy,
     RemoveVolume,

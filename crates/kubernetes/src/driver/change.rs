@@ -5,7 +5,6 @@ use std::{sync::Arc, time::Duration};
 
 use fsa_driver::{DriverError, Result};
 use fsa_model::{ContainerState, FailureKind, ProjectId, SandboxRef, SandboxSpec};
-use fsa_sandboxd_client::SandboxdClient;
 use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{PersistentVolumeClaim, Pod, Secret, Service},
@@ -34,16 +33,11 @@ use crate::{
 const RUN: Duration = Duration::from_secs(600);
 /// For a place on a node, before the person is told that there is none.
 const PLACE: Duration = Duration::from_secs(20);
-/// For sandboxd to answer once its process runs.
-const READY: Duration = Duration::from_secs(60);
 /// For pods and objects to go: the grace of a pod, and some.
 const GONE: Duration = Duration::from_secs(45);
-/// Between two tries to reach a sandboxd that does not listen yet.
-const PAUSE: Duration = Duration::from_millis(40);
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 impl KubernetesDriver {
-    pub(super) async fn ensure_network(&self, spec: &SandboxSpec) -> Result<()> {
+    pub(super) async fn apply_network(&self, spec: &SandboxSpec) -> Result<()> {
         let settings = &self.0.settings;
         let database = spec
             .database_role
@@ -99,7 +93,7 @@ impl KubernetesDriver {
         .await
     }
 
-    pub(super) async fn ensure_container(&self, spec: &SandboxSpec) -> Result<()> {
+    pub(super) async fn apply_container(&self, spec: &SandboxSpec) -> Result<()> {
         let image = self.0.image(spec)?;
         self.remember(spec);
         let settings = &self.0.settings;
@@ -199,40 +193,15 @@ impl KubernetesDriver {
         }
     }
 
-    /// Waits until sandboxd answers. Its process may run before it listens, which nobody tells.
-    pub(super) async fn await_terminal(&self, spec: &SandboxSpec) -> Result<()> {
-        self.remember(spec);
-        let sandboxd = SandboxdClient::new(self, &spec.sandbox, &spec.control_token);
-        let mut last = None;
-        let answered = timeout(READY, async {
-            let mut pause = PAUSE;
-            loop {
-                match sandboxd.await_ready(READY).await {
-                    Ok(_) => return,
-                    Err(error) => last = Some(DriverError::from(error)),
-                }
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
-            }
-        })
-        .await;
-        if answered.is_err() {
-            return Err(last.unwrap_or_else(|| {
-                DriverError::new(
-                    FailureKind::Transient,
-                    "the sandbox's terminal did not answer in time",
-                )
-            }));
-        }
-        // What is served needs the kubelet's word that it is ready.
-        let watched = &self.0.watched;
-        watched
-            .wait_until_observed(spec.sandbox.project, || {
-                let found = self.0.found(&spec.sandbox);
+    /// Waits until the kubelet says that the pod is ready: a Service sends requests to no other.
+    pub(super) async fn until_ready(&self, sandbox: &SandboxRef) {
+        self.0
+            .watched
+            .wait_until_observed(sandbox.project, || {
+                let found = self.0.found(sandbox);
                 container(&found, newest(&found.pods)) == ContainerState::Running
             })
             .await;
-        Ok(())
     }
 
     pub(super) async fn stop_pod(&self, sandbox: &SandboxRef) -> Result<()> {

@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use fsa_driver::{
     BoxConnection, BoxStream, Calls, Capabilities, Driver, DriverError, Endpoint, ExternalEndpoint, Observed,
-    Requeue, Result, Step, StepKind, Warning, keyed_mutex::KeyedMutex,
+    Requeue, Result, Warning, keyed_mutex::KeyedMutex,
 };
 use fsa_model::{
     FailureKind, Image, ProjectId, ResourceName, SandboxRef, SandboxSpec, api::ImageInfo,
@@ -186,6 +186,8 @@ impl Driver for KubernetesDriver {
             imports_images: false,
             keeps_root_files: false,
             restarts_by_itself: true,
+            // Its process may run before it listens.
+            listens_at_start: false,
             works_elsewhere: true,
         }
     }
@@ -195,19 +197,17 @@ impl Driver for KubernetesDriver {
         Ok(look::observed(&self.0.found(sandbox), self.0.ways_in()))
     }
 
-    async fn apply(&self, spec: &SandboxSpec, step: Step) -> Result<()> {
-        match step.kind {
-            StepKind::EnsureNetwork => self.ensure_network(spec).await,
-            StepKind::EnsureContainer => self.ensure_container(spec).await,
-            StepKind::AwaitTerminal => self.await_terminal(spec).await,
-            StepKind::StopContainer => self.stop(&spec.sandbox).await,
-            StepKind::Destroy => self.destroy(&spec.sandbox).await,
-            StepKind::RemoveVolume => self.remove_volume(spec.sandbox.project).await,
-            StepKind::EnsureDatabase | StepKind::DropDatabase => Err(DriverError::new(
-                FailureKind::Internal,
-                "a step of a database was given to the driver of sandboxes",
-            )),
-        }
+    async fn ensure_network(&self, spec: &SandboxSpec) -> Result<()> {
+        self.apply_network(spec).await
+    }
+
+    async fn ensure_container(&self, spec: &SandboxSpec) -> Result<()> {
+        self.apply_container(spec).await
+    }
+
+    async fn await_serving(&self, sandbox: &SandboxRef) -> Result<()> {
+        self.until_ready(sandbox).await;
+        Ok(())
     }
 
     async fn stop(&self, sandbox: &SandboxRef) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fsa_driver::{Driver as _, Step, StepKind};
+use fsa_driver::Driver as _;
 use fsa_kubernetes::settings::Reach;
 use fsa_model::{
     ContainerState, FailureKind, Image, ProjectId, ProjectName, ResourceName, SandboxId, SandboxRef,
@@ -42,25 +42,26 @@ pub fn spec(project: &str) -> SandboxSpec {
     }
 }
 
-async fn apply(place: &Place, spec: &SandboxSpec, kind: StepKind) -> fsa_driver::Result<()> {
-    tokio::time::timeout(
-        PATIENCE,
-        place.driver.apply(spec, Step::new(kind, "a test wants it")),
-    )
-    .await
-    .expect("a step ends in time")
+async fn in_time<T>(operation: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, operation)
+        .await
+        .expect("an operation ends in time")
 }
 
 pub async fn start(place: &Place, spec: &SandboxSpec) {
-    for kind in [
-        StepKind::EnsureNetwork,
-        StepKind::EnsureContainer,
-        StepKind::AwaitTerminal,
-    ] {
-        apply(place, spec, kind)
-            .await
-            .unwrap_or_else(|error| panic!("{kind:?}: {error} ({:?})", error.cause));
-    }
+    let network = in_time(place.driver.ensure_network(spec)).await;
+    network.unwrap_or_else(|error| panic!("network: {error} ({:?})", error.cause));
+    let container = in_time(place.driver.ensure_container(spec)).await;
+    container.unwrap_or_else(|error| panic!("container: {error} ({:?})", error.cause));
+    let ready = SandboxdClient::new(&place.driver, &spec.sandbox, &spec.control_token)
+        .await_ready(PATIENCE)
+        .await;
+    ready
+        .map(drop)
+        .unwrap_or_else(|error| panic!("terminal: {error}"));
+    in_time(place.driver.await_serving(&spec.sandbox))
+        .await
+        .expect("it is served");
 }
 
 /// Waits, by the driver's own requeues, until something is seen.
@@ -131,7 +132,7 @@ async fn a_sign_in_that_somebody_took_away_from_an_ingress_is_put_back() {
     .await;
     let spec = spec("guarded");
     let name = spec.sandbox.resource.as_str();
-    apply(&place, &spec, StepKind::EnsureNetwork).await.unwrap();
+    in_time(place.driver.ensure_network(&spec)).await.unwrap();
     let ingresses = place.api::<Ingress>();
     let guard = async || {
         let annotations = ingresses.get(name).await.unwrap().metadata.annotations;
@@ -147,7 +148,7 @@ async fn a_sign_in_that_somebody_took_away_from_an_ingress_is_put_back() {
         .await
         .unwrap();
     until(&place, &spec, |seen| !seen.network).await;
-    apply(&place, &spec, StepKind::EnsureNetwork).await.unwrap();
+    in_time(place.driver.ensure_network(&spec)).await.unwrap();
     assert_eq!(guard().await, before);
     until(&place, &spec, |seen| seen.network).await;
     place.driver.destroy(&spec.sandbox).await.unwrap();
@@ -211,8 +212,8 @@ async fn an_image_that_cannot_be_pulled_is_told_with_the_clusters_own_words() {
     let place = Place::new(Reach::Direct).await;
     let mut spec = spec("imageless");
     spec.image = Image::Reference("127.0.0.1:9/nothing:1".into());
-    apply(&place, &spec, StepKind::EnsureNetwork).await.unwrap();
-    let error = apply(&place, &spec, StepKind::EnsureContainer).await.unwrap_err();
+    in_time(place.driver.ensure_network(&spec)).await.unwrap();
+    let error = in_time(place.driver.ensure_container(&spec)).await.unwrap_err();
     assert!(error.to_string().contains("127.0.0.1:9/nothing:1"), "{error}");
     let status = error.failure.kubernetes_status.unwrap();
     assert!(status.contains("ImagePull"), "{status}");
@@ -232,8 +233,8 @@ async fn a_sandbox_that_fits_on_no_node_is_told_so() {
     let mut spec = spec("giant");
     spec.resources.memory_request_mib = 10_000_000;
     spec.resources.memory_limit_mib = 10_000_000;
-    apply(&place, &spec, StepKind::EnsureNetwork).await.unwrap();
-    let error = apply(&place, &spec, StepKind::EnsureContainer).await.unwrap_err();
+    in_time(place.driver.ensure_network(&spec)).await.unwrap();
+    let error = in_time(place.driver.ensure_container(&spec)).await.unwrap_err();
     assert_eq!(error.failure.kind, FailureKind::Machine, "{error}");
     assert!(
         error

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use fsa_driver::{Driver as _, Step, StepKind};
+use fsa_driver::Driver as _;
 use fsa_kubernetes::settings::Reach;
 use fsa_model::{ContainerState, SandboxSpec};
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, Pod};
@@ -168,11 +168,7 @@ async fn a_sandbox_whose_node_is_not_ready_is_seen_to_be_gone_and_comes_up_on_an
     .await;
     let spec = spec("moved");
     let simulated = Simulated::new(&place, &spec).await;
-    let start = || {
-        place
-            .driver
-            .apply(&spec, Step::new(StepKind::EnsureContainer, "a test wants it"))
-    };
+    let start = || place.driver.ensure_container(&spec);
     let (started, first) = tokio::join!(start(), simulated.run(&spec, ""));
     started.unwrap();
     let lost = first.spec.as_ref().unwrap().node_name.clone().unwrap();

@@ -1,7 +1,7 @@
 //! HTTPRoutes of the Gateway API before a real API server, which has the published definitions
 //! (`tests/cluster/gateway.sh DIR`) and checks what is sent by them. No Gateway serves them here.
 
-use fsa_driver::{Driver as _, Step, StepKind};
+use fsa_driver::Driver as _;
 use fsa_kubernetes::{
     objects,
     settings::{Expose, Reach, Style},
@@ -33,8 +33,7 @@ async fn routes_are_taken_by_the_api_and_put_right_when_others_change_them() {
     );
     let spec = spec("routed");
     let name = spec.sandbox.resource.as_str();
-    let step = || Step::new(StepKind::EnsureNetwork, "a test wants it");
-    place.driver.apply(&spec, step()).await.unwrap();
+    place.driver.ensure_network(&spec).await.unwrap();
     assert!(place.driver.observe(&spec.sandbox).await.unwrap().network);
 
     for (route, host, port) in [
@@ -71,7 +70,7 @@ async fn routes_are_taken_by_the_api_and_put_right_when_others_change_them() {
         .await
         .unwrap();
     until_network(&place, &spec.sandbox, false).await;
-    place.driver.apply(&spec, step()).await.unwrap();
+    place.driver.ensure_network(&spec).await.unwrap();
     assert!(place.driver.observe(&spec.sandbox).await.unwrap().network);
     let mended = routes.get(name).await.unwrap().data;
     assert_eq!(

@@ -6,8 +6,8 @@
 mod boot;
 mod client;
 mod layers;
+mod operations;
 mod sockets;
-mod steps;
 
 use std::{net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
 

@@ -1,71 +1,63 @@
-//! One step, handed to whoever does it.
+//! One step of a plan, handed to the driver or the databases of its region.
 
-use fsa_driver::{DriverError, Region, Step, StepKind};
-use fsa_model::{FailureKind, SandboxSpec, sandboxd::Status};
-use fsa_sandboxd_client::SandboxdClient;
+use std::{sync::Arc, time::Duration};
+
+use fsa_driver::Region;
+use fsa_model::{DatabaseSpec, SandboxSpec, sandboxd::Status};
+use fsa_sandboxd_client::{SandboxdClient, StatusStream};
 use parking_lot::Mutex;
 
-use super::{Shared, execute::patience, observe::Look, watch};
+use super::{
+    Shared,
+    step::{Action, Step},
+};
 use crate::store::leases::Claim;
 
-/// Does one step for a claimed sandbox. What sandboxd says of itself, where it is asked, goes
-/// into `status`.
+/// sandboxd needs milliseconds to be ready; a machine that starts fifty at once, or a cluster, needs more.
+const READY: Duration = Duration::from_secs(60);
+
+/// A step that has what it needs.
+pub type ReadyStep = Step<Arc<SandboxSpec>, Arc<DatabaseSpec>>;
+
+/// sandboxd's status when its terminal was ready, and the stream of those that follow it.
+pub type Ready = (Status, StatusStream);
+
+/// Applies one step for a claimed sandbox. What sandboxd reports, where it is waited for, goes into `ready`.
 ///
 /// # Errors
 /// The driver's.
-pub async fn act(
+pub async fn apply(
     shared: &Shared,
     claim: &Claim,
     region: &Region,
-    look: &Look,
-    status: &Mutex<Option<Status>>,
-    step: Step,
+    ready: &Mutex<Option<Ready>>,
+    step: ReadyStep,
 ) -> fsa_driver::Result<()> {
-    let kind = step.kind;
     let reference = claim.sandbox.reference();
-    tracing::debug!(sandbox = %reference.resource, step = ?kind, reason = step.reason, "a step begins");
-    match kind {
-        StepKind::EnsureDatabase => match &look.database {
-            Some(database) => region.databases.ensure(database).await,
-            None => Err(impossible()),
-        },
-        StepKind::EnsureNetwork => match &look.spec {
-            Some(spec) => region.driver.apply(spec, step).await,
-            // A driver is given whole specs; with its database this one comes in the next round.
-            None => Ok(()),
-        },
-        StepKind::EnsureContainer => {
+    tracing::debug!(sandbox = %reference.resource, step = ?step.kind(), reason = step.reason, "a step begins");
+    let driver = &region.driver;
+    match step.action {
+        Action::EnsureDatabase(database) => region.databases.ensure(&database).await,
+        Action::EnsureNetwork(spec) => driver.ensure_network(&spec).await,
+        Action::EnsureContainer(spec) => {
             // What it followed is about to end on purpose.
             shared.followers.stop(claim.sandbox.id);
-            region
-                .driver
-                .apply(look.spec.as_ref().ok_or_else(impossible)?, step)
-                .await
+            driver.ensure_container(&spec).await
         }
-        StepKind::AwaitTerminal => {
-            let spec: &SandboxSpec = look.spec.as_ref().ok_or_else(impossible)?;
-            region.driver.apply(spec, step).await?;
-            let sandboxd = SandboxdClient::new(&*region.driver, &spec.sandbox, &spec.control_token);
-            let (seen, _) = sandboxd.await_ready(patience(kind)).await?;
-            *status.lock() = Some(watch::bounded(seen));
+        Action::AwaitTerminal(spec) => {
+            let sandboxd = SandboxdClient::new(&**driver, &spec.sandbox, &spec.control_token);
+            let watch = sandboxd.await_ready(READY).await?;
+            driver.await_serving(&spec.sandbox).await?;
+            *ready.lock() = Some(watch);
             Ok(())
         }
-        StepKind::StopContainer => {
+        Action::StopContainer => {
             shared.followers.stop(claim.sandbox.id);
-            region.driver.stop(&reference).await
+            driver.stop(&reference).await
         }
-        StepKind::Destroy => {
+        Action::Destroy => {
             shared.followers.stop(claim.sandbox.id);
-            region.driver.destroy(&reference).await
+            driver.destroy(&reference).await
         }
-        // They belong to the removal of a project.
-        StepKind::RemoveVolume | StepKind::DropDatabase => Err(impossible()),
     }
-}
-
-fn impossible() -> DriverError {
-    DriverError::new(
-        FailureKind::Internal,
-        "A step was planned that cannot be done; this is a defect of the control plane.",
-    )
 }

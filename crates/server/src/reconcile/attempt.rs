@@ -5,23 +5,26 @@
 
 use std::time::Duration;
 
-use fsa_driver::{ObservedDatabase, Region, Step, StepKind};
+use fsa_driver::{ObservedDatabase, Region};
 use fsa_model::{
     ContainerState, DesiredState, Failure, FailureKind, Phase, Stage, StageState, api::DatabaseStatus,
     event::EventKind, phase::Settled, sandboxd::Status,
 };
-use futures_util::{FutureExt as _, future::BoxFuture};
+use fsa_sandboxd_client::StatusStream;
+use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream};
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::time::Instant;
 
 use super::{
     Shared,
-    apply_step::act,
+    apply_step::{ReadyStep, apply},
     execute::{Execution, Progress},
     observe::{self, Look},
     plan,
     stages::Stages,
+    step::StepKind,
+    watch,
 };
 use crate::store::{
     events::PendingEvent,
@@ -73,6 +76,8 @@ pub struct Attempt<'a> {
     pub digest: Option<String>,
     /// sandboxd's, where it was asked.
     pub status: Option<Status>,
+    /// The stream that this status came from, from it on, for the follower.
+    pub watch: Option<StatusStream>,
     pub database_ready: bool,
     /// Its container had ended by itself and was started again.
     pub restarted: bool,
@@ -94,6 +99,7 @@ impl<'a> Attempt<'a> {
             container: claim.sandbox.container,
             digest: claim.digest.clone(),
             status: None,
+            watch: None,
             database_ready: false,
             restarted: false,
             started: false,
@@ -128,9 +134,9 @@ impl<'a> Attempt<'a> {
                 return Ok(Verdict::Resting(failure, rest));
             }
             self.report_losses(&look).await?;
-            let steps = plan::plan(&look.desired_state, &look.observed);
-            let partial = plan::is_partial(&look.desired_state, &steps);
-            unstuck |= steps.iter().any(|step| step.kind == StepKind::StopContainer);
+            let steps = plan::plan(&look.desired, &look.observed);
+            let partial = plan::is_partial(&look.desired, &steps);
+            unstuck |= steps.iter().any(|step| step.kind() == StepKind::StopContainer);
             if !steps.is_empty() {
                 self.execute(region, &look, steps).await?;
             }
@@ -166,10 +172,10 @@ impl<'a> Attempt<'a> {
             }
             other => other,
         };
-        if look.desired_state.wish != DesiredState::Running {
+        if look.desired.state != DesiredState::Running {
             return;
         }
-        let right = observed.runs() && look.desired_state.accepts(observed.digest.as_deref());
+        let right = observed.runs() && look.desired.accepts(observed.digest.as_deref());
         if right {
             self.digest.clone_from(&observed.digest);
         }
@@ -178,7 +184,7 @@ impl<'a> Attempt<'a> {
         for (stage, done) in [
             (
                 Stage::DatabaseReady,
-                !look.desired_state.database || self.database_ready,
+                look.desired.database.is_none() || self.database_ready,
             ),
             (Stage::ContainerReady, right),
             (Stage::NetworkReady, observed.network),
@@ -201,10 +207,10 @@ impl<'a> Attempt<'a> {
     /// Says what went missing, before it is made again.
     async fn report_losses(&mut self, look: &Look) -> Result<(), Interruption> {
         self.restarted |= look.has_ended();
-        let found = plan::repairs(&look.desired_state, &look.observed);
+        let found = plan::repairs(&look.desired, &look.observed);
         if !found.is_empty() {
             let mut message = format!("The sandbox was not as it should be: {}.", found.join("; "));
-            if let Some(said) = look.said.as_ref().filter(|_| !look.observed.runs()) {
+            if let Some(said) = look.reported.as_ref().filter(|_| !look.observed.runs()) {
                 message.push_str(" The data plane says: ");
                 message.push_str(said.message.trim_end_matches('.'));
                 message.push('.');
@@ -212,7 +218,7 @@ impl<'a> Attempt<'a> {
             message.push_str(" It is put right.");
             tracing::warn!(sandbox = %self.claim.sandbox.resource, ?found, "a sandbox is put right");
             self.shared.metrics.repaired();
-            let data = json!({"found": found, "said": look.said});
+            let data = json!({"found": found, "said": look.reported});
             self.happenings
                 .push(PendingEvent::new(EventKind::Repaired, message, data));
         }
@@ -223,7 +229,7 @@ impl<'a> Attempt<'a> {
             .is_some_and(|claimed| claimed.ever_ready);
         if was_there
             && look.observed.database == Some(ObservedDatabase::Absent)
-            && let Some(database) = &look.database
+            && let Some(database) = &look.desired.database
         {
             let name = database.role();
             let happening = PendingEvent::new(
@@ -242,12 +248,19 @@ impl<'a> Attempt<'a> {
     }
 
     /// Carries out `steps`, and writes down how far it is while it goes on.
-    async fn execute(&mut self, region: &Region, look: &Look, steps: Vec<Step>) -> Result<(), Interruption> {
+    async fn execute(
+        &mut self,
+        region: &Region,
+        look: &Look,
+        steps: Vec<ReadyStep>,
+    ) -> Result<(), Interruption> {
         let (shared, claim) = (self.shared, self.claim);
-        let status = Mutex::new(None);
-        let mut execution = Execution::new(steps, region.databases.known_ahead(), |step| {
-            act(shared, claim, region, look, &status, step).boxed()
-        });
+        let ready = Mutex::new(None);
+        let steps = steps
+            .into_iter()
+            .map(|step| (step.kind(), apply(shared, claim, region, &ready, step).boxed()))
+            .collect();
+        let mut execution = Execution::new(steps, region.databases.known_ahead());
         let mut write_at: Option<Instant> = None;
         let mut writing: Option<BoxFuture<'_, Told>> = None;
         loop {
@@ -275,8 +288,9 @@ impl<'a> Attempt<'a> {
         if let Some(writing) = writing {
             self.told(writing.await)?;
         }
-        if let Some(seen) = status.into_inner() {
-            self.status = Some(seen);
+        if let Some((status, changes)) = ready.into_inner() {
+            self.status = Some(watch::bounded(status.clone()));
+            self.watch = Some(stream::once(async { Ok(status) }).chain(changes).boxed());
         }
         Ok(())
     }
@@ -290,7 +304,7 @@ impl<'a> Attempt<'a> {
                     StepKind::EnsureDatabase => self.database_made(look),
                     StepKind::EnsureContainer => {
                         self.started = true;
-                        self.digest.clone_from(&look.desired_state.digest);
+                        self.digest = look.desired.spec.as_ref().map(|spec| spec.digest.clone());
                         // One that was replaced goes on to be told as running: it is UPDATING.
                         if self.container != ContainerState::Running {
                             self.container = ContainerState::Starting;
@@ -325,7 +339,7 @@ impl<'a> Attempt<'a> {
 
     fn database_made(&mut self, look: &Look) {
         self.database_ready = true;
-        let (Some(claimed), Some(database)) = (&self.claim.database, &look.database) else {
+        let (Some(claimed), Some(database)) = (&self.claim.database, &look.desired.database) else {
             return;
         };
         let name = database.role();

@@ -1,18 +1,20 @@
 //! Runs a plan: each step as soon as the steps that it must follow are done.
 //!
 //! The steps run inside [`Execution::next`], in the task of whoever calls it. Dropping the
-//! execution drops the steps wherever they are; that is how a newer wish interrupts an older one.
+//! execution drops the steps wherever they are; that is how a newer generation interrupts an older one.
 
 use std::{collections::VecDeque, time::Duration};
 
-use fsa_driver::{DriverError, Result, Step, StepKind};
+use fsa_driver::{DriverError, Result};
 use fsa_model::FailureKind;
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+
+use super::step::StepKind;
 
 /// How long a step may take. A container may have to wait for its image to be pulled, and a
 /// database for a cluster to be made; everything else is a matter of moments where it works.
 #[must_use]
-pub const fn patience(kind: StepKind) -> Duration {
+pub const fn timeout(kind: StepKind) -> Duration {
     Duration::from_secs(match kind {
         StepKind::EnsureContainer => 900,
         StepKind::EnsureDatabase => 600,
@@ -34,34 +36,32 @@ pub enum Progress {
     Failed(StepKind, DriverError),
 }
 
+/// A step's work. It does nothing before it is polled.
+pub type Work<'a> = BoxFuture<'a, Result<()>>;
+
 /// A plan that is being carried out.
 pub struct Execution<'a> {
     planned: Vec<StepKind>,
-    waiting: Vec<Step>,
+    waiting: Vec<(StepKind, Work<'a>)>,
     running: FuturesUnordered<BoxFuture<'a, (StepKind, Result<()>)>>,
     began: VecDeque<StepKind>,
     done: Vec<StepKind>,
     database_known_ahead: bool,
-    patience: fn(StepKind) -> Duration,
-    act: Box<dyn Fn(Step) -> BoxFuture<'a, Result<()>> + Send + 'a>,
+    timeout: fn(StepKind) -> Duration,
 }
 
 impl<'a> Execution<'a> {
-    /// `act` does one step. Nothing is done before [`Self::next`] is called.
-    pub fn new(
-        steps: Vec<Step>,
-        database_known_ahead: bool,
-        act: impl Fn(Step) -> BoxFuture<'a, Result<()>> + Send + 'a,
-    ) -> Self {
+    /// Nothing is done before [`Self::next`] is called.
+    #[must_use]
+    pub fn new(steps: Vec<(StepKind, Work<'a>)>, database_known_ahead: bool) -> Self {
         Self {
-            planned: steps.iter().map(|step| step.kind).collect(),
+            planned: steps.iter().map(|(kind, _)| *kind).collect(),
             waiting: steps,
             running: FuturesUnordered::new(),
             began: VecDeque::new(),
             done: Vec::new(),
             database_known_ahead,
-            patience,
-            act: Box::new(act),
+            timeout,
         }
     }
 
@@ -83,26 +83,22 @@ impl<'a> Execution<'a> {
     }
 
     fn begin(&mut self) {
-        let may_begin = |step: &Step| {
-            step.kind
-                .after(self.database_known_ahead)
+        let may_begin = |kind: StepKind| {
+            kind.after(self.database_known_ahead)
                 .iter()
                 .all(|earlier| self.done.contains(earlier) || !self.planned.contains(earlier))
         };
-        let ready: Vec<Step> = {
-            let (ready, waiting) = std::mem::take(&mut self.waiting).into_iter().partition(may_begin);
-            self.waiting = waiting;
-            ready
-        };
-        for step in ready {
-            let kind = step.kind;
-            let patience = (self.patience)(kind);
-            let work = (self.act)(step);
+        let (ready, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition(|(kind, _)| may_begin(*kind));
+        self.waiting = waiting;
+        for (kind, work) in ready {
+            let timeout = (self.timeout)(kind);
             self.began.push_back(kind);
             self.running.push(
                 async move {
-                    let result = tokio::time::timeout(patience, work).await;
-                    (kind, result.unwrap_or_else(|_| Err(too_long(kind, patience))))
+                    let result = tokio::time::timeout(timeout, work).await;
+                    (kind, result.unwrap_or_else(|_| Err(too_long(kind, timeout))))
                 }
                 .boxed(),
             );
@@ -110,7 +106,7 @@ impl<'a> Execution<'a> {
     }
 }
 
-fn too_long(kind: StepKind, patience: Duration) -> DriverError {
+fn too_long(kind: StepKind, timeout: Duration) -> DriverError {
     let what = match kind {
         StepKind::EnsureDatabase => "The database was not ready",
         StepKind::EnsureNetwork => "The network was not ready",
@@ -123,7 +119,7 @@ fn too_long(kind: StepKind, patience: Duration) -> DriverError {
     };
     DriverError::new(
         FailureKind::Transient,
-        format!("{what} within {} seconds; it is tried again.", patience.as_secs()),
+        format!("{what} within {} seconds; it is tried again.", timeout.as_secs()),
     )
 }
 
@@ -137,8 +133,12 @@ mod tests {
 
     use super::*;
 
-    fn steps(kinds: &[StepKind]) -> Vec<Step> {
-        kinds.iter().map(|kind| Step::new(*kind, "")).collect()
+    /// Steps of which each does `work`.
+    fn steps<'a, F>(kinds: &[StepKind], work: impl Fn(StepKind) -> F) -> Vec<(StepKind, Work<'a>)>
+    where
+        F: Future<Output = Result<()>> + Send + 'a,
+    {
+        kinds.iter().map(|&kind| (kind, work(kind).boxed())).collect()
     }
 
     const START: [StepKind; 4] = [EnsureDatabase, EnsureNetwork, EnsureContainer, AwaitTerminal];
@@ -158,7 +158,7 @@ mod tests {
 
     #[tokio::test]
     async fn each_step_begins_when_what_it_follows_is_done() {
-        let mut execution = Execution::new(steps(&START), true, |_| async { Ok(()) }.boxed());
+        let mut execution = Execution::new(steps(&START, |_| async { Ok(()) }), true);
         assert_eq!(
             told(&mut execution).await,
             [
@@ -178,21 +178,20 @@ mod tests {
     async fn a_slow_database_does_not_hold_up_a_container_that_needs_nothing_of_it() {
         let gate = Arc::new(Semaphore::new(0));
         let order = Arc::new(Mutex::new(Vec::new()));
-        let act = |step: Step| {
+        let work = |kind| {
             let (gate, order) = (Arc::clone(&gate), Arc::clone(&order));
             async move {
-                if step.kind == EnsureDatabase {
+                if kind == EnsureDatabase {
                     gate.acquire().await.expect("it is open").forget();
                 }
-                order.lock().push(step.kind);
-                if step.kind == AwaitTerminal {
+                order.lock().push(kind);
+                if kind == AwaitTerminal {
                     gate.add_permits(1);
                 }
                 Ok(())
             }
-            .boxed()
         };
-        let mut execution = Execution::new(steps(&START), true, act);
+        let mut execution = Execution::new(steps(&START, work), true);
         while execution.next().await.is_some() {}
         assert_eq!(
             *order.lock(),
@@ -203,10 +202,12 @@ mod tests {
     #[tokio::test]
     async fn where_credentials_are_not_known_the_container_follows_the_database() {
         let order = Mutex::new(Vec::new());
-        let mut execution = Execution::new(steps(&START), false, |step| {
-            order.lock().push(step.kind);
-            async { Ok(()) }.boxed()
-        });
+        let order_of = &order;
+        let work = |kind| async move {
+            order_of.lock().push(kind);
+            Ok(())
+        };
+        let mut execution = Execution::new(steps(&START, work), false);
         while execution.next().await.is_some() {}
         assert_eq!(
             *order.lock(),
@@ -216,15 +217,13 @@ mod tests {
 
     #[tokio::test]
     async fn what_follows_a_failed_step_is_not_begun_and_the_rest_is_finished() {
-        let mut execution = Execution::new(steps(&START), true, |step| {
-            async move {
-                if step.kind == EnsureNetwork {
-                    return Err(DriverError::new(FailureKind::Machine, "no network"));
-                }
-                Ok(())
+        let work = |kind| async move {
+            if kind == EnsureNetwork {
+                return Err(DriverError::new(FailureKind::Machine, "no network"));
             }
-            .boxed()
-        });
+            Ok(())
+        };
+        let mut execution = Execution::new(steps(&START, work), true);
         assert_eq!(
             told(&mut execution).await,
             [
@@ -238,8 +237,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_step_that_hangs_fails_when_its_time_is_over() {
-        let mut execution = Execution::new(steps(&[EnsureNetwork]), true, |_| std::future::pending().boxed());
-        execution.patience = |_| Duration::from_millis(1);
+        let mut execution = Execution::new(steps(&[EnsureNetwork], |_| std::future::pending()), true);
+        execution.timeout = |_| Duration::from_millis(1);
         assert_eq!(told(&mut execution).await, ["+EnsureNetwork", "!EnsureNetwork"]);
     }
 }

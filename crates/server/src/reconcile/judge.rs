@@ -6,13 +6,14 @@ use fsa_model::{ContainerState, DesiredState, Failure, FailureKind, Stage, Stage
 use super::{
     attempt::{Attempt, Verdict},
     observe::Look,
+    plan::Digested,
     repository::{self, Clone},
 };
 
 impl Attempt<'_> {
     /// Judges, and moves the stages that are nobody's step.
     pub(super) async fn judge(&mut self, region: &Region, look: &Look) -> Verdict {
-        match look.desired_state.wish {
+        match look.desired.state {
             DesiredState::Stopped => {
                 self.stages.pending(&Stage::ALL[1..]);
                 Verdict::Reached
@@ -51,7 +52,7 @@ impl Attempt<'_> {
                 Verdict::Failed(Failure::new(FailureKind::Input, words))
             }
             Clone::Retry => {
-                if let Some(spec) = &look.spec
+                if let Some(Digested { spec, .. }) = &look.desired.spec
                     && let Err(error) = repository::retry(region, spec).await
                 {
                     return Verdict::Failed(error.failure);

@@ -187,7 +187,7 @@ async fn settle(
         return Err(Interruption::Superseded);
     }
     if follows {
-        shared.follow(Followed {
+        let followed = Followed {
             sandbox: claim.sandbox.reference(),
             owner: claim.project.owner,
             region: claim.project.region.clone(),
@@ -197,7 +197,8 @@ async fn settle(
             } else {
                 claim.sandbox.status.clone()
             },
-        });
+        };
+        shared.follow(followed, attempt.watch.take());
     }
     Ok(())
 }

@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use fsa_driver::StepKind;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
 
-use super::attempt::Verdict;
+use super::{attempt::Verdict, step::StepKind};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct VerdictLabels {

@@ -24,6 +24,7 @@ mod repository;
 mod requeue;
 mod spec;
 pub mod stages;
+pub mod step;
 mod warnings;
 pub mod watch;
 mod worker;

@@ -1,7 +1,7 @@
 //! A look at one sandbox: what is wanted of it, from its rows, beside what is there, from its
 //! data plane. It changes nothing.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use chrono::{TimeDelta, Utc};
 use fsa_driver::{Observed, ObservedDatabase, Region};
@@ -13,7 +13,7 @@ use tokio::time::{error::Elapsed, timeout};
 
 use super::{
     Shared, backoff,
-    plan::{ObservedState, WantedState},
+    plan::{Desired, Digested, ObservedState},
     spec,
 };
 use crate::store::leases::Claim;
@@ -25,16 +25,14 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 const PATIENT_ATTEMPTS: i32 = 3;
 const DATABASES_SILENT: &str = "The databases' server does not answer";
 
-/// What was seen, and what is to be made of it.
+/// What was observed, beside the desired state.
 pub struct Look {
-    pub desired_state: WantedState,
+    pub desired: Desired<Arc<SandboxSpec>, Arc<DatabaseSpec>>,
     pub observed: ObservedState,
-    pub spec: Option<SandboxSpec>,
-    pub database: Option<DatabaseSpec>,
-    /// Why the database could not be looked at.
+    /// Why the database could not be observed.
     pub database_failure: Option<Failure>,
-    /// What the data plane says is wrong.
-    pub said: Option<Failure>,
+    /// What the data plane reports to be wrong.
+    pub reported: Option<Failure>,
 }
 
 /// Whether the wish of this generation was reached before.
@@ -73,12 +71,12 @@ impl Look {
                 "The data plane does not answer",
             )
         };
-        let mut desired_state = WantedState {
-            wish: sandbox.desired_state,
+        let mut desired = Desired {
+            state: sandbox.desired_state,
             reached,
-            digest: None,
+            spec: None,
             started_with: claim.digest.clone().filter(|_| reached),
-            database: false,
+            database: None,
             stuck: !stuck_before
                 && !reached
                 && sandbox.attempts > 0
@@ -89,11 +87,9 @@ impl Look {
         if sandbox.desired_state != DesiredState::Running {
             let observed = observe.await?;
             return Ok(Self {
-                said: observed.failure.clone(),
+                reported: observed.failure.clone(),
                 observed: state(observed, None, false),
-                desired_state,
-                spec: None,
-                database: None,
+                desired,
                 database_failure: None,
             });
         }
@@ -123,14 +119,15 @@ impl Look {
                 credentials.as_ref(),
             )?),
         };
-        desired_state.digest = spec.as_ref().map(SandboxSpec::digest);
-        desired_state.database = database.is_some();
+        desired.spec = spec.map(|spec| Digested {
+            digest: spec.digest(),
+            spec: Arc::new(spec),
+        });
+        desired.database = database.map(Arc::new);
         Ok(Self {
-            said: observed.failure.clone(),
+            reported: observed.failure.clone(),
             observed: state(observed, data, shared.followers.is_live(sandbox.id)),
-            desired_state,
-            spec,
-            database,
+            desired,
             database_failure,
         })
     }
@@ -138,9 +135,7 @@ impl Look {
     /// Whether its container, which should run, has ended.
     #[must_use]
     pub fn has_ended(&self) -> bool {
-        self.desired_state.wish == DesiredState::Running
-            && self.desired_state.reached
-            && !self.observed.runs()
+        self.desired.state == DesiredState::Running && self.desired.reached && !self.observed.runs()
     }
 
     /// A container that ends soon after each start is not started again at once: why, and for how
@@ -153,7 +148,7 @@ impl Look {
         }
         let lived = Utc::now() - since(claim, Stage::ContainerReady, StageState::Done)?;
         let rest = TimeDelta::from_std(backoff::back_off(attempts)).ok()? - lived;
-        let failure = self.said.clone().unwrap_or_else(|| {
+        let failure = self.reported.clone().unwrap_or_else(|| {
             Failure::new(
                 FailureKind::Machine,
                 format!(

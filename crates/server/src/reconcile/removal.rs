@@ -3,16 +3,17 @@
 
 use futures_util::FutureExt as _;
 
-use fsa_driver::{Databases, DriverError, Region, Step, StepKind};
+use fsa_driver::{Databases, Region};
 use fsa_model::{Failure, FailureKind};
 use tokio::time::Instant;
 
 use super::{
     Shared, backoff,
-    execute::{Execution, Progress},
-    plan, spec,
+    execute::{Execution, Progress, Work},
+    spec,
+    step::StepKind,
 };
-use crate::store::{removals, removals::Removal};
+use crate::store::{databases::DatabaseRow, removals, removals::Removal};
 
 /// Works on a claimed removal, and gives its lease back.
 pub async fn run(shared: &Shared, removal: Removal) {
@@ -49,8 +50,14 @@ async fn remove(shared: &Shared, removal: &Removal) -> Result<(), Failure> {
             ),
         )
     })?;
-    let steps = plan::removal(removal.database.is_some());
-    let mut execution = Execution::new(steps, true, |step| act(shared, removal, region, step).boxed());
+    let driver = &region.driver;
+    let mut steps: Vec<(StepKind, Work<'_>)> =
+        vec![(StepKind::RemoveVolume, driver.remove_volume(removal.project.id))];
+    if let Some(database) = &removal.database {
+        let work = drop_database(shared, removal, region, database);
+        steps.push((StepKind::DropDatabase, work.boxed()));
+    }
+    let mut execution = Execution::new(steps, true);
     let mut failed = None;
     while let Some(progress) = execution.next().await {
         if let Progress::Failed(kind, error) = progress {
@@ -62,18 +69,14 @@ async fn remove(shared: &Shared, removal: &Removal) -> Result<(), Failure> {
     failed.map_or(Ok(()), Err)
 }
 
-async fn act(shared: &Shared, removal: &Removal, region: &Region, step: Step) -> fsa_driver::Result<()> {
-    match (step.kind, &removal.database) {
-        (StepKind::RemoveVolume, _) => region.driver.remove_volume(removal.project.id).await,
-        (StepKind::DropDatabase, Some(database)) => {
-            let database = spec::database(&shared.app.key_ring, &removal.project, database)?;
-            Databases::drop(&*region.databases, &database).await
-        }
-        _ => Err(DriverError::new(
-            FailureKind::Internal,
-            "A step was planned that is no part of a removal; this is a defect.",
-        )),
-    }
+async fn drop_database(
+    shared: &Shared,
+    removal: &Removal,
+    region: &Region,
+    database: &DatabaseRow,
+) -> fsa_driver::Result<()> {
+    let database = spec::database(&shared.app.key_ring, &removal.project, database)?;
+    Databases::drop(&*region.databases, &database).await
 }
 
 /// Renews the lease until it is lost.

@@ -1,10 +1,10 @@
 //! The five stages of one sandbox while it is worked on, and the events that their moves are.
 
 use chrono::Utc;
-use fsa_driver::StepKind;
 use fsa_model::{Condition, Stage, StageState, event::EventKind};
 use serde_json::json;
 
+use super::step::StepKind;
 use crate::store::events::PendingEvent;
 
 /// The stage that a step moves.

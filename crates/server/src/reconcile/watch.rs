@@ -13,7 +13,7 @@ use fsa_model::{
     event::EventKind,
     sandboxd::{ListeningPort, RepositoryState, StartCommand, Status},
 };
-use fsa_sandboxd_client::SandboxdClient;
+use fsa_sandboxd_client::{SandboxdClient, StatusStream};
 use futures_util::StreamExt as _;
 use parking_lot::Mutex;
 use secrecy::SecretString;
@@ -95,8 +95,8 @@ impl Followers {
 }
 
 impl Shared {
-    /// Follows a running sandbox, anew where it was followed already.
-    pub(super) fn follow(self: &Arc<Self>, followed: Followed) {
+    /// Follows a running sandbox, by `watch` where there is a stream already. Replaces an earlier follower.
+    pub(super) fn follow(self: &Arc<Self>, followed: Followed, watch: Option<StatusStream>) {
         let id = followed.sandbox.id.to_string();
         let token = match spec::control_token(&self.app.key_ring, &id, &followed.control_token) {
             Ok(token) => token,
@@ -107,7 +107,13 @@ impl Shared {
         };
         let sandbox = followed.sandbox.id;
         let live = Arc::new(Mutex::new(None));
-        let task = tokio::spawn(follow(Arc::clone(self), followed, token, Arc::clone(&live)));
+        let task = tokio::spawn(follow(
+            Arc::clone(self),
+            followed,
+            watch,
+            token,
+            Arc::clone(&live),
+        ));
         let follower = Follower {
             live,
             _task: AbortOnDropHandle::new(task),
@@ -121,6 +127,7 @@ impl Shared {
 async fn follow(
     shared: Arc<Shared>,
     mut followed: Followed,
+    mut watch: Option<StatusStream>,
     token: SecretString,
     live: Arc<Mutex<Option<Status>>>,
 ) {
@@ -132,7 +139,16 @@ async fn follow(
         .as_ref()
         .is_some_and(|status| status.repository == RepositoryState::Cloned);
     loop {
-        let heard = listen(&shared, &mut followed, &mut cloned, &token, &live, &answering).await;
+        let heard = listen(
+            &shared,
+            &mut followed,
+            watch.take(),
+            &mut cloned,
+            &token,
+            &live,
+            &answering,
+        )
+        .await;
         let was_live = live.lock().take().is_some();
         match heard {
             Heard::NotOurs => break,
@@ -172,6 +188,7 @@ enum Heard {
 async fn listen(
     shared: &Shared,
     followed: &mut Followed,
+    watch: Option<StatusStream>,
     cloned: &mut bool,
     token: &SecretString,
     live: &Mutex<Option<Status>>,
@@ -182,12 +199,15 @@ async fn listen(
     };
     let sandbox = followed.sandbox.clone();
     let sandboxd = SandboxdClient::new(&*region.driver, &sandbox, token);
-    let mut statuses = match sandboxd.watch().await {
-        Ok(statuses) => statuses,
-        Err(error) => {
-            tracing::debug!(sandbox = %sandbox.resource, %error, "a sandbox could not be followed");
-            return Heard::End;
-        }
+    let mut statuses = match watch {
+        Some(statuses) => statuses,
+        None => match sandboxd.watch().await {
+            Ok(statuses) => statuses,
+            Err(error) => {
+                tracing::debug!(sandbox = %sandbox.resource, %error, "a sandbox could not be followed");
+                return Heard::End;
+            }
+        },
     };
     let mut waiting: Option<Status> = None;
     let mut gather = GATHER;

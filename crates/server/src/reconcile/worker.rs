@@ -157,7 +157,7 @@ async fn live(shared: Arc<Shared>) {
                 let alone = replicas::follow(store, shared.replica, FOLLOW_AT_ONCE).await?;
                 let all = alone.len() < usize::try_from(FOLLOW_AT_ONCE).unwrap_or(usize::MAX);
                 for followed in alone {
-                    shared.follow(followed);
+                    shared.follow(followed, None);
                 }
                 if all {
                     return Ok::<_, sqlx::Error>(());

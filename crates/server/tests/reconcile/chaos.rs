@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use fsa_driver::StepKind;
 use fsa_driver_testing::memory::{Call, Fault};
 use fsa_model::api::Project;
 use fsa_server::reconcile::Options;
@@ -67,9 +66,9 @@ impl Scene {
         let script = &self.world.driver.script;
         let call = *[
             Call::Observe,
-            Call::Apply(StepKind::EnsureNetwork),
-            Call::Apply(StepKind::EnsureContainer),
-            Call::Apply(StepKind::AwaitTerminal),
+            Call::EnsureNetwork,
+            Call::EnsureContainer,
+            Call::AwaitServing,
             Call::Connect,
             Call::Stop,
             Call::Destroy,

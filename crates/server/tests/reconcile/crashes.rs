@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use fsa_driver::StepKind;
 use fsa_driver_testing::memory::{Call, Fault, Gate};
 use fsa_model::{Phase, api::Project};
 use fsa_server::reconcile::Options;
@@ -20,9 +19,9 @@ enum Wish {
     Delete,
 }
 
-const NETWORK: Call = Call::Apply(StepKind::EnsureNetwork);
-const CONTAINER: Call = Call::Apply(StepKind::EnsureContainer);
-const TERMINAL: Call = Call::Apply(StepKind::AwaitTerminal);
+const NETWORK: Call = Call::EnsureNetwork;
+const CONTAINER: Call = Call::EnsureContainer;
+const TERMINAL: Call = Call::AwaitServing;
 
 /// Every call of the data plane that a wish leads to.
 const PLACES: [(Wish, &[Call]); 5] = [

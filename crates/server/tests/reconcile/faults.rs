@@ -1,6 +1,6 @@
 //! Whatever fails is told, tried again, and overcome.
 
-use fsa_driver::{Requeue, StepKind, Warning};
+use fsa_driver::{Requeue, Warning};
 use fsa_driver_testing::memory::{Call, Fault, Gate, MISSING_IMAGE};
 use fsa_model::{
     ContainerState, Failure, FailureKind, Phase, SandboxRef, Stage, StageState, event::EventKind,
@@ -13,9 +13,9 @@ use fsa_server::reconcile::Options;
 
 use crate::scene::{Scene, Workers, options};
 
-const CONTAINER: Call = Call::Apply(StepKind::EnsureContainer);
-const TERMINAL: Call = Call::Apply(StepKind::AwaitTerminal);
-const NETWORK: Call = Call::Apply(StepKind::EnsureNetwork);
+const CONTAINER: Call = Call::EnsureContainer;
+const TERMINAL: Call = Call::AwaitServing;
+const NETWORK: Call = Call::EnsureNetwork;
 
 impl Scene {
     fn fault(&self, call: Call, fault: Fault) {

@@ -1,6 +1,6 @@
 //! What is gone or different is noticed, told and put right.
 
-use fsa_driver::{Requeue, StepKind};
+use fsa_driver::Requeue;
 use fsa_driver_testing::memory::{Call, Fault, Gate};
 use fsa_model::{
     ContainerState, FailureKind, Phase, SandboxRef, StageState, api::DatabaseStatus, event::EventKind,
@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::scene::{Scene, Workers, options};
 
-const CONTAINER: Call = Call::Apply(StepKind::EnsureContainer);
+const CONTAINER: Call = Call::EnsureContainer;
 
 impl Scene {
     /// Somebody should look, says the data plane.
@@ -84,11 +84,11 @@ async fn what_was_lost_without_a_word_is_found_when_somebody_looks() {
     scene.assert_consistent();
 
     scene.world.driver.lose_network(&resource);
-    let networks = scene.world.driver.log.count(Call::Apply(StepKind::EnsureNetwork));
+    let networks = scene.world.driver.log.count(Call::EnsureNetwork);
     scene.requeue();
     scene
         .when(&project, "a network", |_| {
-            scene.world.driver.log.count(Call::Apply(StepKind::EnsureNetwork)) > networks
+            scene.world.driver.log.count(Call::EnsureNetwork) > networks
         })
         .await;
     scene.until_settled().await;
@@ -100,7 +100,7 @@ async fn what_was_lost_without_a_word_is_found_when_somebody_looks() {
 async fn what_is_lost_while_its_sandbox_is_worked_on_is_put_right_when_that_is_done() {
     let (scene, _workers) = Scene::at_work().await;
     let gate = Gate::default();
-    let terminal = Call::Apply(StepKind::AwaitTerminal);
+    let terminal = Call::AwaitServing;
     scene
         .world
         .driver

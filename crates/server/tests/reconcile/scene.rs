@@ -292,7 +292,7 @@ impl Scene {
 }
 
 /// To wait for a terminal is a step, and changes nothing.
-const AWAIT: Call = Call::Apply(fsa_driver::StepKind::AwaitTerminal);
+const AWAIT: Call = Call::AwaitServing;
 
 impl Workers {
     pub fn of(world: &World, options: Options) -> Self {

@@ -1,21 +1,29 @@
 //! The whole table of plans, as stories, and what holds for all of them.
 
 use ContainerState::{Absent, Running, Starting, Stopped};
-use StepKind::{
-    AwaitTerminal, Destroy, DropDatabase, EnsureContainer, EnsureDatabase, EnsureNetwork, RemoveVolume,
-    StopContainer,
-};
+use StepKind::{AwaitTerminal, Destroy, EnsureContainer, EnsureDatabase, EnsureNetwork, StopContainer};
 use proptest::prelude::*;
 
 use super::*;
+use crate::reconcile::step::StepKind;
 
-fn desired_state(wish: DesiredState) -> WantedState {
-    WantedState {
-        wish,
+/// The desired state without the specs, which the planner only passes on.
+type Wanted = Desired<(), ()>;
+
+fn new_spec() -> Option<Digested<()>> {
+    Some(Digested {
+        spec: (),
+        digest: "new".into(),
+    })
+}
+
+fn desired(state: DesiredState) -> Wanted {
+    Desired {
+        state,
         reached: false,
-        digest: Some("new".into()),
+        spec: new_spec(),
         started_with: None,
-        database: true,
+        database: Some(()),
         stuck: false,
     }
 }
@@ -42,34 +50,34 @@ fn nothing() -> ObservedState {
     }
 }
 
-fn kinds(desired_state: &WantedState, observed: &ObservedState) -> Vec<StepKind> {
-    plan(desired_state, observed)
+fn kinds(desired: &Wanted, observed: &ObservedState) -> Vec<StepKind> {
+    plan(desired, observed)
         .into_iter()
-        .map(|step| step.kind)
+        .map(|step| step.kind())
         .collect()
 }
 
 #[test]
 fn a_new_sandbox_gets_everything() {
     assert_eq!(
-        kinds(&desired_state(DesiredState::Running), &nothing()),
+        kinds(&desired(DesiredState::Running), &nothing()),
         [EnsureDatabase, EnsureNetwork, EnsureContainer, AwaitTerminal]
     );
 }
 
 #[test]
 fn what_runs_as_wanted_is_left_alone() {
-    assert_eq!(kinds(&desired_state(DesiredState::Running), &running()), []);
+    assert_eq!(kinds(&desired(DesiredState::Running), &running()), []);
 }
 
 #[test]
 fn a_project_without_a_database_gets_none() {
-    let desired_state = WantedState {
-        database: false,
-        ..desired_state(DesiredState::Running)
+    let without = Desired {
+        database: None,
+        ..desired(DesiredState::Running)
     };
     assert_eq!(
-        kinds(&desired_state, &nothing()),
+        kinds(&without, &nothing()),
         [EnsureNetwork, EnsureContainer, AwaitTerminal]
     );
 }
@@ -80,10 +88,7 @@ fn a_sandbox_that_was_found_running_is_asked_whether_it_answers() {
         terminal: false,
         ..running()
     };
-    assert_eq!(
-        kinds(&desired_state(DesiredState::Running), &observed),
-        [AwaitTerminal]
-    );
+    assert_eq!(kinds(&desired(DesiredState::Running), &observed), [AwaitTerminal]);
 }
 
 #[test]
@@ -93,17 +98,17 @@ fn a_newer_wish_replaces_a_container_with_other_settings() {
         ..running()
     };
     assert_eq!(
-        kinds(&desired_state(DesiredState::Running), &observed),
+        kinds(&desired(DesiredState::Running), &observed),
         [EnsureNetwork, EnsureContainer, AwaitTerminal]
     );
 }
 
 #[test]
 fn a_changed_default_of_the_server_restarts_nothing() {
-    let settled = WantedState {
+    let settled = Desired {
         reached: true,
         started_with: Some("old".into()),
-        ..desired_state(DesiredState::Running)
+        ..desired(DesiredState::Running)
     };
     let observed = ObservedState {
         digest: Some("old".into()),
@@ -115,10 +120,10 @@ fn a_changed_default_of_the_server_restarts_nothing() {
 
 #[test]
 fn a_container_that_somebody_else_replaced_is_put_right() {
-    let settled = WantedState {
+    let settled = Desired {
         reached: true,
         started_with: Some("old".into()),
-        ..desired_state(DesiredState::Running)
+        ..desired(DesiredState::Running)
     };
     let observed = ObservedState {
         digest: Some("somebody else's".into()),
@@ -136,9 +141,9 @@ fn a_container_that_somebody_else_replaced_is_put_right() {
 
 #[test]
 fn a_container_that_ended_is_started_again_and_that_is_told() {
-    let settled = WantedState {
+    let settled = Desired {
         reached: true,
-        ..desired_state(DesiredState::Running)
+        ..desired(DesiredState::Running)
     };
     for (container, told) in [
         (Absent, "its container was gone"),
@@ -164,7 +169,7 @@ fn a_lost_database_alone_is_made_again_beside_what_runs() {
         ..running()
     };
     assert_eq!(
-        kinds(&desired_state(DesiredState::Running), &observed),
+        kinds(&desired(DesiredState::Running), &observed),
         [EnsureDatabase]
     );
 }
@@ -176,18 +181,18 @@ fn a_database_that_cannot_be_asked_is_neither_made_nor_in_the_way() {
         ..nothing()
     };
     assert_eq!(
-        kinds(&desired_state(DesiredState::Running), &observed),
+        kinds(&desired(DesiredState::Running), &observed),
         [EnsureNetwork, EnsureContainer, AwaitTerminal]
     );
 }
 
 #[test]
 fn without_credentials_the_container_waits_for_the_database() {
-    let unknown = WantedState {
-        digest: None,
-        ..desired_state(DesiredState::Running)
+    let unknown = Desired {
+        spec: None,
+        ..desired(DesiredState::Running)
     };
-    assert_eq!(kinds(&unknown, &nothing()), [EnsureDatabase, EnsureNetwork]);
+    assert_eq!(kinds(&unknown, &nothing()), [EnsureDatabase]);
     let observed = ObservedState {
         database: Some(ObservedDatabase::Absent),
         ..running()
@@ -205,17 +210,14 @@ fn a_lost_network_is_mended_under_what_runs() {
         network: false,
         ..running()
     };
-    assert_eq!(
-        kinds(&desired_state(DesiredState::Running), &observed),
-        [EnsureNetwork]
-    );
+    assert_eq!(kinds(&desired(DesiredState::Running), &observed), [EnsureNetwork]);
 }
 
 #[test]
 fn a_start_that_never_answers_is_stopped_and_started_anew() {
-    let stuck = WantedState {
+    let stuck = Desired {
         stuck: true,
-        ..desired_state(DesiredState::Running)
+        ..desired(DesiredState::Running)
     };
     let observed = ObservedState {
         terminal: false,
@@ -226,8 +228,8 @@ fn a_start_that_never_answers_is_stopped_and_started_anew() {
 
 #[test]
 fn a_stop_ends_what_runs_and_what_may_be_starting() {
-    let fresh = desired_state(DesiredState::Stopped);
-    let settled = WantedState {
+    let fresh = desired(DesiredState::Stopped);
+    let settled = Desired {
         reached: true,
         ..fresh.clone()
     };
@@ -244,8 +246,8 @@ fn a_stop_ends_what_runs_and_what_may_be_starting() {
 
 #[test]
 fn a_termination_destroys_even_what_is_not_seen_and_then_rests() {
-    let fresh = desired_state(DesiredState::Terminated);
-    let settled = WantedState {
+    let fresh = desired(DesiredState::Terminated);
+    let settled = Desired {
         reached: true,
         ..fresh.clone()
     };
@@ -256,13 +258,6 @@ fn a_termination_destroys_even_what_is_not_seen_and_then_rests() {
         [Destroy],
         "what comes back is destroyed again"
     );
-}
-
-#[test]
-fn only_a_deleted_project_loses_its_volume_and_its_database() {
-    let kinds = |database| removal(database).into_iter().map(|s| s.kind).collect::<Vec<_>>();
-    assert_eq!(kinds(true), [RemoveVolume, DropDatabase]);
-    assert_eq!(kinds(false), [RemoveVolume]);
 }
 
 fn any_container() -> impl Strategy<Value = ContainerState> {
@@ -301,13 +296,13 @@ prop_compose! {
         wish in prop_oneof![Just(DesiredState::Running), Just(DesiredState::Stopped), Just(DesiredState::Terminated)],
         reached: bool, database: bool, stuck: bool,
         old in any::<bool>(),
-    ) -> WantedState {
-        WantedState {
-            wish,
+    ) -> Wanted {
+        Desired {
+            state: wish,
             reached,
-            digest: Some("new".into()),
+            spec: new_spec(),
             started_with: (reached && old).then(|| "old".to_owned()),
-            database,
+            database: database.then_some(()),
             stuck,
         }
     }
@@ -343,15 +338,16 @@ fn apply(world: &mut ObservedState, kind: StepKind, digest: &str) {
             world.network = false;
             world.terminal = false;
         }
-        RemoveVolume => world.volume = false,
-        DropDatabase => world.database = Some(ObservedDatabase::Absent),
+        StepKind::RemoveVolume | StepKind::DropDatabase => {
+            unreachable!("only a deleted project loses its volume and its database")
+        }
     }
 }
 
 proptest! {
     #[test]
     fn from_anywhere_the_wish_is_reached_in_few_rounds_and_nothing_precious_is_lost(
-        mut desired_state in any_wanted(),
+        mut desired in any_wanted(),
         mut world in any_observed(),
         // A database that tells its credentials only once it is there.
         known_ahead: bool,
@@ -359,33 +355,32 @@ proptest! {
         let (volume, database) = (world.volume, world.database);
         let mut rounds = 0;
         loop {
-            let unknown = !known_ahead && desired_state.database && world.database != Some(ObservedDatabase::Ready);
-            let wanted_now = WantedState { digest: desired_state.digest.clone().filter(|_| !unknown), ..desired_state.clone() };
+            let unknown = !known_ahead && desired.database.is_some() && world.database != Some(ObservedDatabase::Ready);
+            let wanted_now = Desired { spec: desired.spec.clone().filter(|_| !unknown), ..desired.clone() };
             let steps = plan(&wanted_now, &world);
             if steps.is_empty() {
                 break;
             }
             for step in &steps {
-                prop_assert!(!matches!(step.kind, RemoveVolume | DropDatabase));
-                apply(&mut world, step.kind, "new");
+                apply(&mut world, step.kind(), "new");
                 // It is about the last start.
-                if matches!(step.kind, StopContainer | EnsureContainer) {
-                    desired_state.stuck = false;
+                if matches!(step.kind(), StopContainer | EnsureContainer) {
+                    desired.stuck = false;
                 }
             }
             // What a worker writes down once a stop or a termination has succeeded.
-            if desired_state.wish != DesiredState::Running {
-                desired_state.reached = true;
+            if desired.state != DesiredState::Running {
+                desired.reached = true;
             }
             rounds += 1;
-            prop_assert!(rounds <= 3, "{desired_state:?} {world:?}");
+            prop_assert!(rounds <= 3, "{desired:?} {world:?}");
         }
-        match desired_state.wish {
+        match desired.state {
             DesiredState::Running => {
                 prop_assert_eq!(world.container, Running);
                 prop_assert!(world.network && world.terminal);
-                prop_assert!(desired_state.accepts(world.digest.as_deref()));
-                prop_assert!(!desired_state.database || world.database == Some(ObservedDatabase::Ready));
+                prop_assert!(desired.accepts(world.digest.as_deref()));
+                prop_assert!(desired.database.is_none() || world.database == Some(ObservedDatabase::Ready));
             }
             DesiredState::Stopped => prop_assert!(!world.runs()),
             DesiredState::Terminated => prop_assert!(world.container == Absent && !world.network),
@@ -398,11 +393,11 @@ proptest! {
 
     #[test]
     fn the_steps_of_a_plan_are_in_an_order_that_all_may_follow(
-        desired_state in any_wanted(),
+        desired in any_wanted(),
         world in any_observed(),
         known_ahead: bool,
     ) {
-        let steps: Vec<_> = plan(&desired_state, &world).into_iter().map(|step| step.kind).collect();
+        let steps: Vec<_> = plan(&desired, &world).into_iter().map(|step| step.kind()).collect();
         for (index, kind) in steps.iter().enumerate() {
             for earlier in kind.after(known_ahead) {
                 prop_assert!(!steps[index..].contains(earlier));

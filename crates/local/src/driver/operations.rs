@@ -1,4 +1,4 @@
-//! The promises of [`fsa_driver::Driver`], kept by asking the runner.
+//! [`fsa_driver::Driver`] for one machine: each operation is a few requests to the runner.
 
 use std::{
     io,
@@ -11,8 +11,8 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use fsa_driver::{
-    BoxConnection, BoxStream, Capabilities, Driver, DriverError, Endpoint, Observed, Requeue, Result, Step,
-    StepKind, keyed_mutex::KeyedMutexGuard,
+    BoxConnection, BoxStream, Capabilities, Driver, DriverError, Endpoint, Observed, Requeue, Result,
+    keyed_mutex::KeyedMutexGuard,
 };
 use fsa_model::{
     ContainerState, Failure, FailureKind, ProjectId, SandboxRef, SandboxSpec, api::ImageInfo, sandboxd::Usage,
@@ -33,8 +33,6 @@ const QUICK: Duration = Duration::from_secs(30);
 const START: Duration = Duration::from_secs(60);
 /// Removing a tree of millions of files.
 const REMOVAL: Duration = Duration::from_secs(600);
-/// sandboxd is ready in a few milliseconds; a machine that starts fifty at once needs more.
-const READY: Duration = Duration::from_secs(30);
 /// A program on a sandbox's loopback takes a connection at once or not at all.
 const CONNECT: Duration = Duration::from_secs(5);
 
@@ -50,19 +48,15 @@ impl Driver for LocalDriver {
             imports_images: true,
             keeps_root_files: true,
             restarts_by_itself: false,
+            listens_at_start: true,
             works_elsewhere: false,
         }
     }
 
     async fn observe(&self, sandbox: &SandboxRef) -> Result<Observed> {
         let found = self.observe_sandbox(sandbox).await?;
-        let database_proxy_bound = match &self.database_proxy {
-            Some(database_proxy) if found.database_proxy && found.running => database_proxy
-                .is_bound(&sandbox.resource)
-                .await
-                .map_err(DriverError::from)?,
-            _ => true,
-        };
+        let needs_proxy = found.database_proxy && found.running;
+        let database_proxy_bound = !needs_proxy || self.is_bound(sandbox).await?;
         Ok(Observed {
             container: match (found.exists, found.running) {
                 (_, true) => ContainerState::Running,
@@ -76,29 +70,77 @@ impl Driver for LocalDriver {
         })
     }
 
-    async fn apply(&self, spec: &SandboxSpec, step: Step) -> Result<()> {
-        match step.kind {
-            StepKind::EnsureNetwork => {
-                let lock = self.sandbox_locks.lock(&spec.sandbox.resource).await;
-                self.ensure_network(lock, spec).await.map(drop)
-            }
-            StepKind::EnsureContainer => self.ensure_container(spec).await,
-            StepKind::AwaitTerminal => {
-                Ok(
-                    fsa_sandboxd_client::SandboxdClient::new(self, &spec.sandbox, &spec.control_token)
-                        .await_ready(READY)
-                        .await
-                        .map(|_| ())?,
-                )
-            }
-            StepKind::StopContainer => self.stop(&spec.sandbox).await,
-            StepKind::Destroy => self.destroy(&spec.sandbox).await,
-            StepKind::RemoveVolume => self.remove_volume(spec.sandbox.project).await,
-            StepKind::EnsureDatabase | StepKind::DropDatabase => Err(DriverError::new(
-                FailureKind::Internal,
-                "a step of a database was given to the driver of sandboxes",
-            )),
+    async fn ensure_network(&self, spec: &SandboxSpec) -> Result<()> {
+        let lock = self.sandbox_locks.lock(&spec.sandbox.resource).await;
+        let found = self.observe_sandbox(&spec.sandbox).await?;
+        if found.network && (spec.database_role.is_none() || self.is_bound(&spec.sandbox).await?) {
+            return Ok(());
         }
+        self.make_network(lock, spec).await.map(drop)
+    }
+
+    async fn ensure_container(&self, spec: &SandboxSpec) -> Result<()> {
+        let digest = spec.digest();
+        let lock = self.sandbox_locks.lock(&spec.sandbox.resource).await;
+        let mut found = self.observe_sandbox(&spec.sandbox).await?;
+        if found.running {
+            let right = found.digest.as_deref() == Some(&digest);
+            if right && self.sockets.settle(&spec.sandbox.resource).await {
+                return Ok(());
+            }
+            self.stop_locked(&spec.sandbox).await?;
+            // It is gone with the processes.
+            found.network = false;
+        }
+        // Before the network is made: to pull an image may take minutes.
+        let image = self
+            .images
+            .resolve(&spec.image)
+            .await
+            .map_err(DriverError::from)?;
+        let (root, environment, lease) = match image {
+            ResolvedImage::Host => (Root::Host, Vec::new(), None),
+            ResolvedImage::Layers(image) => (
+                Root::Layers(image.layers),
+                image.config.environment,
+                Some(image.lease),
+            ),
+        };
+        let lock = match found.network {
+            true => lock,
+            false => self.make_network(lock, spec).await?,
+        };
+        let unmade = |error: io::Error| {
+            let message = format!("the sandbox's control socket could not be made ({error})");
+            DriverError::new(FailureKind::Machine, message)
+        };
+        let boot = boot::file(&boot::message(spec, &environment, &self.nameservers)).map_err(unmade)?;
+        let socket = self.sockets.make(&spec.sandbox.resource).map_err(unmade)?;
+        let start = StartSandbox {
+            sandbox: spec.sandbox.clone(),
+            root,
+            resources: spec.resources,
+            digest,
+            hostname: boot::hostname(spec),
+            database_proxy: self.database_proxy.is_some() && spec.database_role.is_some(),
+        };
+        // The runner goes on with what it was asked for even where nobody waits here any more; so
+        // does this, until it is known whose the socket is.
+        let client = Arc::clone(&self.client);
+        let started = tokio::spawn(async move {
+            let descriptors = [socket.listener.as_fd(), boot.as_fd()];
+            let started = client
+                .done(Request::StartContainer(start), &descriptors, START)
+                .await;
+            drop((boot, lease));
+            let kept = started.and_then(|()| socket.keep().map_err(unmade));
+            drop(lock);
+            kept
+        });
+        started.await.unwrap_or_else(|error| {
+            let failure = DriverError::new(FailureKind::Internal, "a start of a sandbox broke off");
+            Err(failure.because(error))
+        })
     }
 
     async fn stop(&self, sandbox: &SandboxRef) -> Result<()> {
@@ -222,9 +264,17 @@ impl LocalDriver {
         }
     }
 
-    /// The runner makes the network even where nobody waits for it here any more, and does what it
-    /// is asked side by side; so the turn lasts until it has answered, and a destroy comes after.
-    async fn ensure_network(&self, lock: KeyedMutexGuard, spec: &SandboxSpec) -> Result<KeyedMutexGuard> {
+    /// Whether the database proxy listens in the sandbox; true where there is none.
+    async fn is_bound(&self, sandbox: &SandboxRef) -> Result<bool> {
+        match &self.database_proxy {
+            Some(proxy) => proxy.is_bound(&sandbox.resource).await.map_err(DriverError::from),
+            None => Ok(true),
+        }
+    }
+
+    /// Makes the network and binds the database proxy in it. The runner goes on even where this future is dropped,
+    /// and does requests side by side; so the lock is held until it has answered, and a destroy comes after.
+    async fn make_network(&self, lock: KeyedMutexGuard, spec: &SandboxSpec) -> Result<KeyedMutexGuard> {
         let request = Request::EnsureNetwork {
             sandbox: spec.sandbox.clone(),
         };
@@ -264,67 +314,6 @@ impl LocalDriver {
                 .map_err(DriverError::from),
             (other, _) => Err(unexpected(&other)),
         }
-    }
-
-    async fn ensure_container(&self, spec: &SandboxSpec) -> Result<()> {
-        let digest = spec.digest();
-        let lock = self.sandbox_locks.lock(&spec.sandbox.resource).await;
-        let found = self.observe_sandbox(&spec.sandbox).await?;
-        if found.running {
-            let right = found.digest.as_deref() == Some(&digest);
-            if right && self.sockets.settle(&spec.sandbox.resource).await {
-                return Ok(());
-            }
-            self.stop_locked(&spec.sandbox).await?;
-        }
-        // Before the way is made: an image may take minutes to come, and a network that waits is
-        // of no use to anybody.
-        let image = self
-            .images
-            .resolve(&spec.image)
-            .await
-            .map_err(DriverError::from)?;
-        let (root, environment, lease) = match image {
-            ResolvedImage::Host => (Root::Host, Vec::new(), None),
-            ResolvedImage::Layers(image) => (
-                Root::Layers(image.layers),
-                image.config.environment,
-                Some(image.lease),
-            ),
-        };
-        // The stop above, or an end in between, has taken it away.
-        let lock = self.ensure_network(lock, spec).await?;
-        let unmade = |error: io::Error| {
-            let message = format!("the sandbox's control socket could not be made ({error})");
-            DriverError::new(FailureKind::Machine, message)
-        };
-        let boot = boot::file(&boot::message(spec, &environment, &self.nameservers)).map_err(unmade)?;
-        let socket = self.sockets.make(&spec.sandbox.resource).map_err(unmade)?;
-        let start = StartSandbox {
-            sandbox: spec.sandbox.clone(),
-            root,
-            resources: spec.resources,
-            digest,
-            hostname: boot::hostname(spec),
-            database_proxy: self.database_proxy.is_some() && spec.database_role.is_some(),
-        };
-        // The runner goes on with what it was asked for even where nobody waits here any more; so
-        // does this, until it is known whose the socket is.
-        let client = Arc::clone(&self.client);
-        let started = tokio::spawn(async move {
-            let descriptors = [socket.listener.as_fd(), boot.as_fd()];
-            let started = client
-                .done(Request::StartContainer(start), &descriptors, START)
-                .await;
-            drop((boot, lease));
-            let kept = started.and_then(|()| socket.keep().map_err(unmade));
-            drop(lock);
-            kept
-        });
-        started.await.unwrap_or_else(|error| {
-            let failure = DriverError::new(FailureKind::Internal, "a start of a sandbox broke off");
-            Err(failure.because(error))
-        })
     }
 
     async fn unbind(&self, sandbox: &SandboxRef) -> Result<()> {

@@ -1,0 +1,75 @@
+//! Steps of a plan: from the observed to the desired state, and which of them must wait for which.
+
+/// One step of a plan, with what it needs: `S` is the sandbox's spec, and `D` the database's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step<S, D> {
+    pub action: Action<S, D>,
+    /// Why it is needed, for the log.
+    pub reason: &'static str,
+}
+
+/// What a step does. The steps that remove a project are no part of a plan ([`super::removal`]).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action<S, D> {
+    EnsureDatabase(D),
+    EnsureNetwork(S),
+    EnsureContainer(S),
+    AwaitTerminal(S),
+    StopContainer,
+    Destroy,
+}
+
+/// The kind of a step: in events, metrics and the order of steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StepKind {
+    /// Role and database.
+    EnsureDatabase,
+    /// Interface, address, routes, the way to the database; or Service, Ingress, NetworkPolicy.
+    EnsureNetwork,
+    /// Image, root file system, volume, process 1; replaces a container with another digest.
+    EnsureContainer,
+    /// Waits until sandboxd answers and terminals can be opened.
+    AwaitTerminal,
+    /// Ends the processes, keeps the files.
+    StopContainer,
+    /// Removes everything of the sandbox.
+    Destroy,
+    /// Removes the project's home volume.
+    RemoveVolume,
+    /// Removes role and database.
+    DropDatabase,
+}
+
+impl<S, D> Step<S, D> {
+    #[must_use]
+    pub const fn new(action: Action<S, D>, reason: &'static str) -> Self {
+        Self { action, reason }
+    }
+
+    #[must_use]
+    pub const fn kind(&self) -> StepKind {
+        match &self.action {
+            Action::EnsureDatabase(_) => StepKind::EnsureDatabase,
+            Action::EnsureNetwork(_) => StepKind::EnsureNetwork,
+            Action::EnsureContainer(_) => StepKind::EnsureContainer,
+            Action::AwaitTerminal(_) => StepKind::AwaitTerminal,
+            Action::StopContainer => StepKind::StopContainer,
+            Action::Destroy => StepKind::Destroy,
+        }
+    }
+}
+
+impl StepKind {
+    /// The steps that, where the same plan has them, must be done before this one begins.
+    #[must_use]
+    pub const fn after(self, database_known_ahead: bool) -> &'static [Self] {
+        match self {
+            Self::EnsureDatabase | Self::EnsureNetwork | Self::StopContainer => &[],
+            Self::EnsureContainer if database_known_ahead => &[Self::StopContainer, Self::EnsureNetwork],
+            Self::EnsureContainer => &[Self::StopContainer, Self::EnsureNetwork, Self::EnsureDatabase],
+            Self::AwaitTerminal => &[Self::EnsureContainer, Self::EnsureNetwork],
+            Self::Destroy => &[Self::StopContainer],
+            Self::RemoveVolume | Self::DropDatabase => &[Self::Destroy],
+        }
+    }
+}
