@@ -1,4 +1,4 @@
-//! What `fsa doctor` asks of a cluster: each thing that a project needs, with its remedy.
+//! Cluster checks of `fsa doctor`: each thing that a project needs, with its remedy.
 
 mod running;
 
@@ -23,17 +23,17 @@ use crate::{
     settings::{Provider, Settings, Style},
 };
 
-/// How a point was found.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     Good,
-    /// Something could not be told, or works less well than it could.
+    /// It could not be checked, or works less well than it could.
     Warning,
-    /// No project could be made.
+    /// No project could be created.
     Bad,
 }
 
-/// One point.
+/// One check.
 #[derive(Clone, Debug)]
 pub struct Check {
     pub name: &'static str,
@@ -49,7 +49,7 @@ fn check(name: &'static str, state: State, message: impl Into<String>) -> Check 
     }
 }
 
-/// Tries all of it. Where the API does not answer, nothing else is tried.
+/// Runs all checks. If the API does not answer, the others are skipped.
 pub async fn run(cluster: &Cluster, settings: &Settings) -> Vec<Check> {
     let mut all = vec![check(
         "kubeconfig",
@@ -59,7 +59,7 @@ pub async fn run(cluster: &Cluster, settings: &Settings) -> Vec<Check> {
             cluster.source, cluster.server, cluster.namespace
         ),
     )];
-    match call("say its version", cluster.client.apiserver_version()).await {
+    match call("read its version", cluster.client.apiserver_version()).await {
         Ok(version) => all.push(check(
             "cluster's API",
             State::Good,
@@ -78,13 +78,13 @@ pub async fn run(cluster: &Cluster, settings: &Settings) -> Vec<Check> {
     all.push(databases(cluster, settings).await);
     all.push(storage_class(cluster, settings).await);
     all.extend(ingress_class(cluster, settings).await);
-    // Which objects are this control plane's, and not another's, is known by its key alone.
+    // The key of this control plane distinguishes its objects from another's.
     if settings.installation.is_empty() {
         all.push(check(
             "sandboxes",
             State::Warning,
-            "they were not looked at: the key by which they are known is not in the data folder, or not for this user \
-             to read; ask again when the server has run, and as its user",
+            "not checked: the key that identifies this server's sandboxes is not in the data folder, or this user may \
+             not read it; run the check again as the server's user, once the server has run",
         ));
     } else {
         all.extend(running::terminals(cluster, settings).await);
@@ -95,37 +95,37 @@ pub async fn run(cluster: &Cluster, settings: &Settings) -> Vec<Check> {
 
 async fn permissions(cluster: &Cluster, settings: &Settings) -> Check {
     const NAME: &str = "permissions";
-    let mut lacking = Vec::new();
+    let mut missing = Vec::new();
     let mut count = 0;
     for permission in rbac::required(settings) {
         for verb in permission.verbs {
             count += 1;
             match may(cluster, permission.group, permission.resource, verb).await {
                 Ok(true) => {}
-                Ok(false) => lacking.push(format!("{verb} {}", permission.resource)),
+                Ok(false) => missing.push(format!("{verb} {}", permission.resource)),
                 Err(error) => {
                     return check(
                         NAME,
                         State::Warning,
-                        format!("they could not be asked for: {error}"),
+                        format!("they could not be checked: {error}"),
                     );
                 }
             }
         }
     }
-    if lacking.is_empty() {
+    if missing.is_empty() {
         check(
             NAME,
             State::Good,
-            format!("all {count} that are needed in the namespace are given"),
+            format!("all {count} that are needed in the namespace are granted"),
         )
     } else {
         check(
             NAME,
             State::Bad,
             format!(
-                "the account lacks {}; give it the Role of deploy/chart/role.json",
-                lacking.join(", ")
+                "the account lacks {}; grant it the Role of deploy/chart/role.json",
+                missing.join(", ")
             ),
         )
     }
@@ -151,18 +151,18 @@ async fn may(cluster: &Cluster, group: &str, resource: &str, verb: &str) -> Resu
         ..SelfSubjectAccessReview::default()
     };
     let api: Api<SelfSubjectAccessReview> = Api::all(cluster.client.clone());
-    let answer = call("say what we may do", api.create(&PostParams::default(), &review)).await?;
+    let answer = call("check a permission", api.create(&PostParams::default(), &review)).await?;
     Ok(answer.status.is_some_and(|status| status.allowed))
 }
 
 async fn databases(cluster: &Cluster, settings: &Settings) -> Check {
     const NAME: &str = "databases";
     if settings.databases.provider == Provider::Postgres {
-        let tried = match PostgresDatabases::new(&settings.databases) {
+        let inventory = match PostgresDatabases::new(&settings.databases) {
             Ok(databases) => databases.inventory().await,
             Err(error) => Err(error),
         };
-        return match tried {
+        return match inventory {
             Ok(all) => check(
                 NAME,
                 State::Good,
@@ -203,8 +203,8 @@ async fn storage_class(cluster: &Cluster, settings: &Settings) -> Check {
     let api: Api<StorageClass> = Api::all(cluster.client.clone());
     let all = match call("list storage classes", api.list(&ListParams::default())).await {
         Ok(all) => all.items,
-        // They belong to no namespace, and our Role is of one.
-        Err(error) => return check(NAME, State::Warning, format!("it cannot be looked at: {error}")),
+        // Storage classes belong to no namespace, and our Role is limited to one.
+        Err(error) => return check(NAME, State::Warning, format!("it cannot be checked: {error}")),
     };
     let is_default = |class: &&StorageClass| {
         class
@@ -214,7 +214,7 @@ async fn storage_class(cluster: &Cluster, settings: &Settings) -> Check {
     };
     match &settings.storage_class {
         Some(name) if all.iter().any(|class| class.name_any() == *name) => {
-            check(NAME, State::Good, format!("{name} is there"))
+            check(NAME, State::Good, format!("{name} exists"))
         }
         Some(name) => check(
             NAME,
@@ -246,16 +246,16 @@ async fn ingress_class(cluster: &Cluster, settings: &Settings) -> Option<Check> 
         return Some(check(
             NAME,
             State::Bad,
-            "sandboxes are exposed and nobody signs in there: set expose.sign_in_url to the control plane's address",
+            "sandboxes are exposed without a sign-in: set expose.sign_in_url to the control plane's address",
         ));
     };
-    // The passes' cookies are secure or not as the control plane is.
+    // The cookie of a preview token is `Secure` exactly if the control plane uses https.
     if sign_in.starts_with("https://") != settings.expose.tls_secret.is_some() {
         return Some(check(
             NAME,
             State::Bad,
-            "the control plane and the exposed hosts must both be served by https or neither, or browsers keep no pass; \
-             set expose.tls_secret, or correct expose.sign_in_url",
+            "the control plane and the exposed hosts must both use https or neither, or browsers do not store the preview \
+             token; set expose.tls_secret, or correct expose.sign_in_url",
         ));
     }
     let Some(name) = &settings.expose.ingress_class else {
@@ -265,14 +265,14 @@ async fn ingress_class(cluster: &Cluster, settings: &Settings) -> Option<Check> 
     Some(
         match call("list ingress classes", api.list(&ListParams::default())).await {
             Ok(all) if all.items.iter().any(|class| class.name_any() == *name) => {
-                check(NAME, State::Good, format!("{name} is there"))
+                check(NAME, State::Good, format!("{name} exists"))
             }
             Ok(_) => check(
                 NAME,
                 State::Bad,
                 format!("there is no ingress class {name}; correct the setting expose.ingress_class"),
             ),
-            Err(error) => check(NAME, State::Warning, format!("it cannot be looked at: {error}")),
+            Err(error) => check(NAME, State::Warning, format!("it cannot be checked: {error}")),
         },
     )
 }

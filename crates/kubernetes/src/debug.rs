@@ -1,5 +1,5 @@
-//! What `fsa debug` collects of one project: its objects' state, its pods with the cluster's own
-//! words, events and the last lines that process 1 wrote. No secrets are among it.
+//! Report of `fsa debug` on one project: the state of its objects, its pods with the cluster's own messages, events, and
+//! the last lines that process 1 wrote. It contains no secrets.
 
 use std::fmt::Write as _;
 
@@ -23,10 +23,10 @@ use crate::{
 
 /// Lines of a pod's log.
 const LINES: i64 = 50;
-/// Events, the newest of which are shown.
+/// Events that are shown, the newest.
 const EVENTS: usize = 30;
 
-/// Collects it as text for people.
+/// Collects the report as text for people.
 ///
 /// # Errors
 /// The API's.
@@ -43,23 +43,31 @@ pub async fn collect(cluster: &Cluster, project: ProjectId) -> Result<String> {
 
     let _ = writeln!(text, "cluster {} namespace {namespace}", cluster.server);
     let mut names = Vec::new();
-    for found in call("list deployments", deployments.list(&ours)).await? {
-        let status = found.status.clone().unwrap_or_default();
-        let wanted = found.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+    for deployment in call("list deployments", deployments.list(&ours)).await? {
+        let status = deployment.status.clone().unwrap_or_default();
+        let replicas = deployment
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.replicas)
+            .unwrap_or(1);
         let ready = status.ready_replicas.unwrap_or(0);
-        let _ = writeln!(text, "deployment {}: {ready} of {wanted} ready", found.name_any());
-        names.push(found.name_any());
+        let _ = writeln!(
+            text,
+            "deployment {}: {ready} of {replicas} ready",
+            deployment.name_any()
+        );
+        names.push(deployment.name_any());
     }
-    for found in call("list volumes", claims.list(&ours)).await? {
-        let phase = found.status.as_ref().and_then(|status| status.phase.clone());
-        let _ = writeln!(text, "volume {}: {}", found.name_any(), phase.unwrap_or_default());
-        names.push(found.name_any());
+    for claim in call("list volumes", claims.list(&ours)).await? {
+        let phase = claim.status.as_ref().and_then(|status| status.phase.clone());
+        let _ = writeln!(text, "volume {}: {}", claim.name_any(), phase.unwrap_or_default());
+        names.push(claim.name_any());
     }
-    for found in call("list ingresses", ingresses.list(&ours)).await? {
-        let hosts = found.spec.iter().flat_map(|spec| spec.rules.iter().flatten());
+    for ingress in call("list ingresses", ingresses.list(&ours)).await? {
+        let hosts = ingress.spec.iter().flat_map(|spec| spec.rules.iter().flatten());
         let hosts: Vec<_> = hosts.filter_map(|rule| rule.host.clone()).collect();
-        let _ = writeln!(text, "ingress {}: {}", found.name_any(), hosts.join(", "));
-        names.push(found.name_any());
+        let _ = writeln!(text, "ingress {}: {}", ingress.name_any(), hosts.join(", "));
+        names.push(ingress.name_any());
     }
     let all = call("list pods", pods.list(&ours)).await?;
     if all.items.is_empty() {
@@ -95,8 +103,8 @@ pub async fn collect(cluster: &Cluster, project: ProjectId) -> Result<String> {
         }
         names.push(pod.name_any());
     }
-    // An event names its object, and carries none of its labels.
-    let mut told: Vec<Event> = call("list events", events.list(&ListParams::default()))
+    // An event names its object, and does not have its labels.
+    let mut recent: Vec<Event> = call("list events", events.list(&ListParams::default()))
         .await?
         .into_iter()
         .filter(|event| {
@@ -106,8 +114,8 @@ pub async fn collect(cluster: &Cluster, project: ProjectId) -> Result<String> {
                 .any(|name| about == name || about.starts_with(&format!("{name}-")))
         })
         .collect();
-    told.sort_by_key(|event| event.last_timestamp.clone().map(|time| time.0));
-    for event in told.iter().rev().take(EVENTS).rev() {
+    recent.sort_by_key(|event| event.last_timestamp.clone().map(|time| time.0));
+    for event in recent.iter().rev().take(EVENTS).rev() {
         let _ = writeln!(
             text,
             "event {} {}: {}",

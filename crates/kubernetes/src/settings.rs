@@ -1,5 +1,5 @@
-//! What can be set of a Kubernetes region: how to reach the cluster, and what its objects look
-//! like where clusters differ. Plain data, read from the server's settings file.
+//! Settings of a Kubernetes region: how to reach the cluster, and what its objects look like where clusters differ.
+//! Plain data, read from the server's settings file.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -11,21 +11,21 @@ use serde::Deserialize;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
-    /// Else `KUBECONFIG`, `.secret/kubeconfig`, and the pod that we run in, in this order.
+    /// Default: `KUBECONFIG`, `.secret/kubeconfig`, or the pod that we run in, in this order.
     pub kubeconfig: Option<PathBuf>,
-    /// Of the kubeconfig; else its current one.
+    /// Default: the kubeconfig's current context.
     pub context: Option<String>,
-    /// Else the context's own.
+    /// Default: the context's namespace.
     pub namespace: Option<String>,
-    /// A server on this very machine is most often a kubeconfig that was copied from elsewhere.
+    /// Allows a server on this machine, which usually means a kubeconfig that was copied from another.
     pub allow_localhost: bool,
     /// Lets a kubeconfig start programs (exec and auth-provider plugins).
     pub allow_plugins: bool,
-    /// What tells our objects from those of another control plane in the same namespace.
+    /// Distinguishes our objects from those of another control plane in the same namespace.
     pub installation: String,
     pub reach: Reach,
 
-    /// What the template `web` stands for.
+    /// The image of the template `web`.
     pub web_image: String,
     /// The image that carries sandboxd into every pod.
     pub sandboxd_image: String,
@@ -35,7 +35,7 @@ pub struct Settings {
     pub tolerations: Vec<Toleration>,
     pub runtime_class: Option<String>,
 
-    /// Of the homes' volumes; else the cluster's default.
+    /// Of home volumes. Default: the cluster's default class.
     pub storage_class: Option<String>,
     pub home_size: String,
 
@@ -44,32 +44,32 @@ pub struct Settings {
     pub databases: Databases,
 }
 
-/// How a connection gets into a pod.
+/// How a connection reaches a pod.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reach {
-    /// To the pod's address. For a control plane in the cluster, or beside it.
+    /// To the pod's address. For a control plane in the cluster or on its pod network.
     Direct,
-    /// Through the API server. Works from everywhere, and costs its time.
+    /// Through the API server. Works from everywhere, at the cost of load on the API server.
     #[default]
     PortForward,
 }
 
-/// Which way leads to sandboxes from outside, beside the control plane's own gateway.
+/// How sandboxes are exposed beside the control plane's own gateway.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Expose {
     pub style: Style,
-    /// Hosts are below it. Without one nothing is exposed.
+    /// The parent domain of the hosts. Without one nothing is exposed.
     pub domain: Option<String>,
     pub ingress_class: Option<String>,
     /// The secret with the certificate of `*.domain`.
     pub tls_secret: Option<String>,
-    /// The control plane's address as browsers have it: where people sign in.
+    /// The control plane's address for browsers, where people sign in.
     pub sign_in_url: Option<String>,
-    /// The control plane's address as the ingress controller has it; else as browsers do.
+    /// The control plane's address for the ingress controller. Default: `sign_in_url`.
     pub auth_url: Option<String>,
-    /// Of HTTPRoutes: the Gateway's name, and its namespace where that is another.
+    /// Of HTTPRoutes: the Gateway's name, and its namespace if that is another.
     pub gateway: Option<String>,
     pub gateway_namespace: Option<String>,
 }
@@ -86,13 +86,13 @@ pub enum Style {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Network {
-    /// Where the control plane comes from; else the pods that carry its label.
+    /// Where the control plane connects from. Default: the pods with its label.
     pub control_plane: Vec<NetworkPolicyPeer>,
-    /// Where the ingress controller comes from; else nobody.
+    /// Where the ingress controller connects from. Default: none.
     pub ingress_controller: Vec<NetworkPolicyPeer>,
-    /// Who answers names; else the cluster's DNS.
+    /// DNS servers. Default: the cluster's DNS.
     pub dns: Vec<NetworkPolicyPeer>,
-    /// Private networks that sandboxes may reach all the same, such as `10.1.0.0/16`.
+    /// Private networks that sandboxes may reach nevertheless, such as `10.1.0.0/16`.
     pub allow: Vec<String>,
 }
 
@@ -101,9 +101,9 @@ pub struct Network {
 #[serde(deny_unknown_fields, default)]
 pub struct Databases {
     pub provider: Provider,
-    /// Of `postgres`: an account that may make roles and databases.
+    /// Of `postgres`: an account that may create roles and databases.
     pub dsn: Option<SecretString>,
-    /// Of `postgres`: the address that sandboxes have for it, where theirs is another.
+    /// Of `postgres`: the server's address for sandboxes. Default: that of the DSN.
     pub host: Option<String>,
     pub port: Option<u16>,
     /// Of `kubeblocks`.

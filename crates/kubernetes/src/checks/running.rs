@@ -1,5 +1,5 @@
-//! What `fsa doctor` asks of the sandboxes that are there: whether their terminals answer, and whether
-//! the databases that they were told of exist.
+//! Checks of `fsa doctor` on existing sandboxes: whether their terminals answer, and whether the databases in their
+//! `DATABASE_URL` exist.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -26,14 +26,14 @@ use crate::{
     settings::{Reach, Settings, Style},
 };
 
-/// So many terminals are tried; where one works and another does not, more would not tell more.
-const TRIED: usize = 3;
+/// Terminals that are tried, at most. More would not add to the result.
+const MAX_TRIED: usize = 3;
 /// For a connection, and for the answer on it.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// Without these a terminal behind ingress-nginx is open to everybody, or is cut off while it is silent.
-const OF_TERMINALS: [&str; 3] = ["auth-url", "auth-signin", "proxy-read-timeout"];
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// Without these a terminal behind ingress-nginx is open to everyone, or is disconnected while it is silent.
+const TERMINAL_ANNOTATIONS: [&str; 3] = ["auth-url", "auth-signin", "proxy-read-timeout"];
 
-/// The terminals of some sandboxes that run, tried on the way that the server has to them.
+/// Tries the terminals of some running sandboxes, over the connection that the server uses.
 pub async fn terminals(cluster: &Cluster, settings: &Settings) -> Vec<Check> {
     const NAME: &str = "terminals";
     let api: Api<Pod> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
@@ -52,11 +52,11 @@ pub async fn terminals(cluster: &Cluster, settings: &Settings) -> Vec<Check> {
         return vec![check(
             NAME,
             State::Warning,
-            "no sandbox runs, so none was tried; start a project, and ask again",
+            "no sandbox runs, so none was tried; start a project, and run the check again",
         )];
     }
     let mut failed = Vec::new();
-    let tried = running.len().min(TRIED);
+    let tried = running.len().min(MAX_TRIED);
     for pod in &running[..tried] {
         if let Err(why) = terminal(cluster, settings, pod).await {
             failed.push(format!("{}: {why}", app(pod)));
@@ -67,12 +67,12 @@ pub async fn terminals(cluster: &Cluster, settings: &Settings) -> Vec<Check> {
         some if some == tried => State::Bad,
         _ => State::Warning,
     };
-    let said = if failed.is_empty() {
+    let message = if failed.is_empty() {
         format!("those that were tried ({tried} of {}) answer", running.len())
     } else {
         failed.join("; ")
     };
-    let mut all = vec![check(NAME, state, said)];
+    let mut all = vec![check(NAME, state, message)];
     if settings.expose.domain.is_some() && settings.expose.style == Style::Ingress {
         all.push(ingresses(cluster, &ours, &running).await);
     }
@@ -83,20 +83,21 @@ fn app(pod: &Pod) -> &str {
     pod.labels().get(APP).map_or("", String::as_str)
 }
 
-/// Asks the terminal's own port for what only whoever shows its token is told.
+/// Sends a request to the terminal's own port that it answers only with the right token.
 async fn terminal(cluster: &Cluster, settings: &Settings, pod: &Pod) -> Result<(), String> {
     let secrets: Api<Secret> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
     let secret = call("read a sandbox's secret", secrets.get(app(pod)))
         .await
         .map_err(|error| error.to_string())?;
-    let boot = boot(&secret).ok_or("its secret has no boot document; restart it, and it is made again")?;
+    let boot = boot(&secret)
+        .ok_or("its secret has no boot document; restart the sandbox, which creates it again")?;
     let token = objects::terminal_token(&boot.control_token);
     let api: Api<Pod> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
     let answer = match settings.reach {
         Reach::Direct => {
             let address = pod.status.as_ref().and_then(|status| status.pod_ip.as_deref());
             let address = address.ok_or("its pod has no address yet")?;
-            let connected = timeout(PATIENCE, TcpStream::connect((address, TERMINAL_PORT))).await;
+            let connected = timeout(TIMEOUT, TcpStream::connect((address, TERMINAL_PORT))).await;
             let stream = match connected {
                 Ok(Ok(stream)) => stream,
                 Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
@@ -104,12 +105,12 @@ async fn terminal(cluster: &Cluster, settings: &Settings, pod: &Pod) -> Result<(
                 }
                 _ => {
                     return Err(format!(
-                        "{address}:{TERMINAL_PORT} does not answer from here; let network.control_plane name where \
-                         this server comes from, or set reach = \"port-forward\""
+                        "{address}:{TERMINAL_PORT} does not answer from here; add this server's address to \
+                         network.control_plane, or set reach = \"port-forward\""
                     ));
                 }
             };
-            ask(Box::new(stream), token.expose_secret()).await
+            request_status(Box::new(stream), token.expose_secret()).await
         }
         Reach::PortForward => {
             let mut forwarder = call(
@@ -119,14 +120,14 @@ async fn terminal(cluster: &Cluster, settings: &Settings, pod: &Pod) -> Result<(
             .await
             .map_err(|error| error.to_string())?;
             let stream = forwarder.take_stream(TERMINAL_PORT).ok_or_else(not_served)?;
-            ask(Box::new(stream), token.expose_secret()).await
+            request_status(Box::new(stream), token.expose_secret()).await
         }
     };
     match answer {
         Ok(200) => Ok(()),
-        Ok(401) => Err("it does not know the token in its secret; restart the sandbox".into()),
+        Ok(401) => Err("it refuses the token in its secret; restart the sandbox".into()),
         Ok(status) => Err(format!(
-            "it answers {status}, which the terminal's port never does; see what else listens there (fsa exec)"
+            "it answers {status}, which the terminal's port never does; check what else listens there (fsa exec)"
         )),
         Err(_) => Err(not_served()),
     }
@@ -134,18 +135,18 @@ async fn terminal(cluster: &Cluster, settings: &Settings, pod: &Pod) -> Result<(
 
 fn not_served() -> String {
     format!(
-        "nothing serves port {TERMINAL_PORT} in it; see the pod's log (fsa debug), and restart the sandbox"
+        "nothing serves port {TERMINAL_PORT} in it; check the pod's log (fsa debug), and restart the sandbox"
     )
 }
 
-/// The status of an answer to a request for the terminal's token.
-async fn ask(mut stream: BoxConnection, token: &str) -> std::io::Result<u16> {
+/// The status of the answer to a request with the terminal's token.
+async fn request_status(mut stream: BoxConnection, token: &str) -> std::io::Result<u16> {
     let request = format!(
         "GET /token HTTP/1.1\r\nHost: terminal\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
     );
     // `HTTP/1.1 200`
     let mut line = [0_u8; 12];
-    let answered = timeout(PATIENCE, async {
+    let answered = timeout(TIMEOUT, async {
         stream.write_all(request.as_bytes()).await?;
         stream.read_exact(&mut line).await.map(drop)
     });
@@ -160,25 +161,25 @@ fn boot(secret: &Secret) -> Option<Boot> {
     serde_json::from_slice(&secret.data.as_ref()?.get(BOOT_FILE)?.0).ok()
 }
 
-/// Whether each sandbox's terminal has a way in from outside, with the sign-in in front.
+/// Whether each sandbox's terminal has an Ingress, with the sign-in in front.
 async fn ingresses(cluster: &Cluster, ours: &ListParams, running: &[Pod]) -> Check {
     const NAME: &str = "terminals' ingress";
     let api: Api<Ingress> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
     let all = match call("list ingresses", api.list(ours)).await {
         Ok(all) => all.items,
-        Err(error) => return check(NAME, State::Warning, format!("it cannot be looked at: {error}")),
+        Err(error) => return check(NAME, State::Warning, format!("it cannot be checked: {error}")),
     };
     for pod in running {
         let name = format!("{}-terminal", app(pod));
         let wrong = match all.iter().find(|ingress| ingress.name_any() == name) {
             None => "is missing".to_owned(),
             Some(ingress) => {
-                let lacking = OF_TERMINALS
+                let missing = TERMINAL_ANNOTATIONS
                     .map(|name| format!("nginx.ingress.kubernetes.io/{name}"))
                     .into_iter()
                     .find(|name| !ingress.annotations().contains_key(name));
-                match lacking {
-                    Some(annotation) => format!("has lost its annotation {annotation}"),
+                match missing {
+                    Some(annotation) => format!("lacks its annotation {annotation}"),
                     None if port(ingress) == Some(TERMINAL_PORT) => continue,
                     None => format!("does not lead to port {TERMINAL_PORT}"),
                 }
@@ -188,7 +189,7 @@ async fn ingresses(cluster: &Cluster, ours: &ListParams, running: &[Pod]) -> Che
             NAME,
             State::Warning,
             format!(
-                "{name} {wrong}: delete it if it is there, and the server makes it anew within five minutes"
+                "{name} {wrong}: delete it if it exists, and the server creates it again within five minutes"
             ),
         );
     }
@@ -205,12 +206,12 @@ fn port(ingress: &Ingress) -> Option<u16> {
     u16::try_from(backend.service.as_ref()?.port.as_ref()?.number?).ok()
 }
 
-/// Whether the databases that sandboxes were told of (`DATABASE_URL`) are there. None where that
-/// cannot be known: the databases do not answer, which is a point of its own.
+/// Whether the databases in the sandboxes' `DATABASE_URL` exist. None if the databases do not answer, which another
+/// check reports.
 pub async fn database_urls(cluster: &Cluster, settings: &Settings) -> Option<Check> {
     const NAME: &str = "database URLs";
     let (databases, _) = databases::open(cluster, settings).ok()?;
-    let there: BTreeSet<String> = databases.inventory().await.ok()?.into_iter().collect();
+    let existing: BTreeSet<String> = databases.inventory().await.ok()?.into_iter().collect();
     let api: Api<Secret> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
     let ours = ListParams::default().labels(&objects::selector(settings));
     let secrets = match call("list secrets", api.list(&ours)).await {
@@ -226,11 +227,11 @@ pub async fn database_urls(cluster: &Cluster, settings: &Settings) -> Option<Che
     let mut count = 0;
     let mut stale = Vec::new();
     for secret in &secrets {
-        let Some(role) = boot(secret).and_then(|boot| told_of(&boot)) else {
+        let Some(role) = boot(secret).and_then(|boot| database_role(&boot)) else {
             continue;
         };
         count += 1;
-        if !there.contains(&role) {
+        if !existing.contains(&role) {
             stale.push(secret.name_any());
         }
     }
@@ -238,26 +239,26 @@ pub async fn database_urls(cluster: &Cluster, settings: &Settings) -> Option<Che
         check(
             NAME,
             State::Good,
-            format!("all {count} lead to a database that is there"),
+            format!("all {count} lead to a database that exists"),
         )
     } else {
         check(
             NAME,
             State::Warning,
             format!(
-                "{} told of a database that is not there: the loss is among the project's events, and a new, empty one \
-                 is made within five minutes; `fsa restart` the project if it has the old URL then",
+                "{} a database that does not exist: the project's events report the loss, and a new, empty database is \
+                 created within five minutes; `fsa restart` the project if it still has the old URL then",
                 match stale.len() {
-                    1 => format!("{} was", stale[0]),
-                    _ => format!("{} were", stale.join(", ")),
+                    1 => format!("the URL of {} names", stale[0]),
+                    _ => format!("the URLs of {} name", stale.join(", ")),
                 }
             ),
         )
     })
 }
 
-/// The role in a sandbox's own `DATABASE_URL`; a person's variable of that name has another form.
-fn told_of(boot: &Boot) -> Option<String> {
+/// The role in a `DATABASE_URL` of ours; a user's variable of that name has another form.
+fn database_role(boot: &Boot) -> Option<String> {
     let url = boot.environment.get("DATABASE_URL")?.expose_secret();
     let role = url.strip_prefix("postgresql://")?.split_once(':')?.0;
     role.contains("_agentruntime_").then(|| role.to_owned())
@@ -268,21 +269,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_url_of_our_own_is_looked_for() {
-        let told = |url: &str| {
+    fn only_our_own_urls_are_checked() {
+        let role = |url: &str| {
             let environment = serde_json::json!({"DATABASE_URL": url});
             let document =
                 serde_json::json!({"controlToken": "t", "hostname": "h", "environment": environment});
-            told_of(&serde_json::from_value::<Boot>(document).unwrap())
+            database_role(&serde_json::from_value::<Boot>(document).unwrap())
         };
         let ours = "postgresql://shop_agentruntime_abc234:secret@10.0.0.1:5432/shop_agentruntime_abc234?schema=public";
-        assert_eq!(told(ours).as_deref(), Some("shop_agentruntime_abc234"));
+        assert_eq!(role(ours).as_deref(), Some("shop_agentruntime_abc234"));
         for others in [
             "mysql://a:b@c/d",
             "postgresql://me:secret@elsewhere.example/mine",
             "file:dev.db",
         ] {
-            assert_eq!(told(others), None, "{others}");
+            assert_eq!(role(others), None, "{others}");
         }
     }
 }

@@ -1,7 +1,7 @@
-//! The Deployment: one pod, in which sandboxd is process 1 of whatever image the project has.
+//! Deployment of a sandbox: one pod, in which sandboxd is process 1 of the project's image.
 //!
-//! sandboxd comes in through an init container that copies it into an emptyDir, so the image needs
-//! nothing of ours. The pod keeps the restricted Pod Security Standard.
+//! An init container copies sandboxd into an emptyDir, so any image works. The pod complies with the restricted Pod
+//! Security Standard.
 
 use std::collections::BTreeMap;
 
@@ -32,15 +32,15 @@ use super::{
 };
 use crate::settings::Settings;
 
-/// The container that a person works in.
+/// The container that the user works in.
 pub const CONTAINER: &str = "sandbox";
-/// The folder that sandboxd is copied to.
+/// The folder into which sandboxd is copied.
 const PROGRAM_FOLDER: &str = "/.fsa";
 const BOOT_FOLDER: &str = "/.fsa-boot";
-/// sandboxd ends its children within five seconds of being asked to.
+/// sandboxd ends its children within five seconds of SIGTERM.
 const GRACE_SECONDS: i64 = 10;
 
-/// The image's reference; nothing for a template that only one machine can have.
+/// The image's reference; none for a template that exists on a single machine only.
 #[must_use]
 pub fn image<'a>(spec: &'a SandboxSpec, settings: &'a Settings) -> Option<&'a str> {
     match &spec.image {
@@ -63,7 +63,7 @@ pub fn deployment(spec: &SandboxSpec, settings: &Settings, image: &str) -> Deplo
         spec: Some(DeploymentSpec {
             replicas: Some(1),
             revision_history_limit: Some(1),
-            // Two pods must not write into one home, and most volumes go to one node at a time.
+            // Two pods must not write into one home, and most volumes attach to one node at a time.
             strategy: Some(DeploymentStrategy {
                 type_: Some("Recreate".into()),
                 ..DeploymentStrategy::default()
@@ -108,7 +108,7 @@ fn pod(spec: &SandboxSpec, settings: &Settings, image: &str) -> PodSpec {
         init_containers: Some(vec![installer(settings)]),
         containers: vec![sandbox(spec, settings, image)],
         volumes: Some(volumes(spec)),
-        image_pull_secrets: some(
+        image_pull_secrets: non_empty(
             settings
                 .image_pull_secrets
                 .iter()
@@ -116,8 +116,8 @@ fn pod(spec: &SandboxSpec, settings: &Settings, image: &str) -> PodSpec {
                 .collect::<Vec<_>>(),
             Vec::is_empty,
         ),
-        node_selector: some(settings.node_selector.clone(), BTreeMap::is_empty),
-        tolerations: some(settings.tolerations.clone(), Vec::is_empty),
+        node_selector: non_empty(settings.node_selector.clone(), BTreeMap::is_empty),
+        tolerations: non_empty(settings.tolerations.clone(), Vec::is_empty),
         runtime_class_name: settings.runtime_class.clone(),
         ..PodSpec::default()
     }
@@ -138,7 +138,7 @@ fn installer(settings: &Settings) -> Container {
         args: Some(vec!["--install".into(), format!("{PROGRAM_FOLDER}/sandboxd")]),
         security_context: Some(SecurityContext {
             read_only_root_filesystem: Some(true),
-            ..confined()
+            ..restricted()
         }),
         resources: Some(ResourceRequirements {
             requests: Some(amounts("20m", "25Mi")),
@@ -192,7 +192,7 @@ fn sandbox(spec: &SandboxSpec, settings: &Settings, image: &str) -> Container {
             ..Probe::default()
         }),
         resources: Some(resources(spec.resources)),
-        security_context: Some(confined()),
+        security_context: Some(restricted()),
         volume_mounts: Some(vec![
             mount("home", HOME, false),
             mount("sandboxd", PROGRAM_FOLDER, true),
@@ -224,7 +224,7 @@ fn volumes(spec: &SandboxSpec) -> Vec<Volume> {
             name: "boot".into(),
             secret: Some(SecretVolumeSource {
                 secret_name: Some(spec.sandbox.resource.as_str().into()),
-                // Of the pod's group, which is the person's own; nobody else is in the pod.
+                // Readable for the pod's group, which is the sandbox user's; the pod has no other user.
                 default_mode: Some(0o440),
                 ..SecretVolumeSource::default()
             }),
@@ -233,7 +233,7 @@ fn volumes(spec: &SandboxSpec) -> Vec<Volume> {
     ]
 }
 
-fn confined() -> SecurityContext {
+fn restricted() -> SecurityContext {
     SecurityContext {
         allow_privilege_escalation: Some(false),
         capabilities: Some(Capabilities {
@@ -270,7 +270,7 @@ fn resources(resources: Resources) -> ResourceRequirements {
     }
 }
 
-/// In the form that the API server would give it, so that what it keeps compares equal.
+/// In the API server's canonical form, so that the stored value compares equal.
 fn processors(millis: u32) -> Quantity {
     Quantity(if millis.is_multiple_of(1000) {
         (millis / 1000).to_string()
@@ -287,7 +287,7 @@ fn mebibytes(mib: u32) -> Quantity {
     })
 }
 
-/// The API has no empty lists: what is not there is left out.
-fn some<T>(value: T, is_empty: impl Fn(&T) -> bool) -> Option<T> {
+/// The API server drops empty lists and maps, so they are left out.
+fn non_empty<T>(value: T, is_empty: impl Fn(&T) -> bool) -> Option<T> {
     if is_empty(&value) { None } else { Some(value) }
 }

@@ -1,7 +1,6 @@
-//! The same two ways in as HTTPRoutes of the Gateway API, for clusters without an ingress
-//! controller. They have no standard form of a sign-in in front, so the Gateway must bring one
-//! (a policy of its implementation, attached to it); the terminal's port asks for its token all
-//! the same.
+//! HTTPRoutes of the Gateway API for the same two hosts as the Ingresses, for clusters without an ingress controller.
+//! The Gateway API has no standard external authorization, so the Gateway must provide the sign-in (a policy of its
+//! implementation, attached to it). The terminal's port requires its token in any case.
 
 use fsa_model::SandboxSpec;
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
@@ -10,7 +9,7 @@ use serde_json::json;
 use super::{hosts, metadata};
 use crate::settings::{Settings, Style};
 
-/// The kind's place in the API.
+/// The API resource of HTTPRoutes.
 #[must_use]
 pub fn resource() -> ApiResource {
     ApiResource::from_gvk_with_plural(
@@ -19,7 +18,7 @@ pub fn resource() -> ApiResource {
     )
 }
 
-/// None where nothing is exposed this way.
+/// Empty if the settings do not expose sandboxes by HTTPRoutes.
 #[must_use]
 pub fn http_routes(spec: &SandboxSpec, settings: &Settings) -> Vec<DynamicObject> {
     let expose = &settings.expose;

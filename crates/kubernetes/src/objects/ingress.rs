@@ -1,5 +1,4 @@
-//! The two Ingresses of a sandbox, its application's and its terminal's, with the control plane's
-//! sign-in in front of both.
+//! Ingresses of a sandbox, one for its application and one for its terminal, both behind the control plane's sign-in.
 
 use std::collections::BTreeMap;
 
@@ -12,12 +11,12 @@ use k8s_openapi::api::networking::v1::{
 use super::metadata;
 use crate::settings::{Settings, Style};
 
-/// SEED's application port.
+/// The port of a project's application.
 const APPLICATION_PORT: u16 = 3000;
 
-/// One way in.
+/// One host name that leads to a port of a sandbox.
 pub struct Host {
-    /// Of the object.
+    /// The name of the Ingress or HTTPRoute.
     pub name: String,
     pub host: String,
     pub port: u16,
@@ -42,7 +41,7 @@ pub fn hosts(resource: &ResourceName, domain: &str) -> [Host; 2] {
     ]
 }
 
-/// None where nothing is exposed this way.
+/// Empty if the settings do not expose sandboxes by Ingresses.
 #[must_use]
 pub fn ingresses(spec: &SandboxSpec, settings: &Settings) -> Vec<Ingress> {
     match (&settings.expose.domain, settings.expose.style) {
@@ -123,11 +122,10 @@ fn annotations(port: u16, spec: &SandboxSpec, settings: &Settings) -> BTreeMap<S
             "auth-signin",
             format!("{}/api/ingress/enter?{target}", sign_in.trim_end_matches('/')),
         );
-        // Else the pass of whoever comes in would be lost where the application's first answer is an error.
+        // Otherwise a new preview token is lost if the application's first answer is an error.
         add("auth-always-set-cookie", "true".into());
         if port == TERMINAL_PORT {
-            // The terminal's own token, which only the control plane adds. An application keeps what
-            // its own clients send.
+            // The terminal's own token, which the control plane adds. For an application the client's header stays.
             add("auth-response-headers", "Authorization".into());
         }
     }

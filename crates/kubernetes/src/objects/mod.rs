@@ -1,5 +1,5 @@
-//! The objects of one sandbox, as pure functions of its spec and the region's settings. What they
-//! look like is shown by the golden files in `tests/`.
+//! Kubernetes objects of one sandbox, as pure functions of its spec and the region's settings. The golden files in
+//! `tests/` show them.
 
 mod deployment;
 mod http_route;
@@ -23,12 +23,12 @@ pub use volume::{claim, claim_name};
 
 use crate::settings::Settings;
 
-/// Whose fields are ours in server-side apply.
+/// The field manager of server-side apply, which owns our fields.
 pub const FIELD_MANAGER: &str = "fullstackagent";
-/// sandboxd's control interface, which the control plane alone may reach.
+/// sandboxd's control interface, which only the control plane may reach.
 pub const CONTROL_PORT: u16 = 7680;
 
-/// Labels and annotations. The first three are what other tools of the platform look for.
+// Labels and annotations. Other tools of the platform read the first three.
 pub const SEALOS: &str = "cloud.sealos.io/app-deploy-manager";
 pub const PROJECT_NAME: &str = "project.fullstackagent.io/name";
 pub const APP: &str = "app";
@@ -36,13 +36,12 @@ pub const PROJECT_ID: &str = "project.fullstackagent.io/id";
 pub const SANDBOX_ID: &str = "sandbox.fullstackagent.io/id";
 pub const INSTALLATION: &str = "fullstackagent.io/installation";
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
-/// [`SandboxSpec::digest`] of what an object was made from.
+/// [`SandboxSpec::digest`] of the spec that an object was created from.
 pub const DIGEST: &str = "fullstackagent.io/digest";
-/// What we asked for, so that a later change by somebody else can be told from a default of the
-/// server.
+/// The applied values, which distinguish a later change by others from a default of the server.
 pub const APPLIED: &str = "fullstackagent.io/applied";
 
-/// The labels of every object of ours, whatever it belongs to.
+/// The labels of every object of ours.
 #[must_use]
 pub fn common_labels(settings: &Settings) -> BTreeMap<String, String> {
     BTreeMap::from([
@@ -51,7 +50,7 @@ pub fn common_labels(settings: &Settings) -> BTreeMap<String, String> {
     ])
 }
 
-/// Selects all of them.
+/// A label selector for all objects of ours.
 #[must_use]
 pub fn selector(settings: &Settings) -> String {
     let labels = common_labels(settings);
@@ -77,7 +76,7 @@ fn labels(spec: &SandboxSpec, settings: &Settings) -> BTreeMap<String, String> {
     labels
 }
 
-/// Finds the pods of a sandbox.
+/// The labels that select the pods of a sandbox.
 fn pod_selector(spec: &SandboxSpec) -> BTreeMap<String, String> {
     BTreeMap::from([
         (APP.to_owned(), spec.sandbox.resource.as_str().to_owned()),
@@ -98,13 +97,13 @@ fn metadata(name: String, spec: &SandboxSpec, settings: &Settings) -> ObjectMeta
     }
 }
 
-/// Which project an object belongs to, by its label.
+/// The project that an object belongs to, from its label.
 #[must_use]
 pub fn project(metadata: &ObjectMeta) -> Option<ProjectId> {
     metadata.labels.as_ref()?.get(PROJECT_ID)?.parse().ok()
 }
 
-/// Which sandbox an object belongs to, by its labels.
+/// The sandbox that an object belongs to, from its labels.
 #[must_use]
 pub fn owner(metadata: &ObjectMeta) -> Option<SandboxRef> {
     let labels = metadata.labels.as_ref()?;

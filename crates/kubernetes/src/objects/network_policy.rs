@@ -1,5 +1,5 @@
-//! Who may reach a sandbox, and what it may reach. Whether it is kept is up to the cluster's
-//! network plugin; some keep none.
+//! NetworkPolicy of a sandbox: who may reach it, and what it may reach. The cluster's network plugin enforces it; some
+//! plugins enforce none.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ use k8s_openapi::{
 use super::{metadata, pod_selector};
 use crate::settings::Settings;
 
-/// `database`: the peer and port of the project's own database, where it has one.
+/// `database`: the peer and port of the project's own database, if it has one.
 #[must_use]
 pub fn network_policy(
     spec: &SandboxSpec,
@@ -86,7 +86,7 @@ pub fn network_policy(
     }
 }
 
-/// Pods with these labels.
+/// A peer: the pods with these labels.
 #[must_use]
 pub fn pods(labels: &[(&str, &str)]) -> NetworkPolicyPeer {
     NetworkPolicyPeer {
@@ -110,7 +110,7 @@ fn public_internet() -> NetworkPolicyPeer {
     block("0.0.0.0/0", &except.each_ref().map(String::as_str))
 }
 
-/// Addresses.
+/// A peer: the addresses of a network, except some.
 #[must_use]
 pub fn block(range: &str, except: &[&str]) -> NetworkPolicyPeer {
     NetworkPolicyPeer {

@@ -1,5 +1,4 @@
-//! What sandboxd is told when it starts, as a Secret that is mounted into its pod alone: the
-//! environment, and the tokens.
+//! Secret with sandboxd's boot document: the environment and the tokens. It is mounted into the sandbox's pod only.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -29,8 +28,8 @@ pub fn boot(spec: &SandboxSpec) -> Boot {
     }
 }
 
-/// What the terminal's own port asks for. It follows from the control token, so that it need not
-/// be kept anywhere, and does not lead back to it.
+/// The token of the terminal's own port. It is derived from the control token by a one-way hash, so it is stored
+/// nowhere and does not reveal the control token.
 #[must_use]
 pub fn terminal_token(control_token: &SecretString) -> SecretString {
     let mut hash = Sha256::new();

@@ -1,5 +1,4 @@
-//! The Service: the known ports of a sandbox under one name inside the cluster. The control port
-//! is not among them.
+//! Service of a sandbox: its known ports under one name inside the cluster. The control port is not among them.
 
 use fsa_model::{SandboxSpec, sandboxd::KNOWN_PORTS};
 use k8s_openapi::{
@@ -10,7 +9,7 @@ use k8s_openapi::{
 use super::{metadata, pod_selector};
 use crate::settings::Settings;
 
-/// What a port is for, as its name.
+/// The name of a known port.
 pub(super) fn port_name(port: u16) -> &'static str {
     match port {
         3000 => "app",

@@ -1,4 +1,4 @@
-//! The home's volume: one a project, which outlives its sandboxes.
+//! PersistentVolumeClaim of a home: one per project, which outlives its sandboxes.
 
 use std::collections::BTreeMap;
 
