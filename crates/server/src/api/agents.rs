@@ -15,7 +15,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 }
 
 /// The agents that can run tasks, the default first
-#[utoipa::path(get, path = "/api/agents", tag = "tasks",
+#[utoipa::path(get, path = "/api/agents", tag = "agents",
     responses((status = OK, body = Page<AgentInfo>), (status = UNAUTHORIZED, body = ErrorBody)))]
 async fn list(_: Caller) -> Json<Page<AgentInfo>> {
     Json(Page {
