@@ -138,7 +138,7 @@ impl Stages {
                         }
                     }
                 }
-                if sandbox.status.is_settled() || sandbox.status == Phase::Error {
+                if sandbox.status.is_stable() || sandbox.status == Phase::Error {
                     for bar in bars {
                         bar.abandon();
                     }

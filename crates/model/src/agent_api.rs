@@ -1,4 +1,4 @@
-//! Wire types of the API about agents' money and git's credentials.
+//! Wire types of agents' budgets and usage, and of git credentials.
 
 use chrono::{DateTime, Utc};
 use secrecy::{ExposeSecret, SecretString};
@@ -16,21 +16,21 @@ use crate::{
 pub struct AgentAccount {
     /// How credentials reach the sandbox.
     pub mode: Mode,
-    /// For whom there is a credential.
+    /// Providers for which there is a credential.
     pub providers: Vec<Provider>,
-    /// US dollars that may be spent in a calendar month (UTC); null: no limit.
+    /// US dollars per calendar month (UTC); null: no limit.
     #[schema(value_type = Option<f64>)]
     pub monthly_budget: Option<Micros>,
-    /// The limit is the project's own, and not the server's.
+    /// The budget is the project's own, not the server's default.
     pub own_budget: bool,
-    /// US dollars spent in this month, as far as the relay counted.
+    /// US dollars spent in this month, as metered by the LLM proxy.
     #[schema(value_type = f64)]
     pub spent: Micros,
-    /// By model, the dearest first.
+    /// Usage by model, the most expensive first.
     pub models: Vec<AgentUsage>,
 }
 
-/// What was used of one model in this month.
+/// Usage of one model in this month.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AgentUsage {
@@ -46,11 +46,11 @@ pub struct AgentUsage {
     pub cost: Micros,
 }
 
-/// `PATCH /api/projects/{project}/agent`: what is absent stays as it is; null clears.
+/// `PATCH /api/projects/{project}/agent`: absent fields are not changed; null clears.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ChangeAgentAccount {
-    /// US dollars for a calendar month; null: the server's own limit.
+    /// US dollars per calendar month; null: the server's default.
     #[serde(
         default,
         with = "crate::api::nullable",
@@ -60,7 +60,7 @@ pub struct ChangeAgentAccount {
     pub monthly_budget: Option<Option<Micros>>,
 }
 
-/// What git shows to a repository's server.
+/// Credential that git sends to a repository's server.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct GitLogin {
@@ -79,11 +79,11 @@ fn exposed<S: Serializer>(secret: &SecretString, serializer: S) -> Result<S::Ok,
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SetGitCredential {
-    /// The repository's, without user and password; the project's own where it is absent.
+    /// URL of the repository, without user and password; the project's repository by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
     pub username: String,
-    /// A password or a token. It is never shown again.
+    /// A password or a token. The API never returns it.
     #[serde(serialize_with = "exposed")]
     #[schema(value_type = String)]
     pub password: SecretString,
@@ -93,11 +93,11 @@ pub struct SetGitCredential {
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GitCredential {
-    /// The repository for which it is used, and no other.
+    /// URL of the only repository for which it is used.
     pub url: String,
     pub username: String,
     pub updated_at: DateTime<Utc>,
-    /// When the repository's server last refused it, where it has refused it since it was set.
+    /// When the repository's server last rejected it; absent if it has not rejected it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused_at: Option<DateTime<Utc>>,
 }

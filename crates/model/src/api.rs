@@ -1,4 +1,4 @@
-//! The wire types of the public API, shared by the server and its clients.
+//! Wire types of the public API, shared by the server and its clients.
 
 use std::collections::BTreeMap;
 
@@ -23,14 +23,14 @@ use crate::{
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CreateProject {
-    /// Checked by [`ProjectName::parse`]; a wrong one is refused with a suggestion.
+    /// Validated by [`ProjectName::parse`]; an invalid name is refused with a suggestion.
     pub name: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
     /// `web` (default) or `host`; not together with `image`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<String>,
-    /// An OCI image, by reference or by the name it was imported under.
+    /// An OCI image: a reference, or the name under which it was imported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -41,17 +41,17 @@ pub struct CreateProject {
     pub env_vars: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repository: Option<Repository>,
-    /// With what git is let in there, now and later.
+    /// Git's credential for the repository, which the project keeps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub git_credential: Option<crate::agent_api::GitLogin>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_command: Option<String>,
-    /// Whether its sandbox starts at once; true unless said otherwise.
+    /// Whether the sandbox starts at once; true by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<bool>,
 }
 
-/// `PATCH /api/projects/{project}`: what is absent stays as it is; null clears.
+/// `PATCH /api/projects/{project}`: absent fields are not changed; null clears.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ChangeProject {
@@ -71,7 +71,7 @@ pub struct ChangeProject {
     pub image: Option<String>,
 }
 
-/// Tells an absent field from one that is null.
+/// Distinguishes an absent field from null.
 pub(crate) mod nullable {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -90,7 +90,7 @@ pub(crate) mod nullable {
     }
 }
 
-/// A project, with its main sandbox in short.
+/// Project, with its main sandbox.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Project {
@@ -100,7 +100,7 @@ pub struct Project {
     pub description: Option<String>,
     pub owner_id: UserId,
     pub owner_login: String,
-    /// What you are in it.
+    /// The caller's role in the project.
     pub role: ProjectRole,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<String>,
@@ -142,19 +142,19 @@ pub struct Sandbox {
     pub updated_at: DateTime<Utc>,
 }
 
-/// Why a sandbox is in ERROR, and when it is tried again.
+/// Why a sandbox is in ERROR, and when the next attempt is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SandboxError {
     #[serde(flatten)]
     pub failure: Failure,
-    /// Failed attempts in a row.
+    /// Consecutive failed attempts.
     pub attempts: i32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_attempt_at: Option<DateTime<Utc>>,
 }
 
-/// A port that listens, and where it is reached.
+/// Listening port, and its preview URL.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Port {
@@ -165,14 +165,14 @@ pub struct Port {
     pub sharing: Sharing,
 }
 
-/// Who may open a port's URL.
+/// Who may open a port's preview URL.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Sharing {
-    /// Those who may see the project.
+    /// Members of the project.
     #[default]
     Private,
-    /// Whoever has the link.
+    /// Everyone who has the access link.
     Link,
     Public,
 }
@@ -184,14 +184,14 @@ pub struct SharePort {
     pub sharing: Sharing,
 }
 
-/// A port as it is shared from now on.
+/// New sharing of a port.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SharedPort {
     pub port: u16,
     pub url: String,
     pub sharing: Sharing,
-    /// Opens the port for whoever has it; told this once.
+    /// The access link; shown only once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link: Option<String>,
 }
@@ -200,7 +200,7 @@ pub struct SharedPort {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct StartSandbox {
-    /// For this and later starts of this sandbox, above the project's own.
+    /// Variables for this and later starts of the sandbox; they override the project's.
     #[serde(default)]
     pub env_vars: BTreeMap<String, String>,
 }
@@ -209,14 +209,14 @@ pub struct StartSandbox {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EnvironmentView {
-    /// Name to value, or to null where values were not asked for.
+    /// Name to value, or to null if values were not requested.
     pub env_vars: BTreeMap<String, Option<String>>,
-    /// Whether the change restarts the sandbox to reach its processes.
+    /// The sandbox is restarted so that its processes get the change.
     #[serde(default)]
     pub restarting: bool,
 }
 
-/// The body of PUT (null is refused) and PATCH (null removes).
+/// Body of PUT (null is refused) and PATCH (null removes a variable).
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ChangeEnvironment {
@@ -236,20 +236,20 @@ pub struct Database {
     pub connection_string: Option<String>,
 }
 
-/// How a project's database is.
+/// Status of a project's database.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum DatabaseStatus {
     #[default]
     Creating,
     Ready,
-    /// It was there and is gone; a new, empty one is made, and an event says so.
+    /// The database has disappeared; a new, empty one is created, with an event.
     Lost,
     Dropping,
     Dropped,
 }
 
-/// One page of a list; `next_cursor` goes into `?cursor=`.
+/// Page of a list; `next_cursor` is the next request's `?cursor=`.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Page<T> {
@@ -258,7 +258,7 @@ pub struct Page<T> {
     pub next_cursor: Option<String>,
 }
 
-/// What a user may do beyond their own projects.
+/// Role of a user in the system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -266,7 +266,7 @@ pub enum Role {
     Member,
 }
 
-/// A person: `GET /api/me`, `GET /api/users`.
+/// User: `GET /api/me`, `GET /api/users`.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct User {
@@ -275,17 +275,17 @@ pub struct User {
     pub login: String,
     pub role: Role,
     pub has_password: bool,
-    /// May not sign in, and their tokens do not hold.
+    /// The user cannot sign in, and their tokens are not valid.
     #[serde(default)]
     pub disabled: bool,
     pub created_at: DateTime<Utc>,
-    /// What they may have at the same time.
+    /// The user's quotas.
     #[serde(default)]
     pub limits: Limits,
-    /// Whether those are their own, and not the server's for everybody.
+    /// The quotas are the user's own, not the server's defaults.
     #[serde(default)]
     pub own_limits: bool,
-    /// What they have.
+    /// Usage that counts against the quotas.
     #[serde(default)]
     pub used: Used,
 }
@@ -297,26 +297,26 @@ pub struct CreateToken {
     pub name: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<DateTime<Utc>>,
-    /// `write`, everything that you may do, unless said otherwise.
+    /// `write` by default: everything that the user may do.
     #[serde(default)]
     pub scope: Scope,
-    /// The id or name of the one project that it is for; all of yours unless said otherwise.
+    /// Id or name of the only project of the token; all of the user's projects by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub project: Option<String>,
 }
 
-/// What a token may do of what its user may do.
+/// Scope of a token: which of its user's permissions it has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(as = TokenScope)]
 pub enum Scope {
-    /// Look, and change nothing; secrets are not revealed.
+    /// Read only; secrets are not revealed.
     Read,
     #[default]
     Write,
 }
 
-/// A token as it is listed; `token` (beginning with `fsa_`) is in the answer to POST only.
+/// API token; `token` (which begins with `fsa_`) is in the response to POST only.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ApiToken {
@@ -326,7 +326,7 @@ pub struct ApiToken {
     pub token: Option<String>,
     #[serde(default)]
     pub scope: Scope,
-    /// The one project that it is for.
+    /// The only project of the token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub project_id: Option<ProjectId>,
     pub created_at: DateTime<Utc>,
@@ -336,7 +336,7 @@ pub struct ApiToken {
     pub last_used_at: Option<DateTime<Utc>>,
 }
 
-/// An image that a region has.
+/// Image of a region.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ImageInfo {
@@ -350,16 +350,16 @@ pub struct ImageInfo {
     pub imported_at: DateTime<Utc>,
 }
 
-/// A key that stored secrets are encrypted with.
+/// Encryption key of stored secrets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EncryptionKey {
-    /// Eight hexadecimal digits, from which the key cannot be found.
+    /// Eight hexadecimal digits, from which the key cannot be derived.
     pub id: String,
-    /// What is encrypted from now on is encrypted with it.
+    /// New secrets are encrypted with this key.
     pub current: bool,
-    /// It is in the key file. What is encrypted with one that is not cannot be opened.
-    pub known: bool,
-    /// Stored secrets that are encrypted with it.
+    /// The key is in the key file. Secrets of a key that is not cannot be decrypted.
+    pub available: bool,
+    /// Number of stored secrets that are encrypted with it.
     pub values: u64,
 }

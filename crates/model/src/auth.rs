@@ -1,4 +1,4 @@
-//! The wire types of signing in: links, passwords, sessions, users.
+//! Wire types of authentication: login links, passwords, sessions, users.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,7 @@ pub struct SignInByLink {
     /// For an invitation: the login to have from now on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub login: Option<String>,
-    /// For an invitation: a password, which may be set later too.
+    /// For an invitation: a password, which can also be set later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<String>,
 }
@@ -35,7 +35,7 @@ pub struct SignInByPassword {
 #[derive(Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SetPassword {
-    /// Needed where there is a password already and the session is older than 15 minutes.
+    /// Required if there is a password already and the session is older than 15 minutes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub current: Option<String>,
     pub password: String,
@@ -53,12 +53,12 @@ pub struct SignInLink {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Invite {
-    /// `member` unless said otherwise.
+    /// `member` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<Role>,
 }
 
-/// `PATCH /api/users/{user}`: what is absent stays as it is.
+/// `PATCH /api/users/{user}`: absent fields are not changed.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ChangeUser {
@@ -66,27 +66,27 @@ pub struct ChangeUser {
     pub disabled: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<Role>,
-    /// What they may have at the same time; null for what the server lets everybody have.
+    /// The user's quotas; null for the server's defaults.
     #[serde(default, with = "nullable", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Limits>)]
     pub limits: Option<Option<Limits>>,
 }
 
-/// A browser that is signed in.
+/// Signed-in browser.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SessionInfo {
     pub id: Uuid,
     pub user_agent: String,
     pub address: String,
-    /// The one that asks.
+    /// The session of this request.
     pub current: bool,
     pub created_at: DateTime<Utc>,
     pub last_seen_at: DateTime<Utc>,
     pub expires_at: DateTime<Utc>,
 }
 
-/// `GET /api/auth/methods`: how somebody can sign in here.
+/// `GET /api/auth/methods`: the available sign-in methods.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SignInMethods {
@@ -103,7 +103,7 @@ pub struct BeginGithub {
     pub link: bool,
 }
 
-/// Where the browser goes next.
+/// URL to which the browser must go next.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GithubRedirect {
@@ -114,20 +114,20 @@ pub struct GithubRedirect {
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GithubLink {
-    /// Whether GitHub is set up here at all.
+    /// Whether GitHub is configured on this server.
     pub available: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub account: Option<GithubAccount>,
 }
 
-/// An account at GitHub that is linked to a user.
+/// GitHub account that is linked to a user.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GithubAccount {
-    /// GitHub's number of the account.
+    /// GitHub's id of the account.
     pub id: i64,
     pub login: String,
-    /// GitHub no longer takes what it gave us: sign in with it again.
+    /// GitHub rejects the stored token: sign in with GitHub again.
     pub needs_sign_in: bool,
     pub linked_at: DateTime<Utc>,
 }

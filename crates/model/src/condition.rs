@@ -1,10 +1,9 @@
-//! The five stages of a sandbox on its way to being usable, each a condition.
-
+//! Conditions: the five stages of a sandbox's start.
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// A stage, in the order in which people see them.
+/// Stage, in the order in which people see them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 pub enum Stage {
     DatabaseReady,
@@ -14,7 +13,7 @@ pub enum Stage {
     Ready,
 }
 
-/// How far a stage is.
+/// State of a stage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum StageState {
@@ -25,7 +24,7 @@ pub enum StageState {
     Failed,
 }
 
-/// A stage's state, since when, and a sentence about it where there is something to say.
+/// Condition: a stage's state, since when, and a sentence for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
@@ -71,7 +70,7 @@ impl Condition {
         }
     }
 
-    /// All five, pending since `since`.
+    /// All five conditions, pending since `since`.
     #[must_use]
     pub fn all_pending(since: DateTime<Utc>) -> Vec<Self> {
         Stage::ALL
@@ -79,7 +78,7 @@ impl Condition {
             .to_vec()
     }
 
-    /// Moves to `state` at `now`; `since` changes only when the state does.
+    /// Sets the state at `now`; `since` changes only when the state does.
     pub fn set(&mut self, state: StageState, message: Option<String>, now: DateTime<Utc>) {
         if self.state != state {
             self.state = state;

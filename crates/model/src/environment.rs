@@ -1,4 +1,4 @@
-//! Environment variables of a sandbox: which names are allowed, and who wins.
+//! Environment variables of a sandbox: validation, and the precedence of their sources.
 
 use std::collections::BTreeMap;
 
@@ -6,19 +6,19 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::spec::Credentials;
 
-/// The variables of one sandbox; the values are secret because any may be a key.
+/// Variables of one sandbox. All values are secret, because any may be a key.
 pub type Environment = BTreeMap<String, SecretString>;
 
-/// At most this many variables per project.
+/// Maximum number of variables per project.
 pub const MAX_VARIABLES: usize = 500;
-/// A value's length in bytes; the kernel refuses one of 128 KiB (`MAX_ARG_STRLEN`, execve(2)).
+/// Maximum length of a value in bytes; the kernel refuses 128 KiB (`MAX_ARG_STRLEN`, execve(2)).
 pub const MAX_VALUE_BYTES: usize = 100 * 1024;
 
-/// Why a variable was refused.
+/// Invalid variable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidVariable {
     #[error(
-        "{0:?} cannot be a variable's name: it begins with a letter or _, and goes on with letters, digits and _, at most 128 characters"
+        "{0:?} is not a valid variable name: a name begins with a letter or _, and has letters, digits and _, at most 128 characters"
     )]
     Name(String),
     #[error("the value of {0} holds a NUL byte, which no process can receive")]
@@ -29,10 +29,10 @@ pub enum InvalidVariable {
     TooMany,
 }
 
-/// Checks a variable's name (POSIX, base definitions 8.1, with lower case allowed) and value.
+/// Validates a variable's name (POSIX, base definitions 8.1, with lower case allowed) and value.
 ///
 /// # Errors
-/// [`InvalidVariable`], which names the variable and the rule.
+/// [`InvalidVariable`], with the variable and the rule.
 pub fn check(name: &str, value: &str) -> Result<(), InvalidVariable> {
     let mut bytes = name.bytes();
     let begins_well = bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
@@ -48,10 +48,10 @@ pub fn check(name: &str, value: &str) -> Result<(), InvalidVariable> {
     Ok(())
 }
 
-/// What a database adds to the environment.
+/// Variables of a database.
 ///
-/// `DATABASE_URL` has `?schema=public`, which is Prisma's and which libpq refuses; so
-/// `POSTGRES_URL` is the same without it, and `PG*` make a bare `psql` work
+/// `DATABASE_URL` has `?schema=public`, which Prisma uses and libpq refuses; so `POSTGRES_URL` is the
+/// same URL without it, and the variables `PG*` make `psql` work without arguments
 /// (PostgreSQL documentation, 34.15 Environment Variables).
 #[must_use]
 pub fn of_database(credentials: &Credentials) -> Environment {
@@ -74,7 +74,7 @@ pub fn of_database(credentials: &Credentials) -> Environment {
     variables
 }
 
-/// Everything a sandbox gets. Later wins: agent credentials, project, request, database, and
+/// All variables of a sandbox. Later wins: agent credentials, project, request, database,
 /// `NODE_ENV=development`.
 #[must_use]
 pub fn merge(
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_name_or_value_is_named() {
+    fn an_invalid_name_or_value_is_refused() {
         assert!(check("GOOD_1", "x").is_ok());
         assert!(check("_", "").is_ok());
         for name in ["", "1A", "A-B", "A B", "A=B", "É"] {

@@ -1,14 +1,14 @@
-//! What goes wrong, in the two forms that leave the program: the body of an HTTP error, and the
-//! failure of a sandbox that the reconciler records and tries to overcome.
+//! Errors: the body of an HTTP error, and the failure of a sandbox, which the reconciler records and
+//! retries.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::ids::ProjectId;
-use crate::limits::OverLimit;
+use crate::limits::ExceededLimit;
 
-/// The body of every error answer.
+/// Body of every error response.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ErrorBody {
@@ -20,18 +20,18 @@ pub struct ErrorBody {
     pub timestamp: DateTime<Utc>,
 }
 
-/// What is known beyond the sentence.
+/// Details of an error.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ErrorDetails {
-    /// A stable word for programs, such as `NotFound` or `InvalidField`.
+    /// Stable name for programs, such as `NotFound` or `InvalidField`.
     pub name: String,
     /// What failed, why, and what to do.
     pub message: String,
-    /// Under which the log has the inside of it.
+    /// Id of the request in the server's log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
-    /// The field that was refused, and its rule.
+    /// The invalid field, and its rule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<Field>,
     /// The chain of causes; in development only.
@@ -39,12 +39,12 @@ pub struct ErrorDetails {
     pub stack: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kubernetes_status: Option<String>,
-    /// The limit that it would have gone beyond.
+    /// The limit that the request would exceed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limit: Option<OverLimit>,
+    pub limit: Option<ExceededLimit>,
 }
 
-/// A field of a request that broke its rule.
+/// Invalid field of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Field {
@@ -54,22 +54,22 @@ pub struct Field {
     pub suggestion: Option<String>,
 }
 
-/// Whose move it is after a failed attempt. All kinds are tried again while the wish stands.
+/// Cause of a failed attempt. All kinds are retried as long as the desired state stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum FailureKind {
-    /// The person asked for something that cannot be: an image that does not exist, a
-    /// repository that cannot be cloned. Only a change of theirs will help.
+    /// User error: an image that does not exist, a repository that cannot be cloned. Only a change by
+    /// the user helps.
     Input,
     /// The machine or the cluster lacks something: no disk space, no OCI runtime.
     Machine,
-    /// Something did not answer, or answered that it is busy. Waiting may help.
+    /// A component did not answer, or is busy. Waiting may help.
     Transient,
-    /// A defect of this program.
+    /// A bug in this program.
     Internal,
 }
 
-/// Why a sandbox is not as it is wanted.
+/// Why a sandbox has not reached its desired state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema, thiserror::Error)]
 #[serde(rename_all = "camelCase")]
 #[error("{message}")]

@@ -1,4 +1,4 @@
-//! Events: what happened to a project, append-only, in words a person reads.
+//! Events of a project: an append-only log for people and programs.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -6,28 +6,26 @@ use utoipa::ToSchema;
 
 use crate::ids::{EventId, ProjectId, SandboxId};
 
-/// What kind of thing happened. The word is stable; the sentence is not.
+/// Kind of an event. The name is stable; the message is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum EventKind {
     ProjectCreated,
     ProjectChanged,
     ProjectDeleted,
-    /// A project that was shared with the reader is not any more, or was deleted. All else about it is not theirs to
-    /// know.
+    /// A project is no longer shared with the reader, or was deleted. The event tells nothing else about it.
     ShareEnded,
     /// A lifecycle action was requested: start, stop, restart, terminate.
     LifecycleRequested,
-    /// The phase, as the API computes it, changed.
+    /// The phase changed.
     PhaseChanged,
-    /// One of the five stages moved.
+    /// One of the five stages changed its state.
     StageChanged,
-    /// An attempt failed; the data has the failure and when it is tried again.
+    /// An attempt failed; the data has the failure and the time of the next attempt.
     AttemptFailed,
-    /// What was there was gone or different, and was put right (or could not be).
+    /// A resource was missing or had drifted, and was repaired (or could not be).
     Repaired,
-    /// The data plane warns of something that a person may have to act on; the data has what it says itself, and how
-    /// often it has said so.
+    /// A warning of the data plane that may need a person; the data has its original text, and how often it occurred.
     Warned,
     EnvironmentChanged,
     DatabaseCreated,
@@ -44,7 +42,7 @@ pub enum EventKind {
     TaskEnded,
 }
 
-/// One event.
+/// Event.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Event {
@@ -53,9 +51,9 @@ pub struct Event {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sandbox_id: Option<SandboxId>,
     pub kind: EventKind,
-    /// A sentence for people.
+    /// Sentence for people.
     pub message: String,
-    /// The same for programs.
+    /// The same information for programs.
     #[serde(default)]
     pub data: serde_json::Value,
     pub created_at: DateTime<Utc>,

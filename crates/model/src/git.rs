@@ -1,56 +1,56 @@
-//! The wire types of git in a project's folder (`/api/projects/{project}/git/…`).
+//! Wire types of git in a project's folder (`/api/projects/{project}/git/…`).
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// `GET …/git/status`, and the answer of everything that changes it.
+/// `GET …/git/status`, and the response of every route that changes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GitStatus {
-    /// Absent where no branch is checked out.
+    /// Absent when no branch is checked out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub branch: Option<String>,
-    /// The commit that is checked out; absent before the first.
+    /// The commit that is checked out; absent before the first commit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub head: Option<String>,
-    /// The branch that this one follows, such as `origin/main`.
+    /// The branch's upstream branch, such as `origin/main`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upstream: Option<String>,
     /// Commits that only this branch has, as of the last fetch.
     pub ahead: u32,
-    /// Commits that only the branch that it follows has.
+    /// Commits that only the upstream branch has.
     pub behind: u32,
-    /// Where `origin` is, without a user or a password.
+    /// URL of `origin`, without user and password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote: Option<String>,
-    /// A merge was begun, and neither committed nor aborted.
+    /// A merge is in progress.
     pub merging: bool,
     pub files: Vec<GitFile>,
-    /// There are more files than are listed.
+    /// The list of files is incomplete.
     pub truncated: bool,
 }
 
-/// A file that is not as in the last commit.
+/// File that differs from the last commit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GitFile {
     /// Relative to the repository.
     pub path: String,
-    /// What it was called before.
+    /// Its former path, if it was renamed or copied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
-    /// How it differs from the last commit in what is staged.
+    /// Staged change, relative to the last commit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub staged: Option<GitChange>,
-    /// How it differs from what is staged.
+    /// Change that is not staged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unstaged: Option<GitChange>,
-    /// Both sides of a merge changed it, and somebody has to decide.
+    /// Merge conflict: both sides changed the file.
     #[serde(default)]
     pub conflict: bool,
 }
 
-/// How a file differs.
+/// Kind of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum GitChange {
@@ -59,14 +59,14 @@ pub enum GitChange {
     Deleted,
     Renamed,
     Copied,
-    /// Such as a link in the place of a file.
+    /// For example, a file became a symbolic link.
     TypeChanged,
-    /// git does not know it.
+    /// Not tracked by git.
     Untracked,
 }
 
 impl GitChange {
-    /// git's letter for it (git-status(1)).
+    /// The letter of git-status(1).
     #[must_use]
     pub const fn letter(self) -> char {
         match self {
@@ -87,7 +87,7 @@ impl GitChange {
 pub struct GitDiff {
     /// In git's unified format; at most 1 MiB.
     pub diff: String,
-    /// It is longer than is told.
+    /// The diff is longer, and was cut.
     pub truncated: bool,
 }
 
@@ -95,7 +95,7 @@ pub struct GitDiff {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct GitPaths {
-    /// Relative to the repository; everything where it is absent.
+    /// Relative to the repository; all files by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paths: Option<Vec<String>>,
 }
@@ -114,12 +114,12 @@ pub struct GitCommit {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct GitPublish {
-    /// Of the repository; the project's where it is absent.
+    /// Name of the repository; the project's name by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    /// Everybody may see it.
+    /// The repository is public.
     #[serde(default)]
     pub public: bool,
 }

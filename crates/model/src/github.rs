@@ -1,4 +1,4 @@
-//! The wire types of repositories at GitHub.
+//! Wire types of GitHub repositories.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -10,11 +10,11 @@ use utoipa::ToSchema;
 #[schema(as = GithubRepositories)]
 pub struct Repositories {
     pub items: Vec<Repository>,
-    /// There are more at GitHub than were read.
+    /// The list is incomplete.
     pub truncated: bool,
 }
 
-/// A repository that can be imported: `url` and a branch go into a new project's `repository`.
+/// Repository that can be imported: `url` and a branch go into a new project's `repository`.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = GithubRepository)]
@@ -24,7 +24,7 @@ pub struct Repository {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
     pub private: bool,
-    /// To clone it from.
+    /// URL to clone from.
     pub url: String,
     pub default_branch: String,
     #[serde(skip_serializing_if = "Option::is_none")]

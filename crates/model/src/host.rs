@@ -1,27 +1,26 @@
-//! The host names under which the ports of a sandbox are reached.
+//! Preview host names: the names under which the ports of a sandbox are served.
 //!
 //! One DNS label (RFC 1035: at most 63 characters) under the apps domain: `{project}--{port}`, or
-//! `{project}--{port}--{owner}` where an older project of somebody else has the same name. Project
-//! names hold no `--`, so a label can be read back in one way only.
+//! `{project}--{port}--{owner}` if an older project of another owner has the same name. Project
+//! names contain no `--`, so a label can be parsed in one way only.
 
 use crate::{ids::UserId, name::ProjectName};
 
-/// What is left of 63 beside the longest project name, the longest port and two separators.
+/// 63 characters without the longest project name, the longest port and two separators.
 const OWNER_MAX: usize = 14;
 const SEPARATOR: &str = "--";
 
-/// A label that was read.
+/// Parsed label.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host {
     pub project: ProjectName,
     pub port: u16,
-    /// [`owner_slug`] of the project's owner, where the label names one.
+    /// [`owner_slug`] of the project's owner, if the label has one.
     pub owner: Option<String>,
 }
 
-/// How an owner is named in a label: by the login, or where that is too long (or holds the
-/// separator) by `0` and the last 12 digits of the id. Logins begin with a letter, so the two
-/// cannot be mistaken for each other.
+/// An owner's name in a label: the login, or if that is too long (or contains the separator), `0` and
+/// the last 12 digits of the id. Logins begin with a letter, so the two forms never collide.
 #[must_use]
 pub fn owner_slug(login: &str, user: UserId) -> String {
     if login.len() <= OWNER_MAX && !login.contains(SEPARATOR) {
@@ -31,7 +30,7 @@ pub fn owner_slug(login: &str, user: UserId) -> String {
     format!("0{}", &digits[digits.len() - 12..])
 }
 
-/// The label of a port of a project; `owner` is an [`owner_slug`].
+/// Label of a port of a project; `owner` is an [`owner_slug`].
 #[must_use]
 pub fn host_name(project: &ProjectName, port: u16, owner: Option<&str>) -> String {
     match owner {
@@ -40,8 +39,8 @@ pub fn host_name(project: &ProjectName, port: u16, owner: Option<&str>) -> Strin
     }
 }
 
-/// Reads a label (the host name without the apps domain). Host names do not tell upper from
-/// lower case; everything but that must be as [`host_name`] writes it.
+/// Parses a label (the host name without the apps domain), ignoring case. Otherwise it must be as
+/// [`host_name`] writes it.
 #[must_use]
 pub fn parse_host(label: &str) -> Option<Host> {
     if label.len() > 63 {
@@ -56,13 +55,13 @@ pub fn parse_host(label: &str) -> Option<Host> {
     }
     let port = port.parse().ok()?;
     let owner = parts.next().map(str::to_owned);
-    let owner_is_one = owner.as_ref().is_none_or(|owner| {
+    let owner_is_valid = owner.as_ref().is_none_or(|owner| {
         (1..=OWNER_MAX).contains(&owner.len())
             && owner
                 .bytes()
                 .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
     });
-    (owner_is_one && parts.next().is_none()).then_some(Host { project, port, owner })
+    (owner_is_valid && parts.next().is_none()).then_some(Host { project, port, owner })
 }
 
 #[cfg(test)]
@@ -72,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_label_names_project_port_and_perhaps_owner() {
+    fn a_label_has_project_and_port_and_optionally_an_owner() {
         let host = parse_host("Todo-App--3000").unwrap();
         assert_eq!(
             (host.project.as_str(), host.port, host.owner),
@@ -83,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_project_could_have_is_no_host() {
+    fn an_invalid_label_is_refused() {
         for label in [
             "",
             "todo",
@@ -103,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_login_gives_way_to_a_short_id() {
+    fn a_long_login_is_replaced_by_a_part_of_the_id() {
         let user = UserId::generate();
         assert_eq!(owner_slug("ada", user), "ada");
         for login in ["a-very-long-login", "a--b"] {
@@ -114,7 +113,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_label_fits_and_can_be_read_back(
+        fn every_label_fits_and_can_be_parsed(
             name in "[a-z]([a-z0-9]|-[a-z0-9]){0,19}", port in 1_u16.., login in "[a-z]([a-z0-9-]{0,38}[a-z0-9])?",
         ) {
             let project = ProjectName::parse(&name).unwrap();
@@ -125,7 +124,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_makes_it_panic(text in ".{0,80}") {
+        fn no_text_causes_a_panic(text in ".{0,80}") {
             let _ = parse_host(&text);
         }
     }

@@ -1,7 +1,7 @@
-//! Identifiers. Each is a type of its own, so that a project's id cannot be passed for a user's.
+//! Identifiers. Each has its own type, so that a project's id cannot be passed as a user's.
 //!
-//! UUIDs of version 7 (RFC 9562): they sort by time of creation, which keeps indexes compact, and
-//! they begin with a digit until the year 5000 or so, so no id is ever a valid project name.
+//! UUIDs of version 7 (RFC 9562): they sort by creation time, which keeps indexes compact, and they
+//! begin with a digit until about the year 5000, so no id is a valid project name.
 
 use std::{fmt, str::FromStr};
 
@@ -17,7 +17,7 @@ macro_rules! id {
         pub struct $name(pub Uuid);
 
         impl $name {
-            /// A new id, later in order than every id made before it on this machine.
+            /// Generates an id that sorts after all ids generated before on this machine.
             #[must_use]
             pub fn generate() -> Self {
                 Self(Uuid::now_v7())
@@ -63,5 +63,5 @@ id!(
     TokenId
 );
 
-/// The place of an event in the append-only log; grows by at least one with each event.
+/// Position of an event in the append-only log; grows by at least one with each event.
 pub type EventId = i64;

@@ -1,7 +1,7 @@
-//! The words of FullStack Agent: ids, names, specs, phases, conditions, errors and wire types.
+//! Model of FullStack Agent: ids, names, specs, phases, conditions, errors and wire types.
 //!
-//! Everything here is pure (no I/O, no async), so that the table, the API, the command line and
-//! the drivers share one vocabulary and the rules can be tested without a world around them.
+//! Everything here is pure (no I/O, no async): the database, the API, the command line and the drivers
+//! share it, and its rules are tested without any fixture.
 
 #![forbid(unsafe_code)]
 

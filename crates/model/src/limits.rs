@@ -1,29 +1,29 @@
-//! How much one user, or everybody together, may have at the same time.
+//! Quotas: how much one user, or all users together, may have at the same time.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::Size;
 
-/// What there may be at most; nothing is said where there is no limit.
+/// Limits; an absent one means no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Limits {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub projects: Option<u64>,
-    /// Sandboxes that are requested running.
+    /// Sandboxes whose desired state is running.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub running: Option<u64>,
-    /// Thousandths of a processor that those may use together.
+    /// Thousandths of a processor that those sandboxes may use together.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_millis: Option<u64>,
-    /// Mebibytes of memory that those may use together.
+    /// Mebibytes of memory that those sandboxes may use together.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_mib: Option<u64>,
-    /// Mebibytes on disk of the projects' sandboxes and databases together.
+    /// Mebibytes on disk of all the projects' sandboxes and databases.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk_mib: Option<u64>,
-    /// Requests of the API in a minute.
+    /// API requests in a minute.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub requests_per_minute: Option<u64>,
     /// Programs that the API starts in sandboxes in a minute.
@@ -31,7 +31,7 @@ pub struct Limits {
     pub execs_per_minute: Option<u64>,
 }
 
-/// What there is.
+/// Current usage, counted against [`Limits`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Used {
@@ -39,25 +39,25 @@ pub struct Used {
     pub running: u64,
     pub cpu_millis: u64,
     pub memory_mib: u64,
-    /// As last measured, a few minutes ago; nothing is measured where no limit on disk holds.
+    /// As last measured, a few minutes ago; not measured without a limit on disk.
     #[serde(default)]
     pub disk_mib: u64,
 }
 
-/// A limit that something would have gone beyond.
+/// Limit that a request would exceed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct OverLimit {
+pub struct ExceededLimit {
     /// `projects`, `running`, `cpuMillis`, `memoryMib`, `diskMib`, `requestsPerMinute` or `execsPerMinute`.
-    pub what: String,
+    pub resource: String,
     pub limit: u64,
-    /// What would have been used.
+    /// Usage with the request.
     pub requested: u64,
-    /// Everybody's together, not the user's own.
-    pub of_all: bool,
+    /// The limit is for all users together, not for one user.
+    pub server_wide: bool,
 }
 
-/// What a change adds to.
+/// Resources of which a change uses more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Adds {
     pub projects: bool,
@@ -65,14 +65,14 @@ pub struct Adds {
     pub disk: bool,
 }
 
-/// Bytes as mebibytes, of which the last may not be full.
+/// Bytes as mebibytes, rounded up.
 #[must_use]
 pub const fn mebibytes(bytes: u64) -> u64 {
     bytes.div_ceil(1 << 20)
 }
 
 impl Used {
-    /// Adds projects of one size, of which so many are requested running.
+    /// Adds projects of one size, of which `running` have the desired state running.
     pub fn add(&mut self, size: Size, projects: u64, running: u64) {
         let resources = size.resources();
         self.projects += projects;
@@ -81,10 +81,10 @@ impl Used {
         self.memory_mib += running * u64::from(resources.memory_limit_mib);
     }
 
-    /// The first limit that is passed, of those that the change adds to. What was over a limit before the
-    /// limit became less is left alone.
+    /// The first limit that is exceeded, of those that the change adds to. Other resources may be over a
+    /// limit that was lowered.
     #[must_use]
-    pub fn over(&self, limits: &Limits, adds: Adds, of_all: bool) -> Option<OverLimit> {
+    pub fn over(&self, limits: &Limits, adds: Adds, server_wide: bool) -> Option<ExceededLimit> {
         [
             ("projects", adds.projects, limits.projects, self.projects),
             ("running", adds.running, limits.running, self.running),
@@ -93,50 +93,54 @@ impl Used {
             ("diskMib", adds.disk, limits.disk_mib, self.disk_mib),
         ]
         .into_iter()
-        .find_map(|(what, adds, limit, requested)| {
+        .find_map(|(resource, adds, limit, requested)| {
             let limit = limit.filter(|limit| adds && requested > *limit)?;
-            Some(OverLimit {
-                what: what.to_owned(),
+            Some(ExceededLimit {
+                resource: resource.to_owned(),
                 limit,
                 requested,
-                of_all,
+                server_wide,
             })
         })
     }
 }
 
-impl OverLimit {
-    /// For people.
+impl ExceededLimit {
+    /// Message for people.
     #[must_use]
-    pub fn sentence(&self) -> String {
-        let in_a_minute = match self.what.as_str() {
-            "requestsPerMinute" => Some("requests of the API"),
+    pub fn message(&self) -> String {
+        let in_a_minute = match self.resource.as_str() {
+            "requestsPerMinute" => Some("API requests"),
             "execsPerMinute" => Some("programs started in sandboxes"),
             _ => None,
         };
         if let Some(what) = in_a_minute {
             return format!(
-                "You are limited to {} {what} a minute, and all of them are used; wait a moment, or ask for more.",
+                "You are limited to {} {what} a minute, and all of them are used. \
+                 Wait a moment, or ask the server's owner for a higher limit.",
                 self.limit
             );
         }
-        let what = match self.what.as_str() {
+        let what = match self.resource.as_str() {
             "projects" => "projects",
-            "running" => "sandboxes that run",
+            "running" => "running sandboxes",
             "cpuMillis" => "thousandths of a processor",
             "diskMib" => "MiB on disk",
             _ => "MiB of memory",
         };
-        let (whose, advice) = if self.of_all {
-            ("This server is limited to", "wait, or ask its owner for more")
+        let (whose, advice) = if self.server_wide {
+            (
+                "This server is limited to",
+                "Wait, or ask its owner for a higher limit",
+            )
         } else {
             (
                 "The project's owner is limited to",
-                "stop or delete something, or ask for more",
+                "Stop or delete a project, or ask the server's owner for a higher limit",
             )
         };
         format!(
-            "{whose} {} {what}, and this would make {}; {advice}.",
+            "{whose} {} {what}, and this would make {}. {advice}.",
             self.limit, self.requested
         )
     }
@@ -147,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_a_change_adds_to_can_be_over() {
+    fn only_a_limit_of_a_resource_that_the_change_adds_to_is_exceeded() {
         let mut used = Used::default();
         used.add(Size::Small, 3, 2);
         assert_eq!((used.cpu_millis, used.memory_mib), (4_000, 4_096));
@@ -162,7 +166,7 @@ mod tests {
                 running,
                 disk: false,
             };
-            used.over(&limits, adds, false).map(|over| over.what)
+            used.over(&limits, adds, false).map(|over| over.resource)
         };
         assert_eq!(over(false, false), None);
         assert_eq!(over(true, false).as_deref(), Some("projects"));

@@ -1,5 +1,5 @@
-//! Coding agents and the models behind them: whose variables are whose, and how each provider
-//! says that something went wrong.
+//! LLM providers: their environment variables, their credentials, the LLM proxy's variables, and
+//! their error formats.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use crate::{callback, environment::Environment};
 
-/// Whose programming interface a request speaks.
+/// Provider whose API a request uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Provider {
@@ -19,14 +19,14 @@ pub enum Provider {
     Gemini,
 }
 
-/// How agents' credentials reach a sandbox.
+/// How the agents' credentials are used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// They do not: the sandbox gets the address of a relay and a token worth nothing elsewhere.
+    /// LLM proxy: the sandbox gets the proxy's URL and a token that is valid only there.
     #[default]
     Relay,
-    /// As environment variables.
+    /// The sandbox gets the credentials as environment variables.
     Inject,
 }
 
@@ -42,22 +42,22 @@ impl std::str::FromStr for Mode {
     }
 }
 
-/// How a secret is shown to a provider.
+/// Key of a provider, and how it is sent.
 #[derive(Clone, Debug)]
 pub enum Key {
-    /// In a header of the provider's own.
+    /// In a provider-specific header.
     Header(&'static str, SecretString),
     /// `Authorization: Bearer`.
     Bearer(SecretString),
-    /// The same, of a Claude subscription (`CLAUDE_CODE_OAUTH_TOKEN`).
+    /// `Authorization: Bearer`, for a Claude subscription (`CLAUDE_CODE_OAUTH_TOKEN`).
     Subscription(SecretString),
 }
 
-/// What a request to a provider is sent with, and where.
+/// Base URL and key for requests to a provider.
 #[derive(Clone, Debug)]
 pub struct Credential {
     pub base_url: String,
-    /// The base URL is of the operator's own settings, or the provider's; else a person chose it.
+    /// The base URL is the provider's or from the operator's settings; otherwise a user chose it.
     pub trusted: bool,
     pub key: Key,
     /// `ANTHROPIC_CUSTOM_HEADERS`: lines of `Name: value`, which may be secret.
@@ -67,7 +67,7 @@ pub struct Credential {
 impl Provider {
     pub const ALL: [Self; 3] = [Self::Anthropic, Self::Openai, Self::Gemini];
 
-    /// The first segment of its path at the relay, and its name everywhere else.
+    /// Its name, which is also the first segment of its path at the LLM proxy.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -77,7 +77,7 @@ impl Provider {
         }
     }
 
-    /// Whose path this is, and what comes after the provider's name (with its `/`).
+    /// Splits a path of the LLM proxy into provider and rest (with its `/`).
     #[must_use]
     pub fn of_path(path: &str) -> Option<(Self, &str)> {
         let path = path.strip_prefix('/')?;
@@ -89,7 +89,7 @@ impl Provider {
         Some((provider, rest))
     }
 
-    /// Where it is where no variable says anything else.
+    /// Default base URL.
     #[must_use]
     pub const fn default_base(self) -> &'static str {
         match self {
@@ -107,7 +107,7 @@ impl Provider {
         }
     }
 
-    /// The variables of its secrets; of several the first counts, as the agents have it.
+    /// The variables of its keys; the first one that is set counts, like in the agents.
     const fn key_variables(self) -> &'static [&'static str] {
         match self {
             Self::Anthropic => &[
@@ -127,10 +127,10 @@ impl Provider {
         }
     }
 
-    /// What is sent to it, from layers of which the later win; the first is the operator's.
+    /// The credential from layers of variables, of which later ones win; the first is the operator's.
     ///
-    /// A layer that says where to send to takes away the keys of those before it: whoever can set
-    /// a project's variables must not have the operator's key sent to a server of theirs.
+    /// A layer with a base URL discards the keys of earlier layers: a user who can set a project's
+    /// variables must not have the operator's key sent to another server.
     #[must_use]
     pub fn credential(self, layers: &[&Environment]) -> Option<Credential> {
         let mut base = (self.default_base().to_owned(), true);
@@ -167,7 +167,7 @@ impl Provider {
         })
     }
 
-    /// The variables that lead an agent to the relay.
+    /// The variables that make an agent use the LLM proxy.
     fn relayed(self, url: &str, token: &SecretString) -> Vec<(&'static str, SecretString)> {
         let base = |path: &str| SecretString::from(format!("{url}{path}"));
         match self {
@@ -186,7 +186,7 @@ impl Provider {
         }
     }
 
-    /// An error as this provider writes it, which is what its clients can read.
+    /// An error in this provider's format, for its clients.
     #[must_use]
     pub fn error(self, status: u16, message: &str) -> serde_json::Value {
         match self {
@@ -228,7 +228,7 @@ impl Provider {
     }
 }
 
-/// Whether a variable's name says that its value is a secret.
+/// Whether a variable is secret according to its name.
 #[must_use]
 pub fn names_a_secret(name: &str) -> bool {
     name.split('_').any(|word| {
@@ -239,11 +239,11 @@ pub fn names_a_secret(name: &str) -> bool {
     })
 }
 
-/// The variables of a sandbox whose agents go through the relay at `url` with `token`.
+/// The variables of a sandbox whose agents use the LLM proxy at `url` with `token`.
 ///
-/// Of the operator's own layer nothing enters that may be a secret. Of people's layers the
-/// credentials of each provider that is relayed stay outside; their other variables are their
-/// applications' and enter as they are.
+/// Variables of the operator's layer that may be secret are removed. From users' layers the
+/// credentials of the proxied providers are removed; their other variables belong to their
+/// applications and are kept.
 #[must_use]
 pub fn relayed(layers: &[&Environment], url: &str, token: &SecretString) -> Vec<Environment> {
     let all: Vec<Provider> = Provider::ALL
@@ -254,7 +254,7 @@ pub fn relayed(layers: &[&Environment], url: &str, token: &SecretString) -> Vec<
         .iter()
         .enumerate()
         .map(|(number, layer)| {
-            let stays_out = |name: &str| {
+            let is_removed = |name: &str| {
                 (number == 0 && names_a_secret(name))
                     || all.iter().any(|provider| {
                         provider.base_variable() == name
@@ -264,21 +264,21 @@ pub fn relayed(layers: &[&Environment], url: &str, token: &SecretString) -> Vec<
             };
             layer
                 .iter()
-                .filter(|(name, _)| !stays_out(name))
+                .filter(|(name, _)| !is_removed(name))
                 .map(|(name, value)| (name.clone(), value.clone()))
                 .collect()
         })
         .collect();
-    let led: BTreeMap<String, SecretString> = all
+    let proxy: BTreeMap<String, SecretString> = all
         .into_iter()
         .flat_map(|provider| provider.relayed(url, token))
         .map(|(name, value)| (name.to_owned(), value))
         .collect();
-    kept.push(led);
+    kept.push(proxy);
     kept
 }
 
-/// The relay's address inside every sandbox.
+/// URL of the LLM proxy inside every sandbox.
 #[must_use]
 pub fn relay_url() -> String {
     format!("http://127.0.0.1:{}", callback::PORT)
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn the_later_layers_key_wins_and_the_operators_address_stays() {
+    fn the_key_of_a_later_layer_wins_and_the_operators_base_url_stays() {
         let operator = layer(&[
             ("ANTHROPIC_BASE_URL", "http://gateway.corp/"),
             ("ANTHROPIC_API_KEY", "operators"),
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_persons_address_is_never_sent_the_operators_key() {
+    fn the_operators_key_is_never_sent_to_a_users_base_url() {
         let operator = layer(&[
             ("ANTHROPIC_API_KEY", "operators"),
             ("ANTHROPIC_CUSTOM_HEADERS", "x-team: 7"),
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn in_the_relays_mode_no_credential_enters_and_the_rest_does() {
+    fn in_relay_mode_credentials_are_removed_and_other_variables_kept() {
         let operator = layer(&[
             ("ANTHROPIC_API_KEY", "sk-operator"),
             ("ANTHROPIC_MODEL", "some-model"),
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_says_whose_it_is() {
+    fn a_path_is_split_into_provider_and_rest() {
         assert_eq!(
             Provider::of_path("/anthropic/v1/messages"),
             Some((Provider::Anthropic, "/v1/messages"))

@@ -1,5 +1,4 @@
-//! Amounts of money: millionths of a US dollar, so that a token's price is a whole number's worth
-//! of precision away from rounding to nothing.
+//! Amounts of money in millionths of a US dollar, precise enough for the price of a single token.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
@@ -7,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Micros(pub i64);
 
-/// A million dollars: what nobody means.
+/// A million dollars, the largest amount that is accepted.
 const MOST: f64 = 1_000_000.0;
 
 impl Micros {

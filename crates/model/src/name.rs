@@ -1,4 +1,4 @@
-//! Names: what a person may call a project, and what its resources are then called.
+//! Names of projects and of their resources.
 
 use std::{borrow::Borrow, fmt, str::FromStr};
 
@@ -6,7 +6,7 @@ use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// The rule for project names, as it is shown to people.
+/// Rule for project names, as shown to people.
 pub const PROJECT_NAME_RULE: &str = "a project name has 1 to 40 characters: lower-case letters, digits and single dashes; \
      it begins with a letter and ends with a letter or a digit";
 
@@ -16,29 +16,29 @@ const SUFFIX_LENGTH: usize = 6;
 /// 0-9a-z without the look-alikes 0/o, 1/i/l.
 const SUFFIX_ALPHABET: &[u8] = b"23456789abcdefghjkmnpqrstuvwxyz";
 
-/// A project's name: `[a-z]([a-z0-9-]*[a-z0-9])?`, at most 40 characters, no `--`
+/// Project name: `[a-z]([a-z0-9-]*[a-z0-9])?`, at most 40 characters, no `--`
 /// (`--` separates project and port in a preview's host name).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "String", into = "String")]
 #[schema(value_type = String, pattern = "^[a-z]([a-z0-9-]*[a-z0-9])?$", max_length = 40, example = "todo-app")]
 pub struct ProjectName(String);
 
-/// A name that breaks the rule, with the nearest one that keeps it.
+/// Invalid project name, with the nearest valid one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{given:?} cannot be a project name: {PROJECT_NAME_RULE}{}", .suggestion.as_ref().map(|s| format!("; {s:?} would do")).unwrap_or_default())]
 pub struct InvalidProjectName {
     pub given: String,
-    /// Nothing is renamed in silence: this is only offered.
+    /// Offered to the person, never used silently.
     pub suggestion: Option<ProjectName>,
 }
 
 impl ProjectName {
-    /// Checks `text` against the rule and never changes it.
+    /// Validates `text`; never changes it.
     ///
     /// # Errors
-    /// [`InvalidProjectName`], with a suggestion where the text holds any letter.
+    /// [`InvalidProjectName`], with a suggestion if the text has any letter.
     pub fn parse(text: &str) -> Result<Self, InvalidProjectName> {
-        if keeps_the_rule(text) {
+        if is_valid(text) {
             Ok(Self(text.to_owned()))
         } else {
             Err(InvalidProjectName {
@@ -54,7 +54,7 @@ impl ProjectName {
     }
 }
 
-fn keeps_the_rule(text: &str) -> bool {
+fn is_valid(text: &str) -> bool {
     let bytes = text.as_bytes();
     matches!(bytes.first(), Some(b'a'..=b'z'))
         && matches!(bytes.last(), Some(b'a'..=b'z' | b'0'..=b'9'))
@@ -79,23 +79,23 @@ fn sanitize(text: &str) -> Option<ProjectName> {
         }
     }
     let name = name.trim_end_matches('-').to_owned();
-    keeps_the_rule(&name).then_some(ProjectName(name))
+    is_valid(&name).then_some(ProjectName(name))
 }
 
-/// The name of everything a sandbox owns in its data plane:
+/// Resource name, of everything that a sandbox owns in its data plane:
 /// `[project]-agentruntime-[6 random characters]`, at most 63 characters (a DNS label).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "String", into = "String")]
 #[schema(value_type = String)]
 pub struct ResourceName(String);
 
-/// A text that is not a resource name.
+/// Invalid resource name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a resource name ([project]-agentruntime-[6 characters])")]
 pub struct InvalidResourceName(pub String);
 
 impl ResourceName {
-    /// A fresh name for a sandbox of `project`. Whether it is unique is the table's to say.
+    /// Generates a name for a sandbox of `project`. The table's constraint makes it unique.
     #[must_use]
     pub fn generate(project: &ProjectName) -> Self {
         let mut rng = rand::rng();
@@ -105,13 +105,13 @@ impl ResourceName {
         Self(format!("{project}{INFIX}{suffix}"))
     }
 
-    /// Checks a name that comes from outside (a row, a request to the runner).
+    /// Validates a name from outside (a row, a request to the runner).
     ///
     /// # Errors
-    /// [`InvalidResourceName`] where it could not have been made by [`Self::generate`].
+    /// [`InvalidResourceName`] if [`Self::generate`] could not have produced it.
     pub fn parse(text: &str) -> Result<Self, InvalidResourceName> {
         let valid = text.rsplit_once(INFIX).is_some_and(|(project, suffix)| {
-            keeps_the_rule(project)
+            is_valid(project)
                 && suffix.len() == SUFFIX_LENGTH
                 && suffix.bytes().all(|b| SUFFIX_ALPHABET.contains(&b))
         });
@@ -185,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wrong_name_is_refused_with_the_nearest_right_one() {
+    fn an_invalid_name_is_refused_with_the_nearest_valid_one() {
         for (given, suggestion) in [
             ("My App", Some("my-app")),
             ("my--app", Some("my-app")),
@@ -205,14 +205,14 @@ mod tests {
     }
 
     #[test]
-    fn a_name_of_forty_characters_is_the_longest() {
+    fn a_name_has_at_most_forty_characters() {
         assert!(ProjectName::parse(&"a".repeat(40)).is_ok());
         assert!(ProjectName::parse(&"a".repeat(41)).is_err());
     }
 
     proptest! {
         #[test]
-        fn what_is_suggested_keeps_the_rule(text in ".{0,80}") {
+        fn a_suggested_name_is_valid(text in ".{0,80}") {
             if let Err(refused) = ProjectName::parse(&text)
                 && let Some(name) = refused.suggestion {
                 prop_assert!(ProjectName::parse(name.as_str()).is_ok());
@@ -220,7 +220,7 @@ mod tests {
         }
 
         #[test]
-        fn every_resource_name_is_a_dns_label_and_can_be_read_back(text in "[a-z]([a-z0-9]|-[a-z0-9]){0,19}") {
+        fn every_resource_name_is_a_dns_label_and_can_be_parsed(text in "[a-z]([a-z0-9]|-[a-z0-9]){0,19}") {
             let project = ProjectName::parse(&text).unwrap();
             let name = ResourceName::generate(&project);
             prop_assert!(name.as_str().len() <= 63);

@@ -1,9 +1,9 @@
-//! The phase of a sandbox: computed from what is wanted and what was observed, never assigned.
+//! Phase of a sandbox: computed from the desired and the observed state, never assigned.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// What somebody wishes of a sandbox. Only people (through the API) change it.
+/// Desired state of a sandbox. Only lifecycle actions (through the API) change it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum DesiredState {
@@ -12,21 +12,21 @@ pub enum DesiredState {
     Terminated,
 }
 
-/// What was last seen of a sandbox's container. Only the reconciler writes it.
+/// Observed state of a sandbox's container. Only the reconciler writes it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ContainerState {
-    /// Nothing of it is there.
+    /// It does not exist.
     #[default]
     Absent,
-    /// Its files are there, and no process.
+    /// Its files exist; it has no process.
     Stopped,
-    /// It has processes, and is not known to be usable yet.
+    /// It has processes, and is not ready yet.
     Starting,
     Running,
 }
 
-/// A sandbox's phase as the API says it.
+/// Phase of a sandbox in the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Phase {
@@ -41,28 +41,28 @@ pub enum Phase {
     Error,
 }
 
-/// What [`Phase::compute`] needs of the observed half of a sandbox's row.
+/// Observed columns of a sandbox's row that [`Phase::compute`] needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Settled {
-    /// The newest generation whose wish was reached; 0 before the first.
+pub struct ObservedStatus {
+    /// Newest generation whose desired state was reached; 0 before the first.
     pub generation: i64,
     pub container: ContainerState,
-    /// Whether the last attempt failed. It is tried again: an error is a phase, not an end.
+    /// The last attempt failed. It is retried: an error is a phase, not an end.
     pub failed: bool,
 }
 
 impl Phase {
-    /// The phase of a sandbox of which `wanted` is wished in `generation`.
+    /// The phase for the desired state of `generation` and the observed status.
     #[must_use]
-    pub fn compute(desired_state: DesiredState, generation: i64, settled: Settled) -> Self {
-        if settled.failed {
+    pub fn compute(desired_state: DesiredState, generation: i64, observed: ObservedStatus) -> Self {
+        if observed.failed {
             return Self::Error;
         }
-        let reached = settled.generation == generation;
-        match (desired_state, settled.container) {
+        let reached = observed.generation == generation;
+        match (desired_state, observed.container) {
             (DesiredState::Running, ContainerState::Running) if reached => Self::Running,
-            (DesiredState::Running, ContainerState::Running) if settled.generation > 0 => Self::Updating,
-            (DesiredState::Running, _) if settled.generation == 0 => Self::Creating,
+            (DesiredState::Running, ContainerState::Running) if observed.generation > 0 => Self::Updating,
+            (DesiredState::Running, _) if observed.generation == 0 => Self::Creating,
             (DesiredState::Running, _) => Self::Starting,
             (DesiredState::Stopped, ContainerState::Stopped | ContainerState::Absent) if reached => {
                 Self::Stopped
@@ -73,9 +73,9 @@ impl Phase {
         }
     }
 
-    /// Whether the wish is reached, so that nothing more happens by itself.
+    /// Whether the desired state is reached, so that the phase stays until the next change.
     #[must_use]
-    pub const fn is_settled(self) -> bool {
+    pub const fn is_stable(self) -> bool {
         matches!(self, Self::Running | Self::Stopped | Self::Terminated)
     }
 }
@@ -84,12 +84,17 @@ impl Phase {
 mod tests {
     use super::*;
 
-    fn phase(desired_state: DesiredState, generation: i64, settled: i64, container: ContainerState) -> Phase {
+    fn phase(
+        desired_state: DesiredState,
+        generation: i64,
+        observed: i64,
+        container: ContainerState,
+    ) -> Phase {
         Phase::compute(
             desired_state,
             generation,
-            Settled {
-                generation: settled,
+            ObservedStatus {
+                generation: observed,
                 container,
                 failed: false,
             },
@@ -97,9 +102,9 @@ mod tests {
     }
 
     #[test]
-    fn the_phase_follows_from_wish_and_world() {
+    fn the_phase_follows_from_desired_and_observed_state() {
         use ContainerState as C;
-        for (desired_state, generation, settled, container, expected) in [
+        for (desired_state, generation, observed, container, expected) in [
             (DesiredState::Running, 1, 0, C::Absent, Phase::Creating),
             (DesiredState::Running, 1, 0, C::Starting, Phase::Creating),
             (DesiredState::Running, 1, 1, C::Running, Phase::Running),
@@ -113,26 +118,26 @@ mod tests {
             (DesiredState::Terminated, 3, 3, C::Absent, Phase::Terminated),
         ] {
             assert_eq!(
-                phase(desired_state, generation, settled, container),
+                phase(desired_state, generation, observed, container),
                 expected,
-                "{desired_state:?} {generation} {settled} {container:?}"
+                "{desired_state:?} {generation} {observed} {container:?}"
             );
         }
     }
 
     #[test]
-    fn a_failed_attempt_is_an_error_whatever_was_wished() {
+    fn a_failed_attempt_is_an_error_whatever_the_desired_state() {
         for desired_state in [
             DesiredState::Running,
             DesiredState::Stopped,
             DesiredState::Terminated,
         ] {
-            let settled = Settled {
+            let observed = ObservedStatus {
                 generation: 1,
                 container: ContainerState::Running,
                 failed: true,
             };
-            assert_eq!(Phase::compute(desired_state, 2, settled), Phase::Error);
+            assert_eq!(Phase::compute(desired_state, 2, observed), Phase::Error);
         }
     }
 }

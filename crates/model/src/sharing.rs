@@ -1,4 +1,4 @@
-//! The wire types of sharing: who may use a project beside its owner, and as what.
+//! Wire types of sharing: the members of a project and their roles.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -6,24 +6,24 @@ use utoipa::ToSchema;
 
 use crate::UserId;
 
-/// What somebody is in a project. Each may do what those before it may.
+/// Role of a user in a project. Each role includes the permissions of those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ProjectRole {
-    /// Sees status, events, logs, files, and what happens in a terminal; no secret values.
+    /// Sees status, events, logs, files and the output of terminals; no secret values.
     Viewer,
-    /// Does everything inside of the sandbox, starts and stops it, and has its environment.
+    /// Does everything inside of the sandbox, starts and stops it, and reads and changes its environment.
     Editor,
-    /// Changes the project's settings, its ports, and who it is shared with.
+    /// Changes the project's settings, ports and members.
     Admin,
-    /// Deletes it, and pays for what it takes.
+    /// Deletes the project. Its resource usage counts for the owner.
     Owner,
 }
 
 impl ProjectRole {
     pub const ALL: [Self; 4] = [Self::Viewer, Self::Editor, Self::Admin, Self::Owner];
 
-    /// The word for programs.
+    /// Name in the API and on the command line.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -48,18 +48,18 @@ impl std::str::FromStr for ProjectRole {
         Self::ALL
             .into_iter()
             .find(|role| role.as_str() == word)
-            .ok_or_else(|| format!("there is no role {word:?}; there is viewer, editor, admin and owner"))
+            .ok_or_else(|| format!("unknown role {word:?}: use viewer, editor, admin or owner"))
     }
 }
 
-/// Somebody who may use a project.
+/// Member of a project.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Member {
     pub user_id: UserId,
     pub login: String,
     pub role: ProjectRole,
-    /// Since when it is shared with them, or there is the project.
+    /// When the project was shared with the member; for the owner, when it was created.
     pub since: DateTime<Utc>,
 }
 

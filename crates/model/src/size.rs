@@ -1,35 +1,36 @@
-//! Sizes: how much of a machine a sandbox may ask for and use.
+//! Sizes: resource requests and limits of a sandbox.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// A named size. The requests of all of them are small, so that fifty fit a node with two
-/// processors and 4 GB; the limits differ.
+/// Named size. All sizes have the same small requests, so that fifty sandboxes fit a node with two
+/// processors and 4 GB; their limits differ.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Size {
     /// For a static page or a small script.
     Micro,
-    /// Claude Code and a development server of Next.js run well in it.
+    /// For Claude Code and a Next.js development server.
     #[default]
     Small,
     Medium,
     Large,
 }
 
-/// What a size means, in the units of Kubernetes' quantities.
+/// Resources of a size, in the units of Kubernetes' quantities. A field that is renamed changes
+/// [`crate::SandboxSpec::digest`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Resources {
-    /// Thousandths of a processor that are kept free for the sandbox.
+    /// Thousandths of a processor that are reserved for the sandbox.
     pub cpu_request_millis: u32,
     /// Thousandths of a processor that it may use.
     pub cpu_limit_millis: u32,
-    /// Mebibytes that are kept free for it.
+    /// Mebibytes of memory that are reserved for it.
     pub memory_request_mib: u32,
-    /// Mebibytes at which it is stopped.
+    /// Mebibytes of memory that it may use; beyond, the kernel kills processes in it.
     pub memory_limit_mib: u32,
-    /// Processes and threads at most.
+    /// Maximum number of processes and threads.
     pub pids_limit: u32,
 }
 

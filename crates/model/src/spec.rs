@@ -1,4 +1,4 @@
-//! What a driver is asked to make: one sandbox, completely described.
+//! Sandbox spec: the complete desired state of one sandbox, for a driver.
 
 use std::fmt::Write as _;
 
@@ -14,7 +14,7 @@ use crate::{
     size::Resources,
 };
 
-/// What a sandbox's root file system is made from.
+/// Source of a sandbox's root file system.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Image {
@@ -25,7 +25,7 @@ pub enum Image {
     Reference(String),
 }
 
-/// A git repository that is cloned into the project's folder before the first start.
+/// Git repository that is cloned into the project's folder before the first start.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Repository {
@@ -35,7 +35,7 @@ pub struct Repository {
     pub branch: Option<String>,
 }
 
-/// How a sandbox is found again: by its stored name and its project's id, never by a prefix.
+/// Identity of a sandbox: its stored name and its project's id, never a name prefix.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SandboxRef {
     pub id: SandboxId,
@@ -43,14 +43,14 @@ pub struct SandboxRef {
     pub resource: ResourceName,
 }
 
-/// A project's database, before anything is known of where it runs.
+/// Spec of a project's database, independent of where it runs.
 #[derive(Clone, Debug)]
 pub struct DatabaseSpec {
     pub project: ProjectId,
     /// Also the name of the role and of the database, with `-` as `_`. A database outlives its
-    /// sandboxes, so this is the name given at its own creation.
+    /// sandboxes, so this is the name given when the database was created.
     pub resource: ResourceName,
-    /// Made by us when the row is, so that nothing has to wait for the database to know it.
+    /// Generated with the row, so that it is known before the database exists.
     pub password: SecretString,
     pub resources: Resources,
 }
@@ -69,7 +69,7 @@ pub fn role_of(resource: &ResourceName) -> String {
     resource.as_str().replace('-', "_")
 }
 
-/// How a program in the sandbox reaches its database.
+/// Connection parameters of a database for programs in the sandbox.
 #[derive(Clone, Debug)]
 pub struct Credentials {
     pub host: String,
@@ -96,7 +96,7 @@ impl Credentials {
     }
 }
 
-/// One sandbox as it is wanted.
+/// Desired state of one sandbox.
 #[derive(Clone, Debug)]
 pub struct SandboxSpec {
     pub sandbox: SandboxRef,
@@ -104,24 +104,26 @@ pub struct SandboxSpec {
     pub project_name: ProjectName,
     pub image: Image,
     pub resources: Resources,
-    /// Everything, merged ([`crate::environment::merge`]).
+    /// All variables, merged ([`crate::environment::merge`]).
     pub environment: Environment,
     pub start_command: Option<String>,
     pub repository: Option<Repository>,
     /// The bearer token of its sandboxd.
     pub control_token: SecretString,
-    /// The name of the role that may be used from inside, where the project has a database.
+    /// The role that the sandbox may use, if the project has a database.
     pub database_role: Option<String>,
-    /// Bumped by a wish to restart, so that an unchanged sandbox is started anew.
+    /// Incremented by a restart action, so that an unchanged sandbox is restarted.
     pub restarts: i64,
 }
 
 impl SandboxSpec {
-    /// A digest of everything that a running sandbox cannot be given without a restart. A
-    /// container that carries another digest than its spec has drifted and is replaced.
+    /// Digest of every field that cannot change without a restart. A container with another digest
+    /// than its spec has drifted and is replaced.
     ///
-    /// The repository is not in it: it is cloned once, before the first start. Secrets go in, so the digest is keyed by the control token: it cannot be used to test
-    /// guesses at a variable's value.
+    /// The repository is not included: it is cloned once, before the first start. Secrets are included,
+    /// so the digest is keyed by the control token: it cannot be used to test guesses of a variable's
+    /// value. The `Debug` output of some fields is included: renaming a variant of [`Image`] or a field
+    /// of [`Resources`] changes every digest.
     #[must_use]
     pub fn digest(&self) -> String {
         let mut hash = Sha256::new();

@@ -1,43 +1,42 @@
-//! The wire types of the system as a whole: its regions, what its doctor finds, and what all of its
-//! sandboxes use.
+//! Wire types of the system as a whole: regions, health checks, resource usage of all sandboxes.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{ProjectId, sandboxd::Usage};
 
-/// A place where projects can live: `GET /api/regions`.
+/// Region in which projects run: `GET /api/regions`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RegionInfo {
     pub name: String,
     /// `local` or `kubernetes`.
     pub kind: String,
-    /// A project that names no region gets this one.
+    /// The region of a project that names none.
     pub default: bool,
-    /// Whether it answered a moment ago. A project can be made in one that does not: it starts when the
-    /// region answers again.
+    /// Whether the last check of the region succeeded. A project can be created in an unhealthy region: it
+    /// starts when the region is healthy again.
     pub healthy: bool,
 }
 
-/// How a point was found.
+/// Result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum CheckState {
     Good,
-    /// Something works less well than it could.
+    /// Something works with limitations.
     Warning,
-    /// A project could not be made.
+    /// Projects cannot be created.
     Bad,
 }
 
-/// One point of `fsa doctor` and of `GET /api/system/checks`.
+/// One check of `fsa doctor` and of `GET /api/system/checks`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Check {
     pub name: String,
     pub state: CheckState,
-    /// What was found, and where something is amiss, its remedy.
+    /// The result, and the remedy if there is a problem.
     pub message: String,
 }
 
@@ -57,24 +56,24 @@ impl Check {
     }
 }
 
-/// What one sandbox uses: `GET /api/system/usage`.
+/// Resource usage of one sandbox: `GET /api/system/usage`.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct SandboxUse {
+pub struct SandboxUsage {
     pub project_id: ProjectId,
     pub project: String,
     pub owner_login: String,
     pub region: String,
-    /// Nothing where its region or the sandbox itself did not answer.
+    /// Absent when the region or the sandbox did not answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
 }
 
-/// What the sandboxes that run use.
+/// Resource usage of the running sandboxes.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct SystemUse {
-    pub items: Vec<SandboxUse>,
-    /// Sandboxes that run and are not among the items.
-    pub left_out: u64,
+pub struct SystemUsage {
+    pub items: Vec<SandboxUsage>,
+    /// Number of running sandboxes that are not among the items.
+    pub omitted: u64,
 }

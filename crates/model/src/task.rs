@@ -15,28 +15,28 @@ use crate::{agent::Agent, ids::ProjectId, money::Micros};
 pub struct CreateTask {
     #[serde(default)]
     pub agent: Agent,
-    /// What the agent is to do. At most 100,000 characters.
+    /// Instruction for the agent. At most 100,000 characters.
     pub prompt: String,
-    /// As the agent names it; its own default where it is absent.
+    /// Model name of the agent; the agent's own default if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// US dollars; the relay refuses what goes beyond.
+    /// US dollars; the LLM proxy refuses requests beyond it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<f64>)]
     pub budget: Option<Micros>,
-    /// 1 to 86400; 3600 where it is absent.
+    /// 1 to 86400; 3600 by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_seconds: Option<u32>,
-    /// An earlier task of this project and agent, whose conversation goes on.
+    /// An earlier task of this project and agent, whose conversation is continued.
     #[serde(default, rename = "continue", skip_serializing_if = "Option::is_none")]
     pub continues: Option<Uuid>,
 }
 
-/// How far a task is.
+/// State of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TaskState {
-    /// It waits for its turn or for the sandbox.
+    /// Waits for another task or for the sandbox.
     Queued,
     Running,
     Succeeded,
@@ -51,7 +51,7 @@ impl TaskState {
     }
 }
 
-/// A task.
+/// Task.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Task {
@@ -68,20 +68,20 @@ pub struct Task {
     #[serde(default, rename = "continue", skip_serializing_if = "Option::is_none")]
     pub continues: Option<Uuid>,
     pub state: TaskState,
-    /// Why it failed, in a sentence.
+    /// Why the task failed, in a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
-    /// The agent's last words.
+    /// The agent's final message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<String>,
-    /// US dollars so far: what the relay counted, else what the agent says.
+    /// US dollars so far: as metered by the LLM proxy, else as reported by the agent.
     #[schema(value_type = f64)]
     pub cost: Micros,
-    /// Files of the project's folder that were written since it began; known at its end.
+    /// Files of the project's folder that were written during the task; set at its end.
     pub changed_files: Vec<String>,
-    /// How many steps there are.
+    /// Number of steps.
     pub steps: i64,
     pub created_at: DateTime<Utc>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -90,41 +90,41 @@ pub struct Task {
     pub ended_at: Option<DateTime<Utc>>,
 }
 
-/// `GET …/tasks/{task}/diff`: what the agent changed.
+/// `GET …/tasks/{task}/diff`: the agent's changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TaskDiff {
-    /// In git's unified format, from the files as they were when the task began; at most 1 MiB.
+    /// In git's unified format, relative to the files when the task began; at most 1 MiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub diff: Option<String>,
-    /// It is longer than is told.
+    /// The diff is longer, and was cut.
     pub truncated: bool,
-    /// Why there is none, in a sentence.
+    /// Why there is no diff, in a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// What a step is. The words of `data` are the same for all agents.
+/// Kind of a step. The fields of `data` are the same for all agents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum StepKind {
     /// `session`, `model`.
     Started,
-    /// `text`: what the agent says.
+    /// `text`: the agent's message.
     Text,
-    /// `text`: what it thinks.
+    /// `text`: the agent's reasoning.
     Thinking,
     /// `id`, `name`, `input`.
     ToolCall,
     /// `id`, `output`, `isError`.
     ToolResult,
-    /// `text`: what the agent's program printed that is none of the others.
+    /// `text`: other output of the agent's program.
     Notice,
     /// `text`, `isError`, `cost`.
     Result,
 }
 
-/// One step of a task.
+/// Step of a task.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TaskStep {

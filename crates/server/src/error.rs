@@ -4,7 +4,7 @@
 use std::{borrow::Cow, fmt, time::Duration};
 
 use fsa_driver::DriverError;
-use fsa_model::{FailureKind, Field, ProjectId, limits::OverLimit};
+use fsa_model::{FailureKind, Field, ProjectId, limits::ExceededLimit};
 use http::StatusCode;
 
 /// The result of a use-case.
@@ -23,7 +23,7 @@ struct Inner {
     field: Option<Field>,
     project: Option<ProjectId>,
     kubernetes_status: Option<String>,
-    limit: Option<OverLimit>,
+    limit: Option<ExceededLimit>,
     retry_after: Option<Duration>,
     cause: Option<Cause>,
 }
@@ -100,8 +100,8 @@ impl Error {
 
     /// 403: more than somebody may have.
     #[must_use]
-    pub fn over_limit(over: OverLimit) -> Self {
-        let mut error = Self::new(StatusCode::FORBIDDEN, "OverLimit", over.sentence());
+    pub fn over_limit(over: ExceededLimit) -> Self {
+        let mut error = Self::new(StatusCode::FORBIDDEN, "OverLimit", over.message());
         error.0.limit = Some(over);
         error
     }
@@ -116,8 +116,8 @@ impl Error {
 
     /// 429: more in a minute than somebody may; `after` says when it may be tried again.
     #[must_use]
-    pub fn over_rate(over: OverLimit, after: Duration) -> Self {
-        let mut error = Self::too_often(over.sentence(), after);
+    pub fn over_rate(over: ExceededLimit, after: Duration) -> Self {
+        let mut error = Self::too_often(over.message(), after);
         error.0.limit = Some(over);
         error
     }
@@ -209,7 +209,7 @@ impl Error {
     }
 
     #[must_use]
-    pub fn limit(&self) -> Option<&OverLimit> {
+    pub fn limit(&self) -> Option<&ExceededLimit> {
         self.0.limit.as_ref()
     }
 

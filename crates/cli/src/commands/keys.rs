@@ -36,7 +36,7 @@ pub async fn run(client: &Client, command: Keys, json: bool) -> Outcome {
                 output::table(
                     &["KEY", "SEALED WITH IT", ""],
                     all.iter().map(|key| {
-                        let note = match (key.current, key.known) {
+                        let note = match (key.current, key.available) {
                             (true, _) => "the newest",
                             (false, true) => "",
                             (false, false) => "not in the key file: cannot be opened",

@@ -35,7 +35,7 @@ pub async fn settle(
 ) -> Result<Sandbox, Failure> {
     let mut stages = Stages::new(json);
     let path = format!("/api/sandbox/{project}");
-    while !sandbox.status.is_settled() && sandbox.status != Phase::Error {
+    while !sandbox.status.is_stable() && sandbox.status != Phase::Error {
         if sandbox.desired_state == DesiredState::Running {
             stages.show(&sandbox);
         }
@@ -46,7 +46,7 @@ pub async fn settle(
         );
         // Whatever happened before the stream was open is in this answer.
         sandbox = client.get(&path).await?;
-        while !sandbox.status.is_settled() && sandbox.status != Phase::Error {
+        while !sandbox.status.is_stable() && sandbox.status != Phase::Error {
             if sandbox.desired_state == DesiredState::Running {
                 stages.show(&sandbox);
             }

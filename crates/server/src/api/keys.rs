@@ -39,7 +39,7 @@ async fn forget(State(app): State<App>, caller: Caller, Path(key): Path<String>)
     let all = keys(&app).await?;
     let found = all
         .iter()
-        .find(|one| one.id == key && one.known)
+        .find(|one| one.id == key && one.available)
         .ok_or_else(|| Error::not_found("key"))?;
     if found.values > 0 {
         return Err(Error::conflict(format!(
@@ -69,7 +69,7 @@ async fn keys(app: &App) -> Result<Vec<EncryptionKey>> {
         .map(|id| EncryptionKey {
             id: hex::encode(id),
             current: id == current,
-            known: true,
+            available: true,
             values: counts.remove(&id[..]).unwrap_or(0).unsigned_abs(),
         })
         .collect();
@@ -77,7 +77,7 @@ async fn keys(app: &App) -> Result<Vec<EncryptionKey>> {
     all.extend(counts.into_iter().map(|(id, count)| EncryptionKey {
         id: hex::encode(id),
         current: false,
-        known: false,
+        available: false,
         values: count.unsigned_abs(),
     }));
     Ok(all)

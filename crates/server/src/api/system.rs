@@ -6,7 +6,7 @@ use axum::extract::State;
 use fsa_model::{
     ErrorBody,
     api::Page,
-    system::{Check, CheckState, SandboxUse, SystemUse},
+    system::{Check, CheckState, SandboxUsage, SystemUsage},
 };
 use futures_util::{StreamExt as _, stream};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -68,21 +68,21 @@ async fn checks(State(app): State<App>, caller: Caller) -> Result<Json<Page<Chec
 
 /// What each sandbox that runs uses at this moment, of all users
 #[utoipa::path(get, path = "/api/system/usage", tag = "system",
-    responses((status = OK, body = SystemUse), (status = FORBIDDEN, body = ErrorBody)))]
-async fn usage(State(app): State<App>, caller: Caller) -> Result<Json<SystemUse>> {
+    responses((status = OK, body = SystemUsage), (status = FORBIDDEN, body = ErrorBody)))]
+async fn usage(State(app): State<App>, caller: Caller) -> Result<Json<SystemUsage>> {
     caller.must_be_owner()?;
     let (running, all) = sandboxes::running(&app.store, MOST).await?;
-    let left_out = all.saturating_sub(running.len() as u64);
+    let omitted = all.saturating_sub(running.len() as u64);
     let items = stream::iter(running)
         .map(|running| look(&app, running))
         .buffered(SIDE_BY_SIDE)
         .collect()
         .await;
-    Ok(Json(SystemUse { items, left_out }))
+    Ok(Json(SystemUsage { items, omitted }))
 }
 
 /// One that does not answer has no figures, and takes nothing from the others.
-async fn look(app: &App, running: Running) -> SandboxUse {
+async fn look(app: &App, running: Running) -> SandboxUsage {
     let usage = match RunningSandbox::of_row(app, &running.region, &running.sandbox) {
         Ok(sandbox) => tokio::time::timeout(LOOK, sandbox.usage())
             .await
@@ -90,7 +90,7 @@ async fn look(app: &App, running: Running) -> SandboxUse {
             .and_then(Result::ok),
         Err(_) => None,
     };
-    SandboxUse {
+    SandboxUsage {
         project_id: running.sandbox.project,
         project: running.project,
         owner_login: running.owner,

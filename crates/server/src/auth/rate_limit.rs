@@ -6,7 +6,7 @@ use std::{collections::HashMap, num::NonZeroU32, sync::Arc, time::Duration};
 
 use fsa_model::{
     UserId,
-    limits::{Limits, OverLimit},
+    limits::{ExceededLimit, Limits},
 };
 use governor::{
     Quota, RateLimiter,
@@ -64,11 +64,11 @@ fn limits(settings: &state::Limits, caller: &Caller) -> Limits {
 impl Counted {
     fn count(&self, what: &str, limit: Option<u64>, user: UserId) -> Result<()> {
         let Some(limit) = limit else { return Ok(()) };
-        let over = OverLimit {
-            what: what.to_owned(),
+        let over = ExceededLimit {
+            resource: what.to_owned(),
             limit,
             requested: limit + 1,
-            of_all: false,
+            server_wide: false,
         };
         // Beyond four thousand million it is no limit.
         let Ok(count) = u32::try_from(limit) else {

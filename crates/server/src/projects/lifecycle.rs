@@ -283,7 +283,7 @@ pub async fn settled(
         let deleting = overview.project.deleted_at.is_some();
         match &overview.sandbox {
             None if !deleting => return Ok(Outcome::Settled(overview)),
-            Some(sandbox) if sandbox.phase().is_settled() && !deleting => {
+            Some(sandbox) if sandbox.phase().is_stable() && !deleting => {
                 return Ok(Outcome::Settled(overview));
             }
             Some(sandbox) if is_hopeless(sandbox, wished_at) => return Ok(Outcome::Pending(overview)),

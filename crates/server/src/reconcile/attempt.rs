@@ -8,7 +8,7 @@ use std::time::Duration;
 use fsa_driver::{ObservedDatabase, Region};
 use fsa_model::{
     ContainerState, DesiredState, Failure, FailureKind, Phase, Stage, StageState, api::DatabaseStatus,
-    event::EventKind, phase::Settled, sandboxd::Status,
+    event::EventKind, phase::ObservedStatus, sandboxd::Status,
 };
 use fsa_sandboxd_client::StatusStream;
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream};
@@ -411,7 +411,7 @@ impl<'a> Attempt<'a> {
     #[must_use]
     pub fn phase(&self, reached: bool, failed: bool) -> Phase {
         let row = &self.claim.sandbox;
-        let settled = Settled {
+        let settled = ObservedStatus {
             generation: if reached {
                 row.generation
             } else {

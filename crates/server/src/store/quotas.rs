@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use fsa_model::{
     ProjectId, Size, UserId,
-    limits::{Adds, Limits, OverLimit, Used, mebibytes},
+    limits::{Adds, ExceededLimit, Limits, Used, mebibytes},
 };
 use sqlx::{PgConnection, Row as _, postgres::PgRow};
 use uuid::Uuid;
@@ -167,11 +167,11 @@ pub async fn room(
         let used = disk(&mut connection, user).await?;
         let left = limit.saturating_mul(1 << 20).saturating_sub(used);
         if left < requested.max(1) {
-            return Err(Error::over_limit(OverLimit {
-                what: "diskMib".into(),
+            return Err(Error::over_limit(ExceededLimit {
+                resource: "diskMib".into(),
                 limit,
                 requested: mebibytes(used.saturating_add(requested.max(1))),
-                of_all: user.is_none(),
+                server_wide: user.is_none(),
             }));
         }
         room = Some(room.map_or(left, |room| room.min(left)));

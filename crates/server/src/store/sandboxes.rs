@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use fsa_model::{
     Condition, ContainerState, DesiredState, Failure, Phase, ProjectId, ResourceName, SandboxId, SandboxRef,
-    phase::Settled, sandboxd::Status,
+    phase::ObservedStatus, sandboxd::Status,
 };
 use sqlx::{FromRow, PgConnection, Row as _, postgres::PgRow};
 
@@ -77,7 +77,7 @@ impl SandboxRow {
         Phase::compute(
             self.desired_state,
             self.generation,
-            Settled {
+            ObservedStatus {
                 generation: self.observed_generation,
                 container: self.container,
                 failed: self.failure.is_some(),

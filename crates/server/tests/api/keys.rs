@@ -112,7 +112,10 @@ async fn an_owner_sees_what_is_sealed_with_which_key_and_none_that_is_needed_can
         all[1].current && all[1].id == newest && all[1].values > 2,
         "{all:?}"
     );
-    assert!(!all[0].current && all[0].known && all[0].values == 0, "{all:?}");
+    assert!(
+        !all[0].current && all[0].available && all[0].values == 0,
+        "{all:?}"
+    );
     let used = owner.delete(&format!("/api/keys/{newest}")).await.expect(409);
     assert!(
         used.error()
@@ -131,6 +134,6 @@ async fn an_owner_sees_what_is_sealed_with_which_key_and_none_that_is_needed_can
         .database
         .sql("update databases set password = overlay(password placing '\\x01020304'::bytea from 2 for 4)");
     let all: Vec<EncryptionKey> = owner.get("/api/keys").await.expect(200).read();
-    let lost = all.iter().find(|key| !key.known).expect("it is listed");
+    let lost = all.iter().find(|key| !key.available).expect("it is listed");
     assert_eq!((lost.id.as_str(), lost.values), ("01020304", 1));
 }

@@ -29,7 +29,12 @@ async fn what_is_over_a_limit_is_refused_with_the_limit_and_the_use() {
         .error();
     let limit = second.details.limit.expect("the limit is said");
     assert_eq!(
-        (limit.what.as_str(), limit.limit, limit.requested, limit.of_all),
+        (
+            limit.resource.as_str(),
+            limit.limit,
+            limit.requested,
+            limit.server_wide
+        ),
         ("running", 1, 2, false)
     );
     assert!(
@@ -51,7 +56,10 @@ async fn what_is_over_a_limit_is_refused_with_the_limit_and_the_use() {
     let third = ada
         .post("/api/projects", &json!({"name": "three", "start": false}))
         .await;
-    assert_eq!(third.expect(403).error().details.limit.unwrap().what, "projects");
+    assert_eq!(
+        third.expect(403).error().details.limit.unwrap().resource,
+        "projects"
+    );
 
     let me = ada.get("/api/me").await.expect(200).json();
     assert_eq!(me["limits"], json!({"projects": 2, "running": 1}));
@@ -87,7 +95,7 @@ async fn two_at_once_cannot_both_have_the_last_place() {
         .await
         .expect(403)
         .error();
-    assert!(refused.details.limit.unwrap().of_all);
+    assert!(refused.details.limit.unwrap().server_wide);
 }
 
 #[tokio::test]
@@ -113,7 +121,7 @@ async fn an_owner_gives_somebody_limits_of_their_own() {
         .await
         .expect(403)
         .error();
-    assert_eq!(over.details.limit.unwrap().what, "memoryMib");
+    assert_eq!(over.details.limit.unwrap().resource, "memoryMib");
     ada.post("/api/projects", &json!({"name": "two", "size": "micro"}))
         .await
         .expect(201);
@@ -172,11 +180,11 @@ async fn what_is_asked_too_often_is_refused_with_the_limit_and_when_to_come_back
         error.error
     );
     let limit = error.details.limit.expect("the limit is said");
-    assert_eq!((limit.what.as_str(), limit.limit), ("execsPerMinute", 2));
+    assert_eq!((limit.resource.as_str(), limit.limit), ("execsPerMinute", 2));
 
     while ada.get("/api/me").await.status == 200 {}
     let refused = ada.get("/api/projects").await.expect(429).error();
-    assert_eq!(refused.details.limit.unwrap().what, "requestsPerMinute");
+    assert_eq!(refused.details.limit.unwrap().resource, "requestsPerMinute");
     grace.get("/api/me").await.expect(200);
     // Limits of one's own count at once, and none is none.
     let path = format!("/api/users/{id}");
@@ -215,7 +223,7 @@ async fn what_is_on_disk_is_measured_and_nothing_is_added_beyond_the_limit() {
     // It is refused at its head, while the client still sends the rest.
     let too_much = put(11 << 20).await.expect(403).error();
     let limit = too_much.details.limit.expect("the limit is said");
-    assert_eq!((limit.what.as_str(), limit.limit), ("diskMib", 10));
+    assert_eq!((limit.resource.as_str(), limit.limit), ("diskMib", 10));
 
     world.driver.disk_bytes.store(11 << 20, Ordering::Relaxed);
     while ada.get("/api/me").await.expect(200).json()["used"]["diskMib"] != 11 {
@@ -228,7 +236,7 @@ async fn what_is_on_disk_is_measured_and_nothing_is_added_beyond_the_limit() {
         refused.error
     );
     let limit = refused.details.limit.expect("the limit is said");
-    assert_eq!((limit.what.as_str(), limit.limit), ("diskMib", 10));
+    assert_eq!((limit.resource.as_str(), limit.limit), ("diskMib", 10));
     ada.post("/api/projects", &json!({"name": "two", "start": false}))
         .await
         .expect(403);

@@ -29,7 +29,7 @@ async fn regions_checks_and_use_are_told_and_a_silent_region_is_named() {
         ])
     );
     let used = owner.get("/api/system/usage").await.expect(200).json();
-    assert_eq!(used["leftOut"], 0);
+    assert_eq!(used["omitted"], 0);
     assert_eq!(used["items"][0]["projectId"], json!(shop.id));
     assert_eq!(used["items"][0]["ownerLogin"], "ada");
     assert_eq!(used["items"][0]["usage"]["pids"], 2);

@@ -9,7 +9,7 @@ import { formatBytes } from "../../logic/time";
 
 /** Samples in a chart: three minutes. */
 const maxSamples = 60;
-type SandboxUsage = Schemas["SandboxUse"];
+type SandboxUsage = Schemas["SandboxUsage"];
 
 export function Usage() {
   const found = useQuery(systemUsage);
@@ -63,9 +63,9 @@ export function Usage() {
           </Table>
         </div>
       )}
-      {(found.data?.leftOut ?? 0) > 0 && (
+      {(found.data?.omitted ?? 0) > 0 && (
         <Text size="xs" c="dimmed" mt="xs">
-          {found.data?.leftOut} more running sandboxes are not shown. See /metrics for totals.
+          {found.data?.omitted} more running sandboxes are not shown. See /metrics for totals.
         </Text>
       )}
     </section>
