@@ -21,7 +21,7 @@ use super::{Check, State, check};
 use crate::{
     connection::{Cluster, call},
     databases,
-    driver::look::runs,
+    driver::observe::runs,
     objects::{self, APP, BOOT_FILE},
     settings::{Reach, Settings, Style},
 };

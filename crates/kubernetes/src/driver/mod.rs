@@ -1,13 +1,13 @@
-//! The promises of [`fsa_driver::Driver`], kept by a Kubernetes cluster.
+//! [`fsa_driver::Driver`] for a Kubernetes cluster.
 //!
-//! A look reads the watches' stores. A change is server-side apply with one field manager, done
-//! in a task of its own that holds the sandbox's turn, so that a step which nobody waits for any
-//! more cannot come after the one that follows it.
+//! An observation reads the reflectors' stores. A change is server-side apply with one field manager, in a separate
+//! task that holds the sandbox's mutex: if the caller stops waiting, the change still completes before the next one
+//! starts.
 
-mod change;
-pub mod look;
+mod apply;
+mod connect;
 mod object;
-mod reach;
+pub mod observe;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -24,7 +24,7 @@ use fsa_model::{
 use futures_util::{StreamExt as _, stream};
 use k8s_openapi::{NamespaceResourceScope, api::networking::v1::NetworkPolicyPeer};
 use kube::{Api, Resource};
-use look::{Found, WaysIn, belongs};
+use observe::{RouteCounts, SandboxObjects, belongs};
 use parking_lot::Mutex;
 use secrecy::SecretString;
 use tokio::sync::broadcast::error::RecvError;
@@ -36,30 +36,29 @@ use crate::{
     settings::{Settings, Style},
 };
 
-/// Where a project's database is on the network, for the hole in its policy: by the name of its
-/// role.
+/// The network peer and port of a project's database, from the name of its role, for the sandbox's policy.
 pub type DatabasePeer = Arc<dyn Fn(&str) -> Option<(NetworkPolicyPeer, u16)> + Send + Sync>;
 
-/// The driver for a cluster.
+/// The driver of a region in a cluster.
 #[derive(Clone)]
 pub struct KubernetesDriver(Arc<Inner>);
 
 struct Inner {
     cluster: Cluster,
     settings: Settings,
-    watched: Reflectors,
+    reflectors: Reflectors,
     sandbox_locks: KeyedMutex<ResourceName>,
-    /// Of sandboxes that this process has started or asked for; the cluster has them all.
+    /// A cache of control tokens; the sandboxes' Secrets have all of them.
     tokens: Mutex<HashMap<ResourceName, SecretString>>,
     database_peer: DatabasePeer,
 }
 
 impl KubernetesDriver {
-    /// Begins to watch the cluster. It need not answer yet. Must be called in a tokio runtime.
+    /// Starts to watch the cluster, which need not answer yet. Must be called in a tokio runtime.
     #[must_use]
     pub fn new(cluster: Cluster, settings: Settings, database_peer: DatabasePeer) -> Self {
         Self(Arc::new(Inner {
-            watched: Reflectors::start(&cluster, &settings),
+            reflectors: Reflectors::start(&cluster, &settings),
             cluster,
             settings,
             sandbox_locks: KeyedMutex::default(),
@@ -83,14 +82,15 @@ impl Inner {
         Api::namespaced(self.cluster.client.clone(), &self.cluster.namespace)
     }
 
-    fn ways_in(&self) -> WaysIn {
+    /// How many Ingresses and HTTPRoutes a sandbox should have.
+    fn expected_routes(&self) -> RouteCounts {
         match (&self.settings.expose.domain, self.settings.expose.style) {
-            (None, _) => WaysIn::default(),
-            (Some(_), Style::Ingress) => WaysIn {
+            (None, _) => RouteCounts::default(),
+            (Some(_), Style::Ingress) => RouteCounts {
                 ingresses: 2,
                 routes: 0,
             },
-            (Some(_), Style::HttpRoute) => WaysIn {
+            (Some(_), Style::HttpRoute) => RouteCounts {
                 ingresses: 0,
                 routes: if self.settings.expose.gateway.is_some() {
                     2
@@ -101,72 +101,81 @@ impl Inner {
         }
     }
 
-    /// What the stores have of a sandbox.
-    fn found(&self, sandbox: &SandboxRef) -> Found {
-        let (watched, namespace) = (&self.watched, self.cluster.namespace.as_str());
+    /// The objects of a sandbox in the stores.
+    fn cached(&self, sandbox: &SandboxRef) -> SandboxObjects {
+        let (reflectors, namespace) = (&self.reflectors, self.cluster.namespace.as_str());
         let name = sandbox.resource.as_str();
-        let mut pods = watched.pods.named(namespace, &sandbox.resource);
+        let mut pods = reflectors.pods.named(namespace, &sandbox.resource);
         pods.retain(|o| belongs(&o.metadata, sandbox));
-        let ways_in = [name.to_owned(), format!("{name}-terminal")];
-        Found {
-            deployment: named(&watched.deployments, namespace, name)
+        let route_names = [name.to_owned(), format!("{name}-terminal")];
+        SandboxObjects {
+            deployment: named(&reflectors.deployments, namespace, name)
                 .filter(|o| belongs(&o.metadata, sandbox)),
-            secret: named(&watched.secrets, namespace, name).filter(|o| belongs(&o.metadata, sandbox)),
-            service: named(&watched.services, namespace, name).filter(|o| belongs(&o.metadata, sandbox)),
-            policy: named(&watched.policies, namespace, name).filter(|o| belongs(&o.metadata, sandbox)),
-            ingresses: ways_in
+            secret: named(&reflectors.secrets, namespace, name).filter(|o| belongs(&o.metadata, sandbox)),
+            service: named(&reflectors.services, namespace, name).filter(|o| belongs(&o.metadata, sandbox)),
+            policy: named(&reflectors.policies, namespace, name).filter(|o| belongs(&o.metadata, sandbox)),
+            ingresses: route_names
                 .iter()
-                .filter_map(|name| named(&watched.ingresses, namespace, name))
+                .filter_map(|name| named(&reflectors.ingresses, namespace, name))
                 .filter(|o| belongs(&o.metadata, sandbox))
                 .collect(),
-            routes: ways_in
+            routes: route_names
                 .iter()
-                .filter_map(|name| watched.route(namespace, name))
+                .filter_map(|name| reflectors.route(namespace, name))
                 .filter(|o| belongs(&o.metadata, sandbox))
                 .collect(),
-            warned: look::newest(&pods).and_then(|pod| watched.warnings.latest(pod)),
+            warning: observe::newest(&pods).and_then(|pod| reflectors.warnings.latest(pod)),
             pods,
-            volume: named(&watched.claims, namespace, &claim_name(sandbox.project))
+            volume: named(&reflectors.claims, namespace, &claim_name(sandbox.project))
                 .is_some_and(|claim| claim.metadata.deletion_timestamp.is_none()),
         }
     }
 
-    /// The image that a spec asks for, in the cluster's words.
+    /// The reference of the spec's image.
     fn image(&self, spec: &SandboxSpec) -> Result<String> {
-        let wrong = |message: String| DriverError::new(FailureKind::Input, message);
+        let invalid = |message: String| DriverError::new(FailureKind::Input, message);
         let Some(image) = objects::image(spec, &self.settings) else {
             let Image::Template(name) = &spec.image else {
-                return Err(wrong("the project has no image".into()));
+                return Err(invalid("the project has no image".into()));
             };
-            return Err(wrong(format!(
-                "the template `{name}` is of one machine and not to be had on a cluster; choose `web` or an image"
+            return Err(invalid(format!(
+                "the template `{name}` is not available on a cluster; choose `web` or an image"
             )));
         };
         if is_registry_reference(image) {
             Ok(image.to_owned())
         } else {
-            Err(wrong(format!(
-                "`{image}` is not the name of an image, such as registry.example/name:tag"
+            Err(invalid(format!(
+                "`{image}` is not a valid image reference, such as registry.example/name:tag"
             )))
         }
     }
 
-    /// Every sandbox that any object names.
+    /// Every sandbox that an object of ours names.
     fn inventory(&self) -> Vec<SandboxRef> {
-        let watched = &self.watched;
+        let reflectors = &self.reflectors;
         let mut all: HashMap<ResourceName, SandboxRef> = HashMap::new();
         let mut add = |metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta| {
             if let Some(owner) = objects::owner(metadata) {
                 all.insert(owner.resource.clone(), owner);
             }
         };
-        watched.deployments.state().iter().for_each(|o| add(&o.metadata));
-        watched.services.state().iter().for_each(|o| add(&o.metadata));
-        watched.policies.state().iter().for_each(|o| add(&o.metadata));
-        watched.secrets.state().iter().for_each(|o| add(&o.metadata));
-        watched.ingresses.state().iter().for_each(|o| add(&o.metadata));
-        watched.pods.store.state().iter().for_each(|o| add(&o.metadata));
-        if let Some(routes) = &watched.routes {
+        reflectors
+            .deployments
+            .state()
+            .iter()
+            .for_each(|o| add(&o.metadata));
+        reflectors.services.state().iter().for_each(|o| add(&o.metadata));
+        reflectors.policies.state().iter().for_each(|o| add(&o.metadata));
+        reflectors.secrets.state().iter().for_each(|o| add(&o.metadata));
+        reflectors.ingresses.state().iter().for_each(|o| add(&o.metadata));
+        reflectors
+            .pods
+            .store
+            .state()
+            .iter()
+            .for_each(|o| add(&o.metadata));
+        if let Some(routes) = &reflectors.routes {
             routes.state().iter().for_each(|o| add(&o.metadata));
         }
         all.into_values().collect()
@@ -180,7 +189,7 @@ impl Driver for KubernetesDriver {
             driver: "kubernetes",
             enforces_memory: true,
             enforces_cpu: true,
-            // The kubelet's podPidsLimit is its administrator's to set.
+            // The administrator sets the kubelet's podPidsLimit.
             enforces_pids: false,
             isolates_network: true,
             imports_images: false,
@@ -193,8 +202,11 @@ impl Driver for KubernetesDriver {
     }
 
     async fn observe(&self, sandbox: &SandboxRef) -> Result<Observed> {
-        self.0.watched.ready().await?;
-        Ok(look::observed(&self.0.found(sandbox), self.0.ways_in()))
+        self.0.reflectors.ready().await?;
+        Ok(observe::observed(
+            &self.0.cached(sandbox),
+            self.0.expected_routes(),
+        ))
     }
 
     async fn ensure_network(&self, spec: &SandboxSpec) -> Result<()> {
@@ -206,32 +218,32 @@ impl Driver for KubernetesDriver {
     }
 
     async fn await_serving(&self, sandbox: &SandboxRef) -> Result<()> {
-        self.until_ready(sandbox).await;
+        self.wait_until_ready(sandbox).await;
         Ok(())
     }
 
     async fn stop(&self, sandbox: &SandboxRef) -> Result<()> {
-        self.stop_pod(sandbox).await
+        self.scale_to_zero(sandbox).await
     }
 
     async fn destroy(&self, sandbox: &SandboxRef) -> Result<()> {
-        self.remove(sandbox).await
+        self.delete_objects(sandbox).await
     }
 
     async fn remove_volume(&self, project: ProjectId) -> Result<()> {
-        self.remove_claim(project).await
+        self.delete_claim(project).await
     }
 
     async fn connect(&self, sandbox: &SandboxRef, endpoint: Endpoint) -> Result<BoxConnection> {
         match endpoint {
-            Endpoint::Control => self.reach(sandbox, objects::CONTROL_PORT).await,
-            Endpoint::Port(port) => self.reach_loopback(sandbox, port).await,
+            Endpoint::Control => self.connect_pod(sandbox, objects::CONTROL_PORT).await,
+            Endpoint::Port(port) => self.connect_loopback(sandbox, port).await,
         }
     }
 
     fn changes(&self) -> BoxStream<Requeue> {
-        let requeues = self.0.watched.requeues();
-        // The driver is held, so that the stream ends only with it.
+        let requeues = self.0.reflectors.requeues();
+        // The stream holds the driver, so that the watches live as long as it.
         stream::unfold((requeues, self.clone()), |(mut requeues, driver)| async move {
             match requeues.recv().await {
                 Ok(requeue) => Some((requeue, (requeues, driver))),
@@ -243,28 +255,28 @@ impl Driver for KubernetesDriver {
     }
 
     fn warnings(&self) -> BoxStream<Warning> {
-        let (known, later) = self.0.watched.warnings.subscribe();
-        // The driver is held, so that the stream ends only with it.
+        let (recorded, later) = self.0.reflectors.warnings.subscribe();
+        // The stream holds the driver, so that the watches live as long as it.
         let later = stream::unfold((later, self.clone()), |(mut later, driver)| async move {
             loop {
                 match later.recv().await {
                     Ok(warning) => return Some((warning, (later, driver))),
                     Err(RecvError::Lagged(lost)) => {
-                        tracing::warn!(lost, "the cluster warns of more than can be told");
+                        tracing::warn!(lost, "too many warnings of the cluster; some are not reported");
                     }
                     Err(RecvError::Closed) => return None,
                 }
             }
         });
-        stream::iter(known).chain(later).boxed()
+        stream::iter(recorded).chain(later).boxed()
     }
 
     async fn usage(&self, sandbox: &SandboxRef) -> Result<Usage> {
-        self.ask_usage(sandbox).await
+        self.read_usage(sandbox).await
     }
 
     async fn inventory(&self) -> Result<Vec<SandboxRef>> {
-        self.0.watched.ready().await?;
+        self.0.reflectors.ready().await?;
         Ok(self.0.inventory())
     }
 
@@ -275,7 +287,7 @@ impl Driver for KubernetesDriver {
     async fn import_image(&self, _: &str, _: BoxStream<std::io::Result<Bytes>>) -> Result<ImageInfo> {
         Err(DriverError::new(
             FailureKind::Input,
-            "this region takes its images from registries; push the image to one and use its name",
+            "this region pulls its images from registries; push the image to a registry and use its reference",
         ))
     }
 
@@ -291,9 +303,9 @@ impl Driver for KubernetesDriver {
             .filter(|_| expose.style == Style::Ingress)?;
         objects::hosts(&sandbox.resource, domain)
             .into_iter()
-            .find(|way| way.port == port)
-            .map(|way| ExternalEndpoint {
-                host: way.host.to_ascii_lowercase(),
+            .find(|host| host.port == port)
+            .map(|host| ExternalEndpoint {
+                host: host.host.to_ascii_lowercase(),
                 secure: expose.tls_secret.is_some(),
             })
     }
@@ -312,17 +324,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_an_image_is_found_out_before_anybody_waits_for_it() {
-        for right in [
+    fn an_invalid_image_reference_is_refused_before_a_pull() {
+        for valid in [
             "web",
             "fsa.test/tools:1",
             "localhost:5000/a/b:Tag_1",
             "registry.example/x@sha256:0123abcd",
         ] {
-            assert!(is_registry_reference(right), "{right}");
+            assert!(is_registry_reference(valid), "{valid}");
         }
-        for wrong in ["", "no such image", "Web", "http://x y", "a/:", "-x", "x:"] {
-            assert!(!is_registry_reference(wrong), "{wrong}");
+        for invalid in ["", "no such image", "Web", "http://x y", "a/:", "-x", "x:"] {
+            assert!(!is_registry_reference(invalid), "{invalid}");
         }
     }
 }

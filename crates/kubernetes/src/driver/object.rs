@@ -1,4 +1,4 @@
-//! One object at a time: how it is applied, how it is deleted, and how its echo in a watch is known.
+//! Operations on one object: apply, delete, and whether a watch has observed its new version.
 
 use std::sync::Arc;
 
@@ -9,23 +9,23 @@ use kube::{Api, Resource, ResourceExt as _, api::DeleteParams, core::DynamicObje
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{Inner, look::belongs};
+use super::{Inner, observe::belongs};
 use crate::{cached_object::CachedObject, objects, reflectors::named};
 
 impl Inner {
-    /// A name that somebody else already uses in this namespace is left to them.
-    pub(super) fn not_foreign(&self, sandbox: &SandboxRef) -> Result<()> {
-        let taken = named(
-            &self.watched.deployments,
+    /// Refuses a sandbox whose name an object of another owner in this namespace already has.
+    pub(super) fn check_ownership(&self, sandbox: &SandboxRef) -> Result<()> {
+        let foreign = named(
+            &self.reflectors.deployments,
             &self.cluster.namespace,
             sandbox.resource.as_str(),
         )
-        .is_some_and(|one| !belongs(&one.metadata, sandbox));
-        if taken {
+        .is_some_and(|object| !belongs(&object.metadata, sandbox));
+        if foreign {
             return Err(DriverError::new(
                 FailureKind::Machine,
                 format!(
-                    "the namespace already has a deployment {} of another project; it is left alone",
+                    "the namespace already has a deployment {} that belongs to another project; it is not changed",
                     sandbox.resource
                 ),
             ));
@@ -33,21 +33,21 @@ impl Inner {
         Ok(())
     }
 
-    pub(super) async fn put<K>(&self, what: &str, object: Value) -> Result<K>
+    pub(super) async fn apply<K>(&self, what: &str, object: Value) -> Result<K>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
             + Clone
             + DeserializeOwned
             + std::fmt::Debug,
     {
-        self.put_by(self.api(), what, object).await
+        self.apply_with(self.api(), what, object).await
     }
 
-    pub(super) async fn put_route(&self, route: Value) -> Result<DynamicObject> {
-        self.put_by(self.routes(), "make a route", route).await
+    pub(super) async fn apply_route(&self, route: Value) -> Result<DynamicObject> {
+        self.apply_with(self.routes(), "create a route", route).await
     }
 
-    async fn put_by<K>(&self, api: Api<K>, what: &str, object: Value) -> Result<K>
+    async fn apply_with<K>(&self, api: Api<K>, what: &str, object: Value) -> Result<K>
     where
         K: Clone + DeserializeOwned + std::fmt::Debug,
     {
@@ -91,11 +91,12 @@ impl Inner {
     }
 }
 
-/// Whether the watch has brought this version of an object, or a later one. (Versions are numbers
-/// in every API server that there is; where they were not, any version would do.)
-pub(super) fn is_seen(ours: &impl Resource, seen: Option<Arc<impl Resource>>) -> bool {
+/// Whether the watch has observed this version of an object, or a later one. (Versions are numbers in all existing API
+/// servers; if they were not, any version would count.)
+pub(super) fn is_observed(ours: &impl Resource, observed: Option<Arc<impl Resource>>) -> bool {
     let version = |version: Option<String>| version.and_then(|text| text.parse::<u64>().ok());
-    seen.is_some_and(|seen| {
-        seen.uid() == ours.uid() && version(seen.resource_version()) >= version(ours.resource_version())
+    observed.is_some_and(|observed| {
+        observed.uid() == ours.uid()
+            && version(observed.resource_version()) >= version(ours.resource_version())
     })
 }

@@ -1,4 +1,4 @@
-//! What is seen of a sandbox, from the objects that are there. Pure.
+//! Observed state of a sandbox, computed from its cached objects. Pure.
 
 use std::sync::Arc;
 
@@ -20,9 +20,9 @@ use crate::{
     pod_diagnosis,
 };
 
-/// The objects of one sandbox.
+/// The cached objects of one sandbox.
 #[derive(Default)]
-pub struct Found {
+pub struct SandboxObjects {
     pub deployment: Option<Arc<CachedObject<Deployment>>>,
     pub secret: Option<Arc<PartialObjectMeta<Secret>>>,
     pub service: Option<Arc<CachedObject<Service>>>,
@@ -30,47 +30,52 @@ pub struct Found {
     pub ingresses: Vec<Arc<CachedObject<Ingress>>>,
     pub routes: Vec<Arc<CachedObject<DynamicObject>>>,
     pub pods: Vec<Arc<Pod>>,
-    /// What the cluster said last of the pod that counts.
-    pub warned: Option<Failure>,
+    /// The latest warning about the [`newest`] pod.
+    pub warning: Option<Failure>,
+    /// Whether the home volume exists and is not being deleted.
     pub volume: bool,
 }
 
-/// How many ways in from outside there should be.
+/// How many Ingresses and HTTPRoutes a sandbox should have.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct WaysIn {
+pub struct RouteCounts {
     pub ingresses: usize,
     pub routes: usize,
 }
 
 #[must_use]
-pub fn observed(found: &Found, ways: WaysIn) -> Observed {
-    let service = found.service.as_ref().is_some_and(|service| service.summary.0);
-    let policy = found.policy.as_ref().is_some_and(|policy| policy.summary.0);
-    let ingresses = found.ingresses.iter().filter(|ingress| ingress.summary.0).count();
-    let routes = found.routes.iter().filter(|route| route.summary.0).count();
-    let pod = newest(&found.pods);
+pub fn observed(cached: &SandboxObjects, expected: RouteCounts) -> Observed {
+    let service = cached.service.as_ref().is_some_and(|service| service.summary.0);
+    let policy = cached.policy.as_ref().is_some_and(|policy| policy.summary.0);
+    let ingresses = cached
+        .ingresses
+        .iter()
+        .filter(|ingress| ingress.summary.0)
+        .count();
+    let routes = cached.routes.iter().filter(|route| route.summary.0).count();
+    let pod = newest(&cached.pods);
     Observed {
-        container: container(found, pod),
-        digest: digest(found),
-        network: service && policy && ingresses >= ways.ingresses && routes >= ways.routes,
-        failure: failure(found, pod),
-        volume: found.volume,
+        container: container(cached, pod),
+        digest: digest(cached),
+        network: service && policy && ingresses >= expected.ingresses && routes >= expected.routes,
+        failure: failure(cached, pod),
+        volume: cached.volume,
     }
 }
 
-/// Why there are no processes, where there are none and something is known.
-pub fn failure(found: &Found, pod: Option<&Arc<Pod>>) -> Option<Failure> {
+/// Why no process runs, if none does and the cluster reports a reason.
+pub fn failure(cached: &SandboxObjects, pod: Option<&Arc<Pod>>) -> Option<Failure> {
     match pod {
         Some(pod) if runs(pod) => None,
-        Some(pod) => pod_diagnosis::failure(pod).or_else(|| found.warned.clone()),
-        None => found
+        Some(pod) => pod_diagnosis::failure(pod).or_else(|| cached.warning.clone()),
+        None => cached
             .deployment
             .as_ref()
             .and_then(|deployment| deployment.summary.pod_creation_failure.clone()),
     }
 }
 
-/// The pod that counts: the newest of those that are not on their way out.
+/// The current pod: the newest of those that are not being deleted.
 #[must_use]
 pub fn newest(pods: &[Arc<Pod>]) -> Option<&Arc<Pod>> {
     pods.iter()
@@ -78,10 +83,10 @@ pub fn newest(pods: &[Arc<Pod>]) -> Option<&Arc<Pod>> {
         .max_by_key(|pod| pod.creation_timestamp().map(|time| time.0))
 }
 
-/// What the container of a sandbox does.
+/// The state of a sandbox's container.
 #[must_use]
-pub fn container(found: &Found, pod: Option<&Arc<Pod>>) -> ContainerState {
-    let Some(deployment) = &found.deployment else {
+pub fn container(cached: &SandboxObjects, pod: Option<&Arc<Pod>>) -> ContainerState {
+    let Some(deployment) = &cached.deployment else {
         return ContainerState::Absent;
     };
     let replicas = deployment.summary.replicas.unwrap_or(1);
@@ -93,24 +98,23 @@ pub fn container(found: &Found, pod: Option<&Arc<Pod>>) -> ContainerState {
                 ContainerState::Starting
             }
         }
-        // A pod that waits for a node or an image has no process.
+        // A pod that waits for a node or an image has no process yet.
         _ => ContainerState::Stopped,
     }
 }
 
-/// The digest that the container was started with, where everything that makes it is as it was
-/// asked for.
-fn digest(found: &Found) -> Option<String> {
-    let deployment = found.deployment.as_ref()?;
+/// The digest that the container was started with, if its Secret and Deployment match what was applied.
+fn digest(cached: &SandboxObjects) -> Option<String> {
+    let deployment = cached.deployment.as_ref()?;
     let digest = deployment.annotations().get(DIGEST)?;
-    let secret = found.secret.as_ref()?;
+    let secret = cached.secret.as_ref()?;
     let stopped = deployment.summary.replicas == Some(0);
-    let right =
+    let is_current =
         stopped || (secret.annotations().get(DIGEST) == Some(digest) && deployment.summary.matches_applied);
-    right.then(|| digest.clone())
+    is_current.then(|| digest.clone())
 }
 
-/// Whether the person's container has processes.
+/// Whether the user's container has processes.
 #[must_use]
 pub fn runs(pod: &Pod) -> bool {
     status_of(pod).is_some_and(|status| status.state.as_ref().is_some_and(|state| state.running.is_some()))
@@ -129,7 +133,7 @@ fn status_of(pod: &Pod) -> Option<&k8s_openapi::api::core::v1::ContainerStatus> 
         .find(|status| status.name == CONTAINER)
 }
 
-/// Whether an object belongs to this very sandbox, and not to another of its name.
+/// Whether an object belongs to this very sandbox, and not to another one with the same name.
 #[must_use]
 pub fn belongs(
     metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,

@@ -1,7 +1,7 @@
-//! Ways into a pod: straight to its address, or through the API server's port-forward.
+//! Connections into a pod: direct to its address, or through the API server's port-forward.
 //!
-//! A port-forward ends on the pod's loopback. The pod's address does not, so there a connection
-//! to a program goes through sandboxd, as everything else does.
+//! A port-forward ends on the pod's loopback. A direct connection does not, so one to a program on the loopback goes
+//! through sandboxd.
 
 use std::{
     net::IpAddr,
@@ -25,25 +25,25 @@ use tokio::{
 
 use super::{
     KubernetesDriver,
-    look::{newest, runs},
+    observe::{newest, runs},
 };
 use crate::{connection::call, settings::Reach};
 
-/// A pod's network takes a connection at once or not at all.
-const CONNECT: Duration = Duration::from_secs(5);
-/// Tokens that are kept; the cluster has them all.
-const TOKENS: usize = 10_000;
+/// A pod network accepts a connection quickly or not at all.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Cached tokens, at most; the cluster has all of them.
+const MAX_TOKENS: usize = 10_000;
 
 impl KubernetesDriver {
     /// A connection to a port of the pod's own address.
-    pub(super) async fn reach(&self, sandbox: &SandboxRef, port: u16) -> Result<BoxConnection> {
-        self.0.watched.ready().await?;
-        let pods = self.0.found(sandbox).pods;
+    pub(super) async fn connect_pod(&self, sandbox: &SandboxRef, port: u16) -> Result<BoxConnection> {
+        self.0.reflectors.ready().await?;
+        let pods = self.0.cached(sandbox).pods;
         let pod = newest(&pods).filter(|pod| runs(pod)).ok_or_else(not_running)?;
         match self.0.settings.reach {
             Reach::Direct => {
                 let address = address(pod).ok_or_else(not_running)?;
-                match timeout(CONNECT, TcpStream::connect((address, port))).await {
+                match timeout(CONNECT_TIMEOUT, TcpStream::connect((address, port))).await {
                     Ok(Ok(stream)) => {
                         let _ = stream.set_nodelay(true);
                         Ok(Box::new(stream))
@@ -57,9 +57,9 @@ impl KubernetesDriver {
     }
 
     /// A connection to what listens on the sandbox's loopback.
-    pub(super) async fn reach_loopback(&self, sandbox: &SandboxRef, port: u16) -> Result<BoxConnection> {
+    pub(super) async fn connect_loopback(&self, sandbox: &SandboxRef, port: u16) -> Result<BoxConnection> {
         if self.0.settings.reach == Reach::PortForward {
-            return self.reach(sandbox, port).await;
+            return self.connect_pod(sandbox, port).await;
         }
         let token = self.token(sandbox).await?;
         match SandboxdClient::new(self, sandbox, &token)
@@ -77,7 +77,7 @@ impl KubernetesDriver {
         }
     }
 
-    pub(super) async fn ask_usage(&self, sandbox: &SandboxRef) -> Result<Usage> {
+    pub(super) async fn read_usage(&self, sandbox: &SandboxRef) -> Result<Usage> {
         let token = self.token(sandbox).await?;
         Ok(SandboxdClient::new(self, sandbox, &token).usage().await?)
     }
@@ -89,7 +89,7 @@ impl KubernetesDriver {
         Ok(Box::new(Forwarded { stream, forwarder }))
     }
 
-    /// The token of a sandbox's sandboxd: remembered, or read from its secret.
+    /// The control token of a sandbox: cached, or read from its secret.
     pub(super) async fn token(&self, sandbox: &SandboxRef) -> Result<SecretString> {
         if let Some(token) = self.0.tokens.lock().get(&sandbox.resource) {
             return Ok(token.clone());
@@ -105,12 +105,12 @@ impl KubernetesDriver {
             .ok_or_else(|| {
                 DriverError::new(
                     FailureKind::Transient,
-                    "the sandbox's secret does not have what it should; it is put right at the next look",
+                    "the sandbox's secret has no valid boot document; it is repaired at the next reconciliation",
                 )
             })?
             .control_token;
         let mut tokens = self.0.tokens.lock();
-        if tokens.len() >= TOKENS {
+        if tokens.len() >= MAX_TOKENS {
             tokens.clear();
         }
         tokens.insert(sandbox.resource.clone(), token.clone());
@@ -122,7 +122,7 @@ fn address(pod: &Pod) -> Option<IpAddr> {
     pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()
 }
 
-/// A forwarded connection, with the task that carries it.
+/// A forwarded connection, with the task that forwards it.
 struct Forwarded {
     stream: DuplexStream,
     forwarder: Portforwarder,
@@ -169,7 +169,7 @@ fn not_running() -> DriverError {
 fn unreachable_pod() -> DriverError {
     DriverError::new(
         FailureKind::Transient,
-        "the sandbox's pod takes no connection; it may be starting, or the pod network may not be reachable from here \
-         (the setting `reach = \"port-forward\"` goes through the API server)",
+        "the sandbox's pod does not accept a connection; it may be starting, or the pod network may not be reachable \
+         from here (the setting `reach = \"port-forward\"` connects through the API server)",
     )
 }
