@@ -1,5 +1,5 @@
-//! The databases on any PostgreSQL server keep the promises of every driver's databases.
-//! The server is a real one, made for the test; no Kubernetes is needed.
+//! Project databases on a PostgreSQL server pass the conformance suite of every driver's databases. The server is a real
+//! one that the test starts; no Kubernetes is needed.
 
 #[path = "../../local/tests/machine/mod.rs"]
 mod machine;
@@ -42,7 +42,7 @@ impl Server {
         }
     }
 
-    /// How many sessions there were in a database, as far as they have ended.
+    /// How many sessions in a database have ended.
     async fn sessions(&self, database: &DatabaseSpec) -> i64 {
         let mut connection = PgConnection::connect_with(&self.admin).await.unwrap();
         sqlx::query_scalar("SELECT sessions FROM pg_stat_database WHERE datname = $1")
@@ -141,7 +141,7 @@ async fn a_dropped_database_is_gone_and_its_neighbor_is_not() {
 }
 
 #[tokio::test]
-async fn a_branch_has_the_rows_and_then_goes_its_own_way() {
+async fn a_branch_has_the_rows_and_is_independent_afterwards() {
     let server = Server::new().await;
     let (from, to) = (database(), database());
     server.databases.ensure(&from).await.unwrap();
@@ -161,7 +161,7 @@ async fn a_branch_has_the_rows_and_then_goes_its_own_way() {
 }
 
 #[tokio::test]
-async fn what_others_have_under_the_name_is_neither_used_nor_dropped() {
+async fn a_foreign_role_of_the_same_name_is_neither_used_nor_dropped() {
     let server = Server::new().await;
     let database = database();
     let mut connection = PgConnection::connect_with(&server.admin).await.unwrap();
@@ -182,22 +182,22 @@ async fn what_others_have_under_the_name_is_neither_used_nor_dropped() {
 }
 
 #[tokio::test]
-async fn whoever_was_let_in_a_moment_ago_is_not_asked_to_sign_in_by_each_look() {
+async fn an_observation_after_a_recent_sign_in_does_not_sign_in_again() {
     let server = Server::new().await;
     let database = database();
     server.databases.ensure(&database).await.unwrap();
     let sessions = async || {
-        // What a connection did is told when it has ended, so this waits for one of its own.
+        // Statistics of a connection are reported when it ends, so this waits for one of its own.
         server.sign_in(&database).await.unwrap().close().await.unwrap();
         server.sessions(&database).await
     };
     let before = sessions().await;
     for _ in 0..5 {
-        let seen = server.databases.observe(&database).await.unwrap();
-        assert_eq!(seen, ObservedDatabase::Ready);
+        let observed = server.databases.observe(&database).await.unwrap();
+        assert_eq!(observed, ObservedDatabase::Ready);
     }
-    assert!(sessions().await <= before + 2, "each look signed in");
-    // That it is there is looked at each time.
+    assert!(sessions().await <= before + 2, "each observation signed in");
+    // The database's existence is observed each time.
     let statement = format!("DROP DATABASE {} WITH (FORCE)", database.role());
     sqlx::raw_sql(sqlx::AssertSqlSafe(statement))
         .execute(&mut PgConnection::connect_with(&server.admin).await.unwrap())
@@ -210,24 +210,24 @@ async fn whoever_was_let_in_a_moment_ago_is_not_asked_to_sign_in_by_each_look() 
 }
 
 #[tokio::test]
-async fn of_databases_that_are_made_one_after_another_the_first_alone_is_signed_in_to() {
+async fn only_the_first_of_several_new_databases_is_signed_in_to() {
     let server = Server::new().await;
     let (first, second) = (database(), database());
     server.databases.ensure(&first).await.unwrap();
 
     server.databases.ensure(&second).await.unwrap();
 
-    let seen = server.databases.observe(&second).await.unwrap();
-    assert_eq!(seen, ObservedDatabase::Ready);
+    let observed = server.databases.observe(&second).await.unwrap();
+    assert_eq!(observed, ObservedDatabase::Ready);
     assert_eq!(server.sessions(&second).await, 0);
     server.sign_in(&second).await.unwrap();
 }
 
 #[tokio::test]
-async fn whoever_waits_in_line_while_the_server_is_busy_has_not_failed() {
+async fn waiting_for_a_permit_while_the_server_is_busy_is_no_failure() {
     let server = Server::new().await;
     let mut holder = PgConnection::connect_with(&server.admin).await.unwrap();
-    // Roles are marked by a comment, which nobody can write meanwhile.
+    // A new role gets a comment, which the lock delays.
     sqlx::raw_sql("BEGIN; LOCK TABLE pg_catalog.pg_shdescription IN SHARE MODE")
         .execute(&mut holder)
         .await
@@ -238,23 +238,24 @@ async fn whoever_waits_in_line_while_the_server_is_busy_has_not_failed() {
         async move { databases.ensure(&database()).await }
     }));
     let busy = async {
-        // Who only looks need not wait for them.
-        let unmade = database();
-        let look = server.databases.observe(&unmade);
-        let seen = tokio::time::timeout(std::time::Duration::from_secs(30), look).await;
-        assert_eq!(seen.unwrap().unwrap(), ObservedDatabase::Absent);
-        // Longer than anybody waits for a connection whose turn it is.
+        // An observation need not wait for them.
+        let absent = database();
+        let observe = server.databases.observe(&absent);
+        let observed = tokio::time::timeout(std::time::Duration::from_secs(30), observe).await;
+        assert_eq!(observed.unwrap().unwrap(), ObservedDatabase::Absent);
+        // Longer than the pool's timeout of 5 s for a connection. Real time: the server is a process of its own, and a
+        // paused clock would expire the timeouts of connections that are in use.
         tokio::time::sleep(std::time::Duration::from_secs(6)).await;
         sqlx::raw_sql("COMMIT").execute(&mut holder).await.unwrap();
     };
     let (all, ()) = tokio::join!(all, busy);
-    for made in all {
-        made.unwrap();
+    for outcome in all {
+        outcome.unwrap();
     }
 }
 
 #[tokio::test]
-async fn a_changed_password_is_put_right() {
+async fn a_changed_password_is_repaired() {
     let server = Server::new().await;
     let database = database();
     server.databases.ensure(&database).await.unwrap();
@@ -264,7 +265,7 @@ async fn a_changed_password_is_put_right() {
         .execute(&mut connection)
         .await
         .unwrap();
-    // Another control plane, or this one at its next verification: who made it believes its own sign-in until then.
+    // Stands for another control plane, or for this one at its next verification: until then its own sign-in is cached.
     let later = PostgresDatabases::new(&server.settings).unwrap();
     assert_eq!(later.observe(&database).await.unwrap(), ObservedDatabase::Partial);
     later.ensure(&database).await.unwrap();

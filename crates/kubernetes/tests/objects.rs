@@ -1,4 +1,4 @@
-//! What the objects of a sandbox look like, in golden files; and what must never be in them.
+//! Golden files of a sandbox's Kubernetes objects, and what must never be in them.
 
 use fsa_kubernetes::{
     objects::{self, network_policy::pods},
@@ -122,7 +122,7 @@ fn the_network_policy_lets_in_the_gateway_and_out_to_the_public_internet() {
 }
 
 #[test]
-fn secrets_are_in_the_secret_alone() {
+fn secrets_are_in_the_secret_only() {
     let (spec, settings) = (spec(), exposed(Style::Ingress));
     let secret = objects::secret(&spec, &settings);
     let boot = String::from_utf8(secret.data.unwrap()["boot.json"].0.clone()).unwrap();
@@ -148,7 +148,7 @@ fn every_host_fits_into_a_label_even_with_the_longest_name() {
 }
 
 #[test]
-fn the_role_that_is_handed_out_is_the_list_that_the_driver_needs() {
+fn the_charts_role_is_the_list_of_permissions_that_the_driver_needs() {
     let all = Settings {
         expose: Expose {
             style: Style::HttpRoute,

@@ -1,17 +1,17 @@
-//! The driver passes the suite that every driver passes, in both ways to reach a pod.
+//! The driver passes the conformance suite with both settings of `reach`.
 
 mod direct {
     use fsa_kubernetes::settings::Reach;
 
-    use crate::world::Place;
+    use crate::world::Fixture;
 
-    fsa_driver_testing::conformance_tests!(Place::new(Reach::Direct).await);
+    fsa_driver_testing::conformance_tests!(Fixture::new(Reach::Direct).await);
 }
 
 mod port_forward {
     use fsa_kubernetes::settings::Reach;
 
-    use crate::world::Place;
+    use crate::world::Fixture;
 
-    fsa_driver_testing::conformance_tests!(Place::new(Reach::PortForward).await);
+    fsa_driver_testing::conformance_tests!(Fixture::new(Reach::PortForward).await);
 }

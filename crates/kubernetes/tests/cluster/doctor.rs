@@ -1,4 +1,4 @@
-//! What `fsa doctor` says of a cluster: each thing that goes wrong there is named, with its remedy.
+//! `fsa doctor` on a cluster: each fault is reported with its remedy.
 
 use fsa_driver::Driver as _;
 use fsa_kubernetes::{
@@ -18,26 +18,26 @@ use serde_json::json;
 
 use crate::{
     faults::{spec, start},
-    world::{Place, exported},
+    world::{Fixture, exported},
 };
 
-/// The point of this name, as it is told.
-async fn point(cluster: &Cluster, settings: &Settings, name: &str) -> (State, String) {
+/// The result of the check with this name.
+async fn result_of(cluster: &Cluster, settings: &Settings, name: &str) -> (State, String) {
     let all = checks::run(cluster, settings).await;
     let found = all.iter().find(|check| check.name == name);
     let found = found.unwrap_or_else(|| panic!("{name}: {all:#?}"));
     (found.state, found.message.clone())
 }
 
-fn assert_told(found: &(State, String), state: State, words: &[&str]) {
-    assert_eq!(found.0, state, "{}", found.1);
-    for word in words {
-        assert!(found.1.contains(word), "{word}: {}", found.1);
+fn assert_reported(result: &(State, String), state: State, parts: &[&str]) {
+    assert_eq!(result.0, state, "{}", result.1);
+    for part in parts {
+        assert!(result.1.contains(part), "{part}: {}", result.1);
     }
 }
 
-/// The test cluster as somebody who may do nothing there, or at another address.
-async fn as_another(place: &Place, change: impl FnOnce(&mut Config)) -> Cluster {
+/// The test cluster with another client configuration, such as an account without permissions or another address.
+async fn with_config(fixture: &Fixture, change: impl FnOnce(&mut Config)) -> Cluster {
     let kubeconfig = Kubeconfig::read_from(exported("FSA_TEST_KUBECONFIG")).unwrap();
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await
@@ -45,13 +45,13 @@ async fn as_another(place: &Place, change: impl FnOnce(&mut Config)) -> Cluster 
     change(&mut config);
     Cluster {
         client: Client::try_from(config).unwrap(),
-        ..place.cluster.clone()
+        ..fixture.cluster.clone()
     }
 }
 
-/// The test cluster as it would be without KubeBlocks.
-fn without_kubeblocks(place: &Place) -> Cluster {
-    let real = place.cluster.client.clone();
+/// The test cluster without KubeBlocks in its list of API groups.
+fn without_kubeblocks(fixture: &Fixture) -> Cluster {
+    let real = fixture.cluster.client.clone();
     let service = tower::service_fn(move |request: http::Request<Body>| {
         let real = real.clone();
         async move {
@@ -70,14 +70,14 @@ fn without_kubeblocks(place: &Place) -> Cluster {
         }
     });
     Cluster {
-        client: Client::new(service, place.cluster.namespace.clone()),
-        ..place.cluster.clone()
+        client: Client::new(service, fixture.cluster.namespace.clone()),
+        ..fixture.cluster.clone()
     }
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_cluster_or_its_sandboxes_is_told_with_the_remedy() {
-    let place = Place::with_its_role_alone_and(Reach::Direct, |settings| {
+async fn faults_of_a_cluster_and_its_sandboxes_are_reported_with_the_remedy() {
+    let fixture = Fixture::with_only_its_role_and(Reach::Direct, |settings| {
         settings.expose = Expose {
             domain: Some("apps.example.org".into()),
             ingress_class: Some("nginx".into()),
@@ -86,22 +86,22 @@ async fn what_is_wrong_with_a_cluster_or_its_sandboxes_is_told_with_the_remedy()
         };
     })
     .await;
-    let (cluster, settings) = (&place.cluster, &place.settings);
-    let none = point(cluster, settings, "terminals").await;
-    assert_told(&none, State::Warning, &["start a project"]);
+    let (cluster, settings) = (&fixture.cluster, &fixture.settings);
+    let none = result_of(cluster, settings, "terminals").await;
+    assert_reported(&none, State::Warning, &["start a project"]);
 
     let mut spec = spec("told-of");
     let role = "told_of_agentruntime_abc234";
     let url = format!("postgresql://{role}:secret@10.0.0.1:5432/{role}?schema=public");
     spec.environment.insert("DATABASE_URL".into(), url.into());
-    start(&place, &spec).await;
+    start(&fixture, &spec).await;
     let name = spec.sandbox.resource.as_str();
 
     let mut through_the_api = settings.clone();
     through_the_api.reach = Reach::PortForward;
     for settings in [settings, &through_the_api] {
-        let terminals = point(cluster, settings, "terminals").await;
-        assert_told(&terminals, State::Good, &["1 of 1"]);
+        let terminals = result_of(cluster, settings, "terminals").await;
+        assert_reported(&terminals, State::Good, &["1 of 1"]);
     }
     for good in [
         "cluster's API",
@@ -110,18 +110,18 @@ async fn what_is_wrong_with_a_cluster_or_its_sandboxes_is_told_with_the_remedy()
         "storage class",
         "ingress class",
     ] {
-        assert_told(&point(cluster, settings, good).await, State::Good, &[]);
+        assert_reported(&result_of(cluster, settings, good).await, State::Good, &[]);
     }
-    // Nobody made the database that this sandbox was told of.
-    let stale = point(cluster, settings, "database URLs").await;
-    assert_told(&stale, State::Warning, &[name, "fsa restart"]);
+    // The database in this sandbox's URL does not exist.
+    let stale = result_of(cluster, settings, "database URLs").await;
+    assert_reported(&stale, State::Warning, &[name, "fsa restart"]);
 
-    // The terminal's way in, one fault after another.
-    let ingresses = place.api::<Ingress>();
+    // The terminal's Ingress, one fault after another.
+    let ingresses = fixture.api::<Ingress>();
     let terminal = format!("{name}-terminal");
-    let way_in = || point(cluster, settings, "terminals' ingress");
-    assert_told(&way_in().await, State::Good, &[]);
-    for (patch, words) in [
+    let ingress = || result_of(cluster, settings, "terminals' ingress");
+    assert_reported(&ingress().await, State::Good, &[]);
+    for (patch, parts) in [
         (
             json!({"metadata": {"annotations": {"nginx.ingress.kubernetes.io/auth-url": null}}}),
             "auth-url",
@@ -138,18 +138,18 @@ async fn what_is_wrong_with_a_cluster_or_its_sandboxes_is_told_with_the_remedy()
             .patch(&terminal, &params, &Patch::Merge(patch))
             .await
             .unwrap();
-        assert_told(&way_in().await, State::Warning, &[&terminal, words, "delete it"]);
+        assert_reported(&ingress().await, State::Warning, &[&terminal, parts, "delete it"]);
     }
     ingresses
         .delete(&terminal, &DeleteParams::default())
         .await
         .unwrap();
-    assert_told(&way_in().await, State::Warning, &[&terminal, "is missing"]);
+    assert_reported(&ingress().await, State::Warning, &[&terminal, "is missing"]);
 
-    // A secret that is not the one that the pod was started with.
+    // A secret other than the one that the pod was started with.
     let mut other = spec.clone();
     other.control_token = "another".to_owned().into();
-    place
+    fixture
         .api::<Secret>()
         .patch(
             name,
@@ -158,9 +158,9 @@ async fn what_is_wrong_with_a_cluster_or_its_sandboxes_is_told_with_the_remedy()
         )
         .await
         .unwrap();
-    let refused = point(cluster, settings, "terminals").await;
-    assert_told(&refused, State::Bad, &[name, "restart the sandbox"]);
-    place.driver.destroy(&spec.sandbox).await.unwrap();
+    let refused = result_of(cluster, settings, "terminals").await;
+    assert_reported(&refused, State::Bad, &[name, "restart the sandbox"]);
+    fixture.driver.destroy(&spec.sandbox).await.unwrap();
 
     // The settings, the account, and the address.
     let mut wrong = settings.clone();
@@ -170,32 +170,32 @@ async fn what_is_wrong_with_a_cluster_or_its_sandboxes_is_told_with_the_remedy()
         ("storage class", "setting storage_class"),
         ("ingress class", "setting expose.ingress_class"),
     ] {
-        let told = point(cluster, &wrong, name).await;
-        assert_told(&told, State::Bad, &["nowhere", setting]);
+        let result = result_of(cluster, &wrong, name).await;
+        assert_reported(&result, State::Bad, &["nowhere", setting]);
     }
     let mut blocks = settings.clone();
     blocks.databases.provider = Provider::Kubeblocks;
-    let served = point(cluster, &blocks, "databases").await;
-    assert_told(&served, State::Good, &["KubeBlocks serves"]);
-    let missing = point(&without_kubeblocks(&place), &blocks, "databases").await;
-    let words = ["clusters.apps.kubeblocks.io is missing", "install KubeBlocks"];
-    assert_told(&missing, State::Bad, &words);
-    let nobody = as_another(&place, |config| {
+    let served = result_of(cluster, &blocks, "databases").await;
+    assert_reported(&served, State::Good, &["KubeBlocks serves"]);
+    let missing = result_of(&without_kubeblocks(&fixture), &blocks, "databases").await;
+    let parts = ["clusters.apps.kubeblocks.io is missing", "install KubeBlocks"];
+    assert_reported(&missing, State::Bad, &parts);
+    let without_permissions = with_config(&fixture, |config| {
         config.auth_info.impersonate = Some("nobody".into())
     })
     .await;
-    let lacking = point(&nobody, settings, "permissions").await;
-    assert_told(
+    let lacking = result_of(&without_permissions, settings, "permissions").await;
+    assert_reported(
         &lacking,
         State::Bad,
         &["create deployments", "deploy/chart/role.json"],
     );
-    let away = as_another(&place, |config| {
+    let away = with_config(&fixture, |config| {
         config.cluster_url = "https://127.0.0.1:9".parse().unwrap();
     })
     .await;
     let all = checks::run(&away, settings).await;
     assert_eq!(all.len(), 2, "{all:#?}");
     let silent = (all[1].state, all[1].message.clone());
-    assert_told(&silent, State::Bad, &["check the server's address"]);
+    assert_reported(&silent, State::Bad, &["check the server's address"]);
 }

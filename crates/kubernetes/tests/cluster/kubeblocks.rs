@@ -1,5 +1,5 @@
-//! Databases of KubeBlocks, by a stand-in for its operator that follows the published contract of the generation
-//! that the cluster was given (`tests/cluster/kubeblocks.sh`). The control plane has its Role alone here.
+//! KubeBlocks databases, created by a stand-in for its operator that follows the published contract of the version that
+//! the test cluster has (`tests/cluster/kubeblocks.sh`). The control plane's account has its Role only.
 
 use std::{
     net::SocketAddr,
@@ -25,10 +25,10 @@ use sqlx::{Connection as _, PgConnection, postgres::PgConnectOptions};
 
 use crate::{
     faults::{spec, start},
-    world::Place,
+    world::Fixture,
 };
 
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 pub fn database(name: &str) -> DatabaseSpec {
     let sandbox = spec(name).sandbox;
@@ -40,21 +40,21 @@ pub fn database(name: &str) -> DatabaseSpec {
     }
 }
 
-pub async fn ensure(place: &Place, database: &DatabaseSpec) {
-    tokio::time::timeout(PATIENCE, place.databases.ensure(database))
+pub async fn ensure(fixture: &Fixture, database: &DatabaseSpec) {
+    tokio::time::timeout(TIMEOUT, fixture.databases.ensure(database))
         .await
-        .expect("a database is made in time")
+        .expect("a database is created in time")
         .unwrap_or_else(|error| panic!("{error} ({:?})", error.cause));
 }
 
-async fn observe(place: &Place, database: &DatabaseSpec) -> ObservedDatabase {
-    place.databases.observe(database).await.unwrap()
+async fn observe(fixture: &Fixture, database: &DatabaseSpec) -> ObservedDatabase {
+    fixture.databases.observe(database).await.unwrap()
 }
 
 /// The pod in which a database's server runs.
-pub async fn server(place: &Place, database: &DatabaseSpec) -> Pod {
+pub async fn server(fixture: &Fixture, database: &DatabaseSpec) -> Pod {
     let selector = format!("app.kubernetes.io/instance={}", database.resource);
-    let pods = place
+    let pods = fixture
         .api::<Pod>()
         .list(&ListParams::default().labels(&selector))
         .await
@@ -62,9 +62,9 @@ pub async fn server(place: &Place, database: &DatabaseSpec) -> Pod {
     pods.items.into_iter().next().expect("a database has a pod")
 }
 
-/// The project's own connection, from the machine, which reaches every pod.
-async fn sign_in(place: &Place, database: &DatabaseSpec) -> PgConnection {
-    let pod = server(place, database).await;
+/// A connection as the project's own role, from the machine, which reaches every pod.
+async fn sign_in(fixture: &Fixture, database: &DatabaseSpec) -> PgConnection {
+    let pod = server(fixture, database).await;
     let address: SocketAddr = format!("{}:5432", pod.status.unwrap().pod_ip.unwrap())
         .parse()
         .unwrap();
@@ -77,15 +77,19 @@ async fn sign_in(place: &Place, database: &DatabaseSpec) -> PgConnection {
     PgConnection::connect_with(&options).await.unwrap()
 }
 
-fn clusters(place: &Place, version: &str) -> Api<DynamicObject> {
+fn clusters(fixture: &Fixture, version: &str) -> Api<DynamicObject> {
     let kind = GroupVersionKind::gvk("apps.kubeblocks.io", version, "Cluster");
     let resource = ApiResource::from_gvk_with_plural(&kind, "clusters");
-    Api::namespaced_with(place.cluster.client.clone(), &place.cluster.namespace, &resource)
+    Api::namespaced_with(
+        fixture.cluster.client.clone(),
+        &fixture.cluster.namespace,
+        &resource,
+    )
 }
 
-/// The version that is reconciled here.
-async fn version(place: &Place) -> &'static str {
-    let groups = place.cluster.client.list_api_groups().await.unwrap();
+/// The version of the API that is reconciled here.
+async fn version(fixture: &Fixture) -> &'static str {
+    let groups = fixture.cluster.client.list_api_groups().await.unwrap();
     let has_v1 = groups
         .groups
         .iter()
@@ -94,17 +98,17 @@ async fn version(place: &Place) -> &'static str {
     if has_v1 { "v1" } else { "v1alpha1" }
 }
 
-async fn a_life(reach: Reach) {
-    let place = Place::with_its_role_alone(reach).await;
+async fn lifecycle(reach: Reach) {
+    let fixture = Fixture::with_only_its_role(reach).await;
     let database = database("data");
-    let mut requeues = place.databases.changes();
-    assert_eq!(observe(&place, &database).await, ObservedDatabase::Absent);
+    let mut requeues = fixture.databases.changes();
+    assert_eq!(observe(&fixture, &database).await, ObservedDatabase::Absent);
 
-    // Made in the version that is reconciled, kept, and the project's own.
-    ensure(&place, &database).await;
-    assert_eq!(observe(&place, &database).await, ObservedDatabase::Ready);
-    let version = version(&place).await;
-    let made = clusters(&place, version)
+    // Created in the reconciled version, kept by a second `ensure`, and owned by the project's role.
+    ensure(&fixture, &database).await;
+    assert_eq!(observe(&fixture, &database).await, ObservedDatabase::Ready);
+    let version = version(&fixture).await;
+    let made = clusters(&fixture, version)
         .get(database.resource.as_str())
         .await
         .unwrap();
@@ -114,16 +118,16 @@ async fn a_life(reach: Reach) {
         "clusterDefinitionRef"
     };
     assert_eq!(made.data["spec"][definition], "postgresql");
-    let mut connection = sign_in(&place, &database).await;
+    let mut connection = sign_in(&fixture, &database).await;
     let marked = "CREATE TABLE marks (mark text); INSERT INTO marks VALUES ('kept')";
     sqlx::raw_sql(marked).execute(&mut connection).await.unwrap();
-    ensure(&place, &database).await;
+    ensure(&fixture, &database).await;
     let superuser: bool = sqlx::query_scalar("SELECT usesuper FROM pg_user WHERE usename = current_user")
         .fetch_one(&mut connection)
         .await
         .unwrap();
     assert!(!superuser);
-    let credentials = place.databases.credentials(&database).await.unwrap();
+    let credentials = fixture.databases.credentials(&database).await.unwrap();
     assert!(
         credentials.host.starts_with(database.resource.as_str()),
         "{}",
@@ -131,64 +135,66 @@ async fn a_life(reach: Reach) {
     );
     drop(connection);
 
-    // A settled sandbox with its database: a look asks the API server for nothing.
+    // A sandbox and its database in their desired state: an observation sends no request to the API server.
     let mut spec = spec("settled");
     spec.database_role = Some(database.role());
-    start(&place, &spec).await;
-    place.requests.lock().clear();
+    start(&fixture, &spec).await;
+    fixture.requests.lock().clear();
     for _ in 0..5 {
-        place.driver.observe(&spec.sandbox).await.unwrap();
-        assert_eq!(observe(&place, &database).await, ObservedDatabase::Ready);
-        place.databases.credentials(&database).await.unwrap();
-        place.databases.inventory().await.unwrap();
-        place.driver.inventory().await.unwrap();
+        fixture.driver.observe(&spec.sandbox).await.unwrap();
+        assert_eq!(observe(&fixture, &database).await, ObservedDatabase::Ready);
+        fixture.databases.credentials(&database).await.unwrap();
+        fixture.databases.inventory().await.unwrap();
+        fixture.driver.inventory().await.unwrap();
     }
-    let asked: Vec<String> = place
+    let sent: Vec<String> = fixture
         .requests
         .lock()
         .iter()
         .filter(|request| !request.contains("watch=true"))
         .cloned()
         .collect();
-    assert_eq!(asked, Vec::<String>::new(), "a settled sandbox is asked after");
+    assert_eq!(sent, Vec::<String>::new(), "observations sent requests");
 
-    // Deleted by somebody: told, seen as lost, and made again, empty.
+    // Deleted by others: requeued, observed as lost, and created again, empty.
     while futures_util::FutureExt::now_or_never(requeues.next()).is_some() {}
-    clusters(&place, version)
+    clusters(&fixture, version)
         .delete(database.resource.as_str(), &DeleteParams::background())
         .await
         .unwrap();
     let lost = async {
-        while observe(&place, &database).await != ObservedDatabase::Absent {
+        while observe(&fixture, &database).await != ObservedDatabase::Absent {
             assert_eq!(requeues.next().await, Some(Requeue::Project(database.project)));
         }
     };
-    tokio::time::timeout(PATIENCE, lost).await.expect("it is told");
-    ensure(&place, &database).await;
-    assert_eq!(observe(&place, &database).await, ObservedDatabase::Ready);
-    let again = clusters(&place, version)
+    tokio::time::timeout(TIMEOUT, lost)
+        .await
+        .expect("the project is requeued");
+    ensure(&fixture, &database).await;
+    assert_eq!(observe(&fixture, &database).await, ObservedDatabase::Ready);
+    let again = clusters(&fixture, version)
         .get(database.resource.as_str())
         .await
         .unwrap();
     assert_ne!(again.uid(), made.uid());
-    let mut connection = sign_in(&place, &database).await;
+    let mut connection = sign_in(&fixture, &database).await;
     let marks: Option<String> = sqlx::query_scalar("SELECT to_regclass('marks')::text")
         .fetch_one(&mut connection)
         .await
         .unwrap();
-    assert_eq!(marks, None, "what is new is not empty");
+    assert_eq!(marks, None, "the new database is not empty");
     drop(connection);
 
-    // Gone with everything of it, by that account too.
-    place.driver.destroy(&spec.sandbox).await.unwrap();
-    place.driver.remove_volume(spec.sandbox.project).await.unwrap();
+    // Removed with all its objects, by the same account.
+    fixture.driver.destroy(&spec.sandbox).await.unwrap();
+    fixture.driver.remove_volume(spec.sandbox.project).await.unwrap();
     for _ in 0..2 {
-        Databases::drop(&*place.databases, &database).await.unwrap();
+        Databases::drop(&*fixture.databases, &database).await.unwrap();
     }
-    assert_eq!(observe(&place, &database).await, ObservedDatabase::Absent);
+    assert_eq!(observe(&fixture, &database).await, ObservedDatabase::Absent);
     let ours = ListParams::default().labels("app.kubernetes.io/managed-by=fullstackagent");
     assert!(
-        place
+        fixture
             .api::<ServiceAccount>()
             .list(&ours)
             .await
@@ -196,9 +202,9 @@ async fn a_life(reach: Reach) {
             .items
             .is_empty()
     );
-    assert!(place.api::<Role>().list(&ours).await.unwrap().items.is_empty());
+    assert!(fixture.api::<Role>().list(&ours).await.unwrap().items.is_empty());
     assert!(
-        place
+        fixture
             .api::<RoleBinding>()
             .list(&ours)
             .await
@@ -206,22 +212,30 @@ async fn a_life(reach: Reach) {
             .items
             .is_empty()
     );
-    assert!(place.api::<Secret>().list(&ours).await.unwrap().items.is_empty());
+    assert!(
+        fixture
+            .api::<Secret>()
+            .list(&ours)
+            .await
+            .unwrap()
+            .items
+            .is_empty()
+    );
 }
 
 #[tokio::test]
-async fn a_database_of_kubeblocks_is_made_kept_lost_and_dropped_where_pods_are_reached_directly() {
-    a_life(Reach::Direct).await;
+async fn a_kubeblocks_database_is_created_kept_lost_and_dropped_with_direct_connections() {
+    lifecycle(Reach::Direct).await;
 }
 
 #[tokio::test]
-async fn a_database_of_kubeblocks_is_made_kept_lost_and_dropped_through_the_api_alone() {
-    a_life(Reach::PortForward).await;
+async fn a_kubeblocks_database_is_created_kept_lost_and_dropped_through_the_api_server_only() {
+    lifecycle(Reach::PortForward).await;
 }
 
 #[tokio::test]
-async fn a_server_left_of_an_older_cluster_of_the_same_name_is_not_taken_for_the_databases_own() {
-    let place = Place::new(Reach::Direct).await;
+async fn a_pod_left_over_from_an_older_cluster_of_the_same_name_is_not_used() {
+    let fixture = Fixture::new(Reach::Direct).await;
     let database = database("again");
     let mut left = Vec::new();
     for number in 0..4 {
@@ -242,26 +256,26 @@ async fn a_server_left_of_an_older_cluster_of_the_same_name_is_not_taken_for_the
                 }],
             },
         }));
-        place
+        fixture
             .api()
             .create(&PostParams::default(), &pod.unwrap())
             .await
             .unwrap();
         left.push(name);
     }
-    let pods = place.api::<Pod>();
+    let pods = fixture.api::<Pod>();
     for name in &left {
         let runs = await_condition(pods.clone(), name, conditions::is_pod_running());
-        tokio::time::timeout(PATIENCE, runs).await.unwrap().unwrap();
+        tokio::time::timeout(TIMEOUT, runs).await.unwrap().unwrap();
     }
-    // A time of the API server has no parts of a second.
+    // Timestamps of the API server have a resolution of one second.
     let newest = pods.get(left.last().unwrap()).await.unwrap();
     let next = SystemTime::from(newest.creation_timestamp().unwrap().0) + Duration::from_secs(1);
     if let Ok(early) = next.duration_since(SystemTime::now()) {
         tokio::time::sleep(early).await;
     }
 
-    ensure(&place, &database).await;
+    ensure(&fixture, &database).await;
 
-    assert_eq!(observe(&place, &database).await, ObservedDatabase::Ready);
+    assert_eq!(observe(&fixture, &database).await, ObservedDatabase::Ready);
 }

@@ -1,5 +1,5 @@
-//! A node that is not ready any more. Simulated nodes of the test's own: the API server, the controllers and the
-//! scheduler are real, and the test says in the place of kubelet what runs.
+//! A node that stops answering, with simulated nodes: the API server, the controllers and the scheduler are real, and
+//! the test reports the status of nodes and pods instead of a kubelet.
 
 use std::time::Duration;
 
@@ -16,33 +16,33 @@ use serde_json::json;
 
 use crate::{
     faults::{spec, until},
-    world::{Place, exported},
+    world::{Fixture, exported},
 };
 
 fn now() -> String {
     chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
 }
 
-/// The nodes and the volume, which belong to no namespace.
+/// Simulated nodes and a volume, which are cluster-scoped.
 struct Simulated<'a> {
-    place: &'a Place,
+    fixture: &'a Fixture,
     nodes: Api<Node>,
 }
 
 impl<'a> Simulated<'a> {
-    async fn new(place: &'a Place, spec: &SandboxSpec) -> Self {
-        let client = &place.cluster.client;
+    async fn new(fixture: &'a Fixture, spec: &SandboxSpec) -> Self {
+        let client = &fixture.cluster.client;
         let volumes: Api<PersistentVolume> = Api::all(client.clone());
         let simulated = Self {
-            place,
+            fixture,
             nodes: Api::all(client.clone()),
         };
-        let namespace = &place.cluster.namespace;
+        let namespace = &fixture.cluster.namespace;
         for name in simulated.names() {
             let node = json!({
                 "metadata": {"name": name, "labels": {
                     "fsa.test/place": namespace,
-                    // A zone in which too much is down is left alone, so these are in one of their own.
+                    // The controllers evict no pods from a zone with too many failed nodes, so these have their own.
                     "topology.kubernetes.io/region": namespace, "topology.kubernetes.io/zone": namespace,
                 }},
                 "spec": {"taints": [{"key": "fsa.test/simulated", "value": namespace, "effect": "NoSchedule"}]},
@@ -55,7 +55,7 @@ impl<'a> Simulated<'a> {
                 .unwrap();
             simulated.set_ready(&name, "True").await;
         }
-        // One that is on no node, as those of a storage on the network are.
+        // A volume that is bound to no node, like network storage.
         let volume = json!({
             "metadata": {"name": namespace},
             "spec": {
@@ -70,7 +70,7 @@ impl<'a> Simulated<'a> {
     }
 
     fn names(&self) -> [String; 2] {
-        ["a", "b"].map(|name| format!("{}-{name}", self.place.cluster.namespace))
+        ["a", "b"].map(|name| format!("{}-{name}", self.fixture.cluster.namespace))
     }
 
     async fn set_ready(&self, name: &str, ready: &str) {
@@ -85,9 +85,9 @@ impl<'a> Simulated<'a> {
             .unwrap();
     }
 
-    /// The sandbox's pod that the scheduler has given a node, said to run there.
+    /// Reports the sandbox's pod as running, once the scheduler has assigned it to a node.
     async fn run(&self, spec: &SandboxSpec, not_on: &str) -> Pod {
-        let pods: Api<Pod> = self.place.api();
+        let pods: Api<Pod> = self.fixture.api();
         let selector = ListParams::default().labels(&format!("app={}", spec.sandbox.resource));
         let placed = async {
             loop {
@@ -115,19 +115,19 @@ impl<'a> Simulated<'a> {
             .unwrap()
     }
 
-    /// Ends a pod that is on its way out.
+    /// Ends a pod once it is being deleted.
     async fn end(&self, pod: &Pod) {
-        let pods: Api<Pod> = self.place.api();
+        let pods: Api<Pod> = self.fixture.api();
         let name = pod.name_any();
-        let going = await_condition(pods.clone(), &name, |pod: Option<&Pod>| {
+        let deleting = await_condition(pods.clone(), &name, |pod: Option<&Pod>| {
             pod.is_none_or(|pod| pod.metadata.deletion_timestamp.is_some())
         });
-        tokio::time::timeout(Duration::from_secs(60), going)
+        tokio::time::timeout(Duration::from_secs(60), deleting)
             .await
             .expect("the pod is deleted")
             .unwrap();
         let at_once = DeleteParams::default().grace_period(0);
-        // The controllers may have been quicker.
+        // An error means that the controllers were faster.
         let _ = pods.delete(&name, &at_once).await;
     }
 }
@@ -138,7 +138,7 @@ impl Drop for Simulated<'_> {
         reason = "there is no runtime to wait in any more; the command is awaited"
     )]
     fn drop(&mut self) {
-        let volume = format!("persistentvolume/{}", self.place.cluster.namespace);
+        let volume = format!("persistentvolume/{}", self.fixture.cluster.namespace);
         let nodes = self.names().map(|name| format!("node/{name}"));
         let deleted = std::process::Command::new(exported("FSA_TEST_KUBECTL"))
             .args(["--kubeconfig", &exported("FSA_TEST_KUBECONFIG")])
@@ -154,36 +154,45 @@ impl Drop for Simulated<'_> {
 }
 
 #[tokio::test]
-async fn a_sandbox_whose_node_is_not_ready_is_seen_to_be_gone_and_comes_up_on_another() {
-    let place = Place::with(Reach::Direct, |settings, namespace| {
+async fn a_sandbox_whose_node_is_not_ready_stops_running_and_starts_on_another() {
+    let fixture = Fixture::with(Reach::Direct, |settings, namespace| {
         settings.node_selector = [("fsa.test/place".to_owned(), namespace.to_owned())].into();
         settings.storage_class = Some(namespace.to_owned());
         settings.tolerations = serde_json::from_value(json!([
             {"key": "fsa.test/simulated", "operator": "Exists"},
-            // How long a node is waited for is a setting like any other.
+            // How long the cluster waits for a node is a setting like any other.
             {"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 2},
         ]))
         .unwrap();
     })
     .await;
     let spec = spec("moved");
-    let simulated = Simulated::new(&place, &spec).await;
-    let start = || place.driver.ensure_container(&spec);
+    let simulated = Simulated::new(&fixture, &spec).await;
+    let start = || fixture.driver.ensure_container(&spec);
     let (started, first) = tokio::join!(start(), simulated.run(&spec, ""));
     started.unwrap();
     let lost = first.spec.as_ref().unwrap().node_name.clone().unwrap();
-    until(&place, &spec, |seen| seen.container == ContainerState::Running).await;
+    until(&fixture, &spec, |observed| {
+        observed.container == ContainerState::Running
+    })
+    .await;
 
     simulated.set_ready(&lost, "False").await;
 
-    until(&place, &spec, |seen| seen.container != ContainerState::Running).await;
+    until(&fixture, &spec, |observed| {
+        observed.container != ContainerState::Running
+    })
+    .await;
     let (started, second) = tokio::join!(start(), simulated.run(&spec, &lost));
     started.unwrap();
     assert_ne!(second.uid(), first.uid());
-    until(&place, &spec, |seen| seen.container == ContainerState::Running).await;
+    until(&fixture, &spec, |observed| {
+        observed.container == ContainerState::Running
+    })
+    .await;
 
-    // Nobody on a silent node says that a pod has ended, so the test does.
-    let (destroyed, ()) = tokio::join!(place.driver.destroy(&spec.sandbox), async {
+    // No kubelet reports that a pod on a silent node has ended, so the test does.
+    let (destroyed, ()) = tokio::join!(fixture.driver.destroy(&spec.sandbox), async {
         simulated.end(&first).await;
         simulated.end(&second).await;
     });

@@ -1,5 +1,5 @@
-//! HTTPRoutes of the Gateway API before a real API server, which has the published definitions
-//! (`tests/cluster/gateway.sh DIR`) and checks what is sent by them. No Gateway serves them here.
+//! HTTPRoutes of the Gateway API at a real API server, which has the published definitions
+//! (`tests/cluster/gateway.sh DIR`) and validates what is sent. No Gateway serves them here.
 
 use fsa_driver::Driver as _;
 use fsa_kubernetes::{
@@ -12,11 +12,11 @@ use kube::{
 };
 use serde_json::json;
 
-use crate::{faults::spec, world::Place};
+use crate::{faults::spec, world::Fixture};
 
 #[tokio::test]
-async fn routes_are_taken_by_the_api_and_put_right_when_others_change_them() {
-    let place = Place::with_its_role_alone_and(Reach::Direct, |settings| {
+async fn routes_are_accepted_by_the_api_and_repaired_when_others_change_them() {
+    let fixture = Fixture::with_only_its_role_and(Reach::Direct, |settings| {
         settings.expose = Expose {
             style: Style::HttpRoute,
             domain: Some("apps.example.org".into()),
@@ -27,14 +27,14 @@ async fn routes_are_taken_by_the_api_and_put_right_when_others_change_them() {
     })
     .await;
     let routes: Api<DynamicObject> = Api::namespaced_with(
-        place.cluster.client.clone(),
-        &place.cluster.namespace,
+        fixture.cluster.client.clone(),
+        &fixture.cluster.namespace,
         &objects::http_route_resource(),
     );
     let spec = spec("routed");
     let name = spec.sandbox.resource.as_str();
-    place.driver.ensure_network(&spec).await.unwrap();
-    assert!(place.driver.observe(&spec.sandbox).await.unwrap().network);
+    fixture.driver.ensure_network(&spec).await.unwrap();
+    assert!(fixture.driver.observe(&spec.sandbox).await.unwrap().network);
 
     for (route, host, port) in [
         (name.to_owned(), format!("{name}.apps.example.org"), 3000),
@@ -51,7 +51,7 @@ async fn routes_are_taken_by_the_api_and_put_right_when_others_change_them() {
             (&gateway["name"], &gateway["namespace"]),
             (&json!("public"), &json!("gateways"))
         );
-        // That it has the definition's defaults shows that it was read by the definition.
+        // The definition's defaults are set, so the object was validated against it.
         assert_eq!(gateway["kind"], "Gateway");
         let backend = &made["spec"]["rules"][0]["backendRefs"][0];
         assert_eq!(
@@ -60,25 +60,25 @@ async fn routes_are_taken_by_the_api_and_put_right_when_others_change_them() {
         );
     }
 
-    let led_astray = json!({"spec": {"hostnames": ["elsewhere.example.org"]}});
+    let edit = json!({"spec": {"hostnames": ["elsewhere.example.org"]}});
     routes
-        .patch(name, &PatchParams::default(), &Patch::Merge(led_astray))
+        .patch(name, &PatchParams::default(), &Patch::Merge(edit))
         .await
         .unwrap();
     routes
         .delete(&format!("{name}-terminal"), &DeleteParams::default())
         .await
         .unwrap();
-    until_network(&place, &spec.sandbox, false).await;
-    place.driver.ensure_network(&spec).await.unwrap();
-    assert!(place.driver.observe(&spec.sandbox).await.unwrap().network);
-    let mended = routes.get(name).await.unwrap().data;
+    until_network(&fixture, &spec.sandbox, false).await;
+    fixture.driver.ensure_network(&spec).await.unwrap();
+    assert!(fixture.driver.observe(&spec.sandbox).await.unwrap().network);
+    let repaired = routes.get(name).await.unwrap().data;
     assert_eq!(
-        mended["spec"]["hostnames"],
+        repaired["spec"]["hostnames"],
         json!([format!("{name}.apps.example.org")])
     );
 
-    place.driver.destroy(&spec.sandbox).await.unwrap();
+    fixture.driver.destroy(&spec.sandbox).await.unwrap();
     assert!(
         routes
             .list(&ListParams::default())
@@ -89,17 +89,17 @@ async fn routes_are_taken_by_the_api_and_put_right_when_others_change_them() {
     );
 }
 
-/// Waits, by the driver's own requeues, until it sees the network so.
-async fn until_network(place: &Place, sandbox: &fsa_model::SandboxRef, wanted: bool) {
+/// Waits, by the driver's own requeues, until it observes the network as `expected`.
+async fn until_network(fixture: &Fixture, sandbox: &fsa_model::SandboxRef, expected: bool) {
     use futures_util::StreamExt as _;
-    let mut requeues = place.driver.changes();
+    let mut requeues = fixture.driver.changes();
     let wait = async {
-        while place.driver.observe(sandbox).await.unwrap().network != wanted {
-            // A requeue that came before this look is in the look.
+        while fixture.driver.observe(sandbox).await.unwrap().network != expected {
+            // Bounded, because a requeue that came before the observation is not repeated.
             let _ = tokio::time::timeout(std::time::Duration::from_secs(1), requeues.next()).await;
         }
     };
     tokio::time::timeout(std::time::Duration::from_secs(60), wait)
         .await
-        .expect("it is seen in time");
+        .expect("it is observed in time");
 }

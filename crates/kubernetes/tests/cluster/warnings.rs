@@ -1,4 +1,4 @@
-//! What the cluster says of a pod reaches whoever asks why it does not run, and whoever listens.
+//! The cluster's warnings about a pod appear in observations and reach subscribers.
 
 use std::time::Duration;
 
@@ -11,64 +11,68 @@ use kube::api::DeleteParams;
 
 use crate::{
     faults::{spec, start, until},
-    world::{Place, administrators_exec},
+    world::{Fixture, administrators_exec},
 };
 
 /// The first warning of this cause.
-async fn told(place: &Place, sandbox: &SandboxRef, cause: &str) -> Warning {
-    let mut warnings = place
+async fn first_warning(fixture: &Fixture, sandbox: &SandboxRef, cause: &str) -> Warning {
+    let mut warnings = fixture
         .driver
         .warnings()
         .filter(|warning| std::future::ready(warning.sandbox == *sandbox && warning.cause == cause))
         .boxed();
     tokio::time::timeout(Duration::from_secs(90), warnings.next())
         .await
-        .unwrap_or_else(|_| panic!("nothing is said of {cause}"))
-        .expect("warnings go on")
+        .unwrap_or_else(|_| panic!("no warning about {cause}"))
+        .expect("the stream of warnings does not end")
 }
 
 #[tokio::test]
-async fn a_volume_that_cannot_be_mounted_is_told_in_words_and_with_the_clusters_own() {
-    let place = Place::new(Reach::Direct).await;
+async fn a_volume_that_cannot_be_mounted_is_reported_with_the_clusters_own_message() {
+    let fixture = Fixture::new(Reach::Direct).await;
     let spec = spec("unmounted");
-    start(&place, &spec).await;
+    start(&fixture, &spec).await;
     let name = spec.sandbox.resource.as_str();
-    let pod = place.pod(&spec.sandbox).await.metadata.name.unwrap();
+    let pod = fixture.pod(&spec.sandbox).await.metadata.name.unwrap();
     let now = DeleteParams::default().grace_period(0);
-    place.api::<Secret>().delete(name, &now).await.unwrap();
-    place.api::<Pod>().delete(&pod, &now).await.unwrap();
+    fixture.api::<Secret>().delete(name, &now).await.unwrap();
+    fixture.api::<Pod>().delete(&pod, &now).await.unwrap();
 
-    let seen = until(&place, &spec, |seen| {
-        seen.failure
+    let observed = until(&fixture, &spec, |observed| {
+        observed
+            .failure
             .as_ref()
             .and_then(|failure| failure.kubernetes_status.as_deref())
             .is_some_and(|status| status.starts_with("FailedMount"))
     })
     .await;
 
-    assert_ne!(seen.container, ContainerState::Running);
-    let failure = seen.failure.unwrap();
+    assert_ne!(observed.container, ContainerState::Running);
+    let failure = observed.failure.unwrap();
     assert!(failure.message.contains("volume"), "{failure}");
     assert!(failure.kubernetes_status.unwrap().contains(name));
-    let warning = told(&place, &spec.sandbox, "volume").await;
+    let warning = first_warning(&fixture, &spec.sandbox, "volume").await;
     assert_eq!(warning.failure.kind, FailureKind::Machine);
-    start(&place, &spec).await;
-    let seen = until(&place, &spec, |seen| seen.container == ContainerState::Running).await;
-    assert_eq!(seen.failure, None, "what is mended is still complained of");
-    place.driver.destroy(&spec.sandbox).await.unwrap();
+    start(&fixture, &spec).await;
+    let observed = until(&fixture, &spec, |observed| {
+        observed.container == ContainerState::Running
+    })
+    .await;
+    assert_eq!(observed.failure, None, "a repaired failure is still reported");
+    fixture.driver.destroy(&spec.sandbox).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_sandbox_that_is_ended_for_its_memory_is_told_so_although_it_is_started_again() {
-    let place = Place::new(Reach::Direct).await;
+async fn a_sandbox_that_is_killed_for_its_memory_is_reported_although_it_is_started_again() {
+    let fixture = Fixture::new(Reach::Direct).await;
     let mut spec = spec("greedy");
     spec.resources.memory_limit_mib = 32;
-    start(&place, &spec).await;
-    // Files in memory count, stay, and cannot be ended in place of process 1.
+    start(&fixture, &spec).await;
+    // Files in memory count towards the limit and stay, and the kernel cannot kill another process instead of process 1.
     let fill = "dd if=/dev/zero of=/dev/shm/full bs=64k count=1000; true";
-    administrators_exec(&place, &spec.sandbox, &["sh", "-c", fill]).await;
+    administrators_exec(&fixture, &spec.sandbox, &["sh", "-c", fill]).await;
 
-    let warning = told(&place, &spec.sandbox, "memory").await;
+    let warning = first_warning(&fixture, &spec.sandbox, "memory").await;
 
     assert_eq!(warning.failure.kind, FailureKind::Input);
     assert!(warning.failure.message.contains("larger size"), "{warning:?}");
@@ -79,5 +83,5 @@ async fn a_sandbox_that_is_ended_for_its_memory_is_told_so_although_it_is_starte
             .unwrap()
             .starts_with("OOMKilled")
     );
-    place.driver.destroy(&spec.sandbox).await.unwrap();
+    fixture.driver.destroy(&spec.sandbox).await.unwrap();
 }

@@ -1,4 +1,4 @@
-//! A namespace of the test cluster, with a driver. It is deleted with everything in it when it is dropped.
+//! Test fixture: a namespace of the test cluster with a driver. The namespace is deleted when the fixture is dropped.
 
 use std::{path::PathBuf, process::Command, sync::Arc};
 
@@ -28,9 +28,9 @@ use kube::{
 use parking_lot::Mutex;
 use tower::util::MapRequestLayer;
 
-/// In the cluster: a shell and Python.
+/// An image in the test cluster, with a shell and Python.
 pub const TOOLS: &str = "fsa.test/tools:1";
-/// Sends back what it gets, to any number of clients.
+/// An echo server for any number of clients.
 const ECHO: &str = "import socket, threading
 def serve(client):
     while data := client.recv(4096):
@@ -39,13 +39,13 @@ listener = socket.create_server(('127.0.0.1', PORT))
 while True:
     threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()";
 
-/// A namespace of its own.
-pub struct Place {
+/// A namespace with a driver.
+pub struct Fixture {
     pub cluster: Cluster,
     pub settings: Settings,
     pub driver: KubernetesDriver,
     pub databases: SharedDatabases,
-    /// What the driver and the databases have asked the API server for, where that is counted.
+    /// The requests of the driver and the databases to the API server, if they are recorded.
     pub requests: Arc<Mutex<Vec<String>>>,
 }
 
@@ -76,19 +76,19 @@ pub async fn administrator() -> Cluster {
         .unwrap()
 }
 
-impl Place {
+impl Fixture {
     pub async fn new(reach: Reach) -> Self {
         Self::with(reach, |_, _| {}).await
     }
 
-    /// The same with other settings; the namespace's name is given too.
+    /// The same with other settings. `change` also gets the namespace's name.
     pub async fn with(reach: Reach, change: impl FnOnce(&mut Settings, &str)) -> Self {
         let mut cluster = administrator().await;
         let name = format!("fsa-{}", &uuid::Uuid::new_v4().simple().to_string()[..12]);
         let namespace = Namespace {
             metadata: ObjectMeta {
                 name: Some(name.clone()),
-                // The API server itself refuses what is not restricted.
+                // The API server refuses pods that are not restricted.
                 labels: Some(
                     [(
                         "pod-security.kubernetes.io/enforce".to_owned(),
@@ -128,16 +128,15 @@ impl Place {
         }
     }
 
-    /// The same with a driver whose account has the control plane's Role in the namespace, and
-    /// nothing else in the cluster.
-    pub async fn with_its_role_alone(reach: Reach) -> Self {
-        Self::with_its_role_alone_and(reach, |_| {}).await
+    /// The same with a driver whose account has the control plane's Role in the namespace only.
+    pub async fn with_only_its_role(reach: Reach) -> Self {
+        Self::with_only_its_role_and(reach, |_| {}).await
     }
 
-    /// The same with other settings, and the rights that they need.
-    pub async fn with_its_role_alone_and(reach: Reach, change: impl FnOnce(&mut Settings)) -> Self {
-        let mut place = Self::new(reach).await;
-        change(&mut place.settings);
+    /// The same with other settings, and the permissions that they need.
+    pub async fn with_only_its_role_and(reach: Reach, change: impl FnOnce(&mut Settings)) -> Self {
+        let mut fixture = Self::new(reach).await;
+        change(&mut fixture.settings);
         let named = || ObjectMeta {
             name: Some("control-plane".into()),
             ..ObjectMeta::default()
@@ -147,12 +146,12 @@ impl Place {
             metadata: named(),
             ..ServiceAccount::default()
         };
-        place.api().create(&parameters, &account).await.unwrap();
+        fixture.api().create(&parameters, &account).await.unwrap();
         let role = Role {
             metadata: named(),
-            rules: Some(rbac::rules(&place.settings)),
+            rules: Some(rbac::rules(&fixture.settings)),
         };
-        place.api().create(&parameters, &role).await.unwrap();
+        fixture.api().create(&parameters, &role).await.unwrap();
         let binding = RoleBinding {
             metadata: named(),
             role_ref: RoleRef {
@@ -166,8 +165,8 @@ impl Place {
                 ..Subject::default()
             }]),
         };
-        place.api().create(&parameters, &binding).await.unwrap();
-        let token = place
+        fixture.api().create(&parameters, &binding).await.unwrap();
+        let token = fixture
             .api::<ServiceAccount>()
             .create_token_request("control-plane", &parameters, &TokenRequest::default())
             .await
@@ -187,7 +186,7 @@ impl Place {
         let config = Config::from_custom_kubeconfig(kubeconfig, &options)
             .await
             .unwrap();
-        let requests = Arc::clone(&place.requests);
+        let requests = Arc::clone(&fixture.requests);
         let count = MapRequestLayer::new(move |request: http::Request<Body>| {
             requests
                 .lock()
@@ -199,12 +198,12 @@ impl Place {
                 .unwrap()
                 .with_layer(&count)
                 .build(),
-            ..place.cluster.clone()
+            ..fixture.cluster.clone()
         };
-        let (databases, peer) = databases::open(&cluster, &place.settings).unwrap();
-        place.driver = KubernetesDriver::new(cluster, place.settings.clone(), peer);
-        place.databases = databases;
-        place
+        let (databases, peer) = databases::open(&cluster, &fixture.settings).unwrap();
+        fixture.driver = KubernetesDriver::new(cluster, fixture.settings.clone(), peer);
+        fixture.databases = databases;
+        fixture
     }
 
     pub fn api<K>(&self) -> Api<K>
@@ -225,7 +224,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Fixture {
     #[allow(
         clippy::disallowed_methods,
         reason = "there is no runtime to wait in any more; the command is awaited"
@@ -246,12 +245,12 @@ impl Drop for Place {
 }
 
 #[async_trait::async_trait]
-impl World for Place {
+impl World for Fixture {
     fn driver(&self) -> SharedDriver {
         Arc::new(self.driver.clone())
     }
 
-    /// They are told of in tests of their own, which need no cluster.
+    /// Databases have their own conformance tests, which need no cluster.
     fn databases(&self) -> Option<SharedDatabases> {
         None
     }
@@ -261,7 +260,7 @@ impl World for Place {
     }
 
     fn missing_image(&self) -> Image {
-        // Only one machine has it.
+        // This template exists on a single machine only.
         Image::Template("host".into())
     }
 
@@ -271,7 +270,7 @@ impl World for Place {
     }
 
     async fn kill(&self, sandbox: &SandboxRef) {
-        // Process 1 of a container heeds no SIGKILL from inside, so the pod goes, at once.
+        // Process 1 ignores SIGKILL from inside its PID namespace, so the pod is force-deleted.
         let pod = self.pod(sandbox).await;
         let params = DeleteParams::default().grace_period(0);
         self.api::<Pod>()
@@ -289,17 +288,17 @@ impl World for Place {
     }
 }
 
-/// A program in a sandbox's container, run as an administrator would with `kubectl exec`.
-pub async fn administrators_exec(place: &Place, sandbox: &SandboxRef, command: &[&str]) -> String {
-    let pod = place.pod(sandbox).await;
-    exec_in(place, &pod.metadata.name.unwrap(), command).await
+/// Runs a program in a sandbox's container, as an administrator does with `kubectl exec`.
+pub async fn administrators_exec(fixture: &Fixture, sandbox: &SandboxRef, command: &[&str]) -> String {
+    let pod = fixture.pod(sandbox).await;
+    exec_in(fixture, &pod.metadata.name.unwrap(), command).await
 }
 
-/// The same in any pod's container `sandbox`.
-pub async fn exec_in(place: &Place, pod: &str, command: &[&str]) -> String {
+/// The same in the container `sandbox` of any pod.
+pub async fn exec_in(fixture: &Fixture, pod: &str, command: &[&str]) -> String {
     use tokio::io::AsyncReadExt as _;
     let params = AttachParams::default().container("sandbox").stderr(false);
-    let mut process = place
+    let mut process = fixture
         .api::<Pod>()
         .exec(pod, command.iter().copied(), &params)
         .await
