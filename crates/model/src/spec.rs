@@ -118,34 +118,151 @@ pub struct SandboxSpec {
 
 impl SandboxSpec {
     /// Digest of every field that cannot change without a restart. A container with another digest
-    /// than its spec has drifted and is replaced.
+    /// than its spec has drifted and is replaced, unless it carries the digest that its row says it
+    /// was started with: so a new version of the form below restarts nothing that runs as it should.
     ///
-    /// The repository is not included: it is cloned once, before the first start. Secrets are included,
-    /// so the digest is keyed by the control token: it cannot be used to test guesses of a variable's
-    /// value. The `Debug` output of some fields is included: renaming a variant of [`Image`] or a field
-    /// of [`Resources`] changes every digest.
+    /// The hash is over a canonical form, version 2: named fields in a fixed order, each name and
+    /// value with its length before it. Secrets are included, so the digest is keyed by the control
+    /// token: it cannot be used to test guesses of a variable's value. The repository is not
+    /// included: it is cloned once, before the first start.
     #[must_use]
     pub fn digest(&self) -> String {
-        let mut hash = Sha256::new();
-        let mut add = |bytes: &[u8]| {
-            hash.update((bytes.len() as u64).to_be_bytes());
-            hash.update(bytes);
-        };
-        add(self.control_token.expose_secret().as_bytes());
-        add(format!("{:?}", self.image).as_bytes());
-        add(format!("{:?}", self.resources).as_bytes());
-        for (name, value) in &self.environment {
-            add(name.as_bytes());
-            add(value.expose_secret().as_bytes());
+        // Without `..`: a new field has to be decided on.
+        let Self {
+            sandbox: _,
+            owner: _,
+            project_name: _,
+            image,
+            resources,
+            environment,
+            start_command,
+            repository: _,
+            control_token,
+            database_role,
+            restarts,
+        } = self;
+        let Resources {
+            cpu_request_millis,
+            cpu_limit_millis,
+            memory_request_mib,
+            memory_limit_mib,
+            pids_limit,
+        } = resources;
+        let mut form = CanonicalForm(Sha256::new());
+        form.field("version", "2");
+        form.field("control_token", control_token.expose_secret());
+        match image {
+            Image::Template(name) => form.field("image.template", name),
+            Image::Reference(reference) => form.field("image.reference", reference),
         }
-        add(format!("{:?}{:?}", self.start_command, self.database_role).as_bytes());
-        add(&self.restarts.to_be_bytes());
-        hash.finalize()
-            .iter()
-            .take(16)
-            .fold(String::new(), |mut text, byte| {
-                let _ = write!(text, "{byte:02x}");
-                text
-            })
+        for (name, value) in [
+            ("cpu_request_millis", cpu_request_millis),
+            ("cpu_limit_millis", cpu_limit_millis),
+            ("memory_request_mib", memory_request_mib),
+            ("memory_limit_mib", memory_limit_mib),
+            ("pids_limit", pids_limit),
+        ] {
+            form.field(name, &value.to_string());
+        }
+        for (name, value) in environment {
+            form.field("environment.name", name);
+            form.field("environment.value", value.expose_secret());
+        }
+        if let Some(command) = start_command {
+            form.field("start_command", command);
+        }
+        if let Some(role) = database_role {
+            form.field("database_role", role);
+        }
+        form.field("restarts", &restarts.to_string());
+        form.finish()
+    }
+}
+
+/// Named fields under a hash.
+struct CanonicalForm(Sha256);
+
+impl CanonicalForm {
+    fn field(&mut self, name: &str, value: &str) {
+        for part in [name, value] {
+            self.0.update((part.len() as u64).to_be_bytes());
+            self.0.update(part);
+        }
+    }
+
+    /// The first half of the hash, in hexadecimal.
+    fn finish(self) -> String {
+        let hash = self.0.finalize();
+        hash.iter().take(16).fold(String::new(), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::size::Size;
+
+    fn spec() -> SandboxSpec {
+        let project_name = ProjectName::parse("todo").unwrap();
+        SandboxSpec {
+            sandbox: SandboxRef {
+                id: SandboxId::generate(),
+                project: ProjectId::generate(),
+                resource: ResourceName::generate(&project_name),
+            },
+            owner: UserId::generate(),
+            project_name,
+            image: Image::Template("web".into()),
+            resources: Size::Small.resources(),
+            environment: Environment::from([("A".to_owned(), "b".to_owned().into())]),
+            start_command: Some("npm start".into()),
+            repository: None,
+            control_token: "token".to_owned().into(),
+            database_role: Some("todo_role".into()),
+            restarts: 3,
+        }
+    }
+
+    #[test]
+    fn the_digest_of_a_spec_is_the_same_in_every_version() {
+        assert_eq!(spec().digest(), "837b2e45f5b210cb52b0620ec9515f25");
+    }
+
+    #[test]
+    fn whatever_needs_a_restart_changes_the_digest() {
+        let changes: [fn(&mut SandboxSpec); 9] = [
+            |spec| spec.image = Image::Template("host".into()),
+            |spec| spec.image = Image::Reference("web".into()),
+            |spec| spec.resources.pids_limit += 1,
+            |spec| spec.environment.clear(),
+            |spec| drop(spec.environment.insert("A".into(), "c".to_owned().into())),
+            |spec| spec.start_command = None,
+            |spec| spec.control_token = "another".to_owned().into(),
+            |spec| spec.database_role = None,
+            |spec| spec.restarts += 1,
+        ];
+        let mut digests = vec![spec().digest()];
+        for change in changes {
+            let mut changed = spec();
+            change(&mut changed);
+            digests.push(changed.digest());
+        }
+        digests.sort();
+        digests.dedup();
+        assert_eq!(digests.len(), changes.len() + 1);
+    }
+
+    #[test]
+    fn a_repository_and_names_do_not_change_the_digest() {
+        let mut other = spec();
+        other.project_name = ProjectName::parse("renamed").unwrap();
+        other.repository = Some(Repository {
+            url: "https://example.org/a.git".into(),
+            branch: None,
+        });
+        assert_eq!(other.digest(), spec().digest());
     }
 }
