@@ -1,4 +1,4 @@
-//! Who may talk to the control interface, and what it tells.
+//! Control interface: authentication, status and usage.
 
 use http::{Method, Request, StatusCode};
 use serde_json::json;
@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::harness::{Plan, Sandbox, is_root};
 
 #[tokio::test]
-async fn without_the_token_no_route_answers() {
+async fn without_the_token_every_route_refuses() {
     let sandbox = Sandbox::start().await;
     let routes = [
         (Method::GET, "/v1/status"),
@@ -52,7 +52,7 @@ async fn without_the_token_no_route_answers() {
 }
 
 #[tokio::test]
-async fn a_sandbox_says_what_is_so_and_what_it_uses() {
+async fn a_sandbox_reports_its_status_and_usage() {
     let sandbox = Sandbox::start().await;
     let status = sandbox.status().await;
     assert!(status.ready);
@@ -63,7 +63,7 @@ async fn a_sandbox_says_what_is_so_and_what_it_uses() {
 }
 
 #[tokio::test]
-async fn the_first_start_makes_the_person_a_home() {
+async fn the_first_start_creates_the_persons_home() {
     let sandbox = Plan::new()
         .with("nameservers", json!(["169.254.1.1"]))
         .start()
@@ -97,7 +97,7 @@ async fn the_first_start_makes_the_person_a_home() {
 }
 
 #[tokio::test]
-async fn without_its_boot_document_sandboxd_says_so_and_ends() {
+async fn without_its_boot_document_sandboxd_reports_it_and_exits() {
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_fsa-sandboxd"))
         .args(["--control", "/nowhere/socket", "--boot", "/nowhere/boot.json"])
         .output()

@@ -1,4 +1,4 @@
-//! Programs of the sandbox ask, and the control plane answers over a connection that it opened.
+//! Sandbox callback: requests of programs in the sandbox, answered by a stand-in for the control plane.
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -20,21 +20,21 @@ use crate::harness::{Answer, Sandbox, soon};
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
-/// A request as it came to the control plane.
+/// Request as the control plane received it.
 #[derive(Clone, Debug)]
-struct Asked {
+struct Received {
     target: String,
     headers: http::HeaderMap,
     body: Bytes,
 }
 
-/// What the control plane was asked.
-type Record = Arc<Mutex<Vec<Asked>>>;
+/// Requests that the control plane received.
+type Record = Arc<Mutex<Vec<Received>>>;
 
-/// Opens the connection and answers, as the control plane does, until the task is ended.
+/// Opens the callback connection and answers requests, like the control plane, until the task is aborted.
 async fn control_plane(
     sandbox: &Sandbox,
-    answer: impl Fn(&Asked) -> Response<Body> + Clone + Send + Sync + 'static,
+    answer: impl Fn(&Received) -> Response<Body> + Clone + Send + Sync + 'static,
 ) -> (JoinHandle<()>, Record) {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(sandbox.dial().await.unwrap()))
@@ -55,7 +55,7 @@ async fn control_plane(
         let (record, answer) = (Arc::clone(&kept), answer.clone());
         async move {
             let (parts, body) = request.into_parts();
-            let asked = Asked {
+            let asked = Received {
                 target: parts
                     .uri
                     .path_and_query()
@@ -81,14 +81,14 @@ fn text(text: &str) -> Response<Body> {
     Response::new(Full::new(Bytes::from(text.to_owned())).boxed_unsync())
 }
 
-/// Where the sandbox's programs ask, and what they show: as they find it.
+/// The callback's URL and token, as the sandbox's programs get them.
 async fn variables(sandbox: &Sandbox) -> (String, String) {
     let told = sandbox.sh("echo $FSA_ASKS_URL $FSA_ASKS_TOKEN").await.stdout;
     let (url, token) = told.trim().split_once(' ').expect("two variables");
     (url.to_owned(), token.to_owned())
 }
 
-/// A request of a program in the sandbox.
+/// Sends a request as a program in the sandbox.
 async fn program(url: &str, path: &str, shown: &[(&str, &str)], body: &str) -> Answer {
     let address = url.strip_prefix("http://").unwrap();
     let stream = tokio::net::TcpStream::connect(address).await.unwrap();
@@ -113,7 +113,7 @@ async fn program(url: &str, path: &str, shown: &[(&str, &str)], body: &str) -> A
 }
 
 #[tokio::test]
-async fn a_question_waits_until_the_control_plane_is_there_and_is_told_of_in_the_status() {
+async fn a_request_waits_for_the_control_plane_and_sets_the_flag_in_the_status() {
     let sandbox = Sandbox::start().await;
     let (url, token) = variables(&sandbox).await;
     assert!(!sandbox.status().await.callback_requested);
@@ -130,7 +130,7 @@ async fn a_question_waits_until_the_control_plane_is_there_and_is_told_of_in_the
         }
     });
     sandbox
-        .until_status("somebody asks", |status| status.callback_requested)
+        .until_status("the callback flag", |status| status.callback_requested)
         .await;
 
     let (_task, record) = control_plane(&sandbox, |_| text("hello")).await;
@@ -148,12 +148,14 @@ async fn a_question_waits_until_the_control_plane_is_there_and_is_told_of_in_the
         asked.headers
     );
     sandbox
-        .until_status("nobody waits", |status| !status.callback_requested)
+        .until_status("the end of the callback flag", |status| {
+            !status.callback_requested
+        })
         .await;
 }
 
 #[tokio::test]
-async fn who_does_not_show_the_sandboxs_token_is_refused_in_its_providers_form() {
+async fn a_request_without_the_sandboxs_token_is_refused_in_the_providers_format() {
     let sandbox = Sandbox::start().await;
     let (url, token) = variables(&sandbox).await;
     let (_task, record) = control_plane(&sandbox, |_| text("a secret")).await;
@@ -181,7 +183,7 @@ async fn who_does_not_show_the_sandboxs_token_is_refused_in_its_providers_form()
 }
 
 #[tokio::test]
-async fn every_way_to_show_the_token_is_taken_and_none_goes_further() {
+async fn the_token_is_accepted_in_every_form_and_never_forwarded() {
     let sandbox = Sandbox::start().await;
     let (url, token) = variables(&sandbox).await;
     let (_task, record) = control_plane(&sandbox, |_| text("ok")).await;
@@ -215,13 +217,13 @@ async fn every_way_to_show_the_token_is_taken_and_none_goes_further() {
 }
 
 #[tokio::test]
-async fn an_answer_comes_piece_by_piece_and_ends_with_its_connection() {
+async fn a_response_is_streamed_and_ends_with_its_connection() {
     let sandbox = Sandbox::start().await;
     let (url, token) = variables(&sandbox).await;
     let (pieces, received) = tokio::sync::mpsc::channel::<Bytes>(1);
     let received = Arc::new(Mutex::new(Some(received)));
     let (task, _) = control_plane(&sandbox, move |_| {
-        let received = received.lock().take().expect("one question");
+        let received = received.lock().take().expect("one request");
         let stream = futures_util::stream::unfold(received, |mut received| async {
             Some((received.recv().await?, received))
         });
@@ -267,7 +269,7 @@ async fn an_answer_comes_piece_by_piece_and_ends_with_its_connection() {
 }
 
 #[tokio::test]
-async fn git_asks_for_a_credential_and_keeps_it_nowhere() {
+async fn git_gets_a_credential_and_stores_it_nowhere() {
     let sandbox = Sandbox::start().await;
     let (_task, record) = control_plane(&sandbox, |asked| {
         if String::from_utf8_lossy(&asked.body).contains("path=team/shop.git") {

@@ -1,4 +1,4 @@
-//! One command, one answer.
+//! Captured exec.
 
 use fsa_model::sandboxd::{EXEC_OUTPUT_LIMIT, ExecResult};
 use http::StatusCode;
@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::harness::{Sandbox, is_root, runs, until};
 
 #[tokio::test]
-async fn a_command_answers_with_its_exit_code_and_both_outputs() {
+async fn a_command_returns_its_exit_code_and_both_outputs() {
     let sandbox = Sandbox::start().await;
     let result = sandbox
         .exec(json!({
@@ -74,7 +74,7 @@ async fn a_request_that_cannot_be_run_is_refused_with_the_reason() {
 }
 
 #[tokio::test]
-async fn a_timeout_ends_the_whole_group_even_a_grandchild_that_ignores_sigterm() {
+async fn a_timeout_kills_the_whole_group_even_a_grandchild_that_ignores_sigterm() {
     let sandbox = Sandbox::start().await;
     let script = "sh -c 'trap \"\" TERM HUP; echo $$ > grandchild; while :; do sleep 1; done' & wait";
     let result = sandbox
@@ -86,7 +86,7 @@ async fn a_timeout_ends_the_whole_group_even_a_grandchild_that_ignores_sigterm()
 }
 
 #[tokio::test]
-async fn what_is_left_in_the_background_neither_holds_up_the_answer_nor_dies() {
+async fn a_background_process_neither_delays_the_response_nor_dies() {
     let sandbox = Sandbox::start().await;
     let result = sandbox
         .exec(json!({
@@ -103,7 +103,7 @@ async fn what_is_left_in_the_background_neither_holds_up_the_answer_nor_dies() {
 }
 
 #[tokio::test]
-async fn output_beyond_the_limit_is_left_out_and_the_command_goes_on() {
+async fn output_beyond_the_limit_is_dropped_and_the_command_continues() {
     let sandbox = Sandbox::start().await;
     let result = sandbox
         .sh("head -c 3000000 /dev/zero | tr '\\0' a; echo end >&2; exit 3")
@@ -116,7 +116,7 @@ async fn output_beyond_the_limit_is_left_out_and_the_command_goes_on() {
 }
 
 #[tokio::test]
-async fn input_that_nobody_reads_does_not_hang() {
+async fn input_that_the_command_does_not_read_does_not_block() {
     let sandbox = Sandbox::start().await;
     let stdin = "x".repeat(500_000);
     assert_eq!(
@@ -133,16 +133,16 @@ async fn input_that_nobody_reads_does_not_hang() {
 }
 
 #[tokio::test]
-async fn a_command_runs_as_the_person_with_nothing_but_its_environment() {
+async fn a_command_runs_as_the_person_with_its_own_environment_only() {
     let sandbox = Sandbox::start().await;
     let result = sandbox
         .sh("ls -l /proc/self/fd | grep -c ' -> '; grep -E '^Sig(Ign|Blk)' /proc/self/status; env")
         .await;
     let lines: Vec<_> = result.stdout.lines().collect();
-    // Three of its own, and the folder that `ls` reads.
+    // Its three standard streams, and the folder that `ls` reads.
     assert_eq!(lines[0], "4", "{}", result.stdout);
     assert_eq!(lines[1], "SigBlk:\t0000000000000000");
-    // But for the two that the C library keeps for itself, and passes on as it found them.
+    // Except for the two signals that the C library uses itself; they are inherited.
     let ignored = u64::from_str_radix(lines[2].rsplit('\t').next().unwrap(), 16).unwrap();
     assert_eq!(ignored & !(0b11 << 31), 0, "{}", lines[2]);
     assert!(
@@ -157,7 +157,7 @@ async fn a_command_runs_as_the_person_with_nothing_but_its_environment() {
 }
 
 #[tokio::test]
-async fn root_is_to_be_had_only_where_sandboxd_is_root() {
+async fn a_command_can_run_as_root_only_if_sandboxd_is_root() {
     let sandbox = Sandbox::start().await;
     let answer = sandbox
         .exec_raw(json!({"command": ["id", "-u"], "user": "root"}))
@@ -182,7 +182,7 @@ async fn root_is_to_be_had_only_where_sandboxd_is_root() {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_away_takes_its_command_with_it() {
+async fn a_client_that_disconnects_kills_its_command() {
     let sandbox = Sandbox::start().await;
     let script = "echo $$ > pid; sleep 1000 & wait";
     let request = sandbox.exec_raw(json!({"command": ["sh", "-c", script], "timeoutSeconds": 3600}));

@@ -1,4 +1,4 @@
-//! One command, its bytes as they come.
+//! Streamed exec.
 
 use fsa_model::sandboxd::ExecMessage;
 use futures_util::{SinkExt, StreamExt};
@@ -21,7 +21,7 @@ async fn say(socket: &mut Socket, message: ExecMessage) {
     socket.send(Message::Text(text.into())).await.unwrap();
 }
 
-/// The next message: bytes of an output, or what is said at the end.
+/// The next message: output bytes, or the last message.
 async fn next(socket: &mut Socket) -> Result<(u8, Vec<u8>), ExecMessage> {
     loop {
         match soon("a message", socket.next())
@@ -37,7 +37,7 @@ async fn next(socket: &mut Socket) -> Result<(u8, Vec<u8>), ExecMessage> {
 }
 
 #[tokio::test]
-async fn a_conversation_goes_both_ways_while_the_command_runs() {
+async fn input_and_output_are_streamed_while_the_command_runs() {
     let sandbox = Sandbox::start().await;
     let mut socket = begin(
         &sandbox,
@@ -68,7 +68,7 @@ async fn a_conversation_goes_both_ways_while_the_command_runs() {
 #[tokio::test]
 async fn a_signal_reaches_the_whole_group() {
     let sandbox = Sandbox::start().await;
-    // Programs that do nothing of their own about it.
+    // Programs that have no signal handler.
     let script = "sleep 1000 & echo $!; exec sleep 1000";
     let mut socket = begin(&sandbox, json!({"command": ["sh", "-c", script]})).await;
     let (_, pid) = next(&mut socket).await.unwrap();
@@ -85,7 +85,7 @@ async fn a_signal_reaches_the_whole_group() {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_away_takes_the_command_with_it() {
+async fn a_client_that_disconnects_kills_the_command() {
     let sandbox = Sandbox::start().await;
     let mut socket = begin(
         &sandbox,
@@ -102,14 +102,14 @@ async fn a_client_that_goes_away_takes_the_command_with_it() {
 }
 
 #[tokio::test]
-async fn every_byte_arrives_at_a_client_that_takes_its_time() {
+async fn every_byte_arrives_at_a_slow_client() {
     let sandbox = Sandbox::start().await;
     let mut socket = begin(
         &sandbox,
         json!({"command": ["sh", "-c", "head -c 8000000 /dev/zero"]}),
     )
     .await;
-    // The command is long done with what the pipe and the socket hold.
+    // The command has filled the pipe and the socket.
     until("the command to wait", async || {
         let waits = sandbox.sh("pgrep -x head >/dev/null && echo yes").await;
         (waits.stdout == "yes\n").then_some(())
@@ -159,7 +159,7 @@ async fn input_flows_only_as_fast_as_the_command_reads() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_run_is_said_in_the_stream() {
+async fn a_command_that_cannot_start_is_reported_in_the_stream() {
     let sandbox = Sandbox::start().await;
     for (request, word) in [
         (json!({"command": ["no-such-command"]}), "no-such-command"),
@@ -168,7 +168,7 @@ async fn what_cannot_be_run_is_said_in_the_stream() {
     ] {
         let mut socket = begin(&sandbox, request).await;
         let Err(ExecMessage::Error { message }) = next(&mut socket).await else {
-            panic!("it was run")
+            panic!("it was started")
         };
         assert!(message.contains(word), "{message}");
     }

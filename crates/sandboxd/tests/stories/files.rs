@@ -1,4 +1,4 @@
-//! Files, one at a time.
+//! File API.
 
 use std::{
     fs,
@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::harness::{Sandbox, find, is_root};
 
 #[tokio::test]
-async fn a_file_comes_back_as_it_was_written_and_belongs_to_the_person() {
+async fn a_file_is_read_as_it_was_written_and_belongs_to_the_person() {
     let sandbox = Sandbox::start().await;
     let content: Vec<u8> = (0..3_000_000u32).map(|number| (number * 7) as u8).collect();
     let written = sandbox
@@ -59,7 +59,7 @@ async fn a_file_comes_back_as_it_was_written_and_belongs_to_the_person() {
 }
 
 #[tokio::test]
-async fn a_file_that_somebody_else_changed_is_not_overwritten() {
+async fn a_file_that_has_changed_is_not_overwritten() {
     let sandbox = Sandbox::start().await;
     let first = sandbox.call(Method::PUT, "/v1/files?path=x", "one").await;
     let put = |tag: &http::HeaderValue| {
@@ -121,7 +121,7 @@ async fn a_folder_is_listed_by_name() {
 }
 
 #[tokio::test]
-async fn whoever_may_see_the_project_alone_is_led_out_of_it_by_no_link() {
+async fn no_link_leads_confined_access_out_of_the_project() {
     let sandbox = Sandbox::start().await;
     let made = sandbox
         .sh("mkdir -p src deep/er; echo code > src/main; echo secret > ../token; \
@@ -167,7 +167,7 @@ async fn whoever_may_see_the_project_alone_is_led_out_of_it_by_no_link() {
         .call(Method::PUT, &format!("{PROJECT_FILES}?path=src/main"), "mine")
         .await
         .expect(StatusCode::NOT_FOUND);
-    // An archive has the links as links.
+    // An archive contains links as links.
     let archive = |path: &str| {
         Sandbox::builder(Method::GET, &format!("{PROJECT_FILES}?path={path}"))
             .header("accept", "application/x-tar")
@@ -180,14 +180,14 @@ async fn whoever_may_see_the_project_alone_is_led_out_of_it_by_no_link() {
         .expect(StatusCode::FORBIDDEN);
     let packed = sandbox.request(archive("")).await.expect(StatusCode::OK);
     assert!(find(&packed.body, b"code\n").is_some() && find(&packed.body, b"secret").is_none());
-    // Nor where the folder itself has become one.
+    // Also when the folder itself has become a link.
     let moved = sandbox.sh("cd .. && mv project was && ln -s / project").await;
     assert_eq!(moved.exit_code, 0, "{}", moved.stderr);
     assert_ne!(read("etc/passwd").await.status, StatusCode::OK);
 }
 
 #[tokio::test]
-async fn what_cannot_be_is_said_with_the_right_status() {
+async fn an_impossible_request_is_refused_with_the_right_status() {
     let sandbox = Sandbox::start().await;
     sandbox
         .sh("mkdir -p folder/inner; echo x > file; mkfifo pipe")
@@ -231,9 +231,9 @@ async fn what_cannot_be_is_said_with_the_right_status() {
 }
 
 #[tokio::test]
-async fn the_person_cannot_write_where_the_person_may_not() {
+async fn the_person_cannot_write_without_permission() {
     if !is_root() {
-        // Whoever runs the tests is the person, and no root is there to own anything else.
+        // Without root the user of the tests is the person, and cannot create files of another owner.
         let sandbox = Sandbox::start().await;
         let answer = sandbox.call(Method::PUT, "/v1/files?path=/proc/x", "y").await;
         assert!(answer.status.is_client_error(), "{}", answer.status);
@@ -300,7 +300,7 @@ async fn files_are_moved_and_deleted() {
 }
 
 #[tokio::test]
-async fn an_upload_that_breaks_off_changes_nothing() {
+async fn an_aborted_upload_changes_nothing() {
     use tokio::io::AsyncWriteExt;
     let sandbox = Sandbox::start().await;
     sandbox.sh("echo before > x").await;

@@ -1,4 +1,4 @@
-//! Starts a sandboxd and talks to it.
+//! Test harness: starts a sandboxd and is its client.
 
 use std::{
     fs,
@@ -26,18 +26,18 @@ use tokio::net::UnixStream;
 use tokio_tungstenite::{WebSocketStream, tungstenite::Message};
 
 pub const TOKEN: &str = "the-control-token";
-/// No wait for something that must come lasts longer.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Timeout of every wait.
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 
 pub type Socket = WebSocketStream<UnixStream>;
 
-/// A running sandboxd, ended when this is dropped.
+/// Running sandboxd, killed when this is dropped.
 pub struct Sandbox {
     pub folder: tempfile::TempDir,
     child: Child,
 }
 
-/// An answer.
+/// Response.
 pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
@@ -49,11 +49,11 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("not JSON: {:?}", self.body))
     }
 
-    /// The sentence of an error.
+    /// The message of an error.
     pub fn error(&self) -> String {
         self.json()["error"]
             .as_str()
-            .expect("an error has a sentence")
+            .expect("an error has a message")
             .to_owned()
     }
 
@@ -64,10 +64,10 @@ impl Answer {
     }
 }
 
-/// Done to the sandbox's folder before it starts.
+/// Change to the sandbox's folder before the start.
 type Prepare = Box<dyn FnOnce(&Path)>;
 
-/// What a sandbox is to be like.
+/// Settings of a sandbox.
 pub struct Plan {
     boot: Value,
     arguments: Vec<String>,
@@ -98,7 +98,7 @@ impl Plan {
         self
     }
 
-    /// Does something to the home before the start.
+    /// Changes the home before the start.
     pub fn prepared(mut self, prepare: impl FnOnce(&Path) + 'static) -> Self {
         self.prepare = Some(Box::new(prepare));
         self
@@ -112,7 +112,7 @@ impl Plan {
         fs::write(etc.join("passwd"), "root:x:0:0:root:/root:/bin/sh\n").unwrap();
         fs::write(etc.join("group"), "root:x:0:\nwork:x:4242:dev\n").unwrap();
         fs::write(etc.join("skel/.profile"), "# from the skeleton\n").unwrap();
-        // So that output follows what was typed, and nothing that only a real screen needs.
+        // A plain prompt, without sequences that only a real screen needs.
         fs::write(etc.join("skel/.gitconfig"), "[safe]\n\tdirectory = *\n").unwrap();
         fs::write(etc.join("skel/.inputrc"), "set enable-bracketed-paste off\n").unwrap();
         fs::write(folder.path().join("boot.json"), self.boot.to_string()).unwrap();
@@ -133,7 +133,7 @@ impl Plan {
     }
 }
 
-/// Gives a tree to the person.
+/// Makes the person the owner of a tree.
 fn own(path: &Path) {
     std::os::unix::fs::lchown(path, Some(1000), Some(1000)).unwrap();
     if path.is_dir() && !path.is_symlink() {
@@ -161,7 +161,7 @@ fn launch(folder: &Path, arguments: &[String]) -> Child {
         .expect("sandboxd is built")
 }
 
-/// Whether the process is there, and not only its exit code that nobody took yet.
+/// Whether the process runs, and is not a zombie.
 pub fn runs(pid: &str) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ")
@@ -172,9 +172,9 @@ pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
-/// Waits until `check` gives something. For what has no event to wait for.
+/// Polls until `check` returns something. For conditions that have no event.
 pub async fn until<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         if let Some(found) = check().await {
             return found;
@@ -184,9 +184,9 @@ pub async fn until<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> 
     }
 }
 
-/// Waits for something with a bound.
+/// Waits for a future with a timeout.
 pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future)
+    tokio::time::timeout(TIMEOUT, future)
         .await
         .unwrap_or_else(|_| panic!("{what} did not come"))
 }
@@ -210,7 +210,7 @@ impl Sandbox {
 
     async fn answers(&self) {
         until("the control socket", async || self.dial().await.ok()).await;
-        // One may connect before everything is prepared; the answer comes after it.
+        // A connection is accepted before the setup has ended; the response comes after it.
         self.status().await;
     }
 
@@ -218,7 +218,7 @@ impl Sandbox {
         UnixStream::connect(self.folder.path().join("control.sock")).await
     }
 
-    /// Ends sandboxd as a power failure would, and starts it again on the same folders.
+    /// Kills sandboxd with SIGKILL, and starts it again on the same folders.
     pub async fn restart(&mut self) {
         kill(Pid::from_raw(self.pid()), Signal::SIGKILL).unwrap();
         self.child.wait().unwrap();
@@ -227,7 +227,7 @@ impl Sandbox {
         self.answers().await;
     }
 
-    /// Callback for the orderly end, and waits for it.
+    /// Sends SIGTERM, and waits for the orderly stop.
     pub async fn stop(&mut self) -> std::process::ExitStatus {
         kill(Pid::from_raw(self.pid()), Signal::SIGTERM).unwrap();
         until("the end of sandboxd", async || self.child.try_wait().unwrap()).await
@@ -286,7 +286,7 @@ impl Sandbox {
         serde_json::from_slice(&self.get("/v1/status").await.body).unwrap()
     }
 
-    /// Reads `/v1/watch` until a status is as wanted.
+    /// Reads `/v1/watch` until a status matches.
     pub async fn until_status(&self, what: &str, wanted: impl Fn(&Status) -> bool) -> Status {
         self.until_line("/v1/watch", what, |line| {
             let status: Status = serde_json::from_str(line).unwrap();
@@ -295,7 +295,7 @@ impl Sandbox {
         .await
     }
 
-    /// Follows the log until a line is as wanted.
+    /// Follows the log until a line matches.
     pub async fn until_log(&self, what: &str, wanted: impl Fn(&LogLine) -> bool) -> LogLine {
         self.until_line("/v1/logs?follow=true", what, |line| {
             let line: LogLine = serde_json::from_str(line).unwrap();
@@ -367,8 +367,8 @@ impl Sandbox {
         Viewer::greet(self.socket(&path, Some(tty::SUBPROTOCOL)).await, 80, 24).await
     }
 
-    /// Somebody who counts what they type, and begins with what the session has not taken yet.
-    pub async fn input_sequence(&self, session: &str, keys: &mut InputQueue) -> Viewer {
+    /// Viewer that numbers its input, and resends what the session has not acknowledged.
+    pub async fn resuming_viewer(&self, session: &str, keys: &mut InputQueue) -> Viewer {
         let path = format!("/v1/terminal?session={session}");
         let mut socket = self.socket(&path, Some(tty::SUBPROTOCOL)).await;
         let size = WindowSize {
@@ -384,7 +384,7 @@ impl Sandbox {
         viewer
     }
 
-    /// Somebody who may see a terminal and not type.
+    /// Read-only viewer.
     pub async fn watcher(&self, session: &str) -> Viewer {
         let path = format!("{TERMINAL_WATCH}?session={session}");
         Viewer::greet(self.socket(&path, Some(tty::SUBPROTOCOL)).await, 40, 10).await
@@ -420,13 +420,13 @@ impl Drop for Sandbox {
     }
 }
 
-/// A viewer of a terminal.
+/// Viewer of a terminal.
 pub struct Viewer {
     pub socket: Socket,
-    /// Everything that was shown and not yet taken by [`Self::shows`].
+    /// Output that [`Self::shows`] has not consumed yet.
     pub seen: Vec<u8>,
     pub title: String,
-    /// What the session said last of the input that it has, where that is counted.
+    /// The last acknowledgment of input.
     pub taken: Option<Vec<u8>>,
     pub closed: Option<String>,
 }
@@ -456,7 +456,7 @@ impl Viewer {
         self.socket.send(Message::Binary(message.into())).await.unwrap();
     }
 
-    /// Takes one message; false at the end.
+    /// Receives one message; false at the end.
     pub async fn step(&mut self) -> bool {
         match self.socket.next().await {
             Some(Ok(Message::Binary(bytes))) => {
@@ -477,12 +477,12 @@ impl Viewer {
         }
     }
 
-    /// Waits until the text is shown, and takes everything up to its end.
+    /// Waits until the text is shown, and consumes the output up to its end.
     #[track_caller]
     pub fn shows<'a>(&'a mut self, text: &'a str) -> impl Future<Output = String> + 'a {
         let place = std::panic::Location::caller();
         async move {
-            let shown = tokio::time::timeout(PATIENCE, async {
+            let shown = tokio::time::timeout(TIMEOUT, async {
                 loop {
                     if let Some(at) = find(&self.seen, text.as_bytes()) {
                         let taken: Vec<u8> = self.seen.drain(..at + text.len()).collect();
@@ -504,7 +504,7 @@ impl Viewer {
         }
     }
 
-    /// Reads to the end; the reason that was given for it.
+    /// Reads to the end. Returns the close reason.
     pub async fn ends(&mut self) -> String {
         soon("the end of the terminal", async { while self.step().await {} }).await;
         self.closed.clone().unwrap_or_default()

@@ -1,9 +1,10 @@
-//! The duties of process 1.
+//! Process 1: reaping, idling, orderly stop, boot from descriptors.
 
 use std::{
     fs,
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
     process::{Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use http::StatusCode;
@@ -31,9 +32,9 @@ fn children(pid: i32) -> Vec<(i32, char)> {
 }
 
 #[tokio::test]
-async fn orphans_are_taken_in_and_collected_and_no_exit_code_is_lost() {
+async fn orphans_are_reaped_and_no_exit_code_is_lost() {
     let sandbox = Sandbox::start().await;
-    // Each leaves an orphan that ends a little later.
+    // Each command leaves an orphan that ends a little later.
     let orphans = (0..20).map(|code| {
         let sandbox = &sandbox;
         async move {
@@ -52,7 +53,7 @@ async fn orphans_are_taken_in_and_collected_and_no_exit_code_is_lost() {
 }
 
 #[tokio::test]
-async fn alone_it_does_nothing() {
+async fn without_other_processes_sandboxd_does_not_wake_up() {
     let sandbox = Sandbox::start().await;
     sandbox.sh("true").await;
     let switches = || {
@@ -63,10 +64,25 @@ async fn alone_it_does_nothing() {
             .unwrap();
         line.trim().parse::<u64>().unwrap()
     };
-    // Let the thread that touched files go.
-    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    let threads = || {
+        fs::read_dir(format!("/proc/{}/task", sandbox.pid()))
+            .unwrap()
+            .count()
+    };
+    // The work of the command has ended when there is one thread and a second passes without a wake-up.
+    let mut seen = (switches(), Instant::now());
+    until("the end of the work", async || {
+        let now = switches();
+        if now != seen.0 || threads() > 1 {
+            seen = (now, Instant::now());
+        }
+        (seen.1.elapsed() > Duration::from_secs(1)).then_some(())
+    })
+    .await;
     let before = switches();
-    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    // Fixed, because it proves that nothing happens, in another process, whose clock cannot be paused:
+    // as long as the longest polling interval.
+    tokio::time::sleep(Duration::from_secs(3)).await;
     assert!(
         switches() <= before + 2,
         "it woke up {} times",
@@ -75,7 +91,7 @@ async fn alone_it_does_nothing() {
 }
 
 #[tokio::test]
-async fn an_orderly_stop_asks_first_and_leaves_nothing() {
+async fn an_orderly_stop_sends_sigterm_first_and_leaves_no_process() {
     let script = "trap 'echo asked > asked; exit 0' TERM; echo up; while :; do sleep 0.05; done";
     let mut sandbox = Plan::new().with("startCommand", json!(script)).start().await;
     sandbox.until_log("the start", |line| line.text == "up").await;
@@ -117,12 +133,12 @@ fn with_descriptors(command: &mut Command, listener: OwnedFd, boot: OwnedFd) {
 
 #[allow(unsafe_code)]
 fn high(descriptor: &impl AsRawFd) -> OwnedFd {
-    // SAFETY: makes a new descriptor, which nobody else owns.
+    // SAFETY: creates a new descriptor, which nothing else owns.
     unsafe { OwnedFd::from_raw_fd(libc::fcntl(descriptor.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 100)) }
 }
 
 #[tokio::test]
-async fn as_process_1_it_finds_everything_in_its_descriptors_and_ends_all_at_the_end() {
+async fn as_process_1_it_boots_from_its_descriptors_and_stops_every_process() {
     if !is_root() {
         // A pid namespace needs root; everything else about descriptors is the same without one.
         return;
@@ -155,7 +171,7 @@ async fn as_process_1_it_finds_everything_in_its_descriptors_and_ends_all_at_the
     let mut unshare = command.spawn().unwrap();
 
     let exec = async |script: &str| {
-        // The harness's own client, on this socket.
+        // A client of the harness on this socket.
         let stream = tokio::net::UnixStream::connect(&socket).await.unwrap();
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream))
@@ -183,7 +199,7 @@ async fn as_process_1_it_finds_everything_in_its_descriptors_and_ends_all_at_the
     let left =
         exec("setsid sh -c 'trap \"\" TERM HUP; while :; do sleep 1; done' >/dev/null 2>&1 & echo $!").await;
     assert!(!left.stdout.is_empty());
-    // What the runtime does at the end: a signal to process 1, which outside has another number.
+    // The runtime stops a sandbox with a signal to process 1, which has another pid outside.
     let init = children(unshare.id().cast_signed())[0].0;
     nix::sys::signal::kill(
         nix::unistd::Pid::from_raw(init),

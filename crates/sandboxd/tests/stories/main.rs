@@ -1,8 +1,8 @@
-//! sandboxd as a whole: each test starts the program as an ordinary process with a home, accounts
-//! and a control socket of its own, and does what the control plane does.
+//! Integration tests of sandboxd: each test starts the program as an ordinary process with a
+//! separate home, accounts and control socket, and is its client in place of the control plane.
 //!
-//! As root, the person of these sandboxes is user 1000; as anybody else, it is whoever runs the
-//! tests, as in a pod that allows no other.
+//! As root, the person of these sandboxes is user 1000; otherwise it is the user who runs the tests,
+//! like in a pod that allows no other user.
 
 mod access;
 mod callback;

@@ -1,4 +1,4 @@
-//! A Procfile in place of a start command.
+//! Procfile instead of a start command.
 
 use fsa_model::sandboxd::StartCommand;
 use http::Method;
@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::harness::{Plan, Sandbox};
 
 #[tokio::test]
-async fn all_its_entries_run_and_their_lines_say_whose_they_are() {
+async fn all_entries_run_and_their_log_lines_have_their_names() {
     let sandbox = Plan::new()
         .prepared(|home| {
             std::fs::write(
@@ -32,7 +32,7 @@ async fn all_its_entries_run_and_their_lines_say_whose_they_are() {
 }
 
 #[tokio::test]
-async fn one_that_an_upload_brings_is_started() {
+async fn an_uploaded_procfile_is_started() {
     let sandbox = Sandbox::start().await;
     assert_eq!(sandbox.status().await.start_command, StartCommand::None);
     sandbox
@@ -48,7 +48,7 @@ async fn one_that_an_upload_brings_is_started() {
 }
 
 #[tokio::test]
-async fn one_that_a_terminal_writes_is_started_and_a_change_replaces_it() {
+async fn a_procfile_written_in_a_terminal_is_started_and_a_change_replaces_it() {
     let sandbox = Sandbox::start().await;
     let mut viewer = sandbox.terminal("main").await;
     viewer
@@ -71,7 +71,7 @@ async fn one_that_a_terminal_writes_is_started_and_a_change_replaces_it() {
 }
 
 #[tokio::test]
-async fn a_start_command_comes_before_a_procfile() {
+async fn a_start_command_takes_precedence_over_a_procfile() {
     let sandbox = Plan::new()
         .with("startCommand", json!("echo the command; sleep 1000"))
         .prepared(|home| {

@@ -1,4 +1,4 @@
-//! The clone before the first start.
+//! Repository clone before the first start.
 
 use std::{fs, path::Path, process::Command};
 
@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::harness::{Plan, Sandbox};
 
-/// A repository with one commit, in a folder that everybody can read.
+/// Repository with one commit, in a folder that all users can read.
 fn repository(folder: &Path) {
     let script = "git init -q -b main . && echo one > file && mkdir sub && echo two > sub/file && git add . \
         && git -c user.name=n -c user.email=e@x commit -qm first && git branch other";
@@ -65,7 +65,7 @@ async fn a_repository_is_there_before_the_start_command_runs() {
 }
 
 #[tokio::test]
-async fn it_is_cloned_once_and_never_over_somebodys_work() {
+async fn a_repository_is_cloned_once_and_never_over_existing_work() {
     let (source, url) = source();
     let mut sandbox = plan(&url).start().await;
     sandbox
@@ -85,7 +85,7 @@ async fn it_is_cloned_once_and_never_over_somebodys_work() {
 }
 
 #[tokio::test]
-async fn a_failed_clone_leaves_nothing_says_why_and_can_be_tried_again() {
+async fn a_failed_clone_leaves_nothing_reports_the_cause_and_can_be_retried() {
     let (source, url) = source();
     let hidden = source.path().join("hidden");
     fs::rename(source.path().join("r"), &hidden).unwrap();
@@ -126,7 +126,7 @@ async fn a_failed_clone_leaves_nothing_says_why_and_can_be_tried_again() {
 }
 
 #[tokio::test]
-async fn credentials_in_gits_words_are_told_nobody() {
+async fn credentials_in_gits_messages_are_not_reported() {
     let sandbox = plan("http://me:s3cret@127.0.0.1:1/r.git").start().await;
     sandbox
         .until_status("failed", |s| {
@@ -151,13 +151,13 @@ async fn a_branch_is_cloned_by_its_name() {
 }
 
 #[tokio::test]
-async fn a_clone_that_was_complete_when_the_sandbox_died_is_taken_over() {
+async fn a_clone_that_was_complete_when_the_sandbox_died_is_moved() {
     let (_source, url) = source();
     let sandbox = plan(&url)
         .prepared(|home| {
             let complete = home.join(".local/state/fsa/clone.complete");
             repository(&complete);
-            // Half of it was moved already.
+            // A part of it was moved already.
             fs::rename(complete.join("sub"), home.join("project/sub")).unwrap();
         })
         .start()
@@ -173,7 +173,7 @@ async fn a_clone_that_was_complete_when_the_sandbox_died_is_taken_over() {
 }
 
 #[tokio::test]
-async fn files_without_a_clone_are_left_alone() {
+async fn files_without_a_clone_are_not_changed() {
     let (_source, url) = source();
     let sandbox = plan(&url)
         .prepared(|home| fs::write(home.join("project/mine"), "x").unwrap())

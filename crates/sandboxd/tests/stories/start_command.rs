@@ -6,12 +6,12 @@ use serde_json::json;
 
 use crate::harness::{Plan, Sandbox, runs, until};
 
-/// Listens on a free port of the loopback for as long as it lives.
+/// Script that listens on a free port of the loopback until it ends.
 const LISTEN: &str = "exec python3 -c \"import socket,time
 s=socket.socket(); s.bind(('127.0.0.1',0)); s.listen(); print(s.getsockname()[1],flush=True); time.sleep(1000)\"";
 
 #[tokio::test]
-async fn it_runs_in_the_project_with_a_port_and_its_output_is_logged() {
+async fn a_start_command_runs_in_the_project_with_a_port_and_its_output_is_logged() {
     let sandbox = Plan::new()
         .with(
             "startCommand",
@@ -42,7 +42,7 @@ async fn it_runs_in_the_project_with_a_port_and_its_output_is_logged() {
 }
 
 #[tokio::test]
-async fn it_is_started_again_with_longer_and_longer_waits() {
+async fn a_start_command_is_restarted_with_backoff() {
     let sandbox = Plan::new()
         .with("startCommand", json!("echo run >> runs; exit 3"))
         .start()
@@ -63,7 +63,7 @@ async fn it_is_started_again_with_longer_and_longer_waits() {
         assert_eq!(exit, Exit::Code(3));
         waits.push((next_attempt - chrono::Utc::now()).num_milliseconds());
     }
-    // 1, 2 and 4 seconds and a tenth at most, less what passed until it was read.
+    // 1, 2 and 4 seconds and at most a tenth more, minus the time until the status was read.
     assert!(
         waits[0] <= 1100 && waits[1] > waits[0] && waits[2] > waits[1] && waits[2] <= 4400,
         "{waits:?}"
@@ -77,7 +77,7 @@ async fn it_is_started_again_with_longer_and_longer_waits() {
 }
 
 #[tokio::test]
-async fn a_restart_ends_everything_it_started_and_starts_anew() {
+async fn a_restart_stops_everything_that_the_command_started() {
     let script =
         "trap 'echo asked' TERM; sh -c 'trap \"\" TERM; sleep 1000 & wait; wait' & echo pid $!; wait";
     let sandbox = Plan::new().with("startCommand", json!(script)).start().await;
@@ -103,7 +103,7 @@ async fn a_restart_ends_everything_it_started_and_starts_anew() {
 }
 
 #[tokio::test]
-async fn without_one_there_is_nothing_to_restart() {
+async fn without_a_start_command_a_restart_is_refused() {
     let sandbox = Sandbox::start().await;
     assert_eq!(sandbox.status().await.start_command, StartCommand::None);
     let answer = sandbox.call(Method::POST, "/v1/restart-start-command", "").await;
@@ -112,7 +112,7 @@ async fn without_one_there_is_nothing_to_restart() {
 }
 
 #[tokio::test]
-async fn a_port_appears_when_something_listens_and_goes_with_it() {
+async fn a_port_is_listed_while_a_process_listens_on_it() {
     let sandbox = Plan::new().with("startCommand", json!(LISTEN)).start().await;
     let line = sandbox
         .until_log("the port", |line| line.source == LogSource::Stdout)
@@ -133,7 +133,7 @@ async fn a_port_appears_when_something_listens_and_goes_with_it() {
 }
 
 #[tokio::test]
-async fn a_port_that_a_terminal_opens_appears_as_well() {
+async fn a_port_opened_in_a_terminal_is_listed() {
     let sandbox = Sandbox::start().await;
     let mut viewer = sandbox.terminal("main").await;
     std::fs::write(sandbox.project().join("serve.sh"), LISTEN).unwrap();

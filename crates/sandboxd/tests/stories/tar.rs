@@ -1,4 +1,4 @@
-//! Folders as archives.
+//! Tar upload and download.
 
 use std::fs;
 
@@ -24,7 +24,7 @@ async fn upload(sandbox: &Sandbox, path: &str, archive: impl Into<Bytes>) -> Ans
     sandbox.request(request).await
 }
 
-/// An archive of one entry, whatever its name.
+/// Archive of one entry with any name.
 fn archive_of(name: &str, kind: tar::EntryType, link: Option<&str>, content: &[u8]) -> Vec<u8> {
     let mut header = tar::Header::new_gnu();
     header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
@@ -126,7 +126,7 @@ async fn a_link_in_the_archive_does_not_lead_a_later_entry_out() {
 }
 
 #[tokio::test]
-async fn a_broken_archive_is_said_to_be_one() {
+async fn a_broken_archive_is_refused() {
     let sandbox = Sandbox::start().await;
     let whole = archive_of("file", tar::EntryType::Regular, None, &[b'x'; 5000]);
     let answer = upload(&sandbox, "in", whole[..2000].to_vec()).await;
@@ -137,7 +137,7 @@ async fn a_broken_archive_is_said_to_be_one() {
 }
 
 #[tokio::test]
-async fn a_time_that_no_clock_shows_is_no_reason_to_refuse_an_archive() {
+async fn an_archive_with_an_impossible_time_is_accepted() {
     let sandbox = Sandbox::start().await;
     for (number, seconds) in [u64::MAX, 3_472_328_296_227_680_256, 1 << 40]
         .into_iter()
@@ -168,7 +168,7 @@ async fn a_large_folder_streams_in_bounded_memory() {
         .sh("mkdir big; head -c 60000000 /dev/urandom > big/a; mkfifo big/never")
         .await;
     let before = sandbox.resident();
-    // A client that does not read, until what lies between is full.
+    // A client that does not read, until the buffers in between are full.
     let mut stream = sandbox.dial().await.unwrap();
     tokio::io::AsyncWriteExt::write_all(
         &mut stream,

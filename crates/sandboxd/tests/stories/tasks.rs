@@ -1,4 +1,4 @@
-//! Commands that go on while nobody is connected, and whose output is read from where it was left.
+//! Tasks: commands that run without a connected client, and whose output is read by position.
 
 use fsa_model::sandboxd::{TaskEnd, TaskOutput};
 use http::{Method, StatusCode};
@@ -24,7 +24,7 @@ async fn read(sandbox: &Sandbox, id: &str, after: u64) -> TaskOutput {
     serde_json::from_slice(&answer.expect(StatusCode::OK).body).unwrap()
 }
 
-/// Everything from a position on, and how it ended.
+/// The output from a position to the end, and the end.
 async fn rest(sandbox: &Sandbox, id: &str, mut after: u64) -> (Vec<String>, TaskEnd) {
     let mut lines = Vec::new();
     loop {
@@ -38,7 +38,7 @@ async fn rest(sandbox: &Sandbox, id: &str, mut after: u64) -> (Vec<String>, Task
 }
 
 #[tokio::test]
-async fn it_goes_on_without_a_reader_and_is_read_from_where_it_was_left() {
+async fn a_task_continues_without_a_reader_and_is_read_from_the_last_position() {
     let sandbox = Sandbox::start().await;
     let script =
         "read word; echo $word; until [ -e go ]; do sleep 0.05; done; echo second; echo oops >&2; exit 3";
@@ -51,7 +51,7 @@ async fn it_goes_on_without_a_reader_and_is_read_from_where_it_was_left() {
         (first.lines.as_slice(), first.next, first.end),
         (&["first".to_owned()][..], 6, None)
     );
-    // Whoever does not know whether it was started asks again, and nothing is started twice.
+    // A repeated request starts nothing twice.
     assert_eq!(
         put(&sandbox, "a-1", "echo another", json!({})).await,
         StatusCode::OK
@@ -73,7 +73,7 @@ async fn it_goes_on_without_a_reader_and_is_read_from_where_it_was_left() {
 }
 
 #[tokio::test]
-async fn what_nobody_reads_waits_and_nothing_of_it_is_lost() {
+async fn a_task_without_a_reader_blocks_and_loses_no_output() {
     let sandbox = Sandbox::start().await;
     let script = "echo $$; seq 1 2000000";
     put(&sandbox, "much", script, json!({})).await;
@@ -92,7 +92,7 @@ async fn what_nobody_reads_waits_and_nothing_of_it_is_lost() {
 }
 
 #[tokio::test]
-async fn it_is_ended_when_that_is_wished_or_its_time_is_up() {
+async fn a_task_ends_when_it_is_cancelled_or_times_out() {
     let sandbox = Sandbox::start().await;
     put(&sandbox, "long", "echo $$; sleep 1000", json!({})).await;
     let pid = read(&sandbox, "long", 0).await.lines[0].clone();
@@ -108,7 +108,7 @@ async fn it_is_ended_when_that_is_wished_or_its_time_is_up() {
 }
 
 #[tokio::test]
-async fn its_process_shows_at_the_port_whose_task_it_is() {
+async fn a_tasks_process_identifies_its_task_at_the_callback_port() {
     let sandbox = Sandbox::start().await;
     put(&sandbox, "mine", "echo $FSA_ASKS_TOKEN", json!({})).await;
     let (lines, _) = rest(&sandbox, "mine", 0).await;
@@ -117,7 +117,7 @@ async fn its_process_shows_at_the_port_whose_task_it_is() {
 }
 
 #[tokio::test]
-async fn a_program_that_is_not_there_is_said() {
+async fn a_missing_program_is_reported() {
     let sandbox = Sandbox::start().await;
     let wish = json!({"command": ["no-such-agent"]}).to_string();
     let answer = sandbox.call(Method::PUT, "/v1/tasks/none", wish).await;

@@ -1,4 +1,4 @@
-//! Terminals: what a person sees.
+//! Terminal sessions.
 
 use fsa_model::tty::{self, WindowSize, input_queue::InputQueue};
 use http::{Method, StatusCode};
@@ -30,7 +30,7 @@ async fn a_shell_of_the_person_opens_in_the_project() {
 }
 
 #[tokio::test]
-async fn a_reconnect_gives_the_scrollback_and_the_same_shell() {
+async fn a_reconnect_replays_the_scrollback_of_the_same_shell() {
     let sandbox = Sandbox::start().await;
     let mut first = sandbox.terminal("main").await;
     first.types("secret=kept; echo first-$((1+1))\n").await;
@@ -48,15 +48,15 @@ async fn a_reconnect_gives_the_scrollback_and_the_same_shell() {
 }
 
 #[tokio::test]
-async fn what_was_typed_into_a_dying_connection_is_typed_once() {
+async fn input_sent_on_a_dying_connection_is_written_once() {
     let sandbox = Sandbox::start().await;
     let mut keys = InputQueue::new("me".into());
-    let mut first = sandbox.input_sequence("main", &mut keys).await;
+    let mut first = sandbox.resuming_viewer("main", &mut keys).await;
     assert!(keys.push(b"echo one-$((1+"));
     first.send(keys.next_message().unwrap()).await;
-    // Nobody knows how much of it arrived; and the first one is still read while the second is there.
+    // It is unknown how much of it arrived, and the first connection is still read when the second is open.
     assert!(keys.push(b"1)).\n"));
-    let mut second = sandbox.input_sequence("main", &mut keys).await;
+    let mut second = sandbox.resuming_viewer("main", &mut keys).await;
     assert!(keys.push(b"echo two-$((1+1)).\n"));
     first.types("1)).\n").await;
     second.send(keys.next_message().unwrap()).await;
@@ -64,8 +64,8 @@ async fn what_was_typed_into_a_dying_connection_is_typed_once() {
     let shown = second.shows("two-2.").await;
 
     assert_eq!(shown.matches("one-2.").count(), 1, "{shown}");
-    // The session says that it has it all, and then nothing is sent a third time.
-    soon("the last count", async {
+    // The session acknowledges all of it, and then nothing is sent a third time.
+    soon("the last acknowledgment", async {
         while second.taken.as_deref() != Some(b"38") {
             assert!(second.step().await);
         }
@@ -73,7 +73,7 @@ async fn what_was_typed_into_a_dying_connection_is_typed_once() {
     .await;
     keys.acknowledge(b"38");
     drop((first, second));
-    let mut third = sandbox.input_sequence("main", &mut keys).await;
+    let mut third = sandbox.resuming_viewer("main", &mut keys).await;
     assert!(keys.push(b"echo three-$((1+1)).\n"));
     third.send(keys.next_message().unwrap()).await;
     let shown = third.shows("three-2.").await;
@@ -94,7 +94,7 @@ async fn two_viewers_see_the_same_and_both_may_type() {
 }
 
 #[tokio::test]
-async fn whoever_watches_sees_everything_and_changes_nothing() {
+async fn a_read_only_viewer_sees_everything_and_changes_nothing() {
     let sandbox = Sandbox::start().await;
     let mut nothing = sandbox.watcher("shared").await;
     nothing.shows("there is no terminal `shared` to watch").await;
@@ -108,7 +108,7 @@ async fn whoever_watches_sees_everything_and_changes_nothing() {
     watcher
         .send(tty::resize(WindowSize { columns: 30, rows: 5 }))
         .await;
-    // Its own connection, so that what was sent before it has been taken.
+    // On the same connection, so that the messages before it have been handled.
     watcher.types("echo more\n").await;
     one.types("stty size; echo over-$((1+1))\n").await;
 
@@ -120,7 +120,7 @@ async fn whoever_watches_sees_everything_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn the_window_is_that_of_the_viewer_that_was_active_last() {
+async fn the_size_is_that_of_the_viewer_that_was_active_last() {
     let sandbox = Sandbox::start().await;
     let mut one = sandbox.terminal("main").await;
     one.types("stty size\n").await;
@@ -150,7 +150,7 @@ async fn characters_that_come_in_pieces_arrive_whole() {
         .types("printf '\\303'; sleep 0.2; printf '\\251\\360\\237'; sleep 0.2; printf '\\230\\200.end'\n")
         .await;
     viewer.shows("é😀.end").await;
-    // And what is typed in pieces.
+    // The same for input that comes in pieces.
     viewer.types("echo cat-$((1+1)); cat\n").await;
     viewer.shows("cat-2\r\n").await;
     viewer.send(tty::input(&[0xc3])).await;
@@ -159,7 +159,7 @@ async fn characters_that_come_in_pieces_arrive_whole() {
 }
 
 #[tokio::test]
-async fn a_title_is_forwarded_and_told_to_who_comes_later() {
+async fn a_title_is_sent_to_present_and_later_viewers() {
     let sandbox = Sandbox::start().await;
     let mut viewer = sandbox.terminal("main").await;
     viewer
@@ -179,7 +179,7 @@ async fn a_title_is_forwarded_and_told_to_who_comes_later() {
 }
 
 #[tokio::test]
-async fn the_end_of_the_shell_is_said_and_the_next_open_makes_a_new_one() {
+async fn the_end_of_the_shell_is_reported_and_the_next_viewer_gets_a_new_shell() {
     let sandbox = Sandbox::start().await;
     let mut viewer = sandbox.terminal("main").await;
     viewer.types("echo bye-$((1+1)); exit 3\n").await;
@@ -204,7 +204,7 @@ async fn the_end_of_the_shell_is_said_and_the_next_open_makes_a_new_one() {
 }
 
 #[tokio::test]
-async fn hanging_up_ends_the_shell_and_what_it_started() {
+async fn hanging_up_ends_the_shell_and_its_processes() {
     let sandbox = Sandbox::start().await;
     let mut viewer = sandbox.terminal("work").await;
     viewer
@@ -225,7 +225,7 @@ async fn hanging_up_ends_the_shell_and_what_it_started() {
 async fn control_c_reaches_the_program_in_the_foreground() {
     let sandbox = Sandbox::start().await;
     let mut viewer = sandbox.terminal("main").await;
-    // It says so itself when it is in the foreground.
+    // The program prints a line when it is in the foreground.
     let program = "import time; print('begin-%d' % 2, flush=True); time.sleep(1000)";
     viewer.types(&format!("python3 -c \"{program}\"\n")).await;
     viewer.shows("begin-2").await;
@@ -235,7 +235,7 @@ async fn control_c_reaches_the_program_in_the_foreground() {
 }
 
 #[tokio::test]
-async fn a_wrong_wish_is_refused_before_the_upgrade() {
+async fn an_invalid_terminal_request_is_refused_before_the_upgrade() {
     let sandbox = Sandbox::start().await;
     for path in [
         "/v1/terminal?session=a/b",

@@ -1,17 +1,17 @@
-//! Terminals under load: bounded memory, nobody starves, nothing is lost that should not be.
+//! Terminals under load: memory is bounded, no viewer starves, no output is lost.
 
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::harness::{PATIENCE, Sandbox, soon, until};
+use crate::harness::{Sandbox, TIMEOUT, soon, until};
 
-/// What a terminal may take, in KiB: scrollback, one message, and what the allocator keeps.
+/// Memory that a terminal may use, in KiB: scrollback, one message, and the allocator's reserve.
 const ROOM: u64 = 3 * 1024;
 
 #[tokio::test]
-async fn a_paused_viewer_of_a_flood_costs_no_memory_and_nobody_else_waits() {
+async fn a_paused_viewer_of_a_flood_costs_no_memory_and_delays_no_other() {
     let sandbox = Sandbox::start().await;
     let mut other = sandbox.terminal("other").await;
     other.types("echo ready-$((1+1))\n").await;
@@ -23,7 +23,7 @@ async fn a_paused_viewer_of_a_flood_costs_no_memory_and_nobody_else_waits() {
     flood.shows("0123456789\r\n0123456789").await;
     flood.send(b"2".to_vec()).await;
     let before = sandbox.resident();
-    // Long enough for the patience with a paused viewer to end, and the flood to go on without it.
+    // Longer than a paused viewer may hold back the program, so that the flood continues without it.
     for round in 0..14 {
         other.types(&format!("echo round-$(({round}+100))\n")).await;
         other.shows(&format!("\nround-{}", round + 100)).await;
@@ -32,7 +32,7 @@ async fn a_paused_viewer_of_a_flood_costs_no_memory_and_nobody_else_waits() {
     }
     let after = sandbox.resident();
     assert!(after < before + ROOM, "{before} KiB before, {after} KiB after");
-    // It comes back, is brought up to date, and stops the flood.
+    // The viewer resumes, gets a replay, and stops the flood.
     flood.seen.clear();
     flood.send(b"3".to_vec()).await;
     flood.types("\u{3}").await;
@@ -41,7 +41,7 @@ async fn a_paused_viewer_of_a_flood_costs_no_memory_and_nobody_else_waits() {
 }
 
 #[tokio::test]
-async fn a_viewer_that_does_not_read_holds_up_no_other() {
+async fn a_viewer_that_does_not_read_delays_no_other() {
     let sandbox = Sandbox::start().await;
     let stuck = sandbox.terminal("main").await;
     let mut lively = sandbox.terminal("main").await;
@@ -100,7 +100,7 @@ async fn a_single_viewer_gets_every_byte_however_slow_it_is() {
 }
 
 #[tokio::test]
-async fn a_program_goes_on_when_nobody_watches() {
+async fn a_program_continues_without_viewers() {
     let sandbox = Sandbox::start().await;
     let mut viewer = sandbox.terminal("main").await;
     viewer.types("sleep 0.2; seq 1 300000; echo all > done\n").await;
@@ -143,7 +143,7 @@ async fn a_large_paste_arrives_whole_and_does_not_block_the_viewer() {
             seen.extend_from_slice(&stream.next().await.unwrap().unwrap().into_data());
         }
     };
-    tokio::time::timeout(PATIENCE, async { tokio::join!(typed, shown) })
+    tokio::time::timeout(TIMEOUT, async { tokio::join!(typed, shown) })
         .await
         .expect("the sum of what was pasted");
     std::fs::write(sandbox.project().join("p"), &piece).unwrap();

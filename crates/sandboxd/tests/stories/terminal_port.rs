@@ -1,4 +1,4 @@
-//! The terminal's own port.
+//! Terminal port.
 
 use fsa_model::tty::{self, WindowSize};
 use futures_util::{SinkExt, StreamExt};
@@ -27,7 +27,7 @@ async fn start(token: Option<&str>) -> (Sandbox, u16) {
     (plan.start().await, port)
 }
 
-/// Sends a request by hand and reads the answer to its end.
+/// Sends a plain-text request and reads the response to its end.
 async fn ask(port: u16, request: &str) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     stream
@@ -74,7 +74,7 @@ async fn greet(socket: &mut WebSocketStream<TcpStream>, token: &str) {
     socket.send(Message::Text(hello.into())).await.unwrap();
 }
 
-/// Whether the terminal answers.
+/// Whether the terminal echoes input.
 async fn works(socket: &mut WebSocketStream<TcpStream>) -> bool {
     if socket
         .send(Message::Binary(tty::input(b"echo up-$((1+1))\n").into()))
@@ -138,14 +138,14 @@ async fn the_terminals_port_serves_the_terminal_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn with_a_token_the_terminal_opens_to_whoever_knows_it() {
+async fn with_a_token_the_terminal_opens_only_with_it() {
     let (_sandbox, port) = start(Some("tt")).await;
     let refused = ask(port, "GET /token HTTP/1.1").await;
     assert!(
         refused.starts_with("HTTP/1.1 401") && !refused.contains("tt\""),
         "{refused}"
     );
-    // `any:tt`, as ttyd's own client sends what a person typed.
+    // `any:tt`, in the form in which ttyd's client sends it.
     let told = ask(port, "GET /token HTTP/1.1\r\nauthorization: Basic YW55OnR0").await;
     assert!(told.contains(r#"{"token":"tt"}"#), "{told}");
     for (header, hello, opens) in [

@@ -1,4 +1,4 @@
-//! CONNECT to a port of the sandbox.
+//! Tunnel: CONNECT to a port of the sandbox.
 
 use std::net::SocketAddr;
 
@@ -10,7 +10,7 @@ use tokio::{
 
 use crate::harness::{Sandbox, TOKEN, soon};
 
-/// Sends the request and reads the answer's head.
+/// Sends the request and reads the response's head.
 async fn connect(sandbox: &Sandbox, target: &str) -> (String, UnixStream) {
     let mut stream = sandbox.dial().await.unwrap();
     let head =
@@ -30,7 +30,7 @@ async fn listener(address: &str) -> (TcpListener, SocketAddr) {
 }
 
 #[tokio::test]
-async fn each_side_may_end_before_the_other() {
+async fn each_side_of_a_tunnel_may_close_before_the_other() {
     let sandbox = Sandbox::start().await;
     let (listener, address) = listener("127.0.0.1:0").await;
     let (head, mut tunnel) = connect(&sandbox, &format!("127.0.0.1:{}", address.port())).await;
@@ -55,7 +55,7 @@ async fn each_side_may_end_before_the_other() {
 }
 
 #[tokio::test]
-async fn a_program_that_listens_on_the_other_loopback_is_found() {
+async fn a_tunnel_reaches_a_program_on_either_loopback_address() {
     let sandbox = Sandbox::start().await;
     let Ok(listener) = TcpListener::bind("[::1]:0").await else {
         // A machine without IPv6 has no other loopback.
@@ -68,7 +68,7 @@ async fn a_program_that_listens_on_the_other_loopback_is_found() {
 }
 
 #[tokio::test]
-async fn where_nothing_listens_it_says_so() {
+async fn a_tunnel_to_a_port_without_a_listener_is_refused() {
     let sandbox = Sandbox::start().await;
     let (listener, address) = listener("127.0.0.1:0").await;
     drop(listener);
