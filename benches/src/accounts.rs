@@ -1,4 +1,4 @@
-//! What accounts cost: to find out who makes a request, and to sign in.
+//! Accounts: the cost of authentication of a request, and of signing in.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -19,7 +19,7 @@ use crate::{
     report::{Row, Target},
 };
 
-/// Sign-ins by link, and by password.
+/// Number of sign-ins by link, and by password.
 const LINKS: u32 = 400;
 const PASSWORDS: u32 = 80;
 /// Attempts from one address, of which the server counts.
@@ -33,8 +33,8 @@ pub async fn measure(world: &World) -> Vec<Row> {
     rows
 }
 
-/// The server's own clock says which part of a request is the question who makes it: so the floor is the rest
-/// of the same requests. What somebody may do in a project is decided in the query that reads the project, and
+/// The server measures which part of a request is its authentication: so the floor is the rest of the same
+/// requests. The permissions of a user in a project are decided in the query that reads the project, and
 /// no request could do without that one.
 async fn authorization(world: &World) -> Vec<Row> {
     let api = world.api();
@@ -54,7 +54,7 @@ async fn authorization(world: &World) -> Vec<Row> {
     )]
 }
 
-/// Seconds: to find out who asks, and of the requests for a sandbox's status altogether.
+/// Seconds of the authentication, and of the requests for a sandbox's status altogether.
 async fn spent(world: &World) -> (f64, f64) {
     let text = Client::new()
         .get(format!("{}/metrics", world.url()))
@@ -75,7 +75,7 @@ async fn spent(world: &World) -> (f64, f64) {
     )
 }
 
-/// Complete sign-ins: the proof is looked at, a session is written, and the answer has its cookie.
+/// Complete sign-ins: the credential is checked, a session is written, and the response has its cookie.
 async fn sign_in(world: &World) -> Vec<Row> {
     let api = world.api();
     let mut links = Vec::new();
@@ -97,7 +97,7 @@ async fn sign_in(world: &World) -> Vec<Row> {
             "/s",
             Target::AtLeast(200.0),
         ),
-        // A password's hash is slow on purpose: 26 ms of a processor, which is what bounds this one.
+        // A password's hash is slow on purpose: 26 ms of a processor, which bounds this figure.
         Row::new(
             "sign-in by password, 8 clients (floor: Argon2id alone, on two threads)",
             by_password,
@@ -108,7 +108,7 @@ async fn sign_in(world: &World) -> Vec<Row> {
     ]
 }
 
-/// Only somebody who is signed in may set their password.
+/// Only a signed-in user may set their password.
 async fn set_password(world: &World) {
     let made: Value = world
         .api()

@@ -1,4 +1,4 @@
-//! The API under load, and a second start.
+//! API under load, and a second start.
 
 use std::{
     process::{Command, Stdio},
@@ -46,7 +46,7 @@ pub async fn measure(world: &mut World) -> Vec<Row> {
     ]
 }
 
-/// What wrk says.
+/// Result of wrk.
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
     pub requests: f64,

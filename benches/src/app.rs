@@ -1,5 +1,5 @@
-//! The application that the gateway is measured with: small answers and 1 MB bodies, as cheap as
-//! they can be, so that the proxy in front is what is measured.
+//! Application behind the gateway in the benchmark: small responses and 1 MB bodies, as cheap as possible, so
+//! that the proxy in front of it is measured.
 
 use std::{
     io::{Read as _, Write as _},

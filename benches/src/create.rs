@@ -1,4 +1,4 @@
-//! From the request to RUNNING, as a client sees it.
+//! Project creation: from the request to RUNNING, as a client sees it.
 
 use std::time::{Duration, Instant};
 
@@ -17,12 +17,12 @@ const AT_ONCE: usize = 50;
 /// The web image is imported before anything is measured.
 pub async fn warm(world: &World) {
     let api = world.api();
-    api.create_as(wish("warm")).await;
+    api.create_as(new_project("warm")).await;
     api.until_running("warm").await;
     api.delete("warm").await;
 }
 
-fn wish(name: &str) -> CreateProject {
+fn new_project(name: &str) -> CreateProject {
     CreateProject {
         name: name.into(),
         template: Some("web".into()),
@@ -86,11 +86,12 @@ pub async fn measure(world: &World) -> Vec<Row> {
     ]
 }
 
-/// Creates projects at once and returns when the event stream has said that all run.
+/// Creates projects at once and returns when the event stream has reported that all run.
 async fn running(api: &Api, names: &[String]) -> Duration {
     let stream = Events::open(api).await;
     let begun = Instant::now();
-    let created = futures_util::future::join_all(names.iter().map(|name| api.create_as(wish(name)))).await;
+    let created =
+        futures_util::future::join_all(names.iter().map(|name| api.create_as(new_project(name)))).await;
     stream.until_running(&created).await;
     begun.elapsed()
 }

@@ -1,4 +1,4 @@
-//! The event stream of all projects, by which the benches know that a sandbox runs: nobody polls.
+//! Event stream of all projects: the benchmarks wait on it for a running sandbox, and do not poll.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -6,10 +6,10 @@ use fsa_model::api::Project;
 use fsa_tests::Api;
 use reqwest::{Method, header};
 
-/// For a thousand sandboxes.
-const PATIENCE: Duration = Duration::from_secs(900);
+/// Timeout for a thousand sandboxes.
+const TIMEOUT: Duration = Duration::from_secs(900);
 
-/// Everything that happens, from now on.
+/// Events from now on.
 pub struct Events(reqwest::Response);
 
 impl Events {
@@ -17,12 +17,12 @@ impl Events {
         let stream = api
             .request(Method::GET, "/api/events?tail=true")
             .header(header::ACCEPT, "text/event-stream")
-            .timeout(PATIENCE)
+            .timeout(TIMEOUT)
             .send();
         Self(stream.await.expect("an event stream"))
     }
 
-    /// Until it has been said of each of them that it runs.
+    /// Waits until each of them is reported to run.
     pub async fn until_running(mut self, projects: &[Project]) {
         let mut waiting: HashSet<String> = projects.iter().map(|project| project.id.to_string()).collect();
         let mut text = String::new();

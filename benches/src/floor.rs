@@ -1,4 +1,4 @@
-//! Floors: what the machine itself takes for the same work.
+//! Floors: the time that the machine itself takes for the same work.
 
 use std::{
     io::Read as _,
@@ -36,7 +36,7 @@ fn output(program: &str, arguments: &[&str]) -> String {
 pub fn runtime_and_database(data: &Path, times: usize) -> (Sample, Sample) {
     let folder = tempfile_folder();
     let bundle = folder.join("bundle");
-    // The container's root is nobody here, and could not make the mount points.
+    // The container's root is an unprivileged user here, and could not create the mount points.
     for point in ["usr", "lib64", "lib", "proc", "dev"] {
         std::fs::create_dir_all(bundle.join("rootfs").join(point)).expect("a bundle");
     }
@@ -134,7 +134,7 @@ fn tempfile_folder() -> std::path::PathBuf {
 #[allow(clippy::disallowed_methods, reason = "a floor is another program")]
 pub fn pty_output(command: &[&str], bytes: usize) -> f64 {
     let pty = nix::pty::openpty(None, None).expect("a pty");
-    // A child that kept this side open would never be told that nobody reads any more.
+    // A child that kept this end open would never see that the reader is gone.
     let own = nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC);
     nix::fcntl::fcntl(&pty.master, own).expect("a pty");
     let end = || Stdio::from(pty.slave.try_clone().expect("the other side"));

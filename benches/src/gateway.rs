@@ -1,5 +1,5 @@
-//! The gateway beside nginx, in front of the same application: ours runs in a sandbox, whose
-//! network nothing on the machine but the gateway gets into; nginx's on the machine's loopback.
+//! Gateway compared with nginx, in front of the same application: behind the gateway it runs in a sandbox,
+//! whose network only the gateway can reach; behind nginx on the machine's loopback.
 
 use std::{
     fmt::Write as _,
@@ -45,7 +45,7 @@ pub async fn measure(world: &World) -> Vec<Row> {
     let host = format!("Host: app--{PORT}.localhost:{}", world.port());
     let direct = format!("http://127.0.0.1:{}", application.port);
     let through = format!("http://127.0.0.1:{}", nginx.port);
-    // In turns, so that a slow moment of the machine hits all of them.
+    // Alternately, so that a slow moment of the machine affects all of them.
     let mut small = [Vec::new(), Vec::new(), Vec::new()];
     let mut large = [Vec::new(), Vec::new(), Vec::new()];
     let mut alone = [Vec::new(), Vec::new(), Vec::new()];
@@ -93,7 +93,7 @@ pub async fn measure(world: &World) -> Vec<Row> {
 /// Returns when something listens on the port, or panics after a while.
 #[allow(
     clippy::disallowed_methods,
-    reason = "another program tells nobody that it listens"
+    reason = "the other program sends no event when it listens"
 )]
 fn until_open(port: u16) {
     for _ in 0..250 {

@@ -1,4 +1,4 @@
-//! Many idle sandboxes: what they take of the machine, and what the control plane takes for them.
+//! Idle sandboxes: the resources that they use, and that the control plane uses for them.
 
 use std::time::{Duration, Instant};
 

@@ -1,6 +1,6 @@
 //! `make bench`: our figures beside a floor measured in the same run, printed as a table and kept
 //! in docs/benchmarks.md. Names on the command line choose parts: create, terminal, idle, api,
-//! gateway, relay, accounts. `kubernetes [COUNT]` is a bench of its own, which needs
+//! gateway, relay, accounts. `kubernetes [COUNT]` is a separate benchmark, which needs
 //! a cluster; its figures are kept if it ran with as many sandboxes as it is meant for.
 
 mod accounts;
@@ -22,14 +22,14 @@ use std::path::Path;
 use fsa_tests::World;
 use report::Row;
 
-/// What begins the part of docs/benchmarks.md that one bench writes, up to [`END`].
+/// Begin of the part of docs/benchmarks.md that one benchmark writes, up to [`END`].
 const MACHINE: &str = "<!-- what follows is written by `make bench` -->";
 const KUBERNETES: &str = "<!-- what follows is written by `make bench-kubernetes` -->";
 const END: &str = "<!-- until here -->";
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    // In a sandbox this program is the application that the gateway is measured with.
+    // In a sandbox this program is the application behind the gateway.
     if arguments.first().is_some_and(|first| first == "app") {
         app::run(
             arguments

@@ -1,4 +1,4 @@
-//! What processes use, from /proc.
+//! Resource usage of processes, from /proc.
 
 use std::{path::Path, time::Duration};
 

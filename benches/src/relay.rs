@@ -1,6 +1,6 @@
-//! The relay beside a direct stream: the same small client reads the same model server's answers, once from a
-//! sandbox through the relay, once on the machine itself, and once through two programs that only copy, since the
-//! relay's way has two programs in it.
+//! LLM proxy compared with a direct stream: the same small client reads the same model server's responses, once from a
+//! sandbox through the LLM proxy, once on the machine itself, and once through two programs that only copy, since the
+//! path through the LLM proxy has two programs.
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
@@ -24,12 +24,12 @@ const PACE: usize = 64 * 1024;
 const COPIED: usize = 256 * 1024;
 /// Short answers of one turn.
 const SHORT: usize = 200;
-/// What is in front of the provider's path, for those who ask directly.
+/// Prefix of the provider's path for direct requests.
 const DIRECT: &str = "";
 /// An event of the Messages API's stream, of the usual length.
 const EVENT: &[u8] = b"event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\" and so on\"}}\n\n";
 
-/// The stand-in for a model's server, as long as this process lives. Returns its port.
+/// Starts the stand-in for a model server, which runs as long as this process. Returns its port.
 pub fn serve() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port");
     let port = listener.local_addr().expect("a bound port").port();
@@ -51,8 +51,8 @@ fn answer(body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-/// Requests have bodies of one byte: `l` asks for the long answer, `p` for the same at the pace of a line, `s` for
-/// the short one.
+/// Requests have bodies of one byte: `l` requests the long response, `p` the same at the pace of a line, `s` the
+/// short one.
 fn reply(mut stream: TcpStream, short: &[u8], long: &[u8]) {
     let _ = stream.set_nodelay(true);
     let (mut buffer, mut piece) = (Vec::new(), [0; 8192]);
@@ -61,7 +61,7 @@ fn reply(mut stream: TcpStream, short: &[u8], long: &[u8]) {
             .windows(4)
             .position(|window| window == b"\r\n\r\n")
             .map(|at| at + 4);
-        // The byte may come in a chunk of its own (`1\r\nl\r\n0\r\n\r\n`).
+        // The byte may come in a separate chunk (`1\r\nl\r\n0\r\n\r\n`).
         let chunked = String::from_utf8_lossy(&buffer)
             .to_ascii_lowercase()
             .contains("transfer-encoding: chunked");
@@ -69,9 +69,9 @@ fn reply(mut stream: TcpStream, short: &[u8], long: &[u8]) {
         if let Some(end) = end
             && buffer.len() >= end + body
         {
-            let wish = buffer[end + if chunked { 3 } else { 0 }];
+            let kind = buffer[end + if chunked { 3 } else { 0 }];
             buffer.drain(..end + body);
-            let sent = match wish {
+            let sent = match kind {
                 b'l' => stream.write_all(long),
                 b'p' => paced(&mut stream, long),
                 _ => stream.write_all(short),
@@ -89,7 +89,7 @@ fn reply(mut stream: TcpStream, short: &[u8], long: &[u8]) {
 }
 
 #[allow(clippy::cast_precision_loss, reason = "less than 2^53 bytes")]
-#[allow(clippy::disallowed_methods, reason = "a line's pace, on a thread of its own")]
+#[allow(clippy::disallowed_methods, reason = "paces the lines, on a separate thread")]
 fn paced(stream: &mut TcpStream, whole: &[u8]) -> std::io::Result<()> {
     let begun = Instant::now();
     for (at, piece) in whole.chunks(PACE).enumerate() {
@@ -101,7 +101,7 @@ fn paced(stream: &mut TcpStream, whole: &[u8]) -> std::io::Result<()> {
 }
 
 /// The client: prints the median milliseconds to the first byte of the body, and MB/s of a long answer at the pace
-/// of a line and as fast as it goes. In a sandbox `address` and `prefix` are those of its relay.
+/// of a line and as fast as possible. In a sandbox `address` and `prefix` are those of its local proxy.
 pub fn fetch(address: &str, prefix: &str, token: &str) {
     let mut stream = TcpStream::connect(address).expect("the server listens");
     let _ = stream.set_nodelay(true);
@@ -112,7 +112,7 @@ pub fn fetch(address: &str, prefix: &str, token: &str) {
         )
     };
     let mut first = Sample::default();
-    // The first ones open connections on the way.
+    // The first requests open connections.
     for at in 0..SHORT + 10 {
         let begun = Instant::now();
         stream.write_all(ask("s").as_bytes()).expect("a request is sent");
@@ -132,7 +132,7 @@ pub fn fetch(address: &str, prefix: &str, token: &str) {
     println!("{} {} {}", first.percentile(50.0), rate("p"), rate("l"));
 }
 
-/// The program that only copies: prints its port, and passes each connection on to `address`, without a look at it.
+/// Plain TCP forwarder: prints its port, and copies each connection to `address` and back.
 pub fn copy(address: &str) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port");
     println!("{}", listener.local_addr().expect("a bound port").port());
@@ -146,12 +146,12 @@ pub fn copy(address: &str) {
             server.try_clone().expect("a descriptor"),
         );
         for (from, to) in [there, (server, client)] {
-            std::thread::spawn(move || pass(from, to));
+            std::thread::spawn(move || forward(from, to));
         }
     }
 }
 
-fn pass(mut from: TcpStream, mut to: TcpStream) {
+fn forward(mut from: TcpStream, mut to: TcpStream) {
     let mut piece = vec![0; COPIED];
     while let Ok(length @ 1..) = from.read(&mut piece) {
         if to.write_all(&piece[..length]).is_err() {
@@ -193,7 +193,7 @@ impl Drop for Copier {
     }
 }
 
-/// Reads one answer with a `Content-Length`; how long its body's first byte took, and how many there were.
+/// Reads one response with a `Content-Length`. Returns the time to its body's first byte, and the body's length.
 fn read(stream: &mut TcpStream, begun: Instant) -> (std::time::Duration, usize) {
     let (mut buffer, mut piece) = (Vec::new(), vec![0; 256 * 1024]);
     let mut first = None;
@@ -240,7 +240,7 @@ pub async fn measure(world: &World, model: u16) -> Vec<Row> {
     let near = Copier::to(model);
     let far = Copier::to(near.port);
     let mut figures: [[Vec<f64>; 3]; 3] = Default::default();
-    // In turns, so that a slow moment of the machine hits all.
+    // Alternately, so that a slow moment of the machine affects all.
     for _ in 0..3 {
         let ours = api
             .shell(

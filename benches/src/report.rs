@@ -1,13 +1,13 @@
-//! A figure, its target, and the table that people read.
+//! Report: figures, their targets, and the table.
 
 use std::{fmt::Write as _, time::Duration};
 
-/// What a figure is held against.
+/// Target of a figure.
 #[derive(Clone, Copy, Debug)]
 pub enum Target {
     AtMost(f64),
     AtLeast(f64),
-    /// There is none: a floor, or something worth knowing.
+    /// No target: a floor, or an additional figure.
     None,
 }
 
@@ -103,7 +103,7 @@ impl Sample {
     /// In milliseconds; the nearest-rank percentile.
     ///
     /// # Panics
-    /// Where nothing was added.
+    /// There is no measurement.
     #[must_use]
     #[allow(
         clippy::cast_possible_truncation,
@@ -117,7 +117,7 @@ impl Sample {
     }
 }
 
-/// The middle one of some measurements, at least one.
+/// The median of the measurements, of which there is at least one.
 #[must_use]
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);

@@ -1,4 +1,4 @@
-//! The terminal: a key's way to its echo, and output.
+//! Terminal: the latency of a key's echo, and the throughput of output.
 
 use std::time::Instant;
 
@@ -14,7 +14,7 @@ use crate::{
 
 const KEYS: usize = 2000;
 const BYTES: usize = 200_000_000;
-/// Of output, ours and the floor's.
+/// Bytes of output, for the terminal and for the floor.
 const ROUNDS: usize = 5;
 /// Lines as a build prints them, written in pieces of 64 KiB.
 const OUTPUT: &str =
@@ -38,7 +38,7 @@ pub async fn measure(world: &World) -> Vec<Row> {
     drop(terminal);
     let mut terminal = TestTerminal::open(&api, "terminal", "output").await;
     terminal.until("$").await;
-    // In turns, so that a slow moment of the machine hits both.
+    // Alternately, so that a slow moment of the machine affects both.
     let (mut rates, mut floors) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         floors.push(floor::pty_output(&["/bin/sh", "-c", OUTPUT], BYTES));

@@ -1,8 +1,8 @@
-//! Bytes from outside against the parsers that take them: a small harness that replays a kept corpus, changes
-//! what it has at random, and goes on from whatever led to an answer that was not seen before.
+//! Fuzzing harness for the parsers of untrusted bytes: replays a stored corpus, mutates its inputs at random, and
+//! continues with each input that led to a new outcome.
 //!
-//! It runs on the stable compiler, which has no coverage to steer by; what a parser answers ([`Outcome`]) stands
-//! for it. A finding is written into the corpus, so that every later run begins with it.
+//! It runs on the stable compiler, without coverage instrumentation; a parser's outcome ([`Outcome`]) is the feedback
+//! instead. An input that fails is written into the corpus, so that every later run begins with it.
 
 use std::{
     collections::HashSet,
@@ -12,17 +12,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The longest input: parsers have limits of their own, which a few of the changes are to reach.
+/// Longest input: long enough for some mutations to reach the parsers' own limits.
 const LONGEST: usize = 256 * 1024;
-/// Inputs that are gone on from.
+/// Maximum inputs in the pool.
 const POOL: usize = 2000;
-/// What the process may take: a parser that is talked into taking more dies of it.
+/// Memory limit of the process: a parser that can be made to use more aborts.
 const MEMORY: u64 = 3 << 30;
 
-/// What came out, without what only this input has: whether two inputs went the same way.
+/// Outcome of a parser, without the parts that are specific to the input: equal for inputs that took the same path.
 pub type Outcome = String;
 
-/// How long one target is tried: what comes first.
+/// Length of one target's run; the first limit that is reached ends it.
 #[derive(Clone, Copy, Debug)]
 pub struct Budget {
     pub inputs: u64,
@@ -31,11 +31,11 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// A short one, the same every time; with `FSA_FUZZ_SECONDS` one of so long, each time another.
+    /// A short, deterministic run; with `FSA_FUZZ_SECONDS` a random one of that length.
     #[must_use]
     #[allow(
         clippy::disallowed_methods,
-        reason = "this is a program of its own, and has one setting"
+        reason = "this is a separate program with one setting"
     )]
     pub fn of_this_run() -> Self {
         match std::env::var("FSA_FUZZ_SECONDS")
@@ -58,42 +58,42 @@ impl Budget {
     }
 }
 
-/// A parser that is tried.
+/// Fuzz target: one parser.
 pub struct Target {
     name: &'static str,
     seeds: Vec<Vec<u8>>,
-    words: Vec<Vec<u8>>,
+    dictionary: Vec<Vec<u8>>,
 }
 
-/// The target whose corpus has this name.
+/// Target with the corpus of this name.
 #[must_use]
 pub const fn target(name: &'static str) -> Target {
     Target {
         name,
         seeds: Vec::new(),
-        words: Vec::new(),
+        dictionary: Vec::new(),
     }
 }
 
 impl Target {
-    /// What is begun with, beside the corpus.
+    /// Inputs to begin with, besides the corpus.
     #[must_use]
     pub fn seeds(mut self, seeds: &[impl AsRef<[u8]>]) -> Self {
         self.seeds = seeds.iter().map(|seed| seed.as_ref().to_vec()).collect();
         self
     }
 
-    /// Pieces that the format knows.
+    /// Tokens of the format.
     #[must_use]
-    pub fn words(mut self, words: &[&[u8]]) -> Self {
-        self.words = words.iter().map(|word| word.to_vec()).collect();
+    pub fn dictionary(mut self, dictionary: &[&[u8]]) -> Self {
+        self.dictionary = dictionary.iter().map(|word| word.to_vec()).collect();
         self
     }
 
-    /// Tries `property`, which panics where it does not hold, with the corpus, the seeds and what becomes of both.
+    /// Runs `property`, which panics if it does not hold, on the corpus, the seeds and their mutations.
     ///
     /// # Panics
-    /// With the file that has the input, where the property does not hold.
+    /// The property does not hold; the message has the file with the input.
     pub fn holds(self, property: impl Fn(&[u8]) -> Outcome) {
         let limit = nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_AS, MEMORY, MEMORY);
         limit.expect("a process may limit itself");
@@ -104,7 +104,7 @@ impl Target {
     }
 
     fn holds_in(self, folder: &Path, budget: Budget, property: impl Fn(&[u8]) -> Outcome) {
-        let (target, words) = (self.name, self.words);
+        let (target, dictionary) = (self.name, self.dictionary);
         let try_it = |input: &[u8]| match catch_unwind(AssertUnwindSafe(|| property(input))) {
             Ok(outcome) => hash(&outcome),
             Err(panic) => {
@@ -131,7 +131,7 @@ impl Target {
         let mut tried = 0;
         while tried < budget.inputs && begun.elapsed() < budget.time {
             tried += 1;
-            let input = changed(&mut random, &pool, &words);
+            let input = changed(&mut random, &pool, &dictionary);
             if seen.insert(try_it(&input)) && pool.len() < POOL {
                 pool.push(input);
             }
@@ -166,17 +166,17 @@ impl Random {
     }
 }
 
-/// One of the pool, changed a few times.
-fn changed(random: &mut Random, pool: &[Vec<u8>], words: &[Vec<u8>]) -> Vec<u8> {
+/// An input of the pool, mutated a few times.
+fn changed(random: &mut Random, pool: &[Vec<u8>], dictionary: &[Vec<u8>]) -> Vec<u8> {
     let mut input = pool[random.below(pool.len())].clone();
     for _ in 0..=random.below(6) {
-        change(random, &mut input, pool, words);
+        change(random, &mut input, pool, dictionary);
     }
     input.truncate(LONGEST);
     input
 }
 
-fn change(random: &mut Random, input: &mut Vec<u8>, pool: &[Vec<u8>], words: &[Vec<u8>]) {
+fn change(random: &mut Random, input: &mut Vec<u8>, pool: &[Vec<u8>], dictionary: &[Vec<u8>]) {
     let at = random.below(input.len() + 1);
     let end = at + random.below((input.len() - at).min(64) + 1);
     match random.below(9) {
@@ -186,7 +186,7 @@ fn change(random: &mut Random, input: &mut Vec<u8>, pool: &[Vec<u8>], words: &[V
         }
         2 => drop(input.drain(at..end)),
         3 => input.truncate(at),
-        // A piece again, once or very often.
+        // Repeat a piece, once or many times.
         4 => {
             let piece = input[at..end].to_vec();
             let times = if random.below(50) == 0 {
@@ -196,11 +196,11 @@ fn change(random: &mut Random, input: &mut Vec<u8>, pool: &[Vec<u8>], words: &[V
             };
             input.splice(at..at, piece.repeat(times));
         }
-        5 if !words.is_empty() => {
-            let word = &words[random.below(words.len())];
+        5 if !dictionary.is_empty() => {
+            let word = &dictionary[random.below(dictionary.len())];
             input.splice(at..end, word.iter().copied());
         }
-        // Digits, where numbers are text.
+        // Digits, for numbers as text.
         6 => {
             let numbers: [&[u8]; 6] = [
                 b"0",
@@ -221,7 +221,7 @@ fn change(random: &mut Random, input: &mut Vec<u8>, pool: &[Vec<u8>], words: &[V
             let bytes: Vec<u8> = (0..1 + random.below(8)).map(|_| random.next() as u8).collect();
             input.splice(at..end, bytes);
         }
-        // The beginning of one and the end of another.
+        // The beginning of one input and the end of another.
         _ => {
             let other = &pool[random.below(pool.len())];
             let from = random.below(other.len() + 1);
@@ -248,7 +248,7 @@ mod tests {
             format!("{:?}", input.get(..2))
         };
         let run = |inputs| {
-            let target = target("letters").seeds(&["xx?"]).words(&[b"a", b"b", b"!"]);
+            let target = target("letters").seeds(&["xx?"]).dictionary(&[b"a", b"b", b"!"]);
             let run = || target.holds_in(folder.path(), budget(inputs), property);
             catch_unwind(AssertUnwindSafe(run))
         };

@@ -1,4 +1,4 @@
-//! What was asked of the API server, from the server's own figures at /metrics.
+//! Requests to the Kubernetes API server, from the server's own metrics at /metrics.
 
 use std::{
     collections::BTreeMap,
@@ -44,7 +44,7 @@ impl Calls {
         self.0.values().sum::<u64>() - self.watches()
     }
 
-    /// What each of `lifetimes` took, as Markdown.
+    /// Requests per one of `lifetimes`, as Markdown.
     #[must_use]
     pub fn table(&self, lifetimes: usize) -> String {
         let mut text = String::from("| verb | resource | each |\n|---|---|---:|\n");

@@ -1,4 +1,4 @@
-//! The floor: the very objects that a sandbox has, applied by kubectl under other names.
+//! Floor: the same objects as those of a sandbox, applied by kubectl under other names.
 
 use std::{
     collections::HashSet,
@@ -12,8 +12,8 @@ use fsa_tests::cluster::Namespace;
 use serde_json::{Value, json};
 
 const KINDS: &str = "persistentvolumeclaims,secrets,services,networkpolicies,ingresses,deployments";
-const PATIENCE: &str = "120s";
-/// Of a thousand together.
+const TIMEOUT: &str = "120s";
+/// Timeout for a thousand sandboxes.
 const LONGEST: &str = "600s";
 
 /// The objects of one sandbox as text, with its names.
@@ -24,7 +24,7 @@ pub struct Objects {
 }
 
 impl Objects {
-    /// Those of the only project in a namespace, without what the cluster has written into them.
+    /// The objects of the only project in a namespace, without the fields that the cluster has written.
     #[must_use]
     pub fn of(namespace: &Namespace, project: &Project, sandbox: &Sandbox) -> Self {
         let text = namespace.kubectl(&[
@@ -52,7 +52,7 @@ impl Objects {
             .replace(&self.project, &format!("{at:08x}-0000-4000-8000-000000000000"))
     }
 
-    /// Until one sandbox is ready.
+    /// Time until one sandbox is ready.
     pub fn apply_and_wait(&self, namespace: &Namespace, at: usize) -> Duration {
         let objects = self.named(at);
         let begun = Instant::now();
@@ -62,7 +62,7 @@ impl Objects {
             "wait",
             "--for=condition=Available",
             "--timeout",
-            PATIENCE,
+            TIMEOUT,
             "--request-timeout",
             "0",
             &deployment,
@@ -74,7 +74,7 @@ impl Objects {
         let arguments = [
             "delete",
             "--timeout",
-            PATIENCE,
+            TIMEOUT,
             "--request-timeout",
             "0",
             "-f",
@@ -83,7 +83,7 @@ impl Objects {
         namespace.feed(&arguments, &self.named(at));
     }
 
-    /// Until `count` sandboxes are ready, applied by kubectls of which `at_once` run side by side.
+    /// Time until `count` sandboxes are ready, applied by kubectls of which `at_once` run in parallel.
     pub fn apply_many(&self, namespace: &Namespace, count: usize, at_once: usize) -> Duration {
         let shares: Vec<String> = (0..at_once)
             .map(|share| {
@@ -139,7 +139,7 @@ impl Objects {
     }
 }
 
-/// How long a kubectl takes that asks for one thing which is not there.
+/// Time of a kubectl that requests one object, which does not exist.
 pub fn kubectl_itself(namespace: &Namespace) -> Duration {
     let begun = Instant::now();
     namespace.kubectl(&["get", "configmap", "nothing", "--ignore-not-found"]);
@@ -155,7 +155,7 @@ fn name(at: usize) -> String {
     format!("floor-{at}")
 }
 
-/// An object as it was applied, as far as that can be told.
+/// An object as it was applied, as far as that can be reconstructed.
 fn plain(object: &mut Value) {
     let object = object.as_object_mut().expect("an object");
     object.remove("status");

@@ -23,9 +23,9 @@ use crate::{
 const ONE_AFTER_ANOTHER: usize = 7;
 /// Sandboxes of the region `many`, if the command line says no other number.
 pub const MANY: usize = 1000;
-/// Requests of ours, and kubectls of the floor, that are under way at once.
+/// Our requests, and kubectls of the floor, that are in flight at once.
 const AT_ONCE: usize = 32;
-/// Until what was begun for a thousand sandboxes has ended.
+/// Pause until the work that was begun for a thousand sandboxes has ended.
 const SETTLE: Duration = Duration::from_secs(15);
 const IDLE: Duration = Duration::from_secs(20);
 

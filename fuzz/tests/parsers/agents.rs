@@ -1,4 +1,4 @@
-//! Output of agents, answers of their models, and questions of git.
+//! Parsers of agents' output, of LLM providers' responses, and of git's credential requests.
 
 use fsa_fuzz::target;
 use fsa_model::agent::Agent;
@@ -18,7 +18,7 @@ fn agent_lines() {
     ];
     target("agent-lines")
         .seeds(&seeds)
-        .words(&[
+        .dictionary(&[
             b"null",
             b"[]",
             b"{}",
@@ -38,7 +38,7 @@ fn agent_lines() {
                 assert!(parsed.cost.is_none_or(|cost| cost.0 >= 0), "{:?}", parsed.cost);
                 for (kind, data) in &parsed.steps {
                     outcome.push_str(&format!("{kind:?} "));
-                    // It is written as JSON, in which some bytes take six.
+                    // JSON escapes some bytes to six.
                     assert!(data.to_string().len() <= 6 * line.len() + 1024);
                 }
                 outcome.push_str(&format!("{} {}|", parsed.result.is_some(), parsed.failed));
@@ -47,7 +47,7 @@ fn agent_lines() {
         });
 }
 
-/// A model's answer, which is counted as it passes: the same in whatever pieces it comes.
+/// Usage metering of a provider's response: the result does not depend on how the bytes are split.
 #[test]
 fn model_answers() {
     let seeds = [
@@ -57,7 +57,7 @@ fn model_answers() {
     ];
     target("model-answers")
         .seeds(&seeds)
-        .words(&[
+        .dictionary(&[
             b"data:",
             b"\n",
             b"\"usage\":",
@@ -95,7 +95,7 @@ fn model_answers() {
         });
 }
 
-/// What git asks: a place has the parts that were said, on lines of their own, and no more than that.
+/// Git's credential request: the result has the attributes of the input's lines, and no others.
 #[test]
 fn git_questions() {
     target("git-questions")
@@ -104,7 +104,7 @@ fn git_questions() {
             "protocol=https\nhost=a\n",
             "url=https://a/b\n",
         ])
-        .words(&[
+        .dictionary(&[
             b"protocol=",
             b"host=",
             b"path=",

@@ -1,4 +1,4 @@
-//! Archives: whatever one says, nothing is written outside of the folder that it is for.
+//! Archives: no archive writes outside of its target folder.
 
 use std::{
     fs,
@@ -13,15 +13,15 @@ use fsa_local::{
 };
 use fsa_sandboxd::files::tar_in;
 
-use crate::said;
+use crate::error_text;
 
-/// A tar with one entry, as an archive that is up to something has it.
+/// Tar with one malicious entry.
 fn entry(kind: tar::EntryType, path: &str, link: &str, content: &[u8]) -> Vec<u8> {
     let mut header = tar::Header::new_gnu();
     header.set_entry_type(kind);
     header.set_mode(0o755);
     header.set_size(content.len() as u64);
-    // As bytes: the library would refuse the paths that matter here.
+    // Written as bytes: the library refuses the paths that matter here.
     for (field, text) in [(0, path), (157, link)] {
         let bytes = &text.as_bytes()[..text.len().min(100)];
         header.as_mut_bytes()[field..field + bytes.len()].copy_from_slice(bytes);
@@ -67,7 +67,7 @@ fn archives() -> Vec<Vec<u8>> {
     .collect()
 }
 
-/// Checksums are put right after a change, because nothing gets further with a wrong one.
+/// Corrects the checksums after a mutation, because a wrong one is refused first.
 fn with_checksums(bytes: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     for block in bytes.chunks_exact_mut(512) {
@@ -80,7 +80,7 @@ fn with_checksums(bytes: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A folder with something beside it that an archive would like to reach.
+/// Target folder, with files beside it that an archive must not reach.
 struct Beside {
     folder: tempfile::TempDir,
 }
@@ -99,7 +99,7 @@ impl Beside {
         self.folder.path().join("root")
     }
 
-    /// Nothing has come, gone or changed.
+    /// No file beside the folder was created, removed or changed.
     fn is_untouched(&self) {
         let outside = self.folder.path().join("outside");
         let mut names: Vec<_> = fs::read_dir(&outside)
@@ -120,7 +120,7 @@ impl Beside {
     }
 }
 
-/// An image's layer: whatever the archive says, nothing is written outside of its folder.
+/// Image layer: no archive writes outside of its folder.
 #[test]
 fn layers() {
     let beside = Beside::new();
@@ -139,7 +139,7 @@ fn layers() {
     let layers = Layers::open(&data, rules, limits).expect("a folder for layers");
     target("layers")
         .seeds(&archives())
-        .words(&[
+        .dictionary(&[
             b"../",
             b"/",
             b"outside",
@@ -166,19 +166,19 @@ fn layers() {
                     assert!(size.bytes <= 1 << 20 && size.entries <= 2000);
                     format!("{} entries", size.entries.min(5))
                 }
-                Err(error) => said(&error),
+                Err(error) => error_text(&error),
             }
         });
 }
 
-/// An archive that is put into a sandbox: the same, also where links lead out of the folder already.
+/// Tar upload into a sandbox: the same, also if existing links lead out of the folder.
 #[test]
 fn uploaded_archives() {
     let beside = Beside::new();
     let root = beside.root();
     target("uploaded-archives")
         .seeds(&archives())
-        .words(&[b"../", b"/", b"outside", b"kept", b"way", b"ustar\0", b"\0\0\0\0"])
+        .dictionary(&[b"../", b"/", b"outside", b"kept", b"way", b"ustar\0", b"\0\0\0\0"])
         .holds(|bytes| {
             fs::remove_dir_all(&root).expect("the folder goes");
             fs::create_dir(&root).expect("a folder");
@@ -187,7 +187,7 @@ fn uploaded_archives() {
             let result = tar_in::unpack(&root, &bytes[..]);
             beside.is_untouched();
             assert!(within(&root) <= bytes.len() as u64 * 2 + 4096);
-            result.map_or_else(|error| said(&error), |()| "unpacked".into())
+            result.map_or_else(|error| error_text(&error), |()| "unpacked".into())
         });
 }
 
@@ -195,7 +195,7 @@ fn uploaded_archives() {
 fn within(folder: &Path) -> u64 {
     let mut bytes = 0;
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let metadata = entry.metadata().expect("what is there can be looked at");
+        let metadata = entry.metadata().expect("the entry has metadata");
         bytes += if metadata.is_dir() {
             within(&entry.path())
         } else {

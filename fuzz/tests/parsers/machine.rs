@@ -1,4 +1,4 @@
-//! What the machine's side is told: the runner by the server, the gate by a database's client, and what images say.
+//! Parsers of the local driver: the runner's requests, the database proxy's start-up packets, image manifests.
 
 use fsa_fuzz::target;
 use fsa_local::{
@@ -10,10 +10,10 @@ use fsa_local::{
     protocol,
 };
 
-use crate::said;
+use crate::error_text;
 
-/// What the runner is asked: it is written again as it was read, and a start that is let through names nothing
-/// that could be a path.
+/// Requests to the runner: a request survives a round trip, and an accepted start has no name that could be a
+/// path.
 #[test]
 fn runner_requests() {
     let sandbox = r#"{"id":"018f3c3e-7a10-7cc0-8000-000000000001","project":"018f3c3e-7a10-7cc0-8000-000000000002","resource":"todo-agentruntime-2k3b4c"}"#;
@@ -29,7 +29,7 @@ fn runner_requests() {
     ];
     target("runner-requests")
         .seeds(&seeds)
-        .words(&[
+        .dictionary(&[
             b"\"op\":",
             b"\"../../etc\"",
             b"null",
@@ -41,7 +41,7 @@ fn runner_requests() {
         .holds(|bytes| {
             let request = match serde_json::from_slice::<protocol::Request>(bytes) {
                 Ok(request) => request,
-                Err(error) => return said(&error),
+                Err(error) => return error_text(&error),
             };
             let again = serde_json::to_vec(&request).expect("it is written");
             assert_eq!(
@@ -61,7 +61,7 @@ fn runner_requests() {
         });
 }
 
-/// The first packet of a database's client: who is let in is the sandbox's own role, in its own database.
+/// Start-up packet of a database client: only the sandbox's own role and database are accepted.
 #[test]
 fn database_start_up() {
     let packet = |parameters: &[&str]| {
@@ -82,7 +82,7 @@ fn database_start_up() {
     ];
     target("database-start-up")
         .seeds(&seeds)
-        .words(&[
+        .dictionary(&[
             b"user\0",
             b"database\0",
             b"p_one\0",
@@ -95,7 +95,7 @@ fn database_start_up() {
             match startup::parse(bytes) {
                 Ok(InitialPacket::Startup(found)) => match found.authorize("p_one") {
                     Ok(packet) => {
-                        // Read as PostgreSQL reads it.
+                        // Parsed like in PostgreSQL.
                         let Ok(InitialPacket::Startup(passed)) = startup::parse(&packet[4..]) else {
                             panic!("what is passed on is a start-up packet");
                         };
@@ -111,7 +111,7 @@ fn database_start_up() {
         });
 }
 
-/// Manifests, indexes and configurations of images: what is planned stays within the limits.
+/// Manifests, indexes and configurations of images: the plan stays within the limits.
 #[test]
 fn manifests() {
     let digest = Digest::of(b"x");
@@ -129,7 +129,7 @@ fn manifests() {
     ];
     target("manifests")
         .seeds(&seeds)
-        .words(&[
+        .dictionary(&[
             b"null",
             b"[]",
             b"{}",
@@ -148,16 +148,16 @@ fn manifests() {
                         assert!(index.contains(chosen));
                         "chosen".into()
                     }
-                    Err(problem) => said(&problem),
+                    Err(problem) => error_text(&problem),
                 },
                 Ok(Document::Manifest(found)) => match manifest::layers(&found, ids) {
                     Ok(layers) => {
                         assert!(layers.len() <= manifest::LAYERS_MAX);
                         format!("{} layers", layers.len().min(3))
                     }
-                    Err(problem) => said(&problem),
+                    Err(problem) => error_text(&problem),
                 },
-                Err(problem) => said(&problem),
+                Err(problem) => error_text(&problem),
             };
             format!("{plan} {}", config.is_ok())
         });

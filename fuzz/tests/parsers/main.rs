@@ -1,5 +1,5 @@
-//! Each parser of bytes from outside, and what must hold for whatever it is given. That none panics, and none
-//! takes more memory than the process may have, holds for all of them.
+//! Fuzz targets: each parser of untrusted bytes, with a property that must hold for every input. For all of them: no
+//! panic, and no more memory than the process's limit.
 
 mod agents;
 mod archives;
@@ -8,8 +8,8 @@ mod requests;
 mod settings;
 mod terminal;
 
-/// What an error says, without the numbers and names that only this input has.
-fn said(error: &impl ToString) -> String {
+/// Text of an error, without the numbers and names that are specific to the input.
+fn error_text(error: &impl ToString) -> String {
     let text = error.to_string();
     text.chars().filter(|c| !c.is_ascii_digit()).take(60).collect()
 }

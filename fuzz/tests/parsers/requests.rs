@@ -1,4 +1,4 @@
-//! What a client gives back that the server gave it before.
+//! Tokens and cursors that a client returns to the server.
 
 use fsa_fuzz::target;
 use fsa_server::{
@@ -7,11 +7,12 @@ use fsa_server::{
 };
 use serde::Deserialize;
 
-use crate::said;
+use crate::error_text;
 
-/// Sealed tokens (hand-offs, passes) that somebody changed: only the very bytes open, and only in their place.
+/// Encrypted tokens (hand-offs, preview tokens) that were modified: only the original bytes decrypt, and only with
+/// their associated data.
 #[test]
-fn sealed_tokens() {
+fn encrypted_tokens() {
     let key_ring = KeyRing::new(&[[7; 32]]);
     let place = |row| AssociatedData {
         table: "gateway",
@@ -24,11 +25,11 @@ fn sealed_tokens() {
         assert!(key_ring.decrypt(place("b.localhost"), bytes).is_err());
         let opened = key_ring.decrypt(place("a.localhost"), bytes);
         assert_eq!(opened.is_ok(), bytes == good);
-        opened.map_or_else(|error| said(&error), |_| "opened".into())
+        opened.map_or_else(|error| error_text(&error), |_| "opened".into())
     });
 }
 
-/// Where a list goes on: what is read of a query is written again as the same place.
+/// List cursors: a parsed cursor is formatted as the same cursor.
 #[test]
 fn list_cursors() {
     #[derive(Debug, PartialEq, Deserialize)]
@@ -53,7 +54,7 @@ fn list_cursors() {
             "cursor=42",
             "cursor=",
         ])
-        .words(&[
+        .dictionary(&[
             b"cursor=",
             b"%00",
             b"%2F",

@@ -1,13 +1,13 @@
-//! Files that people write.
+//! Settings files.
 
 use std::fs;
 
 use fsa_fuzz::target;
 use fsa_model::environment;
 
-use crate::said;
+use crate::error_text;
 
-/// `.env` files: what is taken can be a variable of a process.
+/// `.env` files: every accepted variable is valid for a process.
 #[test]
 fn env_files() {
     target("env-files")
@@ -17,13 +17,13 @@ fn env_files() {
             "A\n",
             "ANTHROPIC_API_KEY=k\r\n",
         ])
-        .words(&[
+        .dictionary(&[
             b"export ", b"${A}", b"$A", b"\"", b"'", b"\\", b"#", b"=", b"\0", b"\n",
         ])
         .holds(|bytes| {
             let mut taken = 0;
             for item in dotenvy::from_read_iter(bytes) {
-                // A file is refused at its first bad line, as the command line does.
+                // A file is refused at its first invalid line, like on the command line.
                 let Ok((name, value)) = item else {
                     return "refused".into();
                 };
@@ -32,14 +32,14 @@ fn env_files() {
                         assert!(!name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0'));
                         taken += 1;
                     }
-                    Err(error) => return said(&error),
+                    Err(error) => return error_text(&error),
                 }
             }
             format!("{} taken", taken.min(4))
         });
 }
 
-/// A kubeconfig: it is refused or read, and no program that it names is ever run.
+/// Kubeconfig: it is refused or accepted, and no program that it names is ever run.
 #[test]
 fn kubeconfigs() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -68,7 +68,7 @@ fn kubeconfigs() {
     ];
     target("kubeconfigs")
         .seeds(&seeds)
-        .words(&[
+        .dictionary(&[
             b"exec:",
             b"user:",
             b"  ",
@@ -81,7 +81,7 @@ fn kubeconfigs() {
             b"tokenFile: ",
         ])
         .holds(|bytes| {
-            // What is endless is tried once, as it is written above.
+            // An endless input is tried once, as written above.
             fs::write(&path, bytes).expect("a file");
             let read = runtime.block_on(fsa_kubernetes::connection::read(
                 &settings,
@@ -90,7 +90,7 @@ fn kubeconfigs() {
             assert!(!trap.exists(), "a program was run");
             match read {
                 Ok(_) => "read".into(),
-                Err(error) => said(&error.to_string().replace(&path.display().to_string(), "")),
+                Err(error) => error_text(&error.to_string().replace(&path.display().to_string(), "")),
             }
         });
 }

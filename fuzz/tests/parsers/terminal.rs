@@ -1,4 +1,4 @@
-//! What passes between a terminal and whoever watches it, and where a tunnel leads.
+//! Terminal messages and output, and tunnel targets.
 
 use fsa_fuzz::target;
 use fsa_model::tty;
@@ -7,9 +7,9 @@ use fsa_sandboxd::{
     tunnel,
 };
 
-use crate::said;
+use crate::error_text;
 
-/// A message of a terminal's viewer: what is read of a size can be a size, and input stays what it was.
+/// Messages of a terminal's viewer: an accepted size is valid, and input is unchanged.
 #[test]
 fn terminal_messages() {
     target("terminal-messages")
@@ -20,7 +20,7 @@ fn terminal_messages() {
             "2",
             "3",
         ])
-        .words(&[
+        .dictionary(&[
             b"\"columns\":",
             b"\"rows\":",
             b"\"AuthToken\":",
@@ -62,11 +62,11 @@ fn terminal_messages() {
                 )
             }
             Ok(other) => format!("{other:?}"),
-            Err(error) => said(&error),
+            Err(error) => error_text(&error),
         });
 }
 
-/// What programs print: the same in whatever pieces it comes, and never more than is kept.
+/// Terminal output: the scrollback does not depend on how the bytes are split, and stays within its bound.
 #[test]
 fn terminal_output() {
     target("terminal-output")
@@ -78,7 +78,7 @@ fn terminal_output() {
             "\x1b[?1049h\x1b[6n",
             "\u{9b}1m\u{1f600}",
         ])
-        .words(&[
+        .dictionary(&[
             b"\x1b",
             b"\x1b[",
             b"\x1b]",
@@ -109,7 +109,7 @@ fn terminal_output() {
         });
 }
 
-/// Where a tunnel leads: to the loopback, or nowhere.
+/// Tunnel targets: loopback addresses only.
 #[test]
 fn connect_targets() {
     target("connect-targets")
@@ -120,9 +120,9 @@ fn connect_targets() {
             "169.254.169.254:80",
             "a@localhost:1",
         ])
-        .words(&[b"127.0.0.1", b"localhost", b"[::1]", b":", b"@", b"%", b"0x7f.1"])
+        .dictionary(&[b"127.0.0.1", b"localhost", b"[::1]", b":", b"@", b"%", b"0x7f.1"])
         .holds(|bytes| {
-            // As the server's HTTP library reads it.
+            // Parsed by the server's HTTP library.
             let Ok(uri) = http::Uri::try_from(bytes) else {
                 return "no address".into();
             };
