@@ -1,5 +1,5 @@
 //! The other agents, unmodified: Codex CLI and Gemini CLI work on the runtime image, each against a scripted
-//! model of its own kind that is reached through the relay.
+//! stand-in for its provider that is reached through the LLM proxy.
 
 use std::sync::{Arc, Mutex};
 
@@ -11,12 +11,12 @@ use fsa_model::{
 };
 use fsa_tests::{
     Api, World, exported,
-    internet::{self, PublicHost},
     model::{self, Asked, Turn},
+    public_host::{self, PublicHost},
 };
 use serde_json::json;
 
-/// One agent, and what is to be found of its work.
+/// One agent, and the expected results of its work.
 struct Story {
     agent: &'static str,
     model: &'static str,
@@ -97,7 +97,7 @@ async fn works(world: &World, api: &Api, story: &Story, asked: &Mutex<Asked>) {
     );
     assert!(of(StepKind::Text) > 0, "{agent}: {steps:#?}");
 
-    // The model saw the key, and the project pays for what the model said that it took.
+    // The provider got the key, and the usage that it reported counts for the project.
     assert!(!asked.keys.is_empty(), "{agent}");
     assert!(
         asked.keys.iter().all(|key| key == story.key),
@@ -124,7 +124,7 @@ async fn works(world: &World, api: &Api, story: &Story, asked: &Mutex<Asked>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn codex_and_gemini_do_a_task_with_keys_that_are_nowhere_in_the_sandbox() {
+async fn codex_and_gemini_run_a_task_without_a_key_in_the_sandbox() {
     let stories = stories();
     let hosts = stories.each_ref().map(|story| {
         let asked = Arc::new(Mutex::new(Asked::default()));
@@ -140,7 +140,7 @@ async fn codex_and_gemini_do_a_task_with_keys_that_are_nowhere_in_the_sandbox() 
         "--web-image",
         image.to_str().expect("a path"),
         "--allow-networks",
-        internet::RANGE,
+        public_host::RANGE,
     ];
     let world = World::start_with_agents(
         &options,

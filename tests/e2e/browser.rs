@@ -12,8 +12,8 @@ use fsa_tests::{
     World,
     cluster::Namespace,
     exported,
-    internet::{self, PublicHost},
     model::{self, Asked, Turn},
+    public_host::{self, PublicHost},
 };
 use serde_json::json;
 use tokio::{
@@ -23,11 +23,11 @@ use tokio::{
 
 /// A story that takes longer hangs: one of all screens takes a minute alone, and four where others keep the
 /// machine busy.
-const PATIENCE: Duration = Duration::from_secs(420);
+const TIMEOUT: Duration = Duration::from_secs(420);
 
 /// Runs one story; what it asks of the world it gets.
 #[allow(clippy::disallowed_methods, reason = "the tests' subject is a program")]
-async fn tell(world: &mut World, name: &str, more: &[&str]) {
+async fn run_story(world: &mut World, name: &str, more: &[&str]) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .expect("the tests are in a folder of the repository");
@@ -55,12 +55,12 @@ async fn tell(world: &mut World, name: &str, more: &[&str]) {
         let _ = tokio::io::AsyncReadExt::read_to_string(&mut stderr, &mut text).await;
         text
     });
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     let mut passed = false;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let Ok(line) = tokio::time::timeout(left, lines.next_line()).await else {
-            panic!("the story {name} was not told within {PATIENCE:?}");
+            panic!("the story {name} did not end within {TIMEOUT:?}");
         };
         let Some(line) = line.expect("lines") else { break };
         match line.as_str() {
@@ -84,36 +84,36 @@ fn shots(root: &Path, name: &str) -> PathBuf {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_person_makes_a_project_works_in_it_and_deletes_it() {
+async fn a_person_creates_a_project_works_in_it_and_deletes_it() {
     let mut world = World::start(&[]);
-    tell(&mut world, "project-lifecycle", &[]).await;
+    run_story(&mut world, "project-lifecycle", &[]).await;
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_people_share_a_terminal_over_a_crash_of_the_server_and_a_third_sees_nothing() {
     let mut world = World::start(&[]);
-    tell(&mut world, "collaboration", &[]).await;
+    run_story(&mut world, "collaboration", &[]).await;
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_person_finds_splits_uploads_renames_and_is_asked_before_what_cannot_be_undone() {
+async fn a_person_searches_splits_uploads_renames_and_confirms_what_cannot_be_undone() {
     let mut world = World::start(&[]);
-    tell(&mut world, "terminal-and-files", &[]).await;
+    run_story(&mut world, "terminal-and-files", &[]).await;
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_person_copies_drops_downloads_shares_a_port_and_goes_all_the_way_by_keyboard() {
+async fn a_person_copies_drops_downloads_shares_a_port_and_uses_the_keyboard_only() {
     let mut world = World::start(&[]);
-    tell(&mut world, "workspace-interactions", &[]).await;
+    run_story(&mut world, "workspace-interactions", &[]).await;
     world.finish().await;
 }
 
 /// A server with GitHub, and with a region that nothing answers for: the discard port of this machine.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_owner_arrives_invites_limits_shares_and_disables() {
+async fn an_owner_signs_in_invites_limits_shares_and_disables() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = |name: &str, content: &str| {
         let path = folder.path().join(name);
@@ -140,12 +140,12 @@ async fn an_owner_arrives_invites_limits_shares_and_disables() {
         "--github-client-secret-file",
         &secret,
     ]);
-    tell(&mut world, "users-and-sharing", &[]).await;
+    run_story(&mut world, "users-and-sharing", &[]).await;
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_person_lets_an_agent_work_and_reads_what_it_changed() {
+async fn a_person_runs_an_agent_and_reads_its_changes() {
     let script = vec![
         Turn::Tool {
             name: "Write",
@@ -164,53 +164,53 @@ async fn a_person_lets_an_agent_work_and_reads_what_it_changed() {
             "--web-image",
             exported("FSA_WEB_IMAGE").to_str().expect("a path of UTF-8"),
             "--allow-networks",
-            internet::RANGE,
+            public_host::RANGE,
         ],
         &format!(
             "ANTHROPIC_BASE_URL=http://{}:8000\nANTHROPIC_API_KEY=of-a-test\n",
             host.address
         ),
     );
-    tell(&mut world, "tasks", &[]).await;
+    run_story(&mut world, "tasks", &[]).await;
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_person_commits_pushes_pulls_and_settles_a_conflict() {
+async fn a_person_commits_pushes_pulls_and_resolves_a_conflict() {
     let mut world = World::start(&[]);
-    tell(&mut world, "git", &[]).await;
+    run_story(&mut world, "git", &[]).await;
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_person_makes_a_project_in_another_region_and_sees_its_stages_move() {
+async fn a_person_creates_a_project_in_another_region_and_sees_its_stages() {
     let namespace = Namespace::new().with_postgres();
     let more = format!("reach = \"direct\"\n{}", namespace.databases());
     let settings = namespace.settings(&exported("FSA_TEST_KUBECONFIG"), &more);
     let settings = settings.path().to_str().expect("a path of UTF-8");
     let mut world = World::start(&["--config", settings]);
-    tell(&mut world, "regions", &[]).await;
+    run_story(&mut world, "regions", &[]).await;
     world.finish().await;
     assert_eq!(namespace.ours(), Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_screen_fits_a_phone_and_reads_in_both_themes() {
+async fn every_screen_fits_a_phone_and_is_readable_in_both_themes() {
     screens("phone").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_screen_fits_a_desk_and_reads_in_both_themes() {
+async fn every_screen_fits_a_desktop_and_is_readable_in_both_themes() {
     screens("desk").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_screen_fits_a_wide_wall_in_both_themes() {
+async fn every_screen_fits_a_wide_display_in_both_themes() {
     screens("wide").await;
 }
 
 async fn screens(size: &str) {
     let mut world = World::start(&[]);
-    tell(&mut world, "screens", &[size]).await;
+    run_story(&mut world, "screens", &[size]).await;
     world.finish().await;
 }

@@ -1,4 +1,4 @@
-//! The server is killed, again and again, wherever it happens to be: every wish is reached by the
+//! The server is killed repeatedly, at any moment: every desired state is reached by the
 //! next one, nothing is left over, and what runs in the sandboxes does not notice.
 
 use std::time::Duration;
@@ -8,12 +8,12 @@ use fsa_tests::{TestTerminal, World};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-/// Moments after the wish at which the server is killed, in milliseconds. A create takes about
+/// Moments after the request at which the server is killed, in milliseconds. A create takes about
 /// 100 ms, so these fall before, into and after each of its steps.
 const MOMENTS: [u64; 12] = [0, 5, 10, 20, 30, 40, 55, 70, 90, 120, 160, 250];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_create_is_reached_whenever_the_server_is_killed() {
+async fn a_create_completes_whenever_the_server_is_killed() {
     let mut world = World::start(&[]);
     for (at, moment) in MOMENTS.into_iter().enumerate() {
         let name = format!("create-{at}");
@@ -29,7 +29,7 @@ async fn a_create_is_reached_whenever_the_server_is_killed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_is_reached_whenever_the_server_is_killed_and_the_files_stay() {
+async fn a_stop_completes_whenever_the_server_is_killed_and_the_files_stay() {
     let mut world = World::start(&[]);
     world.api().create_running("stopped").await;
     world.api().put("stopped", "note.txt", "kept").await;
@@ -53,7 +53,7 @@ async fn a_stop_is_reached_whenever_the_server_is_killed_and_the_files_stay() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_delete_is_reached_whenever_the_server_is_killed_and_takes_nothing_else() {
+async fn a_delete_completes_whenever_the_server_is_killed_and_removes_nothing_else() {
     let mut world = World::start(&[]);
     world.api().create_running("bystander").await;
     for (at, moment) in MOMENTS.into_iter().enumerate() {
@@ -128,7 +128,7 @@ async fn a_crash_of_the_server_is_not_noticed_in_a_sandbox() {
     database.type_in("select 'still ' || n from kept;\r").await;
     database.until("still 7").await;
     drop((terminal, database));
-    // And what the next server begins anew has its database too.
+    // A project that the next server starts again has its database too.
     let _: Value = world
         .api()
         .send(Method::POST, "/api/projects/busy/restart", &json!({}))
@@ -163,7 +163,7 @@ async fn two_servers_on_one_data_folder_share_the_work_and_one_takes_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_a_reboot_what_is_wanted_comes_back_with_its_files_and_nothing_else_does() {
+async fn after_a_reboot_only_projects_that_must_run_are_restarted_with_their_files() {
     let mut world = World::start(&[]);
     let api = world.api();
     api.create_running("running").await;
@@ -178,12 +178,12 @@ async fn after_a_reboot_what_is_wanted_comes_back_with_its_files_and_nothing_els
     )
     .await;
 
-    // Every process is gone, as after a reboot, and nobody has written down that it is.
+    // Every process is gone, like after a reboot, and the rows do not say so.
     world.crash();
     world.halt();
     world.serve();
 
-    // Until it is looked at, what was seen last is told.
+    // Until the next observation the API returns the last observed state.
     world.api().until_event("running", "repaired").await;
     world.api().until_running("running").await;
     let script = "cat note.txt /var/tmp/note.txt; psql -Atc 'select n from kept'";

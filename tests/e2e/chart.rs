@@ -26,11 +26,11 @@ const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/chart");
 /// Where browsers have the control plane, and below which host sandboxes' pages are.
 const HOST: &str = "fsa.chart.test";
 const APPS: &str = "apps.chart.test";
-/// Below which each sandbox has hosts of its own, at the ingress controller.
+/// Domain below which each sandbox has its own hosts at the ingress controller.
 const BOXES: &str = "boxes.chart.test";
 /// The objects of the release.
 const RELEASE: &str = "app.kubernetes.io/instance=fsa";
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Helm, with nothing of the person who runs the tests.
 #[allow(clippy::disallowed_methods, reason = "helm is what an administrator has")]
@@ -109,7 +109,7 @@ fn what_not_every_cluster_has_is_rendered_only_when_it_is_asked_for() {
     assert!(refused.unwrap_err().contains("1.30"));
 }
 
-/// A release in a namespace of its own, and a client that finds its hosts.
+/// Release in a separate namespace, and a client that resolves its hosts.
 struct Installed {
     namespace: Namespace,
     home: tempfile::TempDir,
@@ -195,11 +195,11 @@ impl Installed {
             .kubectl(&["get", "service", "fsa", "-o", "jsonpath={.spec.clusterIP}"]);
         let address: SocketAddr = format!("{address}:80").parse().expect("an address");
         self.http = reqwest::Client::builder()
-            .timeout(PATIENCE)
+            .timeout(TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
             .resolve(HOST, address)
             .resolve(&format!("shop--3000.{APPS}"), address)
-            // Each request asks anew which pod is there for it.
+            // Each request opens a new connection, to any ready pod.
             .pool_max_idle_per_host(0)
             .build()
             .expect("a client");
@@ -239,7 +239,7 @@ impl Installed {
             .kubectl(&["logs", "-l", RELEASE, "--tail=200", "--prefix=false"])
     }
 
-    /// For whoever reads of a failure.
+    /// State of the release, for the message of a failed test.
     fn state(&self) -> String {
         [
             "get pods -o wide",
@@ -308,14 +308,14 @@ impl Installed {
     }
 }
 
-/// The application and the terminal at hosts of their own, behind the real ingress-nginx controller,
+/// The application and the terminal at separate hosts, behind the real ingress-nginx controller,
 /// which has nothing but the objects in the cluster to go by.
 async fn through_the_ingress_controller(installed: &Installed, api: &Api, sandbox: &Sandbox, session: &str) {
     let node = exported("FSA_TEST_NODE_ADDRESS").display().to_string();
     let address: SocketAddr = format!("{node}:80").parse().expect("an address");
     let outside = ExternalEndpoint {
         http: reqwest::Client::builder()
-            .timeout(PATIENCE)
+            .timeout(TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
             // The chart's own Ingress is served by the controller too.
             .resolve(HOST, address)
@@ -339,15 +339,15 @@ async fn through_the_ingress_controller(installed: &Installed, api: &Api, sandbo
         let to = outside.sent(host, "/").await;
         assert_eq!(outside.ask(&to, &guest).await.status(), StatusCode::NOT_FOUND);
     }
-    let (page, pass) = outside.enter(&application, "/", session).await;
+    let (page, token) = outside.enter(&application, "/", session).await;
     assert_eq!(page, "sold here\n");
-    let another = outside.request(&terminal, "/ws").header(header::COOKIE, &pass);
+    let another = outside.request(&terminal, "/ws").header(header::COOKIE, &token);
     let another = another.send().await.expect("an answer");
-    assert_eq!(another.status(), 302, "another host's pass");
+    assert_eq!(another.status(), 302, "another host's preview token");
 
-    let (page, pass) = outside.enter(&terminal, "/", session).await;
+    let (page, token) = outside.enter(&terminal, "/", session).await;
     assert!(page.contains("terminal of a sandbox"), "{page}");
-    let socket = outside.request(&terminal, "/ws").header(header::COOKIE, &pass);
+    let socket = outside.request(&terminal, "/ws").header(header::COOKIE, &token);
     let mut terminal = TestTerminal::over(socket).await;
     terminal.type_in("echo typed-$((40 + 2))\r").await;
     terminal.until("typed-42").await;
@@ -404,7 +404,7 @@ async fn the_control_plane_runs_in_the_cluster_as_the_chart_installs_it() {
         assert!(doctor.contains(&format!("\u{2713} {point}")), "{point}: {doctor}");
     }
 
-    // One replica goes, as in an upgrade or when a node is drained; nobody is refused meanwhile.
+    // One replica stops, like in an upgrade or when a node is drained; no request is refused meanwhile.
     let gone = Arc::new(AtomicBool::new(false));
     let asking = tokio::spawn({
         let (api, gone) = (api.clone(), Arc::clone(&gone));

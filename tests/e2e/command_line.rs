@@ -1,6 +1,6 @@
 //! `fsa` as a person uses it.
 
-use fsa_tests::{Keyboard, World};
+use fsa_tests::{PtyProgram, World};
 use serde_json::Value;
 
 fn text(output: &std::process::Output) -> (i32, String, String) {
@@ -163,10 +163,10 @@ fn a_server_that_is_not_there_is_said_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_key_typed_into_fsa_terminal_comes_through_a_crash_of_the_server_once() {
+async fn each_key_typed_into_fsa_terminal_is_written_once_across_a_crash_of_the_server() {
     let mut world = World::start(&[]);
     world.api().create_running("busy").await;
-    let mut terminal = Keyboard::of(&mut world.command(&["terminal", "busy"]));
+    let mut terminal = PtyProgram::of(&mut world.command(&["terminal", "busy"]));
     terminal.until("$ ");
     // An end of input that comes before the program's own would be a letter to the shell.
     terminal.type_in("marker=kept; stty -echo; echo $marker-$((40+1)); cat > typed\r");

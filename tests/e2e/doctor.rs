@@ -1,5 +1,5 @@
 //! `fsa doctor`, on a machine that has everything and on ones that lack something: a mount
-//! namespace of its own takes a program or a file system away from it, and from nobody else.
+//! separate namespace hides a program or a file system from it only.
 
 use std::process::Stdio;
 
@@ -27,9 +27,9 @@ fn doctor(without: &str) -> (i32, String) {
 }
 
 #[test]
-fn a_machine_that_has_everything_is_told_so() {
-    let (code, said) = doctor("");
-    assert_eq!(code, 0, "{said}");
+fn a_machine_that_has_everything_passes_all_checks() {
+    let (code, output) = doctor("");
+    assert_eq!(code, 0, "{output}");
     for point in [
         "kernel",
         "disk",
@@ -40,11 +40,14 @@ fn a_machine_that_has_everything_is_told_so() {
         "kubernetes",
     ] {
         assert!(
-            said.lines().any(|line| line.starts_with(&format!("✓ {point}"))),
-            "{point}: {said}"
+            output.lines().any(|line| line.starts_with(&format!("✓ {point}"))),
+            "{point}: {output}"
         );
     }
-    assert!(said.contains("Projects can be made on this machine."), "{said}");
+    assert!(
+        output.contains("Projects can be made on this machine."),
+        "{output}"
+    );
 }
 
 #[test]
@@ -83,8 +86,8 @@ fn what_is_missing_is_named_with_the_way_to_get_it() {
             "no limit on memory, processors, processes can be enforced",
         ),
     ] {
-        let (status, said) = doctor(without);
-        assert!(said.contains(words), "{without}\n{said}");
-        assert_eq!(status, code, "{without}\n{said}");
+        let (status, output) = doctor(without);
+        assert!(output.contains(words), "{without}\n{output}");
+        assert_eq!(status, code, "{without}\n{output}");
     }
 }

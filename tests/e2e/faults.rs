@@ -9,7 +9,7 @@ use futures_util::StreamExt as _;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-fn wish(name: &str) -> CreateProject {
+fn new_project(name: &str) -> CreateProject {
     CreateProject {
         name: name.into(),
         template: Some("host".into()),
@@ -18,7 +18,7 @@ fn wish(name: &str) -> CreateProject {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_person_got_wrong_is_named_with_its_rule() {
+async fn an_invalid_request_is_refused_with_the_field_and_its_rule() {
     let world = World::start(&[]);
     let api = world.api();
     for (body, field) in [
@@ -53,7 +53,7 @@ async fn what_a_person_got_wrong_is_named_with_its_rule() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_clone_that_fails_is_an_error_in_gits_words_and_leaves_nothing_half_made() {
+async fn a_failed_clone_is_reported_with_gits_message_and_leaves_nothing() {
     let world = World::start(&[]);
     let api = world.api();
     let repository = Repository {
@@ -62,7 +62,7 @@ async fn a_clone_that_fails_is_an_error_in_gits_words_and_leaves_nothing_half_ma
     };
     api.create_as(CreateProject {
         repository: Some(repository),
-        ..wish("cloned")
+        ..new_project("cloned")
     })
     .await;
     let sandbox = api.until("cloned", Phase::Error).await;
@@ -70,7 +70,7 @@ async fn a_clone_that_fails_is_an_error_in_gits_words_and_leaves_nothing_half_ma
     assert_eq!(error.failure.kind, FailureKind::Input);
     assert!(error.failure.message.contains("repository.invalid"), "{error:?}");
     assert!(error.next_attempt_at.is_some(), "{error:?}");
-    // The terminal works, so that a person can look.
+    // The terminal works, so that a person can investigate.
     assert_eq!(
         api.shell("cloned", "ls -A /home/dev/project | wc -l")
             .await
@@ -81,12 +81,12 @@ async fn a_clone_that_fails_is_an_error_in_gits_words_and_leaves_nothing_half_ma
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_command_that_crashes_is_started_again_and_its_output_is_in_the_logs() {
+async fn a_start_command_that_crashes_is_restarted_and_its_output_is_in_the_logs() {
     let world = World::start(&[]);
     let api = world.api();
     api.create_as(CreateProject {
         start_command: Some("echo about to fall; exit 3".into()),
-        ..wish("crashing")
+        ..new_project("crashing")
     })
     .await;
     api.until_running("crashing").await;
@@ -110,7 +110,7 @@ async fn a_start_command_that_crashes_is_started_again_and_its_output_is_in_the_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_image_that_does_not_exist_or_a_broken_archive_is_said_at_once() {
+async fn a_missing_image_or_a_broken_archive_is_reported_at_once() {
     let world = World::start(&["--allow-registries", "127.0.0.1:9"]);
     let api = world.api();
     let missing = CreateProject {
@@ -135,7 +135,7 @@ async fn an_image_that_does_not_exist_or_a_broken_archive_is_said_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_runtime_that_is_missing_or_fails_is_named_and_the_wish_is_reached_once_it_is_mended() {
+async fn a_missing_or_failing_runtime_is_named_and_the_desired_state_is_reached_once_it_works() {
     let folder = tempfile::Builder::new()
         .prefix("fsa-runtime-")
         .tempdir_in("/tmp")
@@ -162,7 +162,7 @@ async fn a_runtime_that_is_missing_or_fails_is_named_and_the_wish_is_reached_onc
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_disk_that_fills_up_is_named_and_everything_goes_on_once_there_is_room() {
+async fn a_full_disk_is_named_and_everything_continues_once_there_is_space() {
     let world = World::start_on_a_disk_of("400m");
     let api = world.api();
     api.create_running("greedy").await;
@@ -174,10 +174,13 @@ async fn a_disk_that_fills_up_is_named_and_everything_goes_on_once_there_is_room
         .await;
     assert_eq!(said.matches("No space left on device").count(), 2, "{said}");
     let (status, answer) = api
-        .answer(api.request(Method::POST, "/api/projects").json(&wish("late")))
+        .answer(
+            api.request(Method::POST, "/api/projects")
+                .json(&new_project("late")),
+        )
         .await;
     let words = if status.is_success() {
-        // Its row found room, in a page of a table that was there.
+        // Its row had space in an existing page of the table.
         let sandbox = api.until("late", Phase::Error).await;
         sandbox.error.expect("what failed").failure.message
     } else {
@@ -206,7 +209,7 @@ async fn a_disk_that_fills_up_is_named_and_everything_goes_on_once_there_is_room
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_file_that_is_lost_is_found_out_at_the_start_and_one_that_is_renewed_is_used() {
+async fn a_lost_key_file_is_detected_at_the_start_and_a_rotated_one_is_used() {
     let mut world = World::start(&[]);
     let api = world.api();
     api.create("kept").await;
@@ -249,7 +252,7 @@ async fn a_key_file_that_is_lost_is_found_out_at_the_start_and_one_that_is_renew
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_many_who_sign_in_with_a_password_took_of_memory_is_given_back() {
+async fn the_memory_of_many_password_sign_ins_is_released() {
     let world = World::start(&[]);
     let resident = || world.server.as_ref().expect("a server").resident() / (1024 * 1024);
     let before = resident();

@@ -7,7 +7,7 @@ use fsa_model::{Repository, agent_api::GitLogin, api::CreateProject};
 use fsa_tests::{
     Api, World,
     github::{self, Github, TOKEN_MARK, git, link},
-    internet::{self, PublicHost},
+    public_host::{self, PublicHost},
 };
 use http_body_util::Full;
 use hyper::{Request, Response, StatusCode, body::Incoming, service::service_fn};
@@ -67,12 +67,12 @@ fn answer(request: &Request<Incoming>, folder: &Path) -> Response<Full<Bytes>> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_private_repository_is_cloned_and_fetched_and_its_password_is_nowhere_in_the_sandbox() {
+async fn a_private_repository_is_cloned_and_fetched_without_its_password_in_the_sandbox() {
     let folder = tempfile::tempdir().expect("a folder");
     repository(folder.path());
     let served: Arc<Path> = folder.path().into();
     let host = PublicHost::start(8000, move |listener| serve(listener, served));
-    let world = World::start(&["--allow-networks", internet::RANGE]);
+    let world = World::start(&["--allow-networks", public_host::RANGE]);
     let api = world.api();
     let url = format!("http://{}:8000/private.git", host.address);
 
@@ -118,7 +118,7 @@ async fn a_private_repository_is_cloned_and_fetched_and_its_password_is_nowhere_
     let events: serde_json::Value = api.get("/api/projects/private/events?follow=false").await;
     assert!(!events.to_string().contains("hunter2") && !world.log().contains("hunter2"));
 
-    // What git says of a credential that was refused is told to whoever set it.
+    // git's message about a rejected credential is reported to the user who set it.
     let set = json!({"username": "fsa", "password": "outdated"});
     let _: Value = api
         .send(Method::PUT, "/api/projects/private/git-credential", &set)
@@ -151,14 +151,14 @@ fn world_with(github: &Github) -> (World, PublicHost) {
     let host = PublicHost::start(8000, move |listener| served.serve(listener));
     let url = format!("http://{}:8000", host.address);
     let github = github::options(&url);
-    let mut options = vec!["--allow-networks", internet::RANGE];
+    let mut options = vec!["--allow-networks", public_host::RANGE];
     options.extend(github.iter().map(String::as_str));
     let world = World::start(&options);
     (world, host)
 }
 
-/// What git says in the sandbox, whether or not it does what it is told.
-async fn said(api: &Api, script: &str) -> (i32, String) {
+/// Runs a git command in the sandbox, which may fail. Returns its exit code and output.
+async fn git_output(api: &Api, script: &str) -> (i32, String) {
     let script = format!("export GIT_TERMINAL_PROMPT=0; {script}");
     let result = api.try_exec("shop", &["/bin/sh", "-c", &script]).await;
     (result.exit_code, result.stdout + &result.stderr)
@@ -267,7 +267,7 @@ async fn panel(world: &World, github: &Github) {
     assert_eq!(git(&shop, &["show", "main:README"]), "everybody's shop\n");
 }
 
-/// A project that began as nothing but files becomes a repository of its own.
+/// A project that began without a repository becomes one.
 async fn publish(world: &World, github: &Github) {
     let api = world.api();
     api.create_running("stall").await;
@@ -315,7 +315,7 @@ async fn publish(world: &World, github: &Github) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_private_repository_of_a_linked_account_is_worked_on_and_its_token_is_nowhere_in_the_sandbox() {
+async fn a_private_repository_of_a_linked_account_works_without_its_token_in_the_sandbox() {
     let folder = tempfile::tempdir().expect("a folder");
     let github = Github::new(folder.path());
     github.create("ada-l/shop", "README", "the shop\n");
@@ -340,7 +340,7 @@ async fn a_private_repository_of_a_linked_account_is_worked_on_and_its_token_is_
     panel(&world, &github).await;
     publish(&world, &github).await;
     // The account could see it, and the project could not.
-    let (code, words) = said(&api, &format!("git ls-remote {at}/ada-l/diary.git")).await;
+    let (code, words) = git_output(&api, &format!("git ls-remote {at}/ada-l/diary.git")).await;
     assert_ne!(code, 0, "{words}");
 
     let searched = format!(
@@ -358,19 +358,19 @@ async fn a_private_repository_of_a_linked_account_is_worked_on_and_its_token_is_
 
     // One that was refused is renewed where it can be, and else asked for again.
     github.refuse_tokens();
-    let (code, words) = said(&api, "git fetch origin").await;
+    let (code, words) = git_output(&api, "git fetch origin").await;
     assert!(code != 0 && words.contains("the token was renewed"), "{words}");
-    let (code, words) = said(&api, "git fetch origin").await;
+    let (code, words) = git_output(&api, "git fetch origin").await;
     assert_eq!(code, 0, "{words}");
     github.revoke();
-    let (code, words) = said(&api, "git fetch origin").await;
+    let (code, words) = git_output(&api, "git fetch origin").await;
     assert!(code != 0 && words.contains("link the account anew"), "{words}");
-    let (code, words) = said(&api, "git fetch origin").await;
+    let (code, words) = git_output(&api, "git fetch origin").await;
     assert!(code != 0 && words.contains("link the account anew"), "{words}");
     let mine: Value = api.get("/api/me/github").await;
     assert_eq!(mine["account"]["needsSignIn"], true);
     link(&api).await;
-    let (code, words) = said(&api, "git fetch origin").await;
+    let (code, words) = git_output(&api, "git fetch origin").await;
     assert_eq!(code, 0, "{words}");
     world.finish().await;
 }

@@ -7,8 +7,8 @@ use fsa_model::{
     api::{CreateProject, Database},
 };
 use fsa_tests::{
-    Visitor, World,
-    internet::{self, PublicHost},
+    PreviewClient, World,
+    public_host::{self, PublicHost},
 };
 use reqwest::{Method, StatusCode, header};
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ fn dial(host: &str, port: u16) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sandbox_reaches_the_internet_and_nothing_that_is_private() {
-    let world = World::start(&["--allow-networks", internet::RANGE]);
+    let world = World::start(&["--allow-networks", public_host::RANGE]);
     let api = world.api();
     api.create_running("one").await;
     api.create_running("two").await;
@@ -82,7 +82,7 @@ fn machine_addresses() -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_is_reached_from_its_own_sandbox_alone() {
+async fn a_database_is_reached_from_its_own_sandbox_only() {
     let world = World::start(&[]);
     let api = world.api();
     api.create_running("mine").await;
@@ -115,7 +115,7 @@ async fn a_database_is_reached_from_its_own_sandbox_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_sandboxes_root_is_nobody_on_the_machine_and_cannot_become_more() {
+async fn the_sandboxes_root_is_an_unprivileged_user_on_the_machine_and_stays_one() {
     let world = World::start(&[]);
     let api = world.api();
     api.create_running("root").await;
@@ -167,7 +167,7 @@ async fn the_sandboxes_root_is_nobody_on_the_machine_and_cannot_become_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_user_sees_nothing_and_nobody_gets_in_without_a_sign_in() {
+async fn another_user_sees_nothing_and_a_request_without_a_sign_in_is_refused() {
     let world = World::start(&[]);
     let api = world.api();
     let project = api.create_running("private").await;
@@ -212,7 +212,7 @@ async fn another_user_sees_nothing_and_nobody_gets_in_without_a_sign_in() {
         let nobody = request.send().await.expect("an answer");
         assert_eq!(nobody.status(), StatusCode::UNAUTHORIZED, "{path}");
     }
-    let stranger = Visitor::stranger(&world).open("private", 3000, "/").await;
+    let stranger = PreviewClient::anonymous(&world).open("private", 3000, "/").await;
     assert_ne!(stranger.status, StatusCode::OK);
     assert!(
         stranger.status.is_client_error() || stranger.status.is_redirection(),
@@ -222,7 +222,7 @@ async fn another_user_sees_nothing_and_nobody_gets_in_without_a_sign_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_secret_is_in_a_log_an_argument_an_event_or_plain_on_the_disk() {
+async fn no_secret_is_in_a_log_an_argument_an_event_or_unencrypted_on_the_disk() {
     const SECRET: &str = "s3cr3t-value-that-nobody-prints";
     let world = World::start(&[]);
     let api = world.api();

@@ -2,7 +2,7 @@
 
 use fsa_model::{Phase, api::CreateProject};
 use fsa_tests::{
-    TestTerminal, Visitor, World,
+    PreviewClient, TestTerminal, World,
     cluster::Namespace,
     exported,
     ingress::{self, Controller, ExternalEndpoint, cookie_of},
@@ -85,7 +85,7 @@ async fn the_main_job(reach: &str) {
     terminal.type_in("echo typed-$((40 + 2))\r").await;
     terminal.until("typed-42").await;
     api.until_port("there", 3000).await;
-    let page = Visitor::owner(&world).open("there", 3000, "/").await;
+    let page = PreviewClient::owner(&world).open("there", 3000, "/").await;
     assert_eq!(page.body, "served by there");
     let logs = world.fsa(&["logs", "there"]);
     assert!(
@@ -106,13 +106,13 @@ async fn the_main_job(reach: &str) {
     // What a cluster says of it.
     let settings = settings.path().to_str().expect("a path of UTF-8");
     let debug = world.fsa(&["debug", "there", "--config", settings]);
-    let told = String::from_utf8_lossy(&debug.stdout);
+    let output = String::from_utf8_lossy(&debug.stdout);
     assert!(
-        debug.status.success() && told.contains("1 of 1 ready"),
+        debug.status.success() && output.contains("1 of 1 ready"),
         "{debug:?}"
     );
     let doctor = world.fsa(&["doctor", "--config", settings]);
-    let told = String::from_utf8_lossy(&doctor.stdout);
+    let output = String::from_utf8_lossy(&doctor.stdout);
     for point in [
         "cluster's API",
         "permissions",
@@ -121,7 +121,7 @@ async fn the_main_job(reach: &str) {
         "terminals",
         "database URLs",
     ] {
-        assert!(told.contains(&format!("\u{2713} {point}")), "{point}: {told}");
+        assert!(output.contains(&format!("\u{2713} {point}")), "{point}: {output}");
     }
     without_this_machine(&world, &namespace, settings);
 
@@ -143,13 +143,16 @@ fn without_this_machine(world: &World, namespace: &Namespace, settings: &str) {
             "--config",
             settings,
         ]);
-        let told = String::from_utf8_lossy(&output.stdout).into_owned();
-        (output.status.code(), told)
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        (output.status.code(), text)
     };
-    let (code, told) = doctor(&namespace.dsn);
-    assert_eq!(code, Some(0), "{told}");
-    assert!(told.contains("\u{2713} control database   PostgreSQL "), "{told}");
-    assert!(told.ends_with("Projects can be made.\n"), "{told}");
+    let (code, output) = doctor(&namespace.dsn);
+    assert_eq!(code, Some(0), "{output}");
+    assert!(
+        output.contains("\u{2713} control database   PostgreSQL "),
+        "{output}"
+    );
+    assert!(output.ends_with("Projects can be made.\n"), "{output}");
     for point in [
         "kernel",
         "user",
@@ -159,31 +162,31 @@ fn without_this_machine(world: &World, namespace: &Namespace, settings: &str) {
         "PostgreSQL",
         "template",
     ] {
-        let line = told
+        let line = output
             .lines()
             .find(|line| line.split_whitespace().nth(1) == Some(point));
-        assert_eq!(line, None, "{told}");
+        assert_eq!(line, None, "{output}");
     }
-    let (code, told) = doctor("postgresql://nobody:nothing@127.0.0.1:9/nowhere");
-    assert_eq!(code, Some(1), "{told}");
+    let (code, output) = doctor("postgresql://nobody:nothing@127.0.0.1:9/nowhere");
+    assert_eq!(code, Some(1), "{output}");
     assert!(
-        told.contains("\u{2717} control database   127.0.0.1:9 cannot be used"),
-        "{told}"
+        output.contains("\u{2717} control database   127.0.0.1:9 cannot be used"),
+        "{output}"
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_project_lives_on_a_cluster_whose_pods_are_reached_directly() {
+async fn a_project_runs_on_a_cluster_whose_pods_are_reached_directly() {
     the_main_job("direct").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_project_lives_on_a_cluster_that_is_reached_through_its_api_alone() {
+async fn a_project_runs_on_a_cluster_that_is_reached_through_its_api_only() {
     the_main_job("port-forward").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_image_that_is_not_there_is_told_with_the_clusters_words() {
+async fn a_missing_image_is_reported_with_the_clusters_message() {
     let namespace = Namespace::new().with_postgres();
     let (world, _settings) = world(&namespace, "direct");
     let api = world.api();
@@ -207,9 +210,9 @@ async fn an_image_that_is_not_there_is_told_with_the_clusters_words() {
     );
     api.until_event("imageless", "warned").await;
     let events = world.fsa(&["events", "imageless"]);
-    let told = String::from_utf8_lossy(&events.stdout);
+    let output = String::from_utf8_lossy(&events.stdout);
     assert!(
-        told.contains("The image 127.0.0.1:9/nothing:1 could not be pulled"),
+        output.contains("The image 127.0.0.1:9/nothing:1 could not be pulled"),
         "{events:?}"
     );
     world.finish().await;
@@ -229,15 +232,15 @@ async fn a_database_of_kubeblocks(reach: &str) {
     })
     .await;
     api.until_running("blocks").await;
-    let told = api
+    let output = api
         .shell(
             "blocks",
             "echo $PGUSER@$PGHOST; bash -c 'exec 3<>/dev/tcp/$PGHOST/$PGPORT' && echo reached",
         )
         .await;
     assert!(
-        told.starts_with("blocks_agentruntime_") && told.ends_with("reached\n"),
-        "{told}"
+        output.starts_with("blocks_agentruntime_") && output.ends_with("reached\n"),
+        "{output}"
     );
     let clusters = namespace.kubectl(&[
         "get",
@@ -248,8 +251,8 @@ async fn a_database_of_kubeblocks(reach: &str) {
     assert_eq!(clusters, "Running");
     let settings = settings.path().to_str().expect("a path of UTF-8");
     let doctor = world.fsa(&["doctor", "--config", settings]);
-    let told = String::from_utf8_lossy(&doctor.stdout);
-    assert!(told.contains("KubeBlocks serves"), "{told}");
+    let output = String::from_utf8_lossy(&doctor.stdout);
+    assert!(output.contains("KubeBlocks serves"), "{output}");
 
     // The project's database goes with the project, and not before.
     let stopped = world.fsa(&["stop", "blocks"]);
@@ -328,25 +331,25 @@ expose = {{ domain = \"cluster.test\", sign_in_url = \"http://{listen}\" }}
     };
     let session = session(&world).await;
 
-    let (page, pass) = outside
+    let (page, token) = outside
         .enter(&format!("{resource}.cluster.test"), "/a", &session)
         .await;
     assert_eq!(page, "served by shop");
     let again = outside
         .request(&format!("{resource}.cluster.test"), "/b")
-        .header(header::COOKIE, &pass);
+        .header(header::COOKIE, &token);
     assert_eq!(again.send().await.expect("an answer").status(), 200);
 
     let host = format!("t-{resource}.cluster.test");
-    let refused = outside.request(&host, "/ws").header(header::COOKIE, &pass);
+    let refused = outside.request(&host, "/ws").header(header::COOKIE, &token);
     assert_eq!(
         refused.send().await.expect("an answer").status(),
         302,
-        "another host's pass"
+        "another host's preview token"
     );
-    let (page, pass) = outside.enter(&host, "/", &session).await;
+    let (page, token) = outside.enter(&host, "/", &session).await;
     assert!(page.contains("terminal of a sandbox"), "{page}");
-    let socket = outside.request(&host, "/ws").header(header::COOKIE, &pass);
+    let socket = outside.request(&host, "/ws").header(header::COOKIE, &token);
     let mut terminal = TestTerminal::over(socket).await;
     terminal.type_in("echo typed-$((40 + 2))\r").await;
     terminal.until("typed-42").await;

@@ -1,19 +1,19 @@
-//! What goes wrong in a cluster while `fsa serve` uses it, and what is true afterwards.
+//! Faults of a cluster while `fsa serve` uses it, and the state afterwards.
 
 use std::time::Duration;
 
 use fsa_model::{Phase, api::CreateProject};
 use fsa_tests::{
     Api, World,
+    api_server_proxy::{ApiServerProxy, State},
     cluster::Namespace,
     exported,
-    way::{State, Way},
 };
 use reqwest::{Method, StatusCode, header};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-fn wish(name: &str) -> CreateProject {
+fn new_project(name: &str) -> CreateProject {
     CreateProject {
         name: name.into(),
         region: Some("cluster".into()),
@@ -21,65 +21,65 @@ fn wish(name: &str) -> CreateProject {
     }
 }
 
-/// How long the API server is away: longer than a watch's pauses, and than any answer is waited for.
+/// Duration of the outage: longer than a watch's backoff and than any request timeout.
 const OUTAGE: Duration = Duration::from_secs(30);
-/// Failures in a row that it costs whoever is at work with it.
+/// Consecutive failures during the outage.
 const FAILURES: u64 = 4;
 
 /// Waits until so many attempts of a project have failed in a row.
 async fn until_failed(api: &Api, project: &str, failures: u64) {
     let what = format!("{failures} failures");
-    api.until_told(project, &what, |event| {
+    api.until_event_matching(project, &what, |event| {
         event["kind"] == "attemptFailed" && event["data"]["attempts"].as_u64() >= Some(failures)
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_api_server_that_is_away_in_the_middle_of_a_start_and_of_an_end_costs_only_time() {
+async fn an_outage_of_the_api_server_during_a_start_and_a_delete_only_delays_them() {
     let namespace = Namespace::new().with_postgres();
-    let way = Way::open().await;
+    let proxy = ApiServerProxy::start().await;
     let settings = namespace.settings(
-        &way.kubeconfig(),
+        &proxy.kubeconfig(),
         &format!("allow_localhost = true\n{}", namespace.databases()),
     );
     let world = World::start(&["--config", settings.path().to_str().expect("a path of UTF-8")]);
     let api = world.api();
-    api.create_as(wish("steady")).await;
+    api.create_as(new_project("steady")).await;
     api.until_running("steady").await;
     let steady = api.sandbox("steady").await.name;
     let pod = || namespace.kubectl(&["get", "pods", "-l", &format!("app={steady}"), "-o", "name"]);
     let before = pod();
 
-    // A start is on its way when the API server goes, and another is wished while it is gone.
-    api.create_as(wish("begun")).await;
+    // One start is in progress when the outage begins, and another is requested during it.
+    api.create_as(new_project("begun")).await;
     let begun = api.sandbox("begun").await.name;
     until(|| namespace.has(&format!("deployment/{begun}"))).await;
-    way.set(State::Broken);
+    proxy.set(State::Broken);
     let back = Instant::now() + OUTAGE;
-    api.create_as(wish("wished")).await;
-    until_failed(&api, "wished", FAILURES).await;
-    let told = api.sandbox("wished").await;
+    api.create_as(new_project("requested")).await;
+    until_failed(&api, "requested", FAILURES).await;
+    let told = api.sandbox("requested").await;
     assert_eq!(told.status, Phase::Error);
     let error = told.error.expect("an error");
     assert!(error.next_attempt_at.is_some(), "it is final: {error:?}");
     assert!(error.failure.message.contains("Kubernetes API"), "{error:?}");
     assert_eq!(api.sandbox("steady").await.status, Phase::Running);
     tokio::time::sleep_until(back).await;
-    way.set(State::Open);
-    for name in ["begun", "wished"] {
+    proxy.set(State::Open);
+    for name in ["begun", "requested"] {
         let sandbox = api.until_running(name).await;
         assert!(sandbox.error.is_none(), "{sandbox:?}");
         assert_eq!(api.shell(name, "hostname").await.trim(), name);
     }
 
-    // An end is on its way when it falls silent, and another is wished meanwhile.
-    let wished = api.sandbox("wished").await.name;
+    // One delete is in progress when the API server stops answering, and another is requested meanwhile.
+    let requested = api.sandbox("requested").await.name;
     let (mut logged, mut back) = (0, Instant::now());
-    for name in ["begun", "wished"] {
-        if name == "wished" {
+    for name in ["begun", "requested"] {
+        if name == "requested" {
             until(|| !namespace.has(&format!("deployment/{begun}"))).await;
-            way.set(State::Silent);
+            proxy.set(State::Silent);
             back = Instant::now() + OUTAGE;
             logged = world.log().len();
         }
@@ -88,11 +88,11 @@ async fn an_api_server_that_is_away_in_the_middle_of_a_start_and_of_an_end_costs
     }
     until(|| world.log()[logged..].matches("a step failed").count() >= 2).await;
     assert!(
-        namespace.has(&format!("deployment/{wished}")),
-        "the outage came late"
+        namespace.has(&format!("deployment/{requested}")),
+        "the outage began too late"
     );
     tokio::time::sleep_until(back).await;
-    way.set(State::Open);
+    proxy.set(State::Open);
     let homes = || {
         namespace
             .ours()
@@ -100,15 +100,15 @@ async fn an_api_server_that_is_away_in_the_middle_of_a_start_and_of_an_end_costs
             .filter(|name| name.contains("/home-"))
             .count()
     };
-    until(|| homes() == 1 && !namespace.ours().iter().any(|name| name.contains(&wished))).await;
+    until(|| homes() == 1 && !namespace.ours().iter().any(|name| name.contains(&requested))).await;
 
     assert_eq!(api.sandbox("steady").await.status, Phase::Running);
-    assert_eq!(pod(), before, "a sandbox that nobody touched was replaced");
+    assert_eq!(pod(), before, "an unrelated sandbox was replaced");
     world.finish().await;
     assert_eq!(namespace.ours(), Vec::<String>::new());
 }
 
-/// Waits for what nobody tells.
+/// Polls a condition that has no event.
 async fn until(seen: impl Fn() -> bool) {
     for _ in 0..600 {
         if seen() {
@@ -120,12 +120,12 @@ async fn until(seen: impl Fn() -> bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_others_delete_or_edit_is_put_right_and_a_lost_database_is_told_loudly() {
+async fn deleted_or_edited_objects_are_repaired_and_a_lost_database_is_reported() {
     let namespace = Namespace::new();
     let settings = namespace.settings(&exported("FSA_TEST_KUBECONFIG"), "reach = \"direct\"");
     let world = World::start(&["--config", settings.path().to_str().expect("a path of UTF-8")]);
     let api = world.api();
-    api.create_as(wish("robbed")).await;
+    api.create_as(new_project("robbed")).await;
     let name = api.until_running("robbed").await.name;
     api.put("robbed", "kept.txt", "kept").await;
     let pod = || namespace.kubectl(&["get", "pods", "-l", &format!("app={name}"), "-o", "name"]);
@@ -164,7 +164,7 @@ async fn what_others_delete_or_edit_is_put_right_and_a_lost_database_is_told_lou
     delete(&format!("clusters.apps.kubeblocks.io/{name}"));
     api.until_event("robbed", "databaseLost").await;
     let told = api
-        .until_told("robbed", "a database in place of the lost one", |event| {
+        .until_event_matching("robbed", "a database in place of the lost one", |event| {
             event["kind"] == "databaseCreated" && event["message"].to_string().contains("in place of")
         })
         .await;
@@ -206,7 +206,7 @@ spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Mi}}}
 ";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn projects_of_one_name_and_names_that_begin_alike_live_and_die_apart() {
+async fn projects_with_the_same_name_or_prefix_do_not_affect_each_other() {
     let namespace = Namespace::new().with_postgres();
     let settings = namespace.settings(
         &exported("FSA_TEST_KUBECONFIG"),
@@ -217,7 +217,7 @@ async fn projects_of_one_name_and_names_that_begin_alike_live_and_die_apart() {
     let all = [(&mine, "app"), (&mine, "app-two"), (&theirs, "app")];
     let mut names = Vec::new();
     for (api, name) in all {
-        names.push(api.create_as(wish(name)).await.id.to_string());
+        names.push(api.create_as(new_project(name)).await.id.to_string());
     }
     for ((api, name), id) in all.iter().zip(&names) {
         api.until_running(name).await;

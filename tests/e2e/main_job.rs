@@ -8,9 +8,9 @@ use std::{
 
 use fsa_model::{agent_api::AgentAccount, api::CreateProject, money::Micros};
 use fsa_tests::{
-    TestTerminal, Visitor, World, exported,
-    internet::{self, PublicHost},
+    PreviewClient, TestTerminal, World, exported,
     model::{self, Asked, Turn},
+    public_host::{self, PublicHost},
 };
 use serde_json::json;
 
@@ -35,7 +35,7 @@ fn web_world() -> World {
         "--web-image",
         exported("FSA_WEB_IMAGE").to_str().expect("a path of UTF-8"),
         "--allow-networks",
-        internet::RANGE,
+        public_host::RANGE,
     ])
 }
 
@@ -44,7 +44,7 @@ fn test_apps() -> PathBuf {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_coding_agent_writes_an_application_that_stores_rows_and_is_opened_at_its_url() {
+async fn the_coding_agent_writes_an_application_with_a_database_that_opens_at_its_url() {
     let world = web_world();
     let api = world.api();
     let asked = Arc::new(Mutex::new(Asked::default()));
@@ -92,7 +92,7 @@ async fn the_coding_agent_writes_an_application_that_stores_rows_and_is_opened_a
     terminal.until("ended:0").await;
 
     api.until_port("visits", 3000).await;
-    let visitor = Visitor::owner(&world);
+    let visitor = PreviewClient::owner(&world);
     let first = visitor.open("visits", 3000, "/").await;
     let second = visitor.open("visits", 3000, "/").await;
     assert_eq!(
@@ -196,7 +196,7 @@ async fn unmodified_next_js_and_flask_applications_run_on_3000_and_5000() {
     .await;
     api.until_port("apps", 3000).await;
     api.until_port("apps", 5000).await;
-    let visitor = Visitor::owner(&world);
+    let visitor = PreviewClient::owner(&world);
     let next = visitor.open("apps", 3000, "/").await;
     assert!(
         next.status.is_success() && next.body.contains("Next.js says"),

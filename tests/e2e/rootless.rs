@@ -5,7 +5,7 @@ use std::process::Command;
 use fsa_model::sandboxd::Usage;
 use fsa_tests::{
     World,
-    internet::{self, PublicHost},
+    public_host::{self, PublicHost},
 };
 use nix::unistd::User;
 use tokio::io::AsyncWriteExt as _;
@@ -81,11 +81,11 @@ async fn a_plain_users_sandbox_outlives_its_server_and_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_plain_users_sandbox_reaches_the_internet_and_says_what_it_uses() {
+async fn a_plain_users_sandbox_reaches_the_internet_and_reports_its_usage() {
     if forbidden() {
         return;
     }
-    let world = World::start_as_plain_user(plain_user(), &["--allow-networks", internet::RANGE]);
+    let world = World::start_as_plain_user(plain_user(), &["--allow-networks", public_host::RANGE]);
     let api = world.api();
     api.create_running("out").await;
     let host = PublicHost::start(80, |listener| async move {

@@ -18,13 +18,13 @@ use fsa_model::{
 use fsa_tests::{
     Api, World, exported,
     github::{self, Github},
-    internet::{self, PublicHost},
     model::{self, Asked, Turn},
+    public_host::{self, PublicHost},
 };
 use reqwest::{Method, StatusCode, header};
 use serde_json::{Value, json};
 
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 /// No secret: it is to be found wherever it is put.
 const WORD: &str = "plainword7Qm2";
 
@@ -128,13 +128,13 @@ async fn resealed(api: &Api, keys: usize) -> Vec<EncryptionKey> {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, wait)
+    tokio::time::timeout(TIMEOUT, wait)
         .await
         .expect("everything gets under the newest key")
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_a_days_work_no_secret_is_where_it_does_not_belong() {
+async fn after_a_days_work_no_secret_has_leaked() {
     const KEY: &str = "sk-ofTheOperatorQ4";
     const VARIABLE: &str = "valueOfAVariableQ5";
     const PASSWORD: &str = "passwordOfAPersonQ6";
@@ -161,7 +161,7 @@ async fn after_a_days_work_no_secret_is_where_it_does_not_belong() {
         "--web-image",
         image.to_str().expect("a path"),
         "--allow-networks",
-        internet::RANGE,
+        public_host::RANGE,
     ];
     options.extend(of_github.iter().map(String::as_str));
     let credentials = format!(
@@ -259,7 +259,7 @@ async fn after_a_days_work_no_secret_is_where_it_does_not_belong() {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     };
-    let ended = tokio::time::timeout(PATIENCE, over).await.expect("the task ends");
+    let ended = tokio::time::timeout(TIMEOUT, over).await.expect("the task ends");
     assert_eq!(ended.state, TaskState::Succeeded, "{ended:?}");
     let given = asked.lock().expect("what was asked").keys.clone();
     assert!(
@@ -302,7 +302,7 @@ async fn after_a_days_work_no_secret_is_where_it_does_not_belong() {
     let file = fs::File::options()
         .append(true)
         .open(world.data().join("keys/seal.key"));
-    file.and_then(|file| file.set_modified(SystemTime::now() - PATIENCE))
+    file.and_then(|file| file.set_modified(SystemTime::now() - TIMEOUT))
         .expect("the key file");
     let forgotten = world.fsa(&["keys", "forget", &before[0].id]);
     assert!(

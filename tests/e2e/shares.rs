@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use fsa_model::sandboxd::ExecRequest;
-use fsa_tests::{Api, TestTerminal, World, visit::Visitor};
+use fsa_tests::{Api, TestTerminal, World, preview_client::PreviewClient};
 use futures_util::{SinkExt as _, StreamExt as _};
 use reqwest::{Method, StatusCode, header};
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ use tokio_tungstenite::{
     tungstenite::{Message, handshake::client::generate_key, protocol::Role},
 };
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A new member, by invitation, as a program with a token.
 async fn member(world: &World, login: &str) -> Api {
@@ -87,7 +87,7 @@ async fn long_exec(api: &Api) -> WebSocketStream<reqwest::Upgraded> {
         }
         panic!("the program did not begin");
     };
-    tokio::time::timeout(PATIENCE, begun)
+    tokio::time::timeout(TIMEOUT, begun)
         .await
         .expect("the program begins");
     socket
@@ -102,12 +102,12 @@ async fn ends(what: &str, socket: &mut WebSocketStream<reqwest::Upgraded>) {
             }
         }
     };
-    let ended = tokio::time::timeout(PATIENCE, end).await;
+    let ended = tokio::time::timeout(TIMEOUT, end).await;
     assert!(ended.is_ok(), "{what} goes on");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_opened_by_a_share_or_a_token_ends_with_it() {
+async fn connections_opened_by_a_share_or_a_token_end_with_it() {
     let world = World::start(&[]);
     let owner = world.api();
     owner.create_running("common").await;
@@ -116,7 +116,7 @@ async fn what_was_opened_by_a_share_or_a_token_ends_with_it() {
     owner.until_port("common", 3000).await;
     let (grace, ada) = (member(&world, "grace").await, member(&world, "ada").await);
     share(&owner, "grace", "editor").await;
-    let visitor = |api: &Api| Visitor::by(&world, &api.token);
+    let visitor = |api: &Api| PreviewClient::with_token(&world, &api.token);
 
     // A private preview is a member's too, and nobody else's.
     let seen = visitor(&grace).open("common", 3000, "/").await;

@@ -14,14 +14,14 @@ use fsa_model::{
 };
 use fsa_tests::{
     Api, World, exported,
-    internet::{self, PublicHost},
     model::{self, Asked, Turn},
+    public_host::{self, PublicHost},
 };
 use reqwest::Method;
 use serde_json::json;
 
 /// A wait is bounded by this.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The key of whoever runs the server, which nothing in a sandbox may see.
 const KEY: &str = "sk-of-the-operator";
@@ -38,7 +38,7 @@ fn world_with(base: &str, credentials: &str) -> World {
             "--web-image",
             exported("FSA_WEB_IMAGE").to_str().expect("a path of UTF-8"),
             "--allow-networks",
-            internet::RANGE,
+            public_host::RANGE,
             "--agent-credentials",
             credentials,
         ],
@@ -75,10 +75,10 @@ async fn until(api: &Api, name: &str, task: &Task, desired_state: impl AsyncFn(&
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
-    match tokio::time::timeout(PATIENCE, wait).await {
+    match tokio::time::timeout(TIMEOUT, wait).await {
         Ok(task) => task,
         Err(_) => panic!(
-            "the task is not as desired_state after {PATIENCE:?}: {:#?} {:#?}",
+            "the task is not as desired_state after {TIMEOUT:?}: {:#?} {:#?}",
             api.get::<Task>(&path).await,
             steps(api, name, task).await
         ),
@@ -90,7 +90,7 @@ async fn over(api: &Api, name: &str, task: &Task) -> Task {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_task_goes_on_while_the_control_plane_is_killed_and_the_next_one_waits_for_it() {
+async fn a_task_continues_while_the_control_plane_is_killed_and_the_next_one_waits_for_it() {
     let asked = Arc::new(Mutex::new(Asked::default()));
     let kept = Arc::clone(&asked);
     let script = vec![
@@ -198,7 +198,7 @@ async fn a_task_goes_on_while_the_control_plane_is_killed_and_the_next_one_waits
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_task_with_an_injected_key_is_cancelled_and_an_absent_agent_is_said() {
+async fn a_task_with_an_injected_key_is_cancelled_and_a_missing_agent_is_reported() {
     let asked = Arc::new(Mutex::new(Asked::default()));
     let kept = Arc::clone(&asked);
     let script = vec![

@@ -1,4 +1,4 @@
-//! A client for the API, whose assertions say what the server answered.
+//! API client, whose assertions include the server's response.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use reqwest::{Method, RequestBuilder, StatusCode, header};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-/// Waits are bounded by this.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Timeout of every wait.
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The API as one user.
 #[derive(Clone)]
@@ -26,7 +26,7 @@ impl Api {
     #[must_use]
     pub fn new(url: &str, token: &str) -> Self {
         let http = reqwest::Client::builder()
-            .timeout(PATIENCE)
+            .timeout(TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .expect("a client");
@@ -51,14 +51,14 @@ impl Api {
         (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
     }
 
-    /// GET of something that must be there.
+    /// Sends a GET request that must succeed.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> T {
         let (status, value) = self.answer(self.request(Method::GET, path)).await;
         assert!(status.is_success(), "GET {path}: {status} {value}");
         serde_json::from_value(value.clone()).unwrap_or_else(|error| panic!("GET {path}: {error} in {value}"))
     }
 
-    /// A write that must succeed.
+    /// Sends a write request that must succeed.
     pub async fn send<T: DeserializeOwned>(&self, method: Method, path: &str, body: &impl Serialize) -> T {
         let (status, value) = self.answer(self.request(method.clone(), path).json(body)).await;
         assert!(status.is_success(), "{method} {path}: {status} {value}");
@@ -76,8 +76,8 @@ impl Api {
         .await
     }
 
-    pub async fn create_as(&self, wish: CreateProject) -> Project {
-        self.send(Method::POST, "/api/projects", &wish).await
+    pub async fn create_as(&self, request: CreateProject) -> Project {
+        self.send(Method::POST, "/api/projects", &request).await
     }
 
     /// Creates a project from the template `host` and waits until it runs.
@@ -95,7 +95,7 @@ impl Api {
         self.until(project, Phase::Running).await
     }
 
-    /// Waits by the event stream until the sandbox has this phase.
+    /// Waits on the event stream until the sandbox has this phase.
     pub async fn until(&self, project: &str, phase: Phase) -> Sandbox {
         let wait = async {
             loop {
@@ -118,10 +118,10 @@ impl Api {
                 }
             }
         };
-        match tokio::time::timeout(PATIENCE, wait).await {
+        match tokio::time::timeout(TIMEOUT, wait).await {
             Ok(sandbox) => sandbox,
             Err(_) => panic!(
-                "{project} is not {phase:?} after {PATIENCE:?}: {:#?}",
+                "{project} is not {phase:?} after {TIMEOUT:?}: {:#?}",
                 self.sandbox(project).await
             ),
         }
@@ -186,27 +186,27 @@ impl Api {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, wait)
+        tokio::time::timeout(TIMEOUT, wait)
             .await
-            .unwrap_or_else(|_| panic!("{project} is not gone after {PATIENCE:?}"));
+            .unwrap_or_else(|_| panic!("{project} is not gone after {TIMEOUT:?}"));
     }
 }
 
 impl Api {
     /// Waits until this kind of event is among the project's.
     pub async fn until_event(&self, project: &str, kind: &str) {
-        self.until_told(project, kind, |event| event["kind"] == kind)
+        self.until_event_matching(project, kind, |event| event["kind"] == kind)
             .await;
     }
 
-    /// Waits until an event of the project, past or to come, is as `wanted`, which `what` names.
-    pub async fn until_told(
+    /// Waits until an event of the project, past or future, matches. `what` describes it for the panic message.
+    pub async fn until_event_matching(
         &self,
         project: &str,
         what: &str,
-        desired_state: impl Fn(&Value) -> bool,
+        matches: impl Fn(&Value) -> bool,
     ) -> Value {
-        let mut told = Vec::new();
+        let mut events = Vec::new();
         let wait = async {
             let mut stream = self
                 .request(Method::GET, &format!("/api/projects/{project}/events"))
@@ -224,20 +224,20 @@ impl Api {
                         continue;
                     };
                     let event: Value = serde_json::from_slice(data).expect("an event is JSON");
-                    if desired_state(&event) {
+                    if matches(&event) {
                         return event;
                     }
-                    told.push(event);
+                    events.push(event);
                 }
             }
         };
-        match tokio::time::timeout(PATIENCE, wait).await {
+        match tokio::time::timeout(TIMEOUT, wait).await {
             Ok(event) => event,
-            Err(_) => panic!("{project} has no event {what:?} after {PATIENCE:?}: {told:#?}"),
+            Err(_) => panic!("{project} has no event {what:?} after {TIMEOUT:?}: {events:#?}"),
         }
     }
 
-    /// Waits by the event stream until something listens on `port`.
+    /// Waits on the event stream until `port` is listed.
     pub async fn until_port(&self, project: &str, port: u16) {
         let wait = async {
             loop {
@@ -265,11 +265,11 @@ impl Api {
                 }
             }
         };
-        if tokio::time::timeout(PATIENCE, wait).await.is_err() {
+        if tokio::time::timeout(TIMEOUT, wait).await.is_err() {
             let logs: Value = self
                 .get(&format!("/api/projects/{project}/logs?follow=false"))
                 .await;
-            panic!("nothing listens on {port} of {project} after {PATIENCE:?}: {logs:#}");
+            panic!("nothing listens on {port} of {project} after {TIMEOUT:?}: {logs:#}");
         }
     }
 

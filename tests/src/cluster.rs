@@ -1,4 +1,4 @@
-//! A namespace of the test cluster, through kubectl, with a PostgreSQL server in it.
+//! Namespace of the test cluster, used through kubectl, with an optional PostgreSQL server.
 
 use std::{
     io::Write as _,
@@ -11,11 +11,11 @@ use tempfile::NamedTempFile;
 
 use crate::exported;
 
-/// A pod may have to wait for its turn on a busy machine.
+/// Timeout of a pod's start on a busy machine.
 const START: Duration = Duration::from_secs(90);
 
-/// Its files are in memory. In a real cluster its disk is not that of whoever measures; and what a container writes into
-/// its own layer is counted again and again, file by file, by containerd.
+/// The server's files are in memory. In a real cluster its disk is not the one of the benchmark; and containerd counts
+/// what a container writes into its own layer again and again, file by file.
 const POSTGRES: &str = "
 apiVersion: v1
 kind: Pod
@@ -38,10 +38,10 @@ spec:
       readinessProbe: {periodSeconds: 1, exec: {command: [pg_isready, -h, 127.0.0.1]}}
 ";
 
-/// A namespace of its own, deleted with everything in it in the end.
+/// Namespace, deleted with everything in it when this is dropped.
 pub struct Namespace {
     pub name: String,
-    /// Of the PostgreSQL server in it, once there is one.
+    /// DSN of its PostgreSQL server, if there is one.
     pub dsn: String,
 }
 
@@ -58,7 +58,7 @@ impl Namespace {
         namespace
     }
 
-    /// Starts a PostgreSQL server in a pod, and waits until it takes connections.
+    /// Starts a PostgreSQL server in a pod, and waits until it accepts connections.
     #[must_use]
     pub fn with_postgres(mut self) -> Self {
         self.apply(&POSTGRES.replace("PASSWORD", "an-admins-password"));
@@ -114,10 +114,10 @@ network.control_plane = [{{ ipBlock = {{ cidr = \"0.0.0.0/0\" }} }}]
             .unwrap_or_else(|error| panic!("kubectl {arguments:?}: {error}"))
     }
 
-    /// The same, where a failure is looked at.
+    /// Runs kubectl in this namespace.
     ///
     /// # Errors
-    /// What kubectl says.
+    /// kubectl's message.
     pub fn try_kubectl(&self, arguments: &[&str]) -> Result<String, String> {
         let output = self
             .command()
@@ -132,7 +132,7 @@ network.control_plane = [{{ ipBlock = {{ cidr = \"0.0.0.0/0\" }} }}]
         }
     }
 
-    /// Whether it has this object, as `kind/name`.
+    /// Whether the namespace has this object (`kind/name`).
     #[must_use]
     pub fn has(&self, object: &str) -> bool {
         !self
@@ -163,7 +163,7 @@ network.control_plane = [{{ ipBlock = {{ cidr = \"0.0.0.0/0\" }} }}]
         assert!(child.wait().expect("kubectl ends").success(), "{text}");
     }
 
-    /// The names of all objects of ours in it.
+    /// The names of all objects of the control plane in it.
     #[must_use]
     pub fn ours(&self) -> Vec<String> {
         let kinds = "deployments,services,ingresses,networkpolicies,secrets,persistentvolumeclaims,pods,\
@@ -175,7 +175,7 @@ network.control_plane = [{{ ipBlock = {{ cidr = \"0.0.0.0/0\" }} }}]
             .collect()
     }
 
-    /// kubectl in this namespace. What a later argument says counts.
+    /// kubectl command for this namespace; later arguments win.
     #[must_use]
     #[allow(clippy::disallowed_methods, reason = "kubectl is what an administrator has")]
     pub fn command(&self) -> Command {

@@ -1,6 +1,5 @@
-//! A stand-in for GitHub with real repositories: the exchange of a code, the parts of its API that are used,
-//! and git over HTTP by git's own program (git-http-backend(1)). Whoever has no valid token is let in to
-//! nothing.
+//! Stand-in for GitHub with real repositories: the OAuth code exchange, the used parts of its API, and git over
+//! HTTP by git's own program (git-http-backend(1)). Every repository needs a valid token.
 
 use std::{
     convert::Infallible,
@@ -19,22 +18,22 @@ use tokio::{io::AsyncWriteExt as _, net::TcpListener, process::Command};
 
 use crate::Api;
 
-/// What every token of ours begins with.
+/// Prefix of every token of the stand-in.
 pub const TOKEN_MARK: &str = "gho_";
 
-/// Repositories as `owner/name.git` below a folder, and who may see them.
+/// Repositories as `owner/name.git` below a folder, and the valid tokens.
 #[derive(Clone)]
 pub struct Github(Arc<Inner>);
 
 struct Inner {
     folder: PathBuf,
-    known: Mutex<Known>,
+    tokens: Mutex<Tokens>,
 }
 
 #[derive(Default)]
-struct Known {
-    tokens: Vec<String>,
-    refreshes: Vec<String>,
+struct Tokens {
+    access: Vec<String>,
+    refresh: Vec<String>,
     issued: usize,
 }
 
@@ -45,17 +44,17 @@ impl Github {
     pub fn new(folder: &Path) -> Self {
         Self(Arc::new(Inner {
             folder: folder.to_owned(),
-            known: Mutex::default(),
+            tokens: Mutex::default(),
         }))
     }
 
-    /// Makes a repository with one file in it.
+    /// Creates a repository with one file.
     pub fn create(&self, name: &str, file: &str, content: &str) {
         bare(&self.path(name));
         self.commit(name, file, content);
     }
 
-    /// Somebody else writes a file, and pushes it.
+    /// Commits a file from another clone, and pushes it.
     pub fn commit(&self, name: &str, file: &str, content: &str) {
         let (bare, work) = (self.path(name), tempfile::tempdir().expect("a folder"));
         let bare = bare.to_str().expect("a path of UTF-8");
@@ -66,21 +65,21 @@ impl Github {
         git(work.path(), &["push", "--quiet", "origin", "HEAD:main"]);
     }
 
-    /// The tokens that are out are not taken any more; what renews them is.
+    /// Invalidates the issued access tokens; refresh tokens stay valid.
     pub fn refuse_tokens(&self) {
-        self.known().tokens.clear();
+        self.tokens().access.clear();
     }
 
-    /// Neither is taken any more.
+    /// Invalidates access and refresh tokens.
     pub fn revoke(&self) {
         self.refuse_tokens();
-        self.known().refreshes.clear();
+        self.tokens().refresh.clear();
     }
 
-    /// Every token that was ever given out, as it is and as git shows it, and what renews them.
+    /// Every token that was ever issued, in plain form and as git sends it, and the refresh tokens.
     #[must_use]
     pub fn secrets(&self) -> Vec<String> {
-        (1..=self.known().issued)
+        (1..=self.tokens().issued)
             .flat_map(|number| {
                 let [token, refresh] = issued(number);
                 [shown(&token), token, refresh]
@@ -88,14 +87,14 @@ impl Github {
             .collect()
     }
 
-    /// Where a repository is.
+    /// Path of a repository.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
         self.0.folder.join(format!("{name}.git"))
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
-        self.0.known.lock().expect("what is known")
+    fn tokens(&self) -> std::sync::MutexGuard<'_, Tokens> {
+        self.0.tokens.lock().expect("the tokens")
     }
 
     pub async fn serve(self, listener: TcpListener) {
@@ -132,7 +131,7 @@ impl Github {
         }
     }
 
-    /// A code for a token, or what renews one for the next, which works once.
+    /// Exchanges a code or a refresh token, which is valid once, for a token.
     fn exchange(&self, body: &[u8]) -> Answer {
         let sent = String::from_utf8_lossy(body).into_owned();
         let field = |name: &str| {
@@ -141,23 +140,23 @@ impl Github {
                 .unwrap_or_default()
                 .to_owned()
         };
-        let mut known = self.known();
+        let mut tokens = self.tokens();
         let may = match field("grant_type").as_str() {
             "authorization_code" => field("code") == "code",
             _ => {
                 let shown = field("refresh_token");
-                let before = known.refreshes.len();
-                known.refreshes.retain(|one| *one != shown);
-                known.refreshes.len() < before
+                let before = tokens.refresh.len();
+                tokens.refresh.retain(|one| *one != shown);
+                tokens.refresh.len() < before
             }
         };
         if field("client_secret") != "client-secret" || !may {
             return answer(StatusCode::OK, &json!({"error": "bad_refresh_token"}));
         }
-        known.issued += 1;
-        let [token, refresh] = issued(known.issued);
-        known.tokens.push(token.clone());
-        known.refreshes.push(refresh.clone());
+        tokens.issued += 1;
+        let [token, refresh] = issued(tokens.issued);
+        tokens.access.push(token.clone());
+        tokens.refresh.push(refresh.clone());
         answer(
             StatusCode::OK,
             &json!({"access_token": token, "token_type": "bearer", "expires_in": 28800, "refresh_token": refresh}),
@@ -168,11 +167,11 @@ impl Github {
         let shown = headers
             .get(header::AUTHORIZATION)
             .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-        shown.is_some_and(|shown| self.known().tokens.iter().any(|token| token == shown))
+        shown.is_some_and(|shown| self.tokens().access.iter().any(|token| token == shown))
     }
 
-    fn created(&self, at: &str, wish: &Value) -> Answer {
-        let name = wish["name"].as_str().expect("a name");
+    fn created(&self, at: &str, request: &Value) -> Answer {
+        let name = request["name"].as_str().expect("a name");
         let full = format!("ada-l/{name}");
         let path = self.path(&full);
         if path.exists() {
@@ -185,20 +184,20 @@ impl Github {
         bare(&path);
         answer(
             StatusCode::CREATED,
-            &json!({"full_name": full, "description": null, "private": wish["private"],
+            &json!({"full_name": full, "description": null, "private": request["private"],
                 "clone_url": format!("{at}/{full}.git"), "default_branch": "main", "pushed_at": null}),
         )
     }
 
     #[allow(clippy::disallowed_methods, reason = "the other side of git is git")]
     async fn git(&self, head: &hyper::http::request::Parts, path: &str, body: Bytes) -> Answer {
-        // The password is all that counts: GitHub does not look at the name beside a token.
+        // Only the password counts: GitHub ignores the user name with a token.
         let shown = head
             .headers
             .get(header::AUTHORIZATION)
             .and_then(|value| value.to_str().ok()?.strip_prefix("Basic "));
         let right = |token: &String| shown == Some(self::shown(token).as_str());
-        if !self.known().tokens.iter().any(right) {
+        if !self.tokens().access.iter().any(right) {
             let mut refused = answer(StatusCode::UNAUTHORIZED, &json!({}));
             let challenge = "Basic realm=\"GitHub\"".parse().expect("a header");
             refused.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
@@ -233,12 +232,12 @@ impl Github {
     }
 }
 
-/// A token in a request of git (RFC 7617).
+/// Token as git sends it (RFC 7617).
 fn shown(token: &str) -> String {
     STANDARD.encode(format!("x-access-token:{token}"))
 }
 
-/// The token that was given out as this one, and what renews it.
+/// The issued token with this number, and its refresh token.
 fn issued(number: usize) -> [String; 2] {
     [
         format!("{TOKEN_MARK}{number}ofTheStandInQ7"),
@@ -246,7 +245,7 @@ fn issued(number: usize) -> [String; 2] {
     ]
 }
 
-/// Links the account of whoever sits in front of GitHub's page to the caller's.
+/// Links the stand-in's account to the caller's.
 pub async fn link(api: &Api) {
     let request = api
         .request(Method::POST, "/api/auth/github")
@@ -266,7 +265,7 @@ pub async fn link(api: &Api) {
     assert!(came.status().is_redirection(), "{}", came.status());
 }
 
-/// What a server is told of the stand-in at `url`.
+/// Server options for the stand-in at `url`.
 #[must_use]
 pub fn options(url: &str) -> Vec<String> {
     [
@@ -281,7 +280,7 @@ pub fn options(url: &str) -> Vec<String> {
     .collect()
 }
 
-/// An answer of a CGI program (RFC 3875, 6).
+/// Response of a CGI program (RFC 3875, 6).
 fn cgi(output: &[u8]) -> Answer {
     let end = output
         .windows(4)
@@ -310,13 +309,13 @@ fn answer(status: StatusCode, body: &Value) -> Answer {
     response
 }
 
-/// An empty repository at this path.
+/// Creates an empty repository at this path.
 fn bare(path: &Path) {
     std::fs::create_dir_all(path).expect("a folder");
     git(path, &["init", "--quiet", "--bare", "--initial-branch=main"]);
 }
 
-/// Runs git in a folder of the test's own; it must succeed. Returns what it prints.
+/// Runs git in a folder of the test; it must succeed. Returns its output.
 #[allow(clippy::disallowed_methods, reason = "the subject is git")]
 pub fn git(folder: &Path, arguments: &[&str]) -> String {
     let output = std::process::Command::new("git")

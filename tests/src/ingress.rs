@@ -1,5 +1,5 @@
-//! A way to a sandbox's hosts through an ingress controller, and a small controller for tests: Debian's nginx, configured from the Ingress objects as the
-//! API server has them, as ingress-nginx documents its annotations (auth-url, auth-signin,
+//! Ingress client, and a small ingress controller for tests: Debian's nginx, configured from the Ingress
+//! objects of the API server, in the way ingress-nginx documents its annotations (auth-url, auth-signin,
 //! auth-response-headers). It shows what the objects mean to nginx; it is not ingress-nginx.
 
 use std::{
@@ -19,14 +19,14 @@ use serde_json::Value;
 
 use crate::cluster::Namespace;
 
-/// nginx as it serves the Ingresses of a namespace, on the loopback.
+/// nginx that serves the Ingresses of a namespace on the loopback.
 pub struct Controller {
     child: Child,
     pub port: u16,
 }
 
 impl Controller {
-    /// Serves the namespace's Ingresses as they are now.
+    /// Serves the namespace's current Ingresses.
     #[must_use]
     #[allow(
         clippy::disallowed_methods,
@@ -63,7 +63,7 @@ impl Controller {
         controller
     }
 
-    #[allow(clippy::disallowed_methods, reason = "nginx tells nobody that it listens")]
+    #[allow(clippy::disallowed_methods, reason = "nginx sends no event when it listens")]
     fn until_open(&self) {
         for _ in 0..500 {
             if std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
@@ -83,17 +83,17 @@ impl Drop for Controller {
     }
 }
 
-/// The pair in the cookie that an answer sets.
+/// The `name=value` pair of the cookie that a response sets.
 ///
 /// # Panics
-/// It sets none.
+/// The response sets no cookie.
 #[must_use]
 pub fn cookie_of(answer: &reqwest::Response) -> String {
     let cookie = answer.headers()[header::SET_COOKIE].to_str().expect("a cookie");
     cookie.split(';').next().expect("a pair").to_owned()
 }
 
-/// Somebody in front of an ingress controller.
+/// Browser that uses an ingress controller.
 pub struct ExternalEndpoint {
     pub http: reqwest::Client,
     pub address: SocketAddr,
@@ -116,7 +116,7 @@ impl ExternalEndpoint {
         }
     }
 
-    /// Waits until the controller has read of the host and what is behind it: it tells nobody when.
+    /// Polls until the controller serves the host; it sends no event.
     ///
     /// # Panics
     /// After half a minute.
@@ -124,7 +124,7 @@ impl ExternalEndpoint {
         let mut last = None;
         for _ in 0..300 {
             let answer = self.request(host, "/").send().await.expect("an answer");
-            // ingress-nginx: 404 for a host that it does not know, 503 for one without endpoints.
+            // ingress-nginx: 404 for an unknown host, 503 for a host without endpoints.
             if !matches!(answer.status().as_u16(), 404 | 503) {
                 return;
             }
@@ -134,7 +134,7 @@ impl ExternalEndpoint {
         panic!("the ingress controller does not serve {host}: {last:?}");
     }
 
-    /// Where the controller sends somebody who has no pass for the host.
+    /// The URL to which the controller redirects a browser without a preview token for the host.
     pub async fn sent(&self, host: &str, path: &str) -> String {
         let sent = self.request(host, path).send().await.expect("an answer");
         assert_eq!(sent.status(), 302, "{sent:?}");
@@ -146,14 +146,14 @@ impl ExternalEndpoint {
         to
     }
 
-    /// What the control plane answers there to the browser of this session.
+    /// The control plane's response there to the browser of this session.
     pub async fn ask(&self, to: &str, session: &str) -> reqwest::Response {
         let request = self.http.get(to).header(header::COOKIE, session);
         request.send().await.expect("an answer")
     }
 
-    /// Goes the way that a browser is sent, as far as its session lets it: to the sign-in, and back
-    /// to the host; the answer there, and the pass that came with it.
+    /// Follows the redirects of a browser with this session: to the sign-in, and back to the host.
+    /// Returns the response there, and its preview token cookie.
     pub async fn enter(&self, host: &str, path: &str, session: &str) -> (String, String) {
         let to = self.sent(host, path).await;
         let stranger = self.http.get(&to).send().await.expect("an answer");
@@ -165,8 +165,8 @@ impl ExternalEndpoint {
         let path = back.strip_prefix(&home).expect("the host that was asked for");
         let answer = self.request(host, path).send().await.expect("an answer");
         assert_eq!(answer.status(), 200, "{answer:?}");
-        let pass = cookie_of(&answer);
-        (answer.text().await.expect("a body"), pass)
+        let token = cookie_of(&answer);
+        (answer.text().await.expect("a body"), token)
     }
 }
 
@@ -176,7 +176,7 @@ fn location(answer: &reqwest::Response) -> String {
     field.to_str().expect("an address").to_owned()
 }
 
-/// One Ingress of one host and one path, as ours are.
+/// nginx configuration of an Ingress, which has one host and one path.
 fn server(namespace: &Namespace, ingress: &Value, port: u16) -> String {
     let annotation = |name: &str| {
         ingress["metadata"]["annotations"][format!("nginx.ingress.kubernetes.io/{name}")]
@@ -224,7 +224,7 @@ fn server(namespace: &Namespace, ingress: &Value, port: u16) -> String {
     text
 }
 
-/// A port that nobody listens on at the moment.
+/// Free port.
 #[must_use]
 pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0")

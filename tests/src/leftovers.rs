@@ -1,8 +1,8 @@
-//! What a data folder still has on the machine: processes, mounts, cgroups, interfaces, files.
+//! Leftover check: processes, mounts and files of a data folder that still exist on the machine.
 
 use std::path::Path;
 
-/// What sandboxes left behind, while the server may still run.
+/// Leftovers of sandboxes, while the server may still run.
 #[must_use]
 pub fn of_sandboxes(data: &Path) -> Vec<String> {
     let mut left = Vec::new();
@@ -18,7 +18,7 @@ pub fn of_sandboxes(data: &Path) -> Vec<String> {
     left
 }
 
-/// What is left of everything, after the server and the clusters have ended.
+/// All leftovers, after the server and the clusters have ended.
 #[must_use]
 pub fn of_everything(data: &Path) -> Vec<String> {
     let mut left = of_sandboxes(data);
@@ -37,7 +37,7 @@ fn entries(folder: &Path) -> Vec<String> {
         .unwrap_or_default()
 }
 
-/// Processes whose command line, working folder or environment-free state names the data folder.
+/// Processes whose command line or working folder is in the data folder.
 fn processes(data: &Path) -> Vec<String> {
     let name = data.display().to_string();
     let mut found = Vec::new();

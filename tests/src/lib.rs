@@ -1,42 +1,37 @@
-//! What the end-to-end tests share: a world with the real binary in it, clients for its API, its
-//! terminals and its gateway, an Internet of its own, and the check that nothing is left over.
+//! Shared parts of the end-to-end tests: a fixture with the real binary, clients for its API, terminals and
+//! gateway, public hosts, stand-ins for GitHub and for LLM providers, and the check that nothing is left over.
 //!
-//! `make test` builds what is run here and says where it is: `FSA_BIN`, `FSA_SANDBOXD`,
-//! `FSA_WEB_IMAGE`.
-
+//! `make test` builds the programs and exports their paths: `FSA_BIN`, `FSA_SANDBOXD`, `FSA_WEB_IMAGE`.
 pub mod api;
+pub mod api_server_proxy;
 pub mod cluster;
 pub mod github;
 pub mod ingress;
-pub mod internet;
-pub mod keyboard;
 pub mod leftovers;
 pub mod model;
+pub mod preview_client;
+pub mod pty_program;
+pub mod public_host;
 pub mod terminal;
-pub mod visit;
-pub mod way;
 pub mod world;
 
 pub use api::Api;
-pub use keyboard::Keyboard;
+pub use preview_client::PreviewClient;
+pub use pty_program::PtyProgram;
 pub use terminal::TestTerminal;
-pub use visit::Visitor;
 pub use world::World;
 
-/// One TLS provider for the whole process; tests call this before their first request.
+/// Installs the TLS provider of the process; tests call this before their first request.
 pub fn init() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
-/// A setting that `make test` exports.
+/// Path that `make test` exports.
 ///
 /// # Panics
-/// Where it is missing, with the way to get it.
+/// The variable is not set.
 #[must_use]
-#[allow(
-    clippy::disallowed_methods,
-    reason = "tests have no settings but what make exports"
-)]
+#[allow(clippy::disallowed_methods, reason = "make exports the settings of the tests")]
 pub fn exported(name: &str) -> std::path::PathBuf {
     std::env::var_os(name)
         .unwrap_or_else(|| panic!("{name} is not set: run the end-to-end tests through `make test`"))

@@ -1,4 +1,4 @@
-//! A terminal's client, as a program that speaks ttyd's protocol.
+//! Terminal client: speaks ttyd's protocol over the API's WebSocket.
 
 use std::time::Duration;
 
@@ -12,9 +12,9 @@ use tokio_tungstenite::{
 
 use crate::api::Api;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// An open terminal.
+/// Open terminal.
 pub struct TestTerminal {
     pub socket: WebSocketStream<reqwest::Upgraded>,
     /// Everything shown so far.
@@ -28,7 +28,7 @@ impl TestTerminal {
         Self::over(api.request(reqwest::Method::GET, &path)).await
     }
 
-    /// Opens what a request leads to.
+    /// Opens the terminal of a request.
     pub async fn over(request: reqwest::RequestBuilder) -> Self {
         let response = request
             .header(header::CONNECTION, "Upgrade")
@@ -89,9 +89,9 @@ impl TestTerminal {
                 }
             }
         };
-        match tokio::time::timeout(PATIENCE, wait).await {
+        match tokio::time::timeout(TIMEOUT, wait).await {
             Ok(seen) => seen,
-            Err(_) => panic!("{text:?} was not shown in {PATIENCE:?}"),
+            Err(_) => panic!("{text:?} was not shown in {TIMEOUT:?}"),
         }
     }
 }

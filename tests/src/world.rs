@@ -1,5 +1,5 @@
-//! A machine's worth of FullStack Agent in a data folder of its own: started, killed, started
-//! again, and taken down without a trace.
+//! World: the fixture of the end-to-end tests. One installation of FullStack Agent in its own data
+//! folder, started, killed, restarted, and removed without leftovers.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -23,41 +23,41 @@ use nix::{
 
 use crate::{api::Api, exported, leftovers};
 
-/// How long a server may take until it serves; a cold start makes two database clusters.
+/// Timeout of a server's start; the first start creates two database clusters.
 const START: Duration = Duration::from_secs(60);
 
-/// In a plain user's world: the device that pasta needs.
+/// In the world of a plain user: the device that pasta needs.
 const TUN: &str = "tun";
-/// Becomes a plain user on a machine where everybody may open /dev/net/tun, as udev has it; a
-/// machine without udev leaves it to root. The mount is seen by this program alone.
+/// Becomes a plain user on a machine where all users may open /dev/net/tun, like with udev; without
+/// udev only root may. The mount is visible to this program only.
 const AS_PLAIN_USER: &str = r#"mount --bind "$1" /dev/net/tun
 exec setpriv --reuid "$2" --regid "$3" --clear-groups "$4" "${@:5}""#;
 
 /// One data folder and, most of the time, a server on it.
 pub struct World {
-    /// Goes before the folder that it is in.
+    /// Dropped before the folder that it is in.
     disk: Option<Disk>,
     folder: tempfile::TempDir,
     options: Vec<String>,
     pub server: Option<Server>,
-    /// The address that the first start got, kept by later ones.
+    /// The address of the first start, used by later ones.
     pub address: String,
     /// The owner's token.
     pub token: String,
-    /// Who runs the server where it is not whoever runs the tests.
+    /// The user of the server, if it differs from the user of the tests.
     user: Option<User>,
 }
 
-/// A running `fsa serve`.
+/// Running `fsa serve`.
 pub struct Server {
     child: Child,
     /// Its standard error so far.
     pub log: Arc<Mutex<String>>,
-    /// What it printed on standard output until it served.
+    /// Its standard output until it was ready.
     pub printed: Vec<String>,
 }
 
-/// A file system mounted at this path.
+/// File system mounted at this path.
 struct Disk(PathBuf);
 
 impl Drop for Disk {
@@ -69,19 +69,19 @@ impl Drop for Disk {
 }
 
 impl World {
-    /// A fresh world, served.
+    /// Creates a world and starts its server.
     #[must_use]
     pub fn start(options: &[&str]) -> Self {
         Self::unserved(None, options).started()
     }
 
-    /// A fresh world, served by a plain user.
+    /// Creates a world whose server runs as a plain user.
     #[must_use]
     pub fn start_as_plain_user(user: User, options: &[&str]) -> Self {
         Self::unserved(Some(user), options).started()
     }
 
-    /// A fresh world, served, with a disk of its own that has `size` (as tmpfs(5) reads it).
+    /// Creates a world on a separate disk of this `size` (in the form of tmpfs(5)).
     #[must_use]
     #[allow(clippy::disallowed_methods, reason = "mount(8) is the system's own way")]
     pub fn start_on_a_disk_of(size: &str) -> Self {
@@ -97,7 +97,7 @@ impl World {
         world.started()
     }
 
-    /// Serves a world that was prepared.
+    /// Starts the server of a prepared world.
     #[must_use]
     pub fn started(mut self) -> Self {
         let world = &mut self;
@@ -107,12 +107,12 @@ impl World {
             .printed
             .iter()
             .find(|line| line.starts_with("fsa_"))
-            .expect("the server prints a token on a line of its own")
+            .expect("the server prints a token on a separate line")
             .clone();
         self
     }
 
-    /// A fresh world, served, whose operator has these variables (a `.env` file) for coding agents.
+    /// Creates a world whose operator has these variables (a `.env` file) for coding agents.
     #[must_use]
     pub fn start_with_agents(options: &[&str], variables: &str) -> Self {
         let world = Self::unserved(None, options);
@@ -122,7 +122,7 @@ impl World {
         world.started()
     }
 
-    /// A folder for a world in which nothing runs.
+    /// Creates a world without a server.
     #[must_use]
     pub fn unserved(user: Option<User>, options: &[&str]) -> Self {
         crate::init();
@@ -130,7 +130,7 @@ impl World {
             .prefix("fsa-")
             .tempdir_in("/tmp")
             .expect("a folder for the world");
-        // The system user that the server becomes has to get through.
+        // The system user that the server becomes must be able to enter the folder.
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).expect("permissions");
         let world = Self {
             disk: None,
@@ -141,25 +141,25 @@ impl World {
             token: String::new(),
             user,
         };
-        world.move_in();
+        world.copy_programs();
         world
     }
 
-    /// A plain user may not be able to enter the folders that programs are built in.
-    fn move_in(&self) {
+    /// Copies the programs: a plain user may not be able to enter the folder in which they are built.
+    fn copy_programs(&self) {
         let Some(user) = &self.user else { return };
         for name in ["FSA_BIN", "FSA_SANDBOXD"] {
             std::fs::copy(exported(name), self.folder.path().join(name)).expect("a program can be copied");
         }
         chown(self.folder.path(), Some(user.uid), Some(user.gid)).expect("the folder can be given away");
         // Numbers from the kernel's list of devices (admin-guide/devices.txt).
-        let anybody = Mode::from_bits_truncate(0o666);
+        let for_all = Mode::from_bits_truncate(0o666);
         let tun = self.folder.path().join(TUN);
-        mknod(&tun, SFlag::S_IFCHR, anybody, makedev(10, 200)).expect("a device");
+        mknod(&tun, SFlag::S_IFCHR, for_all, makedev(10, 200)).expect("a device");
         std::fs::set_permissions(&tun, std::fs::Permissions::from_mode(0o666)).expect("permissions");
     }
 
-    /// Starts a server on this data folder, where none runs.
+    /// Starts the server of this data folder.
     pub fn serve(&mut self) {
         self.serve_with(&[]);
     }
@@ -171,7 +171,7 @@ impl World {
         self.server = Some(server);
     }
 
-    /// One more server on the same data folder, on another address.
+    /// Starts one more server on the same data folder, with another address.
     #[must_use]
     pub fn replica(&self) -> Server {
         self.spawn("127.0.0.1:0", &[])
@@ -203,7 +203,7 @@ impl World {
         };
         command
             .args(arguments)
-            // Each world that wants the image says so; the others need not unpack it.
+            // Only worlds that use the image unpack it.
             .env_remove("FSA_WEB_IMAGE")
             .env("FSA_DATA_DIR", self.data())
             .env("FSA_SECRET_DIR", self.folder.path().join("secret"))
@@ -214,7 +214,7 @@ impl World {
         command
     }
 
-    /// Runs `fsa` as a person's command and returns its output.
+    /// Runs `fsa` and returns its output.
     #[must_use]
     pub fn fsa(&self, arguments: &[&str]) -> std::process::Output {
         self.command(arguments)
@@ -252,17 +252,17 @@ impl World {
         Api::new(&self.url(), &self.token)
     }
 
-    /// Ends the server with SIGKILL, as a crash would.
+    /// Kills the server with SIGKILL.
     pub fn crash(&mut self) {
         self.server.take().expect("a server to kill").end(Signal::SIGKILL);
     }
 
-    /// Ends the server with SIGTERM and waits for its drain.
+    /// Stops the server with SIGTERM and waits for its drain.
     pub fn drain(&mut self) {
         self.server.take().expect("a server to end").end(Signal::SIGTERM);
     }
 
-    /// What the server wrote to standard error so far.
+    /// The server's standard error so far.
     #[must_use]
     pub fn log(&self) -> String {
         self.server
@@ -271,7 +271,7 @@ impl World {
             .unwrap_or_default()
     }
 
-    /// Deletes every project through the API, ends everything, and finds nothing left over.
+    /// Deletes every project through the API, stops everything, and checks that nothing is left over.
     pub async fn finish(mut self) {
         let api = self.api();
         api.delete_all_projects().await;
@@ -287,7 +287,7 @@ impl World {
         assert!(left.is_empty(), "after the end there is still: {left:#?}");
     }
 
-    /// Ends what outlives the server: sandboxes, gate, clusters.
+    /// Stops what outlives the server: sandboxes, database proxy, clusters.
     pub fn halt(&self) {
         let output = self.fsa(&["halt", "--yes"]);
         assert!(
@@ -348,7 +348,7 @@ impl Server {
             printed: Vec::new(),
         };
         let deadline = Instant::now() + START;
-        // The line that begins with `Ready` is the last that a start prints.
+        // The line that begins with `Ready` is the last one of a start.
         loop {
             match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => {
@@ -359,17 +359,17 @@ impl Server {
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    panic!("fsa serve is not ready after {START:?}:\n{}", server.said())
+                    panic!("fsa serve is not ready after {START:?}:\n{}", server.output())
                 }
                 Err(RecvTimeoutError::Disconnected) => {
                     let status = server.child.wait();
-                    panic!("fsa serve ended ({status:?}):\n{}", server.said())
+                    panic!("fsa serve ended ({status:?}):\n{}", server.output())
                 }
             }
         }
     }
 
-    fn said(&self) -> String {
+    fn output(&self) -> String {
         format!("{}\n{}", self.printed.join("\n"), self.log.lock().expect("log"))
     }
 
@@ -380,7 +380,7 @@ impl Server {
             .iter()
             .find_map(|line| line.strip_prefix("Ready on http://"))
             .map(|rest| rest.trim_end_matches('/').to_owned())
-            .expect("the server says where it is ready")
+            .expect("the server prints its address")
     }
 
     #[must_use]
@@ -388,7 +388,7 @@ impl Server {
         i32::try_from(self.child.id()).expect("a process id")
     }
 
-    /// What it has of the machine's memory now, in bytes.
+    /// Its resident memory in bytes.
     #[must_use]
     pub fn resident(&self) -> u64 {
         resident(self.pid())
@@ -401,7 +401,7 @@ impl Server {
     }
 }
 
-/// What a process has of the machine's memory now, in bytes (`VmRSS` of proc_pid_status(5)).
+/// Resident memory of a process in bytes (`VmRSS` of proc_pid_status(5)).
 #[must_use]
 pub fn resident(pid: i32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process lives");

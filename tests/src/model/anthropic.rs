@@ -3,16 +3,16 @@
 
 use serde_json::{Value, json};
 
-use super::{Question, Turn};
+use super::{ModelRequest, Turn};
 
-pub(super) fn question(body: &Value) -> Question {
+pub(super) fn parse(body: &Value) -> ModelRequest {
     let blocks = body["messages"]
         .as_array()
         .into_iter()
         .flatten()
         .filter_map(|message| message["content"].as_array())
         .flatten();
-    Question {
+    ModelRequest {
         model: body["model"].as_str().unwrap_or("scripted").to_owned(),
         has_tools: body["tools"].as_array().is_some_and(|tools| !tools.is_empty()),
         results: blocks
@@ -23,8 +23,8 @@ pub(super) fn question(body: &Value) -> Question {
     }
 }
 
-pub(super) fn stream(question: &Question, turn: &Turn) -> String {
-    let index = question.results.len();
+pub(super) fn stream(request: &ModelRequest, turn: &Turn) -> String {
+    let index = request.results.len();
     let (block, delta, reason) = match turn {
         Turn::Tool { name, input } => (
             json!({"type": "tool_use", "id": format!("toolu_{index:04}"), "name": name, "input": {}}),
@@ -39,7 +39,7 @@ pub(super) fn stream(question: &Question, turn: &Turn) -> String {
     };
     let usage = json!({"input_tokens": 10, "output_tokens": 5});
     let message = json!({
-        "id": format!("msg_{index:04}"), "type": "message", "role": "assistant", "model": question.model,
+        "id": format!("msg_{index:04}"), "type": "message", "role": "assistant", "model": request.model,
         "content": [], "stop_reason": null, "stop_sequence": null, "usage": usage,
     });
     [

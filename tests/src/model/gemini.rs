@@ -2,16 +2,16 @@
 
 use serde_json::{Value, json};
 
-use super::{Question, Turn};
+use super::{ModelRequest, Turn};
 
-pub(super) fn question(body: &Value, model: String) -> Question {
+pub(super) fn parse(body: &Value, model: String) -> ModelRequest {
     let parts = body["contents"]
         .as_array()
         .into_iter()
         .flatten()
         .filter_map(|content| content["parts"].as_array())
         .flatten();
-    Question {
+    ModelRequest {
         model,
         has_tools: body["tools"].as_array().is_some_and(|tools| !tools.is_empty()),
         results: parts
@@ -22,7 +22,7 @@ pub(super) fn question(body: &Value, model: String) -> Question {
     }
 }
 
-pub(super) fn stream(question: &Question, turn: &Turn) -> String {
+pub(super) fn stream(request: &ModelRequest, turn: &Turn) -> String {
     let part = match turn {
         Turn::Tool { name, input } => json!({"functionCall": {"name": name, "args": input}}),
         Turn::Say(text) => json!({"text": text}),
@@ -30,7 +30,7 @@ pub(super) fn stream(question: &Question, turn: &Turn) -> String {
     let event = json!({
         "candidates": [{"index": 0, "finishReason": "STOP", "content": {"role": "model", "parts": [part]}}],
         "usageMetadata": {"promptTokenCount": 10, "candidatesTokenCount": 5, "totalTokenCount": 15},
-        "modelVersion": question.model,
+        "modelVersion": request.model,
     });
     format!("data: {event}\n\n")
 }

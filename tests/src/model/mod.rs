@@ -1,4 +1,4 @@
-//! A scripted model: answers with tool calls, one after another, in the form in which it is asked, so that the
+//! Scripted LLM provider: answers with tool calls, one after another, in the format of the request, so that the
 //! real Claude Code, Codex CLI and Gemini CLI do real work without a real model.
 
 mod anthropic;
@@ -14,41 +14,41 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-/// Which API a request is for, and so how it is read and answered.
+/// API of a request.
 #[derive(Clone, Copy)]
 enum Form {
-    /// The Messages API, as Claude Code asks it.
+    /// The Messages API, which Claude Code uses.
     Anthropic,
-    /// The Responses API, as Codex CLI asks it.
+    /// The Responses API, which Codex CLI uses.
     Openai,
-    /// `streamGenerateContent`, as Gemini CLI asks it.
+    /// `streamGenerateContent`, which Gemini CLI uses.
     Gemini,
 }
 
-/// What a request says: the results of the tools so far, its messages, and whether there are tools at all.
-struct Question {
+/// Parsed request: the results of the tools so far, its messages, and whether there are tools.
+struct ModelRequest {
     model: String,
     has_tools: bool,
     results: Vec<String>,
     conversation: String,
 }
 
-/// What the model does in one turn.
+/// The model's action in one turn.
 #[derive(Clone, Debug)]
 pub enum Turn {
     /// Calls one of the agent's tools.
     Tool { name: &'static str, input: Value },
-    /// Says something and ends.
+    /// Sends a text and ends.
     Say(&'static str),
 }
 
-/// What the model was asked, for assertions.
+/// Requests that the model received, for assertions.
 #[derive(Clone, Debug, Default)]
 pub struct Asked {
     pub keys: Vec<String>,
     /// The results of the tools, as the agent reported them.
     pub results: Vec<String>,
-    /// The messages of the last request, as they came.
+    /// The unchanged messages of the last request.
     pub conversation: String,
 }
 
@@ -99,14 +99,14 @@ async fn answer(
         .map(|body| body.to_bytes())
         .unwrap_or_default();
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let question = match form {
-        Form::Anthropic => anthropic::question(&body),
-        Form::Openai => openai::question(&body),
-        Form::Gemini => gemini::question(&body, of_path),
+    let parsed = match form {
+        Form::Anthropic => anthropic::parse(&body),
+        Form::Openai => openai::parse(&body),
+        Form::Gemini => gemini::parse(&body, of_path),
     };
-    let turn = if question.has_tools {
+    let turn = if parsed.has_tools {
         script
-            .get(question.results.len())
+            .get(parsed.results.len())
             .cloned()
             .unwrap_or(Turn::Say("Done."))
     } else {
@@ -114,18 +114,18 @@ async fn answer(
         Turn::Say("ok")
     };
     let events = match form {
-        Form::Anthropic => anthropic::stream(&question, &turn),
-        Form::Openai => openai::stream(&question, &turn),
-        Form::Gemini => gemini::stream(&question, &turn),
+        Form::Anthropic => anthropic::stream(&parsed, &turn),
+        Form::Openai => openai::stream(&parsed, &turn),
+        Form::Gemini => gemini::stream(&parsed, &turn),
     };
     {
         let mut asked = asked.lock().expect("what was asked");
         asked.keys.push(key);
-        if question.results.len() > asked.results.len() {
-            asked.results = question.results;
+        if parsed.results.len() > asked.results.len() {
+            asked.results = parsed.results;
         }
-        if question.has_tools {
-            asked.conversation = question.conversation;
+        if parsed.has_tools {
+            asked.conversation = parsed.conversation;
         }
     }
     Ok(Response::builder()

@@ -3,11 +3,11 @@
 
 use serde_json::{Value, json};
 
-use super::{Question, Turn};
+use super::{ModelRequest, Turn};
 
-pub(super) fn question(body: &Value) -> Question {
+pub(super) fn parse(body: &Value) -> ModelRequest {
     let items = body["input"].as_array().into_iter().flatten();
-    Question {
+    ModelRequest {
         model: body["model"].as_str().unwrap_or("scripted").to_owned(),
         has_tools: body["tools"].as_array().is_some_and(|tools| !tools.is_empty()),
         results: items
@@ -22,8 +22,8 @@ pub(super) fn question(body: &Value) -> Question {
     }
 }
 
-pub(super) fn stream(question: &Question, turn: &Turn) -> String {
-    let index = question.results.len();
+pub(super) fn stream(request: &ModelRequest, turn: &Turn) -> String {
+    let index = request.results.len();
     let id = format!("resp_{index:04}");
     let item = match turn {
         Turn::Tool { name, input } => json!({
@@ -39,7 +39,7 @@ pub(super) fn stream(question: &Question, turn: &Turn) -> String {
         "input_tokens": 10, "input_tokens_details": {"cached_tokens": 0}, "output_tokens": 5,
         "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": 15,
     });
-    let response = json!({"id": id, "model": question.model, "usage": usage, "output": [item]});
+    let response = json!({"id": id, "model": request.model, "usage": usage, "output": [item]});
     [
         json!({"type": "response.created", "response": {"id": id}}),
         json!({"type": "response.output_item.done", "output_index": 0, "item": item}),

@@ -1,4 +1,4 @@
-//! Opening what a project serves, as a browser would: by its host name, with redirects and
+//! Preview client: opens the ports of a project through the gateway, like a browser: by host name, with
 //! cookies.
 
 use std::time::Duration;
@@ -7,9 +7,9 @@ use reqwest::{StatusCode, header};
 
 use crate::world::World;
 
-const PATIENCE: Duration = Duration::from_secs(180);
+const TIMEOUT: Duration = Duration::from_secs(180);
 
-/// What came back.
+/// Response of a preview.
 #[derive(Debug)]
 pub struct Page {
     pub status: StatusCode,
@@ -17,38 +17,38 @@ pub struct Page {
     pub headers: header::HeaderMap,
 }
 
-/// One visitor, with cookies of their own.
-pub struct Visitor {
+/// Client of previews, with or without a token.
+pub struct PreviewClient {
     http: reqwest::Client,
     port: u16,
     token: Option<String>,
 }
 
-impl Visitor {
-    /// Somebody who may see the world owner's projects.
+impl PreviewClient {
+    /// Client with the owner's token.
     #[must_use]
     pub fn owner(world: &World) -> Self {
         Self {
             token: Some(world.token.clone()),
-            ..Self::stranger(world)
+            ..Self::anonymous(world)
         }
     }
 
-    /// Whoever has this token.
+    /// Client with this token.
     #[must_use]
-    pub fn by(world: &World, token: &str) -> Self {
+    pub fn with_token(world: &World, token: &str) -> Self {
         Self {
             token: Some(token.to_owned()),
-            ..Self::stranger(world)
+            ..Self::anonymous(world)
         }
     }
 
-    /// Somebody who is not signed in.
+    /// Client without authentication.
     #[must_use]
-    pub fn stranger(world: &World) -> Self {
+    pub fn anonymous(world: &World) -> Self {
         let http = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
-            .timeout(PATIENCE)
+            .timeout(TIMEOUT)
             .build()
             .expect("a client");
         Self {
@@ -58,7 +58,7 @@ impl Visitor {
         }
     }
 
-    /// Gets `path` of `project`'s `port`.
+    /// Sends a GET request for `path` to `project`'s `port`.
     pub async fn open(&self, project: &str, port: u16, path: &str) -> Page {
         let mut request = self
             .http

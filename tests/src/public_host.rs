@@ -1,8 +1,8 @@
-//! An Internet for one test: a host with an address of RFC 5737's documentation range in a
-//! network namespace of its own, reachable through the machine's routes.
+//! Public host: a server with an address of RFC 5737's documentation range, in a separate network
+//! namespace, reachable through the machine's routes.
 //!
-//! No packet to such an address ever leaves for a real network, which is why a test may have it,
-//! and why sandboxes are refused it: a world that is to reach the host allows [`RANGE`].
+//! Packets to such an address never reach a real network, so a test may use it. For the same reason
+//! sandboxes may not reach it by default: a world whose sandboxes must reach the host allows [`RANGE`].
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -12,10 +12,10 @@ use std::{
 
 use tokio::sync::oneshot;
 
-/// The network of all such hosts.
+/// Network of all public hosts.
 pub const RANGE: &str = "198.51.100.0/24";
 
-/// A host outside of every sandbox and of the machine's own namespace.
+/// Host outside of every sandbox and of the machine's own namespace.
 pub struct PublicHost {
     pub address: Ipv4Addr,
     namespace: String,
@@ -27,15 +27,15 @@ pub struct PublicHost {
 static NEXT: AtomicU8 = AtomicU8::new(1);
 
 impl PublicHost {
-    /// Makes the host and runs `serve` on its own thread, inside its namespace, on a listener at
-    /// `port`. The future is dropped when the host is.
+    /// Creates the host and runs `serve` on a separate thread, in its namespace, on a listener at `port`.
+    /// The future is dropped with the host.
     #[must_use]
     pub fn start<F, S>(port: u16, serve: S) -> Self
     where
         S: FnOnce(tokio::net::TcpListener) -> F + Send + 'static,
         F: Future<Output = ()>,
     {
-        // Tests run as processes of their own: the process id keeps them apart.
+        // Each test is a separate process: the process id makes the names unique.
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
         let id = std::process::id();
         let namespace = format!("fsat{id}x{n}");
@@ -79,7 +79,7 @@ impl PublicHost {
             runtime.block_on(async move {
                 let at = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port);
                 let listener = tokio::net::TcpListener::bind(at).await.expect("a listener");
-                ready.send(()).expect("somebody waits");
+                ready.send(()).expect("the test waits");
                 tokio::select! {
                     () = serve(listener) => {}
                     _ = stopped => {}
@@ -109,10 +109,10 @@ impl Drop for PublicHost {
 }
 
 fn ip(arguments: &[&str]) {
-    if let Err(said) = try_ip(arguments)
+    if let Err(message) = try_ip(arguments)
         && !std::thread::panicking()
     {
-        eprintln!("ip {}: {said}", arguments.join(" "));
+        eprintln!("ip {}: {message}", arguments.join(" "));
     }
 }
 

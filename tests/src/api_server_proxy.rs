@@ -1,5 +1,5 @@
-//! A way of a test's own to the test cluster's API server, which the test cuts and opens again. So there is
-//! an outage for whoever goes this way, and for none of the tests that share the cluster.
+//! TCP proxy to the test cluster's API server, which a test interrupts and restores: an outage for the clients of
+//! this proxy, and for none of the other tests that share the cluster.
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -8,36 +8,37 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
 };
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::exported;
 
-/// How the way is.
+/// State of the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     Open,
-    /// Connections break off, and new ones do.
+    /// Existing and new connections are reset.
     Broken,
-    /// Nothing comes back, and nobody is told; connections break off when the way is open again.
+    /// Nothing is forwarded, and no connection is closed; connections are reset when the proxy is open again.
     Silent,
 }
 
-/// The way. It ends when it is dropped.
-pub struct Way {
+/// The proxy. It stops when it is dropped.
+pub struct ApiServerProxy {
     folder: tempfile::TempDir,
     state: watch::Sender<State>,
-    task: tokio::task::JoinHandle<()>,
+    _task: AbortOnDropHandle<()>,
 }
 
-impl Way {
-    /// Opens it. Its kubeconfig names an address of the loopback, which a region has to allow.
-    pub async fn open() -> Self {
+impl ApiServerProxy {
+    /// Starts the proxy. Its kubeconfig has a loopback address, which a region has to allow.
+    pub async fn start() -> Self {
         let given = std::fs::read_to_string(exported("FSA_TEST_KUBECONFIG")).expect("the kubeconfig");
         let node = exported("FSA_TEST_NODE_ADDRESS");
         let node = node.to_str().expect("an address");
         let server: SocketAddr = format!("{node}:6443").parse().expect("an address");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let here = listener.local_addr().expect("an address");
-        // The certificate has the server's own address, and TLS goes through from end to end.
+        // The certificate has the server's own address, and TLS is end to end.
         let theirs = format!("https://{server}");
         assert!(given.contains(&theirs), "{theirs} is not in the kubeconfig");
         let text: String = given
@@ -50,16 +51,20 @@ impl Way {
             })
             .collect();
         let folder = tempfile::Builder::new()
-            .prefix("fsa-way-")
+            .prefix("fsa-proxy-")
             .tempdir_in("/tmp")
             .expect("a folder");
         std::fs::write(folder.path().join("kubeconfig"), text).expect("a kubeconfig");
         let state = watch::Sender::new(State::Open);
-        let task = tokio::spawn(serve(listener, server, state.clone()));
-        Self { folder, state, task }
+        let task = AbortOnDropHandle::new(tokio::spawn(serve(listener, server, state.clone())));
+        Self {
+            folder,
+            state,
+            _task: task,
+        }
     }
 
-    /// A kubeconfig that goes this way.
+    /// Kubeconfig that uses this proxy.
     #[must_use]
     pub fn kubeconfig(&self) -> PathBuf {
         self.folder.path().join("kubeconfig")
@@ -70,25 +75,19 @@ impl Way {
     }
 }
 
-impl Drop for Way {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
 async fn serve(listener: TcpListener, server: SocketAddr, state: watch::Sender<State>) {
-    // They end with the way.
+    // The connections end with the proxy.
     let mut connections = tokio::task::JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
         while connections.try_join_next().is_some() {}
-        connections.spawn(carry(client, server, state.subscribe()));
+        connections.spawn(forward(client, server, state.subscribe()));
     }
 }
 
-async fn carry(mut client: TcpStream, server: SocketAddr, mut state: watch::Receiver<State>) {
+async fn forward(mut client: TcpStream, server: SocketAddr, mut state: watch::Receiver<State>) {
     let now = *state.borrow_and_update();
     if now == State::Open {
-        let carried = async {
+        let forwarded = async {
             if let Ok(mut upstream) = TcpStream::connect(server).await {
                 let _ = client.set_nodelay(true);
                 let _ = upstream.set_nodelay(true);
@@ -96,14 +95,14 @@ async fn carry(mut client: TcpStream, server: SocketAddr, mut state: watch::Rece
             }
         };
         tokio::select! {
-            () = carried => return,
+            () = forwarded => return,
             _ = state.wait_for(|state| *state != State::Open) => {}
         }
     }
     if *state.borrow() == State::Silent {
-        // What the other side still sends is taken, and comes to nothing.
+        // What the client still sends is not read.
         let _ = state.wait_for(|state| *state != State::Silent).await;
     }
-    // A broken one is reset, not ended politely.
+    // Reset the connection instead of closing it.
     let _ = client.set_zero_linger();
 }

@@ -1,4 +1,4 @@
-//! A program in a terminal of its own, as a person has it before them.
+//! Program on a pseudo-terminal, operated by keyboard and screen.
 
 use std::{
     fs::File,
@@ -12,21 +12,21 @@ use nix::pty::{Winsize, openpty};
 
 use crate::terminal::find;
 
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Of what is shown, before somebody looks.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// Pieces of output that are buffered before they are read.
 const PIECES: usize = 1024;
 
-/// The keyboard and the screen of a program.
-pub struct Keyboard {
+/// Keyboard and screen of a program.
+pub struct PtyProgram {
     keys: File,
     screen: Receiver<Vec<u8>>,
-    /// What was shown since [`Self::until`] last found something.
+    /// Output since the last match of [`Self::until`].
     shown: Vec<u8>,
     program: Child,
 }
 
-impl Keyboard {
-    /// Starts a program, of which the terminal is all that it has.
+impl PtyProgram {
+    /// Starts a program whose standard streams are the terminal.
     #[must_use]
     pub fn of(command: &mut Command) -> Self {
         let size = Winsize {
@@ -46,7 +46,7 @@ impl Keyboard {
         let keys = File::from(pty.master);
         let mut shown = keys.try_clone().expect("a descriptor");
         let (sender, screen) = sync_channel(PIECES);
-        // It ends with the program, by which the last descriptor of its side is closed.
+        // The thread ends with the program, which closes the last descriptor of its side.
         std::thread::spawn(move || {
             let mut buffer = vec![0; 64 * 1024];
             while let Ok(length @ 1..) = shown.read(&mut buffer) {
@@ -69,7 +69,7 @@ impl Keyboard {
 
     /// Waits until `text` has been shown since the last call.
     pub fn until(&mut self, text: &str) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             if let Some(at) = find(&self.shown, text.as_bytes()) {
                 self.shown.drain(..at + text.len());
@@ -83,10 +83,10 @@ impl Keyboard {
         }
     }
 
-    /// Waits for the program's end, and gives its exit code and the last words of the screen.
+    /// Waits for the program's end. Returns its exit code and its last output.
     #[must_use]
     pub fn end(mut self) -> (Option<i32>, String) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.screen.recv_timeout(left) {
@@ -104,7 +104,7 @@ impl Keyboard {
     }
 }
 
-impl Drop for Keyboard {
+impl Drop for PtyProgram {
     fn drop(&mut self) {
         let _ = self.program.kill();
         let _ = self.program.wait();
