@@ -421,9 +421,7 @@ users: [{name: u, user: USER}]
     #[tokio::test]
     async fn a_call_to_a_cluster_that_does_not_answer_times_out() {
         let started = std::time::Instant::now();
-        let error = call::<()>("look at pods", std::future::pending())
-            .await
-            .unwrap_err();
+        let error = call::<()>("list pods", std::future::pending()).await.unwrap_err();
         assert_eq!(error.failure.kind, FailureKind::Transient);
         assert!(started.elapsed() < CALL_TIMEOUT + Duration::from_secs(1));
     }
@@ -441,7 +439,7 @@ users: [{name: u, user: USER}]
             Ok(())
         };
         // The last of them wait longer than the timeout.
-        let all = (0..MAX_CONCURRENT_CHANGES * 6).map(|_| cluster.change("make a service", slow()));
+        let all = (0..MAX_CONCURRENT_CHANGES * 6).map(|_| cluster.change("create a service", slow()));
         for outcome in futures_util::future::join_all(all).await {
             outcome.unwrap();
         }

@@ -1,5 +1,5 @@
-//! Report of `fsa debug` on one project: the state of its objects, its pods with the cluster's own messages, events, and
-//! the last lines that process 1 wrote. It contains no secrets.
+//! Report of `fsa debug` on one project: the state of its objects, its pods with the cluster's own messages, events,
+//! and the last lines that process 1 wrote. It contains no secrets.
 
 use std::fmt::Write as _;
 

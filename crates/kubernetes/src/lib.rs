@@ -1,5 +1,5 @@
-//! Kubernetes driver: each sandbox is a Deployment and the objects that belong to it, in one namespace of a cluster that
-//! others operate.
+//! Kubernetes driver: each sandbox is a Deployment and the objects that belong to it, in one namespace of a cluster
+//! that others operate.
 //!
 //! [`objects`] builds the objects, purely; [`driver`] applies them by server-side apply; the observed state comes from
 //! watches ([`reflectors`]), so an observation costs the API server nothing.

@@ -87,7 +87,7 @@ impl Warnings {
             if recorded
                 .warnings
                 .get(&cause)
-                .is_some_and(|known| known.count >= report.count && known.failure == report.failure)
+                .is_some_and(|earlier| earlier.count >= report.count && earlier.failure == report.failure)
             {
                 return false;
             }

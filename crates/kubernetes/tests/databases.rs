@@ -1,5 +1,5 @@
-//! Project databases on a PostgreSQL server pass the conformance suite of every driver's databases. The server is a real
-//! one that the test starts; no Kubernetes is needed.
+//! Project databases on a PostgreSQL server pass the conformance suite of every driver's databases. The server is a
+//! real one that the test starts; no Kubernetes is needed.
 
 #[path = "../../local/tests/machine/mod.rs"]
 mod machine;

@@ -1,5 +1,5 @@
-//! Project databases of a Kubernetes region: on one PostgreSQL server anywhere ([`postgres`]), or one KubeBlocks cluster
-//! each ([`kubeblocks`]).
+//! Project databases of a Kubernetes region: on one PostgreSQL server anywhere ([`postgres`]), or one KubeBlocks
+//! cluster each ([`kubeblocks`]).
 
 pub mod kubeblocks;
 pub mod postgres;

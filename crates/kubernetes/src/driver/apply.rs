@@ -138,8 +138,8 @@ impl KubernetesDriver {
                             &deployment,
                             named(&reflectors.deployments, namespace, &deployment.name_any()),
                         )
-                        && named(&reflectors.secrets, namespace, &secret.name_any()).is_some_and(|seen| {
-                            seen.annotations().get(DIGEST) == secret.annotations().get(DIGEST)
+                        && named(&reflectors.secrets, namespace, &secret.name_any()).is_some_and(|cached| {
+                            cached.annotations().get(DIGEST) == secret.annotations().get(DIGEST)
                         })
                 })
                 .await;
