@@ -1,15 +1,15 @@
 //! Project databases in the projects cluster: one role and one database each, both named by
 //! [`DatabaseSpec::role`].
 //!
-//! **What is ours.** Each role carries a comment that names its project. Only a superuser can
-//! write one (unlike a database's, which its owner may change), and it is made in one transaction
+//! **Ownership.** Each role carries a comment that names its project. Only a superuser can write
+//! one (unlike a database's, which its owner may change), and it is written in one transaction
 //! with the role. A database is ours when such a role owns it; anything else of the same name is
 //! neither used nor dropped.
 //!
-//! **Isolation.** `pg_hba.conf` lets a role into the database of its own name alone, nobody but
-//! the owner has CONNECT on it, and from a sandbox only the gate is reached, which knows one role.
-//! The catalogs that all databases of a cluster share (names of databases and roles) can be read
-//! by every role, as PostgreSQL has it.
+//! **Isolation.** `pg_hba.conf` allows a role only the database of its own name, only the owner
+//! has CONNECT on it, and a sandbox reaches only the database proxy, which allows one role.
+//! Every role can read the catalogs that all databases of a cluster share (names of databases and
+//! roles); PostgreSQL does not restrict that.
 
 mod state;
 mod statements;
@@ -31,21 +31,21 @@ use state::{DatabaseRow, DatabaseState};
 
 use crate::postgres::Cluster;
 
-/// A role's connections at once, where nothing else is said.
+/// Concurrent connections of a role.
 const CONNECTION_LIMIT: u32 = 20;
-/// CREATE DATABASE is bound by the processor: more at once would only take longer each.
+/// CREATE DATABASE is CPU-bound: more at once would only take longer each.
 const CONNECTIONS: u32 = 6;
-/// In a queue of creations.
+/// Includes a queue of creations.
 const ACQUIRE: Duration = Duration::from_secs(60);
-/// For one operation, the wait for a connection not counted. A drop or a copy begins with a
-/// checkpoint, which writes what others have changed too.
+/// For one operation, without the wait for a connection. A drop or a copy starts with a
+/// checkpoint, which writes the changes of all databases.
 const TIMEOUT: Duration = Duration::from_secs(120);
-/// For a copy, which takes as long as the database is large. Given up in the middle it leaves the
-/// source closed, which the next look sees as something to put right.
+/// For a copy, whose duration depends on the size of the database. A copy that times out leaves
+/// the source closed; the next observation reports that, and it is repaired.
 const COPY_TIMEOUT: Duration = Duration::from_secs(900);
-/// Two that make the same database at once get in each other's way at most once a statement.
+/// Two concurrent creations of the same database conflict at most once per statement.
 const ATTEMPTS_MAX: usize = 6;
-/// Verifiers that were found to be right, so that each look does not cost 4096 hashes.
+/// Cached verifiers that matched, so that an observation does not cost 4096 hashes.
 const VERIFIED_MAX: usize = 10_000;
 
 /// The databases of the projects on this machine.
@@ -63,8 +63,8 @@ struct VerifiedPassword {
 }
 
 impl LocalDatabases {
-    /// Of the projects cluster. Connects when there is something to do, so this may be called
-    /// before the cluster runs; must be called in a tokio runtime.
+    /// Connects lazily, so `cluster`, the projects cluster, need not run yet. Must be called in a
+    /// tokio runtime.
     #[must_use]
     pub fn new(cluster: Cluster) -> Self {
         let pool = PgPoolOptions::new()
@@ -79,11 +79,11 @@ impl LocalDatabases {
         }
     }
 
-    /// A connection; where the cluster is down it is started first. (The pool itself would try
-    /// a refused connection again and again until its time is up.)
+    /// A connection. Starts the cluster first where it is down; the pool itself would retry a
+    /// refused connection until its timeout.
     async fn connection(&self) -> Result<PoolConnection<Postgres>> {
         if !self.cluster.is_alive() {
-            tracing::warn!("the projects' PostgreSQL is not there; it is started");
+            tracing::warn!("the projects' PostgreSQL does not run; starting it");
             self.cluster.ensure_running().await?;
         }
         self.pool.acquire().await.map_err(failure("be reached"))
@@ -98,7 +98,7 @@ impl LocalDatabases {
             .bind(database.role())
             .fetch_one(connection)
             .await
-            .map_err(failure("be looked at"))?;
+            .map_err(failure("be observed"))?;
         let password_matches = row
             .verifier
             .as_ref()
@@ -134,7 +134,7 @@ impl LocalDatabases {
         right
     }
 
-    /// Does what is missing; the verdict is of a moment ago, so a step may find itself done.
+    /// Makes what is missing. `state` may be outdated, so a step may turn out to be done.
     async fn make(
         &self,
         connection: &mut PgConnection,
@@ -183,16 +183,16 @@ impl LocalDatabases {
             DatabaseState::Ready => return Ok(()),
             DatabaseState::NotOurs(what) => return Err(not_ours(to, what)),
             DatabaseState::Absent => {}
-            // What an earlier copy left when it was interrupted, or an empty database that
-            // somebody made meanwhile and has not used: the copy takes its place.
+            // Left by an interrupted copy, or an empty database that was made meanwhile and not
+            // used: the copy replaces it.
             DatabaseState::Copying | DatabaseState::Partial(_) => remove(&mut connection, to).await?,
         }
         let (source, target) = (from.role(), to.role());
         let verifier = scram::verifier(&to.password);
         let role = statements::create_role(&target, to.project, &verifier, CONNECTION_LIMIT, true);
         run(&mut connection, role).await.map_err(failure("make a role"))?;
-        // CREATE DATABASE wants the source for itself, so its connections are ended, and no new
-        // ones are let in until it is copied.
+        // CREATE DATABASE needs the source without connections, so they are ended, and no new
+        // ones are accepted until it is copied.
         let copied = async {
             run(&mut connection, statements::allow_connections(&source, false)).await?;
             sqlx::query(statements::END_CONNECTIONS)
@@ -294,11 +294,11 @@ impl Databases for LocalDatabases {
             match self.read_state(&mut connection, database).await? {
                 DatabaseState::Absent => Ok(()),
                 DatabaseState::NotOurs(what) => {
-                    // Nothing of ours is left; the deletion of a project must not hang on it.
+                    // Nothing of the project is left, and its deletion must not fail for this.
                     tracing::warn!(
                         role = database.role(),
                         what,
-                        "a database that is not ours is left alone"
+                        "database not dropped: it is not of this project"
                     );
                     Ok(())
                 }
@@ -339,7 +339,7 @@ impl Databases for LocalDatabases {
     }
 }
 
-/// Removes what a verdict has said to be ours.
+/// Removes a role and its database that [`state::classify`] found to be ours.
 async fn remove(connection: &mut PgConnection, database: &DatabaseSpec) -> Result<()> {
     let role = database.role();
     for statement in [
@@ -383,9 +383,9 @@ fn not_ours(database: &DatabaseSpec, what: &str) -> DriverError {
     )
 }
 
-/// Whether somebody else has just done what was tried (unique_violation, duplicate_object,
-/// duplicate_database), or was at the same row (serialization and lock failures, `tuple
-/// concurrently updated` being an internal_error).
+/// Whether a concurrent operation did the same (unique_violation, duplicate_object,
+/// duplicate_database) or changed the same row (serialization and lock failures; `tuple
+/// concurrently updated` is an internal_error).
 fn is_race(error: &sqlx::Error) -> bool {
     let code = error
         .as_database_error()
@@ -396,7 +396,7 @@ fn is_race(error: &sqlx::Error) -> bool {
     )
 }
 
-/// What an error of the cluster means to the person who waits. SQLSTATEs: PostgreSQL, appendix A.
+/// An error of the cluster as a failure for people. SQLSTATEs: PostgreSQL, appendix A.
 fn failure(what: &'static str) -> impl FnOnce(sqlx::Error) -> DriverError {
     move |error| {
         let code = error
@@ -409,7 +409,7 @@ fn failure(what: &'static str) -> impl FnOnce(sqlx::Error) -> DriverError {
             ),
             Some("53200" | "53300") => (
                 FailureKind::Transient,
-                "the projects' PostgreSQL has no room for another connection just now".to_owned(),
+                "the projects' PostgreSQL accepts no more connections at the moment".to_owned(),
             ),
             Some(class) if class.starts_with("57P") => (
                 FailureKind::Transient,
@@ -428,7 +428,7 @@ fn failure(what: &'static str) -> impl FnOnce(sqlx::Error) -> DriverError {
     }
 }
 
-/// Shared, as a region takes it.
+/// The databases of a region.
 #[must_use]
 pub fn shared(cluster: Cluster) -> fsa_driver::SharedDatabases {
     Arc::new(LocalDatabases::new(cluster))

@@ -1,9 +1,9 @@
-//! The driver for one machine: sandboxes by an OCI runtime, databases in a PostgreSQL cluster of
-//! our own.
+//! Local driver: sandboxes of one machine by an OCI runtime, databases in its own PostgreSQL
+//! cluster.
 //!
-//! Two halves. [`driver`] runs in `fsa serve`, without privileges; [`runner`] runs as root (or in
-//! a user namespace), is the only code that mounts, wires networks and calls the runtime, and
-//! does nothing but what [`protocol`] can say.
+//! Two halves. [`driver`] runs in `fsa serve`, without privileges. [`runner`] runs as root (or in
+//! a user namespace); it is the only code that mounts, makes networks and calls the runtime, and
+//! it does only what [`protocol`] has a request for.
 
 pub mod database_proxy;
 pub mod databases;

@@ -1,4 +1,4 @@
-//! Giving up root for good, and who owns what in the data folder afterwards.
+//! Dropping root privileges for good, and the owners of the data folder afterwards.
 
 use std::{
     fs, io,
@@ -10,18 +10,18 @@ use nix::unistd::{Gid, Uid, User, initgroups, setresgid, setresuid};
 use std::ffi::CString;
 
 /// Folders of the data folder that belong to `fsa serve`; `runner` belongs to the runner.
-const OF_SERVE: [&str; 7] = ["control", "projects", "run", "run/s", "keys", "logs", "images"];
+const SERVE_FOLDERS: [&str; 7] = ["control", "projects", "run", "run/s", "keys", "logs", "images"];
 
-/// Why privileges could not be given up.
+/// Why privileges could not be dropped.
 #[derive(Debug, thiserror::Error)]
 pub enum PrivilegeError {
     #[error("the system user {0:?} does not exist: create it (useradd --system --no-create-home {0})")]
     NoUser(String),
     #[error("{0:?} is root, which fsa serve must not be")]
     Root(String),
-    #[error("the privileges of root could not be given up ({0})")]
+    #[error("root privileges could not be dropped ({0})")]
     Refused(#[from] io::Error),
-    #[error("the privileges of root could be had again after they were given up")]
+    #[error("root privileges could be regained after they were dropped")]
     NotForGood,
     #[error("{path} cannot be prepared ({error})")]
     Folder { path: String, error: io::Error },
@@ -42,7 +42,7 @@ pub fn system_user(name: &str) -> Result<(u32, u32), PrivilegeError> {
 }
 
 /// Makes the data folder and those of its folders that belong to `fsa serve`. The data folder
-/// itself stays root's: whoever owns it could put another `runner` in the place of the runner's.
+/// itself stays root's: its owner could replace the runner's folder.
 ///
 /// # Errors
 /// The file system's, with the path.
@@ -53,11 +53,11 @@ pub fn prepare_data_dir(data_dir: &Path, uid: u32, gid: u32) -> Result<(), Privi
     };
     let new = !data_dir.exists();
     fs::create_dir_all(data_dir).map_err(failed(data_dir))?;
-    // Whatever the umask of a plain user: the runner refuses a folder that others can write to.
+    // Independent of a plain user's umask: the runner refuses a folder that others can write to.
     if new || Uid::effective().is_root() {
         fs::set_permissions(data_dir, fs::Permissions::from_mode(0o755)).map_err(failed(data_dir))?;
     }
-    for name in OF_SERVE {
+    for name in SERVE_FOLDERS {
         let path = data_dir.join(name);
         match fs::DirBuilder::new().mode(0o700).create(&path) {
             Ok(()) => chown(&path, Some(uid), Some(gid)).map_err(failed(&path))?,
@@ -68,9 +68,9 @@ pub fn prepare_data_dir(data_dir: &Path, uid: u32, gid: u32) -> Result<(), Privi
     Ok(())
 }
 
-/// Becomes the system user `name`, with its groups, for good: no program that is started later
-/// can be root again either. Called while the process has one thread, because two of the settings
-/// are a thread's own.
+/// Becomes the system user `name`, with its groups, for good: no program started later can be
+/// root again either. The process must have one thread, because two of the settings are per
+/// thread.
 ///
 /// # Errors
 /// Anything short of that; the process must end then.

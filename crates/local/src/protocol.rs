@@ -1,9 +1,9 @@
-//! What `fsa serve` may ask of the runner, and what it hears back.
+//! Protocol between `fsa serve` and the privileged runner: requests, responses, notifications.
 //!
 //! One packet of a SOCK_SEQPACKET socket is one JSON message; descriptors travel beside it
 //! (SCM_RIGHTS) in the order that the message's documentation names. Requests carry names, ids
 //! and numbers, never a path: the runner derives paths itself and checks every argument again.
-//! Requests are answered in any order, by the number that the caller gave them.
+//! Responses come in any order, and carry the request's number.
 
 use std::{
     fs::File,
@@ -26,16 +26,16 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::images::{DiffId, LayerBlob, UnpackedLayer};
 
-/// Both halves are the same program, so they agree unless the program was replaced between the
-/// start of one and the other; then the runner says so in its first answer.
+/// Both halves are the same program, so they agree unless the program was replaced between their
+/// starts; then the runner refuses the first request.
 pub const VERSION: u32 = 2;
 
 /// A longer message goes through a memfd instead of the packet (the kernel's default limit for
 /// a packet is 208 KiB, `net.core.wmem_default`).
 const INLINE_LIMIT: usize = 128 * 1024;
-/// A message that is longer than this is a defect.
+/// A longer message is a defect.
 const MESSAGE_LIMIT: u64 = 64 * 1024 * 1024;
-/// Descriptors beside one message at most.
+/// The most descriptors beside one message.
 const DESCRIPTORS: usize = 8;
 
 /// What the root file system of a sandbox is made from.
@@ -48,37 +48,37 @@ pub enum Root {
     Layers(Vec<DiffId>),
 }
 
-/// Everything that the runner is told about a sandbox that it starts. What is secret travels in
-/// the boot descriptor, which the runner does not read.
+/// What the runner needs to start a sandbox. Secrets are in the boot descriptor, which the runner
+/// does not read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StartSandbox {
     pub sandbox: SandboxRef,
     pub root: Root,
     pub resources: Resources,
-    /// [`fsa_model::SandboxSpec::digest`], so that a drifted sandbox can be told.
+    /// [`fsa_model::SandboxSpec::digest`], to detect drift.
     pub digest: String,
     /// A DNS label.
     pub hostname: String,
-    /// It is to have a way to its project's database ([`Request::BindDatabaseProxy`]).
+    /// The sandbox has a database, and its proxy a socket ([`Request::BindDatabaseProxy`]).
     pub database_proxy: bool,
 }
 
-/// A question to the runner.
+/// A request to the runner.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "op")]
 pub enum Request {
-    /// First of all. Answer: [`Response::Hello`].
+    /// The first request. Answered by [`Response::Hello`].
     Hello {
         version: u32,
     },
-    /// Makes the network namespace and its wire, where the sandbox does not run yet.
+    /// Makes the network namespace and its interfaces where they are missing.
     EnsureNetwork {
         sandbox: SandboxRef,
     },
     /// Two descriptors: the listening control socket, and the boot message. Makes the network
-    /// too where it is missing. A running sandbox is an error (`AlreadyRunning` by its digest
-    /// is for the caller to find out, with [`Request::Observe`]).
+    /// too where it is missing. A running sandbox is an error; the caller compares digests first,
+    /// with [`Request::Observe`].
     StartContainer(StartSandbox),
     /// SIGTERM to process 1, and SIGKILL after `grace_millis`; the files stay.
     Stop {
@@ -95,7 +95,7 @@ pub enum Request {
     Observe {
         sandbox: SandboxRef,
     },
-    /// Every sandbox that has anything here.
+    /// Every sandbox that has files or a network here.
     Inventory,
     /// Three descriptors come back: unconnected, non-blocking TCP sockets made in the sandbox's
     /// network namespace, IPv4, IPv4 and IPv6 (the last is missing where the machine has none).
@@ -103,7 +103,7 @@ pub enum Request {
         sandbox: SandboxRef,
     },
     /// One descriptor comes back: a socket that listens on 127.0.0.1:5432 in the sandbox's
-    /// network. The same one, however often it is asked for.
+    /// network. The same socket for each request.
     BindDatabaseProxy {
         sandbox: SandboxRef,
     },
@@ -126,12 +126,12 @@ pub enum Request {
     },
     /// Every layer that a sandbox is made of.
     UsedLayers,
-    /// What is left of our doing on the machine: interfaces, control groups, mounts, tables,
-    /// sandboxes' folders. For tests and `fsa doctor`.
+    /// Leftovers on the machine: interfaces, control groups, mounts, tables, sandboxes' folders.
+    /// For tests and `fsa doctor`.
     Leftovers,
 }
 
-/// An answer of success.
+/// A successful response.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "is")]
 pub enum Response {
@@ -160,7 +160,7 @@ pub enum Response {
     },
 }
 
-/// What the runner found when it started.
+/// What the runner found out about the machine when it started.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Hello {
@@ -171,30 +171,30 @@ pub struct Hello {
     pub enforces_cpu: bool,
     pub enforces_pids: bool,
     pub isolates_network: bool,
-    /// Without these no sandbox can be started; sentences that say what to do.
+    /// Problems with which no sandbox can be started, each with its fix.
     pub blockers: Vec<String>,
-    /// What works less well than it could; sentences.
+    /// Problems that only limit sandboxes, as sentences.
     pub warnings: Vec<String>,
     /// The OCI runtime and its version.
     pub runtime: String,
     pub idmapped_mounts: bool,
 }
 
-/// A sandbox as the runner found it.
+/// The observed state of a sandbox.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ObservedSandbox {
-    /// There are files of it.
+    /// It has files.
     pub exists: bool,
-    /// Its process 1 lives.
+    /// Its process 1 is alive.
     pub running: bool,
     pub digest: Option<String>,
-    /// Its interface is there.
+    /// It has a network.
     pub network: bool,
-    /// It is to have a way to its project's database.
+    /// It was started with a database ([`StartSandbox::database_proxy`]).
     pub database_proxy: bool,
     pub volume: bool,
-    /// How it ended, where it did not end because it was asked to.
+    /// How its last run ended.
     pub ended: Option<SandboxExit>,
     pub address: Option<Ipv4Addr>,
 }
@@ -207,28 +207,28 @@ pub struct SandboxExit {
     pub how: ExitCause,
 }
 
-/// The ways to end.
+/// Why a sandbox's process 1 ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ExitCause {
-    /// It was asked to.
+    /// By a request.
     Stopped,
     Exited(i32),
     Signaled(i32),
     /// The kernel ended it because it used more than its memory limit, in MiB.
     OutOfMemory(u32),
-    /// It ended while no runner watched, or the machine was restarted.
+    /// It ended while no runner watched it, or the machine was restarted.
     Unseen,
 }
 
-/// What the runner says without being asked.
+/// A notification from the runner.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Push {
-    /// A worker of the runner begins; what an earlier one was asked and has not answered, it
-    /// never will.
+    /// A worker of the runner has started. Requests that an earlier worker has not answered stay
+    /// unanswered.
     WorkerStarted,
-    /// No worker can begin, and none is tried again: the last thing that is said.
+    /// No worker can start, and none is tried again. The last notification.
     Failed(Failure),
     Exited {
         sandbox: SandboxRef,
@@ -259,7 +259,7 @@ pub struct Packet<T> {
     pub descriptors: Vec<OwnedFd>,
 }
 
-/// Two connected ends.
+/// A connected pair of sockets.
 ///
 /// # Errors
 /// Where the machine has no descriptors left.
@@ -272,8 +272,7 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     )?)
 }
 
-/// Sends one message. On a non-blocking socket it may have to be repeated (`WouldBlock`);
-/// nothing was sent then.
+/// Sends one message. On `WouldBlock` (non-blocking socket) nothing was sent; retry.
 ///
 /// # Errors
 /// `BrokenPipe` where the other side is gone.
@@ -296,7 +295,7 @@ fn send_packet(socket: impl AsFd, text: &[u8], descriptors: &[BorrowedFd<'_>]) -
     if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
         return Err(io::Error::other("too many descriptors for one message"));
     }
-    // A first byte that is never empty tells a long message from the end of the connection.
+    // The first byte is always present, so a long message differs from the end of the connection.
     let kind = [u8::from(text.is_empty())];
     let parts = [io::IoSlice::new(&kind), io::IoSlice::new(text)];
     loop {
@@ -308,10 +307,10 @@ fn send_packet(socket: impl AsFd, text: &[u8], descriptors: &[BorrowedFd<'_>]) -
     }
 }
 
-/// Receives one message; `None` when the other side is gone.
+/// Receives one message; `None` when the other side has closed.
 ///
 /// # Errors
-/// `WouldBlock` on a non-blocking socket; `InvalidData` for a message that makes no sense.
+/// `WouldBlock` on a non-blocking socket; `InvalidData` for an invalid message.
 pub fn receive<T: DeserializeOwned>(
     socket: impl AsFd,
     buffer: &mut Vec<u8>,
@@ -323,8 +322,8 @@ pub fn receive<T: DeserializeOwned>(
         let mut parts = [io::IoSliceMut::new(buffer)];
         match rustix::net::recvmsg(&socket, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
             Ok(received) => break received,
-            // Said once where the other side ended with something of ours unread; what it said
-            // before that is still here, and its end after it (net/unix/af_unix.c).
+            // Returned once where the other side ended with unread messages; its own messages
+            // can still be read, and its end after them (net/unix/af_unix.c).
             Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNRESET) => {}
             Err(error) => return Err(error.into()),
         }
@@ -367,16 +366,16 @@ pub fn receive<T: DeserializeOwned>(
     Ok(Some(Packet { message, descriptors }))
 }
 
-/// A failure of the machine's.
+/// A [`FailureKind::Machine`] failure.
 #[must_use]
 pub fn machine(message: impl Into<String>) -> Failure {
     Failure::new(FailureKind::Machine, message)
 }
 
-/// Checks what serde cannot: that a digest and a host name are no more than that.
+/// Validates what serde does not: digest, host name, limits, number of layers.
 ///
 /// # Errors
-/// A sentence that names the field.
+/// Names the field.
 pub fn check(start: &StartSandbox) -> Result<(), Failure> {
     let wrong = |what: &str| {
         Err(Failure::new(
@@ -385,7 +384,7 @@ pub fn check(start: &StartSandbox) -> Result<(), Failure> {
         ))
     };
     if start.digest.len() > 128 || !start.digest.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return wrong("a digest that is none");
+        return wrong("an invalid digest");
     }
     let host = start.hostname.as_bytes();
     if host.is_empty()
@@ -394,11 +393,11 @@ pub fn check(start: &StartSandbox) -> Result<(), Failure> {
         || host.starts_with(b"-")
         || host.ends_with(b"-")
     {
-        return wrong("a host name that is no DNS label");
+        return wrong("a host name that is not a DNS label");
     }
     let limits = &start.resources;
     if limits.memory_limit_mib < 8 || limits.cpu_limit_millis < 10 || limits.pids_limit < 8 {
-        return wrong("limits in which nothing can run");
+        return wrong("limits too low for any program");
     }
     if let Root::Layers(layers) = &start.root
         && (layers.is_empty() || layers.len() > 450)
@@ -408,8 +407,7 @@ pub fn check(start: &StartSandbox) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The resource that a request is about, if it is about one: requests about the same one are
-/// done one after another.
+/// The sandbox that a request changes, if any: requests for the same one are serialized.
 #[must_use]
 pub fn subject(request: &Request) -> Option<&ResourceName> {
     match request {
@@ -454,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_longer_than_a_packet_may_be_arrives_too() {
+    fn a_message_longer_than_a_packet_arrives_whole() {
         let (here, there) = pair().unwrap();
         let what = vec!["x".repeat(1000); 3000];
         let message = Message::Reply {
@@ -472,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_the_other_side_is_told_from_an_error() {
+    fn the_end_of_the_other_side_is_no_error() {
         let (here, there) = pair().unwrap();
         drop(here);
         assert!(receive::<Call>(&there, &mut Vec::new()).unwrap().is_none());

@@ -1,4 +1,4 @@
-//! What is to be done about a project's database, from what was found: pure.
+//! State of a project's database, classified from one row of the catalogs: pure.
 
 /// One row of [`super::statements::STATE`].
 #[derive(Clone, Debug, Default, sqlx::FromRow)]
@@ -11,15 +11,15 @@ pub struct DatabaseRow {
     pub has_database: bool,
     /// By the role of its name.
     pub owned: bool,
-    /// Its owner may close it to everybody, themselves among them.
+    /// Its owner could have disallowed connections, even their own.
     pub allows_connections: bool,
-    /// A drop was interrupted: PostgreSQL lets nobody in any more (`datconnlimit` -2).
+    /// A drop was interrupted: PostgreSQL refuses all connections (`datconnlimit` -2).
     pub broken: bool,
-    /// To everybody but its owner.
+    /// PUBLIC has no CONNECT on it; only its owner has.
     pub closed: bool,
 }
 
-/// What has to be made or put right.
+/// What must be made or repaired.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Missing {
     pub role: bool,
@@ -41,19 +41,19 @@ impl Missing {
     }
 }
 
-/// How a project's database is.
+/// The state of a project's role and database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DatabaseState {
     Absent,
     Partial(Missing),
-    /// A copy into it has begun and not ended.
+    /// A copy into it has started and not finished.
     Copying,
     Ready,
-    /// There is something of its name that is not ours; what.
+    /// Its name is taken by something without our comment: a role or a database.
     NotOurs(&'static str),
 }
 
-/// `mark` is the comment of a role of this project.
+/// `mark` is the comment that a role of this project carries.
 pub fn classify(row: &DatabaseRow, mark: &str, password_matches: bool) -> DatabaseState {
     match (row.has_role, row.has_database) {
         (false, false) => return DatabaseState::Absent,
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_complete_is_ready_and_what_is_not_there_is_absent() {
+    fn a_complete_database_is_ready_and_a_missing_one_absent() {
         assert_eq!(classify(&ready(), MARK, true), DatabaseState::Ready);
         assert_eq!(
             classify(&DatabaseRow::default(), MARK, false),
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_lacks_our_mark_is_not_ours() {
+    fn a_role_or_database_without_our_comment_is_not_ours() {
         for row in [
             DatabaseRow {
                 mark: None,

@@ -1,12 +1,12 @@
-//! What is said to the projects cluster. Names come from [`fsa_model::spec::role_of`] and hold
-//! letters, digits and `_` only; they are quoted all the same. Several statements in one text are
+//! SQL statements for the projects cluster. Names come from [`fsa_model::spec::role_of`] and hold
+//! letters, digits and `_` only; they are quoted nevertheless. Several statements in one text are
 //! one transaction (PostgreSQL's manual, 55.2.2.1), which no failure leaves open.
 
 use fsa_model::ProjectId;
 
 use crate::postgres::TEMPLATE;
 
-/// Everything that is known of the role and the database named `$1`, in one row.
+/// The state of the role and the database named `$1`, in one row ([`super::state::DatabaseRow`]).
 pub const STATE: &str = "SELECT role.oid IS NOT NULL AS has_role, \
        coalesce(role.rolcanlogin AND NOT (role.rolsuper OR role.rolcreatedb OR role.rolcreaterole \
            OR role.rolreplication OR role.rolbypassrls), false) AS may_login, \
@@ -17,22 +17,22 @@ pub const STATE: &str = "SELECT role.oid IS NOT NULL AS has_role, \
        coalesce(base.datallowconn AND base.datconnlimit = -1, false) AS admits, \
        coalesce(base.datconnlimit = -2, false) AS broken, \
        coalesce(NOT has_database_privilege('public', base.oid, 'CONNECT'), false) AS closed \
-     FROM (SELECT $1::name AS name) wanted \
-     LEFT JOIN pg_authid role ON role.rolname = wanted.name \
-     LEFT JOIN pg_database base ON base.datname = wanted.name";
+     FROM (SELECT $1::name AS name) requested \
+     LEFT JOIN pg_authid role ON role.rolname = requested.name \
+     LEFT JOIN pg_database base ON base.datname = requested.name";
 
-/// The roles with our mark, finished or not.
+/// The roles with our comment, complete or not.
 pub const INVENTORY: &str = "SELECT role.rolname::text FROM pg_authid role \
      WHERE shobj_description(role.oid, 'pg_authid') LIKE 'fsa project %' ORDER BY 1";
 
 /// Bytes of the database named `$1`.
 pub const SIZE: &str = "SELECT pg_database_size(oid) FROM pg_database WHERE datname = $1";
 
-/// Ends the connections to a database, and waits up to 10 s until each has ended.
+/// Ends the connections to a database, and waits up to 10 s for each.
 pub const END_CONNECTIONS: &str = "SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity \
      WHERE datname = $1 AND pid <> pg_backend_pid() AND backend_type <> 'autovacuum worker'";
 
-/// The comment of a role of ours.
+/// The comment of a project's role.
 pub fn mark(project: ProjectId) -> String {
     format!("fsa project {project}")
 }
@@ -42,9 +42,9 @@ pub fn copying(mark: &str) -> String {
     format!("{mark} copying")
 }
 
-/// Role and mark, both or none. Not flushed by itself: CREATE DATABASE, which follows, flushes it,
-/// and if a crash comes between it is found missing and made again. What the
-/// role does is not written to the server's log: no project can fill it.
+/// Role and comment, both or none. Not flushed by itself: CREATE DATABASE, which follows, flushes
+/// it; after a crash in between, the role is missing and made again. The role's statements are not
+/// logged, so no project can fill the server's log.
 pub fn create_role(role: &str, project: ProjectId, verifier: &str, connections: u32, copy: bool) -> String {
     let mark = mark(project);
     let mark = if copy { copying(&mark) } else { mark };
@@ -69,7 +69,7 @@ pub fn alter_role(role: &str, verifier: &str, connections: u32) -> String {
     )
 }
 
-/// Cannot be undone by halves: PostgreSQL removes what a crash leaves.
+/// Atomic: PostgreSQL removes what a crash leaves.
 pub fn create_database(role: &str, source: Option<&str>) -> String {
     let name_ = name(role);
     format!(
@@ -78,7 +78,7 @@ pub fn create_database(role: &str, source: Option<&str>) -> String {
     )
 }
 
-/// Lets its owner in, and nobody else.
+/// Only its owner may connect.
 pub fn close_database(role: &str) -> String {
     let name = name(role);
     format!(
@@ -91,9 +91,9 @@ pub fn allow_connections(role: &str, admitted: bool) -> String {
     format!("ALTER DATABASE {} ALLOW_CONNECTIONS {admitted}", name(role))
 }
 
-/// Said in a copied database: its objects go to the new owner, and no privilege of the old one
-/// stays, which would keep its role from ever being dropped. REASSIGN OWNED takes the shared
-/// source database along; it goes back in the same transaction.
+/// Run in a copied database: its objects go to the new owner, and no privilege of the old one
+/// stays, which would keep its role from ever being dropped. REASSIGN OWNED also reassigns the
+/// source database, a shared object; the same transaction gives it back.
 pub fn reassign_ownership(from: &str, to: &str) -> String {
     let (from, to) = (name(from), name(to));
     format!(
@@ -106,7 +106,7 @@ pub fn finish_copy(role: &str, project: ProjectId) -> String {
     format!("COMMENT ON ROLE {} IS {}", name(role), text(&mark(project)))
 }
 
-/// So that an application that connects again and again does not come between.
+/// So that an application that reconnects in a loop cannot interfere.
 pub fn disallow_login(role: &str) -> String {
     format!("ALTER ROLE {} NOLOGIN", name(role))
 }

@@ -1,4 +1,4 @@
-//! What sandboxd is told when it starts, in a file that is in no folder.
+//! Boot configuration of sandboxd, in a sealed memfd (memfd_create(2)): secrets are in no file.
 
 use std::{
     collections::BTreeMap,
@@ -12,8 +12,7 @@ use fsa_model::{SandboxSpec, sandboxd::Boot};
 use rustix::fs::{MemfdFlags, SealFlags};
 use secrecy::SecretString;
 
-/// The boot message of a sandbox. What its image says of the environment is the ground on which
-/// everything else is laid.
+/// The boot message of a sandbox. Variables of the spec override those of the image.
 #[must_use]
 pub fn message(spec: &SandboxSpec, image: &[(String, String)], nameservers: &[Ipv4Addr]) -> Boot {
     let mut environment: BTreeMap<String, SecretString> = image
@@ -39,7 +38,7 @@ pub fn hostname(spec: &SandboxSpec) -> String {
     spec.project_name.as_str().to_owned()
 }
 
-/// A sealed file in memory with the message, to be read from its beginning.
+/// A sealed memfd with the message, positioned at its beginning.
 ///
 /// # Errors
 /// Where the machine has no memory or descriptors left.

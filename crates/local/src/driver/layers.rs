@@ -1,4 +1,4 @@
-//! Unpacking layers, by way of the runner.
+//! Layer unpacking by the runner.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,15 +13,15 @@ use crate::{
 };
 
 /// A large layer on a slow disk.
-const UNPACKING: Duration = Duration::from_secs(3600);
-const PATIENCE: Duration = Duration::from_secs(60);
+const UNPACK_TIMEOUT: Duration = Duration::from_secs(3600);
+const QUERY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The runner as an unpacker of layers.
 pub struct RunnerLayers(pub Arc<Client>);
 
 impl RunnerLayers {
-    async fn ask(&self, request: Request, patience: Duration) -> Result<Response, Failure> {
-        Ok(self.0.call(request, &[], patience).await.map_err(failure)?.0)
+    async fn call(&self, request: Request, timeout: Duration) -> Result<Response, Failure> {
+        Ok(self.0.call(request, &[], timeout).await.map_err(failure)?.0)
     }
 }
 
@@ -29,7 +29,7 @@ impl RunnerLayers {
 impl LayerUnpacker for RunnerLayers {
     async fn unpack(&self, layer: &LayerBlob) -> Result<UnpackedLayer, Failure> {
         match self
-            .ask(Request::UnpackLayer { layer: *layer }, UNPACKING)
+            .call(Request::UnpackLayer { layer: *layer }, UNPACK_TIMEOUT)
             .await?
         {
             Response::Unpacked(unpacked) => Ok(unpacked),
@@ -37,11 +37,11 @@ impl LayerUnpacker for RunnerLayers {
         }
     }
 
-    async fn missing(&self, wanted: &[DiffId]) -> Result<Vec<DiffId>, Failure> {
+    async fn missing(&self, layers: &[DiffId]) -> Result<Vec<DiffId>, Failure> {
         layers(
-            self.ask(
+            self.call(
                 Request::MissingLayers {
-                    layers: wanted.to_vec(),
+                    layers: layers.to_vec(),
                 },
                 PATIENCE,
             )
@@ -50,16 +50,16 @@ impl LayerUnpacker for RunnerLayers {
     }
 
     async fn layers(&self) -> Result<Vec<DiffId>, Failure> {
-        layers(self.ask(Request::Layers, PATIENCE).await?)
+        layers(self.call(Request::Layers, QUERY_TIMEOUT).await?)
     }
 
     async fn used(&self) -> Result<Vec<DiffId>, Failure> {
-        layers(self.ask(Request::UsedLayers, PATIENCE).await?)
+        layers(self.call(Request::UsedLayers, QUERY_TIMEOUT).await?)
     }
 
     async fn remove(&self, layer: &DiffId) -> Result<(), Failure> {
         match self
-            .ask(Request::RemoveLayer { layer: *layer }, UNPACKING)
+            .call(Request::RemoveLayer { layer: *layer }, UNPACK_TIMEOUT)
             .await?
         {
             Response::Done => Ok(()),

@@ -1,4 +1,4 @@
-//! The driver for one machine, in `fsa serve`: it decides, and the runner does.
+//! Local driver in `fsa serve`: decides, and sends the runner requests to carry out.
 //!
 //! Start it in this order: [`RunnerLink::start`] as root, [`crate::privileges::drop_privileges`],
 //! a tokio runtime, [`LocalDriver::open`].
@@ -24,8 +24,8 @@ use crate::{
     runner::{RunnerConfig, firewall, network, resolvers},
 };
 
-/// Between SIGTERM and SIGKILL, unless the settings say otherwise: long enough for a development
-/// server, short enough for somebody who waits.
+/// Between SIGTERM and SIGKILL by default: long enough for a development server, short enough for
+/// a person who waits.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Layers become unused when an image is removed or replaced; an hour of them on the disk is no harm.
@@ -69,8 +69,8 @@ pub struct LocalDriver {
 }
 
 impl LocalDriver {
-    /// Speaks to a runner that was started with the same configuration. Without a gate, no
-    /// sandbox has a way to a database.
+    /// Connects to a runner that was started with the same configuration. Without a database
+    /// proxy, no sandbox can reach a database.
     ///
     /// # Errors
     /// The runner does not answer, or the data folder cannot be used.
@@ -82,8 +82,8 @@ impl LocalDriver {
         Self::with(config, Client::greet(link).await?, database_proxy).await
     }
 
-    /// As [`Self::open`], with a runner that has answered already: so that what else a server
-    /// needs is begun only where there is one.
+    /// As [`Self::open`], with a runner that has answered already, so that a server starts its
+    /// databases only where there is a runner.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -156,8 +156,8 @@ impl LocalDriver {
     }
 }
 
-/// Whom a sandbox asks for names. Without root nothing is translated on the machine: pasta passes
-/// questions on, to the machine's resolver alone.
+/// The name servers of a sandbox. In rootless mode no address is translated on the machine: pasta
+/// forwards DNS queries, to the machine's resolver only.
 fn nameservers(configured: &[Ipv4Addr], rootless: bool) -> Vec<Ipv4Addr> {
     match (rootless, configured) {
         (false, _) => firewall::nameservers(&resolvers::find(configured).addresses),

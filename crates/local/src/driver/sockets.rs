@@ -1,8 +1,8 @@
-//! The control sockets, `run/s/<resource>.sock`: made here, handed to sandboxd through the
-//! runner, and connected to from here. They outlive `fsa serve` with the sandboxes.
+//! Control sockets of sandboxes, `run/s/<resource>.sock`: made and connected to here, passed to
+//! sandboxd through the runner. They outlive `fsa serve` with the sandboxes.
 //!
 //! A Unix socket's path has 107 bytes at most (unix(7)), which a data folder and a resource's
-//! name together may exceed; so all of them are named through a descriptor of their folder.
+//! name together may exceed; so each is named through a descriptor of the folder.
 
 use std::{
     fs, io,
@@ -21,7 +21,7 @@ use tokio::net::UnixStream;
 /// The folder of control sockets.
 pub struct Sockets(OwnedFd);
 
-/// A listening socket under a name that nobody connects to yet.
+/// A listening socket under its temporary name, to which nothing connects yet.
 pub struct NewSocket {
     sockets: Arc<Sockets>,
     resource: ResourceName,
@@ -43,8 +43,8 @@ impl Sockets {
         format!("/proc/self/fd/{}/{name}", self.0.as_raw_fd()).into()
     }
 
-    /// Makes a socket for a sandbox that is about to start. Only [`NewSocket::keep`] puts it in
-    /// the place of an earlier one.
+    /// Makes a socket for a sandbox that is about to start. Only [`NewSocket::keep`] replaces an
+    /// earlier one with it.
     ///
     /// # Errors
     /// The folder's.
@@ -70,8 +70,8 @@ impl Sockets {
         UnixStream::connect(self.path(&name(resource))).await
     }
 
-    /// Whether a sandbox that runs can be reached under its name. A server that was killed between
-    /// a start and [`NewSocket::keep`] left the socket under the other name: it gets its own.
+    /// Whether a running sandbox can be reached under its name. A server that was killed between
+    /// a start and [`NewSocket::keep`] left the socket under its temporary name: it is renamed.
     pub async fn settle(&self, resource: &ResourceName) -> bool {
         if self.connect(resource).await.is_ok() {
             return true;
@@ -80,20 +80,20 @@ impl Sockets {
         listens && rustix::fs::renameat(&self.0, new_name(resource), &self.0, name(resource)).is_ok()
     }
 
-    /// Removes the socket of a sandbox that is no more.
+    /// Removes the socket of a sandbox that was destroyed.
     pub fn remove(&self, resource: &ResourceName) {
         self.unlink(&name(resource));
         self.unlink(&new_name(resource));
     }
 
     fn unlink(&self, name: &str) {
-        // What is not there need not go.
+        // A missing socket is no error.
         let _ = rustix::fs::unlinkat(&self.0, name, AtFlags::empty());
     }
 }
 
 impl NewSocket {
-    /// From now on this is the sandbox's socket.
+    /// Renames it to the sandbox's socket.
     ///
     /// # Errors
     /// The folder's.
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_sandbox_that_is_no_more_has_no_socket() {
+    async fn a_destroyed_sandbox_has_no_socket() {
         let folder = tempfile::tempdir().unwrap();
         let sockets = Arc::new(Sockets::open(folder.path()).unwrap());
         let resource = resource();
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_start_that_nobody_saw_the_end_of_gets_its_socket_back() {
+    async fn a_start_that_was_interrupted_gets_its_socket_back() {
         let folder = tempfile::tempdir().unwrap();
         let sockets = Arc::new(Sockets::open(folder.path()).unwrap());
         let resource = resource();

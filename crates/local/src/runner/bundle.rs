@@ -7,9 +7,17 @@ use fsa_model::{
     Resources,
     sandboxd::{HOME, SANDBOXD_PATH},
 };
-use serde_json::{Value, json};
+use oci_spec::{
+    OciSpecError,
+    runtime::{
+        Capability, Linux, LinuxCapabilities, LinuxCpuBuilder, LinuxDeviceCgroupBuilder, LinuxIdMapping,
+        LinuxIdMappingBuilder, LinuxMemoryBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType,
+        LinuxPidsBuilder, LinuxResources, LinuxSeccomp, Mount, MountBuilder, PosixRlimitBuilder,
+        PosixRlimitType, Process, Root, Spec,
+    },
+};
 
-use super::userns::IdRange;
+use super::{config::PATH, userns::IdRange};
 
 /// Data of ours: which system calls are let through. Its lists began as those of the container
 /// engines; what they allow to a container that may mount is refused here. Refused calls answer
@@ -20,16 +28,16 @@ const SECCOMP: &str = include_str!("seccomp.json");
 
 /// What root in a sandbox may do to its own files and processes. Not among them: anything about
 /// networks, mounts, devices, time, other user namespaces.
-const CAPABILITIES: [&str; 9] = [
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_SETGID",
-    "CAP_SETUID",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_SYS_CHROOT",
+const CAPABILITIES: [Capability; 9] = [
+    Capability::Chown,
+    Capability::DacOverride,
+    Capability::Fowner,
+    Capability::Fsetid,
+    Capability::Kill,
+    Capability::Setgid,
+    Capability::Setuid,
+    Capability::NetBindService,
+    Capability::SysChroot,
 ];
 
 /// Hidden, because they say things about the machine or its other sandboxes.
@@ -106,27 +114,35 @@ impl Limits {
         }
     }
 
-    fn json(self) -> Value {
-        let mut all = json!({"devices": [{"allow": false, "access": "rwm"}]});
+    fn resources(self) -> Result<LinuxResources, OciSpecError> {
+        // No device but those that the runtime makes itself.
+        let no_device = LinuxDeviceCgroupBuilder::default()
+            .allow(false)
+            .access("rwm")
+            .build()?;
+        let mut resources = LinuxResources::default();
+        resources.set_devices(Some(vec![no_device]));
         if let Some(bytes) = self.memory {
-            all["memory"] = json!({"limit": bytes});
+            let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+            let mut memory = LinuxMemoryBuilder::default().limit(bytes);
             if self.swap {
                 // Memory and swap together: no swap.
-                all["memory"]["swap"] = json!(bytes);
+                memory = memory.swap(bytes);
             }
+            resources.set_memory(Some(memory.build()?));
         }
         if let Some((request, limit)) = self.cpu {
             // As Kubernetes has it: 1,024 shares a processor; a tenth of a second as the period.
-            all["cpu"] = json!({
-                "shares": (u64::from(request) * 1024 / 1000).max(2),
-                "quota": u64::from(limit) * 100,
-                "period": 100_000,
-            });
+            let cpu = LinuxCpuBuilder::default()
+                .shares((u64::from(request) * 1024 / 1000).max(2))
+                .quota(i64::from(limit) * 100)
+                .period(100_000_u64);
+            resources.set_cpu(Some(cpu.build()?));
         }
         if let Some(count) = self.pids {
-            all["pids"] = json!({"limit": count});
+            resources.set_pids(Some(LinuxPidsBuilder::default().limit(count).build()?));
         }
-        all
+        Ok(resources)
     }
 }
 
@@ -139,22 +155,75 @@ pub fn sys() -> Vec<PathBuf> {
         .collect()
 }
 
-/// `config.json`.
+/// `config.json`. Every default of the library that would add to it is replaced.
 ///
-/// # Panics
-/// Never: the profile is part of the program and was parsed by its tests.
-#[must_use]
-pub fn config(bundle: &Bundle<'_>) -> Value {
-    let mount = |kind: &str, target: &str, options: &[&str]| json!({"destination": target, "type": kind, "source": kind, "options": options});
-    let bind = |source: &Path, target: &Path, options: &[&str]| json!({"destination": target, "type": "bind", "source": source, "options": options});
+/// # Errors
+/// None that depend on `bundle`: the seccomp profile is part of the program, and a test parses it.
+pub fn config(bundle: &Bundle<'_>) -> Result<Spec, OciSpecError> {
+    let mut spec = Spec::default();
+    spec.set_version("1.0.2".into())
+        .set_process(Some(process(bundle)?))
+        .set_root(Some(root(bundle.root)))
+        .set_hostname(Some(bundle.hostname.to_owned()))
+        .set_mounts(Some(mounts(bundle)?))
+        .set_linux(Some(linux(bundle)?))
+        .set_annotations(None);
+    Ok(spec)
+}
+
+fn process(bundle: &Bundle<'_>) -> Result<Process, OciSpecError> {
+    let open_files = PosixRlimitBuilder::default()
+        .typ(PosixRlimitType::RlimitNofile)
+        .hard(bundle.open_files)
+        .soft(bundle.open_files)
+        .build()?;
+    let capabilities = || Some(CAPABILITIES.into_iter().collect());
+    let mut all = LinuxCapabilities::default();
+    all.set_bounding(capabilities())
+        .set_effective(capabilities())
+        .set_permitted(capabilities())
+        .set_inheritable(None)
+        .set_ambient(None);
+    let mut process = Process::default();
+    process
+        .set_args(Some(vec![SANDBOXD_PATH.to_owned()]))
+        .set_env(Some(vec![format!("PATH={PATH}")]))
+        .set_capabilities(Some(all))
+        .set_rlimits(Some(vec![open_files]));
+    Ok(process)
+}
+
+fn root(path: &Path) -> Root {
+    let mut root = Root::default();
+    root.set_path(path.to_owned()).set_readonly(None);
+    root
+}
+
+fn mounts(bundle: &Bundle<'_>) -> Result<Vec<Mount>, OciSpecError> {
+    let mount = |kind: &str, source: &Path, target: &Path, options: &[&str]| {
+        MountBuilder::default()
+            .destination(target)
+            .typ(kind)
+            .source(source)
+            .options(
+                options
+                    .iter()
+                    .map(|option| (*option).to_owned())
+                    .collect::<Vec<_>>(),
+            )
+            .build()
+    };
+    let virtual_fs =
+        |kind: &str, target: &str, options: &[&str]| mount(kind, Path::new(kind), Path::new(target), options);
+    let bind = |source: &Path, target: &Path, options: &[&str]| mount("bind", source, target, options);
     let mut mounts = vec![
-        mount("proc", "/proc", &["nosuid", "noexec", "nodev"]),
-        mount(
+        virtual_fs("proc", "/proc", &["nosuid", "noexec", "nodev"])?,
+        virtual_fs(
             "tmpfs",
             "/dev",
             &["nosuid", "strictatime", "mode=755", "size=65536k"],
-        ),
-        mount(
+        )?,
+        virtual_fs(
             "devpts",
             "/dev/pts",
             &[
@@ -165,95 +234,97 @@ pub fn config(bundle: &Bundle<'_>) -> Value {
                 "mode=0620",
                 "gid=5",
             ],
-        ),
-        mount(
+        )?,
+        virtual_fs(
             "tmpfs",
             "/dev/shm",
             &["nosuid", "noexec", "nodev", "mode=1777", "size=256m"],
-        ),
-        mount("mqueue", "/dev/mqueue", &["nosuid", "noexec", "nodev"]),
-        mount(
+        )?,
+        virtual_fs("mqueue", "/dev/mqueue", &["nosuid", "noexec", "nodev"])?,
+        virtual_fs(
             "tmpfs",
             "/sys",
             &["nosuid", "noexec", "nodev", "mode=755", "size=64k"],
-        ),
+        )?,
     ];
     for path in bundle.sys {
-        mounts.push(bind(path, path, &["bind", "ro", "nosuid", "noexec", "nodev"]));
+        mounts.push(bind(path, path, &["bind", "ro", "nosuid", "noexec", "nodev"])?);
     }
     for (source, target) in bundle.read_only {
-        mounts.push(bind(source, target, &["bind", "ro", "nodev"]));
+        mounts.push(bind(source, target, &["bind", "ro", "nodev"])?);
     }
-    mounts.push(bind(bundle.home, Path::new(HOME), &["bind", "nosuid", "nodev"]));
+    mounts.push(bind(bundle.home, Path::new(HOME), &["bind", "nosuid", "nodev"])?);
     mounts.push(bind(
         bundle.sandboxd,
         Path::new(SANDBOXD_PATH),
         &["bind", "ro", "nosuid", "nodev"],
-    ));
-
-    let mut next = 0;
-    let mapping: Vec<Value> = bundle
-        .ids
-        .iter()
-        .map(|part| {
-            let first = next;
-            next += part.count;
-            json!({"containerID": first, "hostID": part.first, "size": part.count})
-        })
-        .collect();
-    let mut linux = json!({
-        "uidMappings": mapping,
-        "gidMappings": mapping,
-        "namespaces": [
-            {"type": "pid"},
-            {"type": "ipc"},
-            {"type": "uts"},
-            {"type": "mount"},
-            {"type": "user"},
-            {"type": "cgroup"},
-            {"type": "network", "path": bundle.network_namespace},
-        ],
-        "seccomp": seccomp(),
-        "maskedPaths": MASKED,
-        "readonlyPaths": READ_ONLY,
-        "resources": bundle.limits.json(),
-    });
-    if let Some(path) = bundle.cgroup {
-        linux["cgroupsPath"] = json!(path);
-    }
-    json!({
-        "ociVersion": "1.0.2",
-        "process": {
-            "terminal": false,
-            "user": {"uid": 0, "gid": 0},
-            "args": [SANDBOXD_PATH],
-            "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
-            "cwd": "/",
-            "capabilities": {
-                "bounding": CAPABILITIES,
-                "effective": CAPABILITIES,
-                "permitted": CAPABILITIES,
-            },
-            "rlimits": [{"type": "RLIMIT_NOFILE", "hard": bundle.open_files, "soft": bundle.open_files}],
-            "noNewPrivileges": true,
-        },
-        "root": {"path": bundle.root},
-        "hostname": bundle.hostname,
-        "mounts": mounts,
-        "linux": linux,
-    })
+    )?);
+    Ok(mounts)
 }
 
-fn seccomp() -> Value {
-    serde_json::from_str(SECCOMP).unwrap_or(Value::Null)
+fn linux(bundle: &Bundle<'_>) -> Result<Linux, OciSpecError> {
+    let ids = id_mappings(bundle.ids)?;
+    let owned = |paths: &[&str]| Some(paths.iter().map(|path| (*path).to_owned()).collect());
+    let mut linux = Linux::default();
+    linux
+        .set_uid_mappings(Some(ids.clone()))
+        .set_gid_mappings(Some(ids))
+        .set_namespaces(Some(namespaces(bundle.network_namespace)?))
+        .set_seccomp(Some(seccomp()?))
+        .set_masked_paths(owned(&MASKED))
+        .set_readonly_paths(owned(&READ_ONLY))
+        .set_resources(Some(bundle.limits.resources()?))
+        .set_cgroups_path(bundle.cgroup.map(PathBuf::from));
+    Ok(linux)
+}
+
+fn id_mappings(ranges: &[IdRange]) -> Result<Vec<LinuxIdMapping>, OciSpecError> {
+    let mut next = 0;
+    ranges
+        .iter()
+        .map(|range| {
+            let first = next;
+            next += range.count;
+            LinuxIdMappingBuilder::default()
+                .container_id(first)
+                .host_id(range.first)
+                .size(range.count)
+                .build()
+        })
+        .collect()
+}
+
+fn namespaces(network: &Path) -> Result<Vec<LinuxNamespace>, OciSpecError> {
+    use LinuxNamespaceType::{Cgroup, Ipc, Mount, Network, Pid, User, Uts};
+    let mut namespaces = [Pid, Ipc, Uts, Mount, User, Cgroup]
+        .into_iter()
+        .map(|kind| LinuxNamespaceBuilder::default().typ(kind).build())
+        .collect::<Result<Vec<_>, _>>()?;
+    namespaces.push(
+        LinuxNamespaceBuilder::default()
+            .typ(Network)
+            .path(network)
+            .build()?,
+    );
+    Ok(namespaces)
+}
+
+fn seccomp() -> Result<LinuxSeccomp, OciSpecError> {
+    Ok(serde_json::from_str(SECCOMP)?)
 }
 
 #[cfg(test)]
 mod tests {
     use fsa_model::Size;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::runner::cgroup::Cgroups;
+
+    /// The profile as the runtime gets it.
+    fn seccomp() -> Value {
+        serde_json::to_value(super::seccomp().unwrap()).unwrap()
+    }
 
     fn verdicts(name: &str) -> Vec<String> {
         seccomp()["syscalls"]
@@ -303,15 +374,126 @@ mod tests {
 
     #[test]
     fn a_limit_that_cannot_be_enforced_is_not_asked_for() {
-        let none = Limits::of(&Size::Micro.resources(), &Cgroups::default()).json();
+        let none = Limits::of(&Size::Micro.resources(), &Cgroups::default());
+        let none = serde_json::to_value(none.resources().unwrap()).unwrap();
         assert!(none.get("memory").is_none() && none.get("cpu").is_none() && none.get("pids").is_none());
         let mut some = Cgroups::default();
         (some.memory, some.cpu) = (true, true);
-        let limits = Limits::of(&Size::Micro.resources(), &some).json();
+        let limits = Limits::of(&Size::Micro.resources(), &some);
+        let limits = serde_json::to_value(limits.resources().unwrap()).unwrap();
         assert_eq!(limits["memory"], json!({"limit": 256 << 20}));
         assert_eq!(
             limits["cpu"],
             json!({"shares": 20, "quota": 20_000, "period": 100_000})
         );
+    }
+
+    #[test]
+    fn the_library_keeps_every_rule_of_the_seccomp_profile() {
+        assert_eq!(seccomp(), serde_json::from_str::<Value>(SECCOMP).unwrap());
+    }
+
+    #[test]
+    fn the_configuration_holds_what_is_set_here_and_no_default_of_the_library() {
+        let limits = Limits {
+            memory: Some(1 << 20),
+            swap: true,
+            cpu: Some((100, 2000)),
+            pids: Some(64),
+        };
+        let bundle = Bundle {
+            root: Path::new("/r"),
+            hostname: "todo",
+            network_namespace: Path::new("/n"),
+            ids: &[IdRange { first: 7, count: 1 }, IdRange { first: 9, count: 2 }],
+            home: Path::new("/h"),
+            sandboxd: Path::new("/s"),
+            read_only: &[("/a".into(), "/usr".into())],
+            cgroup: Some("/fsa/x"),
+            limits,
+            open_files: 99,
+            sys: &["/sys/devices/system/cpu".into()],
+        };
+        let mut config = serde_json::to_value(config(&bundle).unwrap()).unwrap();
+        // A set in the library, so its order changes.
+        for set in ["bounding", "effective", "permitted"] {
+            let names = config["process"]["capabilities"][set].as_array_mut().unwrap();
+            names.sort_by_key(|name| name.as_str().unwrap().to_owned());
+        }
+        let capabilities = [
+            "CAP_CHOWN",
+            "CAP_DAC_OVERRIDE",
+            "CAP_FOWNER",
+            "CAP_FSETID",
+            "CAP_KILL",
+            "CAP_NET_BIND_SERVICE",
+            "CAP_SETGID",
+            "CAP_SETUID",
+            "CAP_SYS_CHROOT",
+        ];
+        let mapping =
+            json!([{"containerID": 0, "hostID": 7, "size": 1}, {"containerID": 1, "hostID": 9, "size": 2}]);
+        let expected = json!({
+            "ociVersion": "1.0.2",
+            "process": {
+                "terminal": false,
+                "user": {"uid": 0, "gid": 0},
+                "args": ["/.fsa/sandboxd"],
+                "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+                "cwd": "/",
+                "capabilities": {
+                    "bounding": capabilities,
+                    "effective": capabilities,
+                    "permitted": capabilities,
+                },
+                "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 99, "soft": 99}],
+                "noNewPrivileges": true,
+            },
+            "root": {"path": "/r"},
+            "hostname": "todo",
+            "mounts": [
+                {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]},
+                {"destination": "/dev", "type": "tmpfs", "source": "tmpfs",
+                    "options": ["nosuid", "strictatime", "mode=755", "size=65536k"]},
+                {"destination": "/dev/pts", "type": "devpts", "source": "devpts",
+                    "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]},
+                {"destination": "/dev/shm", "type": "tmpfs", "source": "tmpfs",
+                    "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=256m"]},
+                {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue",
+                    "options": ["nosuid", "noexec", "nodev"]},
+                {"destination": "/sys", "type": "tmpfs", "source": "tmpfs",
+                    "options": ["nosuid", "noexec", "nodev", "mode=755", "size=64k"]},
+                {"destination": "/sys/devices/system/cpu", "type": "bind", "source": "/sys/devices/system/cpu",
+                    "options": ["bind", "ro", "nosuid", "noexec", "nodev"]},
+                {"destination": "/usr", "type": "bind", "source": "/a", "options": ["bind", "ro", "nodev"]},
+                {"destination": HOME, "type": "bind", "source": "/h", "options": ["bind", "nosuid", "nodev"]},
+                {"destination": "/.fsa/sandboxd", "type": "bind", "source": "/s",
+                    "options": ["bind", "ro", "nosuid", "nodev"]},
+            ],
+            "linux": {
+                "uidMappings": mapping,
+                "gidMappings": mapping,
+                "namespaces": [
+                    {"type": "pid"},
+                    {"type": "ipc"},
+                    {"type": "uts"},
+                    {"type": "mount"},
+                    {"type": "user"},
+                    {"type": "cgroup"},
+                    {"type": "network", "path": "/n"},
+                ],
+                "seccomp": serde_json::from_str::<Value>(SECCOMP).unwrap(),
+                "maskedPaths": MASKED,
+                "readonlyPaths": READ_ONLY,
+                "resources": {
+                    "devices": [{"allow": false, "access": "rwm"}],
+                    "memory": {"limit": 1 << 20, "swap": 1 << 20},
+                    "cpu": {"shares": 102, "quota": 200_000, "period": 100_000},
+                    "pids": {"limit": 64},
+                },
+                "cgroupsPath": "/fsa/x",
+            },
+        });
+        assert_eq!(config, expected);
     }
 }

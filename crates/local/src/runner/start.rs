@@ -259,7 +259,8 @@ impl Runner {
             limits: Limits::of(&start.resources, &self.cgroups),
             open_files: self.open_files,
             sys: &self.sys,
-        });
+        })
+        .map_err(io::Error::other)?;
         fs::write(bundle.join("config.json"), serde_json::to_vec(&config)?)
     }
 
