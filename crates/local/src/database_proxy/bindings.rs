@@ -1,4 +1,4 @@
-//! What the gate listens on: a socket in each sandbox, and the one role that may come through it.
+//! Bindings of the database proxy: a listening socket per sandbox and the role that it allows.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -19,34 +19,35 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{relay::BufferPool, session};
 
-/// Connections of a sandbox that are let in at once. A role has 20 in PostgreSQL itself; this
-/// bounds what one whose role has more, or none that signs in, can hold here.
+/// Authorized connections of a sandbox at once. PostgreSQL limits a role to 20; this bounds
+/// sandboxes whose role has more, and connections that never sign in.
 pub const CONNECTIONS_MAX: usize = 64;
-/// Beside them, those that have not yet said who they are. More wait in the socket's queue.
+/// In addition, connections that have not sent a start-up packet yet. More wait in the socket's
+/// backlog.
 const UNAUTHORIZED_MAX: usize = 64;
 /// After a failure to accept (no descriptors left).
 const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(100);
 
-/// One sandbox's way to its database.
+/// A sandbox's listening socket and its role.
 pub struct Binding {
     pub resource: ResourceName,
     pub role: String,
     listener: OwnedFd,
     connection_slots: Arc<Semaphore>,
     keys: Mutex<HashSet<Vec<u8>>>,
-    /// No more are accepted.
+    /// Ends accepting; connections continue.
     stop_accepting: CancellationToken,
-    /// Those that were are ended.
+    /// Ends the connections.
     disconnect: CancellationToken,
 }
 
 impl Binding {
-    /// A place for one more connection.
+    /// A slot for one more connection.
     pub fn acquire_connection_slot(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.connection_slots).try_acquire_owned().ok()
     }
 
-    /// Cancel requests with this key are passed on until the result is dropped.
+    /// Cancel requests with this key are forwarded until the result is dropped.
     pub fn register_cancel_key(self: &Arc<Self>, key: Vec<u8>) -> CancelKeyGuard {
         self.keys.lock().insert(key.clone());
         CancelKeyGuard {
@@ -59,7 +60,7 @@ impl Binding {
         self.keys.lock().contains(key)
     }
 
-    /// Connections that are let in just now.
+    /// Authorized connections now.
     pub fn connections(&self) -> usize {
         CONNECTIONS_MAX - self.connection_slots.available_permits()
     }
@@ -77,12 +78,12 @@ impl Drop for CancelKeyGuard {
     }
 }
 
-/// All of them.
+/// The bindings of all sandboxes.
 pub struct Bindings {
     postgres: PathBuf,
     buffers: BufferPool,
     all: Mutex<BTreeMap<ResourceName, Arc<Binding>>>,
-    /// Everything that runs for a connection or a socket.
+    /// The tasks of connections and sockets.
     pub tasks: TaskTracker,
 }
 
@@ -96,11 +97,10 @@ impl Bindings {
         }
     }
 
-    /// Accepts from `listener`, in the place of what was bound for the resource before; its
-    /// connections go on.
+    /// Accepts from `listener`. Replaces an earlier binding, whose connections continue.
     ///
     /// # Errors
-    /// Where the descriptor is no listening TCP socket.
+    /// The descriptor is not a listening TCP socket.
     pub fn bind(self: &Arc<Self>, resource: ResourceName, role: String, listener: OwnedFd) -> io::Result<()> {
         use rustix::net::{SocketType, sockopt};
         let listens =
@@ -112,7 +112,7 @@ impl Bindings {
             ));
         }
         let accepting = std::net::TcpListener::from(listener.as_fd().try_clone_to_owned()?);
-        // Says which address it has, and fails for what is not TCP.
+        // Fails for what is not TCP.
         accepting.local_addr()?;
         accepting.set_nonblocking(true)?;
         let accepting = TcpListener::from_std(accepting)?;
@@ -149,7 +149,7 @@ impl Bindings {
         self.all.lock().values().cloned().collect()
     }
 
-    /// Gives the sockets away to a successor, and accepts nothing more; connections go on.
+    /// Stops accepting and returns the sockets, for a successor. Connections continue.
     pub fn release_all(&self) -> Vec<(ResourceName, String, OwnedFd)> {
         let all = std::mem::take(&mut *self.all.lock());
         let release_all = |(resource, binding): (ResourceName, Arc<Binding>)| {
@@ -172,7 +172,7 @@ async fn accept(bindings: Arc<Bindings>, binding: Arc<Binding>, listener: TcpLis
                         let disconnect = binding.disconnect.clone();
                         let session =
                             session::serve(client, binding, &bindings_.postgres, &bindings_.buffers);
-                        // Boxed: an idle task is then as small as what it waits for.
+                        // Boxed, so that an idle task is small.
                         let _ = disconnect.run_until_cancelled(Box::pin(session)).await;
                         drop(slot);
                     });

@@ -1,4 +1,4 @@
-//! Speaks to the gate, and starts it where it does not run.
+//! Client of the database proxy; starts the proxy where it does not run.
 
 use std::{
     fs, io,
@@ -20,35 +20,35 @@ use super::{
     wire::{BindingInfo, Channel, Request, Response, VERSION},
 };
 
-/// For one question.
+/// For one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// Until another `fsa serve` that starts the gate is done with it.
+/// Until another `fsa serve` has finished starting the proxy.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
 /// The kernel's limit for a Unix socket's path (unix(7): `sun_path` with its NUL).
 const SOCKET_PATH_MAX: usize = 107;
 
-/// Why the gate could not be started or asked.
+/// Why the proxy could not be started or reached.
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseProxyError {
-    #[error("the gate to the sandboxes' databases cannot be started: {what}: {source}")]
+    #[error("the database proxy cannot be started: {what}: {source}")]
     Start {
         what: String,
         #[source]
         source: io::Error,
     },
     #[error(
-        "the path of the gate's socket, {0}, is longer than the 107 bytes that the system allows; choose a data folder with a shorter path"
+        "the path of the database proxy's socket, {0}, is longer than the 107 bytes that the system allows; choose a data folder with a shorter path"
     )]
     PathTooLong(PathBuf),
-    #[error("the gate to the sandboxes' databases does not run")]
+    #[error("the database proxy does not run")]
     NotRunning,
-    #[error("the gate to the sandboxes' databases does not answer ({0})")]
+    #[error("the database proxy does not answer ({0})")]
     NoAnswer(#[source] io::Error),
-    #[error("the gate to the sandboxes' databases refused: {0}")]
+    #[error("the database proxy refused the request: {0}")]
     Refused(String),
 }
 
-/// The result of what is asked of the gate.
+/// The result of a request to the proxy.
 pub type Result<T> = std::result::Result<T, DatabaseProxyError>;
 
 impl From<DatabaseProxyError> for Failure {
@@ -62,8 +62,8 @@ impl From<DatabaseProxyError> for Failure {
     }
 }
 
-/// A client. Each question is a connection of its own, so that a gate that was started anew is
-/// reached without further ado; one that is gone is started again by whoever asks next.
+/// A client. Each request is a separate connection, so that a restarted proxy is reached at once;
+/// a request starts a proxy that is gone.
 #[derive(Clone, Debug)]
 pub struct DatabaseProxyClient {
     config: DatabaseProxyConfig,
@@ -71,12 +71,12 @@ pub struct DatabaseProxyClient {
     arguments: Vec<String>,
 }
 
-/// Finds the gate, or starts it: `program` with `arguments` must call [`super::entry`]. One of
-/// another version gives its sockets to a new one and goes when its last connection does. Any
-/// number of processes may do this at once.
+/// Finds the proxy, or starts it: `program` with `arguments` must call [`super::entry`]. A proxy
+/// of another version hands its sockets over to a new one and ends with its last connection. Any
+/// number of processes may call this at once.
 ///
 /// # Errors
-/// Where it cannot be started, or does not answer.
+/// The proxy cannot be started, or does not answer.
 pub async fn ensure_running(
     config: &DatabaseProxyConfig,
     program: &Path,
@@ -91,10 +91,10 @@ pub async fn ensure_running(
     Ok(client)
 }
 
-/// Ends the gate of a data folder, and all connections through it. Idempotent.
+/// Ends the proxy of a data folder, and all connections through it. Idempotent.
 ///
 /// # Errors
-/// Where it runs and does not answer.
+/// The proxy runs and does not answer.
 pub async fn end(data: &Path) -> Result<()> {
     match ask(&super::control_socket(data), &Request::End, None).await {
         Ok(_) | Err(DatabaseProxyError::NotRunning) => Ok(()),
@@ -104,11 +104,11 @@ pub async fn end(data: &Path) -> Result<()> {
 
 impl DatabaseProxyClient {
     /// From now on, connections to `listener` may use `role` and the database of its name, and
-    /// nothing else. Replaces what was bound for the sandbox before. The socket keeps its network
+    /// nothing else. Replaces an earlier binding of the sandbox. The socket keeps its network
     /// namespace alive until [`Self::unbind`].
     ///
     /// # Errors
-    /// Where the gate cannot be reached, or `listener` does not listen.
+    /// The proxy cannot be reached, or `listener` does not listen.
     pub async fn bind(&self, resource: &ResourceName, role: &str, listener: OwnedFd) -> Result<()> {
         let request = Request::Bind {
             resource: resource.clone(),
@@ -120,7 +120,7 @@ impl DatabaseProxyClient {
     /// Closes the sandbox's socket and its connections. Idempotent.
     ///
     /// # Errors
-    /// Where the gate cannot be reached.
+    /// The proxy cannot be reached.
     pub async fn unbind(&self, resource: &ResourceName) -> Result<()> {
         let request = Request::Unbind {
             resource: resource.clone(),
@@ -131,7 +131,7 @@ impl DatabaseProxyClient {
     /// Whether connections of the sandbox are accepted.
     ///
     /// # Errors
-    /// Where the gate cannot be reached.
+    /// The proxy cannot be reached.
     pub async fn is_bound(&self, resource: &ResourceName) -> Result<bool> {
         let request = Request::IsBound {
             resource: resource.clone(),
@@ -142,10 +142,10 @@ impl DatabaseProxyClient {
         }
     }
 
-    /// All that it is bound for.
+    /// All bindings.
     ///
     /// # Errors
-    /// Where the gate cannot be reached.
+    /// The proxy cannot be reached.
     pub async fn list(&self) -> Result<Vec<BindingInfo>> {
         match self.ask(&Request::List, None).await? {
             Response::List { bindings } => Ok(bindings),
@@ -153,10 +153,10 @@ impl DatabaseProxyClient {
         }
     }
 
-    /// The process id of the gate that answers.
+    /// The process id of the proxy.
     ///
     /// # Errors
-    /// Where the gate cannot be reached.
+    /// The proxy cannot be reached.
     pub async fn process(&self) -> Result<u32> {
         match self.ask(&Request::Hello, None).await? {
             Response::Hello { process, .. } => Ok(process),
@@ -167,7 +167,7 @@ impl DatabaseProxyClient {
     async fn ask(&self, request: &Request, descriptor: Option<&OwnedFd>) -> Result<Response> {
         match ask(&self.config.control, request, descriptor).await {
             Err(DatabaseProxyError::NotRunning) => {
-                tracing::warn!("the gate is gone; it is started again");
+                tracing::warn!("the database proxy is gone; restarting it");
                 self.ensure_running().await?;
                 ask(&self.config.control, request, descriptor).await
             }
@@ -186,10 +186,10 @@ impl DatabaseProxyClient {
         let handed_over = match hand_over(&self.config.control).await {
             Ok(handed_over) => handed_over,
             Err(DatabaseProxyError::NotRunning) => Vec::new(),
-            // It hangs, or is not of ours: its successor takes its place without its sockets,
-            // and the sandboxes are bound anew when they are next looked at.
+            // It hangs, or is another program: its successor starts without its sockets, and the
+            // reconciler binds the sandboxes again.
             Err(error) => {
-                tracing::warn!(%error, "the earlier gate does not hand over");
+                tracing::warn!(%error, "the earlier database proxy does not hand over its sockets");
                 Vec::new()
             }
         };
@@ -214,7 +214,7 @@ impl DatabaseProxyClient {
         }
     }
 
-    /// Waits for the lock that only one starter holds; the kernel takes it back from one that dies.
+    /// Waits for the lock that excludes other starters; the kernel releases it when its holder dies.
     async fn lock(&self) -> Result<fs::File> {
         let path = self.config.control.with_extension("lock");
         let what = format!("{} cannot be locked", path.display());
@@ -232,8 +232,8 @@ impl DatabaseProxyClient {
         }
     }
 
-    /// Makes the control socket and starts the process on it. It may be connected to from then
-    /// on: nobody has to wait until it is ready.
+    /// Makes the control socket and starts the process on it. Connections are possible from then
+    /// on, before the process is ready.
     fn spawn(&self) -> Result<()> {
         let control = &self.config.control;
         if control.as_os_str().as_bytes().len() > SOCKET_PATH_MAX {
@@ -267,10 +267,10 @@ impl DatabaseProxyClient {
             .stderr(log)
             .spawn()
             .map_err(failed(format!("{} cannot be run", self.program.display())))?;
-        // Whichever of the two ends first: the gate outlives us, or is reaped here.
+        // Reaps the proxy where it ends before this process.
         tokio::spawn(async move {
             if let Ok(status) = child.wait().await {
-                tracing::info!(%status, "the gate ended");
+                tracing::info!(%status, "the database proxy ended");
             }
         });
         Ok(())
@@ -367,5 +367,5 @@ fn done(answer: Response) -> Result<()> {
 }
 
 fn unexpected(answer: &Response) -> DatabaseProxyError {
-    DatabaseProxyError::Refused(format!("its answer makes no sense ({answer:?})"))
+    DatabaseProxyError::Refused(format!("unexpected response ({answer:?})"))
 }

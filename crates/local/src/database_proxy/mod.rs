@@ -1,17 +1,23 @@
-//! The way from each sandbox to its own database.
+//! Database proxy: from each sandbox to its own PostgreSQL database.
 //!
 //! In each sandbox 127.0.0.1:5432 is a listening socket that the runner made in the sandbox's
-//! network namespace and that the gate accepts from. The gate reads a client's opening, refuses
-//! every user and database but the sandbox's own, and copies bytes to the projects cluster's Unix
-//! socket. It is one process for all sandboxes and outlives `fsa serve`, so connections do too.
+//! network namespace and from which the proxy accepts. The proxy reads a client's start-up packet,
+//! refuses every user and database but the sandbox's own, and copies bytes to the projects
+//! cluster's Unix socket. It is one process for all sandboxes and outlives `fsa serve`, so
+//! connections do too.
 //!
-//! - A bound socket keeps its network namespace alive, whether or not anything else lives in it,
-//!   and nothing tells the gate that the sandbox is gone. So whoever stops or destroys a sandbox
-//!   unbinds it.
-//! - A gate that dies loses its sockets and connections. [`DatabaseProxyClient::is_bound`] then says so,
-//!   and the sandboxes are bound anew as they are looked at.
-//! - Cancel requests are passed on for the connections of the same sandbox alone, and by the
-//!   gate that has them: one that has handed over to a newer version gets no more of them.
+//! - A bound socket keeps its network namespace alive, and nothing notifies the proxy that the
+//!   sandbox was stopped. So stopping or destroying a sandbox must unbind it.
+//! - A proxy that dies loses its sockets and connections. [`DatabaseProxyClient::is_bound`] then
+//!   reports that, and the reconciler binds the sandboxes again.
+//! - Cancel requests are forwarded for connections of the same sandbox only, and by the process
+//!   that has the connection: one that has handed over to a newer version receives none.
+//!
+//! Compared with `pgwire`, which implements a whole server: this forwards after one packet, so the
+//! check of that packet is the security boundary, and an idle connection holds no buffer.
+//!
+//! The subcommand `fsa gate`, `run/gate.sock` and `logs/gate.log` have the proxy's earlier name:
+//! a proxy that an earlier release started is found there, and hands over its sockets.
 
 mod bindings;
 mod client;
@@ -62,7 +68,7 @@ pub trait DatabaseProxy: Send + Sync {
 /// Carries the [`DatabaseProxyConfig`] to the process, whose standard input is its control socket.
 const CONFIG_VARIABLE: &str = "FSA_GATE";
 
-/// Where the gate listens and where it leads.
+/// The proxy's control socket, its log, and the PostgreSQL socket that it connects to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DatabaseProxyConfig {
     control: PathBuf,
@@ -71,7 +77,7 @@ pub struct DatabaseProxyConfig {
 }
 
 impl DatabaseProxyConfig {
-    /// Of a data folder, to its projects cluster.
+    /// For a data folder and its projects cluster.
     #[must_use]
     pub fn new(data: &Path, projects: &Cluster) -> Self {
         Self {
@@ -90,13 +96,13 @@ fn control_socket(data: &Path) -> PathBuf {
     data.join("run").join("gate.sock")
 }
 
-/// The gate's process (`fsa gate`), as [`ensure_running`] starts it.
+/// Main function of the proxy's process (`fsa gate`), which [`ensure_running`] starts.
 #[must_use]
 pub fn entry() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(%error, "the gate cannot go on; it is started by `fsa serve`, not by hand");
+            tracing::error!(%error, "the database proxy cannot run; `fsa serve` starts it, it is not started by hand");
             ExitCode::FAILURE
         }
     }
@@ -105,15 +111,15 @@ pub fn entry() -> ExitCode {
 fn run() -> io::Result<()> {
     #[allow(
         clippy::disallowed_methods,
-        reason = "how `fsa serve` hands over to the gate, which has no other settings"
+        reason = "how `fsa serve` configures the proxy, which has no other settings"
     )]
     let config = std::env::var(CONFIG_VARIABLE).map_err(io::Error::other)?;
     let config: DatabaseProxyConfig = serde_json::from_str(&config)?;
     let listener = UnixListener::from(io::stdin().as_fd().try_clone_to_owned()?);
     listener.local_addr()?;
-    // Only the copy is to listen, so that it ends when it is dropped.
+    // Only the copy listens, so that the socket closes when it is dropped.
     nix::unistd::dup2_stdin(std::fs::File::open("/dev/null")?)?;
-    // A session of its own: what is sent to the terminal or the group of `fsa serve` is not meant.
+    // A new session: signals to the terminal or the group of `fsa serve` do not reach it.
     let _ = rustix::process::setsid();
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let raised = rustix::process::Rlimit {

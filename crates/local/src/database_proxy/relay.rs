@@ -1,8 +1,9 @@
-//! Copies between a client in a sandbox and its backend, and remembers the key with which the
-//! client may cancel its queries.
+//! Bidirectional copy between a client in a sandbox and its PostgreSQL backend, which also reads
+//! the connection's cancel key.
 //!
-//! An idle connection holds no buffer: one is taken from a common stock when there is something
-//! to read, and given back when there is nothing more.
+//! An idle connection holds no buffer: one is taken from a shared pool when there is something to
+//! read, and returned when there is nothing more. (tokio's `copy_bidirectional` keeps two buffers
+//! per connection.)
 
 use std::{future::Future, io};
 
@@ -13,10 +14,10 @@ use tokio::{
 };
 
 const BUFFER: usize = 32 * 1024;
-/// Buffers that are kept for later: 2 MiB.
+/// Unused buffers in the pool: 2 MiB.
 const POOL_MAX: usize = 64;
 
-/// The buffers that nobody uses just now.
+/// Unused buffers.
 #[derive(Default)]
 pub struct BufferPool(Mutex<Vec<Box<[u8]>>>);
 
@@ -44,7 +45,7 @@ impl Drop for PooledBuffer<'_> {
     }
 }
 
-/// A half of a socket that says when there is something to read.
+/// A half of a socket whose readability can be awaited.
 trait Readable {
     fn readable(&self) -> impl Future<Output = io::Result<()>> + Send;
     fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize>;
@@ -65,9 +66,9 @@ macro_rules! readable {
 readable!(tcp::ReadHalf<'_>);
 readable!(unix::ReadHalf<'_>);
 
-/// Copies both ways until the backend has ended the connection and all that it said is passed on,
-/// or one side breaks. A client that has only ended its own direction still gets its answers.
-/// `key` is told the client's cancel key once.
+/// Copies both ways until the backend has ended the connection and all that it sent is forwarded,
+/// or one side fails. A client that has closed its direction only still gets its answers. `key` is
+/// called once with the client's cancel key.
 pub async fn relay(
     client: &mut TcpStream,
     server: &mut UnixStream,
@@ -107,7 +108,7 @@ async fn pump(
     from: &(impl Readable + Sync),
     to: &mut (impl AsyncWrite + Unpin),
     buffers: &BufferPool,
-    mut look: impl FnMut(&[u8]),
+    mut inspect: impl FnMut(&[u8]),
 ) -> io::Result<()> {
     loop {
         from.readable().await?;
@@ -117,8 +118,8 @@ async fn pump(
                 Ok(0) => return to.shutdown().await,
                 Ok(read) => {
                     let bytes = &buffer_guard.buffer[..read];
-                    // Before the client can know its key, the gate does.
-                    look(bytes);
+                    // The key is registered before the client has it.
+                    inspect(bytes);
                     to.write_all(bytes).await?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -133,7 +134,7 @@ async fn pump(
 #[derive(Default)]
 struct Greeting {
     header: Vec<u8>,
-    /// Of the current message's body, still to come.
+    /// Remaining bytes of the current message's body.
     body: usize,
     capturing: bool,
     key: Vec<u8>,

@@ -1,4 +1,4 @@
-//! The gate's own process: its control socket.
+//! Control server of the database proxy's process.
 
 use std::{io, os::unix::net::UnixListener as StdListener, path::PathBuf, sync::Arc, time::Duration};
 
@@ -13,7 +13,7 @@ use super::{
 /// After a failure to accept.
 const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves until it is told to end, or has handed over and its last connection has ended.
+/// Serves until [`Request::End`], or until it has handed over and its last connection has ended.
 pub async fn run(listener: StdListener, postgres: PathBuf) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = UnixListener::from_std(listener)?;
@@ -26,7 +26,7 @@ pub async fn run(listener: StdListener, postgres: PathBuf) -> io::Result<()> {
                     let (bindings, handed_over, ended) =
                         (Arc::clone(&bindings), handed_over.clone(), ended.clone());
                     tokio::spawn(async move {
-                        if let Err(error) = converse(stream, &bindings, &handed_over, &ended).await {
+                        if let Err(error) = serve_control(stream, &bindings, &handed_over, &ended).await {
                             tracing::debug!(%error, "a control connection broke");
                         }
                     });
@@ -53,14 +53,14 @@ pub async fn run(listener: StdListener, postgres: PathBuf) -> io::Result<()> {
     Ok(())
 }
 
-/// The user that it runs as, and root. (The socket's mode says the same; this holds where a
-/// folder's mode was changed.)
+/// Allows the user that the proxy runs as, and root. (So does the socket's mode; this also holds
+/// where a folder's mode was changed.)
 fn is_allowed(stream: &UnixStream) -> bool {
     let me = rustix::process::geteuid().as_raw();
     stream.peer_cred().is_ok_and(|peer| [me, 0].contains(&peer.uid()))
 }
 
-async fn converse(
+async fn serve_control(
     stream: UnixStream,
     bindings: &Arc<Bindings>,
     handed_over: &CancellationToken,
@@ -74,7 +74,7 @@ async fn converse(
                 process: std::process::id(),
             },
             Request::Bind { resource, role } => match channel.descriptor() {
-                None => refused("no socket came with it"),
+                None => refused("no socket came with the request"),
                 Some(listener) => match bindings.bind(resource, role, listener) {
                     Ok(()) => Response::Done,
                     Err(error) => refused(&error.to_string()),

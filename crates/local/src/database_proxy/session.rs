@@ -1,4 +1,4 @@
-//! One connection from a sandbox, from its first byte to its end.
+//! Session of one client connection, from its first byte to its end.
 
 use std::{io, path::Path, sync::Arc, time::Duration};
 
@@ -14,13 +14,13 @@ use super::{
     startup::{self, InitialPacket, Refusal, Startup},
 };
 
-/// For everything that a client says before it is let in.
+/// For everything that a client sends before it is authorized.
 const INITIAL_PACKETS_TIMEOUT: Duration = Duration::from_secs(10);
-/// For the cluster to take a connection.
+/// For the cluster to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// For a client to take the words with which it is sent away.
+/// For a client to read the error with which it is refused.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
-/// TLS, then GSS, then the start itself.
+/// TLS request, then GSS request, then the start-up packet.
 const INITIAL_PACKETS_MAX: usize = 3;
 
 /// Serves a client; returns when its connection has ended.
@@ -49,7 +49,7 @@ pub async fn serve(mut client: TcpStream, binding: Arc<Binding>, postgres: &Path
             }
         },
     };
-    tracing::debug!(resource = %binding.resource, reason = refusal.message, "a client was sent away");
+    tracing::debug!(resource = %binding.resource, reason = refusal.message, "client refused");
     let send_refusal = async {
         client.write_all(&startup::error_response(&refusal)).await?;
         client.shutdown().await
@@ -63,7 +63,7 @@ enum ClientRequest {
 }
 
 enum InitialPacketError {
-    /// It ended, or speaks something else: there is nobody to explain anything to.
+    /// It ended, or speaks another protocol, so no error can be sent.
     Io,
     Refused(Refusal),
 }
@@ -74,7 +74,7 @@ impl From<io::Error> for InitialPacketError {
     }
 }
 
-/// Reads exactly the opening packets: what a client sends after them is the server's.
+/// Reads exactly the initial packets: what a client sends after them is for the backend.
 async fn read_request(client: &mut TcpStream) -> Result<ClientRequest, InitialPacketError> {
     let mut packet = [0; startup::PACKET_MAX];
     for _ in 0..INITIAL_PACKETS_MAX {
@@ -94,7 +94,7 @@ async fn read_request(client: &mut TcpStream) -> Result<ClientRequest, InitialPa
 
 struct Backend {
     server: UnixStream,
-    /// Given back when the connection ends.
+    /// Released when the connection ends.
     _slot: tokio::sync::OwnedSemaphorePermit,
 }
 
@@ -117,7 +117,7 @@ async fn start(startup: &Startup, binding: &Binding, postgres: &Path) -> Result<
     match timeout(CONNECT_TIMEOUT, connected).await {
         Ok(Ok(server)) => Ok(Backend { server, _slot: slot }),
         other => {
-            tracing::warn!(error = ?other.map(|connected| connected.err()), "the projects' PostgreSQL takes no connection");
+            tracing::warn!(error = ?other.map(|connected| connected.err()), "the projects' PostgreSQL does not accept a connection");
             Err(Refusal::new(
                 startup::NOT_NOW,
                 "the database server is not running or is restarting; try again in a few seconds",
@@ -126,18 +126,18 @@ async fn start(startup: &Startup, binding: &Binding, postgres: &Path) -> Result<
     }
 }
 
-/// Passes a cancel request on, if its key was given to a client of the same sandbox. Whether it
-/// was is not told, as PostgreSQL does it.
+/// Forwards a cancel request if its key belongs to a connection of the same sandbox. The client
+/// does not learn whether it did, as with PostgreSQL.
 async fn cancel(binding: &Binding, key: &[u8], postgres: &Path) {
     if !binding.has_cancel_key(key) {
-        tracing::debug!(resource = %binding.resource, "a cancel request with a key that is not of this sandbox");
+        tracing::debug!(resource = %binding.resource, "cancel request with a key of no connection of this sandbox");
         return;
     }
-    let pass = async {
+    let forward = async {
         let mut server = UnixStream::connect(postgres).await?;
         server.write_all(&startup::cancel(key)).await?;
         // The server closes when the signal is sent; the client waits for that.
         server.read(&mut [0]).await
     };
-    let _ = timeout(CONNECT_TIMEOUT, pass).await;
+    let _ = timeout(CONNECT_TIMEOUT, forward).await;
 }

@@ -1,8 +1,8 @@
-//! The first packets of a PostgreSQL client, and whether it may go on: pure.
+//! PostgreSQL start-up packets: parsing a client's first packets and authorizing them. Pure.
 //!
 //! Sources: PostgreSQL's manual, 55.2.1 (start-up), 55.2.8–10 (cancel, TLS, GSS), 55.7 (formats).
-//! A start-up packet is read into its parameters and written anew from what was checked, so that
-//! the server cannot read anything else in it than the gate did.
+//! A start-up packet is parsed into its parameters and serialized from what was checked, so that
+//! the server cannot read anything else in it than the proxy did.
 
 /// A packet's length in bytes, its own four included (`MAX_STARTUP_PACKET_LENGTH`).
 pub const PACKET_MAX: usize = 10_000;
@@ -24,17 +24,17 @@ pub const TOO_MANY: &str = "53300";
 /// SQLSTATE cannot_connect_now.
 pub const NOT_NOW: &str = "57P03";
 
-/// A packet that comes before anything else.
+/// A packet before the session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InitialPacket {
-    /// Encryption is asked for; a single `N` declines, and another opening follows.
+    /// A request for encryption; a single `N` declines, and another initial packet follows.
     Encryption,
-    /// A running query is to be ended; the process id and secret of its connection.
+    /// A request to cancel a query: the process id and secret of its connection.
     Cancel(Vec<u8>),
     Startup(Startup),
 }
 
-/// What a client says of itself, in its order.
+/// A start-up packet, its parameters in the client's order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Startup {
     /// 196608 is 3.0.
@@ -43,7 +43,7 @@ pub struct Startup {
     pub parameters: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
-/// Why a client is sent away, in the words and with the SQLSTATE that it is told.
+/// Why a client is refused: the message and SQLSTATE that it receives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     pub code: &'static str,
@@ -68,9 +68,9 @@ pub fn following(length: [u8; 4]) -> Option<usize> {
 /// Reads what follows the length.
 ///
 /// # Errors
-/// What a client is told that speaks something else, or says a thing twice.
+/// The packet is of another protocol, or has a parameter twice.
 pub fn parse(packet: &[u8]) -> Result<InitialPacket, Refusal> {
-    let broken = || Refusal::new(PROTOCOL, "the start-up packet makes no sense");
+    let broken = || Refusal::new(PROTOCOL, "the start-up packet is malformed");
     let (code, rest) = packet.split_first_chunk::<4>().ok_or_else(broken)?;
     match u32::from_be_bytes(*code) {
         TLS | GSS if rest.is_empty() => Ok(InitialPacket::Encryption),
@@ -116,11 +116,10 @@ impl Startup {
         parameters.map(|(_, value)| value.as_slice())
     }
 
-    /// The packet for the server, if this client may be let in as `role` into the database of
-    /// the same name.
+    /// The packet for the server, if this client asks for `role` and the database of the same name.
     ///
     /// # Errors
-    /// What it is told otherwise.
+    /// The refusal for the client.
     pub fn authorize(&self, role: &str) -> Result<Vec<u8>, Refusal> {
         let user = self.get("user").filter(|user| !user.is_empty());
         let Some(user) = user else {
@@ -135,7 +134,7 @@ impl Startup {
             return Err(Refusal::new(
                 NOT_AUTHORIZED,
                 format!(
-                    "this sandbox reaches its own database alone, as the user \"{role}\"; \"{}\" was asked for (see DATABASE_URL)",
+                    "this sandbox reaches its own database only, as the user \"{role}\"; \"{}\" was requested (see DATABASE_URL)",
                     printable(user)
                 ),
             ));
@@ -144,7 +143,7 @@ impl Startup {
             return Err(Refusal::new(
                 NOT_AUTHORIZED,
                 format!(
-                    "this sandbox reaches its own database \"{role}\" alone; \"{}\" was asked for (see DATABASE_URL)",
+                    "this sandbox reaches its own database \"{role}\" only; \"{}\" was requested (see DATABASE_URL)",
                     printable(database)
                 ),
             ));
@@ -214,7 +213,7 @@ pub fn error_response(refusal: &Refusal) -> Vec<u8> {
     message
 }
 
-/// At most 63 characters of a name that anybody may have sent.
+/// At most 63 characters of an untrusted name.
 fn printable(name: &[u8]) -> String {
     let name = String::from_utf8_lossy(name);
     name.chars().filter(|c| !c.is_control()).take(63).collect()
@@ -240,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn the_own_role_is_let_in_and_its_other_parameters_go_along() {
+    fn the_own_role_is_allowed_and_its_other_parameters_are_forwarded() {
         let given = startup(&[
             ("application_name", "psql"),
             ("user", "ada"),
@@ -258,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_not_the_own_role_or_wants_another_database_is_sent_away() {
+    fn another_role_and_another_database_are_refused() {
         for parameters in [
             &[][..],
             &[("user", "")],
@@ -277,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_comes_twice_is_refused_whoever_would_have_won() {
+    fn a_parameter_that_comes_twice_is_refused() {
         let mut packet = 196_608_u32.to_be_bytes().to_vec();
         packet.extend(b"user\0ada\0user\0bob\0\0");
         assert_eq!(parse(&packet).unwrap_err().code, PROTOCOL);
@@ -296,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_for_encryption_and_cancels_are_told_apart() {
+    fn encryption_and_cancel_requests_are_distinguished() {
         assert_eq!(
             parse(&80_877_103_u32.to_be_bytes()),
             Ok(InitialPacket::Encryption)
@@ -317,7 +316,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_is_let_in_is_the_own_role_to_every_reader(
+        fn an_allowed_packet_names_the_own_role_to_every_reader(
             mut bytes in proptest::collection::vec(any::<u8>(), 0..60),
             names in proptest::collection::vec("user|database|replication|options|x", 0..5),
             values in proptest::collection::vec("ada|bob||-c a=b", 5),
@@ -341,7 +340,7 @@ mod tests {
         }
 
         #[test]
-        fn parameters_are_read_as_they_were_written(pairs in proptest::collection::btree_map("[a-z_]{1,10}", "[^\0]{0,20}", 0..8)) {
+        fn parameters_are_read_back_unchanged(pairs in proptest::collection::btree_map("[a-z_]{1,10}", "[^\0]{0,20}", 0..8)) {
             let mut pairs: Vec<_> = pairs.into_iter().filter(|(name, _)| name != "replication").collect();
             pairs.retain(|(name, _)| name != "user" && name != "database");
             pairs.push(("user".to_owned(), "ada".to_owned()));

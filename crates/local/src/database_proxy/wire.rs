@@ -1,5 +1,5 @@
-//! What is said on the gate's control socket: a length of four bytes, JSON, and with some
-//! messages one descriptor beside it (SCM_RIGHTS, unix(7)).
+//! Control protocol of the database proxy: a length of four bytes, JSON, and with some messages
+//! one descriptor beside it (SCM_RIGHTS, unix(7)).
 
 use std::{
     collections::VecDeque,
@@ -16,16 +16,16 @@ use rustix::net::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{io::Interest, net::UnixStream};
 
-/// Grows with each change that needs the other side to change, or that running gates should get:
-/// a `fsa serve` replaces a gate with another number.
+/// Incremented with each change that the other side must know, or that running proxies should
+/// get: `fsa serve` replaces a proxy of another version.
 pub const VERSION: u32 = 1;
 
-/// A message's length; ten thousand bindings.
+/// Bytes of a message; enough for ten thousand bindings.
 const MESSAGE_MAX: usize = 2 * 1024 * 1024;
-/// Descriptors that came and were not taken.
+/// Received descriptors that were not taken yet.
 const DESCRIPTORS_MAX: usize = 4;
 
-/// What a gate is asked.
+/// A request to the proxy.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "camelCase")]
 pub enum Request {
@@ -42,14 +42,14 @@ pub enum Request {
         resource: ResourceName,
     },
     List,
-    /// All sockets, one [`Response::Bound`] each and [`Response::Done`]; then it serves the
-    /// connections that it has, and ends with the last of them.
+    /// Answered by one [`Response::Bound`] for each socket and [`Response::Done`]. Then the proxy
+    /// serves its remaining connections, and ends with the last of them.
     HandOver,
-    /// At once.
+    /// Ends the proxy at once.
     End,
 }
 
-/// What a gate says.
+/// A response of the proxy.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "camelCase")]
 pub enum Response {
@@ -71,13 +71,13 @@ pub enum Response {
     },
 }
 
-/// A binding, as it is told.
+/// A binding, for listings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BindingInfo {
     pub resource: ResourceName,
     pub role: String,
-    /// Connections that are let in just now.
+    /// Authorized connections now.
     pub connections: usize,
 }
 
@@ -175,7 +175,7 @@ impl Channel {
         if self.descriptors.len() > DESCRIPTORS_MAX {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                "more descriptors than were asked for",
+                "unexpected descriptors",
             ));
         }
         self.bytes.extend(&buffer[..read]);

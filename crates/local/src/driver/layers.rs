@@ -37,13 +37,13 @@ impl LayerUnpacker for RunnerLayers {
         }
     }
 
-    async fn missing(&self, layers: &[DiffId]) -> Result<Vec<DiffId>, Failure> {
+    async fn missing(&self, among: &[DiffId]) -> Result<Vec<DiffId>, Failure> {
         layers(
             self.call(
                 Request::MissingLayers {
-                    layers: layers.to_vec(),
+                    layers: among.to_vec(),
                 },
-                PATIENCE,
+                QUERY_TIMEOUT,
             )
             .await?,
         )

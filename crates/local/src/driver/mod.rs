@@ -21,7 +21,7 @@ use crate::{
     database_proxy::DatabaseProxy,
     images::{self, Store},
     protocol::{Hello, Request, Response},
-    runner::{RunnerConfig, firewall, network, resolvers},
+    runner::{RunnerConfig, firewall, netns, resolvers},
 };
 
 /// Between SIGTERM and SIGKILL by default: long enough for a development server, short enough for
@@ -161,7 +161,7 @@ impl LocalDriver {
 fn nameservers(configured: &[Ipv4Addr], rootless: bool) -> Vec<Ipv4Addr> {
     match (rootless, configured) {
         (false, _) => firewall::nameservers(&resolvers::find(configured).addresses),
-        (true, []) => vec![network::GATEWAY],
+        (true, []) => vec![netns::GATEWAY],
         (true, configured) => configured.to_vec(),
     }
 }

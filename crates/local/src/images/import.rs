@@ -15,8 +15,8 @@ use super::{
     archive::{self, ArchiveError, Limits, Upload},
     archived_image::ArchivedImage,
     blob_store::{Origin, StoredImage, disk, no_room},
+    layer_store::{HOST, Layer, LayerStore, UNPACKING, for_all},
     manifest,
-    store::{HOST, Inner, Layer, UNPACKING, for_all},
 };
 
 /// Chunks of an upload that wait to be written.
@@ -55,7 +55,7 @@ where
     )
 }
 
-impl Inner {
+impl LayerStore {
     /// Receives an archive and unpacks the image in it, under `name` or its own.
     pub(super) async fn import(
         &self,

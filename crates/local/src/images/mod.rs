@@ -13,6 +13,7 @@ mod archive;
 mod archived_image;
 mod blob_store;
 mod import;
+mod layer_store;
 #[doc(hidden)]
 pub mod manifest;
 mod pull;

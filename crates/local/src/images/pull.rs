@@ -15,10 +15,10 @@ use super::{
     LayerBlob,
     blob_store::{Origin, StoredImage, disk, no_room},
     digest::Digest,
+    layer_store::{Layer, LayerStore, for_all},
     manifest::{self, Descriptor, Document, Problem},
     registry::RegistryError,
     single_flight::Progress,
-    store::{Inner, Layer, for_all},
 };
 
 /// Layers that are fetched at the same time.
@@ -32,7 +32,7 @@ const REPORT_EVERY: u64 = 4 << 20;
 
 /// Fetches `reference` and unpacks it. Layers that are here already are not fetched.
 pub(super) async fn pull(
-    store: &Inner,
+    store: &LayerStore,
     reference: &Reference,
     progress: &Progress<StoredImage>,
 ) -> Result<StoredImage, Failure> {
@@ -46,7 +46,7 @@ pub(super) async fn pull(
 }
 
 async fn fetch(
-    store: &Inner,
+    store: &LayerStore,
     reference: &Reference,
     progress: &Progress<StoredImage>,
 ) -> Result<StoredImage, Failure> {
@@ -153,7 +153,7 @@ async fn fetch(
 }
 
 async fn image_manifest(
-    store: &Inner,
+    store: &LayerStore,
     reference: &Reference,
 ) -> Result<(Vec<u8>, manifest::Manifest), Failure> {
     let name = reference.whole();
@@ -211,7 +211,7 @@ impl PullProgress<'_> {
 
 /// Writes the blob to `file` and verifies it. What breaks off goes on where it stopped.
 async fn download(
-    store: &Inner,
+    store: &LayerStore,
     reference: &Reference,
     descriptor: &Descriptor,
     file: &Path,
@@ -265,7 +265,7 @@ impl Partial {
 
     async fn resume(
         &mut self,
-        store: &Inner,
+        store: &LayerStore,
         reference: &Reference,
         descriptor: &Descriptor,
         count: &PullProgress<'_>,

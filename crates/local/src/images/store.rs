@@ -5,66 +5,37 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant, UNIX_EPOCH},
+    time::{Duration, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
-use chrono::Utc;
 use fsa_model::{Failure, FailureKind, Image, api::ImageInfo, image_reference::is_registry_reference};
-use futures_util::{Stream, StreamExt as _, stream};
+use futures_util::Stream;
 use oci_spec::distribution::Reference;
-use parking_lot::Mutex;
-use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 
 use super::{
-    LayerBlob, LayerUnpacker, LayeredImage, ResolvedImage, SweepResult, UnpackedLayer,
-    blob_store::{BlobStore, Lease, Origin, StoredImage, StoredLayer, disk},
+    LayerUnpacker, LayeredImage, ResolvedImage, SweepResult,
+    blob_store::{BlobStore, Origin, StoredImage, disk},
     digest::DiffId,
     import,
-    manifest::{Config, Descriptor},
+    layer_store::{HOST, LayerStore},
     pull::{self, CHECK_TIMEOUT, registry_failure},
-    registry::Registries,
     settings::Settings,
     single_flight::SingleFlight,
 };
 
 /// The template that has an image of its own.
 const WEB: &str = "web";
-/// The template that is this machine's own /usr.
-pub(super) const HOST: &str = "host";
-/// Layers that are unpacked at the same time: each keeps about two processors busy.
-pub(super) const UNPACKING: usize = 2;
-
 /// After the start of a server: what it does first matters more.
 const FIRST_SWEEP: Duration = Duration::from_secs(600);
 /// Where an image was being added or a sandbox started.
 const SWEEP_RETRY: Duration = Duration::from_secs(60);
-/// A sweep removes no further layer after this time; the next sweep goes on. Starts wait for a
-/// sweep for 60 s ([`BlobStore::lock_shared`]).
-const SWEEP_MAX: Duration = Duration::from_secs(30);
-
 /// Images, imported and pulled. A clone is the same store.
 #[derive(Clone)]
-pub struct Store(Arc<Inner>);
-
-pub(super) struct Inner {
-    pub blob_store: BlobStore,
-    pub settings: Settings,
-    pub registries: Registries,
-    unpacker: Arc<dyn LayerUnpacker>,
-    slots: Semaphore,
-    in_flight: SingleFlight<StoredImage>,
-    /// Layers that were not here before something that is, or was, being added. What has failed
-    /// leaves them; no sandbox can be made of those that no image names.
-    fresh: Mutex<HashSet<DiffId>>,
-}
-
-/// A layer of an image that is being added.
-#[derive(Clone, Debug)]
-pub(super) struct Layer {
-    pub diff_id: DiffId,
-    pub descriptor: Descriptor,
+pub struct Store {
+    layers: Arc<LayerStore>,
+    /// Pulls and imports that are under way, by reference or archive.
+    in_flight: Arc<SingleFlight<StoredImage>>,
 }
 
 impl Store {
@@ -80,15 +51,10 @@ impl Store {
             Ok(folder)
         });
         let blob_store = opened.map_err(|e| disk("the image store could not be opened", &e))?;
-        Ok(Self(Arc::new(Inner {
-            blob_store,
-            registries: Registries::new(settings.clone()),
-            settings,
-            unpacker,
-            slots: Semaphore::new(UNPACKING),
-            in_flight: SingleFlight::default(),
-            fresh: Mutex::default(),
-        })))
+        Ok(Self {
+            layers: Arc::new(LayerStore::new(blob_store, unpacker, settings)),
+            in_flight: Arc::default(),
+        })
     }
 
     /// What a sandbox of `image` is made of, once it is all here: a name that was imported, else
@@ -114,10 +80,10 @@ impl Store {
         }
         // Once more where it was removed right after it came.
         for _ in 0..3 {
-            let lease = self.0.blob_store.lock_shared().await?;
-            let source = self.0.source_of(image)?;
+            let lease = self.layers.blob_store.lock_shared().await?;
+            let source = self.source_of(image)?;
             if let ImageSource::Whole(stored) = &source
-                && self.0.is_whole(stored).await?
+                && self.layers.is_whole(stored).await?
             {
                 return Ok(ResolvedImage::Layers(LayeredImage {
                     digest: stored.digest.to_string(),
@@ -147,11 +113,11 @@ impl Store {
         if matches!(image, Image::Template(name) if name == HOST) {
             return Ok(());
         }
-        match self.0.source_of(image)? {
+        match self.source_of(image)? {
             ImageSource::Whole(_) | ImageSource::Archive(_) => Ok(()),
             ImageSource::Reference(reference) => {
                 let name = reference.whole();
-                match tokio::time::timeout(CHECK_TIMEOUT, self.0.registries.exists(&reference)).await {
+                match tokio::time::timeout(CHECK_TIMEOUT, self.layers.registries.exists(&reference)).await {
                     Ok(result) => result.map_err(|e| registry_failure(&name, &e)),
                     Err(_) => Err(Failure::new(
                         FailureKind::Transient,
@@ -197,8 +163,8 @@ impl Store {
         if !name.is_empty() {
             import::check_name(name)?;
         }
-        let (upload, feed) = import::upload(archive, self.0.settings.idle_timeout);
-        let (stored, ()) = tokio::join!(self.0.import(name.to_owned(), Origin::Import, upload), feed);
+        let (upload, feed) = import::upload(archive, self.layers.settings.idle_timeout);
+        let (stored, ()) = tokio::join!(self.layers.import(name.to_owned(), Origin::Import, upload), feed);
         stored.map(|stored| stored.info())
     }
 
@@ -208,7 +174,7 @@ impl Store {
     /// The disk's own.
     pub fn list(&self) -> Result<Vec<ImageInfo>, Failure> {
         let images = self
-            .0
+            .layers
             .blob_store
             .images()
             .map_err(|e| disk("the images could not be listed", &e))?;
@@ -222,7 +188,7 @@ impl Store {
     pub fn remove(&self, name: &str) -> Result<(), Failure> {
         for name in names_of(name) {
             if self
-                .0
+                .layers
                 .blob_store
                 .forget(&name)
                 .map_err(|e| disk("the image could not be removed", &e))?
@@ -244,7 +210,7 @@ impl Store {
     /// The disk's own, and the unpacker's.
     pub async fn sweep(&self, used: &HashSet<DiffId>) -> Result<SweepResult, Failure> {
         Ok(self
-            .0
+            .layers
             .sweep(|layer| !used.contains(layer))
             .await?
             .unwrap_or_default())
@@ -256,13 +222,7 @@ impl Store {
     /// # Errors
     /// As [`Self::sweep`].
     pub async fn sweep_unused(&self) -> Result<Option<SweepResult>, Failure> {
-        let Some(lease) = self.0.lock_for_sweep()? else {
-            return Ok(None);
-        };
-        // Under the lock, so that no sandbox is started in between.
-        let used: HashSet<_> = self.0.unpacker.used().await?.into_iter().collect();
-        let result = self.0.sweep_locked(&lease, |layer| !used.contains(layer)).await?;
-        Ok(Some(result))
+        self.layers.sweep_unused().await
     }
 
     /// Garbage collection of images: [`Self::sweep_unused`] after each `interval`, the first one
@@ -291,11 +251,10 @@ impl Store {
         reference: &Reference,
         listen: &(dyn Fn(&str) + Send + Sync),
     ) -> Result<StoredImage, Failure> {
-        let (inner, reference) = (Arc::clone(&self.0), reference.clone());
-        self.0
-            .in_flight
+        let (layers, reference) = (Arc::clone(&self.layers), reference.clone());
+        self.in_flight
             .join(&reference.whole(), listen, move |progress| async move {
-                pull::pull(&inner, &reference, &progress).await
+                pull::pull(&layers, &reference, &progress).await
             })
             .await
     }
@@ -305,9 +264,8 @@ impl Store {
         path: &Path,
         listen: &(dyn Fn(&str) + Send + Sync),
     ) -> Result<StoredImage, Failure> {
-        let (inner, path) = (Arc::clone(&self.0), path.to_owned());
-        self.0
-            .in_flight
+        let (layers, path) = (Arc::clone(&self.layers), path.to_owned());
+        self.in_flight
             .join(
                 &format!("archive {}", path.display()),
                 listen,
@@ -317,7 +275,7 @@ impl Store {
                         |e: io::Error| disk(&format!("the archive {} could not be read", path.display()), &e);
                     let file = std::fs::File::open(&path).map_err(unreadable)?;
                     let origin = archive_origin(&path).map_err(unreadable)?;
-                    inner.import(WEB.into(), origin, file).await
+                    layers.import(WEB.into(), origin, file).await
                 },
             )
             .await
@@ -350,7 +308,7 @@ enum ImageSource {
     Reference(Reference),
 }
 
-impl Inner {
+impl Store {
     fn source_of(&self, image: &Image) -> Result<ImageSource, Failure> {
         match image {
             Image::Template(name) if name == WEB => self.source_of_web(),
@@ -359,7 +317,10 @@ impl Inner {
                 format!("there is no template {name:?}; there are {WEB:?} and {HOST:?}"),
             )),
             Image::Reference(name) => {
-                match names_of(name).iter().find_map(|name| self.blob_store.image(name)) {
+                match names_of(name)
+                    .iter()
+                    .find_map(|name| self.layers.blob_store.image(name))
+                {
                     Some(stored) => Ok(ImageSource::Whole(stored)),
                     None => Ok(ImageSource::Reference(parse_reference(name)?)),
                 }
@@ -370,13 +331,13 @@ impl Inner {
     /// What somebody imported as `web`; else the archive as it is now; else the published image;
     /// else whatever there was.
     fn source_of_web(&self) -> Result<ImageSource, Failure> {
-        let stored = self.blob_store.image(WEB);
+        let stored = self.layers.blob_store.image(WEB);
         if let Some(stored) = &stored
             && stored.origin == Origin::Import
         {
             return Ok(ImageSource::Whole(stored.clone()));
         }
-        if let Some(path) = &self.settings.web_archive
+        if let Some(path) = &self.layers.settings.web_archive
             && let Ok(origin) = archive_origin(path)
         {
             return Ok(match stored {
@@ -384,9 +345,9 @@ impl Inner {
                 _ => ImageSource::Archive(path.clone()),
             });
         }
-        if let Some(reference) = &self.settings.web_reference {
+        if let Some(reference) = &self.layers.settings.web_reference {
             let reference = parse_reference(reference)?;
-            return Ok(match self.blob_store.image(&reference.whole()) {
+            return Ok(match self.layers.blob_store.image(&reference.whole()) {
                 Some(stored) => ImageSource::Whole(stored),
                 None => ImageSource::Reference(reference),
             });
@@ -398,166 +359,6 @@ impl Inner {
             )
         })
     }
-
-    async fn is_whole(&self, stored: &StoredImage) -> Result<bool, Failure> {
-        let layers: Vec<_> = stored.layers.iter().map(|layer| layer.diff_id).collect();
-        Ok(self.unpacker.missing(&layers).await?.is_empty())
-    }
-
-    /// Those of `layers` that are not unpacked here, each once.
-    pub(super) async fn missing(&self, layers: &[Layer]) -> Result<Vec<Layer>, Failure> {
-        let ids: Vec<_> = layers.iter().map(|layer| layer.diff_id).collect();
-        let mut missing: HashSet<_> = self.unpacker.missing(&ids).await?.into_iter().collect();
-        self.fresh.lock().extend(missing.iter().copied());
-        Ok(layers
-            .iter()
-            .filter(|layer| missing.remove(&layer.diff_id))
-            .cloned()
-            .collect())
-    }
-
-    /// Unpacks a layer, and removes its blob.
-    pub(super) async fn unpack(&self, layer: &LayerBlob) -> Result<UnpackedLayer, Failure> {
-        let _slot = self.slots.acquire().await;
-        let unpacked = self.unpacker.unpack(layer).await?;
-        self.blob_store
-            .remove_blob(&layer.blob)
-            .map_err(|e| disk("a layer's archive could not be removed", &e))?;
-        Ok(unpacked)
-    }
-
-    /// Writes down an image whose layers are all unpacked.
-    pub(super) async fn keep(
-        &self,
-        name: String,
-        origin: Origin,
-        manifest: &[u8],
-        config: &[u8],
-        run: Config,
-        layers: Vec<Layer>,
-    ) -> Result<StoredImage, Failure> {
-        let mut stored = Vec::new();
-        for Layer { diff_id, descriptor } in layers {
-            // It is here, so this only asks for its size.
-            let unpacked = self
-                .unpacker
-                .unpack(&LayerBlob {
-                    diff_id,
-                    blob: descriptor.digest,
-                })
-                .await?;
-            stored.push(StoredLayer {
-                diff_id,
-                blob: descriptor.digest,
-                media_type: descriptor.media_type,
-                size: descriptor.size,
-                unpacked: unpacked.bytes,
-            });
-        }
-        let write = || {
-            let image = StoredImage {
-                name,
-                digest: self.blob_store.put(manifest)?,
-                config_digest: self.blob_store.put(config)?,
-                layers: stored,
-                config: run,
-                origin,
-                imported_at: Utc::now(),
-            };
-            self.blob_store.save(&image)?;
-            io::Result::Ok(image)
-        };
-        write().map_err(|e| disk("the image could not be stored", &e))
-    }
-
-    /// At the end of an addition: removes what a failed one left. While others are at work it
-    /// stays, for the last of them.
-    pub(super) async fn remove_leftovers(&self) {
-        let fresh = self.fresh.lock().clone();
-        match self.sweep(|layer| fresh.contains(layer)).await {
-            Ok(Some(_)) => self.fresh.lock().retain(|layer| !fresh.contains(layer)),
-            Ok(None) => {}
-            Err(failure) => tracing::warn!(%failure, "what a failed import left could not be removed"),
-        }
-    }
-
-    /// `None`: something is in use.
-    async fn sweep(&self, removable: impl Fn(&DiffId) -> bool) -> Result<Option<SweepResult>, Failure> {
-        let Some(lease) = self.lock_for_sweep()? else {
-            return Ok(None);
-        };
-        self.sweep_locked(&lease, removable).await.map(Some)
-    }
-
-    fn lock_for_sweep(&self) -> Result<Option<Lease>, Failure> {
-        self.blob_store.try_lock_exclusive().map_err(|e| not_removed(&e))
-    }
-
-    async fn sweep_locked(
-        &self,
-        _exclusive: &Lease,
-        removable: impl Fn(&DiffId) -> bool,
-    ) -> Result<SweepResult, Failure> {
-        let deadline = Instant::now() + SWEEP_MAX;
-        let images = self.blob_store.images().map_err(|e| not_removed(&e))?;
-        let mut result = SweepResult::default();
-        let kept: HashSet<_> = images
-            .iter()
-            .flat_map(|image| [image.digest, image.config_digest])
-            .collect();
-        for blob in self.blob_store.blobs().map_err(|e| not_removed(&e))? {
-            if !kept.contains(&blob) {
-                self.blob_store.remove_blob(&blob).map_err(|e| not_removed(&e))?;
-                result.blobs += 1;
-            }
-        }
-        self.blob_store.clear_incoming().map_err(|e| not_removed(&e))?;
-        let kept: HashSet<_> = images
-            .iter()
-            .flat_map(|image| image.layers.iter().map(|layer| layer.diff_id))
-            .collect();
-        for layer in self.unpacker.layers().await? {
-            if Instant::now() > deadline {
-                break;
-            }
-            if !kept.contains(&layer) && removable(&layer) {
-                self.unpacker.remove(&layer).await?;
-                result.layers += 1;
-            }
-        }
-        Ok(result)
-    }
-}
-
-fn not_removed(error: &io::Error) -> Failure {
-    disk("unused parts of images could not be removed", error)
-}
-
-/// Does `work` for all of `items`, `parallel` of them at a time. After the first failure, which is
-/// the answer, nothing is begun any more; what was begun is told by the token, and is waited for,
-/// so that afterwards nobody unpacks what is about to be removed.
-pub(super) async fn for_all<T, F>(
-    items: Vec<T>,
-    parallel: usize,
-    work: impl Fn(T, CancellationToken) -> F,
-) -> Result<(), Failure>
-where
-    F: Future<Output = Result<(), Failure>>,
-{
-    let stop = CancellationToken::new();
-    stream::iter(items)
-        .map(|item| {
-            let (begun, stop) = (work(item, stop.clone()), stop.clone());
-            async move {
-                if stop.is_cancelled() {
-                    return Ok(());
-                }
-                begun.await.inspect_err(|_| stop.cancel())
-            }
-        })
-        .buffer_unordered(parallel)
-        .fold(Ok(()), async |first: Result<(), Failure>, next| first.and(next))
-        .await
 }
 
 /// The names under which `name` may be known: as it is, without the tag that is meant anyway, and

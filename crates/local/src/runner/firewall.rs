@@ -14,7 +14,7 @@ use std::{
 
 use fsa_model::{Failure, address::SPECIAL_PURPOSE_V4};
 
-use super::network::GATEWAY;
+use super::netns::GATEWAY;
 use crate::protocol::machine;
 
 /// Everything that is not globally reachable, as the elements of an nftables set. The resolvers'

@@ -12,28 +12,23 @@
 
 use std::{
     fs, io,
-    net::{Ipv4Addr, SocketAddr},
+    net::Ipv4Addr,
     os::fd::{AsFd as _, OwnedFd},
     sync::atomic::{AtomicU32, Ordering},
-    thread,
 };
 
 use fsa_model::{Failure, ResourceName};
-use nix::sched::CloneFlags;
-use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{
     config::RunnerConfig,
     layout::Layout,
     netlink::{Batch, Mac, Netlink, VethEnd},
+    netns::{self, GATEWAY},
     pasta::{Pasta, PastaLauncher},
     privilege_mode::PrivilegeMode,
 };
 use crate::protocol::machine;
 
-/// Where sandboxes find their gateway and, on port 53, the machine's first resolver. It is on
-/// nobody's network: link-local, and answered by translation alone.
-pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 /// Interfaces of ours begin with this.
 pub const PREFIX: &str = "fsa";
 /// Slots are numbered from 1; the highest user id stays below 2^31, which some programs need.
@@ -154,7 +149,7 @@ impl Networks {
 
     /// A network that needs nothing on the machine's side.
     fn make_in_namespace(&self, name: &str) -> Result<SandboxNetwork, Failure> {
-        let (namespace, inside) = new_namespace().map_err(|e| creation_failed(&e))?;
+        let (namespace, inside) = netns::new().map_err(|e| creation_failed(&e))?;
         let mut network = SandboxNetwork {
             slot: ONLY_SLOT,
             address: self.address(ONLY_SLOT),
@@ -194,7 +189,7 @@ impl Networks {
         if !matches!(self.uplink, Uplink::Veth) {
             return self.make_in_namespace(resource.as_str());
         }
-        let (namespace, inside) = new_namespace().map_err(|e| creation_failed(&e))?;
+        let (namespace, inside) = netns::new().map_err(|e| creation_failed(&e))?;
         let near = Netlink::open().map_err(|e| creation_failed(&e))?;
         for _ in 0..SLOTS {
             let slot = 1 + self.next.fetch_add(1, Ordering::Relaxed) % SLOTS;
@@ -242,10 +237,10 @@ impl Networks {
         let wired = (|| {
             let near_index = index(near, &name)?;
             let far_index = index(inside, INSIDE)?;
-            sysctl(&format!("ipv6/conf/{name}/disable_ipv6"), "1");
-            sysctl(&format!("ipv4/conf/{name}/rp_filter"), "1");
-            sysctl(&format!("ipv4/conf/{name}/send_redirects"), "0");
-            sysctl(&format!("ipv4/conf/{name}/accept_redirects"), "0");
+            netns::sysctl(&format!("ipv6/conf/{name}/disable_ipv6"), "1");
+            netns::sysctl(&format!("ipv4/conf/{name}/rp_filter"), "1");
+            netns::sysctl(&format!("ipv4/conf/{name}/send_redirects"), "0");
+            netns::sysctl(&format!("ipv4/conf/{name}/accept_redirects"), "0");
             inside.send(
                 &Batch::default()
                     .address(far_index, address)
@@ -294,67 +289,6 @@ pub fn exists(slot: u32) -> bool {
         .is_ok_and(|index| index.is_some())
 }
 
-/// Moves the calling thread into a network namespace. Only for threads that end soon after.
-///
-/// # Errors
-/// The kernel's.
-pub fn enter(namespace: &OwnedFd) -> io::Result<()> {
-    Ok(nix::sched::setns(namespace, CloneFlags::CLONE_NEWNET)?)
-}
-
-/// Unconnected TCP sockets of the calling thread's namespace: two IPv4, and IPv6 where it is.
-///
-/// # Errors
-/// The kernel's.
-pub fn sockets() -> io::Result<Vec<OwnedFd>> {
-    let make = |domain| -> io::Result<OwnedFd> {
-        let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
-        socket.set_tcp_nodelay(true)?;
-        Ok(socket.into())
-    };
-    let mut sockets = vec![make(Domain::IPV4)?, make(Domain::IPV4)?];
-    sockets.extend(make(Domain::IPV6).ok());
-    Ok(sockets)
-}
-
-/// A listening TCP socket of the calling thread's namespace.
-///
-/// # Errors
-/// `AddrInUse` where the sandbox itself listens there.
-pub fn listener(address: SocketAddr) -> io::Result<OwnedFd> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM.nonblocking(),
-        Some(Protocol::TCP),
-    )?;
-    socket.set_reuse_address(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(512)?;
-    Ok(socket.into())
-}
-
-/// A new namespace with its loopback up, and a netlink socket that speaks for it. Made on a
-/// thread of its own, which ends there: no other thread is ever in the wrong namespace.
-fn new_namespace() -> io::Result<(OwnedFd, Netlink)> {
-    thread::scope(|scope| {
-        scope
-            .spawn(|| {
-                nix::sched::unshare(CloneFlags::CLONE_NEWNET)?;
-                // Only the loopback has IPv6; the wire has no route for it.
-                sysctl("ipv6/conf/default/disable_ipv6", "1");
-                // Everything in here is one person's: ports below 1024 and ping are for all.
-                sysctl("ipv4/ip_unprivileged_port_start", "0");
-                sysctl("ipv4/ping_group_range", "0 2147483647");
-                let netlink = Netlink::open()?;
-                netlink.send(&Batch::default().up(1))?;
-                let namespace = fs::File::open("/proc/thread-self/ns/net")?;
-                Ok((namespace.into(), netlink))
-            })
-            .join()
-            .unwrap_or_else(|_| Err(io::Error::other("the thread that made it panicked")))
-    })
-}
-
 fn index(netlink: &Netlink, name: &str) -> io::Result<u32> {
     netlink
         .index(name)?
@@ -365,16 +299,6 @@ fn index(netlink: &Netlink, name: &str) -> io::Result<u32> {
 fn mac(side: u8, slot: u32) -> Mac {
     let [_, a, b, c] = slot.to_be_bytes();
     [0x02, 0x66, side, a, b, c]
-}
-
-/// A setting below /proc/sys/net of the calling thread's namespace. What a kernel does not have
-/// (IPv6 switched off) need not be set.
-fn sysctl(name: &str, value: &str) {
-    if let Err(error) = fs::write(format!("/proc/sys/net/{name}"), value)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        tracing::debug!(name, value, %error, "a network setting could not be made");
-    }
 }
 
 /// The MTU of the interface that the default route uses: a larger one inside would make every

@@ -16,10 +16,12 @@ use fsa_model::{
     Failure, FailureKind,
     sandboxd::{BOOT_FD, LISTENER_FD},
 };
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use super::config::{PATH, file_name};
+use super::{
+    config::{PATH, file_name},
+    pidfd::readable,
+};
 use crate::protocol::machine;
 
 /// A start takes a fiftieth of a second; one that takes this long hangs.
@@ -267,23 +269,6 @@ impl Runtime {
             "{} could not start the sandbox ({status}): {output_text}",
             self.name()
         ))
-    }
-}
-
-/// Waits until a descriptor is readable: a pidfd when its process has ended.
-#[must_use]
-pub fn readable(fd: BorrowedFd<'_>, timeout: Duration) -> bool {
-    let deadline = std::time::Instant::now() + timeout;
-    loop {
-        let left = deadline.saturating_duration_since(std::time::Instant::now());
-        let timeout = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
-        match poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], timeout) {
-            Err(nix::errno::Errno::EINTR) => {}
-            Ok(0) if left.is_zero() => return false,
-            Ok(0) => {}
-            Ok(_) => return true,
-            Err(_) => return false,
-        }
     }
 }
 

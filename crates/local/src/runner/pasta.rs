@@ -28,7 +28,7 @@ use rustix::{
     process::{Pid, PidfdFlags, pidfd_open},
 };
 
-use super::{config::PATH, firewall, network::GATEWAY, oci, process_watch};
+use super::{config::PATH, firewall, netns::GATEWAY, pidfd};
 use crate::protocol::machine;
 
 /// A start takes a twentieth of a second.
@@ -55,13 +55,13 @@ pub struct Pasta {
 impl Pasta {
     #[must_use]
     pub fn lives(&self) -> bool {
-        !process_watch::ended(&self.pidfd)
+        !pidfd::ended(&self.pidfd)
     }
 
     /// Ends it, and returns when it has ended.
     pub fn end(&self) {
-        process_watch::kill(self.pidfd.as_fd());
-        if !oci::readable(self.pidfd.as_fd(), TIMEOUT) {
+        pidfd::kill(self.pidfd.as_fd());
+        if !pidfd::readable(self.pidfd.as_fd(), TIMEOUT) {
             tracing::warn!(record = %self.record.display(), "a process of pasta does not end");
         }
         forget(&self.record);
@@ -119,7 +119,7 @@ impl PastaLauncher {
     pub fn find(&self, name: &str) -> Option<Pasta> {
         let record = self.records.join(name);
         let pid = find(&record)?;
-        let pidfd = process_watch::open(pid)?;
+        let pidfd = pidfd::open(pid)?;
         // Only now is it certain that the descriptor is of this process and of no later one.
         (find(&record) == Some(pid)).then_some(Pasta { pidfd, record })
     }
@@ -236,7 +236,7 @@ impl PastaLauncher {
         thread::scope(|scope| {
             scope
                 .spawn(|| {
-                    super::network::enter(namespace).map_err(|error| {
+                    super::netns::enter(namespace).map_err(|error| {
                         machine(format!("the sandbox's network could not be entered ({error})"))
                     })?;
                     firewall::nft(&rules)
@@ -253,7 +253,7 @@ fn finish(mut child: std::process::Child) -> io::Result<bool> {
         .ok()
         .and_then(Pid::from_raw)
         .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
-        .is_some_and(|pidfd| oci::readable(pidfd.as_fd(), TIMEOUT));
+        .is_some_and(|pidfd| pidfd::readable(pidfd.as_fd(), TIMEOUT));
     if !ended {
         child.kill()?;
     }

@@ -1,23 +1,18 @@
 //! Processes 1, by descriptors that stay true: who lives, who ended, and how.
 
 use std::{
-    os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
+    os::fd::OwnedFd,
     sync::{Arc, Weak},
     thread,
-    time::Duration,
 };
 
 use chrono::Utc;
 use fsa_model::ResourceName;
 use parking_lot::Mutex;
-use rustix::{
-    buffer::spare_capacity,
-    event::epoll,
-    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
-};
+use rustix::{buffer::spare_capacity, event::epoll};
 
 use super::{
-    Runner, oci,
+    Runner, pidfd,
     sandboxes::{Entry, Running},
     state::State,
 };
@@ -45,28 +40,6 @@ impl ProcessWatch {
             watched: Mutex::default(),
         })
     }
-}
-
-/// A descriptor of the process that has this id now.
-#[must_use]
-pub fn open(pid: i32) -> Option<OwnedFd> {
-    pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()
-}
-
-/// Whether the process has ended.
-#[must_use]
-pub fn ended(pidfd: &OwnedFd) -> bool {
-    oci::readable(pidfd.as_fd(), Duration::ZERO)
-}
-
-/// SIGTERM. One that has ended already needs none.
-pub fn terminate(pidfd: BorrowedFd<'_>) {
-    let _ = pidfd_send_signal(pidfd, Signal::TERM);
-}
-
-/// SIGKILL; ends every process of a sandbox, where it is its process 1 (pid_namespaces(7)).
-pub fn kill(pidfd: BorrowedFd<'_>) {
-    let _ = pidfd_send_signal(pidfd, Signal::KILL);
 }
 
 impl Runner {
@@ -150,7 +123,7 @@ impl Runner {
         if self.cgroups.out_of_memory(name.as_str()) > 0 {
             return ExitCause::OutOfMemory(running.memory_limit_mib);
         }
-        match exit_status(&running.pidfd) {
+        match pidfd::exit_status(&running.pidfd) {
             Some(status) if libc::WIFSIGNALED(status) => ExitCause::Signaled(libc::WTERMSIG(status)),
             Some(status) => ExitCause::Exited(libc::WEXITSTATUS(status)),
             None => ExitCause::Unseen,
@@ -171,58 +144,5 @@ impl Runner {
                 tracing::warn!(sandbox = %name, %error, "the end of a sandbox could not be noted");
             }
         }
-    }
-}
-
-/// linux/pidfd.h, struct pidfd_info as of version 0.
-#[repr(C)]
-#[derive(Default)]
-struct PidfdInfo {
-    mask: u64,
-    cgroup: u64,
-    ids: [u32; 11],
-    exit_code: i32,
-}
-const PIDFD_GET_INFO: libc::Ioctl = 0xC040_FF0B_u32 as libc::Ioctl;
-const PIDFD_INFO_EXIT: u64 = 1 << 3;
-
-/// The wait status of a process that was somebody else's child, once that one has taken it in
-/// (Linux 6.15; `None` before that).
-fn exit_status(pidfd: &OwnedFd) -> Option<i32> {
-    // The supervisor takes it in; the kernel says so with a hang-up.
-    let mut events = [nix::poll::PollFd::new(
-        pidfd.as_fd(),
-        nix::poll::PollFlags::empty(),
-    )];
-    let _ = nix::poll::poll(&mut events, 200u16);
-    let mut info = PidfdInfo {
-        mask: PIDFD_INFO_EXIT,
-        ..PidfdInfo::default()
-    };
-    // SAFETY: the request's number says the size of the structure (64 bytes) that it fills, and
-    // `info` has that size and lives through the call.
-    #[allow(unsafe_code)]
-    let answer = unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO, &raw mut info) };
-    (answer == 0 && info.mask & PIDFD_INFO_EXIT != 0).then_some(info.exit_code)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_kernels_structure_has_the_size_that_its_number_says() {
-        assert_eq!(size_of::<PidfdInfo>(), 64);
-    }
-
-    #[test]
-    fn a_process_that_lives_has_not_ended() {
-        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-        let pidfd = open(i32::try_from(child.id()).unwrap()).unwrap();
-        assert!(!ended(&pidfd));
-        kill(pidfd.as_fd());
-        assert!(oci::readable(pidfd.as_fd(), Duration::from_secs(10)));
-        assert!(ended(&pidfd));
-        child.wait().unwrap();
     }
 }

@@ -12,7 +12,7 @@ use fsa_model::{Failure, FailureKind, ResourceName, SandboxRef, sandboxd::Usage}
 use parking_lot::Mutex;
 
 use super::{
-    Runner, deferred_delete, network,
+    Runner, deferred_delete, netns,
     network::SandboxNetwork,
     state::{BOOT, Process, State},
 };
@@ -131,7 +131,7 @@ impl Runner {
             observed.running = live
                 .running
                 .as_ref()
-                .is_some_and(|running| !super::process_watch::ended(&running.pidfd));
+                .is_some_and(|running| !super::pidfd::ended(&running.pidfd));
             observed.address = live.network.as_ref().map(|network| network.address);
             let network = live.network.clone();
             drop(live);
@@ -231,8 +231,8 @@ impl Runner {
     /// The sandbox has no network.
     pub fn dial(&self, resource: &ResourceName) -> Result<(Vec<OwnedFd>, Ipv4Addr), Failure> {
         let network = self.network(resource)?;
-        network::enter(&network.namespace)
-            .and_then(|()| network::sockets())
+        netns::enter(&network.namespace)
+            .and_then(|()| netns::sockets())
             .map(|sockets| (sockets, network.address))
             .map_err(|error| {
                 machine(format!(
@@ -263,8 +263,8 @@ impl Runner {
         let mut live = entry.live.lock();
         let listener = match live.database_proxy.take() {
             Some(listener) => listener,
-            None => network::enter(&network.namespace)
-                .and_then(|()| network::listener(DATABASE_PROXY))
+            None => netns::enter(&network.namespace)
+                .and_then(|()| netns::listener(DATABASE_PROXY))
                 .map_err(failed)?,
         };
         let copy = listener.try_clone().map_err(failed)?;
@@ -325,7 +325,7 @@ impl Runner {
         let running = process.and_then(|process| {
             let running = Running {
                 process,
-                pidfd: super::process_watch::open(process.pid)?,
+                pidfd: super::pidfd::open(process.pid)?,
                 sandbox: state.sandbox.clone(),
                 memory_limit_mib: state.memory_limit_mib,
             };
@@ -359,13 +359,13 @@ impl Runner {
             return;
         }
         for pid in self.cgroups.processes(name.as_str()) {
-            let Some(pidfd) = super::process_watch::open(pid) else {
+            let Some(pidfd) = super::pidfd::open(pid) else {
                 continue;
             };
             // Still in the group, so the descriptor is of a process of the sandbox.
             if self.cgroups.processes(name.as_str()).contains(&pid) {
-                super::process_watch::kill(pidfd.as_fd());
-                let _ = super::oci::readable(pidfd.as_fd(), std::time::Duration::from_secs(5));
+                super::pidfd::kill(pidfd.as_fd());
+                let _ = super::pidfd::readable(pidfd.as_fd(), std::time::Duration::from_secs(5));
             }
         }
         self.runtime.delete(name.as_str());

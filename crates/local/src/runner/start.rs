@@ -20,7 +20,7 @@ use super::{
     layout::Layout,
     mounts,
     network::SandboxNetwork,
-    process_watch,
+    pidfd,
     sandboxes::{Entry, Running},
     state::{BOOT, Process, Run, State},
     userns::IdRange,
@@ -120,8 +120,8 @@ impl Runner {
             run.process = Some(running.process);
         }
         if let Err(error) = state.write(&state_path) {
-            process_watch::kill(running.pidfd.as_fd());
-            let _ = super::oci::readable(running.pidfd.as_fd(), KILL_TIMEOUT);
+            pidfd::kill(running.pidfd.as_fd());
+            let _ = super::pidfd::readable(running.pidfd.as_fd(), KILL_TIMEOUT);
             return Err(creation_failed("the sandbox's state", &error));
         }
         let running = Arc::new(running);
@@ -277,11 +277,11 @@ impl Runner {
         bundle: &Path,
     ) -> Result<Running, Failure> {
         let running = (|| {
-            let pidfd = process_watch::open(pid)?;
+            let pidfd = pidfd::open(pid)?;
             let process = Process::now(pid)?;
             let theirs = fs::metadata(format!("/proc/{pid}/ns/net")).ok()?;
             let ours = rustix::fs::fstat(&network.namespace).ok()?;
-            (theirs.ino() == ours.st_ino && !process_watch::ended(&pidfd)).then(|| Running {
+            (theirs.ino() == ours.st_ino && !pidfd::ended(&pidfd)).then(|| Running {
                 process,
                 pidfd,
                 sandbox: start.sandbox.clone(),
@@ -318,10 +318,10 @@ impl Runner {
             }
             return Ok(());
         };
-        process_watch::terminate(running.pidfd.as_fd());
-        if !super::oci::readable(running.pidfd.as_fd(), grace) {
-            process_watch::kill(running.pidfd.as_fd());
-            if !super::oci::readable(running.pidfd.as_fd(), KILL_TIMEOUT) {
+        pidfd::terminate(running.pidfd.as_fd());
+        if !super::pidfd::readable(running.pidfd.as_fd(), grace) {
+            pidfd::kill(running.pidfd.as_fd());
+            if !super::pidfd::readable(running.pidfd.as_fd(), KILL_TIMEOUT) {
                 return Err(machine(
                     "the sandbox's processes do not end, even when they are killed; one may be waiting for a disk",
                 ));
