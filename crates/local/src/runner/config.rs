@@ -1,4 +1,4 @@
-//! What the runner is told when it starts, by `fsa serve` while that was still privileged.
+//! Configuration of the runner, which `fsa serve` passes while it is still privileged.
 
 use std::{
     net::Ipv4Addr,
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 /// the ranges that `useradd` gives out and those of systemd's `DynamicUser`.
 const UID_BASE: u32 = 0x1000_0000;
 
-/// Where programs are looked for: the runner's own environment is not trusted to say.
+/// Search path of programs. The runner does not trust its environment for it.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The runner's settings; there is no secret among them.
@@ -28,10 +28,10 @@ pub struct RunnerConfig {
     pub allowed_networks: Vec<String>,
     /// Where DNS questions go; empty for the machine's own resolvers.
     pub resolvers: Vec<Ipv4Addr>,
-    /// Sandboxes get single addresses from here on upwards.
+    /// The first address for sandboxes; each gets one.
     pub address_base: Ipv4Addr,
     pub uid_base: u32,
-    /// Who `fsa serve` is after it has dropped its privileges.
+    /// The user of `fsa serve` after it has dropped its privileges.
     pub serve_uid: u32,
     pub serve_gid: u32,
 }
@@ -55,14 +55,14 @@ impl RunnerConfig {
         }
     }
 
-    /// Where the runner keeps what is its own.
+    /// The runner's folder.
     #[must_use]
     pub fn folder(&self) -> PathBuf {
         self.data_dir.join("runner")
     }
 }
 
-/// The name of a program of this kind, whatever its path.
+/// The file name of a program.
 #[must_use]
 pub fn file_name(program: &Path) -> &str {
     program.file_name().and_then(|name| name.to_str()).unwrap_or("")

@@ -1,8 +1,8 @@
-//! What sandboxes may reach: one nftables table of ours, loaded as a whole.
+//! Firewall of the sandboxes: one nftables table, loaded as a whole.
 //!
-//! Its rules are about the interface group that all our near interfaces are in, so they are
-//! loaded once and a start or stop changes nothing. Chains of other tables are never touched;
-//! what those drop stays dropped. (nftables: a packet must be accepted by every table.)
+//! Its rules match the interface group of all near interfaces, so they are loaded once and a
+//! start or stop changes nothing. Chains of other tables are never touched; what those drop stays
+//! dropped. (nftables: a packet must be accepted by every table.)
 
 use std::{
     fmt::Write as _,
@@ -48,7 +48,7 @@ pub fn check_allowed(allowed: &[String]) -> Result<(), String> {
             || (address.parse::<Ipv4Addr>().is_ok() && bits.parse::<u8>().is_ok_and(|bits| bits <= 32));
         if !right {
             return Err(format!(
-                "{network:?} in the setting `allowed_networks` is no network: write `10.1.0.0/16`, \
+                "{network:?} in the setting `allowed_networks` is not a network: write `10.1.0.0/16`, \
                  `192.168.1.7` or `host`"
             ));
         }
@@ -56,7 +56,7 @@ pub fn check_allowed(allowed: &[String]) -> Result<(), String> {
     Ok(())
 }
 
-/// The addresses under which sandboxes ask the resolvers.
+/// The addresses at which sandboxes reach the resolvers.
 #[must_use]
 pub fn nameservers(resolvers: &[Ipv4Addr]) -> Vec<Ipv4Addr> {
     (0u32..)
@@ -143,8 +143,8 @@ table inet {table} {{
     )
 }
 
-/// The table of a sandbox that has its firewall inside: the same refusals, of what it sends. What
-/// it gets are answers alone.
+/// The table inside a rootless sandbox: the same refusals for what it sends. It receives only
+/// answers.
 #[must_use]
 pub fn ruleset_inside(allowed: &[String], resolvers: &[Ipv4Addr], machine: &[Ipv4Addr]) -> String {
     let list = |addresses: &[Ipv4Addr]| {
@@ -195,7 +195,7 @@ pub fn ruleset_inside(allowed: &[String], resolvers: &[Ipv4Addr], machine: &[Ipv
 /// Loads the table, and lets the machine forward packets.
 ///
 /// # Errors
-/// nft is missing, or refused; in nft's own words.
+/// nft is missing, or failed; with its message.
 pub fn load(policy: &Policy) -> Result<(), Failure> {
     nft(&ruleset(policy))?;
     forward()
@@ -209,7 +209,7 @@ pub fn unload(table: &str) {
 /// Has nft read `text`, in the calling thread's network namespace.
 ///
 /// # Errors
-/// nft is missing, or refused; in nft's own words.
+/// nft is missing, or failed; with its message.
 pub fn nft(text: &str) -> Result<(), Failure> {
     let failed = |error: io::Error| {
         if error.kind() == io::ErrorKind::NotFound {
@@ -229,7 +229,7 @@ pub fn nft(text: &str) -> Result<(), Failure> {
         .spawn()
         .map_err(failed)?;
     if let Some(mut input) = child.stdin.take() {
-        // A refusal shows in its status.
+        // A failure shows in its status.
         let _ = input.write_all(text.as_bytes());
     }
     let output = child.wait_with_output().map_err(failed)?;
@@ -258,7 +258,7 @@ fn forward() -> Result<(), Failure> {
     }
     fs::write(SWITCH, "1").map_err(|error| {
         machine(format!(
-            "sandboxes have no way out: net.ipv4.ip_forward could not be set ({error})"
+            "sandboxes cannot reach the network: net.ipv4.ip_forward could not be set ({error})"
         ))
     })?;
     tracing::info!("net.ipv4.ip_forward is now 1, so that sandboxes can reach the network");
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_that_is_none_is_named() {
+    fn an_invalid_network_is_named() {
         assert!(check_allowed(&["10.0.0.0/8".into(), "1.2.3.4".into(), "host".into()]).is_ok());
         for wrong in ["10.0.0.0/33", "x", "", "0.0.0.0/0 accept; drop"] {
             assert!(

@@ -1,8 +1,8 @@
-//! The privileged half of the driver: `fsa runner`.
+//! Privileged runner (`fsa runner`): mounts, networks, firewall and OCI runtime of the local driver.
 //!
-//! It speaks [`crate::protocol`] on one socket and has no other way in. [`supervisor`] keeps it
-//! alive; [`serve`] reads requests; the rest does them. It ends when `fsa serve` does, and the
-//! sandboxes go on without it.
+//! Its only input is [`crate::protocol`] on one socket. [`supervisor`] keeps it alive; [`serve`]
+//! reads requests; the other modules carry them out. It ends when `fsa serve` does; the sandboxes
+//! continue without it.
 
 pub mod base_rootfs;
 pub mod bundle;
@@ -41,10 +41,10 @@ pub use supervisor::{entry, main, spawn};
 
 use crate::protocol::{Hello, Message, Push, machine as failure};
 
-/// The stack of a thread that does one request, in bytes. Nothing here recurses deeply.
+/// Bytes of stack of a thread that serves one request. No code here recurses deeply.
 pub(crate) const STACK: usize = 512 * 1024;
 
-/// Everything that the runner has.
+/// The state of the runner.
 pub struct Runner {
     pub config: RunnerConfig,
     pub privilege_mode: PrivilegeMode,
@@ -75,8 +75,8 @@ struct Firewall {
 }
 
 impl Runner {
-    /// Looks at the machine, loads the firewall and takes over the sandboxes that run already.
-    /// What a sandbox cannot do without, and is missing, is said in [`Hello::blockers`].
+    /// Probes the machine, loads the firewall and adopts running sandboxes. What prevents any
+    /// start is reported in [`Hello::blockers`].
     ///
     /// # Errors
     /// The data folder cannot be used at all.
@@ -94,14 +94,14 @@ impl Runner {
                 )
             })?;
         mounts::scratch(layout.scratch()).map_err(|e| failed("the runner cannot mount", e))?;
-        // Where it is missing, `Hello` says so.
+        // A missing file is reported in `Hello`.
         let sandboxd = layout.scratch().join("sandboxd");
         if let Err(error) = mounts::bind_file(&config.sandboxd, &sandboxd) {
             tracing::error!(path = %config.sandboxd.display(), %error, "sandboxd is missing");
         }
         let deferred_delete = deferred_delete::DeferredDelete::new(layout.deferred_delete());
         if let Err(error) = deferred_delete.empty() {
-            tracing::warn!(%error, "what was being removed before could not be");
+            tracing::warn!(%error, "deferred deletions of an earlier runner failed");
         }
         let cgroups = privilege_mode.cgroups(&layout);
         let runtime = oci::Runtime::new(config.runtime.clone(), layout.runtime_root(), !cgroups.any());
@@ -150,14 +150,14 @@ impl Runner {
         Ok(runner)
     }
 
-    /// Loads the firewall, unless it is loaded as it should be. The machine's resolvers may have
-    /// changed since (a laptop in another network).
+    /// Loads the firewall, unless the same rules are loaded already. The machine's resolvers may
+    /// have changed (a laptop in another network).
     ///
     /// # Errors
     /// As [`firewall::load`]; without it no sandbox is started.
     pub fn ensure_firewall(&self) -> Result<(), Failure> {
         if self.privilege_mode == PrivilegeMode::Rootless {
-            // Each sandbox has its own, loaded with its network.
+            // Each sandbox has its own firewall, loaded with its network.
             return Ok(());
         }
         let policy = firewall::Policy {
@@ -175,19 +175,19 @@ impl Runner {
         Ok(())
     }
 
-    /// Tells `fsa serve` something unasked.
+    /// Sends `fsa serve` a notification.
     pub fn push(&self, push: &Push) {
-        // Where nobody listens any more, the runner is about to end.
+        // A failure means that `fsa serve` has ended, and the runner is about to.
         let _ = crate::protocol::send(&self.socket, &Message::Push(push.clone()), &[]);
     }
 
-    /// What is left on the machine of this data folder's sandboxes.
+    /// Leftovers of this data folder's sandboxes on the machine.
     #[must_use]
     pub fn leftovers(&self) -> Vec<String> {
         host_probe::leftovers(self.privilege_mode, &self.layout, &self.cgroups)
     }
 
-    /// Removes what is ours alone and needed by nobody, when the runner ends.
+    /// Removes firewall and control group when the runner ends and no sandbox runs.
     pub fn clean_up(&self) {
         if self.privilege_mode == PrivilegeMode::Root && self.sandboxes.running() == 0 {
             firewall::unload(&self.layout.table());

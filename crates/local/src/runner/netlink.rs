@@ -1,8 +1,10 @@
-//! Just enough of rtnetlink(7) to wire a sandbox: a link pair, addresses, routes, neighbors.
+//! Minimal rtnetlink(7) client: a veth pair, addresses, routes, neighbors.
 //!
-//! Written out by hand because a start needs a dozen messages and nothing else: they are built
-//! into one buffer, sent with one system call and acknowledged together, without a runtime, a
-//! task or a process. Layouts are from linux/rtnetlink.h, linux/if_link.h and linux/neighbour.h.
+//! Compared with `rtnetlink` (asynchronous: needs a runtime and a task per socket) and
+//! `netlink-packet-route` (types for each message, without a socket). A start needs a dozen
+//! messages of six kinds: they are built into one buffer, sent with one system call and
+//! acknowledged together. Layouts are from linux/rtnetlink.h, linux/if_link.h and
+//! linux/neighbour.h.
 
 use std::{
     io,
@@ -63,7 +65,7 @@ pub struct VethEnd<'a> {
     pub mac: Mac,
 }
 
-/// Messages that go out together.
+/// Messages that are sent together.
 #[derive(Default)]
 pub struct Batch {
     bytes: Vec<u8>,
@@ -210,8 +212,8 @@ impl Batch {
         self
     }
 
-    /// Says once and for all which Ethernet address an IP address has, so that nobody asks (ARP)
-    /// and nobody can answer falsely.
+    /// A permanent neighbor entry: the Ethernet address of an IP address, so that there is no ARP
+    /// to spoof.
     #[must_use]
     pub fn neighbor(mut self, index: u32, address: Ipv4Addr, mac: Mac) -> Self {
         let mut header = vec![AF_INET, 0, 0, 0];
@@ -251,7 +253,7 @@ fn route_header(bits: u8, scope: u8) -> [u8; 12] {
     ]
 }
 
-/// A socket that speaks for the network namespace in which it was made, wherever it is used.
+/// A netlink socket of the network namespace in which it was made, wherever it is used.
 pub struct Netlink(OwnedFd);
 
 impl Netlink {
@@ -268,7 +270,7 @@ impl Netlink {
         Ok(Self(socket))
     }
 
-    /// Sends the messages and waits for the kernel's word on each.
+    /// Sends the messages and waits for the acknowledgment of each.
     ///
     /// # Errors
     /// The first refusal, with what was refused; later messages were carried out nevertheless.
@@ -318,7 +320,7 @@ impl Netlink {
         }
     }
 
-    /// Reads until `take(kind, sequence, body)` says that it was the last.
+    /// Reads until `take(kind, sequence, body)` returns true for the last message.
     fn answers(&self, mut take: impl FnMut(u16, u32, &[u8]) -> bool) -> io::Result<()> {
         let mut buffer = vec![0u8; 32 * 1024];
         loop {
@@ -329,7 +331,7 @@ impl Netlink {
                 if length < 16 || length > rest.len() {
                     return Err(io::Error::new(
                         io::ErrorKind::InvalidData,
-                        "a netlink answer makes no sense",
+                        "a netlink answer is malformed",
                     ));
                 }
                 let kind = u16::from_ne_bytes([rest[4], rest[5]]);

@@ -12,8 +12,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::netlink::{Batch, Netlink};
 
-/// Where sandboxes find their gateway and, on port 53, the machine's first resolver. It is on
-/// nobody's network: link-local, and answered by translation alone.
+/// The sandboxes' gateway and, on port 53, the machine's first resolver. No host has the address:
+/// it is link-local, and port 53 is translated (DNAT).
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 /// Moves the calling thread into a network namespace. Only for threads that end soon after.
 ///
@@ -54,16 +54,16 @@ pub fn listener(address: SocketAddr) -> io::Result<OwnedFd> {
     Ok(socket.into())
 }
 
-/// A new namespace with its loopback up, and a netlink socket that speaks for it. Made on a
-/// thread of its own, which ends there: no other thread is ever in the wrong namespace.
+/// A new namespace with its loopback up, and a netlink socket in it. Made on a dedicated thread
+/// that ends there, so no other thread is ever in the wrong namespace.
 pub fn new() -> io::Result<(OwnedFd, Netlink)> {
     thread::scope(|scope| {
         scope
             .spawn(|| {
                 nix::sched::unshare(CloneFlags::CLONE_NEWNET)?;
-                // Only the loopback has IPv6; the wire has no route for it.
+                // Only the loopback has IPv6.
                 sysctl("ipv6/conf/default/disable_ipv6", "1");
-                // Everything in here is one person's: ports below 1024 and ping are for all.
+                // A sandbox has one user: ports below 1024 and ping are allowed for all.
                 sysctl("ipv4/ip_unprivileged_port_start", "0");
                 sysctl("ipv4/ping_group_range", "0 2147483647");
                 let netlink = Netlink::open()?;
@@ -76,8 +76,8 @@ pub fn new() -> io::Result<(OwnedFd, Netlink)> {
     })
 }
 
-/// A setting below /proc/sys/net of the calling thread's namespace. What a kernel does not have
-/// (IPv6 switched off) need not be set.
+/// Sets a value below /proc/sys/net of the calling thread's namespace. A missing one (IPv6
+/// switched off) is no error.
 pub fn sysctl(name: &str, value: &str) {
     if let Err(error) = fs::write(format!("/proc/sys/net/{name}"), value)
         && error.kind() != io::ErrorKind::NotFound

@@ -1,10 +1,10 @@
-//! A sandbox's network: a namespace of its own and a routed pair of interfaces, without a bridge.
+//! Network of a sandbox: a network namespace and a routed veth pair, without a bridge.
 //!
-//! The name of the near interface, `fsa<slot>`, is also the claim on the slot: the kernel gives
-//! each name once, for all data folders of the machine, and takes it back when the namespace
-//! ends, so no list of slots can be wrong. The slot decides the address and the range of user
-//! ids. Both sides know the other's Ethernet address from the start: nobody asks (ARP), nobody
-//! can answer falsely, and the near side needs no address.
+//! The name of the near interface, `fsa<slot>`, is also the claim on the slot: a name exists once
+//! on the machine, for all data folders, and is free again when the namespace ends, so no list of
+//! slots can be wrong. The slot determines the address and the range of user ids. Both sides have
+//! a permanent neighbor entry for the other: there is no ARP to spoof, and the near side needs no
+//! address.
 //!
 //! The namespace belongs to the machine's user namespace, not to the sandbox's: root in a
 //! sandbox cannot change its address, its routes or its interface. It has IPv4 to the outside,
@@ -29,13 +29,13 @@ use super::{
 };
 use crate::protocol::machine;
 
-/// Interfaces of ours begin with this.
+/// Prefix of the near interfaces' names.
 pub const PREFIX: &str = "fsa";
 /// Slots are numbered from 1; the highest user id stays below 2^31, which some programs need.
 pub const SLOTS: u32 = (0x8000_0000 - 0x1000_0000) / 65_536 - 1;
 const INSIDE: &str = "eth0";
 
-/// A sandbox's network as long as the runner holds it.
+/// A sandbox's network, held by the runner.
 #[derive(Debug)]
 pub struct SandboxNetwork {
     pub slot: u32,
@@ -47,14 +47,14 @@ pub struct SandboxNetwork {
 /// Makes networks.
 pub struct Networks {
     uplink: Uplink,
-    /// Marks our near interfaces, so that the firewall's rules can be about all of them.
+    /// The interface group of all near interfaces, which the firewall's rules match.
     group: u32,
     base: Ipv4Addr,
     mtu: u32,
     next: AtomicU32,
 }
 
-/// The way out of a sandbox.
+/// How a sandbox reaches the network.
 enum Uplink {
     Veth,
     Pasta(PastaLauncher),
@@ -62,12 +62,12 @@ enum Uplink {
     Loopback,
 }
 
-/// Where each sandbox has a network to itself, all have the same place in it.
+/// Rootless sandboxes share no network, so all use the same slot.
 const ONLY_SLOT: u32 = 1;
 
 impl Networks {
-    /// Networks as this power can make them, tried where that may fail; and why sandboxes have no
-    /// way out, where they have none.
+    /// Chooses how networks are made in this privilege mode, and tries pasta. Also returns why
+    /// sandboxes cannot reach the network, if they cannot.
     #[must_use]
     pub fn open(
         privilege_mode: PrivilegeMode,
@@ -107,7 +107,7 @@ impl Networks {
         (networks, why)
     }
 
-    /// Takes in the network of a sandbox that runs already.
+    /// Adopts the network of a running sandbox.
     #[must_use]
     pub fn adopt(&self, slot: u32, namespace: OwnedFd, resource: &ResourceName) -> SandboxNetwork {
         SandboxNetwork {
@@ -131,7 +131,7 @@ impl Networks {
         }
     }
 
-    /// Takes a network away at once.
+    /// Removes a network at once.
     pub fn remove(&self, network: &SandboxNetwork) {
         match (&self.uplink, &network.pasta) {
             (Uplink::Veth, _) => remove(network.slot),
@@ -140,14 +140,14 @@ impl Networks {
         }
     }
 
-    /// Ends what a runner that was killed left of networks that nobody has.
-    pub fn end_all_but(&self, wanted: impl Fn(&str) -> bool) {
+    /// Ends processes of networks that a killed runner left, except those to `keep`.
+    pub fn end_all_but(&self, keep: impl Fn(&str) -> bool) {
         if let Uplink::Pasta(pasta) = &self.uplink {
-            pasta.end_all_but(wanted);
+            pasta.end_all_but(keep);
         }
     }
 
-    /// A network that needs nothing on the machine's side.
+    /// A network without an interface on the machine's side.
     fn make_in_namespace(&self, name: &str) -> Result<SandboxNetwork, Failure> {
         let (namespace, inside) = netns::new().map_err(|e| creation_failed(&e))?;
         let mut network = SandboxNetwork {
@@ -180,8 +180,8 @@ impl Networks {
         Ipv4Addr::from(u32::from(self.base).wrapping_add(256 + slot))
     }
 
-    /// Makes a namespace and wires it. Nothing is left where it fails: the namespace ends with
-    /// its descriptor, and the pair with the namespace.
+    /// Makes a namespace and its veth pair. Nothing is left where it fails: the namespace ends
+    /// with its descriptor, and the pair with the namespace.
     ///
     /// # Errors
     /// What the kernel refused, and what may help.
@@ -233,7 +233,7 @@ impl Networks {
             namespace.as_fd(),
             self.mtu,
         ))?;
-        // From here on an error is never "already exists": the name is ours.
+        // From here on an error is never "already exists": the name is taken by this sandbox.
         let wired = (|| {
             let near_index = index(near, &name)?;
             let far_index = index(inside, INSIDE)?;
@@ -273,10 +273,10 @@ pub fn interface(slot: u32) -> String {
 }
 
 /// Removes the pair at once, although something may still hold the namespace open (a socket of
-/// the gate's, a connection of the gateway's). Removing what is not there is no error.
+/// the database proxy, a connection of the gateway). A missing pair is no error.
 pub fn remove(slot: u32) {
     if let Ok(netlink) = Netlink::open() {
-        // A refusal means that it is gone, or that the namespace's end takes it in a moment.
+        // Fails where it is gone already.
         let _ = netlink.send(&Batch::default().remove(&interface(slot)));
     }
 }
@@ -295,7 +295,7 @@ fn index(netlink: &Netlink, name: &str) -> io::Result<u32> {
         .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("interface {name} is gone")))
 }
 
-/// Locally administered (second bit), and told apart by side and slot.
+/// A locally administered address (second bit), unique by side and slot.
 fn mac(side: u8, slot: u32) -> Mac {
     let [_, a, b, c] = slot.to_be_bytes();
     [0x02, 0x66, side, a, b, c]

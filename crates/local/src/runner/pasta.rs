@@ -1,12 +1,12 @@
-//! The way out of a sandbox whose runner may not touch the machine's network: a process of pasta
-//! for each, which passes its connections on as the user's own, and a firewall inside.
+//! Rootless networking with pasta: a process of pasta per sandbox, which forwards its connections
+//! as the user's own, and a firewall inside the sandbox's network namespace.
 //!
 //! The sandbox's network namespace belongs to the runner's user namespace, in which nothing in
 //! the sandbox has a capability; so the firewall in it is out of the sandbox's reach.
 //!
-//! pasta outlives the runner, as the sandbox does. It writes its process id into a file of ours
-//! and has that file's path among its arguments, by which a later runner tells it from any other
-//! process that has got its number since.
+//! pasta outlives the runner, as the sandbox does. It writes its process id into a file and has
+//! that file's path among its arguments, by which a later runner distinguishes it from another
+//! process with the same id.
 
 use std::{
     fs::{self, File},
@@ -37,9 +37,9 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Starts and finds pasta.
 #[derive(Clone, Debug)]
 pub struct PastaLauncher {
-    /// The files with process ids, by the sandboxes' names.
+    /// Folder of the files with process ids, named after the sandboxes.
     records: PathBuf,
-    /// Mount points of the runner's own.
+    /// Folder of the runner's mount points.
     scratch: PathBuf,
     allowed: Vec<String>,
     resolvers: Vec<Ipv4Addr>,
@@ -92,7 +92,7 @@ impl PastaLauncher {
     /// Gives a namespace the interface `interface`, not configured yet, and the firewall.
     ///
     /// # Errors
-    /// pasta or nft is missing, or refused; in its own words.
+    /// pasta or nft is missing, or failed; with its message.
     pub fn open(
         &self,
         name: &str,
@@ -102,7 +102,7 @@ impl PastaLauncher {
         mtu: u32,
     ) -> Result<Pasta, Failure> {
         let record = self.records.join(name);
-        // One that a killed runner left.
+        // Left by a killed runner.
         if let Some(pasta) = self.find(name) {
             pasta.end();
         }
@@ -110,7 +110,7 @@ impl PastaLauncher {
         self.firewall(namespace)?;
         self.start(&record, namespace, address, interface, mtu)?;
         self.find(name).ok_or_else(|| {
-            machine("pasta, the sandbox's way to the network, ended as soon as it was started")
+            machine("pasta, which connects the sandbox to the network, ended as soon as it was started")
         })
     }
 
@@ -124,11 +124,11 @@ impl PastaLauncher {
         (find(&record) == Some(pid)).then_some(Pasta { pidfd, record })
     }
 
-    /// Ends those whose name is not among `wanted`.
-    pub fn end_all_but(&self, wanted: impl Fn(&str) -> bool) {
+    /// Ends all but those to `keep`.
+    pub fn end_all_but(&self, keep: impl Fn(&str) -> bool) {
         for entry in fs::read_dir(&self.records).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            if !wanted(&name) {
+            if !keep(&name) {
                 match self.find(&name) {
                     Some(pasta) => pasta.end(),
                     None => forget(&entry.path()),
@@ -150,13 +150,13 @@ impl PastaLauncher {
                 machine("the program pasta is missing: install passt (Debian: apt-get install passt)")
             } else {
                 machine(format!(
-                    "pasta, the sandbox's way to the network, could not be started ({error})"
+                    "pasta, which connects the sandbox to the network, could not be started ({error})"
                 ))
             }
         };
         let name = record.file_name().unwrap_or_default();
-        // A name for the namespace: pasta gives up the right to look into other processes' before
-        // it opens it. The interface holds the namespace afterwards.
+        // A path for the namespace: pasta drops the permission to open other processes' before it
+        // opens it. The interface holds the namespace afterwards.
         let place = self.scratch.join(name).with_extension("net");
         File::create(&place).map_err(failed)?;
         let started = (|| {
@@ -168,7 +168,7 @@ impl PastaLauncher {
             let output_path = self.scratch.join(name).with_extension("words");
             let output_text = File::create(&output_path).map_err(failed)?;
             let mut command = Command::new("pasta");
-            // Nothing is passed in, and nothing from the sandbox's loopback to the machine's.
+            // No connection is forwarded into the sandbox, and none from its loopback to the machine's.
             command
                 .args([
                     "--ipv4-only",
@@ -205,7 +205,7 @@ impl PastaLauncher {
                 .stderr(output_text)
                 .spawn()
                 .map_err(failed)?;
-            // It goes into the background when everything is in its place.
+            // It goes into the background when it is ready.
             let status = finish(child).map_err(failed)?;
             let output_text = fs::read_to_string(&output_path).unwrap_or_default();
             let _ = fs::remove_file(&output_path);
@@ -221,7 +221,7 @@ impl PastaLauncher {
                 .take(300)
                 .collect();
             Err(machine(format!(
-                "pasta refused to be the sandbox's way to the network: {last}{}",
+                "pasta refused to connect the sandbox to the network: {last}{}",
                 tun()
             )))
         })();
@@ -280,7 +280,7 @@ fn forget(record: &Path) {
     }
 }
 
-/// pasta does not say which device it lacks.
+/// Advice for a missing device, which pasta does not name.
 fn tun() -> &'static str {
     match File::options().read(true).write(true).open("/dev/net/tun") {
         Ok(_) => "",
@@ -291,7 +291,7 @@ fn tun() -> &'static str {
     }
 }
 
-/// The machine's addresses, which a connection of the user's own would reach.
+/// The machine's addresses, which pasta's connections would reach.
 fn own_addresses() -> Vec<Ipv4Addr> {
     let mut own: Vec<Ipv4Addr> = nix::ifaddrs::getifaddrs()
         .into_iter()

@@ -21,7 +21,7 @@ pub fn ended(pidfd: &OwnedFd) -> bool {
     readable(pidfd.as_fd(), Duration::ZERO)
 }
 
-/// SIGTERM. One that has ended already needs none.
+/// SIGTERM. Not sent to a process that has ended.
 pub fn terminate(pidfd: BorrowedFd<'_>) {
     let _ = pidfd_send_signal(pidfd, Signal::TERM);
 }
@@ -60,10 +60,10 @@ struct PidfdInfo {
 const PIDFD_GET_INFO: libc::Ioctl = 0xC040_FF0B_u32 as libc::Ioctl;
 const PIDFD_INFO_EXIT: u64 = 1 << 3;
 
-/// The wait status of a process that was somebody else's child, once that one has taken it in
-/// (Linux 6.15; `None` before that).
+/// The wait status of another process's child, once its parent has reaped it (Linux 6.15; `None`
+/// before that).
 pub fn exit_status(pidfd: &OwnedFd) -> Option<i32> {
-    // The supervisor takes it in; the kernel says so with a hang-up.
+    // The supervisor reaps it; the kernel reports that as a hang-up.
     let mut events = [PollFd::new(pidfd.as_fd(), PollFlags::empty())];
     let _ = poll(&mut events, 200u16);
     let mut info = PidfdInfo {

@@ -1,4 +1,4 @@
-//! Processes 1, by descriptors that stay true: who lives, who ended, and how.
+//! Watch on the sandboxes' processes 1, by pidfd and epoll: records and reports their exit.
 
 use std::{
     os::fd::OwnedFd,
@@ -18,10 +18,10 @@ use super::{
 };
 use crate::protocol::{ExitCause, Push, SandboxExit};
 
-/// Waits for the end of any of the watched processes.
+/// Waits for the exit of any watched process.
 pub struct ProcessWatch {
     epoll: OwnedFd,
-    /// By the number that the event carries.
+    /// Keyed by the number in the event.
     watched: Mutex<Watched>,
 }
 
@@ -43,7 +43,8 @@ impl ProcessWatch {
 }
 
 impl Runner {
-    /// Watches a live process 1; its end is noted, cleaned up after and told to `fsa serve`.
+    /// Watches a running process 1; its exit is recorded, cleaned up after and reported to
+    /// `fsa serve`.
     pub fn watch_process(&self, name: &ResourceName, running: &Arc<Running>) {
         let number = {
             let mut watched = self.process_watch.watched.lock();
@@ -65,7 +66,7 @@ impl Runner {
         }
     }
 
-    /// Handles ends until the process does; for a thread of its own.
+    /// Handles exits forever; for a dedicated thread.
     pub fn watch_forever(self: &Arc<Self>) {
         let mut events = Vec::with_capacity(64);
         loop {
@@ -79,7 +80,7 @@ impl Runner {
             }
             for event in &events {
                 let found = self.process_watch.watched.lock().all.remove(&event.data.u64());
-                // Whoever ended the sandbox on purpose has let go of it already.
+                // A stop has dropped the sandbox already.
                 let Some((name, Some(running))) = found.map(|(name, running)| (name, running.upgrade()))
                 else {
                     continue;
@@ -130,7 +131,7 @@ impl Runner {
         }
     }
 
-    /// Cleans up after processes that have ended, and notes how.
+    /// Cleans up after processes that have ended, and records why.
     pub fn record_exit(&self, entry: &Entry, name: &ResourceName, how: ExitCause) {
         entry.live.lock().running = None;
         self.drop_network(entry);
@@ -141,7 +142,7 @@ impl Runner {
             state.run = None;
             state.ended = Some(SandboxExit { at: Utc::now(), how });
             if let Err(error) = state.write(&path) {
-                tracing::warn!(sandbox = %name, %error, "the end of a sandbox could not be noted");
+                tracing::warn!(sandbox = %name, %error, "the exit of a sandbox could not be recorded");
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The sandboxes that the runner knows: what of each is alive, and who may work on it.
+//! Registry of sandboxes in the runner: their live state, and a mutex for changes of each.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -21,33 +21,33 @@ use crate::{
     protocol::{ObservedSandbox, machine},
 };
 
-/// Where the sandboxes' databases are found from inside.
+/// Where a program in a sandbox finds its database.
 const DATABASE_PROXY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 5432);
-/// Entries that are looked at to tell how much disk a sandbox uses.
+/// Entries that are counted for the disk usage of a sandbox.
 const DISK_ENTRIES: u32 = 200_000;
 
 /// One sandbox.
 #[derive(Default)]
 pub struct Entry {
-    /// Held by whoever changes the sandbox, for as long as that takes. `true` once the entry is
-    /// out of the map: then another one must be fetched.
+    /// Held during a change of the sandbox. `true` once the entry was removed from the map: then
+    /// the caller must get the new entry.
     pub work: Mutex<bool>,
-    /// What is alive of it; held for moments.
+    /// Held only briefly.
     pub live: Mutex<LiveState>,
 }
 
-/// What the runner holds of a sandbox while it is alive.
+/// What the runner holds of a live sandbox.
 #[derive(Default)]
 pub struct LiveState {
-    /// Whose network it is.
+    /// The sandbox of `network`.
     pub owner: Option<SandboxRef>,
     pub network: Option<Arc<SandboxNetwork>>,
-    /// The socket that the gate listens on; kept so that a new gate can have the same.
+    /// The socket from which the database proxy accepts; kept for a restarted proxy.
     pub database_proxy: Option<OwnedFd>,
     pub running: Option<Arc<Running>>,
 }
 
-/// A live process 1.
+/// A running process 1.
 pub struct Running {
     pub process: Process,
     pub pidfd: OwnedFd,
@@ -55,12 +55,12 @@ pub struct Running {
     pub memory_limit_mib: u32,
 }
 
-/// All of them.
+/// All sandboxes.
 #[derive(Default)]
 pub struct Sandboxes(Mutex<HashMap<ResourceName, Arc<Entry>>>);
 
 impl Sandboxes {
-    /// Does `work` while nobody else works on this sandbox.
+    /// Runs `work` with the sandbox's mutex held.
     pub fn exclusively<T>(&self, resource: &ResourceName, work: impl FnOnce(&Entry) -> T) -> T {
         loop {
             let entry = Arc::clone(self.0.lock().entry(resource.clone()).or_default());
@@ -73,14 +73,14 @@ impl Sandboxes {
         }
     }
 
-    /// The entry as it is, without waiting for anybody who works on it.
+    /// The entry, without waiting for its mutex.
     #[must_use]
     pub fn get(&self, resource: &ResourceName) -> Option<Arc<Entry>> {
         self.0.lock().get(resource).cloned()
     }
 
-    /// Forgets a sandbox that is no more. Waits for whoever works on it, and keeps it where
-    /// something of it has come to life again.
+    /// Removes a destroyed sandbox from the map. Waits for its mutex, and keeps the entry where
+    /// the sandbox was started again.
     pub fn forget(&self, resource: &ResourceName) {
         let Some(entry) = self.get(resource) else {
             return;
@@ -93,7 +93,7 @@ impl Sandboxes {
         }
     }
 
-    /// Those that have a network.
+    /// Sandboxes that have a network.
     fn owners(&self) -> Vec<SandboxRef> {
         let entries: Vec<_> = self.0.lock().values().cloned().collect();
         entries
@@ -105,7 +105,7 @@ impl Sandboxes {
             .collect()
     }
 
-    /// Those that have a live process 1.
+    /// Number of sandboxes that run.
     #[must_use]
     pub fn running(&self) -> usize {
         let entries: Vec<_> = self.0.lock().values().cloned().collect();
@@ -117,7 +117,7 @@ impl Sandboxes {
 }
 
 impl Runner {
-    /// What is there of a sandbox; changes nothing and waits for nobody.
+    /// The observed state of a sandbox. Changes nothing and waits for no mutex.
     #[must_use]
     pub fn observe(&self, sandbox: &SandboxRef) -> ObservedSandbox {
         let state = State::read(&self.layout.state(&sandbox.resource));
@@ -161,7 +161,7 @@ impl Runner {
         Ok(found)
     }
 
-    /// Every layer that a sandbox is made of.
+    /// Every layer of a sandbox's root file system.
     ///
     /// # Errors
     /// The folder's.
@@ -212,7 +212,7 @@ impl Runner {
         Ok(network)
     }
 
-    /// Takes away the network of a sandbox that does not run.
+    /// Removes the network of a sandbox that does not run.
     pub fn drop_network(&self, entry: &Entry) {
         let (network, database_proxy) = {
             let mut live = entry.live.lock();
@@ -236,13 +236,13 @@ impl Runner {
             .map(|sockets| (sockets, network.address))
             .map_err(|error| {
                 machine(format!(
-                    "a connection into the sandbox could not be begun ({error})"
+                    "sockets for a connection into the sandbox could not be made ({error})"
                 ))
             })
     }
 
-    /// The socket on which the gate listens in this sandbox. The calling thread is in the
-    /// sandbox's network afterwards, and must end soon.
+    /// The socket from which the database proxy accepts in this sandbox. The calling thread is in
+    /// the sandbox's network afterwards, and must end soon.
     ///
     /// # Errors
     /// The sandbox has no network, or listens on the database's port itself.
@@ -256,7 +256,7 @@ impl Runner {
                 );
             }
             machine(format!(
-                "the way to the project's database could not be made ({error})"
+                "the socket of the project's database could not be made ({error})"
             ))
         };
         let network = self.network(resource)?;
@@ -279,7 +279,7 @@ impl Runner {
             .ok_or_else(|| Failure::new(FailureKind::Transient, "the sandbox does not run"))
     }
 
-    /// What the sandbox uses.
+    /// Resource usage of the sandbox.
     #[must_use]
     pub fn usage(&self, sandbox: &SandboxRef) -> Usage {
         let found = self.cgroups.usage(sandbox.resource.as_str());
@@ -294,7 +294,7 @@ impl Runner {
         }
     }
 
-    /// Finds the sandboxes that run already, and puts right what a runner that was killed left.
+    /// Adopts the sandboxes that run already, and cleans up after a runner that was killed.
     ///
     /// # Errors
     /// The folder's.
@@ -352,7 +352,7 @@ impl Runner {
         }
     }
 
-    /// Ends processes of a start that no runner saw to its end.
+    /// Kills processes of a start that was interrupted.
     pub fn kill_orphans(&self, name: &ResourceName, this_boot: bool) {
         if !this_boot {
             self.runtime.forget(name.as_str());

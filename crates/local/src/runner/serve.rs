@@ -1,8 +1,8 @@
-//! Reading requests, doing each on a thread of its own, and answering.
+//! Request server of the runner: one thread per request.
 //!
-//! A thread per request, because several of them enter a network namespace or change their
-//! working folder and are not fit for another afterwards; threads cost a few microseconds more
-//! than they would from a pool, and an idle runner has none.
+//! Some requests enter a network namespace or change their working folder, so their thread cannot
+//! be reused. A new thread costs a few microseconds more than one of a pool, and an idle runner
+//! has none.
 
 use std::{
     io,
@@ -18,9 +18,9 @@ use parking_lot::{Condvar, Mutex};
 use super::{Runner, STACK};
 use crate::protocol::{self, Call, Message, Packet, Request, Response, VERSION};
 
-/// Requests that are done at once; more wait in the socket.
+/// Concurrent requests; more wait in the socket.
 const CONCURRENT_MAX: usize = 128;
-/// A longer grace would keep a delete waiting.
+/// A longer grace would hold up a deletion.
 const GRACE_MAX: Duration = Duration::from_secs(60);
 
 #[derive(Default)]
@@ -51,7 +51,7 @@ impl Busy {
     }
 }
 
-/// Serves until the other side is gone, and until what it had asked for is done.
+/// Serves until the other side is gone and its requests are done.
 ///
 /// # Errors
 /// Where the socket fails.
@@ -82,7 +82,7 @@ pub fn serve(runner: &Arc<Runner>) -> io::Result<()> {
             }
             Ok(None) => break Ok(()),
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                tracing::error!(%error, "a request makes no sense and is passed over");
+                tracing::error!(%error, "invalid request ignored");
             }
             Err(error) => break Err(error),
         }
@@ -112,7 +112,7 @@ fn reply(runner: &Runner, id: u64, result: Result<(Response, Vec<OwnedFd>), Fail
     };
     let descriptors: Vec<_> = descriptors.iter().map(|fd| fd.as_fd()).collect();
     if let Err(error) = protocol::send(&runner.socket, &Message::Reply { id, result }, &descriptors) {
-        tracing::debug!(%error, "an answer could not be given");
+        tracing::debug!(%error, "response could not be sent");
     }
 }
 
@@ -237,7 +237,7 @@ fn perform(
     }
 }
 
-/// A listening Unix socket and a file: what a sandbox gets is nothing else, whoever asks.
+/// Accepts only a listening Unix socket and a regular file, so a sandbox gets nothing else.
 fn check_descriptors(listener: &OwnedFd, boot: &OwnedFd) -> Result<(), Failure> {
     let listens = rustix::net::sockopt::socket_domain(listener)
         .is_ok_and(|domain| domain == rustix::net::AddressFamily::UNIX)

@@ -1,4 +1,4 @@
-//! What the runner remembers of a sandbox from one start of its own to the next.
+//! Persistent state of a sandbox in the runner: survives a restart of the runner.
 
 use std::{fs, io, path::Path, sync::LazyLock};
 
@@ -13,31 +13,31 @@ use crate::{images::DiffId, protocol::SandboxExit};
 pub struct State {
     pub sandbox: SandboxRef,
     pub digest: String,
-    /// Which tree the root file system's own files come from, so that it is not removed early.
+    /// The base root file system ([`super::base_rootfs`]) in use, so that it is not removed early.
     #[serde(rename = "skeleton")]
     pub base_rootfs: String,
-    /// The image's, lowest first; none for template `host`.
+    /// Layers of the image, lowest first; none for template `host`.
     pub layers: Vec<DiffId>,
-    /// It is to have a way to its project's database.
+    /// It was started with a database.
     #[serde(rename = "gate")]
     pub database_proxy: bool,
     pub memory_limit_mib: u32,
-    /// The start that was begun last, if it did not come to its end yet.
+    /// The latest start, until the sandbox has ended.
     pub run: Option<Run>,
     pub ended: Option<SandboxExit>,
 }
 
-/// One life of a sandbox's processes.
+/// One run of a sandbox's processes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Run {
     pub boot: String,
     pub slot: u32,
-    /// Nothing while the runtime starts it.
+    /// `None` while the runtime starts it.
     pub process: Option<Process>,
 }
 
-/// A process for good: ids are given again, but not with the same time of start.
+/// A unique process: ids are reused, but not with the same start time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Process {
@@ -63,7 +63,7 @@ fn started(stat: &str) -> Option<u64> {
     stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }
 
-/// This boot of the machine, unlike every other.
+/// The id of this boot of the machine.
 pub static BOOT: LazyLock<String> = LazyLock::new(|| {
     fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .map(|id| id.trim().to_owned())
@@ -71,8 +71,7 @@ pub static BOOT: LazyLock<String> = LazyLock::new(|| {
 });
 
 impl State {
-    /// `None` where there is none, or none that can be read: then nothing is known, and nothing
-    /// runs that was not found by other means.
+    /// `None` where the file is missing or unreadable.
     #[must_use]
     pub fn read(path: &Path) -> Option<Self> {
         let text = fs::read(path).ok()?;
@@ -105,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_is_told_from_a_later_one_with_its_id() {
+    fn a_later_process_with_the_same_id_is_another_one() {
         let me = Process::now(std::process::id().try_into().unwrap()).unwrap();
         assert_eq!(Process::now(me.pid), Some(me));
         assert_ne!(
@@ -132,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_was_cut_off_is_no_state() {
+    fn a_truncated_file_is_no_state() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.json");
         fs::write(&path, "{\"sandbox\":").unwrap();

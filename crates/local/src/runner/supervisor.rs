@@ -1,10 +1,10 @@
-//! The runner's two processes.
+//! Runner supervisor: restarts the runner's worker process and reaps orphans.
 //!
 //! `fsa serve` starts the supervisor while it is still root, and cannot start another once it has
-//! dropped its privileges. So the supervisor does nothing that could end it: it starts the worker
-//! again when that dies, and takes in the orphans. Both hold the socket to `fsa serve`; when that
-//! is closed, the worker ends of its own accord and the supervisor after it. Where no worker ever
-//! began, another one would not either: then both end, and `fsa serve` is told why.
+//! dropped its privileges. So the supervisor does nothing that could fail: it restarts the worker
+//! when that dies, and reaps orphans. Both hold the socket to `fsa serve`; when that is closed,
+//! the worker ends, and the supervisor after it. Where no worker ever started, another one would
+//! not either: then both end, and `fsa serve` is notified why.
 
 use std::{
     fs::File,
@@ -39,7 +39,7 @@ use crate::protocol::{self, Message, Push, machine};
 /// Where `fsa runner` finds its socket and its configuration.
 const SOCKET_FD: i32 = 3;
 const CONFIG_FD: i32 = 4;
-/// The worker's own word that the other side is gone.
+/// Exit code of a worker whose socket to `fsa serve` was closed.
 const CLOSED: u8 = 0;
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
@@ -82,16 +82,16 @@ pub fn spawn(
     command.spawn()
 }
 
-/// What `fsa runner` does, first thing, before there is a second thread: takes what [`spawn`]
-/// left it and runs until `fsa serve` ends.
+/// Main function of `fsa runner`: takes the descriptors of [`spawn`] and runs until `fsa serve`
+/// ends. Must be called before there is a second thread.
 #[must_use]
 pub fn entry() -> ExitCode {
     // SAFETY: these two were put there by `spawn`, for this process alone; where they were not
-    // (somebody typed `fsa runner`), reading from them fails and nothing else is done.
+    // (`fsa runner` typed by hand), reading from them fails and nothing else is done.
     #[allow(unsafe_code)]
     let (socket, config) = unsafe {
         if libc::fcntl(SOCKET_FD, libc::F_GETFD) < 0 || libc::fcntl(CONFIG_FD, libc::F_GETFD) < 0 {
-            eprintln!("fsa runner is started by fsa serve, and does nothing alone.");
+            eprintln!("fsa runner is started by fsa serve; it cannot be started by hand.");
             return ExitCode::from(64);
         }
         (OwnedFd::from_raw_fd(SOCKET_FD), OwnedFd::from_raw_fd(CONFIG_FD))
@@ -105,7 +105,7 @@ pub fn entry() -> ExitCode {
     match config {
         Some(config) => main(socket, config),
         None => {
-            eprintln!("fsa runner is started by fsa serve, and does nothing alone.");
+            eprintln!("fsa runner is started by fsa serve; it cannot be started by hand.");
             ExitCode::from(64)
         }
     }
@@ -114,10 +114,10 @@ pub fn entry() -> ExitCode {
 /// Supervises until the other side of `socket` is gone. The process must have one thread.
 #[must_use]
 pub fn main(socket: OwnedFd, config: RunnerConfig) -> ExitCode {
-    // A session of its own: the keyboard's signals are for `fsa serve`, whose end is ours.
+    // A new session: the terminal's signals are for `fsa serve`; the runner ends with it.
     let _ = setsid();
     for signal_number in [Signal::SIGINT, Signal::SIGHUP, Signal::SIGTERM] {
-        // SAFETY: the handler does nothing, so it does nothing that a handler may not.
+        // SAFETY: the handler does nothing, so nothing that is not async-signal-safe.
         #[allow(unsafe_code)]
         let _ = unsafe { signal(signal_number, SigHandler::Handler(ignore_signal)) };
     }
@@ -127,18 +127,18 @@ pub fn main(socket: OwnedFd, config: RunnerConfig) -> ExitCode {
     };
     let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    // So that the low numbers are free where a child needs them, and taken everywhere else.
+    // Reserves the low descriptor numbers, which a child needs for its own.
     let socket = match reserve(socket) {
         Ok(socket) => socket,
         Err(error) => {
-            tracing::error!(%error, "the runner cannot begin");
+            tracing::error!(%error, "the runner cannot start");
             return ExitCode::FAILURE;
         }
     };
     let (started_reader, started_writer) = match pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK) {
         Ok(ends) => ends,
         Err(error) => {
-            let why = format!("the runner cannot begin: the machine gives it no pipe ({error})");
+            let why = format!("the runner cannot start: no pipe can be made ({error})");
             return give_up(&socket, machine(why));
         }
     };
@@ -157,7 +157,7 @@ pub fn main(socket: OwnedFd, config: RunnerConfig) -> ExitCode {
             ))),
             Ok(ForkResult::Parent { child }) => child,
             Err(error) if !ever_started => {
-                let why = format!("the runner cannot begin: no process can be started ({error})");
+                let why = format!("the runner cannot start: no process can be started ({error})");
                 return give_up(&socket, machine(why));
             }
             Err(error) => {
@@ -171,11 +171,12 @@ pub fn main(socket: OwnedFd, config: RunnerConfig) -> ExitCode {
             status => {
                 ever_started |= rustix::io::read(&started_reader, &mut [0u8; 8]).is_ok_and(|bytes| bytes > 0);
                 if !ever_started {
-                    // What the worker itself had to say was said before this, and counts.
-                    let why = format!("the runner ended before it began ({status:?}); its log says more");
+                    // A failure that the worker itself has sent before takes precedence.
+                    let why =
+                        format!("the runner ended before it was ready ({status:?}); its log has the reason");
                     return give_up(&socket, machine(why));
                 }
-                tracing::error!(?status, ?pause, "the runner's worker ended; another one follows");
+                tracing::error!(?status, ?pause, "the runner's worker ended; restarting it");
             }
         }
         pause = if begun.elapsed() > PAUSE_MAX {
@@ -187,18 +188,18 @@ pub fn main(socket: OwnedFd, config: RunnerConfig) -> ExitCode {
     }
 }
 
-/// Tells `fsa serve` why there is no runner.
+/// Notifies `fsa serve` why there is no runner.
 fn give_up(socket: &OwnedFd, failure: Failure) -> ExitCode {
     fail(socket, failure);
     ExitCode::FAILURE
 }
 
 fn fail(socket: &OwnedFd, failure: Failure) {
-    // Where nobody listens, nobody needs to know.
+    // Fails where `fsa serve` has ended.
     let _ = protocol::send(socket, &Message::Push(Push::Failed(failure)), &[]);
 }
 
-/// Between two tries. The supervisor has one thread and nothing else to do.
+/// Between two attempts. The supervisor has one thread and nothing else to do.
 #[allow(
     clippy::disallowed_methods,
     reason = "a pause is what is meant: nothing is awaited"
@@ -207,10 +208,10 @@ fn rest(pause: Duration) {
     thread::sleep(pause);
 }
 
-/// Not the same as ignoring a signal, which sandboxes would inherit.
+/// A handler instead of SIG_IGN, which sandboxes would inherit.
 extern "C" fn ignore_signal(_: i32) {}
 
-/// Takes in every child that ends until it is this one.
+/// Reaps children until `worker` is one of them.
 fn wait_for(worker: Pid) -> WaitStatus {
     loop {
         match waitpid(None, None) {
@@ -229,16 +230,16 @@ fn reserve(socket: OwnedFd) -> io::Result<OwnedFd> {
         if null.as_raw_fd() >= FIRST_FREE_FD {
             return Ok(moved);
         }
-        // Kept for as long as the process lives.
+        // Stays open as long as the process lives.
         std::mem::forget(null);
     }
 }
 
-/// What one worker does: the process's exit code. Where it is the first, it says through `first`
-/// that it has begun, and to `fsa serve` why it could not; one that follows is tried again.
+/// Main function of a worker; returns its exit code. `first`, for the first worker only: it writes
+/// there once it is ready, and notifies `fsa serve` of a failure; later workers are restarted.
 fn work(socket: OwnedFd, config: RunnerConfig, privilege_mode: PrivilegeMode, first: Option<&OwnedFd>) -> u8 {
     crate::malloc_arenas::limit_to(2);
-    // Sandboxes' folders and mount points are named below it.
+    // Paths of sandboxes and mount points are derived from it.
     let config = RunnerConfig {
         data_dir: absolute(&config.data_dir),
         ..config
@@ -248,13 +249,13 @@ fn work(socket: OwnedFd, config: RunnerConfig, privilege_mode: PrivilegeMode, fi
             PrivilegeMode::Root => ": it needs CAP_SYS_ADMIN",
             PrivilegeMode::Rootless => rootless::advice(),
         };
-        let why = format!("the runner cannot have mounts of its own ({error}){advice}");
+        let why = format!("the runner cannot have a private mount namespace ({error}){advice}");
         return report_start_failure(&socket, machine(why), first.is_some());
     }
     let for_failure = match socket.try_clone() {
         Ok(copy) => copy,
         Err(error) => {
-            tracing::error!(%error, "the runner cannot begin");
+            tracing::error!(%error, "the runner cannot start");
             return 1;
         }
     };
@@ -278,7 +279,7 @@ fn work(socket: OwnedFd, config: RunnerConfig, privilege_mode: PrivilegeMode, fi
             move || runner.watch_forever()
         });
     if let Err(error) = watching {
-        tracing::error!(%error, "the runner cannot begin");
+        tracing::error!(%error, "the runner cannot start");
         return 1;
     }
     match serve::serve(&runner) {
@@ -294,7 +295,7 @@ fn work(socket: OwnedFd, config: RunnerConfig, privilege_mode: PrivilegeMode, fi
 }
 
 fn report_start_failure(socket: &OwnedFd, failure: Failure, first: bool) -> u8 {
-    tracing::error!(%failure, "the runner's worker cannot begin");
+    tracing::error!(%failure, "the runner's worker cannot start");
     if first {
         fail(socket, failure);
     }
