@@ -1,9 +1,9 @@
-//! Receiving an archive: a tar of an OCI image layout, or what `docker save` writes, compressed or
-//! not.
+//! Image archive import: a tar of an OCI image layout, or the output of `docker save`, compressed
+//! or not.
 //!
-//! Read in one pass while they arrive: each file goes to the incoming folder with its digest, so
-//! that a blob is written once and then only renamed. What the archive means is decided
-//! afterwards, from the small files.
+//! The archive is read in one pass while it arrives: each file goes to the incoming folder with
+//! its digest, so that a blob is written once and then only renamed. [`super::archived_image`]
+//! finds the image afterwards, from the small files.
 
 use std::{
     collections::HashMap,
@@ -28,13 +28,13 @@ use super::{
 /// Files of an archive. Docker writes four for each layer.
 const FILES_MAX: usize = 4_096;
 const BUFFER: usize = 512 << 10;
-/// Bytes between two looks at the free space.
+/// Bytes between two checks of the free space.
 const CHECK_EVERY: u64 = 64 << 20;
 
-/// Why an archive cannot be imported. Completes "the archive …" where a person has to do with it.
+/// Why an archive cannot be imported. Completes "the archive …" in messages.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
-    #[error("did not arrive whole: {0}")]
+    #[error("did not arrive completely: {0}")]
     Upload(io::Error),
     #[error("cannot be decompressed: {0}")]
     Damaged(io::Error),
@@ -62,7 +62,7 @@ pub enum ArchiveError {
     Disk(io::Error),
 }
 
-/// What an archive may take.
+/// Limits of an archive.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     pub bytes: u64,
@@ -89,19 +89,19 @@ impl Read for Upload {
     }
 }
 
-/// Receives an archive into `incoming`, and finds the image in it: the one called `wanted`, where
+/// Receives an archive into `incoming`, and finds the image in it: the one named `requested`, where
 /// it holds several.
 ///
 /// # Errors
-/// [`ArchiveError`]. What was received stays in `incoming`, which is the caller's to remove.
+/// [`ArchiveError`]. Received files stay in `incoming`, which the caller removes.
 pub fn receive(
     input: impl Read + Send,
     incoming: &Path,
     folder: &BlobStore,
     limits: Limits,
-    wanted: Option<&str>,
+    requested: Option<&str>,
 ) -> Result<ArchivedImage, ArchiveError> {
-    // Errors of the upload and of the decompressor would otherwise look the same.
+    // Distinguishes errors of the upload from those of the decompressor.
     let mut upload_error = None;
     let result = (|| -> Result<Receiver<'_>, ArchiveError> {
         let input = RecordError {
@@ -130,10 +130,10 @@ pub fn receive(
         files: receiver.files,
         links: receiver.links,
     }
-    .image(wanted)
+    .image(requested)
 }
 
-/// Keeps a copy of the input's error, which the layers above may wrap.
+/// Copies the input's error, which the readers above may wrap.
 struct RecordError<'a, R> {
     input: R,
     error: &'a mut Option<io::Error>,
@@ -197,7 +197,7 @@ impl Receiver<'_> {
                 Kind::Directory | Kind::Fifo | Kind::Other(_) => {}
             }
         }
-        // So that the sender is not cut off before it is done.
+        // The sender must be able to finish.
         reader.finish(&mut buffer).map_err(ArchiveError::Damaged)?;
         if any { Ok(()) } else { Err(ArchiveError::Empty) }
     }
@@ -213,9 +213,9 @@ impl Receiver<'_> {
         let mut hash = Sha256::new();
         let mut left = size;
         while left > 0 {
-            let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
-            let read = tarball::read_full(content, &mut buffer[..wanted]).map_err(ArchiveError::Damaged)?;
-            if read < wanted {
+            let length = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+            let read = tarball::read_full(content, &mut buffer[..length]).map_err(ArchiveError::Damaged)?;
+            if read < length {
                 return Err(ArchiveError::Tar(TarError::Truncated));
             }
             self.account(read as u64)?;

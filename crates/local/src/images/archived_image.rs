@@ -1,4 +1,4 @@
-//! What an archive's files mean: the image in an OCI layout, or in what `docker save` writes.
+//! Image in an archive's files: an OCI layout, or the output of `docker save`.
 
 use std::{collections::HashMap, fs, path::PathBuf};
 
@@ -10,7 +10,7 @@ use super::{
     manifest::{self, DOCUMENT_MAX, Descriptor, Document, Manifest, Problem},
 };
 
-/// Indexes that lead to indexes.
+/// Indexes that refer to indexes.
 const INDEX_DEPTH_MAX: usize = 4;
 
 /// An image in the incoming folder, its blobs verified.
@@ -20,7 +20,7 @@ pub struct ArchivedImage {
     pub config: Vec<u8>,
     /// Bottom first.
     pub layers: Vec<ArchivedLayer>,
-    /// What the archive itself calls the image.
+    /// The name of the image in the archive.
     pub name: Option<String>,
 }
 
@@ -31,7 +31,7 @@ pub struct ArchivedLayer {
     pub file: PathBuf,
 }
 
-/// One file of the archive, received.
+/// A received file of the archive.
 #[derive(Debug)]
 pub struct ReceivedFile {
     pub file: PathBuf,
@@ -62,24 +62,24 @@ pub struct Contents {
 }
 
 impl Contents {
-    pub fn image(&self, wanted: Option<&str>) -> Result<ArchivedImage, ArchiveError> {
-        // Docker writes both since version 25, and means the same by them.
+    pub fn image(&self, requested: Option<&str>) -> Result<ArchivedImage, ArchiveError> {
+        // Docker writes both since version 25, for the same image.
         if self.get("index.json").is_some() {
-            self.oci(wanted)
+            self.oci(requested)
         } else if self.get("manifest.json").is_some() {
-            self.docker(wanted)
+            self.docker(requested)
         } else {
             Err(ArchiveError::NoManifest)
         }
     }
 
-    fn oci(&self, wanted: Option<&str>) -> Result<ArchivedImage, ArchiveError> {
+    fn oci(&self, requested: Option<&str>) -> Result<ArchivedImage, ArchiveError> {
         let mut bytes = self.read("index.json")?;
         let mut name = None;
         for _ in 0..INDEX_DEPTH_MAX {
             match manifest::parse(&bytes)? {
                 Document::Index(index) => {
-                    let chosen = manifest::choose(&index, wanted)?;
+                    let chosen = manifest::choose(&index, requested)?;
                     name = name.or_else(|| chosen.names().next().map(str::to_owned));
                     bytes = self.document(&chosen.digest)?;
                 }
@@ -115,7 +115,7 @@ impl Contents {
         })
     }
 
-    fn docker(&self, wanted: Option<&str>) -> Result<ArchivedImage, ArchiveError> {
+    fn docker(&self, requested: Option<&str>) -> Result<ArchivedImage, ArchiveError> {
         #[derive(Deserialize)]
         #[serde(rename_all = "PascalCase")]
         struct Saved {
@@ -134,7 +134,9 @@ impl Contents {
             [only] => only,
             several => several
                 .iter()
-                .find(|image| wanted.is_some_and(|wanted| tags(image).iter().any(|tag| tag == wanted)))
+                .find(|image| {
+                    requested.is_some_and(|requested| tags(image).iter().any(|tag| tag == requested))
+                })
                 .ok_or_else(|| {
                     Problem::Several(
                         several
@@ -161,7 +163,7 @@ impl Contents {
             ));
             files.push(received.file.clone());
         }
-        // `docker save` knows no manifest: this one says the same, so that every image has one.
+        // `docker save` writes no OCI manifest; this one describes the same image.
         let image = Manifest {
             schema_version: 2,
             media_type: manifest::MEDIA_MANIFEST.into(),

@@ -1,17 +1,17 @@
-//! The blob store on disk: `<data>/images`, which belongs to `fsa serve`.
+//! Blob store: images on disk, in `<data>/images`, which belongs to `fsa serve`.
 //!
 //! ```text
 //! blobs/sha256/<hex>   manifests, configurations, and layers until they are unpacked
-//! names/<hash>.json    what is known of each image, under the SHA-256 of its name
-//! incoming/            what is being received; empty while nothing is
-//! lock                 held shared by whoever adds or is about to use something, and
-//!                      exclusively by whoever removes what nobody uses
+//! names/<hash>.json    the record of each image, under the SHA-256 of its name
+//! incoming/            files that are being received
+//! lock                 held shared while an image is added or a sandbox is started, and
+//!                      exclusively while unused files are removed
 //! ```
 //!
-//! A file is written in `incoming` and renamed, so that under its name it is whole. Nothing waits
-//! for the disk: what a power cut damages is an image that has just come, and comes again. Compressed
-//! layers are removed once they are unpacked: they would double the disk that an image takes, and
-//! can be fetched again from where they came.
+//! A file is written in `incoming` and renamed, so that it is complete under its name. Nothing waits
+//! for the disk: a power cut damages only an image that has just been added, which is fetched again.
+//! Compressed layers are removed once they are unpacked: they would double an image's disk usage,
+//! and can be fetched again.
 
 use std::{
     fs::{self, File},
@@ -33,7 +33,7 @@ use super::{
     manifest::Config,
 };
 
-/// What is known of an image under one name.
+/// The record of an image under one name.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StoredImage {
@@ -44,7 +44,7 @@ pub struct StoredImage {
     pub config_digest: Digest,
     /// Bottom first.
     pub layers: Vec<StoredLayer>,
-    /// What its programs expect.
+    /// The environment that its programs expect.
     pub config: Config,
     pub origin: Origin,
     pub imported_at: DateTime<Utc>,
@@ -64,13 +64,13 @@ pub struct StoredLayer {
     pub unpacked: u64,
 }
 
-/// Where an image came from, and so where it can be had again.
+/// Where an image came from, and where it can be fetched again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "kind")]
 pub enum Origin {
-    /// Somebody imported it.
+    /// Imported by a user.
     Import,
-    /// An archive on this machine, as it was then.
+    /// An archive on this machine, with its size and time at the import.
     #[serde(rename_all = "camelCase")]
     Archive {
         path: PathBuf,
@@ -82,7 +82,7 @@ pub enum Origin {
 }
 
 impl StoredImage {
-    /// What people are told of it.
+    /// Its description for the API.
     #[must_use]
     pub fn info(&self) -> ImageInfo {
         ImageInfo {
@@ -95,7 +95,7 @@ impl StoredImage {
     }
 }
 
-/// As long as one of these is held, nothing that it may refer to is removed.
+/// A lock on the blob store: while it is held, no blob and no layer is removed.
 #[derive(Clone, Debug)]
 pub struct Lease(#[allow(dead_code, reason = "held for its lock")] Arc<File>);
 
@@ -123,7 +123,7 @@ impl BlobStore {
         Ok(folder)
     }
 
-    /// Waits for whoever is removing things, which takes as long as that takes.
+    /// Waits for a removal that is in progress, for 60 s at most.
     pub async fn lock_shared(&self) -> Result<Lease, Failure> {
         let path = self.0.join("lock");
         let lock = move || {
@@ -141,7 +141,7 @@ impl BlobStore {
         }
     }
 
-    /// The lock of whoever removes things, unless something is in use.
+    /// The exclusive lock, unless something is in use.
     pub fn try_lock_exclusive(&self) -> io::Result<Option<Lease>> {
         let file = File::open(self.0.join("lock"))?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -151,7 +151,7 @@ impl BlobStore {
         }
     }
 
-    /// A folder for what is being received; it goes when it is dropped.
+    /// A temporary folder for received files, removed when it is dropped.
     pub fn incoming(&self) -> io::Result<TempDir> {
         tempfile::Builder::new()
             .prefix("in-")
@@ -196,7 +196,7 @@ impl BlobStore {
         ignore_missing(fs::remove_file(self.blob(digest)))
     }
 
-    /// Every blob that is here.
+    /// Every blob.
     pub fn blobs(&self) -> io::Result<Vec<Digest>> {
         let mut blobs = Vec::new();
         for entry in fs::read_dir(self.0.join("blobs/sha256"))? {
@@ -215,7 +215,7 @@ impl BlobStore {
             .join(format!("{}.json", Digest::of(name.as_bytes()).hex()))
     }
 
-    /// The image of this exact name. One that cannot be read counts as none, and is said.
+    /// The image of this exact name. An unreadable record counts as none, and is logged.
     #[must_use]
     pub fn image(&self, name: &str) -> Option<StoredImage> {
         read_record(&self.record(name))
@@ -254,7 +254,7 @@ impl BlobStore {
         Ok(())
     }
 
-    /// Whether so many more bytes fit on the disk, leaving `keep_free` of it.
+    /// Whether `bytes` more fit on the disk, leaving `keep_free`.
     pub fn has_room(&self, bytes: u64, keep_free: u64) -> io::Result<bool> {
         let space = rustix::fs::statvfs(&self.0)?;
         Ok(space.f_bavail.saturating_mul(space.f_frsize) >= bytes.saturating_add(keep_free))
@@ -266,7 +266,7 @@ fn read_record(path: &Path) -> Option<StoredImage> {
     match serde_json::from_slice(&bytes) {
         Ok(image) => Some(image),
         Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "a stored image's description cannot be read; import it again");
+            tracing::warn!(path = %path.display(), %error, "record of an image cannot be read; import it again");
             None
         }
     }

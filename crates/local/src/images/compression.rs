@@ -1,4 +1,4 @@
-//! Which compression a stream has, told by its first bytes.
+//! Compression detection by a stream's first bytes.
 //!
 //! Media types are often wrong (plain tars labeled gzip, zstd from tools that have one label),
 //! and what is inside is verified by its digest anyway, so the first bytes decide.

@@ -1,7 +1,7 @@
 //! Content addresses: the digest of a blob, and the diff id of a layer.
 //!
-//! Both are SHA-256 (the one algorithm that every registry and every archive has). They are types
-//! of their own, so that the compressed blob's digest is never taken for the unpacked layer's,
+//! Both are SHA-256 (the one algorithm that every registry and every archive has). They are
+//! distinct types, so that the compressed blob's digest is never taken for the unpacked layer's,
 //! and both are made of 32 bytes, so that neither can hold a path.
 
 use std::{fmt, str::FromStr};

@@ -1,4 +1,4 @@
-//! Taking an image out of an archive.
+//! Import of an image from an archive.
 
 use std::{collections::HashMap, io, time::Duration};
 
@@ -22,8 +22,8 @@ use super::{
 /// Chunks of an upload that wait to be written.
 const UPLOAD_CHUNKS: usize = 16;
 
-/// The blocking end of a stream, and the work that feeds it. A stream that gives nothing for
-/// `idle` has failed.
+/// The blocking end of a stream, and the future that feeds it. A stream without data for `idle`
+/// has failed.
 pub(super) fn upload<S>(archive: S, idle: Duration) -> (Upload, impl Future<Output = ()> + Send)
 where
     S: Stream<Item = io::Result<Bytes>> + Send,
@@ -84,19 +84,20 @@ impl LayerStore {
             bytes: self.settings.max_archive_bytes,
             keep_free: self.settings.keep_free_bytes,
         };
-        let (folder, wanted) = (self.blob_store.clone(), name.clone());
+        let (folder, requested) = (self.blob_store.clone(), name.clone());
         let received = tokio::task::spawn_blocking(move || {
-            let wanted = (!wanted.is_empty()).then_some(wanted.as_str());
-            // With the folder, so that it goes after the last write even where nobody waits here.
+            let requested = (!requested.is_empty()).then_some(requested.as_str());
+            // Returns the folder, so that it is removed after the last write even where the caller
+            // stopped waiting.
             (
-                archive::receive(input, incoming.path(), &folder, limits, wanted),
+                archive::receive(input, incoming.path(), &folder, limits, requested),
                 incoming,
             )
         });
         let (found, incoming) = received.await.map_err(|_| {
             Failure::new(
                 FailureKind::Internal,
-                "reading the archive failed in a way that the log has",
+                "reading the archive failed; the log has the reason",
             )
         })?;
         let found: ArchivedImage = found.map_err(|e| archive_failure(&e))?;
@@ -141,7 +142,7 @@ impl LayerStore {
     }
 }
 
-/// What an image may be called.
+/// Validates the name of an image.
 pub(super) fn check_name(name: &str) -> Result<(), Failure> {
     if is_image_name(name) && name != HOST {
         return Ok(());
@@ -159,7 +160,7 @@ fn name_of(found: &ArchivedImage) -> Result<String, Failure> {
     let name = found.name.clone().ok_or_else(|| {
         Failure::new(
             FailureKind::Input,
-            "the archive does not say what its image is called; give it a name",
+            "the archive does not name its image; give it a name",
         )
     })?;
     check_name(&name).map(|()| name)

@@ -40,8 +40,8 @@ pub(super) struct LayerStore {
     pub registries: Registries,
     unpacker: Arc<dyn LayerUnpacker>,
     slots: Semaphore,
-    /// Layers that were not here before something that is, or was, being added. What has failed
-    /// leaves them; no sandbox can be made of those that no image names.
+    /// Layers that additions of images have unpacked or were going to. Those that no image names are
+    /// of failed additions, and no sandbox uses them.
     fresh: Mutex<HashSet<DiffId>>,
 }
 
@@ -91,7 +91,7 @@ impl LayerStore {
         Ok(unpacked)
     }
 
-    /// Writes down an image whose layers are all unpacked.
+    /// Records an image whose layers are all unpacked.
     pub(super) async fn keep(
         &self,
         name: String,
@@ -103,7 +103,7 @@ impl LayerStore {
     ) -> Result<StoredImage, Failure> {
         let mut stored = Vec::new();
         for Layer { diff_id, descriptor } in layers {
-            // It is here, so this only asks for its size.
+            // It is unpacked already, so this only returns its size.
             let unpacked = self
                 .unpacker
                 .unpack(&LayerBlob {
@@ -135,14 +135,14 @@ impl LayerStore {
         write().map_err(|e| disk("the image could not be stored", &e))
     }
 
-    /// At the end of an addition: removes what a failed one left. While others are at work it
-    /// stays, for the last of them.
+    /// Removes what failed additions left. Does nothing while other additions are in progress; the
+    /// last one removes it.
     pub(super) async fn remove_leftovers(&self) {
         let fresh = self.fresh.lock().clone();
         match self.sweep(|layer| fresh.contains(layer)).await {
             Ok(Some(_)) => self.fresh.lock().retain(|layer| !fresh.contains(layer)),
             Ok(None) => {}
-            Err(failure) => tracing::warn!(%failure, "what a failed import left could not be removed"),
+            Err(failure) => tracing::warn!(%failure, "leftovers of a failed import could not be removed"),
         }
     }
 
@@ -213,9 +213,9 @@ fn not_removed(error: &io::Error) -> Failure {
     disk("unused parts of images could not be removed", error)
 }
 
-/// Does `work` for all of `items`, `parallel` of them at a time. After the first failure, which is
-/// the answer, nothing is begun any more; what was begun is told by the token, and is waited for,
-/// so that afterwards nobody unpacks what is about to be removed.
+/// Runs `work` for all of `items`, `parallel` of them at a time. After the first failure, which is
+/// returned, no further item is started; those in progress are notified by the token, and awaited,
+/// so that nothing is unpacked while leftovers are removed.
 pub(super) async fn for_all<T, F>(
     items: Vec<T>,
     parallel: usize,
@@ -227,12 +227,12 @@ where
     let stop = CancellationToken::new();
     stream::iter(items)
         .map(|item| {
-            let (begun, stop) = (work(item, stop.clone()), stop.clone());
+            let (started, stop) = (work(item, stop.clone()), stop.clone());
             async move {
                 if stop.is_cancelled() {
                     return Ok(());
                 }
-                begun.await.inspect_err(|_| stop.cancel())
+                started.await.inspect_err(|_| stop.cancel())
             }
         })
         .buffer_unordered(parallel)

@@ -1,8 +1,8 @@
 //! Manifests, indexes and configurations (OCI image specification 1.1, and Docker's second
-//! schema, which has the same shape). Pure: bytes in, a plan or a sentence out.
+//! schema, which has the same shape). Pure.
 //!
-//! Only what is used is read, and read leniently: `null` for an empty list and missing media
-//! types are common in the wild.
+//! Compared with the types of `oci-spec`, which refuse what is common in the wild: `null` for an
+//! empty list, and missing media types. Only used fields are read.
 
 use std::collections::BTreeMap;
 
@@ -29,10 +29,10 @@ pub const MEDIA_ACCEPTED: &str = "application/vnd.oci.image.index.v1+json, \
 pub enum Problem {
     #[error("has a {what} that cannot be read ({why})")]
     Unreadable { what: &'static str, why: String },
-    #[error("is in Docker's first format, which has been given up; push it again with a current tool")]
+    #[error("is in Docker's first format (schema 1), which is obsolete; push it again with a current tool")]
     FirstSchema,
-    #[error("is not there for {wanted}; it is there for {there}")]
-    Platform { wanted: String, there: String },
+    #[error("is not available for {requested}; it is there for {there}")]
+    Platform { requested: String, there: String },
     #[error(
         "is one of several in there ({0}); give the name of one of them, or make an archive of one image"
     )]
@@ -43,7 +43,7 @@ pub enum Problem {
     TooManyLayers(usize),
 }
 
-/// What points to a blob.
+/// A reference to a blob.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
@@ -98,7 +98,7 @@ pub struct Manifest {
     pub layers: Vec<Descriptor>,
 }
 
-/// What a reference leads to.
+/// A document of a registry or an archive.
 #[derive(Debug)]
 pub enum Document {
     Index(Vec<Descriptor>),
@@ -126,7 +126,7 @@ pub fn parse(bytes: &[u8]) -> Result<Document, Problem> {
         return Err(Problem::FirstSchema);
     }
     match probe.manifests {
-        // One with another hash is of no use here, and no reason to refuse the others.
+        // An entry with another hash algorithm is skipped.
         Some(manifests) => Ok(Document::Index(
             manifests
                 .into_iter()
@@ -139,7 +139,7 @@ pub fn parse(bytes: &[u8]) -> Result<Document, Problem> {
     }
 }
 
-/// This machine's architecture, in the words of OCI (those of Go).
+/// This machine's architecture, by its OCI name (that of Go).
 #[must_use]
 pub fn architecture() -> &'static str {
     match std::env::consts::ARCH {
@@ -152,12 +152,12 @@ pub fn architecture() -> &'static str {
     }
 }
 
-/// The entry of an index that is for this machine. Where an archive has several images, `wanted`
-/// says which.
+/// The entry of an index that is for this machine. `requested` selects one where an archive has
+/// several images.
 ///
 /// # Errors
 /// [`Problem::Platform`], [`Problem::Several`], [`Problem::NotAnImage`].
-pub fn choose<'a>(index: &'a [Descriptor], wanted: Option<&str>) -> Result<&'a Descriptor, Problem> {
+pub fn choose<'a>(index: &'a [Descriptor], requested: Option<&str>) -> Result<&'a Descriptor, Problem> {
     // Attestations are listed as images for the platform unknown/unknown.
     let images = || {
         index
@@ -175,12 +175,12 @@ pub fn choose<'a>(index: &'a [Descriptor], wanted: Option<&str>) -> Result<&'a D
     };
     let mut fitting: Vec<_> = images().filter(|entry| fits(entry)).collect();
     if fitting.len() > 1
-        && let Some(wanted) = wanted
+        && let Some(requested) = requested
         && fitting
             .iter()
-            .any(|entry| entry.names().any(|name| name == wanted))
+            .any(|entry| entry.names().any(|name| name == requested))
     {
-        fitting.retain(|entry| entry.names().any(|name| name == wanted));
+        fitting.retain(|entry| entry.names().any(|name| name == requested));
     }
     // Of variants, the plain one (arm64 without v9, amd64 without v3) runs everywhere.
     if let Some(plain) = fitting
@@ -199,7 +199,7 @@ pub fn choose<'a>(index: &'a [Descriptor], wanted: Option<&str>) -> Result<&'a D
             .take(20)
             .collect();
         return Err(Problem::Platform {
-            wanted: format!("linux/{}", architecture()),
+            requested: format!("linux/{}", architecture()),
             there: there.join(", "),
         });
     };
@@ -218,7 +218,7 @@ pub fn choose<'a>(index: &'a [Descriptor], wanted: Option<&str>) -> Result<&'a D
     Ok(first)
 }
 
-/// What an image says about programs that run in it.
+/// An image's configuration for programs in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Config {
@@ -238,7 +238,7 @@ pub struct Config {
     pub ports: Vec<u16>,
 }
 
-/// Reads a configuration: its layers' diff ids, bottom first, and what it says about programs.
+/// Parses a configuration: its layers' diff ids, bottom first, and its settings for programs.
 ///
 /// # Errors
 /// [`Problem`], also where it is for another platform.
@@ -273,10 +273,10 @@ pub fn parse_config(bytes: &[u8]) -> Result<(Vec<DiffId>, Config), Problem> {
     let Some(rootfs) = file.rootfs else {
         return Err(Problem::NotAnImage("its configuration names no layers".into()));
     };
-    let fits = |found: &str, wanted: &str| found.is_empty() || found == wanted;
+    let fits = |found: &str, requested: &str| found.is_empty() || found == requested;
     if !fits(&file.os, "linux") || !fits(&file.architecture, architecture()) {
         return Err(Problem::Platform {
-            wanted: format!("linux/{}", architecture()),
+            requested: format!("linux/{}", architecture()),
             there: format!("{}/{}", file.os, file.architecture),
         });
     }

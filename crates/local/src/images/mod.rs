@@ -1,4 +1,4 @@
-//! Images: what a sandbox's root file system is made from.
+//! Container images: pulled, imported, stored, and unpacked into layers of root file systems.
 //!
 //! Everything that faces the outside (registries, archives, manifests) happens here, in the
 //! unprivileged process, and ends with verified blobs in `<data>/images`. Only unpacking is
@@ -53,14 +53,14 @@ pub struct UnpackedLayer {
     pub entries: u64,
 }
 
-/// Whoever may unpack layers: the runner, seen from this side.
+/// Unpacks layers with privileges: the runner, as the image store uses it.
 #[async_trait]
 pub trait LayerUnpacker: Send + Sync {
-    /// Unpacks the layer from its blob; where it is unpacked already, only says what it is.
-    /// Callers that ask for one layer at once share the work.
+    /// Unpacks the layer from its blob; where it is unpacked already, only returns its size.
+    /// Concurrent callers for one layer share the work.
     async fn unpack(&self, layer: &LayerBlob) -> Result<UnpackedLayer, Failure>;
 
-    /// Those of `layers` that are not unpacked here. On the way of every start, so it is cheap.
+    /// Those of `layers` that are not unpacked here. Called in every start, so it is cheap.
     async fn missing(&self, layers: &[DiffId]) -> Result<Vec<DiffId>, Failure>;
 
     /// Every layer that is unpacked here.
@@ -69,11 +69,11 @@ pub trait LayerUnpacker: Send + Sync {
     /// Every layer that a sandbox is made of, whether it runs or not.
     async fn used(&self) -> Result<Vec<DiffId>, Failure>;
 
-    /// Removes an unpacked layer. Idempotent; refused where a sandbox is made of it.
+    /// Removes an unpacked layer. Idempotent; refused where a sandbox uses it.
     async fn remove(&self, layer: &DiffId) -> Result<(), Failure>;
 }
 
-/// What a sandbox is made of.
+/// The root file system of a sandbox.
 #[derive(Clone, Debug)]
 pub enum ResolvedImage {
     /// This machine's own /usr.
@@ -88,10 +88,10 @@ pub struct LayeredImage {
     pub digest: String,
     /// Bottom first.
     pub layers: Vec<DiffId>,
-    /// What the image says about the programs in it.
+    /// The image's configuration for programs in it.
     pub config: Config,
-    /// Held until the sandbox is known to [`Store::sweep`]'s caller, so that no sweep removes a
-    /// layer in between. No longer: nothing is swept while one is held.
+    /// Held until the runner lists the sandbox's layers as used, so that no sweep removes one in
+    /// between. Must not be held longer: nothing is swept meanwhile.
     pub lease: Lease,
 }
 

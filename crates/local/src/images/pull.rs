@@ -1,4 +1,4 @@
-//! Fetching an image from a registry into the blob store, several layers at a time.
+//! Image pull: from a registry into the blob store, several layers at a time.
 
 use std::{
     io::Write as _,
@@ -23,11 +23,11 @@ use super::{
 
 /// Layers that are fetched at the same time.
 const DOWNLOADS_MAX: usize = 3;
-/// Indexes that lead to indexes.
+/// Indexes that refer to indexes.
 const INDEX_DEPTH_MAX: usize = 3;
 /// Bytes that are collected before they are written.
 const BUFFER: usize = 256 << 10;
-/// Bytes between two words about progress.
+/// Bytes between two progress reports.
 const REPORT_EVERY: u64 = 4 << 20;
 
 /// Fetches `reference` and unpacks it. Layers that are here already are not fetched.
@@ -85,7 +85,7 @@ async fn fetch(
     if !store
         .blob_store
         .has_room(room, store.settings.keep_free_bytes)
-        .map_err(|e| disk("the free space could not be told", &e))?
+        .map_err(|e| disk("the free space could not be measured", &e))?
     {
         return Err(no_room());
     }
@@ -209,7 +209,7 @@ impl PullProgress<'_> {
     }
 }
 
-/// Writes the blob to `file` and verifies it. What breaks off goes on where it stopped.
+/// Writes the blob to `file` and verifies it. A broken download resumes where it stopped.
 async fn download(
     store: &LayerStore,
     reference: &Reference,
@@ -336,7 +336,7 @@ impl Partial {
     }
 }
 
-/// A registry's refusal, for people.
+/// A registry's error as a failure.
 pub(super) fn registry_failure(name: &str, error: &RegistryError) -> Failure {
     let kind = if error.is_transient() {
         FailureKind::Transient
@@ -346,10 +346,10 @@ pub(super) fn registry_failure(name: &str, error: &RegistryError) -> Failure {
     Failure::new(kind, format!("the image {name} {error}"))
 }
 
-/// What is wrong with an image, for people.
+/// An image's problem as a failure.
 pub(super) fn problem_failure(name: &str, problem: &Problem) -> Failure {
     Failure::new(FailureKind::Input, format!("the image {name} {problem}"))
 }
 
-/// How long a whole check of an image may take, tries included.
+/// For a whole check of an image, retries included.
 pub(super) const CHECK_TIMEOUT: Duration = Duration::from_secs(30);

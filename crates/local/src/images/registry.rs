@@ -1,8 +1,8 @@
-//! A client for registries (OCI distribution specification 1.1, Docker's token authentication).
+//! OCI registry client (OCI distribution specification 1.1, Docker's token authentication).
 //!
-//! Written on `reqwest` and not taken from a crate, because what matters here is what such crates
-//! do not do: the addresses of redirects and token servers go through [`SsrfGuard`], answers are
-//! bounded, and a broken download goes on where it stopped.
+//! Compared with `oci-client`, which does not do what matters here: the addresses of redirects and
+//! token servers go through [`SsrfGuard`], answers are bounded, and a broken download resumes where
+//! it stopped.
 
 use std::{
     collections::HashMap,
@@ -34,13 +34,13 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// The longest that a registry may make us wait before the next try.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(20);
 
-/// Why a registry did not give what it was asked for. Completes "the image …".
+/// Why a request to a registry failed. Completes "the image …".
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum RegistryError {
     #[error("does not exist: the registry {0} has none of that name and tag")]
     NotFound(String),
     #[error(
-        "cannot be read: the registry {0} wants a sign-in, or has no such image (an operator can set credentials for it)"
+        "cannot be read: the registry {0} requires a sign-in, or has no such image (an operator can set credentials for it)"
     )]
     Unauthorized(String),
     #[error(
@@ -71,7 +71,7 @@ pub enum RegistryError {
 }
 
 impl RegistryError {
-    /// Whether another try may help.
+    /// Whether a retry may succeed.
     #[must_use]
     pub const fn is_transient(&self) -> bool {
         matches!(
@@ -83,26 +83,31 @@ impl RegistryError {
 
 pub(super) type Result<T> = std::result::Result<T, RegistryError>;
 
-/// How often, and after which pauses, a request that fails in passing is made again.
+/// Retries of a request after transient failures, with growing pauses.
 pub struct Retries {
     left: u32,
     pause: Duration,
 }
 
 impl Retries {
-    /// Waits until the next try, or gives `error` back where there is none.
+    /// Waits until the next attempt, or returns `error` where there is none.
     pub async fn retry(&mut self, error: RegistryError) -> Result<()> {
         if self.left == 0 || !error.is_transient() {
             return Err(error);
         }
-        let asked = match &error {
+        let requested = match &error {
             RegistryError::Busy {
                 after: Some(after), ..
             } => (*after).min(RETRY_AFTER_MAX),
             _ => Duration::ZERO,
         };
-        tracing::debug!(%error, "a registry is asked once more");
-        tokio::time::sleep(self.pause.mul_f64(1.0 + rand::random::<f64>() / 2.0).max(asked)).await;
+        tracing::debug!(%error, "request to a registry failed; retrying");
+        tokio::time::sleep(
+            self.pause
+                .mul_f64(1.0 + rand::random::<f64>() / 2.0)
+                .max(requested),
+        )
+        .await;
         self.left -= 1;
         self.pause *= 2;
         Ok(())
@@ -172,7 +177,7 @@ impl Registries {
         Ok((granted, response))
     }
 
-    /// A new count of tries.
+    /// Retries for one request.
     #[must_use]
     pub fn retries(&self) -> Retries {
         Retries {
@@ -181,7 +186,7 @@ impl Registries {
         }
     }
 
-    /// What a failed read of an answer means.
+    /// The error of a failed request or read.
     pub fn broken(&self, reference: &Reference, error: &reqwest::Error) -> RegistryError {
         let registry = reference.registry().to_owned();
         let mut why = error.to_string();
@@ -264,7 +269,7 @@ impl Registries {
             .await
     }
 
-    /// A registry that sends a byte now and then would get around the idle timeout.
+    /// Bounds a whole request: a registry that sends a byte now and then evades the idle timeout.
     async fn in_time<T>(&self, reference: &Reference, action: impl Future<Output = Result<T>>) -> Result<T> {
         tokio::time::timeout(REQUEST_TIMEOUT, action)
             .await
@@ -276,7 +281,7 @@ impl Registries {
             })
     }
 
-    /// One request, signed in where the registry asks for it.
+    /// One request, with authentication where the registry requires it.
     async fn request_slowly(
         &self,
         reference: &Reference,
@@ -393,12 +398,9 @@ impl Registries {
                 self.build(SsrfGuard::new(&host), &SsrfGuard::default(), proxy)
             })
         };
-        client.as_ref().map_err(|why| {
-            protocol(
-                reference,
-                format!("cannot be spoken to from this machine ({why})"),
-            )
-        })
+        client
+            .as_ref()
+            .map_err(|why| protocol(reference, format!("cannot be used from this machine ({why})")))
     }
 
     fn build(
@@ -415,7 +417,7 @@ impl Registries {
             .read_timeout(self.settings.idle_timeout)
             .user_agent(concat!("fsa/", env!("CARGO_PKG_VERSION")))
             .referer(false)
-            // What the environment says is for the command line to read.
+            // The command line reads proxies from the environment.
             .no_proxy()
             .dns_resolver(names)
             .redirect(Policy::custom(move |attempt| {

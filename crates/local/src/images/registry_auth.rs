@@ -1,7 +1,7 @@
-//! Signing in to a registry: Docker's token authentication, and plain Basic.
+//! Registry authentication: Docker's token authentication, and HTTP Basic.
 //!
-//! A registry names the server that gives tokens, so that address is guarded like its own, and
-//! credentials go over TLS unless the registry itself is spoken to without.
+//! A registry names its token server, so that address goes through the SSRF guard too, and
+//! credentials go over TLS unless the registry itself is used without TLS.
 
 use std::time::Duration;
 
@@ -18,9 +18,9 @@ use super::registry::{Registries, RegistryError, Result, protocol, refuse};
 
 /// Bytes of a token server's answer.
 const TOKEN_MAX: u64 = 1 << 20;
-/// For a token that says nothing about its life (Docker's specification).
+/// Lifetime of a token without `expires_in` (Docker's specification).
 const TOKEN_LIFE: Duration = Duration::from_secs(60);
-/// The longest that anything is used before it is asked for again.
+/// The longest use of a token or of credentials before they are requested again.
 const LIFE_MAX: Duration = Duration::from_secs(3600);
 
 impl Registries {
@@ -84,7 +84,7 @@ impl Registries {
         }
         let odd = |what: &str| protocol(reference, format!("names {what} as its sign-in server"));
         let mut url: Url = realm.parse().map_err(|_| odd("something that is no address"))?;
-        // A password or a token in the clear is only for a registry that is spoken to so anyway.
+        // A password or token goes in the clear only where the registry itself is used without TLS.
         if url.scheme() != "https" && (url.scheme() != "http" || self.scheme(reference) != "http") {
             return Err(odd("an address without TLS"));
         }
@@ -123,7 +123,7 @@ impl Registries {
         response_body
             .and_then(|response_body| response_body.token.or(response_body.access_token))
             .and_then(|token| secret(&format!("Bearer {token}")))
-            // A little early, so that it does not run out on its way.
+            // A little early, so that it does not expire during a request.
             .map(|token| (token, life.min(LIFE_MAX).saturating_sub(Duration::from_secs(5))))
             .ok_or_else(|| protocol(reference, "has a sign-in server that gives no token".into()))
     }

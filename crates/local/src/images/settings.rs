@@ -1,4 +1,4 @@
-//! What an operator decides about images.
+//! Settings of the image store.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -15,10 +15,10 @@ pub struct Settings {
     /// addresses. People name images freely, so without this an image's name could reach into
     /// the machine's own networks.
     pub allowed_registries: Vec<String>,
-    /// Registries that are spoken to without TLS, beside those on this machine itself.
+    /// Registries that are used without TLS, in addition to those on this machine itself.
     pub plain_http_registries: Vec<String>,
-    /// Through which registries are reached (`http://host:port`), but for the allowed ones. Names
-    /// are then resolved by the proxy, and which addresses it connects to is its own affair.
+    /// HTTP proxy for registries (`http://host:port`), except the allowed ones. The proxy then
+    /// resolves names, and is responsible for the addresses that it connects to.
     pub proxy: Option<String>,
     pub credentials: Vec<RegistryCredentials>,
     /// Bytes of an archive, decompressed, and of an image's compressed layers together.
@@ -31,9 +31,9 @@ pub struct Settings {
     pub idle_timeout: Duration,
     /// How long one layer may take altogether.
     pub layer_timeout: Duration,
-    /// Tries of a request that fails in passing.
+    /// Attempts of a request that fails transiently.
     pub attempts: u32,
-    /// Before the second try; each further one waits twice as long.
+    /// Before the second attempt; doubles with each further one.
     pub retry_pause: Duration,
 }
 

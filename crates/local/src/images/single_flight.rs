@@ -1,7 +1,8 @@
-//! Work that several callers want at once and that is done once: the pull of an image.
+//! Single flight: concurrent callers of the same work, such as the pull of an image, share one run.
 //!
-//! The work goes on when its callers are gone, so that an attempt which ran out of time finds it
-//! further on, or done, at the next one. It is bounded by its own timeouts.
+//! The work continues when its callers are gone, so that the attempt after a timeout finds it
+//! further on, or done. It is bounded by its own timeouts. (moka and async_singleflight report no
+//! progress to callers.)
 
 use std::{collections::HashMap, future::Future, sync::Arc};
 
@@ -15,7 +16,7 @@ enum State<T> {
     Done(Result<T, Failure>),
 }
 
-/// Says how far the work is.
+/// Reports the progress of the work.
 pub struct Progress<T>(watch::Sender<State<T>>);
 
 impl<T> Progress<T> {
@@ -24,7 +25,7 @@ impl<T> Progress<T> {
     }
 }
 
-/// Work under way, by what it is for.
+/// Work in flight, by key.
 pub struct SingleFlight<T>(Arc<Mutex<HashMap<String, watch::Receiver<State<T>>>>>);
 
 impl<T> Default for SingleFlight<T> {
@@ -34,8 +35,8 @@ impl<T> Default for SingleFlight<T> {
 }
 
 impl<T: Clone + Send + Sync + 'static> SingleFlight<T> {
-    /// Joins the work called `key`, or begins it with `work`, and waits for its end. `listen`
-    /// hears how far it is.
+    /// Joins the work named `key`, or starts it with `work`, and waits for its end. `listen` is
+    /// called with its progress.
     pub async fn join<F>(
         &self,
         key: &str,
@@ -60,7 +61,7 @@ impl<T: Clone + Send + Sync + 'static> SingleFlight<T> {
                 let work = work(Arc::clone(&progress));
                 tokio::spawn(async move {
                     let result = work.await;
-                    // Whoever comes from here on begins anew.
+                    // Later callers start a new run.
                     drop(remove_on_drop);
                     progress.0.send_replace(State::Done(result));
                 });
@@ -83,7 +84,7 @@ impl<T: Clone + Send + Sync + 'static> SingleFlight<T> {
     }
 }
 
-/// Takes the work off the list, also when it panics.
+/// Removes the work from the map, also when it panics.
 struct RemoveOnDrop<T> {
     in_flight: Arc<Mutex<HashMap<String, watch::Receiver<State<T>>>>>,
     key: String,

@@ -1,10 +1,10 @@
-//! Which addresses a registry may have.
+//! SSRF guard: the addresses that a registry may have.
 //!
-//! People name images freely, and a registry's answers name further addresses (redirects, where to
-//! get a token). Without a guard, an image's name would make this machine talk to its own
-//! services, to its neighbors or to a cloud's metadata address. So addresses are checked where
-//! connections are made: a name is resolved once, refused if any of its addresses is not public,
-//! and what was checked is what is connected to.
+//! Users name images freely, and a registry's answers name further addresses (redirects, token
+//! servers). Without a guard, an image's name could make this machine connect to its own services,
+//! to its neighbors or to a cloud's metadata address. So addresses are checked where connections
+//! are made: a name is resolved once, refused if any of its addresses is not public, and the
+//! checked addresses are the ones that are connected to.
 
 use std::{
     collections::HashSet,
@@ -25,7 +25,7 @@ pub struct RefusedAddress {
     pub host: String,
 }
 
-/// The rule for one kind of connection.
+/// The allowed addresses of one HTTP client.
 #[derive(Clone, Debug, Default)]
 pub struct SsrfGuard {
     /// `host` or `host:port`, in lower case.
@@ -33,20 +33,20 @@ pub struct SsrfGuard {
 }
 
 impl SsrfGuard {
-    /// Public addresses, and whatever `allowed` (`host` or `host:port`) names.
+    /// Allows public addresses, and those that `allowed` (`host` or `host:port`) names.
     pub fn new<'a>(allowed: impl IntoIterator<Item = &'a String>) -> Self {
         Self {
             allowed: allowed.into_iter().map(|entry| entry.to_lowercase()).collect(),
         }
     }
 
-    /// Whether `authority` (`host` or `host:port`) is named.
+    /// Whether `authority` (`host` or `host:port`) is allowed by name.
     pub fn allows(&self, authority: &str) -> bool {
         let authority = authority.to_lowercase();
         self.allowed.contains(&authority) || self.allowed.contains(host_of(&authority))
     }
 
-    /// Checks what is an address already. Names are checked when they are resolved.
+    /// Checks a URL whose host is an address. Names are checked when they are resolved.
     pub fn check(&self, url: &Url) -> Result<(), RefusedAddress> {
         let address = match url.host() {
             Some(Host::Ipv4(address)) => IpAddr::V4(address),

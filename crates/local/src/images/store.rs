@@ -1,4 +1,4 @@
-//! The images of this machine: where they come from, and what a sandbox is made of.
+//! Image store: resolves, pulls, imports, lists and removes the images of this machine.
 
 use std::{
     collections::HashSet,
@@ -24,7 +24,7 @@ use super::{
     single_flight::SingleFlight,
 };
 
-/// The template that has an image of its own.
+/// The template that has an image.
 const WEB: &str = "web";
 /// After the start of a server: what it does first matters more.
 const FIRST_SWEEP: Duration = Duration::from_secs(600);
@@ -57,16 +57,16 @@ impl Store {
         })
     }
 
-    /// What a sandbox of `image` is made of, once it is all here: a name that was imported, else
-    /// from its registry. Callers that ask for the same image at once share the work.
+    /// The root file system of a sandbox of `image`, once its layers are unpacked: an imported
+    /// image of that name, else from its registry. Concurrent callers for one image share the work.
     ///
     /// # Errors
-    /// In words for people; [`FailureKind::Input`] where the image is not to be had at all.
+    /// For people; [`FailureKind::Input`] where the image does not exist.
     pub async fn resolve(&self, image: &Image) -> Result<ResolvedImage, Failure> {
         self.resolve_with(image, &|_| {}).await
     }
 
-    /// As [`Self::resolve`]; `listen` hears how far it is, such as `pulling layer 3 of 5, 120 MB`.
+    /// As [`Self::resolve`]; `listen` is called with the progress: `pulling layer 3 of 5, 120 MB`.
     ///
     /// # Errors
     /// As [`Self::resolve`].
@@ -78,7 +78,7 @@ impl Store {
         if matches!(image, Image::Template(name) if name == HOST) {
             return Ok(ResolvedImage::Host);
         }
-        // Once more where it was removed right after it came.
+        // Repeats where the image was removed right after it was fetched.
         for _ in 0..3 {
             let lease = self.layers.blob_store.lock_shared().await?;
             let source = self.source_of(image)?;
@@ -105,10 +105,10 @@ impl Store {
         ))
     }
 
-    /// Whether `image` is here or can be had, without fetching it.
+    /// Whether `image` is here or can be fetched, without fetching it.
     ///
     /// # Errors
-    /// In words for people, as [`Self::resolve`].
+    /// As [`Self::resolve`].
     pub async fn check(&self, image: &Image) -> Result<(), Failure> {
         if matches!(image, Image::Template(name) if name == HOST) {
             return Ok(());
@@ -131,7 +131,7 @@ impl Store {
         }
     }
 
-    /// Makes the template `web` ready in advance, so that no first project waits for it.
+    /// Fetches the template `web` in advance, so that no first project waits for it.
     ///
     /// # Errors
     /// As [`Self::resolve`].
@@ -139,7 +139,7 @@ impl Store {
         self.resolve(&Image::Template(WEB.into())).await.map(drop)
     }
 
-    /// Fetches an image anew from its registry, whether or not it is here.
+    /// Fetches an image from its registry, even where it is here already.
     ///
     /// # Errors
     /// As [`Self::resolve`].
@@ -151,11 +151,11 @@ impl Store {
         Ok(self.fetch(&parse_reference(reference)?, listen).await?.info())
     }
 
-    /// Takes an archive under `name`, or, where that is empty, under the name that the archive
-    /// itself has. A name that is here already then means the new image.
+    /// Imports an archive under `name`, or, where that is empty, under the name in the archive.
+    /// Replaces an image of the same name.
     ///
     /// # Errors
-    /// In words for people, and nothing is left behind.
+    /// For people. A failed import leaves nothing behind.
     pub async fn import<S>(&self, name: &str, archive: S) -> Result<ImageInfo, Failure>
     where
         S: Stream<Item = io::Result<Bytes>> + Send,
@@ -168,7 +168,7 @@ impl Store {
         stored.map(|stored| stored.info())
     }
 
-    /// Every image that is here.
+    /// Every image.
     ///
     /// # Errors
     /// The disk's own.
@@ -181,7 +181,7 @@ impl Store {
         Ok(images.iter().map(StoredImage::info).collect())
     }
 
-    /// Forgets the image of this name. Its files go with the next [`Self::sweep`].
+    /// Removes the name of an image. Its files go with the next [`Self::sweep`].
     ///
     /// # Errors
     /// [`FailureKind::Input`] where there is none.
@@ -281,7 +281,7 @@ impl Store {
             .await
     }
 
-    /// Gets an image again whose layers are gone (a power cut right after it came).
+    /// Fetches an image again whose layers are missing (a power cut right after it was added).
     async fn restore(
         &self,
         stored: &StoredImage,
@@ -301,7 +301,7 @@ impl Store {
     }
 }
 
-/// Where an image is to be had.
+/// Where an image can be had.
 enum ImageSource {
     Whole(StoredImage),
     Archive(PathBuf),
@@ -328,8 +328,8 @@ impl Store {
         }
     }
 
-    /// What somebody imported as `web`; else the archive as it is now; else the published image;
-    /// else whatever there was.
+    /// An image imported as `web`; else the archive in its current version; else the published
+    /// image; else the image that is here.
     fn source_of_web(&self) -> Result<ImageSource, Failure> {
         let stored = self.layers.blob_store.image(WEB);
         if let Some(stored) = &stored

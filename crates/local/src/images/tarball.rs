@@ -1,9 +1,9 @@
-//! A tar reader for archives that may be hostile, used on both sides of the privilege boundary.
+//! Tar reader for hostile archives, used on both sides of the privilege boundary.
 //!
-//! The `tar` crate reads headers' fields here, and no more: its own iterator reads long names and
-//! extended headers of any claimed length into memory, and leaves the size in an extended header
-//! out of account when it is asked for raw entries. This one has a bound for everything that it
-//! keeps, never allocates what a header merely claims, and never seeks.
+//! Compared with the iterator of the `tar` crate, which reads long names and extended headers of
+//! any claimed length into memory, and ignores the size in an extended header with raw entries.
+//! This one bounds everything that it keeps, never allocates what a header merely claims, and
+//! never seeks. It uses the crate for the fields of headers.
 
 use std::{
     collections::BTreeMap,
@@ -151,7 +151,7 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    /// Reads all that follows the last entry, so that whoever hashes the input has seen it all.
+    /// Reads all that follows the last entry, so that a hash of the input is complete.
     ///
     /// # Errors
     /// The input's own.
@@ -310,19 +310,19 @@ impl<R: Read> Reader<R> {
 }
 
 /// The content of the current entry. Ends early only where the archive does, which the next
-/// [`Reader::next_entry`] then says.
+/// [`Reader::next_entry`] then reports.
 impl<R: Read> Read for Reader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let wanted = usize::try_from(self.content)
+        let length = usize::try_from(self.content)
             .unwrap_or(usize::MAX)
             .min(buffer.len());
-        let read = self.input.read(&mut buffer[..wanted])?;
+        let read = self.input.read(&mut buffer[..length])?;
         self.content -= read as u64;
         Ok(read)
     }
 }
 
-/// Reads until `buffer` is full or the input ends; says how much.
+/// Reads until `buffer` is full or the input ends; returns how much.
 ///
 /// # Errors
 /// The input's own.
@@ -427,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_tar_is_told_from_one_that_is_damaged() {
+    fn a_file_that_is_no_tar_and_a_damaged_tar_are_different_errors() {
         assert!(matches!(entries(b"hello"), Err(TarError::NotTar)));
         assert!(matches!(entries(&[7; 2048]), Err(TarError::NotTar)));
         let mut header = Header::new_gnu();
@@ -440,7 +440,7 @@ mod tests {
         #[test]
         fn no_bytes_make_it_panic(mut bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..3000), valid: bool) {
             if valid && bytes.len() >= BLOCK {
-                // A right checksum, so that the rest of the header is looked at.
+                // A valid checksum, so that the rest of the header is parsed.
                 let mut header = Header::new_old();
                 header.as_mut_bytes().copy_from_slice(&bytes[..BLOCK]);
                 header.set_cksum();

@@ -1,4 +1,4 @@
-//! Which PostgreSQL servers this machine has.
+//! Discovery of the PostgreSQL installations of this machine.
 
 use std::{
     collections::BTreeSet,
@@ -22,7 +22,7 @@ const PARENTS: [&str; 5] = [
     "/usr",
     "/usr/local",
 ];
-/// What must be in a folder for it to be of use.
+/// The programs that an installation must have.
 const PROGRAMS: [&str; 3] = ["postgres", "initdb", "pg_ctl"];
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -57,13 +57,13 @@ pub async fn installations(setting: Option<&Path>) -> Result<Vec<Installation>> 
         }
     }
     if found.is_empty() {
-        let looked = match setting {
+        let searched = match setting {
             Some(folder) => folder.display().to_string(),
             None => format!("{} and PATH", PARENTS.join(", ")),
         };
         return Err(PostgresError::NoBinaries {
             minimum: MINIMUM_MAJOR,
-            looked,
+            searched,
         });
     }
     // Stable: of the same release, the one whose folder was named first.
@@ -109,7 +109,7 @@ fn candidates() -> Vec<PathBuf> {
     }
     #[allow(
         clippy::disallowed_methods,
-        reason = "PATH says where programs are; it is no setting of ours"
+        reason = "PATH is the system's search path, not a setting of ours"
     )]
     let path = std::env::var_os("PATH").unwrap_or_default();
     folders.extend(std::env::split_paths(&path));
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_of_a_release_that_is_gone_says_what_to_install() {
+    fn a_folder_of_a_missing_release_names_what_to_install() {
         let error = choose(installed(&[17]), Some(15), Path::new("/data/control")).unwrap_err();
         let output = error.to_string();
         assert!(

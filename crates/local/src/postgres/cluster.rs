@@ -1,4 +1,4 @@
-//! One cluster: where it is, and how it comes to run.
+//! A PostgreSQL cluster: paths, start, supervision, connections.
 
 use std::{
     fs, io,
@@ -23,25 +23,25 @@ use super::{
 
 /// The kernel's limit for a Unix socket's path (unix(7): `sun_path` with its NUL).
 const SOCKET_PATH_MAX: usize = 107;
-/// Until a running server has answered.
+/// For a running server to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Until another `fsa serve` that starts the same cluster is done with it.
+/// Until another `fsa serve` has finished starting the same cluster.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(900);
-/// Until a server has ended its backends and written everything.
+/// For a server to end its backends and write everything.
 const STOP_TIMEOUT: Duration = Duration::from_secs(120);
-/// Between two failed starts of one that is kept running.
+/// Between two failed starts of a supervised cluster.
 const PAUSE_MIN: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
-/// What both clusters share.
+/// Settings of both clusters.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The data folder of `fsa serve`; absolute.
     pub data: PathBuf,
-    /// The folder of PostgreSQL's programs, where the machine's own are not to be searched.
+    /// The folder of PostgreSQL's programs; `None` searches the machine.
     pub bin: Option<PathBuf>,
-    /// User and group id to run PostgreSQL as, where the caller is root; PostgreSQL itself
-    /// refuses to be.
+    /// User and group id to run PostgreSQL as, where the caller is root; PostgreSQL refuses to run
+    /// as root.
     pub run_as: Option<(u32, u32)>,
 }
 
@@ -69,8 +69,8 @@ impl Cluster {
         self.kind
     }
 
-    /// Its data folder. It lies in one that is prepared for it, since the folder above belongs to
-    /// root where `fsa serve` was started by root.
+    /// Its data folder. Its parent is made for it, because the data folder of `fsa serve` belongs to
+    /// root where that was started by root.
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder
@@ -106,12 +106,12 @@ impl Cluster {
             .application_name("fsa")
     }
 
-    /// Makes it where it is not there, starts it where it does not run, and returns when it takes
-    /// connections. Where it runs already that is one connection. Any number of callers, in any
-    /// number of processes, may do this at once.
+    /// Initializes it where it does not exist, starts it where it does not run, and returns when it
+    /// accepts connections. Where it runs already, this costs one connection. Any number of callers,
+    /// in any number of processes, may call this at once.
     ///
     /// # Errors
-    /// [`PostgresError`]; what it says is for the person who runs the machine.
+    /// [`PostgresError`], with a message for the operator of the machine.
     pub async fn ensure_running(&self) -> Result<()> {
         self.check_paths()?;
         if self.is_ready().await {
@@ -148,8 +148,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// Keeps it running: waits for the end of its server process and starts it again, with
-    /// growing pauses while that fails. Never returns; drop it to end it.
+    /// Supervises it: waits for the end of its server process and restarts it, with backoff.
+    /// Never returns; drop it to end it.
     pub async fn keep_running(&self) {
         let mut pause = PAUSE_MIN;
         loop {
@@ -158,7 +158,7 @@ impl Cluster {
                     if let Some(running) = postmaster::Postmaster::find(&self.folder) {
                         pause = PAUSE_MIN;
                         running.ended().await;
-                        tracing::error!("{} ended; it is started again", self.kind.title());
+                        tracing::error!("{} ended; restarting it", self.kind.title());
                         continue;
                     }
                 }
@@ -169,10 +169,10 @@ impl Cluster {
         }
     }
 
-    /// Ends it in order, with its connections. For tests and repairs; `fsa serve` leaves it running.
+    /// Stops it cleanly, with its connections. `fsa serve` leaves it running.
     ///
     /// # Errors
-    /// Where it does not end within two minutes.
+    /// It does not end within two minutes.
     pub async fn stop(&self) -> Result<()> {
         postmaster::stop(self, STOP_TIMEOUT).await
     }
@@ -180,7 +180,7 @@ impl Cluster {
     /// Connects to one of its databases as its superuser.
     ///
     /// # Errors
-    /// Where it does not answer within 5 s, or refuses.
+    /// It does not answer within 5 s, or refuses.
     pub async fn connect(&self, database: &str) -> Result<PgConnection> {
         let options = self.connect_options(database);
         tokio::time::timeout(ANSWER_TIMEOUT, PgConnection::connect_with(&options))
@@ -188,7 +188,7 @@ impl Cluster {
             .map_err(|_| PostgresError::Slow {
                 what: format!("an answer of {}", self.kind.title()),
                 seconds: ANSWER_TIMEOUT.as_secs(),
-                hint: format!("its log is in {}", self.logs().display()),
+                advice: format!("its log is in {}", self.logs().display()),
             })?
             .map_err(PostgresError::sql(format!(
                 "{} cannot be reached",
@@ -196,10 +196,10 @@ impl Cluster {
             )))
     }
 
-    /// Makes a database of our own in it where it is not there. For the control cluster.
+    /// Makes a database where it is missing. For the control cluster.
     ///
     /// # Errors
-    /// Where it does not answer, or refuses.
+    /// It does not answer, or refuses.
     pub async fn ensure_database(&self, name: &str) -> Result<()> {
         let mut connection = self.connect("postgres").await?;
         let statement = format!("CREATE DATABASE \"{}\"", name.replace('"', "\"\""));
@@ -215,17 +215,17 @@ impl Cluster {
         }
     }
 
-    /// Whether its server process lives and is past its start. A look at two files: cheap enough
-    /// before each use. Must be called in a tokio runtime.
+    /// Whether its server process is alive and has started. Reads two files: cheap enough before
+    /// each use. Must be called in a tokio runtime.
     #[must_use]
     pub fn is_alive(&self) -> bool {
         postmaster::Postmaster::find(&self.folder).is_some_and(|running| running.is_ready(&self.folder))
     }
 
-    /// Whether it takes connections and has all that it needs.
+    /// Whether it accepts connections, and the projects cluster has its template.
     async fn is_ready(&self) -> bool {
-        let asked = async {
-            // Cheaper than what sqlx does where nobody listens.
+        let answer = async {
+            // Cheaper than sqlx's retries where nothing listens.
             drop(tokio::net::UnixStream::connect(self.socket()).await.ok()?);
             let mut connection = PgConnection::connect_with(&self.connect_options("postgres"))
                 .await
@@ -237,14 +237,14 @@ impl Cluster {
             let _ = connection.close().await;
             Some(complete)
         };
-        tokio::time::timeout(ANSWER_TIMEOUT, asked)
+        tokio::time::timeout(ANSWER_TIMEOUT, answer)
             .await
             .ok()
             .flatten()
             .unwrap_or(false)
     }
 
-    /// Brings changed settings to a server that runs already, as far as a reload can.
+    /// Reloads changed settings in a running server.
     async fn refresh(&self) -> Result<()> {
         if !initialize::write_configuration(self, &self.folder)? {
             return Ok(());
@@ -254,14 +254,14 @@ impl Cluster {
             .execute(&mut connection)
             .await
             .map_err(PostgresError::sql(
-                "PostgreSQL does not take its changed settings",
+                "PostgreSQL does not reload its changed settings",
             ))?;
         let _ = connection.close().await;
         Ok(())
     }
 
-    /// Waits for the lock that only one starter of this cluster holds; the kernel takes it back
-    /// from one that dies.
+    /// Waits for the lock that excludes other starters of this cluster; the kernel releases it when
+    /// its holder dies.
     async fn lock(&self) -> Result<fs::File> {
         let path = self
             .settings
@@ -277,7 +277,7 @@ impl Cluster {
             Err(_) => Err(PostgresError::Slow {
                 what: format!("another start of {}", self.kind.title()),
                 seconds: LOCK_TIMEOUT.as_secs(),
-                hint: format!("see who holds {} (`fuser` tells)", path.display()),
+                advice: format!("find the process that holds {} with `fuser`", path.display()),
             }),
         }
     }
@@ -322,8 +322,8 @@ impl Cluster {
         }
     }
 
-    /// One of PostgreSQL's programs, with an environment of ours alone: what `fsa serve` was
-    /// started with may hold secrets, and PG* variables would change what is meant.
+    /// One of PostgreSQL's programs, with a clean environment: that of `fsa serve` may hold secrets,
+    /// and PG* variables would change the program's behavior.
     pub(super) fn command(&self, installation: &Installation, program: &str) -> Command {
         let mut command = Command::new(installation.bin.join(program));
         command
@@ -348,7 +348,7 @@ impl Cluster {
             .map_err(|_| PostgresError::Slow {
                 what: what.to_owned(),
                 seconds: timeout.as_secs(),
-                hint: "the disk may be slow or busy".to_owned(),
+                advice: "the disk may be slow or busy".to_owned(),
             })?
             .map_err(PostgresError::io(format!(
                 "{} cannot be run",

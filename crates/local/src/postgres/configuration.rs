@@ -1,7 +1,8 @@
-//! The clusters' settings: pure texts. PostgreSQL's own defaults hold for what is not said here.
+//! Configuration files of the clusters, as pure functions. Other settings have PostgreSQL's
+//! defaults.
 //!
-//! `fsa.conf` is written anew before each start; what the operator wants otherwise goes into
-//! `local.conf` in the same folder, which is read after it.
+//! `fsa.conf` is rewritten before each start; an operator's own settings go into `local.conf` in
+//! the same folder, which is read after it.
 
 use std::path::Path;
 
@@ -76,8 +77,8 @@ pub fn settings(kind: ClusterKind, socket_folder: &Path, logs: &Path) -> String 
     common + own
 }
 
-/// `pg_hba.conf`: our superuser by the kernel's word; a project's role with its password, and
-/// into the database of its own name alone.
+/// `pg_hba.conf`: our superuser by peer authentication; a project's role with its password, and
+/// only into the database of its own name.
 pub fn host_based(kind: ClusterKind) -> String {
     let superuser = format!(
         "# Written by FullStack Agent before each start.\n\
@@ -89,7 +90,8 @@ pub fn host_based(kind: ClusterKind) -> String {
     }
 }
 
-/// `pg_ident.conf`: who may be the superuser. Root could become the system user anyway.
+/// `pg_ident.conf`: the system users who may sign in as the superuser. Root could become the system
+/// user anyway.
 pub fn identities(system_user: &str) -> String {
     let system_user = system_user.replace('"', "\"\"");
     format!(
@@ -119,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_but_the_superuser_gets_into_the_control_cluster() {
+    fn only_the_superuser_gets_into_the_control_cluster() {
         let lines: Vec<_> = host_based(ClusterKind::Control)
             .lines()
             .filter(|line| !line.starts_with('#'))

@@ -1,11 +1,11 @@
-//! What can be wrong with a cluster, in sentences for the person who must mend it.
+//! Errors of a PostgreSQL cluster, with a fix for the operator.
 
 use std::{io, path::PathBuf};
 
 use fsa_driver::DriverError;
 use fsa_model::FailureKind;
 
-/// Why a cluster could not be found, made, started or spoken to.
+/// Why a cluster could not be found, initialized, started or reached.
 #[derive(Debug, thiserror::Error)]
 pub enum PostgresError {
     #[error(
@@ -13,9 +13,9 @@ pub enum PostgresError {
     )]
     Root,
     #[error(
-        "no PostgreSQL server of version {minimum} or later was found (looked in {looked}); install one, for example with `apt install postgresql`, or name its folder of programs in the settings"
+        "no PostgreSQL server of version {minimum} or later was found (looked in {searched}); install one, for example with `apt install postgresql`, or name its folder of programs in the settings"
     )]
-    NoBinaries { minimum: u32, looked: String },
+    NoBinaries { minimum: u32, searched: String },
     #[error(
         "{folder} was made by PostgreSQL {has}, and this machine has {found}; install PostgreSQL {has} (`apt install postgresql-{has}`), or convert the folder with pg_upgrade"
     )]
@@ -42,9 +42,7 @@ pub enum PostgresError {
         "the user {user} may not use {path}; make it the owner, for example with `chown -R {user} {path}`"
     )]
     Permission { user: String, path: PathBuf },
-    #[error(
-        "this machine lacks the locale {locale} that PostgreSQL was asked to use; install it, or unset LC_ALL"
-    )]
+    #[error("this machine lacks the locale {locale} that PostgreSQL must use; install it, or unset LC_ALL")]
     Locale { locale: String },
     #[error(
         "the system gives PostgreSQL no (shared) memory or semaphores: {output}; free some, or raise the limits of the container that this runs in"
@@ -52,11 +50,11 @@ pub enum PostgresError {
     Memory { output: String },
     #[error("{what} failed: {output}")]
     Failed { what: String, output: String },
-    #[error("{what} took longer than {seconds} s; {hint}")]
+    #[error("{what} took longer than {seconds} s; {advice}")]
     Slow {
         what: String,
         seconds: u64,
-        hint: String,
+        advice: String,
     },
     #[error("{what}: {source}")]
     Io {
@@ -72,10 +70,10 @@ pub enum PostgresError {
     },
 }
 
-/// The result of what is done with a cluster.
+/// The result of an operation on a cluster.
 pub type Result<T> = std::result::Result<T, PostgresError>;
 
-/// Longest piece of a program's own words that is shown.
+/// Characters of a program's output that are shown.
 const OUTPUT_SHOWN_MAX: usize = 1500;
 
 impl PostgresError {
@@ -90,7 +88,7 @@ impl PostgresError {
         move |source| Self::Sql { what, source }
     }
 
-    /// Finds in the words of PostgreSQL's programs what a person can do something about.
+    /// Recognizes known causes in the output of PostgreSQL's programs.
     pub(crate) fn from_output(what: &str, output: &str, folder: &std::path::Path, user: &str) -> Self {
         let has = |text: &str| output.contains(text);
         if has("No space left on device") || has("Disk quota exceeded") {
@@ -134,7 +132,7 @@ fn quoted_path(output: &str) -> Option<PathBuf> {
         .map(PathBuf::from)
 }
 
-/// The end of it, where the reason stands, on one line.
+/// The end of the output, which has the reason, on one line.
 fn shortened(output: &str) -> String {
     let line = output
         .lines()
@@ -145,7 +143,7 @@ fn shortened(output: &str) -> String {
     let skip = line.chars().count().saturating_sub(OUTPUT_SHOWN_MAX);
     let line: String = line.chars().skip(skip).collect();
     if line.is_empty() {
-        "it said nothing".to_owned()
+        "it had no output".to_owned()
     } else {
         line
     }
@@ -168,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_words_of_initdb_become_something_to_do() {
+    fn the_output_of_initdb_becomes_an_error_with_a_fix() {
         let explain = |output: &str| {
             PostgresError::from_output("making it", output, Path::new("/data/control"), "fsa").to_string()
         };

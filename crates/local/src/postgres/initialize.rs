@@ -1,4 +1,4 @@
-//! Makes a cluster's data folder: wholly, or not at all.
+//! Initialization of a cluster's data folder (initdb), atomically.
 
 use std::{
     fs, io,
@@ -14,13 +14,13 @@ use super::{
     error::{PostgresError, Result},
 };
 
-/// A busy machine with a slow disk; a quiet one takes under a second.
+/// For a busy machine with a slow disk; an idle one takes under a second.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// The release that made the folder, or nothing where there is none yet.
+/// The PostgreSQL release that made the folder; `None` where there is no folder yet.
 ///
 /// # Errors
-/// Where there is something else.
+/// There is something else.
 pub(super) fn major_of(folder: &Path) -> Result<Option<u32>> {
     let not_a_cluster = || PostgresError::NotACluster {
         folder: folder.to_owned(),
@@ -41,8 +41,8 @@ fn reading(folder: &Path, error: io::Error) -> PostgresError {
     PostgresError::io(format!("{} cannot be read", folder.display()))(error)
 }
 
-/// Runs initdb beside the folder's place and moves the result there when it is on disk, so that
-/// a crash at any point leaves no folder, and the next call begins anew.
+/// Runs initdb in a temporary folder and renames it when it is on disk, so that a crash at any
+/// point leaves no folder, and the next call starts over.
 pub(super) async fn initialize(cluster: &Cluster, installation: &Installation) -> Result<()> {
     let folder = cluster.folder();
     let temporary_folder = temporary_folder(folder);
@@ -117,7 +117,7 @@ fn temporary_folder(folder: &Path) -> PathBuf {
     folder.with_file_name(name)
 }
 
-/// Writes the files that are ours; says whether any has changed.
+/// Writes our configuration files; returns whether any has changed.
 pub(super) fn write_configuration(cluster: &Cluster, folder: &Path) -> Result<bool> {
     let kind = cluster.kind();
     let mut changed = false;

@@ -1,11 +1,11 @@
-//! The two PostgreSQL clusters of one machine: found, made, started, recognized.
+//! PostgreSQL clusters of one machine: discovery of binaries, initialization, start and stop.
 //!
-//! *control* holds the tables of `fsa serve`, *projects* one database for each project. They are
-//! apart so that nothing a project does (a full connection table, a crash of a backend, a restart
-//! for a setting) touches the control plane. Both run from the machine's own PostgreSQL binaries,
-//! speak on Unix sockets alone, and outlive `fsa serve`.
+//! There are two: *control* holds the tables of `fsa serve`, *projects* one database for each
+//! project. They are separate so that nothing a project does (a full connection table, a crash of
+//! a backend, a restart for a setting) affects the control plane. Both run the machine's own
+//! PostgreSQL binaries, listen on Unix sockets only, and outlive `fsa serve`.
 //!
-//! [`Cluster::ensure_running`] is all that most callers need.
+//! Most callers only need [`Cluster::ensure_running`].
 
 mod binaries;
 mod cluster;
@@ -20,8 +20,8 @@ pub use cluster::{Cluster, Settings};
 pub use error::PostgresError;
 pub use template::TEMPLATE;
 
-/// Our superuser in both clusters. Only the system user that runs them (and root) may be it, by
-/// the kernel's word over the Unix socket; it has no password.
+/// Our superuser in both clusters. Only the system user that runs them (and root) may sign in as
+/// it, by peer authentication over the Unix socket; it has no password.
 pub const SUPERUSER: &str = "fsa";
 
 /// Which of the two.
@@ -51,7 +51,7 @@ impl ClusterKind {
         }
     }
 
-    /// What it is called in a sentence.
+    /// Its name in a sentence.
     const fn title(self) -> &'static str {
         match self {
             Self::Control => "the control plane's PostgreSQL",

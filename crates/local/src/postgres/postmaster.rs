@@ -1,8 +1,8 @@
-//! The server process of a cluster: whether it runs, its start, its end.
+//! Server process (postmaster) of a cluster: detection, start, stop.
 //!
-//! `postmaster.pid` in the data folder says what is so (PostgreSQL's `miscinit.c`,
-//! `LOCK_FILE_LINE_*`): the process id on its first line, on its eighth how far it is. Changes
-//! are awaited by inotify and pidfd; nothing here polls.
+//! `postmaster.pid` in the data folder has its state (PostgreSQL's `miscinit.c`,
+//! `LOCK_FILE_LINE_*`): the process id on the first line, the progress on the eighth. Changes are
+//! awaited by inotify and pidfd; nothing here polls.
 
 use std::{
     fs, io,
@@ -29,16 +29,16 @@ use super::{
 };
 
 const PIDFILE: &str = "postmaster.pid";
-/// Until the server process shows itself.
+/// For the server process to write its pid file.
 const APPEAR_TIMEOUT: Duration = Duration::from_secs(30);
-/// Until it takes connections: after a crash it first replays up to `max_wal_size` of its log.
+/// For it to accept connections: after a crash it first replays up to `max_wal_size` of its log.
 const RECOVERY_TIMEOUT: Duration = Duration::from_secs(600);
-/// Until the backends of a server process that was killed see that it is gone.
+/// For the backends of a killed server process to notice that it is gone.
 const ORPHANS_TIMEOUT: Duration = Duration::from_secs(5);
-/// Words of a start that fails which are kept.
+/// Bytes of output of a failed start that are kept.
 const OUTPUT_MAX: u64 = 64 * 1024;
 
-/// How far a server process is, in its own words.
+/// The progress of a server process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Progress {
     Starting,
@@ -46,7 +46,7 @@ enum Progress {
     Stopping,
 }
 
-/// What `postmaster.pid` says.
+/// The content of `postmaster.pid`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Record {
     pid: i32,
@@ -82,7 +82,7 @@ fn works_in(pid: i32, folder: &Path) -> bool {
             .unwrap_or(false)
 }
 
-/// A live server process, held so that its id cannot come to mean another.
+/// A live server process, held by pidfd.
 pub(super) struct Postmaster {
     pid: Pid,
     end: AsyncFd<OwnedFd>,
@@ -97,7 +97,7 @@ impl Postmaster {
     fn hold(number: i32, folder: &Path) -> Option<Self> {
         let pid = Pid::from_raw(number)?;
         let end = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()?;
-        // After the opening, so that it is this process that was looked at.
+        // After opening the pidfd, so that it is this process that is checked.
         works_in(number, folder).then_some(())?;
         Some(Self {
             pid,
@@ -124,15 +124,14 @@ impl Postmaster {
     }
 }
 
-/// A descriptor whose readability can be awaited. What is deprecated in `AsyncFd` is that it also
-/// takes things that give up their descriptor while it watches it; an [`OwnedFd`] is not one, and
-/// the successor is `unsafe`.
+/// A descriptor whose readability can be awaited. `AsyncFd` is deprecated for types that may close
+/// their descriptor while it is watched; an [`OwnedFd`] does not, and the successor is `unsafe`.
 #[allow(deprecated)]
 fn readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(fd, tokio::io::Interest::READABLE)
 }
 
-/// Tells when something in a folder changes.
+/// Notifies of changes in a folder (inotify).
 struct FolderWatch(AsyncFd<OwnedFd>);
 
 impl FolderWatch {
@@ -170,8 +169,8 @@ pub(super) async fn start(cluster: &Cluster, installation: &Installation) -> Res
         }
     }
     end_orphans(folder).await;
-    // What is left belongs to a process that is gone, or whose id has been given to another since;
-    // PostgreSQL looks at the id alone.
+    // The files are of a process that is gone, or whose id another process has; PostgreSQL checks
+    // only the id.
     let socket = cluster.socket();
     for left in [folder.join(PIDFILE), socket.with_extension("5432.lock"), socket] {
         let _ = fs::remove_file(left);
@@ -182,8 +181,8 @@ pub(super) async fn start(cluster: &Cluster, installation: &Installation) -> Res
         .try_clone()
         .map_err(PostgresError::io("no pipe can be made"))?;
     let mut command = cluster.command(installation, "pg_ctl");
-    // pg_ctl gives the server a session of its own and leaves it to process 1. The server and
-    // its logger hold the pipe, so it ends only when the start has failed.
+    // pg_ctl starts the server in a new session and leaves it to process 1. The server and its
+    // logger hold the pipe, so it ends only when the start has failed.
     command
         .args(["start", "--no-wait", "--pgdata"])
         .arg(folder)
@@ -202,23 +201,23 @@ pub(super) async fn start(cluster: &Cluster, installation: &Installation) -> Res
     drop(command);
 
     let mut pipe = pipe::Receiver::from_owned_fd(reader.into())
-        .map_err(PostgresError::io("PostgreSQL's words cannot be read"))?
+        .map_err(PostgresError::io("PostgreSQL's output cannot be read"))?
         .take(OUTPUT_MAX);
     let mut output = Vec::new();
     if status.success() {
         let mut end = std::pin::pin!(pipe.read_to_end(&mut output));
-        let begun = Instant::now();
+        let started = Instant::now();
         loop {
             let deadline = match record(folder).map(|record| record.progress) {
                 Some(Progress::Ready) => return Ok(()),
-                Some(_) => begun + RECOVERY_TIMEOUT,
-                None => begun + APPEAR_TIMEOUT,
+                Some(_) => started + RECOVERY_TIMEOUT,
+                None => started + APPEAR_TIMEOUT,
             };
             tokio::select! {
                 () = watch.changed() => {}
                 _ = &mut end => break,
                 () = tokio::time::sleep_until(deadline) => {
-                    return Err(slow(cluster, "PostgreSQL's start", deadline - begun));
+                    return Err(slow(cluster, "PostgreSQL's start", deadline - started));
                 }
             }
         }
@@ -228,7 +227,7 @@ pub(super) async fn start(cluster: &Cluster, installation: &Installation) -> Res
     Err(failed(cluster, &String::from_utf8_lossy(&output)))
 }
 
-/// Waits until a server that somebody else has started takes connections.
+/// Waits until a server that another process has started accepts connections.
 async fn ready(cluster: &Cluster, watch: &FolderWatch, running: &Postmaster) -> Result<()> {
     let deadline = Instant::now() + RECOVERY_TIMEOUT;
     loop {
@@ -248,9 +247,8 @@ async fn ready(cluster: &Cluster, watch: &FolderWatch, running: &Postmaster) -> 
     }
 }
 
-/// Waits for the backends of a server process that was killed; they see it by themselves unless
-/// they are in the middle of something long. PostgreSQL refuses to start beside one, and its log
-/// makes good what they leave.
+/// Waits for the backends of a killed server process; they end by themselves, except during a long
+/// operation. PostgreSQL refuses to start beside one, and recovers from what they leave.
 async fn end_orphans(folder: &Path) {
     let orphans: Vec<Postmaster> = fs::read_dir("/proc")
         .into_iter()
@@ -265,7 +263,7 @@ async fn end_orphans(folder: &Path) {
         if tokio::time::timeout_at(deadline, orphan.ended()).await.is_err() {
             tracing::warn!(
                 pid = orphan.pid.as_raw_nonzero(),
-                "a backend of a dead PostgreSQL is ended"
+                "killing an orphaned PostgreSQL backend"
             );
             let _ = orphan.signal(Signal::KILL);
             let _ = tokio::time::timeout(ORPHANS_TIMEOUT, orphan.ended()).await;
@@ -273,15 +271,15 @@ async fn end_orphans(folder: &Path) {
     }
 }
 
-/// Ends the server at once but in order (PostgreSQL's fast shutdown); done where none runs. Its
-/// logger ends a moment after the server process, when all others have let go of its pipe.
+/// Stops the server with PostgreSQL's fast shutdown; no error where none runs. Its logger ends a
+/// moment after the server process, when all others have closed its pipe.
 pub(super) async fn stop(cluster: &Cluster, timeout: Duration) -> Result<()> {
     let Some(running) = Postmaster::find(cluster.folder()) else {
         return Ok(());
     };
     running
         .signal(Signal::INT)
-        .map_err(PostgresError::io("PostgreSQL cannot be told to stop"))?;
+        .map_err(PostgresError::io("PostgreSQL cannot be stopped"))?;
     tokio::time::timeout(timeout, running.ended())
         .await
         .map_err(|_| slow(cluster, "PostgreSQL's stop", timeout))?;
@@ -300,7 +298,7 @@ fn slow(cluster: &Cluster, what: &str, timeout: Duration) -> PostgresError {
     PostgresError::Slow {
         what: what.to_owned(),
         seconds: timeout.as_secs(),
-        hint: format!("its log is in {}", cluster.logs().display()),
+        advice: format!("its log is in {}", cluster.logs().display()),
     }
 }
 
@@ -326,7 +324,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pid_file_tells_process_and_progress() {
+    fn a_pid_file_has_process_and_progress() {
         let text =
             |status: &str| format!("4711\n/data/p\n1700000000\n5432\n/run/p\n\n  5432001 3\n{status}\n");
         let progress = |status| parse_record(&text(status)).unwrap().progress;

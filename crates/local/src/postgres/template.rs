@@ -1,9 +1,9 @@
-//! The database that each project's is a copy of.
+//! Template database of the projects' databases.
 //!
-//! A copy costs as much as it has bytes and files. PostgreSQL's own template has 7.2 MB in 298
-//! files; emptied of the built-in objects' descriptions (what `\df+` says of them) and packed
-//! by VACUUM FULL (no free space, no visibility maps) it is 5.8 MB in 224, and CREATE DATABASE
-//! takes about a third less.
+//! A copy costs time for its bytes and files. PostgreSQL's own template has 7.2 MB in 298 files;
+//! without the descriptions of built-in objects (which `\df+` shows) and packed by VACUUM FULL (no
+//! free space, no visibility maps) it has 5.8 MB in 224, and CREATE DATABASE takes about a third
+//! less.
 
 use std::time::Duration;
 
@@ -29,21 +29,21 @@ const CONTENT: [&str; 5] = [
     "VACUUM (FULL, FREEZE)",
 ];
 
-/// Makes it where it is not there. `administration` is connected to the database `postgres`.
+/// Makes it where it is missing. `administration` is connected to the database `postgres`.
 pub(super) async fn ensure(cluster: &Cluster, administration: &mut PgConnection) -> Result<()> {
     tokio::time::timeout(TIMEOUT, make(cluster, administration))
         .await
         .map_err(|_| PostgresError::Slow {
             what: "making the template of the projects' databases".to_owned(),
             seconds: TIMEOUT.as_secs(),
-            hint: "the disk may be slow or busy".to_owned(),
+            advice: "the disk may be slow or busy".to_owned(),
         })?
         .map_err(PostgresError::sql(
             "the template of the projects' databases cannot be made",
         ))
 }
 
-/// Whether it is there. Its name is given to it last, so then it is complete.
+/// Whether it exists. It is renamed last, so then it is complete.
 pub(super) async fn present(administration: &mut PgConnection) -> sqlx::Result<bool> {
     sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
         .bind(TEMPLATE)

@@ -1,8 +1,10 @@
-//! The small trees below every root file system: mount points for any image, and for the template
-//! `host` the few files that programs of this machine's /usr expect outside of it.
+//! Base root file systems: the lowest overlay layer of every sandbox. It has the mount points that
+//! any image needs, and for the template `host` the few files that programs of this machine's
+//! /usr expect outside of it.
 //!
-//! A tree is named by its content. One that a running sandbox uses is never changed: where the
-//! machine's own files have changed since, the next start uses another tree.
+//! A tree is named by the hash of its content. A tree that a running sandbox uses is never
+//! changed: where the machine's own files have changed, the next start uses another tree. The
+//! folder on disk is `skeletons`, which sandboxes of earlier releases have in their overlays.
 
 use std::{
     collections::BTreeSet,
@@ -17,8 +19,8 @@ use std::{
 use fsa_model::sandboxd::{HOME, SANDBOXD_PATH, USER_ID, USER_NAME};
 use sha2::{Digest as _, Sha256};
 
-/// What of this machine's /etc programs need to run. None of it is about this machine's people,
-/// networks or keys; what not everybody may read is left out even from here.
+/// The parts of this machine's /etc that programs need to run. None is about this machine's users,
+/// networks or keys; files that not every user may read are left out.
 const FROM_ETC: [&str; 34] = [
     "alternatives",
     "bash.bashrc",
@@ -55,12 +57,12 @@ const FROM_ETC: [&str; 34] = [
     "timezone",
     "vim",
 ];
-/// Files of /etc whose names begin like this belong to the interpreters in /usr.
+/// Prefixes of files in /etc that belong to the interpreters in /usr.
 const FROM_ETC_BY_PREFIX: [&str; 3] = ["python3", "java-", "postgresql-common"];
-/// A tree of the machine's /etc larger than this is none that programs need.
+/// Bytes copied from the machine's /etc at most.
 const COPY_LIMIT: u64 = 32 * 1024 * 1024;
 
-/// A tree, by its name below the folder of skeletons.
+/// The names of the trees below their folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseRootfs {
     pub base: String,
@@ -71,8 +73,7 @@ pub struct BaseRootfs {
 }
 
 impl BaseRootfs {
-    /// Makes the trees that are missing, and removes those that are neither made now nor in
-    /// `used`.
+    /// Makes missing trees, and removes those that are neither current nor in `used`.
     ///
     /// # Errors
     /// The file system's.
@@ -93,7 +94,7 @@ impl BaseRootfs {
     }
 }
 
-/// Builds a tree beside its place and moves it there under the name of its content.
+/// Builds a tree in a temporary folder and renames it to the hash of its content.
 fn finish(folder: &Path, build: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<String> {
     let tree = tempfile::Builder::new().prefix("new-").tempdir_in(folder)?;
     fs::set_permissions(tree.path(), fs::Permissions::from_mode(0o755))?;
@@ -231,8 +232,8 @@ fn host(tree: &Path, machine: &mut Vec<PathBuf>) -> io::Result<()> {
     file(tree, "etc/hostname", 0o644, "")
 }
 
-/// Copies what everybody may read; all of it belongs to root afterwards. What is missing is
-/// passed over, and what does not fit into `room` bytes too.
+/// Copies files that every user may read; all belong to root afterwards. Skips missing files, and
+/// files that do not fit into `room` bytes.
 fn copy(from: &Path, to: &Path, room: &mut u64) -> io::Result<()> {
     let Ok(metadata) = fs::symlink_metadata(from) else {
         return Ok(());
@@ -299,8 +300,7 @@ fn fingerprint(tree: &Path, below: &Path, hash: &mut Sha256) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    /// The owner of the home folder can be set by root alone, so these need root, as all that
-    /// this module is for does.
+    /// Needs root, as this module does: only root can set the owner of the home folder.
     fn base_rootfs(used: &[&str]) -> (tempfile::TempDir, BaseRootfs) {
         let folder = tempfile::tempdir().unwrap();
         for name in used {
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_start_finds_the_same_trees_and_removes_those_that_nobody_uses() {
+    fn a_second_start_finds_the_same_trees_and_removes_unused_ones() {
         let (folder, first) = base_rootfs(&["in-use"]);
 
         let second = BaseRootfs::make(folder.path(), &BTreeSet::from(["in-use".to_owned()])).unwrap();
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn the_host_template_knows_nobody_of_this_machine() {
+    fn the_host_template_has_no_users_of_this_machine() {
         let (folder, made) = base_rootfs(&[]);
         let etc = folder.path().join(made.host).join("etc");
         assert!(

@@ -1,5 +1,5 @@
-//! The OCI runtime's configuration of a sandbox, as a pure function (OCI runtime specification
-//! 1.0.2). There is no secret in it.
+//! OCI runtime configuration of a sandbox (`config.json`, OCI runtime specification 1.0.2): a pure
+//! function. It holds no secret.
 
 use std::path::{Path, PathBuf};
 
@@ -19,15 +19,14 @@ use oci_spec::{
 
 use super::{config::PATH, userns::IdRange};
 
-/// Data of ours: which system calls are let through. Its lists began as those of the container
-/// engines; what they allow to a container that may mount is refused here. Refused calls answer
-/// EPERM where programs probe for a permission, and ENOSYS where they have another way
-/// (io_uring, clone3 whose flags a filter cannot see). No namespaces, no VM sockets, no crypto
-/// sockets, one architecture.
+/// Seccomp profile. Derived from those of the container engines, without the calls that they allow
+/// to a container that may mount. Refused calls return EPERM where programs probe for a
+/// permission, and ENOSYS where they have a fallback (io_uring, clone3 whose flags a filter cannot
+/// see). No namespaces, no VM sockets, no crypto sockets, one architecture.
 const SECCOMP: &str = include_str!("seccomp.json");
 
-/// What root in a sandbox may do to its own files and processes. Not among them: anything about
-/// networks, mounts, devices, time, other user namespaces.
+/// Capabilities of root in a sandbox, over its own files and processes. None about networks,
+/// mounts, devices, time, other user namespaces.
 const CAPABILITIES: [Capability; 9] = [
     Capability::Chown,
     Capability::DacOverride,
@@ -40,7 +39,7 @@ const CAPABILITIES: [Capability; 9] = [
     Capability::SysChroot,
 ];
 
-/// Hidden, because they say things about the machine or its other sandboxes.
+/// Masked, because they reveal things about the machine or its other sandboxes.
 const MASKED: [&str; 9] = [
     "/proc/acpi",
     "/proc/asound",
@@ -60,11 +59,11 @@ const READ_ONLY: [&str; 5] = [
     "/proc/sysrq-trigger",
 ];
 
-/// What of /sys is there: enough for programs to count processors. Nothing about interfaces,
-/// disks or firmware.
+/// Parts of /sys that are mounted: enough for programs to count processors. Nothing about
+/// interfaces, disks or firmware.
 const SYS: [&str; 2] = ["/sys/devices/system/cpu", "/sys/kernel/mm/transparent_hugepage"];
 
-/// Everything that the configuration depends on.
+/// The inputs of the configuration.
 #[derive(Clone, Debug)]
 pub struct Bundle<'a> {
     pub root: &'a Path,
@@ -75,7 +74,7 @@ pub struct Bundle<'a> {
     /// The home volume, id-mapped already.
     pub home: &'a Path,
     pub sandboxd: &'a Path,
-    /// Folders that are seen read-only: where they are now, and where they are to be.
+    /// Folders that are mounted read-only: source and target.
     pub read_only: &'a [(PathBuf, PathBuf)],
     /// The control group, where one can be made.
     pub cgroup: Option<&'a str>,
@@ -99,7 +98,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Of `resources`, those that the control groups have.
+    /// Those of `resources` that the control groups can enforce.
     #[must_use]
     pub fn of(resources: &Resources, cgroups: &super::cgroup::Cgroups) -> Self {
         Self {
@@ -337,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_leave_a_sandbox_is_refused() {
+    fn system_calls_that_could_escape_a_sandbox_are_refused() {
         for name in [
             "mount",
             "unshare",
@@ -373,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_that_cannot_be_enforced_is_not_asked_for() {
+    fn a_limit_that_cannot_be_enforced_is_not_set() {
         let none = Limits::of(&Size::Micro.resources(), &Cgroups::default());
         let none = serde_json::to_value(none.resources().unwrap()).unwrap();
         assert!(none.get("memory").is_none() && none.get("cpu").is_none() && none.get("pids").is_none());

@@ -1,5 +1,5 @@
-//! Control groups: which there are (version 1, 2, or both side by side), what they can enforce,
-//! what a sandbox uses, and their end.
+//! Control groups (version 1, 2, or both side by side): the limits that they can enforce, a
+//! sandbox's usage, and their removal.
 
 use std::{
     fs, io,
@@ -15,7 +15,7 @@ use super::mounts;
 struct Hierarchy {
     mount: PathBuf,
     unified: bool,
-    /// Of version 1; version 2 says it in a file.
+    /// Version 1 only; version 2 lists them in a file.
     controllers: Vec<String>,
 }
 
@@ -23,7 +23,7 @@ struct Hierarchy {
 #[derive(Clone, Debug, Default)]
 pub struct Cgroups {
     hierarchies: Vec<Hierarchy>,
-    /// Our own group in each, relative.
+    /// The parent group of all sandboxes in each hierarchy, relative.
     parent: String,
     pub memory: bool,
     pub swap: bool,
@@ -31,7 +31,7 @@ pub struct Cgroups {
     pub pids: bool,
 }
 
-/// What a sandbox's processes use.
+/// Resource usage of a sandbox's processes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CgroupUsage {
     pub cpu_microseconds: u64,
@@ -41,7 +41,7 @@ pub struct CgroupUsage {
 }
 
 impl Cgroups {
-    /// Finds the hierarchies and tries, with a group of ours in each, what can be enforced.
+    /// Finds the hierarchies, makes the parent group in each, and checks what can be enforced.
     #[must_use]
     pub fn probe(parent: &str) -> Self {
         let table = fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
@@ -54,7 +54,7 @@ impl Cgroups {
             let group = hierarchy.mount.join(parent);
             if hierarchy.unified {
                 for controller in ["memory", "cpu", "pids"] {
-                    // Refused where the controller belongs to version 1, or is not ours to give.
+                    // Fails where the controller belongs to version 1, or is not delegated.
                     let _ = fs::write(
                         hierarchy.mount.join("cgroup.subtree_control"),
                         format!("+{controller}"),
@@ -82,7 +82,7 @@ impl Cgroups {
         self.memory || self.cpu || self.pids
     }
 
-    /// The group of a sandbox, as the OCI runtime wants it (`linux.cgroupsPath`).
+    /// The group of a sandbox in the OCI runtime's form (`linux.cgroupsPath`).
     #[must_use]
     pub fn path(&self, name: &str) -> String {
         format!("/{}/{name}", self.parent)
@@ -111,7 +111,7 @@ impl Cgroups {
         all
     }
 
-    /// What the sandbox uses, as far as it is counted here.
+    /// Resource usage of the sandbox, as far as the hierarchies count it.
     #[must_use]
     pub fn usage(&self, name: &str) -> CgroupUsage {
         let mut found = CgroupUsage::default();
@@ -135,7 +135,7 @@ impl Cgroups {
                 )
             };
             if let Some(bytes) = number(current) {
-                // What the kernel can drop at once is not in use, as in `docker stats`.
+                // Page cache that the kernel can drop is not counted, as in `docker stats`.
                 found.memory_bytes = bytes.saturating_sub(field("memory.stat", inactive).unwrap_or(0));
                 // Version 1 writes "unlimited" as a number near 2^63.
                 found.memory_limit_bytes = number(limit).filter(|bytes| *bytes < 1 << 60).unwrap_or(0);
@@ -178,14 +178,14 @@ impl Cgroups {
         }
     }
 
-    /// Removes our own group, where it is empty.
+    /// Removes the parent group, where it is empty.
     pub fn remove_parent(&self) {
         for hierarchy in &self.hierarchies {
             let _ = fs::remove_dir(hierarchy.mount.join(&self.parent));
         }
     }
 
-    /// The groups that are there, for a list of leftovers.
+    /// The existing groups, for a list of leftovers.
     #[must_use]
     pub fn left(&self) -> Vec<PathBuf> {
         self.hierarchies
@@ -210,12 +210,12 @@ fn remove(group: &Path) {
             }
         }
     }
-    // A process that has ended may keep its group busy until its parent has been told; there is
-    // nothing to wait on, so this tries again, for a fifth of a second at most.
+    // A process that has ended may keep its group busy until its parent has reaped it; there is
+    // no event to wait for, so this retries, for a fifth of a second at most.
     for attempt in 0..6 {
         match fs::remove_dir(group) {
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
-                #[allow(clippy::disallowed_methods, reason = "nothing tells of it, as said above")]
+                #[allow(clippy::disallowed_methods, reason = "there is no event to wait for")]
                 thread::sleep(Duration::from_millis(3 << attempt));
             }
             _ => return,
@@ -224,7 +224,7 @@ fn remove(group: &Path) {
     tracing::warn!(path = %group.display(), "a control group is still in use");
 }
 
-/// `name value` on a line of its own.
+/// The value in a line `name value`.
 fn field(text: &str, name: &str) -> Option<u64> {
     text.lines()
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())

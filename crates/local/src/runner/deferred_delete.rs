@@ -1,5 +1,7 @@
-//! Removing what people made: trees of any depth and size, without following a link, without a
-//! stack or descriptors in proportion to their depth, and without anybody waiting who need not.
+//! Deferred deletion of file trees of any depth and size: moved aside at once, removed afterwards.
+//! Follows no link, and needs no stack and no descriptors in proportion to the depth.
+//!
+//! Compared with `std::fs::remove_dir_all`, which holds a descriptor per level.
 
 use std::{
     fs, io,
@@ -13,7 +15,7 @@ use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
 /// Folders that lie deeper than this are moved to the top and emptied there.
 const DEPTH: u32 = 24;
 
-/// A folder in which things wait for their end, on the file system that they come from.
+/// A folder of trees to be deleted, on the file system that they come from (`runner/trash`).
 pub struct DeferredDelete {
     folder: PathBuf,
     next: AtomicU64,
@@ -36,8 +38,8 @@ impl DeferredDelete {
         )
     }
 
-    /// Takes `path` away at once, and returns what to give to [`Self::delete`]. `None` where there
-    /// is nothing.
+    /// Moves `path` aside at once, and returns the argument of [`Self::delete`]. `None` where
+    /// `path` does not exist.
     ///
     /// # Errors
     /// The file system's.
@@ -50,7 +52,7 @@ impl DeferredDelete {
         }
     }
 
-    /// Removes what was discarded, however long that takes.
+    /// Deletes a discarded tree; takes as long as that takes.
     ///
     /// # Errors
     /// The file system's.
@@ -63,7 +65,7 @@ impl DeferredDelete {
         Ok(())
     }
 
-    /// Removes everything that waits here; for the start, when nothing else is at work.
+    /// Deletes everything in the folder. For the start of the runner, before any request.
     ///
     /// # Errors
     /// The file system's.
@@ -175,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_link_points_to_is_kept() {
+    fn the_target_of_a_link_is_kept() {
         let (folder, deferred_delete) = deferred_delete();
         fs::create_dir_all(folder.path().join("kept")).unwrap();
         fs::write(folder.path().join("kept/file"), "x").unwrap();

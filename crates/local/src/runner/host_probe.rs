@@ -1,4 +1,4 @@
-//! What this machine can do, tried rather than guessed, and what is left of us on it.
+//! Probe of the machine: what it can do, tried rather than guessed, and leftovers on it.
 
 use std::{fs, io, path::Path, process::Command, process::Stdio, thread};
 
@@ -10,8 +10,8 @@ use super::{
 };
 use crate::protocol::{Hello, VERSION};
 
-/// What most programs find enough; Docker and systemd give more, and a loop over all of them is
-/// slow.
+/// Enough for most programs. Docker and systemd give more, but a program's loop over all of them
+/// is slow.
 const OPEN_FILES: u64 = 65_536;
 
 /// The highest number of open files that may be given to a sandbox: raising it takes
@@ -21,7 +21,7 @@ pub fn open_files() -> u64 {
     getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(_, hard)| hard.min(OPEN_FILES))
 }
 
-/// Looks at everything once.
+/// Probes everything once.
 #[must_use]
 pub fn probe(
     privilege_mode: PrivilegeMode,
@@ -108,8 +108,8 @@ fn runs(program: &str, arguments: &[&str]) -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// An overlay as every sandbox has it, made and taken away again; on a thread of its
-/// own, because the overlay's names are relative to that thread's folder.
+/// Mounts and unmounts an overlay like a sandbox's; on a dedicated thread, because the overlay's
+/// names are relative to that thread's folder.
 fn try_mounts(privilege_mode: PrivilegeMode, layout: &Layout) -> io::Result<()> {
     let here = layout.scratch().join("probe");
     let there = tempfile::Builder::new()
@@ -154,13 +154,13 @@ fn forwarding_dropped() -> Option<String> {
         .ok()?;
     let text = String::from_utf8_lossy(&output.stdout);
     text.lines().any(|line| line.contains("hook forward") && line.contains("policy drop")).then(|| {
-        "a firewall of this machine drops forwarded packets (Docker's does): sandboxes may have no way out; allow \
+        "a firewall of this machine drops forwarded packets (Docker's does): sandboxes may not reach the network; allow \
          those that come from interfaces named fsa*"
             .to_owned()
     })
 }
 
-/// Traces of this data folder's sandboxes: interfaces, control groups, mounts, folders, and
+/// Leftovers of this data folder's sandboxes: interfaces, control groups, mounts, folders, and
 /// containers that the runtime knows.
 #[must_use]
 pub fn leftovers(privilege_mode: PrivilegeMode, layout: &Layout, cgroups: &Cgroups) -> Vec<String> {
@@ -202,7 +202,7 @@ pub fn leftovers(privilege_mode: PrivilegeMode, layout: &Layout, cgroups: &Cgrou
     found
 }
 
-/// Interfaces in our group.
+/// Interfaces in the group of this data folder.
 fn interfaces(group: u32) -> Vec<String> {
     fs::read_dir("/sys/class/net")
         .into_iter()

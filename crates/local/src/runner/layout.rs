@@ -1,6 +1,6 @@
-//! Where the runner keeps things, and what its data folder is called towards the kernel.
+//! Paths of the runner, and the names under which the kernel knows its data folder.
 //!
-//! All paths are made here, from names that were checked and from the data folder.
+//! All paths are made here, from validated names and the data folder.
 
 use std::{
     fs, io,
@@ -17,8 +17,8 @@ use sha2::{Digest as _, Sha256};
 use super::mounts;
 use crate::images::DiffId;
 
-/// Folders that every machine has and that everybody may enter. The first one that is of no
-/// other use to the runner is covered by a file system in memory, which nobody else sees.
+/// Folders that every machine has and every user may enter. The first one that the runner does
+/// not need is covered by a file system in memory, visible to the runner only.
 const SCRATCH: [&str; 5] = ["/mnt", "/media", "/srv", "/opt", "/home"];
 
 /// The runner's folder, by part.
@@ -26,7 +26,7 @@ const SCRATCH: [&str; 5] = ["/mnt", "/media", "/srv", "/opt", "/home"];
 pub struct Layout {
     runner: PathBuf,
     scratch: PathBuf,
-    /// Tells this data folder's things from those of another on the same machine.
+    /// Distinguishes this data folder from others on the same machine.
     identity: u32,
 }
 
@@ -43,8 +43,8 @@ impl Layout {
             .iter()
             .map(Path::new)
             .find(|place| {
-                let wanted = data_dir.starts_with(place) || needed.iter().any(|path| path.starts_with(place));
-                place.is_dir() && !wanted && mounts::below(&mounted, place).is_empty()
+                let in_use = data_dir.starts_with(place) || needed.iter().any(|path| path.starts_with(place));
+                place.is_dir() && !in_use && mounts::below(&mounted, place).is_empty()
             })
             .ok_or_else(|| {
                 io::Error::other(format!("of {SCRATCH:?} none is free for the runner's own mounts"))
@@ -73,7 +73,7 @@ impl Layout {
         Ok(layout)
     }
 
-    /// Everything that a sandbox's mounts are made from; one file system.
+    /// The sources of all sandboxes' mounts; one file system.
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.runner
@@ -109,7 +109,7 @@ impl Layout {
         self.runner.join("skeletons")
     }
 
-    /// Which process is whose way out, where the runner is not root on the machine.
+    /// Process ids of pasta by sandbox, in rootless mode.
     #[must_use]
     pub fn networks(&self) -> PathBuf {
         self.runner.join("networks")
@@ -121,15 +121,15 @@ impl Layout {
         self.runner.join("oci")
     }
 
-    /// What is about to be removed; emptied when the runner starts.
+    /// Trees to be deleted; emptied when the runner starts.
     #[must_use]
     pub fn deferred_delete(&self) -> PathBuf {
         self.runner.join("trash")
     }
 
-    /// Mount points, in memory and in the runner's mount namespace only. Not in the data folder:
-    /// a container's own root must be able to come here, whoever may look into the folders above
-    /// the data.
+    /// Mount points, in memory and in the runner's mount namespace only. Not in the data folder,
+    /// because a container's root must be able to enter, whatever the permissions of the folders
+    /// above the data folder.
     #[must_use]
     pub fn scratch(&self) -> &Path {
         &self.scratch
@@ -160,8 +160,8 @@ impl Layout {
     }
 }
 
-/// Whoever may rename a folder decides what the runner finds under its name. `forbidden` are the
-/// permission bits that nobody else may have.
+/// Checks the owner and mode of a folder: a user who may rename it could replace what is in it.
+/// `forbidden` are the permission bits that others must not have.
 fn only_ours(folder: &Path, forbidden: u32) -> io::Result<()> {
     let metadata = fs::symlink_metadata(folder)?;
     if metadata.is_dir()
@@ -173,7 +173,7 @@ fn only_ours(folder: &Path, forbidden: u32) -> io::Result<()> {
     Err(io::Error::new(
         io::ErrorKind::PermissionDenied,
         format!(
-            "{} must be a folder that belongs to user {} and that nobody else can write to",
+            "{} must be a folder that belongs to user {} and that no other user can write to",
             folder.display(),
             rustix::process::geteuid().as_raw()
         ),

@@ -1,4 +1,4 @@
-//! Mounts of the runner's own mount namespace: id-mapped copies, overlays, and their end.
+//! Mounts in the runner's private mount namespace: id-mapped copies, overlays, unmounting.
 
 use std::{
     ffi::CString,
@@ -16,9 +16,9 @@ use rustix::{
     mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags},
 };
 
-/// Gives the calling thread, and those that it starts later, a mount namespace of its own. What
-/// is mounted here is seen nowhere else and ends with the last process in it; what the machine
-/// mounts and unmounts later is seen here too.
+/// Moves the calling thread, and threads that it starts later, into a private mount namespace.
+/// Its mounts are visible nowhere else and end with its last process; later mounts of the machine
+/// are visible in it.
 ///
 /// # Errors
 /// The kernel's: without CAP_SYS_ADMIN.
@@ -31,7 +31,7 @@ pub fn private_namespace() -> io::Result<()> {
     Ok(())
 }
 
-/// A small file system in memory at `path`, in which mount points cost nothing on disk.
+/// A small file system in memory at `path`, for mount points.
 ///
 /// # Errors
 /// The kernel's.
@@ -44,17 +44,17 @@ pub fn scratch(path: &Path) -> io::Result<()> {
         MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC,
         options.as_c_str(),
     )?;
-    // What is mounted in here is no business of containers that start meanwhile.
+    // Mounts in here do not propagate to containers that start meanwhile.
     rustix::mount::mount_change(path, MountPropagationFlags::PRIVATE)?;
     Ok(())
 }
 
-/// How ids on disk are seen through a mount.
+/// How a mount maps the ids on disk.
 #[derive(Debug)]
 pub enum IdMapping {
-    /// As those of a user namespace.
+    /// To those of a user namespace.
     Mapped(OwnedFd),
-    /// As they are.
+    /// Not at all.
     Unmapped,
 }
 
@@ -105,7 +105,7 @@ pub fn copy(source: &Path, view: &IdMapping, read_only: bool) -> io::Result<Owne
     }
 }
 
-/// Puts a detached mount at `target`, a folder that is made where it is missing.
+/// Attaches a detached mount at `target`, a folder that is made where it is missing.
 ///
 /// # Errors
 /// The kernel's.
@@ -142,16 +142,16 @@ pub fn bind_file(source: &Path, target: &Path) -> io::Result<()> {
 /// An overlay of `lower` (the uppermost first) below `upper`, at `target`. All are names in
 /// `folder`, so that hundreds of layers fit into the one page that mount(2) reads.
 ///
-/// The kernel makes what it needs in `work` and `upper` (its working folder, whiteouts) as
-/// whoever mounts. On an id-mapped mount that has to be somebody who exists there: `owner`, the
-/// sandbox's root. As nobody it would not fail but mount read-only (fs/overlayfs/super.c).
+/// The kernel makes its files in `work` and `upper` (its working folder, whiteouts) as the
+/// mounting user. On an id-mapped mount that must be a mapped id: `owner`, the sandbox's root.
+/// With an unmapped id it would not fail but mount read-only (fs/overlayfs/super.c).
 ///
 /// `options` are those of [`super::privilege_mode::PrivilegeMode::overlay_options`].
 ///
-/// The calling thread stays in `folder` afterwards, and has a working folder of its own.
+/// The calling thread stays in `folder` afterwards, and shares its working folder with no other.
 ///
 /// # Errors
-/// The kernel's; that of a file system that can only be read, where the overlay came out so.
+/// The kernel's; `ReadOnlyFilesystem` where the overlay was mounted read-only.
 pub fn overlay(
     folder: &Path,
     lower: &[String],
@@ -163,7 +163,7 @@ pub fn overlay(
 ) -> io::Result<()> {
     unshare(CloneFlags::CLONE_FS)?;
     rustix::process::chdir(folder)?;
-    // Said outright, because the defaults are a module's parameters.
+    // Explicit, because the defaults are module parameters.
     let options = format!(
         "lowerdir={},upperdir={upper},workdir={work},index=off,metacopy=off,{options}",
         lower.join(":"),
@@ -187,9 +187,9 @@ pub fn overlay(
     Ok(())
 }
 
-/// Does something on this thread as the owner of what it makes, with all rights that it has.
-/// credentials(7): a file-system id other than 0 takes the rights over files out of the
-/// effective ones, and 0 puts them back.
+/// Runs `act` on this thread with the file-system ids of `owner` and all capabilities.
+/// credentials(7): a file-system id other than 0 removes the file capabilities from the effective
+/// ones, and 0 restores them.
 fn as_file_owner<T>(owner: u32, act: impl FnOnce() -> T) -> io::Result<T> {
     let before = rustix::thread::capabilities(None)?;
     setfsuid(Uid::from_raw(owner));
@@ -200,7 +200,7 @@ fn as_file_owner<T>(owner: u32, act: impl FnOnce() -> T) -> io::Result<T> {
     Ok(result?)
 }
 
-/// Takes away everything that is mounted at `path` or below it, whether in use or not.
+/// Unmounts everything at `path` or below it, whether in use or not.
 pub fn detach_below(path: &Path) {
     let Ok(table) = fs::read_to_string("/proc/thread-self/mountinfo") else {
         return;
@@ -235,7 +235,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mounts_below_a_folder_are_told_from_those_with_a_similar_name() {
+    fn mounts_below_a_folder_exclude_those_with_a_similar_name() {
         let table = "1 0 8:1 / / rw - ext4 a rw\n2 1 0:5 / /data/m rw - tmpfs t rw\n\
                      3 2 0:6 / /data/m/a\\040b rw - overlay o rw\n4 1 0:7 / /data/mm rw - tmpfs t rw\n";
         assert_eq!(below(table, Path::new("/data/m")), ["/data/m", "/data/m/a b"]);

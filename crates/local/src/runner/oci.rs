@@ -1,4 +1,4 @@
-//! The OCI runtime, called as a process.
+//! OCI runtime (runc, crun, …), called as a process.
 
 use std::{
     fs::{self, File},
@@ -24,9 +24,9 @@ use super::{
 };
 use crate::protocol::machine;
 
-/// A start takes a fiftieth of a second; one that takes this long hangs.
+/// A start takes 20 ms; one that takes this long hangs.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// Descriptors below this one are kept for what a child is to find there.
+/// Descriptors below this one are reserved for those that a child inherits.
 pub const FIRST_FREE_FD: i32 = 10;
 
 /// The runtime and where it keeps its state.
@@ -34,7 +34,7 @@ pub const FIRST_FREE_FD: i32 = 10;
 pub struct Runtime {
     program: PathBuf,
     root: PathBuf,
-    /// It gives up quietly where a control group cannot be made (runc's `--rootless=true`).
+    /// The runtime ignores failures to make a control group (runc's `--rootless=true`).
     without_cgroups: bool,
 }
 
@@ -66,7 +66,7 @@ impl Runtime {
     /// The runtime's name and version.
     ///
     /// # Errors
-    /// It is missing or broken; says how to get one.
+    /// The runtime is missing or broken; the message has the fix.
     pub fn version(&self) -> Result<String, Failure> {
         let output = self
             .command()
@@ -90,7 +90,7 @@ impl Runtime {
     /// ended by then. Where it fails, what it left is removed.
     ///
     /// # Errors
-    /// In the runtime's own words, or a sentence for the causes that are known.
+    /// With the runtime's own message, or a better one for known causes.
     pub fn start(
         &self,
         id: &str,
@@ -108,7 +108,7 @@ impl Runtime {
             Ok(status) if status.success() => match pid(&pid_file) {
                 Some(pid) => return Ok(pid),
                 None => machine(format!(
-                    "{} started a sandbox and did not say as which process",
+                    "{} started a sandbox and gave no process id",
                     self.name()
                 )),
             },
@@ -196,7 +196,7 @@ impl Runtime {
         child.wait().map_err(|e| self.unstarted(&e))
     }
 
-    /// Removes what the runtime knows of a container whose processes have ended (or ends them).
+    /// Removes the runtime's state of a container, and kills its processes if there are any.
     pub fn delete(&self, id: &str) {
         if !self.root.join(id).exists() {
             return;
@@ -208,12 +208,12 @@ impl Runtime {
             .args(["delete", "--force", id])
             .status();
         if !status.is_ok_and(|status| status.success()) {
-            tracing::warn!(id, "the OCI runtime could not forget a sandbox that has ended");
+            tracing::warn!(id, "the OCI runtime could not delete a container that has ended");
         }
     }
 
-    /// Forgets a container whose processes have all ended. What runc and crun keep of it is one
-    /// folder; with others their own command must do it.
+    /// Removes the runtime's state of a container whose processes have all ended. With runc and
+    /// crun it is one folder; with other runtimes their own command must do it.
     pub fn forget(&self, id: &str) {
         if matches!(self.name(), "runc" | "crun") {
             let folder = self.root.join(id);
@@ -312,7 +312,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_runtimes_last_words_are_found_in_its_log() {
+    fn the_runtimes_last_error_is_found_in_its_log() {
         let log = "{\"level\":\"warning\",\"msg\":\"w\"}\n{\"level\":\"error\",\"msg\":\"no such thing\"}\n";
         assert_eq!(last_error(log).as_deref(), Some("no such thing"));
         assert_eq!(last_error("not json"), None);

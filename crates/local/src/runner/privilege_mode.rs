@@ -1,5 +1,5 @@
-//! What the runner may do here: as root on the machine, or as root of a user namespace that a
-//! plain user has. Decided once; everything that differs between the two is asked for here.
+//! Privilege mode of the runner: root on the machine, or root of a plain user's user namespace
+//! (rootless). Decided once; all differences between the two are here.
 
 use std::io;
 
@@ -14,7 +14,7 @@ use super::{
 /// The two ways to run sandboxes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PrivilegeMode {
-    /// Every sandbox gets a range of user ids, a wire to the machine and limits of its own.
+    /// Each sandbox has its own range of user ids, veth pair and limits.
     Root,
     /// All sandboxes share the one range that the user has. The file systems belong to the
     /// machine, so ids on them cannot be mapped (mount_setattr(2)); nor can interfaces, firewall
@@ -39,7 +39,7 @@ impl PrivilegeMode {
         }
     }
 
-    /// How a sandbox with these ids sees folders of the machine.
+    /// How a sandbox's mounts map ids.
     ///
     /// # Errors
     /// As [`userns::mapped`].
@@ -78,8 +78,8 @@ impl PrivilegeMode {
         }
     }
 
-    /// What an overlay is to know of attributes: only the names `user.overlay.*` may be set in a
-    /// user namespace, and with them no redirect is followed (kernel documentation, "overlayfs").
+    /// Mount options for overlay attributes: only the names `user.overlay.*` may be set in a user
+    /// namespace, and with them no redirect is followed (kernel documentation, "overlayfs").
     #[must_use]
     pub fn overlay_options(self) -> &'static str {
         match self {

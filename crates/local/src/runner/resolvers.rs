@@ -1,14 +1,14 @@
-//! Which resolvers answer the sandboxes' DNS questions.
+//! DNS resolvers of the sandboxes.
 
 use std::{
     fs,
     net::{IpAddr, Ipv4Addr},
 };
 
-/// Resolvers, and what is to be said about them.
+/// Resolvers, and a warning for the operator.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resolvers {
-    /// At most three, which is as many as the C library asks (`MAXNS`, resolv.conf(5)).
+    /// At most three, as many as the C library uses (`MAXNS`, resolv.conf(5)).
     pub addresses: Vec<Ipv4Addr>,
     pub warning: Option<String>,
 }
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn a_resolver_that_sandboxes_cannot_reach_is_warned_of() {
+    fn a_resolver_that_sandboxes_cannot_reach_gives_a_warning() {
         for text in ["nameserver 127.0.0.1\n", "", "nameserver fd00::1\n"] {
             let found = choose(text, "");
             assert!(found.addresses.is_empty() && found.warning.is_some(), "{text}");

@@ -1,4 +1,4 @@
-//! How the runner of a plain user becomes root of a user namespace, before it has a second
+//! Rootless mode: a plain user's runner becomes root of a user namespace, before it has a second
 //! thread.
 //!
 //! Sandboxes outlive the runner, and only a process in the namespace that owns theirs may enter
@@ -42,15 +42,15 @@ use crate::protocol::machine;
 /// linux/nsfs.h: the namespace that a user namespace was made in.
 const NS_GET_PARENT: libc::Ioctl = 0xb702;
 
-/// `runner/namespace.json`: the runner that entered last.
+/// `runner/namespace.json`: the process of the runner that entered the namespace last.
 #[derive(Serialize, Deserialize)]
 struct NamespaceMember {
     boot: String,
     process: Process,
 }
 
-/// Finds out which power this process has. A plain user's becomes root of a user namespace here;
-/// the process must have one thread.
+/// Determines the privilege mode. A plain user's process becomes root of a user namespace here; it
+/// must have one thread.
 ///
 /// # Errors
 /// Why there can be no such namespace, and what to do about it.
@@ -69,7 +69,7 @@ pub fn enter(config: &RunnerConfig) -> Result<PrivilegeMode, Failure> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(unusable(error)),
         _ => {}
     }
-    // Two runners that begin at once end up in the same namespace.
+    // Two runners that start at once must end up in the same namespace.
     let lock = File::create(folder.join("namespace.lock")).map_err(unusable)?;
     rustix::fs::flock(&lock, FlockOperation::LockExclusive).map_err(|e| unusable(e.into()))?;
     match living(&folder) {
@@ -100,14 +100,14 @@ pub fn enter(config: &RunnerConfig) -> Result<PrivilegeMode, Failure> {
 
 fn become_root() -> io::Result<()> {
     let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
-    // The person's other groups are not for sandboxes.
+    // Sandboxes do not get the user's other groups.
     setgroups(&[])?;
     setresgid(gid, gid, gid)?;
     setresuid(uid, uid, uid)?;
     Ok(())
 }
 
-/// The user namespace of this data folder, where something in it or below it lives.
+/// The user namespace of this data folder, if a process in it or below it is alive.
 fn living(folder: &Path) -> Option<OwnedFd> {
     let member = fs::read(folder.join("namespace.json"))
         .ok()
@@ -136,8 +136,7 @@ fn user_namespace(process: Process) -> Option<OwnedFd> {
 }
 
 fn parent(namespace: &OwnedFd) -> Option<OwnedFd> {
-    // SAFETY: this request takes no argument, and answers with a new descriptor that is nobody
-    // else's.
+    // SAFETY: this request takes no argument, and returns a new descriptor that nothing else owns.
     #[allow(unsafe_code)]
     unsafe {
         let fd = libc::ioctl(namespace.as_raw_fd(), NS_GET_PARENT);
@@ -168,7 +167,7 @@ fn make() -> Result<(), Failure> {
     ];
     let creation_failed = |error: io::Error| {
         machine(format!(
-            "the runner cannot have a user namespace of its own ({error}){}",
+            "the runner cannot make a user namespace ({error}){}",
             advice()
         ))
     };
@@ -180,12 +179,12 @@ fn make() -> Result<(), Failure> {
     let helper = match unsafe { fork() }.map_err(|e| creation_failed(e.into()))? {
         ForkResult::Child => {
             drop(go_writer);
-            let mut say = File::from(message_writer);
+            let mut failure = File::from(message_writer);
             // Nothing comes where there is no namespace.
             if rustix::io::read(&go_reader, &mut [0u8; 1]).is_ok_and(|bytes| bytes == 1) {
                 for (program, own, first) in maps {
                     if let Err(why) = map(program, me.as_raw(), own, first) {
-                        let _ = say.write_all(why.as_bytes());
+                        let _ = failure.write_all(why.as_bytes());
                         break;
                     }
                 }
@@ -200,18 +199,18 @@ fn make() -> Result<(), Failure> {
         let _ = rustix::io::write(&go_writer, &[1]);
     }
     drop(go_writer);
-    let mut said = String::new();
-    let heard = File::from(message_reader).read_to_string(&mut said);
+    let mut message = String::new();
+    let received = File::from(message_reader).read_to_string(&mut message);
     while matches!(
         waitpid(helper, None),
         Err(nix::errno::Errno::EINTR) | Ok(WaitStatus::Stopped(..))
     ) {}
     unshared.map_err(|e| creation_failed(e.into()))?;
-    heard.map_err(creation_failed)?;
-    if said.is_empty() {
+    received.map_err(creation_failed)?;
+    if message.is_empty() {
         Ok(())
     } else {
-        Err(machine(said))
+        Err(machine(message))
     }
 }
 
@@ -259,7 +258,7 @@ fn first(file: &Path, name: &str, uid: Uid) -> Result<u32, Failure> {
         let kind = if file.ends_with("subuid") { "subuids" } else { "subgids" };
         machine(format!(
             "the user {name} has no {COUNT} subordinate ids in {}, which sandboxes need: give it some, as root, with \
-             usermod --add-{kind} 100000-165535 {name} (a range that nobody else has), or run fsa serve as root",
+             usermod --add-{kind} 100000-165535 {name} (a range that no other user has), or run fsa serve as root",
             file.display()
         ))
     })
@@ -275,7 +274,7 @@ fn range(text: &str, name: &str, uid: u32) -> Option<u32> {
     })
 }
 
-/// What to do where user namespaces are forbidden; empty where no switch of the machine's says so.
+/// Advice where user namespaces are forbidden, by the machine's settings.
 #[must_use]
 pub fn advice() -> &'static str {
     let is = |name: &str, value: &str| {

@@ -1,4 +1,5 @@
-//! Starting a sandbox: root file system, bundle, runtime; and undoing it where it fails.
+//! Start, stop and destruction of a sandbox: root file system, OCI bundle, runtime. A failed start
+//! is undone.
 
 use std::{
     fs, io,
@@ -27,14 +28,14 @@ use super::{
 };
 use crate::protocol::{ExitCause, Root, StartSandbox, machine};
 
-/// After SIGTERM's grace, how long SIGKILL may take: a process may be in a disk's driver.
+/// For SIGKILL to take effect: a process may be waiting for a disk.
 const KILL_TIMEOUT: Duration = Duration::from_secs(20);
 
 impl Runner {
     /// Starts a sandbox that does not run.
     ///
     /// # Errors
-    /// What failed; nothing that this attempt made is left.
+    /// What failed; the attempt leaves nothing behind.
     pub fn start(
         &self,
         entry: &Entry,
@@ -104,7 +105,7 @@ impl Runner {
             ended: None,
         };
         let state_path = self.layout.state(name);
-        // Before anything runs, so that a runner that is killed now is followed by one that knows.
+        // Before anything runs, so that the runner after a crash finds it.
         state
             .write(&state_path)
             .map_err(|e| creation_failed("the sandbox's state", &e))?;
@@ -146,8 +147,8 @@ impl Runner {
         Ok(())
     }
 
-    /// Mounts what the container is to see at `m/<resource>/`: `all`, the runner's folder with
-    /// the sandbox's ids; `root`, the overlay; `machine/…` for template `host`.
+    /// Mounts the container's file systems below `<scratch>/<resource>/`: `all`, the runner's
+    /// folder with the sandbox's ids; `root`, the overlay; `machine/…` for template `host`.
     fn root_file_system(
         &self,
         start: &StartSandbox,
@@ -184,7 +185,7 @@ impl Runner {
                 if !self.layout.folder().join(&below).is_dir() {
                     return Err(Failure::new(
                         FailureKind::Transient,
-                        "a layer of the sandbox's image is missing; it is fetched again at the next attempt",
+                        "a layer of the sandbox's image is missing; the next attempt fetches it again",
                     ));
                 }
                 lower.push(below);
@@ -212,7 +213,7 @@ impl Runner {
                 let target = here
                     .join("machine")
                     .join(folder.strip_prefix("/").unwrap_or(folder));
-                // Where it cannot be mapped, its files belong to nobody, which reads as well.
+                // Where it cannot be mapped, its files belong to the overflow id and are readable.
                 mounts::copy(folder, &view, true)
                     .and_then(|tree| mounts::attach(&tree, &target))
                     .or_else(|_| mounts::bind_read_only(folder, &target))
@@ -292,7 +293,7 @@ impl Runner {
             let output_text = fs::read_to_string(bundle.join("console.log")).unwrap_or_default();
             let output_text: String = output_text.trim().chars().take(300).collect();
             let output_text = if output_text.is_empty() {
-                "it said nothing".to_owned()
+                "it had no output".to_owned()
             } else {
                 output_text
             };
@@ -331,8 +332,8 @@ impl Runner {
         Ok(())
     }
 
-    /// Removes everything of a sandbox but its project's volume, and returns what is left to
-    /// burn once nobody needs to wait.
+    /// Removes everything of a sandbox but its project's volume. Its files are only moved aside;
+    /// returns the argument of [`DeferredDelete::delete`](super::deferred_delete::DeferredDelete::delete).
     ///
     /// # Errors
     /// As [`Self::stop`], and the file system's.
@@ -344,7 +345,7 @@ impl Runner {
             .map_err(|e| removal_failed(&e))
     }
 
-    /// Removes a folder of ours.
+    /// Deletes a folder of the runner.
     ///
     /// # Errors
     /// The file system's.
@@ -365,7 +366,7 @@ impl Runner {
 
 use std::os::fd::AsFd as _;
 
-/// Takes away what a start mounted for the container, which has its own copies by then.
+/// Unmounts what a start mounted for the container, which has its own copies by then.
 fn unmount(here: &Path) {
     let detach = |path: &Path| {
         let _ = rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
@@ -377,8 +378,8 @@ fn unmount(here: &Path) {
         }
     }
     detach(&here.join("all"));
-    // Links and empty folders in memory. Were something still mounted there, its removal would
-    // reach into it, so it is asked for one by one.
+    // Links and empty folders in memory. Not remove_dir_all: it would delete the content of
+    // anything that is still mounted.
     for name in ["root", "all"] {
         let _ = fs::remove_dir(here.join(name));
     }

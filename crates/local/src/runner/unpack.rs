@@ -1,14 +1,14 @@
-//! Unpacked layers on disk, and how a verified blob becomes one. Runs with privileges.
+//! Layer unpacking: turns a verified blob into a folder of files. Runs with privileges.
 //!
-//! The other side names digests and nothing else; every path follows from them and from the data
-//! folder. What it put into the blob store is treated as hostile: the blob is opened without
-//! following links, hashed while it is read, its uncompressed tar is hashed too, and only when
-//! both are right does `layers/<hex>.partial-<random>` become `layers/<hex>`. A crash leaves a
-//! partial folder at most, which the next [`Layers::open`] removes.
+//! A request names digests only; every path follows from them and from the data folder. The blob
+//! store is treated as hostile: the blob is opened without following links, hashed while it is
+//! read, its uncompressed tar is hashed too, and only when both match is
+//! `layers/<hex>.partial-<random>` renamed to `layers/<hex>`. A crash leaves a partial folder at
+//! most, which the next [`Layers::open`] removes.
 //!
-//! Nothing waits for the disk: a layer is of use as soon as it is in the page cache. Its note
-//! `layers/<hex>.json` says in which boot it was written and whether it is known to have reached
-//! the disk since; after a power cut, a layer that is not is removed and made again.
+//! Nothing waits for the disk: a layer is usable as soon as it is in the page cache. Its marker
+//! `layers/<hex>.json` records the boot in which it was written and whether it has been synced;
+//! after a power cut, a layer that was not synced is removed and unpacked again.
 
 mod entry_path;
 mod keyed_mutex;
@@ -33,9 +33,9 @@ pub use tree::{Limits, Rules};
 use self::{keyed_mutex::KeyedMutex, layer_marker::LayerMarker};
 use crate::images::{DiffId, Digest, LayerBlob, UnpackedLayer, tarball::TarError};
 
-/// Layers that wait to be brought to the disk.
+/// Layers that wait to be synced.
 const UNSYNCED: usize = 1_000;
-/// From writing a note to putting its layer in its place is a moment.
+/// Older markers without a layer are leftovers: a layer is renamed right after its marker is written.
 const MARKER_AGE_MAX: Duration = Duration::from_secs(60);
 
 /// Why a layer could not be unpacked.
@@ -51,7 +51,7 @@ pub enum UnpackError {
     Damaged(io::Error),
     #[error("{0}")]
     Tar(#[from] TarError),
-    /// An entry that asks for something that no layer may have.
+    /// An entry that no layer may have.
     #[error("its entry {path:?} {why}")]
     Refused { path: String, why: String },
     #[error("it unpacks to more than the limit of {0}")]
@@ -107,7 +107,7 @@ impl Layers {
     pub fn open(data: &Path, rules: Rules, limits: Limits) -> Result<Self, UnpackError> {
         let machine = |what| move |error| UnpackError::Machine { what, error };
         let folder = data.join("runner/layers");
-        // Images have set-user-id programs: nobody else on this machine may get at them.
+        // Images have set-user-id programs, which no other user of this machine may reach.
         fs::create_dir_all(&folder)
             .and_then(|()| fs::set_permissions(&folder, Permissions::from_mode(0o700)))
             .map_err(machine("the folder of layers could not be made"))?;
@@ -147,19 +147,19 @@ impl Layers {
         Ok(layers)
     }
 
-    /// Where an unpacked layer is.
+    /// The folder of an unpacked layer.
     #[must_use]
     pub fn path(&self, layer: &DiffId) -> PathBuf {
         self.folder.join(layer.hex())
     }
 
-    /// Whether the layer is here, whole.
+    /// Whether the layer is unpacked completely.
     #[must_use]
     pub fn has(&self, layer: &DiffId) -> bool {
         self.marker(layer).is_some() && self.path(layer).is_dir()
     }
 
-    /// Every layer that is here.
+    /// Every unpacked layer.
     ///
     /// # Errors
     /// The folder's own.
@@ -176,7 +176,7 @@ impl Layers {
         Ok(layers)
     }
 
-    /// Removes an unpacked layer. That no sandbox is made of it is for the caller to know.
+    /// Removes an unpacked layer. The caller makes sure that no sandbox uses it.
     ///
     /// # Errors
     /// The file system's own.
@@ -190,8 +190,8 @@ impl Layers {
         }
     }
 
-    /// Makes the layer out of its blob, unless it is here already. Callers that ask for the same
-    /// layer at once wait for the first of them.
+    /// Unpacks the layer from its blob, unless it is unpacked already. Concurrent callers for the
+    /// same layer wait for the first one.
     ///
     /// # Errors
     /// [`UnpackError`], and nothing is left behind.
@@ -208,21 +208,21 @@ impl Layers {
             .map_err(machine("a folder for the layer could not be made"))?;
         let size = pipeline::write_layer(blob, layer, &partial.fd, self.rules, self.limits)?;
         self.write_marker(&layer.diff_id, size, false)
-            .map_err(machine("the note beside the layer could not be written"))?;
+            .map_err(machine("the marker of the layer could not be written"))?;
         match fs::rename(&partial.path, self.path(&layer.diff_id)) {
             Ok(()) => partial.keep(),
-            // Another runner on the same data folder was faster; its layer has the same content.
+            // Another runner on the same data folder was faster; the content is the same.
             Err(e) if matches!(e.raw_os_error(), Some(libc::EEXIST | libc::ENOTEMPTY)) => {}
             Err(error) => return Err(machine("the layer could not be put in its place")(error)),
         }
         if let Some((sender, _)) = &self.syncer {
-            // Where that many wait, this one counts as never synced, which is safe.
+            // With a full queue, this layer counts as not synced, which is safe.
             let _ = sender.try_send(layer.diff_id);
         }
         Ok(size)
     }
 
-    /// Removes partial folders that nobody holds, and layers that a power cut may have damaged.
+    /// Removes partial folders that are not locked, and layers that a power cut may have damaged.
     fn sweep(&self) -> io::Result<()> {
         for entry in fs::read_dir(&self.folder)? {
             let entry = entry?;
@@ -238,7 +238,7 @@ impl Layers {
                 "" if !self.survived(&layer) => self.remove(&layer)?,
                 ".json" if self.path(&layer).is_dir() => {}
                 rest if rest.starts_with(".json") => {
-                    // A young one may be on its way, and its layer after it.
+                    // A young marker may be that of a layer that is about to be renamed.
                     let age = entry
                         .metadata()
                         .ok()
@@ -248,7 +248,7 @@ impl Layers {
                     }
                 }
                 rest if rest.starts_with(".partial-") => match File::open(entry.path()) {
-                    // Else it is held by a runner that writes it right now.
+                    // Else a runner has it locked, and is writing it.
                     Ok(fd) if rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive).is_ok() => {
                         remove_tree(&entry.path())?;
                     }
@@ -261,7 +261,7 @@ impl Layers {
         Ok(())
     }
 
-    /// Whether the layer was written whole, as far as the disk is concerned.
+    /// Whether the layer is complete on disk.
     fn survived(&self, layer: &DiffId) -> bool {
         self.marker(layer)
             .is_some_and(|marker| marker.synced || marker.boot == self.boot)
@@ -271,7 +271,7 @@ impl Layers {
         let file = rustix::fs::openat2(
             &self.data,
             format!("images/blobs/sha256/{}", digest.hex()),
-            // Non-blocking: a pipe in its place must not hold the runner up.
+            // Non-blocking: a FIFO in its place must not block the runner.
             OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC,
             Mode::empty(),
             ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
@@ -319,8 +319,8 @@ impl Drop for Layers {
     }
 }
 
-/// A folder that is being filled. Locked, so that no sweep takes it for left over; removed unless
-/// it is kept.
+/// A folder that is being filled. Locked, so that no sweep removes it; removed on drop unless it is
+/// kept.
 struct Partial {
     path: PathBuf,
     fd: OwnedFd,

@@ -1,4 +1,4 @@
-//! User namespaces as the kernel wants them for id-mapped mounts (mount_setattr(2)).
+//! User namespaces for id-mapped mounts (mount_setattr(2)).
 
 use std::{fs, io, os::fd::OwnedFd};
 
@@ -20,7 +20,7 @@ pub struct IdRange {
     pub count: u32,
 }
 
-/// Ids that a sandbox has: as many as an image may use.
+/// Ids of a sandbox: as many as an image may use.
 pub const COUNT: u32 = 65_536;
 
 impl IdRange {
@@ -38,8 +38,7 @@ impl IdRange {
     }
 }
 
-/// A namespace with this mapping. It lives as long as the descriptor, and whatever was mounted
-/// with it.
+/// A namespace with this mapping. It lives as long as the descriptor and the mounts made with it.
 ///
 /// # Errors
 /// The kernel's; `ENOSPC` where user.max_user_namespaces is reached.

@@ -1,4 +1,5 @@
-//! Where an entry is: paths taken apart, and folders opened so that nothing leads out of the layer.
+//! Path resolution of layer entries: normalization, and opening folders so that nothing leads out
+//! of the layer (openat2(2)).
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 

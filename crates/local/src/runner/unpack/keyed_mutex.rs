@@ -1,4 +1,7 @@
-//! One at a time for each layer.
+//! Blocking keyed mutex: one thread at a time per layer.
+//!
+//! Not [`fsa_driver::keyed_mutex`]: the runner has threads and no asynchronous runtime, and a
+//! thread holds this mutex for as long as a layer takes to unpack.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -6,18 +9,18 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::images::DiffId;
 
-/// Who works on which layer. A clone shares it.
+/// One mutex per layer. Clones share it.
 #[derive(Clone, Default)]
 pub(super) struct KeyedMutex(Arc<(Mutex<HashSet<DiffId>>, Condvar)>);
 
-/// The right to work on one layer, until it is dropped.
+/// Holds the mutex of one layer until it is dropped.
 pub(super) struct KeyedMutexGuard {
     layer_locks: KeyedMutex,
     layer: DiffId,
 }
 
 impl KeyedMutex {
-    /// Waits until nobody else works on `layer`: as long as unpacking it takes.
+    /// Blocks until no other guard of `layer` exists.
     pub fn take(&self, layer: DiffId) -> KeyedMutexGuard {
         let (busy, idle) = &*self.0;
         let mut busy = busy.lock();

@@ -1,4 +1,4 @@
-//! The note beside an unpacked layer, and the thread that brings layers to the disk.
+//! Marker file beside an unpacked layer, and the thread that syncs layers to disk.
 
 use std::{
     fs::{self, File},
@@ -12,14 +12,14 @@ use serde::{Deserialize, Serialize};
 use super::keyed_mutex::KeyedMutex;
 use crate::images::{DiffId, UnpackedLayer};
 
-/// What is known of an unpacked layer.
+/// The marker of an unpacked layer.
 #[derive(Serialize, Deserialize)]
 pub(super) struct LayerMarker {
     #[serde(flatten)]
     pub size: UnpackedLayer,
     /// The boot in which it was written.
     pub boot: String,
-    /// Whether it is known to have reached the disk.
+    /// Whether it was synced to disk.
     pub synced: bool,
 }
 
@@ -40,7 +40,7 @@ impl LayerMarker {
     }
 }
 
-/// Brings layers to the disk one after another, long after they are in use.
+/// Syncs layers to disk one after another, in the background.
 pub(super) fn sync_layers(
     folder: &Path,
     boot: &str,
@@ -53,7 +53,7 @@ pub(super) fn sync_layers(
             let size = LayerMarker::read(&marker)?.size;
             rustix::fs::syncfs(File::open(folder)?)?;
             let _lock = layer_locks.take(layer);
-            // A layer that was removed meanwhile has no note, and gets none.
+            // A layer that was removed meanwhile has no marker, and gets none.
             if marker.exists() {
                 LayerMarker {
                     size,
@@ -67,7 +67,7 @@ pub(super) fn sync_layers(
         if let Err(error) = synced
             && error.kind() != io::ErrorKind::NotFound
         {
-            tracing::warn!(%layer, %error, "a layer could not be brought to the disk");
+            tracing::warn!(%layer, %error, "layer could not be synced to disk");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! From a blob to a tree of files: one thread reads, hashes and decompresses, another writes.
-//! Either alone would leave a processor idle.
+//! Unpacking pipeline: one thread reads, hashes and decompresses, another writes, so that two
+//! processors are busy.
 
 use std::{
     fs::File,
@@ -23,7 +23,7 @@ use crate::images::{
 
 /// Bytes that are handed from one thread to the other at a time.
 pub(super) const CHUNK: usize = 256 << 10;
-/// Chunks on their way between the two: 4 MiB.
+/// Chunks in the channel between the two: 4 MiB.
 const CHUNKS: usize = 16;
 
 /// Fills `root` with the layer, and verifies both of its digests.
@@ -65,7 +65,7 @@ pub(super) fn write_layer(
             }))
         });
         match (written, decompressed) {
-            // What it was told, rather than what followed from it.
+            // The cause, rather than the error that followed from it.
             (_, Err(Some(error))) => Err(error),
             (Err(error), _) => Err(error),
             (Ok(size), Ok(())) => Ok(size),
@@ -75,7 +75,7 @@ pub(super) fn write_layer(
 }
 
 /// Sends the blob's uncompressed content, and then verifies both digests. `Err(None)`: the other
-/// side had enough.
+/// side stopped.
 fn decompress(
     blob: File,
     layer: &LayerBlob,

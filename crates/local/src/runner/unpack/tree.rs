@@ -1,8 +1,11 @@
-//! One layer's entries, written below one folder and never outside it.
+//! Writer of a layer's tar entries: below one folder and never outside it.
 //!
-//! Every path is taken apart here, and resolved by `openat2` relative to the layer's folder: first
-//! without any symbolic link, and where the archive itself made a folder a link, in that folder as
-//! if it were the root. So no `..`, no absolute name, no link and no race leads out.
+//! Every path is normalized, and resolved by `openat2` relative to the layer's folder: first
+//! without any symbolic link, and where the archive itself made a folder a link, with that folder
+//! as the root. So no `..`, no absolute name, no link and no race leads out.
+//!
+//! Compared with the `tar` crate's `unpack`, which resolves paths by name, knows no whiteouts and
+//! has no limits.
 //!
 //! Deletions are translated to overlayfs' own form: `.wh.name` to a character device 0/0,
 //! `.wh..wh..opq` to the attribute `overlay.opaque` of its folder (OCI image specification,
@@ -38,23 +41,22 @@ use crate::images::{
 const ID_MAX: u64 = 65_535;
 /// Bytes of folder names that are remembered to set their times at the end.
 const REMEMBERED_MAX: usize = 64 << 20;
-/// How much may be written before the free space is looked at again, and until which size no
-/// ratio is too good.
+/// Bytes between two checks of the free space, and the size below which the compression ratio is
+/// not checked.
 const CHECK_EVERY: u64 = 64 << 20;
-/// gzip cannot do better than 1:1032; zstd can, but no honest layer does.
+/// gzip cannot exceed 1:1032; zstd can, but no real layer does.
 const RATIO_MAX: u64 = 1_000;
 const XATTRS_MAX: usize = 64;
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 
-/// How this machine wants layers to be written.
+/// How layers are written on this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
     /// overlayfs' attributes are called `user.overlay.*` (mounts with `userxattr`, in a user
     /// namespace) rather than `trusted.overlay.*`.
     pub user_xattrs: bool,
-    /// Give files the owners that the archive says. Without it (one id is mapped), all belong to
-    /// whoever runs this.
+    /// Set the owners of the archive. Without it (one id is mapped), the runner owns all files.
     pub keep_owners: bool,
 }
 
@@ -71,7 +73,7 @@ impl Rules {
     };
 }
 
-/// What one layer may take.
+/// Limits of one layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     pub entries: u64,
@@ -170,7 +172,7 @@ impl Tree<'_> {
             Kind::Symlink => self.symlink(entry, parent, name),
             Kind::Hardlink => self.hardlink(entry, parent, name),
             Kind::Fifo => self.fifo(entry, parent, name),
-            // A sandbox has the devices that its runtime gives it, and no others.
+            // A sandbox has only the devices that its runtime makes.
             Kind::Other(b'3' | b'4') => {
                 self.skipped.devices += 1;
                 Ok(())
@@ -195,12 +197,12 @@ impl Tree<'_> {
         })?;
         let mut left = entry.size;
         while left > 0 {
-            let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(self.buffer.len());
+            let length = usize::try_from(left).unwrap_or(usize::MAX).min(self.buffer.len());
             let mut buffer = std::mem::take(&mut self.buffer);
-            let result = self.copy(entry, &fd, &mut buffer[..wanted], content);
+            let result = self.copy(entry, &fd, &mut buffer[..length], content);
             self.buffer = buffer;
             result?;
-            left -= wanted as u64;
+            left -= length as u64;
         }
         self.own(entry, || fchown(&fd, Some(uid(entry)), Some(gid(entry))))?;
         fchmod(&fd, mode(entry)).map_err(|e| write_error(entry, e))?;
@@ -301,7 +303,7 @@ impl Tree<'_> {
     }
 
     fn symlink(&mut self, entry: &Entry, parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), UnpackError> {
-        // Where it points is the sandbox's affair: it is resolved in there.
+        // The target may be any path: it is resolved in the sandbox.
         let target = entry.target.as_slice();
         if target.is_empty() || target.contains(&0) {
             return Err(refused(entry, "is a link to nothing"));
@@ -315,7 +317,7 @@ impl Tree<'_> {
             mknodat(parent, name, FileType::Fifo, Mode::from_raw_mode(0o600), 0)
         })?;
         self.describe(entry, parent, name)?;
-        // Nothing else writes here, so that it is still the pipe.
+        // Nothing else writes here, so it is still the FIFO.
         chmodat(parent, name, mode(entry), AtFlags::empty()).map_err(|e| write_error(entry, e))
     }
 
@@ -363,7 +365,7 @@ impl Tree<'_> {
             return self.make_opaque(entry, fd.as_fd());
         }
         if hidden.starts_with(WHITEOUT) {
-            // aufs' own notes, which say nothing about files.
+            // aufs' own metadata, not about files.
             self.skipped.unknown += 1;
             return Ok(());
         }
@@ -424,8 +426,8 @@ impl Tree<'_> {
         }
     }
 
-    /// `user.*` and file capabilities; overlayfs' and the security modules' own names would give
-    /// an image a say in what the machine does with it.
+    /// Sets `user.*` and file capabilities. Attributes of overlayfs and of security modules would
+    /// let an image control the machine's treatment of it.
     fn attributes(&mut self, entry: &Entry, fd: BorrowedFd<'_>) -> Result<(), UnpackError> {
         for (at, (name, value)) in entry.xattrs.iter().enumerate() {
             let allowed = match name.as_slice() {
@@ -449,7 +451,7 @@ impl Tree<'_> {
         Ok(())
     }
 
-    /// Makes something under a name, in place of what an earlier entry put there.
+    /// Creates a file under a name, and replaces one of an earlier entry.
     fn create_or_replace<T>(
         &mut self,
         entry: &Entry,
@@ -548,7 +550,7 @@ impl Tree<'_> {
                 devices = self.skipped.devices,
                 attributes = self.skipped.xattrs,
                 unknown = self.skipped.unknown,
-                "parts of a layer that no sandbox may have were left out"
+                "devices, attributes or unknown entries of a layer skipped"
             );
         }
         Ok(self.size)
@@ -559,7 +561,7 @@ fn mode(entry: &Entry) -> Mode {
     Mode::from_raw_mode(entry.mode as RawMode)
 }
 
-// `own` has looked at both ids before.
+// `own` has checked both ids before.
 fn uid(entry: &Entry) -> Uid {
     Uid::from_raw(u32::try_from(entry.uid).unwrap_or(0))
 }
