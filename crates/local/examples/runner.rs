@@ -1,5 +1,5 @@
-//! The runner as a program of its own, for this crate's tests: they start it as `fsa serve`
-//! starts `fsa runner`.
+//! The runner as a separate program, for this crate's tests: they start it as `fsa serve` starts
+//! `fsa runner`.
 
 use std::process::ExitCode;
 

@@ -1,5 +1,5 @@
-//! Starts sandboxes of the template `host` one after another and says how long each took:
-//! `start <data folder> <sandboxd> [how many]`. Needs root.
+//! Benchmark: starts sandboxes of the template `host` one after another and prints the time of
+//! each step: `start <data folder> <sandboxd> [count]`. Needs root.
 
 use std::time::{Duration, Instant};
 
@@ -24,23 +24,23 @@ async fn main() {
     let program = std::env::current_exe()
         .expect("this program")
         .with_file_name("runner");
-    let begun = Instant::now();
+    let started = Instant::now();
     let link = RunnerLink::start(&program, &[], &config.runner).expect("the runner");
     let driver = LocalDriver::open(config, link, None).await.expect("the driver");
-    println!("runner ready after {:?}: {:?}", begun.elapsed(), driver.hello());
+    println!("runner ready after {:?}: {:?}", started.elapsed(), driver.hello());
 
     let mut specs = Vec::new();
     let mut times: [Vec<Duration>; 3] = Default::default();
     for _ in 0..count {
         let spec = spec();
-        let begun = Instant::now();
+        let started = Instant::now();
         driver.ensure_network(&spec).await.expect("a network");
-        times[0].push(begun.elapsed());
+        times[0].push(started.elapsed());
         driver.ensure_container(&spec).await.expect("a container");
-        times[1].push(begun.elapsed());
+        times[1].push(started.elapsed());
         let sandboxd = SandboxdClient::new(&*driver, &spec.sandbox, &spec.control_token);
         drop(sandboxd.await_ready(READY).await.expect("a terminal"));
-        times[2].push(begun.elapsed());
+        times[2].push(started.elapsed());
         specs.push(spec);
     }
     for (what, times) in ["network", "container", "ready"].iter().zip(&mut times) {
@@ -58,7 +58,7 @@ async fn main() {
         println!("kept; press return to end");
         let _ = std::io::stdin().read_line(&mut String::new());
     }
-    let begun = Instant::now();
+    let started = Instant::now();
     for spec in &specs {
         driver.destroy(&spec.sandbox).await.expect("destroyed");
         driver
@@ -68,7 +68,7 @@ async fn main() {
     }
     println!(
         "destroyed in {:?} each",
-        begun.elapsed() / u32::try_from(count).unwrap_or(1)
+        started.elapsed() / u32::try_from(count).unwrap_or(1)
     );
     println!("left: {:?}", driver.leftovers().await);
 }

@@ -26,22 +26,22 @@ async fn both_clusters_start_side_by_side_and_a_second_start_finds_them() {
         machine.cluster(ClusterKind::Control),
         machine.cluster(ClusterKind::Projects),
     );
-    let begun = Instant::now();
+    let started = Instant::now();
 
     let (first, second) = tokio::join!(control.ensure_running(), projects.ensure_running());
 
     first.unwrap();
     second.unwrap();
-    println!("first start of both: {:?}", begun.elapsed());
+    println!("first start of both: {:?}", started.elapsed());
     let before = (
         server_process(control.folder()),
         server_process(projects.folder()),
     );
-    let begun = Instant::now();
+    let started = Instant::now();
     let (first, second) = tokio::join!(control.ensure_running(), projects.ensure_running());
     first.unwrap();
     second.unwrap();
-    println!("second start of both: {:?}", begun.elapsed());
+    println!("second start of both: {:?}", started.elapsed());
     assert_eq!(
         before,
         (
@@ -67,7 +67,7 @@ async fn both_clusters_start_side_by_side_and_a_second_start_finds_them() {
 }
 
 #[tokio::test]
-async fn a_server_listens_on_its_socket_alone_and_leads_a_session_of_its_own() {
+async fn a_server_listens_on_its_socket_only_and_runs_in_a_new_session() {
     let machine = Machine::new();
     let projects = machine.projects().await;
     let pid = server_process(projects.folder()).unwrap();
@@ -101,7 +101,7 @@ async fn a_server_listens_on_its_socket_alone_and_leads_a_session_of_its_own() {
         scalar::<String>(&projects, "SELECT current_setting('listen_addresses')").await,
         ""
     );
-    // Against its own id and not against ours: a test run may have no session of its own to compare with.
+    // Compared with its own id and not with ours: a test run may share its session.
     let server = Pid::from_raw(pid).unwrap();
     assert_eq!(rustix::process::getsid(Some(server)).unwrap(), server);
 }
@@ -133,7 +133,7 @@ async fn a_server_that_was_killed_comes_back_with_what_was_committed() {
 }
 
 #[tokio::test]
-async fn what_a_reboot_leaves_does_not_hinder_a_start() {
+async fn leftovers_of_a_reboot_do_not_prevent_a_start() {
     let machine = Machine::new();
     let control = machine.cluster(ClusterKind::Control);
     control.ensure_running().await.unwrap();
@@ -153,7 +153,7 @@ async fn what_a_reboot_leaves_does_not_hinder_a_start() {
 }
 
 #[tokio::test]
-async fn starters_at_once_start_one_server() {
+async fn concurrent_starters_start_one_server() {
     let machine = Machine::new();
     let cluster = || machine.cluster(ClusterKind::Control);
     let clusters = [cluster(), cluster(), cluster()];
@@ -212,7 +212,7 @@ async fn a_folder_with_something_else_in_it_is_left_alone() {
 }
 
 #[tokio::test]
-async fn a_path_too_long_for_a_socket_is_said_before_anything_is_made() {
+async fn a_path_too_long_for_a_socket_is_an_error_before_anything_is_made() {
     let mut machine = Machine::new();
     machine.settings.data = machine.folder.path().join("a-long-name".repeat(9));
 
@@ -230,7 +230,7 @@ async fn a_path_too_long_for_a_socket_is_said_before_anything_is_made() {
 }
 
 #[tokio::test]
-async fn root_is_told_that_postgresql_refuses_it() {
+async fn postgresql_as_root_is_refused_with_the_reason() {
     let mut machine = Machine::new();
     machine.settings.run_as = Some((0, 0));
 

@@ -1,4 +1,4 @@
-//! The gate as a process, between real clients and a real projects cluster.
+//! The database proxy as a process, between real clients and a real projects cluster.
 
 mod machine;
 
@@ -27,15 +27,15 @@ use sqlx::{
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-/// The gate's process is this very program, told to run this alone.
+/// The process of the proxy: this program, run with the name of this test.
 #[test]
-fn gate_process() {
+fn proxy_process() {
     #[allow(
         clippy::disallowed_methods,
-        reason = "it is this variable that makes it the gate's process"
+        reason = "this variable makes it the proxy's process"
     )]
-    let wanted = std::env::var_os("FSA_GATE").is_some();
-    if wanted {
+    let is_proxy = std::env::var_os("FSA_GATE").is_some();
+    if is_proxy {
         let _ = database_proxy::entry();
     }
 }
@@ -44,10 +44,10 @@ struct World {
     machine: Machine,
     cluster: Cluster,
     databases: Arc<LocalDatabases>,
-    gate: DatabaseProxyClient,
+    proxy: DatabaseProxyClient,
 }
 
-/// A sandbox as the gate sees it: a socket, and the role behind it.
+/// A sandbox as the proxy sees it: a socket, and the role behind it.
 struct Sandbox {
     spec: DatabaseSpec,
     port: u16,
@@ -58,12 +58,12 @@ impl World {
         let machine = Machine::new();
         let cluster = machine.projects().await;
         let databases = Arc::new(LocalDatabases::new(cluster.clone()));
-        let gate = start(&machine, &cluster).await;
+        let proxy = start(&machine, &cluster).await;
         Self {
             machine,
             cluster,
             databases,
-            gate,
+            proxy,
         }
     }
 
@@ -82,7 +82,7 @@ impl World {
     async fn bind(&self, spec: &DatabaseSpec) -> u16 {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        self.gate
+        self.proxy
             .bind(&spec.resource, &spec.role(), OwnedFd::from(listener))
             .await
             .unwrap();
@@ -92,7 +92,7 @@ impl World {
 
 async fn start(machine: &Machine, cluster: &Cluster) -> DatabaseProxyClient {
     let program = std::env::current_exe().unwrap();
-    let arguments = ["--exact", "gate_process", "--nocapture"].map(str::to_owned);
+    let arguments = ["--exact", "proxy_process", "--nocapture"].map(str::to_owned);
     database_proxy::ensure_running(
         &DatabaseProxyConfig::new(machine.folder.path(), cluster),
         &program,
@@ -150,7 +150,7 @@ impl Sandbox {
     }
 }
 
-fn said(output: &Output) -> String {
+fn text(output: &Output) -> String {
     format!(
         "{}{}",
         String::from_utf8_lossy(&output.stdout),
@@ -178,14 +178,14 @@ async fn a_plain_psql_reaches_its_own_database() {
     );
 
     let role = ada.spec.role();
-    assert_eq!(said(&output), format!("{role} in {role}\n"));
-    let listed = world.gate.list().await.unwrap();
+    assert_eq!(text(&output), format!("{role} in {role}\n"));
+    let listed = world.proxy.list().await.unwrap();
     assert_eq!((listed.len(), &listed[0].role), (1, &role));
-    assert!(world.gate.is_bound(&ada.spec.resource).await.unwrap());
+    assert!(world.proxy.is_bound(&ada.spec.resource).await.unwrap());
 }
 
 #[tokio::test]
-async fn the_right_password_of_another_sandbox_is_of_no_use() {
+async fn the_password_of_another_sandbox_is_refused() {
     let world = World::new().await;
     let (ada, bob) = (world.sandbox("ada").await, world.sandbox("bob").await);
     assert!(bob.ask(&bob.spec, &bob.spec.role(), "SELECT 1").status.success());
@@ -200,9 +200,9 @@ async fn the_right_password_of_another_sandbox_is_of_no_use() {
         let output = ada.ask(user, &database, "SELECT 1");
         assert!(!output.status.success());
         assert!(
-            said(&output).contains("this sandbox reaches its own database"),
+            text(&output).contains("this sandbox reaches its own database"),
             "{}",
-            said(&output)
+            text(&output)
         );
     }
     let superuser = ada
@@ -212,15 +212,15 @@ async fn the_right_password_of_another_sandbox_is_of_no_use() {
         .output()
         .unwrap();
     assert!(
-        said(&superuser).contains("this sandbox reaches its own database"),
+        text(&superuser).contains("this sandbox reaches its own database"),
         "{}",
-        said(&superuser)
+        text(&superuser)
     );
     let wrong = DatabaseSpec {
         password: "guess".into(),
         ..ada.spec.clone()
     };
-    assert!(said(&ada.ask(&wrong, &ada.spec.role(), "SELECT 1")).contains("password authentication failed"));
+    assert!(text(&ada.ask(&wrong, &ada.spec.role(), "SELECT 1")).contains("password authentication failed"));
     let replication = ada
         .psql(&ada.spec, &ada.spec.role())
         .arg("replication=database")
@@ -257,9 +257,9 @@ async fn an_interrupt_in_psql_ends_its_query() {
         .unwrap();
 
     assert!(
-        said(&output).contains("canceling statement due to user request"),
+        text(&output).contains("canceling statement due to user request"),
         "{}",
-        said(&output)
+        text(&output)
     );
 }
 
@@ -267,7 +267,7 @@ async fn an_interrupt_in_psql_ends_its_query() {
 async fn a_cancel_key_of_another_sandbox_cancels_nothing() {
     let world = World::new().await;
     let (ada, bob) = (world.sandbox("ada").await, world.sandbox("bob").await);
-    // The opening is spoken by hand, so that the key is seen.
+    // The start-up packet is written by hand, so that the test has the key.
     let mut client = tokio::net::TcpStream::connect(("127.0.0.1", ada.port))
         .await
         .unwrap();
@@ -285,7 +285,7 @@ async fn a_cancel_key_of_another_sandbox_cancels_nothing() {
     stranger.read_to_end(&mut Vec::new()).await.unwrap();
     assert!(
         contains(&until(&mut client, b'C').await, b"SELECT 1"),
-        "it went on to its end"
+        "the query finishes"
     );
 
     client
@@ -317,19 +317,19 @@ fn contains(bytes: &[u8], part: &[u8]) -> bool {
 }
 
 /// Reads messages up to one of this kind, and returns its body.
-async fn until(client: &mut tokio::net::TcpStream, wanted: u8) -> Vec<u8> {
+async fn until(client: &mut tokio::net::TcpStream, expected: u8) -> Vec<u8> {
     loop {
         let kind = client.read_u8().await.unwrap();
         let length = client.read_u32().await.unwrap();
         let mut body = vec![0; length as usize - 4];
         client.read_exact(&mut body).await.unwrap();
-        if kind == wanted {
+        if kind == expected {
             return body;
         }
     }
 }
 
-/// Signs in without a password, which the cluster is told to allow for this test alone.
+/// Signs in without a password, which the cluster is configured to allow for this test.
 async fn sign_in_by_hand(world: &World, client: &mut tokio::net::TcpStream, spec: &DatabaseSpec) -> Vec<u8> {
     let rules = world.cluster.folder().join("pg_hba.conf");
     let text = std::fs::read_to_string(&rules).unwrap();
@@ -354,7 +354,7 @@ async fn a_large_result_comes_through_whole() {
     let world = World::new().await;
     let ada = world.sandbox("ada").await;
     let rows = 300_000;
-    let begun = Instant::now();
+    let started = Instant::now();
 
     let output = ada.ask(
         &ada.spec,
@@ -362,8 +362,8 @@ async fn a_large_result_comes_through_whole() {
         &format!("COPY (SELECT repeat('x', 999) FROM generate_series(1, {rows})) TO STDOUT"),
     );
 
-    let rate = output.stdout.len() as f64 / begun.elapsed().as_secs_f64() / 1e6;
-    println!("through the gate: {rate:.0} MB/s");
+    let rate = output.stdout.len() as f64 / started.elapsed().as_secs_f64() / 1e6;
+    println!("through the proxy: {rate:.0} MB/s");
     assert_eq!(output.stdout.len(), rows * 1000);
     let mut direct = Command::new("psql");
     direct
@@ -381,11 +381,11 @@ async fn a_large_result_comes_through_whole() {
             "-c",
             &format!("COPY (SELECT repeat('x', 999) FROM generate_series(1, {rows})) TO STDOUT"),
         ]);
-    let begun = Instant::now();
+    let started = Instant::now();
     let bytes = direct.output().unwrap().stdout.len();
     println!(
         "directly: {:.0} MB/s",
-        bytes as f64 / begun.elapsed().as_secs_f64() / 1e6
+        bytes as f64 / started.elapsed().as_secs_f64() / 1e6
     );
 }
 
@@ -415,11 +415,11 @@ async fn a_large_input_goes_through_whole() {
     }
     drop(input);
 
-    assert!(said(&psql.wait_with_output().unwrap()).contains("19998000"));
+    assert!(text(&psql.wait_with_output().unwrap()).contains("19998000"));
 }
 
 #[tokio::test]
-async fn one_connection_too_many_is_told_so() {
+async fn one_connection_too_many_is_refused_with_the_reason() {
     let world = World::new().await;
     let ada = world.sandbox("ada").await;
     let mut held = Vec::new();
@@ -430,7 +430,7 @@ async fn one_connection_too_many_is_told_so() {
     // PostgreSQL's own limit for the role.
     assert_eq!(code(&ada.connect().await.unwrap_err()), "53300");
 
-    // The gate's, for a role that has more.
+    // The proxy's limit, for a role that has more.
     let mut superuser = world.cluster.connect("postgres").await.unwrap();
     sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
         "ALTER ROLE {} CONNECTION LIMIT 1000",
@@ -442,20 +442,20 @@ async fn one_connection_too_many_is_told_so() {
     for _ in 0..44 {
         held.push(ada.connect().await.unwrap());
     }
-    assert_eq!(world.gate.list().await.unwrap()[0].connections, 64);
+    assert_eq!(world.proxy.list().await.unwrap()[0].connections, 64);
     let error = ada.connect().await.unwrap_err();
     assert_eq!(code(&error), "53300");
     assert!(error.to_string().contains("64 connections"), "{error}");
-    // And one that goes makes room for another.
+    // A connection that ends makes room for another.
     held.pop().unwrap().close().await.unwrap();
-    while world.gate.list().await.unwrap()[0].connections == 64 {
+    while world.proxy.list().await.unwrap()[0].connections == 64 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     ada.connect().await.unwrap();
 }
 
 #[tokio::test]
-async fn who_says_nothing_or_nonsense_hinders_nobody() {
+async fn silent_and_malformed_clients_do_not_hold_up_others() {
     let world = World::new().await;
     let ada = world.sandbox("ada").await;
     let silent: Vec<_> = (0..100)
@@ -472,7 +472,7 @@ async fn who_says_nothing_or_nonsense_hinders_nobody() {
             .await
             .unwrap();
         client.write_all(nonsense).await.unwrap();
-        // Ended by the gate, with or without a reset.
+        // Ended by the proxy, with or without a reset.
         let _ = client.read_to_end(&mut Vec::new()).await;
     }
 
@@ -500,13 +500,13 @@ async fn a_client_that_ends_its_direction_still_gets_its_answer() {
     client.read_to_end(&mut answer).await.unwrap();
 
     assert!(answer.iter().filter(|&&byte| byte == b'z').count() >= 100_000);
-    while world.gate.list().await.unwrap()[0].connections > 0 {
+    while world.proxy.list().await.unwrap()[0].connections > 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
 #[tokio::test]
-async fn a_cluster_that_is_down_is_told_in_postgresqls_way_and_found_again() {
+async fn a_cluster_that_is_down_is_a_postgresql_error_and_is_reached_once_it_is_back() {
     let world = World::new().await;
     let ada = world.sandbox("ada").await;
     world.cluster.stop().await.unwrap();
@@ -523,12 +523,12 @@ async fn unbinding_ends_the_connections_and_frees_the_port() {
     let (ada, bob) = (world.sandbox("ada").await, world.sandbox("bob").await);
     let (mut adas, mut bobs) = (ada.connect().await.unwrap(), bob.connect().await.unwrap());
 
-    world.gate.unbind(&ada.spec.resource).await.unwrap();
-    world.gate.unbind(&ada.spec.resource).await.unwrap();
+    world.proxy.unbind(&ada.spec.resource).await.unwrap();
+    world.proxy.unbind(&ada.spec.resource).await.unwrap();
 
     assert!(adas.execute("SELECT 1").await.is_err());
     bobs.execute("SELECT 1").await.unwrap();
-    assert!(!world.gate.is_bound(&ada.spec.resource).await.unwrap());
+    assert!(!world.proxy.is_bound(&ada.spec.resource).await.unwrap());
     let free = async {
         while TcpListener::bind(("127.0.0.1", ada.port)).is_err() {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -544,7 +544,7 @@ async fn a_socket_that_does_not_listen_is_refused() {
     let (stream, _other) = std::os::unix::net::UnixStream::pair().unwrap();
 
     let error = world
-        .gate
+        .proxy
         .bind(&ada.spec.resource, "ada", stream.into())
         .await
         .unwrap_err();
@@ -554,26 +554,26 @@ async fn a_socket_that_does_not_listen_is_refused() {
 }
 
 #[tokio::test]
-async fn a_gate_that_was_killed_is_started_again_and_knows_that_it_knows_nothing() {
+async fn a_proxy_that_was_killed_is_restarted_and_has_no_bindings() {
     let world = World::new().await;
     let ada = world.sandbox("ada").await;
     let mut open = ada.connect().await.unwrap();
-    let process = world.gate.process().await.unwrap();
+    let process = world.proxy.process().await.unwrap();
     end_process(process.cast_signed(), Signal::KILL);
 
-    assert!(world.gate.list().await.unwrap().is_empty());
+    assert!(world.proxy.list().await.unwrap().is_empty());
 
-    assert_ne!(world.gate.process().await.unwrap(), process);
-    assert!(!world.gate.is_bound(&ada.spec.resource).await.unwrap());
+    assert_ne!(world.proxy.process().await.unwrap(), process);
+    assert!(!world.proxy.is_bound(&ada.spec.resource).await.unwrap());
     assert!(open.execute("SELECT 1").await.is_err());
     let port = world.bind(&ada.spec).await;
     Sandbox { port, ..ada }.connect().await.unwrap();
 }
 
 #[tokio::test]
-async fn starters_at_once_find_one_gate() {
+async fn concurrent_starters_find_one_proxy() {
     let world = World::new().await;
-    let process = world.gate.process().await.unwrap();
+    let process = world.proxy.process().await.unwrap();
     end_process(process.cast_signed(), Signal::KILL);
 
     let (a, b, c) = tokio::join!(
@@ -592,9 +592,9 @@ async fn starters_at_once_find_one_gate() {
 }
 
 #[tokio::test]
-async fn the_gate_leads_a_session_of_its_own_and_its_socket_is_private() {
+async fn the_proxy_runs_in_a_new_session_and_its_socket_is_private() {
     let world = World::new().await;
-    let process = world.gate.process().await.unwrap().cast_signed();
+    let process = world.proxy.process().await.unwrap().cast_signed();
 
     let session = rustix::process::getsid(rustix::process::Pid::from_raw(process)).unwrap();
 

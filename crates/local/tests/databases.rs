@@ -58,7 +58,7 @@ fn code(error: &sqlx::Error) -> String {
 }
 
 #[tokio::test]
-async fn a_database_comes_to_be_is_used_by_its_owner_and_goes() {
+async fn a_database_is_made_used_by_its_owner_and_dropped() {
     let machine = Machine::new();
     let cluster = machine.projects().await;
     let databases = LocalDatabases::new(cluster.clone());
@@ -149,7 +149,7 @@ async fn a_role_gets_into_no_database_but_its_own_and_is_no_more_than_a_plain_ro
 }
 
 #[tokio::test]
-async fn what_has_drifted_is_seen_and_put_right() {
+async fn drift_is_detected_and_repaired() {
     let machine = Machine::new();
     let cluster = machine.projects().await;
     let databases = LocalDatabases::new(cluster.clone());
@@ -186,7 +186,7 @@ async fn what_has_drifted_is_seen_and_put_right() {
 }
 
 #[tokio::test]
-async fn what_is_not_ours_is_neither_used_nor_dropped() {
+async fn a_foreign_role_or_database_is_neither_used_nor_dropped() {
     let machine = Machine::new();
     let cluster = machine.projects().await;
     let databases = LocalDatabases::new(cluster.clone());
@@ -232,11 +232,11 @@ async fn what_is_not_ours_is_neither_used_nor_dropped() {
 }
 
 #[tokio::test]
-async fn ensure_goes_on_from_wherever_a_crash_has_left_it() {
+async fn ensure_continues_from_any_point_of_a_crash() {
     let machine = Machine::new();
     let cluster = machine.projects().await;
     let databases = Arc::new(LocalDatabases::new(cluster.clone()));
-    // A moment later each time; the future is dropped wherever it is.
+    // A moment later each time; the future is dropped at any point.
     for step in 0..12_u64 {
         let spec = spec("crashed");
         let work = {
@@ -255,7 +255,7 @@ async fn ensure_goes_on_from_wherever_a_crash_has_left_it() {
 }
 
 #[tokio::test]
-async fn two_that_make_the_same_database_at_once_both_succeed() {
+async fn concurrent_creations_of_one_database_both_succeed() {
     let machine = Machine::new();
     let cluster = machine.projects().await;
     let (one, two) = (
@@ -304,7 +304,7 @@ async fn a_branch_is_a_copy_that_shares_nothing_with_its_source() {
 }
 
 #[tokio::test]
-async fn a_cluster_that_has_died_is_started_again_by_whoever_needs_it() {
+async fn a_cluster_that_has_died_is_restarted_by_the_next_operation() {
     let machine = Machine::new();
     let cluster = machine.projects().await;
     let databases = LocalDatabases::new(cluster.clone());
@@ -346,9 +346,9 @@ async fn fifty_at_once_are_all_made() {
     let mut alone = Vec::new();
     for _ in 0..20 {
         let spec = spec("alone");
-        let begun = Instant::now();
+        let started = Instant::now();
         databases.ensure(&spec).await.unwrap();
-        alone.push(begun.elapsed());
+        alone.push(started.elapsed());
     }
     alone.sort();
     println!(
@@ -356,7 +356,7 @@ async fn fifty_at_once_are_all_made() {
         alone[10], alone[18], alone[0]
     );
     let specs: Vec<_> = (0..50).map(|_| spec("crowd")).collect();
-    let begun = Instant::now();
+    let started = Instant::now();
 
     let work: Vec<_> = specs
         .iter()
@@ -370,11 +370,11 @@ async fn fifty_at_once_are_all_made() {
         done.await.unwrap().unwrap();
     }
 
-    println!("ensure, 50 at once: {:?}", begun.elapsed());
+    println!("ensure, 50 at once: {:?}", started.elapsed());
     assert_eq!(databases.inventory().await.unwrap().len(), 70);
-    let begun = Instant::now();
+    let started = Instant::now();
     for spec in &specs[..5] {
         databases.as_ref().drop(spec).await.unwrap();
     }
-    println!("drop: {:?} each", begun.elapsed() / 5);
+    println!("drop: {:?} each", started.elapsed() / 5);
 }

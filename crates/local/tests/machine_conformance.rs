@@ -1,7 +1,7 @@
-//! The local driver and its databases pass the suite that every driver passes: with the real
-//! runtime, the machine's own files as root file system, and a PostgreSQL of their own.
+//! Conformance suite of drivers, with the local driver and its databases: with the real runtime,
+//! the machine's own files as root file system, and a separate PostgreSQL.
 //!
-//! They need root, as `fsa serve` does where sandboxes get a network and limits of their own.
+//! Needs root, as `fsa serve` does for networks and limits of sandboxes.
 
 mod machine;
 
@@ -78,7 +78,7 @@ fn runner() -> PathBuf {
 
 #[allow(
     clippy::disallowed_methods,
-    reason = "the static sandboxd is a build of its own, which make test names"
+    reason = "the static sandboxd is a separate build, which make test names"
 )]
 fn sandboxd() -> PathBuf {
     std::env::var_os("FSA_SANDBOXD")
@@ -101,7 +101,7 @@ impl World for Local {
     }
 
     fn missing_image(&self) -> Image {
-        // This very machine is no registry unless a setting says so.
+        // Loopback addresses are refused as registries by default.
         Image::Reference("127.0.0.1:9/nothing:latest".into())
     }
 

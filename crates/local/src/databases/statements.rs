@@ -14,7 +14,7 @@ pub const STATE: &str = "SELECT role.oid IS NOT NULL AS has_role, \
        shobj_description(role.oid, 'pg_authid') AS mark, \
        base.oid IS NOT NULL AS has_database, \
        coalesce(base.datdba = role.oid, false) AS owned, \
-       coalesce(base.datallowconn AND base.datconnlimit = -1, false) AS admits, \
+       coalesce(base.datallowconn AND base.datconnlimit = -1, false) AS allows_connections, \
        coalesce(base.datconnlimit = -2, false) AS broken, \
        coalesce(NOT has_database_privilege('public', base.oid, 'CONNECT'), false) AS closed \
      FROM (SELECT $1::name AS name) requested \

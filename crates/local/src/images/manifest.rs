@@ -31,7 +31,7 @@ pub enum Problem {
     Unreadable { what: &'static str, why: String },
     #[error("is in Docker's first format (schema 1), which is obsolete; push it again with a current tool")]
     FirstSchema,
-    #[error("is not available for {requested}; it is there for {there}")]
+    #[error("is not there for {requested}; it is there for {there}")]
     Platform { requested: String, there: String },
     #[error(
         "is one of several in there ({0}); give the name of one of them, or make an archive of one image"
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn of_an_index_the_entry_for_this_machine_is_chosen() {
+    fn the_entry_for_this_machine_is_chosen_from_an_index() {
         let index = index(&[
             entry("a", "windows", architecture(), "x"),
             entry("b", "linux", "s390x-other", "x"),
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_for_other_machines_says_for_which() {
+    fn an_image_for_other_machines_is_an_error_that_names_them() {
         let index = index(&[
             entry("a", "linux", "mips", "x"),
             entry("b", "windows", "amd64", "x"),
@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_images_the_named_one_is_chosen_and_none_is_guessed() {
+    fn the_named_image_is_chosen_from_several_and_none_is_guessed() {
         let index = index(&[
             entry("a", "linux", architecture(), "one"),
             entry("b", "linux", architecture(), "two"),

@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_in_any_spelling_is_refused_unless_it_is_named() {
+    fn a_private_address_in_any_spelling_is_refused_unless_it_is_allowed() {
         let open = SsrfGuard::default();
         for url in [
             "http://127.0.0.1:80/",

@@ -325,7 +325,7 @@ mod tests {
         serde_json::to_value(super::seccomp().unwrap()).unwrap()
     }
 
-    fn verdicts(name: &str) -> Vec<String> {
+    fn actions(name: &str) -> Vec<String> {
         seccomp()["syscalls"]
             .as_array()
             .unwrap()
@@ -347,19 +347,19 @@ mod tests {
             "open_by_handle_at",
             "kexec_load",
         ] {
-            assert_eq!(verdicts(name), ["SCMP_ACT_ERRNO"], "{name}");
+            assert_eq!(actions(name), ["SCMP_ACT_ERRNO"], "{name}");
         }
         for name in ["io_uring_setup", "clone3"] {
             assert!(
-                verdicts(name).is_empty(),
-                "{name} has another verdict than the default"
+                actions(name).is_empty(),
+                "{name} has another action than the default"
             );
         }
         assert_eq!(seccomp()["defaultAction"], "SCMP_ACT_ERRNO");
     }
 
     #[test]
-    fn no_system_call_has_two_verdicts() {
+    fn no_system_call_has_two_actions() {
         let profile = seccomp();
         let mut seen = std::collections::BTreeSet::new();
         for rule in profile["syscalls"].as_array().unwrap() {

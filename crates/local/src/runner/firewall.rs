@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn inside_the_machine_itself_is_refused_even_where_its_network_is_allowed() {
+    fn a_rootless_sandbox_is_refused_the_machine_even_where_its_network_is_allowed() {
         let own = [Ipv4Addr::new(10, 1, 0, 5)];
         let rules = ruleset_inside(&["10.1.0.0/16".into()], &[], &own);
         let place = |text: &str| rules.find(text).unwrap();
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn each_resolver_has_an_address_of_its_own() {
+    fn each_resolver_has_a_separate_address() {
         let rules = ruleset(&policy(&[]));
         assert!(
             rules.contains("daddr 169.254.1.1 meta l4proto { tcp, udp } th dport 53 dnat ip to 10.0.0.53")

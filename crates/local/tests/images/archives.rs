@@ -1,4 +1,4 @@
-//! Archives: what comes in whole is an image, and what does not leaves nothing.
+//! Import of archives: complete ones become images, others leave nothing behind.
 
 use std::{collections::HashSet, fs, sync::atomic::Ordering, time::Duration};
 
@@ -18,7 +18,7 @@ fn settings() -> Settings {
 }
 
 #[tokio::test]
-async fn an_imported_layout_is_what_a_sandbox_can_be_made_of() {
+async fn an_imported_layout_can_be_a_sandboxs_root_file_system() {
     let world = World::new();
     let store = world.store(settings());
     let made = Made::small();
@@ -124,7 +124,7 @@ async fn an_archive_without_a_given_name_has_its_own() {
 }
 
 #[tokio::test]
-async fn a_broken_archive_says_what_is_wrong_and_leaves_nothing() {
+async fn a_broken_archive_is_an_error_with_the_reason_and_leaves_nothing() {
     let made = Made::small();
     let lacking = |keep: &dyn Fn(&[u8]) -> bool| {
         let mut tar = Tar::default().add(
@@ -176,7 +176,7 @@ async fn a_broken_archive_says_what_is_wrong_and_leaves_nothing() {
         gzip,
     );
 
-    for (archive, words) in [
+    for (archive, expected) in [
         (b"hello".to_vec(), "is not a tar archive"),
         (Vec::new(), "is not a tar archive"),
         (Tar::default().end(), "is empty"),
@@ -221,9 +221,13 @@ async fn a_broken_archive_says_what_is_wrong_and_leaves_nothing() {
 
         let failure = store.import("made", upload(&archive)).await.unwrap_err();
 
-        assert!(failure.message.contains(words), "{words}: {}", failure.message);
+        assert!(
+            failure.message.contains(expected),
+            "{expected}: {}",
+            failure.message
+        );
         assert_eq!(failure.kind, FailureKind::Input, "{}", failure.message);
-        assert_eq!(world.contents(), Default::default(), "{words}");
+        assert_eq!(world.contents(), Default::default(), "{expected}");
         assert!(store.list().unwrap().is_empty());
     }
 }
@@ -266,7 +270,7 @@ async fn an_archive_over_the_limit_is_refused_before_it_fills_the_disk() {
             .end()],
         <[u8]>::to_vec,
     );
-    for (limited, words) in [
+    for (limited, expected) in [
         (
             Settings {
                 max_archive_bytes: 1_000_000,
@@ -285,13 +289,13 @@ async fn an_archive_over_the_limit_is_refused_before_it_fills_the_disk() {
         let world = World::new();
         let store = world.store(limited);
 
-        // It compresses to next to nothing: what counts is what it unpacks to.
+        // It compresses well: the unpacked size counts.
         let failure = store
             .import("made", upload(&zstd(&made.archive())))
             .await
             .unwrap_err();
 
-        assert!(failure.message.contains(words), "{}", failure.message);
+        assert!(failure.message.contains(expected), "{}", failure.message);
         assert_eq!(world.contents(), Default::default());
     }
 }
@@ -424,7 +428,7 @@ async fn templates_are_known_by_name() {
 }
 
 #[tokio::test]
-async fn layers_that_are_gone_come_again_where_the_archive_still_is() {
+async fn missing_layers_are_restored_where_the_archive_still_exists() {
     let world = World::new();
     let archive = world.data().join("web.oci.tar");
     let made = Made::small();
@@ -458,7 +462,7 @@ async fn layers_that_are_gone_come_again_where_the_archive_still_is() {
 }
 
 #[tokio::test]
-async fn a_name_that_could_be_anything_else_is_refused() {
+async fn an_invalid_image_name_is_refused() {
     let world = World::new();
     let store = world.store(settings());
     for name in ["../x", "/x", "host", "a b", "-x", &"x".repeat(256)] {

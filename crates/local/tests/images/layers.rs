@@ -1,4 +1,4 @@
-//! The folder of layers: digests, crashes, and many who want the same.
+//! The folder of layers: digests, crashes, and concurrent requests.
 
 use std::{fs, sync::Arc};
 
@@ -39,13 +39,13 @@ fn every_compression_gives_the_same_layer() {
 }
 
 #[test]
-fn a_blob_that_is_not_what_it_is_called_is_refused_and_nothing_is_left() {
+fn a_blob_with_a_wrong_digest_is_refused_and_nothing_is_left() {
     let tar = tar();
     let other: DiffId = Digest::of(b"other").into();
     let gzip = gzip(&tar);
     let cut = gzip[..gzip.len() - 10].to_vec();
     let swapped = Digest::of(b"swapped");
-    for (stored_as, bytes, diff_id, words) in [
+    for (stored_as, bytes, diff_id, expected) in [
         (
             Digest::of(&gzip),
             gzip.clone(),
@@ -90,7 +90,7 @@ fn a_blob_that_is_not_what_it_is_called_is_refused_and_nothing_is_left() {
 
         let message = world.layers().unpack(&layer).unwrap_err().failure(&layer).message;
 
-        assert!(message.contains(words), "{message}");
+        assert!(message.contains(expected), "{message}");
         assert_eq!(
             world
                 .contents()
@@ -130,7 +130,7 @@ fn a_blob_that_is_a_link_or_a_pipe_is_not_read() {
 }
 
 #[test]
-fn many_who_want_one_layer_at_once_get_one() {
+fn concurrent_requests_for_one_layer_unpack_it_once() {
     let world = World::new();
     let tar = Tar::default()
         .add(tar::EntryType::Regular, "large", "", &vec![1; 3_000_000], |_| {})
@@ -161,7 +161,7 @@ fn many_who_want_one_layer_at_once_get_one() {
 }
 
 #[test]
-fn what_a_crash_left_is_removed_and_what_is_being_written_is_not() {
+fn leftovers_of_a_crash_are_removed_and_layers_in_progress_are_not() {
     let world = World::new();
     let kept = world.unpack(&tar()).unwrap();
     let folder = world.data().join("runner/layers");
@@ -173,8 +173,9 @@ fn what_a_crash_left_is_removed_and_what_is_being_written_is_not() {
     ] {
         fs::create_dir_all(folder.join(name).join("etc")).unwrap();
     }
-    let note = fs::File::create(folder.join(format!("{}.json", Digest::of(b"note").hex()))).unwrap();
-    note.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(3600))
+    let marker = fs::File::create(folder.join(format!("{}.json", Digest::of(b"note").hex()))).unwrap();
+    marker
+        .set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(3600))
         .unwrap();
     let held = fs::File::open(folder.join(format!("{}.partial-1", Digest::of(b"held").hex()))).unwrap();
     rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).unwrap();
@@ -185,7 +186,7 @@ fn what_a_crash_left_is_removed_and_what_is_being_written_is_not() {
         .unwrap()
         .map(|e| e.unwrap().file_name().into_string().unwrap())
         .collect();
-    // The first runner's note on its way.
+    // A marker that the first runner is writing.
     left.retain(|name| !name.contains(".json-"));
     assert_eq!(left.len(), 3, "{left:?}");
     assert!(left.iter().any(|name| name.ends_with(".partial-1")));
@@ -194,7 +195,7 @@ fn what_a_crash_left_is_removed_and_what_is_being_written_is_not() {
 }
 
 #[test]
-fn a_layer_that_a_power_cut_may_have_damaged_is_made_again() {
+fn a_layer_that_a_power_cut_may_have_damaged_is_unpacked_again() {
     let world = World::new();
     let blob = world.put(&tar());
     let first = Layers::open(world.data(), Rules::ROOT, LIMITS).unwrap();
@@ -205,29 +206,29 @@ fn a_layer_that_a_power_cut_may_have_damaged_is_made_again() {
         })
         .unwrap();
     let path = first.path(&blob.into());
-    let note = path.with_extension("json");
-    // Its end waits for the notes that are still to be written.
+    let marker = path.with_extension("json");
+    // Dropping it waits for markers that are still to be written.
     drop(first);
     let of_another_boot =
         |synced: bool| format!(r#"{{"bytes":5,"entries":1,"boot":"another","synced":{synced}}}"#);
 
-    fs::write(&note, of_another_boot(true)).unwrap();
+    fs::write(&marker, of_another_boot(true)).unwrap();
     let layers = Layers::open(world.data(), Rules::ROOT, LIMITS).unwrap();
     assert_eq!(layers.list().unwrap().len(), 1);
 
-    fs::write(&note, of_another_boot(false)).unwrap();
+    fs::write(&marker, of_another_boot(false)).unwrap();
     let layers = Layers::open(world.data(), Rules::ROOT, LIMITS).unwrap();
     assert_eq!(layers.list().unwrap().len(), 0);
     assert!(!path.exists());
 }
 
 #[test]
-fn a_layer_reaches_the_disk_in_its_own_time() {
+fn a_layer_is_synced_in_the_background() {
     let world = World::new();
     let path = world.unpack(&tar()).unwrap();
     let data = world.data().to_owned();
 
-    // The end of the runner waits for what is on its way.
+    // Dropping it waits for layers that are still to be synced.
     let layers = Layers::open(&data, Rules::ROOT, LIMITS).unwrap();
     let blob = world.put(&Tar::default().file("other", "x").end());
     layers
@@ -240,6 +241,6 @@ fn a_layer_reaches_the_disk_in_its_own_time() {
     drop(layers);
 
     assert!(path.exists());
-    let note = fs::read_to_string(other.with_extension("json")).unwrap();
-    assert!(note.contains(r#""synced":true"#), "{note}");
+    let marker = fs::read_to_string(other.with_extension("json")).unwrap();
+    assert!(marker.contains(r#""synced":true"#), "{marker}");
 }

@@ -1,4 +1,4 @@
-//! Registries: good ones, bad ones, and those that nobody may be led to.
+//! Registries: valid ones, faulty ones, and addresses that are refused.
 
 use std::{
     collections::HashMap,
@@ -55,18 +55,18 @@ async fn pull_with(faults: Faults) -> (World, Registry, Result<Made, Failure>) {
 }
 
 #[tokio::test]
-async fn an_image_is_pulled_once_and_is_here_from_then_on() {
+async fn an_image_is_pulled_once_and_kept() {
     let (world, registry, made) = (World::new(), Registry::start().await, made());
     let name = registry.offer("1", &made);
     registry.allow(Access::Token);
     let store = world.store(settings(&registry));
-    let heard = Mutex::new(Vec::new());
+    let progress = Mutex::new(Vec::new());
 
     store.check(&reference(&name)).await.unwrap();
     let image = layered(
         store
             .resolve_with(&reference(&name), &|word| {
-                heard.lock().unwrap().push(word.to_owned())
+                progress.lock().unwrap().push(word.to_owned())
             })
             .await
             .unwrap(),
@@ -82,16 +82,18 @@ async fn an_image_is_pulled_once_and_is_here_from_then_on() {
         (image.layers, requests)
     );
     assert_eq!(store.list().unwrap()[0].name, name);
-    let heard = heard.into_inner().unwrap();
+    let progress = progress.into_inner().unwrap();
     assert!(
-        heard.iter().any(|word| word.starts_with("pulling layer 1 of 2")),
-        "{heard:?}"
+        progress
+            .iter()
+            .any(|word| word.starts_with("pulling layer 1 of 2")),
+        "{progress:?}"
     );
     assert!(!world.contents().iter().any(|path| path.contains("incoming")));
 }
 
 #[tokio::test]
-async fn many_who_want_one_image_at_once_share_the_work() {
+async fn concurrent_pulls_of_one_image_share_the_work() {
     let (world, registry, made) = (World::new(), Registry::start().await, made());
     let name = registry.offer("1", &made);
     registry.set(Faults {
@@ -113,7 +115,7 @@ async fn many_who_want_one_image_at_once_share_the_work() {
 }
 
 #[tokio::test]
-async fn what_is_here_of_another_image_is_not_fetched_again() {
+async fn layers_shared_with_another_image_are_not_fetched_again() {
     let (world, registry) = (World::new(), Registry::start().await);
     let base = Tar::default().file("base", "x").end();
     let first = Made::of(std::slice::from_ref(&base), gzip);
@@ -136,7 +138,7 @@ async fn what_is_here_of_another_image_is_not_fetched_again() {
 }
 
 #[tokio::test]
-async fn an_image_that_does_not_exist_is_said_to_the_person() {
+async fn an_image_that_does_not_exist_is_an_input_failure() {
     let (world, registry) = (World::new(), Registry::start().await);
     let store = world.store(settings(&registry));
     let name = format!("{}/team/app:nope", registry.address);
@@ -187,7 +189,11 @@ async fn a_private_image_needs_the_operators_credentials() {
                 .await
                 .unwrap_err();
             assert_eq!(failure.kind, FailureKind::Input);
-            assert!(failure.message.contains("wants a sign-in"), "{}", failure.message);
+            assert!(
+                failure.message.contains("requires a sign-in"),
+                "{}",
+                failure.message
+            );
         }
         let world = World::new();
         world
@@ -200,7 +206,7 @@ async fn a_private_image_needs_the_operators_credentials() {
 }
 
 #[tokio::test]
-async fn a_download_that_breaks_off_goes_on_where_it_stopped() {
+async fn a_broken_download_resumes_where_it_stopped() {
     let (_, registry, result) = pull_with(Faults {
         break_off: 2,
         ..Faults::default()
@@ -226,7 +232,7 @@ async fn a_download_that_breaks_off_goes_on_where_it_stopped() {
 }
 
 #[tokio::test]
-async fn a_registry_that_is_busy_for_a_moment_is_asked_again() {
+async fn a_registry_that_is_busy_for_a_moment_is_retried() {
     let (_, _, result) = pull_with(Faults {
         busy: 2,
         ..Faults::default()
@@ -237,8 +243,8 @@ async fn a_registry_that_is_busy_for_a_moment_is_asked_again() {
 }
 
 #[tokio::test]
-async fn a_registry_that_stays_bad_is_said_and_nothing_is_left() {
-    for (faults, kind, words) in [
+async fn a_registry_that_stays_faulty_is_an_error_and_nothing_is_left() {
+    for (faults, kind, expected) in [
         (
             Faults {
                 busy: 1000,
@@ -300,14 +306,18 @@ async fn a_registry_that_stays_bad_is_said_and_nothing_is_left() {
         let (world, _, result) = pull_with(faults).await;
 
         let failure = result.err().unwrap();
-        assert!(failure.message.contains(words), "{words}: {}", failure.message);
+        assert!(
+            failure.message.contains(expected),
+            "{expected}: {}",
+            failure.message
+        );
         assert_eq!(failure.kind, kind, "{}", failure.message);
         assert_eq!(world.contents(), Default::default());
     }
 }
 
 #[tokio::test]
-async fn nobody_is_led_into_a_private_network_by_a_name() {
+async fn an_image_name_cannot_lead_into_a_private_network() {
     let (world, registry, made) = (World::new(), Registry::start().await, made());
     registry.offer("1", &made);
     let port = registry.address.rsplit_once(':').unwrap().1;
@@ -334,7 +344,7 @@ async fn nobody_is_led_into_a_private_network_by_a_name() {
 }
 
 #[tokio::test]
-async fn nobody_is_led_into_a_private_network_by_a_sign_in_server() {
+async fn a_token_server_cannot_lead_into_a_private_network() {
     let (world, registry, other, made) = (
         World::new(),
         Registry::start().await,
@@ -355,7 +365,7 @@ async fn nobody_is_led_into_a_private_network_by_a_sign_in_server() {
 }
 
 #[tokio::test]
-async fn what_is_no_image_for_this_machine_is_said_to_the_person() {
+async fn an_image_for_other_machines_is_an_input_failure() {
     let (world, registry, made) = (World::new(), Registry::start().await, made());
     let config = String::from_utf8(made.config.clone())
         .unwrap()
@@ -374,7 +384,7 @@ async fn what_is_no_image_for_this_machine_is_said_to_the_person() {
         ..settings(&registry)
     });
 
-    for (name, words) in [
+    for (name, expected) in [
         (
             registry.offer_for("mips", &made, "mips"),
             "is not there for linux/",
@@ -401,14 +411,18 @@ async fn what_is_no_image_for_this_machine_is_said_to_the_person() {
         ),
     ] {
         let failure = store.resolve(&reference(&name)).await.unwrap_err();
-        assert!(failure.message.contains(words), "{words}: {}", failure.message);
+        assert!(
+            failure.message.contains(expected),
+            "{expected}: {}",
+            failure.message
+        );
         assert_eq!(failure.kind, FailureKind::Input);
         assert_eq!(world.contents(), Default::default());
     }
 }
 
 #[tokio::test]
-async fn a_pinned_image_is_the_one_that_was_meant() {
+async fn a_pinned_image_has_the_requested_digest() {
     let (world, registry, made) = (World::new(), Registry::start().await, made());
     registry.offer("1", &made);
     let wrong = Digest::of(b"another").to_string();
@@ -432,7 +446,7 @@ async fn a_pinned_image_is_the_one_that_was_meant() {
 async fn an_image_over_the_limit_is_refused_before_it_is_fetched() {
     let (world, registry, made) = (World::new(), Registry::start().await, made());
     let name = registry.offer("1", &made);
-    for (limited, words) in [
+    for (limited, expected) in [
         (
             Settings {
                 max_archive_bytes: 1000,
@@ -450,7 +464,7 @@ async fn an_image_over_the_limit_is_refused_before_it_is_fetched() {
     ] {
         let failure = world.store(limited).resolve(&reference(&name)).await.unwrap_err();
 
-        assert!(failure.message.contains(words), "{}", failure.message);
+        assert!(failure.message.contains(expected), "{}", failure.message);
         assert_eq!(world.contents(), Default::default());
     }
     assert!(
@@ -462,7 +476,7 @@ async fn an_image_over_the_limit_is_refused_before_it_is_fetched() {
 }
 
 #[tokio::test]
-async fn an_imported_name_is_not_looked_up_anywhere() {
+async fn an_imported_name_is_not_requested_from_a_registry() {
     let (world, registry, made) = (World::new(), Registry::start().await, made());
     let name = format!("{}/team/app:1", registry.address);
     let store = world.store(settings(&registry));
@@ -521,7 +535,7 @@ async fn a_registry_behind_a_proxy_is_reached_through_it() {
         .resolve(&reference("registry.invalid/team/app:1"))
         .await
         .unwrap();
-    // The way to a private address does not lead through it.
+    // A private address is not reached through it.
     let failure = store.check(&reference("10.0.0.1/team/app:1")).await.unwrap_err();
 
     assert_eq!(made.read(&world, 1, "hello"), "world");

@@ -1,4 +1,4 @@
-//! A small registry on 127.0.0.1 that can be told to misbehave.
+//! A small registry on 127.0.0.1 with configurable faults.
 
 use std::{
     collections::HashMap,
@@ -18,7 +18,7 @@ use futures_util::StreamExt as _;
 
 use crate::support::{MEDIA_INDEX, MEDIA_MANIFEST, Made, architecture};
 
-/// What it does wrong.
+/// Its faults.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
     /// Blobs break off half-way, so many times.
@@ -31,7 +31,7 @@ pub struct Faults {
     pub swap: bool,
     /// Blobs go on after their end.
     pub pad: bool,
-    /// Blobs are to be had there.
+    /// Blobs are redirected to this address.
     pub redirect: Option<String>,
     /// How long each blob takes to begin.
     pub delay: Duration,
@@ -44,13 +44,13 @@ pub struct Faults {
 pub enum Access {
     #[default]
     Everybody,
-    /// With a token that is given to everybody.
+    /// With a token that every client gets.
     Token,
     /// With a token that is given for `name:password`.
     TokenFor(String),
     /// With `name:password` itself.
     Basic(String),
-    /// With a token from there.
+    /// With a token from this address.
     TokenAt(String),
 }
 

@@ -1,4 +1,4 @@
-//! A data folder of its own for each test, and layers made by hand.
+//! Fixtures: a separate data folder for each test, and layers made by hand.
 
 use std::{
     collections::BTreeSet,
@@ -80,7 +80,7 @@ impl World {
         digest
     }
 
-    /// Unpacks an uncompressed layer, and says where it is.
+    /// Unpacks an uncompressed layer; returns its folder.
     pub fn unpack(&self, tar: &[u8]) -> Result<PathBuf, String> {
         let blob = self.put(tar);
         let layer = LayerBlob {
@@ -108,7 +108,7 @@ impl World {
                 );
             }
         }
-        // A note that is being written anew, beside the old one: layers reach the disk in their own time.
+        // A marker that is being replaced: layers are synced in the background.
         found.retain(|path| !path.contains(".json-"));
         found
     }
@@ -118,7 +118,7 @@ impl World {
 pub struct InProcess {
     pub layers: Arc<Layers>,
     pub unpacked: AtomicUsize,
-    /// Of sandboxes.
+    /// Layers of sandboxes.
     pub used: Mutex<Vec<DiffId>>,
     /// How often [`LayerUnpacker::used`] was called: once in each periodic sweep.
     pub sweeps: watch::Sender<usize>,

@@ -1,4 +1,4 @@
-//! One layer: what is in it is on the disk as it was, and nothing is anywhere else.
+//! Unpacking of one layer: its files are complete, and nothing is written elsewhere.
 
 use std::{
     fs,
@@ -19,7 +19,7 @@ fn attribute(path: &Path, name: &str) -> Option<Vec<u8>> {
 }
 
 #[test]
-fn what_the_archive_says_of_files_is_so() {
+fn files_have_the_metadata_of_the_archive() {
     let world = World::new();
     let tar = Tar::default()
         .add(EntryType::Directory, "bin/", "", b"", |header| {
@@ -88,7 +88,7 @@ fn a_name_that_leads_out_is_refused_and_nothing_is_left() {
 }
 
 #[test]
-fn an_absolute_name_is_meant_from_the_layers_root() {
+fn an_absolute_name_is_relative_to_the_layers_root() {
     let world = World::new();
 
     let root = world
@@ -194,7 +194,7 @@ fn a_hard_link_reaches_nothing_outside() {
 }
 
 #[test]
-fn device_nodes_are_left_out() {
+fn device_nodes_are_skipped() {
     let world = World::new();
     let tar = Tar::default()
         .add(EntryType::Char, "dev/mem", "", b"", |header| {
@@ -215,7 +215,7 @@ fn device_nodes_are_left_out() {
 }
 
 #[test]
-fn deletions_become_overlayfs_own() {
+fn deletions_become_overlayfs_whiteouts() {
     for (rules, opaque) in [
         (Rules::ROOT, "trusted.overlay.opaque"),
         (Rules::USER_NAMESPACE, "user.overlay.opaque"),
@@ -225,7 +225,7 @@ fn deletions_become_overlayfs_own() {
             .file("etc/.wh.gone", "")
             .file("opaque/.wh..wh..opq", "")
             .file("opaque/new", "")
-            // Deleted below, and made anew: what is below must not shine through.
+            // Deleted below, and made again: the lower one must not be visible.
             .file(".wh.again", "")
             .folder("again")
             .folder("first")
@@ -265,7 +265,7 @@ fn a_deletion_without_a_name_is_refused() {
 }
 
 #[test]
-fn attributes_that_speak_to_the_machine_are_left_out() {
+fn attributes_for_the_machine_are_skipped() {
     let world = World::new();
     // vfs_cap_data, version 2: cap_net_bind_service=ep
     let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -294,7 +294,7 @@ fn attributes_that_speak_to_the_machine_are_left_out() {
 }
 
 #[test]
-fn an_owner_that_no_sandbox_has_is_refused_in_words() {
+fn an_owner_that_no_sandbox_has_is_refused_with_the_reason() {
     let tar = Tar::default()
         .add(EntryType::Regular, "file", "", b"", |header| {
             header.set_uid(100_000)
@@ -332,7 +332,7 @@ fn more_than_the_limits_is_refused_and_nothing_is_left() {
         keep_free: 0,
     };
 
-    for (tar, words) in [
+    for (tar, expected) in [
         (many, "more than the limit of 20 files"),
         (large, "more than the limit"),
         (deep, "more than 256 folders"),
@@ -341,7 +341,7 @@ fn more_than_the_limits_is_refused_and_nothing_is_left() {
     ] {
         let world = World::with(Rules::ROOT, limits);
         let message = world.unpack(&tar).unwrap_err();
-        assert!(message.contains(words), "{message}");
+        assert!(message.contains(expected), "{message}");
         assert!(
             !world.contents().iter().any(|path| path.starts_with("runner")),
             "{:?}",
@@ -351,7 +351,7 @@ fn more_than_the_limits_is_refused_and_nothing_is_left() {
 }
 
 #[test]
-fn a_full_disk_is_said_and_nothing_is_left() {
+fn a_full_disk_is_an_error_and_nothing_is_left() {
     let world = World::with(
         Rules::ROOT,
         Limits {

@@ -1,4 +1,4 @@
-//! What the tests with a real PostgreSQL share: a data folder of their own, and its clusters.
+//! Fixtures of the tests with a real PostgreSQL: a separate data folder, and its clusters.
 #![allow(dead_code)]
 
 use std::{os::unix::fs::PermissionsExt as _, path::Path};
@@ -6,7 +6,7 @@ use std::{os::unix::fs::PermissionsExt as _, path::Path};
 use fsa_local::postgres::{Cluster, ClusterKind, Settings};
 use tempfile::TempDir;
 
-/// A data folder that goes, with the servers in it, when the test ends, however it ends.
+/// A data folder that is removed, and its servers stopped, when the test ends.
 pub struct Machine {
     pub folder: TempDir,
     pub settings: Settings,
@@ -37,7 +37,7 @@ impl Machine {
     }
 }
 
-/// PostgreSQL refuses to run as root, so root lends it another user.
+/// PostgreSQL refuses to run as root, so tests as root run it as another user.
 fn run_as() -> Option<(u32, u32)> {
     let me = rustix::process::geteuid().as_raw();
     let other = ["postgres", "nobody"]
