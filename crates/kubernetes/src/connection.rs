@@ -249,8 +249,8 @@ fn is_local(server: &str) -> bool {
     }
 }
 
-/// Waits at most [`CALL_TIMEOUT`] for an answer of the API server, and turns its errors into messages for people. `what`
-/// completes "the control plane may not …".
+/// Waits at most [`CALL_TIMEOUT`] for an answer of the API server, and turns its errors into messages for people.
+/// `what` completes "the control plane may not …".
 ///
 /// # Errors
 /// The server's, or a timeout.

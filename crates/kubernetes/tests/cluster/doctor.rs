@@ -90,8 +90,8 @@ async fn faults_of_a_cluster_and_its_sandboxes_are_reported_with_the_remedy() {
     let none = result_of(cluster, settings, "terminals").await;
     assert_reported(&none, State::Warning, &["start a project"]);
 
-    let mut spec = spec("told-of");
-    let role = "told_of_agentruntime_abc234";
+    let mut spec = spec("stale");
+    let role = "stale_agentruntime_abc234";
     let url = format!("postgresql://{role}:secret@10.0.0.1:5432/{role}?schema=public");
     spec.environment.insert("DATABASE_URL".into(), url.into());
     start(&fixture, &spec).await;

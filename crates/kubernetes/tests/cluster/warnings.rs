@@ -68,7 +68,8 @@ async fn a_sandbox_that_is_killed_for_its_memory_is_reported_although_it_is_star
     let mut spec = spec("greedy");
     spec.resources.memory_limit_mib = 32;
     start(&fixture, &spec).await;
-    // Files in memory count towards the limit and stay, and the kernel cannot kill another process instead of process 1.
+    // Files in memory count towards the limit and stay: the kernel cannot free them by killing a process other than
+    // process 1.
     let fill = "dd if=/dev/zero of=/dev/shm/full bs=64k count=1000; true";
     administrators_exec(&fixture, &spec.sandbox, &["sh", "-c", fill]).await;
 
