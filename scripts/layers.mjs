@@ -5,7 +5,7 @@
 export const crates = {
   'fsa-cli': ['fsa-server', 'fsa-local', 'fsa-kubernetes', 'fsa-web', 'fsa-driver', 'fsa-model'],
   'fsa-server': ['fsa-sandboxd-client', 'fsa-driver', 'fsa-model'],
-  'fsa-local': ['fsa-sandboxd-client', 'fsa-driver', 'fsa-model'],
+  'fsa-local': ['fsa-driver', 'fsa-model'],
   'fsa-kubernetes': ['fsa-sandboxd-client', 'fsa-driver', 'fsa-model'],
   'fsa-driver-testing': ['fsa-sandboxd-client', 'fsa-driver', 'fsa-model'], // a dependency of tests alone
   'fsa-sandboxd-client': ['fsa-driver', 'fsa-model'],

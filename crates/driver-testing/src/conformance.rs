@@ -1,9 +1,9 @@
-//! The suite that every driver passes: the promises of [`fsa_driver::Driver`] and [`fsa_driver::Databases`],
+//! Conformance suite of drivers: the guarantees of [`fsa_driver::Driver`] and [`fsa_driver::Databases`],
 //! one story each ([`stories`]).
 //!
 //! A driver's tests implement [`World`] and call [`crate::conformance_tests!`], which makes a test
-//! of each story, or [`run`], which tells them one after another. Every story makes its own
-//! projects, so any number may be told at once in one world, and takes away what it made.
+//! of each story, or [`run`], which runs them one after another. Every story makes its own
+//! projects, so any number may run at once in one world, and removes what it made.
 
 mod stage;
 pub mod stories;
@@ -18,7 +18,7 @@ pub use stage::Stage;
 
 use fsa_driver::{SharedDatabases, SharedDriver};
 
-/// A data plane under test, with what a story must do behind the driver's back.
+/// A data plane under test, with what a story does without the driver.
 #[async_trait]
 pub trait World: Send + Sync {
     fn driver(&self) -> SharedDriver;
@@ -29,7 +29,7 @@ pub trait World: Send + Sync {
     /// An image that is there, with `env`, `sh` and `true`.
     fn image(&self) -> Image;
 
-    /// An image that does not exist, and is known not to without asking far away.
+    /// An image that does not exist, which is found out without a request to a registry.
     fn missing_image(&self) -> Image;
 
     /// A start command that listens on this port of the loopback and sends back what it gets.
@@ -50,21 +50,21 @@ pub trait World: Send + Sync {
     async fn marks(&self, database: &DatabaseSpec) -> Result<Vec<String>, String>;
 }
 
-/// Tells one story, and takes away what it made, however it ends.
+/// Runs one story, and removes what it made, however it ends.
 ///
 /// # Panics
-/// Where the story does, or what it made cannot be taken away.
-pub async fn tell<F>(world: &dyn World, story: F)
+/// Where the story does, or what it made cannot be removed.
+pub async fn run_story<F>(world: &dyn World, story: F)
 where
     F: for<'a> FnOnce(&'a Stage<'a>) -> BoxFuture<'a, ()>,
 {
     let stage = Stage::new(world);
-    let told = AssertUnwindSafe(story(&stage)).catch_unwind().await;
+    let outcome = AssertUnwindSafe(story(&stage)).catch_unwind().await;
     let left = stage.clear().await;
-    if let Err(panic) = told {
+    if let Err(panic) = outcome {
         std::panic::resume_unwind(panic);
     }
-    left.expect("what a story made can be taken away");
+    left.expect("what a story made can be removed");
 }
 
 /// Calls a macro with the name of every story.
@@ -107,7 +107,7 @@ macro_rules! __conformance_tests {
             #[tokio::test]
             async fn $story() {
                 let world = $world;
-                $crate::conformance::tell(&world, |stage| {
+                $crate::conformance::run_story(&world, |stage| {
                     Box::pin($crate::conformance::stories::$story(stage))
                 })
                 .await;
@@ -129,12 +129,12 @@ macro_rules! run_all {
     ($world:ident; $($story:ident,)*) => {
         $(
             tracing::info!(story = stringify!($story));
-            tell($world, |stage| Box::pin(stories::$story(stage))).await;
+            run_story($world, |stage| Box::pin(stories::$story(stage))).await;
         )*
     };
 }
 
-/// Tells all stories, one after another.
+/// Runs all stories, one after another.
 ///
 /// # Panics
 /// Where one of them does.

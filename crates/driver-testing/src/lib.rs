@@ -1,6 +1,6 @@
-//! Test equipment for everything that has to do with drivers, in a crate of its own so that no product compiles it.
+//! Test equipment for drivers. It is a separate crate, a dependency of tests only, so the product does not compile it.
 //!
-//! [`memory`] is a driver for tests of what is above a driver; [`conformance`] is the suite that every driver passes.
+//! [`memory`] is a driver for tests of the layers above a driver; [`conformance`] is the suite that every driver passes.
 
 #![forbid(unsafe_code)]
 

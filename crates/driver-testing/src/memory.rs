@@ -43,7 +43,7 @@ pub const ECHO: &str = "echo-on";
 pub const MISSING_IMAGE: &str = "example.invalid/missing:latest";
 
 type Files = Arc<Mutex<BTreeMap<String, Bytes>>>;
-/// How the clone of a repository ends, by its URL; cloned where nothing is said.
+/// How the clone of a repository ends, by its URL; cloned where the map has nothing.
 type Clones = Arc<Mutex<BTreeMap<String, RepositoryState>>>;
 
 struct Sandbox {
@@ -70,7 +70,7 @@ pub struct MemoryDriver {
     warnings: broadcast::Sender<Warning>,
     pub script: Script,
     pub log: Log,
-    /// What each sandbox is said to have on disk.
+    /// The bytes on disk that each sandbox reports.
     pub disk_bytes: AtomicU64,
 }
 
@@ -106,7 +106,7 @@ impl MemoryDriver {
         Arc::default()
     }
 
-    /// The container's processes end, and a requeue tells so.
+    /// The container's processes end, with a requeue.
     pub fn kill(&self, resource: &ResourceName) {
         let mut world = self.world.lock();
         if let Some(sandbox) = world.sandboxes.get_mut(resource) {
@@ -116,7 +116,7 @@ impl MemoryDriver {
         }
     }
 
-    /// Everything of the sandbox is gone, and nobody was told.
+    /// Everything of the sandbox is gone, without a notification.
     pub fn vanish(&self, resource: &ResourceName) {
         if let Some(mut sandbox) = self.world.lock().sandboxes.remove(resource) {
             sandbox.end();
@@ -131,14 +131,14 @@ impl MemoryDriver {
         }
     }
 
-    /// The sandbox is cut off, and nobody was told.
+    /// The sandbox loses its network, without a notification.
     pub fn lose_network(&self, resource: &ResourceName) {
         if let Some(sandbox) = self.world.lock().sandboxes.get_mut(resource) {
             sandbox.network = false;
         }
     }
 
-    /// The home volume is gone, and nobody was told.
+    /// The home volume is gone, without a notification.
     pub fn lose_volume(&self, project: ProjectId) {
         self.world.lock().volumes.remove(&project);
     }
@@ -150,7 +150,7 @@ impl MemoryDriver {
         }
     }
 
-    /// Puts a sandbox there that nobody asked for.
+    /// Adds a sandbox that is in no row.
     pub fn plant(&self, reference: SandboxRef) {
         self.world.lock().sandbox(&reference).network = true;
     }
@@ -468,7 +468,7 @@ impl Driver for MemoryDriver {
     }
 
     fn changes(&self) -> BoxStream<Requeue> {
-        // Who fell behind has to look at everything.
+        // A subscriber that fell behind has to observe everything.
         Box::pin(
             BroadcastStream::new(self.requeues.subscribe())
                 .map(|requeue| requeue.unwrap_or(Requeue::Everything)),

@@ -1,4 +1,4 @@
-//! What a data plane must be able to do, so that the reconciler need not know which one it is.
+//! Driver and databases: the two traits of a data plane, which hide from the reconciler which one it is.
 //!
 //! A *region* is a named, configured [`Driver`] with its [`Databases`]. A driver's operations are idempotent, and safe
 //! to repeat after a crash in the middle: what is done already is left as it is.
@@ -27,22 +27,22 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
 
-/// A [`Connection`] of whichever kind the driver has.
+/// A [`Connection`] of any kind.
 pub type BoxConnection = Box<dyn Connection>;
 
 /// A stream that owns what it needs.
 pub type BoxStream<T> = Pin<Box<dyn Stream<Item = T> + Send>>;
 
-/// What a caller wants to talk to in a sandbox.
+/// Where a connection into a sandbox leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Endpoint {
     /// sandboxd's control interface.
     Control,
-    /// Whatever listens on this port of the sandbox's loopback or any other of its addresses.
+    /// The program that listens on this port, on the sandbox's loopback or another of its addresses.
     Port(u16),
 }
 
-/// Why a driver could not do what it was asked.
+/// Why an operation of a driver failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{failure}")]
 pub struct DriverError {
@@ -78,27 +78,27 @@ impl From<Failure> for DriverError {
     }
 }
 
-/// A sandbox as it was found. What cannot be told is an error of `observe`, never a guess.
+/// The observed state of a sandbox. What cannot be observed is an error of `observe`, never a guess.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
     pub container: ContainerState,
     /// [`SandboxSpec::digest`] of the spec that the container was started with.
     pub digest: Option<String>,
-    /// It can reach, and be reached, as its spec says (interface, routes, the database's gate).
+    /// It can reach, and be reached, as its spec says (interface, routes, the database proxy).
     pub network: bool,
-    /// What the data plane says is wrong, where it says something (killed for memory, image
+    /// What the data plane reports to be wrong, if it reports anything (killed for memory, image
     /// cannot be pulled, no node has room).
     pub failure: Option<Failure>,
-    /// Whether the project's home volume is there.
+    /// Whether the project's home volume exists.
     pub volume: bool,
 }
 
-/// A database as it was found.
+/// The observed state of a database.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ObservedDatabase {
     #[default]
     Absent,
-    /// Part of it is there, or it does not take connections yet.
+    /// Part of it exists, or it does not take connections yet.
     Partial,
     Ready,
 }
@@ -114,9 +114,9 @@ pub struct Capabilities {
     pub isolates_network: bool,
     /// Images can be imported from an archive ([`Driver::import_image`]).
     pub imports_images: bool,
-    /// What a program writes outside the home is still there after a stop or a new spec.
+    /// Files outside the home survive a stop and a new spec.
     pub keeps_root_files: bool,
-    /// A sandbox whose process 1 ends is started again without being asked.
+    /// The data plane itself restarts a sandbox whose process 1 ends.
     pub restarts_by_itself: bool,
     /// sandboxd takes connections as soon as its container runs, so that a refused one means that it has ended.
     pub listens_at_start: bool,
@@ -124,46 +124,46 @@ pub struct Capabilities {
     pub works_elsewhere: bool,
 }
 
-/// Somebody should look at this sandbox again. Losing one may only cost time.
+/// A request to observe again, because something may have changed. Losing one may only cost time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Requeue {
     Sandbox(SandboxRef),
-    /// All of this project's, such as after a change of its database.
+    /// Every sandbox of this project, such as after a change of its database.
     Project(ProjectId),
     /// Too much has changed to name it.
     Everything,
-    /// The data plane answers again after it did not: what failed for that need not wait any longer.
+    /// The data plane answers again after an outage: what failed because of it need not wait any longer.
     Answers,
 }
 
-/// What a data plane says of a sandbox that its owner may have to act on.
+/// A report of the data plane on which the sandbox's owner may have to act.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning {
     pub sandbox: SandboxRef,
-    /// Of what it was said, such as one pod. From one source each cause is told once, and counted.
+    /// The object that it is about, such as one pod. Warnings are deduplicated by source and cause, and counted.
     pub source: String,
-    /// A stable word.
+    /// A stable word for programs.
     pub cause: &'static str,
     pub failure: Failure,
-    /// How often it was said until now.
+    /// How often it was reported until now.
     pub count: u32,
 }
 
-/// Where something outside that others run, such as an ingress controller, serves a port of a sandbox.
+/// An endpoint outside of the gateway, such as an ingress controller's, that serves a port of a sandbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExternalEndpoint {
     /// The host name, without a port, in lower case.
     pub host: String,
-    /// It is served by https alone.
+    /// It is served over https only.
     pub secure: bool,
 }
 
-/// How often a data plane that is asked over a network was asked for one thing.
+/// Requests of one kind to a data plane's API, for metrics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Calls {
-    /// As its own API names it, such as `patch`.
+    /// As that API names it, such as `patch`.
     pub verb: &'static str,
-    /// What it was asked of, such as `deployments`.
+    /// Such as `deployments`.
     pub resource: String,
     /// Since this process began.
     pub count: u64,
@@ -205,11 +205,11 @@ pub trait Driver: Send + Sync {
     /// Opens a connection into the sandbox.
     async fn connect(&self, sandbox: &SandboxRef, endpoint: Endpoint) -> Result<BoxConnection>;
 
-    /// RequeueQueue that come without being asked for. The stream ends only with the driver.
+    /// Changes that the data plane notifies of. The stream ends only with the driver.
     fn changes(&self) -> BoxStream<Requeue>;
 
-    /// What the data plane says without being asked, with what it said before. Whoever listens tells apart what is
-    /// new. The stream ends only with the driver.
+    /// Warnings of the data plane, beginning with those that stand already: the subscriber deduplicates. The stream
+    /// ends only with the driver.
     fn warnings(&self) -> BoxStream<Warning> {
         Box::pin(futures_util::stream::pending())
     }
@@ -217,38 +217,36 @@ pub trait Driver: Send + Sync {
     async fn usage(&self, sandbox: &SandboxRef) -> Result<Usage>;
 
     /// Bytes on disk of the sandbox and its project's home volume, whether it runs or not; `None`
-    /// where nobody can tell.
+    /// where they cannot be measured.
     async fn disk(&self, _sandbox: &SandboxRef) -> Result<Option<u64>> {
         Ok(None)
     }
 
-    /// Every sandbox of ours that has anything in the data plane, wanted or not, so that what is
-    /// left over can be found.
+    /// Every sandbox of ours of which anything is in the data plane, so that leftovers are found.
     async fn inventory(&self) -> Result<Vec<SandboxRef>>;
 
-    /// The images that are here already.
+    /// The images that are stored here.
     async fn images(&self) -> Result<Vec<ImageInfo>>;
 
-    /// Takes an OCI archive (a tar of an OCI layout, or one of `docker save`) under `name`.
+    /// Imports an OCI archive (a tar of an OCI layout, or one of `docker save`) under `name`.
     /// A broken archive leaves nothing behind.
     async fn import_image(&self, name: &str, archive: BoxStream<std::io::Result<Bytes>>)
     -> Result<ImageInfo>;
 
-    /// Makes sure that `spec`'s image exists, before anybody waits for it: an image that does
-    /// not exist is found out at once.
+    /// Checks that `spec`'s image exists, so that a missing one is reported before a start waits for it.
     async fn check_image(&self, spec: &SandboxSpec) -> Result<()>;
 
-    /// Where something outside leads to this port beside our own gateway. It asks for our sign-in.
+    /// The endpoint outside of the gateway that leads to this port. It requires our sign-in.
     fn external_endpoint(&self, _sandbox: &SandboxRef, _port: u16) -> Option<ExternalEndpoint> {
         None
     }
 
-    /// What it was asked for so far, where that costs somebody else something.
+    /// Requests to the data plane's API so far, where they are a load on others.
     fn calls(&self) -> Vec<Calls> {
         Vec::new()
     }
 
-    /// What opens the terminal's own port, and nothing else, to what [`Self::external_endpoint`] names.
+    /// The token that opens the terminal's port, and nothing else, at its [`Self::external_endpoint`].
     async fn terminal_token(&self, _sandbox: &SandboxRef) -> Result<SecretString> {
         Err(DriverError::new(
             FailureKind::Input,
@@ -257,7 +255,7 @@ pub trait Driver: Send + Sync {
     }
 }
 
-/// Where a region's project databases live.
+/// The project databases of a region.
 #[async_trait]
 pub trait Databases: Send + Sync {
     /// `local`, `kubeblocks`, `postgres` or `memory`: what the API calls the provider.
@@ -265,34 +263,34 @@ pub trait Databases: Send + Sync {
 
     async fn observe(&self, database: &DatabaseSpec) -> Result<ObservedDatabase>;
 
-    /// Makes role and database as `database` says, and returns when they take connections.
+    /// Creates role and database, and returns when they take connections. Idempotent.
     async fn ensure(&self, database: &DatabaseSpec) -> Result<()>;
 
-    /// How a program in the project's sandbox reaches it. Where [`Self::known_ahead`], this
-    /// answers before the database exists.
+    /// How a program in the project's sandbox reaches it. With [`Self::known_ahead`] also before the database
+    /// exists.
     async fn credentials(&self, database: &DatabaseSpec) -> Result<Credentials>;
 
-    /// Whether [`Self::credentials`] can be told before [`Self::ensure`], so that container and
-    /// database can be made side by side.
+    /// Whether [`Self::credentials`] are known before [`Self::ensure`], so that container and
+    /// database can be created in parallel.
     fn known_ahead(&self) -> bool;
 
     /// Removes role and database. Idempotent.
     async fn drop(&self, database: &DatabaseSpec) -> Result<()>;
 
-    /// Makes `to` a copy of `from` as it is at this moment.
+    /// Creates `to` as a copy of `from` at this moment.
     async fn branch(&self, from: &DatabaseSpec, to: &DatabaseSpec) -> Result<()>;
 
-    /// Bytes on disk of the database; `None` where it is not there or nobody can tell.
+    /// Bytes on disk of the database; `None` where it does not exist or they cannot be measured.
     async fn disk(&self, _resource: &ResourceName) -> Result<Option<u64>> {
         Ok(None)
     }
 
-    /// RequeueQueue that come without being asked for. The stream ends only with the databases.
+    /// Changes that the databases notify of. The stream ends only with them.
     fn changes(&self) -> BoxStream<Requeue> {
         Box::pin(futures_util::stream::pending())
     }
 
-    /// Every database of ours that is there, by the name of its role.
+    /// Every database of ours, by the name of its role.
     async fn inventory(&self) -> Result<Vec<String>>;
 }
 

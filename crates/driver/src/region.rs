@@ -12,7 +12,7 @@ pub struct Region {
     pub databases: SharedDatabases,
 }
 
-/// All of them. The first one added is the default.
+/// All regions. The first one added is the default.
 #[derive(Clone, Default)]
 pub struct Regions {
     default: String,

@@ -9,10 +9,10 @@ use sha2::{Digest as _, Sha256};
 /// PostgreSQL's own default (`scram_iterations`).
 const ITERATIONS: u32 = 4096;
 const SALT: usize = 16;
-/// What is believed of a stored verifier, so that none can keep us busy.
+/// The most that is computed for a stored verifier, so that none can exhaust the processor.
 const ITERATIONS_MAX: u32 = 1_000_000;
 
-/// The verifier of `password` for `pg_authid.rolpassword`, with a salt of its own. Passwords are
+/// The verifier of `password` for `pg_authid.rolpassword`, with a new salt. Passwords are
 /// ASCII, so that SASLprep (RFC 4013) leaves them as they are.
 #[must_use]
 pub fn verifier(password: &SecretString) -> String {
@@ -100,7 +100,7 @@ mod tests {
         let stored = verifier(&"right".into());
         assert!(verifies(&"right".into(), &stored));
         assert!(!verifies(&"wrong".into(), &stored));
-        assert_ne!(stored, verifier(&"right".into()), "each has its own salt");
+        assert_ne!(stored, verifier(&"right".into()), "each has a new salt");
         for nonsense in [
             "",
             "md5abc",

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use fsa_driver::{Databases, ObservedDatabase, SharedDatabases, SharedDriver};
 use fsa_driver_testing::{
-    conformance::{World, stories, tell},
+    conformance::{World, run_story, stories},
     memory,
 };
 use fsa_kubernetes::{databases::postgres::PostgresDatabases, settings};
@@ -125,7 +125,7 @@ fn database() -> DatabaseSpec {
 #[tokio::test]
 async fn a_database_is_made_once_and_keeps_what_is_in_it() {
     let server = Server::new().await;
-    tell(&server, |stage| {
+    run_story(&server, |stage| {
         Box::pin(stories::a_database_is_made_once_and_keeps_what_is_in_it(stage))
     })
     .await;
@@ -134,7 +134,7 @@ async fn a_database_is_made_once_and_keeps_what_is_in_it() {
 #[tokio::test]
 async fn a_dropped_database_is_gone_and_its_neighbor_is_not() {
     let server = Server::new().await;
-    tell(&server, |stage| {
+    run_story(&server, |stage| {
         Box::pin(stories::a_dropped_database_is_gone_and_its_neighbor_is_not(stage))
     })
     .await;

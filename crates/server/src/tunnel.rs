@@ -1,4 +1,5 @@
-//! Two connections that became one: what comes from either side goes to the other as it is.
+//! Bidirectional copy between two connections, after an upgrade: what comes from either side goes to the other
+//! unchanged.
 //!
 //! WebSocket frames pass unread but for the lengths of those that go to the client: when the
 //! tunnel must end, a close frame can then be put between two of them, and the client knows why
@@ -15,7 +16,7 @@ use tokio::{
 /// its buffer gets a larger one.
 const FIRST_BUFFER: usize = 4 * 1024;
 const LARGEST_BUFFER: usize = 128 * 1024;
-/// A tunnel without a byte for so long is ended: nobody is there any more.
+/// A tunnel without a byte for so long is ended: its client is gone.
 const IDLE: Duration = Duration::from_secs(12 * 60 * 60);
 /// How long the end of a frame, and a close frame, may take.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -49,7 +50,7 @@ impl Farewell {
 /// read of the server side already.
 ///
 /// A server that is done closes at once, perhaps before it has read all that the client says.
-/// What it said last still reaches the client: its side is read to the end, and what the client
+/// What it sent last still reaches the client: its side is read to the end, and what the client
 /// goes on to say is read and forgotten, because TCP resets a connection that is closed with
 /// something unread, and takes from the client what it had not read yet (RFC 1122 §4.2.2.13).
 pub async fn relay(
@@ -91,7 +92,7 @@ pub async fn relay(
                 ended = &mut down => {
                     ended?;
                     match speech {
-                        // Who closes a WebSocket's connection has nothing to hear any more.
+                        // A side that closes a WebSocket's connection reads no more.
                         Speech::WebSocket => tokio::time::timeout(FAREWELL, up).await.unwrap_or(Ok(())),
                         Speech::Other => up.await,
                     }
@@ -239,7 +240,7 @@ impl Frames {
     }
 }
 
-/// RFC 6455 §5.2: two bytes, the extended length, the mask. 0 while it cannot be told.
+/// RFC 6455 §5.2: two bytes, the extended length, the mask. 0 while it is not known.
 fn header_length(header: &[u8]) -> usize {
     let Some(&second) = header.get(1) else {
         return 0;
@@ -369,7 +370,7 @@ mod tests {
         let end = std::future::pending();
         let relay = relay(client, server, Bytes::new(), Speech::WebSocket, end);
         let story = async {
-            // More than the relay can keep for itself, to somebody who is gone.
+            // More than the relay can keep for itself, to a client that is gone.
             browser.write_all(b"is anybody there").await.unwrap();
             tokio::task::yield_now().await;
             let mut last = Vec::new();

@@ -1,5 +1,4 @@
-//! Where a story takes place: its projects, what is done to them again and again, and the
-//! clearing away.
+//! Fixture of a story: its projects, the operations that stories share, and the cleanup.
 
 use std::time::Duration;
 
@@ -22,7 +21,7 @@ use fsa_sandboxd_client::{FileQuery, FileScope, SandboxdClient, read_body};
 /// Longer than anything that works takes anywhere; only what is broken waits for it.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A story's place.
+/// The fixture of one story.
 pub struct Stage<'a> {
     pub world: &'a dyn World,
     pub driver: SharedDriver,
@@ -119,7 +118,7 @@ impl<'a> Stage<'a> {
     pub async fn observe(&self, spec: &SandboxSpec) -> Observed {
         in_time(self.driver.observe(&spec.sandbox))
             .await
-            .expect("it can be looked at")
+            .expect("it can be observed")
     }
 
     /// Whether it has processes.
@@ -148,8 +147,8 @@ impl<'a> Stage<'a> {
         SandboxdClient::new(&*self.driver, &spec.sandbox, &spec.control_token)
     }
 
-    /// Waits for a status of which `wish` is true.
-    pub async fn await_status(&self, spec: &SandboxSpec, wish: impl Fn(&Status) -> bool) -> Status {
+    /// Waits for a status that satisfies `condition`.
+    pub async fn await_status(&self, spec: &SandboxSpec, condition: impl Fn(&Status) -> bool) -> Status {
         let wait = async {
             let mut statuses = self.sandboxd(spec).watch().await.expect("it can be watched");
             loop {
@@ -158,7 +157,7 @@ impl<'a> Stage<'a> {
                     .await
                     .expect("the watch goes on")
                     .expect("a status");
-                if wish(&status) {
+                if condition(&status) {
                     return status;
                 }
             }
@@ -223,7 +222,7 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// Takes away whatever the story made.
+    /// Removes everything that the story made.
     pub(super) async fn clear(&self) -> Result<()> {
         let sandboxes = std::mem::take(&mut *self.sandboxes.lock());
         let databases = std::mem::take(&mut *self.database_specs.lock());

@@ -1,4 +1,4 @@
-//! The stories, one promise each.
+//! The stories of the conformance suite, one guarantee each.
 
 use std::time::Duration;
 
@@ -219,14 +219,14 @@ pub async fn a_killed_container_is_told_of_and_seen(stage: &Stage<'_>) {
     let mut requeues = stage.driver.changes();
     let mut before = stage.sandboxd(&spec).watch().await.expect("it can be watched");
     stage.world.kill(&spec.sandbox).await;
-    // What spoke to the old process is told by its end.
+    // A connection to the old process ends.
     while let Some(Ok(_)) = in_time(before.next()).await {}
     let restarts_by_itself = stage.driver.capabilities().restarts_by_itself;
-    // RequeueQueue may come for other reasons too, so what counts is what is seen after one. Where the
+    // Requeues may come for other reasons too, so what counts is what is seen after one. Where the
     // data plane itself starts it again, that may be a running one already.
     loop {
         match in_time(requeues.next()).await.expect("requeues go on") {
-            Requeue::Sandbox(told) if told.resource != spec.sandbox.resource => {}
+            Requeue::Sandbox(sandbox) if sandbox.resource != spec.sandbox.resource => {}
             Requeue::Sandbox(_) | Requeue::Everything if !restarts_by_itself && stage.runs(&spec).await => {}
             Requeue::Project(_) => {}
             Requeue::Sandbox(_) | Requeue::Everything | Requeue::Answers => break,
@@ -380,10 +380,10 @@ pub async fn a_dropped_database_is_gone_and_its_neighbor_is_not(stage: &Stage<'_
     ensure(&*databases, &spec).await;
     stage
         .world
-        .mark(&spec, "anew")
+        .mark(&spec, "again")
         .await
         .expect("a new one is made under the same name");
-    assert_eq!(stage.world.marks(&spec).await, Ok(vec!["anew".into()]));
+    assert_eq!(stage.world.marks(&spec).await, Ok(vec!["again".into()]));
 }
 
 /// When a start is dropped: at once, and at several points of one that takes about 100 ms.
@@ -403,14 +403,14 @@ async fn dropped_after<T>(moment: Duration, work: impl Future<Output = T>) {
 async fn observe(databases: &dyn Databases, spec: &fsa_model::DatabaseSpec) -> ObservedDatabase {
     in_time(databases.observe(spec))
         .await
-        .expect("it can be looked at")
+        .expect("it can be observed")
 }
 
 async fn ensure(databases: &dyn Databases, spec: &fsa_model::DatabaseSpec) {
     in_time(databases.ensure(spec)).await.expect("it is made");
 }
 
-/// A connection to `port`, as soon as it is told to be open.
+/// A connection to `port`, as soon as the status lists it.
 async fn listening(stage: &Stage<'_>, spec: &fsa_model::SandboxSpec, port: u16) -> fsa_driver::BoxConnection {
     stage
         .await_status(spec, |status| status.ports.iter().any(|open| open.port == port))

@@ -52,7 +52,7 @@ impl MemoryDatabases {
         })
     }
 
-    /// The database is gone, and nobody was told.
+    /// The database is gone, without a notification.
     pub fn lose(&self, database: &DatabaseSpec) {
         self.all.lock().remove(&database.role());
     }

@@ -1,4 +1,4 @@
-//! A scripted stand-in for sandboxd: status, watch, files, a few commands, and ports that echo.
+//! Fake sandboxd: status, watch, files, a few commands, and ports that echo.
 //!
 //! It answers over the same HTTP as the real one, so that the clients above a driver are tested
 //! with what they will meet.
@@ -25,7 +25,7 @@ const PIPE: usize = 64 * 1024;
 type Files = Arc<Mutex<BTreeMap<String, Bytes>>>;
 type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 
-/// What one run of a container's processes is: it ends when this is dropped or told to.
+/// One run of a container's processes. It ends when this is dropped, or by `ended`.
 pub(super) struct Process {
     pub token: SecretString,
     pub environment: BTreeMap<String, SecretString>,

@@ -1,4 +1,4 @@
-//! Faults and delays that a test asks for, and the record of what was called when.
+//! Fault injection: faults and delays that a test scripts, and the log of calls.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -93,7 +93,7 @@ impl Default for Gate {
 }
 
 impl Gate {
-    /// Waits until a call has come to the gate; each arrival is told once.
+    /// Waits until a call has come to the gate; each arrival counts once.
     pub async fn reached(&self) {
         if let Ok(permit) = self.0.reached.acquire().await {
             permit.forget();

@@ -27,7 +27,7 @@ use crate::{
     runner::{self, RunnerConfig},
 };
 
-/// What the runner says unasked and nobody has read yet; who reads too slowly is told so.
+/// Pushes of the runner that are not read yet; a subscriber that reads too slowly learns that it lagged.
 const PUSHES: usize = 1024;
 
 /// A runner that was started and is not spoken to yet.
@@ -70,9 +70,9 @@ struct Shared {
     next: AtomicU64,
     /// `None` once the runner is gone for good.
     waiting: Mutex<Option<Waiting>>,
-    /// A worker of the runner has said that it begins.
+    /// A worker of the runner has reported that it begins.
     begun: AtomicBool,
-    /// Why the runner ended, where it said so.
+    /// Why the runner ended, where it reported that.
     last_word: OnceLock<Failure>,
     pushes: broadcast::Sender<Push>,
 }
@@ -154,7 +154,7 @@ impl Client {
         &self,
         request: Request,
         descriptors: &[BorrowedFd<'_>],
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<(Response, Vec<OwnedFd>), DriverError> {
         let shared = &self.shared;
         let id = shared.next.fetch_add(1, Ordering::Relaxed);
@@ -173,7 +173,7 @@ impl Client {
                 })
                 .await;
             match sent {
-                // What the runner said last is still to be read; the end of it all comes after it.
+                // Its last messages are still to be read; the end of the stream comes after them.
                 Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
                     return Err(DriverError::from(shared.gone()).because(error));
                 }
@@ -184,7 +184,7 @@ impl Client {
                 .map_err(|_| DriverError::from(shared.gone()))?
                 .map_err(DriverError::from)
         };
-        tokio::time::timeout(patience, wait).await.map_err(|_| {
+        tokio::time::timeout(timeout, wait).await.map_err(|_| {
             DriverError::new(
                 FailureKind::Transient,
                 "the runner takes too long; the machine may be overloaded, or its disk slow",
@@ -200,9 +200,9 @@ impl Client {
         &self,
         request: Request,
         descriptors: &[BorrowedFd<'_>],
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<(), DriverError> {
-        match self.call(request, descriptors, patience).await? {
+        match self.call(request, descriptors, timeout).await? {
             (Response::Done, _) => Ok(()),
             (other, _) => Err(unexpected(&other)),
         }
@@ -282,7 +282,7 @@ async fn read(shared: Arc<Shared>) {
         match received {
             Ok(Some(packet)) => shared.take(packet.message, packet.descriptors),
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                tracing::error!(%error, "the runner said something that makes no sense");
+                tracing::error!(%error, "a message of the runner cannot be parsed");
             }
             Ok(None) | Err(_) => {
                 tracing::error!(

@@ -124,7 +124,7 @@ impl Driver for LocalDriver {
             hostname: boot::hostname(spec),
             database_proxy: self.database_proxy.is_some() && spec.database_role.is_some(),
         };
-        // The runner goes on with what it was asked for even where nobody waits here any more; so
+        // The runner finishes a request even where this future is dropped; so
         // does this, until it is known whose the socket is.
         let client = Arc::clone(&self.client);
         let started = tokio::spawn(async move {
@@ -296,7 +296,7 @@ impl LocalDriver {
         };
         let (answer, mut descriptors) = match self.client.call(request, &[], QUICK).await {
             Ok(answered) => answered,
-            // The gate outlives a runner, and may be the one that listens there: then the sandbox has its way.
+            // The database proxy outlives a runner, and may be what listens there already.
             Err(error) if error.failure.kind == FailureKind::Input => {
                 let bound = database_proxy
                     .is_bound(resource)
@@ -370,7 +370,7 @@ impl LocalDriver {
     }
 }
 
-/// What is to be said about a sandbox that ended although nobody asked.
+/// Why a sandbox ended, where nothing stopped it.
 fn failure_of_exit(how: ExitCause) -> Option<Failure> {
     match how {
         ExitCause::Stopped | ExitCause::Unseen => None,

@@ -5,7 +5,7 @@ pub const STATUS: &str = "/v1/status";
 pub const WATCH: &str = "/v1/watch";
 pub const USAGE: &str = "/v1/usage";
 pub const EXEC: &str = "/v1/exec";
-/// The collection of tasks; one of them is [`member_of`] it by its id.
+/// The collection of tasks; one of them is a [`member`] of it by its id.
 pub const TASKS: &str = "/v1/tasks";
 pub const FILES: &str = "/v1/files";
 /// Files for a person who may see the project's folder and nothing else. A path of its own: a sandboxd that does not
@@ -15,7 +15,7 @@ pub const MOVE: &str = "/v1/move";
 pub const TERMINAL: &str = "/v1/terminal";
 /// A terminal for a person who may see it and not type. A path of its own for the same reason.
 pub const TERMINAL_WATCH: &str = "/v1/terminal/watch";
-/// The collection of terminal sessions; one of them is a member of it by its name.
+/// The collection of terminal sessions; one of them is a [`member`] of it by its name.
 pub const TERMINALS: &str = "/v1/terminals";
 pub const LOGS: &str = "/v1/logs";
 pub const RESTART_START_COMMAND: &str = "/v1/restart-start-command";

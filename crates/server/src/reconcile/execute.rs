@@ -1,6 +1,6 @@
-//! Runs a plan: each step as soon as the steps that it must follow are done.
+//! Execution of a plan: each step as soon as the steps that it must follow are done.
 //!
-//! The steps run inside [`Execution::next`], in the task of whoever calls it. Dropping the
+//! The steps run inside [`Execution::next`], in the task of its caller. Dropping the
 //! execution drops the steps wherever they are; that is how a newer generation interrupts an older one.
 
 use std::{collections::VecDeque, time::Duration};
@@ -144,23 +144,23 @@ mod tests {
     const START: [StepKind; 4] = [EnsureDatabase, EnsureNetwork, EnsureContainer, AwaitTerminal];
 
     /// Runs to the end; the words say in which order steps began (`+`), ended (`-`) and failed (`!`).
-    async fn told(execution: &mut Execution<'_>) -> Vec<String> {
-        let mut told = Vec::new();
+    async fn progress_of(execution: &mut Execution<'_>) -> Vec<String> {
+        let mut all = Vec::new();
         while let Some(progress) = execution.next().await {
-            told.push(match progress {
+            all.push(match progress {
                 Progress::Began(kind) => format!("+{kind:?}"),
                 Progress::Done(kind) => format!("-{kind:?}"),
                 Progress::Failed(kind, _) => format!("!{kind:?}"),
             });
         }
-        told
+        all
     }
 
     #[tokio::test]
     async fn each_step_begins_when_what_it_follows_is_done() {
         let mut execution = Execution::new(steps(&START, |_| async { Ok(()) }), true);
         assert_eq!(
-            told(&mut execution).await,
+            progress_of(&mut execution).await,
             [
                 "+EnsureDatabase",
                 "+EnsureNetwork",
@@ -225,7 +225,7 @@ mod tests {
         };
         let mut execution = Execution::new(steps(&START, work), true);
         assert_eq!(
-            told(&mut execution).await,
+            progress_of(&mut execution).await,
             [
                 "+EnsureDatabase",
                 "+EnsureNetwork",
@@ -239,6 +239,9 @@ mod tests {
     async fn a_step_that_hangs_fails_when_its_time_is_over() {
         let mut execution = Execution::new(steps(&[EnsureNetwork], |_| std::future::pending()), true);
         execution.timeout = |_| Duration::from_millis(1);
-        assert_eq!(told(&mut execution).await, ["+EnsureNetwork", "!EnsureNetwork"]);
+        assert_eq!(
+            progress_of(&mut execution).await,
+            ["+EnsureNetwork", "!EnsureNetwork"]
+        );
     }
 }
