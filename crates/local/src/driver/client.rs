@@ -1,4 +1,4 @@
-//! The runner, as seen from `fsa serve`: requests, answers, and what it says unasked.
+//! Client of the runner: requests, responses, notifications.
 
 use std::{
     collections::HashMap,
@@ -28,9 +28,9 @@ use crate::{
 };
 
 /// Pushes of the runner that are not read yet; a subscriber that reads too slowly learns that it lagged.
-const PUSHES: usize = 1024;
+const NOTIFICATIONS_MAX: usize = 1024;
 
-/// A runner that was started and is not spoken to yet.
+/// A started runner that has no client yet.
 pub struct RunnerLink {
     socket: OwnedFd,
     child: Child,
@@ -38,7 +38,7 @@ pub struct RunnerLink {
 
 impl RunnerLink {
     /// Starts the runner: `program arguments…`, which must call [`runner::entry`]. This is the
-    /// last thing that needs privileges; give them up afterwards.
+    /// last operation that needs privileges; drop them afterwards.
     ///
     /// # Errors
     /// The program cannot be started.
@@ -59,26 +59,26 @@ pub struct Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        // The reader has the only other share of the socket.
+        // The reader holds the only other reference to the socket.
         self.reader.abort();
     }
 }
 
 struct Shared {
-    /// A socket of packets, for which tokio has no type; read and written by our own functions.
+    /// A SOCK_SEQPACKET socket, for which tokio has no type; read and written by [`protocol`].
     socket: UnixStream,
     next: AtomicU64,
     /// `None` once the runner is gone for good.
     waiting: Mutex<Option<Waiting>>,
     /// A worker of the runner has reported that it begins.
-    begun: AtomicBool,
+    started: AtomicBool,
     /// Why the runner ended, where it reported that.
-    last_word: OnceLock<Failure>,
+    end_reason: OnceLock<Failure>,
     pushes: broadcast::Sender<Push>,
 }
 
 impl Client {
-    /// Speaks to a runner, on the current tokio runtime.
+    /// Connects to a runner, on the current tokio runtime.
     ///
     /// # Errors
     /// The socket cannot be watched.
@@ -89,9 +89,9 @@ impl Client {
             socket: UnixStream::from_std(socket.into())?,
             next: AtomicU64::new(1),
             waiting: Mutex::new(Some(HashMap::new())),
-            begun: AtomicBool::new(false),
-            last_word: OnceLock::new(),
-            pushes: broadcast::channel(PUSHES).0,
+            started: AtomicBool::new(false),
+            end_reason: OnceLock::new(),
+            pushes: broadcast::channel(NOTIFICATIONS_MAX).0,
         });
         let reader = tokio::spawn(read(Arc::clone(&shared))).abort_handle();
         thread::Builder::new()
@@ -105,28 +105,28 @@ impl Client {
         Ok(Self { shared, reader })
     }
 
-    /// Speaks to a runner, and waits until it has begun.
+    /// Connects to a runner, and waits until it has started.
     ///
     /// # Errors
-    /// Why it cannot begin, in its own words.
+    /// Why the runner cannot start, from itself.
     pub async fn greet(link: RunnerLink) -> Result<Arc<Self>, DriverError> {
         let client = Self::new(link).map_err(|error| {
             DriverError::new(
                 FailureKind::Machine,
-                format!("the runner cannot be listened to ({error})"),
+                format!("the runner's socket cannot be watched ({error})"),
             )
         })?;
         client.hello().await?;
         Ok(Arc::new(client))
     }
 
-    /// What the runner says unasked, from now on.
+    /// Subscribes to the runner's notifications, from now on.
     #[must_use]
     pub fn pushes(&self) -> broadcast::Receiver<Push> {
         self.shared.pushes.subscribe()
     }
 
-    /// The first thing to ask.
+    /// The first request.
     ///
     /// # Errors
     /// As [`Self::call`].
@@ -146,10 +146,10 @@ impl Client {
         }
     }
 
-    /// Asks, and waits for the answer.
+    /// Sends a request, and waits for the response.
     ///
     /// # Errors
-    /// The runner's own failure; `Passing` where it is being restarted or takes too long.
+    /// The runner's own failure; `Transient` where it is being restarted or takes too long.
     pub async fn call(
         &self,
         request: Request,
@@ -158,12 +158,12 @@ impl Client {
     ) -> Result<(Response, Vec<OwnedFd>), DriverError> {
         let shared = &self.shared;
         let id = shared.next.fetch_add(1, Ordering::Relaxed);
-        let (sender, answer) = oneshot::channel();
+        let (sender, response) = oneshot::channel();
         match shared.waiting.lock().as_mut() {
             Some(waiting) => waiting.insert(id, sender),
             None => return Err(shared.gone().into()),
         };
-        let _forget = Forget { shared, id };
+        let _remove_on_drop = RemoveOnDrop { shared, id };
         let call = Call { id, request };
         let wait = async {
             let sent = shared
@@ -179,7 +179,7 @@ impl Client {
                 }
                 _ => {}
             }
-            answer
+            response
                 .await
                 .map_err(|_| DriverError::from(shared.gone()))?
                 .map_err(DriverError::from)
@@ -192,7 +192,7 @@ impl Client {
         })?
     }
 
-    /// Asks for something whose answer is that it is done.
+    /// Sends a request whose response is [`Response::Done`].
     ///
     /// # Errors
     /// As [`Self::call`].
@@ -219,16 +219,16 @@ impl Shared {
                     .as_mut()
                     .and_then(|waiting| waiting.remove(&id));
                 if let Some(sender) = sender {
-                    let _ = sender.send(result.map(|answer| (answer, descriptors)));
+                    let _ = sender.send(result.map(|response| (response, descriptors)));
                 }
             }
             Message::Push(push) => {
                 if let Push::Failed(failure) = &push {
-                    let _ = self.last_word.set(failure.clone());
+                    let _ = self.end_reason.set(failure.clone());
                 }
-                // What was asked before the first worker began waits in the socket for it.
-                if push == Push::WorkerStarted && self.begun.swap(true, Ordering::Relaxed) {
-                    self.fail_all("the runner was restarted in between; this is tried again");
+                // Requests before the start of the first worker wait in the socket for it.
+                if push == Push::WorkerStarted && self.started.swap(true, Ordering::Relaxed) {
+                    self.fail_all("the runner was restarted; the request is retried");
                 }
                 let _ = self.pushes.send(push);
             }
@@ -237,14 +237,14 @@ impl Shared {
 
     /// The runner is gone for good.
     fn gone(&self) -> Failure {
-        self.last_word.get().cloned().unwrap_or_else(|| {
+        self.end_reason.get().cloned().unwrap_or_else(|| {
             protocol::machine(
-                "the runner has ended, without which no sandbox can be started or reached: restart fsa serve",
+                "the runner has ended, so no sandbox can be started or reached: restart fsa serve",
             )
         })
     }
 
-    /// Fails what was asked of a worker that is gone.
+    /// Fails the requests to a worker that is gone.
     fn fail_all(&self, why: &str) {
         let failed: Vec<_> = match self.waiting.lock().as_mut() {
             Some(waiting) => waiting.drain().collect(),
@@ -256,13 +256,13 @@ impl Shared {
     }
 }
 
-/// A caller that stops waiting leaves nothing behind.
-struct Forget<'a> {
+/// Removes a request whose caller stops waiting.
+struct RemoveOnDrop<'a> {
     shared: &'a Shared,
     id: u64,
 }
 
-impl Drop for Forget<'_> {
+impl Drop for RemoveOnDrop<'_> {
     fn drop(&mut self) {
         if let Some(waiting) = self.shared.waiting.lock().as_mut() {
             waiting.remove(&self.id);
@@ -295,11 +295,8 @@ async fn read(shared: Arc<Shared>) {
     }
 }
 
-/// An answer to another question.
-pub(super) fn unexpected(answer: &Response) -> DriverError {
-    tracing::error!(?answer, "the runner gave an answer to another question");
-    DriverError::new(
-        FailureKind::Internal,
-        "the runner gave an answer to another question",
-    )
+/// A response of the wrong kind.
+pub(super) fn unexpected(response: &Response) -> DriverError {
+    tracing::error!(?response, "unexpected response from the runner");
+    DriverError::new(FailureKind::Internal, "the runner sent an unexpected response")
 }

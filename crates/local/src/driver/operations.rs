@@ -27,13 +27,13 @@ use crate::{
     protocol::{ExitCause, ObservedSandbox, Push, Request, Response, Root, StartSandbox},
 };
 
-/// A question that is answered from memory.
+/// A request that the runner answers from memory.
 const QUICK: Duration = Duration::from_secs(30);
-/// A start: the runtime itself has half of it.
+/// A start: the OCI runtime itself has half of it.
 const START: Duration = Duration::from_secs(60);
 /// Removing a tree of millions of files.
 const REMOVAL: Duration = Duration::from_secs(600);
-/// A program on a sandbox's loopback takes a connection at once or not at all.
+/// A program on a sandbox's loopback accepts a connection at once or not at all.
 const CONNECT: Duration = Duration::from_secs(5);
 
 #[async_trait]
@@ -138,7 +138,7 @@ impl Driver for LocalDriver {
             kept
         });
         started.await.unwrap_or_else(|error| {
-            let failure = DriverError::new(FailureKind::Internal, "a start of a sandbox broke off");
+            let failure = DriverError::new(FailureKind::Internal, "the task that starts a sandbox failed");
             Err(failure.because(error))
         })
     }
@@ -281,7 +281,7 @@ impl LocalDriver {
         let client = Arc::clone(&self.client);
         let made = tokio::spawn(async move { (client.call(request, &[], QUICK).await, lock) });
         let (made, lock) = made.await.map_err(|error| {
-            DriverError::new(FailureKind::Internal, "the making of a network broke off").because(error)
+            DriverError::new(FailureKind::Internal, "the task that makes a network failed").because(error)
         })?;
         match made? {
             (Response::Network { .. }, _) => {}
@@ -326,7 +326,7 @@ impl LocalDriver {
         }
     }
 
-    /// Tries the sandbox's loopback, IPv4 and IPv6, and then its address on the wire.
+    /// Tries the sandbox's loopback, IPv4 and IPv6, and then its address on the veth pair.
     async fn dial(&self, sandbox: &SandboxRef, port: u16) -> Result<BoxConnection> {
         let request = Request::Dial {
             sandbox: sandbox.clone(),
@@ -383,11 +383,11 @@ fn failure_of_exit(how: ExitCause) -> Option<Failure> {
         )),
         ExitCause::Exited(code) => Some(Failure::new(
             FailureKind::Transient,
-            format!("the sandbox's first process ended by itself (code {code}); it is started again"),
+            format!("the sandbox's first process exited (code {code}); the sandbox is restarted"),
         )),
         ExitCause::Signaled(signal) => Some(Failure::new(
             FailureKind::Transient,
-            format!("the sandbox's first process was ended by signal {signal}; it is started again"),
+            format!("the sandbox's first process was killed by signal {signal}; the sandbox is restarted"),
         )),
     }
 }
