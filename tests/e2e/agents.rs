@@ -72,9 +72,9 @@ async fn works(world: &World, api: &Api, story: &Story, asked: &Mutex<Asked>) {
         "Write a file",
     ]);
     let shown = String::from_utf8_lossy(&run.stdout).into_owned();
-    let said = String::from_utf8_lossy(&run.stderr);
+    let text = String::from_utf8_lossy(&run.stderr);
     let asked = asked.lock().expect("what was asked").clone();
-    assert!(run.status.success(), "{agent}: {shown}{said}{asked:?}");
+    assert!(run.status.success(), "{agent}: {shown}{text}{asked:?}");
 
     let tasks: Page<Task> = api.get("/api/projects/work/tasks").await;
     let task = &tasks.items[0];

@@ -1,5 +1,5 @@
 //! The web page, in a real browser against a real server and real sandboxes. The stories are
-//! scripts in `web/test/browser`; each gets a world of its own here, and what it leaves is checked.
+//! scripts in `web/test/browser`; each gets its own world here, and is checked for leftovers.
 
 use std::{
     path::{Path, PathBuf},

@@ -246,8 +246,8 @@ impl Installed {
             "get events",
             "logs -l app.kubernetes.io/instance=fsa --tail=50",
         ]
-        .map(|words| {
-            let arguments: Vec<_> = words.split(' ').collect();
+        .map(|line| {
+            let arguments: Vec<_> = line.split(' ').collect();
             self.namespace
                 .try_kubectl(&arguments)
                 .unwrap_or_else(|error| error)

@@ -108,7 +108,7 @@ async fn a_day_with_the_command_line() {
     assert!(out.contains("RUNNING"), "{out}");
 
     let (code, _, err) = run(&["project", "delete", "todo"]);
-    assert_eq!(code, 2, "nobody can be asked: {err}");
+    assert_eq!(code, 2, "no confirmation without a terminal: {err}");
     assert_eq!(run(&["project", "delete", "todo", "--yes"]).0, 0);
     assert_eq!(run(&["project", "show", "todo"]).0, 3);
     world.finish().await;

@@ -52,7 +52,7 @@ fn a_machine_that_has_everything_passes_all_checks() {
 
 #[test]
 fn what_is_missing_is_named_with_the_way_to_get_it() {
-    for (without, code, words) in [
+    for (without, code, text) in [
         (
             "mount --bind /dev/null $(command -v nft);",
             1,
@@ -87,7 +87,7 @@ fn what_is_missing_is_named_with_the_way_to_get_it() {
         ),
     ] {
         let (status, output) = doctor(without);
-        assert!(output.contains(words), "{without}\n{output}");
+        assert!(output.contains(text), "{without}\n{output}");
         assert_eq!(status, code, "{without}\n{output}");
     }
 }

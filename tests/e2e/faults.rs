@@ -127,8 +127,8 @@ async fn a_missing_image_or_a_broken_archive_is_reported_at_once() {
     std::fs::write(&broken, b"this is not an archive").expect("a file");
     let output = world.fsa(&["image", "import", broken.to_str().expect("a path")]);
     assert!(!output.status.success());
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains("archive"), "{said}");
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains("archive"), "{text}");
     let images: Value = api.get("/api/images").await;
     assert!(!images.to_string().contains("broken"), "{images}");
     world.finish().await;
@@ -169,17 +169,17 @@ async fn a_full_disk_is_named_and_everything_continues_once_there_is_space() {
     api.shell("greedy", "psql -qc 'CREATE TABLE rows (text text)'")
         .await;
 
-    let said = api
+    let text = api
         .shell("greedy", "cat /dev/zero 2>&1 >big; psql -qc \"INSERT INTO rows SELECT repeat(md5(n::text), 100) FROM generate_series(1, 20000) n\" 2>&1; true")
         .await;
-    assert_eq!(said.matches("No space left on device").count(), 2, "{said}");
+    assert_eq!(text.matches("No space left on device").count(), 2, "{text}");
     let (status, answer) = api
         .answer(
             api.request(Method::POST, "/api/projects")
                 .json(&new_project("late")),
         )
         .await;
-    let words = if status.is_success() {
+    let text = if status.is_success() {
         // Its row had space in an existing page of the table.
         let sandbox = api.until("late", Phase::Error).await;
         sandbox.error.expect("what failed").failure.message
@@ -187,7 +187,7 @@ async fn a_full_disk_is_named_and_everything_continues_once_there_is_space() {
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{answer}");
         answer.to_string()
     };
-    assert!(words.contains("disk") && words.contains("full"), "{words}");
+    assert!(text.contains("disk") && text.contains("full"), "{text}");
 
     api.shell("greedy", "rm big").await;
     if status.is_success() {
@@ -221,11 +221,11 @@ async fn a_lost_key_file_is_detected_at_the_start_and_a_rotated_one_is_used() {
 
     let refused = world.fsa(&["serve", "--listen", "127.0.0.1:0"]);
 
-    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(!refused.status.success(), "{said}");
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success(), "{text}");
     assert!(
-        said.contains("stored secrets are encrypted with keys that the key file does not have"),
-        "{said}"
+        text.contains("stored secrets are encrypted with keys that the key file does not have"),
+        "{text}"
     );
     std::fs::write(&path, &before).expect("the key file is restored");
     let rotated = world.fsa(&["keys", "rotate"]);

@@ -165,9 +165,9 @@ async fn git_output(api: &Api, script: &str) -> (i32, String) {
 }
 
 /// One of the panel's requests, whatever comes of it.
-async fn git_of(api: &Api, project: &str, what: &str, wish: &Value) -> (u16, Value) {
+async fn git_of(api: &Api, project: &str, what: &str, request: &Value) -> (u16, Value) {
     let path = format!("/api/projects/{project}/git/{what}");
-    let (status, answer) = api.answer(api.request(Method::POST, &path).json(wish)).await;
+    let (status, answer) = api.answer(api.request(Method::POST, &path).json(request)).await;
     (status.as_u16(), answer)
 }
 
@@ -213,8 +213,8 @@ async fn panel(world: &World, github: &Github) {
         (&committed["ahead"], committed["files"].as_array().map(Vec::len)),
         (&json!(1), Some(1))
     );
-    let (pushed, words) = fsa(&["git", "push", "shop"]);
-    assert!(pushed, "{words}");
+    let (pushed, text) = fsa(&["git", "push", "shop"]);
+    assert!(pushed, "{text}");
     assert_eq!(git(&shop, &["show", "main:sign"]), "open\n");
     let log = git(&shop, &["log", "-1", "--format=%an %ae %B", "main"]);
     assert!(
@@ -251,8 +251,8 @@ async fn panel(world: &World, github: &Github) {
         (&status["merging"], &status["files"]),
         (&json!(true), &json!([{"path": "README", "conflict": true}]))
     );
-    let (aborted, words) = fsa(&["git", "abort", "shop"]);
-    assert!(aborted, "{words}");
+    let (aborted, text) = fsa(&["git", "abort", "shop"]);
+    assert!(aborted, "{text}");
     let (refused, _) = git_of(&api, "shop", "abort", &json!({})).await;
     assert_eq!(refused, 409, "there is no merge any more");
     assert_eq!(api.shell("shop", "cat README").await, "our shop\n");
@@ -340,8 +340,8 @@ async fn a_private_repository_of_a_linked_account_works_without_its_token_in_the
     panel(&world, &github).await;
     publish(&world, &github).await;
     // The account could see it, and the project could not.
-    let (code, words) = git_output(&api, &format!("git ls-remote {at}/ada-l/diary.git")).await;
-    assert_ne!(code, 0, "{words}");
+    let (code, text) = git_output(&api, &format!("git ls-remote {at}/ada-l/diary.git")).await;
+    assert_ne!(code, 0, "{text}");
 
     let searched = format!(
         "git config --list --show-origin; env; cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline 2>/dev/null; \
@@ -358,19 +358,19 @@ async fn a_private_repository_of_a_linked_account_works_without_its_token_in_the
 
     // One that was refused is renewed where it can be, and else asked for again.
     github.refuse_tokens();
-    let (code, words) = git_output(&api, "git fetch origin").await;
-    assert!(code != 0 && words.contains("the token was renewed"), "{words}");
-    let (code, words) = git_output(&api, "git fetch origin").await;
-    assert_eq!(code, 0, "{words}");
+    let (code, text) = git_output(&api, "git fetch origin").await;
+    assert!(code != 0 && text.contains("the token was renewed"), "{text}");
+    let (code, text) = git_output(&api, "git fetch origin").await;
+    assert_eq!(code, 0, "{text}");
     github.revoke();
-    let (code, words) = git_output(&api, "git fetch origin").await;
-    assert!(code != 0 && words.contains("link the account anew"), "{words}");
-    let (code, words) = git_output(&api, "git fetch origin").await;
-    assert!(code != 0 && words.contains("link the account anew"), "{words}");
+    let (code, text) = git_output(&api, "git fetch origin").await;
+    assert!(code != 0 && text.contains("link the account anew"), "{text}");
+    let (code, text) = git_output(&api, "git fetch origin").await;
+    assert!(code != 0 && text.contains("link the account anew"), "{text}");
     let mine: Value = api.get("/api/me/github").await;
     assert_eq!(mine["account"]["needsSignIn"], true);
     link(&api).await;
-    let (code, words) = git_output(&api, "git fetch origin").await;
-    assert_eq!(code, 0, "{words}");
+    let (code, text) = git_output(&api, "git fetch origin").await;
+    assert_eq!(code, 0, "{text}");
     world.finish().await;
 }

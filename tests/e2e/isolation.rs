@@ -209,8 +209,8 @@ async fn another_user_sees_nothing_and_a_request_without_a_sign_in_is_refused() 
             .await
             .expect("an answer");
         assert_eq!(guest.status(), StatusCode::NOT_FOUND, "{path}");
-        let nobody = request.send().await.expect("an answer");
-        assert_eq!(nobody.status(), StatusCode::UNAUTHORIZED, "{path}");
+        let anonymous = request.send().await.expect("an answer");
+        assert_eq!(anonymous.status(), StatusCode::UNAUTHORIZED, "{path}");
     }
     let stranger = PreviewClient::anonymous(&world).open("private", 3000, "/").await;
     assert_ne!(stranger.status, StatusCode::OK);

@@ -59,9 +59,9 @@ async fn an_outage_of_the_api_server_during_a_start_and_a_delete_only_delays_the
     let back = Instant::now() + OUTAGE;
     api.create_as(new_project("requested")).await;
     until_failed(&api, "requested", FAILURES).await;
-    let told = api.sandbox("requested").await;
-    assert_eq!(told.status, Phase::Error);
-    let error = told.error.expect("an error");
+    let reported = api.sandbox("requested").await;
+    assert_eq!(reported.status, Phase::Error);
+    let error = reported.error.expect("an error");
     assert!(error.next_attempt_at.is_some(), "it is final: {error:?}");
     assert!(error.failure.message.contains("Kubernetes API"), "{error:?}");
     assert_eq!(api.sandbox("steady").await.status, Phase::Running);
@@ -151,7 +151,7 @@ async fn deleted_or_edited_objects_are_repaired_and_a_lost_database_is_reported(
     let settled = || {
         namespace
             .try_kubectl(&["rollout", "status", "--watch=false", &rollout])
-            .is_ok_and(|said| said.contains("successfully"))
+            .is_ok_and(|text| text.contains("successfully"))
             && pod().lines().count() == 1
     };
     until(settled).await;
@@ -163,12 +163,12 @@ async fn deleted_or_edited_objects_are_repaired_and_a_lost_database_is_reported(
 
     delete(&format!("clusters.apps.kubeblocks.io/{name}"));
     api.until_event("robbed", "databaseLost").await;
-    let told = api
+    let reported = api
         .until_event_matching("robbed", "a database in place of the lost one", |event| {
             event["kind"] == "databaseCreated" && event["message"].to_string().contains("in place of")
         })
         .await;
-    assert!(told["message"].to_string().contains("empty"), "{told}");
+    assert!(reported["message"].to_string().contains("empty"), "{reported}");
     until_answers(&api, "robbed").await;
     assert_eq!(api.shell("robbed", reached).await, "reached\n");
     assert_eq!(api.shell("robbed", "cat kept.txt").await, "kept");
@@ -181,7 +181,7 @@ async fn deleted_or_edited_objects_are_repaired_and_a_lost_database_is_reported(
     );
 }
 
-/// Objects of others that look like ours: of another installation, and with a name that begins as a sandbox's.
+/// Foreign objects that look like ours: of another installation, and with a sandbox's name as a prefix.
 const LOOKALIKES: &str = "
 apiVersion: v1
 kind: Secret

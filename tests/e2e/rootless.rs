@@ -10,7 +10,7 @@ use fsa_tests::{
 use nix::unistd::User;
 use tokio::io::AsyncWriteExt as _;
 
-/// A user of the tests' own, with a range of ids that nobody else has.
+/// User for the tests, with a range of subordinate ids that no other user has.
 const USER: &str = "fsa-test";
 const RANGE: &str = "200000000-200065535";
 
@@ -57,10 +57,10 @@ async fn a_plain_users_sandbox_outlives_its_server_and_leaves_nothing() {
     if forbidden() {
         let world = World::unserved(Some(plain_user()), &[]);
         let output = world.fsa(&["doctor"]);
-        let said = String::from_utf8_lossy(&output.stdout);
+        let text = String::from_utf8_lossy(&output.stdout);
         assert!(
-            !output.status.success() && said.contains("user namespaces are switched off"),
-            "{said}"
+            !output.status.success() && text.contains("user namespaces are switched off"),
+            "{text}"
         );
         return;
     }
@@ -94,14 +94,14 @@ async fn a_plain_users_sandbox_reaches_the_internet_and_reports_its_usage() {
         }
     });
 
-    let said = api
+    let text = api
         .shell(
             "out",
             &format!("timeout 5 bash -c 'cat </dev/tcp/{}/80'", host.address),
         )
         .await;
 
-    assert_eq!(said.trim(), "from outside");
+    assert_eq!(text.trim(), "from outside");
     // Some ticks' worth of work (10 ms each), by a process that has ended since.
     api.shell("out", "timeout 0.2 sh -c 'while :; do :; done' || true")
         .await;

@@ -368,8 +368,8 @@ async fn after_a_days_work_no_secret_has_leaked() {
         .collect();
     assert_eq!(there, expected, "exactly what was given to the project");
 
-    // What people and programs are told of it.
-    let mut told = format!("{refusal}{}", world.log());
+    // Everything that people and programs get to see.
+    let mut texts = format!("{refusal}{}", world.log());
     for path in [
         "/api/projects",
         "/api/projects/day/events?follow=false",
@@ -379,11 +379,11 @@ async fn after_a_days_work_no_secret_has_leaked() {
         "/api/tokens",
         "/metrics",
     ] {
-        told += &text(&api, path).await;
+        texts += &text(&api, path).await;
     }
-    let said = found(&secrets, told.as_bytes());
-    assert!(said.is_empty(), "{said:?}");
-    assert!(told.contains(WORD), "the search finds what is there");
+    let leaked = found(&secrets, texts.as_bytes());
+    assert!(leaked.is_empty(), "{leaked:?}");
+    assert!(texts.contains(WORD), "the search finds existing text");
 
     // On the machine's disk, with everything written out: sandboxes' files, logs, both clusters.
     let (status, answer) = api

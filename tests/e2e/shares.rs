@@ -1,4 +1,4 @@
-//! What somebody with whom a project is shared may open, and that all of it ends with the share, or with the token
+//! Shared projects: what a member may open, and that all of it ends with the share, or with the token
 //! that it was opened by.
 
 use std::time::Duration;
@@ -44,8 +44,8 @@ async fn member(world: &World, login: &str) -> Api {
 }
 
 /// A token of the same user with other rights.
-async fn token(api: &Api, wish: Value) -> (String, Api) {
-    let made: Value = api.send(Method::POST, "/api/tokens", &wish).await;
+async fn token(api: &Api, request: Value) -> (String, Api) {
+    let made: Value = api.send(Method::POST, "/api/tokens", &request).await;
     let text = |name: &str| made[name].as_str().expect("text").to_owned();
     (text("id"), Api::new(&api.url, &text("token")))
 }
@@ -57,7 +57,7 @@ async fn share(owner: &Api, user: &str, role: &str) {
     assert!(status.is_success(), "{answer}");
 }
 
-/// A program over a WebSocket, which runs until somebody ends it.
+/// Program over a WebSocket, which runs until it is stopped.
 async fn long_exec(api: &Api) -> WebSocketStream<reqwest::Upgraded> {
     let request = api.request(Method::GET, "/api/projects/common/exec");
     let response = request
@@ -71,14 +71,14 @@ async fn long_exec(api: &Api) -> WebSocketStream<reqwest::Upgraded> {
     assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
     let upgraded = response.upgrade().await.expect("an upgraded connection");
     let mut socket = WebSocketStream::from_raw_socket(upgraded, Role::Client, None).await;
-    let wish = ExecRequest {
+    let request = ExecRequest {
         command: ["/bin/sh", "-c", "echo begun; exec cat"]
             .map(str::to_owned)
             .into(),
         ..ExecRequest::default()
     };
-    let wish = serde_json::to_string(&wish).expect("a request");
-    socket.send(Message::text(wish)).await.expect("it is taken");
+    let request = serde_json::to_string(&request).expect("a request");
+    socket.send(Message::text(request)).await.expect("it is taken");
     let begun = async {
         while let Some(Ok(message)) = socket.next().await {
             if message.into_data().ends_with(b"begun\n") {
@@ -118,7 +118,7 @@ async fn connections_opened_by_a_share_or_a_token_end_with_it() {
     share(&owner, "grace", "editor").await;
     let visitor = |api: &Api| PreviewClient::with_token(&world, &api.token);
 
-    // A private preview is a member's too, and nobody else's.
+    // A private preview is open to members only.
     let seen = visitor(&grace).open("common", 3000, "/").await;
     assert_eq!((seen.status, seen.body.as_str()), (StatusCode::OK, "private\n"));
     assert_ne!(

@@ -23,7 +23,7 @@ use serde_json::json;
 /// A wait is bounded by this.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// The key of whoever runs the server, which nothing in a sandbox may see.
+/// The operator's key, which no process in a sandbox may see.
 const KEY: &str = "sk-of-the-operator";
 
 /// A world whose operator has a key for the model at `base`.
@@ -46,8 +46,8 @@ fn world_with(base: &str, credentials: &str) -> World {
     )
 }
 
-async fn create(api: &Api, name: &str, wish: CreateTask) -> Task {
-    api.send(Method::POST, &format!("/api/projects/{name}/tasks"), &wish)
+async fn create(api: &Api, name: &str, request: CreateTask) -> Task {
+    api.send(Method::POST, &format!("/api/projects/{name}/tasks"), &request)
         .await
 }
 
@@ -63,7 +63,7 @@ async fn steps(api: &Api, name: &str, task: &Task) -> Vec<TaskStep> {
     api.get::<Page<TaskStep>>(&path).await.items
 }
 
-/// Waits until the task is as wanted, by looking.
+/// Polls until the task matches.
 async fn until(api: &Api, name: &str, task: &Task, desired_state: impl AsyncFn(&Task) -> bool) -> Task {
     let path = format!("/api/projects/{name}/tasks/{}", task.id);
     let wait = async {
@@ -164,12 +164,12 @@ async fn a_task_continues_while_the_control_plane_is_killed_and_the_next_one_wai
     let staged = api
         .shell("notes", "git diff --cached --name-only; git diff --name-only")
         .await;
-    assert_eq!(staged, "draft\ndraft\n", "nobody's index was touched");
+    assert_eq!(staged, "draft\ndraft\n", "the index was not changed");
     assert!(ended.cost > Micros(0), "{ended:?}");
-    let told = steps(&api, "notes", &first).await;
-    let sequences: Vec<i64> = told.iter().map(|step| step.sequence).collect();
+    let reported = steps(&api, "notes", &first).await;
+    let sequences: Vec<i64> = reported.iter().map(|step| step.sequence).collect();
     assert_eq!(sequences, (1..=ended.steps).collect::<Vec<_>>());
-    let count = |kind| told.iter().filter(|step| step.kind == kind).count();
+    let count = |kind| reported.iter().filter(|step| step.kind == kind).count();
     assert_eq!(
         (
             count(StepKind::Started),
@@ -179,7 +179,7 @@ async fn a_task_continues_while_the_control_plane_is_killed_and_the_next_one_wai
         (1, 2, 1)
     );
     // What the agent's own tool sees of the environment has no key in it.
-    let results: String = told
+    let results: String = reported
         .iter()
         .map(|step| serde_json::to_string(&step.data).unwrap())
         .collect();
@@ -241,9 +241,13 @@ async fn a_task_with_an_injected_key_is_cancelled_and_a_missing_agent_is_reporte
     let keys = asked.lock().expect("what was asked").keys.clone();
     assert!(!keys.is_empty() && keys.iter().all(|key| key == KEY), "{keys:?}");
 
-    let told = world.fsa(&["task", "cancel", "stuck", &task.id.to_string()]);
+    let reported = world.fsa(&["task", "cancel", "stuck", &task.id.to_string()]);
 
-    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+    assert!(
+        reported.status.success(),
+        "{}",
+        String::from_utf8_lossy(&reported.stderr)
+    );
     let ended = over(&api, "stuck", &task).await;
     assert_eq!(ended.state, TaskState::Cancelled);
     let processes = api
@@ -295,12 +299,12 @@ async fn a_person_runs_a_task_and_sees_its_steps() {
     let first = first.items[0].id.to_string();
     let none = world.fsa(&["task", "show", "count", &first, "--diff"]);
     assert!(String::from_utf8_lossy(&none.stderr).contains("no git repository"));
-    // The same conversation goes on, in the agent's own words of it.
+    // The same conversation continues, according to the agent.
     let more = world.fsa(&["task", "run", "count", "--continue", &first, "And twice that?"]);
     assert!(more.status.success(), "{}", String::from_utf8_lossy(&more.stderr));
     let conversation = asked.lock().expect("what was asked").conversation.clone();
-    for said in ["What is it?", "forty-two", "And twice that?"] {
-        assert!(conversation.contains(said), "{said}: {conversation}");
+    for expected in ["What is it?", "forty-two", "And twice that?"] {
+        assert!(conversation.contains(expected), "{expected}: {conversation}");
     }
     let tight = world.fsa(&["task", "run", "count", "--budget", "0", "Again"]);
     let shown = String::from_utf8_lossy(&tight.stdout);

@@ -1,4 +1,4 @@
-//! Tasks: one run of a coding agent in a project's sandbox, without anybody at a terminal.
+//! Tasks: one run of a coding agent in a project's sandbox, without a person at a terminal.
 
 use std::collections::BTreeMap;
 

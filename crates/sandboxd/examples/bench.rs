@@ -1,4 +1,4 @@
-//! Measures a sandboxd binary beside a plain pseudo-terminal in the same run.
+//! Benchmark of a sandboxd binary, compared with a plain pseudo-terminal in the same run.
 //!
 //!     cargo run --release --example bench -p fsa-sandboxd -- PATH/TO/fsa-sandboxd
 //!
@@ -28,7 +28,7 @@ const MEGABYTES: usize = 200;
 struct Sandbox {
     child: Child,
     folder: tempfile::TempDir,
-    /// From the start of the process to the first answer.
+    /// From the start of the process to the first response.
     started: Duration,
 }
 
@@ -61,7 +61,7 @@ impl Sandbox {
         while UnixStream::connect(sandbox.folder.path().join("s")).is_err() {
             std::thread::sleep(Duration::from_micros(200));
         }
-        sandbox.ask("GET /v1/status", "");
+        sandbox.request("GET /v1/status", "");
         sandbox.started = begun.elapsed();
         sandbox
     }
@@ -70,7 +70,7 @@ impl Sandbox {
         UnixStream::connect(self.folder.path().join("s")).expect("it listens")
     }
 
-    fn ask(&self, request: &str, body: &str) -> String {
+    fn request(&self, request: &str, body: &str) -> String {
         let mut stream = self.dial();
         write!(
             stream,
@@ -102,7 +102,7 @@ impl Drop for Sandbox {
     }
 }
 
-/// A terminal's WebSocket.
+/// WebSocket of a terminal.
 struct Terminal {
     stream: UnixStream,
     buffer: Vec<u8>,
@@ -144,7 +144,7 @@ impl Terminal {
             frame.push(0x80 | 126);
             frame.extend_from_slice(&(payload.len() as u16).to_be_bytes());
         }
-        // A mask of zeros leaves the payload as it is.
+        // A mask of zeros does not change the payload.
         frame.extend_from_slice(&[0; 4]);
         frame.extend_from_slice(payload);
         self.stream.write_all(&frame).expect("it reads");
@@ -154,7 +154,7 @@ impl Terminal {
         self.send(2, &[b"0", text.as_bytes()].concat());
     }
 
-    /// Makes sure that so many bytes are in the buffer.
+    /// Reads until so many bytes are in the buffer.
     fn fill(&mut self, wanted: usize) {
         while self.filled - self.at < wanted {
             if self.buffer.len() - self.at < wanted || self.at > self.buffer.len() / 2 {
@@ -210,7 +210,7 @@ impl Terminal {
     }
 }
 
-/// The command that writes, on a terminal that passes bytes on as they are.
+/// The command that writes, on a terminal in raw mode.
 fn flood(folder: &Path) -> (PathBuf, String) {
     let file = folder.join("text");
     let line = "The quick brown fox jumps over the lazy dog; 0123456789 \x1b[32mgreen\x1b[0m text\n";
@@ -332,7 +332,7 @@ fn main() {
     println!("memory, idle                {}", idle(&sandbox));
     let exec = || {
         let begun = Instant::now();
-        let answer = sandbox.ask("POST /v1/exec", r#"{"command":["true"]}"#);
+        let answer = sandbox.request("POST /v1/exec", r#"{"command":["true"]}"#);
         assert!(answer.contains("\"exitCode\":0"), "{answer}");
         begun.elapsed()
     };

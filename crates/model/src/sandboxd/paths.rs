@@ -1,5 +1,5 @@
-//! Paths of sandboxd's HTTP API: its router and its clients take them from here and from nowhere else. The path of
-//! the sandbox callback is [`crate::callback::ROUTE`].
+//! Paths of sandboxd's HTTP API, for its router and its clients. The path of the sandbox callback is
+//! [`crate::callback::ROUTE`].
 
 pub const STATUS: &str = "/v1/status";
 pub const WATCH: &str = "/v1/watch";
@@ -8,12 +8,12 @@ pub const EXEC: &str = "/v1/exec";
 /// The collection of tasks; one of them is a [`member`] of it by its id.
 pub const TASKS: &str = "/v1/tasks";
 pub const FILES: &str = "/v1/files";
-/// Files for a person who may see the project's folder and nothing else. A path of its own: a sandboxd that does not
-/// know it yet refuses, where it would ignore a parameter.
+/// Read-only files below the project's folder. A separate path, because an older sandboxd refuses an unknown path, and
+/// would ignore an unknown parameter.
 pub const PROJECT_FILES: &str = "/v1/project-files";
 pub const MOVE: &str = "/v1/move";
 pub const TERMINAL: &str = "/v1/terminal";
-/// A terminal for a person who may see it and not type. A path of its own for the same reason.
+/// Read-only terminal; a separate path for the same reason.
 pub const TERMINAL_WATCH: &str = "/v1/terminal/watch";
 /// The collection of terminal sessions; one of them is a [`member`] of it by its name.
 pub const TERMINALS: &str = "/v1/terminals";
@@ -21,13 +21,13 @@ pub const LOGS: &str = "/v1/logs";
 pub const RESTART_START_COMMAND: &str = "/v1/restart-start-command";
 pub const CLONE: &str = "/v1/clone";
 
-/// The path of a collection's member. `name` is percent-encoded already.
+/// Path of a collection's member. `name` is percent-encoded already.
 #[must_use]
 pub fn member(collection: &str, name: &str) -> String {
     format!("{collection}/{name}")
 }
 
-/// The name of the member that `path` leads to, where it leads to one of `collection`.
+/// Name of the member, if `path` is the path of one in `collection`.
 #[must_use]
 pub fn member_of<'a>(collection: &str, path: &'a str) -> Option<&'a str> {
     path.strip_prefix(collection)?.strip_prefix('/')

@@ -103,12 +103,6 @@ impl InputQueue {
         }
     }
 
-    /// Drops the input that was sent: the shell that it was for has ended, and the next shell must not get it.
-    pub fn shell_ended(&mut self) {
-        self.acknowledged = self.acknowledged.max(self.first + self.sent as u64);
-        self.drop_acknowledged();
-    }
-
     /// Drops the acknowledged bytes that were sent on this connection.
     fn drop_acknowledged(&mut self) {
         if self.session == Acknowledges::No {
@@ -177,18 +171,6 @@ mod tests {
         assert!(queue.push(b"pwd\n"));
         queue.connect();
         assert_eq!(queue.next_message(), Some(b"0pwd\n".to_vec()));
-    }
-
-    #[test]
-    fn input_that_a_shell_did_not_read_before_it_ended_is_not_sent_to_the_next_one() {
-        let mut queue = typed("exit\nrm x\n");
-        queue.connect();
-        assert!(queue.next_message().is_some());
-        queue.acknowledge(b"5");
-        assert!(queue.push(b"later"));
-        queue.shell_ended();
-        queue.connect();
-        assert_eq!(queue.next_message(), Some(b"0later".to_vec()));
     }
 
     #[test]

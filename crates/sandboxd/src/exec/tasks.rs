@@ -11,7 +11,10 @@ use std::{
     time::Duration,
 };
 
-use fsa_model::sandboxd::{ExecRequest, TaskEnd, TaskOutput};
+use fsa_model::{
+    callback,
+    sandboxd::{ExecRequest, TaskEnd, TaskOutput},
+};
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
@@ -143,7 +146,7 @@ fn begin(sandbox: &Arc<Sandbox>, id: &str, mut request: ExecRequest) -> Answer {
             request
                 .env
                 .entry(name.clone())
-                .or_insert_with(|| format!("{token}.{id}"));
+                .or_insert_with(|| callback::task_token(token, id));
         }
     }
     let input = request.stdin.take().unwrap_or_default();

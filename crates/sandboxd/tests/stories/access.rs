@@ -103,6 +103,6 @@ async fn without_its_boot_document_sandboxd_reports_it_and_exits() {
         .output()
         .unwrap();
     assert!(!output.status.success());
-    let words = String::from_utf8_lossy(&output.stderr);
-    assert!(words.contains("there is no boot document"), "{words}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("there is no boot document"), "{stderr}");
 }

@@ -83,8 +83,8 @@ fn text(text: &str) -> Response<Body> {
 
 /// The callback's URL and token, as the sandbox's programs get them.
 async fn variables(sandbox: &Sandbox) -> (String, String) {
-    let told = sandbox.sh("echo $FSA_ASKS_URL $FSA_ASKS_TOKEN").await.stdout;
-    let (url, token) = told.trim().split_once(' ').expect("two variables");
+    let reported = sandbox.sh("echo $FSA_ASKS_URL $FSA_ASKS_TOKEN").await.stdout;
+    let (url, token) = reported.trim().split_once(' ').expect("two variables");
     (url.to_owned(), token.to_owned())
 }
 

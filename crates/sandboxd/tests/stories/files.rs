@@ -94,7 +94,7 @@ async fn a_folder_is_listed_by_name() {
         .await
         .expect(StatusCode::OK)
         .json();
-    let told: Vec<_> = list
+    let reported: Vec<_> = list
         .as_array()
         .unwrap()
         .iter()
@@ -107,7 +107,7 @@ async fn a_folder_is_listed_by_name() {
         })
         .collect();
     assert_eq!(
-        told,
+        reported,
         [
             ("a", "file", None),
             ("b", "directory", None),
@@ -152,8 +152,8 @@ async fn no_link_leads_confined_access_out_of_the_project() {
                 "{path}"
             );
         }
-        let anybody = sandbox.get(&format!("/v1/files?path={path}")).await;
-        anybody.expect(StatusCode::OK);
+        let unconfined = sandbox.get(&format!("/v1/files?path={path}")).await;
+        unconfined.expect(StatusCode::OK);
     }
     read("home&list=true").await.expect(StatusCode::FORBIDDEN);
     let listed = read("folder&list=true").await.expect(StatusCode::OK).json();

@@ -190,11 +190,11 @@ async fn as_process_1_it_boots_from_its_descriptors_and_stops_every_process() {
         connection.abort();
         serde_json::from_slice::<fsa_model::sandboxd::ExecResult>(&bytes).unwrap()
     };
-    let told = exec("ps -o pid= -p 1; cat /proc/1/comm; ls /proc/self/fd | wc -l").await;
+    let reported = exec("ps -o pid= -p 1; cat /proc/1/comm; ls /proc/self/fd | wc -l").await;
     assert_eq!(
-        told.stdout.split_whitespace().collect::<Vec<_>>(),
+        reported.stdout.split_whitespace().collect::<Vec<_>>(),
         ["1", "fsa-sandboxd", "4"],
-        "{told:?}"
+        "{reported:?}"
     );
     let left =
         exec("setsid sh -c 'trap \"\" TERM HUP; while :; do sleep 1; done' >/dev/null 2>&1 & echo $!").await;

@@ -101,7 +101,7 @@ async fn a_failed_clone_leaves_nothing_reports_the_cause_and_can_be_retried() {
     let RepositoryState::Failed { message } = status.repository else {
         unreachable!()
     };
-    assert!(message.contains("repository"), "git's own words: {message}");
+    assert!(message.contains("repository"), "git's message: {message}");
     assert_eq!(
         status.start_command,
         StartCommand::Waiting,
@@ -133,8 +133,11 @@ async fn credentials_in_gits_messages_are_not_reported() {
             matches!(s.repository, RepositoryState::Failed { .. })
         })
         .await;
-    let told = format!("{:?}{:?}", sandbox.status().await, sandbox.logs().await);
-    assert!(told.contains("127.0.0.1:1") && !told.contains("s3cret"), "{told}");
+    let reported = format!("{:?}{:?}", sandbox.status().await, sandbox.logs().await);
+    assert!(
+        reported.contains("127.0.0.1:1") && !reported.contains("s3cret"),
+        "{reported}"
+    );
 }
 
 #[tokio::test]

@@ -7,12 +7,12 @@ use serde_json::json;
 use crate::harness::{Sandbox, runs, until};
 
 async fn put(sandbox: &Sandbox, id: &str, script: &str, more: serde_json::Value) -> StatusCode {
-    let mut wish = json!({"command": ["sh", "-c", script]});
+    let mut request = json!({"command": ["sh", "-c", script]});
     for (name, value) in more.as_object().into_iter().flatten() {
-        wish[name] = value.clone();
+        request[name] = value.clone();
     }
     let answer = sandbox
-        .call(Method::PUT, &format!("/v1/tasks/{id}"), wish.to_string())
+        .call(Method::PUT, &format!("/v1/tasks/{id}"), request.to_string())
         .await;
     answer.status
 }
@@ -59,7 +59,7 @@ async fn a_task_continues_without_a_reader_and_is_read_from_the_last_position() 
     assert_eq!(
         read(&sandbox, "a-1", 0).await.lines,
         ["first"],
-        "it was not said that it was read"
+        "it was not acknowledged"
     );
 
     std::fs::write(sandbox.project().join("go"), "").unwrap();
@@ -96,8 +96,8 @@ async fn a_task_ends_when_it_is_cancelled_or_times_out() {
     let sandbox = Sandbox::start().await;
     put(&sandbox, "long", "echo $$; sleep 1000", json!({})).await;
     let pid = read(&sandbox, "long", 0).await.lines[0].clone();
-    let told = sandbox.call(Method::DELETE, "/v1/tasks/long", "").await;
-    told.expect(StatusCode::ACCEPTED);
+    let reported = sandbox.call(Method::DELETE, "/v1/tasks/long", "").await;
+    reported.expect(StatusCode::ACCEPTED);
     let (_, end) = rest(&sandbox, "long", 0).await;
     assert_eq!((end.exit_code, end.timed_out), (143, false));
     until("the end", async || (!runs(&pid)).then_some(())).await;
@@ -119,8 +119,8 @@ async fn a_tasks_process_identifies_its_task_at_the_callback_port() {
 #[tokio::test]
 async fn a_missing_program_is_reported() {
     let sandbox = Sandbox::start().await;
-    let wish = json!({"command": ["no-such-agent"]}).to_string();
-    let answer = sandbox.call(Method::PUT, "/v1/tasks/none", wish).await;
+    let request = json!({"command": ["no-such-agent"]}).to_string();
+    let answer = sandbox.call(Method::PUT, "/v1/tasks/none", request).await;
     assert_eq!(
         answer.expect(StatusCode::BAD_REQUEST).json()["details"]["field"]["name"],
         "command"

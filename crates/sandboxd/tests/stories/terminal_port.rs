@@ -133,7 +133,7 @@ async fn the_terminals_port_serves_the_terminal_and_nothing_else() {
     let ports = sandbox.status().await.ports;
     assert!(
         ports.iter().all(|found| found.port != port),
-        "its own port is nobody's business"
+        "its own port is not listed"
     );
 }
 
@@ -146,8 +146,8 @@ async fn with_a_token_the_terminal_opens_only_with_it() {
         "{refused}"
     );
     // `any:tt`, in the form in which ttyd's client sends it.
-    let told = ask(port, "GET /token HTTP/1.1\r\nauthorization: Basic YW55OnR0").await;
-    assert!(told.contains(r#"{"token":"tt"}"#), "{told}");
+    let reported = ask(port, "GET /token HTTP/1.1\r\nauthorization: Basic YW55OnR0").await;
+    assert!(reported.contains(r#"{"token":"tt"}"#), "{reported}");
     for (header, hello, opens) in [
         (None, "", false),
         (None, "wrong", false),
