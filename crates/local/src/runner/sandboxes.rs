@@ -128,14 +128,16 @@ impl Runner {
         };
         if let Some(entry) = self.sandboxes.get(&sandbox.resource) {
             let live = entry.live.lock();
-            observed.running = live
+            let ended = live
                 .running
                 .as_ref()
-                .is_some_and(|running| !super::pidfd::ended(&running.pidfd));
+                .is_some_and(|running| super::pidfd::ended(&running.pidfd));
+            observed.running = live.running.is_some() && !ended;
             observed.address = live.network.as_ref().map(|network| network.address);
             let network = live.network.clone();
             drop(live);
-            observed.network = network.is_some_and(|network| self.networks.exists(&network));
+            // That of a container that has just ended is about to be removed.
+            observed.network = !ended && network.is_some_and(|network| self.networks.exists(&network));
         }
         if let Some(state) = state {
             observed.digest = Some(state.digest);
