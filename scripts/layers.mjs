@@ -25,29 +25,29 @@ export const crates = {
 export const modules = {
   'crates/server': {
     layers: [
-      ['api', 'gateway'], // HTTP: handlers, previews
-      ['tasks', 'callback', 'git'], // use cases that talk to a sandbox
-      ['projects', 'llm_proxy', 'github', 'git_credentials'], // use cases
+      ['listener'], // connections: to the main host or to the gateway
+      ['api'], // HTTP handlers
+      ['gateway'], // previews
       ['reconcile'], // the reconciliation loop
+      ['callback'], // requests from a sandbox
+      ['tasks', 'git', 'llm_proxy', 'github', 'git_credentials'], // use cases
+      ['projects'],
       ['sandbox_client'], // sandboxd of a project's sandbox, its answers as ours
       ['auth'],
+      ['extract'], // extractors of handlers
       ['store'], // all SQL
-      ['state', 'regions'], // shared by all of them
+      ['state', 'regions', 'metrics'], // shared by all of them
       ['encryption', 'settings'],
+      ['pricing'],
       ['error'],
       ['tunnel', 'header_list'], // bytes and fields, of nothing of ours
     ],
     allowed: [
-      ['gateway', 'api'],
-      ['llm_proxy', 'callback'],
-      ['reconcile', 'llm_proxy'],
-      ['reconcile', 'callback'],
-      ['state', 'llm_proxy'],
-      ['state', 'api'],
       ['state', 'auth'],
       ['state', 'gateway'],
       ['state', 'git_credentials'],
       ['state', 'github'],
+      ['state', 'llm_proxy'],
       ['state', 'store'],
     ],
   },

@@ -2,8 +2,9 @@
 
 use fsa_fuzz::target;
 use fsa_server::{
-    api::{cursor::AfterProject, extract},
+    api::cursor::AfterProject,
     encryption::{AssociatedData, KeyRing},
+    extract,
 };
 use serde::Deserialize;
 

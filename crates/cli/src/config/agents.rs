@@ -9,7 +9,7 @@ use fsa_model::{
     environment::{self, Environment},
     money::Micros,
 };
-use fsa_server::llm_proxy;
+use fsa_server::{pricing::Prices, settings::LlmProxySettings};
 use secrecy::SecretString;
 
 use crate::failure::Failure;
@@ -20,16 +20,16 @@ pub(super) fn agents(
     budget: Option<f64>,
     prices: Option<PathBuf>,
     networks: &[String],
-) -> Result<llm_proxy::Options, Failure> {
+) -> Result<LlmProxySettings, Failure> {
     let prices = match prices {
-        None => llm_proxy::pricing::Prices::default(),
+        None => Prices::default(),
         Some(path) => {
             let failed = |why: String| Failure::usage(format!("the prices in {}: {why}", path.display()));
             let text = std::fs::read_to_string(&path).map_err(|error| failed(error.to_string()))?;
-            llm_proxy::pricing::Prices::parse(&text).map_err(failed)?
+            Prices::parse(&text).map_err(failed)?
         }
     };
-    Ok(llm_proxy::Options {
+    Ok(LlmProxySettings {
         mode: mode
             .map(|text| text.parse())
             .transpose()

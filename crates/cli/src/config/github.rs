@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use fsa_model::address::Network;
-use fsa_server::github::{self, Join};
+use fsa_server::settings::{GithubSettings, Join};
 use secrecy::SecretString;
 use url::Url;
 
@@ -17,7 +17,7 @@ pub(super) fn github(
     (url, api): (Option<Url>, Option<Url>),
     own_networks: &[Network],
     join: Join,
-) -> Result<Option<github::Settings>, Failure> {
+) -> Result<Option<GithubSettings>, Failure> {
     let Some(client_id) = client_id.filter(|id| !id.is_empty()) else {
         return Ok(None);
     };
@@ -64,7 +64,7 @@ pub(super) fn github(
             )));
         }
     }
-    Ok(Some(github::Settings {
+    Ok(Some(GithubSettings {
         client_id,
         client_secret,
         url,

@@ -9,7 +9,7 @@ mod github;
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
 use fsa_model::limits::Limits;
-use fsa_server::github::Join;
+use fsa_server::settings::Join;
 use secrecy::SecretString;
 use url::Url;
 
@@ -41,7 +41,7 @@ pub struct ServeConfig {
     pub allow_networks: Vec<String>,
     pub allow_registries: Vec<String>,
     pub secret_dir: PathBuf,
-    pub agents: fsa_server::llm_proxy::Options,
+    pub agents: fsa_server::settings::LlmProxySettings,
     pub development: bool,
     /// What each user may have, and all together.
     pub per_user: Limits,
@@ -58,7 +58,7 @@ pub struct ServeConfig {
     pub default_region: Option<String>,
     /// Kubernetes clusters as regions, by name.
     pub regions: BTreeMap<String, fsa_kubernetes::settings::Settings>,
-    pub github: Option<fsa_server::github::Settings>,
+    pub github: Option<fsa_server::settings::GithubSettings>,
 }
 
 /// The name of this machine as a region.
@@ -164,7 +164,7 @@ pub fn serve(arguments: ServeArguments, root: bool) -> Result<ServeConfig, Failu
         &agents.allowed_networks,
         join,
     )?
-    .map(|settings| fsa_server::github::Settings {
+    .map(|settings| fsa_server::settings::GithubSettings {
         app: arguments.github_app || file.github_app,
         ..settings
     });

@@ -9,8 +9,13 @@ use fsa_model::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::extract::{Json, Path};
-use crate::{auth::Caller, error::Result, llm_proxy::account, state::App};
+use crate::{
+    auth::Caller,
+    error::Result,
+    extract::{Json, Path},
+    llm_proxy::account,
+    state::App,
+};
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()

@@ -7,8 +7,7 @@ use fsa_model::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::extract::Json;
-use crate::{auth::Caller, state::App};
+use crate::{auth::Caller, extract::Json, state::App};
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(list))

@@ -12,10 +12,10 @@ use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::extract::{Json, Query};
 use crate::{
     auth::{Address, Caller, Seen, csrf},
     error::Result,
+    extract::{Json, Query},
     state::App,
     store::audit::{self, AuditEntry, NewEntry},
 };

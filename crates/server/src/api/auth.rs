@@ -17,16 +17,14 @@ use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
-use super::{
-    extract::{Json, Path, Query, parse, read},
-    page,
-};
+use super::page;
 use crate::{
     auth::{
         Address, Caller, CredentialId, Link, cookie, csrf,
         sign_in::{self, From, SignedIn},
     },
     error::{Error, Result},
+    extract::{Json, Path, Query, parse, read},
     state::App,
     store::{audit, sessions, users},
 };

@@ -10,10 +10,10 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::extract::{Json, Path, Query};
 use crate::{
     auth::Caller,
     error::Result,
+    extract::{Json, Path, Query},
     projects::{self, environment},
     state::App,
 };

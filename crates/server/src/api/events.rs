@@ -18,13 +18,11 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{
-    extract::{Json, Path, Query, last_event_id},
-    sse,
-};
+use super::sse;
 use crate::{
     auth::{Caller, permission::Read},
     error::{Error, Result},
+    extract::{Json, Path, Query, last_event_id},
     state::App,
     store::{
         events::{self, Of},

@@ -13,10 +13,10 @@ use fsa_model::{
 use http::Request;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::extract::{Json, Path};
 use crate::{
     auth::{Caller, permission::Write},
     error::{Error, Result},
+    extract::{Json, Path},
     sandbox_client::{Handshake, RunningSandbox, stream_end},
     state::App,
     store::projects,

@@ -29,13 +29,13 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::extract::{Json, Path, Query};
 use crate::{
     auth::{
         Caller,
         permission::{Authorized, Permission as _, Read, Write},
     },
     error::{Error, Result},
+    extract::{Json, Path, Query},
     sandbox_client::{RunningSandbox, pass_through},
     state::App,
     store::{projects, quotas},

@@ -9,8 +9,13 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::extract::{Json, Path, Query};
-use crate::{auth::Caller, error::Result, git, state::App};
+use crate::{
+    auth::Caller,
+    error::Result,
+    extract::{Json, Path, Query},
+    git,
+    state::App,
+};
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()

@@ -8,8 +8,13 @@ use fsa_model::{
 use http::StatusCode;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::extract::{Json, Path};
-use crate::{auth::Caller, error::Result, projects::git, state::App};
+use crate::{
+    auth::Caller,
+    error::Result,
+    extract::{Json, Path},
+    projects::git,
+    state::App,
+};
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(show, set, forget))

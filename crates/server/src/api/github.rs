@@ -18,14 +18,11 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{
-    auth::SignIn,
-    extract::{Json, Query},
-    page,
-};
+use super::{auth::SignIn, page};
 use crate::{
     auth::{Address, Caller, cookie, sign_in::From},
     error::{Error, Result},
+    extract::{Json, Query},
     github::{
         repositories,
         sign_in::{self, Done, Return},

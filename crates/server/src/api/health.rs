@@ -11,8 +11,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::extract::Json;
-use crate::state::App;
+use crate::{extract::Json, state::App};
 
 /// How long the control database may take to say that it is there.
 const DATABASE: Duration = Duration::from_secs(2);
@@ -53,7 +52,7 @@ async fn healthz(State(app): State<App>) -> Json<Health> {
     responses((status = OK, body = Readiness), (status = SERVICE_UNAVAILABLE, body = Readiness)))]
 async fn readyz(State(app): State<App>) -> Response {
     let mut failures = app.metrics.failures();
-    let asked = sqlx::query("select 1").execute(app.store.pool());
+    let asked = app.store.ping();
     match tokio::time::timeout(DATABASE, asked).await {
         Ok(Ok(_)) => {}
         Ok(Err(error)) => {

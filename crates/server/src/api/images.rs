@@ -12,10 +12,10 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::extract::{Json, Query};
 use crate::{
     auth::Caller,
     error::{Error, Result},
+    extract::{Json, Query},
     projects::validate,
     state::App,
     store::audit,

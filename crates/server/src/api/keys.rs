@@ -5,11 +5,11 @@ use fsa_model::{ErrorBody, api::EncryptionKey};
 use http::StatusCode;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::extract::{Json, Path};
 use crate::{
     auth::Caller,
     encryption::EncryptionError,
     error::{Error, Result},
+    extract::{Json, Path},
     state::App,
     store::{audit, key_rotation},
 };

@@ -15,13 +15,11 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{
-    extract::{Json, Path, Query, last_event_id},
-    sse,
-};
+use super::sse;
 use crate::{
     auth::{Caller, permission::Read},
     error::{Error, Result},
+    extract::{Json, Path, Query, last_event_id},
     sandbox_client::{RunningSandbox, stream_end},
     state::App,
     store::projects,

@@ -9,13 +9,13 @@ use fsa_model::{
 use http::StatusCode;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::extract::{Json, Path};
 use crate::{
     auth::{
         Caller,
         permission::{Manage, Read},
     },
     error::Result,
+    extract::{Json, Path},
     projects::share,
     state::App,
     store::projects,

@@ -10,17 +10,17 @@ use fsa_model::{
 use secrecy::ExposeSecret as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::extract::{Json, Path};
 use crate::{
     auth::{Caller, permission::Manage, secret},
     error::{Error, Result},
+    extract::{Json, Path},
     projects::status,
     state::App,
     store::{
         audit,
         events::{self, NewEvent},
         notify::Topic,
-        projects,
+        previews, projects,
     },
 };
 
@@ -89,33 +89,15 @@ async fn share_port(
     let hash = link.as_ref().map(|link| secret::hash(link.expose_secret()));
     let mut tx = app.store.begin().await?;
     let row = projects::lock(&mut tx, &found).await?;
-    let others: i64 =
-        sqlx::query_scalar("select count(*) from port_shares where project_id = $1 and port <> $2")
-            .bind(row.id.0)
-            .bind(i32::from(port))
-            .fetch_one(&mut *tx)
-            .await?;
+    let others = previews::other_shares(&mut tx, row.id, port).await?;
     if wish.sharing == Sharing::Private {
-        sqlx::query("delete from port_shares where project_id = $1 and port = $2")
-            .bind(row.id.0)
-            .bind(i32::from(port))
-            .execute(&mut *tx)
-            .await?;
+        previews::unshare(&mut tx, row.id, port).await?;
     } else if others >= SHARED_MOST {
         return Err(Error::conflict(format!(
             "At most {SHARED_MOST} ports of a project are shared."
         )));
     } else {
-        sqlx::query(
-            "insert into port_shares (project_id, port, sharing, link_hash) values ($1, $2, $3, $4)
-             on conflict (project_id, port) do update set sharing = $3, link_hash = $4",
-        )
-        .bind(row.id.0)
-        .bind(i32::from(port))
-        .bind(word(wish.sharing))
-        .bind(hash.map(|hash| hash.to_vec()))
-        .execute(&mut *tx)
-        .await?;
+        previews::share(&mut tx, row.id, port, word(wish.sharing), hash).await?;
     }
     let object = format!("port {port} of {} ({})", row.name, row.id);
     let action = format!("port.{}", word(wish.sharing));

@@ -13,15 +13,11 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{
-    cursor::AfterProject,
-    extract::{Json, Path, Query},
-    prefer::Wait,
-    sse,
-};
+use super::{cursor::AfterProject, prefer::Wait, sse};
 use crate::{
     auth::Caller,
     error::{Error, Result},
+    extract::{Json, Path, Query},
     projects::{self, lifecycle::Outcome, status},
     state::App,
     store::{self, projects::Overview},

@@ -4,8 +4,7 @@ use axum::extract::State;
 use fsa_model::{ErrorBody, api::Page, system::RegionInfo};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::extract::Json;
-use crate::{auth::Caller, error::Result, state::App};
+use crate::{auth::Caller, error::Result, extract::Json, state::App};
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(list))

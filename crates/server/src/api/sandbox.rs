@@ -10,13 +10,11 @@ use fsa_model::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{
-    extract::{Json, JsonOrNothing, Path},
-    prefer::Wait,
-};
+use super::prefer::Wait;
 use crate::{
     auth::Caller,
     error::{Error, Result},
+    extract::{Json, JsonOrNothing, Path},
     projects::{
         lifecycle::{self, Ask},
         status, validate,

@@ -11,10 +11,10 @@ use fsa_model::{
 use futures_util::{StreamExt as _, stream};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::extract::Json;
 use crate::{
     auth::Caller,
     error::Result,
+    extract::Json,
     sandbox_client::RunningSandbox,
     state::App,
     store::sandboxes::{self, Running},

@@ -18,16 +18,14 @@ use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
-use super::{
-    extract::{Json, Path, Query, last_event_id},
-    sse,
-};
+use super::sse;
 use crate::{
     auth::{
         Caller,
         permission::{Authorized, Read},
     },
     error::{Error, Result},
+    extract::{Json, Path, Query, last_event_id},
     state::App,
     store::{
         self,

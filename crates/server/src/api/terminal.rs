@@ -10,13 +10,13 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::extract::{Json, Path, Query};
 use crate::{
     auth::{
         Caller,
         permission::{Read, Write},
     },
     error::{Error, Result},
+    extract::{Json, Path, Query},
     sandbox_client::{Handshake, RunningSandbox, stream_end},
     state::App,
     store::projects,

@@ -9,10 +9,10 @@ use http::StatusCode;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
-use super::extract::{Json, Path};
 use crate::{
     auth::{Caller, sign_in},
     error::Result,
+    extract::{Json, Path},
     state::App,
     store::{audit, tokens, users},
 };

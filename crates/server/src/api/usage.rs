@@ -7,10 +7,10 @@ use axum::extract::State;
 use fsa_model::{ErrorBody, sandboxd::Usage};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::extract::{Json, Path};
 use crate::{
     auth::{Caller, permission::Read},
     error::{Error, Result},
+    extract::{Json, Path},
     sandbox_client::RunningSandbox,
     state::App,
     store::projects,

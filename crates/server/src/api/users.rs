@@ -12,13 +12,11 @@ use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
-use super::{
-    auth::link_view,
-    extract::{Json, JsonOrNothing, Path, Query},
-};
+use super::auth::link_view;
 use crate::{
     auth::{Caller, sign_in},
     error::{Error, Result},
+    extract::{Json, JsonOrNothing, Path, Query},
     state::App,
     store::{audit, notify::Topic, quotas, sessions, tokens, users},
 };

@@ -14,10 +14,7 @@ use axum::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 use super::{error::Error, middleware};
-use crate::state::{App, Settings};
-
-/// A file of the application by its path; `….br` and `….gz` are the compressed variants.
-pub type Files = fn(&str) -> Option<Cow<'static, [u8]>>;
+use crate::{settings::Settings, state::App};
 
 /// Hashed names never mean another content.
 const FOR_EVER: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");

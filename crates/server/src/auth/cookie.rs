@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue, header};
 use secrecy::{ExposeSecret as _, SecretString};
 
-use crate::state::Settings;
+use crate::settings::Settings;
 
 /// As long as browsers keep a cookie (RFC 6265bis: 400 days). The row decides when a session ends.
 const MAX_AGE_SECONDS: u64 = 400 * 24 * 60 * 60;

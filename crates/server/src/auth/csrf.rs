@@ -3,7 +3,7 @@
 
 use http::{HeaderMap, Method, header, request::Parts};
 
-use crate::state::Settings;
+use crate::settings::Settings;
 
 /// Whether a request can change something: every method but the safe ones (RFC 9110, 9.2.1), and
 /// a WebSocket, which is opened by a GET that no browser refuses across origins.

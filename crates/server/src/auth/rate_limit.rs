@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use super::{Caller, login_throttle::TIDY_ABOVE};
 use crate::{
     error::{Error, Result},
-    state,
+    settings,
 };
 
 type Limiter = RateLimiter<UserId, DefaultKeyedStateStore<UserId>, DefaultClock>;
@@ -42,7 +42,7 @@ impl Rates {
     ///
     /// # Errors
     /// 429 with the limit, and the time after which it may be tried again.
-    pub fn of_request(&self, settings: &state::Limits, caller: &Caller) -> Result<()> {
+    pub fn of_request(&self, settings: &settings::Limits, caller: &Caller) -> Result<()> {
         let limit = limits(settings, caller).requests_per_minute;
         self.requests.count("requestsPerMinute", limit, caller.user())
     }
@@ -51,13 +51,13 @@ impl Rates {
     ///
     /// # Errors
     /// As [`Self::of_request`].
-    pub fn of_exec(&self, settings: &state::Limits, caller: &Caller) -> Result<()> {
+    pub fn of_exec(&self, settings: &settings::Limits, caller: &Caller) -> Result<()> {
         let limit = limits(settings, caller).execs_per_minute;
         self.execs.count("execsPerMinute", limit, caller.user())
     }
 }
 
-fn limits(settings: &state::Limits, caller: &Caller) -> Limits {
+fn limits(settings: &settings::Limits, caller: &Caller) -> Limits {
     caller.limits().unwrap_or(settings.per_user)
 }
 

@@ -6,9 +6,9 @@ use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use secrecy::ExposeSecret as _;
 
-use super::Asker;
 use crate::{
     git_credentials::{self, Place},
+    llm_proxy::CallingSandbox,
     state::App,
 };
 
@@ -19,7 +19,11 @@ pub(super) const ROUTE: &str = "/git-credential";
 /// Of git's question.
 const LONGEST: usize = 64 * 1024;
 
-pub(super) async fn answer(app: &App, asker: &Asker, request: Request<Incoming>) -> Response<Body> {
+pub(super) async fn answer(
+    app: &App,
+    sandbox: &CallingSandbox,
+    request: Request<Incoming>,
+) -> Response<Body> {
     let is_refused = request.uri().path() == REFUSED;
     let Ok(question) = Limited::new(request.into_body(), LONGEST).collect().await else {
         return plain(StatusCode::BAD_REQUEST, "the question broke off or is too long");
@@ -29,9 +33,9 @@ pub(super) async fn answer(app: &App, asker: &Asker, request: Request<Incoming>)
         return plain(StatusCode::NO_CONTENT, "");
     };
     if is_refused {
-        return refused(app, asker, &place, &question).await;
+        return refused(app, sandbox, &place, &question).await;
     }
-    match git_credentials::login(app, asker.project, &place).await {
+    match git_credentials::login(app, sandbox.project, &place).await {
         Ok(Some(login)) => {
             let password = login.password.expose_secret();
             if login.username.contains(['\n', '\0']) || password.contains(['\n', '\0']) {
@@ -52,7 +56,7 @@ pub(super) async fn answer(app: &App, asker: &Asker, request: Request<Incoming>)
             plain(StatusCode::CONFLICT, error.message().to_owned())
         }
         Err(error) => {
-            tracing::warn!(%error, project = %asker.project, "git's credential could not be found out");
+            tracing::warn!(%error, project = %sandbox.project, "git's credential could not be found out");
             plain(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "the control plane could not look up the credential; try again",
@@ -62,15 +66,15 @@ pub(super) async fn answer(app: &App, asker: &Asker, request: Request<Incoming>)
 }
 
 /// Says what to do about a credential that was refused.
-async fn refused(app: &App, asker: &Asker, place: &Place, question: &str) -> Response<Body> {
+async fn refused(app: &App, sandbox: &CallingSandbox, place: &Place, question: &str) -> Response<Body> {
     let Some(password) = git_credentials::password_of(question) else {
         return plain(StatusCode::NO_CONTENT, "");
     };
-    match git_credentials::refused(app, asker.project, place, &password).await {
+    match git_credentials::refused(app, sandbox.project, place, &password).await {
         Ok(Some(sentence)) => plain(StatusCode::OK, sentence),
         Ok(None) => plain(StatusCode::NO_CONTENT, ""),
         Err(error) => {
-            tracing::warn!(%error, project = %asker.project, "what to do about a refused credential could not be found out");
+            tracing::warn!(%error, project = %sandbox.project, "what to do about a refused credential could not be found out");
             plain(StatusCode::NO_CONTENT, "")
         }
     }

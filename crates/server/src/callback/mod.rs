@@ -10,14 +10,17 @@ use std::{convert::Infallible, time::Duration};
 
 use axum::body::Body;
 use fsa_driver::Driver;
-use fsa_model::{ProjectId, SandboxId, SandboxRef, llm_provider::Provider};
+use fsa_model::{SandboxRef, llm_provider::Provider};
 use fsa_sandboxd_client::SandboxdClient;
 use http::{Method, Request, Response, StatusCode};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use secrecy::SecretString;
 
-use crate::{llm_proxy::relay, state::App};
+use crate::{
+    llm_proxy::{CallingSandbox, relay},
+    state::App,
+};
 
 /// Questions of one sandbox at a time; sandboxd asks half as many.
 const AT_ONCE: u32 = 64;
@@ -28,13 +31,6 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 const SEND_BUFFER: usize = 256 * 1024;
 /// How often a sandbox that says nothing is asked whether it is there.
 const ALIVE: Duration = Duration::from_secs(20);
-
-/// The sandbox that asks.
-#[derive(Clone, Copy, Debug)]
-pub struct Asker {
-    pub sandbox: SandboxId,
-    pub project: ProjectId,
-}
 
 /// Opens a connection to the sandbox and answers on it until sandboxd closes it, it breaks off or
 /// the server ends.
@@ -51,24 +47,24 @@ pub async fn open(
         .open_callback()
         .await
         .map_err(|error| error.to_string())?;
-    let asker = Asker {
-        sandbox: sandbox.id,
+    let sandbox = CallingSandbox {
+        id: sandbox.id,
         project: sandbox.project,
     };
-    serve(app, asker, io).await;
+    serve(app, sandbox, io).await;
     Ok(())
 }
 
 /// Answers what comes over `io`.
 pub async fn serve(
     app: App,
-    asker: Asker,
+    sandbox: CallingSandbox,
     io: impl hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 ) {
     let shutdown = app.shutdown.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let app = app.clone();
-        async move { Ok::<_, Infallible>(answer(&app, &asker, request).await) }
+        async move { Ok::<_, Infallible>(answer(&app, &sandbox, request).await) }
     });
     let mut connection = std::pin::pin!(
         http2::Builder::new(TokioExecutor::new())
@@ -90,17 +86,17 @@ pub async fn serve(
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(%error, sandbox = %asker.sandbox, "a sandbox's questions ended badly");
+        tracing::debug!(%error, sandbox = %sandbox.id, "a sandbox's questions ended badly");
     }
 }
 
-async fn answer(app: &App, asker: &Asker, request: Request<Incoming>) -> Response<Body> {
+async fn answer(app: &App, sandbox: &CallingSandbox, request: Request<Incoming>) -> Response<Body> {
     let path = request.uri().path().to_owned();
     if let Some((provider, rest)) = Provider::of_path(&path) {
-        return relay::answer(app, asker, provider, rest, request).await;
+        return relay::answer(app, sandbox, provider, rest, request).await;
     }
     if request.method() == Method::POST && [credential::ROUTE, credential::REFUSED].contains(&path.as_str()) {
-        return credential::answer(app, asker, request).await;
+        return credential::answer(app, sandbox, request).await;
     }
     let mut response = Response::new(Body::from("there is no such thing to ask for"));
     *response.status_mut() = StatusCode::NOT_FOUND;

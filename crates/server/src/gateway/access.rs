@@ -11,7 +11,7 @@ use subtle::ConstantTimeEq as _;
 use uuid::Uuid;
 
 use super::{headers::cookies, preview_token::Pass, routes::Route};
-use crate::{auth::secret, encryption::KeyRing, state::Settings};
+use crate::{auth::secret, encryption::KeyRing, settings::Settings};
 
 /// Passes that are tried at most: others under the same domain can plant cookies of our name.
 const PASSES_MOST: usize = 4;

@@ -25,9 +25,9 @@ use super::{
 };
 use crate::{
     App,
-    api::extract::Query,
     auth::{Caller, CredentialId, permission::Read},
-    state::Settings,
+    extract::Query,
+    settings::Settings,
     store::projects,
 };
 

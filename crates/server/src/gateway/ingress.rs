@@ -13,12 +13,11 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use fsa_driver::ExternalEndpoint;
-use fsa_model::{ProjectId, sandboxd::TERMINAL_PORT, sharing::ProjectRole};
+use fsa_model::{sandboxd::TERMINAL_PORT, sharing::ProjectRole};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header, request::Parts};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::ExposeSecret as _;
 use serde::Deserialize;
-use sqlx::{FromRow as _, Row as _};
 use url::Url;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
@@ -30,14 +29,14 @@ use super::{
     error_page::{self, Say},
     handoff::{self, give},
     preview_token::{self, HandOff},
-    routes::{Route, Target, people, sharing},
+    routes::{Route, Target},
 };
 use crate::{
     App,
-    api::extract::Query,
     auth::Caller,
     error::{Error, Result},
-    store::{preview_token_uses, sandboxes, sandboxes::SandboxRow},
+    extract::Query,
+    store::{preview_token_uses, previews, sandboxes::SandboxRow},
 };
 
 /// Carries a hand-off in an address of the ingress controller's.
@@ -251,46 +250,26 @@ fn target(outside: &ExternalEndpoint, desired_state: &str, token: &str) -> Url {
     url
 }
 
-/// One look, by the sandbox's id: what it is, whose it is, and whether the port is shared.
+/// What is behind the port, by the sandbox's id.
 async fn find(app: &App, which: &Which) -> Result<Option<Place>> {
-    let row = sqlx::query(concat!(
-        "select p.id as project, p.region as region, x.sharing as sharing, x.link_hash as link, ",
-        people!(),
-        sandboxes::columns!(),
-        " from sandboxes s
-          join projects p on p.id = s.project_id
-          join users u on u.id = p.owner_id
-          left join port_shares x on x.project_id = p.id and x.port = $2
-          where s.id = $1 and s.desired_state <> 'terminated' and p.deleted_at is null
-            and u.disabled_at is null and u.removed_at is null"
-    ))
-    .bind(which.sandbox)
-    .bind(i32::from(which.port))
-    .fetch_optional(app.store.pool())
-    .await?;
-    let Some(row) = row else { return Ok(None) };
-    let sandbox = SandboxRow::from_row(&row)?;
-    let region: String = row.try_get("region")?;
+    let Some(preview) = previews::by_sandbox(&app.store, which.sandbox, which.port).await? else {
+        return Ok(None);
+    };
+    let Some(sandbox) = preview.sandbox else {
+        return Ok(None);
+    };
     let outside = app
         .regions
-        .get(&region)
+        .get(&preview.region)
         .and_then(|region| region.driver.external_endpoint(&sandbox.reference(), which.port));
     let Some(outside) = outside else { return Ok(None) };
-    let route = Route {
-        project: ProjectId(row.try_get("project")?),
-        port: which.port,
-        people: crate::store::json(&row, "people")?,
-        sessions: row.try_get("sessions")?,
-        sharing: sharing(&row, which.port)?,
-        link: row
-            .try_get::<Option<Vec<u8>>, _>("link")?
-            .and_then(|link| link.try_into().ok()),
-        target: Target::None,
-    };
     Ok(Some(Place {
-        route,
+        route: Route {
+            access: preview.access,
+            target: Target::None,
+        },
         sandbox,
-        region,
+        region: preview.region,
         outside,
     }))
 }

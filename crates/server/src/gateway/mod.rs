@@ -42,7 +42,7 @@ use crate::{
     auth::{Address, Caller},
     error::Error,
     sandbox_client::Streams,
-    state::Settings,
+    settings::Settings,
     store::notify::Topic,
     tunnel::{self, Farewell, Speech},
 };

@@ -16,22 +16,18 @@ use std::{
 
 use fsa_model::{
     ContainerState, DesiredState, Phase, ProjectId, SandboxId, UserId,
-    api::Sharing,
     host::{Host, parse_host},
-    sandboxd::TERMINAL_PORT,
-    sharing::ProjectRole,
 };
 use futures_util::FutureExt as _;
 use parking_lot::{Mutex, RwLock};
-use sqlx::{FromRow as _, Row as _, postgres::PgRow};
-use uuid::Uuid;
 
 use super::upstream::Upstream;
 use crate::{
     App, Result,
     store::{
         notify::{Interest, Topic},
-        sandboxes::{self, SandboxRow},
+        previews::{self, PortAccess, Preview},
+        sandboxes::SandboxRow,
     },
 };
 
@@ -45,16 +41,16 @@ const UNUSED: Duration = Duration::from_secs(30);
 
 /// Where a host name leads, and for whom.
 pub(super) struct Route {
-    pub project: ProjectId,
-    pub port: u16,
-    /// Who may see the project, and as what.
-    pub people: HashMap<UserId, ProjectRole>,
-    /// Their sessions that have not ended.
-    pub sessions: Vec<Uuid>,
-    pub sharing: Sharing,
-    /// Of the link that opens the port to guests.
-    pub link: Option<[u8; 32]>,
+    pub access: PortAccess,
     pub target: Target,
+}
+
+impl std::ops::Deref for Route {
+    type Target = PortAccess;
+
+    fn deref(&self) -> &PortAccess {
+        &self.access
+    }
 }
 
 /// What is behind a host name.
@@ -199,7 +195,7 @@ impl Entry {
                 state.doubts
             };
             let at = Instant::now();
-            let found = query(app, &self.host).await?;
+            let found = previews::by_host(&app.store, &self.host).await?;
             let mut state = self.state.lock();
             let Some(found) = found else {
                 state.route = None;
@@ -208,14 +204,14 @@ impl Entry {
                 return Ok(None);
             };
             let (project, people) = (
-                found.project,
-                found.people.keys().copied().collect::<BTreeSet<_>>(),
+                found.access.project,
+                found.access.people.keys().copied().collect::<BTreeSet<_>>(),
             );
             let watched = state
                 .watched
                 .as_ref()
                 .is_some_and(|(watched, them, _)| *watched == project && *them == people);
-            let (found, start) = found.route(app, self.host.port, &state);
+            let (found, start) = to_route(app, found, &state);
             let found = Arc::new(found);
             state.route = Some(Arc::clone(&found));
             state.start = start;
@@ -237,99 +233,16 @@ impl Entry {
     }
 }
 
-/// What the query finds.
-struct Found {
-    project: ProjectId,
-    people: HashMap<UserId, ProjectRole>,
-    region: String,
-    sessions: Vec<Uuid>,
-    sharing: Sharing,
-    link: Option<Vec<u8>>,
-    sandbox: Option<SandboxRow>,
-}
-
-/// Who may see the project `p`, as what, and their sessions that have not ended.
-macro_rules! people {
-    () => {
-        "(select jsonb_object_agg(y.id, y.role) from (
-              select p.owner_id as id, 'owner' as role
-              union all
-              select m.user_id, m.role from project_members m join users v on v.id = m.user_id
-               where m.project_id = p.id and v.disabled_at is null and v.removed_at is null) y) as people,
-         array(select e.id from sessions e where e.expires_at > now() and
-               (e.user_id = p.owner_id or e.user_id in
-                   (select m.user_id from project_members m where m.project_id = p.id))) as sessions, "
+fn to_route(app: &App, preview: Preview, before: &State) -> (Route, Option<Start>) {
+    let (target, start) = match preview.sandbox {
+        None => (Target::None, None),
+        Some(sandbox) => target(app, sandbox, preview.region, preview.access.port, before),
     };
-}
-pub(super) use people;
-
-async fn query(app: &App, host: &Host) -> Result<Option<Found>> {
-    let row = sqlx::query(concat!(
-        "select p.id as project, p.region as region, x.sharing as sharing,
-                x.link_hash as link,
-                u.disabled_at is null and u.removed_at is null as allowed, ",
-        people!(),
-        sandboxes::columns!(),
-        " from projects p
-          join users u on u.id = p.owner_id
-          left join port_shares x on x.project_id = p.id and x.port = $3
-          left join lateral (
-              select * from sandboxes s where s.project_id = p.id and s.is_main
-              order by s.desired_state = 'terminated', s.created_at desc limit 1) s on true
-          where p.name = $1 and p.deleted_at is null
-            and ($2::text is null or u.login = $2
-                 or '0' || right(replace(u.id::text, '-', ''), 12) = $2)
-          order by p.named_at, p.id limit 1"
-    ))
-    .bind(host.project.as_str())
-    .bind(&host.owner)
-    .bind(i32::from(host.port))
-    .fetch_optional(app.store.pool())
-    .await?;
-    let Some(row) = row.filter(|row| row.try_get("allowed").unwrap_or(false)) else {
-        return Ok(None);
+    let route = Route {
+        access: preview.access,
+        target,
     };
-    Ok(Some(Found {
-        project: ProjectId(row.try_get("project")?),
-        people: crate::store::json(&row, "people")?,
-        region: row.try_get("region")?,
-        sessions: row.try_get("sessions")?,
-        sharing: sharing(&row, host.port)?,
-        link: row.try_get("link")?,
-        sandbox: match row.try_get::<Option<Uuid>, _>("s_id")? {
-            Some(_) => Some(SandboxRow::from_row(&row)?),
-            None => None,
-        },
-    }))
-}
-
-/// How the port is shared. A terminal is never for guests, whatever the table says.
-pub(super) fn sharing(row: &PgRow, port: u16) -> Result<Sharing, sqlx::Error> {
-    Ok(match row.try_get("sharing")? {
-        _ if port == TERMINAL_PORT => Sharing::default(),
-        Some("public") => Sharing::Public,
-        Some("link") => Sharing::Link,
-        _ => Sharing::default(),
-    })
-}
-
-impl Found {
-    fn route(self, app: &App, port: u16, before: &State) -> (Route, Option<Start>) {
-        let (target, start) = match self.sandbox {
-            None => (Target::None, None),
-            Some(sandbox) => target(app, sandbox, self.region, port, before),
-        };
-        let route = Route {
-            project: self.project,
-            port,
-            people: self.people,
-            sessions: self.sessions,
-            sharing: self.sharing,
-            link: self.link.and_then(|link| link.try_into().ok()),
-            target,
-        };
-        (route, start)
-    }
+    (route, start)
 }
 
 fn target(

@@ -15,7 +15,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, de::DeserializeOwned};
 use url::Url;
 
-use super::Settings;
+use crate::settings::GithubSettings;
 use crate::{
     error::{Error, Result},
     store::github::Grant,
@@ -32,7 +32,7 @@ const PAGES: usize = 30;
 
 /// A way to GitHub.
 pub struct Github {
-    pub(super) settings: Settings,
+    pub(super) settings: GithubSettings,
     http: reqwest::Client,
 }
 
@@ -121,7 +121,7 @@ impl Github {
     /// # Panics
     /// Where the TLS library does not work at all.
     #[must_use]
-    pub fn new(settings: Settings) -> Self {
+    pub fn new(settings: GithubSettings) -> Self {
         // Whoever runs a server in their own program may have chosen one already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder()

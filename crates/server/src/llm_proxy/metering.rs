@@ -11,7 +11,7 @@ use http::{HeaderMap, header};
 use memchr::memmem::Finder;
 use serde_json::Value;
 
-use crate::store::agents::TokenUsage;
+use crate::pricing::TokenUsage;
 
 /// Of one line of an event stream that is looked at.
 const LINE: usize = 1024 * 1024;

@@ -1,33 +1,26 @@
-//! Coding agents: their credentials, which stay outside of the sandboxes, the relay that puts them
-//! on requests at the way out, and what the answers cost.
+//! LLM proxy: the credentials of coding agents stay outside of the sandboxes, the relay adds them to requests, and
+//! the usage of the answers is metered.
 
 pub mod account;
 pub mod metering;
-pub mod pricing;
 pub mod relay;
 pub mod upstream;
 
 use fsa_model::{
-    address::Network,
-    callback,
+    ProjectId, SandboxId, callback,
     environment::Environment,
     llm_provider::{self, Mode},
-    money::Micros,
 };
 use secrecy::SecretString;
 
-use self::{pricing::Prices, upstream::Upstream};
+use self::upstream::Upstream;
+use crate::settings::LlmProxySettings;
 
-/// What the operator decided about agents.
-#[derive(Clone, Debug, Default)]
-pub struct Options {
-    pub mode: Mode,
-    pub prices: Prices,
-    /// What each project may spend in a calendar month, unless it has a budget of its own.
-    pub monthly_budget: Option<Micros>,
-    /// Networks that sandboxes may reach although they are private: then a project's own base URL
-    /// may lead there too.
-    pub allowed_networks: Vec<Network>,
+/// The sandbox whose programs make a request.
+#[derive(Clone, Copy, Debug)]
+pub struct CallingSandbox {
+    pub id: SandboxId,
+    pub project: ProjectId,
 }
 
 /// The running part.
@@ -37,9 +30,9 @@ pub struct Agents {
 
 impl Agents {
     #[must_use]
-    pub fn new(options: &Options) -> Self {
+    pub fn new(settings: &LlmProxySettings) -> Self {
         Self {
-            upstream: Upstream::new(&options.allowed_networks),
+            upstream: Upstream::new(&settings.allowed_networks),
         }
     }
 }

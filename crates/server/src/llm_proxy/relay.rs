@@ -24,10 +24,11 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{metering::Meter, upstream::NotSent};
 use crate::{
-    callback::Asker,
+    llm_proxy::CallingSandbox,
+    pricing::TokenUsage,
     projects::environment,
     state::App,
-    store::agents::{self, Account, TokenUsage},
+    store::agents::{self, Account},
 };
 
 /// The longest request: what the providers take at most (Anthropic: 32 MB).
@@ -76,12 +77,12 @@ fn refused(status: StatusCode, message: impl Into<String>) -> Refused {
 /// Answers a request for `rest` of `provider`.
 pub async fn answer(
     app: &App,
-    asker: &Asker,
+    sandbox: &CallingSandbox,
     provider: Provider,
     rest: &str,
     request: Request<Incoming>,
 ) -> Response<Body> {
-    match pass(app, asker, provider, rest, request).await {
+    match pass(app, sandbox, provider, rest, request).await {
         Ok(response) => response,
         Err(refused) => {
             let body = provider
@@ -99,7 +100,7 @@ pub async fn answer(
 
 async fn pass(
     app: &App,
-    asker: &Asker,
+    sandbox: &CallingSandbox,
     provider: Provider,
     rest: &str,
     request: Request<Incoming>,
@@ -113,11 +114,11 @@ async fn pass(
     };
     let task = request.headers().get(fsa_model::callback::TASK_HEADER);
     let task = task.and_then(|task| task.to_str().ok()?.parse().ok());
-    let account = agents::account(&app.store, asker.sandbox, task)
+    let account = agents::account(&app.store, sandbox.id, task)
         .await
         .map_err(unavailable)?
         .ok_or_else(|| refused(StatusCode::FORBIDDEN, "this sandbox is not to run any more"))?;
-    let credential = credential(app, asker, provider, &account).map_err(unavailable)?;
+    let credential = credential(app, sandbox, provider, &account).map_err(unavailable)?;
     let credential = credential.ok_or_else(|| {
         refused(
             StatusCode::UNAUTHORIZED,
@@ -188,7 +189,7 @@ async fn pass(
 /// request goes out.
 fn credential(
     app: &App,
-    asker: &Asker,
+    sandbox: &CallingSandbox,
     provider: Provider,
     account: &Account,
 ) -> crate::Result<Option<Credential>> {
@@ -197,7 +198,7 @@ fn credential(
         None => Environment::new(),
     };
     let of_project = environment::decrypt_project(&app.key_ring, account.project, &account.of_project)?;
-    let of_request = environment::decrypt_request(&app.key_ring, asker.sandbox, &account.of_request)?;
+    let of_request = environment::decrypt_request(&app.key_ring, sandbox.id, &account.of_request)?;
     Ok(provider.credential(&[
         &app.settings.agent_environment,
         &of_user,

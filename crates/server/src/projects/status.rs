@@ -10,7 +10,7 @@ use fsa_model::{
 };
 
 use crate::{
-    state::Settings,
+    settings::Settings,
     store::{projects::Overview, sandboxes::SandboxRow},
 };
 

@@ -21,7 +21,7 @@ impl Streams {
     /// A permit for one more stream of `caller`.
     ///
     /// # Errors
-    /// 429 where there are as many as [`crate::state::Limits::streams_per_user`].
+    /// 429 where there are as many as [`crate::settings::Limits::streams_per_user`].
     pub(crate) fn begin(&self, app: &App, caller: &Caller) -> Result<StreamPermit> {
         let user = caller.user();
         let most = app.settings.limits.streams_per_user;

@@ -7,7 +7,7 @@ use sqlx::{FromRow, PgConnection, Row as _, postgres::PgRow};
 use uuid::Uuid;
 
 use super::Store;
-use crate::error::Result;
+use crate::{error::Result, pricing::TokenUsage};
 
 /// What a request of a sandbox's agent is judged by.
 #[derive(Debug)]
@@ -26,17 +26,6 @@ pub struct Account {
     pub spent: Micros,
     /// The task whose process asks, where it is one of this project's that has not ended.
     pub task: Option<TaskAccount>,
-}
-
-/// Tokens of one answer.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TokenUsage {
-    pub model: Option<String>,
-    /// Without what came from or went into a cache.
-    pub input: u64,
-    pub output: u64,
-    pub cache_read: u64,
-    pub cache_write: u64,
 }
 
 /// What one task may spend and has spent.

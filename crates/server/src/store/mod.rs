@@ -21,6 +21,7 @@ pub mod observed;
 pub mod orphans;
 pub mod permission;
 pub mod preview_token_uses;
+pub mod previews;
 pub mod project_access;
 pub mod projects;
 pub mod quotas;
@@ -87,6 +88,14 @@ impl Store {
     #[must_use]
     pub fn pool(&self) -> &PgPool {
         &self.pool
+    }
+
+    /// Whether the database answers.
+    ///
+    /// # Errors
+    /// Where it does not.
+    pub async fn ping(&self) -> Result<(), sqlx::Error> {
+        sqlx::query("select 1").execute(&self.pool).await.map(drop)
     }
 
     /// Begins a transaction.

@@ -3,7 +3,7 @@
 use fsa_model::ProjectId;
 use fsa_server::{
     git_credentials::{self, Place},
-    github::Join,
+    settings::Join,
 };
 use secrecy::ExposeSecret as _;
 use serde_json::json;

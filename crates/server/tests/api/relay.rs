@@ -5,10 +5,7 @@ use std::{convert::Infallible, sync::Arc};
 
 use bytes::Bytes;
 use fsa_model::{llm_provider::Mode, money::Micros};
-use fsa_server::{
-    Settings,
-    callback::{self, Asker},
-};
+use fsa_server::{Settings, callback, llm_proxy::CallingSandbox};
 use futures_util::StreamExt as _;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody};
@@ -121,12 +118,12 @@ async fn sandbox(world: &World, name: &str) -> Sandbox {
         "select id from sandboxes where project_id = '{}'",
         project.id
     ));
-    let asker = Asker {
-        sandbox: sandbox.trim().parse().expect("an id"),
+    let sandbox = CallingSandbox {
+        id: sandbox.trim().parse().expect("an id"),
         project: project.id,
     };
     let (ours, theirs) = tokio::io::duplex(64 * 1024);
-    tokio::spawn(callback::serve(world.app.clone(), asker, TokioIo::new(theirs)));
+    tokio::spawn(callback::serve(world.app.clone(), sandbox, TokioIo::new(theirs)));
     let (sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(ours))
             .await

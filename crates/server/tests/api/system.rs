@@ -2,7 +2,7 @@
 
 use fsa_driver_testing::memory::{Call, Fault};
 use fsa_model::system::{Check, CheckState};
-use fsa_server::state::Checks;
+use fsa_server::settings::Checks;
 use serde_json::json;
 
 use crate::common::{World, project};

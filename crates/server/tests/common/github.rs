@@ -13,7 +13,7 @@ use axum::{
     routing::{get, post},
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use fsa_server::github::{Join, Settings};
+use fsa_server::settings::{GithubSettings, Join};
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -71,8 +71,8 @@ impl Github {
         github
     }
 
-    pub fn settings(&self, join: Join) -> Settings {
-        Settings {
+    pub fn settings(&self, join: Join) -> GithubSettings {
+        GithubSettings {
             client_id: "client".into(),
             client_secret: "client-secret".to_owned().into(),
             url: format!("http://{}", self.address).parse().expect("a URL"),
@@ -112,8 +112,8 @@ impl Github {
     }
 
     /// As [`Self::settings`], of a GitHub App.
-    pub fn app(&self, join: Join) -> Settings {
-        Settings {
+    pub fn app(&self, join: Join) -> GithubSettings {
+        GithubSettings {
             app: true,
             ..self.settings(join)
         }

@@ -15,11 +15,11 @@ use fsa_driver::{Region, Regions};
 use fsa_driver_testing::memory::{MemoryDatabases, MemoryDriver};
 use fsa_model::api::Project;
 use fsa_server::{
-    App, Settings, api, auth,
+    App, Settings, auth,
     encryption::KeyRing,
-    llm_proxy,
+    listener,
     reconcile::Worker,
-    state::{Checks, Limits},
+    settings::{Checks, Limits, LlmProxySettings},
     store::Store,
 };
 pub use postgres::Database;
@@ -108,7 +108,7 @@ impl World {
             origin: format!("http://{address}").parse().expect("an origin"),
             apps_domain: "apps.localhost".into(),
             agent_environment: [("ANTHROPIC_API_KEY".into(), "agent-key".to_owned().into())].into(),
-            agents: llm_proxy::Options::default(),
+            agents: LlmProxySettings::default(),
             development: false,
             drain: Duration::from_secs(5),
             version: "test",
@@ -139,7 +139,11 @@ impl World {
             settings,
         );
         let stop = CancellationToken::new();
-        let server = tokio::spawn(api::serve(app.clone(), listener, stop.clone().cancelled_owned()));
+        let server = tokio::spawn(listener::serve(
+            app.clone(),
+            listener,
+            stop.clone().cancelled_owned(),
+        ));
         Self {
             app,
             driver,

@@ -8,7 +8,7 @@ use fsa_model::{
     environment::Environment,
     system::{Check, CheckState},
 };
-use fsa_server::state::Checks;
+use fsa_server::settings::Checks;
 
 use super::{super::doctor, kubernetes::Connected, local::Local};
 use crate::config::ServeConfig;

@@ -12,11 +12,11 @@ use std::{io::Write as _, net::SocketAddr, sync::Arc, time::Duration};
 
 use fsa_driver::{Region, Regions};
 use fsa_server::{
-    api,
     auth::sign_in,
     encryption::KeyRing,
-    reconcile,
-    state::{App, Limits, Settings},
+    listener, reconcile,
+    settings::{Limits, Settings},
+    state::App,
     store::{Store, key_rotation},
     tasks,
 };
@@ -151,7 +151,7 @@ pub fn run(arguments: ServeArguments) -> Outcome {
         );
         let sealing = tokio::spawn(keep_sealed(app.clone()));
         greet(&app, &config, address).await?;
-        api::serve(app.clone(), listener, told_to_stop()?).await?;
+        listener::serve(app.clone(), listener, told_to_stop()?).await?;
         // The workers give their leases back, so that another server need not wait for them.
         let _ = tokio::join!(workers, tasks, sealing);
         if let Some(local) = local {

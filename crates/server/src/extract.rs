@@ -1,4 +1,4 @@
-//! What handlers take from a request, refused in our own words: the field and the rule are named.
+//! Extractors and the JSON response of handlers. A refusal names the field and the rule.
 
 use std::{str::FromStr, time::Duration};
 
@@ -37,7 +37,7 @@ pub struct Query<T>(pub T);
 ///
 /// # Errors
 /// 400 where it is something else.
-pub(super) fn last_event_id<T: FromStr>(headers: &HeaderMap, meaning: &str) -> Result<Option<T>> {
+pub(crate) fn last_event_id<T: FromStr>(headers: &HeaderMap, meaning: &str) -> Result<Option<T>> {
     let Some(value) = headers.get("last-event-id") else {
         return Ok(None);
     };
@@ -290,7 +290,7 @@ async fn whole(request: Request<Body>, app: &App) -> Result<bytes::Bytes> {
 ///
 /// # Errors
 /// 413 where it is longer than `limit` bytes; 408 where it takes too long; 400 where it breaks off.
-pub(super) async fn read(request: Request<Body>, limit: usize) -> Result<bytes::Bytes> {
+pub(crate) async fn read(request: Request<Body>, limit: usize) -> Result<bytes::Bytes> {
     let body = tokio::time::timeout(PATIENCE, to_bytes(request.into_body(), limit))
         .await
         .map_err(|_| {

@@ -6,7 +6,16 @@ use std::collections::BTreeMap;
 use fsa_model::{llm_provider::Provider, money::Micros};
 use serde::Deserialize;
 
-use crate::store::agents::TokenUsage;
+/// Tokens of one answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TokenUsage {
+    pub model: Option<String>,
+    /// Without what came from or went into a cache.
+    pub input: u64,
+    pub output: u64,
+    pub cache_read: u64,
+    pub cache_write: u64,
+}
 
 /// US dollars per million tokens, which is the same as millionths of a dollar per token.
 #[derive(Clone, Copy, Debug, Deserialize)]

@@ -8,7 +8,7 @@
 
 use http::{HeaderMap, HeaderValue, header};
 
-use crate::{auth::cookie, state::Settings};
+use crate::{auth::cookie, settings::Settings};
 
 const LAX: &str = "; SameSite=Lax";
 const FOR_FRAMES: &str = "; SameSite=None; Partitioned";

@@ -1,4 +1,8 @@
-//! The server: connections, which host a request is for, and the drain at the end.
+//! Listener of the server: accepts connections, sends each request to the main host or the gateway, drains at the
+//! end.
+
+mod lingering_close;
+mod partitioned_cookies;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -19,11 +23,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
-use super::{
-    lingering_close::{Lingering, Unread},
-    partitioned_cookies,
-};
-use crate::{auth::Address, state::App};
+use self::lingering_close::{Lingering, Unread};
+use crate::{api, auth::Address, gateway, state::App};
 
 /// How long a client may take to send the head of a request, and be idle between two.
 const HEAD: Duration = Duration::from_secs(75);
@@ -33,7 +34,7 @@ const AFTER_FAILURE: Duration = Duration::from_millis(50);
 const CONNECTIONS: usize = 8192;
 
 /// Serves until `shutdown` is ready, then drains: no new connections, streams and WebSockets end
-/// themselves, requests finish, and what still runs after [`Settings::drain`] is cut off.
+/// themselves, requests finish, and what still runs after [`crate::Settings::drain`] is cut off.
 ///
 /// # Errors
 /// None at present: what fails concerns one connection.
@@ -42,7 +43,7 @@ pub async fn serve(
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
 ) -> std::io::Result<()> {
-    let router = super::router(app.clone());
+    let router = api::router(app.clone());
     let connections = TaskTracker::new();
     let places = std::sync::Arc::new(tokio::sync::Semaphore::new(CONNECTIONS));
     let mut shutdown = std::pin::pin!(shutdown);
@@ -133,9 +134,9 @@ async fn connection(app: App, router: axum::Router, stream: TcpStream, peer: Soc
 async fn answer(app: App, router: axum::Router, mut request: Request<Body>, peer: SocketAddr) -> Response {
     let address = address(&app.settings.trusted_proxies, peer, request.headers());
     request.extensions_mut().insert(address);
-    if crate::gateway::is_for(&app.settings, &request) {
+    if gateway::is_for(&app.settings, &request) {
         let framed = partitioned_cookies::is_framed(&app.settings, request.headers());
-        let mut response = crate::gateway::handle(&app, request).await;
+        let mut response = gateway::handle(&app, request).await;
         if framed {
             partitioned_cookies::keep(response.headers_mut());
         }

@@ -1,0 +1,187 @@
+//! Ports of sandboxes as the gateway serves them: what is behind a host name, who may see it, and how a port is shared.
+
+use std::collections::HashMap;
+
+use fsa_model::{ProjectId, UserId, api::Sharing, host::Host, sandboxd::TERMINAL_PORT, sharing::ProjectRole};
+use sqlx::{FromRow as _, PgConnection, Row as _, postgres::PgRow};
+use uuid::Uuid;
+
+use super::{
+    Store, json,
+    sandboxes::{self, SandboxRow},
+};
+use crate::error::Result;
+
+/// Who may reach a port of a project.
+#[derive(Debug)]
+pub struct PortAccess {
+    pub project: ProjectId,
+    pub port: u16,
+    /// Who may see the project, and as what.
+    pub people: HashMap<UserId, ProjectRole>,
+    /// Their sessions that have not ended.
+    pub sessions: Vec<Uuid>,
+    pub sharing: Sharing,
+    /// The hash of the link that opens the port to guests.
+    pub link: Option<[u8; 32]>,
+}
+
+/// A port of a project with the sandbox behind it.
+#[derive(Debug)]
+pub struct Preview {
+    pub access: PortAccess,
+    pub region: String,
+    /// The main sandbox; `None` where the project has none.
+    pub sandbox: Option<SandboxRow>,
+}
+
+/// Who may see the project `p`, as what, and their sessions that have not ended.
+macro_rules! people {
+    () => {
+        "(select jsonb_object_agg(y.id, y.role) from (
+              select p.owner_id as id, 'owner' as role
+              union all
+              select m.user_id, m.role from project_members m join users v on v.id = m.user_id
+               where m.project_id = p.id and v.disabled_at is null and v.removed_at is null) y) as people,
+         array(select e.id from sessions e where e.expires_at > now() and
+               (e.user_id = p.owner_id or e.user_id in
+                   (select m.user_id from project_members m where m.project_id = p.id))) as sessions, "
+    };
+}
+
+/// The port that a host name leads to; `None` where there is no such project, or its owner is disabled.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn by_host(store: &Store, host: &Host) -> Result<Option<Preview>> {
+    let row = sqlx::query(concat!(
+        "select p.id as project, p.region as region, x.sharing as sharing,
+                x.link_hash as link,
+                u.disabled_at is null and u.removed_at is null as allowed, ",
+        people!(),
+        sandboxes::columns!(),
+        " from projects p
+          join users u on u.id = p.owner_id
+          left join port_shares x on x.project_id = p.id and x.port = $3
+          left join lateral (
+              select * from sandboxes s where s.project_id = p.id and s.is_main
+              order by s.desired_state = 'terminated', s.created_at desc limit 1) s on true
+          where p.name = $1 and p.deleted_at is null
+            and ($2::text is null or u.login = $2
+                 or '0' || right(replace(u.id::text, '-', ''), 12) = $2)
+          order by p.named_at, p.id limit 1"
+    ))
+    .bind(host.project.as_str())
+    .bind(&host.owner)
+    .bind(i32::from(host.port))
+    .fetch_optional(&store.pool)
+    .await?;
+    match row.filter(|row| row.try_get("allowed").unwrap_or(false)) {
+        Some(row) => preview(&row, host.port).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// The port of this sandbox, unless the sandbox is terminated, its project deleted or the owner disabled.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn by_sandbox(store: &Store, sandbox: Uuid, port: u16) -> Result<Option<Preview>> {
+    let row = sqlx::query(concat!(
+        "select p.id as project, p.region as region, x.sharing as sharing, x.link_hash as link, ",
+        people!(),
+        sandboxes::columns!(),
+        " from sandboxes s
+          join projects p on p.id = s.project_id
+          join users u on u.id = p.owner_id
+          left join port_shares x on x.project_id = p.id and x.port = $2
+          where s.id = $1 and s.desired_state <> 'terminated' and p.deleted_at is null
+            and u.disabled_at is null and u.removed_at is null"
+    ))
+    .bind(sandbox)
+    .bind(i32::from(port))
+    .fetch_optional(&store.pool)
+    .await?;
+    row.map(|row| preview(&row, port)).transpose()
+}
+
+fn preview(row: &PgRow, port: u16) -> Result<Preview> {
+    Ok(Preview {
+        access: PortAccess {
+            project: ProjectId(row.try_get("project")?),
+            port,
+            people: json(row, "people")?,
+            sessions: row.try_get("sessions")?,
+            sharing: sharing(row, port)?,
+            link: row
+                .try_get::<Option<Vec<u8>>, _>("link")?
+                .and_then(|link| link.try_into().ok()),
+        },
+        region: row.try_get("region")?,
+        sandbox: match row.try_get::<Option<Uuid>, _>("s_id")? {
+            Some(_) => Some(SandboxRow::from_row(row)?),
+            None => None,
+        },
+    })
+}
+
+/// How the port is shared. A terminal is never for guests, whatever the table says.
+fn sharing(row: &PgRow, port: u16) -> Result<Sharing, sqlx::Error> {
+    Ok(match row.try_get("sharing")? {
+        _ if port == TERMINAL_PORT => Sharing::default(),
+        Some("public") => Sharing::Public,
+        Some("link") => Sharing::Link,
+        _ => Sharing::default(),
+    })
+}
+
+/// How many ports of the project are shared, without this one.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn other_shares(tx: &mut PgConnection, project: ProjectId, port: u16) -> Result<i64> {
+    Ok(
+        sqlx::query_scalar("select count(*) from port_shares where project_id = $1 and port <> $2")
+            .bind(project.0)
+            .bind(i32::from(port))
+            .fetch_one(tx)
+            .await?,
+    )
+}
+
+/// Shares a port; an older link no longer opens it.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn share(
+    tx: &mut PgConnection,
+    project: ProjectId,
+    port: u16,
+    sharing: &str,
+    link: Option<[u8; 32]>,
+) -> Result<()> {
+    sqlx::query(
+        "insert into port_shares (project_id, port, sharing, link_hash) values ($1, $2, $3, $4)
+         on conflict (project_id, port) do update set sharing = $3, link_hash = $4",
+    )
+    .bind(project.0)
+    .bind(i32::from(port))
+    .bind(sharing)
+    .bind(link.map(|link| link.to_vec()))
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Makes a port private again.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn unshare(tx: &mut PgConnection, project: ProjectId, port: u16) -> Result<()> {
+    sqlx::query("delete from port_shares where project_id = $1 and port = $2")
+        .bind(project.0)
+        .bind(i32::from(port))
+        .execute(tx)
+        .await?;
+    Ok(())
+}
