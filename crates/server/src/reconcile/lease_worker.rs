@@ -1,8 +1,7 @@
-//! A worker's time with one sandbox: from the claim to the end of its lease.
+//! Work on one claimed sandbox, from the claim to the end of its lease.
 //!
-//! Two things go on side by side: the attempts, and the keeping of the lease. When the lease is
-//! lost, or may be lost because the database has not answered for too long, the attempt is dropped
-//! where it is: somebody else may be acting already.
+//! Attempts run beside the renewal of the lease. When the lease is lost, or may be lost because the database has not
+//! answered for too long, the attempt is dropped where it is: another replica may be acting already.
 
 use std::{
     sync::{
@@ -25,6 +24,7 @@ use super::{
 };
 use crate::store::{
     events::PendingEvent,
+    lease::{self, Renewal, STORE_RETRY},
     leases::{self, Claim, Lease},
     observed::{self, Settlement},
     replicas::Followed,
@@ -32,8 +32,6 @@ use crate::store::{
 
 /// When a sandbox is looked at that waits for its repository, should no requeue come.
 const CLONE_CHECK: Duration = Duration::from_secs(30);
-/// Between two tries to reach a database that does not answer.
-const STORE_RETRY: Duration = Duration::from_millis(500);
 
 /// Works on a claimed sandbox until its wish is reached or an attempt has failed, and gives the
 /// lease back. `wished` tells the newest generation that this process has heard of.
@@ -44,7 +42,7 @@ pub async fn run(shared: &Arc<Shared>, claim: Claim, wished: watch::Receiver<i64
     tokio::select! {
         biased;
         () = keep(shared, lease, &settling) => {
-            tracing::warn!(sandbox = %lease.sandbox, "the lease was lost; somebody else goes on");
+            tracing::warn!(sandbox = %lease.sandbox, "lease lost; another replica takes over");
             shared.metrics.lease_lost();
         }
         () = pursue(shared, claim, wished, &settling) => {}
@@ -54,32 +52,18 @@ pub async fn run(shared: &Arc<Shared>, claim: Claim, wished: watch::Receiver<i64
 /// Renews the lease until it is lost.
 async fn keep(shared: &Shared, lease: Lease, settling: &AtomicBool) {
     let duration = shared.options.lease;
-    // By this process' own clock, from before the request was sent: always earlier than the
-    // database's idea of its end. A sixth is left for what cannot be dropped at once.
-    let margin = duration / 6;
-    let mut ends = Instant::now() + duration - margin;
-    let mut next = Instant::now() + duration / 3;
-    loop {
-        tokio::time::sleep_until(next.min(ends)).await;
-        let asked = Instant::now();
-        if asked >= ends {
-            return;
-        }
-        let renewal = leases::renew(&shared.app.store, lease, duration);
-        match tokio::time::timeout_at(ends, renewal).await {
-            Ok(Ok(Some(generation))) => {
+    lease::keep(duration, async || {
+        let renewed = leases::renew(&shared.app.store, lease, duration).await?;
+        Ok::<_, sqlx::Error>(match renewed {
+            Some(generation) => {
                 shared.heard_of(lease.sandbox, generation);
-                ends = asked + duration - margin;
-                next = asked + duration / 3;
+                Renewal::Renewed
             }
-            Ok(Ok(None)) if settling.load(Ordering::Relaxed) => next = asked + duration / 3,
-            Ok(Ok(None)) | Err(_) => return,
-            Ok(Err(error)) => {
-                tracing::warn!(sandbox = %lease.sandbox, %error, "a lease could not be renewed");
-                next = asked + STORE_RETRY;
-            }
-        }
-    }
+            None if settling.load(Ordering::Relaxed) => Renewal::GivenBack,
+            None => Renewal::Lost,
+        })
+    })
+    .await;
 }
 
 async fn pursue(shared: &Arc<Shared>, mut claim: Claim, wished: watch::Receiver<i64>, settling: &AtomicBool) {

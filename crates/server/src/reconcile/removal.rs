@@ -5,7 +5,6 @@ use futures_util::FutureExt as _;
 
 use fsa_driver::{Databases, Region};
 use fsa_model::{Failure, FailureKind};
-use tokio::time::Instant;
 
 use super::{
     Shared, backoff,
@@ -13,14 +12,18 @@ use super::{
     spec,
     step::StepKind,
 };
-use crate::store::{databases::DatabaseRow, removals, removals::Removal};
+use crate::store::{
+    databases::DatabaseRow,
+    lease::{self, Renewal},
+    removals::{self, Removal},
+};
 
 /// Works on a claimed removal, and gives its lease back.
 pub async fn run(shared: &Shared, removal: Removal) {
     let done = tokio::select! {
         biased;
         () = keep(shared, &removal) => {
-            tracing::warn!(project = %removal.project.id, "the lease of a removal was lost; somebody else goes on");
+            tracing::warn!(project = %removal.project.id, "lease of a removal lost; another replica takes over");
             return;
         }
         done = remove(shared, &removal) => done,
@@ -82,17 +85,9 @@ async fn drop_database(
 /// Renews the lease until it is lost.
 async fn keep(shared: &Shared, removal: &Removal) {
     let duration = shared.options.lease;
-    let mut ends = Instant::now() + duration - duration / 6;
-    loop {
-        tokio::time::sleep(duration / 3).await;
-        let asked = Instant::now();
-        let renewal = removals::renew(&shared.app.store, removal, duration);
-        match tokio::time::timeout_at(ends, renewal).await {
-            Ok(Ok(true)) => ends = asked + duration - duration / 6,
-            Ok(Ok(false)) | Err(_) => return,
-            Ok(Err(error)) => {
-                tracing::warn!(project = %removal.project.id, %error, "a lease could not be renewed");
-            }
-        }
-    }
+    lease::keep(duration, async || {
+        let held = removals::renew(&shared.app.store, removal, duration).await?;
+        Ok::<_, sqlx::Error>(if held { Renewal::Renewed } else { Renewal::Lost })
+    })
+    .await;
 }

@@ -13,6 +13,7 @@ pub mod events;
 pub mod git;
 pub mod github;
 pub mod key_rotation;
+pub mod lease;
 pub mod leases;
 pub mod login_links;
 pub mod members;

@@ -4,7 +4,13 @@
 //! written down together with the position after it. So a control plane that is started anew goes
 //! on exactly where the last one ended, and the agent notices nothing.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use fsa_model::{
     DesiredState, SandboxId,
@@ -28,6 +34,7 @@ use crate::{
     state::App,
     store::{
         events::{self, NewEvent},
+        lease::{self, Renewal},
         notify::Topic,
         sandboxes, tasks,
         tasks::{ClaimedTask, Ended, Held, Progress, TaskRow},
@@ -99,8 +106,11 @@ async fn claim(app: &App, running: &TaskTracker, places: &Arc<Semaphore>, shutdo
 
 async fn follow(app: &App, claimed: ClaimedTask, shutdown: &CancellationToken) {
     let (task, lease) = (claimed.row.task.id, claimed.lease);
+    // While the last write is in flight, a lease that is not there any more ended by it.
+    let ending = AtomicBool::new(false);
     let mut run = Run {
         app,
+        ending: &ending,
         position: claimed.row.position,
         reported_failed: claimed.row.reported_failed,
         result: claimed.row.task.result.clone(),
@@ -108,9 +118,14 @@ async fn follow(app: &App, claimed: ClaimedTask, shutdown: &CancellationToken) {
         claimed,
     };
     let outcome = tokio::select! {
+        biased;
         outcome = run.until_end() => outcome,
+        () = keep(app, task, lease, &ending) => {
+            tracing::warn!(%task, "lease of a task lost; another replica takes over");
+            return;
+        }
         () = shutdown.cancelled() => {
-            // Whoever comes next need not wait.
+            // The next process need not wait.
             if let Err(error) = tasks::release(&app.store, task, lease).await {
                 tracing::warn!(%error, %task, "a task was not given back");
             }
@@ -123,9 +138,23 @@ async fn follow(app: &App, claimed: ClaimedTask, shutdown: &CancellationToken) {
     }
 }
 
+/// Renews the lease until it is lost.
+async fn keep(app: &App, task: Uuid, lease: Uuid, ending: &AtomicBool) {
+    lease::keep(LEASE, async || {
+        let held = tasks::renew(&app.store, task, lease, LEASE).await?;
+        Ok::<_, Error>(match held {
+            Held::Yes { .. } => Renewal::Renewed,
+            Held::No if ending.load(Ordering::Relaxed) => Renewal::GivenBack,
+            Held::No => Renewal::Lost,
+        })
+    })
+    .await;
+}
+
 /// One task that this process follows.
 struct Run<'a> {
     app: &'a App,
+    ending: &'a AtomicBool,
     claimed: ClaimedTask,
     position: i64,
     reported_failed: bool,
@@ -157,6 +186,7 @@ impl Run<'_> {
             Err(Lost) => return Ok(()),
         };
         let mut tx = self.app.store.begin().await?;
+        self.ending.store(true, Ordering::Relaxed);
         if tasks::end(&mut tx, self.id(), self.claimed.lease, &ended).await? {
             let message = match (ended.state, &ended.error) {
                 (TaskState::Succeeded, _) => "The task succeeded.".to_owned(),
@@ -226,22 +256,6 @@ impl Run<'_> {
         tasks::renew(&self.app.store, self.id(), self.claimed.lease, LEASE).await
     }
 
-    /// Waits for what may take longer than the lease holds, and renews it meanwhile.
-    async fn holding<T>(&self, work: impl Future<Output = T>) -> T {
-        let mut work = std::pin::pin!(work);
-        loop {
-            tokio::select! {
-                done = work.as_mut() => return done,
-                () = tokio::time::sleep(Duration::from_secs(WAIT)) => {
-                    // Whether it was lost is seen by whatever is written next.
-                    if let Err(error) = self.renew().await {
-                        tracing::debug!(%error, task = %self.id(), "a lease could not be renewed");
-                    }
-                }
-            }
-        }
-    }
-
     /// Starts the agent. Some end where it cannot be started at all.
     async fn start(&self, sandbox: &RunningSandbox) -> Result<Option<Ended>> {
         let TaskRow { task, .. } = &self.claimed.row;
@@ -253,7 +267,7 @@ impl Run<'_> {
             None => None,
         };
         if self.claimed.row.start_tree.is_none()
-            && let Some(tree) = self.holding(changes::tree(sandbox)).await
+            && let Some(tree) = changes::tree(sandbox).await
         {
             tasks::begin_at(&self.app.store, self.id(), self.claimed.lease, &tree).await?;
         }
@@ -361,11 +375,11 @@ impl Run<'_> {
         let row = tasks::find(&self.app.store, self.claimed.project.id, self.id()).await;
         let (since, tree) = row.map_or((None, None), |row| (row.task.started_at, row.start_tree));
         let changed_files = match since {
-            Some(since) => self.holding(changes::written(sandbox, since)).await,
+            Some(since) => changes::written(sandbox, since).await,
             None => Vec::new(),
         };
         let diff = match tree {
-            Some(tree) => self.holding(changes::since(sandbox, &tree)).await,
+            Some(tree) => changes::since(sandbox, &tree).await,
             None => None,
         };
         self.forget(sandbox).await;

@@ -1,0 +1,100 @@
+//! Lease keeping: renews the lease of a claimed row until it is lost.
+//!
+//! Sandboxes, project removals and agent runs are claimed alike: a row has the id of its lease and a time until which
+//! it holds, and every write names the lease. Who works under a lease drops the work when [`keep`] returns.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Delay before a database that does not answer is asked again.
+pub const STORE_RETRY: Duration = Duration::from_millis(500);
+
+/// What the row says of a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewal {
+    /// It is renewed.
+    Renewed,
+    /// It is not there any more because the holder gives it back at this moment.
+    GivenBack,
+    /// Another process has it, or the row is gone.
+    Lost,
+}
+
+/// Renews a lease of this duration by `renew` until it is lost, or may be lost because the database has not answered
+/// for too long.
+pub async fn keep<F, E>(duration: Duration, mut renew: impl FnMut() -> F)
+where
+    F: Future<Output = Result<Renewal, E>>,
+    E: std::fmt::Display,
+{
+    // By this process' own clock, from before the request was sent: always earlier than the
+    // database's idea of its end. A sixth is left for what cannot be dropped at once.
+    let margin = duration / 6;
+    let mut ends = Instant::now() + duration - margin;
+    let mut next = Instant::now() + duration / 3;
+    loop {
+        tokio::time::sleep_until(next.min(ends)).await;
+        let asked = Instant::now();
+        if asked >= ends {
+            return;
+        }
+        match tokio::time::timeout_at(ends, renew()).await {
+            Ok(Ok(Renewal::Renewed)) => {
+                ends = asked + duration - margin;
+                next = asked + duration / 3;
+            }
+            Ok(Ok(Renewal::GivenBack)) => next = asked + duration / 3,
+            Ok(Ok(Renewal::Lost)) | Err(_) => return,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "a lease could not be renewed");
+                next = asked + STORE_RETRY;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use super::*;
+
+    const LEASE: Duration = Duration::from_millis(60);
+    /// Without the margin.
+    const KEPT: Duration = Duration::from_millis(50);
+
+    #[tokio::test]
+    async fn a_lease_is_kept_until_the_row_has_another() {
+        let mut renewals = 0;
+        keep(LEASE, || {
+            renewals += 1;
+            let renewal = if renewals < 5 {
+                Renewal::Renewed
+            } else {
+                Renewal::Lost
+            };
+            async move { Ok::<_, Infallible>(renewal) }
+        })
+        .await;
+        assert_eq!(renewals, 5);
+    }
+
+    #[tokio::test]
+    async fn a_lease_ends_where_the_database_does_not_answer() {
+        let began = Instant::now();
+        keep(LEASE, std::future::pending::<Result<Renewal, Infallible>>).await;
+        assert!(began.elapsed() >= KEPT);
+
+        let began = Instant::now();
+        keep(LEASE, || async { Err("no database") }).await;
+        assert!(began.elapsed() >= KEPT);
+    }
+
+    #[tokio::test]
+    async fn a_lease_that_is_being_given_back_is_not_lost_and_not_prolonged() {
+        let began = Instant::now();
+        keep(LEASE, || async { Ok::<_, Infallible>(Renewal::GivenBack) }).await;
+        assert!(began.elapsed() >= KEPT);
+    }
+}
