@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 
 use super::{
-    archived_image::{ArchivedImage, Contents, ReceivedFile, remove_leftovers},
+    archived_image::{ArchivedImage, Contents, ReceivedFile, normalized_path},
     blob_store::BlobStore,
     compression,
     digest::Digest,
@@ -173,7 +173,7 @@ impl Receiver<'_> {
                 Err(e) => return Err(tar(e)),
             };
             any = true;
-            let Some(path) = remove_leftovers(&entry.path) else {
+            let Some(path) = normalized_path(&entry.path) else {
                 continue;
             };
             if self.files.len() + self.links.len() >= FILES_MAX {
@@ -186,13 +186,13 @@ impl Receiver<'_> {
                 }
                 Kind::Hardlink => {
                     self.links
-                        .extend(remove_leftovers(&entry.target).map(|target| (path, target)));
+                        .extend(normalized_path(&entry.target).map(|target| (path, target)));
                 }
                 Kind::Symlink => {
                     let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder).to_owned();
                     let target = [folder.as_bytes(), b"/", &entry.target].concat();
                     self.links
-                        .extend(remove_leftovers(&target).map(|target| (path, target)));
+                        .extend(normalized_path(&target).map(|target| (path, target)));
                 }
                 Kind::Directory | Kind::Fifo | Kind::Other(_) => {}
             }

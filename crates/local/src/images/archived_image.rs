@@ -40,7 +40,7 @@ pub struct ReceivedFile {
 }
 
 /// A path of the archive without `.` and `..`; only ever a key, never a path on this machine.
-pub fn remove_leftovers(path: &[u8]) -> Option<String> {
+pub fn normalized_path(path: &[u8]) -> Option<String> {
     let path = std::str::from_utf8(path).ok()?;
     let mut parts = Vec::new();
     for part in path.split('/') {
@@ -189,7 +189,7 @@ impl Contents {
     }
 
     fn get(&self, path: &str) -> Option<&ReceivedFile> {
-        let mut path = remove_leftovers(path.as_bytes())?;
+        let mut path = normalized_path(path.as_bytes())?;
         for _ in 0..8 {
             match self.files.get(&path) {
                 Some(received) => return Some(received),

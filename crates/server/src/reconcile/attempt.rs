@@ -57,7 +57,7 @@ impl From<sqlx::Error> for Interruption {
 pub enum Verdict {
     /// The wish is reached.
     Reached,
-    /// What can be done was done, and something is waited for. What was in failure still is.
+    /// What can be done was done, and something is waited for. What had failed still has.
     Waiting,
     Failed(Failure),
     /// It ends again and again soon after its start: it is left alone for a while.
@@ -153,7 +153,7 @@ impl<'a> Attempt<'a> {
         }
         Ok(Verdict::Failed(Failure::new(
             FailureKind::Internal,
-            "The sandbox is not as it is desired_state although every step succeeded; it is tried again.",
+            "Every step succeeded, but the sandbox is not in its desired state yet. It is tried again.",
         )))
     }
 

@@ -1,4 +1,4 @@
-//! RequeueQueue that somebody should look at a sandbox again: gathered here, written to the rows, so
+//! Requeue requests of sandboxes: gathered here, written to the rows, so
 //! that whichever worker is next has them. Losing one may only cost time.
 
 use std::{
@@ -32,7 +32,7 @@ pub struct RequeueQueue {
 
 #[derive(Default)]
 struct Waiting {
-    /// With whether one in failure is to be looked at too.
+    /// With whether a failed one is requeued too.
     sandboxes: HashMap<SandboxId, bool>,
     projects: HashSet<ProjectId>,
     everything: bool,
@@ -41,10 +41,10 @@ struct Waiting {
 }
 
 impl RequeueQueue {
-    /// Somebody should look at this sandbox; `even_in_failure`, also before its back-off is over.
-    pub fn sandbox(&self, sandbox: SandboxId, even_in_failure: bool) {
+    /// Somebody should look at this sandbox; `even_failed`, also before its back-off is over.
+    pub fn sandbox(&self, sandbox: SandboxId, even_failed: bool) {
         let mut waiting = self.waiting.lock();
-        *waiting.sandboxes.entry(sandbox).or_default() |= even_in_failure;
+        *waiting.sandboxes.entry(sandbox).or_default() |= even_failed;
         if waiting.sandboxes.len() > MOST {
             waiting.sandboxes.clear();
             waiting.everything = true;
@@ -141,8 +141,8 @@ fn put_back(shared: &Shared, waiting: Waiting) {
     for region in &waiting.answering {
         shared.requeues.answers(region);
     }
-    for (sandbox, even_in_failure) in waiting.sandboxes {
-        shared.requeues.sandbox(sandbox, even_in_failure);
+    for (sandbox, even_failed) in waiting.sandboxes {
+        shared.requeues.sandbox(sandbox, even_failed);
     }
 }
 
@@ -165,15 +165,15 @@ async fn write_once(shared: &Shared, waiting: &Waiting) -> Result<bool, sqlx::Er
     for region in &waiting.answering {
         rows::requeue_answers(store, region).await?;
     }
-    for even_in_failure in [false, true] {
+    for even_failed in [false, true] {
         let ids: Vec<SandboxId> = waiting
             .sandboxes
             .iter()
-            .filter(|(_, even)| **even == even_in_failure)
+            .filter(|(_, even)| **even == even_failed)
             .map(|(id, _)| *id)
             .collect();
         if !ids.is_empty() {
-            some |= rows::requeue(store, &ids, even_in_failure).await?;
+            some |= rows::requeue(store, &ids, even_failed).await?;
         }
     }
     Ok(some)

@@ -138,7 +138,7 @@ pub async fn tell(
 }
 
 /// Writes how an attempt ended, and gives the lease back. A requeue that came meanwhile makes the
-/// sandbox due at once, unless it is in failure: then the back-off stands. False, and nothing is
+/// sandbox due at once, unless it failed: then the back-off stands. False, and nothing is
 /// written, where the lease is lost or the wish is another one.
 ///
 /// # Errors

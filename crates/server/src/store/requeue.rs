@@ -10,16 +10,12 @@ use super::Store;
 /// Seconds over which what waited for a region is tried again.
 const RUSH: f64 = 3.0;
 
-/// Asks that these sandboxes be looked at, and tells whether there is anything to look at. One in failure keeps its
-/// back-off, unless `even_in_failure`.
+/// Asks that these sandboxes be looked at, and tells whether there is anything to look at. One that failed keeps its
+/// back-off, unless `even_failed`.
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn requeue(
-    store: &Store,
-    sandboxes: &[SandboxId],
-    even_in_failure: bool,
-) -> Result<bool, sqlx::Error> {
+pub async fn requeue(store: &Store, sandboxes: &[SandboxId], even_failed: bool) -> Result<bool, sqlx::Error> {
     let ids: Vec<Uuid> = sandboxes.iter().map(|id| id.0).collect();
     let requeued = sqlx::query(
         "with quick as materialized (select set_config('synchronous_commit', 'off', true))
@@ -30,13 +26,13 @@ pub async fn requeue(
          where id = any($1) and not (desired_state = 'terminated' and observed_generation = generation)",
     )
     .bind(ids)
-    .bind(even_in_failure)
+    .bind(even_failed)
     .execute(&store.pool)
     .await?;
     Ok(requeued.rows_affected() > 0)
 }
 
-/// Asks that the sandboxes of these projects be looked at, and tells whether there are any. One in failure keeps its
+/// Asks that the sandboxes of these projects be looked at, and tells whether there are any. One that failed keeps its
 /// back-off.
 ///
 /// # Errors

@@ -42,7 +42,7 @@ impl Scene {
         assert!(!answer.status.is_server_error(), "{}", answer.text());
     }
 
-    /// RequeueQueue that everything be looked at, and waits until that is written in each row. Everything is settled.
+    /// Requeues every sandbox, and waits until that is written in each row. Everything is settled.
     async fn look_at_everything(&self) {
         let sql = |statement: &str| self.world.database.sql(statement);
         sql(
