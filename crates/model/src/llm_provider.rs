@@ -64,17 +64,78 @@ pub struct Credential {
     pub headers: Option<SecretString>,
 }
 
+/// How a provider takes the secret of a variable.
+#[derive(Clone, Copy)]
+enum KeyForm {
+    Header(&'static str),
+    Bearer,
+    Subscription,
+}
+
+/// What differs between providers, as data.
+struct Definition {
+    name: &'static str,
+    default_base: &'static str,
+    base_variable: &'static str,
+    /// The variables of secrets; of several the first counts, as in the agents.
+    keys: &'static [(&'static str, KeyForm)],
+    headers_variable: Option<&'static str>,
+    /// The variable with which an agent sends the token of the LLM proxy.
+    token_variable: &'static str,
+}
+
+const ANTHROPIC: Definition = Definition {
+    name: "anthropic",
+    default_base: "https://api.anthropic.com",
+    base_variable: "ANTHROPIC_BASE_URL",
+    keys: &[
+        ("ANTHROPIC_AUTH_TOKEN", KeyForm::Bearer),
+        ("ANTHROPIC_API_KEY", KeyForm::Header("x-api-key")),
+        ("CLAUDE_CODE_OAUTH_TOKEN", KeyForm::Subscription),
+    ],
+    headers_variable: Some("ANTHROPIC_CUSTOM_HEADERS"),
+    token_variable: "ANTHROPIC_AUTH_TOKEN",
+};
+
+const OPENAI: Definition = Definition {
+    name: "openai",
+    default_base: "https://api.openai.com/v1",
+    base_variable: "OPENAI_BASE_URL",
+    keys: &[
+        ("OPENAI_API_KEY", KeyForm::Bearer),
+        ("CODEX_API_KEY", KeyForm::Bearer),
+    ],
+    headers_variable: None,
+    token_variable: "OPENAI_API_KEY",
+};
+
+const GEMINI: Definition = Definition {
+    name: "gemini",
+    default_base: "https://generativelanguage.googleapis.com",
+    base_variable: "GOOGLE_GEMINI_BASE_URL",
+    keys: &[
+        ("GEMINI_API_KEY", KeyForm::Header("x-goog-api-key")),
+        ("GOOGLE_API_KEY", KeyForm::Header("x-goog-api-key")),
+    ],
+    headers_variable: None,
+    token_variable: "GEMINI_API_KEY",
+};
+
 impl Provider {
     pub const ALL: [Self; 3] = [Self::Anthropic, Self::Openai, Self::Gemini];
+
+    const fn definition(self) -> &'static Definition {
+        match self {
+            Self::Anthropic => &ANTHROPIC,
+            Self::Openai => &OPENAI,
+            Self::Gemini => &GEMINI,
+        }
+    }
 
     /// Its name, which is also the first segment of its path at the LLM proxy.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Anthropic => "anthropic",
-            Self::Openai => "openai",
-            Self::Gemini => "gemini",
-        }
+        self.definition().name
     }
 
     /// Splits a path of the LLM proxy into provider and rest (with its `/`).
@@ -92,39 +153,7 @@ impl Provider {
     /// Default base URL.
     #[must_use]
     pub const fn default_base(self) -> &'static str {
-        match self {
-            Self::Anthropic => "https://api.anthropic.com",
-            Self::Openai => "https://api.openai.com/v1",
-            Self::Gemini => "https://generativelanguage.googleapis.com",
-        }
-    }
-
-    const fn base_variable(self) -> &'static str {
-        match self {
-            Self::Anthropic => "ANTHROPIC_BASE_URL",
-            Self::Openai => "OPENAI_BASE_URL",
-            Self::Gemini => "GOOGLE_GEMINI_BASE_URL",
-        }
-    }
-
-    /// The variables of its keys; the first one that is set counts, like in the agents.
-    const fn key_variables(self) -> &'static [&'static str] {
-        match self {
-            Self::Anthropic => &[
-                "ANTHROPIC_AUTH_TOKEN",
-                "ANTHROPIC_API_KEY",
-                "CLAUDE_CODE_OAUTH_TOKEN",
-            ],
-            Self::Openai => &["OPENAI_API_KEY", "CODEX_API_KEY"],
-            Self::Gemini => &["GEMINI_API_KEY", "GOOGLE_API_KEY"],
-        }
-    }
-
-    const fn headers_variable(self) -> Option<&'static str> {
-        match self {
-            Self::Anthropic => Some("ANTHROPIC_CUSTOM_HEADERS"),
-            Self::Openai | Self::Gemini => None,
-        }
+        self.definition().default_base
     }
 
     /// The credential from layers of variables, of which later ones win; the first is the operator's.
@@ -133,30 +162,28 @@ impl Provider {
     /// variables must not have the operator's key sent to another server.
     #[must_use]
     pub fn credential(self, layers: &[&Environment]) -> Option<Credential> {
-        let mut base = (self.default_base().to_owned(), true);
+        let definition = self.definition();
+        let mut base = (definition.default_base.to_owned(), true);
         let (mut key, mut headers) = (None, None);
         for (number, layer) in layers.iter().enumerate() {
             let get = |name: &str| layer.get(name).filter(|value| !value.expose_secret().is_empty());
-            if let Some(url) = get(self.base_variable()) {
+            if let Some(url) = get(definition.base_variable) {
                 base = (url.expose_secret().trim_end_matches('/').to_owned(), number == 0);
                 (key, headers) = (None, None);
             }
-            if let Some(found) = self
-                .key_variables()
+            let secret = definition
+                .keys
                 .iter()
-                .find_map(|name| Some((*name, get(name)?)))
-            {
-                key = Some(match found {
-                    ("ANTHROPIC_API_KEY", secret) => Key::Header("x-api-key", secret.clone()),
-                    ("GEMINI_API_KEY" | "GOOGLE_API_KEY", secret) => {
-                        Key::Header("x-goog-api-key", secret.clone())
-                    }
-                    ("CLAUDE_CODE_OAUTH_TOKEN", secret) => Key::Subscription(secret.clone()),
-                    (_, secret) => Key::Bearer(secret.clone()),
+                .find_map(|&(name, form)| Some((form, get(name)?.clone())));
+            if let Some((form, secret)) = secret {
+                key = Some(match form {
+                    KeyForm::Header(name) => Key::Header(name, secret),
+                    KeyForm::Bearer => Key::Bearer(secret),
+                    KeyForm::Subscription => Key::Subscription(secret),
                 });
             }
-            if let Some(found) = self.headers_variable().and_then(get) {
-                headers = Some(found.clone());
+            if let Some(lines) = definition.headers_variable.and_then(get) {
+                headers = Some(lines.clone());
             }
         }
         Some(Credential {
@@ -167,23 +194,24 @@ impl Provider {
         })
     }
 
-    /// The variables that make an agent use the LLM proxy.
-    fn relayed(self, url: &str, token: &SecretString) -> Vec<(&'static str, SecretString)> {
-        let base = |path: &str| SecretString::from(format!("{url}{path}"));
-        match self {
-            Self::Anthropic => vec![
-                ("ANTHROPIC_BASE_URL", base("/anthropic")),
-                ("ANTHROPIC_AUTH_TOKEN", token.clone()),
-            ],
-            Self::Openai => vec![
-                ("OPENAI_BASE_URL", base("/openai")),
-                ("OPENAI_API_KEY", token.clone()),
-            ],
-            Self::Gemini => vec![
-                ("GOOGLE_GEMINI_BASE_URL", base("/gemini")),
-                ("GEMINI_API_KEY", token.clone()),
-            ],
-        }
+    /// The variables with which an agent uses the LLM proxy at `url`.
+    fn relayed(self, url: &str, token: &SecretString) -> [(&'static str, SecretString); 2] {
+        let definition = self.definition();
+        [
+            (
+                definition.base_variable,
+                format!("{url}/{}", definition.name).into(),
+            ),
+            (definition.token_variable, token.clone()),
+        ]
+    }
+
+    /// Whether a variable belongs to this provider's credentials.
+    fn owns(self, variable: &str) -> bool {
+        let definition = self.definition();
+        definition.base_variable == variable
+            || definition.keys.iter().any(|&(name, _)| name == variable)
+            || definition.headers_variable == Some(variable)
     }
 
     /// An error in this provider's format, for its clients.
@@ -255,12 +283,7 @@ pub fn relayed(layers: &[&Environment], url: &str, token: &SecretString) -> Vec<
         .enumerate()
         .map(|(number, layer)| {
             let is_removed = |name: &str| {
-                (number == 0 && names_a_secret(name))
-                    || all.iter().any(|provider| {
-                        provider.base_variable() == name
-                            || provider.key_variables().contains(&name)
-                            || provider.headers_variable() == Some(name)
-                    })
+                (number == 0 && names_a_secret(name)) || all.iter().any(|provider| provider.owns(name))
             };
             layer
                 .iter()
