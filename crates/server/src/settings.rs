@@ -1,6 +1,6 @@
 //! Settings of the server, as its operator chose them.
 
-use std::{borrow::Cow, net::IpAddr, net::SocketAddr, sync::Arc, time::Duration};
+use std::{borrow::Cow, net::SocketAddr, sync::Arc, time::Duration};
 
 use fsa_model::{
     address::Network, environment::Environment, limits as model, llm_provider::Mode, money::Micros,
@@ -31,8 +31,8 @@ pub struct Settings {
     pub version: &'static str,
     /// The login of the first owner.
     pub owner_login: String,
-    /// Reverse proxies whose `X-Forwarded-For` is believed.
-    pub trusted_proxies: Vec<IpAddr>,
+    /// Reverse proxies whose `X-Forwarded-For` is trusted.
+    pub trusted_proxies: Vec<Network>,
     pub limits: Limits,
     /// The web application, where the binary brings one; without it `/` is a plain page.
     pub web: Option<WebFiles>,

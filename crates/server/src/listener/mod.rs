@@ -13,6 +13,7 @@ use axum::{
     body::Body,
     response::{IntoResponse as _, Response},
 };
+use fsa_model::address::Network;
 use http::{HeaderMap, Method, Request, StatusCode, Version};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
@@ -151,7 +152,7 @@ async fn answer(app: App, router: axum::Router, mut request: Request<Body>, peer
 
 /// Where a request came from: the peer, or what a trusted proxy says, read from the right because
 /// only what the proxies themselves added can be believed.
-fn address(trusted: &[IpAddr], peer: SocketAddr, headers: &HeaderMap) -> Address {
+fn address(trusted: &[Network], peer: SocketAddr, headers: &HeaderMap) -> Address {
     let mut address = peer.ip().to_canonical();
     let hops = headers
         .get_all("x-forwarded-for")
@@ -160,7 +161,7 @@ fn address(trusted: &[IpAddr], peer: SocketAddr, headers: &HeaderMap) -> Address
         .flat_map(|line| line.split(','))
         .map(|hop| hop.trim().parse::<IpAddr>());
     for hop in hops.collect::<Vec<_>>().into_iter().rev() {
-        if !trusted.contains(&address) {
+        if !trusted.iter().any(|network| network.contains(address)) {
             break;
         }
         let Ok(hop) = hop else { break };
@@ -193,6 +194,8 @@ mod tests {
             seen_as("10.0.0.1", Some("1.2.3.4, 10.0.0.2"), &["10.0.0.1", "10.0.0.2"]),
             "1.2.3.4"
         );
+        assert_eq!(seen_as("10.0.0.1", claim, &["10.0.0.0/24"]), "1.2.3.4");
+        assert_eq!(seen_as("10.0.1.1", claim, &["10.0.0.0/24"]), "10.0.1.1");
         assert_eq!(seen_as("10.0.0.1", Some("nonsense"), &["10.0.0.1"]), "10.0.0.1");
         assert_eq!(seen_as("::ffff:10.0.0.1", None, &[]), "10.0.0.1");
     }

@@ -65,9 +65,9 @@ pub fn sandbox(settings: &Settings, overview: &Overview) -> Option<Sandbox> {
         stages: row.conditions.clone(),
         public_url: port_url(settings, overview, KNOWN_PORTS[0]),
         terminal_url: format!(
-            "{}/projects/{}/terminal",
+            "{}/p/{}?view=terminal",
             settings.origin_text(),
-            // A name leads everybody to their own project first.
+            // A name means the viewer's own project first.
             match overview.role {
                 ProjectRole::Owner => overview.project.name.to_string(),
                 _ => overview.project.id.to_string(),

@@ -20,6 +20,7 @@ mod surface;
 mod system;
 mod tokens;
 mod upgrade;
+mod urls;
 mod users;
 mod whole;
 mod wishes;

@@ -32,7 +32,7 @@ async fn a_new_project_comes_with_its_sandbox_and_database() {
     );
     assert_eq!(
         created["sandbox"]["terminalUrl"],
-        format!("http://127.0.0.1:{port}/projects/todo-app/terminal")
+        format!("http://127.0.0.1:{port}/p/todo-app?view=terminal")
     );
     for same in [id, "todo-app"] {
         let shown = owner

@@ -65,6 +65,11 @@ impl Client {
         client
     }
 
+    /// A header that it sends.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers[name].to_str().expect("a header is text")
+    }
+
     /// The same client with an API token.
     pub fn token(&self, token: &str) -> Self {
         self.with("authorization", &format!("Bearer {token}"))
