@@ -1,9 +1,6 @@
-//! What the operator decided about agents, and credentials and variables that are in files.
+//! Settings of agents, and files of environment variables.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, path::Path};
 
 use fsa_model::{
     environment::{self, Environment},
@@ -12,37 +9,36 @@ use fsa_model::{
 use fsa_server::{pricing::Prices, settings::LlmProxySettings};
 use secrecy::SecretString;
 
+use super::Settings;
 use crate::failure::Failure;
 
-/// What the operator decided about agents.
-pub(super) fn agents(
-    mode: Option<String>,
-    budget: Option<f64>,
-    prices: Option<PathBuf>,
-    networks: &[String],
-) -> Result<LlmProxySettings, Failure> {
-    let prices = match prices {
+/// The settings of agents, checked.
+pub(super) fn agents(settings: &Settings, networks: &[String]) -> Result<LlmProxySettings, Failure> {
+    let prices = match &settings.agent_prices {
         None => Prices::default(),
         Some(path) => {
             let failed = |why: String| Failure::usage(format!("the prices in {}: {why}", path.display()));
-            let text = std::fs::read_to_string(&path).map_err(|error| failed(error.to_string()))?;
+            let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
             Prices::parse(&text).map_err(failed)?
         }
     };
     Ok(LlmProxySettings {
-        mode: mode
+        mode: settings
+            .agent_credentials
+            .as_ref()
             .map(|text| text.parse())
             .transpose()
             .map_err(|error: String| Failure::usage(format!("agent_credentials: {error}")))?
             .unwrap_or_default(),
         prices,
-        monthly_budget: budget
+        monthly_budget: settings
+            .agent_budget
             .map(|dollars| {
                 Micros::from_dollars(dollars)
                     .ok_or_else(|| Failure::usage("agent_budget is a number of US dollars from 0 to 1000000"))
             })
             .transpose()?,
-        // The runner says what is wrong with a network; here it only makes no exception.
+        // The runner reports a malformed network; here it adds no exception.
         allowed_networks: networks.iter().filter_map(|text| text.parse().ok()).collect(),
     })
 }

@@ -1,4 +1,4 @@
-//! What is read from around this process: its environment, and the folder it is in.
+//! Environment variables, and files beside this program.
 
 use std::path::{Path, PathBuf};
 
@@ -6,18 +6,18 @@ use secrecy::SecretString;
 
 use crate::failure::Failure;
 
-/// A program that lies beside this one.
+/// A program in the folder of this one.
 pub(super) fn beside(name: &str) -> Result<PathBuf, Failure> {
     let program = std::env::current_exe()?;
     Ok(program.parent().unwrap_or(Path::new("/")).join(name))
 }
 
-/// The token that a client uses, where the environment has one.
+/// The client's token, if the environment has one.
 pub fn client_token() -> Option<SecretString> {
     variable("FSA_TOKEN").map(SecretString::from)
 }
 
-/// Where this person's settings live (XDG Base Directory Specification).
+/// The folder of this user's settings (XDG Base Directory Specification).
 pub fn config_folder() -> Option<PathBuf> {
     variable("XDG_CONFIG_HOME")
         .map(PathBuf::from)

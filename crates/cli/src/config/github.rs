@@ -1,29 +1,27 @@
 //! The settings of signing in with GitHub, checked.
 
-use std::path::PathBuf;
-
 use fsa_model::address::Network;
 use fsa_server::settings::{GithubSettings, Join};
 use secrecy::SecretString;
 use url::Url;
 
+use super::{Settings, list};
 use crate::failure::Failure;
 
 /// None where no client is named.
 pub(super) fn github(
-    client_id: Option<String>,
-    secret: Option<SecretString>,
-    secret_file: Option<PathBuf>,
-    (url, api): (Option<Url>, Option<Url>),
+    settings: &Settings,
     own_networks: &[Network],
-    join: Join,
 ) -> Result<Option<GithubSettings>, Failure> {
-    let Some(client_id) = client_id.filter(|id| !id.is_empty()) else {
+    let Some(client_id) = settings.github_client_id.clone().filter(|id| !id.is_empty()) else {
         return Ok(None);
     };
-    let client_secret = match (secret, secret_file) {
-        (Some(secret), _) => secret,
-        (None, Some(path)) => std::fs::read_to_string(&path)
+    let client_secret = match (
+        &settings.github_client_secret,
+        &settings.github_client_secret_file,
+    ) {
+        (Some(secret), _) => secret.clone(),
+        (None, Some(path)) => std::fs::read_to_string(path)
             .map(|text| SecretString::from(text.trim()))
             .map_err(|error| {
                 Failure::usage(format!(
@@ -33,14 +31,15 @@ pub(super) fn github(
             })?,
         (None, None) => {
             return Err(Failure::usage(
-                "github-client-id is set and its secret is not: give it in FSA_GITHUB_CLIENT_SECRET, or in a \
-                 file with --github-client-secret-file",
+                "github-client-id is set and its secret is not: set FSA_GITHUB_CLIENT_SECRET, or name a file with \
+                 --github-client-secret-file",
             ));
         }
     };
     let default = |text: &str| Url::parse(text).map_err(|error| Failure::failed(error.to_string()));
-    let api = match (api, &url) {
-        (Some(api), _) => api,
+    let url = &settings.github_url;
+    let api = match (&settings.github_api_url, url) {
+        (Some(api), _) => api.clone(),
         // A GitHub Enterprise server has its API on the same host.
         (None, Some(url)) => {
             let mut api = url.clone();
@@ -49,12 +48,12 @@ pub(super) fn github(
         }
         (None, None) => default("https://api.github.com")?,
     };
-    let url = url.map_or_else(|| default("https://github.com"), Ok)?;
+    let url = url.clone().map_or_else(|| default("https://github.com"), Ok)?;
     for address in [&url, &api] {
-        // A code, the client's secret and people's tokens go there.
+        // Codes, the client's secret and people's tokens are sent there.
         let host = address.host_str().unwrap_or_default();
         let here = matches!(host, "localhost" | "127.0.0.1" | "[::1]");
-        // A network that the operator calls their own.
+        // A network of `allow_networks`.
         let own = host
             .parse()
             .is_ok_and(|ip| own_networks.iter().any(|network| network.contains(ip)));
@@ -69,7 +68,11 @@ pub(super) fn github(
         client_secret,
         url,
         api,
-        app: false,
-        join,
+        app: settings.github_app.unwrap_or(false),
+        join: Join {
+            anyone: settings.github_anyone.unwrap_or(false),
+            logins: list(&settings.github_logins),
+            organizations: list(&settings.github_organizations),
+        },
     }))
 }

@@ -1,27 +1,30 @@
-//! Settings: flag > environment (`FSA_…`) > TOML file > default. The only place that reads the
-//! environment.
+//! Settings: flag > environment (`FSA_…`) > TOML file > default. The only place that reads the environment.
+//!
+//! [`Settings`] declares them; [`serve`] merges and validates.
 
 mod agents;
-mod arguments;
 mod environment;
 mod github;
+mod settings;
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
-use fsa_model::limits::Limits;
-use fsa_server::settings::Join;
+use fsa_model::{address::Network, limits::Limits};
 use secrecy::SecretString;
 use url::Url;
 
-use self::arguments::File;
 pub use self::{
     agents::{agent_environment, environment_file},
-    arguments::ServeArguments,
     environment::{client_token, config_folder, log_filter, log_json},
+    settings::{ServeArguments, Settings, table},
 };
 use crate::failure::Failure;
 
-/// What `fsa serve` runs with.
+/// Validated settings of `fsa serve`.
 #[derive(Clone, Debug)]
 pub struct ServeConfig {
     pub listen: SocketAddr,
@@ -29,8 +32,9 @@ pub struct ServeConfig {
     /// None: localhost, at the port that is listened on.
     pub origin: Option<Url>,
     pub apps_domain: String,
+    pub trusted_proxies: Vec<Network>,
     pub print_token: bool,
-    /// Stored secrets that no key opens are no reason not to start.
+    /// Start even if there are stored secrets that no key decrypts.
     pub without_lost_secrets: bool,
     pub database_dsn: Option<SecretString>,
     pub runtime: PathBuf,
@@ -43,7 +47,7 @@ pub struct ServeConfig {
     pub secret_dir: PathBuf,
     pub agents: fsa_server::settings::LlmProxySettings,
     pub development: bool,
-    /// What each user may have, and all together.
+    /// Limits per user, and of all users together.
     pub per_user: Limits,
     pub in_all: Limits,
     /// Bytes of a request's body, and of an upload into a sandbox.
@@ -63,28 +67,24 @@ pub struct ServeConfig {
 
 /// The name of this machine as a region.
 pub const LOCAL_REGION: &str = "local";
-/// The name of the region that a kubeconfig makes by itself.
+/// The name of the region that a kubeconfig without settings makes.
 pub const KUBERNETES_REGION: &str = "kubernetes";
 
-/// Puts the layers together.
+/// Merges flags, environment and file, fills in the defaults and validates.
 pub fn serve(arguments: ServeArguments, root: bool) -> Result<ServeConfig, Failure> {
     let file = match &arguments.config {
-        Some(path) => arguments::read(path)?,
-        None => File::default(),
+        Some(path) => settings::read(path)?,
+        None => Settings::default(),
     };
-    let listen = arguments
-        .listen
-        .or(file.listen)
-        .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080)));
-    let data_dir = match arguments.data_dir.or(file.data_dir) {
+    let settings = arguments.settings.or(file);
+    let data_dir = match &settings.data_dir {
         Some(folder) => std::path::absolute(folder)?,
         None if root => PathBuf::from("/var/lib/fsa"),
         None => environment::data_home()
             .map(|folder| folder.join("fsa"))
-            .ok_or_else(|| Failure::usage("HOME is not set: say with --data-dir where to keep the data"))?,
+            .ok_or_else(|| Failure::usage("HOME is not set: name the data folder with --data-dir"))?,
     };
-    let origin = arguments.origin.or(file.origin);
-    if let Some(origin) = &origin
+    if let Some(origin) = &settings.origin
         && (origin.path() != "/"
             || !matches!(origin.scheme(), "http" | "https")
             || origin.host_str().is_none())
@@ -93,153 +93,124 @@ pub fn serve(arguments: ServeArguments, root: bool) -> Result<ServeConfig, Failu
             "the origin {origin} is not of the form http(s)://host[:port]"
         )));
     }
-    let sandboxd = match arguments.sandboxd.or(file.sandboxd) {
+    let sandboxd = match &settings.sandboxd {
         Some(path) => std::path::absolute(path)?,
         None => environment::beside("fsa-sandboxd")?,
     };
-    let secret_dir = arguments
-        .secret_dir
-        .or(file.secret_dir)
-        .unwrap_or_else(|| ".secret".into());
-    let kubeconfig = arguments.kubeconfig.or(file.kubeconfig);
-    let mut regions = file.regions;
+    let secret_dir = settings.secret_dir.clone().unwrap_or_else(|| ".secret".into());
+    let local = !settings.no_local.unwrap_or(false);
+    let regions = regions(&settings, &secret_dir, local)?;
+    let allow_networks = list(&settings.allow_networks);
+    let agents = agents::agents(&settings, &allow_networks)?;
+    Ok(ServeConfig {
+        github: github::github(&settings, &agents.allowed_networks)?,
+        listen: settings
+            .listen
+            .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
+        data_dir,
+        trusted_proxies: list(&settings.trusted_proxies)
+            .iter()
+            .map(|text| text.parse())
+            .collect::<Result<_, String>>()
+            .map_err(|error| Failure::usage(format!("trusted_proxies: {error}")))?,
+        print_token: arguments.print_token,
+        without_lost_secrets: arguments.without_lost_secrets,
+        runtime: settings.runtime.clone().unwrap_or_else(|| "runc".into()),
+        sandboxd,
+        allow_networks,
+        allow_registries: list(&settings.allow_registries),
+        agents,
+        secret_dir,
+        per_user: per_user(&settings)?,
+        in_all: in_all(&settings),
+        body: mebibytes("body_mib", settings.body_mib, 32, 1024)? as usize,
+        upload: mebibytes("upload_mib", settings.upload_mib, 1024, 1024 * 1024)?,
+        development: settings.development.unwrap_or(false),
+        workers: settings.workers.unwrap_or(16).clamp(1, 256),
+        drain_seconds: settings.drain_seconds.unwrap_or(10),
+        kubeconfig: environment::variable("KUBECONFIG").map(PathBuf::from),
+        local,
+        regions,
+        origin: settings.origin,
+        apps_domain: settings.apps_domain.unwrap_or_else(|| "localhost".into()),
+        database_dsn: settings.database_dsn,
+        web_image: settings.web_image.filter(|text| !text.is_empty()),
+        postgres_bin: settings.postgres_bin,
+        user: settings.user.unwrap_or_else(|| "fsa".into()),
+        default_region: settings.default_region,
+    })
+}
+
+/// The Kubernetes regions by name, each with its kubeconfig.
+fn regions(
+    settings: &Settings,
+    secret_dir: &Path,
+    local: bool,
+) -> Result<BTreeMap<String, fsa_kubernetes::settings::Settings>, Failure> {
+    let mut regions = settings.regions.clone().unwrap_or_default();
     if regions.contains_key(LOCAL_REGION) {
         return Err(Failure::usage(format!(
             "a region of the settings file is named {LOCAL_REGION}, which is this machine's name; choose another"
         )));
     }
-    // A kubeconfig that was given to us, or put where we look, is a wish for a region.
-    if regions.is_empty() && (kubeconfig.is_some() || secret_dir.join("kubeconfig").exists()) {
+    // A kubeconfig by itself makes a region.
+    if regions.is_empty() && (settings.kubeconfig.is_some() || secret_dir.join("kubeconfig").exists()) {
         regions.insert(
             KUBERNETES_REGION.into(),
             fsa_kubernetes::settings::Settings::default(),
         );
     }
     for region in regions.values_mut() {
-        region.kubeconfig = region.kubeconfig.take().or_else(|| kubeconfig.clone());
+        region.kubeconfig = region.kubeconfig.take().or_else(|| settings.kubeconfig.clone());
     }
-    let local = !(arguments.no_local || file.no_local);
-    let default_region = arguments.default_region.or(file.default_region);
-    if let Some(name) = &default_region
+    if let Some(name) = &settings.default_region
         && !(regions.contains_key(name) || (local && name == LOCAL_REGION))
     {
         return Err(Failure::usage(format!(
-            "the default region is {name}, and there is no such region"
+            "there is no region {name}, which default_region names: correct default_region, or add the region to the settings file"
         )));
     }
     if !local && regions.is_empty() {
         return Err(Failure::usage(
-            "without this machine there has to be a Kubernetes region: give a kubeconfig, or a region in the settings file",
+            "no_local needs a Kubernetes region: give a kubeconfig, or a region in the settings file",
         ));
     }
-    let or = |mut flag: Vec<String>, file: Vec<String>| {
-        if flag.is_empty() {
-            flag = file;
-        }
-        flag.retain(|text| !text.is_empty());
-        flag
-    };
-    let allow_networks = or(arguments.allow_networks, file.allow_networks);
-    let agents = agents::agents(
-        arguments.agent_credentials.or(file.agent_credentials),
-        arguments.agent_budget.or(file.agent_budget),
-        arguments.agent_prices.or(file.agent_prices),
-        &allow_networks,
-    )?;
-    let join = Join {
-        anyone: arguments.github_anyone || file.github_anyone,
-        logins: or(arguments.github_logins, file.github_logins),
-        organizations: or(arguments.github_organizations, file.github_organizations),
-    };
-    let github = github::github(
-        arguments.github_client_id.or(file.github_client_id),
-        arguments.github_client_secret.or(file.github_client_secret),
-        arguments
-            .github_client_secret_file
-            .or(file.github_client_secret_file),
-        (
-            arguments.github_url.or(file.github_url),
-            arguments.github_api_url.or(file.github_api_url),
-        ),
-        &agents.allowed_networks,
-        join,
-    )?
-    .map(|settings| fsa_server::settings::GithubSettings {
-        app: arguments.github_app || file.github_app,
-        ..settings
-    });
-    Ok(ServeConfig {
-        github,
-        listen,
-        data_dir,
-        origin,
-        apps_domain: arguments
-            .apps_domain
-            .or(file.apps_domain)
-            .unwrap_or_else(|| "localhost".into()),
-        print_token: arguments.print_token,
-        without_lost_secrets: arguments.without_lost_secrets,
-        database_dsn: arguments.database_dsn.or(file.database_dsn),
-        runtime: arguments
-            .runtime
-            .or(file.runtime)
-            .unwrap_or_else(|| "runc".into()),
-        sandboxd,
-        web_image: arguments
-            .web_image
-            .or(file.web_image)
-            .filter(|text| !text.is_empty()),
-        postgres_bin: arguments.postgres_bin.or(file.postgres_bin),
-        user: arguments.user.or(file.user).unwrap_or_else(|| "fsa".into()),
-        allow_networks,
-        agents,
-        allow_registries: or(arguments.allow_registries, file.allow_registries),
-        secret_dir,
-        per_user: Limits {
-            projects: arguments.user_projects.or(file.user_projects),
-            running: arguments.user_running.or(file.user_running),
-            cpu_millis: arguments.user_cpu_millis.or(file.user_cpu_millis),
-            memory_mib: arguments.user_memory_mib.or(file.user_memory_mib),
-            disk_mib: arguments.user_disk_mib.or(file.user_disk_mib),
-            requests_per_minute: at_least_one(
-                "user_requests_per_minute",
-                arguments
-                    .user_requests_per_minute
-                    .or(file.user_requests_per_minute),
-            )?,
-            execs_per_minute: arguments.user_execs_per_minute.or(file.user_execs_per_minute),
-        },
-        in_all: Limits {
-            projects: arguments.most_projects.or(file.most_projects),
-            running: arguments.most_running.or(file.most_running),
-            cpu_millis: arguments.most_cpu_millis.or(file.most_cpu_millis),
-            memory_mib: arguments.most_memory_mib.or(file.most_memory_mib),
-            disk_mib: arguments.most_disk_mib.or(file.most_disk_mib),
-            ..Limits::default()
-        },
-        body: mebibytes("body_mib", arguments.body_mib.or(file.body_mib), 32, 1024)? as usize,
-        upload: mebibytes(
-            "upload_mib",
-            arguments.upload_mib.or(file.upload_mib),
-            1024,
-            1024 * 1024,
-        )?,
-        development: arguments.development || file.development,
-        workers: arguments.workers.or(file.workers).unwrap_or(16).clamp(1, 256),
-        drain_seconds: arguments.drain_seconds.or(file.drain_seconds).unwrap_or(10),
-        kubeconfig: environment::variable("KUBECONFIG").map(PathBuf::from),
-        local,
-        default_region,
-        regions,
+    Ok(regions)
+}
+
+fn per_user(settings: &Settings) -> Result<Limits, Failure> {
+    // With 0, no request at all would be possible.
+    if settings.user_requests_per_minute == Some(0) {
+        return Err(Failure::usage(
+            "user_requests_per_minute is a number of 1 or more",
+        ));
+    }
+    Ok(Limits {
+        projects: settings.user_projects,
+        running: settings.user_running,
+        cpu_millis: settings.user_cpu_millis,
+        memory_mib: settings.user_memory_mib,
+        disk_mib: settings.user_disk_mib,
+        requests_per_minute: settings.user_requests_per_minute,
+        execs_per_minute: settings.user_execs_per_minute,
     })
 }
 
-/// A limit with which nothing could be asked any more is a mistake.
-fn at_least_one(name: &str, value: Option<u64>) -> Result<Option<u64>, Failure> {
-    match value {
-        Some(0) => Err(Failure::usage(format!("{name} is a number of 1 or more"))),
-        value => Ok(value),
+fn in_all(settings: &Settings) -> Limits {
+    Limits {
+        projects: settings.most_projects,
+        running: settings.most_running,
+        cpu_millis: settings.most_cpu_millis,
+        memory_mib: settings.most_memory_mib,
+        disk_mib: settings.most_disk_mib,
+        ..Limits::default()
     }
+}
+
+/// A list without empty items, which an empty environment variable has.
+fn list(items: &Option<Vec<String>>) -> Vec<String> {
+    let items = items.iter().flatten();
+    items.filter(|text| !text.is_empty()).cloned().collect()
 }
 
 /// A number of MiB in bytes.
@@ -265,7 +236,10 @@ mod tests {
         .unwrap();
         let arguments = ServeArguments {
             config: Some(path),
-            workers: Some(5),
+            settings: Settings {
+                workers: Some(5),
+                ..Settings::default()
+            },
             ..ServeArguments::default()
         };
         let config = serve(arguments, true).unwrap();
@@ -273,6 +247,55 @@ mod tests {
         assert_eq!(config.workers, 5);
         assert_eq!(config.apps_domain, "apps.example");
         assert_eq!(config.runtime, PathBuf::from("runc"));
+    }
+
+    #[test]
+    fn the_environment_is_between_the_flags_and_the_file() {
+        use clap::{CommandFactory as _, FromArgMatches as _, Parser};
+        #[derive(Parser)]
+        struct Command {
+            #[command(flatten)]
+            serve: ServeArguments,
+        }
+        let settings = |arguments: &[&str]| {
+            // The variable of this test process: PATH stands for FSA_USER.
+            let command = Command::command().mut_arg("user", |argument| argument.env("PATH"));
+            let matches = command.try_get_matches_from(arguments).unwrap();
+            Command::from_arg_matches(&matches).unwrap().serve.settings
+        };
+        let file = || Settings {
+            user: Some("file".into()),
+            no_local: Some(true),
+            ..Settings::default()
+        };
+        let path = environment::variable("PATH");
+        assert_eq!(settings(&["fsa"]).or(file()).user, path);
+        assert_eq!(
+            settings(&["fsa", "--user", "flag"]).or(file()).user.as_deref(),
+            Some("flag")
+        );
+        assert_eq!(settings(&["fsa"]).or(file()).no_local, Some(true));
+        assert_eq!(
+            settings(&["fsa", "--no-local=false"]).or(file()).no_local,
+            Some(false)
+        );
+    }
+
+    #[test]
+    fn trusted_proxies_are_addresses_or_networks() {
+        let config = |text: &str| {
+            let mut arguments = ServeArguments::default();
+            arguments.settings.trusted_proxies = Some(vec![text.to_owned()]);
+            serve(arguments, true)
+        };
+        let trusted = config("10.1.0.0/16").unwrap().trusted_proxies;
+        assert!(trusted[0].contains("10.1.2.3".parse().unwrap()));
+        let failure = config("proxy.example").unwrap_err();
+        assert!(
+            failure.message.contains("trusted_proxies") && failure.message.contains("proxy.example"),
+            "{failure}"
+        );
+        assert!(config("").unwrap().trusted_proxies.is_empty());
     }
 
     #[test]
