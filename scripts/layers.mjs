@@ -104,7 +104,7 @@ export const modules = {
   'crates/cli': {
     layers: [
       ['commands'],
-      ['args', 'sse', 'websocket'],
+      ['args', 'input', 'websocket'],
       ['client', 'output'],
       ['credentials'],
       ['config'], // settings of `fsa serve`, and the only place that reads the environment

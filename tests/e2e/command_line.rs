@@ -190,6 +190,6 @@ async fn each_key_typed_into_fsa_terminal_is_written_once_across_a_crash_of_the_
     terminal.type_in("\x1d");
     let (code, last) = terminal.end();
     assert_eq!(code, Some(0), "{last}");
-    assert!(last.contains("left main; it goes on"), "{last}");
+    assert!(last.contains("detached from main; it keeps running"), "{last}");
     world.finish().await;
 }

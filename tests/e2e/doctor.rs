@@ -45,7 +45,7 @@ fn a_machine_that_has_everything_passes_all_checks() {
         );
     }
     assert!(
-        output.contains("Projects can be made on this machine."),
+        output.contains("Projects can be created on this machine."),
         "{output}"
     );
 }

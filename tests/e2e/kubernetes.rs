@@ -152,7 +152,7 @@ fn without_this_machine(world: &World, namespace: &Namespace, settings: &str) {
         output.contains("\u{2713} control database   PostgreSQL "),
         "{output}"
     );
-    assert!(output.ends_with("Projects can be made.\n"), "{output}");
+    assert!(output.ends_with("Projects can be created.\n"), "{output}");
     for point in [
         "kernel",
         "user",

@@ -1,7 +1,9 @@
-//! The API client: one place that sends requests, adds the token and reads errors.
+//! API client: sends requests with the token, and reads answers, errors and event streams.
 
 use std::time::Duration;
 
+use eventsource_stream::{Event, EventStreamError, Eventsource as _};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream::LocalBoxStream};
 use reqwest::{Method, RequestBuilder, Response, header};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Serialize, de::DeserializeOwned};
@@ -11,12 +13,15 @@ use crate::{
     failure::{Code, Failure},
 };
 
-/// How long the server may take to accept a connection.
+/// Timeout of connecting.
 const CONNECT: Duration = Duration::from_secs(10);
-/// How long it may take to answer what is not a stream.
+/// Timeout of an answer that is no stream.
 const ANSWER: Duration = Duration::from_secs(90);
 
-/// A server and how to talk to it.
+/// Server-sent events. It ends when the server ends the stream.
+pub type EventStream = LocalBoxStream<'static, Result<Event, Failure>>;
+
+/// A server, and the token for it.
 pub struct Client {
     http: reqwest::Client,
     url: String,
@@ -61,7 +66,7 @@ impl Client {
         read(sent(self.request(method, path).timeout(ANSWER).json(body)).await?).await
     }
 
-    /// Sends a body and does not look at the answer's.
+    /// Sends a body and ignores the answer's.
     pub async fn order(
         &self,
         method: Method,
@@ -73,15 +78,25 @@ impl Client {
             .map(drop)
     }
 
-    /// An event stream, from its beginning or after `last`.
-    pub async fn stream(&self, path: &str, last: Option<&str>) -> Result<Response, Failure> {
+    /// An event stream, from its beginning or after the event with the id `last`.
+    pub async fn events(&self, path: &str, last: Option<&str>) -> Result<EventStream, Failure> {
         let mut request = self
             .request(Method::GET, path)
             .header(header::ACCEPT, "text/event-stream");
         if let Some(last) = last {
             request = request.header("last-event-id", last);
         }
-        sent(request).await
+        let response = sent(request).await?;
+        let events = response.bytes_stream().eventsource();
+        Ok(events.map_err(broken).boxed_local())
+    }
+}
+
+/// Why an event stream cannot be read on.
+fn broken(error: EventStreamError<reqwest::Error>) -> Failure {
+    match error {
+        EventStreamError::Transport(error) => error.into(),
+        error => Failure::failed(format!("the server sent a malformed event stream: {error}")),
     }
 }
 
@@ -101,7 +116,7 @@ async fn read<T: DeserializeOwned>(response: Response) -> Result<T, Failure> {
     serde_json::from_slice(&bytes).map_err(|error| {
         Failure::new(
             Code::Failed,
-            format!("the server's answer makes no sense to this version of fsa: {error}"),
+            format!("this version of fsa cannot read the server's answer: {error}"),
         )
     })
 }

@@ -1,5 +1,5 @@
-//! Which servers this person is signed in to: `$XDG_CONFIG_HOME/fsa/credentials.toml`, readable
-//! by its owner alone.
+//! Credentials file: the servers that this user is signed in to, in `$XDG_CONFIG_HOME/fsa/credentials.toml`, readable
+//! only by its owner.
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{config, failure::Failure};
 
-/// Where a client talks to when nothing is said.
+/// The server of a client without any setting.
 pub const DEFAULT_URL: &str = "http://localhost:8080";
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -30,7 +30,7 @@ struct Entry {
     token: String,
 }
 
-/// The server to talk to, and the token for it where there is one.
+/// The server to send requests to, and the token for it if there is one.
 pub struct Target {
     pub url: String,
     pub token: Option<SecretString>,
@@ -51,7 +51,7 @@ pub fn target(url: Option<&str>) -> Result<Target, Failure> {
     Ok(Target { url, token })
 }
 
-/// Remembers `token` for `url` and makes it the current server. Says where.
+/// Saves `token` for `url` and makes it the current server. Returns the path of the file.
 pub fn remember(url: &str, token: &SecretString) -> Result<PathBuf, Failure> {
     let mut file = read()?;
     file.current = Some(url.to_owned());
@@ -89,7 +89,7 @@ fn path() -> Result<PathBuf, Failure> {
     config::config_folder()
         .map(|folder| folder.join("credentials.toml"))
         .ok_or_else(|| {
-            Failure::failed("neither XDG_CONFIG_HOME nor HOME is set, so there is no place for credentials")
+            Failure::failed("neither XDG_CONFIG_HOME nor HOME is set, so the credentials cannot be saved")
         })
 }
 

@@ -1,5 +1,4 @@
-//! What a command ends with when it cannot do its work: a sentence and an exit code that means
-//! something.
+//! Command failures: a message, and an exit code by kind.
 
 use std::{fmt, process::ExitCode};
 
@@ -13,7 +12,7 @@ pub enum Code {
     Usage = 2,
     NotFound = 3,
     NotAllowed = 4,
-    /// The thing is not in a state in which that can be done, or the name is taken.
+    /// The state does not allow it, or the name is taken.
     Conflict = 5,
     Unreachable = 6,
 }
@@ -23,11 +22,11 @@ pub enum Code {
 pub struct Failure {
     pub code: Code,
     pub message: String,
-    /// What a program would want to know, where the server answered.
+    /// The server's error, for --json.
     pub body: Option<Box<ErrorBody>>,
 }
 
-/// The result of a command: an exit code of its own, 0 in most cases.
+/// The result of a command: its exit code, usually 0.
 pub type Outcome = Result<u8, Failure>;
 
 impl Failure {
@@ -47,7 +46,7 @@ impl Failure {
         Self::new(Code::Usage, message)
     }
 
-    /// From an HTTP error answer.
+    /// From an HTTP error response.
     pub fn from_answer(status: u16, bytes: &[u8]) -> Self {
         let code = match status {
             401 | 403 => Code::NotAllowed,
@@ -58,7 +57,7 @@ impl Failure {
         };
         let body: Option<ErrorBody> = serde_json::from_slice(bytes).ok();
         let message = body.as_ref().map_or_else(
-            || format!("the server answered {status} without saying why"),
+            || format!("the server answered {status} without a reason"),
             |body| {
                 let mut text = body.error.clone();
                 if body.details.message != body.error {
@@ -75,7 +74,7 @@ impl Failure {
                 if status >= 500
                     && let Some(id) = &body.details.request_id
                 {
-                    text = format!("{text}\nThe server's log has more under request {id}.");
+                    text = format!("{text}\nThe server's log has details: request {id}.");
                 }
                 text
             },
@@ -125,7 +124,7 @@ impl From<reqwest::Error> for Failure {
         } else {
             Self::new(
                 Code::Unreachable,
-                format!("the connection to {url} broke off: {}", root(&error)),
+                format!("the connection to {url} was lost: {}", root(&error)),
             )
         }
     }

@@ -1,7 +1,7 @@
 //! `fsa`: the server and its client in one binary.
 //!
-//! One file per command in `commands/`; what they share (settings, credentials, the API client,
-//! the way to print) is beside them.
+//! One file per command in `commands/`; what they share (settings, credentials, the API client, printing) is beside
+//! them.
 
 #![forbid(unsafe_code)]
 
@@ -11,8 +11,8 @@ mod commands;
 mod config;
 mod credentials;
 mod failure;
+mod input;
 mod output;
-mod sse;
 mod websocket;
 
 use std::process::ExitCode;
@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 fn main() -> ExitCode {
-    // reqwest is built without a provider of its own, so that there is one TLS stack: ring's.
+    // reqwest is built without a TLS provider, so that there is one: ring.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let arguments = args::Arguments::parse();
     commands::run(arguments)

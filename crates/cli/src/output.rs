@@ -1,4 +1,4 @@
-//! Printing: tables for people, JSON for programs, and the five stages as they pass.
+//! Output: tables, JSON, and the progress of the five stages.
 
 use std::{
     io::{IsTerminal as _, Write as _},
@@ -20,7 +20,7 @@ pub fn print<T: Serialize>(json: bool, value: &T, people: impl FnOnce(&T)) {
     }
 }
 
-/// One line on standard output. A reader that went away (`| head`) is no reason to complain.
+/// One line on standard output. A closed pipe (`| head`) is ignored.
 pub fn line(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
@@ -58,8 +58,7 @@ pub fn ago(at: DateTime<Utc>) -> String {
     }
 }
 
-/// Shows the stages of a sandbox as they pass: bars on a terminal, a line per change in a pipe,
-/// nothing where JSON was asked for.
+/// Shows the progress of a sandbox's stages: bars on a terminal, a line per change in a pipe, nothing with --json.
 pub enum Stages {
     Bars {
         bars: Vec<ProgressBar>,

@@ -1,4 +1,4 @@
-//! WebSockets over the API client's own connections, so that TLS and the token are its business.
+//! WebSockets over the API client, which adds TLS and the token.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::{
 /// A WebSocket to the server.
 pub type Socket = WebSocketStream<reqwest::Upgraded>;
 
-/// How long the server may take to agree.
+/// Timeout of the upgrade.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Opens `path` as a WebSocket (RFC 6455), with a subprotocol where one is named.

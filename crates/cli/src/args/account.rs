@@ -1,48 +1,49 @@
-//! Commands about people and their tokens.
+//! Commands for users and their tokens.
 
 use clap::{Args, Subcommand};
 
 #[derive(Debug, Args)]
 pub struct Login {
-    /// The sign-in link (http://…/sign-in#…), or the server's address
+    /// One-time sign-in link (http://…/sign-in#…), or the server's URL
     pub url: Option<String>,
     /// Read an API token from standard input
     #[arg(long)]
     pub with_token: bool,
-    /// Sign in as this user with a password, which is asked for
+    /// Sign in as this user with a password, read from a prompt
     #[arg(long)]
     pub user: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
 pub enum User {
-    /// List everybody with an account; for owners of the system
+    /// List all users with their usage and limits; for owners of the system
     List,
-    /// Give somebody limits of their own; what is not named has none
+    /// Set the limits of one user; a limit that is not given is removed
     Limit {
-        /// Their login
+        /// Login of the user
         user: String,
+        /// Projects
         #[arg(long)]
         projects: Option<u64>,
         /// Running sandboxes
         #[arg(long)]
         running: Option<u64>,
-        /// Thousandths of a processor of the running sandboxes together
+        /// Processor use of the running sandboxes, in thousandths of a processor
         #[arg(long)]
         cpu_millis: Option<u64>,
-        /// MiB of memory of the running sandboxes together
+        /// Memory of the running sandboxes, in MiB
         #[arg(long)]
         memory_mib: Option<u64>,
-        /// MiB on disk of their projects' sandboxes and databases together
+        /// Disk use of the projects' sandboxes and databases, in MiB
         #[arg(long)]
         disk_mib: Option<u64>,
-        /// Requests of the API in a minute
+        /// API requests per minute
         #[arg(long)]
         requests_per_minute: Option<u64>,
-        /// Programs that the API starts in sandboxes in a minute
+        /// Programs started in sandboxes through the API per minute
         #[arg(long)]
         execs_per_minute: Option<u64>,
-        /// What the server lets everybody have, again
+        /// Remove the user's own limits, so that the server's apply
         #[arg(long, conflicts_with_all = ["projects", "running", "cpu_millis", "memory_mib", "disk_mib",
             "requests_per_minute", "execs_per_minute"])]
         default: bool,
@@ -51,21 +52,25 @@ pub enum User {
 
 #[derive(Debug, Subcommand)]
 pub enum Token {
-    /// Make a token; it is shown once
+    /// Create a token and print it; it is shown only once
     Create {
+        /// Name to recognize it by
         name: String,
         /// Days until it expires [default: never]
         #[arg(long)]
         days: Option<u32>,
-        /// It may look, and change nothing
+        /// Allow only reads
         #[arg(long)]
         read_only: bool,
-        /// It is for this project alone
+        /// Restrict the token to this project
         #[arg(long)]
         project: Option<String>,
     },
+    /// List your tokens
     List,
+    /// Revoke a token
     Revoke {
+        /// Token id, from `fsa token list`
         id: String,
     },
 }

@@ -1,4 +1,4 @@
-//! Commands about coding agents and their tasks.
+//! Commands for coding agents and their tasks.
 
 use clap::{
     Args, Subcommand,
@@ -8,75 +8,69 @@ use fsa_model::agent;
 
 #[derive(Debug, Subcommand)]
 pub enum Task {
-    /// Have an agent do something, and show how it does; ends with 0 if it succeeded
+    /// Run a prompt with an agent and show its steps; exits with 0 if the task succeeded
     Run(Box<TaskRun>),
-    List {
-        project: String,
-    },
+    /// List a project's tasks
+    List { project: String },
+    /// Show a task
     Show {
         project: String,
         task: String,
-        /// Show its steps until it has ended
+        /// Show the steps until the task has ended
         #[arg(long, short)]
         follow: bool,
-        /// What the agent changed
+        /// Show the diff of what the agent changed
         #[arg(long, conflicts_with = "follow")]
         diff: bool,
     },
-    /// End a task, or take it out of the queue
-    Cancel {
-        project: String,
-        task: String,
-    },
+    /// Cancel a task that runs or is queued
+    Cancel { project: String, task: String },
 }
 
 #[derive(Debug, Args)]
 pub struct TaskRun {
     pub project: String,
-    /// What the agent is to do [default: read from standard input]
+    /// Prompt [default: read from standard input]
     pub prompt: Option<String>,
-    /// The agent
+    /// Agent that works on the prompt
     #[arg(long, default_value = agent::Agent::default().name(), value_parser = agents())]
     pub agent: agent::Agent,
-    /// As the agent names it
+    /// Model, as the agent names it
     #[arg(long)]
     pub model: Option<String>,
-    /// US dollars
+    /// Budget in US dollars
     #[arg(long)]
     pub budget: Option<f64>,
-    /// End it after this many seconds [default: 3600]
+    /// Timeout in seconds [default: 3600]
     #[arg(long, short)]
     pub timeout: Option<u32>,
-    /// Go on with the conversation of this earlier task
+    /// Continue the conversation of an earlier task
     #[arg(long = "continue", value_name = "TASK")]
     pub continues: Option<String>,
-    /// Print the task's id and do not wait
+    /// Print the task's id and exit
     #[arg(long, short)]
     pub detach: bool,
 }
 
 #[derive(Debug, Subcommand)]
 pub enum Agent {
-    /// What a project's agents have spent this month, by model
-    Show {
-        project: String,
-    },
-    /// Set what a project's agents may spend in a month
+    /// Show what a project's agents have spent this month, by model
+    Show { project: String },
+    /// Set the monthly budget of a project's agents
     Budget {
         project: String,
-        /// US dollars, or `none` for the server's own limit
+        /// US dollars, or `none` for the server's budget
         dollars: String,
     },
-    /// List your own variables for agents
+    /// List the names of your own variables for agents
     Keys,
-    /// Set one of your own variables for agents; its value is read from standard input
+    /// Set one of your own variables for agents; the value is read from standard input
     SetKey {
-        /// Such as ANTHROPIC_API_KEY
+        /// Name, such as ANTHROPIC_API_KEY
         name: String,
     },
-    UnsetKey {
-        name: String,
-    },
+    /// Delete one of your own variables for agents
+    UnsetKey { name: String },
 }
 
 /// The names of the agents, with their titles in the help.

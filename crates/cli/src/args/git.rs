@@ -1,46 +1,49 @@
-//! Commands about a project's repository.
+//! Commands for a project's repository.
 
 use clap::Subcommand;
 
 #[derive(Debug, Subcommand)]
 pub enum Git {
-    /// What has changed
+    /// Show changed files
     Status { project: String },
-    /// How files differ from what is staged, or with --staged from the last commit
+    /// Show unstaged changes, or with --staged the staged ones
     Diff {
         project: String,
         path: Option<String>,
+        /// Show the staged changes
         #[arg(long)]
         staged: bool,
     },
-    /// Put files, or everything, into the next commit
+    /// Stage files, or everything
     Stage { project: String, paths: Vec<String> },
-    /// Take files, or everything, out of the next commit
+    /// Unstage files, or everything
     Unstage { project: String, paths: Vec<String> },
-    /// Commit what is staged
+    /// Commit the staged changes
     Commit {
         project: String,
+        /// Commit message
         #[arg(long, short)]
         message: String,
         /// Stage everything first
         #[arg(long, short)]
         all: bool,
     },
-    /// Push the branch
+    /// Push the current branch
     Push { project: String },
-    /// Fetch and merge the branch that this one follows
+    /// Fetch and merge the upstream branch
     Pull { project: String },
-    /// Give up a merge that conflicts
+    /// Abort a merge that conflicts
     Abort { project: String },
-    /// Make a repository at GitHub from the project, and push to it
+    /// Create a GitHub repository from the project, and push to it
     Publish {
         project: String,
-        /// The repository's name [default: the project's]
+        /// Name of the repository [default: the project's]
         #[arg(long)]
         name: Option<String>,
+        /// Description of the repository
         #[arg(long)]
         description: Option<String>,
-        /// Everybody may see it
+        /// Make the repository public
         #[arg(long)]
         public: bool,
     },
@@ -48,19 +51,18 @@ pub enum Git {
 
 #[derive(Debug, Subcommand)]
 pub enum GitCredential {
-    /// Set it; the password or token is read from standard input
+    /// Set the credential; the password or token is read from standard input
     Set {
         project: String,
+        /// User name at the repository's server
         #[arg(long)]
         username: String,
-        /// The repository [default: the project's own]
+        /// URL of the repository [default: the project's]
         #[arg(long)]
         url: Option<String>,
     },
-    Show {
-        project: String,
-    },
-    Forget {
-        project: String,
-    },
+    /// Show the URL and the user name
+    Show { project: String },
+    /// Delete the credential
+    Forget { project: String },
 }

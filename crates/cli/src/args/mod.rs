@@ -1,4 +1,4 @@
-//! The command line: what can be said, and its help.
+//! Command line: the commands, their arguments and their help.
 
 mod account;
 mod agent;
@@ -14,9 +14,9 @@ pub use self::{
     account::{Login, Token, User},
     agent::{Agent, Task, TaskRun},
     git::{Git, GitCredential},
-    project::{Db, Env, Events, Project, ProjectCreate, Wish},
+    project::{Db, Env, Events, Lifecycle, Project, ProjectCreate},
     sandbox::{Cp, Debug, Exec, Logs, Open, Terminal},
-    server::{Halt, Image, Keys},
+    server::{Image, Keys, ServerKeys, Shutdown},
 };
 
 /// Sandboxes with a terminal, a database, a coding agent and a URL, in well under a second.
@@ -29,106 +29,158 @@ pub struct Arguments {
     pub command: Command,
 }
 
-/// What every command takes.
+/// Options of every command.
 #[derive(Clone, Debug, Args)]
 pub struct Global {
-    /// The server to talk to [default: the one signed in to last, else http://localhost:8080]
+    /// The server's URL [default: the server last signed in to, else http://localhost:8080]
     #[arg(long, global = true, env = "FSA_URL", value_hint = ValueHint::Url)]
     pub url: Option<String>,
-    /// Print JSON, for programs
+    /// Print JSON
     #[arg(long, global = true)]
     pub json: bool,
 }
 
+/// A command, by what it needs before it runs.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    #[command(flatten)]
+    Local(LocalCommand),
+    #[command(flatten)]
+    Client(ClientCommand),
+    #[command(flatten)]
+    Internal(InternalCommand),
+}
+
+/// Commands that set up their own processes, privileges and connections before any thread is started.
+#[derive(Debug, Subcommand)]
+pub enum LocalCommand {
     /// Run the server
     Serve(crate::config::ServeArguments),
-    /// End what outlives the server: sandboxes, their way to the databases, the clusters
-    Halt(Halt),
-    /// Renew the key that stored secrets are encrypted with
+    /// Stop what keeps running after the server stops: sandboxes, database proxy and databases
+    Halt(Shutdown),
+    /// Manage the keys that stored secrets are encrypted with
     #[command(subcommand)]
     Keys(Keys),
-    /// Check this machine point by point, and say how to mend what is missing
+    /// Check the requirements of this machine, and say how to fix what is missing
     Doctor(crate::config::ServeArguments),
-    /// Sign in to a server, with the one-time link it printed, a token or a password
+    /// Sign in to a server with a one-time link, a token or a password
     Login(Login),
-    /// Make, list and revoke API tokens
+    /// Show pods, events, logs and ingresses of a project in a Kubernetes region
+    Debug(Debug),
+    /// Print completions for a shell
+    Completions { shell: clap_complete::Shell },
+    /// Print the server's settings as a Markdown table
+    #[command(hide = true)]
+    Settings,
+}
+
+/// Commands that send requests to a server.
+#[derive(Debug, Subcommand)]
+pub enum ClientCommand {
+    /// Create, list and revoke API tokens
     #[command(subcommand)]
     Token(Token),
-    /// List users with what they have, and change what they may have
+    /// List users with their usage, and set their limits
     #[command(subcommand)]
     User(User),
-    /// Create, list, show, change and delete projects
+    /// Create, list, show and delete projects
     #[command(subcommand)]
     Project(Project),
-    /// Share a project with somebody, or change as what
+    /// Share a project with a user, or change their role
     Share {
         project: String,
-        /// Their login or id
+        /// Login or id of the user
         user: String,
         /// viewer, editor or admin
         #[arg(long = "as", value_name = "ROLE", default_value = "viewer")]
         role: ProjectRole,
     },
-    /// End sharing a project with somebody; what they have open in it ends too
+    /// Stop sharing a project with a user, and close their open connections to it
     Unshare { project: String, user: String },
-    /// List who may use a project
+    /// List the members of a project
     Members { project: String },
     /// Start a project's sandbox
-    Start(Wish),
-    /// Stop a project's sandbox; its files and its database stay
-    Stop(Wish),
+    Start(Lifecycle),
+    /// Stop a project's sandbox; its files and database stay
+    Stop(Lifecycle),
     /// Restart a project's sandbox
-    Restart(Wish),
-    /// Run a command in a project's sandbox; ends with its exit code
+    Restart(Lifecycle),
+    /// Run a command in a project's sandbox, and exit with its exit code
     Exec(Exec),
-    /// Open a terminal in a project's sandbox; leave it with Ctrl-] and it goes on
+    /// Open a terminal in a project's sandbox; Ctrl-] detaches, and the session keeps running
     Terminal(Terminal),
-    /// Open what a project serves in a browser
+    /// Open a preview of a project in a browser
     Open(Open),
-    /// Copy files: SOURCE TARGET, one of them PROJECT:PATH
+    /// Copy files to or from a sandbox; one of SOURCE and TARGET is PROJECT:PATH
     Cp(Cp),
-    /// Show what the start command prints
+    /// Show the output of the start command
     Logs(Logs),
-    /// Show what happened to a project, or to all of them
+    /// Show the events of a project, or of all projects
     Events(Events),
-    /// Collect what a cluster says of a project: pods, events, logs, ingresses
-    Debug(Debug),
     /// Set, unset and list environment variables
     #[command(subcommand)]
     Env(Env),
-    /// A project's database
+    /// Connect to a project's database
     #[command(subcommand)]
     Db(Db),
-    /// Agents that work in a project by themselves
+    /// Run coding agents in a project, unattended
     #[command(subcommand)]
     Task(Task),
-    /// What agents spend, and your own keys for them
+    /// Show and limit what agents spend, and manage your own keys for them
     #[command(subcommand)]
     Agent(Agent),
-    /// Git in a project's folder: what has changed, commits, and the exchange with its repository
+    /// Work with the git repository in a project's folder
     #[command(subcommand)]
     Git(Git),
-    /// What git in a project's sandbox shows to its repository's server
+    /// Manage the credential that git in a project's sandbox uses
     #[command(subcommand)]
     GitCredential(GitCredential),
-    /// The images that projects can be made from
+    /// Import and list images to create projects from
     #[command(subcommand)]
     Image(Image),
-    /// Print completions for a shell
-    Completions { shell: clap_complete::Shell },
-    /// The privileged half of `fsa serve`, which starts it
-    #[command(hide = true)]
-    Runner(Internal),
-    /// The way from sandboxes to their databases, which `fsa serve` starts
-    #[command(hide = true)]
-    Gate(Internal),
 }
 
-/// What the processes that `fsa serve` starts are told; nothing for people.
+/// Processes that `fsa serve` starts. They are not for people.
+#[derive(Debug, Subcommand)]
+pub enum InternalCommand {
+    /// The privileged half of `fsa serve`
+    #[command(hide = true)]
+    Runner(Ignored),
+    /// The proxy from sandboxes to their databases
+    #[command(hide = true)]
+    Gate(Ignored),
+}
+
+/// Arguments that the process reads by itself.
 #[derive(Debug, Args)]
-pub struct Internal {
+pub struct Ignored {
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub arguments: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn every_command_and_every_option_has_help() {
+        fn check(path: &str, command: &clap::Command) {
+            for argument in command
+                .get_arguments()
+                .filter(|argument| !argument.is_positional())
+            {
+                assert!(argument.get_help().is_some(), "{path} --{}", argument.get_id());
+            }
+            for command in command.get_subcommands() {
+                let path = format!("{path} {}", command.get_name());
+                assert!(command.get_about().is_some(), "{path}");
+                check(&path, command);
+            }
+        }
+        let command = Arguments::command();
+        command.clone().debug_assert();
+        check("fsa", &command);
+    }
 }

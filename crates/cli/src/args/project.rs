@@ -1,4 +1,4 @@
-//! Commands about a project and what belongs to it.
+//! Commands for projects, their events, environment and database.
 
 use std::path::PathBuf;
 
@@ -6,17 +6,19 @@ use clap::{Args, Subcommand};
 
 #[derive(Debug, Subcommand)]
 pub enum Project {
+    /// Create a project and start its sandbox
     Create(Box<ProjectCreate>),
+    /// List projects
     List,
-    Show {
-        project: String,
-    },
+    /// Show a project
+    Show { project: String },
     /// Delete a project with its sandbox, files and database
     Delete {
         project: String,
-        /// Do not ask
+        /// Do not ask for confirmation
         #[arg(long, short)]
         yes: bool,
+        /// Do not wait until it is deleted
         #[arg(long)]
         no_wait: bool,
     },
@@ -24,44 +26,47 @@ pub enum Project {
 
 #[derive(Debug, Args)]
 pub struct ProjectCreate {
-    /// Lower-case letters, digits and single dashes
+    /// Name: lower-case letters, digits and single dashes
     pub name: String,
+    /// Description
     #[arg(long)]
     pub description: Option<String>,
-    /// `web` or `host`
+    /// Template: `web` or `host`
     #[arg(long, conflicts_with = "image")]
     pub template: Option<String>,
-    /// An OCI image: a reference, or the name of an imported one
+    /// OCI image: a reference, or the name of an imported image
     #[arg(long)]
     pub image: Option<String>,
-    /// micro, small, medium or large
+    /// Size of the sandbox
     #[arg(long, value_parser = ["micro", "small", "medium", "large"])]
     pub size: Option<String>,
+    /// Region [default: the server's default region]
     #[arg(long)]
     pub region: Option<String>,
-    /// A git repository to clone into it
+    /// Git repository to clone
     #[arg(long)]
     pub repository: Option<String>,
+    /// Branch to clone [default: the repository's]
     #[arg(long, requires = "repository")]
     pub branch: Option<String>,
-    /// What to run and keep running in the project's folder
+    /// Command to run and keep running in the project's folder
     #[arg(long)]
     pub start_command: Option<String>,
-    /// NAME=VALUE, any number of times
+    /// Environment variable NAME=VALUE; repeatable
     #[arg(long = "env", short)]
     pub environment: Vec<String>,
-    /// Do not start its sandbox
+    /// Do not start the sandbox
     #[arg(long)]
     pub no_start: bool,
-    /// Do not wait until it runs
+    /// Do not wait until the sandbox runs
     #[arg(long)]
     pub no_wait: bool,
 }
 
 #[derive(Debug, Args)]
-pub struct Wish {
+pub struct Lifecycle {
     pub project: String,
-    /// Do not wait until it is so
+    /// Do not wait until the sandbox has reached the state
     #[arg(long)]
     pub no_wait: bool,
 }
@@ -69,30 +74,32 @@ pub struct Wish {
 #[derive(Debug, Args)]
 pub struct Events {
     pub project: Option<String>,
-    /// Go on as they happen
+    /// Follow new events
     #[arg(long, short)]
     pub follow: bool,
 }
 
 #[derive(Debug, Subcommand)]
 pub enum Env {
-    /// NAME=VALUE, any number of times; other variables stay as they are
+    /// Set variables, NAME=VALUE; other variables stay as they are
     Set {
         project: String,
         #[arg(required_unless_present = "file")]
         variables: Vec<String>,
-        /// From a file of NAME=VALUE lines
+        /// File of NAME=VALUE lines
         #[arg(long)]
         file: Option<PathBuf>,
     },
+    /// Delete variables
     Unset {
         project: String,
         #[arg(required = true)]
         names: Vec<String>,
     },
+    /// List variables
     List {
         project: String,
-        /// With the values
+        /// Show the values
         #[arg(long)]
         reveal: bool,
     },
@@ -100,9 +107,9 @@ pub enum Env {
 
 #[derive(Debug, Subcommand)]
 pub enum Db {
-    /// Print the connection string, as programs in the sandbox use it
+    /// Print the connection string that programs in the sandbox use
     Url { project: String },
-    /// Run psql in the sandbox; arguments after -- are psql's
+    /// Run psql in the sandbox; arguments after -- are passed to psql
     Psql {
         project: String,
         #[arg(last = true)]

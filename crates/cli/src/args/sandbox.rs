@@ -1,22 +1,23 @@
-//! Commands that reach into a sandbox.
+//! Commands that connect to a sandbox.
 
 use clap::Args;
 
 #[derive(Debug, Args)]
 pub struct Exec {
     pub project: String,
-    /// In this folder
+    /// Working folder
     #[arg(long, short = 'C')]
     pub cwd: Option<String>,
-    /// NAME=VALUE, any number of times
+    /// Environment variable NAME=VALUE; repeatable
     #[arg(long = "env", short)]
     pub environment: Vec<String>,
-    /// As this user: dev or root
+    /// User to run as: dev or root
     #[arg(long, short)]
     pub user: Option<String>,
-    /// End it after this many seconds
+    /// Timeout in seconds
     #[arg(long, short)]
     pub timeout: Option<u32>,
+    /// Command and its arguments, after --
     #[arg(last = true, required = true)]
     pub command: Vec<String>,
 }
@@ -24,10 +25,10 @@ pub struct Exec {
 #[derive(Debug, Args)]
 pub struct Terminal {
     pub project: String,
-    /// The session's name; it is made where there is none of that name
+    /// Name of the session; created if there is none
     #[arg(long, short, default_value = "main")]
     pub session: String,
-    /// As this user: dev or root
+    /// User to run as: dev or root
     #[arg(long, short)]
     pub user: Option<String>,
 }
@@ -35,24 +36,26 @@ pub struct Terminal {
 #[derive(Debug, Args)]
 pub struct Open {
     pub project: String,
+    /// Port of the preview
     #[arg(default_value_t = 3000)]
     pub port: u16,
-    /// Only print the URL
+    /// Print the URL and do not open it
     #[arg(long)]
     pub print: bool,
 }
 
 #[derive(Debug, Args)]
 pub struct Cp {
-    /// A file or folder: PATH here, or PROJECT:PATH
+    /// File or folder: PATH on this machine, or PROJECT:PATH
     pub source: String,
+    /// Where to copy to: PATH or PROJECT:PATH
     pub target: String,
 }
 
 #[derive(Debug, Args)]
 pub struct Logs {
     pub project: String,
-    /// Go on as lines come
+    /// Follow new lines
     #[arg(long, short)]
     pub follow: bool,
 }
@@ -60,7 +63,7 @@ pub struct Logs {
 #[derive(Debug, Args)]
 pub struct Debug {
     pub project: String,
-    /// The server's own settings, which say how its clusters are reached
+    /// The server's settings, which have the kubeconfigs of its clusters
     #[command(flatten)]
     pub serve: crate::config::ServeArguments,
 }

@@ -1,39 +1,47 @@
-//! Commands of whoever runs the server.
+//! Commands of the person who runs the server.
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
 #[derive(Debug, Args)]
-pub struct Halt {
+pub struct Shutdown {
     #[command(flatten)]
     pub serve: crate::config::ServeArguments,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long, short)]
     pub yes: bool,
 }
 
 #[derive(Debug, Subcommand)]
 pub enum Keys {
-    /// Add a key to the data folder's key file, with which servers then seal everything anew while they serve
+    /// Add a key to the data folder's key file; running servers re-encrypt all stored secrets with it
     Rotate(Box<crate::config::ServeArguments>),
-    /// List the keys of the server, and how much is encrypted with each; for owners of the system
+    #[command(flatten)]
+    Server(ServerKeys),
+}
+
+/// Commands that ask a server.
+#[derive(Debug, Subcommand)]
+pub enum ServerKeys {
+    /// List the server's keys with the number of secrets encrypted with each; for owners of the system
     List,
-    /// Take a key out of the server's key file, with which nothing is encrypted any more
+    /// Remove an unused key from the server's key file
     Forget {
-        /// As `fsa keys list` has it
+        /// Key id, from `fsa keys list`
         key: String,
     },
 }
 
 #[derive(Debug, Subcommand)]
 pub enum Image {
-    /// Take an OCI archive (or one of `docker save`)
+    /// Import an OCI archive, or one of `docker save`
     Import {
         file: PathBuf,
-        /// The name to create projects with [default: the file's]
+        /// Name to create projects with [default: the file's]
         #[arg(long)]
         name: Option<String>,
     },
+    /// List imported images
     List,
 }

@@ -1,10 +1,9 @@
-//! `fsa agent` and `fsa git-credential`: what agents may spend, and secrets that stay outside of
-//! sandboxes. A secret is read from standard input, where no list of processes shows it.
+//! `fsa agent`: what agents may spend, and the user's own variables for them.
 
-use std::{collections::BTreeMap, io::Read as _};
+use std::collections::BTreeMap;
 
 use fsa_model::{
-    agent_api::{AgentAccount, ChangeAgentAccount, GitCredential, SetGitCredential},
+    agent_api::{AgentAccount, ChangeAgentAccount},
     api::{ChangeEnvironment, EnvironmentView},
     money::Micros,
 };
@@ -14,7 +13,7 @@ use crate::{
     args,
     client::{Client, encoded},
     failure::{Failure, Outcome},
-    output,
+    input, output,
 };
 
 pub async fn run(client: &Client, command: args::Agent, json: bool) -> Outcome {
@@ -28,7 +27,7 @@ pub async fn run(client: &Client, command: args::Agent, json: bool) -> Outcome {
             let budget = match dollars.as_str() {
                 "none" => None,
                 text => Some(text.parse().ok().and_then(Micros::from_dollars).ok_or_else(|| {
-                    Failure::usage("a budget is a number of US dollars for a month, or `none`")
+                    Failure::usage("the budget is a number of US dollars for a month, or `none`")
                 })?),
             };
             let change = ChangeAgentAccount {
@@ -44,7 +43,7 @@ pub async fn run(client: &Client, command: args::Agent, json: bool) -> Outcome {
             });
         }
         args::Agent::SetKey { name } => {
-            let change = change(name, Some(secret()?));
+            let change = change(name, Some(input::secret()?));
             client.order(Method::PATCH, OWN, &change).await?;
         }
         args::Agent::UnsetKey { name } => {
@@ -80,49 +79,4 @@ fn show(account: &AgentAccount) {
         ]
     });
     output::table(&["MODEL", "REQUESTS", "INPUT", "OUTPUT", "CACHED", "COST"], rows);
-}
-
-pub async fn git(client: &Client, command: args::GitCredential, json: bool) -> Outcome {
-    let path = |project: &str| format!("/api/projects/{}/git-credential", encoded(project));
-    match command {
-        args::GitCredential::Set {
-            project,
-            url,
-            username,
-        } => {
-            let set = SetGitCredential {
-                url,
-                username,
-                password: secret()?.into(),
-            };
-            let credential: GitCredential = client.send(Method::PUT, &path(&project), &set).await?;
-            output::print(json, &credential, |credential| {
-                output::line(&format!(
-                    "git is let in to {} as {}",
-                    credential.url, credential.username
-                ));
-            });
-        }
-        args::GitCredential::Show { project } => {
-            let credential: GitCredential = client.get(&path(&project)).await?;
-            output::print(json, &credential, |credential| {
-                output::line(&format!("{}  {}", credential.url, credential.username));
-            });
-        }
-        args::GitCredential::Forget { project } => {
-            client.order(Method::DELETE, &path(&project), &()).await?;
-        }
-    }
-    Ok(0)
-}
-
-/// A secret from standard input, without the end of its line.
-fn secret() -> Result<String, Failure> {
-    let mut text = String::new();
-    std::io::stdin().take(100_000).read_to_string(&mut text)?;
-    let text = text.trim_end_matches(['\n', '\r']);
-    if text.is_empty() {
-        return Err(Failure::usage("write the secret to standard input"));
-    }
-    Ok(text.to_owned())
 }

@@ -27,12 +27,12 @@ pub async fn run(client: &Client, cp: &Cp) -> Outcome {
             download(client, &project, &path, &target).await
         }
         _ => Err(Failure::usage(
-            "one of SOURCE and TARGET must be PROJECT:PATH, and the other a path here",
+            "one of SOURCE and TARGET must be PROJECT:PATH, and the other a local path",
         )),
     }
 }
 
-/// `name:path` is there where `name` could be a project; `./a:b` and `/a:b` are here.
+/// `name:path` is in a sandbox where `name` could be a project; `./a:b` and `/a:b` are local.
 fn side(text: &str) -> Side {
     match text.split_once(':') {
         Some((project, path)) if !project.is_empty() && !project.contains(['/', '.']) => Side::There {

@@ -28,8 +28,7 @@ pub async fn run(client: &Client, command: Db, json: bool) -> Outcome {
             });
             Ok(0)
         }
-        // psql runs in the sandbox, whose environment names the database and where alone it can
-        // be reached.
+        // psql runs in the sandbox: only there the database is reachable, and the environment names it.
         Db::Psql { project, arguments } if arguments.is_empty() && std::io::stdin().is_terminal() => {
             terminal::attach(client, &project, "psql", None, Some("psql")).await
         }

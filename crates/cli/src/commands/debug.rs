@@ -1,5 +1,4 @@
-//! `fsa debug`: for whoever runs the server, what a cluster says of one project. It asks the
-//! cluster itself, so it also helps where the server does not.
+//! `fsa debug`: a cluster's objects, events and logs of one project, for operators. It connects to the cluster itself.
 
 use fsa_kubernetes::debug;
 use fsa_model::api::Project;
@@ -18,10 +17,7 @@ use crate::{
 pub fn run(arguments: Debug, url: Option<&str>, json: bool) -> Outcome {
     let config = config::serve(arguments.serve, Uid::effective().is_root())?;
     let clusters = kubernetes::read(&config)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::failed(format!("the asynchronous runtime cannot be started: {error}")))?;
+    let runtime = super::runtime()?;
     runtime.block_on(async {
         let client = Client::connect(url)?;
         let project: Project = client
@@ -29,8 +25,8 @@ pub fn run(arguments: Debug, url: Option<&str>, json: bool) -> Outcome {
             .await?;
         let Some(read) = clusters.into_iter().find(|read| read.name == project.region) else {
             return Err(Failure::usage(format!(
-                "the project is in the region {}, which is no cluster of these settings; `fsa events` and `fsa logs` \
-                 tell of it",
+                "the project is in the region {}, which is no cluster of these settings; use `fsa events` and `fsa \
+                 logs`",
                 project.region
             )));
         };

@@ -1,6 +1,5 @@
-//! `fsa doctor`: every point that the main job needs, tried on this machine, each with its
-//! remedy. Ends with 1 where a project could not be made. Of a machine that is no region itself
-//! (`--no-local`) only what the server needs there is asked.
+//! `fsa doctor`: checks every requirement on this machine, each with its fix. Exits with 1 if no project could be created.
+//! With `--no-local` it checks only what the server itself needs.
 
 pub(super) mod elsewhere;
 
@@ -23,9 +22,9 @@ use crate::{
     output,
 };
 
-/// Below this nothing is made; PostgreSQL and images need room.
+/// Free bytes below which the check fails; PostgreSQL and images need room.
 const SPACE_NEEDED: u64 = 512 << 20;
-/// Below this a person should know.
+/// Free bytes below which the check warns.
 const SPACE_WANTED: u64 = 5 << 30;
 /// The kernel's limit for a socket's path, less what the longest one has below the data folder.
 const PATH_LIMIT: usize = 107 - "/run/c/.s.PGSQL.5432".len();
@@ -34,10 +33,7 @@ pub fn run(arguments: ServeArguments, json: bool) -> Outcome {
     let config = config::serve(arguments, Uid::effective().is_root())?;
     log::start();
     let clusters = kubernetes::read(&config);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::failed(format!("the asynchronous runtime cannot be started: {error}")))?;
+    let runtime = super::runtime()?;
     let mut points = vec![space(&config)];
     if config.local {
         points.splice(0..0, [kernel(), user(&config)]);
@@ -66,16 +62,16 @@ pub fn run(arguments: ServeArguments, json: bool) -> Outcome {
         .count();
     if !json {
         output::line(&match bad {
-            0 if config.local => "Projects can be made on this machine.".to_owned(),
-            0 => "Projects can be made.".to_owned(),
-            bad => format!("{bad} of these must be mended before a project can be made."),
+            0 if config.local => "Projects can be created on this machine.".to_owned(),
+            0 => "Projects can be created.".to_owned(),
+            bad => format!("{bad} of these must be fixed before a project can be created."),
         });
     }
     Ok(u8::from(bad > 0))
 }
 
-/// The runner and PostgreSQL's programs. The runner is tried in a folder of its own beside the data
-/// folder, on the same file system, so that a server that runs is not disturbed.
+/// The runner and PostgreSQL's programs. The runner is tested in a separate folder beside the data folder, on the same
+/// file system, so that a running server is not disturbed.
 fn sandboxes_here(config: &ServeConfig, runtime: &tokio::runtime::Runtime) -> Result<Vec<Check>, Failure> {
     let probe = probe(config)?;
     let settings = LocalConfig::new(probe.path(), &config.sandboxd);
@@ -141,23 +137,23 @@ pub(super) fn space(config: &ServeConfig) -> Check {
             return Check::new(
                 "disk",
                 CheckState::Bad,
-                format!("{} cannot be looked at: {error}", folder.display()),
+                format!("{} cannot be inspected: {error}", folder.display()),
             );
         }
     };
-    let said = format!("{} MB free in {}", free / 1_000_000, folder.display());
+    let message = format!("{} MB free in {}", free / 1_000_000, folder.display());
     match free {
         0..SPACE_NEEDED => Check::new(
             "disk",
             CheckState::Bad,
-            format!("{said}: make room, or choose another --data-dir"),
+            format!("{message}: free some space, or choose another --data-dir"),
         ),
         SPACE_NEEDED..SPACE_WANTED => Check::new(
             "disk",
             CheckState::Warning,
-            format!("{said}: images and databases may fill it"),
+            format!("{message}: images and databases may fill it"),
         ),
-        _ => Check::good("disk", said),
+        _ => Check::good("disk", message),
     }
 }
 
@@ -165,7 +161,7 @@ pub(super) fn path(config: &ServeConfig) -> Check {
     let length = config.data_dir.as_os_str().len();
     if length > PATH_LIMIT {
         let why = format!(
-            "its path has {length} characters, and sockets in it would have too many: at most {PATH_LIMIT}"
+            "its path has {length} characters, too many for the sockets in it: at most {PATH_LIMIT} are allowed"
         );
         return Check::new("data folder", CheckState::Bad, why);
     }
@@ -179,7 +175,7 @@ fn probe(config: &ServeConfig) -> Result<tempfile::TempDir, Failure> {
         .permissions(std::fs::Permissions::from_mode(0o755))
         .tempdir_in(folder)
         .or_else(|_| tempfile::Builder::new().prefix(".fsa-doctor-").tempdir())
-        .map_err(|error| Failure::failed(format!("no folder can be made for the checks: {error}")))?;
+        .map_err(|error| Failure::failed(format!("no folder can be created for the checks: {error}")))?;
     Ok(probe)
 }
 
@@ -290,7 +286,7 @@ async fn listening(config: &ServeConfig) -> Check {
                     name,
                     CheckState::Bad,
                     format!(
-                        "{} cannot be listened on ({error}): choose another with --listen",
+                        "cannot listen on {} ({error}): choose another address with --listen",
                         config.listen
                     ),
                 ),
@@ -303,13 +299,13 @@ async fn listening(config: &ServeConfig) -> Check {
 fn keys(config: &ServeConfig) -> Check {
     let (name, path) = ("keys", config.data_dir.join("keys/seal.key"));
     if !path.exists() {
-        return Check::good(name, "the first start makes one");
+        return Check::good(name, "the first start creates one");
     }
     match KeyRing::open(&path) {
         Ok(key_ring) => Check::good(
             name,
             format!(
-                "{} in {}, the newest {} (`fsa keys list` says what is encrypted with which)",
+                "{} in {}, the newest {} (`fsa keys list` shows what is encrypted with each)",
                 key_ring.ids().len(),
                 path.display(),
                 key_ring.current().map(|byte| format!("{byte:02x}")).concat()
@@ -325,13 +321,13 @@ pub(super) fn web_image(config: &ServeConfig) -> Check {
         None => Check::new(
             name,
             CheckState::Warning,
-            "no image is named: make it with `make image` and name it with --web-image; the template host works",
+            "no image is named: create it with `make image` and name it with --web-image; the template host works",
         ),
         Some(image) if Path::new(image).is_file() => Check::good(name, image.clone()),
         Some(image) if Path::new(image).is_absolute() => Check::new(
             name,
             CheckState::Bad,
-            format!("there is no archive at {image}: make it with `make image`"),
+            format!("no archive at {image}: create it with `make image`"),
         ),
         Some(image) => Check::good(name, format!("the published image {image}")),
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use fsa_model::api::{ChangeEnvironment, EnvironmentView};
 use reqwest::Method;
 
-use super::{project, wish};
+use super::{lifecycle, project};
 use crate::{
     args::Env,
     client::{Client, encoded},
@@ -75,7 +75,7 @@ async fn change(
         ));
         let project = encoded(project);
         let sandbox = client.get(&format!("/api/sandbox/{project}")).await?;
-        wish::settle(client, &project, sandbox, json).await?;
+        lifecycle::settle(client, &project, sandbox, json).await?;
     }
     output::print(json, &view, |_| {});
     Ok(0)

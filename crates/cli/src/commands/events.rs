@@ -2,12 +2,13 @@
 
 use fsa_model::{api::Page, event::Event};
 
+use futures_util::TryStreamExt as _;
+
 use crate::{
     args,
     client::{Client, encoded},
     failure::{Failure, Outcome},
     output,
-    sse::Events,
 };
 
 pub async fn run(client: &Client, events: &args::Events, json: bool) -> Outcome {
@@ -22,20 +23,22 @@ pub async fn run(client: &Client, events: &args::Events, json: bool) -> Outcome 
     }
     let mut last: Option<String> = None;
     loop {
-        let mut stream = Events::new(client.stream(&path, last.as_deref()).await?);
+        let mut stream = client.events(&path, last.as_deref()).await?;
         let seen = last.clone();
-        while let Some(message) = stream.next().await? {
+        while let Some(message) = stream.try_next().await? {
             if json {
                 output::line(&message.data);
             } else {
                 let event: Event = serde_json::from_str(&message.data).map_err(|error| {
-                    Failure::failed(format!("the server sent an event that makes no sense: {error}"))
+                    Failure::failed(format!("the server sent an event that cannot be read: {error}"))
                 })?;
                 show(&event);
             }
-            last = message.id.or(last);
+            if !message.id.is_empty() {
+                last = Some(message.id);
+            }
         }
-        // The server drains: another one is asked for the rest, and its refusal ends this.
+        // The server drains: reconnect for the rest. A refusal ends this.
         if last == seen {
             return Ok(0);
         }

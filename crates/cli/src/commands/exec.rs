@@ -1,4 +1,4 @@
-//! `fsa exec`: a command in the sandbox as if it ran here: its input, its output, its exit code.
+//! `fsa exec`: runs a command in the sandbox, with its input, output and exit code.
 
 use std::{io::IsTerminal as _, time::Duration};
 
@@ -52,8 +52,7 @@ async fn stream(client: &Client, path: &str, request: &ExecRequest) -> Outcome {
     let (sender, mut outgoing) = tokio::sync::mpsc::channel::<Message>(8);
 
     let input = sender.clone();
-    // A terminal that nobody types into must not keep the command's end waiting: the task is
-    // dropped with the runtime.
+    // An idle terminal must not delay the end of the command: the task is dropped with the runtime.
     let reader = tokio::spawn(async move {
         let mut stdin = tokio::io::stdin();
         let mut piece = vec![0; PIECE + 1];
@@ -84,7 +83,7 @@ async fn stream(client: &Client, path: &str, request: &ExecRequest) -> Outcome {
                 Some(Ok(Message::Text(text))) => match serde_json::from_str::<ExecMessage>(&text) {
                     Ok(ExecMessage::Exit { exit_code, timed_out }) => {
                         if timed_out {
-                            output::note("fsa: the command ran out of time and was ended");
+                            output::note("fsa: the command was killed after its timeout");
                         }
                         break Ok(code(exit_code));
                     }

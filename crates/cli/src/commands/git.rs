@@ -29,14 +29,14 @@ pub async fn run(client: &Client, command: args::Git, json: bool) -> Outcome {
             output::print(json, &found, |found| {
                 output::line(found.diff.trim_end());
                 if found.truncated {
-                    output::note("it is longer than is shown");
+                    output::note("the diff is truncated");
                 }
             });
             Ok(0)
         }
-        args::Git::Stage { project, paths } => change(client, &project, "stage", &wish(paths), json).await,
+        args::Git::Stage { project, paths } => change(client, &project, "stage", &request(paths), json).await,
         args::Git::Unstage { project, paths } => {
-            change(client, &project, "unstage", &wish(paths), json).await
+            change(client, &project, "unstage", &request(paths), json).await
         }
         args::Git::Commit {
             project,
@@ -52,12 +52,12 @@ pub async fn run(client: &Client, command: args::Git, json: bool) -> Outcome {
             description,
             public,
         } => {
-            let wish = GitPublish {
+            let request = GitPublish {
                 name,
                 description,
                 public,
             };
-            change(client, &project, "publish", &wish, json).await
+            change(client, &project, "publish", &request, json).await
         }
     }
 }
@@ -67,7 +67,7 @@ fn path(project: &str, what: &str) -> String {
 }
 
 /// Everything where nothing is named.
-fn wish(paths: Vec<String>) -> GitPaths {
+fn request(paths: Vec<String>) -> GitPaths {
     GitPaths {
         paths: (!paths.is_empty()).then_some(paths),
     }
@@ -77,10 +77,10 @@ async fn change(
     client: &Client,
     project: &str,
     what: &str,
-    wish: &(impl Serialize + Sync),
+    request: &(impl Serialize + Sync),
     json: bool,
 ) -> Outcome {
-    let status: GitStatus = client.send(Method::POST, &path(project, what), wish).await?;
+    let status: GitStatus = client.send(Method::POST, &path(project, what), request).await?;
     output::print(json, &status, show);
     Ok(0)
 }

@@ -21,7 +21,7 @@ pub async fn run(client: &Client, command: Image, json: bool) -> Outcome {
                     .and_then(|name| name.to_str())
                     .and_then(|name| name.split('.').next())
                     .map(str::to_owned)
-                    .ok_or_else(|| Failure::usage("say with --name what to call the image"))?,
+                    .ok_or_else(|| Failure::usage("name the image with --name"))?,
             };
             let archive = tokio::fs::File::open(&file)
                 .await
@@ -37,10 +37,10 @@ pub async fn run(client: &Client, command: Image, json: bool) -> Outcome {
                 )));
             let answer = client::sent(request).await?.bytes().await?;
             let image: ImageInfo = serde_json::from_slice(&answer)
-                .map_err(|error| Failure::failed(format!("the server's answer makes no sense: {error}")))?;
+                .map_err(|error| Failure::failed(format!("the server's answer cannot be read: {error}")))?;
             output::print(json, &image, |image| {
                 output::line(&format!(
-                    "{} is imported: {} layers, {}",
+                    "Imported {}: {} layers, {}",
                     image.name,
                     image.layers,
                     megabytes(image.size)

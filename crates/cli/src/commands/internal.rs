@@ -1,5 +1,4 @@
-//! The hidden commands with which `fsa serve` starts its other processes. Neither has threads or
-//! a runtime when it begins.
+//! Hidden commands: the processes that `fsa serve` starts. Neither has threads or a runtime when it begins.
 
 use std::process::ExitCode;
 
@@ -10,7 +9,7 @@ pub fn runner() -> ExitCode {
     fsa_local::runner::entry()
 }
 
-pub fn gate() -> ExitCode {
+pub fn database_proxy() -> ExitCode {
     log::start();
     fsa_local::database_proxy::entry()
 }

@@ -1,5 +1,5 @@
-//! `fsa keys`: the keys that stored secrets are encrypted with. Whoever may write a data folder's key file may add
-//! one; how much is encrypted with which only a server knows, so it is asked for the rest.
+//! `fsa keys`: the keys that stored secrets are encrypted with. `rotate` writes the key file of a data folder; the rest
+//! asks a server, which alone knows how much is encrypted with each key.
 
 use fsa_model::api::EncryptionKey;
 use fsa_server::encryption::KeyRing;
@@ -7,7 +7,7 @@ use nix::unistd::Uid;
 use reqwest::Method;
 
 use crate::{
-    args::Keys,
+    args::ServerKeys,
     client::{Client, encoded, sent},
     config::{self, ServeArguments},
     failure::{Failure, Outcome},
@@ -19,38 +19,36 @@ pub fn rotate(serve: ServeArguments) -> Outcome {
     let path = config.data_dir.join("keys/seal.key");
     KeyRing::add_key(&path).map_err(|error| Failure::failed(error.to_string()))?;
     output::note(&format!(
-        "{} has a new key as its last line. A server that runs reads it within seconds, and seals all stored secrets \
-         with it while it serves; `fsa keys list` says how far it is. Back the file up.",
+        "{} has a new key as its last line. A running server reads it within seconds and re-encrypts all stored secrets \
+         with it; `fsa keys list` shows the progress. Back the file up.",
         path.display()
     ));
     Ok(0)
 }
 
-pub async fn run(client: &Client, command: Keys, json: bool) -> Outcome {
+pub async fn run(client: &Client, command: ServerKeys, json: bool) -> Outcome {
     match command {
-        // Needs no server.
-        Keys::Rotate(serve) => return rotate(*serve),
-        Keys::List => {
+        ServerKeys::List => {
             let all: Vec<EncryptionKey> = client.get("/api/keys").await?;
             output::print(json, &all, |all| {
                 output::table(
-                    &["KEY", "SEALED WITH IT", ""],
+                    &["KEY", "SECRETS", ""],
                     all.iter().map(|key| {
                         let note = match (key.current, key.available) {
                             (true, _) => "the newest",
                             (false, true) => "",
-                            (false, false) => "not in the key file: cannot be opened",
+                            (false, false) => "not in the key file: cannot be decrypted",
                         };
                         vec![key.id.clone(), key.values.to_string(), note.to_owned()]
                     }),
                 );
             });
         }
-        Keys::Forget { key } => {
+        ServerKeys::Forget { key } => {
             sent(client.request(Method::DELETE, &format!("/api/keys/{}", encoded(&key)))).await?;
             output::note(&format!(
-                "The key {key} is gone from the key file. Backups of the database from before the last rotation need it: \
-                 keep the file that was backed up with them."
+                "The key {key} is removed from the key file. Database backups from before the last rotation need it: \
+                 keep the key file that was backed up with them."
             ));
         }
     }

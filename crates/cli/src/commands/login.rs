@@ -1,4 +1,4 @@
-//! `fsa login`: from a link, a token or a password to a token in the credentials file.
+//! `fsa login`: exchanges a link, a token or a password for a token in the credentials file.
 
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
@@ -17,11 +17,8 @@ use crate::{
 
 pub async fn run(login: Login, url: Option<&str>, json: bool) -> Outcome {
     let given = login.url.as_deref().or(url).unwrap_or(credentials::DEFAULT_URL);
-    let parsed = Url::parse(given).map_err(|_| {
-        Failure::usage(format!(
-            "{given:?} is not an address of the form http://host[:port]"
-        ))
-    })?;
+    let parsed = Url::parse(given)
+        .map_err(|_| Failure::usage(format!("{given:?} is not a URL of the form http://host[:port]")))?;
     let origin = parsed.origin().ascii_serialization();
     let token = if login.with_token {
         SecretString::from(asked("API token: ")?)
@@ -33,8 +30,8 @@ pub async fn run(login: Login, url: Option<&str>, json: bool) -> Outcome {
         from_session(&origin, "/api/auth/password", &body).await?
     } else {
         return Err(Failure::usage(
-            "say how to sign in: with the link that the server printed (fsa login 'http://…/sign-in#…'), \
-             --with-token, or --user NAME",
+            "choose how to sign in: the link that the server printed (fsa login 'http://…/sign-in#…'), --with-token, or \
+             --user NAME",
         ));
     };
     let client = Client::to(origin.clone(), Some(token.clone()))?;
@@ -50,7 +47,7 @@ pub async fn run(login: Login, url: Option<&str>, json: bool) -> Outcome {
     Ok(0)
 }
 
-/// Signs in, makes a token with the session, and ends the session.
+/// Signs in, creates a token with the session, and ends the session.
 async fn from_session(origin: &str, path: &str, body: &serde_json::Value) -> Result<SecretString, Failure> {
     let client = Client::to(origin.to_owned(), None)?;
     let request = |method, path| client.request(method, path).header(header::ORIGIN, origin);
@@ -58,25 +55,25 @@ async fn from_session(origin: &str, path: &str, body: &serde_json::Value) -> Res
     let cookie = cookies(&response).ok_or_else(|| {
         Failure::new(
             Code::NotAllowed,
-            "the server signed nobody in; ask it for a new link",
+            "the server set no session cookie; request a new link",
         )
     })?;
-    let wish = CreateToken {
+    let create = CreateToken {
         name: token_name(),
         ..CreateToken::default()
     };
     let made = client::sent(
         request(Method::POST, "/api/tokens")
             .header(header::COOKIE, &cookie)
-            .json(&wish),
+            .json(&create),
     )
     .await?;
     let made: ApiToken = serde_json::from_slice(&made.bytes().await?)
-        .map_err(|error| Failure::failed(format!("the server's answer makes no sense: {error}")))?;
+        .map_err(|error| Failure::failed(format!("the server's answer cannot be read: {error}")))?;
     let _ = client::sent(request(Method::POST, "/api/auth/sign-out").header(header::COOKIE, &cookie)).await;
     made.token
         .map(SecretString::from)
-        .ok_or_else(|| Failure::failed("the server made a token and did not show it"))
+        .ok_or_else(|| Failure::failed("the server created a token and did not return it"))
 }
 
 fn cookies(response: &Response) -> Option<String> {
@@ -104,13 +101,13 @@ fn asked(prompt: &str) -> Result<String, Failure> {
     std::io::stdin().lock().read_line(&mut line)?;
     let line = line.trim().to_owned();
     if line.is_empty() {
-        Err(Failure::usage("nothing was given on standard input"))
+        Err(Failure::usage("standard input is empty"))
     } else {
         Ok(line)
     }
 }
 
-/// Asks without showing what is typed.
+/// Prompts without echo.
 fn password() -> Result<SecretString, Failure> {
     use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
     let stdin = std::io::stdin();

@@ -5,12 +5,13 @@ use fsa_model::{
     sandboxd::{LogLine, LogSource},
 };
 
+use futures_util::TryStreamExt as _;
+
 use crate::{
     args::Logs,
     client::{Client, encoded},
     failure::{Failure, Outcome},
     output,
-    sse::Events,
 };
 
 pub async fn run(client: &Client, logs: &Logs, json: bool) -> Outcome {
@@ -20,13 +21,13 @@ pub async fn run(client: &Client, logs: &Logs, json: bool) -> Outcome {
         output::print(json, &page, |page| page.items.iter().for_each(show));
         return Ok(0);
     }
-    let mut stream = Events::new(client.stream(&path, None).await?);
-    while let Some(message) = stream.next().await? {
+    let mut stream = client.events(&path, None).await?;
+    while let Some(message) = stream.try_next().await? {
         if json {
             output::line(&message.data);
         } else {
             let line: LogLine = serde_json::from_str(&message.data).map_err(|error| {
-                Failure::failed(format!("the server sent a line that makes no sense: {error}"))
+                Failure::failed(format!("the server sent a line that cannot be read: {error}"))
             })?;
             show(&line);
         }

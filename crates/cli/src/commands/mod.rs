@@ -1,4 +1,4 @@
-//! One file per command, and the way from the parsed arguments to each.
+//! Commands: one file each, and the dispatch from the parsed arguments.
 
 mod agent;
 mod cp;
@@ -9,46 +9,54 @@ mod env;
 mod events;
 mod exec;
 mod git;
-mod halt;
+mod git_credential;
 mod image;
 mod internal;
 mod keys;
+mod lifecycle;
 mod login;
 mod logs;
 mod open;
 mod project;
 mod serve;
 mod share;
+mod shutdown;
 mod task;
 mod terminal;
 mod token;
 mod user;
-mod wish;
 
 use std::process::ExitCode;
 
 use clap::CommandFactory as _;
+use tokio::runtime::Runtime;
 
 use crate::{
-    args::{self, Arguments, Command},
+    args::{Arguments, ClientCommand, Command, Global, InternalCommand, Keys, LocalCommand},
     client::Client,
+    config,
     failure::{Failure, Outcome},
     output,
 };
 
-/// Runs the command that was given, and prints what it failed with.
+/// Runs a command, and prints why it failed.
 pub fn run(arguments: Arguments) -> ExitCode {
-    match arguments.command {
-        Command::Runner(_) => return internal::runner(),
-        Command::Gate(_) => return internal::gate(),
-        _ => {}
-    }
-    let json = arguments.global.json;
-    match dispatch(arguments) {
+    let Arguments { global, command } = arguments;
+    let outcome = match command {
+        Command::Internal(InternalCommand::Runner(_)) => return internal::runner(),
+        Command::Internal(InternalCommand::Gate(_)) => return internal::database_proxy(),
+        Command::Local(command) => local(command, &global),
+        Command::Client(command) => with_client(&global, async |client| {
+            self::client(client, command, global.json).await
+        }),
+    };
+    match outcome {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
             match &failure.body {
-                Some(body) if json => output::line(&serde_json::to_string_pretty(body).unwrap_or_default()),
+                Some(body) if global.json => {
+                    output::line(&serde_json::to_string_pretty(body).unwrap_or_default());
+                }
                 _ => output::note(&format!("fsa: {failure}")),
             }
             failure.exit_code()
@@ -56,70 +64,69 @@ pub fn run(arguments: Arguments) -> ExitCode {
     }
 }
 
-fn dispatch(arguments: Arguments) -> Outcome {
-    match arguments.command {
-        // These set up their own processes and privileges before any thread is started.
-        Command::Serve(serve) => serve::run(serve),
-        Command::Halt(halt) => halt::run(halt),
-        Command::Keys(args::Keys::Rotate(serve)) => keys::rotate(*serve),
-        Command::Doctor(serve) => doctor::run(serve, arguments.global.json),
-        Command::Completions { shell } => {
+fn local(command: LocalCommand, global: &Global) -> Outcome {
+    let (url, json) = (global.url.as_deref(), global.json);
+    match command {
+        LocalCommand::Serve(serve) => serve::run(serve),
+        LocalCommand::Halt(shutdown) => shutdown::run(shutdown),
+        LocalCommand::Keys(Keys::Rotate(serve)) => keys::rotate(*serve),
+        LocalCommand::Keys(Keys::Server(command)) => {
+            with_client(global, async |client| keys::run(client, command, json).await)
+        }
+        LocalCommand::Doctor(serve) => doctor::run(serve, json),
+        LocalCommand::Login(login) => runtime()?.block_on(login::run(login, url, json)),
+        LocalCommand::Debug(debug) => debug::run(debug, url, json),
+        LocalCommand::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "fsa", &mut std::io::stdout());
             Ok(0)
         }
-        Command::Debug(debug) => debug::run(debug, arguments.global.url.as_deref(), arguments.global.json),
-        command => {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .map_err(|error| {
-                    Failure::failed(format!("the asynchronous runtime cannot be started: {error}"))
-                })?;
-            runtime.block_on(client(
-                command,
-                arguments.global.url.as_deref(),
-                arguments.global.json,
-            ))
+        LocalCommand::Settings => {
+            output::line(config::table().trim_end());
+            Ok(0)
         }
     }
 }
 
-async fn client(command: Command, url: Option<&str>, json: bool) -> Outcome {
-    if let Command::Login(login) = command {
-        return login::run(login, url, json).await;
-    }
-    let client = Client::connect(url)?;
+fn with_client(global: &Global, command: impl AsyncFnOnce(&Client) -> Outcome) -> Outcome {
+    runtime()?.block_on(async {
+        let client = Client::connect(global.url.as_deref())?;
+        command(&client).await
+    })
+}
+
+/// A runtime on this thread.
+fn runtime() -> Result<Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("the asynchronous runtime cannot be started: {error}")))
+}
+
+async fn client(client: &Client, command: ClientCommand, json: bool) -> Outcome {
     match command {
-        Command::Token(command) => token::run(&client, command, json).await,
-        Command::Keys(command) => keys::run(&client, command, json).await,
-        Command::User(command) => user::run(&client, command, json).await,
-        Command::Share { project, user, role } => share::share(&client, &project, &user, role, json).await,
-        Command::Unshare { project, user } => share::unshare(&client, &project, &user).await,
-        Command::Members { project } => share::list(&client, &project, json).await,
-        Command::Project(command) => project::run(&client, command, json).await,
-        Command::Start(wish) => wish::run(&client, "start", &wish, json).await,
-        Command::Stop(wish) => wish::run(&client, "stop", &wish, json).await,
-        Command::Restart(wish) => wish::run(&client, "restart", &wish, json).await,
-        Command::Exec(exec) => exec::run(&client, exec, json).await,
-        Command::Terminal(terminal) => terminal::run(&client, &terminal).await,
-        Command::Open(open) => open::run(&client, &open, json).await,
-        Command::Cp(cp) => cp::run(&client, &cp).await,
-        Command::Logs(logs) => logs::run(&client, &logs, json).await,
-        Command::Events(events) => events::run(&client, &events, json).await,
-        Command::Env(command) => env::run(&client, command, json).await,
-        Command::Db(command) => db::run(&client, command, json).await,
-        Command::Task(command) => task::run(&client, command, json).await,
-        Command::Agent(command) => agent::run(&client, command, json).await,
-        Command::Git(command) => git::run(&client, command, json).await,
-        Command::GitCredential(command) => agent::git(&client, command, json).await,
-        Command::Image(command) => image::run(&client, command, json).await,
-        Command::Serve(_)
-        | Command::Doctor(_)
-        | Command::Halt(_)
-        | Command::Debug(_)
-        | Command::Login(_)
-        | Command::Runner(_)
-        | Command::Gate(_)
-        | Command::Completions { .. } => Ok(0),
+        ClientCommand::Token(command) => token::run(client, command, json).await,
+        ClientCommand::User(command) => user::run(client, command, json).await,
+        ClientCommand::Share { project, user, role } => {
+            share::share(client, &project, &user, role, json).await
+        }
+        ClientCommand::Unshare { project, user } => share::unshare(client, &project, &user).await,
+        ClientCommand::Members { project } => share::list(client, &project, json).await,
+        ClientCommand::Project(command) => project::run(client, command, json).await,
+        ClientCommand::Start(arguments) => lifecycle::run(client, "start", &arguments, json).await,
+        ClientCommand::Stop(arguments) => lifecycle::run(client, "stop", &arguments, json).await,
+        ClientCommand::Restart(arguments) => lifecycle::run(client, "restart", &arguments, json).await,
+        ClientCommand::Exec(exec) => exec::run(client, exec, json).await,
+        ClientCommand::Terminal(terminal) => terminal::run(client, &terminal).await,
+        ClientCommand::Open(open) => open::run(client, &open, json).await,
+        ClientCommand::Cp(cp) => cp::run(client, &cp).await,
+        ClientCommand::Logs(logs) => logs::run(client, &logs, json).await,
+        ClientCommand::Events(events) => events::run(client, &events, json).await,
+        ClientCommand::Env(command) => env::run(client, command, json).await,
+        ClientCommand::Db(command) => db::run(client, command, json).await,
+        ClientCommand::Task(command) => task::run(client, command, json).await,
+        ClientCommand::Agent(command) => agent::run(client, command, json).await,
+        ClientCommand::Git(command) => git::run(client, command, json).await,
+        ClientCommand::GitCredential(command) => git_credential::run(client, command, json).await,
+        ClientCommand::Image(command) => image::run(client, command, json).await,
     }
 }

@@ -1,4 +1,4 @@
-//! `fsa open`.
+//! `fsa open`: prints the URL of a preview and opens it in a browser.
 
 use std::process::{Command, Stdio};
 
@@ -31,7 +31,7 @@ pub async fn run(client: &Client, open: &Open, json: bool) -> Outcome {
     );
     if known.is_none() {
         output::note(&format!(
-            "Nothing listens on port {} of {} at this moment.",
+            "Nothing listens on port {} of {} now.",
             open.port, open.project
         ));
     }
@@ -41,10 +41,10 @@ pub async fn run(client: &Client, open: &Open, json: bool) -> Outcome {
     Ok(0)
 }
 
-/// Asks the desktop, where there is one; the URL was printed in any case.
+/// Opens the URL with xdg-open, if there is a desktop; it was printed in any case.
 #[allow(
     clippy::disallowed_methods,
-    reason = "xdg-open is the desktop's own way; it is reaped here"
+    reason = "xdg-open opens the default browser; it is reaped here"
 )]
 fn browse(url: &str) {
     let child = Command::new("xdg-open")

@@ -10,15 +10,15 @@ use fsa_model::{
     api::{CreateProject, Page, Project},
     sharing::ProjectRole,
 };
+use futures_util::TryStreamExt as _;
 use reqwest::Method;
 
-use super::wish;
+use super::lifecycle;
 use crate::{
     args::{self, ProjectCreate},
     client::{Client, encoded},
     failure::{Code, Failure, Outcome},
     output,
-    sse::Events,
 };
 
 pub async fn run(client: &Client, command: args::Project, json: bool) -> Outcome {
@@ -41,7 +41,7 @@ pub async fn run(client: &Client, command: args::Project, json: bool) -> Outcome
 }
 
 async fn create(client: &Client, create: ProjectCreate, json: bool) -> Outcome {
-    let wish = CreateProject {
+    let request = CreateProject {
         name: create.name,
         description: create.description,
         template: create.template,
@@ -57,15 +57,16 @@ async fn create(client: &Client, create: ProjectCreate, json: bool) -> Outcome {
         start_command: create.start_command,
         start: create.no_start.then_some(false),
     };
-    let mut project: Project = client.send(Method::POST, "/api/projects", &wish).await?;
+    let mut project: Project = client.send(Method::POST, "/api/projects", &request).await?;
     if !create.no_start
         && !create.no_wait
         && let Some(sandbox) = project.sandbox.take()
     {
-        project.sandbox = Some(wish::settle(client, &encoded(&project.id.to_string()), sandbox, json).await?);
+        project.sandbox =
+            Some(lifecycle::settle(client, &encoded(&project.id.to_string()), sandbox, json).await?);
     }
     output::print(json, &project, |project| match &project.sandbox {
-        Some(sandbox) => wish::show(project.name.as_str(), sandbox),
+        Some(sandbox) => lifecycle::show(project.name.as_str(), sandbox),
         None => output::line(&format!("{} is created", project.name)),
     });
     Ok(0)
@@ -84,14 +85,14 @@ async fn list(client: &Client, json: bool) -> Outcome {
     }
     output::print(json, &all, |all| {
         if all.is_empty() {
-            output::line("There are no projects. Make one with `fsa project create NAME`.");
+            output::line("No projects. Create one with `fsa project create NAME`.");
             return;
         }
         output::table(
             &["NAME", "STATUS", "IMAGE", "SIZE", "REGION", "AGE"],
             all.iter().map(|project| {
                 vec![
-                    // One of somebody else's is found by this, whatever oneself has.
+                    // OWNER/NAME names another user's project, whatever the caller's own are called.
                     match project.role {
                         ProjectRole::Owner => project.name.to_string(),
                         _ => format!("{}/{}", project.owner_login, project.name),
@@ -99,7 +100,7 @@ async fn list(client: &Client, json: bool) -> Outcome {
                     project
                         .sandbox
                         .as_ref()
-                        .map_or("TERMINATED".into(), |sandbox| wish::phase(sandbox.status)),
+                        .map_or("TERMINATED".into(), |sandbox| lifecycle::phase(sandbox.status)),
                     project
                         .template
                         .clone()
@@ -121,7 +122,7 @@ fn show(project: &Project) {
     row("id", &project.id.to_string());
     if project.role != ProjectRole::Owner {
         row("owner", &project.owner_login);
-        row("you are", project.role.as_str());
+        row("your role", project.role.as_str());
     }
     if let Some(description) = &project.description {
         row("description", description);
@@ -143,7 +144,7 @@ fn show(project: &Project) {
         row("start command", command);
     }
     let Some(sandbox) = &project.sandbox else { return };
-    row("status", &wish::phase(sandbox.status));
+    row("status", &lifecycle::phase(sandbox.status));
     if let Some(error) = &sandbox.error {
         row("error", &error.failure.message);
     }
@@ -161,7 +162,7 @@ async fn delete(client: &Client, name: &str, yes: bool, no_wait: bool) -> Outcom
     let path = format!("/api/projects/{}", encoded(name));
     let project: Project = client.get(&path).await?;
     if !yes && !confirmed(&project)? {
-        return Err(Failure::new(Code::Failed, "nothing was deleted"));
+        return Err(Failure::new(Code::Failed, "the project was not deleted"));
     }
     let gone = format!(
         "/api/projects/{}/events?tail=true",
@@ -170,12 +171,11 @@ async fn delete(client: &Client, name: &str, yes: bool, no_wait: bool) -> Outcom
     let events = if no_wait {
         None
     } else {
-        Some(client.stream(&gone, None).await?)
+        Some(client.events(&gone, None).await?)
     };
     client.order(Method::DELETE, &path, &()).await?;
-    if let Some(events) = events {
-        let mut events = Events::new(events);
-        while let Some(event) = events.next().await? {
+    if let Some(mut events) = events {
+        while let Some(event) = events.try_next().await? {
             if event.data.contains("\"projectDeleted\"") {
                 break;
             }
@@ -185,16 +185,16 @@ async fn delete(client: &Client, name: &str, yes: bool, no_wait: bool) -> Outcom
     Ok(0)
 }
 
-/// The name typed again, as a page would ask.
+/// Asks for the project's name as a confirmation.
 fn confirmed(project: &Project) -> Result<bool, Failure> {
     if !std::io::stdin().is_terminal() {
         return Err(Failure::usage(
-            "nobody can be asked here: say --yes to delete the project, its files and its database",
+            "standard input is no terminal: confirm with --yes to delete the project, its files and its database",
         ));
     }
     let _ = write!(
         std::io::stderr(),
-        "This deletes {0} with its files and its database. Type its name to go on: ",
+        "This deletes {0} with its files and its database. Type its name to confirm: ",
         project.name
     );
     let mut line = String::new();

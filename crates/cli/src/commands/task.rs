@@ -1,4 +1,4 @@
-//! `fsa task`: an agent works in a project's sandbox, and nobody has to stay.
+//! `fsa task`: agents that work in a project's sandbox, unattended.
 
 use std::io::{IsTerminal as _, Read as _};
 
@@ -7,6 +7,7 @@ use fsa_model::{
     money::Micros,
     task::{CreateTask, StepKind, Task, TaskDiff, TaskState, TaskStep},
 };
+use futures_util::TryStreamExt as _;
 use reqwest::Method;
 
 use crate::{
@@ -14,10 +15,9 @@ use crate::{
     client::{Client, encoded},
     failure::{Failure, Outcome},
     output,
-    sse::Events,
 };
 
-/// Of what a tool was asked and answered, on one line.
+/// Characters of a tool's input or output that are shown.
 const SHOWN: usize = 100;
 
 pub async fn run(client: &Client, command: args::Task, json: bool) -> Outcome {
@@ -69,7 +69,7 @@ async fn start(client: &Client, run: TaskRun, json: bool) -> Outcome {
         Some(prompt) => prompt,
         None if std::io::stdin().is_terminal() => {
             return Err(Failure::usage(
-                "say what the agent is to do, or write it to standard input",
+                "give the prompt as an argument or on standard input",
             ));
         }
         None => {
@@ -78,7 +78,7 @@ async fn start(client: &Client, run: TaskRun, json: bool) -> Outcome {
             prompt
         }
     };
-    let wish = CreateTask {
+    let request = CreateTask {
         agent: run.agent,
         prompt,
         model: run.model,
@@ -98,7 +98,7 @@ async fn start(client: &Client, run: TaskRun, json: bool) -> Outcome {
             })
             .transpose()?,
     };
-    let task: Task = client.send(Method::POST, &path(&run.project), &wish).await?;
+    let task: Task = client.send(Method::POST, &path(&run.project), &request).await?;
     if run.detach {
         output::print(json, &task, |task| output::line(&task.id.to_string()));
         return Ok(0);
@@ -109,18 +109,18 @@ async fn start(client: &Client, run: TaskRun, json: bool) -> Outcome {
     watch(client, &run.project, &task.id.to_string(), json).await
 }
 
-/// Shows steps as they come, until the task has ended. The exit code says how.
+/// Shows steps until the task has ended. The exit code is 0 if it succeeded.
 async fn watch(client: &Client, project: &str, task: &str, json: bool) -> Outcome {
     let path = format!("{}/{}/steps", path(project), encoded(task));
     let mut last: Option<String> = None;
     loop {
-        let mut stream = Events::new(client.stream(&path, last.as_deref()).await?);
+        let mut stream = client.events(&path, last.as_deref()).await?;
         let seen = last.clone();
-        while let Some(message) = stream.next().await? {
+        while let Some(message) = stream.try_next().await? {
             if json {
                 output::line(&message.data);
             }
-            if message.event.as_deref() == Some("task") {
+            if message.event == "task" {
                 let task: Task = read(&message.data)?;
                 if !json {
                     show(&task);
@@ -130,12 +130,14 @@ async fn watch(client: &Client, project: &str, task: &str, json: bool) -> Outcom
             if !json {
                 step(&read(&message.data)?);
             }
-            last = message.id.or(last);
+            if !message.id.is_empty() {
+                last = Some(message.id);
+            }
         }
-        // The server drains: another one is asked for the rest, and its refusal ends this.
+        // The server drains: reconnect for the rest. A refusal ends this.
         if last == seen {
             return Err(Failure::failed(
-                "the stream ended before the task did; `fsa task show --follow` goes on",
+                "the stream ended before the task did; continue with `fsa task show --follow`",
             ));
         }
     }
@@ -143,7 +145,7 @@ async fn watch(client: &Client, project: &str, task: &str, json: bool) -> Outcom
 
 fn read<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, Failure> {
     serde_json::from_str(text)
-        .map_err(|error| Failure::failed(format!("the server sent a step that makes no sense: {error}")))
+        .map_err(|error| Failure::failed(format!("the server sent a step that cannot be read: {error}")))
 }
 
 fn step(step: &TaskStep) {
@@ -174,7 +176,7 @@ fn show(task: &Task) {
         task.cost
     ));
     if let Some(error) = &task.error {
-        output::line(&format!("why: {error}"));
+        output::line(&format!("error: {error}"));
     }
     if let Some(result) = &task.result {
         output::line(result);
@@ -189,7 +191,7 @@ fn changes(found: &TaskDiff) {
         output::line(diff.trim_end());
     }
     if found.truncated {
-        output::note("it is longer than is shown");
+        output::note("the diff is truncated");
     }
     if let Some(reason) = &found.reason {
         output::note(reason);

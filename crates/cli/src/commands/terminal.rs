@@ -1,4 +1,4 @@
-//! `fsa terminal`: this terminal becomes one of the sandbox's, until Ctrl-].
+//! `fsa terminal`: attaches this terminal to a session in the sandbox, until Ctrl-].
 
 use std::{
     io::{IsTerminal as _, Write as _},
@@ -21,17 +21,24 @@ use crate::{
     output, websocket,
 };
 
-/// Ctrl-], telnet's escape: leaves the session, which goes on.
+/// Ctrl-], telnet's escape: detaches from the session, which keeps running.
 const LEAVE: u8 = 0x1d;
-/// Milliseconds before attempts to come back after the connection broke off; the last ones again and again.
+/// Milliseconds before each attempt to reconnect; the last one repeats.
 const PAUSES: [u64; 6] = [0, 200, 500, 1000, 2000, 4000];
-/// For so long it is tried: a server that is being updated is back by then.
+/// How long reconnecting is tried: longer than an update of the server takes.
 const AWAY: Duration = Duration::from_secs(120);
-/// The attempt before which a person is told.
+/// The attempt before which the user is notified.
 const TOLD_AT: usize = 3;
 
-pub async fn run(client: &Client, wish: &Terminal) -> Outcome {
-    attach(client, &wish.project, &wish.session, wish.user.as_deref(), None).await
+pub async fn run(client: &Client, arguments: &Terminal) -> Outcome {
+    attach(
+        client,
+        &arguments.project,
+        &arguments.session,
+        arguments.user.as_deref(),
+        None,
+    )
+    .await
 }
 
 enum End {
@@ -40,7 +47,7 @@ enum End {
     Broke(String),
 }
 
-/// Attaches to `session`, made with `command` instead of a shell where there is none of that name.
+/// Attaches to `session`. A new session runs `command`, or else a shell.
 pub async fn attach(
     client: &Client,
     project: &str,
@@ -61,7 +68,8 @@ pub async fn attach(
     let raw = Raw::enter()?;
     let mut keyboard = keyboard();
     let mut keys = InputQueue::new(uuid::Uuid::new_v4().to_string());
-    let left = || format!("left {session}; it goes on. Come back with `fsa terminal {project}`.");
+    let left =
+        || format!("detached from {session}; it keeps running. Reattach with `fsa terminal {project}`.");
     let mut away: Option<(Instant, usize)> = None;
     let outcome = loop {
         let why = match session_on(client, &path, &mut keyboard, &mut keys).await {
@@ -79,7 +87,7 @@ pub async fn attach(
             break Err(why);
         }
         if *tries == TOLD_AT {
-            output::note("\r\n[The server does not answer; what you type is kept. Ctrl-] leaves.]\r");
+            output::note("\r\n[The server does not answer; your input is kept. Ctrl-] detaches.]\r");
         }
         let pause = Duration::from_millis(PAUSES[(*tries).min(PAUSES.len() - 1)]);
         *tries += 1;
@@ -100,15 +108,15 @@ pub async fn attach(
     }
 }
 
-/// What came of a press of keys.
+/// The result of typed keys.
 enum Pressed {
     Kept,
-    /// The program has read nothing of megabytes, and no more can be kept.
+    /// The buffer is full: the program has read nothing of megabytes.
     Lost,
     Leave,
 }
 
-/// Takes what the keyboard gave; nothing where it is gone.
+/// Handles keyboard input; `None` means that the keyboard is gone.
 fn take(pressed: Option<Vec<u8>>, keys: &mut InputQueue) -> Pressed {
     match pressed {
         Some(bytes) if !bytes.contains(&LEAVE) => {
@@ -122,7 +130,7 @@ fn take(pressed: Option<Vec<u8>>, keys: &mut InputQueue) -> Pressed {
     }
 }
 
-/// Keeps what is typed during a pause; whether the person left meanwhile.
+/// Buffers what is typed during a pause. True if the user detached meanwhile.
 async fn leaves_within(
     pause: Duration,
     keyboard: &mut tokio::sync::mpsc::Receiver<Vec<u8>>,
@@ -179,7 +187,7 @@ async fn session_on(
                     }
                 }
                 Some(Ok(Message::Close(frame))) => {
-                    // 1000: the shell ended. Anything else is the server's, and worth coming back for.
+                    // 1000: the shell exited. Any other code is the server's: reconnect.
                     let (code, why) = frame.map_or((1006, String::new()), |f| (f.code.into(), f.reason.to_string()));
                     return Ok((if code == 1000 { End::Closed(why) } else { End::Broke(why) }, lasted));
                 }
@@ -206,7 +214,7 @@ async fn session_on(
     }
 }
 
-/// The keyboard, read by a task that outlives connections.
+/// Keyboard input, read by a task that outlives connections.
 fn keyboard() -> tokio::sync::mpsc::Receiver<Vec<u8>> {
     let (sender, receiver) = tokio::sync::mpsc::channel(16);
     tokio::spawn(async move {
@@ -229,7 +237,7 @@ fn size() -> WindowSize {
     })
 }
 
-/// Raw mode for as long as it lives, so that every key reaches the sandbox.
+/// Guard of the terminal's raw mode, in which every key reaches the sandbox.
 struct Raw(bool);
 
 impl Raw {

@@ -15,13 +15,13 @@ pub async fn run(client: &Client, command: Token, json: bool) -> Outcome {
             project,
         } => {
             let expires_at = days.map(|days| Utc::now() + Duration::days(i64::from(days)));
-            let wish = CreateToken {
+            let request = CreateToken {
                 name,
                 expires_at,
                 scope: if read_only { Scope::Read } else { Scope::Write },
                 project,
             };
-            let made: ApiToken = client.send(Method::POST, "/api/tokens", &wish).await?;
+            let made: ApiToken = client.send(Method::POST, "/api/tokens", &request).await?;
             output::print(json, &made, |made| {
                 output::line(made.token.as_deref().unwrap_or_default())
             });

@@ -17,7 +17,7 @@ use crate::{
 pub async fn run(client: &Client, command: args::User, json: bool) -> Outcome {
     match command {
         args::User::List => {
-            let all = everybody(client).await?;
+            let all = all_users(client).await?;
             output::print(json, &all, |all| show(all));
         }
         args::User::Limit {
@@ -40,26 +40,26 @@ pub async fn run(client: &Client, command: args::User, json: bool) -> Outcome {
                 requests_per_minute,
                 execs_per_minute,
             };
-            let all = everybody(client).await?;
+            let all = all_users(client).await?;
             let found = all.iter().find(|one| one.login == user).ok_or_else(|| {
                 Failure::new(
                     Code::NotFound,
-                    format!("there is no user {user}; `fsa user list` has all of them"),
+                    format!("user not found: {user}. `fsa user list` shows all users"),
                 )
             })?;
-            let wish = ChangeUser {
+            let request = ChangeUser {
                 limits: Some((!default).then_some(limits)),
                 ..ChangeUser::default()
             };
             let path = format!("/api/users/{}", encoded(&found.id.to_string()));
-            let changed: User = client.send(Method::PATCH, &path, &wish).await?;
+            let changed: User = client.send(Method::PATCH, &path, &request).await?;
             output::print(json, &changed, |changed| show(std::slice::from_ref(changed)));
         }
     }
     Ok(0)
 }
 
-async fn everybody(client: &Client) -> Result<Vec<User>, Failure> {
+async fn all_users(client: &Client) -> Result<Vec<User>, Failure> {
     let mut all = Vec::new();
     let mut cursor = String::new();
     loop {
@@ -73,7 +73,7 @@ async fn everybody(client: &Client) -> Result<Vec<User>, Failure> {
 }
 
 fn show(users: &[User]) {
-    let of = |used: u64, limit: Option<u64>| match limit {
+    let usage = |used: u64, limit: Option<u64>| match limit {
         Some(limit) => format!("{used}/{limit}"),
         None => used.to_string(),
     };
@@ -94,11 +94,11 @@ fn show(users: &[User]) {
             let (used, limits) = (user.used, user.limits);
             vec![
                 user.login.clone(),
-                of(used.projects, limits.projects),
-                of(used.running, limits.running),
-                of(used.cpu_millis, limits.cpu_millis),
-                of(used.memory_mib, limits.memory_mib),
-                of(used.disk_mib, limits.disk_mib),
+                usage(used.projects, limits.projects),
+                usage(used.running, limits.running),
+                usage(used.cpu_millis, limits.cpu_millis),
+                usage(used.memory_mib, limits.memory_mib),
+                usage(used.disk_mib, limits.disk_mib),
                 a_minute(limits.requests_per_minute),
                 a_minute(limits.execs_per_minute),
                 if user.own_limits { "own" } else { "the server's" }.into(),

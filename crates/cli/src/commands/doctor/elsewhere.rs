@@ -1,5 +1,4 @@
-//! What `fsa doctor` asks of others: the control database where it is not our own, and each
-//! cluster.
+//! Checks of other machines: the external control database, and each cluster.
 
 use std::time::Duration;
 
@@ -13,10 +12,10 @@ use sqlx::{
 
 use crate::{commands::serve::kubernetes, config::ServeConfig, failure::Failure};
 
-/// A server that takes longer serves nobody.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Timeout of the control database.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The control database, where it is named by a DSN. The server's own is made at its start.
+/// The external control database, if one is named. The server creates its own at the start.
 pub async fn control_database(config: &ServeConfig) -> Option<Check> {
     const NAME: &str = "control database";
     let Some(dsn) = &config.database_dsn else {
@@ -24,7 +23,7 @@ pub async fn control_database(config: &ServeConfig) -> Option<Check> {
             Check::new(
                 NAME,
                 CheckState::Bad,
-                "none is named, and this machine makes none: name one with --database-dsn",
+                "none is named, and with no_local the server creates none: name one with --database-dsn",
             )
         });
     };
@@ -33,7 +32,7 @@ pub async fn control_database(config: &ServeConfig) -> Option<Check> {
         return Some(Check::new(NAME, CheckState::Bad, form));
     };
     let place = format!("{}:{}", options.get_host(), options.get_port());
-    let asked = tokio::time::timeout(PATIENCE, async {
+    let asked = tokio::time::timeout(TIMEOUT, async {
         let mut connection = PgConnection::connect_with(&options).await?;
         let question = "select current_setting('server_version') as version,
                         has_database_privilege(current_database(), 'create') as may";
@@ -51,7 +50,7 @@ pub async fn control_database(config: &ServeConfig) -> Option<Check> {
             _ => Check::new(
                 NAME,
                 CheckState::Bad,
-                format!("the account at {place} may not make its tables: grant it `create` on the database"),
+                format!("the account at {place} may not create tables: grant it `create` on the database"),
             ),
         },
         Ok(Err(error)) => Check::new(
@@ -64,13 +63,13 @@ pub async fn control_database(config: &ServeConfig) -> Option<Check> {
             CheckState::Bad,
             format!(
                 "{place} did not answer within {} seconds; correct --database-dsn, or the network",
-                PATIENCE.as_secs()
+                TIMEOUT.as_secs()
             ),
         ),
     })
 }
 
-/// Each Kubernetes region, point by point.
+/// The checks of each Kubernetes region.
 pub async fn clusters(config: &ServeConfig, clusters: Result<Vec<kubernetes::Read>, Failure>) -> Vec<Check> {
     let clusters = match clusters {
         Ok(clusters) if config.regions.is_empty() || clusters.is_empty() => {
@@ -101,7 +100,7 @@ pub async fn clusters(config: &ServeConfig, clusters: Result<Vec<kubernetes::Rea
     points
 }
 
-/// What a cluster says of itself.
+/// The checks of one cluster.
 pub async fn of_cluster(region: &str, cluster: &Cluster, settings: &Settings) -> Vec<Check> {
     let found = checks::run(cluster, settings).await;
     found

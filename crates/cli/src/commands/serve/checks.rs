@@ -1,5 +1,5 @@
-//! What the doctor looks at while the server runs: the points of `fsa doctor`, asked of the parts that are in
-//! use instead of a trial of them. What a plain user may not look at was found out at the start.
+//! Health checks of a running server: the checks of `fsa doctor`, on the parts in use instead of test ones. What needs
+//! root is checked at the start.
 
 use std::sync::Arc;
 
@@ -54,7 +54,7 @@ fn silent(error: &DriverError) -> Check {
     Check::new("runner", CheckState::Bad, format!("{error}; restart the server"))
 }
 
-/// That an archive which is named is there was seen at the start, with rights that the server gave up since.
+/// Whether a named archive exists was checked at the start, with privileges that the server has dropped since.
 fn image(config: &ServeConfig) -> Check {
     match &config.web_image {
         Some(image) => Check::good("template web", image.clone()),
@@ -65,7 +65,7 @@ fn image(config: &ServeConfig) -> Check {
 fn credentials(agents: &Environment) -> Check {
     let name = "agent credentials";
     if agents.is_empty() {
-        let why = "none for everybody: people set their own (fsa agent set-key), or a project has them in its environment";
+        let why = "no server-wide credentials: users set their own (fsa agent set-key), or a project has them in its environment";
         return Check::new(name, CheckState::Warning, why);
     }
     Check::good(name, agents.keys().cloned().collect::<Vec<_>>().join(", "))

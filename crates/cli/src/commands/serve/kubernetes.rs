@@ -1,6 +1,5 @@
-//! Kubernetes clusters as regions: their kubeconfigs are read while the process may read its
-//! owner's files, and they are connected to once there is a runtime. A cluster that does not
-//! answer holds up nothing.
+//! Kubernetes clusters as regions: the kubeconfigs are read while the process may read its owner's files; the
+//! connections are opened once there is a runtime. A cluster that does not answer delays nothing.
 
 use std::{path::Path, sync::Arc};
 
@@ -15,7 +14,7 @@ use fsa_server::encryption::key_file;
 
 use crate::{config::ServeConfig, failure::Failure};
 
-/// A region whose kubeconfig was read.
+/// A region with its kubeconfig.
 pub struct Read {
     pub name: String,
     pub settings: Settings,
@@ -31,7 +30,7 @@ pub fn read(config: &ServeConfig) -> Result<Vec<Read>, Failure> {
         environment: config.kubeconfig.clone(),
         secret_dir: Some(config.secret_dir.clone()),
     };
-    // For this alone, and on this very thread: others begin when privileges were given up.
+    // A runtime for this alone, on this thread: other threads start after privileges are dropped.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -59,7 +58,7 @@ pub struct Connected {
     pub settings: Settings,
 }
 
-/// Connects, and begins to watch.
+/// Connects, and starts the watches.
 pub fn open(clusters: Vec<Read>, config: &ServeConfig) -> Result<(Vec<Region>, Vec<Connected>), Failure> {
     let mut regions = Vec::new();
     let mut connected = Vec::new();
@@ -76,7 +75,7 @@ pub fn open(clusters: Vec<Read>, config: &ServeConfig) -> Result<(Vec<Region>, V
         let cluster = checked.connect().map_err(failed)?;
         tracing::info!(
             region = %name, server = %cluster.server, namespace = %cluster.namespace, kubeconfig = %cluster.source,
-            "a Kubernetes cluster is a region"
+            "Kubernetes region connected"
         );
         let (databases, peer) = databases::open(&cluster, &settings).map_err(failed)?;
         connected.push(Connected {
@@ -93,7 +92,7 @@ pub fn open(clusters: Vec<Read>, config: &ServeConfig) -> Result<(Vec<Region>, V
     Ok((regions, connected))
 }
 
-/// What our objects are told from another control plane's by.
+/// The installation's id, which labels its objects in a cluster.
 pub fn installation(data_dir: &Path) -> Result<String, Failure> {
     let path = data_dir.join("keys/seal.key");
     key_file::installation(&path)

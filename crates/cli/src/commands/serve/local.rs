@@ -1,4 +1,4 @@
-//! This machine as a region: the runner, the two clusters, the gate and the driver, in the order
+//! This machine as a region: the runner, the two PostgreSQL clusters, the database proxy and the driver, in the order
 //! in which privileges allow it.
 
 use std::{
@@ -20,14 +20,14 @@ use tokio::task::JoinSet;
 use super::{CONTROL_DATABASE, user};
 use crate::{config::ServeConfig, failure::Failure};
 
-/// What was begun while the process still had its privileges.
+/// What was started while the process still had its privileges.
 pub struct Start {
     link: RunnerLink,
     settings: LocalConfig,
 }
 
 impl Start {
-    /// For those who need the driver alone.
+    /// The parts, for a command that needs only the driver.
     pub fn into_parts(self) -> (LocalConfig, RunnerLink) {
         (self.settings, self.link)
     }
@@ -40,19 +40,19 @@ pub struct Local {
     pub runner: Arc<Client>,
     /// How to reach the control database.
     pub control: PgConnectOptions,
-    /// What goes on beside: clusters are kept running, the image is imported.
-    beside: JoinSet<()>,
+    /// Background tasks: keep the clusters running, import the image.
+    background: JoinSet<()>,
 }
 
 impl Local {
-    /// Ends what goes on beside.
+    /// Stops the background tasks.
     pub async fn end(mut self) {
-        self.beside.shutdown().await;
+        self.background.shutdown().await;
     }
 }
 
-/// Makes the data folder, starts the runner where this machine is a region, and gives up root's
-/// privileges. The process must have one thread.
+/// Creates the data folder, starts the runner if this machine is a region, and drops root's privileges. The process
+/// must have one thread.
 pub fn begin(config: &ServeConfig) -> Result<Option<Start>, Failure> {
     let root = Uid::effective().is_root();
     let (uid, gid) = if root {
@@ -92,10 +92,10 @@ fn settings(config: &ServeConfig, (uid, gid): (u32, u32)) -> Result<LocalConfig,
     if let Some(web) = &config.web_image {
         let path = Path::new(web);
         if path.is_file() {
-            settings.images.web_archive = Some(within_reach(path, &config.data_dir)?);
+            settings.images.web_archive = Some(readable_archive(path, &config.data_dir)?);
         } else if web.ends_with(".tar") || path.is_absolute() {
             return Err(Failure::usage(format!(
-                "there is no image at {web}: make it with `make image`"
+                "no image at {web}: create it with `make image`"
             )));
         } else {
             settings.images.web_reference = Some(web.clone());
@@ -104,9 +104,9 @@ fn settings(config: &ServeConfig, (uid, gid): (u32, u32)) -> Result<LocalConfig,
     Ok(settings)
 }
 
-/// The archive may be in a folder that the system user cannot enter (root's own cache): then it
-/// gets a second name in the data folder, or a copy where that is on another file system.
-fn within_reach(archive: &Path, data_dir: &Path) -> Result<PathBuf, Failure> {
+/// Makes the archive readable for the system user, who may have no access to its folder (root's cache): by a hard link
+/// in the data folder, or a copy if that is on another file system.
+fn readable_archive(archive: &Path, data_dir: &Path) -> Result<PathBuf, Failure> {
     if !Uid::effective().is_root() {
         return Ok(std::path::absolute(archive)?);
     }
@@ -149,9 +149,9 @@ pub fn clusters(config: &ServeConfig, run_as: Option<(u32, u32)>) -> [postgres::
         .map(|kind| postgres::Cluster::new(kind, settings.clone()))
 }
 
-/// Starts what is not running yet, side by side, and opens the driver.
+/// Starts what is not running yet, concurrently, and opens the driver.
 pub async fn open(config: &ServeConfig, start: Start) -> Result<Local, Failure> {
-    // Before databases are started, which would stay where there is no runner.
+    // Before the databases are started, which would keep running without a runner.
     let client = Client::greet(start.link)
         .await
         .map_err(|error| Failure::failed(error.to_string()))?;
@@ -171,40 +171,40 @@ pub async fn open(config: &ServeConfig, start: Start) -> Result<Local, Failure> 
     begun_control.map_err(postgres)?;
     begun_projects.map_err(postgres)?;
     let program = std::env::current_exe()?;
-    let gate = database_proxy::ensure_running(
+    let proxy = database_proxy::ensure_running(
         &database_proxy::DatabaseProxyConfig::new(&config.data_dir, &projects),
         &program,
         &["gate".to_owned()],
     )
     .await
     .map_err(|error| Failure::failed(error.to_string()))?;
-    let driver = LocalDriver::with(start.settings, Arc::clone(&client), Some(Arc::new(gate)))
+    let driver = LocalDriver::with(start.settings, Arc::clone(&client), Some(Arc::new(proxy)))
         .await
         .map_err(|error| Failure::failed(error.to_string()))?;
     let databases = Arc::new(LocalDatabases::new(projects.clone()));
     let options = control.connect_options(CONTROL_DATABASE);
-    let mut beside = JoinSet::new();
+    let mut background = JoinSet::new();
     if own {
-        beside.spawn(async move { control.keep_running().await });
+        background.spawn(async move { control.keep_running().await });
     }
-    beside.spawn(async move { projects.keep_running().await });
+    background.spawn(async move { projects.keep_running().await });
     if config.web_image.is_some() {
         let driver = Arc::clone(&driver);
-        beside.spawn(async move { import_web(driver.image_store()).await });
+        background.spawn(async move { import_web(driver.image_store()).await });
     }
     Ok(Local {
         driver,
         databases,
         runner: client,
         control: options,
-        beside,
+        background,
     })
 }
 
-/// So that the first project need not wait for it.
+/// Imports the image of the template `web`, so that the first project need not wait for it.
 async fn import_web(store: &images::Store) {
     match store.prepare().await {
-        Ok(()) => tracing::info!("the image of the template web is ready"),
-        Err(error) => tracing::warn!(%error, "the image of the template web cannot be used"),
+        Ok(()) => tracing::info!("image of template web ready"),
+        Err(error) => tracing::warn!(%error, "image of template web cannot be used"),
     }
 }

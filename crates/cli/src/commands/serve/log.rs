@@ -1,4 +1,4 @@
-//! The log of the server's processes: lines for people, or JSON for machines.
+//! Logging of the server's processes: text lines or JSON.
 
 use tracing_subscriber::{EnvFilter, fmt};
 

@@ -1,11 +1,11 @@
-//! `fsa serve`: puts the parts together. First, with one thread and perhaps as root: the data
-//! folder, the runner, and the end of root's privileges. Then everything else, side by side.
+//! `fsa serve`: assembles and runs the server. First, with one thread and perhaps as root: the data folder, the runner,
+//! and dropping root's privileges. Then everything else, concurrently.
 
 mod checks;
+pub mod data_dir_lock;
 pub mod kubernetes;
 pub mod local;
 pub mod log;
-pub mod turn;
 mod user;
 
 use std::{io::Write as _, net::SocketAddr, sync::Arc, time::Duration};
@@ -34,23 +34,23 @@ use crate::{
     failure::{Code, Failure, Outcome},
 };
 
-/// The database of our tables in the control cluster.
+/// Name of the control database in the control cluster.
 const CONTROL_DATABASE: &str = "fsa";
 /// Connections to the control database: workers and requests share them.
 const CONTROL_CONNECTIONS: u32 = 16;
-/// How often the key file is looked at, for a key that was added.
+/// Interval between checks of the key file for an added key.
 const KEYS_EVERY: Duration = Duration::from_secs(3);
 /// The login of the first owner.
 const OWNER: &str = "owner";
 
 pub fn run(arguments: ServeArguments) -> Outcome {
     let config = config::serve(arguments, Uid::effective().is_root())?;
-    // Read before privileges are given up: the file is its owner's alone.
+    // Read before privileges are dropped: only the owner may read the file.
     let agent_environment = config::agent_environment(&config.secret_dir)?;
     log::start();
     let clusters = kubernetes::read(&config)?;
     let start = local::begin(&config)?;
-    let turn = turn::take(&config.data_dir)?;
+    let lock = data_dir_lock::DataDirLock::acquire(&config.data_dir)?;
     fsa_local::malloc_arenas::limit_to(
         std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
     );
@@ -59,10 +59,10 @@ pub fn run(arguments: ServeArguments) -> Outcome {
         .build()
         .map_err(|error| Failure::failed(format!("the asynchronous runtime cannot be started: {error}")))?;
     runtime.block_on(async {
-        // Taken first: an address that is in use is found out before anything is started.
+        // Bound first, so that an address in use is reported before anything is started.
         let listener = TcpListener::bind(config.listen).await.map_err(|error| {
             Failure::failed(format!(
-                "{} cannot be listened on: {error}. Choose another with --listen",
+                "cannot listen on {}: {error}. Choose another address with --listen",
                 config.listen
             ))
         })?;
@@ -75,13 +75,13 @@ pub fn run(arguments: ServeArguments) -> Outcome {
         let control = match (&config.database_dsn, &local) {
             (Some(dsn), _) => dsn.expose_secret().parse::<PgConnectOptions>().map_err(|_| {
                 Failure::usage(
-                    "the setting database_dsn is not of the form postgresql://user:password@host/database",
+                    "database_dsn is not of the form postgresql://user:password@host/database",
                 )
             })?,
             (None, Some(local)) => local.control.clone(),
             (None, None) => {
                 return Err(Failure::usage(
-                    "without this machine as a region there is no database of our own: give one with --database-dsn",
+                    "no_local needs an external control database: name it with --database-dsn",
                 ));
             }
         };
@@ -94,7 +94,7 @@ pub fn run(arguments: ServeArguments) -> Outcome {
             Err(error @ key_rotation::Unusable::Database(_)) => return Err(Failure::failed(error.to_string())),
             Err(error) if !config.without_lost_secrets => {
                 return Err(Failure::failed(format!(
-                    "{error} (`--without-lost-secrets` starts all the same; what needs them then fails, and says so)"
+                    "{error} (`--without-lost-secrets` starts the server anyway; operations that need such a secret fail)"
                 )));
             }
             Err(error) => tracing::error!("{error}"),
@@ -126,7 +126,7 @@ pub fn run(arguments: ServeArguments) -> Outcome {
             version: env!("CARGO_PKG_VERSION"),
             owner_login: OWNER.into(),
             web: fsa_web::application(),
-            trusted_proxies: Vec::new(),
+            trusted_proxies: config.trusted_proxies.clone(),
             limits: Limits {
                 per_user: config.per_user,
                 in_all: config.in_all,
@@ -140,44 +140,43 @@ pub fn run(arguments: ServeArguments) -> Outcome {
         let app = App::new(store, regions, key_ring, settings);
         let options = reconcile::Options {
             concurrent: config.workers,
-            alone: turn.alone && config.database_dsn.is_none(),
+            alone: lock.alone && config.database_dsn.is_none(),
             ..reconcile::Options::default()
         };
         let workers = reconcile::Worker::spawn_with(app.clone(), options, app.shutdown.clone());
         let tasks = tasks::run::spawn(
             app.clone(),
-            turn.alone && config.database_dsn.is_none(),
+            lock.alone && config.database_dsn.is_none(),
             app.shutdown.clone(),
         );
-        let sealing = tokio::spawn(keep_sealed(app.clone()));
+        let reencryption = tokio::spawn(reencrypt(app.clone()));
         greet(&app, &config, address).await?;
-        listener::serve(app.clone(), listener, told_to_stop()?).await?;
-        // The workers give their leases back, so that another server need not wait for them.
-        let _ = tokio::join!(workers, tasks, sealing);
+        listener::serve(app.clone(), listener, stop_signal()?).await?;
+        // The workers release their leases, so that another server need not wait for them to expire.
+        let _ = tokio::join!(workers, tasks, reencryption);
         if let Some(local) = local {
             local.end().await;
         }
-        tracing::info!("ended; sandboxes and databases go on");
+        tracing::info!("stopped; sandboxes and databases keep running");
         Ok(0)
     })
 }
 
-/// After a rotation of keys, at the start or any time later: everything gets under the newest, while the server
-/// works.
-async fn keep_sealed(app: App) {
-    let mut sealed_with = None;
+/// Re-encrypts all stored secrets with the newest key, at the start and after each rotation, while the server runs.
+async fn reencrypt(app: App) {
+    let mut encrypted_with = None;
     loop {
         let current = app.key_ring.current();
-        if sealed_with != Some(current) {
+        if encrypted_with != Some(current) {
             match key_rotation::seal_anew(&app.store, &app.key_ring, &app.shutdown).await {
                 Ok(count) => {
-                    sealed_with = Some(current);
+                    encrypted_with = Some(current);
                     if count > 0 {
-                        tracing::info!(count, "stored secrets were encrypted anew with the newest key");
+                        tracing::info!(count, "stored secrets re-encrypted with the newest key");
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "not all secrets were encrypted anew; it is tried again")
+                    tracing::warn!(%error, "stored secrets not all re-encrypted; retrying")
                 }
             }
         }
@@ -186,14 +185,14 @@ async fn keep_sealed(app: App) {
             () = tokio::time::sleep(KEYS_EVERY) => {}
         }
         match app.key_ring.renew() {
-            Ok(true) => tracing::info!("the key file has changed and was read again"),
+            Ok(true) => tracing::info!("key file changed; reloaded"),
             Ok(false) => {}
-            Err(error) => tracing::error!(%error, "the keys are those of before"),
+            Err(error) => tracing::error!(%error, "key file cannot be read; keeping the loaded keys"),
         }
     }
 }
 
-/// The configured origin, or localhost at the port that was got.
+/// The configured origin, or localhost at the bound port.
 fn origin(config: &ServeConfig, address: SocketAddr) -> Result<Url, Failure> {
     match &config.origin {
         Some(origin) => Ok(origin.clone()),
@@ -202,9 +201,11 @@ fn origin(config: &ServeConfig, address: SocketAddr) -> Result<Url, Failure> {
     }
 }
 
-/// What a person, or a program that reads standard output, needs to go on.
+/// Prints what a person, or a program that reads standard output, needs: sign-in link, token and address.
 async fn greet(app: &App, config: &ServeConfig, address: SocketAddr) -> Result<(), Failure> {
-    let failed = |error: fsa_server::Error| Failure::failed(format!("nobody can sign in: {error}"));
+    let failed = |error: fsa_server::Error| {
+        Failure::failed(format!("the sign-in link or token cannot be created: {error}"))
+    };
     let mut out = std::io::stdout().lock();
     if let Some(link) = sign_in::first_link(app).await.map_err(failed)? {
         writeln!(
@@ -224,8 +225,8 @@ async fn greet(app: &App, config: &ServeConfig, address: SocketAddr) -> Result<(
     Ok(())
 }
 
-/// Ready when the server is told to stop. A second time means at once.
-fn told_to_stop() -> Result<impl Future<Output = ()>, Failure> {
+/// Ready on SIGTERM or SIGINT. A second signal exits at once.
+fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     Ok(async move {

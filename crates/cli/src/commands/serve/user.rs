@@ -1,4 +1,4 @@
-//! The system user that `fsa serve` becomes when it was started as root.
+//! System user that `fsa serve` runs as when started as root.
 
 use std::process::Command;
 
@@ -6,7 +6,7 @@ use fsa_local::privileges;
 
 use crate::failure::Failure;
 
-/// Finds the user, or makes it: a system user without a home, a shell or a password. Returns its
+/// Finds the user, or creates it: a system user without a home, a shell or a password. Returns its
 /// user and group id.
 #[allow(
     clippy::disallowed_methods,
@@ -42,7 +42,7 @@ pub fn ensure(name: &str) -> Result<(u32, u32), Failure> {
         })?;
     privileges::system_user(name).map_err(|error| {
         Failure::failed(format!(
-            "{error}; useradd said: {}",
+            "{error}; output of useradd: {}",
             String::from_utf8_lossy(&output.stderr).trim()
         ))
     })

@@ -1,5 +1,5 @@
-//! `fsa halt`: ends everything that outlives the server. Nothing is lost: what was wanted running
-//! is started again by the next `fsa serve`.
+//! `fsa halt`: stops everything that outlives the server. Nothing is lost: the next `fsa serve` starts the sandboxes
+//! whose desired state is running again.
 
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
@@ -7,41 +7,38 @@ use fsa_driver::Driver as _;
 use fsa_local::{LocalDriver, database_proxy};
 use nix::unistd::Uid;
 
-use super::serve::{local, log, turn};
+use super::serve::{data_dir_lock::DataDirLock, local, log};
 use crate::{
-    args::Halt,
+    args::Shutdown,
     config,
     failure::{Code, Failure, Outcome},
     output,
 };
 
-pub fn run(halt: Halt) -> Outcome {
-    let config = config::serve(halt.serve, Uid::effective().is_root())?;
+pub fn run(shutdown: Shutdown) -> Outcome {
+    let config = config::serve(shutdown.serve, Uid::effective().is_root())?;
     if !config.data_dir.join("run").exists() {
         output::note(&format!(
-            "Nothing was ever started in {}.",
+            "No server has ever run on {}.",
             config.data_dir.display()
         ));
         return Ok(0);
     }
-    if !halt.yes && !confirmed()? {
-        return Err(Failure::failed("nothing was ended"));
+    if !shutdown.yes && !confirmed()? {
+        return Err(Failure::failed("nothing was stopped"));
     }
     log::start();
     let Some(start) = local::begin(&config)? else {
-        output::note("This machine is no region (no_local), so there is nothing on it to end.");
+        output::note("This machine is no region (no_local): there is nothing to stop.");
         return Ok(0);
     };
-    if !turn::take(&config.data_dir)?.alone {
+    if !DataDirLock::acquire(&config.data_dir)?.alone {
         return Err(Failure::new(
             Code::Conflict,
-            "a server is running on this data folder, and would start everything again: end it first",
+            "a server is running on this data folder and would start everything again: stop it first",
         ));
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::failed(format!("the asynchronous runtime cannot be started: {error}")))?;
+    let runtime = super::runtime()?;
     runtime.block_on(async {
         let failed = |error: fsa_driver::DriverError| Failure::failed(error.to_string());
         let (settings, link) = start.into_parts();
@@ -60,7 +57,7 @@ pub fn run(halt: Halt) -> Outcome {
             .and(projects)
             .map_err(|error| Failure::failed(error.to_string()))?;
         output::note(&format!(
-            "Ended: {} sandboxes, the gate, and both clusters.",
+            "Stopped {} sandboxes, the database proxy and both PostgreSQL clusters.",
             sandboxes.len()
         ));
         Ok(0)
@@ -70,12 +67,12 @@ pub fn run(halt: Halt) -> Outcome {
 fn confirmed() -> Result<bool, Failure> {
     if !std::io::stdin().is_terminal() {
         return Err(Failure::usage(
-            "nobody can be asked here: say --yes to end all sandboxes and databases",
+            "standard input is no terminal: confirm with --yes to stop all sandboxes and databases",
         ));
     }
     let _ = write!(
         std::io::stderr(),
-        "This ends every sandbox and both databases of this machine. Go on? [y/N] "
+        "This stops every sandbox and both PostgreSQL clusters of this machine. Continue? [y/N] "
     );
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line)?;

@@ -1,32 +1,31 @@
-//! `fsa start`, `stop` and `restart`: a wish, and waiting until it is so.
+//! `fsa start`, `stop` and `restart`: request a lifecycle action, and wait for it.
 
 use fsa_model::{DesiredState, Phase, api::Sandbox};
+use futures_util::TryStreamExt as _;
 use reqwest::Method;
 
 use crate::{
-    args::Wish,
+    args::Lifecycle,
     client::{Client, encoded},
     failure::{Code, Failure, Outcome},
     output::{self, Stages},
-    sse::Events,
 };
 
-pub async fn run(client: &Client, what: &str, wish: &Wish, json: bool) -> Outcome {
-    let project = encoded(&wish.project);
+pub async fn run(client: &Client, action: &str, arguments: &Lifecycle, json: bool) -> Outcome {
+    let project = encoded(&arguments.project);
     let mut sandbox: Sandbox = client
-        .send(Method::POST, &format!("/api/projects/{project}/{what}"), &())
+        .send(Method::POST, &format!("/api/projects/{project}/{action}"), &())
         .await?;
-    if !wish.no_wait {
+    if !arguments.no_wait {
         sandbox = settle(client, &project, sandbox, json).await?;
     }
-    output::print(json, &sandbox, |sandbox| show(&wish.project, sandbox));
+    output::print(json, &sandbox, |sandbox| show(&arguments.project, sandbox));
     Ok(0)
 }
 
-/// Waits until the wish is reached or an attempt has failed, showing the stages.
+/// Waits until the desired state is reached or an attempt has failed, showing the stages.
 ///
-/// The event stream says when to look; what is so is read from the status, so that a lost event
-/// only costs time.
+/// An event triggers a read of the status, which alone counts, so that a lost event only costs time.
 pub async fn settle(
     client: &Client,
     project: &str,
@@ -39,18 +38,16 @@ pub async fn settle(
         if sandbox.desired_state == DesiredState::Running {
             stages.show(&sandbox);
         }
-        let mut events = Events::new(
-            client
-                .stream(&format!("/api/projects/{project}/events?tail=true"), None)
-                .await?,
-        );
-        // Whatever happened before the stream was open is in this answer.
+        let mut events = client
+            .events(&format!("/api/projects/{project}/events?tail=true"), None)
+            .await?;
+        // This includes what happened before the stream was open.
         sandbox = client.get(&path).await?;
         while !sandbox.status.is_stable() && sandbox.status != Phase::Error {
             if sandbox.desired_state == DesiredState::Running {
                 stages.show(&sandbox);
             }
-            if events.next().await?.is_none() {
+            if events.try_next().await?.is_none() {
                 break;
             }
             sandbox = client.get(&path).await?;
@@ -63,7 +60,7 @@ pub async fn settle(
         (Some(error), Phase::Error) => {
             let next = error.next_attempt_at.map_or(String::new(), |at| {
                 format!(
-                    " It is tried again in {} s.",
+                    " The next attempt is in {} s.",
                     (at - chrono::Utc::now()).num_seconds().max(0)
                 )
             });
@@ -84,7 +81,7 @@ pub fn show(project: &str, sandbox: &Sandbox) {
     }
 }
 
-/// The phase in the API's word.
+/// The name of a phase in the API.
 pub fn phase(phase: Phase) -> String {
     serde_json::to_value(phase)
         .ok()
