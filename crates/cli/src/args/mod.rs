@@ -44,7 +44,7 @@ pub struct Global {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     #[command(flatten)]
-    Local(LocalCommand),
+    Local(Box<LocalCommand>),
     #[command(flatten)]
     Client(ClientCommand),
     #[command(flatten)]
@@ -55,14 +55,14 @@ pub enum Command {
 #[derive(Debug, Subcommand)]
 pub enum LocalCommand {
     /// Run the server
-    Serve(Box<crate::config::ServeArguments>),
+    Serve(crate::config::ServeArguments),
     /// Stop what keeps running after the server stops: sandboxes, database proxy and databases
     Halt(Shutdown),
     /// Manage the keys that stored secrets are encrypted with
     #[command(subcommand)]
     Keys(Keys),
     /// Check the requirements of this machine, and say how to fix what is missing
-    Doctor(Box<crate::config::ServeArguments>),
+    Doctor(crate::config::ServeArguments),
     /// Sign in to a server with a one-time link, a token or a password
     Login(Login),
     /// Show pods, events, logs and ingresses of a project in a Kubernetes region

@@ -45,7 +45,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
     let outcome = match command {
         Command::Internal(InternalCommand::Runner(_)) => return internal::runner(),
         Command::Internal(InternalCommand::Gate(_)) => return internal::database_proxy(),
-        Command::Local(command) => local(command, &global),
+        Command::Local(command) => local(*command, &global),
         Command::Client(command) => with_client(&global, async |client| {
             self::client(client, command, global.json).await
         }),
@@ -67,13 +67,13 @@ pub fn run(arguments: Arguments) -> ExitCode {
 fn local(command: LocalCommand, global: &Global) -> Outcome {
     let (url, json) = (global.url.as_deref(), global.json);
     match command {
-        LocalCommand::Serve(serve) => serve::run(*serve),
+        LocalCommand::Serve(serve) => serve::run(serve),
         LocalCommand::Halt(shutdown) => shutdown::run(shutdown),
         LocalCommand::Keys(Keys::Rotate(serve)) => keys::rotate(*serve),
         LocalCommand::Keys(Keys::Server(command)) => {
             with_client(global, async |client| keys::run(client, command, json).await)
         }
-        LocalCommand::Doctor(serve) => doctor::run(*serve, json),
+        LocalCommand::Doctor(serve) => doctor::run(serve, json),
         LocalCommand::Login(login) => runtime()?.block_on(login::run(login, url, json)),
         LocalCommand::Debug(debug) => debug::run(debug, url, json),
         LocalCommand::Completions { shell } => {
