@@ -1,5 +1,5 @@
-//! The one error of the control plane: an outside (status, sentence, field) that people and
-//! programs read, and an inside (the chain of causes) that only the log gets.
+//! Error type of the control plane: a public part (status, sentence, field) for people and programs, and an
+//! internal part (the chain of causes) for the log only.
 
 use std::{borrow::Cow, fmt, time::Duration};
 
@@ -7,12 +7,12 @@ use fsa_driver::DriverError;
 use fsa_model::{FailureKind, Field, ProjectId, limits::ExceededLimit};
 use http::StatusCode;
 
-/// The result of a use-case.
+/// Result of a use case.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why something was not done.
+/// Why an operation failed.
 pub struct Error(Box<Inner>);
 
 struct Inner {
@@ -29,8 +29,8 @@ struct Inner {
 }
 
 impl Error {
-    /// An error of any status. `name` is the stable word for programs; `sentence` is one short
-    /// sentence for people, without secrets and without causes.
+    /// An error of any status. `name` is the stable identifier for programs; `sentence` is one short sentence
+    /// for people, without secrets and without causes.
     #[must_use]
     pub fn new(status: StatusCode, name: &'static str, sentence: impl Into<Cow<'static, str>>) -> Self {
         Self(Box::new(Inner {
@@ -47,7 +47,7 @@ impl Error {
         }))
     }
 
-    /// 400: the request as a whole makes no sense.
+    /// 400: the request as a whole is invalid.
     #[must_use]
     pub fn bad_request(sentence: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "BadRequest", sentence)
@@ -70,19 +70,19 @@ impl Error {
         error
     }
 
-    /// 401: it is not known who asks.
+    /// 401: the caller is not authenticated.
     #[must_use]
     pub fn unauthorized(sentence: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "Unauthorized", sentence)
     }
 
-    /// 403: who asks may not do this.
+    /// 403: the caller may not do this.
     #[must_use]
     pub fn forbidden(sentence: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::FORBIDDEN, "Forbidden", sentence)
     }
 
-    /// 404: there is no such thing, or it is somebody else's. `what` is a noun: `project`.
+    /// 404: it does not exist, or belongs to another user. `what` is a noun: `project`.
     #[must_use]
     pub fn not_found(what: &str) -> Self {
         Self::new(
@@ -92,13 +92,13 @@ impl Error {
         )
     }
 
-    /// 409: the request collides with how things are.
+    /// 409: the request conflicts with the current state.
     #[must_use]
     pub fn conflict(sentence: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::CONFLICT, "Conflict", sentence)
     }
 
-    /// 403: more than somebody may have.
+    /// 403: a quota is exceeded.
     #[must_use]
     pub fn over_limit(over: ExceededLimit) -> Self {
         let mut error = Self::new(StatusCode::FORBIDDEN, "OverLimit", over.message());
@@ -106,7 +106,7 @@ impl Error {
         error
     }
 
-    /// 429: too often; `after` says when it may be tried again.
+    /// 429: too many requests; `after` is the time until the next attempt may succeed.
     #[must_use]
     pub fn too_often(sentence: impl Into<Cow<'static, str>>, after: Duration) -> Self {
         let mut error = Self::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", sentence);
@@ -114,7 +114,7 @@ impl Error {
         error
     }
 
-    /// 429: more in a minute than somebody may; `after` says when it may be tried again.
+    /// 429: a rate limit per minute is exceeded; `after` is the time until the next attempt may succeed.
     #[must_use]
     pub fn over_rate(over: ExceededLimit, after: Duration) -> Self {
         let mut error = Self::too_often(over.message(), after);
@@ -122,7 +122,7 @@ impl Error {
         error
     }
 
-    /// 503: something that is needed does not answer; waiting may help.
+    /// 503: a dependency does not respond; a retry may help.
     #[must_use]
     pub fn unavailable(sentence: impl Into<Cow<'static, str>>) -> Self {
         let mut error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "Unavailable", sentence);
@@ -130,34 +130,34 @@ impl Error {
         error
     }
 
-    /// 500: a defect of this program, or of what it stands on.
+    /// 500: a defect of this program, or of a dependency.
     #[must_use]
     pub fn internal(sentence: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal", sentence)
     }
 
-    /// What failed, why and what to do, where one sentence does not hold it.
+    /// What failed, why and how to fix it, if one sentence is too short for that.
     #[must_use]
     pub fn saying(mut self, message: impl Into<String>) -> Self {
         self.0.message = Some(message.into());
         self
     }
 
-    /// For the log.
+    /// Adds the cause, for the log.
     #[must_use]
     pub fn because(mut self, cause: impl Into<Cause>) -> Self {
         self.0.cause = Some(cause.into());
         self
     }
 
-    /// The project that it is about; only where the caller may know of it.
+    /// The project concerned; only if the caller may know of it.
     #[must_use]
     pub fn of(mut self, project: ProjectId) -> Self {
         self.0.project = Some(project);
         self
     }
 
-    /// A value of the refused field that would be taken.
+    /// An acceptable value for the rejected field.
     #[must_use]
     pub fn suggesting(mut self, suggestion: Option<impl Into<String>>) -> Self {
         if let Some(field) = &mut self.0.field {
@@ -269,7 +269,7 @@ impl From<sqlx::Error> for Error {
                 .is_some_and(|code| ["57P", "53", "08"].iter().any(|class| code.starts_with(class)))
         });
         let code = error.as_database_error().and_then(|e| e.code());
-        // The database takes a NUL in no text (22021) and in no JSON (22P05).
+        // PostgreSQL accepts no NUL in text (22021) or in JSON (22P05).
         if matches!(code.as_deref(), Some("22021" | "22P05")) {
             return Self::new(
                 StatusCode::UNPROCESSABLE_ENTITY,

@@ -1,4 +1,4 @@
-//! Extractors and the JSON response of handlers. A refusal names the field and the rule.
+//! Extractors and the JSON response of handlers. A rejection names the field and the rule.
 
 use std::{str::FromStr, time::Duration};
 
@@ -15,28 +15,28 @@ use crate::{
     state::App,
 };
 
-/// The longest JSON of a request that anybody may make: a sign-in.
+/// Maximum bytes of JSON in a request without authentication: a sign-in.
 const ANYBODYS_LIMIT: usize = 64 * 1024;
-/// How long a client may take to send it.
+/// Timeout for receiving that body.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A JSON body, in and out.
+/// A JSON body, of a request or a response.
 pub struct Json<T>(pub T);
 
-/// As [`Json`], where no body at all means the default.
+/// Like [`Json`]; a missing body means the default.
 pub struct JsonOrNothing<T>(pub T);
 
 /// Values from the path.
 pub struct Path<T>(pub T);
 
-/// Values from the query; unknown names are refused where the type refuses them.
+/// Values from the query; unknown names are rejected if the type rejects them.
 pub struct Query<T>(pub T);
 
-/// Where a stream that broke off is to go on: what a browser repeats of the last event it saw
-/// (WHATWG HTML, "Server-sent events"). `meaning` says what it is here.
+/// The position after which an interrupted stream resumes: the `Last-Event-ID` that a browser sends back
+/// (WHATWG HTML, "Server-sent events"). `meaning` names the expected value.
 ///
 /// # Errors
-/// 400 where it is something else.
+/// 400 if it cannot be parsed.
 pub(crate) fn last_event_id<T: FromStr>(headers: &HeaderMap, meaning: &str) -> Result<Option<T>> {
     let Some(value) = headers.get("last-event-id") else {
         return Ok(None);
@@ -83,13 +83,13 @@ impl<T: DeserializeOwned + Send> FromRequestParts<App> for Path<T> {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self> {
-        // The database takes a NUL in no text, so nothing is called so.
+        // PostgreSQL accepts no NUL in text, so nothing has such a name.
         if parts.uri.path().contains("%00") {
             return Err(Error::not_found("thing"));
         }
         match axum::extract::Path::from_request_parts(parts, app).await {
             Ok(axum::extract::Path(values)) => Ok(Self(values)),
-            // An id that is none cannot be anything's.
+            // An invalid id cannot exist.
             Err(PathRejection::FailedToDeserializePathParams(_)) => Err(Error::not_found("thing")),
             Err(error) => Err(Error::internal("This path cannot be read.").because(error)),
         }
@@ -104,13 +104,13 @@ impl<T: DeserializeOwned> FromRequestParts<App> for Query<T> {
     }
 }
 
-/// Reads a query.
+/// Parses a query.
 ///
 /// # Errors
 /// 422 with the field and its rule.
 pub fn query<T: DeserializeOwned>(query: &str) -> Result<T> {
     let pairs = || url::form_urlencoded::parse(query.as_bytes());
-    // The database takes it in no text.
+    // PostgreSQL accepts no NUL in text.
     if let Some((name, _)) = pairs().find(|(_, value)| value.contains('\0')) {
         return Err(Error::invalid(name, "it holds no NUL character"));
     }
@@ -121,7 +121,7 @@ pub fn query<T: DeserializeOwned>(query: &str) -> Result<T> {
         .map_err(|error| Error::invalid(field_of(&error), error.inner().to_string()))
 }
 
-/// A value of a query: text that is read as whatever is expected.
+/// A value of a query: text that is parsed as the expected type.
 struct Word(String);
 
 macro_rules! read_as {
@@ -196,10 +196,10 @@ impl<'de> serde::de::IntoDeserializer<'de, serde::de::value::Error> for Word {
     }
 }
 
-/// Reads JSON and names the field that is wrong.
+/// Parses JSON and names the field that is wrong.
 ///
 /// # Errors
-/// 400 where it is no JSON; 422 with the field and its rule otherwise.
+/// 400 if it is not JSON; otherwise 422 with the field and its rule.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
@@ -217,8 +217,8 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     Ok(value)
 }
 
-/// A rule without the text that broke it, which may be a secret in the wrong place:
-/// `invalid type: string "…", expected a sequence`.
+/// A rule without the value that broke it, which may be a misplaced secret: `invalid type: string "…", expected
+/// a sequence`.
 fn without_value(rule: &str) -> String {
     let value = rule.split_once("string \"").and_then(|(before, rest)| {
         let (_, after) = rest.rsplit_once("\", expected")?;
@@ -227,8 +227,8 @@ fn without_value(rule: &str) -> String {
     value.unwrap_or_else(|| rule.to_owned())
 }
 
-/// The field that an error is about. serde reports an unknown or a missing field at its parent,
-/// and names it between back-ticks.
+/// The field that an error is about. serde reports an unknown or a missing field at its parent and names it
+/// between backticks.
 fn field_of<E: std::fmt::Display>(error: &serde_path_to_error::Error<E>) -> String {
     let path = error.path().to_string();
     let said = error.inner().to_string();
@@ -244,7 +244,7 @@ fn field_of<E: std::fmt::Display>(error: &serde_path_to_error::Error<E>) -> Stri
     }
 }
 
-/// serde_json's sentence without " at line 1 column 2".
+/// serde_json's message without " at line 1 column 2".
 fn without_place(said: &str) -> String {
     said.rsplit_once(" at line ")
         .map_or(said, |(rule, _)| rule)
@@ -270,7 +270,7 @@ fn not_json() -> Error {
     )
 }
 
-/// A JSON body, all of it.
+/// Reads a whole JSON body.
 async fn whole(request: Request<Body>, app: &App) -> Result<bytes::Bytes> {
     let route = request.extensions().get::<MatchedPath>();
     let anybodys = route.is_some_and(|route| route.as_str().starts_with("/api/auth/"));
@@ -286,10 +286,10 @@ async fn whole(request: Request<Body>, app: &App) -> Result<bytes::Bytes> {
     .await
 }
 
-/// A short body, all of it.
+/// Reads a whole short body.
 ///
 /// # Errors
-/// 413 where it is longer than `limit` bytes; 408 where it takes too long; 400 where it breaks off.
+/// 413 if it is longer than `limit` bytes; 408 on a timeout; 400 if it is incomplete.
 pub(crate) async fn read(request: Request<Body>, limit: usize) -> Result<bytes::Bytes> {
     let body = tokio::time::timeout(PATIENCE, to_bytes(request.into_body(), limit))
         .await

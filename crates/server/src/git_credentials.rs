@@ -1,8 +1,8 @@
-//! Credentials of repositories, for git in a sandbox: of one repository each, and nothing of them
-//! stays in the sandbox.
+//! Git credentials for repositories, for git in a sandbox: each is for one repository, and none is stored in
+//! the sandbox.
 //!
-//! Git says which repository it wants to reach ([`Place`]). Whoever may know its credential is a
-//! [`Source`]; they are asked one after another.
+//! Git names the repository that it connects to ([`Place`]). Each [`Source`] may have its credential; they are
+//! tried in order.
 
 use async_trait::async_trait;
 use fsa_model::ProjectId;
@@ -19,35 +19,35 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     pub protocol: String,
-    /// With its port, where that is not the scheme's own.
+    /// With its port, unless it is the scheme's default.
     pub host: String,
-    /// Without the slashes around it and without `.git` at its end.
+    /// Without leading and trailing slashes and without a final `.git`.
     pub path: String,
 }
 
-/// What git shows to a server.
+/// The credential that git sends to a server.
 #[derive(Clone, Debug)]
 pub struct Login {
     pub username: String,
     pub password: SecretString,
 }
 
-/// Who may know the credential of a repository.
+/// A source of repository credentials.
 #[async_trait]
 pub trait Source: Send + Sync {
-    /// The credential of `place` for the sandboxes of `project`; `None` where this source has
-    /// none for exactly that repository.
+    /// The credential of `place` for the sandboxes of `project`; `None` if this source has none for exactly
+    /// that repository.
     ///
     /// # Errors
-    /// It could not be found out.
+    /// The lookup failed.
     async fn login(&self, app: &App, project: ProjectId, place: &Place) -> Result<Option<Login>>;
 
-    /// The repository's server refused `password`, says git. Returns what a person is to do, in a
-    /// sentence, where it was this source's. The sandbox may lie: nothing is lost by it that the
-    /// sandbox could not have spoiled anyway.
+    /// Handles git's report that the repository's server rejected `password`. Returns a sentence with the fix
+    /// for a person, if the password was from this source. The sandbox may lie; it can break nothing by this
+    /// that it could not break anyway.
     ///
     /// # Errors
-    /// It could not be found out.
+    /// The lookup failed.
     async fn refused(
         &self,
         app: &App,
@@ -58,7 +58,7 @@ pub trait Source: Send + Sync {
 }
 
 impl Place {
-    /// Of a repository's URL. `None` where it is not one that a password is sent to.
+    /// Parses a repository's URL. `None` if no password may be sent to it.
     #[must_use]
     pub fn of_url(url: &str) -> Option<Self> {
         let url = Url::parse(url).ok()?;
@@ -70,7 +70,7 @@ impl Place {
         Self::new(url.scheme(), &host, url.path())
     }
 
-    /// Whether it is on the server of this URL.
+    /// Whether the repository is on the server of this URL.
     #[must_use]
     pub fn is_at(&self, server: &Url) -> bool {
         let mut one = server.clone();
@@ -79,7 +79,7 @@ impl Place {
             .is_some_and(|one| (one.protocol, one.host) == (self.protocol.clone(), self.host.clone()))
     }
 
-    /// Of git's own words (git-credential(1), INPUT/OUTPUT FORMAT): lines of `name=value`.
+    /// Parses git's format (git-credential(1), INPUT/OUTPUT FORMAT): lines of `name=value`.
     #[must_use]
     pub fn of_question(text: &str) -> Option<Self> {
         Self::new(told(text, "protocol")?, told(text, "host")?, told(text, "path")?)
@@ -97,20 +97,20 @@ impl Place {
     }
 }
 
-/// One of the values in git's words.
+/// One of the values in git's format.
 fn told<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     text.lines()
         .filter_map(|line| line.split_once('='))
         .find_map(|(found, value)| (found == name).then_some(value))
 }
 
-/// The password in git's words.
+/// The password in git's format.
 #[must_use]
 pub fn password_of(text: &str) -> Option<SecretString> {
     told(text, "password").map(|password| password.to_owned().into())
 }
 
-/// The credential that a person set for the project.
+/// The credential that a user set for the project.
 pub struct Stored;
 
 #[async_trait]
@@ -151,10 +151,10 @@ impl Source for Stored {
     }
 }
 
-/// Asks all sources.
+/// Asks all sources for the credential.
 ///
 /// # Errors
-/// One of them could not find it out, and none before it had one.
+/// The lookup of one source failed, and no earlier source had a credential.
 pub async fn login(app: &App, project: ProjectId, place: &Place) -> Result<Option<Login>> {
     for source in &app.git {
         if let Some(login) = source.login(app, project, place).await? {
@@ -164,10 +164,10 @@ pub async fn login(app: &App, project: ProjectId, place: &Place) -> Result<Optio
     Ok(None)
 }
 
-/// Tells all sources that a server refused a password, until one knows what to do.
+/// Reports to all sources that a server rejected a password, until one returns a fix.
 ///
 /// # Errors
-/// One of them could not find it out.
+/// The lookup of one source failed.
 pub async fn refused(
     app: &App,
     project: ProjectId,

@@ -1,4 +1,4 @@
-//! Who may pass: pure decisions over a route and what a request carries.
+//! Authorization of visitors: pure decisions over a route and the credentials that a request carries.
 
 use fsa_model::{
     UserId,
@@ -13,21 +13,22 @@ use uuid::Uuid;
 use super::{headers::cookies, preview_token::Pass, routes::Route};
 use crate::{auth::secret, encryption::KeyRing, settings::Settings};
 
-/// Passes that are tried at most: others under the same domain can plant cookies of our name.
+/// Upper bound on the preview tokens that are tried: another host under the same domain can plant cookies of
+/// this name.
 const PASSES_MOST: usize = 4;
 
-/// Somebody who may pass.
+/// A visitor who may use the port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Visitor {
     /// The port is public.
     Anybody,
-    /// Came by this link of the port.
+    /// The visitor has the port's access link.
     Guest([u8; 32]),
-    /// Somebody who has at least this role in the project, in this session where it was one.
+    /// A user with at least this role in the project; the session, if the user came with one.
     Person(UserId, ProjectRole, Option<Uuid>),
 }
 
-/// The cookie that holds a [`Pass`].
+/// Name of the cookie that holds the preview token ([`Pass`]).
 pub(super) fn pass_cookie(settings: &Settings) -> &'static str {
     if settings.is_https() {
         "__Host-fsa_preview"
@@ -36,7 +37,7 @@ pub(super) fn pass_cookie(settings: &Settings) -> &'static str {
     }
 }
 
-/// Who comes, by what the browser carries. `host` is the host name without a port.
+/// Authorizes by the cookies of the request. `host` is the host name without a port.
 pub(super) fn by_pass(
     settings: &Settings,
     key_ring: &KeyRing,
@@ -50,7 +51,7 @@ pub(super) fn by_pass(
         .find_map(|pass| admits(&pass, route))
 }
 
-/// Whom a pass that was opened admits.
+/// The visitor that a decrypted preview token admits.
 pub(super) fn admits(pass: &Pass, route: &Route) -> Option<Visitor> {
     let (project, visitor) = match *pass {
         Pass::User {
@@ -66,7 +67,7 @@ pub(super) fn admits(pass: &Pass, route: &Route) -> Option<Visitor> {
     (project == route.project && still_admits(visitor, route)).then_some(visitor)
 }
 
-/// Whether somebody who was let in would be let in again.
+/// Whether the route still admits a visitor who was admitted before.
 pub(super) fn still_admits(visitor: Visitor, route: &Route) -> bool {
     match visitor {
         Visitor::Anybody => route.sharing == Sharing::Public,
@@ -78,7 +79,7 @@ pub(super) fn still_admits(visitor: Visitor, route: &Route) -> bool {
     }
 }
 
-/// Whether `given` is the secret of the port's link.
+/// The preview token for the port's access link, if `given` is that link's secret.
 pub(super) fn is_the_link(route: &Route, given: &str) -> Option<Pass> {
     let link = route.link.filter(|_| route.sharing == Sharing::Link)?;
     bool::from(link.ct_eq(&secret::hash(given))).then_some(Pass::Link {
@@ -87,11 +88,11 @@ pub(super) fn is_the_link(route: &Route, given: &str) -> Option<Pass> {
     })
 }
 
-/// Whether a page of somebody else makes the request to `own`: a label below the apps domain, or the
-/// origin of a host that an ingress controller serves. Hosts under one domain are one site to a
-/// browser, so it sends a pass along with what a neighbor's page asks for; what it says of that
-/// page cannot be forged by it. Pages of the same project and of the main host may, anybody may
-/// link here, and what says nothing is no browser of today.
+/// Whether a page of another project makes the request to `own`: a label below the apps domain, or the origin
+/// of a host that an ingress controller serves. To a browser, hosts under one domain are one site, so it sends
+/// the preview token along with requests of a neighbor's page. That page cannot forge the header fields that
+/// name it. Pages of the same project and of the main host may make requests, and any page may link here. Every
+/// current browser sends these fields; a request without them is allowed.
 pub(super) fn is_foreign(settings: &Settings, own: &str, method: &Method, headers: &HeaderMap) -> bool {
     let read = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
     let site = read("sec-fetch-site");
@@ -110,7 +111,7 @@ pub(super) fn is_foreign(settings: &Settings, own: &str, method: &Method, header
     }
 }
 
-/// Whether a URL is one of the main host or of a port of the same project.
+/// Whether a URL belongs to the main host or to a port of the same project.
 fn is_friend(settings: &Settings, own: &str, url: &str) -> bool {
     let Ok(url) = url::Url::parse(url) else {
         return false;
@@ -127,7 +128,7 @@ fn is_friend(settings: &Settings, own: &str, url: &str) -> bool {
     theirs.is_some() && name(theirs) == name(parse_host(own))
 }
 
-/// The host name without the apps domain, where it is under it.
+/// The host name without the apps domain; `None` if it is not under it.
 pub(super) fn label<'a>(settings: &Settings, host: &'a str) -> Option<&'a str> {
     let domain = settings.apps_domain.as_str();
     let at = host.len().checked_sub(domain.len() + 1)?;

@@ -1,21 +1,21 @@
-//! What the gateway itself says to a visitor: in words, in the form that was asked for.
+//! Error pages of the gateway: its own responses to a visitor, as HTML, JSON or text.
 
 use axum::body::Body;
 use chrono::Utc;
 use fsa_model::{ErrorBody, ErrorDetails};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
-/// One thing to say.
+/// Content of one error page.
 #[derive(Clone, Debug)]
 pub(super) struct Say {
     pub status: StatusCode,
-    /// A stable word for programs.
+    /// A stable identifier for programs.
     pub name: &'static str,
     /// One short sentence.
     pub sentence: String,
-    /// What to do.
+    /// How to fix it.
     pub advice: String,
-    /// After so many seconds the page looks again by itself.
+    /// The page reloads itself after this number of seconds.
     pub again: Option<u8>,
 }
 
@@ -40,7 +40,7 @@ impl Say {
         self
     }
 
-    /// The same for a project that does not exist and for one that is somebody else's.
+    /// Not found: the same for a project that does not exist and for one of another user.
     pub(super) fn nothing_here() -> Self {
         Self::new(
             StatusCode::NOT_FOUND,
@@ -51,7 +51,7 @@ impl Say {
         )
     }
 
-    /// The answer, as `headers` (the request's) want it.
+    /// The response, in the form that the request's `headers` accept.
     pub(super) fn answer(&self, headers: &HeaderMap) -> Response<Body> {
         let (kind, body) = match desired_state(headers) {
             Form::Page => ("text/html; charset=utf-8", self.page()),
@@ -108,7 +108,7 @@ impl Say {
     }
 }
 
-/// A redirect within one host or to the other one of ours.
+/// A redirect within one host, or to the other host of the control plane.
 pub(super) fn redirect(to: &str) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::FOUND;
@@ -118,12 +118,12 @@ pub(super) fn redirect(to: &str) -> Response<Body> {
     response
 }
 
-/// Marks an answer that the gateway said itself, so that no application's is taken for one.
+/// Marks a response of the gateway itself, to distinguish it from an application's.
 #[derive(Clone, Copy, Debug)]
 struct Ours;
 
-/// Lets the page on the main host show what the gateway says in its preview pane: without it the
-/// pane would stay empty exactly when there is something to explain.
+/// Lets the page on the main host frame an error page in its preview pane. Without it the pane would stay empty
+/// exactly when there is an error to explain.
 pub(super) fn shown_by(origin: &str, response: &mut Response<Body>) {
     if response.extensions_mut().remove::<Ours>().is_none() {
         return;
@@ -136,11 +136,11 @@ pub(super) fn shown_by(origin: &str, response: &mut Response<Body>) {
     }
 }
 
-/// Ends with who may frame the page, so that [`shown_by`] can add one.
+/// Ends with the `frame-ancestors` directive, so that [`shown_by`] can extend it.
 const OWN_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'self'";
 
-/// For every answer of ours on an apps host: it is for nobody else, holds no script, and its
-/// address (which may hold a token) is told to nobody.
+/// Sets the headers of every response of the gateway on an apps host: it is not shared or cached, contains no
+/// script, and its URL (which may contain a token) is sent to no other site.
 pub(super) fn ours(headers: &mut HeaderMap) {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(
@@ -154,7 +154,7 @@ pub(super) fn ours(headers: &mut HeaderMap) {
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
 }
 
-/// Whether somebody looks at a page, rather than a program asking.
+/// Whether the request loads a page in a browser, rather than comes from a program.
 pub(super) fn is_navigation(method: &http::Method, headers: &HeaderMap) -> bool {
     if *method != http::Method::GET || headers.contains_key(header::UPGRADE) {
         return false;
@@ -172,7 +172,7 @@ enum Form {
     Text,
 }
 
-/// The first of the forms that `Accept` names; browsers name the page first.
+/// The first supported form that `Accept` names; browsers name HTML first.
 fn desired_state(headers: &HeaderMap) -> Form {
     headers
         .get_all(header::ACCEPT)

@@ -1,9 +1,9 @@
-//! How a browser that is signed in on the main host gets into a private apps host.
+//! Hand-off: gives a browser that is signed in on the main host access to a private apps host.
 //!
-//! The two never share an origin or a cookie. The apps host sends the browser to the main host
-//! with the hash of a nonce that it keeps in a cookie; the main host knows the session, checks
-//! the right to the project, and sends it back with a encrypted hand-off for that host, that
-//! browser and one minute; the apps host exchanges it, once, for a pass in a cookie of its own.
+//! The two hosts never share an origin or a cookie. The apps host redirects the browser to the main host with
+//! the hash of a nonce that it keeps in a cookie. The main host knows the session, checks the permission to the
+//! project, and redirects back with an encrypted hand-off that is valid for that host, that browser and one
+//! minute. The apps host exchanges it, once, for a preview token in its own cookie.
 
 use axum::{
     extract::State,
@@ -31,18 +31,18 @@ use crate::{
     store::projects,
 };
 
-/// The cookie that binds a hand-off to the browser that asked for it.
+/// The cookie that binds a hand-off to the browser that requested it.
 const NONCE: &str = "fsa_handoff";
 const NONCE_LASTS_SECONDS: u32 = 10 * 60;
-/// The parameter with which a port's link opens it.
+/// The query parameter that holds the secret of a port's access link.
 pub(crate) const SHARE: &str = "fsa_share";
 
-/// The main host's part of it.
+/// The routes on the main host.
 pub(crate) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(preview))
 }
 
-/// What an apps host answers to somebody it does not know.
+/// The response of an apps host to an unauthenticated visitor.
 pub(super) fn challenge(app: &App, label: &str, request: &Parts) -> Response {
     if !error_page::is_navigation(&request.method, &request.headers) {
         return Say::new(
@@ -78,22 +78,22 @@ pub(super) fn challenge(app: &App, label: &str, request: &Parts) -> Response {
     response
 }
 
-/// What `/api/auth/preview` is asked.
+/// Query of `/api/auth/preview`.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(rename_all = "camelCase")]
 #[into_params(parameter_in = Query)]
 struct PreviewQuery {
-    /// The apps host that somebody wants to open.
+    /// The apps host to open.
     host: String,
-    /// The path there.
+    /// The path on that host.
     #[serde(default)]
     path: String,
-    /// What binds the answer to the browser that asked.
+    /// Hash of the nonce that binds the hand-off to the browser.
     #[serde(default)]
     nonce: String,
 }
 
-/// Sends a browser that is signed in on to a private apps host.
+/// Redirects a browser that is signed in to a private apps host
 #[utoipa::path(
     get, path = "/api/auth/preview", tag = "auth", params(PreviewQuery), security(()),
     responses(
@@ -118,7 +118,7 @@ async fn preview(
     match projects::by_host(&app.store, &host).await {
         Err(error) => error.into_response(),
         Ok(Some(project)) => {
-            // Whoever may see the project may see what it serves.
+            // A user who may see the project may see what its ports serve.
             match projects::find::<Read>(&app.store, &caller, &project.id.to_string()).await {
                 Ok(_) => {}
                 Err(error) if error.status() == StatusCode::NOT_FOUND => {
@@ -138,7 +138,7 @@ async fn preview(
     }
 }
 
-/// Somebody who is signed in with a browser, and their session.
+/// The caller and their session, if they are signed in with a browser.
 pub(super) fn in_session(caller: Option<Caller>) -> Option<(Caller, Uuid)> {
     caller.and_then(|caller| match caller.credential() {
         CredentialId::Session(session) => Some((caller, session)),
@@ -146,7 +146,7 @@ pub(super) fn in_session(caller: Option<Caller>) -> Option<(Caller, Uuid)> {
     })
 }
 
-/// To the sign-in page, which leads back to `next`, a path of the main host.
+/// Redirects to the sign-in page, which leads back to `next`, a path of the main host.
 pub(super) fn sign_in_first(app: &App, next: &str) -> Response {
     let next = utf8_percent_encode(next, NON_ALPHANUMERIC);
     error_page::redirect(&format!("{}/sign-in?next={next}", app.settings.origin_text()))
@@ -171,7 +171,7 @@ fn host_name(authority: &str) -> String {
         .to_ascii_lowercase()
 }
 
-/// `/.fsa/hand-off` on an apps host.
+/// Handles `/.fsa/hand-off` on an apps host.
 pub(super) fn arrive(app: &App, gateway: &Gateway, host: &str, request: &Parts) -> Response {
     let token = request
         .uri
@@ -203,7 +203,7 @@ pub(super) fn arrive(app: &App, gateway: &Gateway, host: &str, request: &Parts) 
     response
 }
 
-/// Gives the browser a pass for this host.
+/// Sets the preview token cookie for this host.
 pub(super) fn give(app: &App, headers: &mut HeaderMap, host: &str, pass: &Pass) {
     let encrypted = pass.encrypt(&app.key_ring, host);
     let lasts = u32::try_from(preview_token::PASS_LASTS.as_secs()).unwrap_or(u32::MAX);
@@ -211,7 +211,7 @@ pub(super) fn give(app: &App, headers: &mut HeaderMap, host: &str, pass: &Pass) 
     set_cookie(&app.settings, headers, name, encrypted.expose_secret(), lasts);
 }
 
-/// The secret of a port's link, where the request brings one, and the path without it.
+/// The secret of a port's access link, if the request carries one, and the path without it.
 pub(super) fn share(request: &Parts) -> Option<(String, String)> {
     let uri = &request.uri;
     let query = uri.query().filter(|query| query.contains(SHARE))?;
@@ -226,7 +226,7 @@ pub(super) fn share(request: &Parts) -> Option<(String, String)> {
     Some((secret, path))
 }
 
-/// Lets a browser in that came by the port's link, and takes the secret out of its address.
+/// Admits a browser that came by the port's access link, and removes the secret from its URL.
 pub(super) fn admit_guest(app: &App, host: &str, pass: &Pass, path: &str) -> Response {
     let mut response = error_page::redirect(preview_token::local_path(path));
     give(app, response.headers_mut(), host, pass);

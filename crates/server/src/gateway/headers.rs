@@ -1,7 +1,7 @@
-//! What of a message's head may pass the gateway, and what it adds: pure rules over header maps.
+//! Header rules of the gateway: what it forwards, removes and adds, as pure functions over header maps.
 //!
-//! Hop-by-hop fields end here (RFC 9110 §7.6.1), our own cookies and fields never reach an
-//! application, and an application cannot set cookies that reach beyond its own host.
+//! Hop-by-hop fields end here (RFC 9110 §7.6.1). The gateway's own cookies and fields never reach an
+//! application. An application cannot set cookies for hosts other than its own.
 
 use std::net::IpAddr;
 
@@ -12,9 +12,9 @@ use http::{
 
 use crate::header_list::{lists, tokens};
 
-/// Every cookie whose name begins so is ours.
+/// Prefix of every cookie of the control plane.
 pub const OUR_COOKIES: &str = "fsa_";
-/// For programs that reach a private port: the same token that the API takes as a bearer.
+/// Lets programs reach a private port, with the same token that the API takes as a bearer token.
 /// (`Authorization` belongs to the application.)
 pub const TOKEN_HEADER: HeaderName = HeaderName::from_static("x-fsa-token");
 
@@ -28,7 +28,7 @@ const HOP_BY_HOP: [HeaderName; 6] = [
     header::UPGRADE,
 ];
 
-/// Fields with which a client could lie about where it comes from, and those that are ours.
+/// Fields with which a client could forge its origin, and the fields of the gateway itself.
 const CLAIMS: [HeaderName; 9] = [
     header::FORWARDED,
     HeaderName::from_static("x-forwarded-for"),
@@ -41,21 +41,21 @@ const CLAIMS: [HeaderName; 9] = [
     TOKEN_HEADER,
 ];
 
-/// What a request asks its connection to become.
+/// The protocol upgrade that a request asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upgrade(pub HeaderValue);
 
-/// Why a head is refused before anything is done with it.
+/// Why a request head is rejected before it is processed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Malformed {
-    /// A transfer coding other than `chunked`, which could not be passed on as it is.
+    /// A transfer coding other than `chunked`, which cannot be forwarded unchanged.
     TransferCoding,
-    /// An upgrade together with a body: what follows the head would be read in two ways.
+    /// An upgrade together with a body: the bytes after the head would be ambiguous.
     UpgradeWithBody,
 }
 
-/// The protocol that a request wants to switch to. `h2c` counts as no wish: a second HTTP inside
-/// a tunnel would pass by every rule here, and a client must be ready to go on in HTTP/1.1.
+/// The protocol that a request asks to switch to. `h2c` is ignored: a second HTTP inside a tunnel would bypass
+/// every rule here, and a client must be ready to continue in HTTP/1.1.
 #[must_use]
 pub fn wanted_upgrade(headers: &HeaderMap) -> Option<Upgrade> {
     let mut values = headers.get_all(header::UPGRADE).iter();
@@ -71,7 +71,7 @@ pub fn wanted_upgrade(headers: &HeaderMap) -> Option<Upgrade> {
     (named && !http && tokens(value).next().is_some()).then(|| Upgrade(value.clone()))
 }
 
-/// Makes a client's head ready for the application.
+/// Prepares a client's head for the application.
 ///
 /// # Errors
 /// [`Malformed`].
@@ -101,7 +101,7 @@ pub fn prepare_request(headers: &mut HeaderMap, upgrade: Option<&Upgrade>) -> Re
     headers.remove("http2-settings");
     strip_our_cookies(headers);
     if chunked {
-        // Said again for the next connection; hyper would otherwise take a GET to have no body.
+        // Set again for the next connection; hyper would otherwise take a GET to have no body.
         headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     if trailers {
@@ -114,8 +114,8 @@ pub fn prepare_request(headers: &mut HeaderMap, upgrade: Option<&Upgrade>) -> Re
     Ok(())
 }
 
-/// Says where a request comes from. `host` is the Host field as the client sent it, which was
-/// checked to be one of ours and so holds nothing that would need escaping.
+/// Sets the forwarding fields. `host` is the Host field as the client sent it; it was checked to be a host of
+/// the control plane, so it contains nothing that needs escaping.
 pub fn say_where_from(headers: &mut HeaderMap, client: Option<IpAddr>, host: &HeaderValue, https: bool) {
     let proto = if https { "https" } else { "http" };
     headers.insert("x-forwarded-proto", HeaderValue::from_static(proto));
@@ -138,13 +138,14 @@ pub fn say_where_from(headers: &mut HeaderMap, client: Option<IpAddr>, host: &He
     }
 }
 
-/// Makes an application's head ready for the client. `host` is the host name without a port.
+/// Prepares an application's head for the client. `host` is the host name without a port.
 pub fn prepare_response(headers: &mut HeaderMap, upgrade: Option<&Upgrade>, host: &str) {
     remove_hop_by_hop(headers);
     if headers.contains_key(header::SET_COOKIE) {
         confine_cookies(headers, host);
     }
-    // It clears cookies for the whole registrable domain, ours and other projects' among them.
+    // Clears cookies for the whole registrable domain, including those of the control plane and of other
+    // projects.
     headers.remove("clear-site-data");
     if let Some(Upgrade(protocol)) = upgrade {
         headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
@@ -152,8 +153,8 @@ pub fn prepare_response(headers: &mut HeaderMap, upgrade: Option<&Upgrade>, host
     }
 }
 
-/// The values of every cookie called `name`. There may be several: a page of another host under
-/// the same domain can plant one, so a caller tries each.
+/// The values of every cookie called `name`. There may be several: a page of another host under the same domain
+/// can plant one, so a caller tries each.
 pub fn cookies<'a>(headers: &'a HeaderMap, name: &'a str) -> impl Iterator<Item = &'a str> + 'a {
     headers
         .get_all(header::COOKIE)
@@ -184,8 +185,7 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Fields that a `Connection` field must not be able to take away (and with them, what the other
-/// side would rely on).
+/// Fields that `Connection` must not be able to remove, because the receiver relies on them.
 fn is_end_to_end(name: &str) -> bool {
     [
         "host",
@@ -203,7 +203,7 @@ fn is_end_to_end(name: &str) -> bool {
         || name.to_ascii_lowercase().starts_with("sec-")
 }
 
-/// Leaves one Cookie field (HTTP/2 may have split it) without our own.
+/// Leaves one Cookie field (HTTP/2 may have split it) without the cookies of the control plane.
 fn strip_our_cookies(headers: &mut HeaderMap) {
     let single = {
         let mut values = headers.get_all(header::COOKIE).iter();
@@ -238,7 +238,7 @@ fn strip_our_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// Refuses cookies with our names, and keeps the others to the application's own host.
+/// Rejects cookies with the prefix of the control plane, and limits the others to the application's own host.
 fn confine_cookies(headers: &mut HeaderMap, host: &str) {
     let Entry::Occupied(entry) = headers.entry(header::SET_COOKIE) else {
         return;
@@ -255,7 +255,7 @@ fn confined(value: HeaderValue, host: &str) -> Option<HeaderValue> {
     let mut parts = bytes.split(|&b| b == b';');
     let pair = parts.next()?.trim_ascii();
     let name = pair.split(|&b| b == b'=').next()?.trim_ascii_end();
-    // Browsers compare the prefixes without regard to case.
+    // Browsers compare the prefixes case-insensitively.
     let bare = ["__host-", "__secure-"]
         .iter()
         .find(|prefix| {
@@ -263,8 +263,8 @@ fn confined(value: HeaderValue, host: &str) -> Option<HeaderValue> {
                 .is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
         })
         .map_or(name, |prefix| &name[prefix.len()..]);
-    // A cookie without a name (`=fsa_preview=x`, or `fsa_preview` alone) is sent back as its
-    // value, which would then read as a pair.
+    // A cookie without a name (`=fsa_preview=x`, or `fsa_preview` alone) is sent back as its value, which the
+    // server would then parse as a pair.
     let nameless = name.is_empty() || !pair.contains(&b'=');
     if nameless
         || bare

@@ -1,9 +1,8 @@
-//! One HTTP/1.1 connection into a sandbox, driven by whoever uses it.
+//! HTTP/1.1 client connection into a sandbox, driven by the request that uses it.
 //!
-//! hyper's client splits a connection into a handle and a task. A task of its own costs two
-//! wake-ups between threads for every message, so here the request that uses the connection
-//! drives it too. The exception is a large upload: it must go on while the client does not read
-//! the answer, so its connection gets a task.
+//! hyper's client splits a connection into a handle and a task. A separate task costs two wake-ups between
+//! threads for every message, so here the request that uses the connection also drives it. The exception is a
+//! large upload: it must continue while the client does not read the response, so its connection gets a task.
 
 use std::{
     pin::Pin,
@@ -27,28 +26,28 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio_util::task::AbortOnDropHandle;
 
-/// How much of an answer is read ahead at most: hyper grows its reads up to this size while they
-/// are filled. Larger ones cost page faults instead of system calls.
+/// Upper bound, in bytes, on how much of a response is read ahead: hyper grows its reads up to this size while
+/// they are filled. Larger reads cost page faults instead of system calls.
 const READ_AHEAD: usize = 256 * 1024;
-/// The head of an answer: fields, and bytes.
+/// Limit of a response's head, in fields; its limit in bytes follows.
 const HEAD_FIELDS: usize = 200;
-/// How often one call drives the connection before it lets others run.
+/// How many times one call drives the connection before it yields.
 const ROUNDS: usize = 32;
 
 type Connection = http1::Connection<TokioIo<BoxConnection>, Body>;
 
-/// A connection on which one request at a time is under way.
+/// A connection with at most one request in flight.
 pub(super) struct Link {
     sender: http1::SendRequest<Body>,
     drive: Drive,
     gate: Arc<Gate>,
-    /// The same, in the form that a `Context` takes.
+    /// The same gate, as the waker that a `Context` takes.
     waker: Waker,
 }
 
 enum Drive {
     Here(Box<Connection>),
-    /// It has come to its end; what is left in it is for [`Link::into_raw`].
+    /// The connection has ended; what is left in it is for [`Link::into_raw`].
     Ended(Box<Connection>),
     Task {
         _until_dropped: AbortOnDropHandle<()>,
@@ -76,14 +75,14 @@ impl Link {
         })
     }
 
-    /// Whether the next request can be sent, after a look at what the other side did meanwhile.
+    /// Whether the next request can be sent. Processes first what the other side did in the meantime.
     pub(super) fn is_usable(&mut self) -> bool {
         let mut context = Context::from_waker(Waker::noop());
         let _ = self.drive(&mut context, |_| Poll::<()>::Pending);
         !matches!(self.drive, Drive::Ended(_) | Drive::Gone) && self.sender.is_ready()
     }
 
-    /// From now on it goes by itself.
+    /// Moves the connection to its own task, which drives it from now on.
     pub(super) fn detach(&mut self) {
         if let Drive::Here(connection) = std::mem::replace(&mut self.drive, Drive::Gone) {
             let task = tokio::spawn(async move {
@@ -95,10 +94,10 @@ impl Link {
         }
     }
 
-    /// Sends a request and returns the answer's head.
+    /// Sends a request and returns the response's head.
     ///
     /// # Errors
-    /// hyper's, with the request where nothing of it was sent.
+    /// hyper's error, with the request if nothing of it was sent.
     pub(super) async fn send(
         &mut self,
         request: Request<Body>,
@@ -107,7 +106,7 @@ impl Link {
         std::future::poll_fn(|context| self.drive(context, |inner| answer.as_mut().poll(inner))).await
     }
 
-    /// The next frame of the answer's body.
+    /// The next frame of the response's body.
     pub(super) fn poll_frame(
         &mut self,
         context: &mut Context<'_>,
@@ -116,7 +115,7 @@ impl Link {
         self.drive(context, |inner| Pin::new(&mut *body).poll_frame(inner))
     }
 
-    /// The connection itself with what was read of it, once an answer of 101 has come.
+    /// The raw connection with the bytes already read from it, after a response of 101.
     pub(super) async fn into_raw(mut self) -> Option<(BoxConnection, Bytes)> {
         std::future::poll_fn(|context| {
             let _ = self.drive(context, |_| Poll::<()>::Pending);
@@ -135,7 +134,7 @@ impl Link {
         }
     }
 
-    /// Drives the connection and asks `ready`, until `ready` is or nothing more can be done now.
+    /// Drives the connection and polls `ready`, until it is ready or no more progress is possible now.
     fn drive<T>(
         &mut self,
         context: &mut Context<'_>,
@@ -160,7 +159,7 @@ impl Link {
             }
             if !self.gate.again.load(Ordering::SeqCst) {
                 self.gate.inside.store(false, Ordering::SeqCst);
-                // A wake-up between the two lines above saw `inside` and left only its mark.
+                // A wake-up between the two lines above saw `inside` and only set the flag.
                 if !self.gate.again.load(Ordering::SeqCst) {
                     return Poll::Pending;
                 }
@@ -173,9 +172,8 @@ impl Link {
     }
 }
 
-/// Keeps a task from waking itself: handle and connection wake each other through their channel,
-/// and each such wake-up of the running task would otherwise put it into the queue again and
-/// rouse another thread for it.
+/// Keeps a task from waking itself: handle and connection wake each other through their channel, and each such
+/// wake-up of the running task would queue it again and wake another thread for it.
 struct Gate {
     inside: AtomicBool,
     again: AtomicBool,
@@ -201,7 +199,7 @@ impl Wake for Gate {
     fn wake_by_ref(self: &Arc<Self>) {
         self.again.store(true, Ordering::SeqCst);
         if !self.inside.load(Ordering::SeqCst) {
-            // Not under the lock: waking may run code of anybody's.
+            // Not under the lock: waking may run arbitrary code.
             let outer = self.outer.lock().clone();
             outer.wake();
         }

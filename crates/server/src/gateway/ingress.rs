@@ -1,11 +1,10 @@
-//! The sign-in in front of hosts that an ingress controller of others serves for us.
+//! External authentication for an ingress controller that serves sandbox hosts.
 //!
-//! The controller asks [`check`] before it passes a request on (`auth-url`; nginx's
-//! `auth_request`), and sends whoever is not let in to [`enter`] (`auth-signin`). From there a
-//! browser that is signed in comes back with a hand-off in its address, for which the next check
-//! gives it a pass: the controller hands the check's `Set-Cookie` on to the browser. Both routes
-//! say which sandbox and port they are for, and its host is the cluster's to say
-//! ([`fsa_driver::Driver::external_endpoint`]), so a forged header leads nowhere.
+//! The controller calls [`check`] before it forwards a request (`auth-url`; nginx's `auth_request`), and
+//! redirects a browser that is not admitted to [`enter`] (`auth-signin`). From there, a browser that is signed
+//! in returns with a hand-off in its URL. The next check exchanges it for a preview token: the controller
+//! forwards the check's `Set-Cookie` to the browser. Both routes name the sandbox and the port, but the cluster
+//! determines their host ([`fsa_driver::Driver::external_endpoint`]), so a forged header has no effect.
 
 use axum::{
     body::Body,
@@ -39,10 +38,10 @@ use crate::{
     store::{preview_token_uses, previews, sandboxes::SandboxRow},
 };
 
-/// Carries a hand-off in an address of the ingress controller's.
+/// Query parameter that carries a hand-off in a URL of the ingress controller.
 const ENTER: &str = "fsa_enter";
-/// What the controller says of the request that it asks about (ingress-nginx's annotations
-/// `auth-url`: "X-Original-URL", "X-Original-Method").
+/// Header fields in which the controller describes the original request (ingress-nginx's annotation `auth-url`:
+/// "X-Original-URL", "X-Original-Method").
 const ORIGINAL_URL: &str = "x-original-url";
 const ORIGINAL_METHOD: &str = "x-original-method";
 
@@ -51,7 +50,7 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(check)).routes(routes!(enter))
 }
 
-/// Which of a sandbox's ports an ingress leads to.
+/// The sandbox port that an ingress leads to.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(rename_all = "camelCase")]
 #[into_params(parameter_in = Query)]
@@ -60,12 +59,12 @@ struct Which {
     sandbox: Uuid,
     /// The port.
     port: u16,
-    /// Where the browser wanted to go; the controller adds it.
+    /// The URL that the browser requested; the controller adds it.
     #[serde(default)]
     rd: String,
 }
 
-/// What is behind an ingress.
+/// The sandbox port behind an ingress.
 struct Place {
     route: Route,
     sandbox: SandboxRow,
@@ -73,7 +72,7 @@ struct Place {
     outside: ExternalEndpoint,
 }
 
-/// Whether an ingress controller may pass a request on.
+/// Whether an ingress controller may forward a request
 #[utoipa::path(
     get, path = "/api/ingress/check", tag = "ingress", params(Which), security(()),
     responses(
@@ -91,7 +90,7 @@ async fn check(State(app): State<App>, Query(which): Query<Which>, request: Requ
 }
 
 async fn admitted(app: &App, which: &Which, asked: Parts) -> Result<Response> {
-    // What leads nowhere is answered as what is private.
+    // An unknown sandbox or port gets the same response as a private one.
     let Some(place) = find(app, which).await? else {
         return Ok(StatusCode::UNAUTHORIZED.into_response());
     };
@@ -122,7 +121,7 @@ async fn admitted(app: &App, which: &Which, asked: Parts) -> Result<Response> {
         return Ok(StatusCode::UNAUTHORIZED.into_response());
     };
     if place.route.port == TERMINAL_PORT {
-        // Its token opens a shell, not only the sight of one.
+        // The terminal token opens a shell with input, not a read-only view.
         if !matches!(visitor, Visitor::Person(_, role, _) if role >= ProjectRole::Editor) {
             return Ok(StatusCode::FORBIDDEN.into_response());
         }
@@ -131,7 +130,7 @@ async fn admitted(app: &App, which: &Which, asked: Parts) -> Result<Response> {
     Ok((StatusCode::OK, fields).into_response())
 }
 
-/// The request that the controller asks about, where it is one to this host, and its origin.
+/// The original request, if it is for this host, and its origin.
 fn original(asked: &Parts, host: &str) -> Option<(Parts, String)> {
     let read = |name: &str| asked.headers.get(name)?.to_str().ok();
     let url = Url::parse(read(ORIGINAL_URL)?).ok()?;
@@ -147,7 +146,7 @@ fn original(asked: &Parts, host: &str) -> Option<(Parts, String)> {
     Some((parts, url.origin().ascii_serialization()))
 }
 
-/// The hand-off that the address carries, used up.
+/// The hand-off in the URL, which is used up by this.
 async fn arrived(app: &App, host: &str, original: &Parts) -> Result<Option<HandOff>> {
     let query = original.uri.query().unwrap_or_default();
     let Some(token) = query
@@ -163,7 +162,7 @@ async fn arrived(app: &App, host: &str, original: &Parts) -> Result<Option<HandO
     Ok(first.then_some(hand_off))
 }
 
-/// What opens the terminal's own port, and nothing else.
+/// The credential for the terminal's own port, and for nothing else.
 async fn terminal_token(app: &App, place: &Place) -> Result<HeaderValue> {
     let region = app.regions.get(&place.region).ok_or_else(|| {
         Error::unavailable(format!(
@@ -178,7 +177,7 @@ async fn terminal_token(app: &App, place: &Place) -> Result<HeaderValue> {
     Ok(value)
 }
 
-/// Sends a browser that is signed in back to the sandbox's host, where it is let in.
+/// Redirects a browser that is signed in back to the sandbox's host, which admits it
 #[utoipa::path(
     get, path = "/api/ingress/enter", tag = "ingress", params(Which), security(()),
     responses(
@@ -213,7 +212,7 @@ async fn enter(
     }
 }
 
-/// The address to come back to: the one that was asked for where it is on this very host.
+/// The URL to return to: the requested one if it is on exactly this host.
 fn target(outside: &ExternalEndpoint, desired_state: &str, token: &str) -> Url {
     let scheme = if outside.secure { "https" } else { "http" };
     let home = || {
@@ -250,7 +249,7 @@ fn target(outside: &ExternalEndpoint, desired_state: &str, token: &str) -> Url {
     url
 }
 
-/// What is behind the port, by the sandbox's id.
+/// Looks up the sandbox port by the sandbox's id.
 async fn find(app: &App, which: &Which) -> Result<Option<Place>> {
     let Some(preview) = previews::by_sandbox(&app.store, which.sandbox, which.port).await? else {
         return Ok(None);

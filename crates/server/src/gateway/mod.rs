@@ -1,11 +1,10 @@
-//! The way to what a sandbox serves: `{project}--{port}[--{owner}].{apps domain}`.
+//! Gateway to the ports of sandboxes: `{project}--{port}[--{owner}].{apps domain}`.
 //!
-//! [`handle`] takes every request whose host is under the apps domain, and only those
-//! ([`is_for`]): an apps host never reaches the API, and the main host never reaches an
-//! application. A request passes these stations: its host name ([`routes`]), who comes
-//! ([`access`], [`handoff`]), what may pass of its head ([`headers`]), the connection into the
-//! sandbox ([`upstream`], [`http1_connection`]), and the copy of the bodies ([`proxy`]) or of everything
-//! after an upgrade ([`crate::tunnel`]).
+//! [`handle`] takes every request whose host is under the apps domain, and only those ([`is_for`]): an apps
+//! host never reaches the API, and the main host never reaches an application. A request passes these stages:
+//! routing by host name ([`routes`]), authorization ([`access`], [`handoff`]), header rules ([`headers`]), the
+//! connection into the sandbox ([`upstream`], [`http1_connection`]), and the copy of the bodies ([`proxy`]) or
+//! of all bytes after an upgrade ([`crate::tunnel`]).
 
 mod access;
 mod error_page;
@@ -47,16 +46,16 @@ use crate::{
     tunnel::{self, Farewell, Speech},
 };
 
-/// How often a tunnel asks by itself whether its visitor may still have it.
+/// How often a tunnel checks, without a notification, whether its visitor is still authorized.
 const RECHECK: Duration = Duration::from_secs(30);
 
-/// What the gateway remembers between requests.
+/// State of the gateway between requests.
 #[derive(Default)]
 pub struct Gateway {
     routes: Routes,
     used: Used,
     pub(crate) streams: Streams,
-    /// Tunnels under way, which a drain waits for.
+    /// Tunnels in flight, which a drain waits for.
     pub tunnels: TaskTracker,
 }
 
@@ -73,7 +72,7 @@ pub fn is_for<B>(settings: &Settings, request: &Request<B>) -> bool {
     })
 }
 
-/// Answers a request to an apps host.
+/// Handles a request to an apps host.
 pub async fn handle(app: &App, request: Request<Body>) -> Response {
     let mut response = answer(app, request).await;
     error_page::shown_by(&app.settings.origin_text(), &mut response);
@@ -110,8 +109,8 @@ async fn answer(app: &App, request: Request<Body>) -> Response {
         Ok(route) => route,
         Err(error) => return unavailable(&error).answer(&parts.headers),
     };
-    // A host that leads nowhere is answered as one that is private, so that nobody learns which
-    // projects there are.
+    // A host that leads nowhere gets the same response as a private one, so that no visitor learns which
+    // projects exist.
     let Some(route) = route else {
         return handoff::challenge(app, label, &parts);
     };
@@ -144,10 +143,10 @@ async fn answer(app: &App, request: Request<Body>) -> Response {
 }
 
 enum Admission {
-    /// With the token where it was one.
+    /// Admitted; with the caller, if a token was used.
     Comes(Visitor, Option<Caller>),
     Unknown,
-    /// Somebody else's page uses the browser's pass.
+    /// A page of another project uses the browser's preview token.
     Foreign,
     Failed(Error),
 }
@@ -161,7 +160,7 @@ async fn admit(app: &App, route: &Route, name: &str, label: &str, parts: &Parts)
         return match by_token(app, token, parts).await {
             Ok(caller) if caller.sees(route.project) => match route.people.get(&caller.user()) {
                 Some(role) => {
-                    // A token that may only read sees what a viewer does.
+                    // A token that may only read has the access of a viewer.
                     let most = match caller.must_write() {
                         Ok(()) => ProjectRole::Owner,
                         Err(_) => ProjectRole::Viewer,
@@ -182,7 +181,7 @@ async fn admit(app: &App, route: &Route, name: &str, label: &str, parts: &Parts)
     }
 }
 
-/// Asks as the API would, with the token where the API wants it.
+/// Authenticates as the API would, with the token in the header field that the API expects.
 async fn by_token(app: &App, token: &HeaderValue, request: &Parts) -> Result<Caller, Error> {
     let bearer = [b"Bearer ", token.as_bytes()].concat();
     let value = HeaderValue::from_bytes(&bearer).map_err(|_| Error::unauthorized("That is no token."))?;
@@ -202,7 +201,7 @@ async fn pass_on(
     mut request: Request<Body>,
     ticket: Ticket,
 ) -> Response {
-    // Here a request could also be held while the sandbox starts.
+    // A request could also be held here while the sandbox starts.
     let Target::Open { upstream, .. } = &route.target else {
         return closed(&route.target).answer(request.headers());
     };
@@ -268,7 +267,7 @@ async fn pass_on(
     }
 }
 
-/// With what somebody came in, for what lasts longer than the look at it.
+/// What admitted a visitor, for connections that outlive the first check.
 struct Ticket {
     app: App,
     label: String,
@@ -278,7 +277,7 @@ struct Ticket {
 }
 
 impl Ticket {
-    /// Waits until it no longer holds, or the server drains.
+    /// Waits until the authorization no longer holds, or the server drains.
     async fn over(self) -> Farewell {
         let refused = async {
             let mut interest = self.app.hub.interest(Topic::Project(self.project));
@@ -319,8 +318,7 @@ fn accepting(accept: Option<HeaderValue>) -> http::HeaderMap {
         .collect()
 }
 
-/// The Host field, and the host name in it in lower case; none where the request could be meant
-/// for two hosts.
+/// The Host field, and its host name in lower case; `None` if the request is ambiguous between two hosts.
 fn checked_host<B>(request: &Request<B>) -> Option<(HeaderValue, String)> {
     let authority = host_of(request)?;
     let name = without_port(authority);
@@ -336,8 +334,8 @@ fn checked_host<B>(request: &Request<B>) -> Option<(HeaderValue, String)> {
     Some((HeaderValue::from_str(authority).ok()?, name.to_ascii_lowercase()))
 }
 
-/// The one authority that a request names: in HTTP/1.1 its only Host field, which an absolute
-/// request target must not contradict; in HTTP/2 `:authority`.
+/// The one authority that a request names: in HTTP/1.1 its only Host field, which an absolute request target
+/// must not contradict; in HTTP/2 `:authority`.
 fn host_of<B>(request: &Request<B>) -> Option<&str> {
     let target = request.uri().authority().map(http::uri::Authority::as_str);
     let mut hosts = request.headers().get_all(header::HOST).iter();
@@ -396,7 +394,7 @@ fn refused(malformed: Malformed) -> Say {
     }
 }
 
-/// What a visitor who may know is told of a sandbox that does not run.
+/// The error page of a sandbox that does not run, for an authorized visitor.
 fn closed(target: &Target) -> Say {
     let say = |sentence: &str, advice: &str| {
         Say::new(StatusCode::SERVICE_UNAVAILABLE, "NotRunning", sentence, advice)
@@ -427,7 +425,7 @@ fn closed(target: &Target) -> Say {
     }
 }
 
-/// What went wrong between the gateway and the application.
+/// The error page of a failure between the gateway and the application.
 fn proxy_error_page(failure: &ProxyError, port: u16) -> Say {
     let bad =
         |name, sentence: String, advice: &str| Say::new(StatusCode::BAD_GATEWAY, name, sentence, advice);

@@ -1,9 +1,8 @@
-//! What a browser carries that may open a private host: hand-offs from the main host (one use,
-//! one minute) and the passes that they are exchanged for.
+//! Preview tokens and hand-offs: the encrypted tokens with which a browser opens a private host. A hand-off
+//! comes from the main host (one use, one minute) and is exchanged for a preview token ([`Pass`]).
 //!
-//! Both are encrypted under the key file for one host name: they cannot be read, changed, or carried
-//! to another host, and need no row. A pass names the session that it came from, so that it ends
-//! with it.
+//! Both are encrypted with the key ring for one host name: they cannot be read, changed, or used on another
+//! host, and need no row. A preview token names the session that it came from, so it ends with that session.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -20,37 +19,37 @@ use crate::{
     encryption::{AssociatedData, KeyRing},
 };
 
-/// From the main host's answer to the request that brings it here.
+/// Lifetime of a hand-off, from the main host's response to the request that brings it here.
 const HAND_OFF_LASTS: Duration = Duration::from_secs(60);
-/// A pass is renewed by another hand-off, which nobody notices.
+/// Lifetime of a preview token. Another hand-off renews it without interaction.
 pub(super) const PASS_LASTS: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-/// The longest path that a hand-off carries; beyond it the visitor begins at `/`.
+/// The longest path that a hand-off carries; with a longer one the visitor starts at `/`.
 pub(super) const PATH_MOST: usize = 2000;
 
-/// What admits a browser to one host.
+/// A preview token: admits a browser to one host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pass {
-    /// Somebody signed in, for as long as that session lasts.
+    /// For a signed-in user; valid as long as that session.
     User {
         project: ProjectId,
         user: UserId,
         session: Uuid,
     },
-    /// Somebody had the port's link, for as long as it is that link.
+    /// For a visitor with the port's access link; valid while the port has this link.
     Link { project: ProjectId, link: [u8; 32] },
 }
 
-/// What the main host says to an apps host about a browser.
+/// A hand-off: the main host vouches for a browser to an apps host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct HandOff {
     pub project: ProjectId,
     pub user: UserId,
     pub session: Uuid,
-    /// [`nonce_hash`] of the cookie of the browser that asked.
+    /// [`nonce_hash`] of the cookie of the browser that requested it.
     pub nonce: String,
-    /// Where it wanted to go; see [`local_path`].
+    /// The requested path; see [`local_path`].
     pub path: String,
-    /// Under which its use is remembered.
+    /// Identifies the hand-off in the list of used ones.
     id: Uuid,
     until: DateTime<Utc>,
 }
@@ -92,7 +91,7 @@ impl Pass {
 }
 
 impl HandOff {
-    /// For `path` on a host of `project`, for the browser with this nonce.
+    /// A hand-off for `path` on a host of `project`, for the browser with this nonce.
     pub(super) fn new(project: ProjectId, user: UserId, session: Uuid, nonce: &str, path: &str) -> Self {
         Self {
             project,
@@ -122,7 +121,7 @@ impl HandOff {
         encrypted(key_ring, place("hand-off", host), text)
     }
 
-    /// What was encrypted for this host, whether or not its time is over.
+    /// Decrypts a hand-off for this host, whether or not it has expired.
     pub(super) fn open(key_ring: &KeyRing, host: &str, token: &str) -> Option<Self> {
         let text = opened(key_ring, place("hand-off", host), token)?;
         let mut words = text.expose_secret().splitn(7, ' ');
@@ -137,12 +136,12 @@ impl HandOff {
         })
     }
 
-    /// Whether its time is not over.
+    /// Whether it has not expired.
     pub(super) fn holds(&self) -> bool {
         self.until > Utc::now()
     }
 
-    /// Under which its use is remembered, and until when.
+    /// Identifies the hand-off in the list of used ones, until it expires.
     pub(super) fn id(&self) -> Uuid {
         self.id
     }
@@ -160,26 +159,26 @@ impl HandOff {
     }
 }
 
-/// The hand-offs that were used. Another replica does not know them, but the browser that began
-/// is the only one whose nonce fits, and it gives its nonce up with the first use.
+/// The used hand-offs. Another replica does not know them, but only the browser that requested the hand-off has
+/// the matching nonce, and its first use clears the nonce.
 #[derive(Default)]
 pub(super) struct Used(Mutex<HashMap<Uuid, DateTime<Utc>>>);
 
 impl Used {
-    /// Whether the hand-off still holds; it does not from now on.
+    /// Marks the hand-off as used. Returns whether it was still valid.
     pub(super) fn take(&self, hand_off: &HandOff) -> bool {
         let now = Utc::now();
         if hand_off.until <= now {
             return false;
         }
         let mut used = self.0.lock();
-        // Each holds for a minute only, and was made for somebody signed in: this stays small.
+        // Each is valid for one minute and was made for a signed-in user, so the map stays small.
         used.retain(|_, until| *until > now);
         used.insert(hand_off.id, hand_off.until).is_none()
     }
 }
 
-/// A fresh value of the cookie that binds a hand-off to the browser that asked for it.
+/// A new value of the cookie that binds a hand-off to the browser that requested it.
 pub(super) fn nonce() -> String {
     URL_SAFE_NO_PAD.encode(rand::rng().random::<[u8; 16]>())
 }
@@ -191,13 +190,13 @@ pub(super) fn is_nonce(text: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
-/// What of the nonce may be seen in URLs.
+/// The hash of the nonce, which may appear in URLs.
 pub(super) fn nonce_hash(nonce: &str) -> String {
     URL_SAFE_NO_PAD.encode(&secret::hash(nonce)[..16])
 }
 
-/// `path` where it is one of this host and of the application, else `/`. Browsers take `//host`
-/// and `/\host` for another host, and leave out control characters before they look.
+/// `path` if it belongs to this host and to the application, else `/`. Browsers take `//host` and `/\host` for
+/// another host, and drop control characters before they parse.
 pub(super) fn local_path(path: &str) -> &str {
     let bytes = path.as_bytes();
     let plain = bytes.iter().all(|byte| matches!(byte, 0x21..=0x7e));
@@ -224,7 +223,7 @@ fn encrypted(key_ring: &KeyRing, place: AssociatedData<'_>, text: String) -> Sec
 }
 
 fn opened(key_ring: &KeyRing, place: AssociatedData<'_>, token: &str) -> Option<SecretString> {
-    // Far above what is ever encrypted; nobody makes us decode megabytes.
+    // Far above the length of any token; an attacker cannot make the server decode megabytes.
     let bytes = (token.len() < 8000).then(|| URL_SAFE_NO_PAD.decode(token).ok())??;
     key_ring.decrypt(place, &bytes).ok()
 }

@@ -1,8 +1,8 @@
-//! Passes one request on to what listens in a sandbox, and its answer back.
+//! Reverse proxy: forwards one request to the port of a sandbox, and the response back.
 //!
-//! Bodies stream both ways and are never held. A request is sent a second time only where that
-//! cannot be noticed: nothing of it was sent, or it is idempotent (RFC 9110 §9.2.2), has no body
-//! and met a kept connection that the application was just closing.
+//! Bodies stream both ways and are never buffered whole. A request is retried only where the application cannot
+//! notice: nothing of it was sent, or it is idempotent (RFC 9110 §9.2.2), has no body, and met a kept
+//! connection that the application was just closing.
 
 use std::{
     pin::Pin,
@@ -27,34 +27,35 @@ use super::{
     upstream::{UnderWay, Unreachable, Upstream},
 };
 
-/// How long an application may think before its answer begins (long polls among it).
+/// Timeout for the start of a response (long polls need this much).
 const FIRST_BYTE: Duration = Duration::from_secs(15 * 60);
-/// How long an answer may pause. Event streams are quiet for long; most send a comment a minute.
+/// Timeout for a pause within a response. Event streams are quiet for long; most send a comment a minute.
 const PAUSE: Duration = Duration::from_secs(60 * 60);
-/// A body of at most so many bytes fits the sockets' buffers, so that its sender comes to read
-/// the answer whether or not somebody goes on taking it.
+/// A body of at most this many bytes fits the sockets' buffers, so its sender goes on to read the response even
+/// if the other side stops reading the body.
 const SMALL_BODY: u64 = 64 * 1024;
-/// An answer that is all there and not longer than this goes out in one piece with its head.
+/// A response that is complete and at most this long is sent in one write with its head.
 const WHOLE: usize = 64 * 1024;
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Debug)]
 pub(super) enum ProxyError {
     Unreachable(Unreachable),
-    /// Too many requests are under way to this port.
+    /// Too many requests to this port are in flight.
     Busy,
-    /// It did not begin to answer in time.
+    /// The application did not start to respond in time.
     Silent,
-    /// It closed the connection, or what it sent is no HTTP.
+    /// The application closed the connection, or what it sent is not HTTP.
     Broken(hyper::Error),
-    /// It switched protocols without being asked to.
+    /// The application switched protocols without a request to do so.
     Unasked,
 }
 
-/// What the application made of a request.
+/// Result of a forwarded request.
 pub(super) enum Outcome {
     Answer(Response<Body>),
-    /// It agreed to the upgrade: the head of its answer, and the connection with what was read.
+    /// The application agreed to the upgrade: the head of its response, and the connection with the bytes
+    /// already read.
     Switched {
         headers: HeaderMap,
         connection: BoxConnection,
@@ -63,7 +64,7 @@ pub(super) enum Outcome {
     },
 }
 
-/// Passes `request` on; its head has been prepared ([`super::headers::prepare_request`]).
+/// Forwards `request`; its head has been prepared ([`super::headers::prepare_request`]).
 pub(super) async fn pass_on(
     upstream: &Arc<Upstream>,
     mut request: Request<Body>,
@@ -89,7 +90,7 @@ pub(super) async fn pass_on(
     let (link, response) = loop {
         match tokio::time::timeout(FIRST_BYTE, sent.as_mut()).await {
             Ok(result) => break result?,
-            // An upload may take as long as it moves.
+            // An upload may take any time as long as it makes progress.
             Err(_) if moved.swap(false, Ordering::Relaxed) => {}
             Err(_) => return Err(ProxyError::Silent),
         }
@@ -143,7 +144,7 @@ fn is_idempotent(method: &Method) -> bool {
     method.is_idempotent() && *method != Method::CONNECT
 }
 
-/// The same request, of which the body is known to be empty.
+/// A copy of the request, whose body is known to be empty.
 fn copy(request: &Request<Body>) -> Request<Body> {
     let mut copy = Request::new(Body::empty());
     copy.method_mut().clone_from(request.method());
@@ -152,8 +153,8 @@ fn copy(request: &Request<Body>) -> Request<Body> {
     copy
 }
 
-/// Makes the answer's body one that keeps its connection until its end, and gives it back then.
-/// A short answer that is there already gives it back at once.
+/// Wraps the response's body so that it holds its connection until its end and then returns it to the pool. A
+/// short response that is already complete returns it at once.
 async fn answer(
     upstream: &Arc<Upstream>,
     mut link: Link,
@@ -226,7 +227,7 @@ async fn answer(
     Response::from_parts(parts, Body::new(body))
 }
 
-/// A request's body that leaves a mark whenever something of it is taken.
+/// A request's body that sets a flag whenever some of it is read.
 struct Watched {
     body: Body,
     moved: Arc<AtomicBool>,
@@ -263,14 +264,14 @@ fn known_size(headers: &HeaderMap) -> SizeHint {
         .map_or_else(SizeHint::default, SizeHint::with_exact)
 }
 
-/// An answer's body as it comes. Dropped before its end, it ends the connection, and the
-/// application learns that nobody reads any more.
+/// A response's body as it arrives. Dropped before its end, it closes the connection, so the application learns
+/// that the client stopped reading.
 struct Answer {
-    /// Frames that were read already, the next one last.
+    /// Frames that were already read, in reverse order.
     ahead: Vec<Frame<Bytes>>,
-    /// Of the whole body.
+    /// Size of the whole body.
     size: SizeHint,
-    /// Nothing comes after `ahead`.
+    /// No frames follow those in `ahead`.
     ended: bool,
     incoming: Incoming,
     link: Option<Link>,
@@ -342,8 +343,8 @@ impl http_body::Body for Answer {
     }
 }
 
-/// A body that ends with the error with which the application's ended, so that the client sees a
-/// broken answer and not a short one.
+/// A body that ends with the error of the application's body, so that the client sees a broken response and not
+/// a short one.
 struct BrokenOff(Option<hyper::Error>);
 
 impl http_body::Body for BrokenOff {

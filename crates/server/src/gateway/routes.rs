@@ -1,9 +1,9 @@
-//! Which sandbox a host name leads to, remembered, so that a request costs no query.
+//! Cache of routes from a host name to a sandbox, so that a request costs no query.
 //!
-//! One query answers for one host name. Its answer holds until somebody says that the project or
-//! the credentials of somebody who may see it changed ([`crate::store::notify`]), and never for longer than
-//! [`LONGEST`], so that a lost notification costs two seconds. A host that is in use is looked up
-//! anew in the background before that.
+//! One query resolves one host name. Its result is valid until a notification reports a change of the project
+//! or of the credentials of a user who may see it ([`crate::store::notify`]), and never for longer than
+//! [`LONGEST`], so a lost notification costs two seconds. Before that, a background task refreshes a host that
+//! is in use.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -31,15 +31,15 @@ use crate::{
     },
 };
 
-/// The oldest answer that is believed.
+/// Maximum age of a cached route.
 const LONGEST: Duration = Duration::from_secs(2);
-/// From this age on an answer is looked up anew while it is still used.
+/// Age from which a route in use is refreshed.
 const RENEW: Duration = Duration::from_millis(1200);
-/// Host names that are remembered; beyond it those that nobody used lately are forgotten.
+/// Maximum number of cached host names; beyond it, those not used lately are evicted.
 const HOSTS_MOST: usize = 4096;
 const UNUSED: Duration = Duration::from_secs(30);
 
-/// Where a host name leads, and for whom.
+/// Target of a host name, and who may access it.
 pub(super) struct Route {
     pub access: PortAccess,
     pub target: Target,
@@ -53,7 +53,7 @@ impl std::ops::Deref for Route {
     }
 }
 
-/// What is behind a host name.
+/// The port behind a host name.
 pub(super) enum Target {
     Open {
         upstream: Arc<Upstream>,
@@ -66,7 +66,7 @@ pub(super) enum Target {
     None,
 }
 
-/// See the module.
+/// The cache; see the module.
 #[derive(Default)]
 pub(super) struct Routes {
     entries: RwLock<HashMap<String, Arc<Entry>>>,
@@ -75,7 +75,7 @@ pub(super) struct Routes {
 struct Entry {
     host: Host,
     state: Mutex<State>,
-    /// One look-up at a time; the others wait for it.
+    /// Single flight: one query at a time; the others wait for it.
     looking: tokio::sync::Mutex<()>,
     renewing: AtomicBool,
 }
@@ -83,17 +83,17 @@ struct Entry {
 #[derive(Default)]
 struct State {
     route: Option<Arc<Route>>,
-    /// When the look-up of `route` began; none where it may not be believed.
+    /// When the query for `route` began; `None` if the route is stale.
     at: Option<Instant>,
-    /// The pool in `route` belongs to it.
+    /// The start of the sandbox that the pool in `route` belongs to.
     start: Option<Start>,
-    /// What was found here last, and whoever says that it changed.
+    /// The project and users of the last result, and the subscriptions to their changes.
     watched: Option<(ProjectId, BTreeSet<UserId>, Vec<Interest>)>,
-    /// How often somebody said so. A look-up during which that happened is not believed.
+    /// Number of changes reported. The result of a query during which it grew is not used.
     doubts: u64,
 }
 
-/// One start of a sandbox, as far as the table tells it from another.
+/// One start of a sandbox, identified by what the table records of it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Start {
     sandbox: SandboxId,
@@ -102,7 +102,7 @@ struct Start {
 }
 
 impl Routes {
-    /// Where `label` (the host name without the apps domain) leads; `None` where nowhere.
+    /// The route for `label` (the host name without the apps domain); `None` if it leads nowhere.
     ///
     /// # Errors
     /// The database does not answer.
@@ -155,10 +155,10 @@ impl Routes {
 }
 
 impl State {
-    /// Whether somebody said that it changed, since the last time this was asked.
+    /// Whether a change was reported since the last call.
     fn is_doubted(&mut self) -> bool {
         let said = self.watched.as_mut().is_some_and(|(_, _, interests)| {
-            // Each is asked, so that none is left to say the same again.
+            // Poll all of them, so that none reports the same change again.
             let mut said = false;
             for interest in interests {
                 said |= interest.changed().now_or_never().is_some();
@@ -174,7 +174,7 @@ impl State {
 }
 
 impl Entry {
-    /// What is known and may be believed, with its age.
+    /// The cached route and its age, if it is still valid.
     fn fresh(&self) -> Option<(Option<Arc<Route>>, Duration)> {
         let mut state = self.state.lock();
         if state.is_doubted() {
@@ -186,8 +186,7 @@ impl Entry {
 
     async fn look_up(&self, app: &App) -> Result<Option<Arc<Route>>> {
         let mut route = None;
-        // Twice where the host has led elsewhere until now; more often only where it changes
-        // hands while we look.
+        // Two queries if the host led elsewhere until now; more only if it changes owner during the query.
         for _ in 0..4 {
             let doubts = {
                 let mut state = self.state.lock();
@@ -220,7 +219,7 @@ impl Entry {
                 state.at = (state.doubts == doubts).then_some(at);
                 return Ok(Some(found));
             }
-            // Interest comes before the look that is believed.
+            // Subscribe before the query whose result is used.
             let topics = people.iter().map(|user| Topic::Credentials(*user));
             let interests = std::iter::once(Topic::Project(project))
                 .chain(topics)

@@ -1,7 +1,7 @@
-//! The terminal's own host, port 7681: ttyd's three paths, for whoever may use or see the project.
+//! Terminal host, port 7681: serves ttyd's three paths to users who may see or use the project.
 //!
-//! The bytes come from sandboxd's control interface. What listens on the port itself in the
-//! sandbox, if anything does, is not reached from here.
+//! The bytes come from sandboxd's control interface. A program that listens on this port in the sandbox is not
+//! reachable from here.
 
 use axum::{body::Body, response::Response};
 use fsa_model::{sharing::ProjectRole, tty::SUBPROTOCOL};
@@ -26,7 +26,7 @@ pub(super) async fn handle(
     request: Request<Body>,
     end: impl Future<Output = Farewell> + Send + 'static,
 ) -> Response {
-    // A guest or a public visitor is never let into a shell; the route's sharing says so already.
+    // A guest or an anonymous visitor never gets a shell; the route's sharing already excludes them.
     let Visitor::Person(_, role, _) = visitor else {
         return Say::nothing_here().answer(request.headers());
     };
@@ -42,7 +42,7 @@ pub(super) async fn handle(
             ),
         )
         .answer(&headers),
-        // ttyd's clients send it back in their first message. Who may connect was decided before.
+        // ttyd's clients send it back in their first message. Authorization was decided before.
         (&Method::GET, "/token") => {
             let mut response = Response::new(Body::from("{\"token\": \"\"}"));
             ours(response.headers_mut());

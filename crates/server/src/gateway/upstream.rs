@@ -1,8 +1,7 @@
-//! What listens on one port of one start of a sandbox, with the idle connections to it.
+//! Connection pool for one port of one start of a sandbox.
 //!
-//! A pool belongs to one start: when the sandbox is started anew, its route gets another pool and
-//! the old one goes with its last user. A connection is tried before it is used again, and not
-//! kept for longer than common servers keep theirs.
+//! When the sandbox restarts, its route gets another pool, and the old one is dropped with its last user. A
+//! connection is checked before it is reused, and is not kept for longer than common servers keep theirs.
 
 use std::{
     sync::{
@@ -19,13 +18,13 @@ use tokio::time::Instant;
 
 use super::http1_connection::Link;
 
-/// Idle connections that are kept.
+/// Maximum number of idle connections.
 const IDLE_MOST: usize = 128;
-/// For how long. Node closes after 5 s, gunicorn after 2, most others after 15 to 75.
+/// Idle timeout. Node closes after 5 s, gunicorn after 2, most others after 15 to 75.
 const IDLE_LONGEST: Duration = Duration::from_secs(15);
-/// Requests and tunnels under way to one port at once.
+/// Maximum number of requests and tunnels in flight to one port.
 const UNDER_WAY_MOST: usize = 2048;
-/// How long the way into a sandbox may take.
+/// Timeout for connecting into a sandbox.
 const CONNECT: Duration = Duration::from_secs(10);
 
 pub(super) struct Upstream {
@@ -34,13 +33,13 @@ pub(super) struct Upstream {
     port: u16,
     pool: Mutex<Pool>,
     under_way: AtomicUsize,
-    /// For the task that ends what is idle for too long.
+    /// For the task that closes idle connections.
     this: Weak<Self>,
 }
 
 #[derive(Default)]
 struct Pool {
-    /// The one that was used last is at the end.
+    /// The connection used last is at the end.
     idle: Vec<(Link, Instant)>,
     swept: bool,
 }
@@ -48,13 +47,13 @@ struct Pool {
 /// Why there is no connection.
 #[derive(Debug)]
 pub(super) enum Unreachable {
-    /// The driver says why.
+    /// The driver gives the reason.
     Driver(DriverError),
     Silent,
     Protocol(hyper::Error),
 }
 
-/// Counts a request or a tunnel for as long as it lives.
+/// Counts one request or tunnel in flight for as long as it lives.
 pub(super) struct UnderWay(Arc<Upstream>);
 
 impl Drop for UnderWay {
@@ -75,14 +74,14 @@ impl Upstream {
         })
     }
 
-    /// A place among the requests under way, if there is one left.
+    /// A permit for one more request in flight; `None` at the limit.
     pub(super) fn begin(self: &Arc<Self>) -> Option<UnderWay> {
         let before = self.under_way.fetch_add(1, Ordering::Relaxed);
         let place = UnderWay(Arc::clone(self));
         (before < UNDER_WAY_MOST).then_some(place)
     }
 
-    /// An idle connection that is still good.
+    /// An idle connection that is still usable.
     pub(super) fn take(&self) -> Option<Link> {
         loop {
             let (mut link, since) = self.pool.lock().idle.pop()?;
@@ -102,7 +101,7 @@ impl Upstream {
         Link::open(connection).await.map_err(Unreachable::Protocol)
     }
 
-    /// Keeps a connection for the next request, if it is good for one.
+    /// Keeps a connection for the next request, if it is usable for one.
     pub(super) fn keep(&self, mut link: Link) {
         if !link.is_usable() {
             return;
@@ -121,7 +120,7 @@ impl Upstream {
     }
 }
 
-/// Ends idle connections; ends itself when there are none.
+/// Closes idle connections; ends when there are none.
 async fn sweeping(upstream: Weak<Upstream>) {
     loop {
         tokio::time::sleep(IDLE_LONGEST).await;
