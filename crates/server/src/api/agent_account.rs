@@ -1,5 +1,4 @@
-//! `/api/projects/{project}/agent` and `/api/me/agent-credentials`: what agents may spend, and with
-//! whose credentials.
+//! Agent budgets and credentials: `/api/projects/{project}/agent` and `/api/me/agent-credentials`.
 
 use axum::extract::State;
 use fsa_model::{
@@ -23,7 +22,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(credentials, change_credentials))
 }
 
-/// What the project's agents may spend in a month and have spent
+/// The monthly budget of the project's agents, and what they have spent
 #[utoipa::path(get, path = "/api/projects/{project}/agent", tag = "agents",
     params(("project" = String, Path, description = "id or name")),
     responses((status = OK, body = AgentAccount), (status = NOT_FOUND, body = ErrorBody)))]
@@ -35,7 +34,7 @@ async fn show(
     account::view(&app, &caller, &project).await.map(Json)
 }
 
-/// Changes what the project's agents may spend in a month
+/// Changes the monthly budget of the project's agents
 #[utoipa::path(patch, path = "/api/projects/{project}/agent", tag = "agents",
     request_body = ChangeAgentAccount, params(("project" = String, Path, description = "id or name")),
     responses((status = OK, body = AgentAccount), (status = NOT_FOUND, body = ErrorBody),
@@ -49,14 +48,14 @@ async fn change(
     account::change(&app, &caller, &project, request).await.map(Json)
 }
 
-/// Names of your own variables for agents; values are never shown
+/// Names of your own variables for agents; values are never returned
 #[utoipa::path(get, path = "/api/me/agent-credentials", tag = "agents",
     responses((status = OK, body = EnvironmentView), (status = UNAUTHORIZED, body = ErrorBody)))]
 async fn credentials(State(app): State<App>, caller: Caller) -> Result<Json<EnvironmentView>> {
     account::credentials(&app, &caller).await.map(Json)
 }
 
-/// Sets your own variables for agents, in all your projects, and removes those that are null
+/// Sets your own variables for agents in all your projects; null removes one
 #[utoipa::path(patch, path = "/api/me/agent-credentials", tag = "agents", request_body = ChangeEnvironment,
     responses((status = OK, body = EnvironmentView), (status = UNAUTHORIZED, body = ErrorBody),
               (status = UNPROCESSABLE_ENTITY, body = ErrorBody)))]

@@ -1,4 +1,4 @@
-//! `/api/agents`: which agents can run tasks.
+//! List of agents that can run tasks: `/api/agents`.
 
 use fsa_model::{
     ErrorBody,

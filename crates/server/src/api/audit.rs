@@ -1,4 +1,4 @@
-//! `/api/audit`, for the owners of the system, and the entry that every write gets.
+//! Audit log: `/api/audit` for the owners of the system, and the entry that every write gets.
 
 use axum::{
     body::Body,
@@ -21,7 +21,7 @@ use crate::{
 };
 
 const PAGE: i64 = 100;
-/// Entries that an export reads at a time.
+/// Entries that an export reads per query.
 const BATCH: i64 = 1000;
 const LINES: &str = "application/x-ndjson";
 
@@ -33,10 +33,10 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 #[serde(rename_all = "lowercase")]
 #[schema(as = AuditFormat)]
 enum Format {
-    /// A page, the newest first.
+    /// One page, newest first.
     #[default]
     Json,
-    /// All entries after the cursor as JSON lines, the oldest first.
+    /// All entries after the cursor as JSON lines, oldest first.
     Jsonl,
 }
 
@@ -44,16 +44,16 @@ enum Format {
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct Which {
-    /// `nextCursor` of the page before; for JSON lines the id of the last entry that you have.
+    /// `nextCursor` of the previous page; for JSON lines, the id of the last entry received.
     #[serde(default)]
     cursor: Option<i64>,
-    /// JSON lines can be asked for by `Accept: application/x-ndjson` too.
+    /// `Accept: application/x-ndjson` also selects JSON lines.
     #[serde(default)]
     #[param(inline)]
     format: Format,
 }
 
-/// Who did what, the newest first, or all of it as JSON lines
+/// Who did what, newest first, or the whole log as JSON lines
 #[utoipa::path(get, path = "/api/audit", tag = "users", params(Which),
     responses((status = OK, content((Page<AuditEntry> = "application/json"), (String = "application/x-ndjson"))),
               (status = FORBIDDEN, body = ErrorBody)))]
@@ -75,8 +75,8 @@ async fn audited(
     Ok(Json(Page { items, next_cursor }).into_response())
 }
 
-/// Reads batch after batch as the client takes them. Ends with what was there at the beginning, so
-/// that a busy system does not keep it going for ever.
+/// Reads batch after batch as the client consumes them. Ends with the entries that existed at the start, so
+/// that a busy system does not extend the export forever.
 async fn lines(app: &App, after: i64) -> Result<Response> {
     let newest = audit::before(&app.store, i64::MAX, 1).await?;
     let until = newest.first().map_or(0, |entry| entry.id);
@@ -100,7 +100,7 @@ async fn lines(app: &App, after: i64) -> Result<Response> {
     Ok(([(header::CONTENT_TYPE, LINES)], Body::from_stream(body)).into_response())
 }
 
-/// A request that may change something, and who turns out to have made it.
+/// A request that may change something, and, once authenticated, its caller.
 pub(super) struct Write {
     app: App,
     seen: Seen,
@@ -111,7 +111,7 @@ pub(super) struct Write {
 }
 
 impl Write {
-    /// `None` for a request that only reads. The query is left out: it may hold a secret.
+    /// `None` for a request that only reads. The query is omitted: it may contain a secret.
     pub(super) fn of(app: &App, request: &mut Request<Body>) -> Option<Self> {
         if !csrf::changes(request.method(), request.headers()) {
             return None;
@@ -128,8 +128,8 @@ impl Write {
         })
     }
 
-    /// Writes it down. What the request did is done by now, so a database that does not answer is
-    /// only logged; the deeds that matter most write an entry of their own with what they do.
+    /// Writes the audit entry. The request has taken effect by now, so a database error is only logged; the
+    /// most important actions write their own entry together with their change.
     pub(super) async fn answered(mut self, status: StatusCode) {
         let refused = status.is_client_error() || status.is_server_error();
         let entry = self.entry(if refused { "refused" } else { "ok" });
@@ -164,7 +164,7 @@ impl Write {
 }
 
 impl Drop for Write {
-    /// A client that goes away before its answer must not go unnoted.
+    /// A request whose client disconnects before the response is still recorded.
     fn drop(&mut self) {
         if !self.noted {
             self.app.tasks.spawn(self.entry("broken off"));

@@ -1,4 +1,4 @@
-//! `/api/auth`: signing in and out, sessions, and links.
+//! Authentication routes, `/api/auth`: sign-in, sign-out, sessions, and one-time links.
 
 use axum::{
     body::Body,
@@ -29,7 +29,7 @@ use crate::{
     store::{audit, sessions, users},
 };
 
-/// A sign-in is a few words.
+/// Body limit of a sign-in form, in bytes.
 const FORM_LIMIT: usize = 16 * 1024;
 
 pub(super) fn routes() -> OpenApiRouter<App> {
@@ -42,7 +42,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(new_link))
 }
 
-/// A link as it is shown, once.
+/// The sign-in link as it is shown, once.
 pub(super) fn link_view(link: &Link) -> SignInLink {
     SignInLink {
         url: link.url.expose_secret().to_owned(),
@@ -50,7 +50,7 @@ pub(super) fn link_view(link: &Link) -> SignInLink {
     }
 }
 
-/// JSON from a program or a script, or the form of a page that works without one.
+/// JSON from a program or a script, or a form from a page without a script.
 pub(super) struct SignIn<T> {
     pub(super) request: T,
     pub(super) is_form: bool,
@@ -94,7 +94,7 @@ struct Token {
     token: String,
 }
 
-/// A form that signs in with a one-time link; looking at it uses nothing up
+/// A form that signs in with a one-time link; viewing it does not use the link up
 #[utoipa::path(get, path = "/api/auth/link", tag = "auth", security(()), params(Token),
     responses((status = OK, body = String, content_type = "text/html")))]
 async fn link_page(Query(Token { token }): Query<Token>) -> Response {
@@ -156,7 +156,7 @@ async fn sign_out(State(app): State<App>, caller: Caller) -> Result<Response> {
     Ok(without_cookie(&app, StatusCode::NO_CONTENT))
 }
 
-/// Where you are signed in
+/// Your active sessions
 #[utoipa::path(get, path = "/api/auth/sessions", tag = "auth",
     responses((status = OK, body = Page<SessionInfo>), (status = UNAUTHORIZED, body = ErrorBody)))]
 async fn list_sessions(State(app): State<App>, caller: Caller) -> Result<Json<Page<SessionInfo>>> {
@@ -167,7 +167,7 @@ async fn list_sessions(State(app): State<App>, caller: Caller) -> Result<Json<Pa
     }))
 }
 
-/// Ends one of your sessions, at once
+/// Ends one of your sessions immediately
 #[utoipa::path(delete, path = "/api/auth/sessions/{session}", tag = "auth", params(("session" = Uuid, Path)),
     responses((status = NO_CONTENT), (status = NOT_FOUND, body = ErrorBody)))]
 async fn end_session(
@@ -179,7 +179,7 @@ async fn end_session(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// A new one-time sign-in link for yourself
+/// Creates a one-time sign-in link for yourself
 #[utoipa::path(post, path = "/api/auth/links", tag = "auth",
     responses((status = CREATED, body = SignInLink), (status = UNAUTHORIZED, body = ErrorBody)))]
 async fn new_link(State(app): State<App>, caller: Caller) -> Result<(StatusCode, Json<SignInLink>)> {

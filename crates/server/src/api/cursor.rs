@@ -1,17 +1,17 @@
-//! Where a list of projects goes on: what `nextCursor` says of its last one, and `cursor=` brings back.
+//! Pagination cursor of a list of projects: `nextCursor` encodes the last project, and `cursor=` returns it.
 
 use std::{fmt, str::FromStr};
 
 use fsa_model::{ProjectId, ProjectName, api::Project};
 use serde::Deserialize;
 
-/// The last project of a page, or nothing before the first. Several may have the same name, of several owners, so
-/// the id goes with it.
+/// The last project of a page, or the start of the list. Projects of different owners may have the same name,
+/// so the id is included.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct AfterProject {
     pub name: String,
-    /// Without it, all that have the name come before.
+    /// Without an id, the page starts after all projects with this name.
     pub id: Option<ProjectId>,
 }
 

@@ -1,5 +1,5 @@
-//! `/api/projects/{project}/environment` and `/api/projects/{project}/database`: what may be
-//! secret is shown only with `reveal`.
+//! Environment variables and database of a project: `/api/projects/{project}/environment` and
+//! `/api/projects/{project}/database`. Values that may be secret are shown only with `reveal`.
 
 use axum::extract::State;
 use fsa_model::{
@@ -28,7 +28,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct Reveal {
-    /// Show secret values; this is written into the audit log.
+    /// Show secret values; this is recorded in the audit log.
     #[serde(default)]
     reveal: bool,
 }
@@ -46,7 +46,7 @@ async fn show(
     environment::view(&app, &caller, &project, reveal).await.map(Json)
 }
 
-/// Replaces all variables; a running sandbox restarts if that changes any
+/// Replaces all variables; a running sandbox restarts if this changes any
 #[utoipa::path(put, path = "/api/projects/{project}/environment", tag = "environment",
     request_body = ChangeEnvironment, params(("project" = String, Path, description = "id or name")),
     responses((status = OK, body = EnvironmentView), (status = NOT_FOUND, body = ErrorBody),
@@ -62,7 +62,7 @@ async fn replace(
         .map(Json)
 }
 
-/// Sets variables and removes those that are null; a running sandbox restarts if that changes any
+/// Sets variables; null removes one; a running sandbox restarts if this changes any
 #[utoipa::path(patch, path = "/api/projects/{project}/environment", tag = "environment",
     request_body = ChangeEnvironment, params(("project" = String, Path, description = "id or name")),
     responses((status = OK, body = EnvironmentView), (status = NOT_FOUND, body = ErrorBody),
@@ -78,7 +78,7 @@ async fn change(
         .map(Json)
 }
 
-/// The project's database, and with `reveal` how it is reached
+/// The project's database, and with `reveal` its connection details
 #[utoipa::path(get, path = "/api/projects/{project}/database", tag = "environment",
     params(("project" = String, Path, description = "id or name"), Reveal),
     responses((status = OK, body = Database), (status = NOT_FOUND, body = ErrorBody)))]

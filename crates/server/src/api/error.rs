@@ -1,4 +1,4 @@
-//! How an [`Error`] looks from outside: one place that turns it into a body.
+//! Error responses: turns an [`Error`] into a response body, in one place.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use http::{HeaderValue, StatusCode, header};
 pub use crate::error::Error;
 use crate::state::App;
 
-/// The error that an answer was made from, for whoever completes it ([`complete`]).
+/// The error that a response was made from, for [`complete`].
 #[derive(Clone)]
 pub struct Refused(pub Arc<Error>);
 
@@ -26,8 +26,8 @@ impl IntoResponse for Error {
     }
 }
 
-/// What the request's surroundings know beyond the error: its id, and whether the chain of causes
-/// may be shown. Writes the inside to the log.
+/// Completes an error response with what the middleware knows: the request id, and whether the chain of causes
+/// may be shown. Writes the internal part to the log.
 pub fn complete(app: &App, request_id: &str, response: Response) -> Response {
     let Some(Refused(error)) = response.extensions().get::<Refused>().cloned() else {
         return response;
@@ -39,7 +39,7 @@ pub fn complete(app: &App, request_id: &str, response: Response) -> Response {
         tracing::debug!(request_id, status = error.status().as_u16(), %error, causes, "a request was refused");
     }
     let mut complete = write(&error, Some(request_id), app.settings.development);
-    // What a handler added to the error's answer (a cookie that is cleared) stays.
+    // Keep headers that a handler added to the error's response (a cleared cookie).
     for (name, value) in response.headers() {
         if !complete.headers().contains_key(name) {
             complete.headers_mut().append(name, value.clone());

@@ -1,5 +1,5 @@
-//! `/api/projects/{project}/events` and `/api/events`: what happened, as JSON or as a stream
-//! (server-sent events) that resumes after the last one that a client saw.
+//! Project events: `/api/projects/{project}/events` and `/api/events`, as JSON or as a stream (server-sent
+//! events) that resumes after the last event that the client received.
 
 use std::{collections::VecDeque, convert::Infallible, time::Duration};
 
@@ -31,9 +31,9 @@ use crate::{
     },
 };
 
-/// Events of one page, and of one look at the database for a stream.
+/// Events per page, and per query of a stream.
 const PAGE: i64 = 200;
-/// A lost notification costs at most this.
+/// Poll interval: the longest delay after a lost notification.
 const LOOK_ANYWAY: Duration = Duration::from_secs(30);
 
 pub(super) fn routes() -> OpenApiRouter<App> {
@@ -46,13 +46,13 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct Which {
-    /// False for a page of JSON instead of a stream.
+    /// False returns a page of JSON instead of a stream.
     #[serde(default = "yes")]
     follow: bool,
-    /// Only what happens from now on.
+    /// Only events from now on.
     #[serde(default)]
     tail: bool,
-    /// Only what comes after this id (`nextCursor` of the page before).
+    /// Only events after this id (`nextCursor` of the previous page).
     #[serde(default)]
     cursor: Option<EventId>,
 }
@@ -61,7 +61,7 @@ fn yes() -> bool {
     true
 }
 
-/// The last event that a browser saw before its stream broke off.
+/// The last event that a browser received before its stream was interrupted.
 struct LastSeen(Option<EventId>);
 
 impl FromRequestParts<App> for LastSeen {
@@ -72,7 +72,7 @@ impl FromRequestParts<App> for LastSeen {
     }
 }
 
-/// What happened to a project
+/// Events of a project
 #[utoipa::path(get, path = "/api/projects/{project}/events", tag = "events",
     params(("project" = String, Path, description = "id or name"), Which,
            ("Last-Event-ID" = Option<i64>, Header, description = "resume after this event")),
@@ -94,7 +94,7 @@ async fn of_project(
     answer(app, of, topic, which, last, ended).await
 }
 
-/// What happened to all your projects and to those that are shared with you
+/// Events of all your projects and of those shared with you
 #[utoipa::path(get, path = "/api/events", tag = "events",
     params(Which, ("Last-Event-ID" = Option<i64>, Header, description = "resume after this event")),
     responses((status = OK, body = Page<Event>), (status = UNAUTHORIZED, body = ErrorBody)))]
@@ -113,7 +113,7 @@ async fn of_caller(
     answer(app, of, topic, which, last, ended).await
 }
 
-/// `ended` is over when the caller may not see this any more.
+/// `ended` completes when the caller may no longer see the events.
 async fn answer(
     app: App,
     of: Of,
@@ -122,7 +122,7 @@ async fn answer(
     last: LastSeen,
     ended: impl Future<Output = ()> + Send + 'static,
 ) -> Result<Response> {
-    // Before the database is asked for the first time, so that nothing falls in between.
+    // Subscribe before the first query, so that no event is missed in between.
     let interest = app.hub.interest(topic);
     let after = match last.0.or(which.cursor) {
         Some(id) => id,
@@ -146,7 +146,7 @@ struct Reader {
     ended: bool,
 }
 
-/// Events as they come, until the server drains, the caller may not see them any more, or the project is gone.
+/// Streams events until the server drains, the caller may no longer see them, or the project is deleted.
 fn stream(
     app: App,
     of: Of,
@@ -198,7 +198,7 @@ impl Reader {
                     }
                 }
                 Err(error) => {
-                    // The client comes back with the last id that it saw.
+                    // The client reconnects with the last id that it received.
                     tracing::warn!(%error, causes = error.causes().join(": "), "a stream of events broke off");
                     return None;
                 }

@@ -1,5 +1,5 @@
-//! `/api/projects/{project}/exec`: one command in the sandbox, answered when it has ended, or
-//! streamed over a WebSocket.
+//! Command execution: `/api/projects/{project}/exec` runs one command in the sandbox and responds when it has
+//! ended, or streams over a WebSocket.
 
 use axum::{
     body::Body,
@@ -22,16 +22,16 @@ use crate::{
     store::projects,
 };
 
-/// The longest time limit.
+/// The longest timeout, in seconds.
 const MOST_SECONDS: u32 = 3600;
-/// Words of a command.
+/// Maximum number of arguments of a command.
 const WORDS_MOST: usize = 10_000;
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(exec, exec_stream))
 }
 
-/// Runs a command and answers when it has ended
+/// Runs a command and responds when it has ended
 #[utoipa::path(post, path = "/api/projects/{project}/exec", tag = "sandbox", request_body = ExecRequest,
     params(("project" = String, Path, description = "id or name")),
     responses((status = OK, body = ExecResult), (status = NOT_FOUND, body = ErrorBody),
@@ -51,7 +51,7 @@ async fn exec(
     Ok(Json(sandbox.exec(&command).await?).into_response())
 }
 
-/// Runs a command over a WebSocket, with its input and output as they come
+/// Runs a command over a WebSocket that streams its input and output
 #[utoipa::path(get, path = "/api/projects/{project}/exec", tag = "sandbox",
     description = "A WebSocket. The first message is the request as text (JSON, as for POST). Then binary \
                    messages: 0 and standard input from the client; 1 and standard output, 2 and standard \
@@ -77,7 +77,7 @@ async fn exec_stream(
     handshake.accept(&app, answer, stream_end(app.clone(), project), permit)
 }
 
-/// Checks what needs no sandbox to be checked.
+/// Validates what can be validated without the sandbox.
 fn check(request: &ExecRequest) -> Result<()> {
     if request.command.first().is_none_or(String::is_empty) {
         return Err(Error::invalid(

@@ -1,5 +1,5 @@
-//! `/api/projects/{project}/files`: raw bytes in and out of the sandbox, folders as archives.
-//! Nothing is held here: what one side sends, the other side gets as it comes.
+//! File access: `/api/projects/{project}/files` transfers raw bytes to and from the sandbox, and folders as
+//! archives. Everything is streamed; nothing is buffered whole.
 
 use std::{
     path::{Component, Path as FilePath},
@@ -41,14 +41,14 @@ use crate::{
     store::{projects, quotas},
 };
 
-/// How long the first byte of a file or of an archive may take.
+/// Timeout for the first byte of a file or of an archive.
 const READ: Duration = Duration::from_secs(60);
-/// How long an upload may take in all.
+/// Timeout for a whole upload.
 const UPLOAD: Duration = Duration::from_secs(4 * 60 * 60);
 /// Linux's PATH_MAX.
 const PATH_MOST: usize = 4096;
 
-/// What the caller may say of how to read or write.
+/// Header fields of the caller that are forwarded to sandboxd.
 const ASKED: [HeaderName; 8] = [
     header::ACCEPT,
     header::RANGE,
@@ -59,7 +59,7 @@ const ASKED: [HeaderName; 8] = [
     header::IF_UNMODIFIED_SINCE,
     header::CONTENT_TYPE,
 ];
-/// What is believed of the sandbox's answer.
+/// Header fields of sandboxd's response that are forwarded to the caller.
 const ANSWERED: [HeaderName; 6] = [
     header::CONTENT_TYPE,
     header::CONTENT_LENGTH,
@@ -81,10 +81,10 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 struct Which {
     /// Absolute, or relative to the project's folder.
     path: String,
-    /// A folder's entries as JSON.
+    /// Return a folder's entries as JSON.
     #[serde(default)]
     list: bool,
-    /// With DELETE: also a folder that is not empty.
+    /// With DELETE: also delete a folder that is not empty.
     #[serde(default)]
     recursive: bool,
     /// With PUT: the file's permissions, in octal.
@@ -96,11 +96,11 @@ struct Which {
 }
 
 impl Which {
-    /// A viewer sees the project's folder and nothing else: `/proc` has the environment of programs, and the
-    /// home their credentials. Where links lead is sandboxd's to see ([`FileScope::Project`]).
+    /// A viewer may read the project's folder and nothing else: `/proc` has the environment of programs, and
+    /// the home folder their credentials. sandboxd checks the targets of links ([`FileScope::Project`]).
     ///
     /// # Errors
-    /// 403 with the role that is needed.
+    /// 403 with the required role.
     fn must_be_of_the_project(&self, project: &Authorized<Read>) -> Result<()> {
         let path = FilePath::new(&self.path);
         let plain = path.components().all(|part| part != Component::ParentDir);
@@ -112,10 +112,10 @@ impl Which {
         Err(Error::forbidden(sentence).of(project.id))
     }
 
-    /// As sandboxd reads it.
+    /// The query in sandboxd's form.
     ///
     /// # Errors
-    /// 422 for a path that none can be.
+    /// 422 for an invalid path.
     fn query(&self) -> Result<FileQuery<'_>> {
         if self.path.len() > PATH_MOST || self.path.contains('\0') {
             let rule = format!("it has at most {PATH_MOST} bytes and no NUL character");
@@ -148,7 +148,7 @@ async fn read_file(
     request: Request<Body>,
 ) -> Result<Response> {
     let project = projects::find::<Read>(&app.store, &caller, &project).await?;
-    // A token that may only read is its user's still.
+    // A read-only token has the scope of its user's role.
     let scope = match project.role() < Write::NEEDS {
         true => {
             which.must_be_of_the_project(&project)?;
@@ -238,7 +238,7 @@ async fn write_file(
         quotas::put(&app.store, project.id, put).await?;
     }
     if over.load(Ordering::Relaxed) && most < limit {
-        // What has come counts already, so there is no room for one byte more.
+        // Received bytes already count, so this asks for room for one byte beyond the limit.
         quotas::room(&app.store, limits, project.owner, most - put + 1).await?;
     }
     if over.load(Ordering::Relaxed) {
@@ -283,7 +283,7 @@ async fn move_file(
     Ok(pass_through(response, &[]))
 }
 
-/// Those of the caller's header fields that are sandboxd's to read.
+/// The caller's header fields that are passed to sandboxd.
 fn passed(headers: &HeaderMap) -> HeaderMap {
     ASKED
         .iter()
@@ -291,7 +291,7 @@ fn passed(headers: &HeaderMap) -> HeaderMap {
         .collect()
 }
 
-/// A body that breaks off, and says so, when it has more bytes than it may.
+/// A body that ends with an error, and sets a flag, when it exceeds its limit of bytes.
 struct UpTo {
     body: Body,
     left: u64,

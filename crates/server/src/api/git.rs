@@ -1,4 +1,4 @@
-//! `/api/projects/{project}/git/…`: git in the project's folder.
+//! Git operations in the project's folder: `/api/projects/{project}/git/…`.
 
 use axum::extract::State;
 use fsa_model::{
@@ -30,7 +30,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(publish))
 }
 
-/// What has changed in the project's repository
+/// Changes in the project's repository
 #[utoipa::path(get, path = "/api/projects/{project}/git/status", tag = "git",
     params(("project" = String, Path, description = "id or name")),
     responses((status = OK, body = GitStatus), (status = NOT_FOUND, body = ErrorBody),
@@ -47,14 +47,14 @@ async fn status(
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct What {
-    /// One file; all of them where it is absent, but for those that git does not know.
+    /// One file; if absent, all files except untracked ones.
     path: Option<String>,
-    /// What is staged, as it differs from the last commit.
+    /// Staged changes, compared with the last commit.
     #[serde(default)]
     staged: bool,
 }
 
-/// How files of the project's repository differ
+/// Differences of files in the project's repository
 #[utoipa::path(get, path = "/api/projects/{project}/git/diff", tag = "git",
     params(("project" = String, Path, description = "id or name"), What),
     responses((status = OK, body = GitDiff), (status = NOT_FOUND, body = ErrorBody),
@@ -84,7 +84,7 @@ async fn stage(
     git::stage(&app, &caller, &project, &wish).await.map(Json)
 }
 
-/// Takes files out of the next commit
+/// Unstages files
 #[utoipa::path(post, path = "/api/projects/{project}/git/unstage", tag = "git", request_body = GitPaths,
     params(("project" = String, Path, description = "id or name")),
     responses((status = OK, body = GitStatus), (status = NOT_FOUND, body = ErrorBody),
@@ -98,7 +98,7 @@ async fn unstage(
     git::unstage(&app, &caller, &project, &wish).await.map(Json)
 }
 
-/// Commits what is staged
+/// Commits the staged changes
 #[utoipa::path(post, path = "/api/projects/{project}/git/commit", tag = "git", request_body = GitCommit,
     params(("project" = String, Path, description = "id or name")),
     responses((status = OK, body = GitStatus), (status = NOT_FOUND, body = ErrorBody),
@@ -126,7 +126,7 @@ async fn push(
     git::push(&app, &caller, &project).await.map(Json)
 }
 
-/// Fetches and merges the branch that this one follows
+/// Fetches and merges the upstream branch
 #[utoipa::path(post, path = "/api/projects/{project}/git/pull", tag = "git",
     params(("project" = String, Path, description = "id or name")),
     responses((status = OK, body = GitStatus), (status = NOT_FOUND, body = ErrorBody),
@@ -139,7 +139,7 @@ async fn pull(
     git::pull(&app, &caller, &project).await.map(Json)
 }
 
-/// Gives up a merge that conflicts
+/// Aborts a merge that has conflicts
 #[utoipa::path(post, path = "/api/projects/{project}/git/abort", tag = "git",
     params(("project" = String, Path, description = "id or name")),
     responses((status = OK, body = GitStatus), (status = NOT_FOUND, body = ErrorBody),
@@ -152,7 +152,7 @@ async fn abort(
     git::abort(&app, &caller, &project).await.map(Json)
 }
 
-/// Makes a repository at GitHub from the project, and pushes to it
+/// Creates a repository at GitHub from the project, and pushes to it
 #[utoipa::path(post, path = "/api/projects/{project}/git/publish", tag = "git", request_body = GitPublish,
     params(("project" = String, Path, description = "id or name")),
     responses((status = OK, body = GitStatus), (status = NOT_FOUND, body = ErrorBody),

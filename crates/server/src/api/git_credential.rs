@@ -1,4 +1,4 @@
-//! `/api/projects/{project}/git-credential`: what git in the sandbox shows to its repository's server.
+//! Git credential of a project: `/api/projects/{project}/git-credential`, for git in the sandbox.
 
 use axum::extract::State;
 use fsa_model::{
@@ -20,7 +20,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(show, set, forget))
 }
 
-/// For which repository the project has a credential; the password is never shown
+/// The repository that the project has a credential for; the password is never returned
 #[utoipa::path(get, path = "/api/projects/{project}/git-credential", tag = "git",
     params(("project" = String, Path, description = "id or name")),
     responses((status = OK, body = GitCredential), (status = NOT_FOUND, body = ErrorBody)))]
@@ -32,7 +32,7 @@ async fn show(
     git::view(&app, &caller, &project).await.map(Json)
 }
 
-/// Sets the credential that git in the sandbox is given for one repository
+/// Sets the credential that git in the sandbox uses for one repository
 #[utoipa::path(put, path = "/api/projects/{project}/git-credential", tag = "git",
     request_body = SetGitCredential, params(("project" = String, Path, description = "id or name")),
     responses((status = OK, body = GitCredential), (status = NOT_FOUND, body = ErrorBody),
@@ -46,7 +46,7 @@ async fn set(
     git::set(&app, &caller, &project, request).await.map(Json)
 }
 
-/// Forgets the project's credential for git
+/// Deletes the project's git credential
 #[utoipa::path(delete, path = "/api/projects/{project}/git-credential", tag = "git",
     params(("project" = String, Path, description = "id or name")),
     responses((status = NO_CONTENT), (status = NOT_FOUND, body = ErrorBody)))]

@@ -1,5 +1,5 @@
-//! `/api/auth/github`, `/api/me/github` and `/api/repositories`: signing in with GitHub, linking
-//! an account there, and what can be imported from it.
+//! GitHub routes: sign-in with GitHub (`/api/auth/github`), the linked account (`/api/me/github`), and the
+//! repositories that can be imported (`/api/repositories`).
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(importable))
 }
 
-/// How somebody can sign in here
+/// The sign-in methods of this server
 #[utoipa::path(get, path = "/api/auth/methods", tag = "auth", security(()),
     responses((status = OK, body = SignInMethods)))]
 async fn methods(State(app): State<App>) -> Json<SignInMethods> {
@@ -50,7 +50,7 @@ async fn methods(State(app): State<App>) -> Json<SignInMethods> {
     })
 }
 
-/// Begins to sign in with GitHub, or to link an account there to you
+/// Starts to sign in with GitHub, or to link a GitHub account to yours
 #[utoipa::path(post, path = "/api/auth/github", tag = "auth", security(()), request_body = BeginGithub,
     responses((status = OK, description = "with a cookie that the browser must bring back", body = GithubRedirect),
               (status = CONFLICT, description = "GitHub is not set up here", body = ErrorBody),
@@ -85,11 +85,11 @@ struct Back {
     code: String,
     #[serde(default)]
     state: String,
-    /// GitHub's word for why it gave no code.
+    /// GitHub's error code, if it returned no authorization code.
     error: Option<String>,
 }
 
-/// Where GitHub sends the browser back to
+/// Callback to which GitHub redirects the browser
 #[utoipa::path(get, path = "/api/auth/github/callback", tag = "auth", security(()), params(Back),
     responses((status = SEE_OTHER, description = "with a session cookie"),
               (status = BAD_REQUEST, body = String, content_type = "text/html"),
@@ -130,7 +130,7 @@ async fn callback(
     response
 }
 
-/// Your account at GitHub
+/// Your linked GitHub account
 #[utoipa::path(get, path = "/api/me/github", tag = "users",
     responses((status = OK, body = GithubLink), (status = UNAUTHORIZED, body = ErrorBody)))]
 async fn linked(State(app): State<App>, caller: Caller) -> Result<Json<GithubLink>> {
@@ -141,7 +141,7 @@ async fn linked(State(app): State<App>, caller: Caller) -> Result<Json<GithubLin
     }))
 }
 
-/// Unlinks your account at GitHub
+/// Unlinks your GitHub account
 #[utoipa::path(delete, path = "/api/me/github", tag = "users",
     responses((status = NO_CONTENT), (status = CONFLICT, description = "it is your only way to sign in", body = ErrorBody)))]
 async fn unlink(State(app): State<App>, caller: Caller) -> Result<StatusCode> {
@@ -153,12 +153,12 @@ async fn unlink(State(app): State<App>, caller: Caller) -> Result<StatusCode> {
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct Search {
-    /// A part of the name or the description.
+    /// Part of the name or the description.
     #[serde(default)]
     search: String,
 }
 
-/// Your repositories at GitHub, to import one as a project
+/// Your repositories at GitHub that you can import as a project
 #[utoipa::path(get, path = "/api/repositories", tag = "projects", params(Search),
     responses((status = OK, body = Repositories),
               (status = CONFLICT, description = "sign in with GitHub first, or again", body = ErrorBody),

@@ -1,4 +1,4 @@
-//! Whether the server lives, can do its work, and what it counts.
+//! Liveness, readiness and metrics endpoints.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -13,7 +13,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{extract::Json, state::App};
 
-/// How long the control database may take to say that it is there.
+/// Timeout for a query to the control database.
 const DATABASE: Duration = Duration::from_secs(2);
 
 pub(super) fn routes() -> OpenApiRouter<App> {
@@ -23,18 +23,18 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(metrics))
 }
 
-/// The process lives.
+/// The process is alive.
 #[derive(Serialize, ToSchema)]
 struct Health {
     status: &'static str,
     version: &'static str,
 }
 
-/// Whether it can do its work.
+/// Readiness of the server.
 #[derive(Serialize, ToSchema)]
 struct Readiness {
     ready: bool,
-    /// By part: `ok`, or a sentence that says what is wrong.
+    /// By component: `ok`, or a sentence that describes the failure.
     parts: BTreeMap<String, String>,
 }
 
@@ -89,7 +89,7 @@ async fn readyz(State(app): State<App>) -> Response {
     (status, Json(Readiness { ready, parts })).into_response()
 }
 
-/// Figures for Prometheus
+/// Metrics for Prometheus
 #[utoipa::path(get, path = "/metrics", tag = "system", security(()),
     responses((status = OK, body = String, content_type = "application/openmetrics-text")))]
 async fn metrics(State(app): State<App>) -> impl IntoResponse {

@@ -1,4 +1,4 @@
-//! `/api/images`: what a region has, and importing an archive.
+//! Images of a region, and the import of an archive: `/api/images`.
 
 use axum::{body::Body, extract::State};
 use fsa_driver::Region;
@@ -21,7 +21,7 @@ use crate::{
     store::audit,
 };
 
-/// How long a region may take to list its images.
+/// Timeout for a region to list its images.
 const LIST: std::time::Duration = std::time::Duration::from_secs(30);
 
 pub(super) fn routes() -> OpenApiRouter<App> {
@@ -32,7 +32,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct In {
-    /// The default region unless named.
+    /// Defaults to the default region.
     #[serde(default)]
     region: Option<String>,
 }
@@ -41,14 +41,14 @@ struct In {
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct As {
-    /// What to call the image from now on.
+    /// Name to give the imported image.
     name: String,
-    /// The default region unless named.
+    /// Defaults to the default region.
     #[serde(default)]
     region: Option<String>,
 }
 
-/// The images that a region has
+/// The images of a region
 #[utoipa::path(get, path = "/api/images", tag = "images", params(In),
     responses((status = OK, body = Page<ImageInfo>), (status = UNAUTHORIZED, body = ErrorBody)))]
 async fn list(State(app): State<App>, _: Caller, Query(at): Query<In>) -> Result<Json<Page<ImageInfo>>> {

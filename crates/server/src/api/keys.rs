@@ -1,4 +1,4 @@
-//! `/api/keys`: the keys that stored secrets are encrypted with, by their ids; for the owners of the system.
+//! Encryption keys for stored secrets, by id: `/api/keys`, for the owners of the system.
 
 use axum::extract::State;
 use fsa_model::{ErrorBody, api::EncryptionKey};
@@ -18,7 +18,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(forget))
 }
 
-/// The keys, the newest last, and how much is encrypted with each
+/// The keys, newest last, and the number of secrets encrypted with each
 #[utoipa::path(get, path = "/api/keys", tag = "keys",
     responses((status = OK, body = Vec<EncryptionKey>), (status = FORBIDDEN, body = ErrorBody)))]
 async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<EncryptionKey>>> {
@@ -27,7 +27,7 @@ async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<Encrypt
     Ok(Json(keys(&app).await?))
 }
 
-/// Takes a key, with which nothing is encrypted any more, out of the key file
+/// Removes an unused key from the key file
 #[utoipa::path(delete, path = "/api/keys/{key}", tag = "keys",
     params(("key" = String, Path, description = "its id: eight hexadecimal digits")),
     responses((status = NO_CONTENT), (status = FORBIDDEN, body = ErrorBody),
@@ -73,7 +73,7 @@ async fn keys(app: &App) -> Result<Vec<EncryptionKey>> {
             values: counts.remove(&id[..]).unwrap_or(0).unsigned_abs(),
         })
         .collect();
-    // What can be opened no more.
+    // Secrets that can no longer be decrypted.
     all.extend(counts.into_iter().map(|(id, count)| EncryptionKey {
         id: hex::encode(id),
         current: false,

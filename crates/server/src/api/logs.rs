@@ -1,5 +1,5 @@
-//! `/api/projects/{project}/logs`: the output of the start command, as JSON or as a stream
-//! (server-sent events) that resumes after the last line that a client saw.
+//! Logs of the start command: `/api/projects/{project}/logs`, as JSON or as a stream (server-sent events) that
+//! resumes after the last line that the client received.
 
 use std::convert::Infallible;
 
@@ -25,7 +25,7 @@ use crate::{
     store::projects,
 };
 
-/// Lines of one page.
+/// Lines per page.
 const PAGE: usize = 10_000;
 
 pub(super) fn routes() -> OpenApiRouter<App> {
@@ -36,10 +36,10 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct Which {
-    /// False for a page of JSON instead of a stream.
+    /// False returns a page of JSON instead of a stream.
     #[serde(default = "yes")]
     follow: bool,
-    /// Only what comes after this line (`nextCursor` of the page before, or a `sequence`).
+    /// Only lines after this one (`nextCursor` of the previous page, or a `sequence`).
     #[serde(default)]
     cursor: Option<u64>,
 }
@@ -48,7 +48,7 @@ fn yes() -> bool {
     true
 }
 
-/// The last line that a browser saw before its stream broke off.
+/// The last line that a browser received before its stream was interrupted.
 struct LastSeen(Option<u64>);
 
 impl FromRequestParts<App> for LastSeen {
@@ -59,7 +59,7 @@ impl FromRequestParts<App> for LastSeen {
     }
 }
 
-/// What the start command and the clone of the repository wrote
+/// Output of the start command and of the clone of the repository
 #[utoipa::path(get, path = "/api/projects/{project}/logs", tag = "sandbox",
     params(("project" = String, Path, description = "id or name"), Which,
            ("Last-Event-ID" = Option<u64>, Header, description = "resume after this line")),
@@ -86,7 +86,7 @@ async fn read_logs(
             .map_err(|_| Error::unavailable("The sandbox did not finish its answer."))??;
         return Ok(Json(page).into_response());
     }
-    // What comes after a line that cannot be parsed is ignored.
+    // Everything after a line that cannot be parsed is ignored.
     let messages = lines
         .take_while(|line| std::future::ready(line.is_ok()))
         .filter_map(|line| std::future::ready(line.ok()))

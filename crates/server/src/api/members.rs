@@ -1,4 +1,4 @@
-//! `/api/projects/{project}/members`: who may use a project, and as what.
+//! Project members and their roles: `/api/projects/{project}/members`.
 
 use axum::extract::State;
 use fsa_model::{
@@ -27,7 +27,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(share_project, unshare_project))
 }
 
-/// Who may use the project: its owner, and those it is shared with
+/// The members of the project: its owner, and the users it is shared with
 #[utoipa::path(get, path = "/api/projects/{project}/members", tag = "sharing",
     params(("project" = String, Path, description = "id or name")),
     responses((status = OK, body = Page<Member>), (status = NOT_FOUND, body = ErrorBody)))]
@@ -40,7 +40,7 @@ async fn list_members(
     Ok(Json(page(share::list(&app, &project).await?)))
 }
 
-/// Shares the project with somebody, or changes as what
+/// Shares the project with a user, or changes their role
 #[utoipa::path(put, path = "/api/projects/{project}/members/{user}", tag = "sharing",
     request_body = ShareProject,
     params(("project" = String, Path, description = "id or name"),
@@ -58,7 +58,7 @@ async fn share_project(
     Ok(Json(page(share::share(&app, &project, &user, wish.role).await?)))
 }
 
-/// Ends sharing the project with somebody; whoever it is shared with may leave
+/// Stops sharing the project with a user; members may remove themselves
 #[utoipa::path(delete, path = "/api/projects/{project}/members/{user}", tag = "sharing",
     params(("project" = String, Path, description = "id or name"),
            ("user" = String, Path, description = "id or login")),

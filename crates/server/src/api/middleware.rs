@@ -1,5 +1,5 @@
-//! What every answer of the main host has in common: an id, a line in the log, a count, security
-//! headers, and errors (panics among them) in one form.
+//! Middleware of the main host: request id, access log, metrics, security headers, and one form for all errors,
+//! including panics.
 
 use std::time::Instant;
 
@@ -23,11 +23,11 @@ use crate::state::App;
 /// The header with a request's id.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The id of a request, for whoever logs or calls on.
+/// The id of a request, for logs and for calls to other services.
 #[derive(Clone, Debug)]
 pub struct RequestId(pub String);
 
-/// Pages bring their own scripts and styles as files of this host, and nothing else runs.
+/// Pages load their own scripts and styles as files of this host; nothing else may run.
 const CONTENT_POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; \
      connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -40,7 +40,7 @@ const HEADERS: [(HeaderName, HeaderValue); 6] = [
         HeaderValue::from_static("nosniff"),
     ),
     (header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
-    // Not no-referrer: that would make a browser hide the origin of our own forms.
+    // Not no-referrer: a browser would then hide the origin of the main host's own forms.
     (header::REFERRER_POLICY, HeaderValue::from_static("same-origin")),
     (
         HeaderName::from_static("cross-origin-opener-policy"),
@@ -57,7 +57,7 @@ pub async fn around(State(app): State<App>, mut request: Request<Body>, next: Ne
     let began = Instant::now();
     let id = request_id(request.headers());
     let method = request.method().clone();
-    // The query stays out of the log: somebody may have put a secret into it.
+    // The query is not logged: it may contain a secret.
     let path = request.uri().path().to_owned();
     let route = request.extensions().get::<MatchedPath>().cloned();
     request.extensions_mut().insert(RequestId(id.clone()));
@@ -84,12 +84,12 @@ pub async fn around(State(app): State<App>, mut request: Request<Body>, next: Ne
     response
 }
 
-/// 404 for a path that no route has.
+/// 404 for a path without a route.
 pub async fn no_such_route() -> Error {
     Error::not_found("page or route")
 }
 
-/// 405 for a path that is there for other methods.
+/// 405 for a path that exists for other methods.
 pub async fn no_such_method() -> Error {
     Error::new(
         StatusCode::METHOD_NOT_ALLOWED,
@@ -98,7 +98,7 @@ pub async fn no_such_method() -> Error {
     )
 }
 
-/// The id that a proxy gave the request, if it is a plain one, else a new one.
+/// The id that a proxy gave the request, if it is valid, else a new one.
 fn request_id(headers: &HeaderMap) -> String {
     headers
         .get(REQUEST_ID)
@@ -123,7 +123,7 @@ fn panicked(panic: &(dyn std::any::Any + Send)) -> Response {
         .into_response()
 }
 
-/// Refusals that did not come from our handlers (a body that is too long, for one) are plain text.
+/// Converts plain-text rejections that no handler produced (a body that is too long, for example) to the API's form.
 fn in_our_form(response: Response) -> Response {
     let status = response.status();
     let plain = response

@@ -1,8 +1,8 @@
-//! HTTP for people, browsers and programs.
+//! HTTP API and pages of the main host, for people, browsers and programs.
 //!
-//! A module owns the routes of one thing: handlers of a few lines that call a use-case, and
-//! `routes()`, which [`routes`] merges. Whole paths are written at the handlers, so that a search
-//! for a path finds them. What every answer has in common is in [`middleware`].
+//! Each module owns the routes of one resource: short handlers that call a use case, and `routes()`, which
+//! [`routes`] merges. Handlers state whole paths, so that a search for a path finds them. [`middleware`] owns
+//! what all responses have in common.
 
 mod agent_account;
 mod agents;
@@ -46,8 +46,8 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::state::App;
 
-/// Every route of the main host, with its place in the document. A route that is in neither the
-/// document nor the list of pages does not exist.
+/// All routes of the main host, and the API document with them. A route that is in neither the document nor the
+/// list of pages does not exist.
 fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(openapi::frame())
         .merge(health::routes())
@@ -80,7 +80,7 @@ fn routes() -> OpenApiRouter<App> {
         .merge(crate::gateway::ingress::routes())
 }
 
-/// The main host as a service, complete with everything around it.
+/// The main host as a service, with all its middleware.
 pub fn router(app: App) -> Router {
     let (router, document) = routes().split_for_parts();
     router

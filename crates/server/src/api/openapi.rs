@@ -1,4 +1,4 @@
-//! The document of the API (OpenAPI 3.1), from the code.
+//! API document (OpenAPI 3.1), generated from the code.
 
 use axum::{Router, routing::get};
 use bytes::Bytes;
@@ -54,8 +54,8 @@ pub fn document() -> Document {
     named(super::routes().into_openapi())
 }
 
-/// Names each operation after its tag and its function, which makes the names unique, and adds what
-/// all of them have in common.
+/// Names each operation after its tag and its function, which makes the names unique, and adds what all
+/// operations have in common.
 fn named(mut document: Document) -> Document {
     for (path, item) in &mut document.paths.paths {
         let operations = [
@@ -76,7 +76,7 @@ fn named(mut document: Document) -> Document {
     document
 }
 
-/// What any operation may be refused with before its own code is asked, where it does not say so itself.
+/// Adds the errors that any operation may return before its handler runs, unless the operation declares them.
 fn refusals(path: &str, operation: &mut Operation) {
     let mut may_refuse = |status: &str, why: &str| {
         let error = Content::new(Some(Ref::from_schema_name("ErrorBody")));
@@ -105,7 +105,7 @@ fn refusals(path: &str, operation: &mut Operation) {
     }
 }
 
-/// The document's own route. It is rendered once.
+/// The route of the document, which is rendered once.
 pub(super) fn routes(document: Document) -> Router<App> {
     let text = Bytes::from(
         named(document)

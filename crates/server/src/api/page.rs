@@ -1,7 +1,7 @@
-//! The plain pages of the main host: what runs here, and signing in. They work without a script,
-//! but for the link whose token is in the fragment, which only a script can read.
+//! Plain pages of the main host: status and sign-in. They work without a script, except for the link whose
+//! token is in the fragment, which only a script can read.
 //!
-//! The web application, where the binary brings one, takes the place of `/` and `/sign-in`.
+//! If the binary includes the web application, it replaces `/` and `/sign-in`.
 
 use axum::{
     Router,
@@ -86,8 +86,8 @@ async fn sign_in(State(app): State<App>, headers: HeaderMap) -> Response {
     page("Sign in", &body, true)
 }
 
-/// The form behind a link whose token is in the query. A GET uses nothing up, because mail
-/// programs and chats fetch links to preview them.
+/// The form behind a link whose token is in the query. A GET does not use the link up, because mail programs
+/// and chats fetch links to preview them.
 pub(super) fn link_form(token: &str) -> Response {
     let body = format!(
         "<h1>Sign in</h1><p>This link works once.</p>\
@@ -101,8 +101,8 @@ pub(super) fn link_form(token: &str) -> Response {
     page("Sign in", &body, false)
 }
 
-/// Sends a browser on to another site. A form may not be answered with a redirect there: our
-/// policy for forms (`form-action`) holds for where they are redirected to as well.
+/// Redirects a browser to another site. A form response may not be an HTTP redirect there: the content policy
+/// for forms (`form-action`) also applies to redirect targets.
 pub(super) fn onward(url: &url::Url) -> Response {
     let url = escaped(url.as_str());
     let body = format!(
@@ -111,7 +111,7 @@ pub(super) fn onward(url: &url::Url) -> Response {
     page("Sign in", &body, false)
 }
 
-/// Why a browser that came back from elsewhere is not signed in.
+/// Error page for a browser whose external sign-in failed.
 pub(super) fn refused(error: &Error) -> Response {
     let body = format!(
         "<h1>Not signed in</h1><p>{}</p><p><a href=\"/sign-in\">Sign in</a></p>",

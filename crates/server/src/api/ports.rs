@@ -1,4 +1,4 @@
-//! `/api/projects/{project}/ports`: what listens, where it is reached, and who may open it.
+//! Ports of a sandbox: which listen, their URLs, and who may open them: `/api/projects/{project}/ports`.
 
 use axum::extract::State;
 use fsa_model::{
@@ -24,7 +24,7 @@ use crate::{
     },
 };
 
-/// Ports of one project that are shared at most.
+/// Maximum number of shared ports per project.
 const SHARED_MOST: i64 = 100;
 
 pub(super) fn routes() -> OpenApiRouter<App> {
@@ -62,7 +62,7 @@ async fn list_ports(
     }))
 }
 
-/// Says who may open a port's URL: you (`private`), whoever has its link (`link`), or everybody (`public`)
+/// Sets who may open a port's URL: members (`private`), anyone with its link (`link`), or everyone (`public`)
 #[utoipa::path(put, path = "/api/projects/{project}/ports/{port}", tag = "sandbox", request_body = SharePort,
     description = "`link` answers with a new link, once; an older link of the port no longer opens it.",
     params(("project" = String, Path, description = "id or name"), ("port" = u16, Path)),
@@ -107,7 +107,7 @@ async fn share_port(
     );
     events::append(&mut tx, event).await?;
     tx.commit().await?;
-    // This process does not wait for its own notification.
+    // Wake local subscribers at once, without waiting for this process's own notification.
     app.hub.wake(Topic::Project(row.id));
     let overview = projects::overview(&app.store, &caller, &row.id.to_string()).await?;
     let url = status::port_url(&app.settings, &overview, port);

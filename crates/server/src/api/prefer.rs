@@ -1,4 +1,4 @@
-//! `Prefer: wait=N` (RFC 7240, 4.3): a client that would rather wait than ask again.
+//! `Prefer: wait=N` (RFC 7240, 4.3): lets a client wait for the result instead of polling.
 
 use std::time::Duration;
 
@@ -19,12 +19,12 @@ use crate::{
     store::projects::Overview,
 };
 
-/// The longest wait, in seconds; intermediaries give up on quiet requests a little later.
+/// The longest wait, in seconds; intermediaries time out quiet requests a little later.
 const LONGEST: u64 = 60;
 const PREFER: &str = "prefer";
 const APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
-/// How long the client would wait, if it said so.
+/// How long the client waits, if it sent the preference.
 #[derive(Clone, Copy, Debug)]
 pub struct Wait {
     seconds: Option<u64>,
@@ -55,10 +55,11 @@ fn desired_state(headers: &HeaderMap) -> Option<u64> {
 }
 
 impl Wait {
-    /// Answers a wish: at once with 202, or when it is reached, where the client waits.
+    /// Responds to a lifecycle action: immediately with 202, or, if the client waits, when the desired state is
+    /// reached.
     ///
     /// # Errors
-    /// The database does not answer.
+    /// The database is unavailable.
     pub async fn answer(
         self,
         app: &App,
@@ -77,10 +78,10 @@ impl Wait {
         Ok(response)
     }
 
-    /// Waits as long as the client would.
+    /// Waits for the desired state, up to the client's limit.
     ///
     /// # Errors
-    /// The database does not answer.
+    /// The database is unavailable.
     pub async fn settled(self, app: &App, caller: &Caller, wished: Overview) -> Result<Outcome> {
         let Some(seconds) = self.seconds else {
             return Ok(Outcome::Pending(wished));
@@ -90,7 +91,7 @@ impl Wait {
         lifecycle::settled(app, caller, project, self.asked_at, deadline).await
     }
 
-    /// Says in the answer that the preference was honored.
+    /// Adds the response header for an applied preference.
     pub fn say(self, headers: &mut HeaderMap) {
         if let Some(seconds) = self.seconds
             && let Ok(value) = HeaderValue::try_from(format!("wait={seconds}"))

@@ -1,4 +1,4 @@
-//! `/api/projects` and `/api/projects/{project}`.
+//! Project resource: `/api/projects` and `/api/projects/{project}`.
 
 use axum::{
     extract::State,
@@ -23,7 +23,7 @@ use crate::{
     store::{self, projects::Overview},
 };
 
-/// Projects in one page of the list, unless the request says fewer.
+/// Default and maximum number of projects per page.
 const PAGE: u16 = 100;
 
 pub(super) fn routes() -> OpenApiRouter<App> {
@@ -36,16 +36,16 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct Cursor {
-    /// `nextCursor` of the page before.
+    /// `nextCursor` of the previous page.
     #[serde(default)]
     #[param(value_type = Option<String>)]
     cursor: AfterProject,
-    /// Projects of this page, 1 to 100.
+    /// Number of projects per page, 1 to 100.
     #[serde(default)]
     limit: Option<u16>,
 }
 
-/// Lists your projects and those that are shared with you, by name
+/// Lists your projects and those shared with you, by name
 #[utoipa::path(get, path = "/api/projects", tag = "projects", params(Cursor),
     responses((status = OK, body = Page<Project>), (status = UNAUTHORIZED, body = ErrorBody)))]
 async fn list(
@@ -102,7 +102,7 @@ async fn show(State(app): State<App>, caller: Caller, Path(project): Path<String
     Ok(Json(status::project(&app.settings, &overview)))
 }
 
-/// Changes a project; what a running sandbox cannot be given otherwise restarts it
+/// Changes a project; restarts a running sandbox if a change requires it
 #[utoipa::path(patch, path = "/api/projects/{project}", tag = "projects", request_body = ChangeProject,
     params(("project" = String, Path, description = "id or name")),
     responses((status = OK, body = Project), (status = NOT_FOUND, body = ErrorBody),

@@ -1,4 +1,4 @@
-//! `/api/regions`: where projects can live.
+//! Regions for projects: `/api/regions`.
 
 use axum::extract::State;
 use fsa_model::{ErrorBody, api::Page, system::RegionInfo};
@@ -10,7 +10,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(list))
 }
 
-/// Where projects can live, the default first
+/// The available regions, the default first
 #[utoipa::path(get, path = "/api/regions", tag = "regions",
     responses((status = OK, body = Page<RegionInfo>), (status = UNAUTHORIZED, body = ErrorBody)))]
 async fn list(State(app): State<App>, _: Caller) -> Result<Json<Page<RegionInfo>>> {

@@ -1,4 +1,5 @@
-//! `/api/sandbox/{projectId}` and the wishes `/api/projects/{project}/{start,stop,restart}`.
+//! Sandbox of a project: `/api/sandbox/{projectId}`, and the lifecycle actions
+//! `/api/projects/{project}/{start,stop,restart}`.
 
 use axum::{
     extract::State,
@@ -40,7 +41,7 @@ async fn show(State(app): State<App>, caller: Caller, Path(project): Path<String
     sandbox(&app, &overview).map(Json)
 }
 
-/// Makes the sandbox, starts it, or starts it anew
+/// Creates, starts or restarts the sandbox
 #[utoipa::path(post, path = "/api/sandbox/{project}", tag = "sandbox", request_body = Option<StartSandbox>,
     params(("project" = String, Path, description = "id or name"),
            ("Prefer" = Option<String>, Header, description = "wait=N: answer when it runs, or after N seconds")),
@@ -62,7 +63,7 @@ async fn start_or_restart(
     asked(&app, &caller, &project, wait, Ask::StartOrRestart(variables)).await
 }
 
-/// Terminates the sandbox; files and database stay
+/// Terminates the sandbox; files and database are kept
 #[utoipa::path(delete, path = "/api/sandbox/{project}", tag = "sandbox",
     params(("project" = String, Path, description = "id or name"),
            ("Prefer" = Option<String>, Header, description = "wait=N: answer when it is gone, or after N seconds")),
@@ -92,7 +93,7 @@ async fn start(
     asked(&app, &caller, &project, wait, Ask::Start).await
 }
 
-/// Stops the sandbox; its files stay
+/// Stops the sandbox; its files are kept
 #[utoipa::path(post, path = "/api/projects/{project}/stop", tag = "sandbox",
     params(("project" = String, Path, description = "id or name"),
            ("Prefer" = Option<String>, Header, description = "wait=N: answer when it is stopped, or after N seconds")),
@@ -107,7 +108,7 @@ async fn stop(
     asked(&app, &caller, &project, wait, Ask::Stop).await
 }
 
-/// Starts the sandbox anew
+/// Restarts the sandbox
 #[utoipa::path(post, path = "/api/projects/{project}/restart", tag = "sandbox",
     params(("project" = String, Path, description = "id or name"),
            ("Prefer" = Option<String>, Header, description = "wait=N: answer when it runs, or after N seconds")),

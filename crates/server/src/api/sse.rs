@@ -1,5 +1,5 @@
-//! What events, log lines and steps of tasks have in common: each is read as a page of JSON, or followed as a
-//! stream (server-sent events).
+//! Server-sent events and pagination, shared by events, log lines and steps of tasks: each is read as a page of
+//! JSON, or followed as a stream.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -11,23 +11,23 @@ use fsa_model::api::Page;
 use futures_util::Stream;
 use http::HeaderValue;
 
-/// A comment that keeps proxies from closing a quiet stream.
+/// Interval of the comment that keeps proxies from closing a quiet stream.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// Answers with messages as they come.
+/// A response that streams messages as they arrive.
 pub(super) fn stream(messages: impl Stream<Item = Result<Message, Infallible>> + Send + 'static) -> Response {
     let mut response = Sse::new(messages)
         .keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
         .into_response();
-    // nginx would hold them back.
+    // Without it, nginx would buffer them.
     response
         .headers_mut()
         .insert("x-accel-buffering", HeaderValue::from_static("no"));
     response
 }
 
-/// A page of at most `most` of what was found, which is one more where there is a next page; that one begins
-/// after the `cursor` of this one's last.
+/// A page of at most `most` of the items found. One more item means that there is a next page, which begins
+/// after the `cursor` of this page's last item.
 pub(super) fn page<T>(mut items: Vec<T>, most: usize, cursor: impl Fn(&T) -> String) -> Page<T> {
     let more = items.len() > most;
     items.truncate(most);

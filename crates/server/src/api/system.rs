@@ -1,4 +1,4 @@
-//! `/api/system`: for the owners of the system, what its doctor finds and what all sandboxes use.
+//! System checks and usage of all sandboxes: `/api/system`, for the owners of the system.
 
 use std::time::Duration;
 
@@ -20,13 +20,13 @@ use crate::{
     store::sandboxes::{self, Running},
 };
 
-/// How long all checks together may take; a cluster is asked dozens of questions.
+/// Timeout for all checks together; checking a cluster takes dozens of requests.
 const CHECKS: Duration = Duration::from_secs(45);
-/// How long one data plane may take to look at one sandbox.
+/// Timeout for one data plane to measure one sandbox.
 const LOOK: Duration = Duration::from_secs(5);
-/// Sandboxes that are looked at for one answer.
+/// Maximum number of sandboxes measured per response.
 const MOST: u32 = 100;
-/// Of those, so many at the same time.
+/// Number of sandboxes measured concurrently.
 const SIDE_BY_SIDE: usize = 16;
 
 pub(super) fn routes() -> OpenApiRouter<App> {
@@ -35,7 +35,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(usage))
 }
 
-/// What `fsa doctor` says of this server
+/// The checks that `fsa doctor` shows for this server
 #[utoipa::path(get, path = "/api/system/checks", tag = "system",
     responses((status = OK, body = Page<Check>), (status = FORBIDDEN, body = ErrorBody)))]
 async fn checks(State(app): State<App>, caller: Caller) -> Result<Json<Page<Check>>> {
@@ -66,7 +66,7 @@ async fn checks(State(app): State<App>, caller: Caller) -> Result<Json<Page<Chec
     }))
 }
 
-/// What each sandbox that runs uses at this moment, of all users
+/// Current resource usage of each running sandbox, of all users
 #[utoipa::path(get, path = "/api/system/usage", tag = "system",
     responses((status = OK, body = SystemUsage), (status = FORBIDDEN, body = ErrorBody)))]
 async fn usage(State(app): State<App>, caller: Caller) -> Result<Json<SystemUsage>> {
@@ -81,7 +81,7 @@ async fn usage(State(app): State<App>, caller: Caller) -> Result<Json<SystemUsag
     Ok(Json(SystemUsage { items, omitted }))
 }
 
-/// One that does not answer has no figures, and takes nothing from the others.
+/// A sandbox that does not respond has no figures and does not affect the others.
 async fn look(app: &App, running: Running) -> SandboxUsage {
     let usage = match RunningSandbox::of_row(app, &running.region, &running.sandbox) {
         Ok(sandbox) => tokio::time::timeout(LOOK, sandbox.usage())

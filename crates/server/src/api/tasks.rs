@@ -1,4 +1,4 @@
-//! `/api/projects/{project}/tasks`: agents that work without anybody at a terminal.
+//! Agent tasks: `/api/projects/{project}/tasks`, agents that work without a user at a terminal.
 
 use std::{collections::VecDeque, convert::Infallible, time::Duration};
 
@@ -35,9 +35,9 @@ use crate::{
     tasks,
 };
 
-/// Tasks or steps in one page, and steps in one look at the database for a stream.
+/// Tasks or steps per page, and steps per query of a stream.
 const PAGE: i64 = 100;
-/// A lost notification costs at most this.
+/// Poll interval: the longest delay after a lost notification.
 const LOOK_ANYWAY: Duration = Duration::from_secs(30);
 
 pub(super) fn routes() -> OpenApiRouter<App> {
@@ -52,12 +52,12 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct Cursor {
-    /// `nextCursor` of the page before.
+    /// `nextCursor` of the previous page.
     #[serde(default)]
     cursor: Option<Uuid>,
 }
 
-/// The project's tasks, the newest first
+/// The project's tasks, newest first
 #[utoipa::path(get, path = "/api/projects/{project}/tasks", tag = "tasks",
     params(("project" = String, Path, description = "id or name"), Cursor),
     responses((status = OK, body = Page<Task>), (status = NOT_FOUND, body = ErrorBody)))]
@@ -75,7 +75,7 @@ async fn list(
     Ok(Json(Page { items, next_cursor }))
 }
 
-/// Makes a task: an agent works on the prompt in the sandbox, after the tasks before it
+/// Creates a task: an agent works on the prompt in the sandbox, after earlier tasks
 #[utoipa::path(post, path = "/api/projects/{project}/tasks", tag = "tasks", request_body = CreateTask,
     params(("project" = String, Path, description = "id or name")),
     responses((status = CREATED, body = Task), (status = NOT_FOUND, body = ErrorBody),
@@ -103,7 +103,7 @@ async fn show(
     tasks::show(&app, &caller, &project, id(&task)?).await.map(Json)
 }
 
-/// Cancels a task; one that has ended stays as it is
+/// Cancels a task; a task that has ended is unchanged
 #[utoipa::path(delete, path = "/api/projects/{project}/tasks/{task}", tag = "tasks",
     params(("project" = String, Path, description = "id or name"), ("task" = Uuid, Path)),
     responses((status = ACCEPTED, body = Task), (status = NOT_FOUND, body = ErrorBody)))]
@@ -116,7 +116,7 @@ async fn cancel(
     Ok((StatusCode::ACCEPTED, Json(task)))
 }
 
-/// What the agent of a task changed
+/// Changes that the agent of a task made
 #[utoipa::path(get, path = "/api/projects/{project}/tasks/{task}/diff", tag = "tasks",
     params(("project" = String, Path, description = "id or name"), ("task" = Uuid, Path)),
     responses((status = OK, body = TaskDiff), (status = NOT_FOUND, body = ErrorBody)))]
@@ -136,10 +136,10 @@ fn id(text: &str) -> Result<Uuid> {
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct Which {
-    /// False for a page of JSON instead of a stream.
+    /// False returns a page of JSON instead of a stream.
     #[serde(default = "yes")]
     follow: bool,
-    /// Only what comes after this sequence (`nextCursor` of the page before).
+    /// Only steps after this sequence number (`nextCursor` of the previous page).
     #[serde(default)]
     cursor: Option<i64>,
 }
@@ -148,7 +148,7 @@ fn yes() -> bool {
     true
 }
 
-/// The last step that a browser saw before its stream broke off.
+/// The last step that a browser received before its stream was interrupted.
 struct LastSeen(Option<i64>);
 
 impl FromRequestParts<App> for LastSeen {
@@ -172,7 +172,7 @@ async fn steps(
     last: LastSeen,
 ) -> Result<Response> {
     let project = projects::find::<Read>(&app.store, &caller, &project).await?;
-    // Before the database is asked for the first time, so that nothing falls in between.
+    // Subscribe before the first query, so that no step is missed in between.
     let interest = app.hub.interest(Topic::Project(project.id));
     let task = store::tasks::find(&app.store, project.id, id(&task)?).await?.task;
     let after = last.0.or(which.cursor).unwrap_or(0);
@@ -202,8 +202,8 @@ struct Reader {
     told_end: bool,
 }
 
-/// Steps as they come, and last the task as it ended (`event: task`). Ends early when the server
-/// drains, or the caller may not see it any more.
+/// Streams steps as they arrive, and finally the ended task (`event: task`). Ends early when the server drains,
+/// or the caller may no longer see it.
 fn stream(
     app: App,
     project: Authorized<Read>,
@@ -235,7 +235,7 @@ impl Reader {
             if self.told_end {
                 return None;
             }
-            // The task first: steps that it counts are there then.
+            // Read the task first: the steps that it counts exist by then.
             let (project, id) = (self.task.project_id, self.task.id);
             let looked = async {
                 let task = store::tasks::find(&self.app.store, project, id).await?.task;
@@ -256,7 +256,7 @@ impl Reader {
                     }
                 }
                 Err(error) => {
-                    // The client comes back with the last step that it saw.
+                    // The client reconnects with the last step that it received.
                     tracing::warn!(%error, "a stream of steps broke off");
                     return None;
                 }

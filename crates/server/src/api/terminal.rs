@@ -1,5 +1,5 @@
-//! `/api/projects/{project}/terminal` and `/terminals`: ttyd's protocol over a WebSocket that is
-//! passed through as it is, and the sessions that there are.
+//! Terminal sessions: `/api/projects/{project}/terminals`, and ttyd's protocol over a WebSocket that is passed
+//! through unchanged: `/api/projects/{project}/terminal`.
 
 use axum::{body::Body, extract::State, response::Response};
 use fsa_model::{ErrorBody, api::Page, sandboxd::TerminalSession, tty::SUBPROTOCOL};
@@ -22,9 +22,9 @@ use crate::{
     store::projects,
 };
 
-/// Sessions that are listed.
+/// Maximum number of sessions listed.
 const LISTED: usize = 100;
-/// Characters of a title that a program in the terminal set.
+/// Maximum characters of a title that a program in the terminal set.
 const TITLE_MOST: usize = 200;
 
 pub(super) fn routes() -> OpenApiRouter<App> {
@@ -38,16 +38,16 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct Which {
-    /// The session's name: 1 to 64 letters, digits, `-`, `_` and `.`; `main` where none is given.
+    /// The session's name: 1 to 64 letters, digits, `-`, `_` and `.`; defaults to `main`.
     #[serde(default)]
     session: Option<String>,
-    /// `dev` (default) or `root`, where the session begins.
+    /// User that starts the session: `dev` (default) or `root`.
     #[serde(default)]
     user: Option<String>,
 }
 
 impl Which {
-    /// With `watch` to see it without typing.
+    /// `watch` opens it without input.
     fn query(&self, watch: bool) -> Result<TerminalQuery<'_>> {
         if let Some(name) = &self.session {
             session_name("session", name)?;
@@ -96,7 +96,7 @@ async fn open_terminal(
     let query = which.query(types.is_err())?;
     let sandbox = RunningSandbox::of(&app, &project).await?;
     let permit = app.gateway.streams.begin(&app, &caller)?;
-    // A connection that may no longer type is ended; the client may come back to watch.
+    // End a connection that may no longer type; the client may reconnect to watch.
     let end = match types {
         Ok(types) => stream_end(app.clone(), types).boxed(),
         Err(_) => stream_end(app.clone(), project).boxed(),
@@ -135,7 +135,7 @@ async fn list_terminals(
     }))
 }
 
-/// Ends a terminal session and what runs in it
+/// Ends a terminal session and the programs in it
 #[utoipa::path(delete, path = "/api/projects/{project}/terminals/{terminal}", tag = "sandbox",
     params(("project" = String, Path, description = "id or name"),
            ("terminal" = String, Path, description = "the session's name")),

@@ -1,4 +1,4 @@
-//! `/api/me` and `/api/tokens`.
+//! Current user and their API tokens: `/api/me` and `/api/tokens`.
 
 use axum::extract::State;
 use fsa_model::{
@@ -47,7 +47,7 @@ async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Page<ApiTok
     }))
 }
 
-/// Makes an API token; its secret is in this answer only
+/// Creates an API token; its secret is in this response only
 #[utoipa::path(post, path = "/api/tokens", tag = "tokens", request_body = CreateToken,
     responses((status = CREATED, body = ApiToken),
               (status = NOT_FOUND, body = ErrorBody, description = "there is no such project"),
@@ -62,7 +62,7 @@ async fn create(
     Ok((StatusCode::CREATED, Json(token)))
 }
 
-/// Revokes one of your API tokens, at once
+/// Revokes one of your API tokens immediately
 #[utoipa::path(delete, path = "/api/tokens/{token}", tag = "tokens",
     params(("token" = Uuid, Path, description = "the id of the token, not its secret")),
     responses((status = NO_CONTENT), (status = NOT_FOUND, body = ErrorBody)))]

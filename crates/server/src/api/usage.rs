@@ -1,5 +1,4 @@
-//! `/api/projects/{project}/usage`: what the sandbox uses at this moment, as its data plane
-//! measures it from outside.
+//! Resource usage of a sandbox: `/api/projects/{project}/usage`, as its data plane measures it from outside.
 
 use std::time::Duration;
 
@@ -16,14 +15,14 @@ use crate::{
     store::projects,
 };
 
-/// How long the data plane may take to look.
+/// Timeout for the measurement by the data plane.
 const LOOK: Duration = Duration::from_secs(10);
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(usage))
 }
 
-/// What the sandbox uses at this moment
+/// Current resource usage of the sandbox
 #[utoipa::path(get, path = "/api/projects/{project}/usage", tag = "sandbox",
     params(("project" = String, Path, description = "id or name")),
     responses((status = OK, body = Usage), (status = NOT_FOUND, body = ErrorBody),

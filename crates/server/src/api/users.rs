@@ -1,4 +1,4 @@
-//! `/api/users`: for the owners of the system.
+//! User administration: `/api/users`, for the owners of the system.
 
 use axum::extract::State;
 use fsa_model::{
@@ -35,12 +35,12 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct Cursor {
-    /// `nextCursor` of the page before.
+    /// `nextCursor` of the previous page.
     #[serde(default)]
     cursor: String,
 }
 
-/// Everybody with an account
+/// All users
 #[utoipa::path(get, path = "/api/users", tag = "users", params(Cursor),
     responses((status = OK, body = Page<User>), (status = FORBIDDEN, body = ErrorBody)))]
 async fn list(
@@ -57,7 +57,7 @@ async fn list(
     Ok(Json(Page { items, next_cursor }))
 }
 
-/// A one-time link with which somebody new becomes a user
+/// Creates a one-time link with which a new user signs up
 #[utoipa::path(post, path = "/api/users/invites", tag = "users", request_body = Option<Invite>,
     responses((status = CREATED, body = SignInLink), (status = FORBIDDEN, body = ErrorBody)))]
 async fn invite(
@@ -143,7 +143,7 @@ async fn remove(State(app): State<App>, caller: Caller, Path(user): Path<Uuid>) 
     Ok(StatusCode::ACCEPTED)
 }
 
-/// A one-time sign-in link for somebody who lost theirs
+/// Creates a one-time sign-in link for a user who lost theirs
 #[utoipa::path(post, path = "/api/users/{user}/link", tag = "users", params(("user" = Uuid, Path)),
     responses((status = CREATED, body = SignInLink), (status = FORBIDDEN, body = ErrorBody),
               (status = NOT_FOUND, body = ErrorBody)))]

@@ -1,7 +1,7 @@
-//! The web application, where the binary brings one: its files under hashed names, and one page
-//! for every address of it.
+//! Static files of the web application, if the binary includes one: files with hashed names, and one page for
+//! every URL of it.
 //!
-//! The files are compressed when they are built, so serving one is choosing among its variants.
+//! The files are compressed at build time, so serving one only selects a variant.
 
 use std::borrow::Cow;
 
@@ -16,12 +16,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use super::{error::Error, middleware};
 use crate::{settings::Settings, state::App};
 
-/// Hashed names never mean another content.
+/// A hashed name never gets other content.
 const FOR_EVER: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
-/// The page names the files of this very build.
+/// The page names the files of this exact build.
 const ASK_EACH_TIME: HeaderValue = HeaderValue::from_static("no-cache");
 
-/// The variants, the smaller first.
+/// The variants, smallest first.
 const VARIANTS: [(&str, &str); 2] = [("br", ".br"), ("gzip", ".gz")];
 
 pub(super) fn routes() -> Router<App> {
@@ -40,7 +40,7 @@ async fn icon(State(app): State<App>, headers: HeaderMap) -> Response {
         .unwrap_or_else(|| Error::not_found("file").into_response())
 }
 
-/// What no route has: an address within the application if a person opens it, else 404.
+/// Fallback for a path without a route: the application's page if a browser navigates to it, else 404.
 pub(super) async fn fallback(State(app): State<App>, request: Request) -> Response {
     let accepts_html = request
         .headers()
@@ -58,7 +58,7 @@ pub(super) async fn fallback(State(app): State<App>, request: Request) -> Respon
     middleware::no_such_route().await.into_response()
 }
 
-/// The application's page, where there is one.
+/// The application's page, if there is one.
 pub(super) fn page(app: &App, headers: &HeaderMap) -> Option<Response> {
     let mut response = serve(app, "index.html", headers, ASK_EACH_TIME)?;
     response
@@ -67,11 +67,11 @@ pub(super) fn page(app: &App, headers: &HeaderMap) -> Option<Response> {
     Some(response)
 }
 
-/// No script but the application's files, and frames for nothing but sandboxes' ports, to which the
-/// way leads over this host (`/api/auth/preview`).
+/// Content policy: no scripts except the application's files, and frames only for the ports of sandboxes, which
+/// are opened through this host (`/api/auth/preview`).
 ///
-/// Styles may be inline: xterm and the components write `<style>` elements at run time and know no
-/// nonce, and a style can neither run nor, with these sources of images and fonts, carry data away.
+/// Styles may be inline: xterm and the components insert `<style>` elements at run time and support no nonce. A
+/// style cannot run code or, with these sources of images and fonts, send data out.
 fn policy(settings: &Settings) -> HeaderValue {
     let text = format!(
         "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; \
@@ -111,7 +111,7 @@ fn serve(app: &App, path: &str, headers: &HeaderMap, caching: HeaderValue) -> Op
     Some(response)
 }
 
-/// Whether `Accept-Encoding` names a coding and does not rule it out with `q=0`.
+/// Whether `Accept-Encoding` names a coding and does not exclude it with `q=0`.
 fn accepts(accepted: &HeaderValue, coding: &str) -> bool {
     let Ok(accepted) = accepted.to_str() else {
         return false;
