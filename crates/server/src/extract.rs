@@ -217,8 +217,8 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     Ok(value)
 }
 
-/// A rule without the value that broke it, which may be a misplaced secret: `invalid type: string "…", expected
-/// a sequence`.
+/// A rule without the value that broke it, which may be a misplaced secret:
+/// `invalid type: string "…", expected a sequence`.
 fn without_value(rule: &str) -> String {
     let value = rule.split_once("string \"").and_then(|(before, rest)| {
         let (_, after) = rest.rsplit_once("\", expected")?;

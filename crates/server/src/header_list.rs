@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// Whether a field lists `token`, whatever its case.
+/// Whether a field lists `token`, case-insensitively.
 pub(crate) fn lists(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
     headers
         .get_all(name)

@@ -1,5 +1,5 @@
-//! The control plane: what people wish (api/), who they are (auth/), where it is written down
-//! (store/), how it comes true (reconcile/), and the way to what a sandbox serves (gateway/).
+//! Control plane: the API (api/), authentication (auth/), the database (store/), reconciliation of the desired
+//! state (reconcile/), and the gateway to the ports of sandboxes (gateway/).
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! What Prometheus reads. Each part registers its own figures with [`Metrics::register`].
+//! Prometheus metrics. Each part registers its own metrics with [`Metrics::register`].
 
 use std::{collections::BTreeMap, sync::atomic::AtomicI64, time::Duration};
 
@@ -17,7 +17,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-/// The figures of one process.
+/// The metrics of one process.
 pub struct Metrics {
     registry: Mutex<Registry>,
     requests: Family<RequestLabels, Counter>,
@@ -40,7 +40,7 @@ struct RouteLabels {
     route: String,
 }
 
-/// What the regions' drivers count themselves, read when Prometheus asks.
+/// The counters of the regions' drivers, collected on each scrape.
 struct RegionCalls(Regions);
 
 impl std::fmt::Debug for RegionCalls {
@@ -72,7 +72,7 @@ impl Collector for RegionCalls {
 }
 
 impl Metrics {
-    /// Figures of a process that has these regions.
+    /// Metrics of a process with these regions.
     #[must_use]
     pub fn new(regions: &Regions) -> Self {
         let mut registry = Registry::with_prefix("fsa");
@@ -93,7 +93,7 @@ impl Metrics {
             "Time to the head of the answer",
             latency.clone(),
         );
-        // A microsecond to a tenth of a second: from memory, or from the database.
+        // A microsecond to a tenth of a second: a cache hit, or a database query.
         let authentication = Histogram::new([0.000_001, 0.000_01, 0.000_1, 0.001, 0.01, 0.1]);
         registry.register(
             "authentication_duration_seconds",
@@ -111,13 +111,13 @@ impl Metrics {
         }
     }
 
-    /// Registers figures of a part of the server, once.
+    /// Registers the metrics of a part of the server, once.
     pub fn register(&self, register: impl FnOnce(&mut Registry)) {
         register(&mut self.registry.lock());
     }
 
-    /// Says that a part of the server cannot do its work, and why in one sentence, or (`None`)
-    /// that it can again. `/readyz` tells.
+    /// Reports that a part of the server has failed, with the reason in one sentence, or (`None`) that it works
+    /// again. `/readyz` shows it.
     pub fn report(&self, part: &str, failure: Option<String>) {
         let mut failures = self.failures.write();
         match failure {
@@ -126,13 +126,13 @@ impl Metrics {
         };
     }
 
-    /// What was reported and still holds.
+    /// The reported failures that still hold.
     #[must_use]
     pub fn failures(&self) -> BTreeMap<String, String> {
         self.failures.read().clone()
     }
 
-    /// Counts one request. `route` is the pattern, never the path: paths are without number.
+    /// Counts one request. `route` is the pattern, never the path: the number of paths is unbounded.
     pub(crate) fn count(&self, method: &str, route: &str, status: u16, took: Duration) {
         self.requests
             .get_or_create(&RequestLabels {
@@ -148,12 +148,12 @@ impl Metrics {
             .observe(took.as_secs_f64());
     }
 
-    /// Counts how long it took to find out who makes a request.
+    /// Records how long the authentication of a request took.
     pub(crate) fn authenticated(&self, took: Duration) {
         self.authentication.observe(took.as_secs_f64());
     }
 
-    /// In the text format of OpenMetrics.
+    /// Encodes all metrics in the text format of OpenMetrics.
     #[must_use]
     pub fn encode(&self) -> String {
         let mut text = String::new();

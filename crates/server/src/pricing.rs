@@ -1,23 +1,23 @@
-//! What tokens cost: a table of US dollars per million tokens, by provider and the beginning of a
-//! model's name. It is data that a setting replaces, because prices change and contracts differ.
+//! Pricing of tokens: a table of US dollars per million tokens, by provider and prefix of the model name. A
+//! setting replaces it, because prices change and contracts differ.
 
 use std::collections::BTreeMap;
 
 use fsa_model::{llm_provider::Provider, money::Micros};
 use serde::Deserialize;
 
-/// Tokens of one answer.
+/// Token counts of one response.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TokenUsage {
     pub model: Option<String>,
-    /// Without what came from or went into a cache.
+    /// Excludes tokens read from or written to a cache.
     pub input: u64,
     pub output: u64,
     pub cache_read: u64,
     pub cache_write: u64,
 }
 
-/// US dollars per million tokens, which is the same as millionths of a dollar per token.
+/// US dollars per million tokens, which equals millionths of a dollar per token.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Price {
@@ -33,17 +33,17 @@ struct Price {
 pub struct Prices(BTreeMap<Provider, BTreeMap<String, Price>>);
 
 impl Default for Prices {
-    /// The providers' public lists, as far as they were known when this was written.
+    /// The providers' public prices at the time of writing.
     fn default() -> Self {
         Self::parse(include_str!("prices.json")).expect("the built-in table is valid, which a test sees to")
     }
 }
 
 impl Prices {
-    /// Reads a table.
+    /// Parses a table.
     ///
     /// # Errors
-    /// A sentence that says what is wrong with it.
+    /// A sentence that describes the error.
     pub fn parse(text: &str) -> Result<Self, String> {
         let prices: Self = serde_json::from_str(text).map_err(|error| error.to_string())?;
         for price in prices.0.values().flat_map(BTreeMap::values) {
@@ -55,8 +55,8 @@ impl Prices {
         Ok(prices)
     }
 
-    /// What was counted costs. A model that is not in the table costs as much as the dearest of
-    /// its provider: a budget must not be got round by a name.
+    /// The cost of the counted tokens. A model that is not in the table costs as much as the most expensive one
+    /// of its provider, so that a model name cannot bypass a budget.
     #[must_use]
     #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation)]
     pub fn cost(&self, provider: Provider, counted: &TokenUsage) -> Micros {
@@ -70,7 +70,7 @@ impl Prices {
         Micros(cost.ceil() as i64)
     }
 
-    /// Whether the table has this model.
+    /// Whether the table contains this model.
     #[must_use]
     pub fn knows(&self, provider: Provider, model: &str) -> bool {
         self.known(provider, model).is_some()

@@ -1,5 +1,5 @@
-//! Whether each region answers. Asked for by whoever opens a dialog, so it is remembered for a moment, and a
-//! region that is silent holds up nobody for long.
+//! Health of each region. Clients request it whenever a dialog opens, so the result is cached briefly, and a
+//! region that does not respond delays the response only up to a timeout.
 
 use std::{
     collections::BTreeMap,
@@ -11,17 +11,17 @@ use fsa_model::system::RegionInfo;
 use futures_util::future::join_all;
 use tokio::sync::Mutex;
 
-/// How long a region may take to say what it has.
+/// Timeout for a region's inventory.
 const LOOK: Duration = Duration::from_secs(5);
-/// How long an answer is good for.
+/// How long a result is cached.
 const FRESH: Duration = Duration::from_secs(10);
 
-/// What was found, and when.
+/// The last result per region, and its time.
 #[derive(Default)]
 pub(crate) struct Health(Mutex<BTreeMap<String, (Instant, bool)>>);
 
 impl Health {
-    /// Every region, the default one first. One caller asks at a time; the others get what it found.
+    /// All regions, the default one first. One caller queries at a time; the others get its result.
     pub(crate) async fn of(&self, regions: &Regions) -> Vec<RegionInfo> {
         let mut known = self.0.lock().await;
         let now = Instant::now();

@@ -1,4 +1,4 @@
-//! Settings of the server, as its operator chose them.
+//! Settings of the server, as configured by its operator.
 
 use std::{borrow::Cow, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -16,33 +16,33 @@ use crate::pricing::Prices;
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub listen: SocketAddr,
-    /// The main host's origin, such as `http://localhost:8080`: the API and the page live there.
+    /// The main host's origin, such as `http://localhost:8080`, which serves the API and the page.
     pub origin: Url,
-    /// The domain under which `{project}--{port}` host names live, such as `localhost`.
+    /// The domain of the `{project}--{port}` host names, such as `localhost`.
     pub apps_domain: String,
     /// From `.secret/.env`: the agent's credentials, the first layer of every sandbox's environment.
     pub agent_environment: Environment,
     pub agents: LlmProxySettings,
-    /// Error answers carry their chain of causes.
+    /// Error responses include their chain of causes.
     pub development: bool,
-    /// How long a drain waits for requests and streams before it ends them.
+    /// Drain timeout: how long requests and streams may run before they are aborted.
     pub drain: Duration,
-    /// The version that /healthz tells.
+    /// The version that /healthz returns.
     pub version: &'static str,
     /// The login of the first owner.
     pub owner_login: String,
     /// Reverse proxies whose `X-Forwarded-For` is trusted.
     pub trusted_proxies: Vec<Network>,
     pub limits: Limits,
-    /// The web application, where the binary brings one; without it `/` is a plain page.
+    /// The web application, if the binary includes it; without it `/` is a plain page.
     pub web: Option<WebFiles>,
-    /// Sign-in with GitHub, where it is set up.
+    /// Sign-in with GitHub, if configured.
     pub github: Option<GithubSettings>,
-    /// What the doctor looks at while the server runs.
+    /// The checks of the doctor, which run while the server runs.
     pub checks: Checks,
 }
 
-/// Looks at what the server stands on. The one who put the server together knows how.
+/// Checks of the server's dependencies, supplied by the code that assembles the server.
 #[derive(Clone, Default)]
 pub struct Checks(Option<Arc<dyn Fn() -> BoxFuture<'static, Vec<Check>> + Send + Sync>>);
 
@@ -70,21 +70,21 @@ impl std::fmt::Debug for Checks {
     }
 }
 
-/// A file of the application by its path; `….br` and `….gz` are the compressed variants.
+/// Looks up a file of the application by its path; `….br` and `….gz` are the compressed variants.
 pub type WebFiles = fn(&str) -> Option<Cow<'static, [u8]>>;
 
-/// How much one request or one user may take.
+/// Limits per request and per user.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Bytes of a request's body, unless its route says otherwise.
+    /// Bytes of a request's body, unless its route sets another limit.
     pub body: usize,
     /// Bytes of one upload into a sandbox (`PUT …/files`).
     pub upload: u64,
     /// WebSockets and event streams that one user may have open on the main host.
     pub streams_per_user: usize,
-    /// What each user may have at the same time, unless they have limits of their own.
+    /// Quota of each user, unless the user has a separate one.
     pub per_user: model::Limits,
-    /// What all users may have together.
+    /// Quota of all users together.
     pub in_all: model::Limits,
 }
 
@@ -105,41 +105,39 @@ impl Default for Limits {
 pub struct LlmProxySettings {
     pub mode: Mode,
     pub prices: Prices,
-    /// What each project may spend in a calendar month, unless it has a budget of its own.
+    /// Budget of each project per calendar month, unless the project has a separate one.
     pub monthly_budget: Option<Micros>,
-    /// Networks that sandboxes may reach although they are private: then a project's own base URL
-    /// may lead there too.
+    /// Private networks that sandboxes may reach; a project's own base URL may also lead there.
     pub allowed_networks: Vec<Network>,
 }
 
-/// Settings of the way to GitHub.
+/// Settings of the GitHub client.
 #[derive(Clone, Debug)]
 pub struct GithubSettings {
     pub client_id: String,
     pub client_secret: SecretString,
-    /// Where people sign in: `https://github.com/`, or a GitHub Enterprise server.
+    /// Where users sign in: `https://github.com/`, or a GitHub Enterprise server.
     pub url: Url,
-    /// Its API: `https://api.github.com/`, or `https://HOST/api/v3/`.
+    /// The API's base URL: `https://api.github.com/`, or `https://HOST/api/v3/`.
     pub api: Url,
-    /// The client is a GitHub App, and no OAuth App: what it may do is set at GitHub, its tokens
-    /// expire, and git in a sandbox gets one for its own repository alone.
+    /// The client is a GitHub App, not an OAuth App: its permissions are set at GitHub, its tokens expire, and
+    /// git in a sandbox gets a token for its own repository only.
     pub app: bool,
     pub join: Join,
 }
 
-/// Who may become a user by signing in with GitHub. Whoever is a user already may sign in
-/// whatever this says.
+/// Who may become a user by signing in with GitHub. Existing users may always sign in.
 #[derive(Clone, Debug, Default)]
 pub struct Join {
     pub anyone: bool,
-    /// These logins at GitHub.
+    /// GitHub logins that may join.
     pub logins: Vec<String>,
-    /// Members of these organizations.
+    /// Organizations whose members may join.
     pub organizations: Vec<String>,
 }
 
 impl Join {
-    /// Whether somebody with this login may join; `None` where their organizations decide.
+    /// Whether a user with this login may join; `None` if their organizations decide.
     #[must_use]
     pub fn by_login(&self, login: &str) -> Option<bool> {
         if self.anyone
@@ -165,13 +163,13 @@ impl Join {
 }
 
 impl Settings {
-    /// Whether people reach the main host by https, so that cookies may insist on it.
+    /// Whether users reach the main host over https, so that cookies can be `Secure`.
     #[must_use]
     pub fn is_https(&self) -> bool {
         self.origin.scheme() == "https"
     }
 
-    /// `http(s)://{label}.{apps domain}[:port]`: where a port of a sandbox is reached.
+    /// `http(s)://{label}.{apps domain}[:port]`: the URL of a sandbox's port.
     #[must_use]
     pub fn app_url(&self, label: &str) -> String {
         let scheme = self.origin.scheme();
@@ -183,7 +181,7 @@ impl Settings {
         format!("{scheme}://{label}.{}{port}", self.apps_domain)
     }
 
-    /// The origin as browsers write it: scheme, host and port, without a slash at its end.
+    /// The origin as browsers write it: scheme, host and port, without a trailing slash.
     #[must_use]
     pub fn origin_text(&self) -> String {
         self.origin.origin().ascii_serialization()

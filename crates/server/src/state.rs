@@ -1,4 +1,4 @@
-//! What every part of a running server shares.
+//! Shared state of a running server.
 
 use std::{ops::Deref, sync::Arc};
 
@@ -28,20 +28,20 @@ pub struct Parts {
     pub regions: Regions,
     pub key_ring: KeyRing,
     pub settings: Settings,
-    /// Who waits for something to change is woken here.
+    /// Wakes the tasks that wait for a change.
     pub hub: Hub,
     pub metrics: Metrics,
-    /// Cancelled when the server begins to drain: streams and WebSockets end themselves,
-    /// requests and workers finish what they do.
+    /// Cancelled when the server starts to drain: streams and WebSockets end themselves, requests and workers
+    /// finish their work.
     pub shutdown: CancellationToken,
-    /// The way to what sandboxes serve, with what it remembers.
+    /// The gateway to the ports of sandboxes, with its caches.
     pub gateway: Gateway,
     pub agents: Agents,
-    /// Who may know the credential of a repository, in the order in which they are asked.
+    /// The sources of git credentials, in the order in which they are tried.
     pub git: Vec<Box<dyn git_credentials::Source>>,
     /// Work that outlives its request (a WebSocket after its upgrade): a drain waits for it.
     pub tasks: TaskTracker,
-    /// The way to GitHub, where it is set up.
+    /// The GitHub client, if configured.
     pub(crate) github: Option<Github>,
     pub(crate) credentials: Arc<Memory>,
     pub(crate) attempts: Attempts,
@@ -50,8 +50,8 @@ pub struct Parts {
 }
 
 impl App {
-    /// Puts the parts together, and starts to listen for what other processes change. Needs a
-    /// Tokio runtime; ends with `shutdown`.
+    /// Assembles the parts, and starts to watch for changes by other processes. Needs a Tokio runtime; ends
+    /// with `shutdown`.
     #[must_use]
     pub fn new(store: Store, regions: Regions, key_ring: KeyRing, settings: Settings) -> Self {
         let shutdown = CancellationToken::new();

@@ -1,9 +1,9 @@
-//! Bidirectional copy between two connections, after an upgrade: what comes from either side goes to the other
+//! Bidirectional tunnel between two connections, after an upgrade: copies the bytes of each side to the other
 //! unchanged.
 //!
-//! WebSocket frames pass unread but for the lengths of those that go to the client: when the
-//! tunnel must end, a close frame can then be put between two of them, and the client knows why
-//! and whether to come back.
+//! WebSocket frames are not parsed except for the lengths of those sent to the client. When the tunnel must
+//! end, a close frame can then be inserted between two frames, so the client learns the reason and whether to
+//! reconnect.
 
 use std::{io, time::Duration};
 
@@ -12,29 +12,29 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     time::Instant,
 };
-/// What is read at once at first, and at most. An idle tunnel holds only little; one that fills
-/// its buffer gets a larger one.
+/// Initial and maximum size of a read, in bytes. An idle tunnel holds a small buffer; one that fills its buffer
+/// gets a larger one.
 const FIRST_BUFFER: usize = 4 * 1024;
 const LARGEST_BUFFER: usize = 128 * 1024;
-/// A tunnel without a byte for so long is ended: its client is gone.
+/// Idle timeout: a tunnel without a byte for this long is closed, because its client is gone.
 const IDLE: Duration = Duration::from_secs(12 * 60 * 60);
-/// How long the end of a frame, and a close frame, may take.
+/// Timeout for the rest of a frame and a close frame.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// How the tunnel speaks.
+/// The protocol in the tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Speech {
     WebSocket,
-    /// Nothing is known of it.
+    /// An unknown protocol.
     Other,
 }
 
-/// Why a tunnel is ended from here; the status of the close frame (RFC 6455 §7.4.1).
+/// Why the server ends a tunnel; the status of the close frame (RFC 6455 §7.4.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Farewell {
-    /// The server restarts: come back soon.
+    /// The server restarts; the client should reconnect soon.
     Restarting = 1012,
-    /// Who opened it may no longer have it.
+    /// The user is no longer authorized.
     Refused = 1008,
 }
 
@@ -46,13 +46,13 @@ impl Farewell {
     }
 }
 
-/// Copies both ways until both sides have ended, the client fails, or `end` is ready. `read` was
-/// read of the server side already.
+/// Copies both ways until both sides have ended, the client fails, or `end` is ready. `read` holds bytes
+/// already read from the server side.
 ///
-/// A server that is done closes at once, perhaps before it has read all that the client says.
-/// What it sent last still reaches the client: its side is read to the end, and what the client
-/// goes on to say is read and forgotten, because TCP resets a connection that is closed with
-/// something unread, and takes from the client what it had not read yet (RFC 1122 §4.2.2.13).
+/// A server that is done may close before it has read everything from the client. Its last bytes must still
+/// reach the client, so its side is read to the end, and further bytes of the client are read and discarded.
+/// Otherwise TCP resets a connection that is closed with unread data, and the client loses what it had not read
+/// yet (RFC 1122 §4.2.2.13).
 pub async fn relay(
     client: impl AsyncRead + AsyncWrite + Unpin,
     server: impl AsyncRead + AsyncWrite + Unpin,
@@ -92,7 +92,7 @@ pub async fn relay(
                 ended = &mut down => {
                     ended?;
                     match speech {
-                        // A side that closes a WebSocket's connection reads no more.
+                        // A side that closes a WebSocket's connection stops reading.
                         Speech::WebSocket => tokio::time::timeout(FAREWELL, up).await.unwrap_or(Ok(())),
                         Speech::Other => up.await,
                     }
@@ -132,8 +132,8 @@ enum Broken {
     Target(io::Error),
 }
 
-/// Ends one direction as it ended at its source. Dropped at any moment, it leaves in `buffer`
-/// what was read and not written, and in `frames` what was written.
+/// Copies one direction until its source ends, then shuts the target down. If it is dropped at any point,
+/// `buffer` holds the bytes read but not written, and `frames` has processed the bytes written.
 async fn copy(
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
@@ -169,12 +169,12 @@ async fn copy(
     }
 }
 
-/// Reads to the end, and keeps nothing.
+/// Reads to the end and discards the bytes.
 async fn forget(from: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
     tokio::io::copy(from, &mut tokio::io::sink()).await.map(drop)
 }
 
-/// Sends the rest of the frame that is under way, then a close frame.
+/// Sends the rest of the frame in flight, then a close frame.
 async fn say_goodbye(
     from_server: &mut (impl AsyncRead + Unpin),
     to_client: &mut (impl AsyncWrite + Unpin),
@@ -198,17 +198,17 @@ async fn say_goodbye(
     to_client.shutdown().await
 }
 
-/// Where in a frame a stream of WebSocket frames is.
+/// Parser position within a stream of WebSocket frames.
 #[derive(Debug, Default)]
 struct Frames {
-    /// The bytes of a header that is not complete yet (at most 14).
+    /// The bytes of an incomplete header (at most 14).
     header: Vec<u8>,
-    /// Bytes of payload that are still to come.
+    /// Bytes of payload still to come.
     payload: u64,
 }
 
 impl Frames {
-    /// Takes note of bytes that pass.
+    /// Processes bytes that were forwarded.
     fn pass(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             if self.payload > 0 {
@@ -230,7 +230,7 @@ impl Frames {
         }
     }
 
-    /// How many bytes there are at least until a frame ends; none between two frames.
+    /// The minimum number of bytes until the frame ends; `None` between two frames.
     fn missing(&self) -> Option<u64> {
         match (self.header.len(), self.payload) {
             (0, 0) => None,
@@ -240,7 +240,7 @@ impl Frames {
     }
 }
 
-/// RFC 6455 §5.2: two bytes, the extended length, the mask. 0 while it is not known.
+/// RFC 6455 §5.2: two bytes, the extended length, the mask. 0 if not known yet.
 fn header_length(header: &[u8]) -> usize {
     let Some(&second) = header.get(1) else {
         return 0;
@@ -370,7 +370,7 @@ mod tests {
         let end = std::future::pending();
         let relay = relay(client, server, Bytes::new(), Speech::WebSocket, end);
         let story = async {
-            // More than the relay can keep for itself, to a client that is gone.
+            // More than the relay can buffer, to a client that is gone.
             browser.write_all(b"is anybody there").await.unwrap();
             tokio::task::yield_now().await;
             let mut last = Vec::new();

@@ -140,7 +140,7 @@ pub(super) fn shown_by(origin: &str, response: &mut Response<Body>) {
 const OWN_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'self'";
 
 /// Sets the headers of every response of the gateway on an apps host: it is not shared or cached, contains no
-/// script, and its URL (which may contain a token) is sent to no other site.
+/// script, and its URL (which may contain a token) is never sent as a referrer.
 pub(super) fn ours(headers: &mut HeaderMap) {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(

@@ -29,7 +29,7 @@ use tokio_util::task::AbortOnDropHandle;
 /// Upper bound, in bytes, on how much of a response is read ahead: hyper grows its reads up to this size while
 /// they are filled. Larger reads cost page faults instead of system calls.
 const READ_AHEAD: usize = 256 * 1024;
-/// Limit of a response's head, in fields; its limit in bytes follows.
+/// Maximum number of header fields in a response.
 const HEAD_FIELDS: usize = 200;
 /// How many times one call drives the connection before it yields.
 const ROUNDS: usize = 32;

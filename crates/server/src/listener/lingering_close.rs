@@ -1,9 +1,9 @@
-//! The end of a connection whose client is still sending: an upload that was refused at its head, for one.
+//! Lingering close of a connection whose client is still sending, such as an upload that was rejected at its head.
 //!
-//! A socket that is closed while bytes wait in it, or still come, is reset by the kernel, and the reset takes
-//! the answer away from a client that has not read it yet: it sees a broken pipe instead of a 403. So the
-//! connection says that it has ended, and then reads on, and forgets what it reads, until the client is done
-//! too (nginx calls this a lingering close).
+//! If a socket is closed while unread bytes wait in it or still arrive, the kernel resets it, and the reset
+//! discards the response that the client has not read yet: the client sees a broken pipe instead of a 403. So
+//! the connection shuts down its own half, then reads and discards until the client is done too (nginx calls
+//! this a lingering close).
 
 use std::{
     io::{self, IoSlice},
@@ -24,12 +24,12 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-/// How long what nobody wants is read.
+/// Limits on reading data that is discarded.
 #[derive(Clone, Copy)]
 struct Bounds {
-    /// A client that sends nothing for so long has seen the answer, or is not there any more.
+    /// A client that is silent for this long has read the response, or is gone.
     silence: Duration,
-    /// After so long, or so many bytes, the client sends without reading.
+    /// A client that sends for longer than this, or more bytes than the limit, does not read.
     longest: Duration,
     bytes: u64,
 }
@@ -41,12 +41,12 @@ const BOUNDS: Bounds = Bounds {
 };
 const PIECE: usize = 64 * 1024;
 
-/// Whether a part of the last request was not read: what the requests' bodies say and the stream asks.
+/// Whether part of the last request was not read: set by the requests' bodies, read by the stream.
 #[derive(Clone, Default)]
 pub(super) struct Unread(Arc<AtomicBool>);
 
 impl Unread {
-    /// The request, whose body says here how far it was read.
+    /// Wraps the request, so that its body records here how far it was read.
     pub(super) fn watch<B>(&self, request: Request<B>) -> Request<Body>
     where
         B: HttpBody<Data = Bytes, Error: Into<axum::BoxError>> + Send + Unpin + 'static,
@@ -60,13 +60,13 @@ impl Unread {
         request.map(|body| Body::new(Watched { body, unread }))
     }
 
-    /// What comes from now on is no request: the connection is a tunnel, and each side ends its own half.
+    /// The bytes from now on are not a request: the connection is a tunnel, and each side ends its own half.
     pub(super) fn forget(&self) {
         self.0.store(false, Ordering::Relaxed);
     }
 }
 
-/// A body that says when it has been read to its end.
+/// A body that records when it has been read to its end.
 struct Watched<B> {
     body: B,
     unread: Unread,
@@ -96,7 +96,7 @@ impl<B: HttpBody + Unpin> HttpBody for Watched<B> {
     }
 }
 
-/// A connection's stream, whose shutdown lingers where a request was not read to its end.
+/// A connection's stream, whose shutdown lingers if a request was not read to its end.
 pub(super) struct Lingering<S> {
     stream: S,
     unread: Unread,
@@ -106,7 +106,7 @@ pub(super) struct Lingering<S> {
 
 enum End {
     NotYet,
-    /// Our half is shut down; the client's is read.
+    /// The server's half is shut down; the client's half is still read.
     Reading(Box<Rest>),
     Over,
 }
@@ -143,7 +143,7 @@ impl Rest {
         })
     }
 
-    /// Ready when there is nothing more to wait for, whatever the reason.
+    /// Ready when there is nothing more to wait for, for any reason.
     fn poll(&mut self, stream: Pin<&mut impl AsyncRead>, context: &mut Context<'_>) -> Poll<()> {
         let mut stream = stream;
         loop {
@@ -232,7 +232,7 @@ mod tests {
         bytes: u64::MAX,
     };
 
-    /// A client and the server's end of its connection, on which a request came whose body is `read` or not.
+    /// A client and the server's end of its connection, after a request whose body was `read` or not.
     async fn connection(read: bool, bounds: Bounds) -> (DuplexStream, Lingering<DuplexStream>) {
         let (client, server) = duplex(1024);
         let unread = Unread::default();

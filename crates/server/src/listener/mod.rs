@@ -1,5 +1,5 @@
-//! Listener of the server: accepts connections, sends each request to the main host or the gateway, drains at the
-//! end.
+//! Listener of the server: accepts connections, routes each request to the main host or the gateway, and drains
+//! on shutdown.
 
 mod lingering_close;
 mod partitioned_cookies;
@@ -27,18 +27,18 @@ use tower::ServiceExt as _;
 use self::lingering_close::{Lingering, Unread};
 use crate::{api, auth::Address, gateway, state::App};
 
-/// How long a client may take to send the head of a request, and be idle between two.
+/// Timeout for a client to send the head of a request, and for an idle connection between requests.
 const HEAD: Duration = Duration::from_secs(75);
-/// After a failed accept (no descriptors are left, for one) it is not tried again at once.
+/// Delay before the next accept after a failed one (when no descriptors are left, for example).
 const AFTER_FAILURE: Duration = Duration::from_millis(50);
-/// Connections at once; more wait in the listen queue.
+/// Maximum number of open connections; more wait in the listen queue.
 const CONNECTIONS: usize = 8192;
 
-/// Serves until `shutdown` is ready, then drains: no new connections, streams and WebSockets end
-/// themselves, requests finish, and what still runs after [`crate::Settings::drain`] is cut off.
+/// Serves until `shutdown` is ready, then drains: it accepts no new connections, streams and WebSockets end
+/// themselves, requests finish, and what still runs after [`crate::Settings::drain`] is aborted.
 ///
 /// # Errors
-/// None at present: what fails concerns one connection.
+/// None at present: each failure concerns one connection.
 pub async fn serve(
     app: App,
     listener: TcpListener,
@@ -102,7 +102,7 @@ async fn connection(app: App, router: axum::Router, stream: TcpStream, peer: Soc
             let (app, router, unread) = (app.clone(), router.clone(), unread.clone());
             async move {
                 let tunnels = request.method() == Method::CONNECT;
-                // The frames of HTTP/2 end each request for itself.
+                // In HTTP/2, frames end each request separately.
                 let request = match request.version() {
                     Version::HTTP_2 => request.map(Body::new),
                     _ => unread.watch(request),
@@ -150,8 +150,8 @@ async fn answer(app: App, router: axum::Router, mut request: Request<Body>, peer
         .into_response()
 }
 
-/// Where a request came from: the peer, or what a trusted proxy says, read from the right because
-/// only what the proxies themselves added can be believed.
+/// The client's address: the peer's, or the one that a trusted proxy forwards. The list is read from the right,
+/// because only entries that the proxies themselves added can be trusted.
 fn address(trusted: &[Network], peer: SocketAddr, headers: &HeaderMap) -> Address {
     let mut address = peer.ip().to_canonical();
     let hops = headers

@@ -1,10 +1,9 @@
-//! Cookies of the gateway for a preview that is shown in a frame of our own page.
+//! Partitioned cookies of the gateway, for a preview in a frame of the main host's page.
 //!
-//! Apps hosts are another site than the main host wherever the two share no registrable domain,
-//! as `localhost` and `x--3000.localhost` do not, and then a browser keeps no `SameSite=Lax` cookie
-//! for a frame. `Partitioned` is made for this (CHIPS): such a cookie holds only below the page that
-//! frames it, so that no other site's page and no form of another site ever sends it. One that was
-//! not asked for by a frame stays `Lax`.
+//! Apps hosts are another site than the main host if the two share no registrable domain, as with `localhost`
+//! and `x--3000.localhost`. A browser then keeps no `SameSite=Lax` cookie for a frame. `Partitioned` (CHIPS)
+//! solves this: such a cookie is valid only below the page that frames it, so no page and no form of another
+//! site ever sends it. A cookie that was not requested by a frame stays `Lax`.
 
 use http::{HeaderMap, HeaderValue, header};
 
@@ -14,8 +13,8 @@ const LAX: &str = "; SameSite=Lax";
 const FOR_FRAMES: &str = "; SameSite=None; Partitioned";
 const SECURE: &str = "; Secure";
 
-/// Whether the request loads a frame, and whether the browser would keep a secure cookie here: it
-/// does over https, and on `localhost` without it.
+/// Whether the request loads a frame, and the browser would keep a secure cookie here: it does over https, and
+/// on `localhost` also without it.
 pub(super) fn is_framed(settings: &Settings, asked: &HeaderMap) -> bool {
     let secure = settings.is_https()
         || settings.apps_domain == "localhost"
@@ -26,7 +25,7 @@ pub(super) fn is_framed(settings: &Settings, asked: &HeaderMap) -> bool {
             .is_some_and(|kind| kind == "iframe" || kind == "frame")
 }
 
-/// Makes our own cookies in an answer such that a frame keeps them.
+/// Changes the gateway's own cookies in a response so that a frame keeps them.
 pub(super) fn keep(headers: &mut HeaderMap) {
     let all: Vec<HeaderValue> = headers.get_all(header::SET_COOKIE).iter().cloned().collect();
     if all.is_empty() {

@@ -1,9 +1,9 @@
-//! sandboxd of a project's sandbox, for use cases and handlers: which sandbox, its token, and sandboxd's answers as
-//! ours.
+//! Client of sandboxd in a project's sandbox, for use cases and handlers: selects the sandbox, adds its token,
+//! and translates sandboxd's responses.
 //!
-//! What sandboxd answers is not trusted (the sandbox's root could have replaced it): only the header fields that a
-//! caller asks for are passed on, its refusals are put in our own form, and it cannot speak for the main host's
-//! origin.
+//! sandboxd's responses are not trusted (the sandbox's root could have replaced it): only the header fields
+//! that a caller names are forwarded, its errors are converted to the API's form, and it cannot act under the
+//! main host's origin.
 
 mod pass_through;
 mod refusal;
@@ -28,7 +28,7 @@ use crate::{
     tunnel::Farewell,
 };
 
-/// A sandbox that runs, and what opens its sandboxd.
+/// A running sandbox, and the token of its sandboxd.
 pub(crate) struct RunningSandbox {
     driver: SharedDriver,
     sandbox: SandboxRef,
@@ -39,7 +39,7 @@ impl RunningSandbox {
     /// The project's sandbox.
     ///
     /// # Errors
-    /// 409 with the phase in words where the sandbox does not run.
+    /// 409 that names the phase, if the sandbox does not run.
     pub(crate) async fn of(app: &App, project: &ProjectRow) -> Result<Self> {
         match sandboxes::main_of(&app.store, project).await? {
             Some(sandbox) => Self::of_row(app, &project.region, &sandbox).map_err(|e| e.of(project.id)),
@@ -47,13 +47,13 @@ impl RunningSandbox {
         }
     }
 
-    /// As [`Self::of`], where the row is at hand.
+    /// Like [`Self::of`], for a row that was already read.
     ///
     /// # Errors
     /// The same.
     pub(crate) fn of_row(app: &App, region: &str, sandbox: &SandboxRow) -> Result<Self> {
         let phase = sandbox.phase();
-        // A container that is about to be replaced would take along what is begun in it now.
+        // A container that is about to be replaced would take new work with it.
         if sandbox.container != ContainerState::Running
             || sandbox.desired_state != DesiredState::Running
             || phase == Phase::Updating
@@ -73,16 +73,16 @@ impl RunningSandbox {
         })
     }
 
-    /// Its sandboxd.
+    /// A client for its sandboxd.
     pub(crate) fn sandboxd(&self) -> SandboxdClient<'_> {
         SandboxdClient::new(&*self.driver, &self.sandbox, &self.token)
     }
 
-    /// What it uses: measured from outside, or where nothing can be (a machine without control
-    /// groups), what sandboxd sees of its processes.
+    /// Its resource usage: measured from outside, or, if that is not possible (a machine without control
+    /// groups), as sandboxd measures its processes.
     ///
     /// # Errors
-    /// The driver's, and where sandboxd does not answer.
+    /// The driver's error, or sandboxd does not respond.
     pub(crate) async fn usage(&self) -> Result<Usage> {
         let outside = self.driver.usage(&self.sandbox).await?;
         if outside.pids > 0 {
@@ -95,10 +95,11 @@ impl RunningSandbox {
         })
     }
 
-    /// Runs a command, and returns when it has ended.
+    /// Runs a command and returns when it has ended.
     ///
     /// # Errors
-    /// It could not be started, or the sandbox does not answer. That it failed is in the result.
+    /// The command could not be started, or the sandbox does not respond. The command's own failure is in the
+    /// result.
     pub(crate) async fn exec(&self, command: &ExecRequest) -> Result<ExecResult> {
         Ok(self.sandboxd().exec(command).await?)
     }
@@ -113,7 +114,7 @@ pub(crate) async fn stream_end<R: Permission>(app: App, authorized: Authorized<R
     }
 }
 
-/// 409 with the phase in words.
+/// 409 that names the phase.
 fn not_running(phase: Option<Phase>) -> Error {
     let (sentence, advice) = match phase {
         None | Some(Phase::Terminating | Phase::Terminated) => (

@@ -1,10 +1,10 @@
-//! A response of sandboxd, passed on to the client as its body comes.
+//! Pass-through of a sandboxd response: streams its body to the client.
 
 use axum::{body::Body, response::Response};
 use fsa_sandboxd_client::ResponseBody;
 use http::{HeaderName, HeaderValue, header};
 
-/// Its status, those of its fields that are in `fields`, and its body.
+/// Forwards the status, the header fields in `fields`, and the body.
 pub(crate) fn pass_through(response: http::Response<ResponseBody>, fields: &[HeaderName]) -> Response {
     let (parts, body) = response.into_parts();
     let mut response = Response::new(Body::new(body));
@@ -14,7 +14,7 @@ pub(crate) fn pass_through(response: http::Response<ResponseBody>, fields: &[Hea
             response.headers_mut().insert(name, value.clone());
         }
     }
-    // The main host's origin is not lent to what comes out of a sandbox.
+    // Content from a sandbox must not run under the main host's origin.
     response.headers_mut().insert(
         header::CONTENT_SECURITY_POLICY,
         HeaderValue::from_static("sandbox; default-src 'none'"),

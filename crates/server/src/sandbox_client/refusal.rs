@@ -1,4 +1,4 @@
-//! sandboxd's refusals as errors of ours.
+//! sandboxd's error responses as errors of the API.
 
 use fsa_driver::DriverError;
 use fsa_sandboxd_client::{Error as ClientError, Refusal};
@@ -19,7 +19,7 @@ fn refused(refusal: Refusal) -> Error {
     let sentence = refusal
         .message
         .unwrap_or_else(|| "The sandbox refused the request.".to_owned());
-    // 401 and 403 would say something of the caller, whom sandboxd does not know.
+    // 401 and 403 would describe the caller, whom sandboxd does not know.
     let (status, name) = match refusal.status {
         StatusCode::BAD_REQUEST => (StatusCode::UNPROCESSABLE_ENTITY, "Refused"),
         StatusCode::NOT_FOUND => (StatusCode::NOT_FOUND, "NotFound"),

@@ -1,4 +1,4 @@
-//! Limit on terminals and streams: each user has so many at a time.
+//! Limit on the terminals and streams that each user has open at the same time.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -7,11 +7,11 @@ use parking_lot::Mutex;
 
 use crate::{App, Error, Result, auth::Caller};
 
-/// Counts the long streams of each user.
+/// Counts the long-lived streams of each user.
 #[derive(Default)]
 pub(crate) struct Streams(Arc<Mutex<HashMap<UserId, usize>>>);
 
-/// One stream, for as long as it lives.
+/// A permit for one stream; counts it until dropped.
 pub(crate) struct StreamPermit {
     user: UserId,
     counts: Arc<Mutex<HashMap<UserId, usize>>>,
@@ -21,7 +21,7 @@ impl Streams {
     /// A permit for one more stream of `caller`.
     ///
     /// # Errors
-    /// 429 where there are as many as [`crate::settings::Limits::streams_per_user`].
+    /// 429 at the limit, [`crate::settings::Limits::streams_per_user`].
     pub(crate) fn begin(&self, app: &App, caller: &Caller) -> Result<StreamPermit> {
         let user = caller.user();
         let most = app.settings.limits.streams_per_user;

@@ -1,6 +1,6 @@
-//! WebSockets between a client and sandboxd: the handshake is answered with sandboxd's own answer to the same key, and
-//! from then on the bytes of both sides are passed to the other. Frames are neither read nor written here, and their
-//! masks stay as they are, because each side goes on in its own role.
+//! WebSocket proxy between a client and sandboxd: forwards sandboxd's own response to the handshake with the
+//! client's key, then copies the bytes of each side to the other. Frames are neither parsed nor written here,
+//! and their masks are unchanged, because each side keeps its own role.
 
 use axum::{
     body::{Body, Bytes},
@@ -18,17 +18,17 @@ use crate::{
     tunnel::{Farewell, Speech, relay},
 };
 
-/// A client's handshake that was checked.
+/// A validated handshake of a client.
 pub(crate) struct Handshake {
     request: WebSocketRequest,
     client: OnUpgrade,
 }
 
 impl Handshake {
-    /// Checks that a request opens a WebSocket, with `protocol` where one is given.
+    /// Checks that a request opens a WebSocket, with `protocol` if one is given.
     ///
     /// # Errors
-    /// 400 or 426 where it does not.
+    /// 400 or 426 if it does not.
     pub(crate) fn check(mut request: Request<Body>, protocol: Option<&'static str>) -> Result<Self> {
         let key = key(&request, protocol)?;
         Ok(Self {
@@ -42,11 +42,11 @@ impl Handshake {
         &self.request
     }
 
-    /// Answers the client with what sandboxd answered, and passes bytes until one side ends or `end` is ready.
-    /// `permit` is held as long.
+    /// Sends sandboxd's response to the client, and copies bytes until one side ends or `end` is ready. Holds
+    /// `permit` for that time.
     ///
     /// # Errors
-    /// 502 where sandboxd's answer is none to this handshake.
+    /// 502 if sandboxd's response does not match this handshake.
     pub(crate) fn accept(
         self,
         app: &App,
