@@ -20,11 +20,11 @@ use crate::{
     },
 };
 
-/// How often a long connection checks without a notification whether its credential still holds.
+/// Interval at which a long connection rechecks its credential without a notification.
 const RECHECK: Duration = Duration::from_secs(60);
 
-/// The authenticated user in a request's extensions, for code outside of its handler. Stays empty where the request
-/// was not authenticated.
+/// The authenticated user in a request's extensions, for code outside of its handler. Empty where the request was not
+/// authenticated.
 #[derive(Clone, Debug, Default)]
 pub struct Seen(Arc<OnceLock<UserId>>);
 
@@ -36,11 +36,11 @@ impl Seen {
 }
 
 impl Caller {
-    /// Authenticates a request by its `Authorization` header, else by its cookie. With a cookie,
-    /// a write (or a WebSocket) must come from our own pages.
+    /// Authenticates a request by its `Authorization` header, else by its cookie. With a cookie, a write (or a
+    /// WebSocket) must come from our own pages.
     ///
     /// # Errors
-    /// 401 where nobody is known by that; 403 where another site makes the request.
+    /// 401 where the credential is missing or not valid; 403 where another site makes the request.
     pub async fn authenticate(app: &App, parts: &Parts) -> Result<Self> {
         let address = parts.extensions.get::<Address>().copied().unwrap_or_default();
         let (hash, is_token) = if let Some(value) = parts.headers.get(header::AUTHORIZATION) {
@@ -80,8 +80,8 @@ impl Caller {
         Ok(caller)
     }
 
-    /// The caller of an earlier request again: a signed cookie of the gateway says by which session or token it was
-    /// made. `None` where that has ended since.
+    /// Restores the caller of an earlier request: a signed cookie of the gateway names its session or token. `None`
+    /// where that has ended since.
     ///
     /// # Errors
     /// The database does not answer.
@@ -103,8 +103,8 @@ impl Caller {
         }))
     }
 
-    /// Waits until this caller's credential no longer holds: signed out, revoked, expired, or the
-    /// user disabled. For streams and WebSockets, which outlive the check at their beginning.
+    /// Waits until this caller's credential is no longer valid: signed out, revoked, expired, or the user disabled.
+    /// For streams and WebSockets, which outlive the check at their start.
     pub async fn ended(&self, app: &App) {
         let mut interest = app.hub.interest(Topic::Credentials(self.user()));
         loop {
@@ -121,9 +121,9 @@ impl Caller {
     }
 }
 
-/// Whether a route is about one project, whose look-up then asks [`Caller::sees`], or tells a
-/// narrowed token nothing but what it is for. Other routes are closed to those. A request without
-/// a route is the gateway's, which asks too.
+/// Whether a project-scoped token may use this route. A route with a project in its path looks it up, and the look-up
+/// checks [`Caller::sees`]. A listed GET route returns only what the token is for. A request without a route is the
+/// gateway's, which checks too.
 fn is_of_a_project(parts: &Parts) -> bool {
     parts.extensions.get::<MatchedPath>().is_none_or(|route| {
         route.as_str().contains("{project}")

@@ -1,4 +1,4 @@
-//! The cookies on the main host: the session's, and that of a browser which is at GitHub's page.
+//! Cookies on the main host: the session cookie, and the cookie that binds a sign-in with GitHub to a browser.
 
 use std::time::Duration;
 
@@ -7,11 +7,11 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::settings::Settings;
 
-/// As long as browsers keep a cookie (RFC 6265bis: 400 days). The row decides when a session ends.
+/// The longest time that browsers keep a cookie (RFC 6265bis: 400 days). The row decides when a session ends.
 const MAX_AGE_SECONDS: u64 = 400 * 24 * 60 * 60;
 
-/// The cookie's name. `__Host-` makes the browser refuse one that another host, or a page that
-/// is not https, tries to set (RFC 6265bis, 4.1.3).
+/// The name of the session cookie. With `__Host-` the browser refuses a cookie that another host, or a page that is
+/// not https, tries to set (RFC 6265bis, 4.1.3).
 #[must_use]
 pub fn name(settings: &Settings) -> &'static str {
     if settings.is_https() {
@@ -21,7 +21,7 @@ pub fn name(settings: &Settings) -> &'static str {
     }
 }
 
-/// The name of the cookie that binds a sign-in with GitHub to the browser which began it.
+/// The name of the cookie that binds a sign-in with GitHub to the browser that began it.
 #[must_use]
 pub fn github_name(settings: &Settings) -> &'static str {
     if settings.is_https() {
@@ -31,7 +31,7 @@ pub fn github_name(settings: &Settings) -> &'static str {
     }
 }
 
-/// `Set-Cookie` for a browser that is sent to GitHub. Lax, because it comes back from there.
+/// `Set-Cookie` for a browser that is redirected to GitHub. Lax, because GitHub redirects it back.
 #[must_use]
 pub fn github(settings: &Settings, value: &str, lifetime: Duration) -> HeaderValue {
     write(settings, github_name(settings), value, lifetime.as_secs())
@@ -43,7 +43,7 @@ pub fn is_ours(name: &str) -> bool {
     name.strip_prefix("__Host-").unwrap_or(name).starts_with("fsa_")
 }
 
-/// The value of the cookie `name`. Where it is there more than once, the first counts.
+/// The value of the cookie `name`. The first one counts where there are several.
 #[must_use]
 pub fn get<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers

@@ -1,7 +1,7 @@
-//! Credentials that were looked up a moment ago, so that a busy client costs one query a request.
+//! Credential cache: recent look-ups of sessions and tokens, so that a busy client costs one query per request.
 //!
-//! What is remembered is forgotten at once in the process that ends a credential, upon a
-//! notification in others, and after [`KEPT`] where the notification is lost.
+//! The process that ends a credential invalidates its entry at once. Other processes do so upon a notification, or
+//! after [`KEPT`] where the notification is lost.
 
 use std::{
     collections::HashMap,
@@ -17,23 +17,23 @@ use parking_lot::Mutex;
 
 use crate::store::caller::Credential;
 
-/// How long a credential is believed without asking again.
+/// How long an entry is used without another query.
 const KEPT: Duration = Duration::from_secs(3);
-/// At most this many; a flood of clients costs time and no memory.
+/// The maximum number of entries, so that a flood of clients costs time but no memory.
 const LIMIT: usize = 10_000;
 
-/// Which credentials were found, by the hash of their token.
+/// Cached credentials by the hash of their token.
 #[derive(Default)]
 pub struct Memory {
     known: Mutex<HashMap<[u8; 32], Entry>>,
-    /// Counts what was forgotten, so that an answer which was under way meanwhile is not kept.
+    /// Counts invalidations, so that a look-up in flight during one is not cached.
     forgotten: AtomicU64,
 }
 
-/// What was found, and until when that is believed.
+/// A credential, and until when its entry is valid.
 type Entry = (Arc<Credential>, Instant);
 
-/// The state of the memory before a look-up began.
+/// The state of the cache before a look-up began.
 #[derive(Clone, Copy)]
 pub struct Moment(u64);
 
@@ -45,13 +45,13 @@ impl Memory {
         (Instant::now() < *until).then(|| Arc::clone(found))
     }
 
-    /// Take this before the database is asked.
+    /// Call this before the database query.
     #[must_use]
     pub fn moment(&self) -> Moment {
         Moment(self.forgotten.load(Ordering::SeqCst))
     }
 
-    /// Remembers what was found, unless something was forgotten since `moment`.
+    /// Caches a credential, unless an invalidation happened since `moment`.
     pub fn put(&self, hash: [u8; 32], found: Arc<Credential>, moment: Moment) {
         let mut known = self.known.lock();
         if self.forgotten.load(Ordering::SeqCst) != moment.0 {
@@ -67,7 +67,7 @@ impl Memory {
         known.insert(hash, (found, Instant::now() + KEPT));
     }
 
-    /// Forgets the credentials of `user`, or everybody's.
+    /// Invalidates the credentials of `user`, or of all users.
     pub fn forget(&self, user: Option<UserId>) {
         let mut known = self.known.lock();
         self.forgotten.fetch_add(1, Ordering::SeqCst);

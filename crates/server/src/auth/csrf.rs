@@ -1,5 +1,5 @@
-//! Whether a request comes from our own pages. A browser sends the cookie along with requests
-//! that other sites make; what it says of their origin cannot be forged by a page.
+//! CSRF check: whether a request comes from our own pages. A browser sends the cookie with requests that other sites
+//! make. A page cannot forge the headers in which the browser names the origin.
 
 use http::{HeaderMap, Method, header, request::Parts};
 
@@ -12,15 +12,15 @@ pub fn is_write(parts: &Parts) -> bool {
     changes(&parts.method, &parts.headers)
 }
 
-/// As [`is_write`], where there are no [`Parts`].
+/// Same as [`is_write`], where there are no [`Parts`].
 #[must_use]
 pub fn changes(method: &Method, headers: &HeaderMap) -> bool {
     let safe = [Method::GET, Method::HEAD, Method::OPTIONS].contains(method);
     !safe || headers.contains_key(header::UPGRADE)
 }
 
-/// Whether the browser says that the request comes from a page of the main host. One that says
-/// nothing is not believed.
+/// Whether the browser names a page of the main host as the request's origin. A request without such a header is
+/// refused.
 #[must_use]
 pub fn is_own(settings: &Settings, headers: &HeaderMap) -> bool {
     match headers.get(header::ORIGIN) {
@@ -33,7 +33,7 @@ pub fn is_own(settings: &Settings, headers: &HeaderMap) -> bool {
     }
 }
 
-/// As [`is_own`], but silence is believed: for requests that carry no cookie worth abusing, such
+/// Same as [`is_own`], but accepts a request without an origin: for requests that carry no cookie worth abusing, such
 /// as a sign-in by a program.
 #[must_use]
 pub fn is_own_or_silent(settings: &Settings, headers: &HeaderMap) -> bool {
@@ -41,8 +41,8 @@ pub fn is_own_or_silent(settings: &Settings, headers: &HeaderMap) -> bool {
     silent || is_own(settings, headers)
 }
 
-/// The page was loaded from the very host that the request goes to, under another name than the
-/// configured one (127.0.0.1 beside localhost). No page can choose either header.
+/// Whether the page was loaded from the very host that the request goes to, under another name than the configured one
+/// (127.0.0.1 beside localhost). No page can choose either header.
 fn names_the_host(origin: &str, headers: &HeaderMap) -> bool {
     let authority = origin
         .strip_prefix("http://")

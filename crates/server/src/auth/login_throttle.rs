@@ -1,4 +1,4 @@
-//! How often somebody may try to sign in.
+//! Login throttling: limits sign-in attempts per login and address, and per address.
 
 use std::{net::IpAddr, num::NonZeroU32, time::Duration};
 
@@ -11,7 +11,7 @@ use governor::{
 use super::Address;
 use crate::error::{Error, Result};
 
-/// Above this many remembered keys those that are full again are dropped.
+/// Above this number of keys, those with a full quota are dropped.
 pub(super) const TIDY_ABOVE: usize = 10_000;
 
 type Limiter<K> = RateLimiter<K, DefaultKeyedStateStore<K>, DefaultClock>;
@@ -30,7 +30,7 @@ impl Attempts {
         reason = "an empty one is a decision, not a default"
     )]
     pub fn new() -> Self {
-        // Ten at once and then one each 20 s: a person who mistypes is not stopped, a guesser is.
+        // Ten at once, then one every 20 s. This does not stop a person who mistypes, but stops guessing.
         let login = Quota::with_period(Duration::from_secs(20))
             .expect("a period above zero")
             .allow_burst(NonZeroU32::new(10).expect("above zero"));
@@ -47,13 +47,13 @@ impl Attempts {
     /// Counts an attempt to sign in as `login`.
     ///
     /// # Errors
-    /// 429 with the time after which it may be tried again.
+    /// 429 with the time after which the caller may retry.
     pub fn of_login(&self, login: &str, address: Address) -> Result<()> {
         self.of_address(address)?;
         if self.by_login.len() > TIDY_ABOVE {
             self.by_login.retain_recent();
         }
-        // A login is at most 40 characters; what is longer is nobody's.
+        // A login has at most 40 characters; a longer one belongs to no user.
         let key = (login.chars().take(64).collect(), address.0);
         self.by_login
             .check_key(&key)
@@ -63,7 +63,7 @@ impl Attempts {
     /// Counts an attempt of any kind from `address`.
     ///
     /// # Errors
-    /// As [`Self::of_login`].
+    /// Same as [`Self::of_login`].
     pub fn of_address(&self, address: Address) -> Result<()> {
         if self.by_address.len() > TIDY_ABOVE {
             self.by_address.retain_recent();

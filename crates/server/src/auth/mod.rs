@@ -1,7 +1,7 @@
 //! Authentication: sign-in, sessions and tokens, CSRF check, rate limits.
 //!
-//! A [`Caller`] is the proof that a request was authenticated; [`crate::store::caller`] says what makes one. Every
-//! way of signing in ends in [`sign_in::sign_in`].
+//! A [`Caller`] is the proof that a request was authenticated; see [`crate::store::caller`]. Every way of signing in
+//! ends in [`sign_in::sign_in`].
 
 mod caller;
 pub mod cookie;

@@ -1,4 +1,4 @@
-//! Passwords: hashed with Argon2id, on threads that may block, a few at a time.
+//! Password hashing with Argon2id, on blocking threads, a few at a time.
 
 use std::sync::LazyLock;
 
@@ -11,17 +11,17 @@ use tokio::sync::Semaphore;
 
 use crate::error::{Error, Result};
 
-/// Each takes 19 MiB and a processor for some 20 ms.
+/// Hashes in flight. Each takes 19 MiB of memory and some 20 ms of a processor.
 static AT_ONCE: Semaphore = Semaphore::const_new(2);
-/// Waiting for one of the above.
+/// Hashes in flight and waiting.
 static WAITING: Semaphore = Semaphore::const_new(32);
 
-/// A hash that no password has, so that an unknown user takes as long to refuse as a known one.
+/// A hash that no password has, so that refusing an unknown user takes as long as refusing an existing one.
 static NOBODY: LazyLock<String> = LazyLock::new(|| {
     hash_now(super::secret::random().expose_secret()).expect("the default parameters are valid")
 });
 
-/// Refuses a password that is too weak or too long to be one.
+/// Refuses a password that is too weak or too long.
 ///
 /// # Errors
 /// 422 with the rule.
@@ -42,8 +42,8 @@ pub async fn hash(password: SecretString) -> Result<String> {
     on_a_thread(move || hash_now(password.expose_secret())).await?
 }
 
-/// Whether `password` is the one that was hashed; `None` stands for a user that is not there, or
-/// has no password, and takes as long.
+/// Whether `password` matches the hash. `None` stands for a user that does not exist or has no password, and takes as
+/// long.
 ///
 /// # Errors
 /// 503 where too many are being hashed.
@@ -72,7 +72,7 @@ async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stati
     let busy = || Error::unavailable("Too many people sign in at this moment; try again.");
     let place = WAITING.try_acquire().map_err(|_| busy())?;
     let turn = AT_ONCE.acquire().await.map_err(|_| busy())?;
-    // The thread goes on when the request is given up, so it holds its places itself.
+    // The thread continues after the request is dropped, so it holds the permits itself.
     tokio::task::spawn_blocking(move || {
         let _held = (place, turn);
         work()

@@ -1,4 +1,4 @@
-//! How long a permission lasts: streams and WebSockets end when it is withdrawn.
+//! End of a permission: streams and WebSockets end when the permission is withdrawn.
 
 use std::time::Duration;
 
@@ -12,18 +12,18 @@ use crate::{
 
 pub use crate::store::permission::{Authorized, Changes, Manage, Own, Permission, Read, Write};
 
-/// How often a long connection checks without a notification whether its permission still holds.
+/// Interval at which a long connection rechecks its permission without a notification.
 const RECHECK: Duration = Duration::from_secs(60);
 
 impl<R: Permission> Authorized<R> {
-    /// Waits until the permission no longer holds: the credential ended, or the share was withdrawn or became
-    /// less. For streams and WebSockets, which outlive the check at their beginning.
+    /// Waits until the permission no longer holds: the credential ended, the share was withdrawn, or the role became
+    /// too low. For streams and WebSockets, which outlive the check at their start.
     pub async fn ended(&self, app: &App) {
         let withdrawn = async {
             let mut interest = app.hub.interest(Topic::Credentials(self.caller().user()));
             loop {
                 match project_access::role(&app.store, self.caller(), self.id).await {
-                    // Of a project that is gone, its last events may still be on their way.
+                    // The last events of a deleted project may not be delivered yet.
                     Ok(CurrentRole::Gone) => {}
                     Ok(CurrentRole::Is(role)) if role >= R::NEEDS => {}
                     Ok(_) => return,

@@ -1,6 +1,6 @@
-//! How often a user may ask: requests of the API, and programs that are started by it.
+//! Rate limits per user: API requests, and programs started through the API.
 //!
-//! Each process counts for itself, so behind several replicas somebody may have as many times as much.
+//! Each process counts on its own, so with several replicas a user may reach a multiple of the limit.
 
 use std::{collections::HashMap, num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -23,14 +23,14 @@ use crate::{
 
 type Limiter = RateLimiter<UserId, DefaultKeyedStateStore<UserId>, DefaultClock>;
 
-/// Counts what each user asks for.
+/// Counts the requests of each user.
 #[derive(Default)]
 pub struct Rates {
     requests: Counted,
     execs: Counted,
 }
 
-/// One limiter for each limit that somebody has: the server's, and those that owners gave.
+/// One limiter per distinct limit: the server's, and those that owners set for users.
 #[derive(Default)]
 struct Counted {
     clock: DefaultClock,
@@ -41,7 +41,7 @@ impl Rates {
     /// Counts a request of the API.
     ///
     /// # Errors
-    /// 429 with the limit, and the time after which it may be tried again.
+    /// 429 with the limit and the time after which the caller may retry.
     pub fn of_request(&self, settings: &settings::Limits, caller: &Caller) -> Result<()> {
         let limit = limits(settings, caller).requests_per_minute;
         self.requests.count("requestsPerMinute", limit, caller.user())
@@ -50,7 +50,7 @@ impl Rates {
     /// Counts a program that is started in a sandbox.
     ///
     /// # Errors
-    /// As [`Self::of_request`].
+    /// Same as [`Self::of_request`].
     pub fn of_exec(&self, settings: &settings::Limits, caller: &Caller) -> Result<()> {
         let limit = limits(settings, caller).execs_per_minute;
         self.execs.count("execsPerMinute", limit, caller.user())
@@ -70,7 +70,7 @@ impl Counted {
             requested: limit + 1,
             server_wide: false,
         };
-        // Beyond four thousand million it is no limit.
+        // A limit above `u32::MAX` counts as no limit.
         let Ok(count) = u32::try_from(limit) else {
             return Ok(());
         };
@@ -94,7 +94,7 @@ impl Counted {
             limiter.retain_recent();
             !limiter.is_empty()
         });
-        // A whole minute's at once, and then as they come free again.
+        // The whole minute's quota at once, then as it replenishes.
         let limiter = Arc::new(RateLimiter::keyed(Quota::per_minute(count)));
         all.insert(count, Arc::clone(&limiter));
         limiter

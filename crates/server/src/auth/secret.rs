@@ -1,12 +1,12 @@
-//! Secrets that we make: tokens of sessions, API tokens and links, of which only hashes are kept,
-//! and passwords of databases.
+//! Secret generation: tokens of sessions, API tokens and links, of which only hashes are stored, and database
+//! passwords.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use rand::RngExt as _;
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
 
-/// What an API token begins with.
+/// The prefix of an API token.
 pub const TOKEN_PREFIX: &str = "fsa_";
 
 /// 32 random bytes as 43 characters that need no quoting in URLs, cookies and shells.
@@ -22,8 +22,8 @@ pub fn api_token() -> SecretString {
     format!("{TOKEN_PREFIX}{}", random().expose_secret()).into()
 }
 
-/// What is kept of a token. The token has 256 random bits, so a plain hash cannot be reversed
-/// by guessing, and equal hashes can be found by an index.
+/// The stored hash of a token. The token has 256 random bits, so a plain hash cannot be reversed by guessing, and an
+/// index finds equal hashes.
 #[must_use]
 pub fn hash(token: &str) -> [u8; 32] {
     Sha256::digest(token.as_bytes()).into()

@@ -1,5 +1,5 @@
-//! The ways of signing in. Every one ends in [`sign_in`], that by an account at GitHub
-//! ([`crate::github`]) too.
+//! Sign-in by one-time link or password. Every way of signing in ends in [`sign_in`], also the one with GitHub
+//! ([`crate::github`]).
 
 use std::time::Duration;
 
@@ -25,29 +25,29 @@ use crate::{
     },
 };
 
-/// A sign-in link is used at once, by the person who asked for it.
+/// The lifetime of a sign-in link. The person who requested it uses it at once.
 const SIGN_IN_LINK: Duration = Duration::from_secs(15 * 60);
-/// An invitation waits for somebody to read their mail.
+/// The lifetime of an invitation, which arrives by mail.
 const INVITE_LINK: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// The lifetime of a token that is printed when the server starts.
 const PRINTED_TOKEN: chrono::Duration = chrono::Duration::days(90);
-/// A session this young has just proved who it is.
+/// A session younger than this counts as a recent proof of identity.
 const RECENT: chrono::Duration = chrono::Duration::minutes(15);
 
-/// A one-time link, whose token is in the fragment so that no server log ever holds it.
+/// A one-time link. Its token is in the fragment, so no server log contains it.
 pub struct Link {
     pub url: SecretString,
     pub expires_at: DateTime<Utc>,
 }
 
-/// What a browser gets when somebody has signed in.
+/// The response to a browser after a sign-in.
 pub struct SignedIn {
     pub user: UserId,
     /// The cookie's value.
     pub session: SecretString,
 }
 
-/// Where a person signs in from.
+/// The origin of a sign-in.
 pub struct From<'a> {
     pub address: Address,
     pub user_agent: &'a str,
@@ -133,7 +133,7 @@ pub async fn by_link(app: &App, request: SignInByLink, from: &From<'_>) -> Resul
 /// Signs in with login and password.
 ///
 /// # Errors
-/// 401 without a requeue which of the two was wrong; 429 after too many attempts.
+/// 401, which does not reveal which of the two was wrong; 429 after too many attempts.
 pub async fn by_password(app: &App, request: SignInByPassword, from: &From<'_>) -> Result<SignedIn> {
     app.attempts.of_login(&request.login, from.address)?;
     let found = users::password_of(&app.store, &request.login).await?;
@@ -158,8 +158,8 @@ pub async fn by_password(app: &App, request: SignInByPassword, from: &From<'_>) 
     Ok(signed_in)
 }
 
-/// Sets the caller's password and ends their other sessions. A session that has just begun needs
-/// no current password, so that a link helps somebody who forgot theirs.
+/// Sets the caller's password and ends their other sessions. A session that has just begun needs no current password,
+/// so that a link works for a user who forgot it.
 ///
 /// # Errors
 /// 403 for an API token, and where the current password is missing or wrong.
@@ -212,7 +212,7 @@ pub async fn sign_in_link(app: &App, caller: &Caller, user: UserId) -> Result<Li
     Ok(link)
 }
 
-/// A link with which somebody new becomes a user.
+/// A link that creates a new user.
 ///
 /// # Errors
 /// 403 for a member.
@@ -231,11 +231,11 @@ pub async fn invite_link(app: &App, caller: &Caller, role: Role) -> Result<Link>
     Ok(link)
 }
 
-/// The link that a starting server prints: as long as no owner has a way to sign in. Makes the
-/// owner where there is none.
+/// The link that a server prints at its start while no owner has a way to sign in. Creates the owner where there is
+/// none.
 ///
 /// # Errors
-/// The database does not answer; the configured login cannot be one.
+/// The database does not answer; the configured login is not a valid one.
 pub async fn first_link(app: &App) -> Result<Option<Link>> {
     let mut tx = app.store.begin().await?;
     let owner = match users::first_owner(&mut tx).await? {
@@ -248,10 +248,10 @@ pub async fn first_link(app: &App) -> Result<Option<Link>> {
     Ok(Some(link))
 }
 
-/// A token of the first owner, for a program that starts the server and goes on to use it.
+/// A token of the first owner, for a program that starts the server and then uses it.
 ///
 /// # Errors
-/// As [`first_link`].
+/// Same as [`first_link`].
 pub async fn create_token_for_owner(app: &App, name: &str) -> Result<SecretString> {
     let mut tx = app.store.begin().await?;
     let owner = match users::first_owner(&mut tx).await? {
@@ -266,10 +266,10 @@ pub async fn create_token_for_owner(app: &App, name: &str) -> Result<SecretStrin
     Ok(token)
 }
 
-/// A new API token of the caller; the secret is in this answer only.
+/// A new API token of the caller; only this response contains the secret.
 ///
 /// # Errors
-/// 422 for a name that is empty or too long, or an end in the past.
+/// 422 for a name that is empty or too long, or an expiry in the past.
 pub async fn create_token(app: &App, caller: &Caller, request: CreateToken) -> Result<ApiToken> {
     let expires_at = request.expires_at;
     let name = request.name.trim();
@@ -311,8 +311,8 @@ pub async fn create_token(app: &App, caller: &Caller, request: CreateToken) -> R
     Ok(created)
 }
 
-/// Makes every process forget what it knows of a user's credentials: this one at once, others by
-/// the notification that the change itself sends.
+/// Invalidates a user's cached credentials in every process: in this one at once, in others by the notification that
+/// the change itself sends.
 pub fn forget(app: &App, user: UserId) {
     app.credentials.forget(Some(user));
     app.hub.wake(Topic::Credentials(user));
@@ -345,7 +345,7 @@ async fn new_link(
 }
 
 fn check_login(login: &str) -> Result<()> {
-    // The rule of a project's name is the rule of a DNS label, which a login is in host names.
+    // The rule of a project's name is that of a DNS label; a login is one in host names.
     match fsa_model::ProjectName::parse(login) {
         Ok(_) => Ok(()),
         Err(refused) => Err(Error::invalid("login", users::LOGIN_RULE).suggesting(refused.suggestion)),

@@ -1,5 +1,5 @@
-//! The key file: one key of 64 hexadecimal digits a line, the newest last, readable by its owner alone. It is
-//! changed as a whole or not at all, because what is encrypted with a key that is lost is lost too.
+//! Key file: one key of 64 hexadecimal digits per line, the newest last, readable by its owner only. It is replaced
+//! atomically, because values encrypted with a lost key are lost too.
 
 use std::{
     path::Path,
@@ -11,20 +11,20 @@ use sha2::{Digest, Sha256};
 
 use super::EncryptionError;
 
-/// Whether a file is still the one that was read.
+/// Identity of the file version that was read: modification time, length and inode.
 pub(super) type Stamp = Option<(SystemTime, u64, u64)>;
 
-/// How long a key that was superseded is kept at least: other servers may not have read the file yet.
+/// The minimum time that a superseded key is kept: other servers may not have read the file yet.
 const SUPERSEDED: Duration = Duration::from_secs(60);
 
-/// Makes the file with one fresh key.
+/// Creates the file with one fresh key.
 pub(super) fn make(path: &Path) -> Result<(), EncryptionError> {
     let failed = unusable(path);
     let text = format!("{}\n", fresh().map_err(&failed)?);
     write_new(path, &text).map_err(|error| failed(error.to_string()))
 }
 
-/// Appends a fresh key to a file that is there and in order.
+/// Appends a fresh key to an existing valid file.
 pub(super) fn add(path: &Path) -> Result<(), EncryptionError> {
     let failed = unusable(path);
     let before = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
@@ -33,7 +33,7 @@ pub(super) fn add(path: &Path) -> Result<(), EncryptionError> {
     replace(path, &text).map_err(|error| failed(error.to_string()))
 }
 
-/// Takes a key out of the file, unless it must stay.
+/// Removes a key from the file, unless it must stay.
 pub(super) fn remove(path: &Path, id: [u8; 4]) -> Result<(), EncryptionError> {
     let failed = unusable(path);
     let keys = read(path)?;
@@ -50,7 +50,7 @@ pub(super) fn remove(path: &Path, id: [u8; 4]) -> Result<(), EncryptionError> {
             "The key file has changed less than a minute ago, and another server may not have read it yet.",
         ));
     }
-    // Clusters know this installation by its first key.
+    // Clusters identify this installation by its first key.
     if keys.first().is_some_and(|key| key_id(key) == id) && keys.len() > 1 {
         let name = installation(path).map_err(|error| failed(error.to_string()))?;
         let kept = path.with_file_name(INSTALLATION);
@@ -66,11 +66,12 @@ pub(super) fn remove(path: &Path, id: [u8; 4]) -> Result<(), EncryptionError> {
     replace(path, &text).map_err(|error| failed(error.to_string()))
 }
 
-/// Beside the key file: what the installation is called, once the key is gone that its name came from.
+/// A file beside the key file. It keeps the installation's name after the key that the name was derived from is
+/// removed.
 const INSTALLATION: &str = "installation";
 
-/// What clusters tell this installation's objects by: the same for all servers, since they share the key that
-/// it is made from (the first), and no way back to it.
+/// The name by which clusters identify this installation's objects. All servers share it, since it is derived from
+/// their first key; the key cannot be derived from it.
 ///
 /// # Errors
 /// The key file cannot be read.
@@ -104,7 +105,7 @@ pub(super) fn stamp(path: &Path) -> Stamp {
     Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
 }
 
-/// The keys of a file, of which there is at least one.
+/// Reads the keys of a file, which has at least one.
 pub(super) fn read(path: &Path) -> Result<Vec<[u8; 32]>, EncryptionError> {
     let failed = unusable(path);
     let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
@@ -124,7 +125,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<[u8; 32]>, EncryptionError> {
     Ok(keys)
 }
 
-/// What a key is called in what it encrypted.
+/// The id of a key in the values that it encrypted.
 pub(super) fn key_id(key: &[u8; 32]) -> [u8; 4] {
     let digest = Sha256::new()
         .chain_update(b"fsa key id")
@@ -133,7 +134,7 @@ pub(super) fn key_id(key: &[u8; 32]) -> [u8; 4] {
     [digest[0], digest[1], digest[2], digest[3]]
 }
 
-/// A new key, as the file has it.
+/// A new key in the file's format.
 fn fresh() -> Result<String, String> {
     let mut key = [0_u8; 32];
     SysRng
@@ -142,7 +143,7 @@ fn fresh() -> Result<String, String> {
     Ok(hex::encode(key))
 }
 
-/// Puts a new file in the place of one that is there, for the same owner: all of it or nothing.
+/// Replaces an existing file atomically, with the same owner.
 fn replace(path: &Path, text: &str) -> std::io::Result<()> {
     use std::os::unix::fs::MetadataExt as _;
     let owner = std::fs::metadata(path)?;
@@ -201,7 +202,7 @@ mod tests {
                 .expose_secret(),
             "x"
         );
-        // A key more: what is there still opens, and the next value has the new one.
+        // With an added key, older values still decrypt and new ones use the new key.
         KeyRing::add_key(&path).unwrap();
         let both = KeyRing::open(&path).unwrap();
         assert_eq!(both.decrypt(HERE, &encrypted).unwrap().expose_secret(), "x");
@@ -231,7 +232,7 @@ mod tests {
 
         assert!(writer.renew().unwrap());
         assert_ne!(writer.current(), first);
-        // The other one has not looked yet, and does when it meets the new key.
+        // The reader has not reloaded the file yet; it does so on the unknown key.
         let after = writer.encrypt(HERE, &"y".to_owned().into());
         assert_eq!(reader.decrypt(HERE, &after).unwrap().expose_secret(), "y");
         assert_eq!(reader.decrypt(HERE, &before).unwrap().expose_secret(), "x");

@@ -3,8 +3,8 @@
 //! An encrypted value is `version (1) ‖ key id (4) ‖ nonce (24) ‖ ciphertext and tag`. Its table, column and row are
 //! the [`AssociatedData`], which is authenticated with it: one row's secret cannot be moved into another row.
 //!
-//! The key file is read again when it has changed. A key may be added while servers work: a server that meets a value
-//! under an unknown key reads the file before it gives up.
+//! The key file is read again after a change. A key may be added while servers run: a server that meets a value under
+//! an unknown key reads the file again before it fails.
 
 pub mod key_file;
 
@@ -34,7 +34,7 @@ pub struct KeyRing(Arc<Inner>);
 
 struct Inner {
     keys: RwLock<Arc<Keys>>,
-    /// Where they come from, and what the file was like then; none where they were given.
+    /// The key file and its stamp when it was read; `None` for keys that were passed in.
     file: Option<(PathBuf, Mutex<Stamp>)>,
 }
 
@@ -53,7 +53,7 @@ pub struct AssociatedData<'a> {
     pub row: &'a str,
 }
 
-/// Why a value could not be opened, or the keys not be read.
+/// Why a value could not be decrypted, or the keys not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum EncryptionError {
     #[error(
@@ -77,7 +77,7 @@ impl AssociatedData<'_> {
 }
 
 impl KeyRing {
-    /// From keys of 32 bytes; the last is the one that new values are encrypted with.
+    /// Creates a key ring from keys of 32 bytes. The last key encrypts new values.
     ///
     /// # Panics
     /// Where there is no key.
@@ -89,13 +89,13 @@ impl KeyRing {
         }))
     }
 
-    /// Reads the key file (one key of 64 hexadecimal digits per line, the newest last), or makes
-    /// it with one fresh key, readable by its owner alone.
+    /// Reads the key file (one key of 64 hexadecimal digits per line, the newest last), or creates it with one fresh
+    /// key, readable by its owner only.
     ///
     /// # Errors
     /// [`EncryptionError::KeyFile`].
     pub fn open(path: &Path) -> Result<Self, EncryptionError> {
-        // Before it is read: what changes meanwhile is read again.
+        // The stamp is taken before the read, so that a concurrent change is read again.
         let keys = match std::fs::metadata(path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 key_file::make(path)?;
@@ -109,10 +109,10 @@ impl KeyRing {
         })))
     }
 
-    /// Reads the key file again where it has changed; whether it had.
+    /// Reads the key file again if it has changed. Returns whether it had.
     ///
     /// # Errors
-    /// [`EncryptionError::KeyFile`]; the keys are those of before.
+    /// [`EncryptionError::KeyFile`]; the keys stay unchanged.
     pub fn renew(&self) -> Result<bool, EncryptionError> {
         let Some((path, seen)) = &self.0.file else {
             return Ok(false);
@@ -128,7 +128,7 @@ impl KeyRing {
         Ok(true)
     }
 
-    /// Takes a key out of the file. That nothing is encrypted with it is for the caller to know.
+    /// Removes a key from the file. The caller must know that nothing is encrypted with it.
     ///
     /// # Errors
     /// [`EncryptionError::Kept`] where it must stay; [`EncryptionError::KeyFile`].
@@ -142,22 +142,22 @@ impl KeyRing {
         self.renew().map(drop)
     }
 
-    /// Appends a fresh key to the key file, with which servers seal as soon as they have read it. The older
-    /// ones stay, and open what they encrypted.
+    /// Appends a fresh key to the key file. Servers encrypt with it as soon as they have read it. The older keys stay,
+    /// and decrypt what they encrypted.
     ///
     /// # Errors
-    /// [`EncryptionError::KeyFile`]; the file is as it was.
+    /// [`EncryptionError::KeyFile`]; the file stays unchanged.
     pub fn add_key(path: &Path) -> Result<(), EncryptionError> {
         key_file::add(path)
     }
 
-    /// Whether there is a key of this id.
+    /// Whether there is a key with this id.
     #[must_use]
     pub fn has(&self, id: &[u8]) -> bool {
         <[u8; 4]>::try_from(id).is_ok_and(|id| self.keys().by_id.contains_key(&id))
     }
 
-    /// The id of the key that values are encrypted with.
+    /// The id of the key that encrypts new values.
     #[must_use]
     pub fn current(&self) -> [u8; 4] {
         self.keys().current
@@ -173,7 +173,7 @@ impl KeyRing {
         Arc::clone(&self.0.keys.read())
     }
 
-    /// Seals `secret` for `place`.
+    /// Encrypts `secret` for `place`.
     #[must_use]
     pub fn encrypt(&self, place: AssociatedData<'_>, secret: &SecretString) -> Vec<u8> {
         let nonce: [u8; 24] = rand::rng().random();
@@ -188,7 +188,7 @@ impl KeyRing {
         [&[VERSION][..], &keys.current, &nonce, &ciphertext].concat()
     }
 
-    /// Opens what [`Self::encrypt`] made for the same place.
+    /// Decrypts a value that [`Self::encrypt`] made for the same place.
     ///
     /// # Errors
     /// [`EncryptionError::UnknownKey`] and [`EncryptionError::Damaged`], which name the place only.

@@ -1,4 +1,5 @@
-//! Changes what a project is made of. What a running sandbox can only get by a restart restarts it.
+//! Project changes: name, description, start command, size and image. A change that a running sandbox only gets by a
+//! restart restarts it.
 
 use fsa_model::{api::ChangeProject, event::EventKind, limits::Adds};
 
@@ -15,10 +16,10 @@ use crate::{
     },
 };
 
-/// Changes a project of the caller's; what the request leaves out stays as it is.
+/// Changes a project of the caller. Fields that the request leaves out stay unchanged.
 ///
 /// # Errors
-/// Not found; 422 with the field and its rule; 409 where the caller has another of that name.
+/// Not found; 422 with the field and its rule; 409 where the caller has another project of that name.
 pub async fn change(app: &App, caller: &Caller, project: &str, request: ChangeProject) -> Result<Overview> {
     let found = projects::find::<Manage>(&app.store, caller, project).await?;
     let mut tx = app.store.begin().await?;
@@ -57,7 +58,7 @@ pub async fn change(app: &App, caller: &Caller, project: &str, request: ChangePr
     projects::overview(&app.store, caller, &before.id.to_string()).await
 }
 
-/// Pure: the project as the request wants it.
+/// Pure: the project with the request's changes.
 fn changed(before: &ProjectRow, request: ChangeProject) -> Result<ProjectRow> {
     let mut after = before.clone();
     if let Some(name) = &request.name {
@@ -84,7 +85,7 @@ fn changed(before: &ProjectRow, request: ChangeProject) -> Result<ProjectRow> {
     Ok(after)
 }
 
-/// Pure: the fields, as the API names them, that are no longer the same.
+/// Pure: the fields that differ, by their names in the API.
 fn differences(before: &ProjectRow, after: &ProjectRow) -> Vec<&'static str> {
     [
         ("name", before.name != after.name),

@@ -1,4 +1,4 @@
-//! Makes a project: its row, its database's, its main sandbox's and the event, in one transaction.
+//! Project creation: writes the project, its database, its main sandbox and the event in one transaction.
 
 use fsa_model::{
     DesiredState, Image, ProjectId, ResourceName, api::CreateProject, event::EventKind, limits::Adds,
@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-/// Makes a project of the caller's. Its sandbox starts unless the request says otherwise.
+/// Creates a project of the caller. Its sandbox starts unless the request says otherwise.
 ///
 /// # Errors
 /// 422 with the field and its rule; 409 where the caller has a project of this name.

@@ -1,4 +1,4 @@
-//! A project's database as people see it; its password on the record.
+//! View of a project's database. Revealing its password is audited.
 
 use fsa_model::{DatabaseSpec, api, api::DatabaseStatus};
 use secrecy::ExposeSecret as _;
@@ -13,13 +13,13 @@ use crate::{
     store::{associated_data, audit, databases, projects},
 };
 
-/// How long the region may take to say how the database is reached.
+/// Timeout for the region's answer on how to reach the database.
 const CREDENTIALS: std::time::Duration = std::time::Duration::from_secs(10);
 
-/// The project's database; with `reveal` its connection string, which is audited first.
+/// The project's database. With `reveal` it includes the connection string, which is audited first.
 ///
 /// # Errors
-/// Not found; 409 where the connection string is asked for and not known yet.
+/// Not found; 409 where the connection string is requested but does not exist yet.
 pub async fn view(app: &App, caller: &Caller, project: &str, reveal: bool) -> Result<api::Database> {
     let project = projects::find::<Read>(&app.store, caller, project).await?;
     let database = databases::of(&app.store, &project)
@@ -60,7 +60,7 @@ pub async fn view(app: &App, caller: &Caller, project: &str, reveal: bool) -> Re
             .await
             .map_err(|_| Error::unavailable("The region does not say how the database is reached."))?
             .map_err(|error| Error::from(error).of(project.id))?;
-        // The form of the system that this one replaces, which Prisma reads.
+        // The URL form of the previous system, which Prisma reads.
         view.connection_string = Some(format!("{}?schema=public", credentials.url().expose_secret()));
     }
     Ok(view)

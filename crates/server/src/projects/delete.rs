@@ -1,4 +1,4 @@
-//! Wishes a project away: its sandboxes, its files, its database, and at last its row.
+//! Project deletion: marks a project as deleted. Workers remove its sandboxes, files, database and at last its row.
 
 use fsa_model::event::EventKind;
 
@@ -14,10 +14,10 @@ use crate::{
     },
 };
 
-/// Deletes a project of the caller's. To ask again while it is being deleted changes nothing.
+/// Deletes a project of the caller. A repeated request during deletion changes nothing.
 ///
 /// # Errors
-/// Not found; 403 for another than its owner; the database does not answer.
+/// Not found; 403 for anyone but its owner; the database does not answer.
 pub async fn delete(app: &App, caller: &Caller, project: &str) -> Result<Overview> {
     let found = projects::find_any::<Own>(&app.store, caller, project).await?;
     let overview = projects::overview(&app.store, caller, &found.id.to_string()).await?;

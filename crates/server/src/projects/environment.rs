@@ -1,4 +1,4 @@
-//! A project's variables: encrypted at rest, changed one by one, revealed on the record.
+//! Environment variables of a project: encrypted at rest, changed one by one. Each reveal is audited.
 
 use std::collections::BTreeMap;
 
@@ -27,28 +27,28 @@ use crate::{
     },
 };
 
-/// Variables in the clear, in memory only.
+/// Decrypted variables, in memory only.
 pub type Variables = BTreeMap<String, SecretString>;
 
-/// Opens the project's own variables.
+/// Decrypts the project's own variables.
 ///
 /// # Errors
-/// The stored value is damaged, or its key is not there.
+/// The stored value is damaged, or its key is missing.
 pub fn decrypt_project(key_ring: &KeyRing, project: ProjectId, encrypted: &[u8]) -> Result<Variables> {
     let id = project.to_string();
     read(&key_ring.decrypt(associated_data::project_environment(&id), encrypted)?)
 }
 
-/// Opens a user's variables for coding agents.
+/// Decrypts a user's variables for coding agents.
 ///
 /// # Errors
-/// As [`decrypt_project`].
+/// Same as [`decrypt_project`].
 pub fn decrypt_user(key_ring: &KeyRing, user: UserId, encrypted: &[u8]) -> Result<Variables> {
     let id = user.to_string();
     read(&key_ring.decrypt(associated_data::agent_credentials(&id), encrypted)?)
 }
 
-/// Seals a user's variables for coding agents.
+/// Encrypts a user's variables for coding agents.
 #[must_use]
 pub fn encrypt_user(key_ring: &KeyRing, user: UserId, variables: &Variables) -> Vec<u8> {
     key_ring.encrypt(
@@ -57,16 +57,16 @@ pub fn encrypt_user(key_ring: &KeyRing, user: UserId, variables: &Variables) -> 
     )
 }
 
-/// Opens the variables of the request that started a sandbox.
+/// Decrypts the variables of the request that started a sandbox.
 ///
 /// # Errors
-/// As [`decrypt_project`].
+/// Same as [`decrypt_project`].
 pub fn decrypt_request(key_ring: &KeyRing, sandbox: SandboxId, encrypted: &[u8]) -> Result<Variables> {
     let id = sandbox.to_string();
     read(&key_ring.decrypt(associated_data::request_environment(&id), encrypted)?)
 }
 
-/// Seals the project's own variables.
+/// Encrypts the project's own variables.
 #[must_use]
 pub fn encrypt_project(key_ring: &KeyRing, project: ProjectId, variables: &Variables) -> Vec<u8> {
     key_ring.encrypt(
@@ -75,7 +75,7 @@ pub fn encrypt_project(key_ring: &KeyRing, project: ProjectId, variables: &Varia
     )
 }
 
-/// Seals the variables of a request.
+/// Encrypts the variables of a request.
 #[must_use]
 pub fn encrypt_request(key_ring: &KeyRing, sandbox: SandboxId, variables: &Variables) -> Vec<u8> {
     key_ring.encrypt(
@@ -84,7 +84,7 @@ pub fn encrypt_request(key_ring: &KeyRing, sandbox: SandboxId, variables: &Varia
     )
 }
 
-/// The names, and with `reveal` the values, which is audited before they are shown.
+/// The names of the variables. With `reveal` it includes the values, which is audited before they are shown.
 ///
 /// # Errors
 /// Not found; the database does not answer.
@@ -113,7 +113,7 @@ pub async fn view(app: &App, caller: &Caller, project: &str, reveal: bool) -> Re
 /// Replaces all variables (PUT).
 ///
 /// # Errors
-/// 422 for a wrong variable, or one without a value.
+/// 422 for an invalid variable, or one without a value.
 pub async fn replace(
     app: &App,
     caller: &Caller,
@@ -134,10 +134,10 @@ pub async fn replace(
     store(app, caller, project, |_| variables).await
 }
 
-/// Sets some variables and removes those that are null (PATCH). The others stay.
+/// Sets some variables and removes those that are null (PATCH). The others stay unchanged.
 ///
 /// # Errors
-/// 422 for a wrong variable.
+/// 422 for an invalid variable.
 pub async fn change(
     app: &App,
     caller: &Caller,
@@ -150,7 +150,7 @@ pub async fn change(
     .await
 }
 
-/// Pure: `changes` over `variables`, where null removes.
+/// Pure: `changes` applied to `variables`; null removes a variable.
 pub(crate) fn merged(mut variables: Variables, changes: BTreeMap<String, Option<String>>) -> Variables {
     for (name, value) in changes {
         match value {
@@ -161,7 +161,7 @@ pub(crate) fn merged(mut variables: Variables, changes: BTreeMap<String, Option<
     variables
 }
 
-/// Writes what `change` makes of the variables, and restarts the sandbox if that is something else.
+/// Stores the variables after `change`. Restarts the sandbox if they differ.
 async fn store(
     app: &App,
     caller: &Caller,
@@ -207,8 +207,8 @@ async fn store(
     })
 }
 
-/// Gives the main sandbox a new generation if it is wanted running, so that it is brought up to
-/// date; returns whether it is.
+/// Gives the main sandbox a new generation if its desired state is running, so that workers update it. Returns whether
+/// it did.
 pub(super) async fn renew(tx: &mut PgConnection, project: ProjectId) -> Result<bool> {
     match sandboxes::main_in(tx, project).await? {
         Some(sandbox) if sandbox.desired_state == DesiredState::Running => {

@@ -1,4 +1,4 @@
-//! The credential of a project's repository: encrypted at rest, shown to nobody, given to git alone.
+//! Git credential of a project's repository: encrypted at rest, never shown, given to git only.
 
 use fsa_model::{
     ProjectId, Repository,
@@ -19,13 +19,13 @@ use crate::{
     store::{associated_data, audit, git, projects},
 };
 
-/// The longest user name or password.
+/// The maximum length of a user name or password.
 const LONGEST: usize = 10_000;
 
-/// Whose it is and for which repository.
+/// The credential's user and repository, without its password.
 ///
 /// # Errors
-/// Not found, the project or its credential.
+/// Not found: the project or its credential.
 pub async fn view(app: &App, caller: &Caller, project: &str) -> Result<GitCredential> {
     let project = projects::find::<Read>(&app.store, caller, project).await?;
     let row = git::find(&app.store, project.id)
@@ -39,7 +39,7 @@ pub async fn view(app: &App, caller: &Caller, project: &str) -> Result<GitCreden
     })
 }
 
-/// Sets it.
+/// Sets the credential.
 ///
 /// # Errors
 /// 422 with the field and its rule.
@@ -90,7 +90,7 @@ pub async fn set(
     view(app, caller, &project.id.to_string()).await
 }
 
-/// Writes a checked credential for a checked URL.
+/// Stores a checked credential for a checked URL.
 ///
 /// # Errors
 /// 422 with the field and its rule.
@@ -112,7 +112,7 @@ pub(super) async fn store(
     git::set(tx, project, url, username, &encrypted).await
 }
 
-/// Forgets it.
+/// Removes the credential.
 ///
 /// # Errors
 /// Not found.

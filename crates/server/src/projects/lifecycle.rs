@@ -1,5 +1,5 @@
-//! Wishes of a sandbox: start, stop, restart, terminate. A pure function decides what a wish means
-//! for the sandbox as it is; one transaction writes it down.
+//! Lifecycle actions of a sandbox: start, stop, restart, terminate. A pure function decides what an action means for
+//! the sandbox's current state; one transaction writes the new desired state.
 
 use chrono::{DateTime, Utc};
 use fsa_model::{
@@ -24,38 +24,38 @@ use crate::{
     },
 };
 
-/// What somebody asks of a project's sandbox.
+/// A lifecycle action that a client requests for a project's sandbox.
 #[derive(Debug)]
 pub enum Ask {
     Start,
-    /// As the seed's POST has it: make it, start it, or start it anew; with variables on top of
-    /// those of earlier requests.
+    /// POST of the seed's API: creates, starts or restarts the sandbox, with variables on top of those of earlier
+    /// requests.
     StartOrRestart(Variables),
     Stop,
     Restart,
     Terminate,
 }
 
-/// What an [`Ask`] means for the sandbox as it is.
+/// The effect of an [`Ask`] on the sandbox in its current state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Decision {
-    /// It is wished already.
+    /// It is the desired state already.
     Nothing,
-    /// There is none (any more): make one.
+    /// No sandbox exists, or it was terminated: create one.
     Make,
     Wish {
         desired_state: DesiredState,
         anew: bool,
     },
-    /// It makes no sense.
+    /// The action does not apply in this state.
     Refuse(&'static str),
 }
 
-/// What a decision depends on.
+/// The state that a decision depends on.
 #[derive(Clone, Copy, Debug)]
 struct Now {
     desired_state: DesiredState,
-    /// The newest wish was reached.
+    /// The newest generation was reached.
     reached: bool,
     failed: bool,
 }
@@ -70,7 +70,7 @@ impl Now {
     }
 }
 
-/// Pure. A wish that is repeated after a failure is tried again at once, as a new generation.
+/// Pure. An action that is repeated after a failure is retried at once, as a new generation.
 fn decide(ask: &Ask, changes: bool, now: Option<Now>) -> Decision {
     let wish = |desired_state, anew| Decision::Wish { desired_state, anew };
     let now = now.filter(|now| now.desired_state != DesiredState::Terminated);
@@ -90,8 +90,8 @@ fn decide(ask: &Ask, changes: bool, now: Option<Now>) -> Decision {
         (Ask::Start, Some(_)) => wish(DesiredState::Running, false),
         (Ask::Restart, Some(_)) => wish(DesiredState::Running, true),
         (Ask::StartOrRestart(_), Some(now)) => match (now.desired_state, now.failed, now.reached) {
-            // It is on its way already: a client that creates a project and then asks for its
-            // sandbox must not throw away what was begun.
+            // The start is in progress. A client that creates a project and then requests its sandbox must not discard
+            // that work.
             (DesiredState::Running, false, false) if !changes => Decision::Nothing,
             (DesiredState::Running, false, true) => wish(DesiredState::Running, true),
             _ => wish(DesiredState::Running, false),
@@ -99,10 +99,10 @@ fn decide(ask: &Ask, changes: bool, now: Option<Now>) -> Decision {
     }
 }
 
-/// Writes a wish and returns the generation of it, with the project as it is then.
+/// Writes the desired state, and returns the project with its new generation.
 ///
 /// # Errors
-/// Not found; 409 where the wish makes no sense.
+/// Not found; 409 where the action does not apply.
 pub async fn ask(app: &App, caller: &Caller, project: &str, ask: Ask) -> Result<Overview> {
     let found = projects::find::<Write>(&app.store, caller, project).await?;
     let mut tx = app.store.begin().await?;
@@ -162,7 +162,7 @@ pub async fn ask(app: &App, caller: &Caller, project: &str, ask: Ask) -> Result<
     projects::overview(&app.store, caller, &project.id.to_string()).await
 }
 
-/// Writes a new main sandbox.
+/// Inserts a new main sandbox.
 ///
 /// # Errors
 /// The database does not answer.
@@ -191,7 +191,7 @@ pub(super) async fn make(
     Ok(id)
 }
 
-/// Adds a request's variables to those of earlier ones; true where that changed anything.
+/// Adds a request's variables to those of earlier requests. Returns whether that changed anything.
 async fn add_variables(
     app: &App,
     tx: &mut PgConnection,
@@ -236,19 +236,19 @@ fn event(project: &ProjectRow, ask: &Ask, caller: &Caller) -> NewEvent {
         .with(serde_json::json!({"action": word, "by": caller.login()}))
 }
 
-/// How a wait ended.
+/// The result of waiting for a desired state.
 #[derive(Debug)]
 pub enum Outcome {
-    /// The wish was reached.
+    /// The desired state was reached.
     Settled(Overview),
-    /// Not yet, or an attempt failed over something that waiting will not change.
+    /// Not reached yet, or an attempt failed for a reason that waiting does not change.
     Pending(Overview),
     /// The project is gone.
     Gone,
 }
 
 impl Outcome {
-    /// 200 where it is done, 202 where it is not.
+    /// 200 when reached, 202 when not, 204 when the project is gone.
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {
@@ -259,8 +259,8 @@ impl Outcome {
     }
 }
 
-/// Waits until the wish for the project's main sandbox is reached, at most until `deadline`.
-/// Woken by what workers write, never by a clock.
+/// Waits until the project's main sandbox reaches its desired state, at most until `deadline`. Notifications about
+/// workers' writes wake it; it does not poll.
 ///
 /// # Errors
 /// The database does not answer.
@@ -279,7 +279,7 @@ pub async fn settled(
             Err(error) if error.status() == StatusCode::NOT_FOUND => return Ok(Outcome::Gone),
             Err(error) => return Err(error),
         };
-        // A project that is being deleted is not done before its row is gone.
+        // A project under deletion is not done before its row is gone.
         let deleting = overview.project.deleted_at.is_some();
         match &overview.sandbox {
             None if !deleting => return Ok(Outcome::Settled(overview)),
@@ -297,7 +297,7 @@ pub async fn settled(
     }
 }
 
-/// The last attempt was made after the wish, and failed over what only the person can change.
+/// Whether the last attempt was made after the action and failed for a reason that only the user can change.
 fn is_hopeless(sandbox: &SandboxRow, wished_at: DateTime<Utc>) -> bool {
     sandbox.observed_at.is_some_and(|at| at > wished_at)
         && sandbox

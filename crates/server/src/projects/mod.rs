@@ -1,7 +1,7 @@
-//! What people do with projects: one use-case a file, each a few checks and one transaction.
+//! Use cases of projects: one per file, each with a few checks and one transaction.
 //!
-//! Nothing here waits for a sandbox. A use-case writes what is wished, in one transaction with the
-//! event that says so; workers make it so ([`crate::reconcile`]).
+//! Nothing here waits for a sandbox. A use case writes the desired state and its event in one transaction; workers
+//! reconcile it ([`crate::reconcile`]).
 
 pub mod change;
 pub mod create;

@@ -1,4 +1,4 @@
-//! Shares a project with other people, and ends that.
+//! Project sharing: members, their roles, and the end of a share.
 
 use fsa_model::{
     ProjectId, UserId,
@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// Everybody who may use the project.
+/// All users who may use the project.
 ///
 /// # Errors
 /// The database does not answer.
@@ -27,11 +27,11 @@ pub async fn list(app: &App, project: &Authorized<Read>) -> Result<Vec<Member>> 
     members::list(&app.store, project.id).await
 }
 
-/// Shares the project with somebody as `role`, or changes as what it is shared with them.
+/// Shares the project with a user as `role`, or changes their role.
 ///
 /// # Errors
-/// Not found (the user); 422 for the role owner; 409 for the project's owner, or where it is shared with
-/// too many.
+/// Not found (the user); 422 for the role owner; 409 for the project's owner, or where the project has too many
+/// members.
 pub async fn share(
     app: &App,
     project: &Authorized<Manage>,
@@ -64,11 +64,11 @@ pub async fn share(
     members::list(&app.store, project.id).await
 }
 
-/// Ends sharing the project with somebody; what they have open in it ends too. Whoever it is shared with
-/// may leave by themselves.
+/// Ends a share. Open connections of that user to the project end too. A member may always leave.
 ///
 /// # Errors
-/// Not found, where it is not shared with them; 403 for another than oneself without the right to it.
+/// Not found, where the project is not shared with the user; 403 where the caller removes another user without
+/// permission to manage the project.
 pub async fn unshare(app: &App, project: &Authorized<Read>, user: &str) -> Result<()> {
     let caller = project.caller();
     caller.must_write()?;
@@ -96,7 +96,7 @@ fn changed<R: Permission>(project: &Authorized<R>, message: String, member: serd
     }))
 }
 
-/// This process does not wait for its own notification.
+/// Wakes subscribers in this process without waiting for its own notification.
 fn look_again(app: &App, project: ProjectId, user: UserId) {
     app.hub.wake(Topic::Credentials(user));
     app.hub.wake(Topic::Project(project));

@@ -1,4 +1,4 @@
-//! How a project and its sandbox look from outside: pure functions of their rows.
+//! Status of a project and its sandbox in the API: pure functions of their rows.
 
 use chrono::{DateTime, Utc};
 use fsa_model::{
@@ -14,9 +14,9 @@ use crate::{
     store::{projects::Overview, sandboxes::SandboxRow},
 };
 
-/// A sandbox could claim any number of ports; this many are shown.
+/// The maximum number of ports shown. A sandbox could report any number.
 const PORTS_SHOWN: usize = 100;
-/// What a sandbox says of itself is shortened to so many characters.
+/// The maximum length, in characters, of text that a sandbox reports about itself.
 const WORDS_SHOWN: usize = 64;
 
 /// A project, with its main sandbox.
@@ -51,7 +51,7 @@ pub fn project(settings: &Settings, overview: &Overview) -> Project {
 pub fn sandbox(settings: &Settings, overview: &Overview) -> Option<Sandbox> {
     let row = overview.sandbox.as_ref()?;
     let phase = row.phase();
-    // What sandboxd said before it stopped is no longer so.
+    // sandboxd's last report is outdated once it stopped.
     let said = row
         .status
         .as_ref()
@@ -67,7 +67,7 @@ pub fn sandbox(settings: &Settings, overview: &Overview) -> Option<Sandbox> {
         terminal_url: format!(
             "{}/p/{}?view=terminal",
             settings.origin_text(),
-            // A name means the viewer's own project first.
+            // A name refers to the viewer's own project first.
             match overview.role {
                 ProjectRole::Owner => overview.project.name.to_string(),
                 _ => overview.project.id.to_string(),

@@ -1,4 +1,4 @@
-//! What a project may be made of: pure checks, each of which names the field and the rule.
+//! Validation of project fields: pure checks, each of which names the field and the rule.
 
 use std::collections::BTreeMap;
 
@@ -14,17 +14,17 @@ use crate::error::{Error, Result};
 
 /// The built-in templates; the first is the default.
 pub const TEMPLATES: [&str; 2] = ["web", "host"];
-/// All variables of a project together, in bytes: the kernel gives arguments and environment of a
-/// program 2 MiB (a quarter of its 8 MiB stack, execve(2)), and our own and the request's come on top.
+/// The maximum size of all variables of a project together, in bytes. The kernel gives arguments and environment of a
+/// program 2 MiB (a quarter of its 8 MiB stack, execve(2)); our own variables and the request's add to these.
 const ENVIRONMENT_BYTES: usize = 1024 * 1024;
 
-/// A project's name. Another spelling is refused with the nearest right one as a suggestion.
+/// Validates a project's name. An invalid spelling is refused, with the nearest valid one as a suggestion.
 ///
 /// # Errors
 /// 422 with the rule.
 pub fn name(text: &str) -> Result<ProjectName> {
     match ProjectName::parse(text) {
-        // A host name label that begins with xn-- is an encoded one (RFC 5890), and xn--3000 would be.
+        // A host name label that begins with xn-- is an encoded one (RFC 5890), and xn--3000 would be one.
         Ok(name) if name.as_str() == "xn" => Err(Error::invalid(
             "name",
             "xn is reserved, because xn-- begins an encoded host name",
@@ -34,7 +34,7 @@ pub fn name(text: &str) -> Result<ProjectName> {
     }
 }
 
-/// The image: a template or a reference, not both; `None` where neither is given.
+/// Validates the image: a template or a reference, not both; `None` where neither is given.
 ///
 /// # Errors
 /// 422 with the field and its rule.
@@ -61,8 +61,8 @@ pub fn image(template: Option<&str>, image: Option<&str>) -> Result<Option<Image
     }
 }
 
-/// The form of an image's reference, or of the name that it is imported under. Whether there is
-/// such an image is the region's to say.
+/// Validates the form of an image reference, or of the name that an image is imported under. The region checks whether
+/// the image exists.
 ///
 /// # Errors
 /// 422 with the rule.
@@ -77,7 +77,7 @@ pub fn image_reference(field: &str, text: &str) -> Result<()> {
     }
 }
 
-/// A repository that can be cloned without asking anybody anything.
+/// Validates a repository that can be cloned without a prompt.
 ///
 /// # Errors
 /// 422 with the rule.
@@ -122,7 +122,8 @@ pub fn repository(repository: &Repository) -> Result<()> {
     }
 }
 
-/// git-check-ref-format(1), and no leading dash, which git would take for an option.
+/// Whether git accepts the branch name (git-check-ref-format(1)). It must not start with a dash, which git would parse
+/// as an option.
 fn is_branch(branch: &str) -> bool {
     let ends = |part: &str| {
         part.is_empty() || part.starts_with('.') || part.ends_with(".lock") || part.ends_with('.')
@@ -138,7 +139,7 @@ fn is_branch(branch: &str) -> bool {
         && !branch.split('/').any(ends)
 }
 
-/// A start command, which a shell in the sandbox reads.
+/// Validates a start command, which a shell in the sandbox runs.
 ///
 /// # Errors
 /// 422 with the rule.
@@ -152,7 +153,7 @@ pub fn start_command(text: &str) -> Result<()> {
     Ok(())
 }
 
-/// A description.
+/// Validates a description.
 ///
 /// # Errors
 /// 422 with the rule.
@@ -166,7 +167,7 @@ pub fn description(text: &str) -> Result<()> {
     Ok(())
 }
 
-/// Variables, each by itself and all together.
+/// Validates variables, each alone and all together.
 ///
 /// # Errors
 /// 422 with the variable as the field.
@@ -196,10 +197,10 @@ pub fn variables<'a>(all: impl IntoIterator<Item = (&'a str, &'a str)>) -> Resul
     Ok(())
 }
 
-/// As [`variables`], of plain text.
+/// Same as [`variables`], for plain text.
 ///
 /// # Errors
-/// As [`variables`].
+/// Same as [`variables`].
 pub fn plain_variables(all: &BTreeMap<String, String>) -> Result<()> {
     variables(all.iter().map(|(name, value)| (name.as_str(), value.as_str())))
 }
