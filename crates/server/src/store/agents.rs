@@ -1,4 +1,4 @@
-//! Agents' credentials and what agents cost, as rows.
+//! Agents' credentials, usage and budgets, as rows.
 
 use std::collections::BTreeMap;
 
@@ -9,26 +9,26 @@ use uuid::Uuid;
 use super::Store;
 use crate::{error::Result, pricing::TokenUsage};
 
-/// What a request of a sandbox's agent is judged by.
+/// The credentials and budgets that decide a request of a sandbox's agent.
 #[derive(Debug)]
 pub struct Account {
     pub project: ProjectId,
     pub owner: UserId,
-    /// Sealed for [`super::associated_data::agent_credentials`].
+    /// Encrypted for [`super::associated_data::agent_credentials`].
     pub of_user: Option<Vec<u8>>,
-    /// Sealed for [`super::associated_data::project_environment`].
+    /// Encrypted for [`super::associated_data::project_environment`].
     pub of_project: Vec<u8>,
-    /// Sealed for [`super::associated_data::request_environment`].
+    /// Encrypted for [`super::associated_data::request_environment`].
     pub of_request: Vec<u8>,
-    /// Of a calendar month.
+    /// The budget per calendar month.
     pub budget: Option<Micros>,
-    /// In this one.
+    /// The amount spent in the current month.
     pub spent: Micros,
-    /// The task whose process asks, where it is one of this project's that has not ended.
+    /// The task whose process makes the request, where it belongs to this project and has not ended.
     pub task: Option<TaskAccount>,
 }
 
-/// What one task may spend and has spent.
+/// A task's budget and the amount it has spent.
 #[derive(Clone, Copy, Debug)]
 pub struct TaskAccount {
     pub id: Uuid,
@@ -58,8 +58,8 @@ impl<'r> FromRow<'r, PgRow> for Account {
     }
 }
 
-/// `None` where the sandbox is not to run any more. `task` is what the sandbox says, and counts
-/// where it is one of its project.
+/// The account of a sandbox; `None` where its desired state is not running. `task` is what the sandbox reports, and
+/// counts only where it is one of its project.
 ///
 /// # Errors
 /// The database does not answer.
@@ -83,7 +83,7 @@ pub async fn account(store: &Store, sandbox: SandboxId, task: Option<Uuid>) -> R
     .await?)
 }
 
-/// Adds one answer to what the project used today. Nothing happens where the project is gone.
+/// Adds the usage of one response to the project's total of today. Does nothing where the project is gone.
 ///
 /// # Errors
 /// The database does not answer.
@@ -124,7 +124,7 @@ pub async fn add(
     Ok(())
 }
 
-/// What was used of one model.
+/// The usage of one model.
 #[derive(Clone, Debug)]
 pub struct Used {
     pub provider: String,
@@ -134,7 +134,7 @@ pub struct Used {
     pub cost: Micros,
 }
 
-/// What the project used in this calendar month, by model.
+/// The project's usage in this calendar month, by model.
 ///
 /// # Errors
 /// The database does not answer.
@@ -180,7 +180,7 @@ pub async fn budget(store: &Store, project: ProjectId) -> Result<Option<Micros>>
     Ok(budget.map(Micros))
 }
 
-/// Sets the project's own monthly budget, or takes it away.
+/// Sets or removes the project's own monthly budget.
 ///
 /// # Errors
 /// The database does not answer.

@@ -53,7 +53,7 @@ pub const fn control_token(sandbox: &str) -> AssociatedData<'_> {
     }
 }
 
-/// What a request to start added to the variables: a JSON object. `sandbox` is its id.
+/// The variables that a start request added: a JSON object. `sandbox` is its id.
 #[must_use]
 pub const fn request_environment(sandbox: &str) -> AssociatedData<'_> {
     AssociatedData {
@@ -73,7 +73,7 @@ pub const fn github_token(user: &str) -> AssociatedData<'_> {
     }
 }
 
-/// What gets the next token of a user's account at GitHub. `user` is the user's id.
+/// The refresh token of a user's account at GitHub. `user` is the user's id.
 #[must_use]
 pub const fn github_refresh_token(user: &str) -> AssociatedData<'_> {
     AssociatedData {
@@ -83,7 +83,7 @@ pub const fn github_refresh_token(user: &str) -> AssociatedData<'_> {
     }
 }
 
-/// PKCE's verifier of a sign-in that is under way. `state` is the hash of its state, in hexadecimal.
+/// The PKCE verifier of a sign-in in flight. `state` is the hash of its state, in hexadecimal.
 #[must_use]
 pub const fn github_verifier(state: &str) -> AssociatedData<'_> {
     AssociatedData {

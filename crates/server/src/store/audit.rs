@@ -9,13 +9,13 @@ use utoipa::ToSchema;
 use super::{Store, caller::Caller};
 use crate::error::Result;
 
-/// An entry that is yet to be written. It holds no secrets.
+/// An entry to be written. It contains no secrets.
 #[derive(Clone, Debug)]
 pub struct NewEntry<'a> {
     pub user: Option<UserId>,
     /// A stable word, such as `environment.reveal`.
     pub action: &'a str,
-    /// What it was done to: a kind and an id or name.
+    /// The object of the action: a kind and an id or name.
     pub object: String,
     /// Where the request came from.
     pub address: &'a str,
@@ -39,10 +39,10 @@ pub struct AuditEntry {
     pub result: String,
 }
 
-/// Writes an entry of something that the caller did.
+/// Writes an entry for an action of the caller.
 ///
 /// # Errors
-/// As [`append`].
+/// Same as [`append`].
 pub async fn record(
     connection: &mut PgConnection,
     caller: &Caller,
@@ -62,7 +62,7 @@ pub async fn record(
 /// Writes an entry.
 ///
 /// # Errors
-/// The database does not answer; what was to be audited must then not be done.
+/// The database does not answer; the audited action must then not happen.
 pub async fn append(connection: &mut PgConnection, entry: NewEntry<'_>) -> Result<()> {
     sqlx::query("insert into audit (user_id, action, object, address, result) values ($1, $2, $3, $4, $5)")
         .bind(entry.user.map(|user| user.0))

@@ -1,7 +1,7 @@
 //! The caller of a request: which user, with which role, and by which credential.
 //!
-//! A [`Caller`] needs a [`Credential`], and only the look-ups of [`super::sessions`] and [`super::tokens`] make
-//! one: without a session or token that holds there is no caller.
+//! A [`Caller`] needs a [`Credential`]. Only the look-ups of [`super::sessions`] and [`super::tokens`] create one:
+//! without a valid session or token there is no caller.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -15,27 +15,27 @@ use uuid::Uuid;
 
 use crate::error::{Error, Result};
 
-/// An authenticated user. Look-ups of what belongs to a user take it.
+/// An authenticated user. Look-ups of what belongs to a user take it as an argument.
 #[derive(Clone, Debug)]
 pub struct Caller {
     credential: Arc<Credential>,
     address: Address,
 }
 
-/// A session or token that holds, as it was looked up.
+/// A valid session or token.
 #[derive(Debug)]
 pub struct Credential {
     pub(super) user: UserId,
     pub(super) login: String,
     pub(super) role: Role,
     pub(super) id: CredentialId,
-    /// When the credential was made.
+    /// When the credential was created.
     pub(super) since: DateTime<Utc>,
-    /// A session and a token of the scope `write` may do all that the user may.
+    /// A session, and a token of the scope `write`, may do all that the user may.
     pub(super) scope: Scope,
-    /// Set: the credential is for this project and nothing else.
+    /// The only project that the credential is for, if it is for one.
     pub(super) only: Option<ProjectId>,
-    /// The user's own quotas, where they are not the server's.
+    /// The user's own quotas, where they differ from the server's.
     pub(super) limits: Option<Limits>,
 }
 
@@ -48,7 +48,7 @@ pub enum CredentialId {
     Token(TokenId),
 }
 
-/// The address that a request came from; from the proxy's header where the proxy is trusted.
+/// The address that a request came from; read from the proxy's header where the proxy is trusted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Address(pub Option<IpAddr>);
 
@@ -66,7 +66,7 @@ impl Credential {
 }
 
 impl Caller {
-    /// The user of a credential that holds.
+    /// The user of a valid credential.
     #[must_use]
     pub fn new(credential: Arc<Credential>, address: Address) -> Self {
         Self { credential, address }
@@ -91,32 +91,31 @@ impl Caller {
         self.credential.id
     }
 
-    /// When the session or the token was made.
+    /// When the session or the token was created.
     #[must_use]
     pub fn since(&self) -> DateTime<Utc> {
         self.credential.since
     }
 
-    /// The user's own quotas, where they are not the server's.
+    /// The user's own quotas, where they differ from the server's.
     #[must_use]
     pub fn limits(&self) -> Option<Limits> {
         self.credential.limits
     }
 
-    /// The one project that the credential is for, if it is for one alone.
+    /// The only project that the credential is for, if it is for one.
     #[must_use]
     pub fn only(&self) -> Option<ProjectId> {
         self.credential.only
     }
 
-    /// Whether the credential is for this project, if its user may see it.
+    /// Whether the credential covers this project, provided that its user may see it.
     #[must_use]
     pub fn sees(&self, project: ProjectId) -> bool {
         self.credential.only.is_none_or(|only| only == project)
     }
 
-    /// Only a credential that may change things may go on; for the reveal of a secret, which is a
-    /// GET.
+    /// Refuses a credential that may not change things. Also used for the reveal of a secret, which is a GET.
     ///
     /// # Errors
     /// 403 for a token of the scope `read`.
@@ -134,7 +133,7 @@ impl Caller {
         self.address
     }
 
-    /// Only the owner of the whole system may go on.
+    /// Refuses anyone but an owner of the whole system.
     ///
     /// # Errors
     /// 403 for a member.

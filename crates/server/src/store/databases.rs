@@ -11,7 +11,7 @@ use crate::error::Result;
 pub struct DatabaseRow {
     pub project: ProjectId,
     pub resource: ResourceName,
-    /// Sealed for [`super::associated_data::database_password`].
+    /// Encrypted for [`super::associated_data::database_password`].
     pub password: Vec<u8>,
     pub status: DatabaseStatus,
 }

@@ -1,4 +1,4 @@
-//! What projects have on disk, as it is measured now and then.
+//! Disk usage of projects, as last measured.
 
 use fsa_model::{ProjectId, ResourceName, SandboxId, SandboxRef};
 use sqlx::{Row as _, postgres::PgRow};
@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{Store, parsed};
 
-/// A project that is to be measured.
+/// A project to be measured.
 pub struct Measured {
     pub project: ProjectId,
     pub region: String,
@@ -14,8 +14,8 @@ pub struct Measured {
     pub database: Option<ResourceName>,
 }
 
-/// Projects that were not measured for so long, the longest first: everybody's (`all`), or those of owners
-/// who have a limit on disk of their own.
+/// Projects whose last measurement is older than `older_than`, the oldest first: all projects (`all`), or only those
+/// of owners who have a disk limit of their own.
 ///
 /// # Errors
 /// The database does not answer.
@@ -64,7 +64,7 @@ fn read(row: &PgRow) -> Result<Measured, sqlx::Error> {
     })
 }
 
-/// Writes down what was measured; `None` leaves what was known, and looks again as late.
+/// Stores a measurement. `None` keeps the last known value and defers the next measurement as well.
 ///
 /// # Errors
 /// The database does not answer.

@@ -1,4 +1,4 @@
-//! The append-only log of what happened to projects.
+//! Event log of projects, append-only.
 
 use fsa_model::{
     EventId, ProjectId, SandboxId, UserId,
@@ -9,7 +9,7 @@ use sqlx::{FromRow, PgConnection, Row as _, postgres::PgRow};
 use super::{Store, caller::Caller, json, projects::ProjectRow, word, word_of};
 use crate::error::Result;
 
-/// An event that is yet to be written.
+/// An event to be written.
 #[derive(Clone, Debug)]
 pub struct NewEvent {
     pub owner: UserId,
@@ -19,7 +19,7 @@ pub struct NewEvent {
     /// A sentence for people, without secrets.
     pub message: String,
     pub data: serde_json::Value,
-    /// Who has no right in the project any more by it, and is told that.
+    /// Users who lose access to the project by this event, and are notified of it.
     pub lost_by: Vec<UserId>,
 }
 
@@ -56,7 +56,7 @@ impl NewEvent {
     }
 }
 
-/// An event whose project and sandbox are not known yet: the row that it is written with says them.
+/// An event without project and sandbox ids. The row that it is written with supplies them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PendingEvent {
     pub kind: EventKind,
@@ -75,8 +75,8 @@ impl PendingEvent {
     }
 }
 
-/// Appends an event and returns its id. From here to the commit nobody else can append an event
-/// of the same owner (so that ids become visible in their order): append as late as possible.
+/// Appends an event and returns its id. From here to the commit, no other transaction can append an event of the same
+/// owner (so that ids become visible in their order): append as late as possible.
 ///
 /// # Errors
 /// The database does not answer.
@@ -96,12 +96,12 @@ pub async fn append(tx: &mut PgConnection, event: NewEvent) -> Result<EventId, s
     .await
 }
 
-/// Whose events are read.
+/// The scope of the events to read.
 #[derive(Clone, Copy, Debug)]
 pub enum Of {
     Project(ProjectId),
-    /// All projects of a user, also those that are gone, and those that are shared with the user; of one that is
-    /// not any more, that it is not.
+    /// All projects that a user owns, also deleted ones, and those shared with the user. Of a share that ended, only
+    /// the event of its end.
     Reader(UserId),
 }
 
@@ -179,7 +179,7 @@ pub async fn last(store: &Store, of: Of) -> Result<EventId> {
             sqlx::query_scalar("select coalesce(max(id), 0) from events where project_id = $1")
                 .bind(project.0)
         }
-        // An index each for the user's own and for each that is shared.
+        // One index scan for the user's own projects and one for each shared project.
         Of::Reader(reader) => sqlx::query_scalar(
             "select greatest(0, (select max(id) from events where owner_id = $1),
                  (select max(id) from events where lost_by <> '{}' and lost_by @> array[$1]),

@@ -11,17 +11,17 @@ use crate::error::Result;
 /// A repository's credential.
 #[derive(Clone, Debug, FromRow)]
 pub struct GitRow {
-    /// The repository's.
+    /// The repository's URL.
     pub url: String,
     pub username: String,
-    /// Sealed for [`super::associated_data::git_password`].
+    /// Encrypted for [`super::associated_data::git_password`].
     pub password: Vec<u8>,
     pub updated_at: DateTime<Utc>,
-    /// The repository's server did not take it.
+    /// When the repository's server refused it.
     pub refused_at: Option<DateTime<Utc>>,
 }
 
-/// The project's, where it has one.
+/// The project's credential, where it has one.
 ///
 /// # Errors
 /// The database does not answer.
@@ -34,7 +34,7 @@ pub async fn find(store: &Store, project: ProjectId) -> Result<Option<GitRow>> {
     .await?)
 }
 
-/// Sets the project's.
+/// Sets the project's credential.
 ///
 /// # Errors
 /// The database does not answer.
@@ -59,7 +59,7 @@ pub async fn set(
     Ok(())
 }
 
-/// Forgets the project's; false where it has none.
+/// Removes the project's credential; false where it has none.
 ///
 /// # Errors
 /// The database does not answer.
@@ -71,7 +71,7 @@ pub async fn forget(tx: &mut PgConnection, project: ProjectId) -> Result<bool> {
     Ok(done.rows_affected() > 0)
 }
 
-/// The repository's server refused the project's.
+/// Records that the repository's server refused the project's credential.
 ///
 /// # Errors
 /// The database does not answer.
@@ -83,8 +83,7 @@ pub async fn refused(store: &Store, project: ProjectId) -> Result<()> {
     Ok(())
 }
 
-/// Whose project it is, and the repositories that are its own: the one that it was cloned from, and the one
-/// that was made from it.
+/// A project's owner and its own repositories: the one it was cloned from, and the one that was created from it.
 pub struct Own {
     pub owner: UserId,
     pub urls: Vec<String>,
@@ -112,7 +111,7 @@ pub async fn own(store: &Store, project: ProjectId) -> Result<Option<Own>> {
     }))
 }
 
-/// Notes the repository that was made from the project.
+/// Stores the repository that was created from the project.
 ///
 /// # Errors
 /// The database does not answer.

@@ -1,4 +1,4 @@
-//! Accounts at GitHub, and sign-ins there that are under way.
+//! GitHub accounts of users, and sign-ins with GitHub in flight.
 
 use std::time::Duration;
 
@@ -14,24 +14,24 @@ use crate::{
     error::{Error, Result},
 };
 
-/// What was noted when a browser was sent to GitHub.
+/// The state stored when a browser was redirected to GitHub.
 pub struct Begun {
     pub browser_hash: Vec<u8>,
     pub verifier: SecretString,
-    /// Who the account is to be linked to; `None` to sign in with it.
+    /// The user to link the account to; `None` to sign in with it.
     pub link_to: Option<UserId>,
 }
 
-/// What lets us in at GitHub in somebody's name.
+/// Tokens for GitHub's API in a user's name.
 #[derive(Clone, Debug)]
 pub struct Grant {
     pub token: SecretString,
-    /// Gets the next one, and works once; where tokens expire.
+    /// The refresh token, which works once; present where tokens expire.
     pub refresh: Option<SecretString>,
     pub expires_at: Option<DateTime<Utc>>,
 }
 
-/// Notes that a browser is sent to GitHub, and tidies away those that never came back.
+/// Stores the state of a browser that is redirected to GitHub, and deletes expired states.
 ///
 /// # Errors
 /// The database does not answer.
@@ -62,10 +62,10 @@ pub async fn begin(
     Ok(())
 }
 
-/// Takes what was noted under this state: whatever comes of it, it works once.
+/// Takes the data stored under this state. It works once, whatever the outcome.
 ///
 /// # Errors
-/// The database does not answer; the verifier cannot be opened.
+/// The database does not answer; the verifier cannot be decrypted.
 pub async fn take(store: &Store, key_ring: &KeyRing, state_hash: &[u8; 32]) -> Result<Option<Begun>> {
     let row = sqlx::query(
         "delete from github_sign_ins where state_hash = $1
@@ -86,7 +86,7 @@ pub async fn take(store: &Store, key_ring: &KeyRing, state_hash: &[u8; 32]) -> R
     }))
 }
 
-/// Whose account at GitHub has this number.
+/// The user whose account at GitHub has this number.
 ///
 /// # Errors
 /// The database does not answer.
@@ -118,7 +118,7 @@ pub async fn account_of(connection: &mut PgConnection, user: UserId) -> Result<O
     }))
 }
 
-/// Links an account to `user`, or notes the newest token and login of one that is.
+/// Links an account to `user`, or updates token and login of a linked one.
 ///
 /// # Errors
 /// 409 where the account is another user's, or the user has another account.
@@ -204,10 +204,10 @@ fn grant(row: Option<PgRow>, key_ring: &KeyRing, user: UserId) -> Result<Option<
     }))
 }
 
-/// What the user's account has, if GitHub has not refused it.
+/// The tokens of the user's account, unless GitHub has refused them.
 ///
 /// # Errors
-/// The database does not answer; it cannot be opened.
+/// The database does not answer; the tokens cannot be decrypted.
 pub async fn grant_of(store: &Store, key_ring: &KeyRing, user: UserId) -> Result<Option<Grant>> {
     let row = sqlx::query(grant!(""))
         .bind(user.0)
@@ -216,10 +216,10 @@ pub async fn grant_of(store: &Store, key_ring: &KeyRing, user: UserId) -> Result
     grant(row, key_ring, user)
 }
 
-/// As [`grant_of`], and nobody else changes it until the transaction ends.
+/// Same as [`grant_of`], with the row locked until the transaction ends.
 ///
 /// # Errors
-/// The same.
+/// Same as [`grant_of`].
 pub async fn lock_grant(tx: &mut PgConnection, key_ring: &KeyRing, user: UserId) -> Result<Option<Grant>> {
     let row = sqlx::query(grant!(" for update"))
         .bind(user.0)
@@ -228,7 +228,7 @@ pub async fn lock_grant(tx: &mut PgConnection, key_ring: &KeyRing, user: UserId)
     grant(row, key_ring, user)
 }
 
-/// The user's account has another token now.
+/// Stores a new token of the user's account.
 ///
 /// # Errors
 /// The database does not answer.
@@ -246,7 +246,7 @@ pub async fn renewed(tx: &mut PgConnection, key_ring: &KeyRing, user: UserId, ne
     Ok(())
 }
 
-/// GitHub refused the user's token: it is not kept.
+/// Deletes the user's token after GitHub refused it.
 ///
 /// # Errors
 /// The database does not answer.

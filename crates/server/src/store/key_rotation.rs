@@ -1,5 +1,5 @@
-//! Every encrypted value there is, by one list of columns: whether all of them can be opened, and how they get
-//! under a new key while the server works.
+//! Key rotation of encrypted values, over one list of all encrypted columns. It checks at startup that all of them can
+//! be decrypted, and encrypts them with a new key while the server runs.
 
 use std::collections::BTreeMap;
 
@@ -9,18 +9,19 @@ use tokio_util::sync::CancellationToken;
 use super::Store;
 use crate::encryption::{AssociatedData, KeyRing};
 
-/// Values that are encrypted anew between two looks at whether the server ends.
+/// The number of values encrypted again between two checks of the stop signal.
 const BATCH: i64 = 100;
 
-/// A column of encrypted values. The words go into statements as they are.
+/// A column of encrypted values. The strings go into SQL statements verbatim.
 struct Column {
     table: &'static str,
     column: &'static str,
-    /// What a value's [`AssociatedData::row`] is, in SQL.
+    /// The SQL expression of a value's [`AssociatedData::row`].
     row: &'static str,
 }
 
-/// All of them; [`super::associated_data`] has the places, and a test compares the list with the schema.
+/// All encrypted columns. [`super::associated_data`] has their associated data, and a test compares the list with the
+/// schema.
 const COLUMNS: [Column; 9] = [
     column("projects", "environment", "id::text"),
     column("databases", "password", "project_id::text"),
@@ -59,7 +60,7 @@ pub enum Unusable {
     Database(#[from] sqlx::Error),
 }
 
-/// How many values are encrypted with each key.
+/// The number of values encrypted with each key.
 ///
 /// # Errors
 /// The database does not answer.
@@ -68,7 +69,7 @@ pub async fn keys(store: &Store) -> Result<BTreeMap<Vec<u8>, i64>, sqlx::Error> 
         .iter()
         .map(|one| format!("select {} as value from {}", one.column, one.table))
         .collect();
-    // A encrypted value begins with its version and the key's id.
+    // An encrypted value begins with its version and the key's id.
     let query = format!(
         "select substring(value from 2 for 4) as key, count(*) as count
          from ({}) as all_values where value is not null group by 1",
@@ -80,8 +81,8 @@ pub async fn keys(store: &Store) -> Result<BTreeMap<Vec<u8>, i64>, sqlx::Error> 
         .collect()
 }
 
-/// Makes sure, before anybody is served, that every stored secret can be opened: that its key is there, and
-/// for one of each column that it really is that key.
+/// Checks, before the server serves requests, that every stored secret can be decrypted: that its key exists, and for
+/// one value of each column that the key is the correct one.
 ///
 /// # Errors
 /// [`Unusable`].
@@ -130,12 +131,11 @@ impl Column {
     }
 }
 
-/// Seals anew what is encrypted with another key than the newest, beside everything else that happens: a value
-/// that somebody changes meanwhile is theirs. Any number of servers may do it at once, and what one leaves
-/// undone the next does.
+/// Encrypts with the newest key the values that another key encrypted, concurrently with other writes: a value that
+/// changes meanwhile keeps the change. Several servers may run it at once; each continues what another left undone.
 ///
 /// # Errors
-/// The database does not answer; what was done stays done.
+/// The database does not answer; values done so far stay done.
 pub async fn seal_anew(
     store: &Store,
     key_ring: &KeyRing,

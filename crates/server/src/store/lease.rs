@@ -1,35 +1,35 @@
 //! Lease keeping: renews the lease of a claimed row until it is lost.
 //!
 //! Sandboxes, project removals and agent runs are claimed alike: a row has the id of its lease and a time until which
-//! it holds, and every write names the lease. Who works under a lease drops the work when [`keep`] returns.
+//! it holds, and every write names the lease. A lease holder drops its work when [`keep`] returns.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Delay before a database that does not answer is asked again.
+/// Delay before a retry when the database does not answer.
 pub const STORE_RETRY: Duration = Duration::from_millis(500);
 
-/// What the row says of a lease.
+/// The result of a renewal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Renewal {
-    /// It is renewed.
+    /// The lease is renewed.
     Renewed,
-    /// It is not there any more because the holder gives it back at this moment.
+    /// The lease is absent because its holder releases it at this moment.
     GivenBack,
-    /// Another process has it, or the row is gone.
+    /// Another process has the lease, or the row is gone.
     Lost,
 }
 
-/// Renews a lease of this duration by `renew` until it is lost, or may be lost because the database has not answered
-/// for too long.
+/// Renews a lease of this duration with `renew`. Returns when the lease is lost, or may be lost because the database
+/// has not answered for too long.
 pub async fn keep<F, E>(duration: Duration, mut renew: impl FnMut() -> F)
 where
     F: Future<Output = Result<Renewal, E>>,
     E: std::fmt::Display,
 {
-    // By this process' own clock, from before the request was sent: always earlier than the
-    // database's idea of its end. A sixth is left for what cannot be dropped at once.
+    // Measured by this process's clock from before the request was sent: always earlier than the end by the database's
+    // clock. A sixth is left for work that cannot be dropped at once.
     let margin = duration / 6;
     let mut ends = Instant::now() + duration - margin;
     let mut next = Instant::now() + duration / 3;
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     const LEASE: Duration = Duration::from_millis(60);
-    /// Without the margin.
+    /// The duration of the lease without the margin.
     const KEPT: Duration = Duration::from_millis(50);
 
     #[tokio::test]

@@ -1,7 +1,7 @@
-//! Which worker is in charge of which sandbox: claims and leases.
+//! Leases of sandboxes: claims, renewals and releases by workers.
 //!
-//! The commits here do not wait for the disk: a lease that is lost with the machine is one that
-//! nobody holds any more.
+//! Commits here do not wait for the disk (`synchronous_commit` is off): a lease lost in a machine crash has no holder
+//! any more.
 
 use std::time::Duration;
 
@@ -14,42 +14,42 @@ use super::{
     word,
 };
 
-/// The right to act on one sandbox, for as long as it is renewed.
+/// The exclusive lease to act on one sandbox, for as long as it is renewed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lease {
     pub id: Uuid,
     pub sandbox: SandboxId,
 }
 
-/// A sandbox that a worker is in charge of, with everything that its spec is made from.
+/// A sandbox claimed by a worker, with everything that its spec is made from.
 #[derive(Clone, Debug)]
 pub struct Claim {
     pub lease: Lease,
     pub sandbox: SandboxRow,
     pub project: ProjectRow,
-    /// Sealed for [`super::associated_data::project_environment`].
+    /// Encrypted for [`super::associated_data::project_environment`].
     pub project_environment: Vec<u8>,
-    /// Sealed for [`super::associated_data::request_environment`].
+    /// Encrypted for [`super::associated_data::request_environment`].
     pub request_environment: Vec<u8>,
-    /// Sealed for [`super::associated_data::agent_credentials`].
+    /// Encrypted for [`super::associated_data::agent_credentials`].
     pub agent_credentials: Option<Vec<u8>>,
     pub database: Option<ClaimedDatabase>,
-    /// What its container was last started with.
+    /// The digest of the spec that its container was last started with.
     pub digest: Option<String>,
     pub requeues: i64,
     pub notified_phase: Option<Phase>,
     pub follower: Option<Uuid>,
 }
 
-/// The project's database, with what was observed of it.
+/// The project's database, with its observed state.
 #[derive(Clone, Debug)]
 pub struct ClaimedDatabase {
     pub row: DatabaseRow,
-    /// It has been there, so that its absence is a loss.
+    /// It was ready once, so its absence is a loss.
     pub ever_ready: bool,
 }
 
-/// A row that this program cannot read, under a lease of ours.
+/// A claimed row that this program cannot parse, with its lease.
 #[derive(Debug)]
 pub struct Unreadable {
     pub lease: Lease,
@@ -111,8 +111,8 @@ fn lease_of(row: &PgRow) -> Result<Lease, sqlx::Error> {
     })
 }
 
-/// How many more may be worked on in each region; beside them, in all regions that are not named
-/// there because nobody has set them up any more.
+/// Free capacity per region. `elsewhere` is the capacity for all regions that are not in the list because they are no
+/// longer configured.
 #[derive(Clone, Debug, Default)]
 pub struct Room {
     pub regions: Vec<(String, usize)>,
@@ -125,14 +125,14 @@ impl Room {
         self.elsewhere == 0 && self.regions.iter().all(|(_, places)| *places == 0)
     }
 
-    /// The regions that have none left.
+    /// The regions without free capacity.
     #[must_use]
     pub fn full(&self) -> Vec<&str> {
         let full = self.regions.iter().filter(|(_, places)| *places == 0);
         full.map(|(name, _)| name.as_str()).collect()
     }
 
-    /// The names, with null for the rest, and their places.
+    /// The region names, with null for the rest, and their capacities.
     pub(super) fn columns(&self) -> (Vec<Option<&str>>, Vec<i64>) {
         let rest = std::iter::once((None, self.elsewhere));
         let named = self
@@ -146,8 +146,8 @@ impl Room {
     }
 }
 
-/// Claims sandboxes that are due as far as there is room, new wishes first. A wish that is newer
-/// than the last attempt begins without the older one's failure and back-off.
+/// Claims due sandboxes within the free capacity, new generations first. A generation newer than the last attempt
+/// starts without the older one's failure and back-off.
 ///
 /// # Errors
 /// The database does not answer.
@@ -193,7 +193,7 @@ pub async fn claim(
         .collect()
 }
 
-/// Reads a claimed sandbox once more, and renews its lease. `None` where the lease is lost.
+/// Reads a claimed sandbox again and renews its lease. `None` where the lease is lost.
 ///
 /// # Errors
 /// The database does not answer, or the row cannot be read.
@@ -221,7 +221,7 @@ pub async fn read_again(
     .await
 }
 
-/// Renews a lease, and tells the generation that is wished now. `None` where it is lost.
+/// Renews a lease and returns the current generation. `None` where the lease is lost.
 ///
 /// # Errors
 /// The database does not answer.
@@ -238,7 +238,7 @@ pub async fn renew(store: &Store, lease: Lease, duration: Duration) -> Result<Op
     .await
 }
 
-/// The generations that are wished now of these sandboxes.
+/// The current generations of these sandboxes.
 ///
 /// # Errors
 /// The database does not answer.
@@ -253,7 +253,7 @@ pub async fn generations(store: &Store, of: &[SandboxId]) -> Result<Vec<(Sandbox
         .collect()
 }
 
-/// Gives leases back, so that nobody has to wait for their end.
+/// Releases leases, so that other workers need not wait for their expiry.
 ///
 /// # Errors
 /// The database does not answer.
@@ -266,9 +266,8 @@ pub async fn release(store: &Store, leases: &[Lease]) -> Result<(), sqlx::Error>
     Ok(())
 }
 
-/// How long it is until the next sandbox or project is due, or the next lease ends; by the
-/// database's clock. `None` where nothing will be due by itself. What is in a region without room
-/// waits for the end of a job instead.
+/// The time until the next sandbox or project is due, or the next lease expires, by the database's clock. `None` where
+/// nothing becomes due with time alone. Rows in a region without capacity do not count: they wait for a job to end.
 ///
 /// # Errors
 /// The database does not answer.

@@ -1,4 +1,4 @@
-//! One-time links: to sign in, or to become a member. Only a hash of the token is kept.
+//! One-time login links: to sign in, or to become a member. Only a hash of the token is stored.
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use uuid::Uuid;
 use super::{word, word_of};
 use crate::error::Result;
 
-/// What a link is good for.
+/// The purpose of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     SignIn(UserId),
     Invite(Role),
 }
 
-/// Writes a new link that holds for `lifetime`, and returns until when.
+/// Inserts a new link that is valid for `lifetime`, and returns its expiry.
 ///
 /// # Errors
 /// The database does not answer.
@@ -50,7 +50,7 @@ pub async fn insert(
     .await?)
 }
 
-/// What a token is good for, if it still is; nothing is used up.
+/// The purpose of a token that is still valid, without using it up.
 ///
 /// # Errors
 /// The database does not answer.
@@ -69,7 +69,7 @@ pub async fn look(connection: &mut PgConnection, hash: &[u8; 32]) -> Result<Opti
     }))
 }
 
-/// Uses a link up; false where somebody else just did, or it has expired.
+/// Uses up a link; false where another request just did, or it has expired.
 ///
 /// # Errors
 /// The database does not answer.

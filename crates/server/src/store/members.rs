@@ -1,4 +1,4 @@
-//! Who a project is shared with, as rows.
+//! Members of projects, as rows.
 
 use fsa_model::{
     ProjectId, UserId,
@@ -10,11 +10,11 @@ use uuid::Uuid;
 use super::{Store, word};
 use crate::error::{Error, Result};
 
-/// People that a project is shared with at most: each is named in the notification of an event, which has
+/// The maximum number of users that a project is shared with. The notification of an event names each of them, and has
 /// at most 8,000 bytes.
 pub const MOST: i64 = 100;
 
-/// The owner, and then everybody else by their login.
+/// The owner first, then the other members by login.
 ///
 /// # Errors
 /// The database does not answer.
@@ -42,7 +42,7 @@ fn member(row: &PgRow) -> Result<Member, sqlx::Error> {
     })
 }
 
-/// Somebody who has an account, by id or login; locked so that they are not removed meanwhile.
+/// A user by id or login; the row is locked so that the user is not removed meanwhile.
 ///
 /// # Errors
 /// Not found; the database does not answer.
@@ -58,10 +58,10 @@ pub async fn person(tx: &mut PgConnection, id_or_login: &str) -> Result<(UserId,
     Ok((UserId(row.try_get("id")?), row.try_get("login")?))
 }
 
-/// Shares a project, or changes as what; what the user was before. The project is locked.
+/// Shares a project or changes a member's role. Returns the previous role. The project is locked.
 ///
 /// # Errors
-/// 409 where it is shared with too many; the database does not answer.
+/// 409 where the project has too many members; the database does not answer.
 pub async fn set(
     tx: &mut PgConnection,
     project: ProjectId,
@@ -99,7 +99,7 @@ pub async fn set(
     Ok(before)
 }
 
-/// Ends sharing a project with somebody; their login, where it was shared with them.
+/// Ends sharing a project with a user. Returns their login, where it was shared with them.
 ///
 /// # Errors
 /// The database does not answer.

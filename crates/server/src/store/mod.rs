@@ -52,20 +52,20 @@ pub struct Store {
     pub(crate) pool: PgPool,
 }
 
-/// One transaction; what is not committed when it is dropped never happened.
+/// A transaction. It rolls back when dropped without a commit.
 pub type Transaction = sqlx::PgTransaction<'static>;
 
-/// How long a request may wait for a connection of the pool.
+/// The maximum time that a request waits for a connection of the pool.
 const ACQUIRE: Duration = Duration::from_secs(5);
-/// A connection that has been idle for longer is tried before it is used.
+/// A connection that has been idle for longer is tested before use.
 const TRUSTED_IDLE: Duration = Duration::from_secs(5);
 
 impl Store {
-    /// Connects and brings the schema up to date (under sqlx's own advisory lock, so that any
-    /// number of servers may start at once).
+    /// Connects and migrates the schema (under sqlx's own advisory lock, so that any number of servers may start at
+    /// once).
     ///
     /// # Errors
-    /// Where the database cannot be reached or a migration fails.
+    /// The database cannot be reached, or a migration fails.
     pub async fn open(options: PgConnectOptions, connections: u32) -> Result<Self, sqlx::Error> {
         let pool = PgPoolOptions::new()
             .max_connections(connections)
@@ -85,16 +85,16 @@ impl Store {
         Ok(Self { pool })
     }
 
-    /// For those who must listen on a connection of their own.
+    /// The pool, for callers that need a dedicated connection to listen on.
     #[must_use]
     pub fn pool(&self) -> &PgPool {
         &self.pool
     }
 
-    /// Whether the database answers.
+    /// Checks whether the database answers.
     ///
     /// # Errors
-    /// Where it does not.
+    /// The database does not answer.
     pub async fn ping(&self) -> Result<(), sqlx::Error> {
         sqlx::query("select 1").execute(&self.pool).await.map(drop)
     }
@@ -102,13 +102,13 @@ impl Store {
     /// Begins a transaction.
     ///
     /// # Errors
-    /// Where the database does not answer.
+    /// The database does not answer.
     pub async fn begin(&self) -> Result<Transaction> {
         Ok(self.pool.begin().await?)
     }
 }
 
-/// A column whose text one of the model's types reads.
+/// Parses a text column as one of the model's types.
 pub(crate) fn parsed<T>(row: &PgRow, column: &str) -> Result<T, sqlx::Error>
 where
     T: std::str::FromStr,
@@ -119,7 +119,7 @@ where
         .map_err(|e| undecodable(column, e))
 }
 
-/// A text column that holds one word of an enumeration of the model.
+/// Parses a text column as an enumeration of the model.
 pub(crate) fn word<T: DeserializeOwned>(row: &PgRow, column: &str) -> Result<T, sqlx::Error> {
     let text: &str = row.try_get(column)?;
     T::deserialize(serde::de::value::StrDeserializer::<serde::de::value::Error>::new(
@@ -128,7 +128,7 @@ pub(crate) fn word<T: DeserializeOwned>(row: &PgRow, column: &str) -> Result<T, 
     .map_err(|e| undecodable(column, e))
 }
 
-/// A `jsonb` column that holds a type of the model.
+/// Parses a `jsonb` column as a type of the model.
 pub(crate) fn json<T: DeserializeOwned>(row: &PgRow, column: &str) -> Result<T, sqlx::Error> {
     // The binary form of jsonb is a version byte and the text.
     let raw = row.try_get_raw(column)?;
@@ -139,7 +139,7 @@ pub(crate) fn json<T: DeserializeOwned>(row: &PgRow, column: &str) -> Result<T, 
     serde_json::from_slice(bytes.strip_prefix(&[1]).unwrap_or(bytes)).map_err(|e| undecodable(column, e))
 }
 
-/// As [`json()`], where the column may be null.
+/// Same as [`json()`], for a nullable column.
 pub(crate) fn optional_json<T: DeserializeOwned>(
     row: &PgRow,
     column: &str,
@@ -151,7 +151,7 @@ pub(crate) fn optional_json<T: DeserializeOwned>(
     json(row, column).map(Some)
 }
 
-/// The word that an enumeration of the model is stored as.
+/// The stored text of an enumeration of the model.
 pub(crate) fn word_of(value: &impl serde::Serialize) -> String {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(word)) => word,

@@ -1,9 +1,9 @@
-//! Who waits for something to change in the database is woken here.
+//! Change notifications from the database (LISTEN/NOTIFY), passed on to subscribers.
 //!
-//! One connection per process listens (`fsa_desired_state`, `fsa_event`, `fsa_sandbox`, `fsa_auth`). A
-//! notification wakes those who said before they looked that they are interested; it carries
-//! nothing, so it can be merged with others and a slow reader costs no memory. After a lost
-//! connection everybody is woken once, because nobody knows what was missed.
+//! One connection per process listens (`fsa_desired_state`, `fsa_event`, `fsa_sandbox`, `fsa_auth`). A notification
+//! wakes the tasks that subscribed before they read the database. It carries no data, so notifications can be merged
+//! and a slow reader costs no memory. After a lost connection every subscriber is woken once, because notifications
+//! may have been missed.
 
 use std::{
     collections::HashMap,
@@ -27,25 +27,26 @@ const CHANNELS: [&str; 5] = [
     "fsa_auth",
     "fsa_beat",
 ];
-/// How often the listener hears from itself; a connection that is silent for three beats is dead.
+/// Interval of the listener's notification to itself. A connection without any notification for three intervals is
+/// dead.
 const BEAT: Duration = Duration::from_secs(20);
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(10);
 
-/// What somebody may wait for.
+/// A topic to subscribe to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Topic {
-    /// Any sandbox is wished otherwise.
+    /// The desired state of any sandbox changed.
     DesiredState,
     /// A project that this user owns or that is shared with them has a new event.
     Events(UserId),
-    /// A sandbox of this project is wished or observed otherwise, or has a new event.
+    /// The desired or observed state of a sandbox of this project changed, or the project has a new event.
     Project(ProjectId),
     /// A credential of this user may have ended.
     Credentials(UserId),
 }
 
-/// Wakes those who wait. Cheap to clone.
+/// Wakes subscribers. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Hub {
     shared: Arc<Shared>,
@@ -57,7 +58,7 @@ struct Shared {
     listening: AtomicBool,
 }
 
-/// Somebody waits for a topic. What happens after this was made is not missed.
+/// A subscription to a topic. It misses no change after its creation.
 pub struct Interest {
     topic: Topic,
     receiver: watch::Receiver<()>,
@@ -65,8 +66,8 @@ pub struct Interest {
 }
 
 impl Hub {
-    /// Listens until `shutdown`; `forget` is told whose credentials changed (`None`: perhaps
-    /// everybody's).
+    /// Listens until `shutdown`. Calls `forget` with the user whose credentials changed (`None`: perhaps those of all
+    /// users).
     pub fn start(
         pool: PgPool,
         shutdown: CancellationToken,
@@ -83,7 +84,7 @@ impl Hub {
         hub
     }
 
-    /// Registers interest. Do this first and look at the database after it.
+    /// Subscribes to a topic. Subscribe first, then read the database.
     #[must_use]
     pub fn interest(&self, topic: Topic) -> Interest {
         let receiver = self
@@ -100,13 +101,13 @@ impl Hub {
         }
     }
 
-    /// Whether notifications arrive at this moment.
+    /// Whether the listener's connection is up.
     #[must_use]
     pub fn is_listening(&self) -> bool {
         self.shared.listening.load(Ordering::Relaxed)
     }
 
-    /// Wakes whoever waits for `topic` in this process.
+    /// Wakes the subscribers of `topic` in this process.
     pub fn wake(&self, topic: Topic) {
         if let Some(sender) = self.shared.interests.lock().get(&topic) {
             sender.send_replace(());
@@ -192,7 +193,7 @@ impl Hub {
                 if let Some(Ok(project)) = words.next().map(str::parse) {
                     self.wake(Topic::Project(project));
                 }
-                // After the event's id, whoever the project is shared with.
+                // After the event's id come the users that the project is shared with.
                 for reader in words.skip(1).filter_map(|word| word.parse().ok()) {
                     self.wake(Topic::Events(reader));
                 }
@@ -217,9 +218,9 @@ async fn listener(pool: &PgPool) -> Result<PgListener, sqlx::Error> {
 }
 
 impl Interest {
-    /// Waits until the topic may have changed since the last call, or since this was made.
+    /// Waits until the topic may have changed since the last call, or since the subscription.
     pub async fn changed(&mut self) {
-        // The hub keeps the sender for as long as this lives.
+        // The hub keeps the sender while this subscription exists.
         let _ = self.receiver.changed().await;
     }
 }
@@ -227,7 +228,7 @@ impl Interest {
 impl Drop for Interest {
     fn drop(&mut self) {
         let mut interests = self.hub.shared.interests.lock();
-        // Its own receiver is still counted.
+        // The receiver being dropped is still counted.
         if interests
             .get(&self.topic)
             .is_some_and(|sender| sender.receiver_count() <= 1)

@@ -1,8 +1,8 @@
-//! What workers write down of the sandboxes that they are in charge of.
+//! Observed state of sandboxes, written by the workers that hold their leases.
 //!
-//! A worker may write a row only while it holds its lease, and what it concludes only while the
-//! wish is the one that it read: every statement here says both. What is written here can be
-//! observed again, so its commits do not wait for the disk, unless they say so.
+//! A worker may write a row only while it holds the lease, and conclusions only while the generation is the one that
+//! it read. Every statement here checks both. The observed state can be observed again, so commits do not wait for the
+//! disk unless noted.
 
 use std::time::Duration;
 
@@ -18,34 +18,35 @@ use super::{
 };
 use crate::store::events::PendingEvent;
 
-/// What is written while the work goes on.
+/// The intermediate state of an attempt in progress.
 #[derive(Debug)]
 pub struct Interim<'a> {
     pub container: ContainerState,
     pub conditions: &'a [Condition],
-    /// Told at once, although what else can be done still is. `None` leaves what the row has.
+    /// A failure, written at once although the attempt continues with the remaining work. `None` keeps the row's
+    /// value.
     pub failure: Option<&'a Failure>,
-    /// Failed attempts in a row, with this one if it has failure.
+    /// Consecutive failed attempts, including this one if it has failed.
     pub attempts: i32,
     pub phase: Phase,
     pub database_ready: bool,
 }
 
-/// What is written when an attempt is over. It ends the lease.
+/// The result of an attempt. Writing it releases the lease.
 #[derive(Debug)]
 pub struct Settlement<'a> {
-    /// The wish of the generation that was read is reached.
+    /// The desired state of the generation that was read is reached.
     pub reached: bool,
     pub container: ContainerState,
     pub conditions: &'a [Condition],
     pub failure: Option<&'a Failure>,
-    /// Failed attempts in a row.
+    /// Consecutive failed attempts.
     pub attempts: i32,
-    /// When it is looked at again without being asked to; `None` for never.
+    /// The delay before the next reconciliation without a trigger; `None` for never.
     pub next: Option<Duration>,
-    /// A requeue came since the look from which this was concluded.
+    /// A requeue arrived since the observation that this result is based on.
     pub requeued: bool,
-    /// sandboxd's status; `None` leaves what the row has.
+    /// sandboxd's status; `None` keeps the row's value.
     pub status: Option<&'a Status>,
     pub digest: Option<&'a str>,
     pub follower: Option<Uuid>,
@@ -83,9 +84,9 @@ impl Columns {
     }
 }
 
-/// Adds, to a statement that has `mine` (the sandbox if it was ours to write) and whose first six
-/// parameters are project, owner, sandbox and the three columns of events: the events, the
-/// database's state ($7), and whether it was ours.
+/// Extends a statement that has `mine` (the sandbox if this worker may write it) and whose first six parameters are
+/// project, owner, sandbox and the three columns of events. Adds the events, the database's state ($7), and whether
+/// the write happened.
 macro_rules! telling {
     ($mine:literal) => {
         concat!(
@@ -104,7 +105,7 @@ macro_rules! telling {
     };
 }
 
-/// Writes how far the work is. False where the lease is lost or the wish is another one.
+/// Writes the progress of an attempt. False where the lease is lost or the generation has changed.
 ///
 /// # Errors
 /// The database does not answer.
@@ -137,9 +138,9 @@ pub async fn tell(
         .try_get(0)
 }
 
-/// Writes how an attempt ended, and gives the lease back. A requeue that came meanwhile makes the
-/// sandbox due at once, unless it failed: then the back-off stands. False, and nothing is
-/// written, where the lease is lost or the wish is another one.
+/// Writes the result of an attempt and releases the lease. A requeue during the attempt makes the sandbox due at once,
+/// unless the attempt failed: then the back-off stands. Returns false and writes nothing where the lease is lost or
+/// the generation has changed.
 ///
 /// # Errors
 /// The database does not answer.
@@ -192,7 +193,7 @@ pub async fn settle(
         .try_get(0)
 }
 
-/// Notes that an attempt could not even be begun or broke this program, and gives the lease back.
+/// Records an attempt that could not start or that broke this program, and releases the lease.
 ///
 /// # Errors
 /// The database does not answer.
@@ -217,8 +218,8 @@ pub async fn give_up(
     Ok(())
 }
 
-/// Writes, before anything is done about it, that the project's database is gone. This commit
-/// waits for the disk. False where the lease is lost or it was written before.
+/// Records the loss of the project's database before any action on it. This commit waits for the disk. False where the
+/// lease is lost or the loss was recorded before.
 ///
 /// # Errors
 /// The database does not answer.

@@ -1,4 +1,4 @@
-//! Which of the things in a data plane are in a row.
+//! Orphan detection: compares the inventory of a data plane with the rows.
 
 use fsa_model::{ResourceName, SandboxRef};
 use sqlx::Row as _;
@@ -6,17 +6,17 @@ use uuid::Uuid;
 
 use super::{Store, parsed};
 
-/// What an inventory has too many of.
+/// Sandboxes of an inventory that should not exist.
 #[derive(Debug, Default)]
 pub struct Comparison {
-    /// In no row, by exact name and project.
+    /// Without a row, by exact name and project.
     pub orphans: Vec<SandboxRef>,
-    /// In a row that says that nothing of it is left; with the row's id.
+    /// With a row that is finished: nothing of the sandbox should be left. Includes the row's id.
     pub finished: Vec<SandboxRef>,
 }
 
-/// Compares an inventory with the rows. A sandbox of a row under another project's id is neither:
-/// nobody should touch what cannot be explained.
+/// Compares an inventory with the rows. A sandbox whose row has another project id is in neither list: unexplained
+/// resources must not be touched.
 ///
 /// # Errors
 /// The database does not answer.

@@ -1,5 +1,5 @@
-//! Permissions in a project, as types: a look-up says which one it needs, and the [`Authorized`] that it returns
-//! proves that the caller has it. Only look-ups make one, so a forgotten check does not compile.
+//! Permissions in a project, as types. A look-up declares the permission it needs, and the [`Authorized`] that it
+//! returns proves that the caller has it. Only look-ups create one, so a forgotten check does not compile.
 
 use std::{marker::PhantomData, ops::Deref};
 
@@ -14,7 +14,7 @@ mod sealed {
 
 /// A permission in a project.
 pub trait Permission: sealed::Sealed + Send + Sync + 'static {
-    /// The least role that has it.
+    /// The lowest role that has it.
     const NEEDS: ProjectRole;
     /// Whether a token of the scope `read` is too narrow for it.
     const CHANGES: bool;
@@ -37,13 +37,13 @@ macro_rules! permissions {
 }
 
 permissions! {
-    /// To see it: status, events, logs, files, listings, what happens in a terminal.
+    /// To see the project: status, events, logs, files, listings, terminal output.
     Read needs Viewer, changes false;
-    /// To do everything inside of the sandbox, to start and stop it, to know and change its environment.
+    /// To do everything inside of the sandbox, to start and stop it, to read and change its environment.
     Write needs Editor, changes true;
-    /// To change its settings, its ports, and who it is shared with.
+    /// To change the project's settings, ports and members.
     Manage needs Admin, changes true;
-    /// To delete it.
+    /// To delete the project.
     Own needs Owner, changes true;
 }
 
@@ -61,11 +61,11 @@ pub struct Authorized<R> {
 }
 
 impl<R: Permission> Authorized<R> {
-    /// Grants the permission, if this role in the project and this credential of the caller have it. For the
-    /// look-ups, which know the role.
+    /// Grants the permission, if this role in the project and this credential of the caller have it. For look-ups,
+    /// which have read the role.
     ///
     /// # Errors
-    /// Not found for a token of another project; 403 with what is missing.
+    /// Not found for a token of another project; 403 with the missing role or scope.
     pub(super) fn new(caller: &Caller, project: ProjectRow, role: ProjectRole) -> Result<Self> {
         if !caller.sees(project.id) {
             return Err(Error::not_found("project"));
@@ -91,7 +91,7 @@ impl<R: Permission> Authorized<R> {
     /// The same project with another permission, where the caller has that too.
     ///
     /// # Errors
-    /// 403 with what is missing.
+    /// 403 with the missing role or scope.
     pub fn also<Other: Permission>(&self) -> Result<Authorized<Other>> {
         Authorized::new(&self.caller, self.project.clone(), self.role)
     }

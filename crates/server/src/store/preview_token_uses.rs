@@ -1,4 +1,4 @@
-//! Hand-offs that were used, where every replica must know.
+//! Used hand-offs, shared by all replicas.
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::Store;
 use crate::error::Result;
 
-/// Uses a hand-off up. False where somebody has done so before.
+/// Uses up a hand-off. False where it was used before.
 ///
 /// # Errors
 /// The database does not answer.

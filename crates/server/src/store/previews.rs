@@ -1,4 +1,4 @@
-//! Ports of sandboxes as the gateway serves them: what is behind a host name, who may see it, and how a port is shared.
+//! Gateway look-ups of sandbox ports: the port behind a host name, who may see it, and how it is shared.
 
 use std::collections::HashMap;
 
@@ -12,17 +12,17 @@ use super::{
 };
 use crate::error::Result;
 
-/// Who may reach a port of a project.
+/// Access to a port of a project.
 #[derive(Debug)]
 pub struct PortAccess {
     pub project: ProjectId,
     pub port: u16,
-    /// Who may see the project, and as what.
+    /// Users who may see the project, with their roles.
     pub people: HashMap<UserId, ProjectRole>,
     /// Their sessions that have not ended.
     pub sessions: Vec<Uuid>,
     pub sharing: Sharing,
-    /// The hash of the link that opens the port to guests.
+    /// The hash of the access link that opens the port to guests.
     pub link: Option<[u8; 32]>,
 }
 
@@ -35,7 +35,7 @@ pub struct Preview {
     pub sandbox: Option<SandboxRow>,
 }
 
-/// Who may see the project `p`, as what, and their sessions that have not ended.
+/// Users who may see the project `p`, with their roles, and their sessions that have not ended.
 macro_rules! people {
     () => {
         "(select jsonb_object_agg(y.id, y.role) from (
@@ -125,7 +125,7 @@ fn preview(row: &PgRow, port: u16) -> Result<Preview> {
     })
 }
 
-/// How the port is shared. A terminal is never for guests, whatever the table says.
+/// How the port is shared. A terminal is never open to guests, whatever the table has.
 fn sharing(row: &PgRow, port: u16) -> Result<Sharing, sqlx::Error> {
     Ok(match row.try_get("sharing")? {
         _ if port == TERMINAL_PORT => Sharing::default(),
@@ -135,7 +135,7 @@ fn sharing(row: &PgRow, port: u16) -> Result<Sharing, sqlx::Error> {
     })
 }
 
-/// How many ports of the project are shared, without this one.
+/// The number of shared ports of the project, except this one.
 ///
 /// # Errors
 /// The database does not answer.
@@ -149,7 +149,7 @@ pub async fn other_shares(tx: &mut PgConnection, project: ProjectId, port: u16) 
     )
 }
 
-/// Shares a port; an older link no longer opens it.
+/// Shares a port; an older access link no longer opens it.
 ///
 /// # Errors
 /// The database does not answer.

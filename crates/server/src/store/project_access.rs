@@ -1,5 +1,5 @@
-//! Projects as a caller may reach them: the look-ups that find a project by what a path calls it, and
-//! grant a right in it or refuse. Every way from a request to a project goes through here.
+//! Authorization of project access: look-ups that find a project by the name or id in a path and grant a permission in
+//! it, or refuse. Every access to a project by a request goes through here.
 
 use fsa_model::{ProjectId, ProjectName, sharing::ProjectRole};
 use sqlx::{FromRow, PgConnection, Row as _, postgres::PgRow};
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// What the user `$1` is in the project `p`; null for nothing.
+/// The role of the user `$1` in the project `p`; null for none.
 macro_rules! my_role {
     () => {
         "case when p.owner_id = $1 then 'owner' else \
@@ -22,7 +22,7 @@ macro_rules! my_role {
     };
 }
 
-/// The ids of the projects that the user `$1` may see at all.
+/// The ids of the projects that the user `$1` may see.
 macro_rules! mine {
     () => {
         "(select o.id from projects o where o.owner_id = $1 \
@@ -46,7 +46,7 @@ macro_rules! found {
     };
 }
 
-/// A project and what the caller is in it.
+/// A project and the caller's role in it.
 struct Found {
     project: ProjectRow,
     role: ProjectRole,
@@ -61,8 +61,7 @@ impl<'r> FromRow<'r, PgRow> for Found {
     }
 }
 
-/// What a path calls a project: an id, a name, or a name with its owner's login before it. Ids never look
-/// like names.
+/// A project reference in a path: an id, a name, or an owner's login and a name. Ids never have the form of names.
 pub(super) enum Called<'a> {
     Id(Uuid),
     Name { owner: Option<&'a str>, name: &'a str },
@@ -82,11 +81,11 @@ pub(super) fn called(text: &str) -> Result<Called<'_>> {
     }
 }
 
-/// The project of this id or name, with the right `R` in it. One's own comes before one of the same name
-/// that is shared. One that the caller has no right in at all, and one that is being deleted, is not found.
+/// The project of this id or name, with the permission `R` in it. The caller's own project comes before a shared one
+/// of the same name. A project is not found where the caller has no permission in it, or while it is being deleted.
 ///
 /// # Errors
-/// Not found; 403 with the role that is needed; 409 where a name means several; the database does not answer.
+/// Not found; 403 with the role that is needed; 409 where a name is ambiguous; the database does not answer.
 pub async fn find<R: Permission>(store: &Store, caller: &Caller, id_or_name: &str) -> Result<Authorized<R>> {
     let (owner, name) = match called(id_or_name)? {
         Called::Id(id) => {
@@ -118,10 +117,10 @@ pub async fn find<R: Permission>(store: &Store, caller: &Caller, id_or_name: &st
     grant(caller, all.into_iter().next())
 }
 
-/// As [`find`]; by id, one that is being deleted is found too, so that its end can be read about.
+/// Same as [`find`], but by id it also finds a project under deletion, so that its end can be watched.
 ///
 /// # Errors
-/// As [`find`].
+/// Same as [`find`].
 pub async fn find_any<R: Permission>(
     store: &Store,
     caller: &Caller,
@@ -138,15 +137,15 @@ pub async fn find_any<R: Permission>(
     grant(caller, found)
 }
 
-/// The project again, locked until the transaction ends, so that wishes about it come one after the other;
-/// the right is looked at once more.
+/// The project again, locked until the transaction ends, so that changes to it are serialized. Checks the permission
+/// once more.
 ///
 /// # Errors
-/// Not found, where it was deleted or no longer shared in between; 403 where the role became too little.
+/// Not found, where it was deleted or no longer shared in between; 403 where the role became too low.
 pub async fn lock<R: Changes>(tx: &mut PgConnection, authorized: &Authorized<R>) -> Result<Authorized<R>> {
     let caller = authorized.caller();
-    // By a statement of its own: one that waits for a lock reads other rows as they were before it waited,
-    // so it would still see a share that was withdrawn meanwhile.
+    // A separate statement: one that waits for a lock reads other rows in their state before the wait, so it would
+    // still see a share that was withdrawn meanwhile.
     sqlx::query("select from projects where id = $1 for update")
         .bind(authorized.id.0)
         .execute(&mut *tx)
@@ -169,11 +168,11 @@ fn grant<R: Permission>(caller: &Caller, found: Option<Found>) -> Result<Authori
 pub enum CurrentRole {
     Is(ProjectRole),
     None,
-    /// There is no such project any more.
+    /// The project no longer exists.
     Gone,
 }
 
-/// What the caller is in the project.
+/// The caller's current role in the project.
 ///
 /// # Errors
 /// The database does not answer.

@@ -38,18 +38,18 @@ pub struct ProjectRow {
     pub deleted_at: Option<DateTime<Utc>>,
 }
 
-/// A project with what its status needs, from one query.
+/// A project with the data of its status, from one query.
 #[derive(Clone, Debug)]
 pub struct Overview {
     pub project: ProjectRow,
     pub owner_login: String,
-    /// What the caller is in it.
+    /// The caller's role in it.
     pub role: ProjectRole,
-    /// The main sandbox that is wanted, else the last one that was.
+    /// The main sandbox: the one that is not terminated, else the last one.
     pub sandbox: Option<SandboxRow>,
-    /// Somebody else's project had this name first, so host names need the owner's slug.
+    /// Another user's project had this name first, so host names need the owner's slug.
     pub name_is_shared: bool,
-    /// The ports that are open to more than those who may see the project.
+    /// Ports that are open to more than the users who may see the project.
     pub shares: BTreeMap<u16, Sharing>,
 }
 
@@ -65,7 +65,7 @@ macro_rules! columns {
 
 pub(crate) use columns;
 
-/// Everything of [`Overview`].
+/// All columns of [`Overview`].
 macro_rules! overview {
     ($condition:literal) => {
         concat!(
@@ -127,11 +127,11 @@ impl<'r> FromRow<'r, PgRow> for Overview {
     }
 }
 
-/// As [`find`], with everything that its status needs. By id, one that is being deleted is found
-/// too, so that its end can be watched.
+/// Same as [`find`], with the data of its status. By id it also finds a project under deletion, so that its end can be
+/// watched.
 ///
 /// # Errors
-/// As [`find`].
+/// Same as [`find`].
 pub async fn overview(store: &Store, caller: &Caller, id_or_name: &str) -> Result<Overview> {
     let id = match called(id_or_name)? {
         Called::Id(id) => id,
@@ -146,8 +146,7 @@ pub async fn overview(store: &Store, caller: &Caller, id_or_name: &str) -> Resul
         .ok_or_else(|| Error::not_found("project"))
 }
 
-/// The projects that the caller owns or that are shared with them, in the order of their names, after the
-/// one of this name and id.
+/// The projects that the caller owns or that are shared with them, ordered by name, after this name and id.
 ///
 /// # Errors
 /// The database does not answer.
@@ -181,16 +180,16 @@ pub struct NewProject<'a> {
     pub region: &'a str,
     pub repository: Option<&'a Repository>,
     pub start_command: Option<&'a str>,
-    /// Sealed.
+    /// Encrypted.
     pub environment: &'a [u8],
 }
 
-/// Writes a new project.
+/// Inserts a new project.
 ///
 /// # Errors
 /// 409 where the owner has one of this name; 401 where the owner was just removed.
 pub async fn insert(tx: &mut PgConnection, new: NewProject<'_>) -> Result<()> {
-    // Whoever removes the owner waits for this, or this sees that it was done.
+    // Removing the owner waits for this lock, or this query sees that the owner was removed.
     sqlx::query("select 1 from users where id = $1 and removed_at is null for share")
         .bind(new.owner.0)
         .fetch_optional(&mut *tx)
@@ -217,7 +216,7 @@ pub async fn insert(tx: &mut PgConnection, new: NewProject<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Writes what may be changed of a project, and when.
+/// Writes the changeable fields of a project and the time of the change.
 ///
 /// # Errors
 /// 409 where the owner has another one of this name.
@@ -240,7 +239,7 @@ pub async fn update(tx: &mut PgConnection, project: &ProjectRow) -> Result<()> {
     Ok(())
 }
 
-/// Wishes that the project and everything of it be gone; a trigger wishes its sandboxes away with it.
+/// Marks the project as deleted; a trigger sets the desired state of its sandboxes to terminated.
 ///
 /// # Errors
 /// The database does not answer.
@@ -279,8 +278,8 @@ pub async fn set_environment(tx: &mut PgConnection, project: ProjectId, encrypte
     Ok(())
 }
 
-/// The live project that a host name means: with an owner's slug that owner's, else the one that
-/// has had the name for longest. For the gateway, which has yet to ask whether the viewer may see it.
+/// The live project that a host name refers to: with an owner's slug that owner's project, else the project that has
+/// had the name for longest. For the gateway, which must still check whether the viewer may see it.
 ///
 /// # Errors
 /// The database does not answer.

@@ -1,4 +1,5 @@
-//! How much a user and everybody have, counted under a lock, so that two changes at once cannot both pass.
+//! Quotas per user and for the whole server. Usage is counted under a lock, so that two concurrent changes cannot both
+//! pass.
 
 use std::collections::HashMap;
 
@@ -15,8 +16,8 @@ use crate::{
     settings,
 };
 
-/// Looks at what there is after a change that the transaction has made; a refusal undoes it. From here to the
-/// commit no other change that adds something to the same limit is looked at.
+/// Checks the quotas after a change in this transaction; a refusal rolls it back. From here to the commit, no other
+/// change that adds to the same limit is checked.
 ///
 /// # Errors
 /// 403 with the limit and the use; the database does not answer.
@@ -49,7 +50,7 @@ pub async fn check(
     Ok(())
 }
 
-/// The user's own limits, where they are not the server's.
+/// The user's own limits, where they differ from the server's.
 ///
 /// # Errors
 /// The database does not answer.
@@ -64,7 +65,7 @@ pub async fn of_user(connection: &mut PgConnection, user: UserId) -> Result<Opti
     })
 }
 
-/// Gives a user limits of their own, or the server's again.
+/// Sets a user's own limits, or resets them to the server's.
 ///
 /// # Errors
 /// The database does not answer.
@@ -90,7 +91,7 @@ macro_rules! counted {
     };
 }
 
-/// What a user has, or everybody together.
+/// The usage of a user, or of all users together.
 ///
 /// # Errors
 /// The database does not answer.
@@ -107,7 +108,7 @@ pub async fn used(connection: &mut PgConnection, user: Option<UserId>) -> Result
     Ok(used)
 }
 
-/// What each of these users has.
+/// The usage of each of these users.
 ///
 /// # Errors
 /// The database does not answer.
@@ -135,7 +136,7 @@ pub async fn used_by(store: &Store, users: &[UserId]) -> Result<HashMap<UserId, 
     Ok(all)
 }
 
-/// Bytes on disk of a user's projects, or of everybody's, as last measured.
+/// Bytes on disk of a user's projects, or of all projects, as last measured.
 async fn disk(connection: &mut PgConnection, user: Option<UserId>) -> Result<u64> {
     let bytes: i64 = sqlx::query_scalar(
         "select coalesce(sum(disk_bytes), 0)::bigint from projects
@@ -147,10 +148,10 @@ async fn disk(connection: &mut PgConnection, user: Option<UserId>) -> Result<u64
     Ok(bytes.unsigned_abs())
 }
 
-/// How many bytes more may be put on disk for this owner's projects. `None`: as many as there is room for.
+/// The bytes that may still be written to disk for this owner's projects. `None`: no limit.
 ///
 /// # Errors
-/// 403 with the limit and the use, where `wanted` bytes are too many; the database does not answer.
+/// 403 with the limit and the use, where `requested` bytes are too many; the database does not answer.
 pub async fn room(
     store: &Store,
     settings: &settings::Limits,
@@ -179,7 +180,7 @@ pub async fn room(
     Ok(room)
 }
 
-/// Counts what has just been put on disk, until it is measured.
+/// Counts bytes just written to disk, until the next measurement.
 ///
 /// # Errors
 /// The database does not answer.

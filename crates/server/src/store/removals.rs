@@ -1,4 +1,4 @@
-//! The workers' side of the table of projects: removing what is left of one that was deleted.
+//! Removal of deleted projects: the workers' claims on the table of projects.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ use super::{
 };
 use crate::store::events::PendingEvent;
 
-/// A deleted project all of whose sandboxes are gone, of which a worker is in charge.
+/// A claimed deleted project, all of whose sandboxes are gone.
 #[derive(Clone, Debug)]
 pub struct Removal {
     pub lease: Uuid,
     pub project: ProjectRow,
     pub database: Option<DatabaseRow>,
-    /// Failed ones in a row.
+    /// Consecutive failed attempts.
     pub attempts: i32,
 }
 
@@ -43,7 +43,7 @@ impl<'r> FromRow<'r, PgRow> for Removal {
     }
 }
 
-/// Claims removals that are due, as far as there is room.
+/// Claims due removals within the free capacity.
 ///
 /// # Errors
 /// The database does not answer.
@@ -96,8 +96,8 @@ pub async fn renew(store: &Store, removal: &Removal, lease: Duration) -> Result<
     Ok(done.rows_affected() > 0)
 }
 
-/// Removes the project's row and everything that hangs on it; its events stay, and a last one is
-/// added. False where the lease is lost.
+/// Removes the project's row and everything that references it. Its events stay, and a last one is added. False where
+/// the lease is lost.
 ///
 /// # Errors
 /// The database does not answer.
@@ -115,8 +115,8 @@ pub async fn finish(store: &Store, removal: &Removal) -> Result<bool, sqlx::Erro
         format!("The project {} is gone, with its files.", removal.project.name),
         json!({"name": removal.project.name}),
     ));
-    // The row goes before the events come: whoever is told of the end looks at an end. Whoever it was shared with
-    // is told too, and with the row the share has gone.
+    // The row is deleted before the events are written, so that a notified reader finds it gone. The event names the
+    // members too, because the shares are deleted with the row.
     let query = sqlx::query(
         "with gone as (
              delete from projects p where id = $1 and lease_id = $6 and not exists (
@@ -143,7 +143,7 @@ pub async fn finish(store: &Store, removal: &Removal) -> Result<bool, sqlx::Erro
         .try_get(0)
 }
 
-/// Notes a failed attempt, says so, and gives the lease back.
+/// Records a failed attempt with an event, and releases the lease.
 ///
 /// # Errors
 /// The database does not answer.
@@ -180,7 +180,7 @@ pub async fn postpone(
     Ok(())
 }
 
-/// Gives leases back, so that nobody has to wait for their end.
+/// Releases leases, so that other workers need not wait for their expiry.
 ///
 /// # Errors
 /// The database does not answer.

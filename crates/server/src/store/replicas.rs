@@ -1,7 +1,7 @@
-//! The processes that are alive, and which of them follows which running sandbox.
+//! Replicas: the live processes, and which of them follows which running sandbox.
 //!
-//! A sandbox is followed by one process: the one whose id its row has, for as long as that
-//! process renews its own row. So to follow two hundred sandboxes costs one write now and then.
+//! A sandbox is followed by one process: the one whose id is in its row, for as long as that process renews its own
+//! row. So following two hundred sandboxes costs one write per renewal.
 
 use std::time::Duration;
 
@@ -12,15 +12,15 @@ use uuid::Uuid;
 use super::{Store, observed::Columns, optional_json, parsed};
 use crate::store::events::PendingEvent;
 
-/// A running sandbox that is to be followed.
+/// A running sandbox to be followed.
 #[derive(Clone, Debug)]
 pub struct Followed {
     pub sandbox: SandboxRef,
     pub owner: UserId,
     pub region: String,
-    /// Sealed for [`super::associated_data::control_token`].
+    /// Encrypted for [`super::associated_data::control_token`].
     pub control_token: Vec<u8>,
-    /// As last written.
+    /// The last written status.
     pub status: Option<Status>,
 }
 
@@ -40,7 +40,7 @@ impl<'r> FromRow<'r, PgRow> for Followed {
     }
 }
 
-/// Says that this process is alive, and for how long that is to be believed.
+/// Marks this process as alive for `lifetime`.
 ///
 /// # Errors
 /// The database does not answer.
@@ -57,7 +57,7 @@ pub async fn live(store: &Store, replica: Uuid, lifetime: Duration) -> Result<()
     Ok(())
 }
 
-/// Forgets this process, and processes that are long dead.
+/// Removes this process, and processes that have been dead for an hour.
 ///
 /// # Errors
 /// The database does not answer.
@@ -69,7 +69,7 @@ pub async fn end(store: &Store, replica: Uuid) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
-/// Forgets every other process, with its leases. Only where it is certain that there is none.
+/// Removes every other process, with its leases. Only where it is certain that no other process runs.
 ///
 /// # Errors
 /// The database does not answer.
@@ -85,8 +85,7 @@ pub async fn forget_others(store: &Store, replica: Uuid) -> Result<(), sqlx::Err
     tx.commit().await
 }
 
-/// Whether this process is the first of those that are alive: the one that does what one of them
-/// should do.
+/// Whether this process is the first of the live ones, which does the work that only one of them should do.
 ///
 /// # Errors
 /// The database does not answer.
@@ -99,7 +98,7 @@ pub async fn is_first(store: &Store, replica: Uuid) -> Result<bool, sqlx::Error>
     .await
 }
 
-/// Takes over at most `limit` running sandboxes that nobody alive follows.
+/// Takes over at most `limit` running sandboxes that no live process follows.
 ///
 /// # Errors
 /// The database does not answer.
@@ -124,7 +123,7 @@ pub async fn follow(store: &Store, replica: Uuid, limit: i64) -> Result<Vec<Foll
     .await
 }
 
-/// Whether this process still is the one that follows, and there is something to follow.
+/// Whether this process still follows the sandbox, and the sandbox still runs.
 ///
 /// # Errors
 /// The database does not answer.
@@ -139,7 +138,7 @@ pub async fn follows(store: &Store, replica: Uuid, sandbox: SandboxId) -> Result
     .await
 }
 
-/// Writes what sandboxd says. False where somebody else follows it, or it does not run any more.
+/// Writes sandboxd's status. False where another process follows the sandbox, or it no longer runs.
 ///
 /// # Errors
 /// The database does not answer.

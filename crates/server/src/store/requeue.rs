@@ -1,4 +1,4 @@
-//! That somebody should look at a sandbox again, in its row. Losing a requeue may only cost time.
+//! Requeue of sandboxes: a counter in the row that triggers reconciliation. A lost requeue only costs time.
 
 use std::collections::HashSet;
 
@@ -7,11 +7,11 @@ use uuid::Uuid;
 
 use super::Store;
 
-/// Seconds over which what waited for a region is tried again.
+/// Seconds over which retries of rows that waited for a region are spread.
 const RUSH: f64 = 3.0;
 
-/// Asks that these sandboxes be looked at, and tells whether there is anything to look at. One that failed keeps its
-/// back-off, unless `even_failed`.
+/// Requeues these sandboxes. Returns whether any of them can be reconciled. A failed one keeps its back-off, unless
+/// `even_failed`.
 ///
 /// # Errors
 /// The database does not answer.
@@ -32,8 +32,8 @@ pub async fn requeue(store: &Store, sandboxes: &[SandboxId], even_failed: bool) 
     Ok(requeued.rows_affected() > 0)
 }
 
-/// Asks that the sandboxes of these projects be looked at, and tells whether there are any. One that failed keeps its
-/// back-off.
+/// Requeues the sandboxes of these projects that have not failed; the others keep their back-off. Returns whether
+/// there are any.
 ///
 /// # Errors
 /// The database does not answer.
@@ -52,7 +52,7 @@ pub async fn requeue_projects(store: &Store, projects: &HashSet<ProjectId>) -> R
     Ok(requeued.rows_affected() > 0)
 }
 
-/// Asks that every sandbox of these regions be looked at that is not gone for good.
+/// Requeues every sandbox of these regions that is not terminated and gone, and has not failed.
 ///
 /// # Errors
 /// The database does not answer.
@@ -68,8 +68,8 @@ pub async fn requeue_everything(store: &Store, regions: &[String]) -> Result<(),
     Ok(())
 }
 
-/// A region answers again: what is in passing failure there, or waits to be removed, does not sit out its
-/// back-off. Spread over some seconds, so that an outage does not end in a rush.
+/// Ends the back-off of transient failures and pending removals in a region that answers again. The retries are spread
+/// over some seconds, to avoid a burst after an outage.
 ///
 /// # Errors
 /// The database does not answer.
@@ -92,7 +92,7 @@ pub async fn requeue_answers(store: &Store, region: &str) -> Result<(), sqlx::Er
     Ok(())
 }
 
-/// Makes a sandbox due of which something is there although it was terminated.
+/// Makes a terminated sandbox due, because something of it still exists.
 ///
 /// # Errors
 /// The database does not answer.

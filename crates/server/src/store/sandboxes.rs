@@ -1,4 +1,4 @@
-//! Sandboxes, as rows: what is wished of them, and what was observed.
+//! Sandboxes, as rows: desired and observed state.
 
 use chrono::{DateTime, Utc};
 use fsa_model::{
@@ -16,7 +16,7 @@ pub struct SandboxRow {
     pub id: SandboxId,
     pub project: ProjectId,
     pub resource: ResourceName,
-    /// Sealed for [`super::associated_data::control_token`].
+    /// Encrypted for [`super::associated_data::control_token`].
     pub control_token: Vec<u8>,
     pub desired_state: DesiredState,
     pub generation: i64,
@@ -27,7 +27,7 @@ pub struct SandboxRow {
     pub failure: Option<Failure>,
     pub attempts: i32,
     pub next_attempt_at: DateTime<Utc>,
-    /// sandboxd's own words. They come from inside the sandbox: not to be trusted.
+    /// sandboxd's report. It comes from inside the sandbox: untrusted.
     pub status: Option<Status>,
     pub observed_at: Option<DateTime<Utc>>,
     pub created_at: DateTime<Utc>,
@@ -85,7 +85,7 @@ impl SandboxRow {
         )
     }
 
-    /// How a driver finds it.
+    /// The reference by which a driver finds it.
     #[must_use]
     pub fn reference(&self) -> SandboxRef {
         SandboxRef {
@@ -96,7 +96,7 @@ impl SandboxRow {
     }
 }
 
-/// The project's main sandbox: the one that is wanted, else the last one that was.
+/// The project's main sandbox: the one that is not terminated, else the last one.
 ///
 /// # Errors
 /// The database does not answer.
@@ -112,7 +112,7 @@ pub async fn main_of(store: &Store, project: &ProjectRow) -> Result<Option<Sandb
     .await?)
 }
 
-/// As [`main_of`], inside a transaction that holds the project's lock.
+/// Same as [`main_of`], inside a transaction that holds the project's lock.
 ///
 /// # Errors
 /// The database does not answer.
@@ -128,7 +128,7 @@ pub async fn main_in(tx: &mut PgConnection, project: ProjectId) -> Result<Option
     .await?)
 }
 
-/// A sandbox that runs, with whose it is.
+/// A running sandbox, with its project and owner.
 pub struct Running {
     pub sandbox: SandboxRow,
     pub project: String,
@@ -136,7 +136,7 @@ pub struct Running {
     pub region: String,
 }
 
-/// The sandboxes of everybody that run, by owner and project, and how many there are in all.
+/// The running sandboxes of all users, by owner and project, and their total number.
 ///
 /// # Errors
 /// The database does not answer.
@@ -172,14 +172,14 @@ pub struct NewSandbox<'a> {
     pub id: SandboxId,
     pub project: ProjectId,
     pub resource: &'a ResourceName,
-    /// Sealed.
+    /// Encrypted.
     pub control_token: &'a [u8],
     pub desired_state: DesiredState,
-    /// Sealed.
+    /// Encrypted.
     pub request_environment: &'a [u8],
 }
 
-/// Writes a new main sandbox.
+/// Inserts a new main sandbox.
 ///
 /// # Errors
 /// The database does not answer; the project has a main sandbox already.
@@ -201,7 +201,7 @@ pub async fn insert(tx: &mut PgConnection, new: NewSandbox<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Forgets the project's sandboxes that were terminated and are gone, to make room for a new one.
+/// Deletes the rows of the project's sandboxes that were terminated and are gone, to make room for a new one.
 ///
 /// # Errors
 /// The database does not answer.
@@ -216,7 +216,7 @@ pub async fn forget_gone(tx: &mut PgConnection, project: ProjectId) -> Result<()
     Ok(())
 }
 
-/// Writes a wish: what is wanted, a generation of its own, and whether what runs is to be started anew.
+/// Writes a desired state with a new generation, and whether a running sandbox must restart.
 ///
 /// # Errors
 /// The database does not answer.

@@ -1,4 +1,4 @@
-//! Browsers' sessions. Only a hash of the cookie is kept.
+//! Browser sessions. Only a hash of the cookie is stored.
 
 use chrono::{DateTime, Utc};
 use fsa_model::{UserId, api::Scope, auth::SessionInfo};
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// A session ends when it was not used for this long.
+/// The time without use after which a session ends.
 macro_rules! lifetime {
     () => {
         "interval '30 days'"
@@ -31,7 +31,7 @@ macro_rules! known {
     };
 }
 
-/// Whose session has a cookie of this hash, if it holds. Using it makes it last longer.
+/// The credential of the valid session whose cookie has this hash. Use extends the session.
 ///
 /// # Errors
 /// The database does not answer.
@@ -43,7 +43,7 @@ pub async fn by_hash(store: &Store, hash: &[u8; 32]) -> Result<Option<Credential
     found(store, row).await
 }
 
-/// As [`by_hash`], by the session's id.
+/// Same as [`by_hash`], by the session's id.
 ///
 /// # Errors
 /// The database does not answer.
@@ -81,7 +81,7 @@ async fn found(store: &Store, row: Option<PgRow>) -> Result<Option<Credential>> 
     }))
 }
 
-/// Writes a new session, and tidies away the user's that have expired.
+/// Inserts a new session, and deletes the user's expired ones.
 ///
 /// # Errors
 /// The database does not answer.
@@ -156,7 +156,7 @@ pub async fn end(connection: &mut PgConnection, caller: &Caller, id: Uuid) -> Re
     Ok(())
 }
 
-/// Ends every session of `user` but `except`.
+/// Ends every session of `user` except `except`.
 ///
 /// # Errors
 /// The database does not answer.

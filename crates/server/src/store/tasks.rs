@@ -1,4 +1,4 @@
-//! Tasks, as rows: whose turn it is, under which lease, and what was heard of them.
+//! Tasks, as rows: their order, leases, and progress.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::{Store, json, projects, projects::ProjectRow, word, word_of};
 use crate::error::{Error, Result};
 
-/// A task, and what only those who run it need.
+/// A task, with fields that only its runner needs.
 #[derive(Clone, Debug)]
 pub struct TaskRow {
     pub task: Task,
@@ -24,11 +24,11 @@ pub struct TaskRow {
     pub session: Option<String>,
     pub reported_failed: bool,
     pub cancelled: bool,
-    /// The files of the project when it began, as a tree of its repository.
+    /// The project's files when the task began, as a git tree of its repository.
     pub start_tree: Option<String>,
 }
 
-/// A task that this process runs.
+/// A task claimed by this process.
 #[derive(Clone, Debug)]
 pub struct ClaimedTask {
     pub row: TaskRow,
@@ -108,7 +108,7 @@ pub struct NewTask<'a> {
     pub continues: Option<Uuid>,
 }
 
-/// Writes a new task, which waits for its turn.
+/// Inserts a new task, which waits until earlier ones end.
 ///
 /// # Errors
 /// The database does not answer.
@@ -132,7 +132,7 @@ pub async fn insert(tx: &mut PgConnection, new: NewTask<'_>) -> Result<()> {
     Ok(())
 }
 
-/// How many of the project's tasks have not ended.
+/// The number of the project's tasks that have not ended.
 ///
 /// # Errors
 /// The database does not answer.
@@ -162,7 +162,7 @@ pub async fn find(store: &Store, project: ProjectId, task: Uuid) -> Result<TaskR
     .ok_or_else(|| Error::not_found("task"))
 }
 
-/// The project's tasks, the newest first; those before `before` where that is given.
+/// The project's tasks, the newest first; only those before `before` where it is given.
 ///
 /// # Errors
 /// The database does not answer.
@@ -182,7 +182,7 @@ pub async fn list(store: &Store, project: ProjectId, before: Option<Uuid>, limit
     Ok(rows.into_iter().map(|row| row.task).collect())
 }
 
-/// Wishes that a task end. One that waits ends at once; false where it had ended already.
+/// Requests the cancellation of a task. A waiting task ends at once; false where it had ended already.
 ///
 /// # Errors
 /// The database does not answer.
@@ -199,7 +199,7 @@ pub async fn cancel(tx: &mut PgConnection, task: Uuid) -> Result<bool> {
     Ok(done.rows_affected() > 0)
 }
 
-/// Steps after `sequence`, in their order.
+/// Steps after `sequence`, in order.
 ///
 /// # Errors
 /// The database does not answer.
@@ -224,7 +224,7 @@ pub async fn steps(store: &Store, task: Uuid, after: i64, limit: i64) -> Result<
     Ok(rows.iter().map(read).collect::<Result<_, sqlx::Error>>()?)
 }
 
-/// Claims at most `limit` tasks whose turn it is and that nobody alive runs.
+/// Claims at most `limit` tasks that are the first open one of their project and that no live process runs.
 ///
 /// # Errors
 /// The database does not answer.
@@ -252,7 +252,7 @@ pub async fn claim(store: &Store, limit: i64, lease: Duration) -> Result<Vec<Cla
     .await?)
 }
 
-/// Takes away the leases of processes that are certainly dead.
+/// Releases all task leases. Only where the processes that held them are certainly dead.
 ///
 /// # Errors
 /// The database does not answer.
@@ -263,7 +263,7 @@ pub async fn forget_leases(store: &Store) -> Result<()> {
     Ok(())
 }
 
-/// Gives a task back, to be claimed at once by somebody else.
+/// Releases a task, so that another process can claim it at once.
 ///
 /// # Errors
 /// The database does not answer.
@@ -276,7 +276,7 @@ pub async fn release(store: &Store, task: Uuid, lease: Uuid) -> Result<()> {
     Ok(())
 }
 
-/// Whether the lease still held, and somebody wishes that the task end.
+/// Whether the lease still held, and whether cancellation was requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Held {
     Yes { cancelled: bool },
@@ -310,7 +310,7 @@ pub async fn renew(store: &Store, task: Uuid, lease: Uuid, duration: Duration) -
     )
 }
 
-/// The files as they are before it begins.
+/// Stores the project's files before the task begins.
 ///
 /// # Errors
 /// The database does not answer.
@@ -324,7 +324,7 @@ pub async fn begin_at(store: &Store, task: Uuid, lease: Uuid, tree: &str) -> Res
     Ok(())
 }
 
-/// What its agent changed, and whether there is more than was kept.
+/// The changes that the agent made, and whether they were cut.
 ///
 /// # Errors
 /// The database does not answer.
@@ -336,7 +336,7 @@ pub async fn diff(store: &Store, task: Uuid) -> Result<(Option<String>, bool)> {
     Ok((row.try_get("diff")?, row.try_get("diff_cut")?))
 }
 
-/// It runs in this sandbox from now on.
+/// Marks the task as running in this sandbox.
 ///
 /// # Errors
 /// The database does not answer.
@@ -354,10 +354,10 @@ pub async fn started(store: &Store, task: Uuid, lease: Uuid, sandbox: SandboxId)
     )
 }
 
-/// What a piece of an agent's output adds to its task.
+/// The progress of a task from one piece of an agent's output.
 #[derive(Debug)]
 pub struct Progress<'a> {
-    /// The position after it.
+    /// The position after this output.
     pub position: i64,
     pub steps: &'a [(StepKind, serde_json::Value)],
     pub session: Option<&'a str>,
@@ -366,8 +366,7 @@ pub struct Progress<'a> {
     pub cost: Option<Micros>,
 }
 
-/// Writes progress down with the position after it: both or neither, so that a process that takes over goes on exactly
-/// there.
+/// Writes progress and the position after it atomically, so that a process that takes over continues exactly there.
 ///
 /// # Errors
 /// The database does not answer.
@@ -412,18 +411,18 @@ pub async fn record(
     )
 }
 
-/// How a task ended.
+/// The result of a task.
 #[derive(Clone, Debug)]
 pub struct Ended {
     pub state: TaskState,
     pub exit_code: Option<i32>,
     pub error: Option<String>,
     pub changed_files: Vec<String>,
-    /// What the agent changed, and whether there is more.
+    /// The changes that the agent made, and whether they were cut.
     pub diff: Option<(String, bool)>,
 }
 
-/// Writes the end. False where the lease was lost.
+/// Writes the result. False where the lease was lost.
 ///
 /// # Errors
 /// The database does not answer.

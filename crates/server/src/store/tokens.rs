@@ -1,4 +1,4 @@
-//! Programs' API tokens. Only a hash is kept.
+//! API tokens of programs. Only a hash is stored.
 
 use chrono::{DateTime, Utc};
 use fsa_model::{
@@ -28,7 +28,7 @@ macro_rules! known {
     };
 }
 
-/// Whose token has this hash, if it holds.
+/// The credential of the valid token with this hash.
 ///
 /// # Errors
 /// The database does not answer.
@@ -40,7 +40,7 @@ pub async fn by_hash(store: &Store, hash: &[u8; 32]) -> Result<Option<Credential
     found(store, row).await
 }
 
-/// As [`by_hash`], by the token's id.
+/// Same as [`by_hash`], by the token's id.
 ///
 /// # Errors
 /// The database does not answer.
@@ -94,7 +94,7 @@ impl<'r> FromRow<'r, PgRow> for Row {
     }
 }
 
-/// Writes a new token, and tidies away the user's that have expired.
+/// Inserts a new token, and deletes the user's expired ones.
 ///
 /// # Errors
 /// The database does not answer.
@@ -128,7 +128,7 @@ pub async fn insert(
     Ok(row.0)
 }
 
-/// How many tokens the caller has.
+/// The number of the caller's tokens.
 ///
 /// # Errors
 /// The database does not answer.

@@ -1,4 +1,4 @@
-//! People with an account.
+//! User accounts, as rows.
 
 use fsa_model::{
     UserId,
@@ -10,7 +10,7 @@ use sqlx::{FromRow, PgConnection, Row as _, postgres::PgRow};
 use super::{Store, optional_json, quotas, word, word_of};
 use crate::error::{Error, Result};
 
-/// The rule for logins, as it is shown to people (the table checks it again).
+/// The rule for logins, in the words that users see (the table checks it again).
 pub const LOGIN_RULE: &str = "a login has 1 to 40 characters: lower-case letters, digits and single dashes; it begins with a letter and ends with a letter or a digit";
 
 struct Row(User);
@@ -38,7 +38,7 @@ macro_rules! columns {
     };
 }
 
-/// Writes a new user.
+/// Inserts a new user.
 ///
 /// # Errors
 /// 409 where the login is taken.
@@ -126,7 +126,7 @@ pub async fn password_hash(store: &Store, user: UserId) -> Result<Option<String>
     )
 }
 
-/// Whether nobody has this login.
+/// Whether a login is free.
 ///
 /// # Errors
 /// The database does not answer.
@@ -139,7 +139,7 @@ pub async fn is_free(connection: &mut PgConnection, login: &str) -> Result<bool>
     )
 }
 
-/// Writes a new password's hash.
+/// Stores a new password hash.
 ///
 /// # Errors
 /// The database does not answer.
@@ -165,7 +165,7 @@ pub async fn is_enabled(connection: &mut PgConnection, user: UserId) -> Result<b
     .await?)
 }
 
-/// Writes whether a user is disabled, and which role they have.
+/// Updates whether a user is disabled, and their role.
 ///
 /// # Errors
 /// The database does not answer.
@@ -189,7 +189,7 @@ pub async fn change(
     Ok(())
 }
 
-/// Wishes a user and all of their projects away; without projects the row goes at once.
+/// Removes a user: marks all of their projects as deleted; without projects the row is deleted at once.
 ///
 /// # Errors
 /// The database does not answer.
@@ -213,7 +213,7 @@ pub async fn remove(tx: &mut PgConnection, user: UserId) -> Result<()> {
     Ok(())
 }
 
-/// Locks the owners' rows and counts those who could sign in, so that the last one cannot vanish.
+/// Locks the owners' rows and counts the other owners who could sign in, so that the last one cannot be removed.
 ///
 /// # Errors
 /// The database does not answer.
@@ -232,8 +232,8 @@ pub async fn other_owners(tx: &mut PgConnection, user: UserId) -> Result<usize> 
     Ok(others)
 }
 
-/// The first owner of the system, and whether they have a way to sign in: a password, an account
-/// elsewhere, or a session that holds.
+/// The first owner of the system, and whether they have a way to sign in: a password, an account elsewhere, or a valid
+/// session.
 ///
 /// # Errors
 /// The database does not answer.
@@ -254,8 +254,7 @@ pub async fn first_owner(connection: &mut PgConnection) -> Result<Option<(UserId
     })
 }
 
-/// Completes what is shown of users by what they have, and by the server's limits where they have none of
-/// their own.
+/// Adds to these users their usage, and the server's limits where they have none of their own.
 ///
 /// # Errors
 /// The database does not answer.

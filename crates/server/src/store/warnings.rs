@@ -1,4 +1,4 @@
-//! What a data plane says of a sandbox: told as an event the first time, and then at each tenfold.
+//! Warnings of a data plane about a sandbox: reported as an event the first time, then at each tenfold count.
 
 use fsa_driver::Warning;
 use fsa_model::event::EventKind;
@@ -7,10 +7,11 @@ use sqlx::Row as _;
 
 use super::{Store, word_of};
 
-/// What was said of a source this long ago is forgotten when something new is said of its sandbox.
+/// Days after which warnings of other sources are deleted when a new warning of their sandbox arrives.
 const KEPT_DAYS: i32 = 7;
 
-/// Tells a warning, unless it was told. Whether it was told now; a sandbox that is in no row is nobody's.
+/// Reports a warning as an event, unless it was reported. Returns whether it was reported now. Ignores a sandbox
+/// without a row.
 ///
 /// # Errors
 /// The database does not answer.
