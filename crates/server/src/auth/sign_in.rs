@@ -27,7 +27,7 @@ use crate::{
 
 /// The lifetime of a sign-in link. The person who requested it uses it at once.
 const SIGN_IN_LINK: Duration = Duration::from_secs(15 * 60);
-/// The lifetime of an invitation, which arrives by mail.
+/// The lifetime of an invitation. The recipient may read their mail days later.
 const INVITE_LINK: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// The lifetime of a token that is printed when the server starts.
 const PRINTED_TOKEN: chrono::Duration = chrono::Duration::days(90);

@@ -19,7 +19,7 @@ const CREDENTIALS: std::time::Duration = std::time::Duration::from_secs(10);
 /// The project's database. With `reveal` it includes the connection string, which is audited first.
 ///
 /// # Errors
-/// Not found; 409 where the connection string is requested but does not exist yet.
+/// Not found; 409 where the connection string is requested but not known yet.
 pub async fn view(app: &App, caller: &Caller, project: &str, reveal: bool) -> Result<api::Database> {
     let project = projects::find::<Read>(&app.store, caller, project).await?;
     let database = databases::of(&app.store, &project)

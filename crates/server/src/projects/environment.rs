@@ -84,7 +84,7 @@ pub fn encrypt_request(key_ring: &KeyRing, sandbox: SandboxId, variables: &Varia
     )
 }
 
-/// The names of the variables. With `reveal` it includes the values, which is audited before they are shown.
+/// The names of the variables, and with `reveal` their values. A reveal is audited before the values are shown.
 ///
 /// # Errors
 /// Not found; the database does not answer.

@@ -39,7 +39,7 @@ pub struct Credential {
     pub(super) limits: Option<Limits>,
 }
 
-/// Which credential a caller used.
+/// The credential that a caller used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CredentialId {
     /// A browser's cookie.

@@ -100,8 +100,8 @@ pub async fn append(tx: &mut PgConnection, event: NewEvent) -> Result<EventId, s
 #[derive(Clone, Copy, Debug)]
 pub enum Of {
     Project(ProjectId),
-    /// All projects that a user owns, also deleted ones, and those shared with the user. Of a share that ended, only
-    /// the event of its end.
+    /// All projects that a user owns, also deleted ones, and those shared with the user. A share that ended
+    /// adds only the event of its end.
     Reader(UserId),
 }
 

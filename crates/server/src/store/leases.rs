@@ -1,7 +1,6 @@
 //! Leases of sandboxes: claims, renewals and releases by workers.
 //!
-//! Commits here do not wait for the disk (`synchronous_commit` is off): a lease lost in a machine crash has no holder
-//! any more.
+//! Commits here do not wait for the disk: a lease lost in a machine crash has no holder any more.
 
 use std::time::Duration;
 
