@@ -1,7 +1,7 @@
-//! One attempt at one sandbox: look, plan, act, judge.
+//! One reconciliation attempt of one sandbox: observe, plan, apply, evaluate.
 //!
-//! It acts under a lease and for one generation of the wish. The whole of it may be dropped at any
-//! await: what it did can be observed, and what it did not write down is found out again.
+//! An attempt runs under a lease and for one generation of the desired state. It may be dropped at any await:
+//! its effects can be observed, and whatever it did not write is found again by observing.
 
 use std::time::Duration;
 
@@ -32,15 +32,15 @@ use crate::store::{
     observed::{self, Interim},
 };
 
-/// How long moves of stages are gathered before they are written.
+/// How long stage changes are batched before they are written.
 const GATHER: Duration = Duration::from_millis(25);
-/// Looks and plans at most; [`plan`] needs three where the world obeys.
+/// Most rounds of observing and planning; [`plan`] needs three when every step has its effect.
 const ROUNDS: usize = 5;
 
-/// Why an attempt ended before its end.
+/// Why an attempt was interrupted.
 #[derive(Debug)]
 pub enum Interruption {
-    /// The wish is another one, or the lease is lost.
+    /// The desired state has changed, or the lease is lost.
     Superseded,
     /// The control database does not answer.
     Store(sqlx::Error),
@@ -55,36 +55,36 @@ impl From<sqlx::Error> for Interruption {
 /// How an attempt ended.
 #[derive(Clone, Debug)]
 pub enum Verdict {
-    /// The wish is reached.
+    /// The desired state is reached.
     Reached,
-    /// What can be done was done, and something is waited for. What had failed still has.
+    /// All possible steps are done, and something is waited for. An earlier failure remains.
     Waiting,
     Failed(Failure),
-    /// It ends again and again soon after its start: it is left alone for a while.
+    /// The container repeatedly ends soon after its start, so it is not restarted for a while.
     Resting(Failure, Duration),
 }
 
-/// Whether an interim write was ours to make; with an error, what it did not tell.
+/// Whether this attempt still owned the row at an interim write; on an error, the events that were not written.
 type Told = Result<bool, (sqlx::Error, Vec<PendingEvent>)>;
 
-/// An attempt under way, with what is known so far.
+/// An attempt in progress, with its results so far.
 pub struct Attempt<'a> {
     pub(super) shared: &'a Shared,
     pub claim: &'a Claim,
     pub stages: Stages,
     pub container: ContainerState,
     pub digest: Option<String>,
-    /// sandboxd's, where it was asked.
+    /// sandboxd's status, if it was waited for.
     pub status: Option<Status>,
-    /// The stream that this status came from, from it on, for the follower.
+    /// The rest of the stream that this status came from, for the follower.
     pub watch: Option<StatusStream>,
     pub database_ready: bool,
-    /// Its container had ended by itself and was started again.
+    /// The container had ended without a request and was started again.
     pub restarted: bool,
-    /// Its container was started by this attempt.
+    /// This attempt started the container.
     pub started: bool,
     happenings: Vec<PendingEvent>,
-    /// Of the first step that failed.
+    /// The failure of the first step that failed.
     failure: Option<Failure>,
     notified_phase: Option<Phase>,
 }
@@ -109,10 +109,10 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Does what can be done for the wish.
+    /// Runs the steps that lead to the desired state.
     ///
     /// # Errors
-    /// [`Interruption`]: nothing is to be concluded from this attempt.
+    /// [`Interruption`]: this attempt has no result.
     pub async fn pursue(&mut self) -> Result<Verdict, Interruption> {
         let name = &self.claim.project.region;
         let Some(region) = self.shared.app.regions.get(name) else {
@@ -157,12 +157,11 @@ impl<'a> Attempt<'a> {
         )))
     }
 
-    /// Brings what is known in line with what was seen.
+    /// Updates the recorded state from the observation.
     fn take_note(&mut self, look: &Look) {
         let observed = &look.observed;
         self.container = match observed.container {
-            // That it has processes does not say that it is usable; that it was, and still has
-            // them, does.
+            // A container with processes may not be usable yet. One that was usable and still has processes is.
             ContainerState::Starting | ContainerState::Running => {
                 if self.claim.sandbox.container == ContainerState::Running {
                     ContainerState::Running
@@ -204,7 +203,7 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Says what went missing, before it is made again.
+    /// Reports what went missing, before it is created again.
     async fn report_losses(&mut self, look: &Look) -> Result<(), Interruption> {
         self.restarted |= look.has_ended();
         let found = plan::repairs(&look.desired, &look.observed);
@@ -247,7 +246,7 @@ impl<'a> Attempt<'a> {
         Ok(())
     }
 
-    /// Carries out `steps`, and writes down how far it is while it goes on.
+    /// Executes `steps`, and writes the progress meanwhile.
     async fn execute(
         &mut self,
         region: &Region,
@@ -305,7 +304,7 @@ impl<'a> Attempt<'a> {
                     StepKind::EnsureContainer => {
                         self.started = true;
                         self.digest = look.desired.spec.as_ref().map(|spec| spec.digest.clone());
-                        // One that was replaced goes on to be told as running: it is UPDATING.
+                        // A replaced container stays reported as running: its phase is UPDATING.
                         if self.container != ContainerState::Running {
                             self.container = ContainerState::Starting;
                         }
@@ -365,7 +364,7 @@ impl<'a> Attempt<'a> {
             .push(PendingEvent::new(kind, message, json!({"name": name})));
     }
 
-    /// The write of everything that moved, as work to be done beside the steps.
+    /// A future that writes every change so far, to run beside the steps.
     fn tell(&mut self) -> BoxFuture<'a, Told> {
         let (shared, claim) = (self.shared, self.claim);
         let phase = self.phase(false, self.failure.is_some() || claim.sandbox.failure.is_some());
@@ -393,7 +392,7 @@ impl<'a> Attempt<'a> {
         .boxed()
     }
 
-    /// Where the database did not answer, the steps go on: the last write tells everything.
+    /// Handles the result of an interim write. On a database error the steps go on: the last write has everything.
     fn told(&mut self, told: Told) -> Result<(), Interruption> {
         match told {
             Ok(true) => Ok(()),
@@ -423,12 +422,12 @@ impl<'a> Attempt<'a> {
         Phase::compute(row.desired_state, row.generation, settled)
     }
 
-    /// A sentence to be told with the next write.
+    /// Adds an event to the next write.
     pub fn happened(&mut self, happening: PendingEvent) {
         self.happenings.push(happening);
     }
 
-    /// What happened since this was last called, a change of the phase last.
+    /// The events since the last call; a change of the phase comes last.
     pub fn take_happenings(&mut self, phase: Phase) -> Vec<PendingEvent> {
         let mut happenings = std::mem::take(&mut self.happenings);
         happenings.extend(self.stages.take_moves());
@@ -443,7 +442,7 @@ impl<'a> Attempt<'a> {
         happenings
     }
 
-    /// After a failure nothing is assumed: what is there is what is written down.
+    /// After a failure, nothing is assumed: the observed state is what gets written.
     async fn see_what_is_left(&mut self, region: &Region) {
         let reference = self.claim.sandbox.reference();
         let look = tokio::time::timeout(observe::PATIENCE, region.driver.observe(&reference));

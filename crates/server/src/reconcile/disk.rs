@@ -1,15 +1,15 @@
-//! Measures what projects have on disk, for the limits on it. One process does, one project after another: to
-//! measure a sandbox means to walk through its files.
+//! Disk usage measurement of projects, for disk limits. One process measures, one project after another, because
+//! measuring a sandbox walks through its files.
 
 use std::{sync::Arc, time::Duration};
 
 use super::Shared;
 use crate::store::{disk, replicas};
 
-/// How long one sandbox or database may take.
+/// Timeout for measuring one sandbox or database.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Measures everybody to whom a limit applies, and again when that is `every` old; for ever.
+/// Measures every project that a limit applies to, again when its measurement is `every` old; runs forever.
 pub async fn run(shared: Arc<Shared>, every: Duration) {
     loop {
         match replicas::is_first(&shared.app.store, shared.replica).await {
@@ -17,7 +17,7 @@ pub async fn run(shared: Arc<Shared>, every: Duration) {
             Ok(false) => {}
             Err(error) => tracing::warn!(%error, "what projects have on disk could not be measured"),
         }
-        // So late at most is somebody measured whose limit, or whose project, is new.
+        // The longest time until a project with a new limit, or a new project, is measured.
         tokio::time::sleep(every / 5).await;
     }
 }
@@ -42,7 +42,7 @@ async fn measure(shared: &Shared, every: Duration) {
     }
 }
 
-/// Sandbox and database together; `None` where one of them cannot be told now.
+/// Disk usage of sandbox and database together; `None` if one of them cannot be measured now.
 async fn bytes(shared: &Shared, project: &disk::Measured) -> Option<u64> {
     let region = shared.app.regions.get(&project.region)?;
     let told = |error: fsa_driver::DriverError| {

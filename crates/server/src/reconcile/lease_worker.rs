@@ -1,7 +1,7 @@
-//! Work on one claimed sandbox, from the claim to the end of its lease.
+//! Lease worker: works on one claimed sandbox, from the claim to the end of its lease.
 //!
 //! Attempts run beside the renewal of the lease. When the lease is lost, or may be lost because the database has not
-//! answered for too long, the attempt is dropped where it is: another replica may be acting already.
+//! answered for too long, the attempt is dropped at once: another replica may be working already.
 
 use std::{
     sync::{
@@ -30,14 +30,14 @@ use crate::store::{
     replicas::Followed,
 };
 
-/// When a sandbox is looked at that waits for its repository, should no requeue come.
+/// When a sandbox that waits for its repository is checked again, if no requeue comes before.
 const CLONE_CHECK: Duration = Duration::from_secs(30);
 
-/// Works on a claimed sandbox until its wish is reached or an attempt has failed, and gives the
-/// lease back. `wished` tells the newest generation that this process has heard of.
+/// Works on a claimed sandbox until its desired state is reached or an attempt has failed, and releases the
+/// lease. `wished` has the newest generation that this process knows of.
 pub async fn run(shared: &Arc<Shared>, claim: Claim, wished: watch::Receiver<i64>) {
     let lease = claim.lease;
-    // While the last write is under way, a lease that is not there any more was given back by it.
+    // While the last write is in flight, a missing lease means that this write released it.
     let settling = AtomicBool::new(false);
     tokio::select! {
         biased;
@@ -78,7 +78,7 @@ async fn pursue(shared: &Arc<Shared>, mut claim: Claim, wished: watch::Receiver<
         };
         let ended = tokio::select! {
             biased;
-            // What is under way is dropped: a stop does not wait for a slow start.
+            // The work in flight is dropped: a stop does not wait for a slow start.
             () = newer => Err(Interruption::Superseded),
             ended = attempt(shared, &claim, settling) => ended,
         };
@@ -112,7 +112,7 @@ async fn attempt(shared: &Arc<Shared>, claim: &Claim, settling: &AtomicBool) -> 
     settle(shared, attempt, verdict, settling).await
 }
 
-/// Writes down how an attempt ended.
+/// Writes the result of an attempt.
 async fn settle(
     shared: &Arc<Shared>,
     mut attempt: Attempt<'_>,
@@ -144,7 +144,7 @@ async fn settle(
         (true, true) => Some(shared.replica),
         (true, false) => claim.follower,
     };
-    // What was true of processes that are gone is true no more; that the repository was cloned is.
+    // The status of ended processes no longer applies, except that the repository was cloned.
     let before = claim.sandbox.status.as_ref().map(ended);
     let status = if runs {
         attempt.status.clone()
@@ -196,7 +196,7 @@ fn attempt_failed(failure: &Failure, attempts: i32, next: Option<Duration>) -> P
     )
 }
 
-/// A status after the processes that it was true of.
+/// The part of a status that remains true after its processes have ended.
 fn ended(status: &Status) -> Status {
     Status {
         version: status.version.clone(),
@@ -205,7 +205,7 @@ fn ended(status: &Status) -> Status {
     }
 }
 
-/// When it is looked at again unless something happens, and the failures in a row until now.
+/// When to check the sandbox again if nothing happens, and the number of failures in a row.
 fn next_look(attempt: &Attempt<'_>, verdict: &Verdict) -> (Option<Duration>, i32) {
     let row = &attempt.claim.sandbox;
     let one_more = row.attempts.saturating_add(1);
@@ -214,7 +214,7 @@ fn next_look(attempt: &Attempt<'_>, verdict: &Verdict) -> (Option<Duration>, i32
         Verdict::Resting(_, rest) => (Some(*rest), row.attempts),
         Verdict::Waiting => (Some(CLONE_CHECK), row.attempts),
         Verdict::Reached if row.desired_state == DesiredState::Terminated => (None, 0),
-        // It ended by itself: should it do so again soon, that counts.
+        // The container ended without a request; if it does so again soon, this attempt counts as a failure.
         Verdict::Reached if attempt.restarted => (Some(backoff::HEALTHY), one_more),
         Verdict::Reached if was_reached(attempt.claim) && row.failure.is_none() && row.attempts > 0 => {
             let since = attempt.stages.since(fsa_model::Stage::ContainerReady);

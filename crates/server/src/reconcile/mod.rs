@@ -1,11 +1,11 @@
-//! Makes wishes come true.
+//! Reconciliation loop: claims sandboxes, observes, plans, applies.
 //!
-//! A [`Worker`] claims sandboxes that are due, one lease each, and works on some of them at a
-//! time: it looks ([`observe`]), plans ([`plan`]), carries out ([`execute`], [`apply_step`]) and writes down
-//! ([`lease_worker`]). Beside that it follows what runs ([`watch`]), takes requeues ([`requeue`]), removes what
-//! is left of deleted projects ([`removal`]) and sweeps up what is in no row ([`orphans`]).
+//! A [`Worker`] claims due sandboxes, one lease each, and works on several concurrently: it observes ([`observe`]),
+//! plans ([`plan`]), applies ([`execute`], [`apply_step`]) and writes the result ([`lease_worker`]). It also follows
+//! running sandboxes ([`watch`]), accepts requeues ([`requeue`]), removes the rest of deleted projects ([`removal`])
+//! and destroys sandboxes that are in no row ([`orphans`]).
 //!
-//! Any number of processes may work on one control database. What makes that safe is in the rows:
+//! Any number of processes may work on one control database. The rows make that safe:
 //! see [`crate::store::leases`] and [`crate::store::observed`].
 
 mod apply_step;
@@ -40,27 +40,26 @@ pub use self::worker::Worker;
 use self::{metrics::Metrics, requeue::RequeueQueue, watch::Followers};
 use crate::{state::App, store::notify::Topic};
 
-/// How a worker works.
+/// Settings of a worker.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Sandboxes of one region that one process works on at a time, where the work is this
-    /// machine's; where it is not, several times as many.
+    /// Sandboxes of one region that one process works on concurrently, if the work runs on this machine; otherwise
+    /// several times as many.
     pub concurrent: usize,
-    /// How long a claim holds without being renewed. A dead worker's sandboxes wait so long.
+    /// How long a claim holds without renewal. A dead worker's sandboxes wait this long.
     pub lease: Duration,
-    /// How long the others believe that a process is alive that does not say so.
+    /// How long other processes take a process for alive after it last reported.
     pub lifetime: Duration,
-    /// How often leftovers are looked for; `None` where several control databases share one data
-    /// plane.
+    /// Interval between searches for orphans; `None` where several control databases share one data plane.
     pub sweep: Option<Duration>,
-    /// How old what is known of the disk may get, where a limit on it holds.
+    /// Maximum age of a disk measurement, where a disk limit applies.
     pub measure: Duration,
-    /// Between the two sightings of a leftover.
+    /// Time between the two sightings of an orphan.
     pub grace: Duration,
-    /// No other process works on this control database, for certain (it is in a data folder that
-    /// this one has locked). Then what a dead one left behind need not run out.
+    /// No other process works on this control database (it is in a data folder that this process has locked). Then
+    /// a dead process's leases need not expire first.
     pub alone: bool,
-    /// How long work may go on after the shutdown has begun.
+    /// How long work may go on after shutdown has begun.
     pub drain: Duration,
 }
 
@@ -79,17 +78,17 @@ impl Default for Options {
     }
 }
 
-/// Wakes the workers of this process at once. Whoever writes a wish wakes them anyway, through
-/// the database; this saves the detour.
+/// Wakes the workers of this process at once. A write of the desired state wakes them anyway, through the
+/// database; this avoids the delay.
 pub fn wake(app: &App) {
     app.hub.wake(Topic::DesiredState);
 }
 
-/// What the parts of one worker share.
+/// State that the parts of one worker share.
 pub(crate) struct Shared {
     app: App,
     options: Options,
-    /// This process, among those that are alive.
+    /// This process's id among the live replicas.
     replica: Uuid,
     in_flight: Mutex<HashMap<SandboxId, UnderWay>>,
     followers: Followers,
@@ -98,11 +97,11 @@ pub(crate) struct Shared {
     metrics: Metrics,
 }
 
-/// What is heard of a sandbox while it is worked on.
+/// Notifications about a sandbox while it is worked on.
 struct UnderWay {
     /// The newest generation.
     newest: channel::Sender<i64>,
-    /// Somebody should look at it again, since it was last looked at.
+    /// Whether a requeue came since the last observation.
     requeued: bool,
 }
 
@@ -117,8 +116,8 @@ impl Shared {
         }
     }
 
-    /// Somebody should look at a sandbox. While it is worked on here that is only noted: its own steps cause most of what
-    /// changes in the data plane, and it is asked for when they are done.
+    /// Requeues a sandbox. While it is worked on here, the requeue is only recorded: the worker's own steps cause most
+    /// changes in the data plane, and the flag is checked when they are done.
     fn requeue(&self, sandbox: SandboxId) {
         match self.in_flight.lock().get_mut(&sandbox) {
             Some(under_way) => under_way.requeued = true,
@@ -126,7 +125,7 @@ impl Shared {
         }
     }
 
-    /// Whether there was a requeue since the last call, for whoever works on the sandbox.
+    /// Whether there was a requeue since the last call, for the task that works on the sandbox.
     fn take_requeue(&self, sandbox: SandboxId) -> bool {
         let mut in_flight = self.in_flight.lock();
         in_flight

@@ -1,31 +1,30 @@
-//! What the clone of a project's repository means for its sandbox.
+//! Repository clone evaluation: how the state of a project's clone affects its sandbox.
 //!
-//! sandboxd clones before the start command runs. Until the clone is there the sandbox is not
-//! ready, and a clone that failed is never shown as success; the terminal works all the while, so
-//! that a person can look.
+//! sandboxd clones before the start command runs. The sandbox is not ready until the clone is present, and a failed
+//! clone is never shown as success. The terminal works throughout, so that a person can inspect the failure.
 
 use fsa_driver::Region;
 use fsa_model::{SandboxSpec, StageState, sandboxd::RepositoryState};
 use fsa_sandboxd_client::{Error, SandboxdClient};
 
-/// What follows from the state of the clone.
+/// What to do for a state of the clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Clone {
-    /// There is none to wait for.
+    /// There is no clone to wait for.
     Done,
     Wait,
-    /// It failed, which was not told yet.
+    /// The clone failed, and the failure is not reported yet.
     Failed(String),
-    /// It failed, was told, and is due to be tried again.
+    /// The clone failed, the failure is reported, and a retry is due.
     Retry,
 }
 
-/// Judges `state`. `expected` says that the project has a repository; `told` is how the stage
-/// `Ready` stands in the row.
+/// Evaluates `state`. `expected` says whether the project has a repository; `told` is the state of the stage
+/// `Ready` in the row.
 #[must_use]
 pub fn judge(state: &RepositoryState, expected: bool, told: StageState) -> Clone {
     match state {
-        // Not begun yet, at the very start of sandboxd.
+        // The clone has not begun yet, because sandboxd has just started.
         RepositoryState::None if expected => Clone::Wait,
         RepositoryState::None | RepositoryState::Cloned => Clone::Done,
         RepositoryState::Cloning => Clone::Wait,
@@ -34,8 +33,8 @@ pub fn judge(state: &RepositoryState, expected: bool, told: StageState) -> Clone
     }
 }
 
-/// Asks sandboxd to try the clone again. That it refuses means that the clone is under way or
-/// there by now, which its status will tell.
+/// Requests that sandboxd retry the clone. A refusal means that the clone is in progress or present already,
+/// which its status will show.
 ///
 /// # Errors
 /// sandboxd cannot be reached.

@@ -1,5 +1,5 @@
-//! Requeue requests of sandboxes: gathered here, written to the rows, so
-//! that whichever worker is next has them. Losing one may only cost time.
+//! Requeue queue: collects requeue requests of sandboxes and writes them to the rows, where any worker finds them.
+//! Losing a request costs only time.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -16,14 +16,14 @@ use tokio::{sync::Notify, task::JoinSet};
 use super::Shared;
 use crate::store::requeue as rows;
 
-/// RequeueQueue are gathered for so long: a machine that goes down takes many sandboxes with it.
+/// How long requeues are batched: a machine that goes down affects many sandboxes.
 const GATHER: Duration = Duration::from_millis(20);
-/// Above so many the sandboxes are not told apart.
+/// Above this number, everything is requeued instead of single sandboxes.
 const MOST: usize = 1000;
-/// After a driver's stream has ended, which it should not.
+/// Pause after a driver's stream has ended, which it should not.
 const STREAM_RETRY: Duration = Duration::from_secs(5);
 
-/// The requeues that are yet to be written.
+/// Requeues that are not written yet.
 #[derive(Default)]
 pub struct RequeueQueue {
     waiting: Mutex<Waiting>,
@@ -32,7 +32,7 @@ pub struct RequeueQueue {
 
 #[derive(Default)]
 struct Waiting {
-    /// With whether a failed one is requeued too.
+    /// Whether the requeue also applies during the backoff of a failed sandbox.
     sandboxes: HashMap<SandboxId, bool>,
     projects: HashSet<ProjectId>,
     everything: bool,
@@ -41,7 +41,7 @@ struct Waiting {
 }
 
 impl RequeueQueue {
-    /// Somebody should look at this sandbox; `even_failed`, also before its back-off is over.
+    /// Requeues this sandbox; with `even_failed` also before its backoff is over.
     pub fn sandbox(&self, sandbox: SandboxId, even_failed: bool) {
         let mut waiting = self.waiting.lock();
         *waiting.sandboxes.entry(sandbox).or_default() |= even_failed;
@@ -52,7 +52,7 @@ impl RequeueQueue {
         self.some.notify_one();
     }
 
-    /// Somebody should look at all sandboxes of this project.
+    /// Requeues all sandboxes of this project.
     pub fn project(&self, project: ProjectId) {
         let mut waiting = self.waiting.lock();
         waiting.projects.insert(project);
@@ -63,20 +63,20 @@ impl RequeueQueue {
         self.some.notify_one();
     }
 
-    /// A region answers again that did not.
+    /// Reports that a region answers again.
     pub fn answers(&self, region: &str) {
         self.waiting.lock().answering.insert(region.to_owned());
         self.some.notify_one();
     }
 
-    /// Somebody should look at everything.
+    /// Requeues everything.
     pub fn everything(&self) {
         self.waiting.lock().everything = true;
         self.some.notify_one();
     }
 }
 
-/// Listens to the drivers of all regions, for ever.
+/// Watches the drivers of all regions, forever.
 pub async fn listen(shared: Arc<Shared>) {
     let mut regions = JoinSet::new();
     for region in shared.app.regions.iter() {
@@ -108,12 +108,12 @@ pub async fn listen(shared: Arc<Shared>) {
             });
         }
     }
-    // They end only by a panic, and then with them all.
+    // The tasks end only by a panic, and then all of them do.
     while regions.join_next().await.is_some() {}
     std::future::pending().await
 }
 
-/// Writes requeues to the rows, for ever.
+/// Writes requeues to the rows, forever.
 pub async fn write(shared: Arc<Shared>) {
     loop {
         shared.requeues.some.notified().await;
@@ -146,7 +146,7 @@ fn put_back(shared: &Shared, waiting: Waiting) {
     }
 }
 
-/// Whether there is something to look at: what belongs to sandboxes on their way out changes too.
+/// Whether there is work: terminating sandboxes change too.
 async fn write_once(shared: &Shared, waiting: &Waiting) -> Result<bool, sqlx::Error> {
     let store = &shared.app.store;
     let mut some = waiting.everything || !waiting.answering.is_empty();

@@ -1,4 +1,4 @@
-//! The five stages of one sandbox while it is worked on, and the events that their moves are.
+//! Stages of one sandbox (five of them) during an attempt, and the events for their changes.
 
 use chrono::Utc;
 use fsa_model::{Condition, Stage, StageState, event::EventKind};
@@ -7,7 +7,7 @@ use serde_json::json;
 use super::step::StepKind;
 use crate::store::events::PendingEvent;
 
-/// The stage that a step moves.
+/// The stage that a step affects.
 #[must_use]
 pub const fn stage_of(kind: StepKind) -> Option<Stage> {
     match kind {
@@ -19,7 +19,7 @@ pub const fn stage_of(kind: StepKind) -> Option<Stage> {
     }
 }
 
-/// The stages as they are, beside what was last told of them.
+/// The current stages, beside their last reported state.
 #[derive(Clone, Debug)]
 pub struct Stages {
     now: Vec<Condition>,
@@ -27,7 +27,7 @@ pub struct Stages {
 }
 
 impl Stages {
-    /// From a row. Whatever the row has, there are five, in their order.
+    /// The stages of a row, completed to all five, in order.
     #[must_use]
     pub fn new(row: &[Condition]) -> Self {
         let now: Vec<_> = Condition::all_pending(Utc::now())
@@ -54,7 +54,7 @@ impl Stages {
         self.now[stage as usize].state
     }
 
-    /// Since when the stage is as it is.
+    /// Since when the stage has its state.
     #[must_use]
     pub fn since(&self, stage: Stage) -> chrono::DateTime<Utc> {
         self.now[stage as usize].since
@@ -64,7 +64,7 @@ impl Stages {
         self.now[stage as usize].set(state, message, Utc::now());
     }
 
-    /// A step began. A stage that was done stays so while it is looked at once more.
+    /// A step began. A stage that was done stays done during its verification.
     pub fn began(&mut self, kind: StepKind) {
         if let Some(stage) = stage_of(kind)
             && self.state(stage) != StageState::Done
@@ -85,14 +85,14 @@ impl Stages {
         }
     }
 
-    /// These stages are yet to come.
+    /// Resets these stages to pending.
     pub fn pending(&mut self, stages: &[Stage]) {
         for stage in stages {
             self.set(*stage, StageState::Pending, None);
         }
     }
 
-    /// Events for what moved since this was last called.
+    /// Events for the stages that changed since the last call.
     pub fn take_moves(&mut self) -> Vec<PendingEvent> {
         let mut moves = Vec::new();
         for (now, told) in self.now.iter().zip(&mut self.told) {

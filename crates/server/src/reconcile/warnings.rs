@@ -1,4 +1,4 @@
-//! Tells what the data planes say of sandboxes without being asked, as events of their projects.
+//! Data plane warnings: writes unsolicited warnings about sandboxes as events of their projects.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,12 +9,12 @@ use tokio::task::JoinSet;
 use super::Shared;
 use crate::store::warnings;
 
-/// After the control database did not answer, and after a driver's stream has ended, which it should not.
+/// Pause after a failed write, and after a driver's stream has ended, which it should not.
 const RETRY: Duration = Duration::from_secs(5);
-/// Tries to write one down. Losing one may only cost that it is not told.
+/// Attempts to write a warning. A lost warning is only not reported.
 const TRIES: usize = 12;
 
-/// Listens to the drivers of all regions, for ever.
+/// Watches the drivers of all regions, forever.
 pub async fn listen(shared: Arc<Shared>) {
     let mut regions = JoinSet::new();
     for region in shared.app.regions.iter() {
@@ -29,7 +29,7 @@ pub async fn listen(shared: Arc<Shared>) {
             }
         });
     }
-    // They end only by a panic, and then with them all.
+    // The tasks end only by a panic, and then all of them do.
     while regions.join_next().await.is_some() {}
     std::future::pending().await
 }

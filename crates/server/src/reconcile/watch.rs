@@ -1,9 +1,9 @@
-//! Follows what sandboxd says of itself in every running sandbox of which this process is in
-//! charge: ports, start command, repository.
+//! Status watchers of running sandboxes: this process subscribes to sandboxd's status (ports, start command,
+//! repository) of every running sandbox that is assigned to it.
 //!
-//! One task and one connection a sandbox, which sleep while nothing changes. What they hear is
-//! bounded and gathered before it is written: it comes from inside a sandbox, where anybody can
-//! open and close ports as fast as they like.
+//! Each sandbox has one task and one connection, which sleep while nothing changes. Status is bounded, and changes
+//! are batched before they are written: they come from inside a sandbox, where any program can open and close ports
+//! at any rate.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -36,9 +36,9 @@ const LONGEST_GATHER: Duration = Duration::from_secs(10);
 /// Between two connections, at first and at most.
 const RECONNECT: Duration = Duration::from_millis(200);
 const LONGEST_RECONNECT: Duration = Duration::from_secs(30);
-/// Ports of one sandbox that are told.
+/// Most ports of one sandbox that are reported.
 const MOST_PORTS: usize = 200;
-/// Connections on which one sandbox asks: the newest, and one that ends.
+/// Callback connections of one sandbox at a time: the newest, and one that is closing.
 const MOST_ANSWERING: usize = 2;
 /// Characters of a text from inside a sandbox.
 const LONGEST_TEXT: usize = 2000;
@@ -50,19 +50,19 @@ pub struct Followers {
 }
 
 struct Follower {
-    /// As last heard, while the connection stands.
+    /// The last status received, while the connection is open.
     live: Arc<Mutex<Option<Status>>>,
     _task: AbortOnDropHandle<()>,
 }
 
 impl Followers {
-    /// Whether sandboxd is connected and said at last that it is ready.
+    /// Whether sandboxd is connected and its last status was ready.
     #[must_use]
     pub fn is_live(&self, sandbox: SandboxId) -> bool {
         self.status(sandbox).is_some_and(|status| status.ready)
     }
 
-    /// What sandboxd said last, while it is connected.
+    /// sandboxd's last status, while it is connected.
     #[must_use]
     pub fn status(&self, sandbox: SandboxId) -> Option<Status> {
         let all = self.all.lock();
@@ -70,13 +70,13 @@ impl Followers {
             .and_then(|follower| follower.live.lock().clone())
     }
 
-    /// Follows no longer, because it is about to end.
+    /// Stops following a sandbox, because it is about to end.
     pub fn stop(&self, sandbox: SandboxId) {
         let follower = self.all.lock().remove(&sandbox);
         drop(follower);
     }
 
-    /// Follows nothing any more.
+    /// Stops following every sandbox.
     pub fn clear(&self) {
         let all = std::mem::take(&mut *self.all.lock());
         drop(all);
@@ -95,7 +95,7 @@ impl Followers {
 }
 
 impl Shared {
-    /// Follows a running sandbox, by `watch` where there is a stream already. Replaces an earlier follower.
+    /// Follows a running sandbox, on the stream `watch` if there is one already. Replaces an earlier follower.
     pub(super) fn follow(self: &Arc<Self>, followed: Followed, watch: Option<StatusStream>) {
         let id = followed.sandbox.id.to_string();
         let token = match spec::control_token(&self.app.key_ring, &id, &followed.control_token) {
@@ -123,7 +123,7 @@ impl Shared {
     }
 }
 
-/// Follows until it is somebody else's to follow, or there is nothing to follow any more.
+/// Follows until another process follows the sandbox, or there is nothing left to follow.
 async fn follow(
     shared: Arc<Shared>,
     mut followed: Followed,
@@ -133,7 +133,7 @@ async fn follow(
 ) {
     let mut pause = RECONNECT;
     let answering = Arc::new(Semaphore::new(MOST_ANSWERING));
-    // sandboxd looks for the clone at each start; that it is there is told once.
+    // sandboxd checks the clone at each start; a clone that is present is reported once.
     let mut cloned = followed
         .status
         .as_ref()
@@ -154,7 +154,7 @@ async fn follow(
             Heard::NotOurs => break,
             Heard::End => {
                 if was_live {
-                    // It ended, or is about to be replaced by somebody. Whoever reconciles looks.
+                    // The sandbox ended, or is about to be replaced. The reconciler observes it.
                     shared.requeue(followed.sandbox.id);
                     pause = RECONNECT;
                 }
@@ -181,7 +181,7 @@ async fn follow(
 enum Heard {
     /// The connection ended or could not be made.
     End,
-    /// The row says that somebody else follows, or that it does not run.
+    /// According to the row, another process follows, or the sandbox does not run.
     NotOurs,
 }
 
@@ -244,8 +244,8 @@ async fn listen(
     }
 }
 
-/// Opens a connection on which the sandbox's programs ask. It outlives the following, and a drain
-/// waits for what is being answered on it.
+/// Opens a callback connection for the sandbox's programs. It outlives the follower, and a drain waits for the
+/// requests in flight on it.
 fn answer(
     shared: &Shared,
     region: &Region,
@@ -266,7 +266,7 @@ fn answer(
     });
 }
 
-/// Writes a status, and what it says that the last one did not.
+/// Writes a status, and an event for each difference from the previous one.
 async fn write(
     shared: &Shared,
     followed: &mut Followed,
@@ -280,7 +280,7 @@ async fn write(
     let ours = replicas::write_status(store, shared.replica, followed, status, happenings).await?;
     if ours {
         if before.repository != status.repository {
-            // Somebody may be waiting for the clone, or its failure is yet to be told.
+            // An attempt may be waiting for the clone, or the clone's failure is not reported yet.
             shared.requeues.sandbox(followed.sandbox.id, true);
         }
         *cloned |= status.repository == RepositoryState::Cloned;
@@ -289,7 +289,7 @@ async fn write(
     Ok(ours)
 }
 
-/// A status whose length is bounded and whose texts are without control characters.
+/// Limits a status's length and removes control characters from its texts.
 #[must_use]
 pub fn bounded(mut status: Status) -> Status {
     status.ports.sort();
@@ -314,7 +314,7 @@ fn plain(text: &str, longest: usize) -> String {
         .collect()
 }
 
-/// What `now` says that `before` did not, in sentences.
+/// Events, with a sentence each, for what is in `now` and not in `before`.
 #[must_use]
 pub fn differences(before: &Status, now: &Status) -> Vec<PendingEvent> {
     let mut happenings = Vec::new();

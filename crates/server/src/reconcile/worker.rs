@@ -1,4 +1,4 @@
-//! The loop that claims what is due, and the tasks beside it. They all end with it.
+//! Reconciliation worker: the loop that claims due sandboxes and removals, and its background tasks, which end with it.
 
 use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
@@ -26,27 +26,27 @@ use crate::{
     },
 };
 
-/// The longest time without a look at what is due. Every wake-up may be lost.
+/// The longest time between two checks for due work, because any wake-up may be lost.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
-/// After the control database did not answer.
+/// Pause after the control database did not answer.
 const STORE_RETRY: Duration = Duration::from_secs(1);
-/// Sandboxes that are taken over to be followed at a time.
+/// Sandboxes without a follower that are taken over in one query.
 const FOLLOW_AT_ONCE: i64 = 100;
-/// How many times as many sandboxes are worked on where others do the work. Such work mostly waits,
-/// and what waits for a slow cluster must not keep anybody else from being begun.
+/// Factor on the concurrency limit for regions whose work runs on other machines. Such work mostly waits, and a
+/// slow cluster must not delay the start of other work.
 const ELSEWHERE: usize = 16;
 
 /// The workers of this process.
 pub struct Worker;
 
 impl Worker {
-    /// Works until `shutdown`, then finishes or drops what it is at, and gives its leases back.
+    /// Works until `shutdown`, then finishes or drops the work in flight and releases its leases.
     /// Aborting the task ends everything at once, as a crash would.
     pub fn spawn(app: App, shutdown: CancellationToken) -> JoinHandle<()> {
         Self::spawn_with(app, Options::default(), shutdown)
     }
 
-    /// As [`Self::spawn`], with options.
+    /// Same as [`Self::spawn`], with options.
     pub fn spawn_with(app: App, options: Options, shutdown: CancellationToken) -> JoinHandle<()> {
         let metrics = Metrics::new();
         app.metrics.register(|registry| metrics.register(registry));
@@ -64,7 +64,7 @@ impl Worker {
     }
 }
 
-/// Ends what runs in tasks of its own when the loop does, however it does.
+/// Stops the follower tasks when the loop ends, however it ends.
 struct Ended(Arc<Shared>);
 
 impl Drop for Ended {
@@ -90,7 +90,7 @@ struct Jobs {
     shared: Arc<Shared>,
     tasks: JoinSet<Finished>,
     sandboxes: HashMap<SandboxId, Job>,
-    /// By their leases, with their regions.
+    /// Regions of the removals, by lease.
     removals: HashMap<Uuid, String>,
 }
 
@@ -106,7 +106,7 @@ async fn work(shared: Arc<Shared>, shutdown: CancellationToken) {
         beside.spawn(orphans::run(Arc::clone(&shared), every));
     }
     beside.spawn(disk::run(Arc::clone(&shared), shared.options.measure));
-    // Machines are restarted and things are lost while nobody looks.
+    // While no worker ran, machines may have restarted and containers may be lost.
     shared.requeues.everything();
 
     let mut jobs = Jobs {
@@ -127,7 +127,7 @@ async fn work(shared: Arc<Shared>, shutdown: CancellationToken) {
     }
 }
 
-/// Says that this process is there, before it claims anything.
+/// Registers this process as alive, before it claims anything.
 async fn begin(shared: &Shared) {
     let store = &shared.app.store;
     let (replica, lifetime) = (shared.replica, shared.options.lifetime);
@@ -146,7 +146,7 @@ async fn begin(shared: &Shared) {
     }
 }
 
-/// Says that this process is alive, and follows what nobody follows, for ever.
+/// Renews this process's registration, and follows sandboxes that no process follows, forever.
 async fn live(shared: Arc<Shared>) {
     let store = &shared.app.store;
     let lifetime = shared.options.lifetime;
@@ -206,8 +206,7 @@ impl Jobs {
         }
     }
 
-    /// Claims what is due, as far as there is room, and tells when to do so again; `None` where
-    /// that is when a job ends.
+    /// Claims due work up to the limit, and returns when to do so again; `None` means when a job ends.
     async fn claim(&mut self) -> Result<Option<Instant>, sqlx::Error> {
         let shared = Arc::clone(&self.shared);
         let (store, lease) = (&shared.app.store, shared.options.lease);
@@ -242,7 +241,7 @@ impl Jobs {
             let shared = Arc::clone(&self.shared);
             self.tasks.spawn(async move {
                 let lease = removal.lease;
-                // After a panic its lease runs out; that is back-off enough for a defect.
+                // After a panic the lease expires; that is enough backoff for a defect.
                 let _ = AssertUnwindSafe(removal::run(&shared, removal))
                     .catch_unwind()
                     .await;
@@ -252,14 +251,14 @@ impl Jobs {
         let sandboxes = self.room(self.sandboxes.values().map(|job| job.region.as_str()));
         let removals = self.room(self.removals.values().map(String::as_str));
         let due = leases::next_due(store, &sandboxes, &removals).await?;
-        // Not at once again: what is due now and was not claimed is somebody else's.
+        // Not at once: work that is due and was not claimed belongs to another process.
         let sleep = due
             .unwrap_or(LONGEST_SLEEP)
             .clamp(Duration::from_millis(50), LONGEST_SLEEP);
         Ok(Some(Instant::now() + sleep))
     }
 
-    /// What is left in each region of what may be worked on at a time, beside what is.
+    /// Free places of each region: its concurrency limit minus the jobs in `taken`.
     fn room<'a>(&self, taken: impl Iterator<Item = &'a str>) -> Room {
         let concurrent = self.shared.options.concurrent;
         let mut room = Room {
@@ -305,7 +304,7 @@ impl Jobs {
             Ok(Finished::Sandbox(lease)) => {
                 self.sandboxes.remove(&lease.sandbox);
                 let under_way = self.shared.in_flight.lock().remove(&lease.sandbox);
-                // It came after the last look.
+                // The requeue came after the last observation.
                 if under_way.is_some_and(|under_way| under_way.requeued) {
                     self.shared.requeues.sandbox(lease.sandbox, false);
                 }
@@ -319,7 +318,7 @@ impl Jobs {
         }
     }
 
-    /// A newer wish interrupts the work on the older one.
+    /// Interrupts the work on an older generation of the desired state.
     async fn notify_newer_generations(&self) {
         let ids: Vec<SandboxId> = self.sandboxes.keys().copied().collect();
         if ids.is_empty() {
@@ -331,13 +330,13 @@ impl Jobs {
                     self.shared.heard_of(sandbox, generation);
                 }
             }
-            // The renewal of the lease tells it too, a little later.
+            // The renewal of the lease reports it too, a little later.
             Err(error) => tracing::debug!(%error, "newer wishes were not read"),
         }
     }
 
-    /// Lets what is under way finish for a while, then drops it and gives the leases back, so that
-    /// whoever comes next need not wait for their end.
+    /// Lets the work in flight finish for a while, then drops it and releases the leases, so that other replicas
+    /// need not wait until they expire.
     async fn drain(&mut self) {
         let deadline = Instant::now() + self.shared.options.drain;
         while let Ok(Some(done)) = tokio::time::timeout_at(deadline, self.tasks.join_next()).await {
