@@ -1,8 +1,7 @@
-//! Git credentials for repositories, for git in a sandbox: each is for one repository, and none is stored in
+//! Git credentials for repositories, requested by git in a sandbox. Each is for one repository, and none is stored in
 //! the sandbox.
 //!
-//! Git names the repository that it connects to ([`Place`]). Each [`Source`] may have its credential; they are
-//! tried in order.
+//! Git names the repository that it connects to ([`Place`]). The [`Source`]s are queried in order.
 
 use async_trait::async_trait;
 use fsa_model::ProjectId;
@@ -19,13 +18,13 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     pub protocol: String,
-    /// With its port, unless it is the scheme's default.
+    /// With its port, where that is not the scheme's default.
     pub host: String,
-    /// Without leading and trailing slashes and without a final `.git`.
+    /// Without slashes around it and without `.git` at its end.
     pub path: String,
 }
 
-/// The credential that git sends to a server.
+/// A user name and password for a server.
 #[derive(Clone, Debug)]
 pub struct Login {
     pub username: String,
@@ -35,19 +34,19 @@ pub struct Login {
 /// A source of repository credentials.
 #[async_trait]
 pub trait Source: Send + Sync {
-    /// The credential of `place` for the sandboxes of `project`; `None` if this source has none for exactly
-    /// that repository.
+    /// The credential of `place` for the sandboxes of `project`; `None` where this source has
+    /// none for exactly that repository.
     ///
     /// # Errors
-    /// The lookup failed.
+    /// The credential could not be determined.
     async fn login(&self, app: &App, project: ProjectId, place: &Place) -> Result<Option<Login>>;
 
-    /// Handles git's report that the repository's server rejected `password`. Returns a sentence with the fix
-    /// for a person, if the password was from this source. The sandbox may lie; it can break nothing by this
-    /// that it could not break anyway.
+    /// Handles git's report that the repository's server refused `password`. Returns a sentence with advice for the
+    /// person, if the credential came from this source. A false report by the sandbox does no harm that the sandbox
+    /// could not have done anyway.
     ///
     /// # Errors
-    /// The lookup failed.
+    /// The advice could not be determined.
     async fn refused(
         &self,
         app: &App,
@@ -58,7 +57,7 @@ pub trait Source: Send + Sync {
 }
 
 impl Place {
-    /// Parses a repository's URL. `None` if no password may be sent to it.
+    /// Parses a repository's URL. `None` where passwords are not sent to such a URL.
     #[must_use]
     pub fn of_url(url: &str) -> Option<Self> {
         let url = Url::parse(url).ok()?;
@@ -70,7 +69,7 @@ impl Place {
         Self::new(url.scheme(), &host, url.path())
     }
 
-    /// Whether the repository is on the server of this URL.
+    /// Whether it is on the server of this URL.
     #[must_use]
     pub fn is_at(&self, server: &Url) -> bool {
         let mut one = server.clone();
@@ -79,7 +78,7 @@ impl Place {
             .is_some_and(|one| (one.protocol, one.host) == (self.protocol.clone(), self.host.clone()))
     }
 
-    /// Parses git's format (git-credential(1), INPUT/OUTPUT FORMAT): lines of `name=value`.
+    /// Parses git's request (git-credential(1), INPUT/OUTPUT FORMAT): lines of `name=value`.
     #[must_use]
     pub fn of_question(text: &str) -> Option<Self> {
         Self::new(told(text, "protocol")?, told(text, "host")?, told(text, "path")?)
@@ -97,20 +96,20 @@ impl Place {
     }
 }
 
-/// One of the values in git's format.
+/// One value of git's request.
 fn told<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     text.lines()
         .filter_map(|line| line.split_once('='))
         .find_map(|(found, value)| (found == name).then_some(value))
 }
 
-/// The password in git's format.
+/// The password in git's request.
 #[must_use]
 pub fn password_of(text: &str) -> Option<SecretString> {
     told(text, "password").map(|password| password.to_owned().into())
 }
 
-/// The credential that a user set for the project.
+/// The credential that a person set for the project.
 pub struct Stored;
 
 #[async_trait]
@@ -151,10 +150,10 @@ impl Source for Stored {
     }
 }
 
-/// Asks all sources for the credential.
+/// Queries all sources.
 ///
 /// # Errors
-/// The lookup of one source failed, and no earlier source had a credential.
+/// A source could not determine the credential, and none before it had one.
 pub async fn login(app: &App, project: ProjectId, place: &Place) -> Result<Option<Login>> {
     for source in &app.git {
         if let Some(login) = source.login(app, project, place).await? {
@@ -164,10 +163,10 @@ pub async fn login(app: &App, project: ProjectId, place: &Place) -> Result<Optio
     Ok(None)
 }
 
-/// Reports to all sources that a server rejected a password, until one returns a fix.
+/// Reports to the sources that a server refused a password, until one returns advice.
 ///
 /// # Errors
-/// The lookup of one source failed.
+/// A source could not determine its advice.
 pub async fn refused(
     app: &App,
     project: ProjectId,

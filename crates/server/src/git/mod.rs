@@ -1,8 +1,8 @@
-//! Git in a project's folder, as people do it from the page and the command line: what has changed, staging,
-//! commits, and the exchange with `origin`.
+//! Git operations in a project's folder, for the page and the command line: status, diff, staging, commits, and
+//! push and pull with `origin`.
 //!
-//! git runs in the sandbox, with fixed arguments, without a shell, as the person's own user; what a person
-//! names comes after `--` and is taken literally. What it prints is not trusted ([`status`], [`stderr`]).
+//! git runs in the sandbox, with fixed arguments, without a shell, as the user of its terminals. Paths from a request
+//! come after `--` and are taken literally. git's output is not trusted ([`status`], [`stderr`]).
 
 pub mod publish;
 pub mod status;
@@ -28,13 +28,13 @@ use crate::{
     store::{github, projects},
 };
 
-/// For what is done in the folder alone.
+/// Timeout of local commands.
 const HERE_SECONDS: u32 = 60;
-/// For what speaks to another server.
+/// Timeout of commands that contact another server.
 const THERE_SECONDS: u32 = 600;
-/// Bytes of a message.
+/// Most bytes of a commit message.
 const LONGEST_MESSAGE: usize = 64 * 1024;
-/// Paths of one request, and bytes of one.
+/// Most paths of one request, and most bytes of one path.
 const MOST_PATHS: usize = 1000;
 const LONGEST_PATH: usize = 4096;
 
@@ -49,15 +49,15 @@ impl Repository {
         Ok(Self { sandbox })
     }
 
-    /// Runs git, whatever it ends with.
+    /// Runs git and returns its result, whatever the exit code.
     async fn try_git(&self, arguments: &[&str], stdin: Option<&str>, seconds: u32) -> Result<ExecResult> {
         let fixed = ["git", "--no-pager", "--literal-pathspecs"];
         let variables = [
-            // Nobody is there to be asked.
+            // No terminal is attached to answer a prompt.
             ("GIT_TERMINAL_PROMPT", "0"),
             ("GIT_EDITOR", "true"),
             ("LC_ALL", "C.UTF-8"),
-            // A repository of the whole home is not the project's.
+            // A repository of the whole home folder is not the project's.
             ("GIT_CEILING_DIRECTORIES", fsa_model::sandboxd::HOME),
         ];
         let wish = ExecRequest {
@@ -80,7 +80,7 @@ impl Repository {
             })
     }
 
-    /// Runs git, which must succeed.
+    /// Runs git; failure is an error.
     async fn git(&self, deed: Deed, arguments: &[&str]) -> Result<ExecResult> {
         self.told(deed, arguments, None, HERE_SECONDS).await
     }
@@ -100,7 +100,7 @@ impl Repository {
         }
     }
 
-    /// One line that git prints where it succeeds.
+    /// The first line that git prints; `None` if git fails or prints nothing.
     async fn line(&self, arguments: &[&str]) -> Result<Option<String>> {
         let result = self.try_git(arguments, None, HERE_SECONDS).await?;
         let line = result.stdout.lines().next().unwrap_or_default();
@@ -128,7 +128,7 @@ impl Repository {
         })
     }
 
-    /// Names the caller for a commit where git knows no name.
+    /// Settings that name the caller as author of a commit where git has no name or address configured.
     async fn author(&self, app: &App, caller: &Caller) -> Result<Vec<String>> {
         let (name, email) = tokio::try_join!(
             self.line(&["config", "--get", "user.name"]),
@@ -149,7 +149,7 @@ impl Repository {
 
     async fn commit(&self, author: &[String], message: &str) -> Result<()> {
         let mut arguments: Vec<&str> = author.iter().map(String::as_str).collect();
-        // Lines that begin with `#` are the person's.
+        // Lines that begin with `#` are part of the message, not comments.
         arguments.extend(["commit", "--cleanup=whitespace", "--file=-"]);
         self.told(Deed::Commit, &arguments, Some(message), HERE_SECONDS)
             .await?;
@@ -166,7 +166,7 @@ impl Repository {
     }
 }
 
-/// Where nobody is meant to write to, as GitHub has it for those who show no address.
+/// A no-reply address, such as GitHub gives users who hide their own.
 async fn email_of(app: &App, caller: &Caller) -> Result<String> {
     let mut connection = app.store.pool().acquire().await?;
     let account = github::account_of(&mut connection, caller.user()).await?;
@@ -186,7 +186,7 @@ async fn email_of(app: &App, caller: &Caller) -> Result<String> {
     })
 }
 
-/// What has changed.
+/// The status of the repository.
 ///
 /// # Errors
 /// Not found; 409 where the sandbox does not run or there is no repository.
@@ -195,10 +195,10 @@ pub async fn view(app: &App, caller: &Caller, project: &str) -> Result<GitStatus
     Repository::of(app, &project).await?.status().await
 }
 
-/// How files differ: what is staged from the last commit, or what is not from what is.
+/// Differences of files: staged ones from the last commit, or unstaged ones from the index.
 ///
 /// # Errors
-/// As [`view`], and 422 for a path that is none.
+/// Same as [`view`]; 422 for an invalid path.
 pub async fn diff(
     app: &App,
     caller: &Caller,
@@ -222,11 +222,11 @@ pub async fn diff(
     if let (true, false, Some(path)) = (found.stdout.is_empty(), staged, path) {
         let new = ["ls-files", "-z", "--others", "--exclude-standard", "--", path];
         let new = repository.git(Deed::Look, &new).await?;
-        // A file that git does not know differs from nothing.
+        // A file that git does not track is compared with an empty one.
         if new.stdout.strip_suffix('\0') == Some(path) {
             let arguments = [&show[..], &["--no-index", "--", "/dev/null", path]].concat();
             let shown = repository.try_git(&arguments, None, HERE_SECONDS).await?;
-            // 1 says that there is a difference.
+            // Exit code 1 means that there is a difference.
             if shown.exit_code != 1 {
                 return Err(explain(Deed::Look, &shown));
             }
@@ -242,17 +242,17 @@ pub async fn diff(
 /// Stages files, or everything.
 ///
 /// # Errors
-/// As [`diff`].
+/// Same as [`diff`].
 pub async fn stage(app: &App, caller: &Caller, project: &str, wish: &GitPaths) -> Result<GitStatus> {
     change(app, caller, project, &["add", "--all", "--"], wish).await
 }
 
-/// Takes files, or everything, out of what is staged.
+/// Unstages files, or everything.
 ///
 /// # Errors
-/// As [`diff`].
+/// Same as [`diff`].
 pub async fn unstage(app: &App, caller: &Caller, project: &str, wish: &GitPaths) -> Result<GitStatus> {
-    // Unlike `restore --staged` it works before the first commit too.
+    // Unlike `restore --staged`, `reset` works before the first commit too.
     change(app, caller, project, &["reset", "--quiet", "--"], wish).await
 }
 
@@ -291,10 +291,10 @@ fn check_path(field: &str, path: &str) -> Result<()> {
     Ok(())
 }
 
-/// Commits what is staged, or everything, in the caller's name where git knows no other.
+/// Commits the staged changes, or everything, in the caller's name where git has none configured.
 ///
 /// # Errors
-/// As [`view`]; 422 for a message that is none; 409 where there is nothing to commit.
+/// Same as [`view`]; 422 for an invalid message; 409 where there is nothing to commit.
 pub async fn commit(app: &App, caller: &Caller, project: &str, wish: &GitCommit) -> Result<GitStatus> {
     let project = projects::find::<Write>(&app.store, caller, project).await?;
     let message = wish.message.trim();
@@ -311,10 +311,10 @@ pub async fn commit(app: &App, caller: &Caller, project: &str, wish: &GitCommit)
     repository.status().await
 }
 
-/// Pushes the branch to the one that it follows, or to one of its name at `origin`, which it follows then.
+/// Pushes the branch to its upstream. Without one, pushes to the same name at `origin` and sets that as upstream.
 ///
 /// # Errors
-/// As [`view`]; 409 with what to do where it was refused.
+/// Same as [`view`]; 409 with advice where the push was refused.
 pub async fn push(app: &App, caller: &Caller, project: &str) -> Result<GitStatus> {
     let project = projects::find::<Write>(&app.store, caller, project).await?;
     let repository = Repository::of(app, &project).await?;
@@ -330,10 +330,10 @@ pub async fn push(app: &App, caller: &Caller, project: &str) -> Result<GitStatus
     repository.status().await
 }
 
-/// Fetches the branch that this one follows, and merges it.
+/// Fetches the branch's upstream, and merges it.
 ///
 /// # Errors
-/// As [`view`]; 409 with the files where both sides changed the same, and the merge is under way then.
+/// Same as [`view`]; 409 with the files that conflict, and the merge is then in progress.
 pub async fn pull(app: &App, caller: &Caller, project: &str) -> Result<GitStatus> {
     let project = projects::find::<Write>(&app.store, caller, project).await?;
     let repository = Repository::of(app, &project).await?;
@@ -366,10 +366,10 @@ pub async fn pull(app: &App, caller: &Caller, project: &str) -> Result<GitStatus
     Err(stderr::conflicted(&conflicts))
 }
 
-/// Gives up the merge that is under way.
+/// Aborts the merge in progress.
 ///
 /// # Errors
-/// As [`view`]; 409 where there is none.
+/// Same as [`view`]; 409 where there is none.
 pub async fn abort(app: &App, caller: &Caller, project: &str) -> Result<GitStatus> {
     let project = projects::find::<Write>(&app.store, caller, project).await?;
     let repository = Repository::of(app, &project).await?;

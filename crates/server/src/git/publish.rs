@@ -1,5 +1,5 @@
-//! A repository at GitHub, made from a project: the folder becomes a repository where it is none, what is in
-//! it is committed where nothing is, and it is pushed to a new one of the owner's account.
+//! Publishing a project to GitHub: initializes a repository in its folder if there is none, commits the files if
+//! nothing is committed, and pushes to a new repository of the owner's account.
 
 use fsa_model::git::{GitPublish, GitStatus};
 use http::StatusCode;
@@ -13,10 +13,10 @@ use crate::{
     store::{audit, git, projects},
 };
 
-/// What a first commit leaves out where the project has no `.gitignore`: secrets, and what tools make.
+/// The `.gitignore` of a first commit where the project has none: secrets, and files that tools generate.
 const IGNORED: &str = "node_modules/\n.venv/\n__pycache__/\ntarget/\n.env\n.env.*\n!.env.example\n.secret/\n";
 
-/// Makes it. Only the project's owner may, because it is made with their account.
+/// Publishes the project. Only its owner may, because the repository is created with their account.
 ///
 /// # Errors
 /// 409 where the sandbox does not run, the repository has an `origin`, no account is linked, or GitHub refuses.
@@ -58,7 +58,7 @@ pub async fn publish(app: &App, caller: &Caller, project: &str, wish: &GitPublis
     repository
         .git(Deed::Publish, &["remote", "add", "origin", "--", &made.url])
         .await?;
-    // From here on it is there, and what is left can be done again by a push.
+    // The repository exists from here on; the rest can be repeated by a push.
     repository.push(&repository.status().await?).await?;
     repository.status().await
 }

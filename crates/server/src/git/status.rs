@@ -1,19 +1,19 @@
-//! What `git status --porcelain=v2 --branch -z` prints (git-status(1), Porcelain Format Version 2), as a
-//! status. Pure. The words come out of a sandbox: whatever makes no sense is left out.
+//! Parser of `git status --porcelain=v2 --branch -z` (git-status(1), Porcelain Format Version 2). Pure. The output
+//! comes from a sandbox: records that cannot be parsed are left out.
 
 use fsa_model::git::{GitChange, GitFile, GitStatus};
 
-/// Files that are listed at most.
+/// Most files that are listed.
 pub const MOST_FILES: usize = 1000;
 
-/// Reads what git printed; `cut` says that the end of it is missing.
+/// Parses git's output; `cut` says that its end is missing.
 #[must_use]
 pub fn parse(text: &str, cut: bool) -> GitStatus {
     let mut status = GitStatus {
         truncated: cut,
         ..GitStatus::default()
     };
-    // Every record ends with a NUL: what follows the last one was cut.
+    // Every record ends with a NUL: the part after the last one was cut.
     let whole = text.rfind('\0').map_or("", |end| &text[..end]);
     let mut records = whole.split('\0');
     while let Some(record) = records.next() {
@@ -23,7 +23,7 @@ pub fn parse(text: &str, cut: bool) -> GitStatus {
                 continue;
             }
             Some(("1", rest)) => changed(rest, 6, None),
-            // The name before it is a record of its own.
+            // The former name is a separate record.
             Some(("2", rest)) => changed(rest, 7, records.next()),
             Some(("u", rest)) => field(rest, 9).map(|path| GitFile {
                 conflict: true,
@@ -65,7 +65,7 @@ fn head(header: &str, status: &mut GitStatus) {
     }
 }
 
-/// `XY` and what follows, up to the path, which may have blanks in it.
+/// Parses `XY` and the fields up to the path, which may contain spaces.
 fn changed(rest: &str, fields_before: usize, from: Option<&str>) -> Option<GitFile> {
     let mut letters = rest.chars();
     let (staged, unstaged) = (letters.next()?, letters.next()?);
@@ -77,7 +77,7 @@ fn changed(rest: &str, fields_before: usize, from: Option<&str>) -> Option<GitFi
     })
 }
 
-/// What comes after so many fields.
+/// The text after `before` fields.
 fn field(rest: &str, before: usize) -> Option<&str> {
     rest.splitn(before + 1, ' ').nth(before)
 }

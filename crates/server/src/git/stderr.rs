@@ -1,15 +1,15 @@
-//! What git says when it does not do as it was told, as an error with a sentence. Pure. git is asked to
-//! speak English (`LC_ALL=C.UTF-8`); what is not known here is passed on in git's own words.
+//! Error mapping of git's messages: turns a failed git command into an error with a sentence. Pure. git prints
+//! English (`LC_ALL=C.UTF-8`); a message that is not recognized is passed on in git's words.
 
 use fsa_model::sandboxd::ExecResult;
 use http::StatusCode;
 
 use crate::error::Error;
 
-/// Of git's words, and of files that are told.
+/// Most lines of git's output, and most files, that a message contains.
 const LINES: usize = 12;
 
-/// What was tried.
+/// The attempted operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deed {
     Look,
@@ -35,12 +35,12 @@ impl Deed {
     }
 }
 
-/// 409 with a stable name, a sentence, and what to do.
+/// 409 with a stable name, a sentence, and advice.
 fn conflict(name: &'static str, sentence: &'static str, advice: impl std::fmt::Display) -> Error {
     Error::new(StatusCode::CONFLICT, name, sentence).saying(format!("{sentence} {advice}"))
 }
 
-/// There is no repository in the project's folder.
+/// The project's folder has no repository.
 #[must_use]
 pub fn no_repository() -> Error {
     conflict(
@@ -63,7 +63,7 @@ pub fn conflicted(files: &[String]) -> Error {
     )
 }
 
-/// Why git did not do it.
+/// Explains why git failed.
 #[must_use]
 pub fn explain(deed: Deed, result: &ExecResult) -> Error {
     let all = format!("{}\n{}", result.stderr, result.stdout);
@@ -145,7 +145,7 @@ fn listed<'a>(files: impl Iterator<Item = &'a str>) -> String {
     plain(&files[..files.len().min(LINES)].join(", ")) + more
 }
 
-/// git's last words, plain and without credentials.
+/// The last lines that git printed, as plain text without credentials.
 fn words(all: &str) -> String {
     let lines: Vec<&str> = all
         .lines()
@@ -163,7 +163,7 @@ fn plain(text: &str) -> String {
         .collect()
 }
 
-/// A text without what URLs in it have between `://` and `@`.
+/// A text whose URLs have nothing between `://` and `@`.
 #[must_use]
 pub fn without_credentials(text: &str) -> String {
     let mut rest = text;

@@ -1,5 +1,5 @@
-//! The calls to GitHub: the exchange of a code for a token, and the API. Every one has a timeout,
-//! follows no redirect, and reads a bounded answer.
+//! GitHub client: the exchange of a code for a token, and the API. Every call has a timeout, follows no redirect,
+//! and reads a bounded response.
 
 use std::time::Duration;
 
@@ -21,27 +21,27 @@ use crate::{
     store::github::Grant,
 };
 
-/// How long one call may take.
+/// Timeout of one call.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// The longest answer that is read: a page of 100 repositories has about 600 KB.
+/// The longest response that is read: a page of 100 repositories has about 600 KB.
 const ANSWER_LIMIT: usize = 8 * 1024 * 1024;
-/// Entries of a page of a list; GitHub gives no more.
+/// Entries of one page of a list; GitHub's maximum.
 const PAGE: usize = 100;
-/// Pages that are read of a list at most.
+/// Most pages of one list that are read.
 const PAGES: usize = 30;
 
-/// A way to GitHub.
+/// The configured GitHub server and its HTTP client.
 pub struct Github {
     pub(super) settings: GithubSettings,
     http: reqwest::Client,
 }
 
-/// Why GitHub did not do as it was asked.
+/// Why a call to GitHub failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     #[error("GitHub refused the token")]
     TokenRefused,
-    /// In GitHub's words.
+    /// The reason in GitHub's words.
     #[error("GitHub refused this: {0}")]
     Refused(String),
     #[error("GitHub answered {0}")]
@@ -75,7 +75,7 @@ impl From<CallError> for Error {
     }
 }
 
-/// Somebody at GitHub.
+/// An account at GitHub.
 #[derive(Debug, Deserialize)]
 pub struct Account {
     pub id: i64,
@@ -87,7 +87,7 @@ struct Organization {
     login: String,
 }
 
-/// Where a browser is sent, and what must be remembered until it comes back.
+/// The authorization URL for the browser, and the values to keep until it returns.
 pub struct Departure {
     pub url: Url,
     pub state: SecretString,
@@ -104,7 +104,7 @@ macro_rules! oauth {
                 &$github.settings.url,
                 "login/oauth/access_token",
             )))
-            // GitHub takes the client's secret in the body, as its documentation has it.
+            // GitHub takes the client's secret in the body, according to its documentation.
             .set_auth_type(AuthType::RequestBody)
     };
     ($github:expr, $redirect:expr) => {
@@ -119,10 +119,10 @@ macro_rules! oauth {
 
 impl Github {
     /// # Panics
-    /// Where the TLS library does not work at all.
+    /// If the TLS library does not work at all.
     #[must_use]
     pub fn new(settings: GithubSettings) -> Self {
-        // Whoever runs a server in their own program may have chosen one already.
+        // A program that embeds the server may have chosen one already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder()
             .timeout(PATIENCE)
@@ -133,16 +133,16 @@ impl Github {
         Self { settings, http }
     }
 
-    /// A new way out to GitHub's page, with a fresh state and PKCE verifier.
+    /// Starts an authorization at GitHub, with a fresh state and PKCE verifier.
     pub(super) fn departure(&self, redirect: Url) -> Departure {
         let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
-        // What a GitHub App may do is a part of the app.
+        // A GitHub App's permissions are part of the app.
         let mut scopes = match self.settings.app {
             true => vec![],
             false => vec!["read:user", "user:email", "repo"],
         };
         if !self.settings.join.organizations.is_empty() && !self.settings.app {
-            // A membership that is not public is not told without it.
+            // Without this scope, GitHub does not report private memberships.
             scopes.push("read:org");
         }
         let (url, state) = oauth!(self, redirect)
@@ -177,13 +177,13 @@ impl Github {
         match answer {
             Ok(answer) => Ok(authorized(&answer)),
             Err(RequestTokenError::Request(error)) => Err(error.into()),
-            // GitHub says so with status 200 and a body that holds no token. The error itself is
-            // not passed on: it may quote the answer.
+            // GitHub reports this with status 200 and a body without a token. The error itself is
+            // not passed on: it may quote the response.
             Err(_) => Err(Error::forbidden("GitHub refused this sign-in; begin it again.")),
         }
     }
 
-    /// The next token, for what came with the last one.
+    /// Gets the next token with the refresh token that came with the last one.
     pub(super) async fn refresh(&self, refresh: &SecretString) -> Result<Grant, CallError> {
         let http = self.http.clone();
         let send = move |request: HttpRequest| send(http.clone(), request);
@@ -195,8 +195,8 @@ impl Github {
             Ok(answer) => Ok(authorized(&answer)),
             Err(RequestTokenError::Request(error)) => Err(error),
             Err(RequestTokenError::ServerResponse(_)) => Err(CallError::TokenRefused),
-            // GitHub says so with status 200 and a body that holds no token. What is neither may be
-            // the words of something in between, for which no token is given up.
+            // GitHub reports this with status 200 and a body without a token. Any other body may come from
+            // a server in between, and is no reason to give up a token.
             Err(RequestTokenError::Parse(_, body)) => {
                 let said: serde_json::Value = serde_json::from_slice(&body)?;
                 match said.get("error") {
@@ -208,8 +208,8 @@ impl Github {
         }
     }
 
-    /// A token for one repository, made of one that is for all that the user and the app have in
-    /// common. For a GitHub App alone: an OAuth App's tokens cannot be narrowed.
+    /// Exchanges a user's token, which covers all that the user and the app have in common, for a token for one
+    /// repository. Only for a GitHub App: an OAuth App's tokens cannot be narrowed.
     pub(super) async fn narrowed(
         &self,
         token: &SecretString,
@@ -234,7 +234,7 @@ impl Github {
         Ok(narrowed.token)
     }
 
-    /// Makes something.
+    /// Sends a POST request.
     pub(super) async fn post<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -245,18 +245,18 @@ impl Github {
         answered(self.http.post(url).bearer_auth(token.expose_secret()).json(body)).await
     }
 
-    /// Who has this token.
+    /// The account of this token.
     pub(super) async fn account(&self, token: &SecretString) -> Result<Account, CallError> {
         self.get("user", &[], token).await
     }
 
-    /// The logins of the organizations that whoever has this token is a member of.
+    /// The logins of the organizations that the token's account is a member of.
     pub(super) async fn organizations(&self, token: &SecretString) -> Result<Vec<String>, CallError> {
         let (all, _) = self.list::<Organization>("user/orgs", &[], token).await?;
         Ok(all.into_iter().map(|one| one.login).collect())
     }
 
-    /// Everything on a list, and whether it goes on after what is read at most.
+    /// The entries of a list up to the page limit, and whether there are more.
     pub(super) async fn list<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -365,7 +365,7 @@ async fn read(response: reqwest::Response) -> Result<Vec<u8>, CallError> {
     Ok(all)
 }
 
-/// `path` below `base`, whether or not that ends in a slash.
+/// `path` below `base`, with or without a slash at the end of `base`.
 fn joined(base: &Url, path: &str) -> Url {
     let mut url = base.clone();
     url.set_path(&format!("{}/{path}", base.path().trim_end_matches('/')));

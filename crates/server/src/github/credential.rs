@@ -1,5 +1,5 @@
-//! The account that a project's owner linked, as a credential for git: for the project's own
-//! repositories at GitHub, and no other.
+//! GitHub credential source: the linked account of a project's owner as a git credential, only for the project's own
+//! repositories at GitHub.
 
 use async_trait::async_trait;
 use fsa_model::{ProjectId, UserId};
@@ -13,13 +13,13 @@ use crate::{
     store::{git, github},
 };
 
-/// GitHub takes any name beside a token; this one is its own documentation's.
+/// GitHub takes any user name with a token; its documentation uses this one.
 const USERNAME: &str = "x-access-token";
 
-/// See the module.
+/// The source described in the module.
 pub struct Linked;
 
-/// Who owns the project, where `place` is one of its own repositories and at GitHub.
+/// The project's owner, if `place` is one of the project's own repositories and at GitHub.
 async fn owner<'a>(app: &'a App, project: ProjectId, place: &Place) -> Result<Option<(&'a Github, UserId)>> {
     let Some(way) = app.github.as_ref().filter(|way| place.is_at(&way.settings.url)) else {
         return Ok(None);
@@ -33,7 +33,7 @@ async fn owner<'a>(app: &'a App, project: ProjectId, place: &Place) -> Result<Op
     Ok(own.map(|own| (way, own.owner)))
 }
 
-/// What to do where there is no token.
+/// The error, with advice, for an owner without a token.
 async fn missing(app: &App, user: UserId) -> Result<Error> {
     let mut connection = app.store.pool().acquire().await?;
     Ok(match github::account_of(&mut connection, user).await? {
@@ -86,7 +86,7 @@ impl Source for Linked {
         if !way.settings.app && grant.token.expose_secret() != password.expose_secret() {
             return Ok(Some("the token was renewed meanwhile; try again".to_owned()));
         }
-        // A sandbox is not believed, and a server in between may have said no: GitHub is asked.
+        // A sandbox is not trusted, and a server in between may have refused: GitHub's API decides.
         match way.account(&grant.token).await {
             Ok(account) => Ok(Some(format!(
                 "GitHub knows {} and does not let them in to {}: their organization may have to allow it",

@@ -1,8 +1,7 @@
-//! GitHub, as a way to sign in and as a place where repositories are.
+//! GitHub integration: sign-in and repositories.
 //!
-//! `client` makes the calls, `sign_in` decides who comes in by them, `token` keeps what lets us in
-//! in somebody's name, `repositories` lists and makes repositories, `credential` lets git in
-//! sandboxes in to them.
+//! `client` makes the calls, `sign_in` decides who may sign in, `token` keeps the tokens for calls in a user's name,
+//! `repositories` lists and creates repositories, and `credential` gives git in sandboxes access to them.
 
 mod client;
 pub mod credential;

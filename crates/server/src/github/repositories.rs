@@ -1,7 +1,7 @@
-//! The repositories that somebody can import, and new ones.
+//! GitHub repositories of a user: lists those to import, and creates new ones.
 //!
-//! Importing is to make a project with the `repository` field. A private one is cloned with the
-//! credential that the sandbox asks for ([`super::credential`]).
+//! An import creates a project with the `repository` field. A private repository is cloned with the
+//! credential that the sandbox requests ([`super::credential`]).
 
 use fsa_model::github::{Repositories, Repository};
 use serde::Deserialize;
@@ -20,8 +20,8 @@ struct Listed {
     pushed_at: Option<chrono::DateTime<chrono::Utc>>,
 }
 
-/// The repositories of the caller at GitHub whose name or description contains `search`, those
-/// that were pushed to last first.
+/// The caller's repositories at GitHub whose name or description contains `search`, the most recently pushed
+/// first.
 ///
 /// # Errors
 /// 409 where no account is linked or GitHub refuses its token; 502 where GitHub does not answer.
@@ -54,7 +54,7 @@ impl From<Listed> for Repository {
     }
 }
 
-/// Makes an empty repository of the caller's account.
+/// Creates an empty repository in the caller's account.
 ///
 /// # Errors
 /// 409 where no account is linked, or GitHub refuses, in its words; 502 where it does not answer.

@@ -1,7 +1,7 @@
-//! Signing in with GitHub, and linking an account there to a user.
+//! GitHub sign-in, and linking a GitHub account to a user.
 //!
-//! A sign-in is bound to the browser that began it by a cookie, to our request by `state`, and to
-//! us by PKCE. An account is known by GitHub's number alone, never by login or e-mail address.
+//! A cookie binds a sign-in to the browser that began it, `state` binds it to our request, and PKCE binds it to this
+//! server. GitHub's number alone identifies an account, never the login or e-mail address.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use crate::{
     store::{Transaction, audit, github, sessions, users},
 };
 
-/// How long somebody may take at GitHub's page.
+/// How long a sign-in may take at GitHub's page.
 pub const LIFETIME: Duration = Duration::from_secs(10 * 60);
 /// Where GitHub sends browsers back to, on the main host.
 pub const CALLBACK: &str = "/api/auth/github/callback";
@@ -40,13 +40,13 @@ pub struct Return {
     pub browser: Option<String>,
 }
 
-/// How it ended.
+/// The outcome of a sign-in.
 pub enum Done {
     SignedIn(SignedIn),
     Linked,
 }
 
-/// The configured way.
+/// The configured GitHub server.
 ///
 /// # Errors
 /// 409 where there is none.
@@ -87,11 +87,11 @@ pub async fn begin(app: &App, link_to: Option<&Caller>, address: Address) -> Res
     })
 }
 
-/// Ends what [`begin`] began.
+/// Finishes a sign-in that [`begin`] began.
 ///
 /// # Errors
 /// 403 where this browser did not begin it, it was used or is too old, GitHub refuses the code, or
-/// the account may not join; 409 where the account is linked to somebody else.
+/// the account may not join; 409 where the account is linked to another user.
 pub async fn finish(app: &App, back: Return, caller: Option<&Caller>, from: &From<'_>) -> Result<Done> {
     let way = github_of(app)?;
     app.attempts.of_address(from.address)?;
@@ -130,7 +130,7 @@ pub async fn finish(app: &App, back: Return, caller: Option<&Caller>, from: &Fro
         }
     };
     github::link(&mut tx, &app.key_ring, user, account.id, &account.login, &grant).await?;
-    // The session that the browser had before is not the new one's, and ends.
+    // The browser's previous session ends; it does not belong to the new sign-in.
     if let Some(caller) = caller
         && let CredentialId::Session(old) = caller.credential()
     {
@@ -144,7 +144,7 @@ pub async fn finish(app: &App, back: Return, caller: Option<&Caller>, from: &Fro
     Ok(Done::SignedIn(signed_in))
 }
 
-/// Unlinks the caller's account. Where none is linked nothing happens.
+/// Unlinks the caller's account. Does nothing where none is linked.
 ///
 /// # Errors
 /// 409 where they have no other way to sign in.
@@ -184,8 +184,8 @@ async fn must_join(way: &Github, account: &Account, token: &SecretString) -> Res
     ))
 }
 
-/// The login at GitHub, made to fit our rule; with a number where somebody has it here. Whoever
-/// has it here is somebody else: they are not looked at.
+/// The login at GitHub, adapted to our rule; with a number where another user has it here. That user is not
+/// considered to be the same person.
 async fn free_login(tx: &mut Transaction, account: &Account) -> Result<String> {
     let wished = match ProjectName::parse(&account.login) {
         Ok(name) => name.to_string(),
@@ -201,7 +201,7 @@ async fn free_login(tx: &mut Transaction, account: &Account) -> Result<String> {
             return Ok(login);
         }
     }
-    // GitHub's number is nobody else's.
+    // GitHub's number is unique.
     Ok(format!("github-{}", account.id))
 }
 

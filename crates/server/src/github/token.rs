@@ -1,6 +1,5 @@
-//! The tokens with which we do something at GitHub in somebody's name. Those that expire are renewed
-//! before they do; one that GitHub refuses is renewed where that can be, and is not kept where it
-//! cannot, so that the person is asked to sign in there again.
+//! GitHub user tokens, for calls in a user's name. Tokens that expire are renewed before they do. A token that GitHub
+//! refuses is renewed if possible; otherwise it is deleted, and the user must sign in with GitHub again.
 
 use chrono::Utc;
 use fsa_model::UserId;
@@ -13,7 +12,7 @@ use crate::{
     store::github::{self, Grant},
 };
 
-/// A token is renewed when it holds for less than this: longer than what is begun with it takes.
+/// A token is renewed when it is valid for less than this, which is longer than an operation takes.
 const MARGIN: chrono::Duration = chrono::Duration::minutes(5);
 
 /// The user's token; `None` where no account is linked, or GitHub has refused it.
@@ -33,7 +32,7 @@ fn is_stale(grant: &Grant) -> bool {
 }
 
 /// The token that follows `old`, which has expired or was refused; `None` where there is none. One
-/// process renews at a time, because what gets the next token works once.
+/// process renews at a time, because a refresh token works once.
 ///
 /// # Errors
 /// GitHub does not answer.
@@ -65,11 +64,10 @@ pub(super) async fn renewed(app: &App, user: UserId, old: &SecretString) -> Resu
     Ok(token)
 }
 
-/// Makes a call in somebody's name, again with another token where GitHub refuses the one that it
-/// gave.
+/// Makes a call in a user's name, and retries with a renewed token where GitHub refuses the first one.
 ///
 /// # Errors
-/// 409 where no account is linked or its token is refused; the call's.
+/// 409 where no account is linked or its token is refused; the call's own errors.
 pub(super) async fn in_name_of<T, F>(
     app: &App,
     user: UserId,
