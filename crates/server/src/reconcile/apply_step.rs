@@ -1,4 +1,4 @@
-//! One step of a plan, handed to the driver or the databases of its region.
+//! Plan step application: runs one step with the driver or the databases of its region.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,19 +13,19 @@ use super::{
 };
 use crate::store::leases::Claim;
 
-/// sandboxd needs milliseconds to be ready; a machine that starts fifty at once, or a cluster, needs more.
+/// sandboxd needs milliseconds to become ready; a machine that starts fifty at once, or a cluster, needs more.
 const READY: Duration = Duration::from_secs(60);
 
-/// A step that has what it needs.
+/// A step with its specs.
 pub type ReadyStep = Step<Arc<SandboxSpec>, Arc<DatabaseSpec>>;
 
-/// sandboxd's status when its terminal was ready, and the stream of those that follow it.
+/// sandboxd's status when its terminal was ready, and the stream of later ones.
 pub type Ready = (Status, StatusStream);
 
-/// Applies one step for a claimed sandbox. What sandboxd reports, where it is waited for, goes into `ready`.
+/// Applies one step for a claimed sandbox. A step that waits for sandboxd puts its status into `ready`.
 ///
 /// # Errors
-/// The driver's.
+/// The driver's errors.
 pub async fn apply(
     shared: &Shared,
     claim: &Claim,
@@ -40,7 +40,7 @@ pub async fn apply(
         Action::EnsureDatabase(database) => region.databases.ensure(&database).await,
         Action::EnsureNetwork(spec) => driver.ensure_network(&spec).await,
         Action::EnsureContainer(spec) => {
-            // What it followed is about to end on purpose.
+            // The container that the follower watches is about to end on purpose.
             shared.followers.stop(claim.sandbox.id);
             driver.ensure_container(&spec).await
         }

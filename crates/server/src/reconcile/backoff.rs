@@ -1,25 +1,25 @@
-//! When something is tried or looked at again. Pure, but for the dice.
+//! Backoff and verification intervals: when to retry, and when to verify again. Pure except for random jitter.
 
 use std::time::Duration;
 
 use rand::RngExt as _;
 
-/// The longest back-off.
+/// The longest backoff.
 pub const LONGEST: Duration = Duration::from_secs(300);
-/// How often what is as it should be is verified.
+/// How often a sandbox in its desired state is verified.
 pub const VERIFY: Duration = Duration::from_secs(300);
-/// Who has run for this long is taken for healthy again.
+/// A container that has run this long counts as healthy again.
 pub const HEALTHY: Duration = Duration::from_secs(60);
 
-/// The back-off after the `attempts`th failure in a row: 1 s, 2 s, 4 s … at most [`LONGEST`],
-/// each 20% shorter or longer, so that what failed together is not tried together.
+/// The backoff after the `attempts`th failure in a row: 1 s, 2 s, 4 s … at most [`LONGEST`],
+/// each 20% shorter or longer, so that sandboxes that failed together are not retried together.
 #[must_use]
 pub fn back_off(attempts: i32) -> Duration {
     let doublings = u32::try_from(attempts.saturating_sub(1)).unwrap_or(0).min(9);
     jittered(Duration::from_secs(1 << doublings)).min(LONGEST)
 }
 
-/// When a sandbox that is as it should be is verified next.
+/// The interval until a sandbox in its desired state is verified again.
 #[must_use]
 pub fn verify() -> Duration {
     jittered(VERIFY)

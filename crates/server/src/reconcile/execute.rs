@@ -1,4 +1,4 @@
-//! Execution of a plan: each step as soon as the steps that it must follow are done.
+//! Plan execution: runs each step as soon as the steps before it are done.
 //!
 //! The steps run inside [`Execution::next`], in the task of its caller. Dropping the
 //! execution drops the steps wherever they are; that is how a newer generation interrupts an older one.
@@ -11,14 +11,14 @@ use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::Fu
 
 use super::step::StepKind;
 
-/// How long a step may take. A container may have to wait for its image to be pulled, and a
-/// database for a cluster to be made; everything else is a matter of moments where it works.
+/// The timeout of a step. A container may wait for its image to be pulled, and a database for a cluster to be
+/// created; every other step takes moments if it succeeds.
 #[must_use]
 pub const fn timeout(kind: StepKind) -> Duration {
     Duration::from_secs(match kind {
         StepKind::EnsureContainer => 900,
         StepKind::EnsureDatabase => 600,
-        // In a cluster, changes wait in line.
+        // In a cluster, changes are queued.
         StepKind::AwaitTerminal
         | StepKind::Destroy
         | StepKind::DropDatabase
@@ -39,7 +39,7 @@ pub enum Progress {
 /// A step's work. It does nothing before it is polled.
 pub type Work<'a> = BoxFuture<'a, Result<()>>;
 
-/// A plan that is being carried out.
+/// A plan in execution.
 pub struct Execution<'a> {
     planned: Vec<StepKind>,
     waiting: Vec<(StepKind, Work<'a>)>,
@@ -51,7 +51,7 @@ pub struct Execution<'a> {
 }
 
 impl<'a> Execution<'a> {
-    /// Nothing is done before [`Self::next`] is called.
+    /// Nothing runs before [`Self::next`] is called.
     #[must_use]
     pub fn new(steps: Vec<(StepKind, Work<'a>)>, database_known_ahead: bool) -> Self {
         Self {
@@ -65,8 +65,8 @@ impl<'a> Execution<'a> {
         }
     }
 
-    /// What happens next; `None` when nothing more can be done: everything is, or what is left
-    /// waits for a step that failed. May be dropped and called again.
+    /// The next progress; `None` when no step can run any more: every step is done, or waits for a step
+    /// that failed. May be dropped and called again.
     pub async fn next(&mut self) -> Option<Progress> {
         self.begin();
         if let Some(kind) = self.began.pop_front() {
@@ -133,7 +133,7 @@ mod tests {
 
     use super::*;
 
-    /// Steps of which each does `work`.
+    /// Steps that each run `work`.
     fn steps<'a, F>(kinds: &[StepKind], work: impl Fn(StepKind) -> F) -> Vec<(StepKind, Work<'a>)>
     where
         F: Future<Output = Result<()>> + Send + 'a,
@@ -143,7 +143,7 @@ mod tests {
 
     const START: [StepKind; 4] = [EnsureDatabase, EnsureNetwork, EnsureContainer, AwaitTerminal];
 
-    /// Runs to the end; the words say in which order steps began (`+`), ended (`-`) and failed (`!`).
+    /// Runs to the end; the result shows the order in which steps began (`+`), ended (`-`) and failed (`!`).
     async fn progress_of(execution: &mut Execution<'_>) -> Vec<String> {
         let mut all = Vec::new();
         while let Some(progress) = execution.next().await {

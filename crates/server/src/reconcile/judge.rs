@@ -1,4 +1,4 @@
-//! Whether a sandbox whose steps all succeeded is as it is wanted.
+//! Readiness evaluation: whether a sandbox whose steps all succeeded is in its desired state.
 
 use fsa_driver::Region;
 use fsa_model::{ContainerState, DesiredState, Failure, FailureKind, Stage, StageState};
@@ -11,7 +11,7 @@ use super::{
 };
 
 impl Attempt<'_> {
-    /// Judges, and moves the stages that are nobody's step.
+    /// Evaluates the result, and sets the stages that no step sets.
     pub(super) async fn judge(&mut self, region: &Region, look: &Look) -> Verdict {
         match look.desired.state {
             DesiredState::Stopped => {

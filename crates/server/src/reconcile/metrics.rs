@@ -1,4 +1,4 @@
-//! What Prometheus reads of the workers.
+//! Prometheus metrics of the reconciliation workers.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ struct StepLabels {
     step: String,
 }
 
-/// The figures of the workers of one process.
+/// The metrics of the workers of one process.
 #[derive(Clone)]
 pub struct Metrics {
     attempts: Family<VerdictLabels, Counter>,

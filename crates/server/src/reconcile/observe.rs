@@ -1,5 +1,5 @@
-//! A look at one sandbox: what is wanted of it, from its rows, beside what is there, from its
-//! data plane. It changes nothing.
+//! Observation of one sandbox: the desired state from its rows, and the observed state from its data plane.
+//! Changes nothing.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,30 +18,30 @@ use super::{
 };
 use crate::store::leases::Claim;
 
-/// How long a look at the world may take.
+/// Timeout of one observation.
 pub const PATIENCE: Duration = Duration::from_secs(30);
-/// After each so many failures in a row, a start whose terminal never answered is begun anew. In
-/// between it may still come to its senses.
+/// A start whose terminal never answered is begun again after every this many failures in a row. In between, the
+/// terminal may still recover.
 const PATIENT_ATTEMPTS: i32 = 3;
 const DATABASES_SILENT: &str = "The databases' server does not answer";
 
-/// What was observed, beside the desired state.
+/// The desired and the observed state.
 pub struct Look {
     pub desired: Desired<Arc<SandboxSpec>, Arc<DatabaseSpec>>,
     pub observed: ObservedState,
     /// Why the database could not be observed.
     pub database_failure: Option<Failure>,
-    /// What the data plane reports to be wrong.
+    /// The failure that the data plane reports.
     pub reported: Option<Failure>,
 }
 
-/// Whether the wish of this generation was reached before.
+/// Whether this generation of the desired state was reached before.
 #[must_use]
 pub fn was_reached(claim: &Claim) -> bool {
     claim.sandbox.observed_generation == claim.sandbox.generation
 }
 
-/// Whether the row has this stage in this state, and since when.
+/// Since when the row has this stage in this state; `None` if it does not.
 fn since(claim: &Claim, stage: Stage, state: StageState) -> Option<chrono::DateTime<Utc>> {
     let conditions = &claim.sandbox.conditions;
     let found = conditions
@@ -51,11 +51,10 @@ fn since(claim: &Claim, stage: Stage, state: StageState) -> Option<chrono::DateT
 }
 
 impl Look {
-    /// Looks. `known_live` says that sandboxd answers at this moment; `stuck_before` that an
-    /// earlier round has dealt with a terminal that does not answer.
+    /// Observes. `stuck_before` says that an earlier round has handled a terminal that does not answer.
     ///
     /// # Errors
-    /// Why nothing can be told: the data plane does not answer, or a secret cannot be opened.
+    /// Why nothing could be observed: the data plane does not answer, or a secret cannot be decrypted.
     pub async fn take(
         shared: &Shared,
         region: &Region,
@@ -83,7 +82,7 @@ impl Look {
                 && sandbox.attempts % PATIENT_ATTEMPTS == 0
                 && since(claim, Stage::TerminalReady, StageState::Failed).is_some(),
         };
-        // To stop or to destroy needs no spec: a lost key must not keep anything alive.
+        // A stop or termination needs no spec: a lost key must not keep anything alive.
         if sandbox.desired_state != DesiredState::Running {
             let observed = observe.await?;
             return Ok(Self {
@@ -132,14 +131,14 @@ impl Look {
         })
     }
 
-    /// Whether its container, which should run, has ended.
+    /// Whether the container, which should run, has ended.
     #[must_use]
     pub fn has_ended(&self) -> bool {
         self.desired.state == DesiredState::Running && self.desired.reached && !self.observed.runs()
     }
 
-    /// A container that ends soon after each start is not started again at once: why, and for how
-    /// long it is left alone.
+    /// A container that ends soon after each start is not restarted at once: returns the reason, and the remaining
+    /// time without a restart.
     #[must_use]
     pub fn rest(&self, claim: &Claim) -> Option<(Failure, Duration)> {
         let attempts = claim.sandbox.attempts;
@@ -156,16 +155,16 @@ impl Look {
                 ),
             )
         });
-        // Negative where it lived for longer.
+        // Negative where the container ran for longer than the backoff.
         rest.to_std().ok().map(|rest| (failure, rest))
     }
 }
 
-/// What is known of a database's credentials.
+/// The credentials of a database, if they can be known yet.
 enum Known {
-    /// They are there, or none are needed.
+    /// The credentials; `None` if none are needed.
     Now(Option<Credentials>),
-    /// The database has to be there first.
+    /// The database must exist first.
     NotYet,
 }
 

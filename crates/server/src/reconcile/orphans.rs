@@ -1,10 +1,10 @@
-//! Compares what the data planes have with what the rows say, now and then: what is ours and in
-//! no row is removed.
+//! Orphan sweep: regularly compares the inventories of the data planes with the rows, and destroys our sandboxes
+//! that are in no row.
 //!
-//! Only a sandbox whose exact name and project are in no row, seen so twice, is destroyed. A
-//! database that is in no row is only told of: its inventory has names and no ids, and what is in
-//! a database cannot be made again. Where several control databases share one data plane this
-//! must be off ([`super::Options::sweep`]), because then what is in no row here may be in one there.
+//! A sandbox is destroyed only if two consecutive sweeps find its exact name and project in no row. A database in no
+//! row is only reported: the inventory of databases has names and no ids, and the content of a database cannot be
+//! restored. Where several control databases share one data plane the sweep must be off
+//! ([`super::Options::sweep`]), because a sandbox that is in no row here may be in a row there.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -14,10 +14,10 @@ use fsa_model::{SandboxRef, spec::role_of};
 use super::Shared;
 use crate::store::{audit, orphans as rows, requeue};
 
-/// How long an inventory, or the removal of one sandbox, may take.
+/// Timeout of an inventory, and of the removal of one sandbox.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Sweeps at once, and then every [`super::Options::sweep`], for ever.
+/// Sweeps at once, and then every [`super::Options::sweep`], forever.
 pub async fn run(shared: Arc<Shared>, every: Duration) {
     let mut seen = Seen::default();
     loop {
@@ -26,7 +26,7 @@ pub async fn run(shared: Arc<Shared>, every: Duration) {
             Ok(false) => seen = Seen::default(),
             Err(error) => tracing::warn!(%error, "leftovers could not be looked for"),
         }
-        // The second sighting of what the first sweep has found need not wait for long.
+        // The second sighting of an orphan from the first sweep need not wait for long.
         let next = if seen.sandboxes.is_empty() {
             every
         } else {
@@ -36,14 +36,14 @@ pub async fn run(shared: Arc<Shared>, every: Duration) {
     }
 }
 
-/// What was in no row at the last sweep.
+/// Resources that were in no row at the last sweep.
 #[derive(Default)]
 pub struct Seen {
     sandboxes: HashSet<(String, SandboxRef)>,
     databases: HashSet<(String, String)>,
 }
 
-/// Looks once at all regions.
+/// Sweeps all regions once.
 pub async fn sweep(shared: &Shared, seen: &mut Seen) {
     let before = std::mem::take(&mut seen.sandboxes);
     for region in shared.app.regions.iter() {
@@ -70,7 +70,7 @@ async fn sweep_sandboxes(
     before: &HashSet<(String, SandboxRef)>,
     seen: &mut Seen,
 ) -> Result<(), String> {
-    // The inventory first: whatever is in it was in a row before it was made.
+    // The inventory comes first: every sandbox in it was in a row before it was created.
     let inventory = tokio::time::timeout(PATIENCE, region.driver.inventory())
         .await
         .map_err(|_| "the data plane does not answer".to_owned())?

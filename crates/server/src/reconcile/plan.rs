@@ -1,7 +1,7 @@
 //! Planner: the steps from the observed to the desired state of a sandbox. Pure: it decides, others apply.
 //!
-//! A plan may be a part of the way: where something has to be observed again first, it ends there, and the next round
-//! plans on.
+//! A plan may be partial: where the state must be observed again first, the plan ends, and the next round plans the
+//! rest.
 
 use fsa_driver::ObservedDatabase;
 use fsa_model::{ContainerState, DesiredState};
@@ -12,17 +12,17 @@ use super::step::{Action, Step};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Desired<S, D> {
     pub state: DesiredState,
-    /// Whether this very generation of it was reached before, so that what is missing now went missing.
+    /// Whether this generation was reached before, so that anything missing now went missing later.
     pub reached: bool,
-    /// `None` while the spec cannot be made, because the credentials of its database are not known before the
-    /// database is there.
+    /// `None` while the spec cannot be built, because the credentials of its database are not known until the
+    /// database exists.
     pub spec: Option<Digested<S>>,
-    /// The digest that it was started with, where the desired state has not changed since. A container that carries it
-    /// is right even if a default of the server has changed: that is no request for a restart.
+    /// The digest that the container was started with, if the desired state has not changed since. A container with
+    /// this digest is accepted even if a default of the server has changed: such a change requests no restart.
     pub started_with: Option<String>,
-    /// Where the project has one.
+    /// The database's spec, where the project has a database.
     pub database: Option<D>,
-    /// Its terminal was waited for in vain, several times, since it was last started.
+    /// The terminal has not answered in several attempts since the last start.
     pub stuck: bool,
 }
 
@@ -42,7 +42,7 @@ pub struct ObservedState {
     pub volume: bool,
     /// `None` where it could not be observed.
     pub database: Option<ObservedDatabase>,
-    /// sandboxd is known to answer at this moment.
+    /// Whether sandboxd answers at this moment.
     pub terminal: bool,
 }
 
@@ -55,7 +55,7 @@ impl ObservedState {
 }
 
 impl<S, D> Desired<S, D> {
-    /// Whether a container that was started with `digest` is as it should be.
+    /// Whether a container that was started with `digest` matches the desired state.
     #[must_use]
     pub fn accepts(&self, digest: Option<&str>) -> bool {
         let wanted = self.spec.as_ref().map(|spec| spec.digest.as_str());
@@ -63,17 +63,17 @@ impl<S, D> Desired<S, D> {
     }
 }
 
-/// The steps to take now. None are left when the desired state is reached.
+/// The steps to take now. The plan is empty when the desired state is reached.
 ///
-/// A volume or a database is never removed by it: those outlive every sandbox, until the project goes
+/// A plan never removes a volume or a database: those outlive every sandbox, until the project is deleted
 /// ([`super::removal`]).
 #[must_use]
 pub fn plan<S: Clone, D: Clone>(desired: &Desired<S, D>, observed: &ObservedState) -> Vec<Step<S, D>> {
     match desired.state {
         DesiredState::Running => to_run(desired, observed),
         DesiredState::Stopped => {
-            // Of a generation that is new, what was observed may be about to change: a start that it interrupted
-            // could still be in flight in the data plane. To stop ends that too.
+            // For a new generation, the observed state may be about to change: an interrupted start could still be in
+            // flight in the data plane. A stop ends that too.
             if observed.runs() {
                 vec![Step::new(Action::StopContainer, "its desired state is stopped")]
             } else if !desired.reached {
@@ -83,7 +83,7 @@ pub fn plan<S: Clone, D: Clone>(desired: &Desired<S, D>, observed: &ObservedStat
             }
         }
         DesiredState::Terminated => {
-            // The same; and what is left over need not be visible in what was observed.
+            // A start may be in flight here too; and leftovers need not be visible in the observed state.
             let gone = observed.container == ContainerState::Absent && !observed.network;
             if gone && desired.reached {
                 Vec::new()
@@ -105,12 +105,12 @@ fn to_run<S: Clone, D: Clone>(desired: &Desired<S, D>, observed: &ObservedState)
         }
     }
     let Some(Digested { spec, .. }) = &desired.spec else {
-        // What runs is left alone until it is known how it should run.
+        // A running container is left alone until its spec is known.
         return steps;
     };
     let right = desired.accepts(observed.digest.as_deref());
     if observed.runs() && right && desired.stuck {
-        // By itself, and observed before it is started again: to stop may take the network away.
+        // The only step, so that the state is observed before the next start: a stop may remove the network.
         return vec![Step::new(Action::StopContainer, "its terminal never answered")];
     }
     if observed.runs() && right {
@@ -143,15 +143,15 @@ fn to_run<S: Clone, D: Clone>(desired: &Desired<S, D>, observed: &ObservedState)
     steps
 }
 
-/// Whether a plan is only a part of the way, so that after it one has to observe and plan again.
+/// Whether a plan is partial, so that the state must be observed and planned again afterwards.
 #[must_use]
 pub fn is_partial<S, D>(desired: &Desired<S, D>, steps: &[Step<S, D>]) -> bool {
     let stops = |step: &Step<S, D>| matches!(step.action, Action::StopContainer);
     desired.state == DesiredState::Running && (desired.spec.is_none() || steps.iter().any(stops))
 }
 
-/// What had gone missing or was different, in words, of a sandbox whose desired state had been reached.
-/// Losing the database is not among it: that has an event of its own.
+/// Sentences for what was missing or different in a sandbox whose desired state had been reached.
+/// A lost database is not included: it has a separate event.
 #[must_use]
 pub fn repairs<S, D>(desired: &Desired<S, D>, observed: &ObservedState) -> Vec<&'static str> {
     let mut found = Vec::new();

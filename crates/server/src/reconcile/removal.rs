@@ -1,5 +1,5 @@
-//! The end of a project: when all its sandboxes are gone, its volume and its database go, and
-//! then its row.
+//! Project removal: when all sandboxes of a deleted project are gone, removes its volume and its database, and then
+//! its row.
 
 use futures_util::FutureExt as _;
 
@@ -18,7 +18,7 @@ use crate::store::{
     removals::{self, Removal},
 };
 
-/// Works on a claimed removal, and gives its lease back.
+/// Works on a claimed removal, and releases its lease.
 pub async fn run(shared: &Shared, removal: Removal) {
     let done = tokio::select! {
         biased;
@@ -37,7 +37,7 @@ pub async fn run(shared: &Shared, removal: Removal) {
         }
     };
     if let Err(error) = written {
-        // Its lease runs out, and it is removed again: nothing of it is left to be removed.
+        // The lease expires, and the removal is repeated, with nothing left to remove.
         tracing::warn!(project = %removal.project.id, %error, "the removal of a project was not written down");
     }
 }

@@ -1,4 +1,4 @@
-//! From rows to what a driver is asked to make.
+//! Spec construction: builds the specs for the drivers from rows.
 
 use std::collections::BTreeMap;
 
@@ -16,10 +16,10 @@ use crate::{
     store::{associated_data, databases::DatabaseRow, leases::Claim, projects::ProjectRow},
 };
 
-/// The database of a project, as it is to be made.
+/// The spec of a project's database.
 ///
 /// # Errors
-/// Where its password cannot be opened.
+/// The password cannot be decrypted.
 pub fn database(
     key_ring: &KeyRing,
     project: &ProjectRow,
@@ -41,16 +41,16 @@ pub fn database(
 /// The bearer token of a sandbox's sandboxd.
 ///
 /// # Errors
-/// Where it cannot be opened.
+/// The token cannot be decrypted.
 pub fn control_token(key_ring: &KeyRing, sandbox: &str, encrypted: &[u8]) -> Result<SecretString, Failure> {
     open(key_ring, associated_data::control_token(sandbox), encrypted)
 }
 
-/// A claimed sandbox, completely described. `agent` is the first layer of its environment, and
-/// `mode` how agents' credentials reach it.
+/// The complete spec of a claimed sandbox. `agent` is the first layer of its environment, and
+/// `mode` says how agents' credentials reach it.
 ///
 /// # Errors
-/// Where a secret of it cannot be opened.
+/// One of its secrets cannot be decrypted.
 pub fn sandbox(
     key_ring: &KeyRing,
     agent: &Environment,
@@ -101,7 +101,7 @@ fn variables(
     let json = open(key_ring, place, encrypted)?;
     let variables: BTreeMap<String, SecretString> =
         serde_json::from_str(json.expose_secret()).map_err(|_| {
-            // Without serde's own words: they may quote a value.
+            // Without serde's message: it may quote a value.
             Failure::new(
                 FailureKind::Internal,
                 format!(

@@ -1,14 +1,14 @@
-//! Steps of a plan: from the observed to the desired state, and which of them must wait for which.
+//! Steps of a plan: how to get from the observed to the desired state, and the order of the steps.
 
-/// One step of a plan, with what it needs: `S` is the sandbox's spec, and `D` the database's.
+/// One step of a plan: `S` is the sandbox's spec, and `D` the database's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step<S, D> {
     pub action: Action<S, D>,
-    /// Why it is needed, for the log.
+    /// The reason for the step, for the log.
     pub reason: &'static str,
 }
 
-/// What a step does. The steps that remove a project are no part of a plan ([`super::removal`]).
+/// The action of a step. The steps that remove a project are not part of a plan ([`super::removal`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action<S, D> {
     EnsureDatabase(D),

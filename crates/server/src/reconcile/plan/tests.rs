@@ -1,4 +1,4 @@
-//! The whole table of plans, as stories, and what holds for all of them.
+//! Planner tests: scenarios for every case of a plan, and properties that hold for all plans.
 
 use ContainerState::{Absent, Running, Starting, Stopped};
 use StepKind::{AwaitTerminal, Destroy, EnsureContainer, EnsureDatabase, EnsureNetwork, StopContainer};
@@ -308,7 +308,7 @@ prop_compose! {
     }
 }
 
-/// What a step does to a world that obeys.
+/// Applies a successful step to the simulated state.
 fn apply(world: &mut ObservedState, kind: StepKind, digest: &str) {
     match kind {
         EnsureDatabase => world.database = Some(ObservedDatabase::Ready),
@@ -349,7 +349,7 @@ proptest! {
     fn from_anywhere_the_wish_is_reached_in_few_rounds_and_nothing_precious_is_lost(
         mut desired in any_wanted(),
         mut world in any_observed(),
-        // A database that tells its credentials only once it is there.
+        // Whether the credentials are known before the database exists.
         known_ahead: bool,
     ) {
         let (volume, database) = (world.volume, world.database);
@@ -363,12 +363,12 @@ proptest! {
             }
             for step in &steps {
                 apply(&mut world, step.kind(), "new");
-                // It is about the last start.
+                // The flag refers to the last start.
                 if matches!(step.kind(), StopContainer | EnsureContainer) {
                     desired.stuck = false;
                 }
             }
-            // What a worker writes down once a stop or a termination has succeeded.
+            // A worker records this after a successful stop or termination.
             if desired.state != DesiredState::Running {
                 desired.reached = true;
             }
