@@ -1,6 +1,6 @@
-//! What an agent changed, as a diff: the project's files when it began and when it ended, each as a tree that
-//! git makes with an index of its own. So nothing is staged, committed or stashed, what was not committed
-//! before is not the agent's, and what the agent committed itself is.
+//! Diff of an agent's changes: compares the project's files when the agent began and when it ended. Each state is a
+//! tree that git creates with a separate index. So nothing is staged, committed or stashed; earlier uncommitted
+//! changes are not attributed to the agent, and the agent's own commits are.
 
 use std::collections::BTreeMap;
 
@@ -9,13 +9,13 @@ use fsa_model::sandboxd::{ExecRequest, ExecResult, HOME};
 
 use crate::sandbox_client::RunningSandbox;
 
-/// git in a large folder.
+/// Timeout of git, for a large folder.
 const SECONDS: u32 = 60;
-/// Of changed files that are told.
+/// Most changed files that are reported.
 const MOST_FILES: usize = 500;
 
-/// Prints the tree, or with a tree as argument how the files differ from it. Constant: nothing that anybody
-/// names becomes a part of it. A copy of the index knows which files are as they were.
+/// Prints the tree, or with a tree as argument the files' differences from it. The script is constant: no input
+/// becomes part of it. git recognizes unchanged files by a copy of the index.
 const SCRIPT: &str = r#"
 set -e
 folder=$(git rev-parse --absolute-git-dir)
@@ -32,7 +32,7 @@ else
 fi
 "#;
 
-/// The files as they are now. `None` where the folder is no repository, or git cannot do it: that is no
+/// The tree of the current files. `None` where the folder is no repository, or git fails: that is no
 /// reason for a task to fail.
 pub(super) async fn tree(sandbox: &RunningSandbox) -> Option<String> {
     let printed = run(sandbox, None).await?;
@@ -41,15 +41,15 @@ pub(super) async fn tree(sandbox: &RunningSandbox) -> Option<String> {
     is_name.then(|| tree.to_owned())
 }
 
-/// How the files differ from `tree` now, and whether there is more than is told.
+/// The diff from `tree` to the current files, and whether it was truncated.
 pub(super) async fn since(sandbox: &RunningSandbox, tree: &str) -> Option<(String, bool)> {
     let printed = run(sandbox, Some(tree)).await?;
-    // The database takes no NUL in a text.
+    // The database accepts no NUL in a text.
     Some((printed.stdout.replace('\0', "\u{fffd}"), printed.truncated))
 }
 
-/// The files of the project's folder that were written since the start. None where they cannot
-/// be found: that is no reason for a task to fail.
+/// The files in the project's folder written since the start. Empty where they cannot be found: that is no reason
+/// for a task to fail.
 pub(super) async fn written(sandbox: &RunningSandbox, since: DateTime<Utc>) -> Vec<String> {
     let script = format!(
         "find . \\( -name .git -o -name node_modules -o -name .venv \\) -prune -o -type f \

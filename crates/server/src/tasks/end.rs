@@ -1,4 +1,4 @@
-//! How a task ended, purely: from how its process did and what the agent said.
+//! Task outcome: decided from the result of the process and the agent's report. Pure.
 
 use fsa_model::{agent::Agent, sandboxd::TaskEnd, task::TaskState};
 
@@ -31,7 +31,7 @@ pub(super) fn cancelled(exit_code: Option<i32>) -> Ended {
     }
 }
 
-/// How it ended, from how its process did and what the agent said.
+/// The outcome, from the result of the process and the agent's report.
 pub(super) fn judge(
     end: &TaskEnd,
     was_cancelled: bool,

@@ -1,5 +1,5 @@
-//! Tasks: an agent does something in a project's sandbox, and nobody has to be there. Here is what
-//! people do with them; how they come true is in [`run`].
+//! Agent tasks: runs of an agent in a project's sandbox without a person present. This module has the operations of
+//! the API; [`run`] executes the tasks.
 
 pub mod agents;
 mod changes;
@@ -30,15 +30,15 @@ use crate::{
 
 const DEFAULT_SECONDS: u32 = 3600;
 const MOST_SECONDS: u32 = 86_400;
-/// Characters of a prompt.
+/// Most characters of a prompt.
 const LONGEST_PROMPT: usize = 100_000;
-/// Tasks of one project that have not ended.
+/// Most unfinished tasks of one project.
 const MOST_OPEN: i64 = 50;
 
-/// Makes a task, which waits for its turn. A project that is stopped is started for it.
+/// Creates a task in the project's queue. A project that is stopped is started for it.
 ///
 /// # Errors
-/// Not found; 422 with the field and its rule; 429 where too many wait.
+/// Not found; 422 with the field and its rule; 429 where too many tasks wait.
 pub async fn create(app: &App, caller: &Caller, project: &str, request: CreateTask) -> Result<Task> {
     let found = projects::find::<Write>(&app.store, caller, project).await?;
     check(&request)?;
@@ -53,8 +53,8 @@ pub async fn create(app: &App, caller: &Caller, project: &str, request: CreateTa
             ));
         }
     }
-    // Nothing where it runs or is on its way. First, because a start may be refused over a limit, and a task
-    // would then wait for a sandbox that never comes.
+    // No effect where the project runs or is starting. The start comes first, because a limit may refuse it, and a
+    // task would then wait for a sandbox that never comes.
     lifecycle::ask(app, caller, &found.id.to_string(), Ask::Start).await?;
     let id = Uuid::now_v7();
     let mut tx = app.store.begin().await?;
@@ -124,7 +124,7 @@ pub async fn show(app: &App, caller: &Caller, project: &str, task: Uuid) -> Resu
     Ok(tasks::find(&app.store, project.id, task).await?.task)
 }
 
-/// What the agent of a task changed.
+/// The changes by the agent of a task.
 ///
 /// # Errors
 /// Not found.
@@ -145,7 +145,7 @@ pub async fn diff(app: &App, caller: &Caller, project: &str, task: Uuid) -> Resu
     })
 }
 
-/// Wishes that a task end. One that has ended stays as it is.
+/// Requests that a task end. A task that has ended does not change.
 ///
 /// # Errors
 /// Not found.

@@ -1,8 +1,8 @@
-//! Runs tasks: each project's oldest one, by the process that holds its lease.
+//! Task runner: each project's oldest task runs in the process that holds its lease.
 //!
-//! sandboxd owns the agent's process and keeps its output until it was read; what was read is
-//! written down together with the position after it. So a control plane that is started anew goes
-//! on exactly where the last one ended, and the agent notices nothing.
+//! sandboxd owns the agent's process and keeps its output until it is read. The control plane writes what it has read
+//! together with the position after it. So after a restart, the control plane continues exactly where it stopped, and
+//! the agent is not affected.
 
 use std::{
     sync::{
@@ -41,19 +41,19 @@ use crate::{
     },
 };
 
-/// How long a claim holds without being renewed. A dead process's tasks wait so long.
+/// How long a claim holds without renewal. A dead process's tasks wait this long.
 const LEASE: Duration = Duration::from_secs(30);
-/// How long one look at the output waits for more; well within the lease.
+/// Seconds that one read of the output waits for more; well within the lease.
 const WAIT: u64 = 8;
 /// Tasks that one process follows at a time.
 const AT_ONCE: usize = 64;
-/// A lost notification costs at most this.
+/// The longest delay from a lost notification.
 const LOOK_ANYWAY: Duration = Duration::from_secs(15);
-/// How long following may take to end when the server does.
+/// How long followers may take to end at shutdown.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// Runs tasks until `shutdown`. `alone` says that no other process does, for certain: then what a
-/// dead one left behind need not run out.
+/// Runs tasks until `shutdown`. `alone` says that no other process runs tasks: then a dead process's leases
+/// need not expire first.
 pub fn spawn(app: App, alone: bool, shutdown: CancellationToken) -> JoinHandle<()> {
     tokio::spawn(async move {
         let running = TaskTracker::new();
@@ -106,7 +106,7 @@ async fn claim(app: &App, running: &TaskTracker, places: &Arc<Semaphore>, shutdo
 
 async fn follow(app: &App, claimed: ClaimedTask, shutdown: &CancellationToken) {
     let (task, lease) = (claimed.row.task.id, claimed.lease);
-    // While the last write is in flight, a lease that is not there any more ended by it.
+    // While the last write is in flight, a missing lease means that this write ended it.
     let ending = AtomicBool::new(false);
     let mut run = Run {
         app,
@@ -133,7 +133,7 @@ async fn follow(app: &App, claimed: ClaimedTask, shutdown: &CancellationToken) {
         }
     };
     if let Err(error) = outcome {
-        // The lease runs out, and then it is tried again.
+        // The lease expires, and then the task is retried.
         tracing::warn!(%error, causes = error.causes().join(": "), %task, "a task could not be followed");
     }
 }
@@ -159,16 +159,16 @@ struct Run<'a> {
     position: i64,
     reported_failed: bool,
     result: Option<String>,
-    /// The result goes on in what the agent prints next.
+    /// The result continues in the agent's next output.
     unfinished: bool,
 }
 
-/// Somebody else has the lease, or the task has ended.
+/// Another process has the lease, or the task has ended.
 struct Lost;
 
 type Step<T> = Result<std::result::Result<T, Lost>>;
 
-/// Where the task's sandbox stands.
+/// The state of the task's sandbox.
 enum Place {
     Ready(RunningSandbox, SandboxId),
     Wait,
@@ -202,7 +202,7 @@ impl Run<'_> {
         Ok(tx.commit().await?)
     }
 
-    /// Starts it where it is not started yet, and listens until it has ended.
+    /// Starts the task if it is not started yet, and follows it until it has ended.
     async fn ended(&mut self) -> Step<Ended> {
         let started = self.claimed.row.sandbox.is_some();
         let (running, sandbox) = loop {
@@ -256,7 +256,7 @@ impl Run<'_> {
         tasks::renew(&self.app.store, self.id(), self.claimed.lease, LEASE).await
     }
 
-    /// Starts the agent. Some end where it cannot be started at all.
+    /// Starts the agent. Returns the outcome if it cannot be started at all.
     async fn start(&self, sandbox: &RunningSandbox) -> Result<Option<Ended>> {
         let TaskRow { task, .. } = &self.claimed.row;
         let session = match task.continues {
@@ -339,7 +339,7 @@ impl Run<'_> {
 
     /// Parses output and writes down the steps.
     async fn record(&mut self, read: TaskOutput) -> Result<Held> {
-        // A sandbox that has less than before must not make us write steps twice.
+        // A sandbox that reports a lower position than before must not cause steps to be written twice.
         let position = i64::try_from(read.next).unwrap_or(i64::MAX).max(self.position);
         if position == self.position {
             return self.renew().await;
@@ -398,7 +398,7 @@ impl Run<'_> {
         ended
     }
 
-    /// Asks sandboxd to end a task that runs, or to forget one that has ended.
+    /// Requests that sandboxd end a running task, or forget one that has ended.
     async fn forget(&self, sandbox: &RunningSandbox) {
         if let Err(error) = sandbox.sandboxd().end_task(self.id()).await {
             tracing::debug!(%error, task = %self.id(), "a task could not be ended or forgotten");

@@ -1,4 +1,4 @@
-//! Claude Code.
+//! Claude Code adapter.
 
 use fsa_model::{
     money::Micros,

@@ -1,4 +1,4 @@
-//! Codex CLI.
+//! Codex CLI adapter.
 
 use fsa_model::task::{StepKind, Task};
 use serde_json::{Value, json};
@@ -10,8 +10,8 @@ use super::{
 };
 
 /// Starts Codex. No variable sets its base URL, so where there is a key, a provider is configured that uses
-/// `OPENAI_BASE_URL` with it, over HTTP requests alone: the LLM proxy does not relay its WebSocket. Exits with 127, as a
-/// shell does, where the program is missing.
+/// `OPENAI_BASE_URL` with it, over HTTP requests alone: the LLM proxy does not relay its WebSocket. Exits with 127,
+/// as a shell does, where the program is missing.
 const START: &str = r#"
 command -v codex >/dev/null || { echo 'codex: not found' >&2; exit 127; }
 if [ -n "$OPENAI_API_KEY" ]; then
@@ -33,7 +33,7 @@ impl AgentAdapter for CodexCli {
             "--skip-git-repo-check",
             "--dangerously-bypass-approvals-and-sandbox",
         ]);
-        // `-`: the prompt comes from standard input.
+        // `-` reads the prompt from standard input.
         match session {
             Some(session) => words(&program, task, &[session, "-"]),
             None => words(&program, task, &["-"]),
@@ -73,7 +73,7 @@ impl AgentAdapter for CodexCli {
                 let message = event.pointer("/error/message").and_then(Value::as_str);
                 output.result(message.unwrap_or("the turn failed"), true);
             }
-            // Codex prints it for a connection that it retries, too; the turn's end says whether it failed.
+            // Codex also prints this for a connection that it retries; the turn's end says whether the turn failed.
             ("error", _) => output.text(StepKind::Notice, string(event, "message")),
             ("item.completed", "error") => output.text(StepKind::Notice, string(item, "message")),
             _ => {}
@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn what_codex_prints_becomes_steps_and_a_connection_that_comes_back_is_no_failure() {
         use StepKind::{Notice, Started, Text};
-        // As Codex 0.171.0 prints them.
+        // The format of Codex 0.171.0.
         let (kinds, output) = kinds(
             Agent::Codex,
             &[

@@ -1,4 +1,4 @@
-//! Gemini CLI.
+//! Gemini CLI adapter.
 
 use fsa_model::task::{StepKind, Task};
 use serde_json::{Value, json};
@@ -10,9 +10,9 @@ use super::{
 };
 
 /// Starts Gemini CLI. With a base URL other than Google's it assumes that a gateway signs it in, and then refuses that
-/// as an auth method (0.61.0). So where there are no settings yet, they say that it signs in with a key.
-/// `--skip-trust`: nobody could answer its question whether the folder is trusted, and without trust it asks before each
-/// step. Exits with 127, as a shell does, where the program is missing.
+/// as an auth method (0.61.0). So where there are no settings yet, the script writes settings that select sign-in with
+/// a key. `--skip-trust`: no person can answer whether the folder is trusted, and without trust it requires approval of
+/// each step. Exits with 127, as a shell does, where the program is missing.
 const START: &str = r#"
 command -v gemini >/dev/null || { echo 'gemini: not found' >&2; exit 127; }
 if [ -n "$GEMINI_API_KEY" ] && [ ! -e "$HOME/.gemini/settings.json" ]; then
@@ -78,7 +78,7 @@ impl AgentAdapter for GeminiCli {
     }
 }
 
-/// A piece of a text. Consecutive pieces are one step, as far as one read has them.
+/// A piece of a text. Consecutive pieces within one read become one step.
 fn text_piece(output: &mut Output, piece: &str) {
     let before = match output.unfinished {
         true => output.result.take().unwrap_or_default(),

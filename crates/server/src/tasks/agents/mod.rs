@@ -1,4 +1,4 @@
-//! Agent adapters: how each agent's program is started, and what the lines that it prints mean.
+//! Agent adapters: how each agent's program is started, and how its output is parsed.
 //!
 //! Pure: a command from a task, steps from a line. The prompt goes through standard input, where no list of processes
 //! shows it. To add an agent: its name in `fsa_model::agent`, a file here, and its line in [`adapter`].
@@ -22,7 +22,7 @@ pub trait AgentAdapter: Sync {
     /// The program and its arguments. `session` is the conversation to continue.
     fn command(&self, task: &Task, session: Option<&str>) -> Vec<String>;
 
-    /// Adds what one JSON line of the agent's output means.
+    /// Parses one JSON line of the agent's output.
     fn parse_event(&self, event: &Value, output: &mut Output);
 
     /// Whether the process ended because the agent's program is not installed.
@@ -30,7 +30,7 @@ pub trait AgentAdapter: Sync {
         false
     }
 
-    /// Adds what one line of the agent's output means. A line that is not JSON becomes a notice.
+    /// Parses one line of the agent's output. A line that is not JSON becomes a notice.
     fn parse_line(&self, line: &str, output: &mut Output) {
         if line.trim().is_empty() {
             return;
@@ -143,7 +143,7 @@ mod tests {
     }
 
     proptest! {
-        // Each is tried in every place of every agent, and some are megabytes.
+        // Each input is tried at every position for every agent, and some inputs are megabytes.
         #![proptest_config(ProptestConfig::with_cases(24))]
         #[test]
         fn whatever_is_printed_is_bounded(text in ".{0,200}", repeat in 1usize..400) {

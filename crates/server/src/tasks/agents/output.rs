@@ -1,20 +1,20 @@
-//! Parsed output of an agent: the steps, and what they say about the run as a whole. Bounded, whatever the agent
+//! Parsed output of an agent: the steps, and the state of the run as a whole. Its size is bounded, whatever the agent
 //! prints.
 
 use fsa_model::{money::Micros, task::StepKind};
 use serde_json::{Value, json};
 
-/// Characters of one text of a step.
+/// Most characters of one text of a step.
 pub(super) const LONGEST: usize = 16 * 1024;
 
-/// What some lines of output mean.
+/// The meaning of some lines of output.
 #[derive(Debug, Default)]
 pub struct Output {
     pub steps: Vec<(StepKind, Value)>,
-    /// The agent's name for the conversation, which continues it later.
+    /// The agent's id of the conversation, for continuing it later.
     pub session: Option<String>,
     pub result: Option<String>,
-    /// The result goes on in the next lines, because the agent prints it in pieces.
+    /// The result continues in the next lines, because the agent prints it in pieces.
     pub unfinished: bool,
     /// The agent reports that it failed.
     pub failed: bool,
@@ -26,7 +26,7 @@ impl Output {
         self.steps.push((kind, data));
     }
 
-    /// A step that is a text; none where the text is blank.
+    /// Adds a text step, unless the text is blank.
     pub(super) fn text(&mut self, kind: StepKind, text: &str) {
         if !text.trim().is_empty() {
             self.step(kind, json!({"text": short(text)}));
@@ -36,7 +36,7 @@ impl Output {
     pub(super) fn started(&mut self, session: &str, model: &str) {
         let is_name =
             |text: &str| (1..=200).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
-        // It becomes an argument when the conversation goes on.
+        // The id becomes an argument when the conversation is continued.
         if is_name(session) && !session.starts_with('-') {
             self.session = Some(session.to_owned());
         }
@@ -95,11 +95,11 @@ pub(super) fn short(text: &str) -> String {
     kept
 }
 
-/// The value itself, or its JSON as a short text where it is large.
+/// The value, or its JSON as a short text where it is large.
 fn bounded(value: &Value) -> Value {
     let written = value.to_string();
     if written.len() > 2 * LONGEST || written.contains("\\u0000") {
-        // PostgreSQL takes a NUL in no form (documentation, 8.14 JSON Types).
+        // PostgreSQL accepts NUL in no form (documentation, 8.14 JSON Types).
         return Value::String(short(&written.replace("\\u0000", "")));
     }
     value.clone()
