@@ -18,9 +18,9 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     pub protocol: String,
-    /// With its port, where that is not the scheme's default.
+    /// Host name, with the port where that is not the scheme's default.
     pub host: String,
-    /// Without slashes around it and without `.git` at its end.
+    /// Path without slashes around it and without `.git` at its end.
     pub path: String,
 }
 

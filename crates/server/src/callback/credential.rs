@@ -1,4 +1,4 @@
-//! Git in a sandbox asks for the credential of a repository.
+//! Git credential callback: answers git in a sandbox that requests the credential of a repository.
 
 use axum::body::Body;
 use http::{Request, Response, StatusCode};
@@ -12,11 +12,11 @@ use crate::{
     state::App,
 };
 
-/// Where it is told that a repository's server refused one.
+/// Path for reports that a repository's server refused a credential.
 pub(super) const REFUSED: &str = "/git-credential/refused";
-/// Where it is asked.
+/// Path for credential requests.
 pub(super) const ROUTE: &str = "/git-credential";
-/// Of git's question.
+/// Most bytes of git's request.
 const LONGEST: usize = 64 * 1024;
 
 pub(super) async fn answer(
@@ -51,7 +51,7 @@ pub(super) async fn answer(
             )
         }
         Ok(None) => plain(StatusCode::NO_CONTENT, ""),
-        // A person can do something about it: git shows them the sentence.
+        // A person can act on it: git shows them the sentence.
         Err(error) if error.status() == StatusCode::CONFLICT => {
             plain(StatusCode::CONFLICT, error.message().to_owned())
         }
@@ -65,7 +65,7 @@ pub(super) async fn answer(
     }
 }
 
-/// Says what to do about a credential that was refused.
+/// Reports a refused credential, and returns the advice.
 async fn refused(app: &App, sandbox: &CallingSandbox, place: &Place, question: &str) -> Response<Body> {
     let Some(password) = git_credentials::password_of(question) else {
         return plain(StatusCode::NO_CONTENT, "");

@@ -1,8 +1,8 @@
-//! What programs in a sandbox ask: a connection to sandboxd on which sandboxd is the client
-//! ([`fsa_model::callback`]), and which question goes where.
+//! Sandbox callback: requests from programs in a sandbox to the control plane, over a connection to sandboxd on which
+//! sandboxd is the client ([`fsa_model::callback`]), and their routing.
 //!
-//! It is opened when sandboxd says that somebody asks, by the process that follows the sandbox.
-//! All that is believed of it is which sandbox it leads to.
+//! The process that follows the sandbox opens it when sandboxd reports a pending request.
+//! Only the identity of the sandbox that the connection leads to is trusted.
 
 pub mod credential;
 
@@ -22,21 +22,21 @@ use crate::{
     state::App,
 };
 
-/// Questions of one sandbox at a time; sandboxd asks half as many.
+/// Concurrent requests of one sandbox; sandboxd sends half as many.
 const AT_ONCE: u32 = 64;
-/// What may be on its way before it is taken: of one question, and of all of a connection.
+/// Flow-control window: unread bytes of one request, and of all requests of a connection.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
-/// Of one answer, before the connection takes it.
+/// Most bytes of one response that are buffered before the connection takes them.
 const SEND_BUFFER: usize = 256 * 1024;
-/// How often a sandbox that says nothing is asked whether it is there.
+/// How often an idle sandbox is pinged.
 const ALIVE: Duration = Duration::from_secs(20);
 
-/// Opens a connection to the sandbox and answers on it until sandboxd closes it, it breaks off or
-/// the server ends.
+/// Opens a connection to the sandbox and answers requests on it until sandboxd closes it, it breaks off or
+/// the server shuts down.
 ///
 /// # Errors
-/// It could not be opened, in words for the log.
+/// The connection could not be opened; the text is for the log.
 pub async fn open(
     app: App,
     driver: &dyn Driver,
@@ -55,7 +55,7 @@ pub async fn open(
     Ok(())
 }
 
-/// Answers what comes over `io`.
+/// Answers the requests over `io`.
 pub async fn serve(
     app: App,
     sandbox: CallingSandbox,

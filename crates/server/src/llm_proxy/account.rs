@@ -1,4 +1,4 @@
-//! What a project's agents may spend and have spent, and a user's own credentials for agents.
+//! LLM account: budget and usage of a project's agents, and a user's own credentials for agents.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +29,7 @@ use crate::{
     },
 };
 
-/// The project's account.
+/// The project's LLM account.
 ///
 /// # Errors
 /// Not found; the database does not answer.
@@ -78,7 +78,7 @@ fn usage(used: agents::Used) -> AgentUsage {
     }
 }
 
-/// Changes the project's budget. It holds from the next request of an agent on.
+/// Changes the project's budget. The budget applies from the next request of an agent.
 ///
 /// # Errors
 /// Not found; the database does not answer.
@@ -119,12 +119,11 @@ pub async fn credentials(app: &App, caller: &Caller) -> Result<EnvironmentView> 
     })
 }
 
-/// Sets some of the caller's own variables for agents and removes those that are null. In the
-/// relay's mode a running sandbox uses a changed credential at once; it learns of one for a new
-/// provider at its next start.
+/// Sets some of the caller's own variables for agents and removes those that are null. In relay mode a running
+/// sandbox uses a changed credential at once; it gets one for a new provider at its next start.
 ///
 /// # Errors
-/// 422 for a wrong variable.
+/// 422 for an invalid variable.
 pub async fn change_credentials(
     app: &App,
     caller: &Caller,

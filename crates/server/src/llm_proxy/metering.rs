@@ -1,7 +1,7 @@
-//! Counts what an answer of a model took, from the answer itself, as it passes.
+//! Usage metering: counts the tokens of a model's response from the response itself, as it passes.
 //!
-//! The providers say it in their last events (`usage`, `usageMetadata`); Anthropic's first event
-//! has the input already. An answer that broke off before its last event was paid for all the
+//! Providers report usage in their last events (`usage`, `usageMetadata`); Anthropic's first event
+//! already has the input. A response that broke off before its last event is billed all the
 //! same, so its output is estimated from its length.
 
 use std::sync::LazyLock;
@@ -13,43 +13,43 @@ use serde_json::Value;
 
 use crate::pricing::TokenUsage;
 
-/// Of one line of an event stream that is looked at.
+/// Most bytes of one event stream line that are parsed.
 const LINE: usize = 1024 * 1024;
-/// Of an answer that is no stream.
+/// Most bytes of a response that is not a stream.
 const WHOLE: usize = 8 * 1024 * 1024;
-/// Bytes of an event stream for each token of output: an event is some 90 bytes around two or
-/// three tokens. For answers whose end nobody saw.
+/// Bytes of an event stream for each output token: an event is some 90 bytes around two or
+/// three tokens. Used for responses that broke off.
 const STREAMED_BYTES: u64 = 32;
 /// Bytes of plain text for each token.
 const PLAIN_BYTES: u64 = 4;
 
-/// Made once: to prepare a search takes longer than to search an event.
+/// Built once: preparing a search takes longer than searching an event.
 static USAGE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"usage"));
 
 #[derive(Debug, PartialEq, Eq)]
 enum Kind {
     Events,
     Whole,
-    /// It cannot be read (it is compressed), or is an error, which costs nothing.
+    /// The response cannot be read (it is compressed), or is an error, which costs nothing.
     Opaque,
 }
 
-/// Counts one answer.
+/// Meters one response.
 #[derive(Debug)]
 pub struct Meter {
     provider: Provider,
     kind: Kind,
-    /// The beginning of a line, or the whole.
+    /// The beginning of a line, or the whole response.
     held: Vec<u8>,
     too_long: bool,
     bytes: u64,
     counted: TokenUsage,
-    /// The provider has said what the output was.
+    /// The provider has reported the final output.
     ended: bool,
 }
 
 impl Meter {
-    /// For an answer of success with this head.
+    /// Creates a meter for a successful response with these headers.
     #[must_use]
     pub fn new(provider: Provider, headers: &HeaderMap) -> Self {
         let text = |name| {
@@ -76,7 +76,7 @@ impl Meter {
         }
     }
 
-    /// Takes a piece that passes.
+    /// Consumes a piece of the response.
     pub fn feed(&mut self, mut piece: &[u8]) {
         self.bytes += piece.len() as u64;
         match self.kind {
@@ -115,7 +115,7 @@ impl Meter {
         let Some(data) = line.strip_prefix(b"data:") else {
             return;
         };
-        // Most events are a few words of text, and not worth reading.
+        // Most events are a few words of text, and not worth parsing.
         if USAGE.find(data).is_none() {
             return;
         }
@@ -139,11 +139,11 @@ impl Meter {
                     "/cache_creation_input_tokens",
                     &mut self.counted.cache_write,
                 );
-                // `message_start` says what the output is so far.
+                // `message_start` reports the output so far.
                 self.ended |= event.get("type").and_then(Value::as_str) != Some("message_start");
             }
             Provider::Openai => {
-                // The responses' last event wraps what the other endpoints say plainly.
+                // The last event of the Responses API nests what the other endpoints have at the top level.
                 let whole = event.get("response").unwrap_or(event);
                 self.model(whole.get("model"));
                 let Some(usage) = whole.get("usage").filter(|usage| usage.is_object()) else {
@@ -185,18 +185,18 @@ impl Meter {
         }
     }
 
-    /// What it was, at the end of the answer or where it broke off.
+    /// The usage, at the end of the response or where it broke off.
     #[must_use]
     pub fn finish(mut self) -> TokenUsage {
         let held = std::mem::take(&mut self.held);
         match self.kind {
             Kind::Events => self.line(&held),
             Kind::Whole => match serde_json::from_slice::<Value>(&held) {
-                // Gemini's stream without `alt=sse` is a list.
+                // Gemini's stream without `alt=sse` is a JSON array.
                 Ok(Value::Array(all)) => all.iter().for_each(|event| self.event(event)),
                 Ok(whole) => {
                     self.event(&whole);
-                    // Lists of models and counts of tokens are free.
+                    // Lists of models and token counts are free.
                     self.ended = true;
                 }
                 Err(_) => {}
@@ -217,7 +217,7 @@ impl Meter {
 
 fn take(usage: &Value, pointer: &str, into: &mut u64) {
     if let Some(count) = usage.pointer(pointer).and_then(Value::as_u64) {
-        // A count that makes no sense must not become a cost that overflows.
+        // An absurd count must not become a cost that overflows.
         *into = count.min(1_000_000_000);
     }
 }

@@ -1,5 +1,5 @@
 //! LLM proxy: the credentials of coding agents stay outside of the sandboxes, the relay adds them to requests, and
-//! the usage of the answers is metered.
+//! the usage of the responses is metered.
 
 pub mod account;
 pub mod metering;
@@ -16,14 +16,14 @@ use secrecy::SecretString;
 use self::upstream::Upstream;
 use crate::settings::LlmProxySettings;
 
-/// The sandbox whose programs make a request.
+/// The sandbox whose programs send a request.
 #[derive(Clone, Copy, Debug)]
 pub struct CallingSandbox {
     pub id: SandboxId,
     pub project: ProjectId,
 }
 
-/// The running part.
+/// The proxy's shared state.
 pub struct Agents {
     pub upstream: Upstream,
 }
@@ -37,8 +37,8 @@ impl Agents {
     }
 }
 
-/// The layers of variables below a sandbox's own (database, `NODE_ENV`), later wins: as they are,
-/// or with the way to the relay in place of the agents' credentials.
+/// The environment layers below a sandbox's own (database, `NODE_ENV`), later wins: unchanged,
+/// or with the relay's address in place of the agents' credentials.
 #[must_use]
 pub fn layers(mode: Mode, layers: [&Environment; 4], control_token: &SecretString) -> Environment {
     let mut all = Environment::new();

@@ -1,6 +1,6 @@
-//! The relay: a request of a sandbox's agent goes out with the real credential, and its answer
-//! comes back piece by piece, counted as it passes. Nothing of the sandbox is believed but that
-//! the request is of this sandbox, which the connection that it came on says.
+//! LLM relay: sends a request of a sandbox's agent with the real credential, and streams the response back, metered
+//! as it passes. Nothing from the sandbox is trusted except its identity, which the connection of the request
+//! determines.
 
 use std::{
     error::Error as _,
@@ -31,9 +31,9 @@ use crate::{
     store::agents::{self, Account},
 };
 
-/// The longest request: what the providers take at most (Anthropic: 32 MB).
+/// The longest request: the providers' maximum (Anthropic: 32 MB).
 const LONGEST: usize = 32 * 1024 * 1024;
-/// Fields that go no further, in either direction: of one hop, of our own, or of other clients.
+/// Headers that are not forwarded, in either direction: hop-by-hop, our own, or those of other clients.
 const OF_ONE_HOP: [HeaderName; 12] = [
     header::CONNECTION,
     header::HOST,
@@ -48,7 +48,7 @@ const OF_ONE_HOP: [HeaderName; 12] = [
     header::COOKIE,
     header::SET_COOKIE,
 ];
-/// Fields that show a credential, and one that would make an answer unreadable to the meter.
+/// Headers with a credential, and one that would make a response unreadable to the meter.
 const REPLACED: [HeaderName; 6] = [
     header::AUTHORIZATION,
     HeaderName::from_static("x-api-key"),
@@ -57,10 +57,10 @@ const REPLACED: [HeaderName; 6] = [
     header::EXPECT,
     HeaderName::from_static(fsa_model::callback::TASK_HEADER),
 ];
-/// What the API asks for with the token of a subscription.
+/// The API requires this with the token of a subscription.
 const SUBSCRIPTION_BETA: &str = "oauth-2025-04-20";
 
-/// Why a request is answered here and does not go out.
+/// The response to a request that is not forwarded.
 #[derive(Debug)]
 struct Refused {
     status: StatusCode,
@@ -185,8 +185,7 @@ async fn pass(
     Ok(returned(app, &account, provider, &credential, counted, answer))
 }
 
-/// Finds what is sent for this sandbox's agents. The credential is in memory for as long as the
-/// request goes out.
+/// Finds the credential for this sandbox's agents. It is in memory while the request is sent.
 fn credential(
     app: &App,
     sandbox: &CallingSandbox,
@@ -207,8 +206,7 @@ fn credential(
     ]))
 }
 
-/// Each request is looked at before it goes out; so what is under way may still go over by its own
-/// cost.
+/// Checks the budget before a request is sent. A request in flight may still exceed the budget by its own cost.
 fn within_budget(app: &App, account: &Account) -> Result<(), Refused> {
     if let Some(task) = &account.task
         && let Some(budget) = task.budget
@@ -232,7 +230,7 @@ fn within_budget(app: &App, account: &Account) -> Result<(), Refused> {
     }
 }
 
-/// Puts the credential on.
+/// Adds the credential to the headers.
 fn sign(headers: &mut HeaderMap, credential: &Credential) -> Result<(), Refused> {
     let unusable = || {
         refused(
@@ -274,7 +272,7 @@ fn sign(headers: &mut HeaderMap, credential: &Credential) -> Result<(), Refused>
     Ok(())
 }
 
-/// A streamed chat says what it took only where it is asked to.
+/// Requests usage: a streamed chat reports it only on request.
 fn with_usage(body: Bytes) -> Bytes {
     let Ok(mut request) = serde_json::from_slice::<serde_json::Value>(&body) else {
         return body;
@@ -294,7 +292,7 @@ fn with_usage(body: Bytes) -> Bytes {
     serde_json::to_vec(&request).map_or(body, Into::into)
 }
 
-/// Why there is no answer, without the address, which may hold a secret.
+/// Why there is no response, without the URL, which may hold a secret.
 fn unreachable(error: reqwest::Error) -> Refused {
     let error = error.without_url();
     let mut cause = error.source();
@@ -355,7 +353,7 @@ fn returned(
     response
 }
 
-/// An answer on its way. However it ends, what it took is written down.
+/// A response in progress. Its usage is written however it ends.
 struct Metered {
     pieces: Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>,
     meter: Option<Meter>,
@@ -391,11 +389,11 @@ impl Drop for Metered {
 }
 
 impl Note {
-    /// In a task that a drain waits for.
+    /// Writes the usage in a task that a drain waits for.
     fn write(&self, mut counted: TokenUsage) {
         let prices = &self.app.settings.agents.prices;
         let cost = prices.cost(self.provider, &counted);
-        // A server that a person chose could name a new model in each answer.
+        // A server that a person chose could name a new model in each response.
         let known = counted
             .model
             .as_deref()

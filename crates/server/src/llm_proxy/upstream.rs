@@ -1,8 +1,8 @@
-//! The way to the models' servers: where a request may go, and the connections to there.
+//! LLM provider connections: where a request may go, and the HTTP clients for it.
 //!
-//! The operator's base URL goes wherever the operator says. One that a person set in a project's
-//! variables goes to the open internet, and to the private networks that sandboxes may reach
-//! anyway: else a project's variables would make this machine talk to its own services.
+//! The operator's base URL may lead anywhere. A base URL that a person set in a project's
+//! variables may lead to the open internet, and to the private networks that sandboxes may reach
+//! anyway: otherwise a project's variables could make this machine connect to its own services.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -24,9 +24,9 @@ use url::{Host, Url};
 
 const CONNECT: Duration = Duration::from_secs(10);
 const LOOKUP: Duration = Duration::from_secs(10);
-/// Between two pieces of an answer, and before its first: a model may think for minutes.
+/// Timeout between two pieces of a response, and before its first: a model may think for minutes.
 const SILENCE: Duration = Duration::from_secs(600);
-/// Connections that are kept for the next request to the same server.
+/// How long idle connections are kept for the next request to the same server.
 const KEPT: Duration = Duration::from_secs(60);
 
 /// Clients for both kinds of base URL.
@@ -36,7 +36,7 @@ pub struct Upstream {
     guard: Guard,
 }
 
-/// Why a request does not go out.
+/// Why a request is not sent.
 #[derive(Debug, thiserror::Error)]
 pub enum NotSent {
     #[error(
@@ -82,7 +82,7 @@ impl Upstream {
         }
     }
 
-    /// Made when it is needed: to read the system's certificates takes a while.
+    /// Built on demand: reading the system's certificates takes a while.
     fn trusted(&self) -> &Client {
         self.trusted
             .get_or_init(|| builder().build().expect("a client is made of constants"))
@@ -91,7 +91,7 @@ impl Upstream {
     fn guarded(&self) -> &Client {
         self.guarded.get_or_init(|| {
             builder()
-                // A proxy would look names up itself, past the guard.
+                // A proxy would resolve names itself, past the guard.
                 .no_proxy()
                 .dns_resolver(Arc::new(self.guard.clone()))
                 .build()
@@ -99,7 +99,7 @@ impl Upstream {
         })
     }
 
-    /// The client and the address for a request of `provider` that asks for `rest`.
+    /// The client and the URL for a request to `provider` for `rest`.
     ///
     /// # Errors
     /// [`NotSent`].
@@ -121,7 +121,7 @@ impl Upstream {
                 rest.chars().filter(|c| !c.is_control()).take(100).collect(),
             ));
         }
-        // By itself first: what comes after it must not become its host.
+        // Parsed alone first: the path after it must not become part of its host.
         let base = Url::parse(&credential.base_url).map_err(|_| NotSent::Base)?;
         if !matches!(base.scheme(), "http" | "https") || base.query().is_some() || base.fragment().is_some() {
             return Err(NotSent::Base);
@@ -134,7 +134,7 @@ impl Upstream {
         let address = match url.host() {
             Some(Host::Ipv4(address)) => Some(IpAddr::V4(address)),
             Some(Host::Ipv6(address)) => Some(IpAddr::V6(address)),
-            // Names are looked at when they are looked up.
+            // Names are checked when they are resolved.
             Some(Host::Domain(_)) | None => None,
         };
         match address {
@@ -145,7 +145,7 @@ impl Upstream {
 }
 
 fn builder() -> reqwest::ClientBuilder {
-    // `fsa` has set the process's TLS provider first thing, and then this does nothing; programs
+    // `fsa` has set the process's TLS provider at its start, and then this does nothing; programs
     // that embed the server, such as its tests, have not.
     let _ = rustls::crypto::ring::default_provider().install_default();
     Client::builder()
@@ -156,8 +156,8 @@ fn builder() -> reqwest::ClientBuilder {
         .tcp_nodelay(true)
 }
 
-/// What agents need of each provider. A key may open much more than that (files, batches, an
-/// organization's members), and what is answered later than asked cannot be counted.
+/// The endpoints that agents need of each provider. A key may open many more (files, batches, an
+/// organization's members), and a response that is fetched by a later request cannot be metered.
 fn passes(provider: Provider, method: &Method, rest: &str) -> bool {
     let plain = rest
         .bytes()
