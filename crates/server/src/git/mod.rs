@@ -1,7 +1,7 @@
 //! Git operations in a project's folder, for the page and the command line: status, diff, staging, commits, and
 //! push and pull with `origin`.
 //!
-//! git runs in the sandbox, with fixed arguments, without a shell, as the user of its terminals. Paths from a request
+//! git runs in the sandbox, with fixed arguments, without a shell, as its default user. Paths from a request
 //! come after `--` and are taken literally. git's output is not trusted ([`status`], [`stderr`]).
 
 pub mod publish;

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::pricing::TokenUsage;
 
-/// Most bytes of one event stream line that are parsed.
+/// Most bytes of an incomplete event stream line that are buffered.
 const LINE: usize = 1024 * 1024;
 /// Most bytes of a response that is not a stream.
 const WHOLE: usize = 8 * 1024 * 1024;
