@@ -1,6 +1,6 @@
-//! A server on a data plane in memory, for tools that try the API from outside: prints its address and a token
-//! of its owner, each on a line, and ends when standard input does. It has a project `todo` that runs and one
-//! `other` that does not.
+//! Example server on a data plane in memory, for tools that test the API from outside. It prints its address
+//! and a token of its owner, each on a line, and ends at the end of standard input. It has a running project
+//! `todo` and a stopped project `other`.
 
 use std::io::{Read as _, Write as _};
 

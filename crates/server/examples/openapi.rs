@@ -1,4 +1,4 @@
-//! Prints the document of the API: `cargo run -p fsa-server --example openapi > web/api.json`.
+//! API document generator: `cargo run -p fsa-server --example openapi > web/api.json`.
 
 fn main() {
     let document = fsa_server::api::document();

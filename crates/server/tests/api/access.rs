@@ -1,4 +1,4 @@
-//! Signing in: links, passwords, sessions, tokens, and what other sites may not do.
+//! Sign-in tests: login links, passwords, sessions, tokens, and the refusal of cross-site requests.
 
 use bytes::Bytes;
 use fsa_server::{auth, store::notify::Topic};
@@ -32,7 +32,7 @@ async fn the_first_start_gives_one_link_that_makes_somebody_the_owner() {
     }
     let browser = world.anonymous().browser(&signed_in);
     assert_eq!(browser.get("/api/me").await.expect(200).json()["login"], "owner");
-    // Once, and from then on there is a way to sign in.
+    // A link works once. After that there is a way to sign in.
     world.anonymous().post("/api/auth/link", &body).await.expect(403);
     assert!(auth::first_link(&world.app).await.unwrap().is_none());
 }
@@ -55,7 +55,7 @@ async fn looking_at_a_link_uses_nothing_up() {
         .await
         .expect(200);
 
-    // The form works without a script, and leads to the first page.
+    // The form works without a script, and redirects to the first page.
     let body = Bytes::from(format!("token={token}&login="));
     let kind = Some("application/x-www-form-urlencoded");
     let answer = world
@@ -161,7 +161,7 @@ async fn a_wrong_password_and_an_unknown_login_are_refused_in_the_same_words() {
 async fn a_guesser_is_told_when_to_come_back() {
     let world = World::new().await;
     let body = json!({"login": "owner", "password": "guess"});
-    // Ten at once; a slow machine earns one more now and then while it computes hashes.
+    // At most ten at once. A slow machine sometimes allows one more while it computes hashes.
     let mut tries = 0;
     let refused = loop {
         let answer = world.anonymous().post("/api/auth/password", &body).await;
@@ -215,7 +215,7 @@ async fn an_older_session_needs_the_current_password_to_change_it() {
         let browser = browser.clone();
         async move { browser.put("/api/auth/password", &body).await }
     };
-    // What was learned about the session a moment ago is forgotten first.
+    // The cached session is dropped first.
     browser.ask("/api/auth/links").await.expect(201);
     fsa_server::auth::sign_in::forget(&world.app, world_user(&world, "ada"));
 
@@ -233,7 +233,7 @@ async fn an_older_session_needs_the_current_password_to_change_it() {
         .await
         .expect(204);
 
-    // An API token is not enough, whatever it knows.
+    // An API token is not enough, whatever its permissions.
     let token = world.owner().await;
     token
         .put("/api/auth/password", &json!({"password": PASSWORD}))
@@ -365,7 +365,7 @@ async fn silence_about_the_origin_is_not_believed_of_a_cookie_and_not_asked_of_a
         .post("/api/projects", &json!({"name": "two"}))
         .await
         .expect(201);
-    // Nobody is signed in by another site either.
+    // Another site cannot sign a user in either.
     world
         .anonymous()
         .with("origin", "https://evil.example")

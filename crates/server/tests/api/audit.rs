@@ -1,4 +1,4 @@
-//! The audit: every write is in it, nothing leaves it, and it can be taken away as lines.
+//! Audit log tests: every write is recorded, no record can be deleted, and the log is exported as lines.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -101,6 +101,6 @@ async fn nothing_in_it_is_changed_or_deleted() {
     }
 
     assert_eq!(world.database.sql(count), before);
-    // Nor can it be done over HTTP.
+    // HTTP has no way to delete a record either.
     owner.send(Method::DELETE, "/api/audit", None).await.expect(405);
 }

@@ -1,6 +1,6 @@
-//! Who may do what: every operation of the document, tried by everybody there is. [`TABLE`] says what each
-//! needs, and [`expected`] what that means for whom; an operation that is in one of the document and the
-//! table alone fails the test.
+//! Authorization tests: every operation of the API document, tried by every kind of client. [`TABLE`] has
+//! what each operation needs, and [`expected`] has the result for each client. An operation that is missing
+//! in the document or in the table fails the test.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,25 +10,25 @@ use serde_json::{Value, json};
 
 use crate::common::{Client, World, project};
 
-/// What an operation needs.
+/// The permission that an operation needs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Need {
     /// Nothing.
     Anybody,
-    /// To be signed in.
+    /// A signed-in user.
     User,
-    /// To be an owner of the system.
+    /// An owner of the system.
     System,
-    /// That the thing in the path belongs to the user; for others it is not there.
+    /// The object in the path belongs to the user; others get 404.
     Mine,
-    /// This role in the project, or one that is more.
+    /// This role in the project, or a higher one.
     In(ProjectRole),
 }
 
 use Need::{Anybody, In, Mine, System, User};
 
-/// An operation (with a query where that changes what it needs), what it needs, and a body that is right for
-/// it, so that it is refused for nothing but who asks.
+/// An operation (with a query where that changes its permission), the permission that it needs, and a valid
+/// body, so that a refusal can only be due to the client.
 #[rustfmt::skip]
 const TABLE: &[(&str, Need, &str)] = &[
     ("get /healthz", Anybody, ""),
@@ -72,7 +72,7 @@ const TABLE: &[(&str, Need, &str)] = &[
     ("get /api/projects", User, ""),
     ("post /api/projects", User, r#"{"name": "another"}"#),
     ("get /api/auth/preview", Anybody, ""),
-    // They answer by what the browser carries for that host.
+    // These depend on the cookies that the browser sends for that host.
     ("get /api/ingress/check", Anybody, ""),
     ("get /api/ingress/enter", Anybody, ""),
 
@@ -130,20 +130,20 @@ const TABLE: &[(&str, Need, &str)] = &[
     ("get /api/projects/{project}/usage", In(Viewer), ""),
 ];
 
-/// Who tries.
+/// The client that tries an operation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Who {
-    /// Without any credential.
+    /// No credential.
     Nobody,
-    /// With a token that has expired, of the project's owner.
+    /// An expired token of the project's owner.
     Expired,
-    /// Signed in, and the project is not shared with them.
+    /// A signed-in user with whom the project is not shared.
     Stranger,
-    /// An owner of the system, with whom it is not shared either.
+    /// An owner of the system with whom the project is not shared.
     SystemOwner,
-    /// Somebody who is this in the project.
+    /// A user with this role in the project.
     Is(ProjectRole),
-    /// The project's owner, with a token that may only read.
+    /// The project's owner, with a read-only token.
     ReadOnly,
     /// The project's owner, with a token for another project.
     Elsewhere,
@@ -162,12 +162,12 @@ const EVERYBODY: [Who; 10] = [
     Who::Is(Owner),
 ];
 
-/// The refusal that is expected; 0 for none of the three.
+/// The expected refusal; 0 for none of the three.
 fn expected(need: Need, who: Who, operation: &str) -> u16 {
     let changes = !operation.starts_with("get ");
     let told_anyway = ["get /api/me", "get /api/projects"].contains(&operation);
     match (need, who) {
-        // These ask who it is where somebody is signed in, and are no project's.
+        // These identify a signed-in user, and belong to no project.
         (Anybody, Who::Elsewhere)
             if [
                 "get /api/auth/github/callback",
@@ -218,7 +218,7 @@ fn expected(need: Need, who: Who, operation: &str) -> u16 {
     }
 }
 
-/// A world in which Ada has a project that is shared with one of each role.
+/// A world in which Ada has a project that is shared with one user of each role.
 struct Scene {
     world: World,
     ada: Client,
@@ -268,7 +268,7 @@ impl Scene {
         }
     }
 
-    /// One of everything, new, as far as the operation names it.
+    /// Creates one of each object that the operation names.
     async fn things(&mut self, operation: &str) -> BTreeMap<&'static str, String> {
         self.count += 1;
         let name = format!("p{}", self.count);
@@ -351,7 +351,7 @@ impl Scene {
         things
     }
 
-    /// Somebody, as new where the operation ends what they came with.
+    /// A client. It is a new one where the operation ends the client's credential.
     async fn client(&self, who: Who, operation: &str) -> Client {
         let ends = operation == "post /api/auth/sign-out";
         let signed_in = matches!(who, Who::Stranger | Who::SystemOwner | Who::Is(_));
@@ -365,7 +365,7 @@ impl Scene {
     }
 }
 
-/// Tries an operation, and returns the status. A stream is asked for as a page, because it would not end.
+/// Tries an operation, and returns the status. A stream is requested as a page, because it would not end.
 async fn tried(client: &Client, operation: &str, body: &str, things: &BTreeMap<&str, String>) -> u16 {
     let (method, path) = operation.split_once(' ').unwrap();
     let mut path = path.to_owned();
@@ -413,7 +413,7 @@ async fn the_table_has_every_operation_and_no_other() {
             documented.insert(format!("{method} {path}"));
         }
     }
-    // The one path in which a person may be called by a login is told from those with an id.
+    // The table names the one user parameter that may be a login `{member}`; the document names it `{user}`.
     let known: BTreeSet<String> = TABLE
         .iter()
         .map(|(operation, ..)| operation.split('?').next().unwrap().replace("{member}", "{user}"))
@@ -429,7 +429,7 @@ async fn everybody_may_do_what_the_table_says_and_nothing_else() {
     let mut scene = Scene::new().await;
     let mut wrong = Vec::new();
     for &(operation, need, body) in TABLE {
-        // These look at what they are given and at nobody, and refuse what is wrong with 401 themselves.
+        // These check the request and not the client, and answer 401 themselves when it is wrong.
         if [
             "post /api/auth/link",
             "post /api/auth/password",

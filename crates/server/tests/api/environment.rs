@@ -1,4 +1,5 @@
-//! Variables and the database: encrypted, changed one by one, revealed on the record.
+//! Environment variable and database tests: values are encrypted, changed one by one, and revealed with an
+//! audit record.
 
 use serde_json::{Value, json};
 
@@ -61,7 +62,7 @@ async fn a_put_replaces_everything_and_takes_no_null() {
         .expect(200)
         .json();
 
-    // A sandbox that is not wanted running is not restarted.
+    // A sandbox whose desired state is not running is not restarted.
     assert_eq!(replaced, json!({"envVars": {"B": null}, "restarting": false}));
     assert_eq!(world.database.sql("select generation from sandboxes"), "1");
 }

@@ -1,4 +1,4 @@
-//! Events: in order, none skipped, resumed where a client left off.
+//! Event stream tests: events are in order, none is skipped, and a client resumes where it stopped.
 
 use fsa_model::event::EventKind;
 use serde_json::json;
@@ -43,7 +43,7 @@ async fn a_client_that_comes_back_gets_exactly_what_it_missed() {
         ["stop", "start"]
     );
 
-    // As JSON, and from another server on the same database.
+    // The same as JSON, from another server on the same database.
     let page = owner
         .get(&format!("{path}?follow=false&cursor={}", first.id))
         .await

@@ -1,4 +1,4 @@
-//! Signing in with GitHub: who comes in, who does not, and what is kept of it.
+//! GitHub sign-in tests: who may sign in, who may not, and what is stored.
 
 use fsa_model::ProjectId;
 use fsa_server::{
@@ -25,14 +25,14 @@ async fn world(join: Join) -> (World, Github) {
     (world, github)
 }
 
-/// A browser at GitHub's page: the browser, and where GitHub sends it back to.
+/// A browser at GitHub's page: the browser, and the URL to which GitHub redirects it.
 async fn away(github: &Github, browser: &Client) -> (Client, String) {
     let begun = browser.post(BEGIN, &json!({})).await.expect(200);
     let back = github.allow(begun.json()["url"].as_str().unwrap());
     (browser.with("cookie", &begun.cookie().unwrap()), back)
 }
 
-/// The whole way of a browser that nobody is signed in with.
+/// The complete sign-in of a browser without a session.
 async fn sign_in(world: &World, github: &Github) -> Answer {
     let (browser, back) = away(github, &world.anonymous()).await;
     browser.get(&back).await
@@ -83,7 +83,7 @@ async fn somebody_new_joins_and_is_known_by_their_number_when_they_come_back() {
 
     github.person(1, "renamed");
     assert_eq!(login(&signed_in(&world, &github).await).await, "ada-l");
-    // The old login is somebody else's now, and they are somebody else here too.
+    // The old login belongs to another account now, which is another user here too.
     github.person(2, "Ada-L");
     assert_eq!(login(&signed_in(&world, &github).await).await, "ada-l-2");
 }
@@ -118,10 +118,10 @@ async fn a_wrong_state_a_strange_browser_and_a_second_time_are_refused() {
     let (path, _) = back.split_once("&state=").unwrap();
     refused(browser.get(&format!("{path}&state=guessed")).await, 403);
     refused(browser.get(path).await, 403);
-    // Somebody is made to follow the attacker's way back, without and with a cookie of their own.
+    // A browser is led to the attacker's redirect, without and with a cookie for its own attempt.
     refused(world.anonymous().get(&others).await, 403);
     refused(browser.get(&others).await, 403);
-    // It was taken by the attempt: not even its own browser can use it now.
+    // The attempt used the state up: its own browser cannot use it now either.
     refused(stranger.get(&others).await, 403);
     assert_eq!(users(&world), "0");
 
@@ -142,7 +142,7 @@ async fn a_code_is_good_once_and_for_our_redirect_and_verifier_alone() {
     github.bind_to_another_verifier();
     refused(browser.get(&back).await, 403);
 
-    // A code that was used, brought back under a fresh state.
+    // A used code, sent again with a fresh state.
     let (browser, used) = away(&github, &world.anonymous()).await;
     browser.get(&used).await.expect(303);
     let (browser, back) = away(&github, &world.anonymous()).await;
@@ -236,16 +236,16 @@ async fn an_account_is_linked_to_a_user_and_unlinked_again() {
     let (browser, back) = link(ada.clone()).await;
     browser.get(&back).await.expect(303);
 
-    // Nobody new may join here, and yet who is linked may come in.
+    // New users may not join here, and a user with a linked account may still sign in.
     assert_eq!(login(&signed_in(&world, &github).await).await, "ada");
-    // It is linked once; nor does somebody have two.
+    // An account is linked to one user, and a user has one account.
     let grace = world.member_in_browser("grace").await;
     let (browser, back) = link(grace.clone()).await;
     refused(browser.get(&back).await, 409);
     github.person(2, "second");
     let (browser, back) = link(ada.clone()).await;
     refused(browser.get(&back).await, 409);
-    // Whoever is signed in when the browser comes back must be who began.
+    // The user who is signed in when the browser comes back must be the one who began.
     let begun = ada.post(BEGIN, &json!({"link": true})).await.expect(200);
     let back = github.allow(begun.json()["url"].as_str().unwrap());
     refused(grace.also_cookie(&begun.cookie().unwrap()).get(&back).await, 403);
@@ -293,7 +293,7 @@ async fn all_pages_of_repositories_are_searched() {
         assert_eq!(found["items"][0]["name"], "engines/Difference");
         assert_eq!(found["items"][0]["defaultBranch"], "main");
     }
-    // Somebody without an account there has none.
+    // A user without a linked account has no repositories.
     world
         .member("grace")
         .await
@@ -360,7 +360,7 @@ async fn import(client: &Client, github: &Github, name: &str) -> ProjectId {
     made["id"].as_str().unwrap().parse().unwrap()
 }
 
-/// What git in the project's sandboxes is told for this repository, or why it is told nothing.
+/// The password that git in the project's sandboxes gets for this repository, or why it gets none.
 async fn told(
     world: &World,
     github: &Github,
@@ -396,7 +396,7 @@ async fn git_gets_the_owners_token_for_the_projects_own_repository() {
     let advice = git_credentials::refused(&world.app, shop, &place, &another)
         .await
         .unwrap();
-    // Another password than the one that was given says nothing of it.
+    // The refusal of another password than the issued one does not invalidate the issued one.
     assert!(advice.unwrap().contains("try again"));
     assert!(told(&world, &github, shop, "ada-l/shop").await.is_ok());
     ada.get("/api/repositories").await.expect(409);
@@ -419,7 +419,7 @@ async fn a_token_that_expires_is_renewed_and_one_of_an_app_is_for_one_repository
 
     assert_eq!(given, Ok(Some("ghs_ada-l/shop".into())));
     assert_ne!(world.database.sql(tokens), first, "it was about to expire");
-    // Refused although it should hold still: renewed as well, and nobody notices.
+    // GitHub refuses it although it has not expired: it is renewed as well, and git does not fail.
     github.expire_after(28_800);
     told(&world, &github, shop, "ada-l/shop").await.unwrap();
     github.revoke();

@@ -1,5 +1,5 @@
-//! The sign-in in front of hosts that an ingress controller of others serves, as the controller
-//! asks: a look before each request, and a way in for whoever is signed in.
+//! Tests of external authentication for an ingress controller: the check before each request, and the sign-in
+//! of a user with a session.
 
 use serde_json::json;
 
@@ -14,7 +14,7 @@ struct Ingress {
 }
 
 impl Ingress {
-    /// Of a project of `owner`'s; the driver for tests names its hosts.
+    /// An ingress of a project of `owner`; the driver for tests names its hosts.
     async fn to(world: World, owner: &Client, name: &str, port: u16) -> Self {
         project(owner, name).await;
         let sandbox = owner
@@ -36,7 +36,7 @@ impl Ingress {
         format!("/api/ingress/{what}?sandbox={}&port={}", self.sandbox, self.port)
     }
 
-    /// What the controller asks about a request of somebody with these cookies.
+    /// The result of the controller's check of a request with these cookies.
     async fn check(&self, cookie: &str, path: &str) -> Answer {
         self.controller(cookie, &format!("http://{}{path}", self.host))
             .get(&self.path("check"))
@@ -52,7 +52,7 @@ impl Ingress {
         }
     }
 
-    /// Where the sign-in sends a browser that wanted `path`.
+    /// The sign-in's redirect of a browser that requested `path`.
     async fn enter(&self, browser: &Client, path: &str) -> Answer {
         let back = format!("http://{}{path}", self.host)
             .replace('/', "%2F")
@@ -71,7 +71,7 @@ impl Ingress {
     }
 }
 
-/// The cookie that an answer gives, as it is sent back.
+/// The cookie that a response sets, in the form in which it is sent back.
 fn cookie_of(answer: &Answer) -> String {
     let cookie = answer.headers["set-cookie"].to_str().expect("a cookie");
     for part in ["HttpOnly", "SameSite=Lax", "Path=/"] {
@@ -113,7 +113,7 @@ async fn a_browser_that_is_signed_in_is_let_in_at_the_applications_host_and_nobo
     let next = ingress.check(&pass, "/style.css").await.expect(200);
     assert!(next.headers.get("set-cookie").is_none());
 
-    // Once, and for this host.
+    // The link works once, and for this host.
     ingress.check("", &path).await.expect(401);
     let elsewhere = ingress.controller(&pass, "http://elsewhere.test/");
     elsewhere.get(&ingress.path("check")).await.expect(401);
@@ -124,14 +124,14 @@ async fn a_browser_that_is_signed_in_is_let_in_at_the_applications_host_and_nobo
         .await
         .expect(401);
 
-    // A page of somebody else cannot use the pass.
+    // A page of another site cannot use the preview token.
     let foreign = ingress
         .controller(&pass, &format!("http://{}/", ingress.host))
         .with("origin", "http://evil.example")
         .with("sec-fetch-site", "cross-site");
     foreign.get(&ingress.path("check")).await.expect(403);
-    // Its own pages can, in browsers that say no more than where they are: over plain http, and when they
-    // open a WebSocket.
+    // The host's own pages can, in browsers that send only their origin: over plain http, and when they open
+    // a WebSocket.
     let own = ingress
         .controller(&pass, &format!("http://{}:8080/ws", ingress.host))
         .with("origin", &format!("http://{}:8080", ingress.host));
@@ -141,7 +141,7 @@ async fn a_browser_that_is_signed_in_is_let_in_at_the_applications_host_and_nobo
         .with("origin", &format!("http://t-{}", ingress.host));
     neighbor.get(&ingress.path("check")).await.expect(403);
 
-    // It ends with the session that it came from.
+    // The preview token ends with the session that it came from.
     owner.ask("/api/auth/sign-out").await.expect(204);
     ingress.check(&pass, "/").await.expect(401);
 }
@@ -170,7 +170,7 @@ async fn a_pass_is_for_one_sandbox_and_a_terminal_gets_its_token() {
         .get(&format!("/api/ingress/check?sandbox={sandbox}&port=3000"))
         .await
         .expect(401);
-    // Nor is it the other way round: the terminal's host asks for the terminal's own pass.
+    // The reverse fails too: the terminal's host needs the terminal's own preview token.
     let mixed = terminal.controller(&pass, &format!("http://{host}/"));
     mixed.get(&terminal.path("check")).await.expect(401);
 }
@@ -193,7 +193,7 @@ async fn a_public_port_asks_for_nothing_and_a_terminal_is_never_public() {
         ..application
     };
     terminal.check("", "/").await.expect(401);
-    // What is gone is answered as what is private.
+    // A deleted project is answered like a private one.
     owner.delete("/api/projects/notes").await.expect(202);
     let application = Ingress {
         port: 3000,

@@ -1,5 +1,4 @@
-//! The keys that stored secrets are encrypted with: all of them are known, and they can be renewed while somebody
-//! writes.
+//! Encryption key tests: the keys of all stored secrets are listed, and a rotation works during writes.
 
 use std::collections::BTreeSet;
 
@@ -41,7 +40,7 @@ async fn secrets_get_under_a_new_key_while_somebody_writes() {
     )
     .await
     .expect(200);
-    // As after a rotation; the server here still writes with the key of before.
+    // The state after a rotation; the server here still writes with the previous key.
     let both = KeyRing::new(&[KEY, OTHER_KEY]);
     let stop = CancellationToken::new();
 
@@ -66,7 +65,7 @@ async fn secrets_get_under_a_new_key_while_somebody_writes() {
     );
     assert_eq!(key_rotation::seal_anew(store, &both, &stop).await.unwrap(), 0);
     key_rotation::check(store, &new).await.unwrap();
-    // Nothing that was written meanwhile is lost.
+    // No concurrent write is lost.
     let environment = ada
         .get("/api/projects/p0/environment?reveal=true")
         .await
@@ -90,7 +89,7 @@ async fn a_key_that_is_missing_and_one_that_does_not_fit_are_found_out() {
         "{missing}"
     );
 
-    // The right key's name on what another key has encrypted.
+    // The correct key's name on a value that another key encrypted.
     world
         .database
         .sql("update projects set environment = set_byte(environment, 40, 255 - get_byte(environment, 40))");
@@ -123,13 +122,13 @@ async fn an_owner_sees_what_is_sealed_with_which_key_and_none_that_is_needed_can
             .contains("stored secrets are encrypted with it")
     );
     owner.delete("/api/keys/00000000").await.expect(404);
-    // This server's keys are in no file that could be changed.
+    // This server's keys are not in a file, so they cannot be changed.
     let other = owner
         .delete(&format!("/api/keys/{}", all[0].id))
         .await
         .expect(409);
     assert!(other.error().error.contains("not in a file"));
-    // Values under a key that nobody has are told of.
+    // Values whose key is missing are reported.
     world
         .database
         .sql("update databases set password = overlay(password placing '\\x01020304'::bytea from 2 for 4)");

@@ -1,4 +1,4 @@
-//! What every answer has in common, and what no request may do.
+//! Request limit tests: what all responses have in common, and which requests are refused.
 
 use bytes::Bytes;
 use http::Method;
@@ -65,7 +65,7 @@ async fn a_body_that_is_too_long_is_refused() {
     assert_eq!(refused.error().details.name, "TooLarge");
     let read = owner.post("/api/projects", &long(900 * 1024)).await.expect(422);
     assert_eq!(read.error().details.field.unwrap().name, "description");
-    // Who is not known yet may say only little.
+    // An unauthenticated client may send little.
     let anybody = world.anonymous();
     let sign_in = json!({"token": "x".repeat(65 * 1024)});
     anybody.post("/api/auth/link", &sign_in).await.expect(413);

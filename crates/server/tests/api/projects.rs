@@ -1,4 +1,4 @@
-//! Projects: made, listed, changed, deleted.
+//! Project tests: create, list, change, delete.
 
 use serde_json::json;
 
@@ -133,7 +133,7 @@ async fn two_people_with_one_name_get_two_host_names_and_the_first_keeps_the_sho
         format!("http://todo--3000--grace.apps.localhost:{port}")
     );
 
-    // A rename to a name that is in use does not take its host name over either.
+    // A failed rename to a name that is in use does not take over its host name either.
     project(&grace, "older").await;
     project(&ada, "newer").await;
     let renamed = grace
@@ -173,7 +173,7 @@ async fn the_list_goes_on_after_its_cursor() {
         .collect();
     assert_eq!(listed, names);
     assert_eq!(second["nextCursor"], serde_json::Value::Null);
-    // What was none of ours, and what the database could not take.
+    // Invalid cursors, and ones that the database would refuse.
     for cursor in ["p001%2Fnonsense", "No%20Name", "p001%00", "%00"] {
         let refused = owner.get(&format!("/api/projects?cursor={cursor}")).await;
         assert_eq!(refused.expect(422).error().details.field.unwrap().name, "cursor");

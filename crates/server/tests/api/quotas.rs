@@ -1,4 +1,4 @@
-//! What somebody may have at the same time: refused beyond it, with the limit and the use.
+//! Quota tests: a request beyond a user's quota is refused, with the limit and the use.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -49,7 +49,7 @@ async fn what_is_over_a_limit_is_refused_with_the_limit_and_the_use() {
     ada.post("/api/projects/two/tasks", &json!({"prompt": "x"}))
         .await
         .expect(403);
-    // What runs may be started anew, and makes room when it is stopped.
+    // A running project may be restarted, and frees its part when it is stopped.
     ada.ask("/api/projects/one/restart").await.expect(202);
     ada.ask("/api/projects/one/stop").await.expect(202);
     ada.ask("/api/projects/two/start").await.expect(202);
@@ -165,7 +165,7 @@ async fn what_is_asked_too_often_is_refused_with_the_limit_and_when_to_come_back
         .to_owned();
     project(&ada, "one").await;
 
-    // Nothing runs here, so what is let through is refused for that.
+    // No sandbox runs here, so an admitted request is refused for that.
     let ls = json!({"command": ["ls"]});
     for _ in 0..2 {
         ada.post("/api/projects/one/exec", &ls).await.expect(409);
@@ -186,7 +186,7 @@ async fn what_is_asked_too_often_is_refused_with_the_limit_and_when_to_come_back
     let refused = ada.get("/api/projects").await.expect(429).error();
     assert_eq!(refused.details.limit.unwrap().resource, "requestsPerMinute");
     grace.get("/api/me").await.expect(200);
-    // Limits of one's own count at once, and none is none.
+    // A user's own limits apply at once, and one that they omit does not apply.
     let path = format!("/api/users/{id}");
     let given = json!({"limits": {"requestsPerMinute": 0}});
     owner.patch(&path, &given).await.expect(422);
@@ -220,7 +220,7 @@ async fn what_is_on_disk_is_measured_and_nothing_is_added_beyond_the_limit() {
         async move { ada.send_bytes(Method::PUT, path, None, body.into()).await }
     };
     assert!(put(1 << 20).await.status.is_success());
-    // It is refused at its head, while the client still sends the rest.
+    // The request is refused at its head, while the client still sends the body.
     let too_much = put(11 << 20).await.expect(403).error();
     let limit = too_much.details.limit.expect("the limit is said");
     assert_eq!((limit.resource.as_str(), limit.limit), ("diskMib", 10));
@@ -242,7 +242,7 @@ async fn what_is_on_disk_is_measured_and_nothing_is_added_beyond_the_limit() {
         .expect(403);
     ada.ask("/api/projects/one/stop").await.expect(202);
     ada.ask("/api/projects/one/start").await.expect(403);
-    // Files that were deleted make room.
+    // Deleted files free space.
     world.driver.disk_bytes.store(1 << 20, Ordering::Relaxed);
     while ada.ask("/api/projects/one/start").await.status != 202 {
         tokio::task::yield_now().await;

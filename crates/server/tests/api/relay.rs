@@ -1,5 +1,5 @@
-//! Agents in a sandbox ask models through the relay: with credentials that they never see, counted,
-//! and within a budget. The sandbox's side is an HTTP/2 client on a pipe, as sandboxd is one.
+//! LLM proxy tests: agents in a sandbox call models with credentials that they never see; usage is metered,
+//! and a budget limits it. The sandbox's side is an HTTP/2 client on a pipe, like sandboxd.
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -20,7 +20,7 @@ use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
 
 use crate::common::{Client, World, project};
 
-/// What a model's server was sent.
+/// A request that the provider received.
 #[derive(Clone, Debug)]
 struct Sent {
     target: String,
@@ -28,7 +28,7 @@ struct Sent {
     body: Bytes,
 }
 
-/// A model's server: it answers each request with the pieces that the test sends, or with a short
+/// A stand-in for a provider. It answers each request with the pieces that the test sends, or with a short
 /// message.
 struct Model {
     url: String,
@@ -43,7 +43,7 @@ const MESSAGE: &str = concat!(
     r#"data: {"type":"message_delta","delta":{},"usage":{"output_tokens":100}}"#,
     "\n\nevent: message_stop\ndata: {\"type\":\"message_stop\"}\n\n"
 );
-/// 1000 tokens at $3 and 100 at $15 for a million.
+/// 1000 tokens at $3 and 100 at $15 per million, in micro-dollars.
 const COST: i64 = 1000 * 3 + 100 * 15;
 
 type Pieces = Arc<Mutex<Option<mpsc::Receiver<Bytes>>>>;
@@ -105,7 +105,7 @@ async fn respond(
     Ok(answer)
 }
 
-/// A project whose sandbox is to run, and the connection on which it asks.
+/// A project whose desired state is running, and the connection for its requests.
 struct Sandbox {
     owner: Client,
     sender: hyper::client::conn::http2::SendRequest<Full<Bytes>>,
@@ -148,7 +148,7 @@ impl Sandbox {
             .expect("an answer")
     }
 
-    /// Sends, and reads the whole answer.
+    /// Sends a request, and reads the whole response.
     async fn ask(&self, path: &str) -> (StatusCode, Bytes) {
         let response = self.send(path, &[], "{}").await;
         let status = response.status();
@@ -163,7 +163,7 @@ impl Sandbox {
             .json()
     }
 
-    /// Waits until so much was written down: that happens after the answer has ended.
+    /// Waits until this usage is recorded, which happens after the response has ended.
     async fn until_spent(&self, name: &str, micros: i64) -> Value {
         let wait = async {
             loop {
@@ -245,7 +245,7 @@ async fn an_answer_passes_piece_by_piece_and_is_counted() {
     let (first, second) = MESSAGE.split_at(70);
     for piece in [first, second] {
         pieces.send(Bytes::from_static(piece.as_bytes())).await.unwrap();
-        // The next is not sent before this one has come: nothing is held back.
+        // The next piece is sent only after this one has arrived: nothing is buffered.
         let got = body.frame().await.unwrap().unwrap().into_data().unwrap();
         assert_eq!(got, piece);
     }
@@ -276,7 +276,7 @@ async fn an_answer_that_nobody_reads_to_its_end_is_counted_too() {
 
     drop(body);
 
-    // The input, and the output as it is estimated from the length.
+    // The input, and the output as estimated from its length.
     let output = i64::try_from(start.len() / 32).unwrap();
     sandbox.until_spent("shop", 1000 * 3 + output * 15).await;
 }

@@ -1,5 +1,5 @@
-//! Projects that are shared: how others find them, what they hear of them, and how it ends. Who may do what
-//! is in `authorization.rs`.
+//! Project sharing tests: how members find a shared project, which events they receive, and how a share ends.
+//! Permissions are in `authorization.rs`.
 
 use fsa_model::event::EventKind;
 use http::Method;
@@ -123,7 +123,7 @@ async fn whoever_may_do_too_little_is_told_what_it_takes() {
         .get("/api/projects/todo/files?path=src/main.rs&user=root")
         .await
         .expect(403);
-    // Not because of who asks.
+    // The caller's role is not the reason.
     grace
         .get("/api/projects/todo/files?path=src/main.rs")
         .await
@@ -148,7 +148,7 @@ async fn what_happens_in_a_shared_project_is_told_and_no_longer_once_the_share_i
     }
     ada.delete("/api/projects/todo/members/grace").await.expect(204);
 
-    // The last that is heard may be the withdrawal itself.
+    // The last event may be the withdrawal itself.
     while let Some(heard) = one.next().await {
         assert_eq!(heard.event.data["fields"], json!(["members"]));
     }
@@ -161,7 +161,7 @@ async fn what_happens_in_a_shared_project_is_told_and_no_longer_once_the_share_i
     ada.ask("/api/projects/todo/start").await.expect(202);
     let own = project(&grace, "own").await;
     assert_eq!(all.next().await.expect("an event").event.project_id, own.id);
-    // Others are not told of it in that way, and nobody twice.
+    // Others do not receive that event, and nobody receives it twice.
     let kinds = async |client: &Client| {
         let events = client.get("/api/events?follow=false").await.expect(200).json();
         let all = events["items"].as_array().unwrap().clone();

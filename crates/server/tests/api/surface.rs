@@ -1,10 +1,10 @@
-//! The document of the API says everything that there is.
+//! API document test: the document has every route of the router.
 
 use std::collections::BTreeSet;
 
 use crate::common::World;
 
-/// Routes that are no API: pages, and the document itself.
+/// Routes outside the API: pages, and the document itself.
 const PAGES: [&str; 7] = [
     "/",
     "/sign-in",
@@ -15,7 +15,7 @@ const PAGES: [&str; 7] = [
     "/api/openapi.json",
 ];
 
-/// The page's types are generated from this copy of the document.
+/// The types of the web page are generated from this copy of the document.
 const COPY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../web/api.json");
 
 #[test]
@@ -42,7 +42,7 @@ async fn every_route_of_the_server_is_in_the_document() {
 
     assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
     let documented: BTreeSet<_> = document["paths"].as_object().unwrap().keys().cloned().collect();
-    // The router tells its paths only to a debugger.
+    // The router exposes its paths only in its debug output.
     let router = format!("{:?}", fsa_server::api::router(world.app.clone()));
     let routes: BTreeSet<_> = router
         .split('"')

@@ -1,4 +1,4 @@
-//! What owners of the system see of it, and what everybody sees of its regions.
+//! System tests: what owners of the system see of it, and what all users see of its regions.
 
 use fsa_driver_testing::memory::{Call, Fault};
 use fsa_model::system::{Check, CheckState};
@@ -34,7 +34,7 @@ async fn regions_checks_and_use_are_told_and_a_silent_region_is_named() {
     assert_eq!(used["items"][0]["ownerLogin"], "ada");
     assert_eq!(used["items"][0]["usage"]["pids"], 2);
 
-    // Another server, which has not asked the region yet.
+    // Another server, which has not queried the region yet.
     let replica = world.replica().await;
     replica.driver.script.always(Call::Inventory, Fault::passing());
     let owner = replica.owner().await;

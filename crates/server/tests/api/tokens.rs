@@ -1,4 +1,4 @@
-//! Tokens that may do less than their user: look only, or one project only.
+//! API token tests: tokens with fewer permissions than their user (read-only, or one project only).
 
 use serde_json::{Value, json};
 
@@ -28,7 +28,7 @@ async fn a_token_that_may_read_changes_nothing_and_reveals_nothing() {
         .post("/api/projects", &json!({"name": "more"}))
         .await
         .expect(403);
-    // It cannot make a token that may do more, either.
+    // It cannot create a token with more permissions either.
     reader
         .post("/api/tokens", &json!({"name": "x"}))
         .await
@@ -41,7 +41,7 @@ async fn a_token_that_may_read_changes_nothing_and_reveals_nothing() {
         .get(&format!("{path}/database?reveal=true"))
         .await
         .expect(403);
-    // A WebSocket is a write, though it begins with a GET.
+    // A WebSocket counts as a write, although it begins with a GET.
     let upgrade = reader.with("upgrade", "websocket");
     upgrade.get(&format!("{path}/terminal")).await.expect(403);
     assert_eq!(

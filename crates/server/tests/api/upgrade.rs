@@ -1,10 +1,10 @@
-//! Upgrades: rows that an earlier release wrote are served by this one.
+//! Upgrade tests: rows that an earlier release wrote are served by this one.
 
 use serde_json::json;
 
 use crate::common::{Database, World};
 
-/// The last migration before the tables took the standard terms.
+/// The last migration before the tables' standard terms.
 const BEFORE_STANDARD_WORDS: i64 = 60;
 
 #[tokio::test]

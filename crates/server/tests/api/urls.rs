@@ -1,4 +1,4 @@
-//! URLs in answers: each of them opens a page, as a browser that follows it sees it.
+//! URL tests: every URL in a response opens a page in a browser that follows it.
 
 use std::{
     borrow::Cow,

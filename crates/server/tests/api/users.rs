@@ -1,4 +1,4 @@
-//! Users: invited, disabled, removed; never without an owner.
+//! User tests: invite, disable, remove; the last owner stays.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! The whole life of a project, with workers that make wishes come true.
+//! Project lifecycle test: one project from creation to deletion, with workers that reconcile it.
 
 use fsa_model::event::EventKind;
 use serde_json::json;

@@ -1,10 +1,10 @@
-//! Wishes: start, stop, restart, terminate; and waiting for them.
+//! Lifecycle action tests: start, stop, restart, terminate; and waiting for them.
 
 use serde_json::json;
 
 use crate::common::{Client, World, project};
 
-/// What a worker writes when the newest wish is reached.
+/// Writes what a worker writes when the newest desired state is reached.
 fn reached(world: &World, container: &str) {
     world.database.sql(&format!(
         "update sandboxes set observed_generation = generation, container = '{container}', failure = null, \
@@ -84,7 +84,7 @@ async fn a_terminated_sandbox_is_made_anew_under_another_name() {
 
     assert_eq!(again["status"], "CREATING");
     assert_ne!(again["name"], json!(first.name));
-    // The old one is still wished away: nothing that starts later can undo that.
+    // The old sandbox's desired state stays terminated: no later start can undo that.
     assert_eq!(
         world.database.sql(&format!(
             "select desired_state from sandboxes where id = '{}'",
@@ -184,7 +184,7 @@ async fn a_deleted_project_is_gone_from_the_list_at_once_and_its_end_can_be_watc
         "TERMINATING"
     );
     owner.ask(&format!("{by_id}/start")).await.expect(404);
-    // To ask again changes nothing.
+    // A repeated request changes nothing.
     assert_eq!(
         owner.delete(&by_id).await.expect(202).json()["id"],
         json!(created.id)

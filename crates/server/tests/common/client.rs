@@ -1,4 +1,4 @@
-//! A client of the API for tests: a person with a token or a cookie, and what they are answered.
+//! API client for tests: a user with a token or a cookie, and the responses to their requests.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -14,10 +14,10 @@ use hyper_util::{
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-/// So long may anything take in a test before it has failed.
+/// Timeout of every wait in a test.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Somebody who makes requests.
+/// A client with its headers.
 #[derive(Clone)]
 pub struct Client {
     http: Http<HttpConnector, Full<Bytes>>,
@@ -25,7 +25,7 @@ pub struct Client {
     headers: HeaderMap,
 }
 
-/// What they were answered.
+/// A response.
 #[derive(Debug)]
 pub struct Answer {
     pub status: StatusCode,
@@ -33,7 +33,7 @@ pub struct Answer {
     pub body: Bytes,
 }
 
-/// A stream of events that is being read.
+/// An event stream that is being read.
 pub struct Events {
     body: Incoming,
     buffer: String,
@@ -47,7 +47,7 @@ pub struct Message {
 }
 
 impl Client {
-    /// Nobody in particular.
+    /// A client without credentials.
     pub fn new(address: SocketAddr) -> Self {
         Self {
             http: Http::builder(TokioExecutor::new()).build(HttpConnector::new()),
@@ -56,7 +56,7 @@ impl Client {
         }
     }
 
-    /// The same client, sending one more header with every request.
+    /// The same client with one more header on every request.
     pub fn with(&self, name: &'static str, value: &str) -> Self {
         let mut client = self.clone();
         client
@@ -65,7 +65,7 @@ impl Client {
         client
     }
 
-    /// A header that it sends.
+    /// The value of a header that it sends.
     pub fn header(&self, name: &str) -> &str {
         self.headers[name].to_str().expect("a header is text")
     }
@@ -75,7 +75,7 @@ impl Client {
         self.with("authorization", &format!("Bearer {token}"))
     }
 
-    /// The same client with the cookie of a signed-in browser, on one of our own pages.
+    /// The same client with the cookie of a signed-in browser on the control plane's own page.
     pub fn browser(&self, answer: &Answer) -> Self {
         let cookie = answer.cookie().expect("a session's cookie");
         self.with("cookie", &cookie)
@@ -169,7 +169,7 @@ impl Client {
 }
 
 impl Answer {
-    /// The answer, if it has this status.
+    /// The response, if it has this status.
     #[track_caller]
     pub fn expect(self, status: u16) -> Self {
         assert_eq!(
@@ -192,13 +192,13 @@ impl Answer {
         self.read()
     }
 
-    /// The error, in the one form that all errors have.
+    /// The error, in the form that all errors have.
     #[track_caller]
     pub fn error(&self) -> ErrorBody {
         self.read()
     }
 
-    /// The field that was refused.
+    /// The name of the refused field.
     #[track_caller]
     pub fn field(&self) -> String {
         self.error().details.field.expect("a field is named").name
@@ -215,7 +215,7 @@ impl Answer {
 }
 
 impl Events {
-    /// The next event; `None` where the stream has ended.
+    /// The next event; `None` when the stream has ended.
     pub async fn next(&mut self) -> Option<Message> {
         loop {
             if let Some((message, rest)) = self.buffer.split_once("\n\n") {

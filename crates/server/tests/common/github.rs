@@ -1,5 +1,5 @@
-//! A stand-in for GitHub: its page for signing in (which asks nobody), the exchange of a code with
-//! PKCE checked as RFC 7636 has it, and the parts of its API that are used.
+//! Stand-in for GitHub: its sign-in page (which asks for no confirmation), the code exchange with PKCE
+//! checked as RFC 7636 requires, and the used parts of its API.
 
 use std::{
     collections::BTreeMap,
@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tokio::{net::TcpListener, task::JoinHandle};
 
-/// A GitHub of one's own.
+/// The stand-in, one per test.
 pub struct Github {
     pub address: SocketAddr,
     inner: Inner,
@@ -27,13 +27,13 @@ pub struct Github {
 }
 
 type Inner = Arc<Mutex<Known>>;
-/// What is answered where the token is not one of ours.
+/// The response to a token that the stand-in did not issue.
 type Refusal = (StatusCode, Json<Value>);
 type Fields = Query<BTreeMap<String, String>>;
 
 #[derive(Default)]
 struct Known {
-    /// Who sits in front of the page: number, login.
+    /// The person who uses the page: number, login.
     person: (i64, String),
     email: String,
     organizations: Vec<String>,
@@ -41,9 +41,9 @@ struct Known {
     /// Code to (challenge, redirect).
     codes: BTreeMap<String, (String, String)>,
     tokens: Vec<String>,
-    /// What gets the next token, once.
+    /// Valid refresh tokens; each works once.
     refreshes: Vec<String>,
-    /// Seconds for which a token holds; none, and it does not expire.
+    /// Seconds until a token expires; without a value, it does not.
     lifetime: Option<u64>,
     issued: usize,
     scopes: String,
@@ -82,7 +82,7 @@ impl Github {
         }
     }
 
-    /// Who signs in from now on.
+    /// Sets the person who signs in from now on.
     pub fn person(&self, id: i64, login: &str) {
         self.inner.lock().unwrap().person = (id, login.to_owned());
     }
@@ -106,12 +106,12 @@ impl Github {
         }));
     }
 
-    /// The person takes back what they allowed.
+    /// The person revokes the access tokens.
     pub fn revoke(&self) {
         self.inner.lock().unwrap().tokens.clear();
     }
 
-    /// As [`Self::settings`], of a GitHub App.
+    /// Like [`Self::settings`], for a GitHub App.
     pub fn app(&self, join: Join) -> GithubSettings {
         GithubSettings {
             app: true,
@@ -119,24 +119,24 @@ impl Github {
         }
     }
 
-    /// Tokens expire after so long from now on, and come with what gets the next.
+    /// From now on, tokens expire after so many seconds and come with a refresh token.
     pub fn expire_after(&self, seconds: u64) {
         self.inner.lock().unwrap().lifetime = Some(seconds);
     }
 
-    /// The person takes back the tokens, and what gets the next ones.
+    /// The person revokes the access tokens and the refresh tokens.
     pub fn revoke_all(&self) {
         self.revoke();
         self.inner.lock().unwrap().refreshes.clear();
     }
 
-    /// Which scopes were asked for last.
+    /// The last requested scopes.
     pub fn scopes(&self) -> String {
         self.inner.lock().unwrap().scopes.clone()
     }
 
-    /// The page: somebody allows what `url` asks for. Returns the path and query on our main host
-    /// that their browser goes back to.
+    /// The page: the person allows what `url` requests. Returns the path and query on the server's main host
+    /// to which the browser is redirected.
     pub fn allow(&self, url: &str) -> String {
         let url: url::Url = url.parse().expect("a URL");
         let asked: BTreeMap<_, _> = url.query_pairs().into_owned().collect();
@@ -154,21 +154,21 @@ impl Github {
         format!("{}?code={code}&state={}", back.path(), asked["state"])
     }
 
-    /// From now on the codes that are out belong to another redirect.
+    /// Binds the issued codes to another redirect.
     pub fn bind_to_another_redirect(&self) {
         for bound in self.inner.lock().unwrap().codes.values_mut() {
             bound.1 = "https://elsewhere.example/callback".into();
         }
     }
 
-    /// From now on the codes that are out belong to another verifier.
+    /// Binds the issued codes to another verifier.
     pub fn bind_to_another_verifier(&self) {
         for bound in self.inner.lock().unwrap().codes.values_mut() {
             bound.0 = challenge("somebody-elses-verifier");
         }
     }
 
-    /// Codes that were not exchanged.
+    /// The number of codes that were not exchanged.
     pub fn codes(&self) -> usize {
         self.inner.lock().unwrap().codes.len()
     }
@@ -201,7 +201,7 @@ async fn exchange(State(inner): State<Inner>, body: String) -> Json<Value> {
     let bound = known.codes.remove(&field("code"));
     let right = field("client_id") == "client" && field("client_secret") == "client-secret";
     let Some((expected, redirect)) = bound.filter(|_| right) else {
-        // With status 200, as GitHub does.
+        // The status is 200, like at GitHub.
         return Json(json!({"error": "bad_verification_code"}));
     };
     if redirect != field("redirect_uri") {
@@ -228,7 +228,7 @@ fn authorized(known: &mut Known) -> Value {
     answer
 }
 
-/// A token for one repository; its name says which.
+/// A token for one repository, whose name it contains.
 async fn narrow(
     State(inner): State<Inner>,
     headers: HeaderMap,

@@ -1,5 +1,5 @@
-//! The world of an integration test: a database of its own, a data plane in memory, and a server
-//! on a loopback port. Given a world, a test does one thing over HTTP and says what is true then.
+//! Fixture of the integration tests: a separate database, a data plane in memory, and a server on a loopback
+//! port. A test does one thing over HTTP and checks the state afterwards.
 
 // Each test binary uses a part of this.
 #![allow(dead_code)]
@@ -28,18 +28,18 @@ use serde_json::json;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-/// The key that every world seals with.
+/// The key that every world encrypts with.
 pub const KEY: [u8; 32] = [7; 32];
-/// A key that servers have too, and seal nothing with.
+/// A further key of the servers, which encrypts nothing.
 pub const OTHER_KEY: [u8; 32] = [9; 32];
 /// Connections of one server of a test; hundreds of tests share the cluster.
 const CONNECTIONS: u32 = 8;
 
-/// One server and everything that it stands on.
+/// One server and all that it depends on.
 pub struct World {
     pub app: App,
     pub driver: Arc<MemoryDriver>,
-    /// Of a second region, which is nobody's default.
+    /// The data plane of a second region, which is never the default.
     pub there: Arc<MemoryDriver>,
     pub databases: Arc<MemoryDatabases>,
     pub address: SocketAddr,
@@ -49,25 +49,25 @@ pub struct World {
 }
 
 impl World {
-    /// A server on an empty database. Nobody makes wishes come true in it.
+    /// A server on an empty database, without workers.
     pub async fn new() -> Self {
         Self::with(|_| {}).await
     }
 
-    /// As [`Self::new`], with other settings.
+    /// Like [`Self::new`], with other settings.
     pub async fn with(change: impl FnOnce(&mut Settings)) -> Self {
         let database = Arc::new(Database::new());
         Self::on(database, MemoryDriver::new(), MemoryDatabases::new(), change).await
     }
 
-    /// As [`Self::new`], with workers that make wishes come true.
+    /// Like [`Self::new`], with workers that reconcile.
     pub async fn working() -> Self {
         let world = Self::new().await;
         Worker::spawn(world.app.clone(), world.app.shutdown.clone());
         world
     }
 
-    /// As [`Self::new`], with these databases.
+    /// Like [`Self::new`], with these databases.
     pub async fn with_databases(databases: Arc<MemoryDatabases>) -> Self {
         let database = Arc::new(Database::new());
         Self::on(database, MemoryDriver::new(), databases, |_| {}).await
@@ -79,12 +79,12 @@ impl World {
         Self::on(database, MemoryDriver::new(), MemoryDatabases::new(), |_| {}).await
     }
 
-    /// Another server on the same database and data plane, as a replica is.
+    /// Another server on the same database and data plane: a replica.
     pub async fn replica(&self) -> Self {
         self.replica_with(|_| {}).await
     }
 
-    /// As [`Self::replica`], with other settings.
+    /// Like [`Self::replica`], with other settings.
     pub async fn replica_with(&self, change: impl FnOnce(&mut Settings)) -> Self {
         Self::on(
             Arc::clone(&self.database),
@@ -156,7 +156,7 @@ impl World {
         }
     }
 
-    /// Nobody in particular.
+    /// A client without credentials.
     pub fn anonymous(&self) -> Client {
         Client::new(self.address)
     }
@@ -176,7 +176,7 @@ impl World {
         self.sign_in(&token_of_link(&link)).await
     }
 
-    /// A new member of this login, invited by the owner, with an API token.
+    /// A new member with this login, invited by the owner, with an API token.
     pub async fn member(&self, login: &str) -> Client {
         let browser = self.member_in_browser(login).await;
         let token = browser
@@ -187,7 +187,7 @@ impl World {
             .token(token.json()["token"].as_str().expect("a token"))
     }
 
-    /// A new member of this login, in a browser.
+    /// A new member with this login, in a browser.
     pub async fn member_in_browser(&self, login: &str) -> Client {
         let invite = self.owner().await.ask("/api/users/invites").await.expect(201);
         let body = json!({"token": token_of_link(&invite), "login": login});
@@ -205,7 +205,7 @@ impl World {
         self.anonymous().browser(&answer)
     }
 
-    /// Ends the server as a termination signal does, and returns when it has drained.
+    /// Ends the server like a termination signal, and returns when it has drained.
     pub async fn stop(mut self) {
         self.stop.cancel();
         if let Some(server) = self.server.take() {
@@ -227,8 +227,8 @@ impl Drop for World {
     }
 }
 
-/// Opens the test's database. The product gives up after 5 s without a connection; on a machine that hundreds of
-/// tests keep busy, that is no fault of the database, so the tests try again.
+/// Opens the test's database. The product gives up after 5 s without a connection. On a machine that hundreds
+/// of tests keep busy this is no fault of the database, so the tests retry.
 async fn open(database: &Database) -> Store {
     for _ in 0..11 {
         match Store::open(database.options(), CONNECTIONS).await {

@@ -1,9 +1,9 @@
-//! A real PostgreSQL for tests: one throw-away cluster on this machine, shared by every test
-//! process that runs at the same time, and a database of its own for each test.
+//! PostgreSQL for tests: one temporary cluster on this machine, shared by all test processes that run at the
+//! same time, with a separate database for each test.
 //!
-//! The cluster listens on a Unix socket only. It is made by the first process that needs it and
-//! removed a few seconds after the last one has ended, however that ended: each holds a shared
-//! lock on a file, which the kernel lets go of, and a watcher waits for the exclusive one.
+//! The cluster listens on a Unix socket only. The first process that needs it creates it. It is removed a few
+//! seconds after the last one has ended, however that ended: each process holds a shared lock on a file,
+//! which the kernel releases, and a watcher waits for the exclusive lock.
 
 use std::{
     fs::{self, File},
@@ -20,16 +20,16 @@ use sqlx::postgres::PgConnectOptions;
 
 const SUPERUSER: &str = "fsa";
 
-/// The cluster, for as long as this process lives.
+/// The cluster, for the lifetime of this process.
 struct Cluster {
     programs: PathBuf,
     sockets: PathBuf,
-    /// A migrated database to copy.
+    /// The migrated database that is copied.
     template: String,
     _used: File,
 }
 
-/// A database of one test, gone when it is dropped.
+/// A database of one test, deleted when it is dropped.
 pub struct Database {
     name: String,
 }
@@ -48,7 +48,7 @@ impl Database {
         Self { name }
     }
 
-    /// A database with the schema that this migration left, as an earlier release had it.
+    /// A database with the schema after this migration, which an earlier release had.
     pub async fn at_migration(version: i64) -> Self {
         let name = format!("test_{}", uuid::Uuid::new_v4().simple());
         CLUSTER
@@ -70,7 +70,7 @@ impl Database {
         CLUSTER.get_or_init(Cluster::join).options(&self.name)
     }
 
-    /// Runs one statement as psql would, and returns what it prints without decoration.
+    /// Runs one statement with psql, and returns its undecorated output.
     pub fn sql(&self, statement: &str) -> String {
         CLUSTER.get_or_init(Cluster::join).sql(&self.name, statement)
     }
@@ -143,7 +143,7 @@ impl Cluster {
         let raw = format!("raw_{}", uuid::Uuid::new_v4().simple());
         self.sql("postgres", &format!("create database {raw}"));
         let options = self.options(&raw);
-        // The caller may be inside a runtime, in which no other may be waited for.
+        // The caller may be inside a runtime, where no other runtime may be blocked on.
         std::thread::spawn(move || {
             tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -245,7 +245,7 @@ fn run(command: &mut Command) {
     assert!(output.status.success(), "{command:?}: {said}");
 }
 
-/// Whom the cluster belongs to: PostgreSQL refuses to run as root.
+/// The user that owns the cluster: PostgreSQL refuses to run as root.
 struct Owner {
     uid: u32,
     gid: u32,
@@ -301,7 +301,7 @@ impl Owner {
     }
 }
 
-/// The newest PostgreSQL on this machine.
+/// The programs of the newest PostgreSQL on this machine.
 fn programs() -> PathBuf {
     let versions = fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL is installed");
     versions
@@ -318,7 +318,7 @@ fn programs() -> PathBuf {
         .1
 }
 
-/// A short hash of the migrations, so that a changed schema gets a template of its own.
+/// A short hash of the migrations, so that a changed schema has a separate template.
 fn schema() -> String {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
     let mut files: Vec<_> = fs::read_dir(folder)

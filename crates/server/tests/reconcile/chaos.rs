@@ -1,5 +1,6 @@
-//! Two processes on one control database, fifty sandboxes, wishes at random, faults at random, and
-//! now and then one of the processes dies. In the end everything is as it was last wished.
+//! Chaos test of reconciliation: two processes on one control database, fifty sandboxes, random lifecycle
+//! actions, random faults, and occasional crashes of one process. In the end every sandbox is in its last
+//! desired state.
 
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ fn hasty() -> Options {
 }
 
 impl Scene {
-    /// One thing that a person may do, whether or not it makes sense just now.
+    /// One random lifecycle action, whether or not it is valid now.
     async fn anything(&self, project: &Project, dice: &mut StdRng) {
         let (sandbox, id) = (format!("/api/sandbox/{}", project.id), project.id);
         let answer = match dice.random_range(0..10) {
@@ -42,7 +43,7 @@ impl Scene {
         assert!(!answer.status.is_server_error(), "{}", answer.text());
     }
 
-    /// Requeues every sandbox, and waits until that is written in each row. Everything is settled.
+    /// Requeues every sandbox, and waits until each row has the requeue. Everything is settled.
     async fn look_at_everything(&self) {
         let sql = |statement: &str| self.world.database.sql(statement);
         sql(
@@ -61,7 +62,7 @@ impl Scene {
             .expect("requeues are written");
     }
 
-    /// One thing that may go wrong.
+    /// Injects one random fault.
     fn mishap(&self, dice: &mut StdRng) {
         let script = &self.world.driver.script;
         let call = *[
@@ -138,8 +139,8 @@ async fn story(seed: u64) {
 
     scene.world.driver.script.clear();
     scene.world.databases.script.clear();
-    // What was lost without a word is found by the look that every start begins with, and what is
-    // left to its back-off is not waited for here.
+    // The observation at every start finds lost notifications. The test does not wait here for what is in
+    // backoff.
     first.finish().await;
     scene
         .world
@@ -152,7 +153,7 @@ async fn story(seed: u64) {
     let third = Workers::of(&scene.world, hasty());
     scene.world.driver.requeue(fsa_driver::Requeue::Everything);
     scene.until_settled().await;
-    // Nothing is under way any more that would be cut short by a last look.
+    // Nothing is in flight that a last observation would interrupt.
     scene.look_at_everything().await;
     scene.until_settled().await;
     second.finish().await;

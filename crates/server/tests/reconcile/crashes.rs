@@ -1,4 +1,5 @@
-//! A worker dies at every step of every wish; the next one takes over and reaches it.
+//! Crash tests of reconciliation: a worker dies at every step of every lifecycle action; the next one takes
+//! over and reaches the desired state.
 
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ const NETWORK: Call = Call::EnsureNetwork;
 const CONTAINER: Call = Call::EnsureContainer;
 const TERMINAL: Call = Call::AwaitServing;
 
-/// Every call of the data plane that a wish leads to.
+/// Every call of the data plane that a lifecycle action leads to.
 const PLACES: [(Wish, &[Call]); 5] = [
     (
         Wish::Create,
@@ -204,7 +205,7 @@ async fn a_worker_whose_lease_was_taken_stops_where_it_is_and_writes_nothing() {
     }
     let lease = "select lease_id from sandboxes";
     assert_eq!(scene.world.database.sql(lease), id.to_string());
-    // When the thief's lease has run out too, somebody goes on.
+    // When the other lease has expired too, a worker continues.
     scene.until(&project, Phase::Running).await;
     scene.assert_consistent();
 }
@@ -314,7 +315,7 @@ async fn a_control_database_that_ends_all_connections_costs_time_and_nothing_els
     );
     scene.assert_consistent();
 
-    // Nobody works, nobody asks, and a wish is made elsewhere.
+    // No worker is active, no request arrives, and another process changes the desired state.
     cut();
     scene
         .world

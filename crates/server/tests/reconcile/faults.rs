@@ -1,4 +1,4 @@
-//! Whatever fails is told, tried again, and overcome.
+//! Fault tests of reconciliation: every failure is reported, retried, and recovered from.
 
 use fsa_driver::{Requeue, Warning};
 use fsa_driver_testing::memory::{Call, Fault, Gate, MISSING_IMAGE};
@@ -108,7 +108,7 @@ async fn an_image_that_does_not_exist_is_told_at_once_and_a_better_one_is_taken_
     assert_eq!(error.failure.kind, FailureKind::Input);
     assert!(error.failure.message.contains(MISSING_IMAGE));
 
-    // Long after this the next attempt would be.
+    // The next attempt would be long after this.
     scene
         .world
         .database
@@ -382,7 +382,7 @@ async fn a_region_that_is_not_configured_is_told() {
 #[tokio::test]
 async fn a_data_plane_that_answers_again_ends_the_wait_of_what_failed_for_it_alone() {
     let (scene, _workers) = Scene::at_work().await;
-    // What the one asks for can never be, and a region that does not answer keeps the other waiting.
+    // One sandbox's spec can never succeed, and the other waits for a region that does not answer.
     let wrong = scene
         .create(json!({"name": "wrong", "image": MISSING_IMAGE}))
         .await;

@@ -1,4 +1,4 @@
-//! What happens inside running sandboxes is followed, by one process each.
+//! Watch tests: one process watches each running sandbox for changes inside.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ fn listens(status: &mut Status, port: u16) {
 }
 
 impl Scene {
-    /// Waits until a sandbox is watched by so many connections.
+    /// Waits until a sandbox has this number of watching connections.
     async fn until_watched(&self, resource: &ResourceName, by: usize) {
         let wait = async {
             while self.world.driver.watchers(resource) != by {

@@ -1,5 +1,5 @@
-//! Workers on a real PostgreSQL and a data plane in memory: wishes come true, whatever fails,
-//! ends or is taken away meanwhile, and nothing is left over.
+//! Reconciliation tests, with workers on a real PostgreSQL and a data plane in memory: every desired state is
+//! reached despite failures, crashes and removals, and nothing is left over.
 
 #[path = "../common/mod.rs"]
 mod common;

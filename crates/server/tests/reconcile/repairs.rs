@@ -1,4 +1,4 @@
-//! What is gone or different is noticed, told and put right.
+//! Repair tests of reconciliation: missing or changed objects are noticed, reported and repaired.
 
 use fsa_driver::Requeue;
 use fsa_driver_testing::memory::{Call, Fault, Gate};
@@ -12,7 +12,7 @@ use crate::scene::{Scene, Workers, options};
 const CONTAINER: Call = Call::EnsureContainer;
 
 impl Scene {
-    /// Somebody should look, says the data plane.
+    /// Requeue from the data plane.
     fn requeue(&self) {
         self.world.driver.requeue(Requeue::Everything);
     }
@@ -144,7 +144,7 @@ async fn a_lost_database_is_told_loudly_before_a_new_one_is_made() {
     let (scene, _workers) = Scene::at_work().await;
     let project = scene.running("todo").await;
     scene.world.databases.lose_all();
-    // It cannot be made again at once, so that what is told before can be seen.
+    // It cannot be created again at once, so that the test sees the earlier report.
     scene
         .world
         .databases
@@ -214,7 +214,7 @@ async fn new_workers_adopt_what_runs_and_restart_nothing() {
     let project = scene.running("todo").await;
     workers.finish().await;
     let changes = scene.changes();
-    // Another server, which tells the agent other things.
+    // Another server, with other settings for the agent.
     let replica = scene
         .world
         .replica_with(|settings| {

@@ -1,5 +1,5 @@
-//! What every story here needs: a world with workers, somebody who wishes, and the check that
-//! rows, data plane and databases agree.
+//! Fixture of the reconciliation tests: a world with workers, a client, and the check that rows, data plane
+//! and databases agree.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -20,22 +20,22 @@ use tokio_util::sync::CancellationToken;
 
 use crate::common::{Client, World};
 
-/// Longer than anything takes that works; only what is broken waits for it.
+/// Longer than any working step; only a broken one reaches this timeout.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A world, and the person in it.
+/// A world and its client.
 pub struct Scene {
     pub world: World,
     pub owner: Client,
 }
 
-/// Workers that can be ended in both ways.
+/// Workers that a test ends by a crash or by a termination signal.
 pub struct Workers {
     pub task: JoinHandle<()>,
     pub shutdown: CancellationToken,
 }
 
-/// As they work in tests: without sweeps, which would see other stories' leftovers as theirs.
+/// Options of the workers in tests: without sweeps, which would remove other tests' leftovers.
 pub fn options() -> Options {
     Options {
         sweep: None,
@@ -44,7 +44,7 @@ pub fn options() -> Options {
 }
 
 impl Scene {
-    /// Nobody works yet.
+    /// A scene without workers.
     pub async fn new() -> Self {
         Self::of(World::new().await).await
     }
@@ -54,7 +54,7 @@ impl Scene {
         Self { world, owner }
     }
 
-    /// With workers.
+    /// A scene with workers.
     pub async fn at_work() -> (Self, Workers) {
         let scene = Self::new().await;
         let workers = scene.work();
@@ -69,7 +69,7 @@ impl Scene {
         self.owner.post("/api/projects", &body).await.expect(201).read()
     }
 
-    /// A project of this name that runs.
+    /// A running project with this name.
     pub async fn running(&self, name: &str) -> Project {
         let project = self.create(json!({"name": name})).await;
         self.until(&project, Phase::Running).await;
@@ -106,7 +106,7 @@ impl Scene {
             .await
     }
 
-    /// Waits until something is true of the sandbox.
+    /// Waits until the sandbox matches a condition.
     pub async fn when(&self, project: &Project, what: &str, wish: impl Fn(&Sandbox) -> bool) -> Sandbox {
         let mut interest = self.world.app.hub.interest(Topic::Project(project.id));
         let mut last = None;
@@ -117,7 +117,7 @@ impl Scene {
                     return sandbox;
                 }
                 last = Some(sandbox);
-                // Notifications may be lost with their connection, so that a test may not hang.
+                // A notification may be lost with its connection; the timeout keeps the test from hanging.
                 let _ = tokio::time::timeout(Duration::from_secs(2), interest.changed()).await;
             }
         };
@@ -135,7 +135,7 @@ impl Scene {
         assert_eq!(self.world.database.sql(&rows), "0");
     }
 
-    /// The kinds of the project's events until one of `kind` has come.
+    /// The kinds of the project's events up to the first of `kind`.
     pub async fn kinds_until(&self, project: &Project, kind: EventKind) -> Vec<EventKind> {
         let mut interest = self.world.app.hub.interest(Topic::Project(project.id));
         let wait = async {
@@ -157,7 +157,7 @@ impl Scene {
             .unwrap_or_else(|_| panic!("there was no {kind:?}"))
     }
 
-    /// The project's events, oldest first; also of one that is gone.
+    /// The project's events, oldest first; also those of a deleted project.
     pub async fn events(&self, project: &Project) -> Vec<Event> {
         let rows = self.world.database.sql(&format!(
             "select jsonb_build_object('id', id, 'projectId', project_id, 'kind', kind, 'message', message, \
@@ -175,12 +175,12 @@ impl Scene {
         events
     }
 
-    /// The newest sandbox of a project, by its name.
+    /// The name of a project's newest sandbox.
     pub async fn resource(&self, project: &Project) -> ResourceName {
         self.status(project).await.name.parse().expect("a resource name")
     }
 
-    /// Lets every lease run out at once.
+    /// Expires all leases at once.
     pub fn expire_leases(&self) {
         for table in ["sandboxes", "projects"] {
             self.world.database.sql(&format!(
@@ -189,7 +189,7 @@ impl Scene {
         }
     }
 
-    /// Waits until everything that is wished is reached.
+    /// Waits until every desired state is reached.
     pub async fn until_settled(&self) {
         let wait = async {
             loop {
@@ -215,8 +215,8 @@ impl Scene {
         }
     }
 
-    /// Rows, data plane and databases agree, nothing is left over, and nobody ever acted on what
-    /// somebody else acted on.
+    /// Checks that rows, data plane and databases agree, that nothing is left over, and that no two workers
+    /// ever acted on the same object.
     #[track_caller]
     pub fn assert_consistent(&self) {
         let (driver, databases) = (&self.world.driver, &self.world.databases);
@@ -254,7 +254,7 @@ impl Scene {
                 .map(|name| role_of(&name.parse().expect("a resource name")))
                 .collect()
         };
-        // One whose making was cut short may be there and not be known as ready.
+        // A database whose creation was interrupted may exist without being recorded as ready.
         let there: BTreeSet<String> = databases.roles().into_iter().collect();
         let ready = roles_of(of_rows("select resource from databases where ever_ready"));
         assert!(there.is_superset(&ready), "{ready:?}, and there are {there:?}");
@@ -271,7 +271,7 @@ impl Scene {
         assert_eq!(databases.log.overlaps(), BTreeSet::new());
     }
 
-    /// How often the data plane was asked to change something.
+    /// The number of changing calls to the data plane.
     pub fn changes(&self) -> usize {
         let of = |entries: Vec<fsa_driver_testing::memory::Entry>| {
             entries
@@ -291,7 +291,7 @@ impl Scene {
     }
 }
 
-/// To wait for a terminal is a step, and changes nothing.
+/// Waiting for a terminal is a step that changes nothing.
 const AWAIT: Call = Call::AwaitServing;
 
 impl Workers {
@@ -303,13 +303,13 @@ impl Workers {
         }
     }
 
-    /// Ends them as a crash does: nothing is finished, nothing is given back.
+    /// Ends them like a crash: no step is finished, and no lease is released.
     pub async fn crash(self) {
         self.task.abort();
         let _ = self.task.await;
     }
 
-    /// Ends them as a termination signal does.
+    /// Ends them like a termination signal.
     pub async fn finish(self) {
         self.shutdown.cancel();
         self.task.await.expect("the workers end well");

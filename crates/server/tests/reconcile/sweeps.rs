@@ -1,4 +1,4 @@
-//! What is in no row is removed, and nothing else is.
+//! Sweep tests: an object without a row is removed, and nothing else.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ fn stray() -> SandboxRef {
 }
 
 impl Scene {
-    /// Waits for so many looks at everything from now on.
+    /// Waits for this number of sweeps from now on.
     async fn sweeps(&self, count: usize) {
         let until = self.world.driver.log.count(Call::Inventory) + count;
         let wait = async {
