@@ -1,4 +1,4 @@
-//! The two clusters with the machine's real PostgreSQL.
+//! Cluster tests: the control and the projects cluster, with the machine's real PostgreSQL.
 
 mod machine;
 
@@ -87,7 +87,7 @@ async fn a_server_listens_on_its_socket_only_and_runs_in_a_new_session() {
 
     for table in ["tcp", "tcp6", "udp", "udp6"] {
         let text = fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap_or_default();
-        // The last state of a socket in LISTEN is 0A (proc_net_tcp), its inode the tenth field.
+        // In proc_net_tcp the fourth field is the state (0A is LISTEN), and the tenth is the inode.
         let ours = text.lines().skip(1).filter(|line| {
             let fields: Vec<_> = line.split_whitespace().collect();
             fields.get(3) == Some(&"0A")
@@ -101,7 +101,7 @@ async fn a_server_listens_on_its_socket_only_and_runs_in_a_new_session() {
         scalar::<String>(&projects, "SELECT current_setting('listen_addresses')").await,
         ""
     );
-    // Compared with its own id and not with ours: a test run may share its session.
+    // Compared with the server's own id and not with the test's: a test run may share its session.
     let server = Pid::from_raw(pid).unwrap();
     assert_eq!(rustix::process::getsid(Some(server)).unwrap(), server);
 }
@@ -115,7 +115,7 @@ async fn a_server_that_was_killed_comes_back_with_what_was_committed() {
         .execute(&mut connection)
         .await
         .unwrap();
-    // One backend in the middle of something, which outlives its server for a moment.
+    // A busy backend, which outlives its server briefly.
     let busy = tokio::spawn(async move {
         sqlx::query("SELECT pg_sleep(60)")
             .execute(&mut connection)
@@ -139,7 +139,7 @@ async fn leftovers_of_a_reboot_do_not_prevent_a_start() {
     control.ensure_running().await.unwrap();
     let record = fs::read_to_string(control.folder().join("postmaster.pid")).unwrap();
     control.stop().await.unwrap();
-    // The recorded id now belongs to a live process that is no PostgreSQL: this one.
+    // The recorded id now belongs to a live process that is not PostgreSQL: this one.
     let rest: Vec<_> = record.lines().skip(1).collect();
     fs::write(
         control.folder().join("postmaster.pid"),
@@ -262,7 +262,7 @@ async fn only_the_system_user_and_root_are_the_superuser() {
     let control = machine.cluster(ClusterKind::Control);
     control.ensure_running().await.unwrap();
 
-    // A person who got as far as the socket: the folder's mode keeps others out before this.
+    // A user who has reached the socket. Normally the folder's mode prevents that.
     let output = Command::new("psql")
         .args([
             "-h",

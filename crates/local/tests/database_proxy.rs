@@ -1,4 +1,4 @@
-//! The database proxy as a process, between real clients and a real projects cluster.
+//! Database proxy tests: the proxy as a process, between real clients and a real projects cluster.
 
 mod machine;
 
@@ -27,7 +27,7 @@ use sqlx::{
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-/// The process of the proxy: this program, run with the name of this test.
+/// Entry point of the proxy's process: this program, run with the name of this test.
 #[test]
 fn proxy_process() {
     #[allow(
@@ -47,7 +47,7 @@ struct World {
     proxy: DatabaseProxyClient,
 }
 
-/// A sandbox as the proxy sees it: a socket, and the role behind it.
+/// A sandbox from the proxy's point of view: a socket, and its role.
 struct Sandbox {
     spec: DatabaseSpec,
     port: u16,
@@ -131,7 +131,7 @@ impl Sandbox {
         PgConnection::connect_with(&self.options()).await
     }
 
-    /// psql as it runs in the sandbox.
+    /// The psql command of a sandbox.
     fn psql(&self, user: &DatabaseSpec, database: &str) -> Command {
         let mut psql = Command::new("psql");
         psql.args(["-X", "-At", "-v", "ON_ERROR_STOP=1"])
@@ -316,7 +316,7 @@ fn contains(bytes: &[u8], part: &[u8]) -> bool {
     bytes.windows(part.len()).any(|window| window == part)
 }
 
-/// Reads messages up to one of this kind, and returns its body.
+/// Reads messages up to the first of this kind, and returns its body.
 async fn until(client: &mut tokio::net::TcpStream, expected: u8) -> Vec<u8> {
     loop {
         let kind = client.read_u8().await.unwrap();
@@ -446,7 +446,7 @@ async fn one_connection_too_many_is_refused_with_the_reason() {
     let error = ada.connect().await.unwrap_err();
     assert_eq!(code(&error), "53300");
     assert!(error.to_string().contains("64 connections"), "{error}");
-    // A connection that ends makes room for another.
+    // A connection that ends frees its slot.
     held.pop().unwrap().close().await.unwrap();
     while world.proxy.list().await.unwrap()[0].connections == 64 {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -472,7 +472,7 @@ async fn silent_and_malformed_clients_do_not_hold_up_others() {
             .await
             .unwrap();
         client.write_all(nonsense).await.unwrap();
-        // Ended by the proxy, with or without a reset.
+        // The proxy ends it, with or without a reset.
         let _ = client.read_to_end(&mut Vec::new()).await;
     }
 

@@ -1,4 +1,4 @@
-//! Project databases in a real projects cluster.
+//! Project database tests, in a real projects cluster.
 
 mod machine;
 
@@ -71,7 +71,7 @@ async fn a_database_is_made_used_by_its_owner_and_dropped() {
     assert_eq!(databases.observe(&spec).await.unwrap(), ObservedDatabase::Ready);
     assert_eq!(databases.inventory().await.unwrap(), [spec.role()]);
     let mut owner = sign_in(&cluster, &spec, &spec.role()).await.unwrap();
-    // What Prisma does with `?schema=public`, and what its reset does.
+    // The statements of Prisma with `?schema=public`, and of its reset.
     for statement in [
         "CREATE TABLE public.items (id serial PRIMARY KEY, name text)",
         "INSERT INTO items (name) VALUES ('one')",
@@ -90,7 +90,7 @@ async fn a_database_is_made_used_by_its_owner_and_dropped() {
             .unwrap()
             .is_some_and(|bytes| bytes > empty)
     );
-    // With the owner still connected.
+    // The owner is still connected.
     databases.drop(&spec).await.unwrap();
     databases.drop(&spec).await.unwrap();
     assert_eq!(databases.observe(&spec).await.unwrap(), ObservedDatabase::Absent);
@@ -164,7 +164,7 @@ async fn drift_is_detected_and_repaired() {
         format!("ALTER DATABASE {role} CONNECTION LIMIT 0"),
         format!("GRANT CONNECT ON DATABASE {role} TO PUBLIC"),
         format!("DROP DATABASE {role}"),
-        // What an interrupted drop leaves.
+        // The state after an interrupted drop.
         format!("UPDATE pg_database SET datconnlimit = -2 WHERE datname = '{role}'"),
     ] {
         as_superuser(&cluster, "postgres", change.as_str()).await;
@@ -236,7 +236,7 @@ async fn ensure_continues_from_any_point_of_a_crash() {
     let machine = Machine::new();
     let cluster = machine.projects().await;
     let databases = Arc::new(LocalDatabases::new(cluster.clone()));
-    // A moment later each time; the future is dropped at any point.
+    // Each step drops the future a moment later than the one before.
     for step in 0..12_u64 {
         let spec = spec("crashed");
         let work = {

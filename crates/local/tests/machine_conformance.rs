@@ -1,7 +1,7 @@
-//! Conformance suite of drivers, with the local driver and its databases: with the real runtime,
-//! the machine's own files as root file system, and a separate PostgreSQL.
+//! Driver conformance suite for the local driver and its databases: with the real runtime, the machine's own
+//! files as root file system, and a separate PostgreSQL.
 //!
-//! Needs root, as `fsa serve` does for networks and limits of sandboxes.
+//! It needs root, like `fsa serve` for networks and limits of sandboxes.
 
 mod machine;
 
@@ -20,7 +20,7 @@ use secrecy::ExposeSecret as _;
 use sqlx::{Connection as _, PgConnection};
 use tempfile::TempDir;
 
-/// Sends back what it gets, to any number of clients.
+/// Echo server for any number of clients.
 const ECHO: &str = "import socket, threading
 def serve(client):
     while data := client.recv(4096):
@@ -33,7 +33,7 @@ struct Local {
     driver: Arc<LocalDriver>,
     databases: Arc<LocalDatabases>,
     cluster: Cluster,
-    // In this order: the runner ends with the driver, and the folders go last.
+    // Drop order: the runner ends with the driver, and the folders go last.
     data: TempDir,
     _machine: Machine,
 }
@@ -69,7 +69,7 @@ impl Local {
     }
 }
 
-/// Cargo puts the examples beside the tests.
+/// Cargo puts the examples next to the tests.
 fn runner() -> PathBuf {
     let program = std::env::current_exe().unwrap();
     let built = program.parent().and_then(|deps| deps.parent()).unwrap();

@@ -1,6 +1,6 @@
-//! The local driver removes unused image layers by itself, while sandboxes run and without an import.
+//! Image sweep test: the local driver removes unused image layers while sandboxes run, without an import.
 //!
-//! Needs root, as the runner does. No sandbox is started, so no sandboxd is needed.
+//! It needs root, like the runner. It starts no sandbox, so it needs no sandboxd.
 
 use std::{io, path::PathBuf, time::Duration};
 
@@ -9,7 +9,7 @@ use fsa_driver::Driver as _;
 use fsa_local::{LocalConfig, LocalDriver, driver::RunnerLink, images::Digest, privileges};
 use serde_json::json;
 
-/// Cargo puts the examples beside the tests.
+/// Cargo puts the examples next to the tests.
 fn runner() -> PathBuf {
     let program = std::env::current_exe().unwrap();
     let built = program.parent().and_then(|deps| deps.parent()).unwrap();

@@ -1,4 +1,4 @@
-//! Bindings of the database proxy: a listening socket per sandbox and the role that it allows.
+//! Bindings of the database proxy: a listening socket per sandbox, and the role that it allows.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -19,13 +19,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{relay::BufferPool, session};
 
-/// Authorized connections of a sandbox at once. PostgreSQL limits a role to 20; this bounds
+/// Maximum of a sandbox's concurrent authorized connections. PostgreSQL limits a role to 20; this bounds
 /// sandboxes whose role has more, and connections that never sign in.
 pub const CONNECTIONS_MAX: usize = 64;
-/// In addition, connections that have not sent a start-up packet yet. More wait in the socket's
-/// backlog.
+/// Maximum of additional connections that have not sent a start-up packet yet. Further ones wait in the
+/// socket's backlog.
 const UNAUTHORIZED_MAX: usize = 64;
-/// After a failure to accept (no descriptors left).
+/// Pause after a failed accept (no descriptors left).
 const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// A sandbox's listening socket and its role.
@@ -35,19 +35,19 @@ pub struct Binding {
     listener: OwnedFd,
     connection_slots: Arc<Semaphore>,
     keys: Mutex<HashSet<Vec<u8>>>,
-    /// Ends accepting; connections continue.
+    /// Cancelled to stop accepting; connections continue.
     stop_accepting: CancellationToken,
-    /// Ends the connections.
+    /// Cancelled to end the connections.
     disconnect: CancellationToken,
 }
 
 impl Binding {
-    /// A slot for one more connection.
+    /// Reserves a slot for one more connection, unless all are in use.
     pub fn acquire_connection_slot(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.connection_slots).try_acquire_owned().ok()
     }
 
-    /// Cancel requests with this key are forwarded until the result is dropped.
+    /// Forwards cancel requests with this key until the result is dropped.
     pub fn register_cancel_key(self: &Arc<Self>, key: Vec<u8>) -> CancelKeyGuard {
         self.keys.lock().insert(key.clone());
         CancelKeyGuard {
@@ -60,7 +60,7 @@ impl Binding {
         self.keys.lock().contains(key)
     }
 
-    /// Authorized connections now.
+    /// The current number of authorized connections.
     pub fn connections(&self) -> usize {
         CONNECTIONS_MAX - self.connection_slots.available_permits()
     }
@@ -112,7 +112,7 @@ impl Bindings {
             ));
         }
         let accepting = std::net::TcpListener::from(listener.as_fd().try_clone_to_owned()?);
-        // Fails for what is not TCP.
+        // Fails if the socket is not TCP.
         accepting.local_addr()?;
         accepting.set_nonblocking(true)?;
         let accepting = TcpListener::from_std(accepting)?;

@@ -1,4 +1,4 @@
-//! Client of the database proxy; starts the proxy where it does not run.
+//! Client of the database proxy; starts the proxy if it does not run.
 
 use std::{
     fs, io,
@@ -20,9 +20,9 @@ use super::{
     wire::{BindingInfo, Channel, Request, Response, VERSION},
 };
 
-/// For one request.
+/// Timeout of one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// Until another `fsa serve` has finished starting the proxy.
+/// Timeout of the wait for another `fsa serve` that starts the proxy.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
 /// The kernel's limit for a Unix socket's path (unix(7): `sun_path` with its NUL).
 const SOCKET_PATH_MAX: usize = 107;
@@ -62,8 +62,8 @@ impl From<DatabaseProxyError> for Failure {
     }
 }
 
-/// A client. Each request is a separate connection, so that a restarted proxy is reached at once;
-/// a request starts a proxy that is gone.
+/// Client of the proxy. Each request is a separate connection, so that it reaches a restarted proxy at once.
+/// If the proxy is gone, the request starts it.
 #[derive(Clone, Debug)]
 pub struct DatabaseProxyClient {
     config: DatabaseProxyConfig,
@@ -71,9 +71,9 @@ pub struct DatabaseProxyClient {
     arguments: Vec<String>,
 }
 
-/// Finds the proxy, or starts it: `program` with `arguments` must call [`super::entry`]. A proxy
-/// of another version hands its sockets over to a new one and ends with its last connection. Any
-/// number of processes may call this at once.
+/// Finds the proxy, or starts it: `program` with `arguments` must call [`super::entry`]. A proxy of another
+/// version hands its sockets over to a new one and ends with its last connection. Any number of processes may
+/// call this at once.
 ///
 /// # Errors
 /// The proxy cannot be started, or does not answer.
@@ -103,9 +103,9 @@ pub async fn end(data: &Path) -> Result<()> {
 }
 
 impl DatabaseProxyClient {
-    /// From now on, connections to `listener` may use `role` and the database of its name, and
-    /// nothing else. Replaces an earlier binding of the sandbox. The socket keeps its network
-    /// namespace alive until [`Self::unbind`].
+    /// Lets connections to `listener` use `role` and the database of the same name, and nothing else.
+    /// Replaces an earlier binding of the sandbox. The socket keeps its network namespace alive until
+    /// [`Self::unbind`].
     ///
     /// # Errors
     /// The proxy cannot be reached, or `listener` does not listen.
@@ -142,7 +142,7 @@ impl DatabaseProxyClient {
         }
     }
 
-    /// All bindings.
+    /// Lists all bindings.
     ///
     /// # Errors
     /// The proxy cannot be reached.
@@ -186,7 +186,7 @@ impl DatabaseProxyClient {
         let handed_over = match hand_over(&self.config.control).await {
             Ok(handed_over) => handed_over,
             Err(DatabaseProxyError::NotRunning) => Vec::new(),
-            // It hangs, or is another program: its successor starts without its sockets, and the
+            // The proxy hangs, or is another program. Its successor starts without its sockets, and the
             // reconciler binds the sandboxes again.
             Err(error) => {
                 tracing::warn!(%error, "the earlier database proxy does not hand over its sockets");
@@ -232,8 +232,8 @@ impl DatabaseProxyClient {
         }
     }
 
-    /// Makes the control socket and starts the process on it. Connections are possible from then
-    /// on, before the process is ready.
+    /// Creates the control socket and starts the process on it. From then on clients can connect, before the
+    /// process is ready.
     fn spawn(&self) -> Result<()> {
         let control = &self.config.control;
         if control.as_os_str().as_bytes().len() > SOCKET_PATH_MAX {
@@ -258,7 +258,7 @@ impl DatabaseProxyClient {
             .map_err(failed(format!("{} cannot be opened", self.config.log.display())))?;
         let mut child = tokio::process::Command::new(&self.program)
             .args(&self.arguments)
-            // What `fsa serve` was started with may hold secrets.
+            // The environment of `fsa serve` may hold secrets.
             .env_clear()
             .env(super::CONFIG_VARIABLE, self.config.encode())
             .current_dir("/")
@@ -267,7 +267,7 @@ impl DatabaseProxyClient {
             .stderr(log)
             .spawn()
             .map_err(failed(format!("{} cannot be run", self.program.display())))?;
-        // Reaps the proxy where it ends before this process.
+        // Reaps the proxy if it ends before this process.
         tokio::spawn(async move {
             if let Ok(status) = child.wait().await {
                 tracing::info!(%status, "the database proxy ended");

@@ -1,23 +1,22 @@
-//! Database proxy: from each sandbox to its own PostgreSQL database.
+//! Database proxy: connects each sandbox to its own PostgreSQL database.
 //!
-//! In each sandbox 127.0.0.1:5432 is a listening socket that the runner made in the sandbox's
-//! network namespace and from which the proxy accepts. The proxy reads a client's start-up packet,
-//! refuses every user and database but the sandbox's own, and copies bytes to the projects
-//! cluster's Unix socket. It is one process for all sandboxes and outlives `fsa serve`, so
-//! connections do too.
+//! In each sandbox 127.0.0.1:5432 is a listening socket. The runner creates it in the sandbox's network
+//! namespace, and the proxy accepts from it. The proxy reads a client's start-up packet, refuses every user
+//! and database but the sandbox's own, and copies bytes to the projects cluster's Unix socket. One process
+//! serves all sandboxes. It outlives `fsa serve`, so connections do too.
 //!
-//! - A bound socket keeps its network namespace alive, and nothing notifies the proxy that the
-//!   sandbox was stopped. So stopping or destroying a sandbox must unbind it.
-//! - A proxy that dies loses its sockets and connections. [`DatabaseProxyClient::is_bound`] then
-//!   reports that, and the reconciler binds the sandboxes again.
-//! - Cancel requests are forwarded for connections of the same sandbox only, and by the process
-//!   that has the connection: one that has handed over to a newer version receives none.
+//! - A bound socket keeps its network namespace alive, and nothing notifies the proxy when the sandbox stops.
+//!   Therefore stopping or destroying a sandbox must unbind it.
+//! - A proxy that dies loses its sockets and connections. [`DatabaseProxyClient::is_bound`] then reports
+//!   that, and the reconciler binds the sandboxes again.
+//! - Cancel requests are forwarded only for connections of the same sandbox, and only by the process that has
+//!   the connection. A process that has handed over to a newer version receives none.
 //!
-//! Compared with `pgwire`, which implements a whole server: this forwards after one packet, so the
+//! Difference from `pgwire`, which implements a whole server: this proxy forwards after one packet, so the
 //! check of that packet is the security boundary, and an idle connection holds no buffer.
 //!
-//! The subcommand `fsa gate`, `run/gate.sock` and `logs/gate.log` have the proxy's earlier name:
-//! a proxy that an earlier release started is found there, and hands over its sockets.
+//! The subcommand `fsa gate`, `run/gate.sock` and `logs/gate.log` keep the proxy's earlier name, so that a
+//! proxy of an earlier release is found and hands over its sockets.
 
 mod bindings;
 mod client;
@@ -46,11 +45,11 @@ pub use wire::BindingInfo;
 
 use crate::postgres::Cluster;
 
-/// The database proxy as the driver uses it: lets each sandbox reach its own database and no other.
+/// Database proxy interface of the driver: lets each sandbox reach its own database and no other.
 #[async_trait]
 pub trait DatabaseProxy: Send + Sync {
-    /// From now on, connections to `listener` may use `role` and nothing else. Replaces an earlier
-    /// binding of the sandbox.
+    /// Lets connections to `listener` use `role` and nothing else. Replaces an earlier binding of the
+    /// sandbox.
     async fn bind(
         &self,
         resource: &ResourceName,

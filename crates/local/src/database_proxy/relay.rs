@@ -1,9 +1,8 @@
 //! Bidirectional copy between a client in a sandbox and its PostgreSQL backend, which also reads
 //! the connection's cancel key.
 //!
-//! An idle connection holds no buffer: one is taken from a shared pool when there is something to
-//! read, and returned when there is nothing more. (tokio's `copy_bidirectional` keeps two buffers
-//! per connection.)
+//! An idle connection holds no buffer. The relay takes one from a shared pool when there is data to read, and
+//! returns it when there is no more. (tokio's `copy_bidirectional` keeps two buffers per connection.)
 
 use std::{future::Future, io};
 
@@ -14,10 +13,10 @@ use tokio::{
 };
 
 const BUFFER: usize = 32 * 1024;
-/// Unused buffers in the pool: 2 MiB.
+/// Maximum of unused buffers in the pool: 2 MiB in total.
 const POOL_MAX: usize = 64;
 
-/// Unused buffers.
+/// Pool of unused buffers.
 #[derive(Default)]
 pub struct BufferPool(Mutex<Vec<Box<[u8]>>>);
 
@@ -66,9 +65,9 @@ macro_rules! readable {
 readable!(tcp::ReadHalf<'_>);
 readable!(unix::ReadHalf<'_>);
 
-/// Copies both ways until the backend has ended the connection and all that it sent is forwarded,
-/// or one side fails. A client that has closed its direction only still gets its answers. `key` is
-/// called once with the client's cancel key.
+/// Copies in both directions until the backend has ended the connection and all that it sent is forwarded, or
+/// one side fails. A client that has closed only its direction still receives the responses. `key` is called
+/// once with the client's cancel key.
 pub async fn relay(
     client: &mut TcpStream,
     server: &mut UnixStream,
@@ -103,7 +102,7 @@ pub async fn relay(
     }
 }
 
-/// Copies until the end of `from`, and ends `to` then.
+/// Copies until the end of `from`, then ends `to`.
 async fn pump(
     from: &(impl Readable + Sync),
     to: &mut (impl AsyncWrite + Unpin),
@@ -118,7 +117,7 @@ async fn pump(
                 Ok(0) => return to.shutdown().await,
                 Ok(read) => {
                     let bytes = &buffer_guard.buffer[..read];
-                    // The key is registered before the client has it.
+                    // Registers the key before the client has it.
                     inspect(bytes);
                     to.write_all(bytes).await?;
                 }
@@ -129,8 +128,8 @@ async fn pump(
     }
 }
 
-/// Follows a backend's first messages (a type byte, a length that counts itself, a body) up to
-/// ReadyForQuery, and takes BackendKeyData's body from them.
+/// Parser of a backend's first messages (a type byte, a length that counts itself, a body) up to
+/// ReadyForQuery. It extracts BackendKeyData's body.
 #[derive(Default)]
 struct Greeting {
     header: Vec<u8>,
@@ -142,7 +141,7 @@ struct Greeting {
 }
 
 impl Greeting {
-    /// Process id and secret.
+    /// Valid lengths of a key: process id and secret.
     const KEY: std::ops::RangeInclusive<usize> = 8..=4 + 256;
 
     fn feed(&mut self, mut bytes: &[u8]) {

@@ -10,7 +10,7 @@ use super::{
     wire::{BindingInfo, Channel, Request, Response, VERSION},
 };
 
-/// After a failure to accept.
+/// Pause after a failed accept.
 const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until [`Request::End`], or until it has handed over and its last connection has ended.
@@ -53,8 +53,8 @@ pub async fn run(listener: StdListener, postgres: PathBuf) -> io::Result<()> {
     Ok(())
 }
 
-/// Allows the user that the proxy runs as, and root. (So does the socket's mode; this also holds
-/// where a folder's mode was changed.)
+/// Allows root and the user that the proxy runs as. The socket's mode does the same; this check also holds if
+/// a folder's mode was changed.
 fn is_allowed(stream: &UnixStream) -> bool {
     let me = rustix::process::geteuid().as_raw();
     stream.peer_cred().is_ok_and(|peer| [me, 0].contains(&peer.uid()))

@@ -14,11 +14,11 @@ use super::{
     startup::{self, InitialPacket, Refusal, Startup},
 };
 
-/// For everything that a client sends before it is authorized.
+/// Timeout of all packets before a client is authorized.
 const INITIAL_PACKETS_TIMEOUT: Duration = Duration::from_secs(10);
-/// For the cluster to accept a connection.
+/// Timeout of a connection to the cluster.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// For a client to read the error with which it is refused.
+/// Timeout for a refused client to read its error.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// TLS request, then GSS request, then the start-up packet.
 const INITIAL_PACKETS_MAX: usize = 3;
@@ -63,7 +63,7 @@ enum ClientRequest {
 }
 
 enum InitialPacketError {
-    /// It ended, or speaks another protocol, so no error can be sent.
+    /// The client has disconnected, or speaks another protocol, so no error can be sent.
     Io,
     Refused(Refusal),
 }
@@ -74,7 +74,7 @@ impl From<io::Error> for InitialPacketError {
     }
 }
 
-/// Reads exactly the initial packets: what a client sends after them is for the backend.
+/// Reads exactly the initial packets: later bytes are for the backend.
 async fn read_request(client: &mut TcpStream) -> Result<ClientRequest, InitialPacketError> {
     let mut packet = [0; startup::PACKET_MAX];
     for _ in 0..INITIAL_PACKETS_MAX {
@@ -126,8 +126,8 @@ async fn start(startup: &Startup, binding: &Binding, postgres: &Path) -> Result<
     }
 }
 
-/// Forwards a cancel request if its key belongs to a connection of the same sandbox. The client
-/// does not learn whether it did, as with PostgreSQL.
+/// Forwards a cancel request if its key belongs to a connection of the same sandbox. Like with PostgreSQL,
+/// the client does not learn whether it did.
 async fn cancel(binding: &Binding, key: &[u8], postgres: &Path) {
     if !binding.has_cancel_key(key) {
         tracing::debug!(resource = %binding.resource, "cancel request with a key of no connection of this sandbox");
@@ -136,7 +136,7 @@ async fn cancel(binding: &Binding, key: &[u8], postgres: &Path) {
     let forward = async {
         let mut server = UnixStream::connect(postgres).await?;
         server.write_all(&startup::cancel(key)).await?;
-        // The server closes when the signal is sent; the client waits for that.
+        // The server closes the connection after it has sent the signal; the client waits for that.
         server.read(&mut [0]).await
     };
     let _ = timeout(CONNECT_TIMEOUT, forward).await;

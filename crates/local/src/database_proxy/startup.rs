@@ -1,12 +1,12 @@
 //! PostgreSQL start-up packets: parsing a client's first packets and authorizing them. Pure.
 //!
-//! Sources: PostgreSQL's manual, 55.2.1 (start-up), 55.2.8–10 (cancel, TLS, GSS), 55.7 (formats).
-//! A start-up packet is parsed into its parameters and serialized from what was checked, so that
-//! the server cannot read anything else in it than the proxy did.
+//! Sources: PostgreSQL's manual, 55.2.1 (start-up), 55.2.8–10 (cancel, TLS, GSS), 55.7 (formats). A start-up
+//! packet is parsed into its parameters and serialized again from the checked ones, so that the server and
+//! the proxy cannot read it differently.
 
-/// A packet's length in bytes, its own four included (`MAX_STARTUP_PACKET_LENGTH`).
+/// Maximum length of a packet in bytes, including the four of the length (`MAX_STARTUP_PACKET_LENGTH`).
 pub const PACKET_MAX: usize = 10_000;
-/// Length and code.
+/// Minimum length of a packet: its length and its code.
 pub const PACKET_MIN: usize = 8;
 
 const CANCEL: u32 = 80_877_102;
@@ -24,7 +24,7 @@ pub const TOO_MANY: &str = "53300";
 /// SQLSTATE cannot_connect_now.
 pub const NOT_NOW: &str = "57P03";
 
-/// A packet before the session.
+/// An initial packet, before the session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InitialPacket {
     /// A request for encryption; a single `N` declines, and another initial packet follows.
@@ -37,9 +37,9 @@ pub enum InitialPacket {
 /// A start-up packet, its parameters in the client's order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Startup {
-    /// 196608 is 3.0.
+    /// Protocol version; 196608 is 3.0.
     pub protocol: u32,
-    /// Names and values, without their NULs. No name comes twice.
+    /// Names and values, without their NULs. Names are unique.
     pub parameters: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
@@ -59,16 +59,16 @@ impl Refusal {
     }
 }
 
-/// Checks the first four bytes of a packet: how many follow.
+/// Returns how many bytes follow, from the first four bytes of a packet.
 pub fn following(length: [u8; 4]) -> Option<usize> {
     let length = u32::from_be_bytes(length) as usize;
     (PACKET_MIN..=PACKET_MAX).contains(&length).then(|| length - 4)
 }
 
-/// Reads what follows the length.
+/// Parses the packet after its length.
 ///
 /// # Errors
-/// The packet is of another protocol, or has a parameter twice.
+/// The packet is of another protocol, or repeats a parameter.
 pub fn parse(packet: &[u8]) -> Result<InitialPacket, Refusal> {
     let broken = || Refusal::new(PROTOCOL, "the start-up packet is malformed");
     let (code, rest) = packet.split_first_chunk::<4>().ok_or_else(broken)?;
@@ -87,7 +87,7 @@ pub fn parse(packet: &[u8]) -> Result<InitialPacket, Refusal> {
     }
 }
 
-/// Pairs of NUL-ended strings, then one more NUL and nothing after it.
+/// Parses pairs of NUL-terminated strings, then one more NUL and nothing after it.
 fn parameters(mut bytes: &[u8]) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
     let mut parameters: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
     loop {
@@ -116,7 +116,7 @@ impl Startup {
         parameters.map(|(_, value)| value.as_slice())
     }
 
-    /// The packet for the server, if this client asks for `role` and the database of the same name.
+    /// Returns the packet for the server, if this client requests `role` and the database of the same name.
     ///
     /// # Errors
     /// The refusal for the client.
@@ -125,7 +125,7 @@ impl Startup {
         let Some(user) = user else {
             return Err(Refusal::new(NOT_AUTHORIZED, "no user name was given"));
         };
-        // PostgreSQL takes an empty database for none, and the user's name then.
+        // PostgreSQL treats an empty database as absent, and uses the user's name then.
         let database = self
             .get("database")
             .filter(|database| !database.is_empty())
@@ -178,7 +178,7 @@ impl Startup {
     }
 }
 
-/// The packet that ends the query of the connection with this key.
+/// Returns the packet that cancels the query of the connection with this key.
 pub fn cancel(key: &[u8]) -> Vec<u8> {
     let mut packet = vec![0; 4];
     packet.extend(CANCEL.to_be_bytes());
@@ -213,7 +213,7 @@ pub fn error_response(refusal: &Refusal) -> Vec<u8> {
     message
 }
 
-/// At most 63 characters of an untrusted name.
+/// Returns at most 63 characters of an untrusted name.
 fn printable(name: &[u8]) -> String {
     let name = String::from_utf8_lossy(name);
     name.chars().filter(|c| !c.is_control()).take(63).collect()
@@ -321,7 +321,7 @@ mod tests {
             names in proptest::collection::vec("user|database|replication|options|x", 0..5),
             values in proptest::collection::vec("ada|bob||-c a=b", 5),
         ) {
-            // Half of it well-formed, so that the checks are reached.
+            // Half of the packets are well-formed, so that the checks are reached.
             let mut packet = 196_608_u32.to_be_bytes().to_vec();
             for (name, value) in names.iter().zip(&values) {
                 packet.extend(format!("{name}\0{value}\0").bytes());
@@ -331,7 +331,7 @@ mod tests {
             packet.push(0);
             if let Ok(InitialPacket::Startup(startup)) = parse(&packet) && let Ok(sent) = startup.authorize("ada") {
                 let InitialPacket::Startup(read) = read_back(&sent) else { panic!() };
-                // As the server reads: the last of a name wins.
+                // Like the server, the test uses the last value of a name.
                 let last = |name: &str| read.parameters.iter().rev().find(|(n, _)| n == name.as_bytes()).map(|(_, v)| v.clone());
                 prop_assert_eq!(last("user"), Some(b"ada".to_vec()));
                 prop_assert_eq!(last("database"), Some(b"ada".to_vec()));

@@ -1,5 +1,5 @@
-//! Control protocol of the database proxy: a length of four bytes, JSON, and with some messages
-//! one descriptor beside it (SCM_RIGHTS, unix(7)).
+//! Control protocol of the database proxy: a four-byte length, JSON, and with some messages one descriptor
+//! (SCM_RIGHTS, unix(7)).
 
 use std::{
     collections::VecDeque,
@@ -16,13 +16,13 @@ use rustix::net::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{io::Interest, net::UnixStream};
 
-/// Incremented with each change that the other side must know, or that running proxies should
-/// get: `fsa serve` replaces a proxy of another version.
+/// Protocol version. Increment it for each change that the other side must know, or that running proxies
+/// should receive: `fsa serve` replaces a proxy of another version.
 pub const VERSION: u32 = 1;
 
-/// Bytes of a message; enough for ten thousand bindings.
+/// Maximum length of a message in bytes; enough for ten thousand bindings.
 const MESSAGE_MAX: usize = 2 * 1024 * 1024;
-/// Received descriptors that were not taken yet.
+/// Maximum of received descriptors that are not taken yet.
 const DESCRIPTORS_MAX: usize = 4;
 
 /// A request to the proxy.
@@ -30,7 +30,7 @@ const DESCRIPTORS_MAX: usize = 4;
 #[serde(tag = "ask", rename_all = "camelCase")]
 pub enum Request {
     Hello,
-    /// With a listening socket.
+    /// Comes with a listening socket.
     Bind {
         resource: ResourceName,
         role: String,
@@ -42,7 +42,7 @@ pub enum Request {
         resource: ResourceName,
     },
     List,
-    /// Answered by one [`Response::Bound`] for each socket and [`Response::Done`]. Then the proxy
+    /// Answered by one [`Response::Bound`] for each socket, then [`Response::Done`]. After that the proxy
     /// serves its remaining connections, and ends with the last of them.
     HandOver,
     /// Ends the proxy at once.
@@ -64,7 +64,7 @@ pub enum Response {
     List {
         bindings: Vec<BindingInfo>,
     },
-    /// With its socket.
+    /// Comes with the binding's socket.
     Bound(BindingInfo),
     Refused {
         message: String,
@@ -77,7 +77,7 @@ pub enum Response {
 pub struct BindingInfo {
     pub resource: ResourceName,
     pub role: String,
-    /// Authorized connections now.
+    /// The current number of authorized connections.
     pub connections: usize,
 }
 
@@ -130,7 +130,7 @@ impl Channel {
         Ok(())
     }
 
-    /// The next message, or nothing at the end of the connection.
+    /// Returns the next message, or nothing at the end of the connection.
     pub async fn receive<T: DeserializeOwned>(&mut self) -> io::Result<Option<T>> {
         loop {
             if let Some((length, rest)) = self.bytes.split_first_chunk::<4>() {

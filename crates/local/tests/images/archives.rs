@@ -1,4 +1,4 @@
-//! Import of archives: complete ones become images, others leave nothing behind.
+//! Archive import tests: complete archives become images, others leave nothing behind.
 
 use std::{collections::HashSet, fs, sync::atomic::Ordering, time::Duration};
 
@@ -47,7 +47,7 @@ async fn an_imported_layout_can_be_a_sandboxs_root_file_system() {
         (vec!["serve".to_owned()], vec![8080])
     );
     assert_eq!(store.list().unwrap().len(), 1);
-    // The compressed layers are gone, the manifest and the configuration are not.
+    // The compressed layers are deleted; the manifest and the configuration are kept.
     assert_eq!(
         world
             .contents()
@@ -80,7 +80,7 @@ async fn every_form_of_archive_gives_the_same_layers() {
         &made.index(architecture()),
         |_| {},
     );
-    // As Docker did before version 25: the second layer is a link to where it is.
+    // Docker's form before version 25: the second layer is a link to its file.
     let saved = Tar::default()
         .add(EntryType::Regular, "config.json", "", &plain.config, |_| {})
         .add(EntryType::Regular, "one/layer.tar", "", &plain.layers[0], |_| {})
@@ -289,7 +289,7 @@ async fn an_archive_over_the_limit_is_refused_before_it_fills_the_disk() {
         let world = World::new();
         let store = world.store(limited);
 
-        // It compresses well: the unpacked size counts.
+        // It compresses well, but the unpacked size counts.
         let failure = store
             .import("made", upload(&zstd(&made.archive())))
             .await
@@ -493,7 +493,7 @@ proptest::proptest! {
                 proptest::prop_assert!(failure.kind != FailureKind::Internal, "{}", failure.message);
                 proptest::prop_assert!(world.contents().is_empty(), "{:?}", world.contents());
             } else {
-                // A bit that does not matter.
+                // The changed bit had no effect.
                 store.remove("made").unwrap();
                 runtime.block_on(store.sweep(&HashSet::new())).unwrap();
             }

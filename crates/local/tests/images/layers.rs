@@ -1,4 +1,4 @@
-//! The folder of layers: digests, crashes, and concurrent requests.
+//! Layer store tests: digests, crashes, and concurrent requests.
 
 use std::{fs, sync::Arc};
 
@@ -207,7 +207,7 @@ fn a_layer_that_a_power_cut_may_have_damaged_is_unpacked_again() {
         .unwrap();
     let path = first.path(&blob.into());
     let marker = path.with_extension("json");
-    // Dropping it waits for markers that are still to be written.
+    // Dropping it waits for markers that are not written yet.
     drop(first);
     let of_another_boot =
         |synced: bool| format!(r#"{{"bytes":5,"entries":1,"boot":"another","synced":{synced}}}"#);
@@ -228,7 +228,7 @@ fn a_layer_is_synced_in_the_background() {
     let path = world.unpack(&tar()).unwrap();
     let data = world.data().to_owned();
 
-    // Dropping it waits for layers that are still to be synced.
+    // Dropping it waits for layers that are not synced yet.
     let layers = Layers::open(&data, Rules::ROOT, LIMITS).unwrap();
     let blob = world.put(&Tar::default().file("other", "x").end());
     layers

@@ -1,6 +1,6 @@
-//! Images from the outside in: hostile layers, broken archives, registries that lie.
+//! Image tests through the public interface: hostile layers, broken archives, faulty registries.
 //!
-//! Run as root, as the runner is: owners, device nodes and `trusted.*` attributes are real.
+//! They run as root, like the runner: owners, device nodes and `trusted.*` attributes are real.
 
 mod support;
 

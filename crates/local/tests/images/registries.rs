@@ -1,4 +1,4 @@
-//! Registries: valid ones, faulty ones, and addresses that are refused.
+//! Registry tests: valid registries, faulty ones, and refused addresses.
 
 use std::{
     collections::HashMap,
@@ -16,7 +16,7 @@ use crate::{
     support::{MEDIA_MANIFEST, Made, Tar, World, architecture, gzip, layered, reference},
 };
 
-/// The test's registry is on this machine, which has to be allowed.
+/// Settings that allow the test's registry, which is on this machine.
 fn settings(registry: &Registry) -> Settings {
     Settings {
         allowed_registries: vec![registry.address.clone()],
@@ -26,7 +26,7 @@ fn settings(registry: &Registry) -> Settings {
     }
 }
 
-/// With a layer that does not compress, so that it can break in the middle.
+/// An image with a layer that does not compress, so that a transfer can break in the middle.
 fn made() -> Made {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut next = || {
@@ -221,7 +221,7 @@ async fn a_broken_download_resumes_where_it_stopped() {
         registry.sent()
     );
 
-    // And from the start where the registry cannot do that.
+    // The download restarts if the registry does not support ranges.
     let (world, _, result) = pull_with(Faults {
         break_off: 1,
         no_ranges: true,
@@ -535,7 +535,7 @@ async fn a_registry_behind_a_proxy_is_reached_through_it() {
         .resolve(&reference("registry.invalid/team/app:1"))
         .await
         .unwrap();
-    // A private address is not reached through it.
+    // A private address is not reached through the proxy.
     let failure = store.check(&reference("10.0.0.1/team/app:1")).await.unwrap_err();
 
     assert_eq!(made.read(&world, 1, "hello"), "world");

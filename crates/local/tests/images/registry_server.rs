@@ -1,4 +1,4 @@
-//! A small registry on 127.0.0.1 with configurable faults.
+//! Registry server for tests: a small registry on 127.0.0.1 with configurable faults.
 
 use std::{
     collections::HashMap,
@@ -18,39 +18,39 @@ use futures_util::StreamExt as _;
 
 use crate::support::{MEDIA_INDEX, MEDIA_MANIFEST, Made, architecture};
 
-/// Its faults.
+/// Faults of the registry.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
-    /// Blobs break off half-way, so many times.
+    /// The number of blob responses that break off half-way.
     pub break_off: usize,
-    /// Blobs stop half-way, for ever.
+    /// Blob responses stop half-way and stay open.
     pub stall: bool,
-    /// Everything answers 503, so many times.
+    /// The number of requests that are answered with 503.
     pub busy: usize,
-    /// Blobs are something else.
+    /// Blobs have other content.
     pub swap: bool,
-    /// Blobs go on after their end.
+    /// Blobs continue after their end.
     pub pad: bool,
     /// Blobs are redirected to this address.
     pub redirect: Option<String>,
-    /// How long each blob takes to begin.
+    /// Delay before each blob response.
     pub delay: Duration,
-    /// Ranges are ignored.
+    /// Range headers are ignored.
     pub no_ranges: bool,
 }
 
-/// Who may read.
+/// Authentication that a read requires.
 #[derive(Clone, Debug, Default)]
 pub enum Access {
     #[default]
     Everybody,
-    /// With a token that every client gets.
+    /// A token that every client gets.
     Token,
-    /// With a token that is given for `name:password`.
+    /// A token that is issued for `name:password`.
     TokenFor(String),
-    /// With `name:password` itself.
+    /// Basic authentication with `name:password`.
     Basic(String),
-    /// With a token from this address.
+    /// A token from this address.
     TokenAt(String),
 }
 
@@ -64,7 +64,7 @@ struct Shelf {
     sent: usize,
 }
 
-/// The registry; it ends with the test's runtime.
+/// The registry, which ends with the test's runtime.
 #[derive(Clone)]
 pub struct Registry {
     pub address: String,
@@ -83,7 +83,7 @@ impl Registry {
         registry
     }
 
-    /// Offers an image as `app:<tag>`.
+    /// Serves an image as `app:<tag>`.
     pub fn offer(&self, tag: &str, made: &Made) -> String {
         self.offer_for(tag, made, architecture())
     }
@@ -135,7 +135,7 @@ impl Registry {
         self.shelf.lock().unwrap().requests.clone()
     }
 
-    /// Bytes of blobs that were sent.
+    /// The number of blob bytes sent so far.
     pub fn sent(&self) -> usize {
         self.shelf.lock().unwrap().sent
     }
@@ -282,7 +282,7 @@ fn blob(registry: &Registry, digest: &str, headers: &HeaderMap, faults: &Faults)
         shelf.faults.break_off -= 1;
         shelf.sent += half;
         let half = Bytes::copy_from_slice(&rest[..half]);
-        // Late enough for the first half to be on the line.
+        // Late enough that the first half is sent.
         let end = futures_util::stream::once(async {
             tokio::time::sleep(Duration::from_millis(50)).await;
             Err(std::io::Error::other("the plug was pulled"))

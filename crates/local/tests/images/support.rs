@@ -1,4 +1,4 @@
-//! Fixtures: a separate data folder for each test, and layers made by hand.
+//! Fixtures of the image tests: a separate data folder for each test, and layers made by hand.
 
 use std::{
     collections::BTreeSet,
@@ -28,7 +28,7 @@ pub const MEDIA_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub const MEDIA_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 pub const MEDIA_LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 
-/// Limits that leave the machine's disk out of the test.
+/// Limits that do not depend on the machine's disk.
 pub const LIMITS: Limits = Limits {
     entries: 10_000,
     bytes: 1 << 30,
@@ -73,7 +73,7 @@ impl World {
         Store::open(self.data(), self.unpacker.clone(), settings).unwrap()
     }
 
-    /// Puts a blob where `fsa serve` would.
+    /// Stores a blob where `fsa serve` stores it.
     pub fn put(&self, bytes: &[u8]) -> Digest {
         let digest = Digest::of(bytes);
         std::fs::write(self.data().join("images/blobs/sha256").join(digest.hex()), bytes).unwrap();
@@ -93,7 +93,7 @@ impl World {
         Ok(self.layers().path(&layer.diff_id))
     }
 
-    /// What is in the data folder, but for the folders and the lock that are always there.
+    /// The contents of the data folder, except the folders and the lock that always exist.
     pub fn contents(&self) -> BTreeSet<String> {
         let mut found = BTreeSet::new();
         for folder in [
@@ -114,7 +114,7 @@ impl World {
     }
 }
 
-/// The runner's part, in this process.
+/// Layer unpacker in this process, in place of the runner.
 pub struct InProcess {
     pub layers: Arc<Layers>,
     pub unpacked: AtomicUsize,
@@ -162,7 +162,7 @@ impl LayerUnpacker for InProcess {
     }
 }
 
-/// A tar made entry by entry, with names that no tool would write.
+/// A tar built entry by entry, with names that no tool would write.
 #[derive(Default)]
 pub struct Tar(Vec<u8>);
 
@@ -212,7 +212,7 @@ impl Tar {
         self.add(EntryType::Link, name, target, b"", |_| {})
     }
 
-    /// Attributes and the like for the next entry.
+    /// Adds PAX records, such as attributes, for the next entry.
     pub fn pax(self, records: &[(&str, &[u8])]) -> Self {
         let mut bytes = Vec::new();
         for (key, value) in records {
@@ -254,7 +254,7 @@ pub struct Made {
 }
 
 impl Made {
-    /// Of uncompressed layers, bottom first, each of which is stored as `compress` says.
+    /// Creates an image of uncompressed layers, bottom first. `compress` makes the stored form of each.
     pub fn of(tars: &[Vec<u8>], compress: impl Fn(&[u8]) -> Vec<u8>) -> Self {
         let diff_ids: Vec<DiffId> = tars.iter().map(|tar| Digest::of(tar).into()).collect();
         let config = json!({
@@ -278,7 +278,7 @@ impl Made {
         }
     }
 
-    /// Two small layers.
+    /// Creates an image of two small layers.
     pub fn small() -> Self {
         let lower = Tar::default().folder("etc/").file("etc/name", "lower").end();
         let upper = Tar::default()
@@ -288,7 +288,7 @@ impl Made {
         Self::of(&[lower, upper], gzip)
     }
 
-    /// A file's text in a layer of it.
+    /// Returns a file's text in one of the image's layers.
     pub fn read(&self, world: &World, layer: usize, path: &str) -> String {
         std::fs::read_to_string(world.layers().path(&self.diff_ids[layer]).join(path)).unwrap()
     }
@@ -307,7 +307,7 @@ impl Made {
         .into_bytes()
     }
 
-    /// As an archive of an OCI image layout.
+    /// Returns the image as an archive of an OCI image layout.
     pub fn archive(&self) -> Vec<u8> {
         self.layout(&self.index(architecture())).end()
     }
@@ -342,7 +342,7 @@ pub fn reference(name: &str) -> Image {
     Image::Reference(name.into())
 }
 
-/// `bytes` as an upload in pieces.
+/// Returns `bytes` as an upload in pieces.
 pub fn upload(
     bytes: &[u8],
 ) -> impl futures_util::Stream<Item = std::io::Result<bytes::Bytes>> + Send + use<> {

@@ -1,4 +1,4 @@
-//! Unpacking of one layer: its files are complete, and nothing is written elsewhere.
+//! Layer unpacking tests: a layer's files are complete, and nothing is written elsewhere.
 
 use std::{
     fs,
@@ -106,7 +106,7 @@ fn a_file_behind_a_link_stays_in_the_layer() {
     let outside = outside.path().to_str().unwrap();
     let to_root = format!("..{}", "/..".repeat(20));
 
-    // Each link leads out if it is followed as the machine would.
+    // Each link leads out of the layer if it is resolved against the machine's root.
     let refused = world
         .unpack(&Tar::default().symlink("link", outside).file("link/x", "y").end())
         .unwrap_err();
@@ -181,7 +181,7 @@ fn a_hard_link_reaches_nothing_outside() {
             "{message}"
         );
     }
-    // Through a link to the real root, too.
+    // The same through a link to the real root.
     let message = world
         .unpack(
             &Tar::default()
@@ -225,7 +225,7 @@ fn deletions_become_overlayfs_whiteouts() {
             .file("etc/.wh.gone", "")
             .file("opaque/.wh..wh..opq", "")
             .file("opaque/new", "")
-            // Deleted below, and made again: the lower one must not be visible.
+            // Deleted here and created again below: the lower layer's folder must not be visible.
             .file(".wh.again", "")
             .folder("again")
             .folder("first")
@@ -368,7 +368,7 @@ fn a_full_disk_is_an_error_and_nothing_is_left() {
 
 #[test]
 fn depth_cannot_be_gained_through_links() {
-    // Each entry is short enough; through the link they would be nested three times as deep.
+    // Each entry is short enough; through the link the folders would be nested three times as deep.
     let deep = "d/".repeat(45);
     let mut tar = Tar::default()
         .folder(&deep)

@@ -1,4 +1,4 @@
-//! Fixtures of the tests with a real PostgreSQL: a separate data folder, and its clusters.
+//! Fixtures of the tests with a real PostgreSQL: a separate data folder and its clusters.
 #![allow(dead_code)]
 
 use std::{os::unix::fs::PermissionsExt as _, path::Path};
@@ -6,7 +6,7 @@ use std::{os::unix::fs::PermissionsExt as _, path::Path};
 use fsa_local::postgres::{Cluster, ClusterKind, Settings};
 use tempfile::TempDir;
 
-/// A data folder that is removed, and its servers stopped, when the test ends.
+/// A data folder. When the test ends, its servers are stopped and it is removed.
 pub struct Machine {
     pub folder: TempDir,
     pub settings: Settings,
@@ -15,7 +15,7 @@ pub struct Machine {
 impl Machine {
     pub fn new() -> Self {
         let folder = tempfile::Builder::new().prefix("fsa-pg-").tempdir().unwrap();
-        // PostgreSQL's user must get through to its own folders.
+        // PostgreSQL's user must be able to reach its own folders.
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
         let settings = Settings {
             data: folder.path().to_owned(),
@@ -29,7 +29,7 @@ impl Machine {
         Cluster::new(kind, self.settings.clone())
     }
 
-    /// The projects cluster, running.
+    /// Returns the projects cluster, running.
     pub async fn projects(&self) -> Cluster {
         let cluster = self.cluster(ClusterKind::Projects);
         cluster.ensure_running().await.unwrap();
@@ -37,7 +37,7 @@ impl Machine {
     }
 }
 
-/// PostgreSQL refuses to run as root, so tests as root run it as another user.
+/// The user of PostgreSQL, if the tests run as root: PostgreSQL refuses to run as root.
 fn run_as() -> Option<(u32, u32)> {
     let me = rustix::process::geteuid().as_raw();
     let other = ["postgres", "nobody"]
@@ -52,7 +52,7 @@ impl Drop for Machine {
     fn drop(&mut self) {
         for kind in [ClusterKind::Control, ClusterKind::Projects] {
             if let Some(pid) = server_process(self.cluster(kind).folder()) {
-                // Immediate shutdown: nothing here need last.
+                // Immediate shutdown: no data has to survive.
                 end_process(pid, rustix::process::Signal::QUIT);
             }
         }
@@ -75,7 +75,7 @@ pub fn end_process(pid: i32, signal: rustix::process::Signal) {
     );
 }
 
-/// The process id that a cluster's folder records.
+/// Returns the process id that a cluster's folder records.
 pub fn server_process(folder: &Path) -> Option<i32> {
     let text = std::fs::read_to_string(folder.join("postmaster.pid")).ok()?;
     text.lines().next()?.parse().ok()
