@@ -1,4 +1,4 @@
-//! The other agents, unmodified: Codex CLI and Gemini CLI work on the runtime image, each against a scripted
+//! Agent adapter tests: Codex CLI and Gemini CLI, unmodified, on the runtime image, each with a scripted
 //! stand-in for its provider that is reached through the LLM proxy.
 
 use std::sync::{Arc, Mutex};
@@ -20,7 +20,7 @@ use serde_json::json;
 struct Story {
     agent: &'static str,
     model: &'static str,
-    /// As the model's server is shown it.
+    /// The key in the form in which the provider receives it.
     key: &'static str,
     script: Vec<Turn>,
 }
@@ -58,7 +58,7 @@ fn stories() -> [Story; 2] {
     ]
 }
 
-/// Runs the agent as a person does, and says what is true then.
+/// Runs the agent like a person does, and checks the results.
 async fn works(world: &World, api: &Api, story: &Story, asked: &Mutex<Asked>) {
     let agent = story.agent;
     let run = world.fsa(&[
@@ -115,7 +115,7 @@ async fn works(world: &World, api: &Api, story: &Story, asked: &Mutex<Asked>) {
         (10 * requests, 5 * requests),
         "{agent}"
     );
-    // What the agent's own tool sees leads to the relay.
+    // The environment of the agent's own tool points to the relay.
     assert!(
         asked.results.concat().contains("http://127.0.0.1:7682/"),
         "{agent}: {:?}",

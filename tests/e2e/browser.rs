@@ -1,5 +1,5 @@
-//! The web page, in a real browser against a real server and real sandboxes. The stories are
-//! scripts in `web/test/browser`; each gets its own world here, and is checked for leftovers.
+//! Browser tests of the web page: a real browser, a real server and real sandboxes. The stories are scripts
+//! in `web/test/browser`; each gets a separate world here, which is checked for leftovers.
 
 use std::{
     path::{Path, PathBuf},
@@ -21,11 +21,10 @@ use tokio::{
     process::Command,
 };
 
-/// A story that takes longer hangs: one of all screens takes a minute alone, and four where others keep the
-/// machine busy.
+/// Timeout of a story. The one of all screens takes a minute alone, and four minutes on a busy machine.
 const TIMEOUT: Duration = Duration::from_secs(420);
 
-/// Runs one story; what it asks of the world it gets.
+/// Runs one story, and gives it what it requests of the world.
 #[allow(clippy::disallowed_methods, reason = "the tests' subject is a program")]
 async fn run_story(world: &mut World, name: &str, more: &[&str]) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -78,7 +77,7 @@ async fn run_story(world: &mut World, name: &str, more: &[&str]) {
     assert!(status.success() && passed, "{name} ({status}):\n{complaints}");
 }
 
-/// Pictures are artifacts of a build, not of the source.
+/// Folder of the screenshots, which are build artifacts.
 fn shots(root: &Path, name: &str) -> PathBuf {
     root.join("web/test-results").join(name)
 }

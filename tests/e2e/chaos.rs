@@ -1,5 +1,5 @@
-//! The server is killed repeatedly, at any moment: every desired state is reached by the
-//! next one, nothing is left over, and what runs in the sandboxes does not notice.
+//! Crash tests of the server: it is killed repeatedly, at any moment. The next one reaches every desired
+//! state, nothing is left over, and programs in the sandboxes do not notice.
 
 use std::time::Duration;
 
@@ -72,7 +72,7 @@ async fn a_delete_completes_whenever_the_server_is_killed_and_removes_nothing_el
         world.crash();
         world.serve();
         let api = world.api();
-        // Deleted means gone: not found by id, nor by name.
+        // A deleted project is gone: not found by id, nor by name.
         let gone = async {
             let path = format!("/api/projects/{}/events?tail=true", project.id);
             loop {

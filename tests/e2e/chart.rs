@@ -1,5 +1,5 @@
-//! The Helm chart as an administrator has it: rendered, and applied to a real cluster, where the
-//! control plane is pods of the image that `make image` builds, with the chart's Role alone.
+//! Helm chart tests from an administrator's view: the chart is rendered, and applied to a real cluster, where
+//! the control plane runs as pods of the image that `make image` builds, with the chart's Role alone.
 
 use std::{
     net::SocketAddr,
@@ -23,7 +23,7 @@ use reqwest::{Method, StatusCode, header};
 use serde_json::{Value, json};
 
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/chart");
-/// Where browsers have the control plane, and below which host sandboxes' pages are.
+/// Host of the control plane, and parent domain of the sandboxes' pages.
 const HOST: &str = "fsa.chart.test";
 const APPS: &str = "apps.chart.test";
 /// Domain below which each sandbox has its own hosts at the ingress controller.
@@ -32,7 +32,7 @@ const BOXES: &str = "boxes.chart.test";
 const RELEASE: &str = "app.kubernetes.io/instance=fsa";
 const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Helm, with nothing of the person who runs the tests.
+/// Helm, with none of the settings of the person who runs the tests.
 #[allow(clippy::disallowed_methods, reason = "helm is what an administrator has")]
 fn helm(home: &Path, arguments: &[&str]) -> Result<String, String> {
     let output = Command::new(exported("FSA_TEST_HELM"))
@@ -120,7 +120,7 @@ impl Installed {
     fn new() -> Self {
         fsa_tests::init();
         let namespace = Namespace::new().with_postgres();
-        // From here on the API server itself refuses what is not restricted.
+        // From here on the API server itself refuses pods that are not `restricted`.
         namespace.kubectl(&[
             "label",
             "namespace",
@@ -188,7 +188,7 @@ impl Installed {
         installed.found()
     }
 
-    /// By the names that the origin has, at the service's address.
+    /// Sends the origin's host names to the service's address.
     fn found(mut self) -> Self {
         let address = self
             .namespace
@@ -206,7 +206,7 @@ impl Installed {
         self
     }
 
-    /// In the server of the control database and of the projects'.
+    /// Runs SQL on the server of the control database and of the projects' databases.
     fn sql(&self, statement: &str) -> String {
         self.namespace.kubectl(&[
             "exec",
@@ -255,8 +255,8 @@ impl Installed {
         .join("\n")
     }
 
-    /// Signs in by the link in a pod's log, as the chart's notes say, and makes a token; with what
-    /// the owner's browser has from then on.
+    /// Signs in with the link in a pod's log, which the chart's notes describe, and creates a token. Returns
+    /// the API client and the owner's browser cookie.
     async fn owner(&self) -> (Api, String) {
         let log = self.log();
         let token = log
@@ -287,7 +287,7 @@ impl Installed {
         (api, cookie)
     }
 
-    /// By a link; what the browser has from then on.
+    /// Signs in with a link. Returns the browser's cookie.
     async fn sign_in(&self, link: &Value) -> String {
         let request = self.http.post(format!("http://{HOST}/api/auth/link")).json(link);
         let signed_in = request.send().await.expect("an answer");
@@ -308,8 +308,8 @@ impl Installed {
     }
 }
 
-/// The application and the terminal at separate hosts, behind the real ingress-nginx controller,
-/// which has nothing but the objects in the cluster to go by.
+/// Checks the application and the terminal at separate hosts, behind the real ingress-nginx controller, which
+/// is configured by the cluster's objects alone.
 async fn through_the_ingress_controller(installed: &Installed, api: &Api, sandbox: &Sandbox, session: &str) {
     let node = exported("FSA_TEST_NODE_ADDRESS").display().to_string();
     let address: SocketAddr = format!("{node}:80").parse().expect("an address");
@@ -381,7 +381,7 @@ async fn the_control_plane_runs_in_the_cluster_as_the_chart_installs_it() {
 
     through_the_ingress_controller(&installed, &api, &sandbox, &session).await;
 
-    // Asked where the server runs, with its rights alone.
+    // Runs in the server's pod, with its permissions alone.
     let doctor = namespace.kubectl(&[
         "exec",
         "deployment/fsa",

@@ -1,4 +1,4 @@
-//! `fsa` as a person uses it.
+//! Command line tests: `fsa` as a person uses it.
 
 use fsa_tests::{PtyProgram, World};
 use serde_json::Value;
@@ -168,7 +168,7 @@ async fn each_key_typed_into_fsa_terminal_is_written_once_across_a_crash_of_the_
     world.api().create_running("busy").await;
     let mut terminal = PtyProgram::of(&mut world.command(&["terminal", "busy"]));
     terminal.until("$ ");
-    // An end of input that comes before the program's own would be a letter to the shell.
+    // An end of input that arrives before the program starts would be a character for the shell.
     terminal.type_in("marker=kept; stty -echo; echo $marker-$((40+1)); cat > typed\r");
     terminal.until("kept-41");
     let lines: Vec<String> = (0..300).map(|number| format!("{number}\n")).collect();

@@ -1,5 +1,5 @@
-//! `fsa doctor`, on a machine that has everything and on ones that lack something: a mount
-//! separate namespace hides a program or a file system from it only.
+//! `fsa doctor` tests, on a machine that has everything and on ones that lack something: a separate mount
+//! namespace hides a program or a file system from it only.
 
 use std::process::Stdio;
 

@@ -1,5 +1,5 @@
-//! Bad input and a machine that lacks something: each says what to do, and nothing half-made is
-//! left.
+//! Fault tests: bad input, and a machine that lacks something. Each message names the fix, and nothing
+//! incomplete is left behind.
 
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -245,7 +245,7 @@ async fn a_lost_key_file_is_detected_at_the_start_and_a_rotated_one_is_used() {
     tokio::time::timeout(std::time::Duration::from_secs(30), encrypted)
         .await
         .unwrap_or_else(|_| panic!("{}", world.log()));
-    // What was encrypted with the older key is still what it was.
+    // Values that were encrypted with the older key are unchanged.
     let api = world.api();
     assert_eq!(api.shell("kept", "psql -tAc 'select 40 + 2'").await, "42\n");
     world.finish().await;
@@ -257,7 +257,8 @@ async fn the_memory_of_many_password_sign_ins_is_released() {
     let resident = || world.server.as_ref().expect("a server").resident() / (1024 * 1024);
     let before = resident();
 
-    // Attempts are counted by address, and the loopback has many. Each takes 19 MiB for a moment, right or wrong.
+    // Attempts are counted by address, and the loopback has many. Each takes 19 MiB briefly, whether it
+    // succeeds or fails.
     let attempts = (1..=64_u8).map(|number| {
         let url = format!("{}/api/auth/password", world.url());
         async move {

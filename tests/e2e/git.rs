@@ -1,4 +1,5 @@
-//! A private repository: git in the sandbox is let in, and what lets it in is nowhere in there.
+//! Private repository tests: git in the sandbox is authenticated, and the sandbox never contains the
+//! credential.
 
 use std::{convert::Infallible, path::Path, sync::Arc};
 
@@ -164,14 +165,14 @@ async fn git_output(api: &Api, script: &str) -> (i32, String) {
     (result.exit_code, result.stdout + &result.stderr)
 }
 
-/// One of the panel's requests, whatever comes of it.
+/// Sends one of the panel's requests, which may fail.
 async fn git_of(api: &Api, project: &str, what: &str, request: &Value) -> (u16, Value) {
     let path = format!("/api/projects/{project}/git/{what}");
     let (status, answer) = api.answer(api.request(Method::POST, &path).json(request)).await;
     (status.as_u16(), answer)
 }
 
-/// A person works on the project `shop` without ever opening a terminal.
+/// Works on the project `shop` through the panel, without a terminal.
 async fn panel(world: &World, github: &Github) {
     let api = world.api();
     let shop = github.path("ada-l/shop");
@@ -223,7 +224,7 @@ async fn panel(world: &World, github: &Github) {
     );
     assert!(log.contains("# Why not"), "{log}");
 
-    // Somebody else pushes meanwhile, and then changes the same line.
+    // Another user pushes first, and then changes the same line.
     github.commit("ada-l/shop", "hours", "nine to five\n");
     let (_, _) = git_of(&api, "shop", "commit", &json!({"message": "Ours", "all": true})).await;
     let (refused, rejected) = git_of(&api, "shop", "push", &json!({})).await;
@@ -256,7 +257,7 @@ async fn panel(world: &World, github: &Github) {
     let (refused, _) = git_of(&api, "shop", "abort", &json!({})).await;
     assert_eq!(refused, 409, "there is no merge any more");
     assert_eq!(api.shell("shop", "cat README").await, "our shop\n");
-    // And now they decide.
+    // The user resolves the conflict.
     let (refused, _) = git_of(&api, "shop", "pull", &json!({})).await;
     assert_eq!(refused, 409);
     api.put("shop", "README", "everybody's shop\n").await;
@@ -267,7 +268,7 @@ async fn panel(world: &World, github: &Github) {
     assert_eq!(git(&shop, &["show", "main:README"]), "everybody's shop\n");
 }
 
-/// A project that began without a repository becomes one.
+/// Publishes a project that was created without a repository.
 async fn publish(world: &World, github: &Github) {
     let api = world.api();
     api.create_running("stall").await;
@@ -339,7 +340,7 @@ async fn a_private_repository_of_a_linked_account_works_without_its_token_in_the
     assert_eq!(api.shell("shop", "cat README").await, "the shop\n");
     panel(&world, &github).await;
     publish(&world, &github).await;
-    // The account could see it, and the project could not.
+    // The account can access this repository, but the project cannot.
     let (code, text) = git_output(&api, &format!("git ls-remote {at}/ada-l/diary.git")).await;
     assert_ne!(code, 0, "{text}");
 
@@ -356,7 +357,7 @@ async fn a_private_repository_of_a_linked_account_works_without_its_token_in_the
     let events: Value = api.get("/api/projects/shop/events?follow=false").await;
     assert!(!events.to_string().contains(TOKEN_MARK) && !world.log().contains(TOKEN_MARK));
 
-    // One that was refused is renewed where it can be, and else asked for again.
+    // A refused token is renewed if possible; otherwise the user has to link the account again.
     github.refuse_tokens();
     let (code, text) = git_output(&api, "git fetch origin").await;
     assert!(code != 0 && text.contains("the token was renewed"), "{text}");

@@ -1,4 +1,4 @@
-//! What must not happen, tried from inside a sandbox and from outside.
+//! Isolation tests: forbidden access, tried from inside a sandbox and from outside.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -13,7 +13,8 @@ use fsa_tests::{
 use reqwest::{Method, StatusCode, header};
 use serde_json::{Value, json};
 
-/// Exit code of bash's /dev/tcp within two seconds: 0 where something accepted.
+/// Shell command that tries to connect with bash's /dev/tcp for two seconds: `open` where the port accepts,
+/// else `refused`.
 fn dial(host: &str, port: u16) -> String {
     format!("timeout 2 bash -c 'exec 3<>/dev/tcp/{host}/{port}' 2>/dev/null && echo open || echo refused")
 }
@@ -108,7 +109,7 @@ async fn a_database_is_reached_from_its_own_sandbox_only() {
         )
         .await;
     assert!(!other.lines().any(|line| line == "1"), "{other}");
-    // The control plane's tables are in a cluster that no sandbox has a way to.
+    // The control plane's tables are in a cluster that no sandbox can reach.
     let all = api.shell("mine", "psql -Atc \"select datname, datallowconn and has_database_privilege(datname, 'connect') from pg_database where datname <> current_database()\"").await;
     assert!(all.lines().all(|line| line.ends_with("|f")), "{all}");
     world.finish().await;

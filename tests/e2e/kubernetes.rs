@@ -1,4 +1,4 @@
-//! The same projects on a real cluster: `fsa serve` with a Kubernetes region beside this machine.
+//! Kubernetes tests: `fsa serve` on this machine, with a region on a real cluster.
 
 use fsa_model::{Phase, api::CreateProject};
 use fsa_tests::{
@@ -10,7 +10,7 @@ use fsa_tests::{
 use reqwest::{Method, header};
 use tempfile::NamedTempFile;
 
-/// A world with a region `cluster`, whose default it is not.
+/// A world with a region `cluster`, which is not the default.
 fn world(namespace: &Namespace, reach: &str) -> (World, NamedTempFile) {
     let databases = format!("{{ provider = \"postgres\", dsn = \"{}\" }}", namespace.dsn);
     world_with(namespace, reach, &databases)
@@ -68,7 +68,7 @@ async fn the_main_job(reach: &str) {
     ]);
     assert_eq!(pods.lines().count(), 1, "{pods}");
 
-    // The database, with a way to it through the sandbox's network policy.
+    // The database, which the sandbox's network policy allows.
     let reached = api
         .shell(
             "there",
@@ -103,7 +103,7 @@ async fn the_main_job(reach: &str) {
     api.until_running("there").await;
     assert!(api.shell("there", "cat server.py").await.contains("served by"));
 
-    // What a cluster says of it.
+    // The diagnosis of a cluster.
     let settings = settings.path().to_str().expect("a path of UTF-8");
     let debug = world.fsa(&["debug", "there", "--config", settings]);
     let output = String::from_utf8_lossy(&debug.stdout);
@@ -129,8 +129,8 @@ async fn the_main_job(reach: &str) {
     assert_eq!(namespace.ours(), Vec::<String>::new());
 }
 
-/// A server for clusters alone needs a database, and of this machine little: neither a runtime nor
-/// PostgreSQL's programs are asked for.
+/// A server for clusters alone needs a database, and little of this machine: neither a runtime nor
+/// PostgreSQL's programs.
 fn without_this_machine(world: &World, namespace: &Namespace, settings: &str) {
     let doctor = |dsn: &str| {
         let output = world.fsa(&[
@@ -254,7 +254,7 @@ async fn a_database_of_kubeblocks(reach: &str) {
     let output = String::from_utf8_lossy(&doctor.stdout);
     assert!(output.contains("KubeBlocks serves"), "{output}");
 
-    // The project's database goes with the project, and not before.
+    // The project's database is deleted with the project, and not before.
     let stopped = world.fsa(&["stop", "blocks"]);
     assert!(stopped.status.success(), "{stopped:?}");
     let clusters = namespace.kubectl(&["get", "clusters.apps.kubeblocks.io", "-o", "name"]);
@@ -275,7 +275,7 @@ async fn a_project_has_a_database_of_kubeblocks_that_is_reached_through_the_api(
     a_database_of_kubeblocks("port-forward").await;
 }
 
-/// What the owner's browser carries after a sign-in by a link.
+/// Signs in with a link. Returns the cookie of the owner's browser.
 async fn session(world: &World) -> String {
     let link: serde_json::Value = world.api().send(Method::POST, "/api/auth/links", &()).await;
     let url = link["url"].as_str().expect("an address");

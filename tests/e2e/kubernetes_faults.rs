@@ -26,7 +26,7 @@ const OUTAGE: Duration = Duration::from_secs(30);
 /// Consecutive failures during the outage.
 const FAILURES: u64 = 4;
 
-/// Waits until so many attempts of a project have failed in a row.
+/// Waits until this number of consecutive attempts of a project have failed.
 async fn until_failed(api: &Api, project: &str, failures: u64) {
     let what = format!("{failures} failures");
     api.until_event_matching(project, &what, |event| {
@@ -269,7 +269,7 @@ async fn projects_with_the_same_name_or_prefix_do_not_affect_each_other() {
     assert!(foreign.iter().all(|object| namespace.has(object)));
 }
 
-/// Waits until a sandbox takes commands again.
+/// Waits until a sandbox executes commands again.
 async fn until_answers(api: &Api, project: &str) {
     for _ in 0..600 {
         let request = api
@@ -286,7 +286,7 @@ async fn until_answers(api: &Api, project: &str) {
     );
 }
 
-/// Somebody else with an account.
+/// A second user.
 async fn guest(world: &World) -> Api {
     let invited: Value = world
         .api()

@@ -1,5 +1,5 @@
-//! The main job, on the runtime image: an agent writes an application that uses its database,
-//! and the application is opened at its own URL. Beside it, applications as people write them.
+//! Main job tests, on the runtime image: an agent writes an application that uses its database, and the
+//! application is opened at its own URL. Further applications are typical hand-written ones.
 
 use std::{
     path::PathBuf,
@@ -117,7 +117,7 @@ async fn the_coding_agent_writes_an_application_with_a_database_that_opens_at_it
         "{:?}",
         asked.results
     );
-    // The key was put on outside, and what it paid for was counted.
+    // The key was added outside the sandbox, and the usage was counted.
     let seen = api
         .shell(
             "visits",

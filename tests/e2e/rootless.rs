@@ -1,4 +1,4 @@
-//! The main job without root: the server of a plain user, killed and started again.
+//! Rootless tests: the server of a plain user does the main job, is killed, and starts again.
 
 use std::process::Command;
 
@@ -43,7 +43,7 @@ fn plain_user() -> User {
     find().expect("the user is there")
 }
 
-/// A machine that forbids all of it is served too: with a sentence.
+/// Whether this machine forbids user namespaces; the doctor then reports that.
 fn forbidden() -> bool {
     std::fs::read_to_string("/proc/sys/user/max_user_namespaces").is_ok_and(|text| text.trim() == "0")
 }
@@ -102,7 +102,7 @@ async fn a_plain_users_sandbox_reaches_the_internet_and_reports_its_usage() {
         .await;
 
     assert_eq!(text.trim(), "from outside");
-    // Some ticks' worth of work (10 ms each), by a process that has ended since.
+    // Work of a few ticks (10 ms each), by a process that has ended since.
     api.shell("out", "timeout 0.2 sh -c 'while :; do :; done' || true")
         .await;
     let usage: Usage = api.get("/api/projects/out/usage").await;

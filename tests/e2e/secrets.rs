@@ -1,7 +1,7 @@
-//! A day with every kind of secret that there is, and then a search for each of them in every place where none
-//! may be: the sandbox's files and processes, its environment, logs, events, answers, and the plain bytes of the
-//! databases on the disk; and once more when the project is deleted. That the search finds things is shown by a word
-//! that is no secret.
+//! Secret leak tests: a day with every kind of secret, then a search for each of them in every place where
+//! none may be: the sandbox's files and processes, its environment, logs, events, responses, and the raw
+//! bytes of the databases on the disk. The search is repeated after the project is deleted. A word that is
+//! not a secret shows that the search works.
 
 use std::{
     fs,
@@ -25,10 +25,10 @@ use reqwest::{Method, StatusCode, header};
 use serde_json::{Value, json};
 
 const TIMEOUT: Duration = Duration::from_secs(120);
-/// No secret: it is to be found wherever it is put.
+/// Not a secret: the search must find it in every place where it was put.
 const WORD: &str = "plainword7Qm2";
 
-/// A secret, and whether the sandbox's processes are to have it in their environment.
+/// A secret, and whether the environment of the sandbox's processes may have it.
 struct Secret {
     what: &'static str,
     text: String,
@@ -43,7 +43,7 @@ fn secret(what: &'static str, text: impl Into<String>) -> Secret {
     }
 }
 
-/// Which of the secrets are in these bytes.
+/// Returns the secrets that these bytes contain.
 fn found<'a>(secrets: &'a [Secret], bytes: &[u8]) -> Vec<&'a str> {
     secrets
         .iter()
@@ -52,7 +52,7 @@ fn found<'a>(secrets: &'a [Secret], bytes: &[u8]) -> Vec<&'a str> {
         .collect()
 }
 
-/// Whether the word is in the bytes; a search by its first byte, since files are large.
+/// Whether the bytes contain the word. It searches for the first byte, since files are large.
 fn holds(bytes: &[u8], word: &[u8]) -> bool {
     let mut rest = bytes;
     while let Some(at) = rest.iter().position(|byte| *byte == word[0]) {
@@ -65,7 +65,7 @@ fn holds(bytes: &[u8], word: &[u8]) -> bool {
     false
 }
 
-/// Every file below `folder`, with its bytes. What goes away meanwhile is gone.
+/// Visits every file below `folder`, with its bytes. Files that are deleted meanwhile are skipped.
 fn files(folder: &Path, each: &mut impl FnMut(&Path, &[u8])) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let Ok(kind) = entry.file_type() else { continue };
@@ -79,7 +79,7 @@ fn files(folder: &Path, each: &mut impl FnMut(&Path, &[u8])) {
     }
 }
 
-/// Finds none of the secrets below `folder`; whether the word is there.
+/// Asserts that no file below `folder` contains a secret. Returns whether one contains the word.
 fn searched(secrets: &[Secret], folder: &Path) -> bool {
     let mut word = false;
     files(folder, &mut |path, bytes| {
@@ -90,7 +90,7 @@ fn searched(secrets: &[Secret], folder: &Path) -> bool {
     word
 }
 
-/// Nothing on this machine runs with a secret in its command line.
+/// Asserts that no command line on this machine contains a secret.
 fn no_command_line_has(secrets: &[Secret]) {
     for entry in fs::read_dir("/proc").expect("/proc").flatten() {
         let Ok(line) = fs::read(entry.path().join("cmdline")) else {
@@ -105,7 +105,7 @@ fn no_command_line_has(secrets: &[Secret]) {
     }
 }
 
-/// What a browser says of where a page of the server's is from.
+/// The `Origin` header of the server's pages.
 fn origin(world: &World) -> String {
     format!("http://localhost:{}", world.port())
 }
@@ -117,7 +117,7 @@ async fn text(api: &Api, path: &str) -> String {
     response.text().await.expect("a body")
 }
 
-/// Until everything is encrypted with the newest key.
+/// Waits until all values are encrypted with the newest key.
 async fn resealed(api: &Api, keys: usize) -> Vec<EncryptionKey> {
     let wait = async {
         loop {
@@ -171,7 +171,7 @@ async fn after_a_days_work_no_secret_has_leaked() {
     let mut world = World::start_with_agents(&options, &credentials);
     let api = world.api();
 
-    // Somebody signs in, by link and then by password.
+    // A user signs in, by link and then by password.
     let link: Value = api.send(Method::POST, "/api/auth/links", &json!({})).await;
     let link = link["url"]
         .as_str()
@@ -221,7 +221,7 @@ async fn after_a_days_work_no_secret_has_leaked() {
         assert_eq!(answer.status(), expected);
     }
 
-    // A project with everything that a project can have, its repository at GitHub among it.
+    // A project with every optional part, such as a repository at GitHub.
     github::link(&api).await;
     api.create_as(CreateProject {
         name: "day".into(),
@@ -267,7 +267,7 @@ async fn after_a_days_work_no_secret_has_leaked() {
         "the model saw the real key"
     );
     assert_eq!(api.shell("day", "psql -Atc 'select 1'").await, "1\n");
-    // git asks, is let in, and keeps nothing.
+    // git gets a credential, is authenticated, and stores nothing.
     api.shell(
         "day",
         "git add README && git -c user.name=a -c user.email=a@b commit --quiet --allow-empty -m Seen \
@@ -284,7 +284,7 @@ async fn after_a_days_work_no_secret_has_leaked() {
         .await;
     assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
 
-    // Another key while the server works, and the old one goes.
+    // The key is rotated while the server works, and the old one is removed.
     let before: Vec<EncryptionKey> = api.get("/api/keys").await;
     let rotated = world.fsa(&["keys", "rotate"]);
     assert!(
@@ -333,7 +333,7 @@ async fn after_a_days_work_no_secret_has_leaked() {
             .map(|text| secret("a token of GitHub", text)),
     );
 
-    // In the sandbox while it runs: what only memory has, and the processes.
+    // The running sandbox: what exists only in memory, and the processes.
     for folder in ["/tmp", "/run", "/dev/shm"] {
         let request = api
             .request(
@@ -368,7 +368,7 @@ async fn after_a_days_work_no_secret_has_leaked() {
         .collect();
     assert_eq!(there, expected, "exactly what was given to the project");
 
-    // Everything that people and programs get to see.
+    // All output for people and programs.
     let mut texts = format!("{refusal}{}", world.log());
     for path in [
         "/api/projects",
@@ -385,7 +385,7 @@ async fn after_a_days_work_no_secret_has_leaked() {
     assert!(leaked.is_empty(), "{leaked:?}");
     assert!(texts.contains(WORD), "the search finds existing text");
 
-    // On the machine's disk, with everything written out: sandboxes' files, logs, both clusters.
+    // The machine's disk, with all writes flushed: sandboxes' files, logs, both clusters.
     let (status, answer) = api
         .answer(
             api.request(Method::POST, "/api/projects/day/stop")
@@ -409,7 +409,7 @@ async fn after_a_days_work_no_secret_has_leaked() {
         searched(&secrets, &data.join(folder));
     }
 
-    // And when the project is gone, from its rows to its volume.
+    // The same after the project is deleted, with its rows and its volume.
     world.serve();
     world.api().delete("day").await;
     world.drain();

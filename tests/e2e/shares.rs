@@ -1,5 +1,5 @@
-//! Shared projects: what a member may open, and that all of it ends with the share, or with the token
-//! that it was opened by.
+//! Project sharing tests: what a member may open, and that it ends with the share, or with the token that
+//! opened it.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tokio_tungstenite::{
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A new member, by invitation, as a program with a token.
+/// Invites a new member. Returns an API client with their token.
 async fn member(world: &World, login: &str) -> Api {
     let invite: Value = world
         .api()
@@ -43,7 +43,7 @@ async fn member(world: &World, login: &str) -> Api {
     Api::new(&world.url(), made["token"].as_str().expect("a token"))
 }
 
-/// A token of the same user with other rights.
+/// Creates a token of the same user with other permissions.
 async fn token(api: &Api, request: Value) -> (String, Api) {
     let made: Value = api.send(Method::POST, "/api/tokens", &request).await;
     let text = |name: &str| made[name].as_str().expect("text").to_owned();
@@ -93,7 +93,7 @@ async fn long_exec(api: &Api) -> WebSocketStream<reqwest::Upgraded> {
     socket
 }
 
-/// Reads until the other side has ended it.
+/// Reads until the other side has ended the connection.
 async fn ends(what: &str, socket: &mut WebSocketStream<reqwest::Upgraded>) {
     let end = async {
         while let Some(Ok(message)) = socket.next().await {
@@ -126,7 +126,7 @@ async fn connections_opened_by_a_share_or_a_token_end_with_it() {
         StatusCode::OK
     );
 
-    // A viewer watches a terminal, and what they type goes nowhere; a token that may only read opens none.
+    // A viewer watches a terminal, and their input is ignored. A read-only token opens none.
     share(&owner, "ada", "viewer").await;
     let (_, reader) = token(&grace, json!({"name": "reads", "scope": "read"})).await;
     let request = reader
@@ -144,7 +144,7 @@ async fn connections_opened_by_a_share_or_a_token_end_with_it() {
     let so_far = typed.until("typed-by-4-owners").await;
     assert!(!so_far.contains("typed-by-2"), "{so_far}");
 
-    // A token's end is the end of what came in by it, and of nothing else.
+    // Revoking a token ends the connections that it opened, and no others.
     let (id, short) = token(&grace, json!({"name": "short"})).await;
     let mut by_token = TestTerminal::open(&short, "common", "main").await;
     let mut exec_by_token = long_exec(&short).await;
@@ -156,7 +156,7 @@ async fn connections_opened_by_a_share_or_a_token_end_with_it() {
     typed.type_in("echo still-$((3+3))\r").await;
     watched.until("still-6").await;
 
-    // The share's end is the end of everything that came in by it.
+    // Ending the share ends everything that it opened.
     let mut hers = TestTerminal::open(&grace, "common", "main").await;
     let mut exec = long_exec(&grace).await;
     let (status, answer) = owner

@@ -1,5 +1,5 @@
-//! Agents that work by themselves: Claude Code, unmodified, on the runtime image, against a
-//! scripted model that is reached through the relay.
+//! Task tests: Claude Code, unmodified, on the runtime image, with a scripted model that is reached through
+//! the relay.
 
 use std::{
     sync::{Arc, Mutex},
@@ -20,7 +20,7 @@ use fsa_tests::{
 use reqwest::Method;
 use serde_json::json;
 
-/// A wait is bounded by this.
+/// Timeout of every wait.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The operator's key, which no process in a sandbox may see.
@@ -31,7 +31,7 @@ fn world(base: &str) -> World {
     world_with(base, "relay")
 }
 
-/// The same, whose sandboxes get the key in this way.
+/// The same, with this way of providing the key to the sandboxes.
 fn world_with(base: &str, credentials: &str) -> World {
     World::start_with_agents(
         &[
@@ -113,7 +113,7 @@ async fn a_task_continues_while_the_control_plane_is_killed_and_the_next_one_wai
     })
     .await;
     api.until_running("notes").await;
-    // Work that was not committed before is not the agent's.
+    // Changes that were uncommitted before are not the agent's.
     api.shell(
         "notes",
         "git init --quiet && echo mine > draft && git add draft && echo more >> draft",
@@ -178,7 +178,7 @@ async fn a_task_continues_while_the_control_plane_is_killed_and_the_next_one_wai
         ),
         (1, 2, 1)
     );
-    // What the agent's own tool sees of the environment has no key in it.
+    // The environment of the agent's own tool has no key in it.
     let results: String = reported
         .iter()
         .map(|step| serde_json::to_string(&step.data).unwrap())
@@ -204,7 +204,7 @@ async fn a_task_with_an_injected_key_is_cancelled_and_a_missing_agent_is_reporte
     let script = vec![
         Turn::Tool {
             name: "Bash",
-            // Not one long sleep: Claude Code refuses that, and would end by itself.
+            // Not one long sleep: Claude Code refuses that, and would end.
             input: json!({
                 "command": "touch waits; until [ -e go ]; do sleep 0.1; done",
                 "description": "Wait",
@@ -231,7 +231,7 @@ async fn a_task_with_an_injected_key_is_cancelled_and_a_missing_agent_is_reporte
         task.state == TaskState::Running && api.shell("stuck", "ls").await.contains("waits")
     };
     until(&api, "stuck", &task, waits).await;
-    // The agent speaks to the model itself, with the key.
+    // The agent calls the model directly, with the key.
     let environment = api.shell("stuck", "env").await;
     assert!(
         environment.contains(&format!("ANTHROPIC_BASE_URL={base}\n")),
@@ -299,7 +299,7 @@ async fn a_person_runs_a_task_and_sees_its_steps() {
     let first = first.items[0].id.to_string();
     let none = world.fsa(&["task", "show", "count", &first, "--diff"]);
     assert!(String::from_utf8_lossy(&none.stderr).contains("no git repository"));
-    // The same conversation continues, according to the agent.
+    // The agent reports that the same conversation continues.
     let more = world.fsa(&["task", "run", "count", "--continue", &first, "And twice that?"]);
     assert!(more.status.success(), "{}", String::from_utf8_lossy(&more.stderr));
     let conversation = asked.lock().expect("what was asked").conversation.clone();

@@ -14,8 +14,8 @@ use crate::exported;
 /// Timeout of a pod's start on a busy machine.
 const START: Duration = Duration::from_secs(90);
 
-/// The server's files are in memory. In a real cluster its disk is not the one of the benchmark; and containerd counts
-/// what a container writes into its own layer again and again, file by file.
+/// The server's files are in memory. In a real cluster its disk is separate from the benchmark's; and
+/// containerd repeatedly counts the files that a container writes into its own layer, one by one.
 const POSTGRES: &str = "
 apiVersion: v1
 kind: Pod
@@ -76,7 +76,8 @@ impl Namespace {
         self
     }
 
-    /// Settings with this namespace as the region `cluster`. `more` is of its table, such as `databases`.
+    /// Settings with this namespace as the region `cluster`. `more` belongs to the region's table, such as
+    /// `databases`.
     #[must_use]
     pub fn settings(&self, kubeconfig: &Path, more: &str) -> NamedTempFile {
         let file = NamedTempFile::with_suffix(".toml").expect("a file");

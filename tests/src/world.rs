@@ -1,5 +1,5 @@
-//! World: the fixture of the end-to-end tests. One installation of FullStack Agent in its own data
-//! folder, started, killed, restarted, and removed without leftovers.
+//! World: the fixture of the end-to-end tests. One installation of FullStack Agent in a separate data folder,
+//! started, killed, restarted, and removed without leftovers.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -26,7 +26,7 @@ use crate::{api::Api, exported, leftovers};
 /// Timeout of a server's start; the first start creates two database clusters.
 const START: Duration = Duration::from_secs(60);
 
-/// In the world of a plain user: the device that pasta needs.
+/// Name of the device that pasta needs, in the world of a plain user.
 const TUN: &str = "tun";
 /// Becomes a plain user on a machine where all users may open /dev/net/tun, like with udev; without
 /// udev only root may. The mount is visible to this program only.

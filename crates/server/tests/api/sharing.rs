@@ -161,7 +161,7 @@ async fn what_happens_in_a_shared_project_is_told_and_no_longer_once_the_share_i
     ada.ask("/api/projects/todo/start").await.expect(202);
     let own = project(&grace, "own").await;
     assert_eq!(all.next().await.expect("an event").event.project_id, own.id);
-    // Others do not receive that event, and nobody receives it twice.
+    // Others do not receive that event, and no user receives it twice.
     let kinds = async |client: &Client| {
         let events = client.get("/api/events?follow=false").await.expect(200).json();
         let all = events["items"].as_array().unwrap().clone();

@@ -1,4 +1,4 @@
-//! Stand-in for GitHub: its sign-in page (which asks for no confirmation), the code exchange with PKCE
+//! Stand-in for GitHub: its sign-in page (which needs no confirmation), the code exchange with PKCE
 //! checked as RFC 7636 requires, and the used parts of its API.
 
 use std::{

@@ -167,7 +167,7 @@ async fn a_deleted_project_leaves_nothing_but_its_events() {
     scene.delete(&project).await;
     scene.until_gone(&project).await;
 
-    // The user with whom it was shared receives that event, and no other of it.
+    // The user with whom it was shared receives that event, and no other event of the project.
     let heard = grace.get("/api/events?follow=false").await.expect(200).json();
     assert_eq!(heard["items"][0]["kind"], "shareEnded");
     assert_eq!(heard["items"].as_array().map(Vec::len), Some(1));
