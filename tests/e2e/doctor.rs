@@ -77,7 +77,7 @@ fn what_is_missing_is_named_with_the_way_to_get_it() {
         (
             "mount -t tmpfs -o size=20m none $SMALL;",
             1,
-            "make room, or choose another --data-dir",
+            "free some space, or choose another --data-dir",
         ),
         // Sandboxes run without limits, so this is a warning alone.
         (

@@ -238,7 +238,10 @@ async fn a_lost_key_file_is_detected_at_the_start_and_a_rotated_one_is_used() {
     assert!(both.starts_with(&before) && both.lines().count() == 2);
     world.serve();
     let encrypted = async {
-        while !world.log().contains("stored secrets were encrypted anew") {
+        while !world
+            .log()
+            .contains("stored secrets re-encrypted with the newest key")
+        {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
     };
