@@ -79,9 +79,9 @@ async fn stage(
     State(app): State<App>,
     caller: Caller,
     Path(project): Path<String>,
-    Json(wish): Json<GitPaths>,
+    Json(request): Json<GitPaths>,
 ) -> Result<Json<GitStatus>> {
-    git::stage(&app, &caller, &project, &wish).await.map(Json)
+    git::stage(&app, &caller, &project, &request).await.map(Json)
 }
 
 /// Unstages files
@@ -93,9 +93,9 @@ async fn unstage(
     State(app): State<App>,
     caller: Caller,
     Path(project): Path<String>,
-    Json(wish): Json<GitPaths>,
+    Json(request): Json<GitPaths>,
 ) -> Result<Json<GitStatus>> {
-    git::unstage(&app, &caller, &project, &wish).await.map(Json)
+    git::unstage(&app, &caller, &project, &request).await.map(Json)
 }
 
 /// Commits the staged changes
@@ -108,9 +108,9 @@ async fn commit(
     State(app): State<App>,
     caller: Caller,
     Path(project): Path<String>,
-    Json(wish): Json<GitCommit>,
+    Json(request): Json<GitCommit>,
 ) -> Result<Json<GitStatus>> {
-    git::commit(&app, &caller, &project, &wish).await.map(Json)
+    git::commit(&app, &caller, &project, &request).await.map(Json)
 }
 
 /// Pushes the branch
@@ -162,9 +162,9 @@ async fn publish(
     State(app): State<App>,
     caller: Caller,
     Path(project): Path<String>,
-    Json(wish): Json<GitPublish>,
+    Json(request): Json<GitPublish>,
 ) -> Result<Json<GitStatus>> {
-    git::publish::publish(&app, &caller, &project, &wish)
+    git::publish::publish(&app, &caller, &project, &request)
         .await
         .map(Json)
 }
