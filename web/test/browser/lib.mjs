@@ -49,6 +49,32 @@ export async function api(method, path, body, as = token) {
   return text ? JSON.parse(text) : undefined;
 }
 
+/** Writes a file of a project. */
+export async function put(project, path, content) {
+  const response = await fetch(`${url}/api/projects/${project}/files?path=${encodeURIComponent(path)}`, {
+    method: "PUT",
+    headers: { authorization: `Bearer ${token}` },
+    body: content,
+    signal: AbortSignal.timeout(60_000),
+  });
+  check(response.ok, `PUT ${path}: ${response.status} ${await response.text()}`);
+}
+
+/**
+ * A program in Python that serves its folder on port 3000. Responses must not be cached: the dates of the HTTP cache
+ * have a resolution of one second, so a browser may keep the version before a change.
+ */
+export const fileServer = `
+import http.server
+class Handler(http.server.SimpleHTTPRequestHandler):
+    def end_headers(self):
+        self.send_header("Cache-Control", "no-store")
+        super().end_headers()
+    def log_message(self, form, *rest): print("GET", self.path, flush=True)
+print("Listening on port 3000", flush=True)
+http.server.ThreadingHTTPServer(("", 3000), Handler).serve_forever()
+`;
+
 export const signInLink = async () => (await api("POST", "/api/auth/links")).url.replace(/^https?:\/\/[^/]+/, url);
 
 /** Sends a request to the Rust test, such as `crash` or `serve`, and waits until it is done. */

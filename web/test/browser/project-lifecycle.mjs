@@ -1,5 +1,5 @@
 // Project lifecycle: create, terminal, files, preview, environment, database, stop, start, delete.
-import { api, check, createProject, openTerminal, run, screenshot, sees, signIn, status, type, until } from "./lib.mjs";
+import { api, check, createProject, fileServer, openTerminal, put, run, screenshot, sees, signIn, status, type, until } from "./lib.mjs";
 
 const view = (page, name) => page.getByRole("tab", { name, exact: true }).click();
 
@@ -54,7 +54,8 @@ await run(async ({ newPage }) => {
   // A server that is started in the terminal appears in the preview automatically.
   await view(page, "Preview");
   await page.getByText("No open ports yet").waitFor();
-  await type(page, "clear; echo '<h1>Seen from outside</h1>' > index.html; python3 -m http.server 3000");
+  await put("first", "serve.py", fileServer);
+  await type(page, "clear; echo '<h1>Seen from outside</h1>' > index.html; python3 serve.py");
   await page.getByRole("combobox", { name: "Port" }).waitFor();
   await page.frameLocator("iframe.frame").getByRole("heading", { name: "Seen from outside" }).waitFor();
   await screenshot(page, "preview");

@@ -2,27 +2,15 @@
 // serious axe violation. Screenshots are written to FSA_SCREENSHOTS.
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
-import { api, check, openTerminal, run, screenshot, sees, signIn, type, until, url } from "./lib.mjs";
+import { api, check, fileServer, openTerminal, put, run, screenshot, sees, signIn, type, until, url } from "./lib.mjs";
 
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const sizes = { phone: { width: 390, height: 844 }, desk: { width: 1280, height: 800 }, wide: { width: 2560, height: 1440 } };
 const views = ["preview", "files", "git", "tasks", "logs", "activity", "environment", "database", "settings"];
 
-const program = `
-import http.server, sys
-print("Listening on port 3000", flush=True)
-class H(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, form, *rest): print("GET", self.path, flush=True)
-http.server.ThreadingHTTPServer(("", 3000), H).serve_forever()
-`;
 const page3000 = `<!doctype html><meta charset=utf-8><title>Notes</title>
 <style>body{font:16px/1.6 system-ui,sans-serif;max-width:32rem;margin:12vh auto;padding:0 1rem;color:#1e242b}h1{font-size:1.6rem}li{margin:.3rem 0}</style>
 <h1>Notes</h1><p>Three things to do today.</p><ul><li>Write the report</li><li>Water the plants</li><li>Call the plumber</li></ul>`;
-
-async function put(path, content) {
-  const answer = await fetch(`${url}/api/projects/notes/files?path=${path}`, { method: "PUT", headers: { authorization: `Bearer ${process.env.FSA_TOKEN}` }, body: content });
-  check(answer.ok, `PUT ${path}: ${answer.status}`);
-}
 
 async function inspect(page, name) {
   // Animations must have ended before a screenshot; endless ones are not waited for.
@@ -64,9 +52,9 @@ await run(async ({ newPage }) => {
   await api("POST", "/api/projects", { name: "shop", template: "host", start: false });
   await api("POST", "/api/projects", { name: "broken", image: "example.invalid/none:1" });
   await until("the project is running", async () => (await api("GET", "/api/projects/notes")).sandbox?.status === "RUNNING");
-  await put("serve.py", program);
-  await put("index.html", page3000);
-  await put("src/app.ts", "// Says hello.\nexport function greet(name: string, times = 1): string {\n  return `Hello ${name}! `.repeat(times);\n}\n");
+  await put("notes", "serve.py", fileServer);
+  await put("notes", "index.html", page3000);
+  await put("notes", "src/app.ts", "// Says hello.\nexport function greet(name: string, times = 1): string {\n  return `Hello ${name}! `.repeat(times);\n}\n");
   await api("POST", "/api/projects/notes/exec", { command: ["psql", "-c", "create table notes (id serial primary key, text text); insert into notes(text) values ('Write the report'), ('Water the plants')"] });
   await api("POST", "/api/projects/notes/restart");
   await until("its port", async () => (await api("GET", "/api/projects/notes")).sandbox?.ports.some((port) => port.port === 3000));

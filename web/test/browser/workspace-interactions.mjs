@@ -3,7 +3,7 @@
 import { execFile } from "node:child_process";
 import { readFile } from "node:fs/promises";
 import { promisify } from "node:util";
-import { api, check, openTerminal, run, screen, screenshot, sees, signIn, signInLink, status, type, until, url } from "./lib.mjs";
+import { api, check, fileServer, openTerminal, put, run, screen, screenshot, sees, signIn, signInLink, status, type, until, url } from "./lib.mjs";
 
 /** Runs the command line as the owner, against the same server. */
 const fsa = (...words) => promisify(execFile)(process.env.FSA_BIN, words, { timeout: 60_000 });
@@ -131,7 +131,8 @@ await run(async ({ newPage }) => {
 
   // Port visibility: anyone with the link, public, and members only again.
   await openTerminal(page);
-  await type(page, "clear; echo '<h1>Come in</h1>' > index.html; python3 -m http.server 3000");
+  await put("demo", "serve.py", fileServer);
+  await type(page, "clear; echo '<h1>Come in</h1>' > index.html; python3 serve.py");
   await view(page, "Preview");
   await page.frameLocator("iframe.frame").getByRole("heading", { name: "Come in" }).waitFor();
   const setVisibility = async (visibility) => {
