@@ -27,6 +27,7 @@ export const modules = {
     layers: [
       ['listener'], // connections: to the main host or to the gateway
       ['api'], // HTTP handlers
+      ['state'], // what handlers and the listener see
       ['gateway'], // previews
       ['reconcile'], // the reconciliation loop
       ['callback'], // requests from a sandbox
@@ -35,21 +36,16 @@ export const modules = {
       ['sandbox_client'], // sandboxd of a project's sandbox, its answers as ours
       ['auth'],
       ['extract'], // extractors of handlers
+      ['core'], // what every use case needs
+      ['credential_cache', 'github_client', 'login_throttle', 'rate_limit'],
       ['store'], // all SQL
-      ['state', 'regions', 'metrics'], // shared by all of them
+      ['regions', 'metrics'],
       ['encryption', 'settings'],
       ['pricing'],
       ['error'],
       ['tunnel', 'header_list'], // bytes and fields, of nothing of ours
     ],
-    allowed: [
-      ['state', 'auth'],
-      ['state', 'gateway'],
-      ['state', 'git_credentials'],
-      ['state', 'github'],
-      ['state', 'llm_proxy'],
-      ['state', 'store'],
-    ],
+    allowed: [],
   },
 
   'crates/local': {

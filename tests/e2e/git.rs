@@ -365,9 +365,9 @@ async fn a_private_repository_of_a_linked_account_works_without_its_token_in_the
     assert_eq!(code, 0, "{text}");
     github.revoke();
     let (code, text) = git_output(&api, "git fetch origin").await;
-    assert!(code != 0 && text.contains("link the account anew"), "{text}");
+    assert!(code != 0 && text.contains("link the account again"), "{text}");
     let (code, text) = git_output(&api, "git fetch origin").await;
-    assert!(code != 0 && text.contains("link the account anew"), "{text}");
+    assert!(code != 0 && text.contains("link the account again"), "{text}");
     let mine: Value = api.get("/api/me/github").await;
     assert_eq!(mine["account"]["needsSignIn"], true);
     link(&api).await;

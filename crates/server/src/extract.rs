@@ -4,15 +4,15 @@ use std::{str::FromStr, time::Duration};
 
 use axum::{
     body::{Body, to_bytes},
-    extract::{FromRequest, FromRequestParts, MatchedPath, rejection::PathRejection},
+    extract::{FromRef, FromRequest, FromRequestParts, MatchedPath, rejection::PathRejection},
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, Request, StatusCode, header, request::Parts};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
+    core::Core,
     error::{Error, Result},
-    state::App,
 };
 
 /// Maximum bytes of JSON in a request without authentication: a sign-in.
@@ -47,24 +47,32 @@ pub(crate) fn last_event_id<T: FromStr>(headers: &HeaderMap, meaning: &str) -> R
     }
 }
 
-impl<T: DeserializeOwned> FromRequest<App> for Json<T> {
+impl<S, T: DeserializeOwned> FromRequest<S> for Json<T>
+where
+    Core: FromRef<S>,
+    S: Send + Sync,
+{
     type Rejection = Error;
 
-    async fn from_request(request: Request<Body>, app: &App) -> Result<Self> {
+    async fn from_request(request: Request<Body>, state: &S) -> Result<Self> {
         if !is_json(request.headers()) {
             return Err(not_json());
         }
-        let bytes = whole(request, app).await?;
+        let bytes = whole(request, &Core::from_ref(state)).await?;
         parse(&bytes).map(Self)
     }
 }
 
-impl<T: DeserializeOwned + Default> FromRequest<App> for JsonOrNothing<T> {
+impl<S, T: DeserializeOwned + Default> FromRequest<S> for JsonOrNothing<T>
+where
+    Core: FromRef<S>,
+    S: Send + Sync,
+{
     type Rejection = Error;
 
-    async fn from_request(request: Request<Body>, app: &App) -> Result<Self> {
+    async fn from_request(request: Request<Body>, state: &S) -> Result<Self> {
         let json = is_json(request.headers());
-        let bytes = whole(request, app).await?;
+        let bytes = whole(request, &Core::from_ref(state)).await?;
         match bytes.is_empty() {
             true => Ok(Self(T::default())),
             false if json => parse(&bytes).map(Self),
@@ -79,15 +87,15 @@ impl<T: Serialize> IntoResponse for Json<T> {
     }
 }
 
-impl<T: DeserializeOwned + Send> FromRequestParts<App> for Path<T> {
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T> {
     type Rejection = Error;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
         // PostgreSQL accepts no NUL in text, so nothing has such a name.
         if parts.uri.path().contains("%00") {
             return Err(Error::not_found("thing"));
         }
-        match axum::extract::Path::from_request_parts(parts, app).await {
+        match axum::extract::Path::from_request_parts(parts, state).await {
             Ok(axum::extract::Path(values)) => Ok(Self(values)),
             // An invalid id cannot exist.
             Err(PathRejection::FailedToDeserializePathParams(_)) => Err(Error::not_found("thing")),
@@ -96,10 +104,10 @@ impl<T: DeserializeOwned + Send> FromRequestParts<App> for Path<T> {
     }
 }
 
-impl<T: DeserializeOwned> FromRequestParts<App> for Query<T> {
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
     type Rejection = Error;
 
-    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
         query(parts.uri.query().unwrap_or_default()).map(Self)
     }
 }
@@ -271,10 +279,10 @@ fn not_json() -> Error {
 }
 
 /// Reads a whole JSON body.
-async fn whole(request: Request<Body>, app: &App) -> Result<bytes::Bytes> {
+async fn whole(request: Request<Body>, core: &Core) -> Result<bytes::Bytes> {
     let route = request.extensions().get::<MatchedPath>();
     let anybodys = route.is_some_and(|route| route.as_str().starts_with("/api/auth/"));
-    let limit = app.settings.limits.body;
+    let limit = core.settings.limits.body;
     read(
         request,
         if anybodys {

@@ -3,14 +3,16 @@
 //!
 //! Git names the repository that it connects to ([`Place`]). The [`Source`]s are queried in order.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use fsa_model::ProjectId;
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
 use crate::{
+    core::Core,
     error::Result,
-    state::App,
     store::{associated_data, git},
 };
 
@@ -39,7 +41,7 @@ pub trait Source: Send + Sync {
     ///
     /// # Errors
     /// The credential could not be determined.
-    async fn login(&self, app: &App, project: ProjectId, place: &Place) -> Result<Option<Login>>;
+    async fn login(&self, core: &Core, project: ProjectId, place: &Place) -> Result<Option<Login>>;
 
     /// Handles git's report that the repository's server refused `password`. Returns a sentence with advice for the
     /// person, if the credential came from this source. A false report by the sandbox does no harm that the sandbox
@@ -49,7 +51,7 @@ pub trait Source: Send + Sync {
     /// The advice could not be determined.
     async fn refused(
         &self,
-        app: &App,
+        core: &Core,
         project: ProjectId,
         place: &Place,
         password: &SecretString,
@@ -114,8 +116,8 @@ pub struct Stored;
 
 #[async_trait]
 impl Source for Stored {
-    async fn login(&self, app: &App, project: ProjectId, place: &Place) -> Result<Option<Login>> {
-        let Some(row) = git::find(&app.store, project).await? else {
+    async fn login(&self, core: &Core, project: ProjectId, place: &Place) -> Result<Option<Login>> {
+        let Some(row) = git::find(&core.store, project).await? else {
             return Ok(None);
         };
         if Place::of_url(&row.url).as_ref() != Some(place) {
@@ -124,7 +126,7 @@ impl Source for Stored {
         let id = project.to_string();
         Ok(Some(Login {
             username: row.username,
-            password: app
+            password: core
                 .key_ring
                 .decrypt(associated_data::git_password(&id), &row.password)?,
         }))
@@ -132,16 +134,16 @@ impl Source for Stored {
 
     async fn refused(
         &self,
-        app: &App,
+        core: &Core,
         project: ProjectId,
         place: &Place,
         password: &SecretString,
     ) -> Result<Option<String>> {
-        let Some(login) = self.login(app, project, place).await? else {
+        let Some(login) = self.login(core, project, place).await? else {
             return Ok(None);
         };
         if login.password.expose_secret() == password.expose_secret() {
-            git::refused(&app.store, project).await?;
+            git::refused(&core.store, project).await?;
         }
         Ok(Some(format!(
             "{} refused the project's credential for this repository; set another one with `fsa git-credential set`",
@@ -150,35 +152,47 @@ impl Source for Stored {
     }
 }
 
-/// Queries all sources.
-///
-/// # Errors
-/// A source could not determine the credential, and none before it had one.
-pub async fn login(app: &App, project: ProjectId, place: &Place) -> Result<Option<Login>> {
-    for source in &app.git {
-        if let Some(login) = source.login(app, project, place).await? {
-            return Ok(Some(login));
-        }
-    }
-    Ok(None)
-}
+/// All sources, in the order in which they are tried. Cheap to clone.
+#[derive(Clone)]
+pub struct GitCredentials(Arc<[Box<dyn Source>]>);
 
-/// Reports to the sources that a server refused a password, until one returns advice.
-///
-/// # Errors
-/// A source could not determine its advice.
-pub async fn refused(
-    app: &App,
-    project: ProjectId,
-    place: &Place,
-    password: &SecretString,
-) -> Result<Option<String>> {
-    for source in &app.git {
-        if let Some(sentence) = source.refused(app, project, place, password).await? {
-            return Ok(Some(sentence));
-        }
+impl GitCredentials {
+    #[must_use]
+    pub fn new(sources: Vec<Box<dyn Source>>) -> Self {
+        Self(sources.into())
     }
-    Ok(None)
+
+    /// The credential of `place`, from the first source that has one.
+    ///
+    /// # Errors
+    /// A source could not determine the credential, and none before it had one.
+    pub async fn login(&self, core: &Core, project: ProjectId, place: &Place) -> Result<Option<Login>> {
+        for source in self.0.iter() {
+            if let Some(login) = source.login(core, project, place).await? {
+                return Ok(Some(login));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Reports to the sources that a server refused a password, until one returns advice.
+    ///
+    /// # Errors
+    /// A source could not determine its advice.
+    pub async fn refused(
+        &self,
+        core: &Core,
+        project: ProjectId,
+        place: &Place,
+        password: &SecretString,
+    ) -> Result<Option<String>> {
+        for source in self.0.iter() {
+            if let Some(sentence) = source.refused(core, project, place, password).await? {
+                return Ok(Some(sentence));
+            }
+        }
+        Ok(None)
+    }
 }
 
 #[cfg(test)]

@@ -1,95 +1,56 @@
-//! Shared state of a running server.
+//! State of a running server, as its handlers and its listener see it.
 
-use std::{ops::Deref, sync::Arc};
+use std::ops::Deref;
 
+use axum::extract::FromRef;
 use fsa_driver::Regions;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    auth::{credential_cache::Memory, login_throttle::Attempts, rate_limit::Rates},
-    encryption::KeyRing,
-    gateway::Gateway,
-    git_credentials,
-    github::{self, Github},
-    llm_proxy::Agents,
-    metrics::Metrics,
-    regions::Health,
-    settings::Settings,
-    store::{Store, notify::Hub},
+    callback::Callback, core::Core, encryption::KeyRing, gateway::Gateway, sandbox_client::Streams,
+    settings::Settings, store::Store,
 };
 
-/// The parts of a running server. Cheap to clone; its fields are those of [`Parts`].
+/// The parts of a running server. Cheap to clone. It dereferences to [`Core`], which use cases take.
 #[derive(Clone)]
-pub struct App(Arc<Parts>);
-
-/// See [`App`].
-pub struct Parts {
-    pub store: Store,
-    pub regions: Regions,
-    pub key_ring: KeyRing,
-    pub settings: Settings,
-    /// Wakes the tasks that wait for a change.
-    pub hub: Hub,
-    pub metrics: Metrics,
-    /// Cancelled when the server starts to drain: streams and WebSockets end themselves, requests and workers
-    /// finish their work.
-    pub shutdown: CancellationToken,
+pub struct App {
+    core: Core,
     /// The gateway to the ports of sandboxes, with its caches.
     pub gateway: Gateway,
-    pub agents: Agents,
-    /// The sources of git credentials, in the order in which they are tried.
-    pub git: Vec<Box<dyn git_credentials::Source>>,
-    /// Work that outlives its request (a WebSocket after its upgrade): a drain waits for it.
-    pub tasks: TaskTracker,
-    /// The GitHub client, if configured.
-    pub(crate) github: Option<Github>,
-    pub(crate) credentials: Arc<Memory>,
-    pub(crate) attempts: Attempts,
-    pub(crate) rates: Rates,
-    pub(crate) health: Health,
+    /// Answers requests from sandboxes.
+    pub callback: Callback,
+    pub(crate) streams: Streams,
 }
 
 impl App {
-    /// Assembles the parts, and starts to watch for changes by other processes. Needs a Tokio runtime; ends
-    /// with `shutdown`.
+    /// Assembles the parts. See [`Core::new`].
     #[must_use]
     pub fn new(store: Store, regions: Regions, key_ring: KeyRing, settings: Settings) -> Self {
-        let shutdown = CancellationToken::new();
-        let agents = Agents::new(&settings.agents);
-        let credentials = Arc::new(Memory::default());
-        let hub = Hub::start(store.pool().clone(), shutdown.clone(), {
-            let credentials = Arc::clone(&credentials);
-            move |user| credentials.forget(user)
-        });
-        let github = settings.github.clone().map(Github::new);
-        Self(Arc::new(Parts {
-            metrics: Metrics::new(&regions),
-            store,
-            regions,
-            key_ring,
-            settings,
-            hub,
-            shutdown,
-            tasks: TaskTracker::new(),
-            gateway: Gateway::default(),
-            agents,
-            git: vec![
-                Box::new(git_credentials::Stored),
-                Box::new(github::credential::Linked),
-            ],
-            github,
-            credentials,
-            attempts: Attempts::new(),
-            rates: Rates::default(),
-            health: Health::default(),
-        }))
+        let core = Core::new(store, regions, key_ring, settings);
+        Self {
+            gateway: Gateway::new(core.clone()),
+            callback: Callback::new(core.clone()),
+            streams: Streams::default(),
+            core,
+        }
+    }
+
+    /// What use cases take.
+    #[must_use]
+    pub const fn core(&self) -> &Core {
+        &self.core
     }
 }
 
 impl Deref for App {
-    type Target = Parts;
+    type Target = Core;
 
-    fn deref(&self) -> &Parts {
-        &self.0
+    fn deref(&self) -> &Core {
+        &self.core
+    }
+}
+
+impl FromRef<App> for Core {
+    fn from_ref(app: &App) -> Self {
+        app.core.clone()
     }
 }

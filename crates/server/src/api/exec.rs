@@ -71,10 +71,10 @@ async fn exec_stream(
     let project = projects::find::<Write>(&app.store, &caller, &project).await?;
     app.rates.of_exec(&app.settings.limits, &caller)?;
     let sandbox = RunningSandbox::of(&app, &project).await?;
-    let permit = app.gateway.streams.begin(&app, &caller)?;
+    let permit = app.streams.begin(&app, &caller)?;
     let handshake = Handshake::check(request, None)?;
     let answer = sandbox.sandboxd().exec_websocket(handshake.request()).await?;
-    handshake.accept(&app, answer, stream_end(app.clone(), project), permit)
+    handshake.accept(&app, answer, stream_end(app.core().clone(), project), permit)
 }
 
 /// Validates what can be validated without the sandbox.

@@ -77,7 +77,7 @@ async fn read_logs(
     let after = last.0.or(which.cursor).unwrap_or(0);
     let permit = which
         .follow
-        .then(|| app.gateway.streams.begin(&app, &caller))
+        .then(|| app.streams.begin(&app, &caller))
         .transpose()?;
     let lines = sandbox.sandboxd().logs(after, which.follow).await?;
     if !which.follow {
@@ -94,7 +94,7 @@ async fn read_logs(
             let _ = &permit;
             Ok::<_, Infallible>(message(&line))
         });
-    let messages = messages.take_until(Box::pin(stream_end(app, project)));
+    let messages = messages.take_until(Box::pin(stream_end(app.core().clone(), project)));
     Ok(sse::stream(messages))
 }
 

@@ -181,7 +181,7 @@ async fn steps(
         let page = sse::page(items, PAGE as usize, |step| step.sequence.to_string());
         return Ok(Json(page).into_response());
     }
-    let place = app.gateway.streams.begin(&app, &caller)?;
+    let place = app.streams.begin(&app, &caller)?;
     let reader = Reader {
         app: app.clone(),
         task,

@@ -95,11 +95,11 @@ async fn open_terminal(
     let types = project.also::<Write>();
     let query = which.query(types.is_err())?;
     let sandbox = RunningSandbox::of(&app, &project).await?;
-    let permit = app.gateway.streams.begin(&app, &caller)?;
+    let permit = app.streams.begin(&app, &caller)?;
     // End a connection that may no longer type; the client may reconnect to watch.
     let end = match types {
-        Ok(types) => stream_end(app.clone(), types).boxed(),
-        Err(_) => stream_end(app.clone(), project).boxed(),
+        Ok(types) => stream_end(app.core().clone(), types).boxed(),
+        Err(_) => stream_end(app.core().clone(), project).boxed(),
     };
     let handshake = Handshake::check(request, Some(SUBPROTOCOL))?;
     let answer = sandbox.sandboxd().terminal(&query, handshake.request()).await?;

@@ -5,14 +5,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::extract::{FromRequestParts, MatchedPath, OptionalFromRequestParts};
+use axum::extract::{FromRef, FromRequestParts, MatchedPath, OptionalFromRequestParts};
 use fsa_model::UserId;
 use http::{Method, header, request::Parts};
 
 use super::{cookie, csrf, secret};
 use crate::{
+    core::Core,
     error::{Error, Result},
-    state::App,
     store::{
         caller::{Address, Caller, Credential, CredentialId},
         notify::Topic,
@@ -41,7 +41,7 @@ impl Caller {
     ///
     /// # Errors
     /// 401 where the credential is missing or not valid; 403 where another site makes the request.
-    pub async fn authenticate(app: &App, parts: &Parts) -> Result<Self> {
+    pub async fn authenticate(core: &Core, parts: &Parts) -> Result<Self> {
         let address = parts.extensions.get::<Address>().copied().unwrap_or_default();
         let (hash, is_token) = if let Some(value) = parts.headers.get(header::AUTHORIZATION) {
             let token =
@@ -50,11 +50,11 @@ impl Caller {
                 })?;
             (secret::hash(token), true)
         } else {
-            let token = cookie::get(&parts.headers, cookie::name(&app.settings))
+            let token = cookie::get(&parts.headers, cookie::name(&core.settings))
                 .ok_or_else(|| Error::unauthorized("Sign in first."))?;
             (secret::hash(token), false)
         };
-        let credential = credential(app, hash, is_token).await?.ok_or_else(|| {
+        let credential = credential(core, hash, is_token).await?.ok_or_else(|| {
             Error::unauthorized(if is_token {
                 "This API token is not valid; it may have been revoked or have expired."
             } else {
@@ -65,7 +65,7 @@ impl Caller {
             // A request that is authenticated twice has the same user both times.
             let _ = seen.0.set(credential.user());
         }
-        if !is_token && csrf::is_write(parts) && !csrf::is_own(&app.settings, &parts.headers) {
+        if !is_token && csrf::is_write(parts) && !csrf::is_own(&core.settings, &parts.headers) {
             return Err(Error::forbidden(
                 "This request was made by another site and was refused.",
             ));
@@ -85,30 +85,30 @@ impl Caller {
     ///
     /// # Errors
     /// The database does not answer.
-    pub async fn resume(app: &App, id: CredentialId, address: Address) -> Result<Option<Self>> {
+    pub async fn resume(core: &Core, id: CredentialId, address: Address) -> Result<Option<Self>> {
         // No token has the hash of this text.
         let key = secret::hash(&format!("{id:?}"));
-        if let Some(credential) = app.credentials.get(&key) {
+        if let Some(credential) = core.credentials.get(&key) {
             return Ok(Some(Self::new(credential, address)));
         }
-        let moment = app.credentials.moment();
+        let moment = core.credentials.moment();
         let found = match id {
-            CredentialId::Session(id) => sessions::by_id(&app.store, id).await?,
-            CredentialId::Token(id) => tokens::by_id(&app.store, id).await?,
+            CredentialId::Session(id) => sessions::by_id(&core.store, id).await?,
+            CredentialId::Token(id) => tokens::by_id(&core.store, id).await?,
         };
         Ok(found.map(|credential| {
             let credential = Arc::new(credential);
-            app.credentials.put(key, Arc::clone(&credential), moment);
+            core.credentials.put(key, Arc::clone(&credential), moment);
             Self::new(credential, address)
         }))
     }
 
     /// Waits until this caller's credential is no longer valid: signed out, revoked, expired, or the user disabled.
     /// For streams and WebSockets, which outlive the check at their start.
-    pub async fn ended(&self, app: &App) {
-        let mut interest = app.hub.interest(Topic::Credentials(self.user()));
+    pub async fn ended(&self, core: &Core) {
+        let mut interest = core.hub.interest(Topic::Credentials(self.user()));
         loop {
-            match Self::resume(app, self.credential(), self.address()).await {
+            match Self::resume(core, self.credential(), self.address()).await {
                 Ok(None) => return,
                 Ok(Some(_)) => {}
                 Err(error) => tracing::warn!(%error, "cannot tell whether a credential still holds"),
@@ -137,40 +137,49 @@ fn bearer(value: &str) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("bearer") && token.starts_with(secret::TOKEN_PREFIX)).then_some(token)
 }
 
-async fn credential(app: &App, hash: [u8; 32], is_token: bool) -> Result<Option<Arc<Credential>>> {
-    if let Some(credential) = app.credentials.get(&hash) {
+async fn credential(core: &Core, hash: [u8; 32], is_token: bool) -> Result<Option<Arc<Credential>>> {
+    if let Some(credential) = core.credentials.get(&hash) {
         return Ok(Some(credential));
     }
-    let moment = app.credentials.moment();
+    let moment = core.credentials.moment();
     let found = if is_token {
-        tokens::by_hash(&app.store, &hash).await?
+        tokens::by_hash(&core.store, &hash).await?
     } else {
-        sessions::by_hash(&app.store, &hash).await?
+        sessions::by_hash(&core.store, &hash).await?
     };
     Ok(found.map(|credential| {
         let credential = Arc::new(credential);
-        app.credentials.put(hash, Arc::clone(&credential), moment);
+        core.credentials.put(hash, Arc::clone(&credential), moment);
         credential
     }))
 }
 
-impl FromRequestParts<App> for Caller {
+impl<S> FromRequestParts<S> for Caller
+where
+    Core: FromRef<S>,
+    S: Send + Sync,
+{
     type Rejection = Error;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        let core = Core::from_ref(state);
         let began = Instant::now();
-        let caller = Self::authenticate(app, parts).await?;
-        app.metrics.authenticated(began.elapsed());
-        app.rates.of_request(&app.settings.limits, &caller)?;
+        let caller = Self::authenticate(&core, parts).await?;
+        core.metrics.authenticated(began.elapsed());
+        core.rates.of_request(&core.settings.limits, &caller)?;
         Ok(caller)
     }
 }
 
-impl OptionalFromRequestParts<App> for Caller {
+impl<S> OptionalFromRequestParts<S> for Caller
+where
+    Core: FromRef<S>,
+    S: Send + Sync,
+{
     type Rejection = Error;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Option<Self>> {
-        let found = <Self as FromRequestParts<App>>::from_request_parts(parts, app).await;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Option<Self>> {
+        let found = <Self as FromRequestParts<S>>::from_request_parts(parts, state).await;
         match found {
             Ok(caller) => Ok(Some(caller)),
             Err(error) if error.status() == http::StatusCode::UNAUTHORIZED => Ok(None),
@@ -179,10 +188,10 @@ impl OptionalFromRequestParts<App> for Caller {
     }
 }
 
-impl FromRequestParts<App> for Address {
+impl<S: Send + Sync> FromRequestParts<S> for Address {
     type Rejection = std::convert::Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Self::Rejection> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
         Ok(parts.extensions.get::<Self>().copied().unwrap_or_default())
     }
 }

@@ -1,16 +1,13 @@
-//! Authentication: sign-in, sessions and tokens, CSRF check, rate limits.
+//! Authentication: sign-in, sessions and tokens, CSRF check.
 //!
 //! A [`Caller`] is the proof that a request was authenticated; see [`crate::store::caller`]. Every way of signing in
 //! ends in [`sign_in::sign_in`].
 
 mod caller;
 pub mod cookie;
-pub mod credential_cache;
 pub mod csrf;
-pub mod login_throttle;
 pub mod password;
 pub mod permission;
-pub mod rate_limit;
 pub mod secret;
 pub mod sign_in;
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    state::App,
+    core::Core,
     store::{
         notify::Topic,
         project_access::{self, CurrentRole},
@@ -18,11 +18,11 @@ const RECHECK: Duration = Duration::from_secs(60);
 impl<R: Permission> Authorized<R> {
     /// Waits until the permission no longer holds: the credential ended, the share was withdrawn, or the role became
     /// too low. For streams and WebSockets, which outlive the check at their start.
-    pub async fn ended(&self, app: &App) {
+    pub async fn ended(&self, core: &Core) {
         let withdrawn = async {
-            let mut interest = app.hub.interest(Topic::Credentials(self.caller().user()));
+            let mut interest = core.hub.interest(Topic::Credentials(self.caller().user()));
             loop {
-                match project_access::role(&app.store, self.caller(), self.id).await {
+                match project_access::role(&core.store, self.caller(), self.id).await {
                     // The last events of a deleted project may not be delivered yet.
                     Ok(CurrentRole::Gone) => {}
                     Ok(CurrentRole::Is(role)) if role >= R::NEEDS => {}
@@ -36,7 +36,7 @@ impl<R: Permission> Authorized<R> {
             }
         };
         tokio::select! {
-            () = self.caller().ended(app) => {}
+            () = self.caller().ended(core) => {}
             () = withdrawn => {}
         }
     }

@@ -15,8 +15,8 @@ use sqlx::PgConnection;
 
 use super::{Address, Caller, CredentialId, password, secret};
 use crate::{
+    core::Core,
     error::{Error, Result},
-    state::App,
     store::{
         audit::{self, NewEntry},
         login_links::{self, Purpose},
@@ -96,12 +96,12 @@ pub async fn sign_in(tx: &mut PgConnection, user: UserId, way: &str, from: &From
 /// # Errors
 /// 403 where the link is used up or expired; 422 where an invitation needs a login first (it is
 /// not used up then).
-pub async fn by_link(app: &App, request: SignInByLink, from: &From<'_>) -> Result<SignedIn> {
-    app.attempts.of_address(from.address)?;
+pub async fn by_link(core: &Core, request: SignInByLink, from: &From<'_>) -> Result<SignedIn> {
+    core.attempts.of_address(from.address)?;
     let hash = secret::hash(request.token.trim());
     let spent =
         || Error::forbidden("This link was used already, or is too old. Ask for a new one: each works once.");
-    let mut tx = app.store.begin().await?;
+    let mut tx = core.store.begin().await?;
     let purpose = login_links::look(&mut tx, &hash).await?.ok_or_else(spent)?;
     // A password is hashed before the link is used up: both may refuse.
     let password = match (purpose, request.password) {
@@ -134,12 +134,12 @@ pub async fn by_link(app: &App, request: SignInByLink, from: &From<'_>) -> Resul
 ///
 /// # Errors
 /// 401, which does not reveal which of the two was wrong; 429 after too many attempts.
-pub async fn by_password(app: &App, request: SignInByPassword, from: &From<'_>) -> Result<SignedIn> {
-    app.attempts.of_login(&request.login, from.address)?;
-    let found = users::password_of(&app.store, &request.login).await?;
+pub async fn by_password(core: &Core, request: SignInByPassword, from: &From<'_>) -> Result<SignedIn> {
+    core.attempts.of_login(&request.login, from.address)?;
+    let found = users::password_of(&core.store, &request.login).await?;
     let (user, hashed) = found.map_or((None, None), |(user, hashed)| (Some(user), hashed));
     let right = password::verify(request.password.into(), hashed).await?;
-    let mut tx = app.store.begin().await?;
+    let mut tx = core.store.begin().await?;
     let Some(user) = user.filter(|_| right) else {
         let address = from.address.to_string();
         let entry = NewEntry {
@@ -164,7 +164,7 @@ pub async fn by_password(app: &App, request: SignInByPassword, from: &From<'_>) 
 /// # Errors
 /// 403 for an API token, and where the current password is missing or wrong.
 pub async fn set_password(
-    app: &App,
+    core: &Core,
     caller: &Caller,
     current: Option<SecretString>,
     new: SecretString,
@@ -175,9 +175,9 @@ pub async fn set_password(
         ));
     };
     password::check(&new)?;
-    let hashed = users::password_hash(&app.store, caller.user()).await?;
+    let hashed = users::password_hash(&core.store, caller.user()).await?;
     if hashed.is_some() && Utc::now() - caller.since() > RECENT {
-        app.attempts.of_login(caller.login(), caller.address())?;
+        core.attempts.of_login(caller.login(), caller.address())?;
         let current = current
             .ok_or_else(|| Error::invalid("current", "the current password is needed to change it"))?;
         if !password::verify(current, hashed).await? {
@@ -185,7 +185,7 @@ pub async fn set_password(
         }
     }
     let hashed = password::hash(new).await?;
-    let mut tx = app.store.begin().await?;
+    let mut tx = core.store.begin().await?;
     users::set_password(&mut tx, caller.user(), &hashed).await?;
     sessions::end_all(&mut tx, caller.user(), Some(session)).await?;
     audit::record(
@@ -196,7 +196,7 @@ pub async fn set_password(
     )
     .await?;
     tx.commit().await?;
-    forget(app, caller.user());
+    forget(core, caller.user());
     Ok(())
 }
 
@@ -204,9 +204,9 @@ pub async fn set_password(
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn sign_in_link(app: &App, caller: &Caller, user: UserId) -> Result<Link> {
-    let mut tx = app.store.begin().await?;
-    let link = new_link(app, &mut tx, Purpose::SignIn(user), Some(caller.user())).await?;
+pub async fn sign_in_link(core: &Core, caller: &Caller, user: UserId) -> Result<Link> {
+    let mut tx = core.store.begin().await?;
+    let link = new_link(core, &mut tx, Purpose::SignIn(user), Some(caller.user())).await?;
     audit::record(&mut tx, caller, "link.create", format!("user {user}")).await?;
     tx.commit().await?;
     Ok(link)
@@ -216,10 +216,10 @@ pub async fn sign_in_link(app: &App, caller: &Caller, user: UserId) -> Result<Li
 ///
 /// # Errors
 /// 403 for a member.
-pub async fn invite_link(app: &App, caller: &Caller, role: Role) -> Result<Link> {
+pub async fn invite_link(core: &Core, caller: &Caller, role: Role) -> Result<Link> {
     caller.must_be_owner()?;
-    let mut tx = app.store.begin().await?;
-    let link = new_link(app, &mut tx, Purpose::Invite(role), Some(caller.user())).await?;
+    let mut tx = core.store.begin().await?;
+    let link = new_link(core, &mut tx, Purpose::Invite(role), Some(caller.user())).await?;
     audit::record(
         &mut tx,
         caller,
@@ -236,14 +236,14 @@ pub async fn invite_link(app: &App, caller: &Caller, role: Role) -> Result<Link>
 ///
 /// # Errors
 /// The database does not answer; the configured login is not a valid one.
-pub async fn first_link(app: &App) -> Result<Option<Link>> {
-    let mut tx = app.store.begin().await?;
+pub async fn first_link(core: &Core) -> Result<Option<Link>> {
+    let mut tx = core.store.begin().await?;
     let owner = match users::first_owner(&mut tx).await? {
         Some((_, true)) => return Ok(None),
         Some((owner, false)) => owner,
-        None => first_owner(app, &mut tx).await?,
+        None => first_owner(core, &mut tx).await?,
     };
-    let link = new_link(app, &mut tx, Purpose::SignIn(owner), None).await?;
+    let link = new_link(core, &mut tx, Purpose::SignIn(owner), None).await?;
     tx.commit().await?;
     Ok(Some(link))
 }
@@ -252,11 +252,11 @@ pub async fn first_link(app: &App) -> Result<Option<Link>> {
 ///
 /// # Errors
 /// Same as [`first_link`].
-pub async fn create_token_for_owner(app: &App, name: &str) -> Result<SecretString> {
-    let mut tx = app.store.begin().await?;
+pub async fn create_token_for_owner(core: &Core, name: &str) -> Result<SecretString> {
+    let mut tx = core.store.begin().await?;
     let owner = match users::first_owner(&mut tx).await? {
         Some((owner, _)) => owner,
-        None => first_owner(app, &mut tx).await?,
+        None => first_owner(core, &mut tx).await?,
     };
     let token = secret::api_token();
     let hash = secret::hash(token.expose_secret());
@@ -270,7 +270,7 @@ pub async fn create_token_for_owner(app: &App, name: &str) -> Result<SecretStrin
 ///
 /// # Errors
 /// 422 for a name that is empty or too long, or an expiry in the past.
-pub async fn create_token(app: &App, caller: &Caller, request: CreateToken) -> Result<ApiToken> {
+pub async fn create_token(core: &Core, caller: &Caller, request: CreateToken) -> Result<ApiToken> {
     let expires_at = request.expires_at;
     let name = request.name.trim();
     if name.is_empty() || name.chars().count() > 100 {
@@ -279,21 +279,21 @@ pub async fn create_token(app: &App, caller: &Caller, request: CreateToken) -> R
     if expires_at.is_some_and(|end| end <= Utc::now()) {
         return Err(Error::invalid("expiresAt", "it is in the past"));
     }
-    if tokens::count(&app.store, caller).await? >= 200 {
+    if tokens::count(&core.store, caller).await? >= 200 {
         return Err(Error::conflict(
             "You have 200 API tokens already; revoke one first.",
         ));
     }
     let only = match &request.project {
         Some(project) => Some(
-            projects::find::<super::permission::Read>(&app.store, caller, project)
+            projects::find::<super::permission::Read>(&core.store, caller, project)
                 .await?
                 .id,
         ),
         None => None,
     };
     let token = secret::api_token();
-    let mut tx = app.store.begin().await?;
+    let mut tx = core.store.begin().await?;
     let hash = secret::hash(token.expose_secret());
     let mut created = tokens::insert(
         &mut tx,
@@ -313,19 +313,19 @@ pub async fn create_token(app: &App, caller: &Caller, request: CreateToken) -> R
 
 /// Invalidates a user's cached credentials in every process: in this one at once, in others by the notification that
 /// the change itself sends.
-pub fn forget(app: &App, user: UserId) {
-    app.credentials.forget(Some(user));
-    app.hub.wake(Topic::Credentials(user));
+pub fn forget(core: &Core, user: UserId) {
+    core.credentials.forget(Some(user));
+    core.hub.wake(Topic::Credentials(user));
 }
 
-async fn first_owner(app: &App, tx: &mut PgConnection) -> Result<UserId> {
-    let login = &app.settings.owner_login;
+async fn first_owner(core: &Core, tx: &mut PgConnection) -> Result<UserId> {
+    let login = &core.settings.owner_login;
     check_login(login)?;
     users::insert(tx, login, Role::Owner, None).await
 }
 
 async fn new_link(
-    app: &App,
+    core: &Core,
     tx: &mut PgConnection,
     purpose: Purpose,
     created_by: Option<UserId>,
@@ -337,7 +337,11 @@ async fn new_link(
     let token = secret::random();
     let hash = secret::hash(token.expose_secret());
     let expires_at = login_links::insert(tx, &hash, purpose, created_by, lifetime).await?;
-    let url = format!("{}/sign-in#{}", app.settings.origin_text(), token.expose_secret());
+    let url = format!(
+        "{}/sign-in#{}",
+        core.settings.origin_text(),
+        token.expose_secret()
+    );
     Ok(Link {
         url: url.into(),
         expires_at,

@@ -6,10 +6,10 @@ use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use secrecy::ExposeSecret as _;
 
+use super::Callback;
 use crate::{
     git_credentials::{self, Place},
     llm_proxy::CallingSandbox,
-    state::App,
 };
 
 /// Path for reports that a repository's server refused a credential.
@@ -20,7 +20,7 @@ pub(super) const ROUTE: &str = "/git-credential";
 const LONGEST: usize = 64 * 1024;
 
 pub(super) async fn answer(
-    app: &App,
+    callback: &Callback,
     sandbox: &CallingSandbox,
     request: Request<Incoming>,
 ) -> Response<Body> {
@@ -33,9 +33,13 @@ pub(super) async fn answer(
         return plain(StatusCode::NO_CONTENT, "");
     };
     if is_refused {
-        return refused(app, sandbox, &place, &question).await;
+        return refused(callback, sandbox, &place, &question).await;
     }
-    match git_credentials::login(app, sandbox.project, &place).await {
+    let login = callback
+        .git_credentials
+        .login(&callback.core, sandbox.project, &place)
+        .await;
+    match login {
         Ok(Some(login)) => {
             let password = login.password.expose_secret();
             if login.username.contains(['\n', '\0']) || password.contains(['\n', '\0']) {
@@ -66,11 +70,20 @@ pub(super) async fn answer(
 }
 
 /// Reports a refused credential, and returns the advice.
-async fn refused(app: &App, sandbox: &CallingSandbox, place: &Place, question: &str) -> Response<Body> {
+async fn refused(
+    callback: &Callback,
+    sandbox: &CallingSandbox,
+    place: &Place,
+    question: &str,
+) -> Response<Body> {
     let Some(password) = git_credentials::password_of(question) else {
         return plain(StatusCode::NO_CONTENT, "");
     };
-    match git_credentials::refused(app, sandbox.project, place, &password).await {
+    let advice = callback
+        .git_credentials
+        .refused(&callback.core, sandbox.project, place, &password)
+        .await;
+    match advice {
         Ok(Some(sentence)) => plain(StatusCode::OK, sentence),
         Ok(None) => plain(StatusCode::NO_CONTENT, ""),
         Err(error) => {

@@ -6,7 +6,7 @@
 
 pub mod credential;
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::body::Body;
 use fsa_driver::Driver;
@@ -18,8 +18,10 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use secrecy::SecretString;
 
 use crate::{
-    llm_proxy::{CallingSandbox, relay},
-    state::App,
+    core::Core,
+    git_credentials::{self, GitCredentials},
+    github,
+    llm_proxy::{CallingSandbox, relay, upstream::Upstream},
 };
 
 /// Concurrent requests of one sandbox; sandboxd sends half as many.
@@ -32,13 +34,35 @@ const SEND_BUFFER: usize = 256 * 1024;
 /// How often an idle sandbox is pinged.
 const ALIVE: Duration = Duration::from_secs(20);
 
+/// Answers the requests of sandboxes. Cheap to clone.
+#[derive(Clone)]
+pub struct Callback {
+    core: Core,
+    pub git_credentials: GitCredentials,
+    llm_upstream: Arc<Upstream>,
+}
+
+impl Callback {
+    #[must_use]
+    pub fn new(core: Core) -> Self {
+        Self {
+            git_credentials: GitCredentials::new(vec![
+                Box::new(git_credentials::Stored),
+                Box::new(github::credential::Linked),
+            ]),
+            llm_upstream: Arc::new(Upstream::new(&core.settings.agents.allowed_networks)),
+            core,
+        }
+    }
+}
+
 /// Opens a connection to the sandbox and answers requests on it until sandboxd closes it, it breaks off or
 /// the server shuts down.
 ///
 /// # Errors
 /// The connection could not be opened; the text is for the log.
 pub async fn open(
-    app: App,
+    callback: Callback,
     driver: &dyn Driver,
     sandbox: &SandboxRef,
     token: &SecretString,
@@ -51,20 +75,20 @@ pub async fn open(
         id: sandbox.id,
         project: sandbox.project,
     };
-    serve(app, sandbox, io).await;
+    serve(callback, sandbox, io).await;
     Ok(())
 }
 
 /// Answers the requests over `io`.
 pub async fn serve(
-    app: App,
+    callback: Callback,
     sandbox: CallingSandbox,
     io: impl hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 ) {
-    let shutdown = app.shutdown.clone();
+    let shutdown = callback.core.shutdown.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        let app = app.clone();
-        async move { Ok::<_, Infallible>(answer(&app, &sandbox, request).await) }
+        let callback = callback.clone();
+        async move { Ok::<_, Infallible>(answer(&callback, &sandbox, request).await) }
     });
     let mut connection = std::pin::pin!(
         http2::Builder::new(TokioExecutor::new())
@@ -90,13 +114,21 @@ pub async fn serve(
     }
 }
 
-async fn answer(app: &App, sandbox: &CallingSandbox, request: Request<Incoming>) -> Response<Body> {
+async fn answer(callback: &Callback, sandbox: &CallingSandbox, request: Request<Incoming>) -> Response<Body> {
     let path = request.uri().path().to_owned();
     if let Some((provider, rest)) = Provider::of_path(&path) {
-        return relay::answer(app, sandbox, provider, rest, request).await;
+        return relay::answer(
+            &callback.core,
+            &callback.llm_upstream,
+            sandbox,
+            provider,
+            rest,
+            request,
+        )
+        .await;
     }
     if request.method() == Method::POST && [credential::ROUTE, credential::REFUSED].contains(&path.as_str()) {
-        return credential::answer(app, sandbox, request).await;
+        return credential::answer(callback, sandbox, request).await;
     }
     let mut response = Response::new(Body::from("there is no such thing to ask for"));
     *response.status_mut() = StatusCode::NOT_FOUND;

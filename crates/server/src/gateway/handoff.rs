@@ -6,7 +6,7 @@
 //! minute. The apps host exchanges it, once, for a preview token in its own cookie.
 
 use axum::{
-    extract::State,
+    extract::{FromRef, State},
     response::{IntoResponse as _, Response},
 };
 use fsa_model::host::parse_host;
@@ -24,8 +24,8 @@ use super::{
     preview_token::{self, HandOff, Pass},
 };
 use crate::{
-    App,
     auth::{Caller, CredentialId, permission::Read},
+    core::Core,
     extract::Query,
     settings::Settings,
     store::projects,
@@ -38,12 +38,16 @@ const NONCE_LASTS_SECONDS: u32 = 10 * 60;
 pub(crate) const SHARE: &str = "fsa_share";
 
 /// The routes on the main host.
-pub(crate) fn routes() -> OpenApiRouter<App> {
+pub(crate) fn routes<S>() -> OpenApiRouter<S>
+where
+    Core: FromRef<S>,
+    S: Clone + Send + Sync + 'static,
+{
     OpenApiRouter::new().routes(routes!(preview))
 }
 
 /// The response of an apps host to an unauthenticated visitor.
-pub(super) fn challenge(app: &App, label: &str, request: &Parts) -> Response {
+pub(super) fn challenge(core: &Core, label: &str, request: &Parts) -> Response {
     if !error_page::is_navigation(&request.method, &request.headers) {
         return Say::new(
             StatusCode::UNAUTHORIZED,
@@ -63,13 +67,13 @@ pub(super) fn challenge(app: &App, label: &str, request: &Parts) -> Response {
     let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
     let mut response = error_page::redirect(&format!(
         "{}/api/auth/preview?host={}&nonce={}&path={}",
-        app.settings.origin_text(),
-        encode(&format!("{label}.{}", app.settings.apps_domain)),
+        core.settings.origin_text(),
+        encode(&format!("{label}.{}", core.settings.apps_domain)),
         encode(&preview_token::nonce_hash(&nonce)),
         encode(preview_token::local_path(path)),
     ));
     set_cookie(
-        &app.settings,
+        &core.settings,
         response.headers_mut(),
         NONCE,
         &nonce,
@@ -102,24 +106,24 @@ struct PreviewQuery {
     ),
 )]
 async fn preview(
-    State(app): State<App>,
+    State(core): State<Core>,
     caller: Option<Caller>,
     headers: HeaderMap,
     Query(query): Query<PreviewQuery>,
 ) -> Response {
     let Some((caller, session)) = in_session(caller) else {
-        return sign_in_first(&app, &serde_urlencoded_pairs(&query));
+        return sign_in_first(&core, &serde_urlencoded_pairs(&query));
     };
     let name = host_name(&query.host);
-    let label = access::label(&app.settings, &name);
+    let label = access::label(&core.settings, &name);
     let Some((label, host)) = label.and_then(|label| parse_host(label).map(|host| (label, host))) else {
         return Say::nothing_here().answer(&headers);
     };
-    match projects::by_host(&app.store, &host).await {
+    match projects::by_host(&core.store, &host).await {
         Err(error) => error.into_response(),
         Ok(Some(project)) => {
             // A user who may see the project may see what its ports serve.
-            match projects::find::<Read>(&app.store, &caller, &project.id.to_string()).await {
+            match projects::find::<Read>(&core.store, &caller, &project.id.to_string()).await {
                 Ok(_) => {}
                 Err(error) if error.status() == StatusCode::NOT_FOUND => {
                     return Say::nothing_here().answer(&headers);
@@ -127,10 +131,10 @@ async fn preview(
                 Err(error) => return error.into_response(),
             }
             let hand_off = HandOff::new(project.id, caller.user(), session, &query.nonce, &query.path);
-            let token = hand_off.encrypt(&app.key_ring, &name);
+            let token = hand_off.encrypt(&core.key_ring, &name);
             error_page::redirect(&format!(
                 "{}/.fsa/hand-off?token={}",
-                app.settings.app_url(label),
+                core.settings.app_url(label),
                 token.expose_secret()
             ))
         }
@@ -147,9 +151,9 @@ pub(super) fn in_session(caller: Option<Caller>) -> Option<(Caller, Uuid)> {
 }
 
 /// Redirects to the sign-in page, which leads back to `next`, a path of the main host.
-pub(super) fn sign_in_first(app: &App, next: &str) -> Response {
+pub(super) fn sign_in_first(core: &Core, next: &str) -> Response {
     let next = utf8_percent_encode(next, NON_ALPHANUMERIC);
-    error_page::redirect(&format!("{}/sign-in?next={next}", app.settings.origin_text()))
+    error_page::redirect(&format!("{}/sign-in?next={next}", core.settings.origin_text()))
 }
 
 fn serde_urlencoded_pairs(query: &PreviewQuery) -> String {
@@ -172,12 +176,13 @@ fn host_name(authority: &str) -> String {
 }
 
 /// Handles `/.fsa/hand-off` on an apps host.
-pub(super) fn arrive(app: &App, gateway: &Gateway, host: &str, request: &Parts) -> Response {
+pub(super) fn arrive(gateway: &Gateway, host: &str, request: &Parts) -> Response {
+    let core = &gateway.core;
     let token = request
         .uri
         .query()
         .and_then(|query| query.split('&').find_map(|pair| pair.strip_prefix("token=")));
-    let hand_off = token.and_then(|token| HandOff::open(&app.key_ring, host, token));
+    let hand_off = token.and_then(|token| HandOff::open(&core.key_ring, host, token));
     let refused = |to: &str| {
         let mut response = Say::new(
             StatusCode::FORBIDDEN,
@@ -194,21 +199,21 @@ pub(super) fn arrive(app: &App, gateway: &Gateway, host: &str, request: &Parts) 
     };
     let is_this_browser = cookies(&request.headers, NONCE)
         .any(|nonce| preview_token::is_nonce(nonce) && preview_token::nonce_hash(nonce) == hand_off.nonce);
-    if !is_this_browser || !gateway.used.take(&hand_off) {
+    if !is_this_browser || !gateway.state.used.take(&hand_off) {
         return refused(&hand_off.path);
     }
     let mut response = error_page::redirect(&hand_off.path);
-    give(app, response.headers_mut(), host, &hand_off.pass());
-    set_cookie(&app.settings, response.headers_mut(), NONCE, "", 0);
+    give(core, response.headers_mut(), host, &hand_off.pass());
+    set_cookie(&core.settings, response.headers_mut(), NONCE, "", 0);
     response
 }
 
 /// Sets the preview token cookie for this host.
-pub(super) fn give(app: &App, headers: &mut HeaderMap, host: &str, pass: &Pass) {
-    let encrypted = pass.encrypt(&app.key_ring, host);
+pub(super) fn give(core: &Core, headers: &mut HeaderMap, host: &str, pass: &Pass) {
+    let encrypted = pass.encrypt(&core.key_ring, host);
     let lasts = u32::try_from(preview_token::PASS_LASTS.as_secs()).unwrap_or(u32::MAX);
-    let name = access::pass_cookie(&app.settings);
-    set_cookie(&app.settings, headers, name, encrypted.expose_secret(), lasts);
+    let name = access::pass_cookie(&core.settings);
+    set_cookie(&core.settings, headers, name, encrypted.expose_secret(), lasts);
 }
 
 /// The secret of a port's access link, if the request carries one, and the path without it.
@@ -227,9 +232,9 @@ pub(super) fn share(request: &Parts) -> Option<(String, String)> {
 }
 
 /// Admits a browser that came by the port's access link, and removes the secret from its URL.
-pub(super) fn admit_guest(app: &App, host: &str, pass: &Pass, path: &str) -> Response {
+pub(super) fn admit_guest(core: &Core, host: &str, pass: &Pass, path: &str) -> Response {
     let mut response = error_page::redirect(preview_token::local_path(path));
-    give(app, response.headers_mut(), host, pass);
+    give(core, response.headers_mut(), host, pass);
     response
 }
 

@@ -8,7 +8,7 @@
 
 use axum::{
     body::Body,
-    extract::State,
+    extract::{FromRef, State},
     response::{IntoResponse as _, Response},
 };
 use fsa_driver::ExternalEndpoint;
@@ -31,8 +31,8 @@ use super::{
     routes::{Route, Target},
 };
 use crate::{
-    App,
     auth::Caller,
+    core::Core,
     error::{Error, Result},
     extract::Query,
     store::{preview_token_uses, previews, sandboxes::SandboxRow},
@@ -46,7 +46,11 @@ const ORIGINAL_URL: &str = "x-original-url";
 const ORIGINAL_METHOD: &str = "x-original-method";
 
 /// The routes of the main host.
-pub(crate) fn routes() -> OpenApiRouter<App> {
+pub(crate) fn routes<S>() -> OpenApiRouter<S>
+where
+    Core: FromRef<S>,
+    S: Clone + Send + Sync + 'static,
+{
     OpenApiRouter::new().routes(routes!(check)).routes(routes!(enter))
 }
 
@@ -81,17 +85,17 @@ struct Place {
         (status = 403, description = "A page of somebody else asks with the browser's pass"),
     ),
 )]
-async fn check(State(app): State<App>, Query(which): Query<Which>, request: Request<Body>) -> Response {
+async fn check(State(core): State<Core>, Query(which): Query<Which>, request: Request<Body>) -> Response {
     let (parts, _) = request.into_parts();
-    match admitted(&app, &which, parts).await {
+    match admitted(&core, &which, parts).await {
         Ok(response) => response,
         Err(error) => error.into_response(),
     }
 }
 
-async fn admitted(app: &App, which: &Which, asked: Parts) -> Result<Response> {
+async fn admitted(core: &Core, which: &Which, asked: Parts) -> Result<Response> {
     // An unknown sandbox or port gets the same response as a private one.
-    let Some(place) = find(app, which).await? else {
+    let Some(place) = find(core, which).await? else {
         return Ok(StatusCode::UNAUTHORIZED.into_response());
     };
     let host = place.outside.host.as_str();
@@ -99,20 +103,20 @@ async fn admitted(app: &App, which: &Which, asked: Parts) -> Result<Response> {
         return Ok(StatusCode::UNAUTHORIZED.into_response());
     };
     let mut fields = HeaderMap::new();
-    let visitor = match admit(app, &place.route, host, &origin, &original).await {
+    let visitor = match admit(core, &place.route, host, &origin, &original).await {
         Admission::Comes(visitor, _) => Some(visitor),
         Admission::Foreign => return Ok(StatusCode::FORBIDDEN.into_response()),
         Admission::Failed(error) => return Err(error),
         Admission::Unknown => {
             let pass = match handoff::share(&original) {
                 Some((secret, _)) => access::is_the_link(&place.route, &secret),
-                None => arrived(app, host, &original)
+                None => arrived(core, host, &original)
                     .await?
                     .map(|hand_off| hand_off.pass()),
             };
             let admitted = pass.and_then(|pass| Some((access::admits(&pass, &place.route)?, pass)));
             admitted.map(|(visitor, pass)| {
-                give(app, &mut fields, host, &pass);
+                give(core, &mut fields, host, &pass);
                 visitor
             })
         }
@@ -125,7 +129,7 @@ async fn admitted(app: &App, which: &Which, asked: Parts) -> Result<Response> {
         if !matches!(visitor, Visitor::Person(_, role, _) if role >= ProjectRole::Editor) {
             return Ok(StatusCode::FORBIDDEN.into_response());
         }
-        fields.insert(header::AUTHORIZATION, terminal_token(app, &place).await?);
+        fields.insert(header::AUTHORIZATION, terminal_token(core, &place).await?);
     }
     Ok((StatusCode::OK, fields).into_response())
 }
@@ -147,7 +151,7 @@ fn original(asked: &Parts, host: &str) -> Option<(Parts, String)> {
 }
 
 /// The hand-off in the URL, which is used up by this.
-async fn arrived(app: &App, host: &str, original: &Parts) -> Result<Option<HandOff>> {
+async fn arrived(core: &Core, host: &str, original: &Parts) -> Result<Option<HandOff>> {
     let query = original.uri.query().unwrap_or_default();
     let Some(token) = query
         .split('&')
@@ -155,16 +159,16 @@ async fn arrived(app: &App, host: &str, original: &Parts) -> Result<Option<HandO
     else {
         return Ok(None);
     };
-    let Some(hand_off) = HandOff::open(&app.key_ring, host, token).filter(HandOff::holds) else {
+    let Some(hand_off) = HandOff::open(&core.key_ring, host, token).filter(HandOff::holds) else {
         return Ok(None);
     };
-    let first = preview_token_uses::take(&app.store, hand_off.id(), hand_off.until()).await?;
+    let first = preview_token_uses::take(&core.store, hand_off.id(), hand_off.until()).await?;
     Ok(first.then_some(hand_off))
 }
 
 /// The credential for the terminal's own port, and for nothing else.
-async fn terminal_token(app: &App, place: &Place) -> Result<HeaderValue> {
-    let region = app.regions.get(&place.region).ok_or_else(|| {
+async fn terminal_token(core: &Core, place: &Place) -> Result<HeaderValue> {
+    let region = core.regions.get(&place.region).ok_or_else(|| {
         Error::unavailable(format!(
             "The region {} is not configured on this server.",
             place.region
@@ -186,7 +190,7 @@ async fn terminal_token(app: &App, place: &Place) -> Result<HeaderValue> {
     ),
 )]
 async fn enter(
-    State(app): State<App>,
+    State(core): State<Core>,
     caller: Option<Caller>,
     headers: HeaderMap,
     Query(which): Query<Which>,
@@ -198,13 +202,13 @@ async fn enter(
             which.port,
             utf8_percent_encode(&which.rd, NON_ALPHANUMERIC)
         );
-        return handoff::sign_in_first(&app, &next);
+        return handoff::sign_in_first(&core, &next);
     };
-    match find(&app, &which).await {
+    match find(&core, &which).await {
         Err(error) => error.into_response(),
         Ok(Some(place)) if place.route.people.contains_key(&caller.user()) => {
             let hand_off = HandOff::new(place.route.project, caller.user(), session, "-", "/");
-            let token = hand_off.encrypt(&app.key_ring, &place.outside.host);
+            let token = hand_off.encrypt(&core.key_ring, &place.outside.host);
             let target = target(&place.outside, &which.rd, token.expose_secret());
             error_page::redirect(target.as_str())
         }
@@ -250,14 +254,14 @@ fn target(outside: &ExternalEndpoint, desired_state: &str, token: &str) -> Url {
 }
 
 /// Looks up the sandbox port by the sandbox's id.
-async fn find(app: &App, which: &Which) -> Result<Option<Place>> {
-    let Some(preview) = previews::by_sandbox(&app.store, which.sandbox, which.port).await? else {
+async fn find(core: &Core, which: &Which) -> Result<Option<Place>> {
+    let Some(preview) = previews::by_sandbox(&core.store, which.sandbox, which.port).await? else {
         return Ok(None);
     };
     let Some(sandbox) = preview.sandbox else {
         return Ok(None);
     };
-    let outside = app
+    let outside = core
         .regions
         .get(&preview.region)
         .and_then(|region| region.driver.external_endpoint(&sandbox.reference(), which.port));

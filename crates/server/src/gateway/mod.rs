@@ -18,13 +18,12 @@ mod routes;
 mod terminal;
 mod upstream;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{body::Body, response::Response};
 use fsa_model::{Phase, ProjectId, api::Sharing, sandboxd::TERMINAL_PORT, sharing::ProjectRole};
 use http::{HeaderValue, Request, StatusCode, Version, header, request::Parts};
 use hyper_util::rt::TokioIo;
-use tokio_util::task::TaskTracker;
 
 pub(crate) use self::handoff::SHARE;
 use self::{
@@ -37,10 +36,9 @@ use self::{
     upstream::Unreachable,
 };
 use crate::{
-    App,
     auth::{Address, Caller},
+    core::Core,
     error::Error,
-    sandbox_client::Streams,
     settings::Settings,
     store::notify::Topic,
     tunnel::{self, Farewell, Speech},
@@ -49,14 +47,33 @@ use crate::{
 /// How often a tunnel checks, without a notification, whether its visitor is still authorized.
 const RECHECK: Duration = Duration::from_secs(30);
 
-/// State of the gateway between requests.
-#[derive(Default)]
+/// The gateway with its state between requests. Cheap to clone.
+#[derive(Clone)]
 pub struct Gateway {
+    core: Core,
+    state: Arc<State>,
+}
+
+/// What the gateway keeps between requests.
+#[derive(Default)]
+struct State {
     routes: Routes,
     used: Used,
-    pub(crate) streams: Streams,
-    /// Tunnels in flight, which a drain waits for.
-    pub tunnels: TaskTracker,
+}
+
+impl Gateway {
+    #[must_use]
+    pub fn new(core: Core) -> Self {
+        Self {
+            core,
+            state: Arc::default(),
+        }
+    }
+
+    /// Where a label leads; see [`Routes::find`].
+    async fn route(&self, label: &str) -> Result<Option<Arc<Route>>, Error> {
+        self.state.routes.find(&self.core, label).await
+    }
 }
 
 /// Whether a request is the gateway's: its host is under the apps domain and not the main host.
@@ -73,13 +90,14 @@ pub fn is_for<B>(settings: &Settings, request: &Request<B>) -> bool {
 }
 
 /// Handles a request to an apps host.
-pub async fn handle(app: &App, request: Request<Body>) -> Response {
-    let mut response = answer(app, request).await;
-    error_page::shown_by(&app.settings.origin_text(), &mut response);
+pub async fn handle(gateway: &Gateway, request: Request<Body>) -> Response {
+    let mut response = answer(gateway, request).await;
+    error_page::shown_by(&gateway.core.settings.origin_text(), &mut response);
     response
 }
 
-async fn answer(app: &App, request: Request<Body>) -> Response {
+async fn answer(gateway: &Gateway, request: Request<Body>) -> Response {
+    let core = &gateway.core;
     let checked = checked_host(&request);
     let (parts, body) = request.into_parts();
     let Some((host, name)) = checked else {
@@ -91,7 +109,7 @@ async fn answer(app: &App, request: Request<Body>) -> Response {
         )
         .answer(&parts.headers);
     };
-    let Some(label) = access::label(&app.settings, &name) else {
+    let Some(label) = access::label(&core.settings, &name) else {
         return Say::nothing_here().answer(&parts.headers);
     };
     if fsa_model::host::parse_host(label).is_none() {
@@ -99,30 +117,28 @@ async fn answer(app: &App, request: Request<Body>) -> Response {
     }
     if parts.uri.path().starts_with("/.fsa/") || parts.uri.path() == "/.fsa" {
         return match parts.uri.path() {
-            "/.fsa/hand-off" if parts.method == http::Method::GET => {
-                handoff::arrive(app, &app.gateway, &name, &parts)
-            }
+            "/.fsa/hand-off" if parts.method == http::Method::GET => handoff::arrive(gateway, &name, &parts),
             _ => Say::nothing_here().answer(&parts.headers),
         };
     }
-    let route = match app.gateway.routes.find(app, label).await {
+    let route = match gateway.route(label).await {
         Ok(route) => route,
         Err(error) => return unavailable(&error).answer(&parts.headers),
     };
     // A host that leads nowhere gets the same response as a private one, so that no visitor learns which
     // projects exist.
     let Some(route) = route else {
-        return handoff::challenge(app, label, &parts);
+        return handoff::challenge(core, label, &parts);
     };
     if let Some((secret, path)) = handoff::share(&parts)
         && let Some(pass) = access::is_the_link(&route, &secret)
     {
-        return handoff::admit_guest(app, &name, &pass, &path);
+        return handoff::admit_guest(core, &name, &pass, &path);
     }
-    match admit(app, &route, &name, label, &parts).await {
+    match admit(core, &route, &name, label, &parts).await {
         Admission::Comes(visitor, token) => {
             let ticket = Ticket {
-                app: app.clone(),
+                gateway: gateway.clone(),
                 label: label.to_ascii_lowercase(),
                 project: route.project,
                 visitor,
@@ -130,14 +146,14 @@ async fn answer(app: &App, request: Request<Body>) -> Response {
             };
             if route.port == TERMINAL_PORT {
                 let request = Request::from_parts(parts, body);
-                terminal::handle(app, &route, visitor, request, ticket.over()).await
+                terminal::handle(core, &route, visitor, request, ticket.over()).await
             } else {
                 let request = Request::from_parts(parts, body);
-                pass_on(app, &route, &name, &host, request, ticket).await
+                pass_on(core, &route, &name, &host, request, ticket).await
             }
         }
         Admission::Foreign => foreign().answer(&parts.headers),
-        Admission::Unknown => handoff::challenge(app, label, &parts),
+        Admission::Unknown => handoff::challenge(core, label, &parts),
         Admission::Failed(error) => unavailable(&error).answer(&parts.headers),
     }
 }
@@ -151,13 +167,13 @@ enum Admission {
     Failed(Error),
 }
 
-async fn admit(app: &App, route: &Route, name: &str, label: &str, parts: &Parts) -> Admission {
+async fn admit(core: &Core, route: &Route, name: &str, label: &str, parts: &Parts) -> Admission {
     let headers = &parts.headers;
     if route.sharing == Sharing::Public {
         return Admission::Comes(Visitor::Anybody, None);
     }
     if let Some(token) = headers.get(&TOKEN_HEADER) {
-        return match by_token(app, token, parts).await {
+        return match by_token(core, token, parts).await {
             Ok(caller) if caller.sees(route.project) => match route.people.get(&caller.user()) {
                 Some(role) => {
                     // A token that may only read has the access of a viewer.
@@ -174,15 +190,15 @@ async fn admit(app: &App, route: &Route, name: &str, label: &str, parts: &Parts)
             _ => Admission::Unknown,
         };
     }
-    match access::by_pass(&app.settings, &app.key_ring, route, name, headers) {
-        Some(_) if access::is_foreign(&app.settings, label, &parts.method, headers) => Admission::Foreign,
+    match access::by_pass(&core.settings, &core.key_ring, route, name, headers) {
+        Some(_) if access::is_foreign(&core.settings, label, &parts.method, headers) => Admission::Foreign,
         Some(visitor) => Admission::Comes(visitor, None),
         None => Admission::Unknown,
     }
 }
 
 /// Authenticates as the API would, with the token in the header field that the API expects.
-async fn by_token(app: &App, token: &HeaderValue, request: &Parts) -> Result<Caller, Error> {
+async fn by_token(core: &Core, token: &HeaderValue, request: &Parts) -> Result<Caller, Error> {
     let bearer = [b"Bearer ", token.as_bytes()].concat();
     let value = HeaderValue::from_bytes(&bearer).map_err(|_| Error::unauthorized("That is no token."))?;
     let (mut parts, ()) = Request::new(()).into_parts();
@@ -190,11 +206,11 @@ async fn by_token(app: &App, token: &HeaderValue, request: &Parts) -> Result<Cal
     if let Some(address) = request.extensions.get::<Address>() {
         parts.extensions.insert(*address);
     }
-    Caller::authenticate(app, &parts).await
+    Caller::authenticate(core, &parts).await
 }
 
 async fn pass_on(
-    app: &App,
+    core: &Core,
     route: &Route,
     name: &str,
     host: &HeaderValue,
@@ -218,7 +234,7 @@ async fn pass_on(
         .extensions()
         .get::<Address>()
         .and_then(|address| address.0);
-    headers::say_where_from(request.headers_mut(), address, host, app.settings.is_https());
+    headers::say_where_from(request.headers_mut(), address, host, core.settings.is_https());
     request.headers_mut().insert(header::HOST, host.clone());
     if let Some(path) = request.uri().path_and_query().cloned() {
         *request.uri_mut() = http::Uri::from(path);
@@ -249,7 +265,7 @@ async fn pass_on(
                 Speech::Other
             };
             headers::prepare_response(&mut fields, Some(&upgrade), name);
-            app.gateway.tunnels.spawn(async move {
+            core.tunnels.spawn(async move {
                 if let Ok(client) = client.await {
                     tunnel::relay(TokioIo::new(client), connection, read, speech, ticket.over()).await;
                 }
@@ -269,7 +285,7 @@ async fn pass_on(
 
 /// What admitted a visitor, for connections that outlive the first check.
 struct Ticket {
-    app: App,
+    gateway: Gateway,
     label: String,
     project: ProjectId,
     visitor: Visitor,
@@ -280,13 +296,13 @@ impl Ticket {
     /// Waits until the authorization no longer holds, or the server drains.
     async fn over(self) -> Farewell {
         let refused = async {
-            let mut interest = self.app.hub.interest(Topic::Project(self.project));
+            let mut interest = self.gateway.core.hub.interest(Topic::Project(self.project));
             loop {
                 tokio::select! {
                     () = interest.changed() => {}
                     () = tokio::time::sleep(RECHECK) => {}
                 }
-                match self.app.gateway.routes.find(&self.app, &self.label).await {
+                match self.gateway.route(&self.label).await {
                     Ok(Some(route)) if self.holds(&route) => {}
                     Ok(_) => return,
                     Err(error) => tracing::warn!(%error, "cannot tell whether a tunnel may go on"),
@@ -295,12 +311,12 @@ impl Ticket {
         };
         let revoked = async {
             match &self.token {
-                Some(caller) => caller.ended(&self.app).await,
+                Some(caller) => caller.ended(&self.gateway.core).await,
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
-            () = self.app.shutdown.cancelled() => Farewell::Restarting,
+            () = self.gateway.core.shutdown.cancelled() => Farewell::Restarting,
             () = refused => Farewell::Refused,
             () = revoked => Farewell::Refused,
         }

@@ -23,7 +23,8 @@ use parking_lot::{Mutex, RwLock};
 
 use super::upstream::Upstream;
 use crate::{
-    App, Result,
+    core::Core,
+    error::Result,
     store::{
         notify::{Interest, Topic},
         previews::{self, PortAccess, Preview},
@@ -106,7 +107,7 @@ impl Routes {
     ///
     /// # Errors
     /// The database does not answer.
-    pub(super) async fn find(&self, app: &App, label: &str) -> Result<Option<Arc<Route>>> {
+    pub(super) async fn find(&self, core: &Core, label: &str) -> Result<Option<Arc<Route>>> {
         let known = self.entries.read().get(label).cloned();
         let entry = match known {
             Some(entry) => entry,
@@ -117,9 +118,9 @@ impl Routes {
         };
         if let Some((route, age)) = entry.fresh() {
             if age > RENEW && !entry.renewing.swap(true, Ordering::AcqRel) {
-                let (app, entry) = (app.clone(), Arc::clone(&entry));
+                let (core, entry) = (core.clone(), Arc::clone(&entry));
                 tokio::spawn(async move {
-                    if let Err(error) = entry.look_up(&app).await {
+                    if let Err(error) = entry.look_up(&core).await {
                         tracing::warn!(%error, "a host name could not be looked up anew");
                     }
                     entry.renewing.store(false, Ordering::Release);
@@ -131,7 +132,7 @@ impl Routes {
         if let Some((route, _)) = entry.fresh() {
             return Ok(route);
         }
-        entry.look_up(app).await
+        entry.look_up(core).await
     }
 
     fn enter(&self, label: &str, host: Host) -> Arc<Entry> {
@@ -184,7 +185,7 @@ impl Entry {
         (age < LONGEST).then(|| (state.route.clone(), age))
     }
 
-    async fn look_up(&self, app: &App) -> Result<Option<Arc<Route>>> {
+    async fn look_up(&self, core: &Core) -> Result<Option<Arc<Route>>> {
         let mut route = None;
         // Two queries if the host led elsewhere until now; more only if it changes owner during the query.
         for _ in 0..4 {
@@ -194,7 +195,7 @@ impl Entry {
                 state.doubts
             };
             let at = Instant::now();
-            let found = previews::by_host(&app.store, &self.host).await?;
+            let found = previews::by_host(&core.store, &self.host).await?;
             let mut state = self.state.lock();
             let Some(found) = found else {
                 state.route = None;
@@ -210,7 +211,7 @@ impl Entry {
                 .watched
                 .as_ref()
                 .is_some_and(|(watched, them, _)| *watched == project && *them == people);
-            let (found, start) = to_route(app, found, &state);
+            let (found, start) = to_route(core, found, &state);
             let found = Arc::new(found);
             state.route = Some(Arc::clone(&found));
             state.start = start;
@@ -223,7 +224,7 @@ impl Entry {
             let topics = people.iter().map(|user| Topic::Credentials(*user));
             let interests = std::iter::once(Topic::Project(project))
                 .chain(topics)
-                .map(|topic| app.hub.interest(topic))
+                .map(|topic| core.hub.interest(topic))
                 .collect();
             state.watched = Some((project, people, interests));
             route = Some(found);
@@ -232,10 +233,10 @@ impl Entry {
     }
 }
 
-fn to_route(app: &App, preview: Preview, before: &State) -> (Route, Option<Start>) {
+fn to_route(core: &Core, preview: Preview, before: &State) -> (Route, Option<Start>) {
     let (target, start) = match preview.sandbox {
         None => (Target::None, None),
-        Some(sandbox) => target(app, sandbox, preview.region, preview.access.port, before),
+        Some(sandbox) => target(core, sandbox, preview.region, preview.access.port, before),
     };
     let route = Route {
         access: preview.access,
@@ -245,7 +246,7 @@ fn to_route(app: &App, preview: Preview, before: &State) -> (Route, Option<Start
 }
 
 fn target(
-    app: &App,
+    core: &Core,
     sandbox: SandboxRow,
     region: String,
     port: u16,
@@ -256,7 +257,7 @@ fn target(
     if sandbox.container != ContainerState::Running || sandbox.desired_state != DesiredState::Running {
         return closed(sandbox.failure.as_ref().map(|failure| failure.message.clone()));
     }
-    let Some(known) = app.regions.get(&region) else {
+    let Some(known) = core.regions.get(&region) else {
         return closed(Some(format!(
             "The region {region} is not configured on this server."
         )));

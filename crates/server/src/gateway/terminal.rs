@@ -14,13 +14,14 @@ use super::{
     routes::{Route, Target},
 };
 use crate::{
-    App, Error,
+    core::Core,
+    error::Error,
     sandbox_client::{Handshake, RunningSandbox},
     tunnel::Farewell,
 };
 
 pub(super) async fn handle(
-    app: &App,
+    core: &Core,
     route: &Route,
     visitor: Visitor,
     request: Request<Body>,
@@ -38,7 +39,7 @@ pub(super) async fn handle(
             "This is the address of a terminal.",
             format!(
                 "Open the terminal at {}, or connect a program that speaks ttyd's protocol to /ws here.",
-                app.settings.origin_text()
+                core.settings.origin_text()
             ),
         )
         .answer(&headers),
@@ -51,7 +52,7 @@ pub(super) async fn handle(
                 .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
             response
         }
-        (&Method::GET, "/ws") => open(app, route, role, request, end)
+        (&Method::GET, "/ws") => open(core, route, role, request, end)
             .await
             .unwrap_or_else(|error| said(&error).answer(&headers)),
         _ => Say::nothing_here().answer(&headers),
@@ -59,7 +60,7 @@ pub(super) async fn handle(
 }
 
 async fn open(
-    app: &App,
+    core: &Core,
     route: &Route,
     role: ProjectRole,
     request: Request<Body>,
@@ -80,10 +81,10 @@ async fn open(
         watch: role < ProjectRole::Editor,
         ..TerminalQuery::default()
     };
-    let running = RunningSandbox::of_row(app, region, sandbox)?;
+    let running = RunningSandbox::of_row(core, region, sandbox)?;
     let handshake = Handshake::check(request, Some(SUBPROTOCOL))?;
     let answer = running.sandboxd().terminal(&query, handshake.request()).await?;
-    handshake.accept(app, answer, end, permit)
+    handshake.accept(core, answer, end, permit)
 }
 
 fn said(error: &Error) -> Say {

@@ -22,9 +22,9 @@ use crate::{
         Caller,
         permission::{Authorized, Permission, Read, Write},
     },
+    core::Core,
     error::{Error, Result},
     sandbox_client::RunningSandbox,
-    state::App,
     store::{github, projects},
 };
 
@@ -44,8 +44,8 @@ pub(crate) struct Repository {
 }
 
 impl Repository {
-    pub(crate) async fn of<R: Permission>(app: &App, project: &Authorized<R>) -> Result<Self> {
-        let sandbox = RunningSandbox::of(app, project).await?;
+    pub(crate) async fn of<R: Permission>(core: &Core, project: &Authorized<R>) -> Result<Self> {
+        let sandbox = RunningSandbox::of(core, project).await?;
         Ok(Self { sandbox })
     }
 
@@ -129,7 +129,7 @@ impl Repository {
     }
 
     /// Settings that name the caller as author of a commit where git has no name or address configured.
-    async fn author(&self, app: &App, caller: &Caller) -> Result<Vec<String>> {
+    async fn author(&self, core: &Core, caller: &Caller) -> Result<Vec<String>> {
         let (name, email) = tokio::try_join!(
             self.line(&["config", "--get", "user.name"]),
             self.line(&["config", "--get", "user.email"]),
@@ -139,7 +139,7 @@ impl Repository {
             settings.insert("user.name", caller.login().to_owned());
         }
         if email.is_none() {
-            settings.insert("user.email", email_of(app, caller).await?);
+            settings.insert("user.email", email_of(core, caller).await?);
         }
         Ok(settings
             .into_iter()
@@ -167,10 +167,10 @@ impl Repository {
 }
 
 /// A no-reply address, such as GitHub gives users who hide their own.
-async fn email_of(app: &App, caller: &Caller) -> Result<String> {
-    let mut connection = app.store.pool().acquire().await?;
+async fn email_of(core: &Core, caller: &Caller) -> Result<String> {
+    let mut connection = core.store.pool().acquire().await?;
     let account = github::account_of(&mut connection, caller.user()).await?;
-    let at = app
+    let at = core
         .settings
         .github
         .as_ref()
@@ -180,7 +180,7 @@ async fn email_of(app: &App, caller: &Caller) -> Result<String> {
             format!("{}+{}@users.noreply.{host}", account.id, account.login)
         }
         _ => {
-            let host = app.settings.origin.host_str().unwrap_or("localhost");
+            let host = core.settings.origin.host_str().unwrap_or("localhost");
             format!("{}@users.noreply.{host}", caller.login())
         }
     })
@@ -190,9 +190,9 @@ async fn email_of(app: &App, caller: &Caller) -> Result<String> {
 ///
 /// # Errors
 /// Not found; 409 where the sandbox does not run or there is no repository.
-pub async fn view(app: &App, caller: &Caller, project: &str) -> Result<GitStatus> {
-    let project = projects::find::<Read>(&app.store, caller, project).await?;
-    Repository::of(app, &project).await?.status().await
+pub async fn view(core: &Core, caller: &Caller, project: &str) -> Result<GitStatus> {
+    let project = projects::find::<Read>(&core.store, caller, project).await?;
+    Repository::of(core, &project).await?.status().await
 }
 
 /// Differences of files: staged ones from the last commit, or unstaged ones from the index.
@@ -200,17 +200,17 @@ pub async fn view(app: &App, caller: &Caller, project: &str) -> Result<GitStatus
 /// # Errors
 /// Same as [`view`]; 422 for an invalid path.
 pub async fn diff(
-    app: &App,
+    core: &Core,
     caller: &Caller,
     project: &str,
     path: Option<&str>,
     staged: bool,
 ) -> Result<GitDiff> {
-    let project = projects::find::<Read>(&app.store, caller, project).await?;
+    let project = projects::find::<Read>(&core.store, caller, project).await?;
     if let Some(path) = path {
         check_path("path", path)?;
     }
-    let repository = Repository::of(app, &project).await?;
+    let repository = Repository::of(core, &project).await?;
     let show = ["diff", "--no-color", "--no-ext-diff", "--no-textconv"];
     let mut arguments = [&["--no-optional-locks"], &show[..]].concat();
     if staged {
@@ -243,27 +243,27 @@ pub async fn diff(
 ///
 /// # Errors
 /// Same as [`diff`].
-pub async fn stage(app: &App, caller: &Caller, project: &str, wish: &GitPaths) -> Result<GitStatus> {
-    change(app, caller, project, &["add", "--all", "--"], wish).await
+pub async fn stage(core: &Core, caller: &Caller, project: &str, wish: &GitPaths) -> Result<GitStatus> {
+    change(core, caller, project, &["add", "--all", "--"], wish).await
 }
 
 /// Unstages files, or everything.
 ///
 /// # Errors
 /// Same as [`diff`].
-pub async fn unstage(app: &App, caller: &Caller, project: &str, wish: &GitPaths) -> Result<GitStatus> {
+pub async fn unstage(core: &Core, caller: &Caller, project: &str, wish: &GitPaths) -> Result<GitStatus> {
     // Unlike `restore --staged`, `reset` works before the first commit too.
-    change(app, caller, project, &["reset", "--quiet", "--"], wish).await
+    change(core, caller, project, &["reset", "--quiet", "--"], wish).await
 }
 
 async fn change(
-    app: &App,
+    core: &Core,
     caller: &Caller,
     project: &str,
     arguments: &[&str],
     wish: &GitPaths,
 ) -> Result<GitStatus> {
-    let project = projects::find::<Write>(&app.store, caller, project).await?;
+    let project = projects::find::<Write>(&core.store, caller, project).await?;
     let paths = wish.paths.as_deref();
     if paths.is_some_and(|paths| paths.is_empty() || paths.len() > MOST_PATHS) {
         let rule = format!("it lists from 1 to {MOST_PATHS} paths; leave it out for everything");
@@ -273,7 +273,7 @@ async fn change(
     for path in paths {
         check_path("paths", path)?;
     }
-    let repository = Repository::of(app, &project).await?;
+    let repository = Repository::of(core, &project).await?;
     let all: Vec<&str> = arguments
         .iter()
         .copied()
@@ -295,18 +295,18 @@ fn check_path(field: &str, path: &str) -> Result<()> {
 ///
 /// # Errors
 /// Same as [`view`]; 422 for an invalid message; 409 where there is nothing to commit.
-pub async fn commit(app: &App, caller: &Caller, project: &str, wish: &GitCommit) -> Result<GitStatus> {
-    let project = projects::find::<Write>(&app.store, caller, project).await?;
+pub async fn commit(core: &Core, caller: &Caller, project: &str, wish: &GitCommit) -> Result<GitStatus> {
+    let project = projects::find::<Write>(&core.store, caller, project).await?;
     let message = wish.message.trim();
     if message.is_empty() || message.len() > LONGEST_MESSAGE || message.contains('\0') {
         let rule = format!("it has from 1 to {LONGEST_MESSAGE} bytes, and no NUL character");
         return Err(Error::invalid("message", rule));
     }
-    let repository = Repository::of(app, &project).await?;
+    let repository = Repository::of(core, &project).await?;
     if wish.all {
         repository.git(Deed::Stage, &["add", "--all"]).await?;
     }
-    let author = repository.author(app, caller).await?;
+    let author = repository.author(core, caller).await?;
     repository.commit(&author, message).await?;
     repository.status().await
 }
@@ -315,9 +315,9 @@ pub async fn commit(app: &App, caller: &Caller, project: &str, wish: &GitCommit)
 ///
 /// # Errors
 /// Same as [`view`]; 409 with advice where the push was refused.
-pub async fn push(app: &App, caller: &Caller, project: &str) -> Result<GitStatus> {
-    let project = projects::find::<Write>(&app.store, caller, project).await?;
-    let repository = Repository::of(app, &project).await?;
+pub async fn push(core: &Core, caller: &Caller, project: &str) -> Result<GitStatus> {
+    let project = projects::find::<Write>(&core.store, caller, project).await?;
+    let repository = Repository::of(core, &project).await?;
     let status = repository.status().await?;
     if status.head.is_none() {
         return Err(Error::new(
@@ -334,11 +334,11 @@ pub async fn push(app: &App, caller: &Caller, project: &str) -> Result<GitStatus
 ///
 /// # Errors
 /// Same as [`view`]; 409 with the files that conflict, and the merge is then in progress.
-pub async fn pull(app: &App, caller: &Caller, project: &str) -> Result<GitStatus> {
-    let project = projects::find::<Write>(&app.store, caller, project).await?;
-    let repository = Repository::of(app, &project).await?;
+pub async fn pull(core: &Core, caller: &Caller, project: &str) -> Result<GitStatus> {
+    let project = projects::find::<Write>(&core.store, caller, project).await?;
+    let repository = Repository::of(core, &project).await?;
     let before = repository.status().await?;
-    let author = repository.author(app, caller).await?;
+    let author = repository.author(core, caller).await?;
     let mut arguments: Vec<&str> = author.iter().map(String::as_str).collect();
     arguments.extend(["pull", "--no-rebase", "--no-edit", "--no-stat"]);
     if before.upstream.is_none() {
@@ -370,9 +370,9 @@ pub async fn pull(app: &App, caller: &Caller, project: &str) -> Result<GitStatus
 ///
 /// # Errors
 /// Same as [`view`]; 409 where there is none.
-pub async fn abort(app: &App, caller: &Caller, project: &str) -> Result<GitStatus> {
-    let project = projects::find::<Write>(&app.store, caller, project).await?;
-    let repository = Repository::of(app, &project).await?;
+pub async fn abort(core: &Core, caller: &Caller, project: &str) -> Result<GitStatus> {
+    let project = projects::find::<Write>(&core.store, caller, project).await?;
+    let repository = Repository::of(core, &project).await?;
     repository.git(Deed::Abort, &["merge", "--abort"]).await?;
     repository.status().await
 }

@@ -7,9 +7,9 @@ use http::StatusCode;
 use super::{HERE_SECONDS, Repository, stderr::Deed};
 use crate::{
     auth::{Caller, permission::Own},
+    core::Core,
     error::{Error, Result},
     github::repositories,
-    state::App,
     store::{audit, git, projects},
 };
 
@@ -20,11 +20,11 @@ const IGNORED: &str = "node_modules/\n.venv/\n__pycache__/\ntarget/\n.env\n.env.
 ///
 /// # Errors
 /// 409 where the sandbox does not run, the repository has an `origin`, no account is linked, or GitHub refuses.
-pub async fn publish(app: &App, caller: &Caller, project: &str, wish: &GitPublish) -> Result<GitStatus> {
-    let found = projects::find::<Own>(&app.store, caller, project).await?;
+pub async fn publish(core: &Core, caller: &Caller, project: &str, wish: &GitPublish) -> Result<GitStatus> {
+    let found = projects::find::<Own>(&core.store, caller, project).await?;
     let name = wish.name.as_deref().unwrap_or(found.name.as_str());
     check(name, wish.description.as_deref())?;
-    let repository = Repository::of(app, &found).await?;
+    let repository = Repository::of(core, &found).await?;
     let status = match repository.status().await {
         Err(error) if error.name() == "NoRepository" => {
             repository
@@ -46,10 +46,10 @@ pub async fn publish(app: &App, caller: &Caller, project: &str, wish: &GitPublis
         )));
     }
     if status.head.is_none() {
-        first_commit(app, caller, &repository).await?;
+        first_commit(core, caller, &repository).await?;
     }
-    let made = repositories::create(app, caller, name, wish.description.as_deref(), !wish.public).await?;
-    let mut tx = app.store.begin().await?;
+    let made = repositories::create(core, caller, name, wish.description.as_deref(), !wish.public).await?;
+    let mut tx = core.store.begin().await?;
     let project = projects::lock(&mut tx, &found).await?;
     git::published(&mut tx, project.id, &made.url).await?;
     let object = format!("project {} {}", project.id, made.name);
@@ -63,7 +63,7 @@ pub async fn publish(app: &App, caller: &Caller, project: &str, wish: &GitPublis
     repository.status().await
 }
 
-async fn first_commit(app: &App, caller: &Caller, repository: &Repository) -> Result<()> {
+async fn first_commit(core: &Core, caller: &Caller, repository: &Repository) -> Result<()> {
     let has_rules = repository
         .line(&["ls-files", "--cached", "--others", "--", ".gitignore"])
         .await?
@@ -72,7 +72,7 @@ async fn first_commit(app: &App, caller: &Caller, repository: &Repository) -> Re
         repository.write(".gitignore", IGNORED).await?;
     }
     repository.git(Deed::Stage, &["add", "--all"]).await?;
-    let author = repository.author(app, caller).await?;
+    let author = repository.author(core, caller).await?;
     repository.commit(&author, "Begin").await
 }
 

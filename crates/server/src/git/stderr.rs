@@ -238,9 +238,9 @@ mod tests {
             ),
             (
                 Deed::Pull,
-                "fsa: there is no credential: link the account anew\nfatal: could not read Username for 'x'",
+                "fsa: there is no credential: link the account again\nfatal: could not read Username for 'x'",
                 "NotLetIn",
-                "link the account anew",
+                "link the account again",
             ),
             (Deed::Push, "remote: no such luck", "GitFailed", "no such luck"),
         ] {

@@ -5,11 +5,12 @@ use async_trait::async_trait;
 use fsa_model::{ProjectId, UserId};
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::{Github, client::CallError, token};
+use super::token;
 use crate::{
+    core::Core,
     error::{Error, Result},
     git_credentials::{Login, Place, Source},
-    state::App,
+    github_client::{CallError, Github},
     store::{git, github},
 };
 
@@ -20,11 +21,15 @@ const USERNAME: &str = "x-access-token";
 pub struct Linked;
 
 /// The project's owner, if `place` is one of the project's own repositories and at GitHub.
-async fn owner<'a>(app: &'a App, project: ProjectId, place: &Place) -> Result<Option<(&'a Github, UserId)>> {
-    let Some(way) = app.github.as_ref().filter(|way| place.is_at(&way.settings.url)) else {
+async fn owner<'a>(
+    core: &'a Core,
+    project: ProjectId,
+    place: &Place,
+) -> Result<Option<(&'a Github, UserId)>> {
+    let Some(way) = core.github.as_ref().filter(|way| place.is_at(&way.settings.url)) else {
         return Ok(None);
     };
-    let own = git::own(&app.store, project).await?;
+    let own = git::own(&core.store, project).await?;
     let own = own.filter(|own| {
         own.urls
             .iter()
@@ -34,12 +39,12 @@ async fn owner<'a>(app: &'a App, project: ProjectId, place: &Place) -> Result<Op
 }
 
 /// The error, with advice, for an owner without a token.
-async fn missing(app: &App, user: UserId) -> Result<Error> {
-    let mut connection = app.store.pool().acquire().await?;
+async fn missing(core: &Core, user: UserId) -> Result<Error> {
+    let mut connection = core.store.pool().acquire().await?;
     Ok(match github::account_of(&mut connection, user).await? {
         Some(account) => Error::conflict(format!(
             "GitHub no longer takes the token of {}, who owns this project: they sign in with GitHub again, or \
-             link the account anew.",
+             link the account again.",
             account.login
         )),
         None => Error::conflict(
@@ -51,17 +56,22 @@ async fn missing(app: &App, user: UserId) -> Result<Error> {
 
 #[async_trait]
 impl Source for Linked {
-    async fn login(&self, app: &App, project: ProjectId, place: &Place) -> Result<Option<Login>> {
-        let Some((way, user)) = owner(app, project, place).await? else {
+    async fn login(&self, core: &Core, project: ProjectId, place: &Place) -> Result<Option<Login>> {
+        let Some((way, user)) = owner(core, project, place).await? else {
             return Ok(None);
         };
         let password = if way.settings.app {
             let path = place.path.as_str();
-            token::in_name_of(app, user, |token| async move { way.narrowed(&token, path).await }).await
+            token::in_name_of(
+                core,
+                user,
+                |token| async move { way.narrowed(&token, path).await },
+            )
+            .await
         } else {
-            match token::of(app, user).await? {
+            match token::of(core, user).await? {
                 Some(token) => Ok(token),
-                None => Err(missing(app, user).await?),
+                None => Err(missing(core, user).await?),
             }
         };
         Ok(Some(Login {
@@ -72,16 +82,16 @@ impl Source for Linked {
 
     async fn refused(
         &self,
-        app: &App,
+        core: &Core,
         project: ProjectId,
         place: &Place,
         password: &SecretString,
     ) -> Result<Option<String>> {
-        let Some((way, user)) = owner(app, project, place).await? else {
+        let Some((way, user)) = owner(core, project, place).await? else {
             return Ok(None);
         };
-        let Some(grant) = github::grant_of(&app.store, &app.key_ring, user).await? else {
-            return Ok(Some(missing(app, user).await?.message().to_owned()));
+        let Some(grant) = github::grant_of(&core.store, &core.key_ring, user).await? else {
+            return Ok(Some(missing(core, user).await?.message().to_owned()));
         };
         if !way.settings.app && grant.token.expose_secret() != password.expose_secret() {
             return Ok(Some("the token was renewed meanwhile; try again".to_owned()));
@@ -92,9 +102,9 @@ impl Source for Linked {
                 "GitHub knows {} and does not let them in to {}: their organization may have to allow it",
                 account.login, place.path
             ))),
-            Err(CallError::TokenRefused) => match token::renewed(app, user, &grant.token).await? {
+            Err(CallError::TokenRefused) => match token::renewed(core, user, &grant.token).await? {
                 Some(_) => Ok(Some("the token was renewed; try again".to_owned())),
-                None => Ok(Some(missing(app, user).await?.message().to_owned())),
+                None => Ok(Some(missing(core, user).await?.message().to_owned())),
             },
             Err(other) => Err(other.into()),
         }

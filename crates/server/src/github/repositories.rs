@@ -7,7 +7,7 @@ use fsa_model::github::{Repositories, Repository};
 use serde::Deserialize;
 
 use super::{sign_in, token};
-use crate::{auth::Caller, error::Result, state::App};
+use crate::{auth::Caller, core::Core, error::Result};
 
 #[derive(Deserialize)]
 struct Listed {
@@ -25,9 +25,9 @@ struct Listed {
 ///
 /// # Errors
 /// 409 where no account is linked or GitHub refuses its token; 502 where GitHub does not answer.
-pub async fn list(app: &App, caller: &Caller, search: &str) -> Result<Repositories> {
-    let way = sign_in::github_of(app)?;
-    let (all, truncated) = token::in_name_of(app, caller.user(), |token| async move {
+pub async fn list(core: &Core, caller: &Caller, search: &str) -> Result<Repositories> {
+    let way = sign_in::github_of(core)?;
+    let (all, truncated) = token::in_name_of(core, caller.user(), |token| async move {
         way.list::<Listed>("user/repos", &[("sort", "pushed")], &token)
             .await
     })
@@ -59,16 +59,16 @@ impl From<Listed> for Repository {
 /// # Errors
 /// 409 where no account is linked, or GitHub refuses, in its words; 502 where it does not answer.
 pub async fn create(
-    app: &App,
+    core: &Core,
     caller: &Caller,
     name: &str,
     description: Option<&str>,
     private: bool,
 ) -> Result<Repository> {
-    let way = sign_in::github_of(app)?;
+    let way = sign_in::github_of(core)?;
     let wish = serde_json::json!({"name": name, "description": description, "private": private});
     let wish = &wish;
-    let made: Listed = token::in_name_of(app, caller.user(), |token| async move {
+    let made: Listed = token::in_name_of(core, caller.user(), |token| async move {
         way.post("user/repos", wish, &token).await
     })
     .await?;

@@ -10,14 +10,14 @@ use secrecy::{ExposeSecret as _, SecretString};
 use subtle::ConstantTimeEq as _;
 use url::Url;
 
-use super::{Github, client::Account};
 use crate::{
     auth::{
         Address, Caller, CredentialId, secret,
         sign_in::{self, From, SignedIn},
     },
+    core::Core,
     error::{Error, Result},
-    state::App,
+    github_client::{Account, Github},
     store::{Transaction, audit, github, sessions, users},
 };
 
@@ -50,14 +50,14 @@ pub enum Done {
 ///
 /// # Errors
 /// 409 where there is none.
-pub(super) fn github_of(app: &App) -> Result<&Github> {
-    app.github
+pub(super) fn github_of(core: &Core) -> Result<&Github> {
+    core.github
         .as_ref()
         .ok_or_else(|| Error::conflict("Signing in with GitHub is not set up on this server."))
 }
 
-fn callback(app: &App) -> Url {
-    let mut url = app.settings.origin.clone();
+fn callback(core: &Core) -> Url {
+    let mut url = core.settings.origin.clone();
     url.set_path(CALLBACK);
     url
 }
@@ -66,14 +66,14 @@ fn callback(app: &App) -> Url {
 ///
 /// # Errors
 /// 409 where GitHub is not set up; 429 after too many attempts.
-pub async fn begin(app: &App, link_to: Option<&Caller>, address: Address) -> Result<Begun> {
-    let way = github_of(app)?;
-    app.attempts.of_address(address)?;
-    let departure = way.departure(callback(app));
+pub async fn begin(core: &Core, link_to: Option<&Caller>, address: Address) -> Result<Begun> {
+    let way = github_of(core)?;
+    core.attempts.of_address(address)?;
+    let departure = way.departure(callback(core));
     let browser = secret::random();
     github::begin(
-        &app.store,
-        &app.key_ring,
+        &core.store,
+        &core.key_ring,
         &secret::hash(departure.state.expose_secret()),
         &secret::hash(browser.expose_secret()),
         &departure.verifier,
@@ -92,16 +92,16 @@ pub async fn begin(app: &App, link_to: Option<&Caller>, address: Address) -> Res
 /// # Errors
 /// 403 where this browser did not begin it, it was used or is too old, GitHub refuses the code, or
 /// the account may not join; 409 where the account is linked to another user.
-pub async fn finish(app: &App, back: Return, caller: Option<&Caller>, from: &From<'_>) -> Result<Done> {
-    let way = github_of(app)?;
-    app.attempts.of_address(from.address)?;
+pub async fn finish(core: &Core, back: Return, caller: Option<&Caller>, from: &From<'_>) -> Result<Done> {
+    let way = github_of(core)?;
+    core.attempts.of_address(from.address)?;
     let stray = || {
         Error::forbidden(
             "This sign-in was not begun in this browser, was used already, or is too old. Begin it again.",
         )
     };
     let browser = back.browser.ok_or_else(stray)?;
-    let begun = github::take(&app.store, &app.key_ring, &secret::hash(&back.state))
+    let begun = github::take(&core.store, &core.key_ring, &secret::hash(&back.state))
         .await?
         .ok_or_else(stray)?;
     if !bool::from(secret::hash(&browser).ct_eq(&begun.browser_hash)) {
@@ -112,11 +112,11 @@ pub async fn finish(app: &App, back: Return, caller: Option<&Caller>, from: &Fro
             "Somebody else is signed in now than when the linking began; begin it again.",
         ));
     }
-    let grant = way.exchange(callback(app), back.code, &begun.verifier).await?;
+    let grant = way.exchange(callback(core), back.code, &begun.verifier).await?;
     let account = way.account(&grant.token).await?;
-    let mut tx = app.store.begin().await?;
+    let mut tx = core.store.begin().await?;
     if let (Some(user), Some(caller)) = (begun.link_to, caller) {
-        github::link(&mut tx, &app.key_ring, user, account.id, &account.login, &grant).await?;
+        github::link(&mut tx, &core.key_ring, user, account.id, &account.login, &grant).await?;
         audit::record(&mut tx, caller, "github.link", object(&account)).await?;
         tx.commit().await?;
         return Ok(Done::Linked);
@@ -129,7 +129,7 @@ pub async fn finish(app: &App, back: Return, caller: Option<&Caller>, from: &Fro
             users::insert(&mut tx, &login, Role::Member, None).await?
         }
     };
-    github::link(&mut tx, &app.key_ring, user, account.id, &account.login, &grant).await?;
+    github::link(&mut tx, &core.key_ring, user, account.id, &account.login, &grant).await?;
     // The browser's previous session ends; it does not belong to the new sign-in.
     if let Some(caller) = caller
         && let CredentialId::Session(old) = caller.credential()
@@ -139,7 +139,7 @@ pub async fn finish(app: &App, back: Return, caller: Option<&Caller>, from: &Fro
     let signed_in = sign_in::sign_in(&mut tx, user, "github", from).await?;
     tx.commit().await?;
     if let Some(caller) = caller {
-        sign_in::forget(app, caller.user());
+        sign_in::forget(core, caller.user());
     }
     Ok(Done::SignedIn(signed_in))
 }
@@ -148,8 +148,8 @@ pub async fn finish(app: &App, back: Return, caller: Option<&Caller>, from: &Fro
 ///
 /// # Errors
 /// 409 where they have no other way to sign in.
-pub async fn unlink(app: &App, caller: &Caller) -> Result<()> {
-    let mut tx = app.store.begin().await?;
+pub async fn unlink(core: &Core, caller: &Caller) -> Result<()> {
+    let mut tx = core.store.begin().await?;
     if !github::unlink(&mut tx, caller.user()).await? {
         return Ok(());
     }

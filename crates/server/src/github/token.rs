@@ -5,10 +5,11 @@ use chrono::Utc;
 use fsa_model::UserId;
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::{client::CallError, sign_in::github_of};
+use super::sign_in::github_of;
 use crate::{
+    core::Core,
     error::{Error, Result},
-    state::App,
+    github_client::CallError,
     store::github::{self, Grant},
 };
 
@@ -19,10 +20,10 @@ const MARGIN: chrono::Duration = chrono::Duration::minutes(5);
 ///
 /// # Errors
 /// GitHub is not set up or does not answer.
-pub(super) async fn of(app: &App, user: UserId) -> Result<Option<SecretString>> {
-    github_of(app)?;
-    match github::grant_of(&app.store, &app.key_ring, user).await? {
-        Some(grant) if is_stale(&grant) => renewed(app, user, &grant.token).await,
+pub(super) async fn of(core: &Core, user: UserId) -> Result<Option<SecretString>> {
+    github_of(core)?;
+    match github::grant_of(&core.store, &core.key_ring, user).await? {
+        Some(grant) if is_stale(&grant) => renewed(core, user, &grant.token).await,
         found => Ok(found.map(|grant| grant.token)),
     }
 }
@@ -36,10 +37,10 @@ fn is_stale(grant: &Grant) -> bool {
 ///
 /// # Errors
 /// GitHub does not answer.
-pub(super) async fn renewed(app: &App, user: UserId, old: &SecretString) -> Result<Option<SecretString>> {
-    let way = github_of(app)?;
-    let mut tx = app.store.begin().await?;
-    let Some(grant) = github::lock_grant(&mut tx, &app.key_ring, user).await? else {
+pub(super) async fn renewed(core: &Core, user: UserId, old: &SecretString) -> Result<Option<SecretString>> {
+    let way = github_of(core)?;
+    let mut tx = core.store.begin().await?;
+    let Some(grant) = github::lock_grant(&mut tx, &core.key_ring, user).await? else {
         return Ok(None);
     };
     if grant.token.expose_secret() != old.expose_secret() {
@@ -51,7 +52,7 @@ pub(super) async fn renewed(app: &App, user: UserId, old: &SecretString) -> Resu
     };
     let token = match next {
         Ok(next) => {
-            github::renewed(&mut tx, &app.key_ring, user, &next).await?;
+            github::renewed(&mut tx, &core.key_ring, user, &next).await?;
             Some(next.token)
         }
         Err(CallError::TokenRefused) => {
@@ -69,7 +70,7 @@ pub(super) async fn renewed(app: &App, user: UserId, old: &SecretString) -> Resu
 /// # Errors
 /// 409 where no account is linked or its token is refused; the call's own errors.
 pub(super) async fn in_name_of<T, F>(
-    app: &App,
+    core: &Core,
     user: UserId,
     call: impl Fn(SecretString) -> F + Send + Sync,
 ) -> Result<T>
@@ -82,11 +83,13 @@ where
             "Sign in with GitHub first, or link your account there: there is no valid token for it.",
         )
     };
-    let token = of(app, user).await?.ok_or_else(none)?;
+    let token = of(core, user).await?.ok_or_else(none)?;
     match call(token.clone()).await {
         Err(CallError::TokenRefused) => {}
         answer => return Ok(answer?),
     }
-    let token = renewed(app, user, &token).await?.ok_or(CallError::TokenRefused)?;
+    let token = renewed(core, user, &token)
+        .await?
+        .ok_or(CallError::TokenRefused)?;
     Ok(call(token).await?)
 }

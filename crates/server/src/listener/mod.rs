@@ -77,11 +77,11 @@ pub async fn serve(
     app.shutdown.cancel();
     connections.close();
     app.tasks.close();
-    app.gateway.tunnels.close();
+    app.tunnels.close();
     let drained = async {
         connections.wait().await;
         app.tasks.wait().await;
-        app.gateway.tunnels.wait().await;
+        app.tunnels.wait().await;
     };
     if tokio::time::timeout(app.settings.drain, drained).await.is_err() {
         tracing::warn!(
@@ -137,7 +137,7 @@ async fn answer(app: App, router: axum::Router, mut request: Request<Body>, peer
     request.extensions_mut().insert(address);
     if gateway::is_for(&app.settings, &request) {
         let framed = partitioned_cookies::is_framed(&app.settings, request.headers());
-        let mut response = gateway::handle(&app, request).await;
+        let mut response = gateway::handle(&app.gateway, request).await;
         if framed {
             partitioned_cookies::keep(response.headers_mut());
         }

@@ -16,12 +16,12 @@ use crate::{
         Caller,
         permission::{Manage, Read},
     },
+    core::Core,
     error::{Error, Result},
     projects::{
         environment::{self, decrypt_project, decrypt_user, encrypt_user, merged, shown},
         validate,
     },
-    state::App,
     store::{
         agents, audit,
         events::{self, NewEvent},
@@ -33,31 +33,31 @@ use crate::{
 ///
 /// # Errors
 /// Not found; the database does not answer.
-pub async fn view(app: &App, caller: &Caller, project: &str) -> Result<AgentAccount> {
-    let project = projects::find::<Read>(&app.store, caller, project).await?;
-    of(app, &project).await
+pub async fn view(core: &Core, caller: &Caller, project: &str) -> Result<AgentAccount> {
+    let project = projects::find::<Read>(&core.store, caller, project).await?;
+    of(core, &project).await
 }
 
-async fn of(app: &App, project: &ProjectRow) -> Result<AgentAccount> {
-    let mut tx = app.store.begin().await?;
+async fn of(core: &Core, project: &ProjectRow) -> Result<AgentAccount> {
+    let mut tx = core.store.begin().await?;
     let of_user = match agents::credentials(&mut tx, project.owner).await? {
-        Some(encrypted) => decrypt_user(&app.key_ring, project.owner, &encrypted)?,
+        Some(encrypted) => decrypt_user(&core.key_ring, project.owner, &encrypted)?,
         None => Environment::new(),
     };
     let encrypted = projects::environment(&mut tx, project.id).await?;
     drop(tx);
-    let of_project = decrypt_project(&app.key_ring, project.id, &encrypted)?;
-    let layers = [&app.settings.agent_environment, &of_user, &of_project];
-    let own = agents::budget(&app.store, project.id).await?;
-    let used = agents::this_month(&app.store, project.id).await?;
+    let of_project = decrypt_project(&core.key_ring, project.id, &encrypted)?;
+    let layers = [&core.settings.agent_environment, &of_user, &of_project];
+    let own = agents::budget(&core.store, project.id).await?;
+    let used = agents::this_month(&core.store, project.id).await?;
     let spent = used.iter().map(|used| used.cost.0).sum();
     Ok(AgentAccount {
-        mode: app.settings.agents.mode,
+        mode: core.settings.agents.mode,
         providers: Provider::ALL
             .into_iter()
             .filter(|provider| provider.credential(&layers).is_some())
             .collect(),
-        monthly_budget: own.or(app.settings.agents.monthly_budget),
+        monthly_budget: own.or(core.settings.agents.monthly_budget),
         own_budget: own.is_some(),
         spent: fsa_model::money::Micros(spent),
         models: used.into_iter().map(usage).collect(),
@@ -83,14 +83,14 @@ fn usage(used: agents::Used) -> AgentUsage {
 /// # Errors
 /// Not found; the database does not answer.
 pub async fn change(
-    app: &App,
+    core: &Core,
     caller: &Caller,
     project: &str,
     request: ChangeAgentAccount,
 ) -> Result<AgentAccount> {
-    let found = projects::find::<Manage>(&app.store, caller, project).await?;
+    let found = projects::find::<Manage>(&core.store, caller, project).await?;
     if let Some(budget) = request.monthly_budget {
-        let mut tx = app.store.begin().await?;
+        let mut tx = core.store.begin().await?;
         let project = projects::lock(&mut tx, &found).await?;
         agents::set_budget(&mut tx, project.id, budget).await?;
         let message = match budget {
@@ -103,16 +103,16 @@ pub async fn change(
         events::append(&mut tx, event).await?;
         tx.commit().await?;
     }
-    of(app, &found).await
+    of(core, &found).await
 }
 
 /// The names of the caller's own variables for agents. Values are never shown.
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn credentials(app: &App, caller: &Caller) -> Result<EnvironmentView> {
-    let mut tx = app.store.begin().await?;
-    let variables = open(app, caller, agents::credentials(&mut tx, caller.user()).await?)?;
+pub async fn credentials(core: &Core, caller: &Caller) -> Result<EnvironmentView> {
+    let mut tx = core.store.begin().await?;
+    let variables = open(core, caller, agents::credentials(&mut tx, caller.user()).await?)?;
     Ok(EnvironmentView {
         env_vars: shown(&variables, false),
         restarting: false,
@@ -125,12 +125,12 @@ pub async fn credentials(app: &App, caller: &Caller) -> Result<EnvironmentView> 
 /// # Errors
 /// 422 for an invalid variable.
 pub async fn change_credentials(
-    app: &App,
+    core: &Core,
     caller: &Caller,
     request: ChangeEnvironment,
 ) -> Result<EnvironmentView> {
-    let mut tx = app.store.begin().await?;
-    let before = open(app, caller, agents::credentials(&mut tx, caller.user()).await?)?;
+    let mut tx = core.store.begin().await?;
+    let before = open(core, caller, agents::credentials(&mut tx, caller.user()).await?)?;
     let after: environment::Variables = merged(before, request.env_vars);
     validate::variables(
         after
@@ -142,7 +142,7 @@ pub async fn change_credentials(
             return Err(Error::invalid(format!("envVars.{name}"), "it holds a line break"));
         }
     }
-    let encrypted = encrypt_user(&app.key_ring, caller.user(), &after);
+    let encrypted = encrypt_user(&core.key_ring, caller.user(), &after);
     agents::set_credentials(&mut tx, caller.user(), &encrypted).await?;
     audit::record(
         &mut tx,
@@ -159,12 +159,12 @@ pub async fn change_credentials(
 }
 
 fn open(
-    app: &App,
+    core: &Core,
     caller: &Caller,
     encrypted: Option<Vec<u8>>,
 ) -> Result<BTreeMap<String, secrecy::SecretString>> {
     match encrypted {
-        Some(encrypted) => decrypt_user(&app.key_ring, caller.user(), &encrypted),
+        Some(encrypted) => decrypt_user(&core.key_ring, caller.user(), &encrypted),
         None => Ok(BTreeMap::new()),
     }
 }

@@ -13,28 +13,11 @@ use fsa_model::{
 };
 use secrecy::SecretString;
 
-use self::upstream::Upstream;
-use crate::settings::LlmProxySettings;
-
 /// The sandbox whose programs send a request.
 #[derive(Clone, Copy, Debug)]
 pub struct CallingSandbox {
     pub id: SandboxId,
     pub project: ProjectId,
-}
-
-/// The proxy's shared state.
-pub struct Agents {
-    pub upstream: Upstream,
-}
-
-impl Agents {
-    #[must_use]
-    pub fn new(settings: &LlmProxySettings) -> Self {
-        Self {
-            upstream: Upstream::new(&settings.allowed_networks),
-        }
-    }
 }
 
 /// The environment layers below a sandbox's own (database, `NODE_ENV`), later wins: unchanged,

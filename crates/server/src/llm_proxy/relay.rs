@@ -22,12 +22,15 @@ use http_body_util::{BodyExt as _, BodyStream, Limited};
 use hyper::body::Incoming;
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::{metering::Meter, upstream::NotSent};
+use super::{
+    metering::Meter,
+    upstream::{NotSent, Upstream},
+};
 use crate::{
+    core::Core,
     llm_proxy::CallingSandbox,
     pricing::TokenUsage,
     projects::environment,
-    state::App,
     store::agents::{self, Account},
 };
 
@@ -76,13 +79,14 @@ fn refused(status: StatusCode, message: impl Into<String>) -> Refused {
 
 /// Answers a request for `rest` of `provider`.
 pub async fn answer(
-    app: &App,
+    core: &Core,
+    upstream: &Upstream,
     sandbox: &CallingSandbox,
     provider: Provider,
     rest: &str,
     request: Request<Incoming>,
 ) -> Response<Body> {
-    match pass(app, sandbox, provider, rest, request).await {
+    match pass(core, upstream, sandbox, provider, rest, request).await {
         Ok(response) => response,
         Err(refused) => {
             let body = provider
@@ -99,7 +103,8 @@ pub async fn answer(
 }
 
 async fn pass(
-    app: &App,
+    core: &Core,
+    upstream: &Upstream,
     sandbox: &CallingSandbox,
     provider: Provider,
     rest: &str,
@@ -114,11 +119,11 @@ async fn pass(
     };
     let task = request.headers().get(fsa_model::callback::TASK_HEADER);
     let task = task.and_then(|task| task.to_str().ok()?.parse().ok());
-    let account = agents::account(&app.store, sandbox.id, task)
+    let account = agents::account(&core.store, sandbox.id, task)
         .await
         .map_err(unavailable)?
         .ok_or_else(|| refused(StatusCode::FORBIDDEN, "this sandbox is not to run any more"))?;
-    let credential = credential(app, sandbox, provider, &account).map_err(unavailable)?;
+    let credential = credential(core, sandbox, provider, &account).map_err(unavailable)?;
     let credential = credential.ok_or_else(|| {
         refused(
             StatusCode::UNAUTHORIZED,
@@ -128,12 +133,10 @@ async fn pass(
             ),
         )
     })?;
-    within_budget(app, &account)?;
+    within_budget(core, &account)?;
 
     let (parts, body) = request.into_parts();
-    let (client, url) = app
-        .agents
-        .upstream
+    let (client, url) = upstream
         .target(provider, &credential, &parts.method, rest, parts.uri.query())
         .map_err(|error| {
             let status = match error {
@@ -182,24 +185,24 @@ async fn pass(
         .send()
         .await
         .map_err(unreachable)?;
-    Ok(returned(app, &account, provider, &credential, counted, answer))
+    Ok(returned(core, &account, provider, &credential, counted, answer))
 }
 
 /// Finds the credential for this sandbox's agents. It is in memory while the request is sent.
 fn credential(
-    app: &App,
+    core: &Core,
     sandbox: &CallingSandbox,
     provider: Provider,
     account: &Account,
 ) -> crate::Result<Option<Credential>> {
     let of_user = match &account.of_user {
-        Some(encrypted) => environment::decrypt_user(&app.key_ring, account.owner, encrypted)?,
+        Some(encrypted) => environment::decrypt_user(&core.key_ring, account.owner, encrypted)?,
         None => Environment::new(),
     };
-    let of_project = environment::decrypt_project(&app.key_ring, account.project, &account.of_project)?;
-    let of_request = environment::decrypt_request(&app.key_ring, sandbox.id, &account.of_request)?;
+    let of_project = environment::decrypt_project(&core.key_ring, account.project, &account.of_project)?;
+    let of_request = environment::decrypt_request(&core.key_ring, sandbox.id, &account.of_request)?;
     Ok(provider.credential(&[
-        &app.settings.agent_environment,
+        &core.settings.agent_environment,
         &of_user,
         &of_project,
         &of_request,
@@ -207,7 +210,7 @@ fn credential(
 }
 
 /// Checks the budget before a request is sent. A request in flight may still exceed the budget by its own cost.
-fn within_budget(app: &App, account: &Account) -> Result<(), Refused> {
+fn within_budget(core: &Core, account: &Account) -> Result<(), Refused> {
     if let Some(task) = &account.task
         && let Some(budget) = task.budget
         && task.spent >= budget
@@ -217,7 +220,7 @@ fn within_budget(app: &App, account: &Account) -> Result<(), Refused> {
             format!("this task has spent {} of its budget of {budget}", task.spent),
         ));
     }
-    let budget = account.budget.or(app.settings.agents.monthly_budget);
+    let budget = account.budget.or(core.settings.agents.monthly_budget);
     match budget {
         Some(budget) if account.spent >= budget => Err(refused(
             StatusCode::PAYMENT_REQUIRED,
@@ -323,7 +326,7 @@ fn unreachable(error: reqwest::Error) -> Refused {
 }
 
 fn returned(
-    app: &App,
+    core: &Core,
     account: &Account,
     provider: Provider,
     credential: &Credential,
@@ -340,7 +343,7 @@ fn returned(
         pieces: Box::pin(answer.bytes_stream()),
         meter,
         note: Note {
-            app: app.clone(),
+            core: core.clone(),
             project: account.project,
             task: account.task.map(|task| task.id),
             provider,
@@ -361,7 +364,7 @@ struct Metered {
 }
 
 struct Note {
-    app: App,
+    core: Core,
     project: ProjectId,
     task: Option<uuid::Uuid>,
     provider: Provider,
@@ -391,7 +394,7 @@ impl Drop for Metered {
 impl Note {
     /// Writes the usage in a task that a drain waits for.
     fn write(&self, mut counted: TokenUsage) {
-        let prices = &self.app.settings.agents.prices;
+        let prices = &self.core.settings.agents.prices;
         let cost = prices.cost(self.provider, &counted);
         // A server that a person chose could name a new model in each response.
         let known = counted
@@ -401,9 +404,9 @@ impl Note {
         if !known && !self.trusted {
             counted.model = None;
         }
-        let (app, project, task, provider) = (self.app.clone(), self.project, self.task, self.provider);
-        self.app.tasks.spawn(async move {
-            if let Err(error) = agents::add(&app.store, project, task, provider, &counted, cost).await {
+        let (core, project, task, provider) = (self.core.clone(), self.project, self.task, self.provider);
+        self.core.tasks.spawn(async move {
+            if let Err(error) = agents::add(&core.store, project, task, provider, &counted, cost).await {
                 tracing::error!(%error, %project, cost = %Micros(cost.0), "what an agent used was not written down");
             }
         });

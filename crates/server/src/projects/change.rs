@@ -6,8 +6,8 @@ use fsa_model::{api::ChangeProject, event::EventKind, limits::Adds};
 use super::{environment, validate};
 use crate::{
     auth::{Caller, permission::Manage},
+    core::Core,
     error::Result,
-    state::App,
     store::{
         events::{self, NewEvent},
         notify::Topic,
@@ -20,9 +20,9 @@ use crate::{
 ///
 /// # Errors
 /// Not found; 422 with the field and its rule; 409 where the caller has another project of that name.
-pub async fn change(app: &App, caller: &Caller, project: &str, request: ChangeProject) -> Result<Overview> {
-    let found = projects::find::<Manage>(&app.store, caller, project).await?;
-    let mut tx = app.store.begin().await?;
+pub async fn change(core: &Core, caller: &Caller, project: &str, request: ChangeProject) -> Result<Overview> {
+    let found = projects::find::<Manage>(&core.store, caller, project).await?;
+    let mut tx = core.store.begin().await?;
     let before = projects::lock(&mut tx, &found).await?;
     let after = changed(&before, request)?;
     let fields = differences(&before, &after);
@@ -35,7 +35,7 @@ pub async fn change(app: &App, caller: &Caller, project: &str, request: ChangePr
                 running: true,
                 disk: true,
             };
-            quotas::check(&mut tx, &app.settings.limits, before.owner, adds)
+            quotas::check(&mut tx, &core.settings.limits, before.owner, adds)
                 .await
                 .map_err(|error| error.of(before.id))?;
         }
@@ -52,10 +52,10 @@ pub async fn change(app: &App, caller: &Caller, project: &str, request: ChangePr
         events::append(&mut tx, event).await?;
         tx.commit().await?;
         if restarting {
-            app.hub.wake(Topic::DesiredState);
+            core.hub.wake(Topic::DesiredState);
         }
     }
-    projects::overview(&app.store, caller, &before.id.to_string()).await
+    projects::overview(&core.store, caller, &before.id.to_string()).await
 }
 
 /// Pure: the project with the request's changes.

@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     auth::{Caller, secret},
+    core::Core,
     error::{Error, Result},
-    state::App,
     store::{
         associated_data, databases,
         events::{self, NewEvent},
@@ -25,7 +25,7 @@ use crate::{
 ///
 /// # Errors
 /// 422 with the field and its rule; 409 where the caller has a project of this name.
-pub async fn create(app: &App, caller: &Caller, request: CreateProject) -> Result<Overview> {
+pub async fn create(core: &Core, caller: &Caller, request: CreateProject) -> Result<Overview> {
     let name = validate::name(&request.name)?;
     let image = validate::image(request.template.as_deref(), request.image.as_deref())?
         .unwrap_or_else(|| Image::Template(validate::TEMPLATES[0].to_owned()));
@@ -39,7 +39,7 @@ pub async fn create(app: &App, caller: &Caller, request: CreateProject) -> Resul
         validate::start_command(command)?;
     }
     validate::plain_variables(&request.env_vars)?;
-    let region = region(app, request.region.as_deref())?;
+    let region = region(core, request.region.as_deref())?;
 
     let id = ProjectId::generate();
     let variables: Variables = request
@@ -57,19 +57,19 @@ pub async fn create(app: &App, caller: &Caller, request: CreateProject) -> Resul
         region,
         repository: request.repository.as_ref(),
         start_command: request.start_command.as_deref(),
-        environment: &environment::encrypt_project(&app.key_ring, id, &variables),
+        environment: &environment::encrypt_project(&core.key_ring, id, &variables),
     };
     let desired_state = match request.start {
         Some(false) => DesiredState::Stopped,
         _ => DesiredState::Running,
     };
     let resource = ResourceName::generate(&name);
-    let password = app.key_ring.encrypt(
+    let password = core.key_ring.encrypt(
         associated_data::database_password(&id.to_string()),
         &secret::random(),
     );
 
-    let mut tx = app.store.begin().await?;
+    let mut tx = core.store.begin().await?;
     projects::insert(&mut tx, new).await?;
     if let Some(login) = &request.git_credential {
         let Some(repository) = &request.repository else {
@@ -80,7 +80,7 @@ pub async fn create(app: &App, caller: &Caller, request: CreateProject) -> Resul
         };
         git::store(
             &mut tx,
-            &app.key_ring,
+            &core.key_ring,
             id,
             &repository.url,
             &login.username,
@@ -89,13 +89,13 @@ pub async fn create(app: &App, caller: &Caller, request: CreateProject) -> Resul
         .await?;
     }
     databases::insert(&mut tx, id, &resource, &password).await?;
-    let sandbox = lifecycle::make(app, &mut tx, id, &resource, desired_state, &Variables::new()).await?;
+    let sandbox = lifecycle::make(core, &mut tx, id, &resource, desired_state, &Variables::new()).await?;
     let adds = Adds {
         projects: true,
         running: desired_state == DesiredState::Running,
         disk: true,
     };
-    quotas::check(&mut tx, &app.settings.limits, caller.user(), adds).await?;
+    quotas::check(&mut tx, &core.settings.limits, caller.user(), adds).await?;
     let event = NewEvent {
         owner: caller.user(),
         project: id,
@@ -107,16 +107,16 @@ pub async fn create(app: &App, caller: &Caller, request: CreateProject) -> Resul
     };
     events::append(&mut tx, event).await?;
     tx.commit().await?;
-    app.hub.wake(Topic::DesiredState);
-    projects::overview(&app.store, caller, &id.to_string()).await
+    core.hub.wake(Topic::DesiredState);
+    projects::overview(&core.store, caller, &id.to_string()).await
 }
 
-fn region<'a>(app: &'a App, desired_state: Option<&'a str>) -> Result<&'a str> {
-    let name = desired_state.unwrap_or_else(|| app.regions.default_name());
-    match app.regions.get(name) {
+fn region<'a>(core: &'a Core, desired_state: Option<&'a str>) -> Result<&'a str> {
+    let name = desired_state.unwrap_or_else(|| core.regions.default_name());
+    match core.regions.get(name) {
         Some(_) => Ok(name),
         None => {
-            let there: Vec<_> = app.regions.iter().map(|region| region.name.as_str()).collect();
+            let there: Vec<_> = core.regions.iter().map(|region| region.name.as_str()).collect();
             Err(Error::invalid(
                 "region",
                 format!("there is no such region; there is {}", there.join(", ")),

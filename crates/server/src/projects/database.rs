@@ -8,8 +8,8 @@ use crate::{
         Caller,
         permission::{Read, Write},
     },
+    core::Core,
     error::{Error, Result},
-    state::App,
     store::{associated_data, audit, databases, projects},
 };
 
@@ -20,12 +20,12 @@ const CREDENTIALS: std::time::Duration = std::time::Duration::from_secs(10);
 ///
 /// # Errors
 /// Not found; 409 where the connection string is requested but not known yet.
-pub async fn view(app: &App, caller: &Caller, project: &str, reveal: bool) -> Result<api::Database> {
-    let project = projects::find::<Read>(&app.store, caller, project).await?;
-    let database = databases::of(&app.store, &project)
+pub async fn view(core: &Core, caller: &Caller, project: &str, reveal: bool) -> Result<api::Database> {
+    let project = projects::find::<Read>(&core.store, caller, project).await?;
+    let database = databases::of(&core.store, &project)
         .await?
         .ok_or_else(|| Error::not_found("database").of(project.id))?;
-    let region = app.regions.get(&project.region).ok_or_else(|| {
+    let region = core.regions.get(&project.region).ok_or_else(|| {
         Error::unavailable(format!(
             "The region {} is not configured on this server.",
             project.region
@@ -43,13 +43,13 @@ pub async fn view(app: &App, caller: &Caller, project: &str, reveal: bool) -> Re
         if database.status != DatabaseStatus::Ready && !region.databases.known_ahead() {
             return Err(Error::conflict("The database is not ready yet.").of(project.id));
         }
-        let mut tx = app.store.begin().await?;
+        let mut tx = core.store.begin().await?;
         let object = format!("project {}", project.id);
         audit::record(&mut tx, caller, "database.reveal", object).await?;
         tx.commit().await?;
         let spec = DatabaseSpec {
             project: project.id,
-            password: app.key_ring.decrypt(
+            password: core.key_ring.decrypt(
                 associated_data::database_password(&project.id.to_string()),
                 &database.password,
             )?,

@@ -4,8 +4,8 @@ use fsa_model::event::EventKind;
 
 use crate::{
     auth::{Caller, permission::Own},
+    core::Core,
     error::Result,
-    state::App,
     store::{
         audit,
         events::{self, NewEvent},
@@ -18,13 +18,13 @@ use crate::{
 ///
 /// # Errors
 /// Not found; 403 for anyone but its owner; the database does not answer.
-pub async fn delete(app: &App, caller: &Caller, project: &str) -> Result<Overview> {
-    let found = projects::find_any::<Own>(&app.store, caller, project).await?;
-    let overview = projects::overview(&app.store, caller, &found.id.to_string()).await?;
+pub async fn delete(core: &Core, caller: &Caller, project: &str) -> Result<Overview> {
+    let found = projects::find_any::<Own>(&core.store, caller, project).await?;
+    let overview = projects::overview(&core.store, caller, &found.id.to_string()).await?;
     if overview.project.deleted_at.is_some() {
         return Ok(overview);
     }
-    let mut tx = app.store.begin().await?;
+    let mut tx = core.store.begin().await?;
     let project = projects::lock(&mut tx, &found).await?;
     projects::mark_deleted(&mut tx, project.id).await?;
     audit::record(
@@ -42,6 +42,6 @@ pub async fn delete(app: &App, caller: &Caller, project: &str) -> Result<Overvie
         .with(serde_json::json!({"action": "delete", "by": caller.login()}));
     events::append(&mut tx, event).await?;
     tx.commit().await?;
-    app.hub.wake(Topic::DesiredState);
+    core.hub.wake(Topic::DesiredState);
     Ok(overview)
 }

@@ -16,9 +16,9 @@ use crate::{
         Caller,
         permission::{Read, Write},
     },
+    core::Core,
     encryption::KeyRing,
     error::{Error, Result},
-    state::App,
     store::{
         associated_data, audit,
         events::{self, NewEvent},
@@ -88,11 +88,11 @@ pub fn encrypt_request(key_ring: &KeyRing, sandbox: SandboxId, variables: &Varia
 ///
 /// # Errors
 /// Not found; the database does not answer.
-pub async fn view(app: &App, caller: &Caller, project: &str, reveal: bool) -> Result<EnvironmentView> {
-    let project = projects::find::<Read>(&app.store, caller, project).await?;
-    let mut tx = app.store.begin().await?;
+pub async fn view(core: &Core, caller: &Caller, project: &str, reveal: bool) -> Result<EnvironmentView> {
+    let project = projects::find::<Read>(&core.store, caller, project).await?;
+    let mut tx = core.store.begin().await?;
     let encrypted = projects::environment(&mut tx, project.id).await?;
-    let variables = decrypt_project(&app.key_ring, project.id, &encrypted)?;
+    let variables = decrypt_project(&core.key_ring, project.id, &encrypted)?;
     if reveal {
         project.also::<Write>()?;
         audit::record(
@@ -115,7 +115,7 @@ pub async fn view(app: &App, caller: &Caller, project: &str, reveal: bool) -> Re
 /// # Errors
 /// 422 for an invalid variable, or one without a value.
 pub async fn replace(
-    app: &App,
+    core: &Core,
     caller: &Caller,
     project: &str,
     request: ChangeEnvironment,
@@ -131,7 +131,7 @@ pub async fn replace(
             )),
         })
         .collect::<Result<Variables>>()?;
-    store(app, caller, project, |_| variables).await
+    store(core, caller, project, |_| variables).await
 }
 
 /// Sets some variables and removes those that are null (PATCH). The others stay unchanged.
@@ -139,12 +139,12 @@ pub async fn replace(
 /// # Errors
 /// 422 for an invalid variable.
 pub async fn change(
-    app: &App,
+    core: &Core,
     caller: &Caller,
     project: &str,
     request: ChangeEnvironment,
 ) -> Result<EnvironmentView> {
-    store(app, caller, project, |variables| {
+    store(core, caller, project, |variables| {
         merged(variables.clone(), request.env_vars)
     })
     .await
@@ -163,16 +163,16 @@ pub(crate) fn merged(mut variables: Variables, changes: BTreeMap<String, Option<
 
 /// Stores the variables after `change`. Restarts the sandbox if they differ.
 async fn store(
-    app: &App,
+    core: &Core,
     caller: &Caller,
     project: &str,
     change: impl FnOnce(&Variables) -> Variables + Send,
 ) -> Result<EnvironmentView> {
-    let found = projects::find::<Write>(&app.store, caller, project).await?;
-    let mut tx = app.store.begin().await?;
+    let found = projects::find::<Write>(&core.store, caller, project).await?;
+    let mut tx = core.store.begin().await?;
     let project = projects::lock(&mut tx, &found).await?;
     let encrypted = projects::environment(&mut tx, project.id).await?;
-    let before = decrypt_project(&app.key_ring, project.id, &encrypted)?;
+    let before = decrypt_project(&core.key_ring, project.id, &encrypted)?;
     let after = change(&before);
     validate::variables(
         after
@@ -186,7 +186,7 @@ async fn store(
             restarting: false,
         });
     }
-    let encrypted = encrypt_project(&app.key_ring, project.id, &after);
+    let encrypted = encrypt_project(&core.key_ring, project.id, &after);
     projects::set_environment(&mut tx, project.id, &encrypted).await?;
     let restarting = renew(&mut tx, project.id).await?;
     let message = if restarting {
@@ -199,7 +199,7 @@ async fn store(
     events::append(&mut tx, event).await?;
     tx.commit().await?;
     if restarting {
-        app.hub.wake(Topic::DesiredState);
+        core.hub.wake(Topic::DesiredState);
     }
     Ok(EnvironmentView {
         env_vars: shown(&after, false),

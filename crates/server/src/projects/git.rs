@@ -13,9 +13,9 @@ use crate::{
         Caller,
         permission::{Manage, Read},
     },
+    core::Core,
     encryption::KeyRing,
     error::{Error, Result},
-    state::App,
     store::{associated_data, audit, git, projects},
 };
 
@@ -26,9 +26,9 @@ const LONGEST: usize = 10_000;
 ///
 /// # Errors
 /// Not found: the project or its credential.
-pub async fn view(app: &App, caller: &Caller, project: &str) -> Result<GitCredential> {
-    let project = projects::find::<Read>(&app.store, caller, project).await?;
-    let row = git::find(&app.store, project.id)
+pub async fn view(core: &Core, caller: &Caller, project: &str) -> Result<GitCredential> {
+    let project = projects::find::<Read>(&core.store, caller, project).await?;
+    let row = git::find(&core.store, project.id)
         .await?
         .ok_or_else(|| Error::not_found("git credential"))?;
     Ok(GitCredential {
@@ -44,12 +44,12 @@ pub async fn view(app: &App, caller: &Caller, project: &str) -> Result<GitCreden
 /// # Errors
 /// 422 with the field and its rule.
 pub async fn set(
-    app: &App,
+    core: &Core,
     caller: &Caller,
     project: &str,
     request: SetGitCredential,
 ) -> Result<GitCredential> {
-    let found = projects::find::<Manage>(&app.store, caller, project).await?;
+    let found = projects::find::<Manage>(&core.store, caller, project).await?;
     let url = match (request.url, &found.repository) {
         (Some(url), _) => url,
         (None, Some(repository)) => repository.url.clone(),
@@ -68,11 +68,11 @@ pub async fn set(
         Some(field) => Error::invalid("url", field.rule.clone()),
         None => error,
     })?;
-    let mut tx = app.store.begin().await?;
+    let mut tx = core.store.begin().await?;
     let project = projects::lock(&mut tx, &found).await?;
     store(
         &mut tx,
-        &app.key_ring,
+        &core.key_ring,
         project.id,
         &url,
         &request.username,
@@ -87,7 +87,7 @@ pub async fn set(
     )
     .await?;
     tx.commit().await?;
-    view(app, caller, &project.id.to_string()).await
+    view(core, caller, &project.id.to_string()).await
 }
 
 /// Stores a checked credential for a checked URL.
@@ -116,9 +116,9 @@ pub(super) async fn store(
 ///
 /// # Errors
 /// Not found.
-pub async fn forget(app: &App, caller: &Caller, project: &str) -> Result<()> {
-    let found = projects::find::<Manage>(&app.store, caller, project).await?;
-    let mut tx = app.store.begin().await?;
+pub async fn forget(core: &Core, caller: &Caller, project: &str) -> Result<()> {
+    let found = projects::find::<Manage>(&core.store, caller, project).await?;
+    let mut tx = core.store.begin().await?;
     let project = projects::lock(&mut tx, &found).await?;
     git::forget(&mut tx, project.id).await?;
     audit::record(

@@ -12,8 +12,8 @@ use tokio::time::Instant;
 use super::environment::{self, Variables};
 use crate::{
     auth::{Caller, permission::Write, secret},
+    core::Core,
     error::{Error, Result},
-    state::App,
     store::{
         associated_data,
         events::{self, NewEvent},
@@ -103,16 +103,16 @@ fn decide(ask: &Ask, changes: bool, now: Option<Now>) -> Decision {
 ///
 /// # Errors
 /// Not found; 409 where the action does not apply.
-pub async fn ask(app: &App, caller: &Caller, project: &str, ask: Ask) -> Result<Overview> {
-    let found = projects::find::<Write>(&app.store, caller, project).await?;
-    let mut tx = app.store.begin().await?;
+pub async fn ask(core: &Core, caller: &Caller, project: &str, ask: Ask) -> Result<Overview> {
+    let found = projects::find::<Write>(&core.store, caller, project).await?;
+    let mut tx = core.store.begin().await?;
     let project = projects::lock(&mut tx, &found).await?;
     let current = sandboxes::main_in(&mut tx, project.id).await?;
     let changes = match (&ask, &current) {
         (Ask::StartOrRestart(variables), Some(current))
             if current.desired_state != DesiredState::Terminated =>
         {
-            add_variables(app, &mut tx, current.id, variables).await?
+            add_variables(core, &mut tx, current.id, variables).await?
         }
         _ => false,
     };
@@ -140,7 +140,17 @@ pub async fn ask(app: &App, caller: &Caller, project: &str, ask: Ask) -> Result<
             };
             sandboxes::forget_gone(&mut tx, project.id).await?;
             let name = ResourceName::generate(&project.name);
-            Some(make(app, &mut tx, project.id, &name, DesiredState::Running, &variables).await?)
+            Some(
+                make(
+                    core,
+                    &mut tx,
+                    project.id,
+                    &name,
+                    DesiredState::Running,
+                    &variables,
+                )
+                .await?,
+            )
         }
         _ => None,
     };
@@ -150,16 +160,16 @@ pub async fn ask(app: &App, caller: &Caller, project: &str, ask: Ask) -> Result<
             running: true,
             disk: true,
         };
-        quotas::check(&mut tx, &app.settings.limits, project.owner, adds)
+        quotas::check(&mut tx, &core.settings.limits, project.owner, adds)
             .await
             .map_err(|error| error.of(project.id))?;
     }
     if let Some(sandbox) = sandbox {
         events::append(&mut tx, event(&project, &ask, caller).of(sandbox)).await?;
         tx.commit().await?;
-        app.hub.wake(Topic::DesiredState);
+        core.hub.wake(Topic::DesiredState);
     }
-    projects::overview(&app.store, caller, &project.id.to_string()).await
+    projects::overview(&core.store, caller, &project.id.to_string()).await
 }
 
 /// Inserts a new main sandbox.
@@ -167,7 +177,7 @@ pub async fn ask(app: &App, caller: &Caller, project: &str, ask: Ask) -> Result<
 /// # Errors
 /// The database does not answer.
 pub(super) async fn make(
-    app: &App,
+    core: &Core,
     tx: &mut PgConnection,
     project: ProjectId,
     name: &ResourceName,
@@ -175,10 +185,10 @@ pub(super) async fn make(
     variables: &Variables,
 ) -> Result<SandboxId> {
     let id = SandboxId::generate();
-    let token = app
+    let token = core
         .key_ring
         .encrypt(associated_data::control_token(&id.to_string()), &secret::random());
-    let variables = environment::encrypt_request(&app.key_ring, id, variables);
+    let variables = environment::encrypt_request(&core.key_ring, id, variables);
     let new = NewSandbox {
         id,
         project,
@@ -193,14 +203,14 @@ pub(super) async fn make(
 
 /// Adds a request's variables to those of earlier requests. Returns whether that changed anything.
 async fn add_variables(
-    app: &App,
+    core: &Core,
     tx: &mut PgConnection,
     sandbox: SandboxId,
     variables: &Variables,
 ) -> Result<bool> {
     use secrecy::ExposeSecret as _;
     let encrypted = sandboxes::request_environment(tx, sandbox).await?;
-    let mut all = environment::decrypt_request(&app.key_ring, sandbox, &encrypted)?;
+    let mut all = environment::decrypt_request(&core.key_ring, sandbox, &encrypted)?;
     let known = |(name, value): (&String, &secrecy::SecretString)| {
         all.get(name)
             .is_some_and(|had| had.expose_secret() == value.expose_secret())
@@ -213,7 +223,7 @@ async fn add_variables(
         all.iter()
             .map(|(name, value)| (name.as_str(), value.expose_secret())),
     )?;
-    let encrypted = environment::encrypt_request(&app.key_ring, sandbox, &all);
+    let encrypted = environment::encrypt_request(&core.key_ring, sandbox, &all);
     sandboxes::set_request_environment(tx, sandbox, &encrypted).await?;
     Ok(true)
 }
@@ -265,16 +275,16 @@ impl Outcome {
 /// # Errors
 /// The database does not answer.
 pub async fn settled(
-    app: &App,
+    core: &Core,
     caller: &Caller,
     project: ProjectId,
     wished_at: DateTime<Utc>,
     deadline: Instant,
 ) -> Result<Outcome> {
     let id = project.to_string();
-    let mut interest = app.hub.interest(Topic::Project(project));
+    let mut interest = core.hub.interest(Topic::Project(project));
     loop {
-        let overview = match projects::overview(&app.store, caller, &id).await {
+        let overview = match projects::overview(&core.store, caller, &id).await {
             Ok(overview) => overview,
             Err(error) if error.status() == StatusCode::NOT_FOUND => return Ok(Outcome::Gone),
             Err(error) => return Err(error),
@@ -292,7 +302,7 @@ pub async fn settled(
         tokio::select! {
             () = interest.changed() => {}
             () = tokio::time::sleep_until(deadline) => return Ok(Outcome::Pending(overview)),
-            () = app.shutdown.cancelled() => return Ok(Outcome::Pending(overview)),
+            () = core.shutdown.cancelled() => return Ok(Outcome::Pending(overview)),
         }
     }
 }

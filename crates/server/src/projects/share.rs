@@ -8,8 +8,8 @@ use fsa_model::{
 
 use crate::{
     auth::permission::{Authorized, Manage, Permission, Read},
+    core::Core,
     error::{Error, Result},
-    state::App,
     store::{
         audit,
         events::{self, NewEvent},
@@ -23,8 +23,8 @@ use crate::{
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn list(app: &App, project: &Authorized<Read>) -> Result<Vec<Member>> {
-    members::list(&app.store, project.id).await
+pub async fn list(core: &Core, project: &Authorized<Read>) -> Result<Vec<Member>> {
+    members::list(&core.store, project.id).await
 }
 
 /// Shares the project with a user as `role`, or changes their role.
@@ -33,7 +33,7 @@ pub async fn list(app: &App, project: &Authorized<Read>) -> Result<Vec<Member>> 
 /// Not found (the user); 422 for the role owner; 409 for the project's owner, or where the project has too many
 /// members.
 pub async fn share(
-    app: &App,
+    core: &Core,
     project: &Authorized<Manage>,
     user: &str,
     role: ProjectRole,
@@ -41,7 +41,7 @@ pub async fn share(
     if role == ProjectRole::Owner {
         return Err(Error::invalid("role", "it is viewer, editor or admin"));
     }
-    let mut tx = app.store.begin().await?;
+    let mut tx = core.store.begin().await?;
     let project = project_access::lock(&mut tx, project).await?;
     let (user, login) = members::person(&mut tx, user).await?;
     if user == project.owner {
@@ -59,9 +59,9 @@ pub async fn share(
         );
         events::append(&mut tx, event).await?;
         tx.commit().await?;
-        look_again(app, project.id, user);
+        look_again(core, project.id, user);
     }
-    members::list(&app.store, project.id).await
+    members::list(&core.store, project.id).await
 }
 
 /// Ends a share. Open connections of that user to the project end too. A member may always leave.
@@ -69,11 +69,11 @@ pub async fn share(
 /// # Errors
 /// Not found, where the project is not shared with the user; 403 where the caller removes another user without
 /// permission to manage the project.
-pub async fn unshare(app: &App, project: &Authorized<Read>, user: &str) -> Result<()> {
+pub async fn unshare(core: &Core, project: &Authorized<Read>, user: &str) -> Result<()> {
     let caller = project.caller();
     caller.must_write()?;
     let is_own = user == caller.login() || user.parse() == Ok(caller.user());
-    let mut tx = app.store.begin().await?;
+    let mut tx = core.store.begin().await?;
     if !is_own {
         project_access::lock(&mut tx, &project.also::<Manage>()?).await?;
     }
@@ -86,7 +86,7 @@ pub async fn unshare(app: &App, project: &Authorized<Read>, user: &str) -> Resul
     let event = changed(project, message, serde_json::json!({"user": login, "role": null})).lost_by(gone);
     events::append(&mut tx, event).await?;
     tx.commit().await?;
-    look_again(app, project.id, gone);
+    look_again(core, project.id, gone);
     Ok(())
 }
 
@@ -97,7 +97,7 @@ fn changed<R: Permission>(project: &Authorized<R>, message: String, member: serd
 }
 
 /// Wakes subscribers in this process without waiting for its own notification.
-fn look_again(app: &App, project: ProjectId, user: UserId) {
-    app.hub.wake(Topic::Credentials(user));
-    app.hub.wake(Topic::Project(project));
+fn look_again(core: &Core, project: ProjectId, user: UserId) {
+    core.hub.wake(Topic::Credentials(user));
+    core.hub.wake(Topic::Project(project));
 }

@@ -115,7 +115,7 @@ impl<'a> Attempt<'a> {
     /// [`Interruption`]: this attempt has no result.
     pub async fn pursue(&mut self) -> Result<Verdict, Interruption> {
         let name = &self.claim.project.region;
-        let Some(region) = self.shared.app.regions.get(name) else {
+        let Some(region) = self.shared.core.regions.get(name) else {
             return Ok(Verdict::Failed(Failure::new(
                 FailureKind::Machine,
                 format!("The region {name:?} is not configured on this server; add it to its settings."),
@@ -239,7 +239,7 @@ impl<'a> Attempt<'a> {
                 ),
                 json!({"name": name}),
             );
-            if observed::report_lost_database(&self.shared.app.store, self.claim, happening).await? {
+            if observed::report_lost_database(&self.shared.core.store, self.claim, happening).await? {
                 tracing::error!(project = %self.claim.project.id, database = name, "a project's database is gone");
             }
         }
@@ -385,7 +385,7 @@ impl<'a> Attempt<'a> {
                 database_ready,
             };
             let kept = happenings.clone();
-            observed::tell(&shared.app.store, claim, interim, happenings)
+            observed::tell(&shared.core.store, claim, interim, happenings)
                 .await
                 .map_err(|error| (error, kept))
         }

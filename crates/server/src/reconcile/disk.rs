@@ -12,7 +12,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Measures every project that a limit applies to, again when its measurement is `every` old; runs forever.
 pub async fn run(shared: Arc<Shared>, every: Duration) {
     loop {
-        match replicas::is_first(&shared.app.store, shared.replica).await {
+        match replicas::is_first(&shared.core.store, shared.replica).await {
             Ok(true) => measure(&shared, every).await,
             Ok(false) => {}
             Err(error) => tracing::warn!(%error, "what projects have on disk could not be measured"),
@@ -23,10 +23,10 @@ pub async fn run(shared: Arc<Shared>, every: Duration) {
 }
 
 async fn measure(shared: &Shared, every: Duration) {
-    let app = &shared.app;
-    let limits = &app.settings.limits;
+    let core = &shared.core;
+    let limits = &core.settings.limits;
     let all = limits.per_user.disk_mib.is_some() || limits.in_all.disk_mib.is_some();
-    let due = match disk::due(&app.store, all, every).await {
+    let due = match disk::due(&core.store, all, every).await {
         Ok(due) => due,
         Err(error) => {
             tracing::warn!(%error, "what projects have on disk could not be measured");
@@ -35,7 +35,7 @@ async fn measure(shared: &Shared, every: Duration) {
     };
     for project in due {
         let bytes = bytes(shared, &project).await;
-        if let Err(error) = disk::write(&app.store, project.project, bytes).await {
+        if let Err(error) = disk::write(&core.store, project.project, bytes).await {
             tracing::warn!(%error, project = %project.project, "what it has on disk was not written down");
             return;
         }
@@ -44,7 +44,7 @@ async fn measure(shared: &Shared, every: Duration) {
 
 /// Disk usage of sandbox and database together; `None` if one of them cannot be measured now.
 async fn bytes(shared: &Shared, project: &disk::Measured) -> Option<u64> {
-    let region = shared.app.regions.get(&project.region)?;
+    let region = shared.core.regions.get(&project.region)?;
     let told = |error: fsa_driver::DriverError| {
         tracing::info!(%error, project = %project.project, "what it has on disk cannot be told");
     };

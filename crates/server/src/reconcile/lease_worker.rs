@@ -53,7 +53,7 @@ pub async fn run(shared: &Arc<Shared>, claim: Claim, wished: watch::Receiver<i64
 async fn keep(shared: &Shared, lease: Lease, settling: &AtomicBool) {
     let duration = shared.options.lease;
     lease::keep(duration, async || {
-        let renewed = leases::renew(&shared.app.store, lease, duration).await?;
+        let renewed = leases::renew(&shared.core.store, lease, duration).await?;
         Ok::<_, sqlx::Error>(match renewed {
             Some(generation) => {
                 shared.heard_of(lease.sandbox, generation);
@@ -92,7 +92,7 @@ async fn pursue(shared: &Arc<Shared>, mut claim: Claim, wished: watch::Receiver<
         }
         settling.store(false, Ordering::Relaxed);
         claim = loop {
-            match leases::read_again(&shared.app.store, lease, shared.options.lease).await {
+            match leases::read_again(&shared.core.store, lease, shared.options.lease).await {
                 Ok(Some(claim)) => break claim,
                 Ok(None) => return,
                 Err(error) => {
@@ -167,7 +167,7 @@ async fn settle(
         database_ready: attempt.database_ready,
     };
     settling.store(true, Ordering::Relaxed);
-    if !observed::settle(&shared.app.store, claim, settlement, happenings).await? {
+    if !observed::settle(&shared.core.store, claim, settlement, happenings).await? {
         return Err(Interruption::Superseded);
     }
     if follows {

@@ -38,7 +38,7 @@ use uuid::Uuid;
 
 pub use self::worker::Worker;
 use self::{metrics::Metrics, requeue::RequeueQueue, watch::Followers};
-use crate::{state::App, store::notify::Topic};
+use crate::{callback::Callback, core::Core, store::notify::Topic};
 
 /// Settings of a worker.
 #[derive(Clone, Debug)]
@@ -80,13 +80,14 @@ impl Default for Options {
 
 /// Wakes the workers of this process at once. A write of the desired state wakes them anyway, through the
 /// database; this avoids the delay.
-pub fn wake(app: &App) {
-    app.hub.wake(Topic::DesiredState);
+pub fn wake(core: &Core) {
+    core.hub.wake(Topic::DesiredState);
 }
 
 /// State that the parts of one worker share.
 pub(crate) struct Shared {
-    app: App,
+    core: Core,
+    callback: Callback,
     options: Options,
     /// This process's id among the live replicas.
     replica: Uuid,

@@ -96,7 +96,7 @@ impl Look {
         let database = match &claim.database {
             None => None,
             Some(claimed) => Some(spec::database(
-                &shared.app.key_ring,
+                &shared.core.key_ring,
                 &claim.project,
                 &claimed.row,
             )?),
@@ -111,9 +111,9 @@ impl Look {
         let spec = match credentials {
             Known::NotYet => None,
             Known::Now(credentials) => Some(spec::sandbox(
-                &shared.app.key_ring,
-                &shared.app.settings.agent_environment,
-                shared.app.settings.agents.mode,
+                &shared.core.key_ring,
+                &shared.core.settings.agent_environment,
+                shared.core.settings.agents.mode,
                 claim,
                 credentials.as_ref(),
             )?),

@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub async fn run(shared: Arc<Shared>, every: Duration) {
     let mut seen = Seen::default();
     loop {
-        match crate::store::replicas::is_first(&shared.app.store, shared.replica).await {
+        match crate::store::replicas::is_first(&shared.core.store, shared.replica).await {
             Ok(true) => sweep(&shared, &mut seen).await,
             Ok(false) => seen = Seen::default(),
             Err(error) => tracing::warn!(%error, "leftovers could not be looked for"),
@@ -46,7 +46,7 @@ pub struct Seen {
 /// Sweeps all regions once.
 pub async fn sweep(shared: &Shared, seen: &mut Seen) {
     let before = std::mem::take(&mut seen.sandboxes);
-    for region in shared.app.regions.iter() {
+    for region in shared.core.regions.iter() {
         if let Err(error) = sweep_sandboxes(shared, region, &before, seen).await {
             tracing::warn!(
                 region = region.name,
@@ -75,7 +75,7 @@ async fn sweep_sandboxes(
         .await
         .map_err(|_| "the data plane does not answer".to_owned())?
         .map_err(|error| error.to_string())?;
-    let store = &shared.app.store;
+    let store = &shared.core.store;
     let found = rows::compare(store, &inventory)
         .await
         .map_err(|e| e.to_string())?;
@@ -126,7 +126,7 @@ async fn tell_of_databases(shared: &Shared, region: &Region, seen: &mut Seen) ->
         .await
         .map_err(|_| "the databases' server does not answer".to_owned())?
         .map_err(|error| error.to_string())?;
-    let known = rows::database_resources(&shared.app.store)
+    let known = rows::database_resources(&shared.core.store)
         .await
         .map_err(|e| e.to_string())?;
     let known: HashSet<String> = known.iter().map(role_of).collect();

@@ -29,11 +29,11 @@ pub async fn run(shared: &Shared, removal: Removal) {
         done = remove(shared, &removal) => done,
     };
     let written = match done {
-        Ok(()) => removals::finish(&shared.app.store, &removal).await.map(|_| ()),
+        Ok(()) => removals::finish(&shared.core.store, &removal).await.map(|_| ()),
         Err(failure) => {
             tracing::warn!(project = %removal.project.id, %failure, "a project could not be removed");
             let next = backoff::back_off(removal.attempts.saturating_add(1));
-            removals::postpone(&shared.app.store, &removal, &failure, next).await
+            removals::postpone(&shared.core.store, &removal, &failure, next).await
         }
     };
     if let Err(error) = written {
@@ -44,7 +44,7 @@ pub async fn run(shared: &Shared, removal: Removal) {
 
 async fn remove(shared: &Shared, removal: &Removal) -> Result<(), Failure> {
     let name = &removal.project.region;
-    let region = shared.app.regions.get(name).ok_or_else(|| {
+    let region = shared.core.regions.get(name).ok_or_else(|| {
         Failure::new(
             FailureKind::Machine,
             format!(
@@ -78,7 +78,7 @@ async fn drop_database(
     region: &Region,
     database: &DatabaseRow,
 ) -> fsa_driver::Result<()> {
-    let database = spec::database(&shared.app.key_ring, &removal.project, database)?;
+    let database = spec::database(&shared.core.key_ring, &removal.project, database)?;
     Databases::drop(&*region.databases, &database).await
 }
 
@@ -86,7 +86,7 @@ async fn drop_database(
 async fn keep(shared: &Shared, removal: &Removal) {
     let duration = shared.options.lease;
     lease::keep(duration, async || {
-        let held = removals::renew(&shared.app.store, removal, duration).await?;
+        let held = removals::renew(&shared.core.store, removal, duration).await?;
         Ok::<_, sqlx::Error>(if held { Renewal::Renewed } else { Renewal::Lost })
     })
     .await;

@@ -79,7 +79,7 @@ impl RequeueQueue {
 /// Watches the drivers of all regions, forever.
 pub async fn listen(shared: Arc<Shared>) {
     let mut regions = JoinSet::new();
-    for region in shared.app.regions.iter() {
+    for region in shared.core.regions.iter() {
         for of_databases in [false, true] {
             let (shared, region) = (Arc::clone(&shared), region.clone());
             regions.spawn(async move {
@@ -148,11 +148,11 @@ fn put_back(shared: &Shared, waiting: Waiting) {
 
 /// Whether there is work: terminating sandboxes change too.
 async fn write_once(shared: &Shared, waiting: &Waiting) -> Result<bool, sqlx::Error> {
-    let store = &shared.app.store;
+    let store = &shared.core.store;
     let mut some = waiting.everything || !waiting.answering.is_empty();
     if waiting.everything {
         let regions: Vec<String> = shared
-            .app
+            .core
             .regions
             .iter()
             .map(|region| region.name.clone())

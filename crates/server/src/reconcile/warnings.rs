@@ -17,7 +17,7 @@ const TRIES: usize = 12;
 /// Watches the drivers of all regions, forever.
 pub async fn listen(shared: Arc<Shared>) {
     let mut regions = JoinSet::new();
-    for region in shared.app.regions.iter() {
+    for region in shared.core.regions.iter() {
         let (shared, region) = (Arc::clone(&shared), region.clone());
         regions.spawn(async move {
             loop {
@@ -37,7 +37,7 @@ pub async fn listen(shared: Arc<Shared>) {
 async fn tell(shared: &Shared, warning: &Warning) {
     let message = sentence(warning);
     for _ in 0..TRIES {
-        match warnings::report(&shared.app.store, warning, &message).await {
+        match warnings::report(&shared.core.store, warning, &message).await {
             Ok(told) => {
                 if told {
                     tracing::warn!(sandbox = %warning.sandbox.resource, cause = warning.cause, count = warning.count,

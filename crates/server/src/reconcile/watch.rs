@@ -98,7 +98,7 @@ impl Shared {
     /// Follows a running sandbox, on the stream `watch` if there is one already. Replaces an earlier follower.
     pub(super) fn follow(self: &Arc<Self>, followed: Followed, watch: Option<StatusStream>) {
         let id = followed.sandbox.id.to_string();
-        let token = match spec::control_token(&self.app.key_ring, &id, &followed.control_token) {
+        let token = match spec::control_token(&self.core.key_ring, &id, &followed.control_token) {
             Ok(token) => token,
             Err(failure) => {
                 tracing::error!(sandbox = id, %failure, "a sandbox cannot be followed");
@@ -162,7 +162,7 @@ async fn follow(
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LONGEST_RECONNECT);
-        match replicas::follows(&shared.app.store, shared.replica, followed.sandbox.id).await {
+        match replicas::follows(&shared.core.store, shared.replica, followed.sandbox.id).await {
             Ok(true) | Err(_) => {}
             Ok(false) => break,
         }
@@ -194,7 +194,7 @@ async fn listen(
     live: &Mutex<Option<Status>>,
     answering: &Arc<Semaphore>,
 ) -> Heard {
-    let Some(region) = shared.app.regions.get(&followed.region) else {
+    let Some(region) = shared.core.regions.get(&followed.region) else {
         return Heard::End;
     };
     let sandbox = followed.sandbox.clone();
@@ -256,10 +256,10 @@ fn answer(
     let Ok(place) = Arc::clone(answering).try_acquire_owned() else {
         return;
     };
-    let (app, driver) = (shared.app.clone(), Arc::clone(&region.driver));
+    let (callback, driver) = (shared.callback.clone(), Arc::clone(&region.driver));
     let (sandbox, token) = (sandbox.clone(), token.clone());
-    shared.app.tasks.spawn(async move {
-        if let Err(error) = callback::open(app, &*driver, &sandbox, &token).await {
+    shared.core.tasks.spawn(async move {
+        if let Err(error) = callback::open(callback, &*driver, &sandbox, &token).await {
             tracing::debug!(sandbox = %sandbox.resource, error, "a sandbox could not be asked what it wants");
         }
         drop(place);
@@ -276,7 +276,7 @@ async fn write(
     let before = followed.status.clone().unwrap_or_default();
     let mut happenings = differences(&before, status);
     happenings.retain(|happening| !*cloned || happening.kind != EventKind::RepositoryCloned);
-    let store = &shared.app.store;
+    let store = &shared.core.store;
     let ours = replicas::write_status(store, shared.replica, followed, status, happenings).await?;
     if ours {
         if before.repository != status.repository {

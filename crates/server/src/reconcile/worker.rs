@@ -18,7 +18,8 @@ use super::{
     requeue::RequeueQueue, warnings, watch::Followers,
 };
 use crate::{
-    state::App,
+    callback::Callback,
+    core::Core,
     store::{
         leases::{self, Claim, Lease, Room},
         notify::Topic,
@@ -42,16 +43,22 @@ pub struct Worker;
 impl Worker {
     /// Works until `shutdown`, then finishes or drops the work in flight and releases its leases.
     /// Aborting the task ends everything at once, as a crash would.
-    pub fn spawn(app: App, shutdown: CancellationToken) -> JoinHandle<()> {
-        Self::spawn_with(app, Options::default(), shutdown)
+    pub fn spawn(core: Core, callback: Callback, shutdown: CancellationToken) -> JoinHandle<()> {
+        Self::spawn_with(core, callback, Options::default(), shutdown)
     }
 
     /// Same as [`Self::spawn`], with options.
-    pub fn spawn_with(app: App, options: Options, shutdown: CancellationToken) -> JoinHandle<()> {
+    pub fn spawn_with(
+        core: Core,
+        callback: Callback,
+        options: Options,
+        shutdown: CancellationToken,
+    ) -> JoinHandle<()> {
         let metrics = Metrics::new();
-        app.metrics.register(|registry| metrics.register(registry));
+        core.metrics.register(|registry| metrics.register(registry));
         let shared = Arc::new(Shared {
-            app,
+            core,
+            callback,
             options,
             replica: Uuid::now_v7(),
             in_flight: Mutex::default(),
@@ -122,14 +129,14 @@ async fn work(shared: Arc<Shared>, shutdown: CancellationToken) {
     jobs.drain().await;
     beside.shutdown().await;
     shared.followers.clear();
-    if let Err(error) = replicas::end(&shared.app.store, shared.replica).await {
+    if let Err(error) = replicas::end(&shared.core.store, shared.replica).await {
         tracing::warn!(%error, "this process could not sign off from the control database");
     }
 }
 
 /// Registers this process as alive, before it claims anything.
 async fn begin(shared: &Shared) {
-    let store = &shared.app.store;
+    let store = &shared.core.store;
     let (replica, lifetime) = (shared.replica, shared.options.lifetime);
     loop {
         let begun = async {
@@ -148,7 +155,7 @@ async fn begin(shared: &Shared) {
 
 /// Renews this process's registration, and follows sandboxes that no process follows, forever.
 async fn live(shared: Arc<Shared>) {
-    let store = &shared.app.store;
+    let store = &shared.core.store;
     let lifetime = shared.options.lifetime;
     loop {
         let lived = async {
@@ -178,17 +185,17 @@ async fn live(shared: Arc<Shared>) {
 impl Jobs {
     async fn claim_for_ever(&mut self) {
         let shared = Arc::clone(&self.shared);
-        let mut wishes = shared.app.hub.interest(Topic::DesiredState);
+        let mut wishes = shared.core.hub.interest(Topic::DesiredState);
         loop {
             let next = match self.claim().await {
                 Ok(next) => {
-                    shared.app.metrics.report("reconcile", None);
+                    shared.core.metrics.report("reconcile", None);
                     next
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the control database did not answer a worker");
                     let words = "the control database does not answer the workers";
-                    shared.app.metrics.report("reconcile", Some(words.to_owned()));
+                    shared.core.metrics.report("reconcile", Some(words.to_owned()));
                     Some(Instant::now() + STORE_RETRY)
                 }
             };
@@ -209,7 +216,7 @@ impl Jobs {
     /// Claims due work up to the limit, and returns when to do so again; `None` means when a job ends.
     async fn claim(&mut self) -> Result<Option<Instant>, sqlx::Error> {
         let shared = Arc::clone(&self.shared);
-        let (store, lease) = (&shared.app.store, shared.options.lease);
+        let (store, lease) = (&shared.core.store, shared.options.lease);
         let room = self.room(self.sandboxes.values().map(|job| job.region.as_str()));
         let claimed = if room.is_full() {
             Vec::new()
@@ -265,7 +272,7 @@ impl Jobs {
             regions: Vec::new(),
             elsewhere: concurrent,
         };
-        for region in self.shared.app.regions.iter() {
+        for region in self.shared.core.regions.iter() {
             let elsewhere = region.driver.capabilities().works_elsewhere;
             let places = concurrent * if elsewhere { ELSEWHERE } else { 1 };
             room.regions.push((region.name.clone(), places));
@@ -324,7 +331,7 @@ impl Jobs {
         if ids.is_empty() {
             return;
         }
-        match leases::generations(&self.shared.app.store, &ids).await {
+        match leases::generations(&self.shared.core.store, &ids).await {
             Ok(generations) => {
                 for (sandbox, generation) in generations {
                     self.shared.heard_of(sandbox, generation);
@@ -345,7 +352,7 @@ impl Jobs {
         self.tasks.shutdown().await;
         let leases: Vec<Lease> = self.sandboxes.values().map(|job| job.lease).collect();
         let removals: Vec<Uuid> = self.removals.keys().copied().collect();
-        let store = &self.shared.app.store;
+        let store = &self.shared.core.store;
         let released = async {
             leases::release(store, &leases).await?;
             removals::release(store, &removals).await
@@ -362,7 +369,7 @@ async fn give_up_after_panic(shared: &Shared, lease: Lease) {
         FailureKind::Internal,
         "The control plane failed while it worked on the sandbox. This is a defect; its log has the details.",
     );
-    if let Err(error) = observed::give_up(&shared.app.store, lease, &failure, backoff::LONGEST).await {
+    if let Err(error) = observed::give_up(&shared.core.store, lease, &failure, backoff::LONGEST).await {
         tracing::warn!(sandbox = %lease.sandbox, %error, "a panic was not written down");
     }
 }

@@ -22,8 +22,9 @@ use secrecy::SecretString;
 
 pub(crate) use self::{pass_through::pass_through, streams::Streams, websocket::Handshake};
 use crate::{
-    App, Error, Result,
+    Error, Result,
     auth::permission::{Authorized, Permission},
+    core::Core,
     store::{associated_data, projects::ProjectRow, sandboxes, sandboxes::SandboxRow},
     tunnel::Farewell,
 };
@@ -40,9 +41,9 @@ impl RunningSandbox {
     ///
     /// # Errors
     /// 409 that names the phase, if the sandbox does not run.
-    pub(crate) async fn of(app: &App, project: &ProjectRow) -> Result<Self> {
-        match sandboxes::main_of(&app.store, project).await? {
-            Some(sandbox) => Self::of_row(app, &project.region, &sandbox).map_err(|e| e.of(project.id)),
+    pub(crate) async fn of(core: &Core, project: &ProjectRow) -> Result<Self> {
+        match sandboxes::main_of(&core.store, project).await? {
+            Some(sandbox) => Self::of_row(core, &project.region, &sandbox).map_err(|e| e.of(project.id)),
             None => Err(not_running(None).of(project.id)),
         }
     }
@@ -51,7 +52,7 @@ impl RunningSandbox {
     ///
     /// # Errors
     /// The same.
-    pub(crate) fn of_row(app: &App, region: &str, sandbox: &SandboxRow) -> Result<Self> {
+    pub(crate) fn of_row(core: &Core, region: &str, sandbox: &SandboxRow) -> Result<Self> {
         let phase = sandbox.phase();
         // A container that is about to be replaced would take new work with it.
         if sandbox.container != ContainerState::Running
@@ -60,14 +61,14 @@ impl RunningSandbox {
         {
             return Err(not_running(Some(phase)));
         }
-        let region = app.regions.get(region).ok_or_else(|| {
+        let region = core.regions.get(region).ok_or_else(|| {
             Error::unavailable(format!("The region {region} is not configured on this server."))
         })?;
         let id = sandbox.id.to_string();
         Ok(Self {
             driver: Arc::clone(&region.driver),
             sandbox: sandbox.reference(),
-            token: app
+            token: core
                 .key_ring
                 .decrypt(associated_data::control_token(&id), &sandbox.control_token)?,
         })
@@ -107,10 +108,10 @@ impl RunningSandbox {
 
 /// When a stream in a project must end: the server drains, or the caller's credential or permission no longer
 /// holds.
-pub(crate) async fn stream_end<R: Permission>(app: App, authorized: Authorized<R>) -> Farewell {
+pub(crate) async fn stream_end<R: Permission>(core: Core, authorized: Authorized<R>) -> Farewell {
     tokio::select! {
-        () = app.shutdown.cancelled() => Farewell::Restarting,
-        () = authorized.ended(&app) => Farewell::Refused,
+        () = core.shutdown.cancelled() => Farewell::Restarting,
+        () = authorized.ended(&core) => Farewell::Refused,
     }
 }
 

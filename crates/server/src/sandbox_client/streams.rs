@@ -5,10 +5,10 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use fsa_model::UserId;
 use parking_lot::Mutex;
 
-use crate::{App, Error, Result, auth::Caller};
+use crate::{Error, Result, auth::Caller, core::Core};
 
 /// Counts the long-lived streams of each user.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Streams(Arc<Mutex<HashMap<UserId, usize>>>);
 
 /// A permit for one stream; counts it until dropped.
@@ -22,9 +22,9 @@ impl Streams {
     ///
     /// # Errors
     /// 429 at the limit, [`crate::settings::Limits::streams_per_user`].
-    pub(crate) fn begin(&self, app: &App, caller: &Caller) -> Result<StreamPermit> {
+    pub(crate) fn begin(&self, core: &Core, caller: &Caller) -> Result<StreamPermit> {
         let user = caller.user();
-        let most = app.settings.limits.streams_per_user;
+        let most = core.settings.limits.streams_per_user;
         let mut counts = self.0.lock();
         let count = counts.entry(user).or_default();
         if *count >= most {

@@ -13,7 +13,8 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 
 use crate::{
-    App, Error, Result,
+    Error, Result,
+    core::Core,
     header_list::lists,
     tunnel::{Farewell, Speech, relay},
 };
@@ -49,7 +50,7 @@ impl Handshake {
     /// 502 if sandboxd's response does not match this handshake.
     pub(crate) fn accept(
         self,
-        app: &App,
+        core: &Core,
         (answer, server): (HeaderMap, Upgraded),
         end: impl Future<Output = Farewell> + Send + 'static,
         permit: impl Send + 'static,
@@ -63,7 +64,7 @@ impl Handshake {
             ));
         }
         let client = self.client;
-        app.gateway.tunnels.spawn(async move {
+        core.tunnels.spawn(async move {
             if let Ok(client) = client.await {
                 let (client, server) = (TokioIo::new(client), TokioIo::new(server));
                 relay(client, server, Bytes::new(), Speech::WebSocket, end).await;

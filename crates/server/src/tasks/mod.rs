@@ -17,9 +17,9 @@ use crate::{
         Caller,
         permission::{Read, Write},
     },
+    core::Core,
     error::{Error, Result},
     projects::lifecycle::{self, Ask},
-    state::App,
     store::{
         events::{self, NewEvent},
         notify::Topic,
@@ -39,11 +39,11 @@ const MOST_OPEN: i64 = 50;
 ///
 /// # Errors
 /// Not found; 422 with the field and its rule; 429 where too many tasks wait.
-pub async fn create(app: &App, caller: &Caller, project: &str, request: CreateTask) -> Result<Task> {
-    let found = projects::find::<Write>(&app.store, caller, project).await?;
+pub async fn create(core: &Core, caller: &Caller, project: &str, request: CreateTask) -> Result<Task> {
+    let found = projects::find::<Write>(&core.store, caller, project).await?;
     check(&request)?;
     if let Some(earlier) = request.continues {
-        let earlier = tasks::find(&app.store, found.id, earlier)
+        let earlier = tasks::find(&core.store, found.id, earlier)
             .await
             .map_err(|_| Error::invalid("continue", "this project has no such task"))?;
         if earlier.task.agent != request.agent || earlier.session.is_none() {
@@ -55,9 +55,9 @@ pub async fn create(app: &App, caller: &Caller, project: &str, request: CreateTa
     }
     // No effect where the project runs or is starting. The start comes first, because a limit may refuse it, and a
     // task would then wait for a sandbox that never comes.
-    lifecycle::ask(app, caller, &found.id.to_string(), Ask::Start).await?;
+    lifecycle::ask(core, caller, &found.id.to_string(), Ask::Start).await?;
     let id = Uuid::now_v7();
-    let mut tx = app.store.begin().await?;
+    let mut tx = core.store.begin().await?;
     let project = projects::lock(&mut tx, &found).await?;
     if tasks::open(&mut tx, project.id).await? >= MOST_OPEN {
         return Err(Error::too_often(
@@ -82,8 +82,8 @@ pub async fn create(app: &App, caller: &Caller, project: &str, request: CreateTa
         .with(serde_json::json!({"task": id, "agent": request.agent, "by": caller.login()}));
     events::append(&mut tx, event).await?;
     tx.commit().await?;
-    app.hub.wake(Topic::DesiredState);
-    Ok(tasks::find(&app.store, project.id, id).await?.task)
+    core.hub.wake(Topic::DesiredState);
+    Ok(tasks::find(&core.store, project.id, id).await?.task)
 }
 
 fn check(request: &CreateTask) -> Result<()> {
@@ -119,19 +119,19 @@ fn check(request: &CreateTask) -> Result<()> {
 ///
 /// # Errors
 /// Not found.
-pub async fn show(app: &App, caller: &Caller, project: &str, task: Uuid) -> Result<Task> {
-    let project = projects::find::<Read>(&app.store, caller, project).await?;
-    Ok(tasks::find(&app.store, project.id, task).await?.task)
+pub async fn show(core: &Core, caller: &Caller, project: &str, task: Uuid) -> Result<Task> {
+    let project = projects::find::<Read>(&core.store, caller, project).await?;
+    Ok(tasks::find(&core.store, project.id, task).await?.task)
 }
 
 /// The changes by the agent of a task.
 ///
 /// # Errors
 /// Not found.
-pub async fn diff(app: &App, caller: &Caller, project: &str, task: Uuid) -> Result<TaskDiff> {
-    let project = projects::find::<Read>(&app.store, caller, project).await?;
-    let row = tasks::find(&app.store, project.id, task).await?;
-    let (diff, truncated) = tasks::diff(&app.store, task).await?;
+pub async fn diff(core: &Core, caller: &Caller, project: &str, task: Uuid) -> Result<TaskDiff> {
+    let project = projects::find::<Read>(&core.store, caller, project).await?;
+    let row = tasks::find(&core.store, project.id, task).await?;
+    let (diff, truncated) = tasks::diff(&core.store, task).await?;
     let reason = match (&diff, row.start_tree) {
         (Some(_), _) => None,
         (None, _) if !row.task.state.is_over() => Some("The task has not ended yet."),
@@ -149,10 +149,10 @@ pub async fn diff(app: &App, caller: &Caller, project: &str, task: Uuid) -> Resu
 ///
 /// # Errors
 /// Not found.
-pub async fn cancel(app: &App, caller: &Caller, project: &str, task: Uuid) -> Result<Task> {
-    let found = projects::find::<Write>(&app.store, caller, project).await?;
-    tasks::find(&app.store, found.id, task).await?;
-    let mut tx = app.store.begin().await?;
+pub async fn cancel(core: &Core, caller: &Caller, project: &str, task: Uuid) -> Result<Task> {
+    let found = projects::find::<Write>(&core.store, caller, project).await?;
+    tasks::find(&core.store, found.id, task).await?;
+    let mut tx = core.store.begin().await?;
     let project = projects::lock(&mut tx, &found).await?;
     if tasks::cancel(&mut tx, task).await? {
         let event = NewEvent::new(
@@ -164,7 +164,7 @@ pub async fn cancel(app: &App, caller: &Caller, project: &str, task: Uuid) -> Re
         events::append(&mut tx, event).await?;
     }
     tx.commit().await?;
-    Ok(tasks::find(&app.store, found.id, task).await?.task)
+    Ok(tasks::find(&core.store, found.id, task).await?.task)
 }
 
 #[cfg(test)]

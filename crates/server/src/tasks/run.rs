@@ -29,9 +29,9 @@ use super::{
     end::{absent, cancelled, failed, judge},
 };
 use crate::{
+    core::Core,
     error::{Error, Result},
     sandbox_client::RunningSandbox,
-    state::App,
     store::{
         events::{self, NewEvent},
         lease::{self, Renewal},
@@ -54,17 +54,17 @@ const DRAIN: Duration = Duration::from_secs(5);
 
 /// Runs tasks until `shutdown`. `alone` says that no other process runs tasks: then a dead process's leases
 /// need not expire first.
-pub fn spawn(app: App, alone: bool, shutdown: CancellationToken) -> JoinHandle<()> {
+pub fn spawn(core: Core, alone: bool, shutdown: CancellationToken) -> JoinHandle<()> {
     tokio::spawn(async move {
         let running = TaskTracker::new();
         let places = Arc::new(Semaphore::new(AT_ONCE));
         let work = async {
-            if alone && let Err(error) = tasks::forget_leases(&app.store).await {
+            if alone && let Err(error) = tasks::forget_leases(&core.store).await {
                 tracing::warn!(%error, "the tasks of the last process wait until its leases run out");
             }
             loop {
-                let mut interest = app.hub.interest(Topic::DesiredState);
-                claim(&app, &running, &places, &shutdown).await;
+                let mut interest = core.hub.interest(Topic::DesiredState);
+                claim(&core, &running, &places, &shutdown).await;
                 tokio::select! {
                     () = interest.changed() => {}
                     () = tokio::time::sleep(LOOK_ANYWAY) => {}
@@ -82,20 +82,20 @@ pub fn spawn(app: App, alone: bool, shutdown: CancellationToken) -> JoinHandle<(
     })
 }
 
-async fn claim(app: &App, running: &TaskTracker, places: &Arc<Semaphore>, shutdown: &CancellationToken) {
+async fn claim(core: &Core, running: &TaskTracker, places: &Arc<Semaphore>, shutdown: &CancellationToken) {
     let free = i64::try_from(places.available_permits()).unwrap_or(0);
     if free == 0 {
         return;
     }
-    match tasks::claim(&app.store, free, LEASE).await {
+    match tasks::claim(&core.store, free, LEASE).await {
         Ok(claimed) => {
             for claimed in claimed {
                 let Ok(place) = Arc::clone(places).try_acquire_owned() else {
                     return;
                 };
-                let (app, shutdown) = (app.clone(), shutdown.clone());
+                let (core, shutdown) = (core.clone(), shutdown.clone());
                 running.spawn(async move {
-                    follow(&app, claimed, &shutdown).await;
+                    follow(&core, claimed, &shutdown).await;
                     drop(place);
                 });
             }
@@ -104,12 +104,12 @@ async fn claim(app: &App, running: &TaskTracker, places: &Arc<Semaphore>, shutdo
     }
 }
 
-async fn follow(app: &App, claimed: ClaimedTask, shutdown: &CancellationToken) {
+async fn follow(core: &Core, claimed: ClaimedTask, shutdown: &CancellationToken) {
     let (task, lease) = (claimed.row.task.id, claimed.lease);
     // While the last write is in flight, a missing lease means that this write ended it.
     let ending = AtomicBool::new(false);
     let mut run = Run {
-        app,
+        core,
         ending: &ending,
         position: claimed.row.position,
         reported_failed: claimed.row.reported_failed,
@@ -120,13 +120,13 @@ async fn follow(app: &App, claimed: ClaimedTask, shutdown: &CancellationToken) {
     let outcome = tokio::select! {
         biased;
         outcome = run.until_end() => outcome,
-        () = keep(app, task, lease, &ending) => {
+        () = keep(core, task, lease, &ending) => {
             tracing::warn!(%task, "lease of a task lost; another replica takes over");
             return;
         }
         () = shutdown.cancelled() => {
             // The next process need not wait.
-            if let Err(error) = tasks::release(&app.store, task, lease).await {
+            if let Err(error) = tasks::release(&core.store, task, lease).await {
                 tracing::warn!(%error, %task, "a task was not given back");
             }
             return;
@@ -139,9 +139,9 @@ async fn follow(app: &App, claimed: ClaimedTask, shutdown: &CancellationToken) {
 }
 
 /// Renews the lease until it is lost.
-async fn keep(app: &App, task: Uuid, lease: Uuid, ending: &AtomicBool) {
+async fn keep(core: &Core, task: Uuid, lease: Uuid, ending: &AtomicBool) {
     lease::keep(LEASE, async || {
-        let held = tasks::renew(&app.store, task, lease, LEASE).await?;
+        let held = tasks::renew(&core.store, task, lease, LEASE).await?;
         Ok::<_, Error>(match held {
             Held::Yes { .. } => Renewal::Renewed,
             Held::No if ending.load(Ordering::Relaxed) => Renewal::GivenBack,
@@ -153,7 +153,7 @@ async fn keep(app: &App, task: Uuid, lease: Uuid, ending: &AtomicBool) {
 
 /// One task that this process follows.
 struct Run<'a> {
-    app: &'a App,
+    core: &'a Core,
     ending: &'a AtomicBool,
     claimed: ClaimedTask,
     position: i64,
@@ -185,7 +185,7 @@ impl Run<'_> {
             Ok(ended) => ended,
             Err(Lost) => return Ok(()),
         };
-        let mut tx = self.app.store.begin().await?;
+        let mut tx = self.core.store.begin().await?;
         self.ending.store(true, Ordering::Relaxed);
         if tasks::end(&mut tx, self.id(), self.claimed.lease, &ended).await? {
             let message = match (ended.state, &ended.error) {
@@ -206,7 +206,7 @@ impl Run<'_> {
     async fn ended(&mut self) -> Step<Ended> {
         let started = self.claimed.row.sandbox.is_some();
         let (running, sandbox) = loop {
-            let mut interest = self.app.hub.interest(Topic::Project(self.claimed.project.id));
+            let mut interest = self.core.hub.interest(Topic::Project(self.claimed.project.id));
             match self.place().await? {
                 Place::Ready(running, sandbox) => break (running, sandbox),
                 Place::Gone(why) => return Ok(Ok(failed(why))),
@@ -226,7 +226,7 @@ impl Run<'_> {
             if let Some(ended) = self.start(&running).await? {
                 return Ok(Ok(ended));
             }
-            if tasks::started(&self.app.store, self.id(), self.claimed.lease, sandbox).await? == Held::No {
+            if tasks::started(&self.core.store, self.id(), self.claimed.lease, sandbox).await? == Held::No {
                 return Ok(Err(Lost));
             }
         }
@@ -235,7 +235,7 @@ impl Run<'_> {
 
     async fn place(&self) -> Result<Place> {
         let project = &self.claimed.project;
-        let Some(sandbox) = sandboxes::main_of(&self.app.store, project).await? else {
+        let Some(sandbox) = sandboxes::main_of(&self.core.store, project).await? else {
             return Ok(Place::Gone("the project has no sandbox"));
         };
         if self.claimed.row.sandbox.is_some_and(|id| id != sandbox.id) {
@@ -245,7 +245,7 @@ impl Run<'_> {
             return Ok(Place::Gone("the project was stopped"));
         }
         Ok(
-            match RunningSandbox::of_row(self.app, &project.region, &sandbox) {
+            match RunningSandbox::of_row(self.core, &project.region, &sandbox) {
                 Ok(running) => Place::Ready(running, sandbox.id),
                 Err(_) => Place::Wait,
             },
@@ -253,7 +253,7 @@ impl Run<'_> {
     }
 
     async fn renew(&self) -> Result<Held> {
-        tasks::renew(&self.app.store, self.id(), self.claimed.lease, LEASE).await
+        tasks::renew(&self.core.store, self.id(), self.claimed.lease, LEASE).await
     }
 
     /// Starts the agent. Returns the outcome if it cannot be started at all.
@@ -261,7 +261,7 @@ impl Run<'_> {
         let TaskRow { task, .. } = &self.claimed.row;
         let session = match task.continues {
             Some(earlier) => {
-                let earlier = tasks::find(&self.app.store, task.project_id, earlier).await?;
+                let earlier = tasks::find(&self.core.store, task.project_id, earlier).await?;
                 earlier.session
             }
             None => None,
@@ -269,7 +269,7 @@ impl Run<'_> {
         if self.claimed.row.start_tree.is_none()
             && let Some(tree) = changes::tree(sandbox).await
         {
-            tasks::begin_at(&self.app.store, self.id(), self.claimed.lease, &tree).await?;
+            tasks::begin_at(&self.core.store, self.id(), self.claimed.lease, &tree).await?;
         }
         let command = ExecRequest {
             command: agents::adapter(task.agent).command(task, session.as_deref()),
@@ -297,7 +297,7 @@ impl Run<'_> {
     async fn listen(&mut self, sandbox: &RunningSandbox) -> Step<Ended> {
         let mut cancelling = false;
         loop {
-            let mut interest = self.app.hub.interest(Topic::Project(self.claimed.project.id));
+            let mut interest = self.core.hub.interest(Topic::Project(self.claimed.project.id));
             let held = tokio::select! {
                 output = self.read(sandbox) => match output {
                     Ok(output) => {
@@ -361,7 +361,7 @@ impl Run<'_> {
             failed: output.failed,
             cost: output.cost,
         };
-        let held = tasks::record(&self.app.store, self.id(), self.claimed.lease, &progress, LEASE).await?;
+        let held = tasks::record(&self.core.store, self.id(), self.claimed.lease, &progress, LEASE).await?;
         if held != Held::No {
             self.position = position;
             self.unfinished = output.unfinished;
@@ -372,7 +372,7 @@ impl Run<'_> {
     }
 
     async fn conclude(&self, sandbox: &RunningSandbox, end: &TaskEnd, was_cancelled: bool) -> Ended {
-        let row = tasks::find(&self.app.store, self.claimed.project.id, self.id()).await;
+        let row = tasks::find(&self.core.store, self.claimed.project.id, self.id()).await;
         let (since, tree) = row.map_or((None, None), |row| (row.task.started_at, row.start_tree));
         let changed_files = match since {
             Some(since) => changes::written(sandbox, since).await,

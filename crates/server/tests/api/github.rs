@@ -1,10 +1,7 @@
 //! GitHub sign-in tests: who may sign in, who may not, and what is stored.
 
 use fsa_model::ProjectId;
-use fsa_server::{
-    git_credentials::{self, Place},
-    settings::Join,
-};
+use fsa_server::{git_credentials::Place, settings::Join};
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 
@@ -368,7 +365,12 @@ async fn told(
     name: &str,
 ) -> Result<Option<String>, String> {
     let place = Place::of_url(&format!("http://{}/{name}", github.address)).unwrap();
-    let answer = git_credentials::login(&world.app, project, &place).await;
+    let answer = world
+        .app
+        .callback
+        .git_credentials
+        .login(&world.app, project, &place)
+        .await;
     answer
         .map(|login| login.map(|login| login.password.expose_secret().to_owned()))
         .map_err(|error| error.message().to_owned())
@@ -393,7 +395,11 @@ async fn git_gets_the_owners_token_for_the_projects_own_repository() {
     github.revoke();
     let place = Place::of_url(&format!("http://{}/ada-l/shop", github.address)).unwrap();
     let another = "another".to_owned().into();
-    let advice = git_credentials::refused(&world.app, shop, &place, &another)
+    let advice = world
+        .app
+        .callback
+        .git_credentials
+        .refused(&world.app, shop, &place, &another)
         .await
         .unwrap();
     // The refusal of another password than the issued one does not invalidate the issued one.
@@ -401,7 +407,7 @@ async fn git_gets_the_owners_token_for_the_projects_own_repository() {
     assert!(told(&world, &github, shop, "ada-l/shop").await.is_ok());
     ada.get("/api/repositories").await.expect(409);
     let why = told(&world, &github, shop, "ada-l/shop").await.unwrap_err();
-    assert!(why.contains("link the account anew"), "{why}");
+    assert!(why.contains("link the account again"), "{why}");
 }
 
 #[tokio::test]

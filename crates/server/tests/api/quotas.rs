@@ -207,7 +207,12 @@ async fn what_is_on_disk_is_measured_and_nothing_is_added_beyond_the_limit() {
         measure: Duration::from_millis(50),
         ..reconcile::Options::default()
     };
-    Worker::spawn_with(world.app.clone(), options, world.app.shutdown.clone());
+    Worker::spawn_with(
+        world.app.core().clone(),
+        world.app.callback.clone(),
+        options,
+        world.app.shutdown.clone(),
+    );
     let ada = world.member("ada").await;
     let waiting = ada.with("prefer", "wait=60");
     waiting

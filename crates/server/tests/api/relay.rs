@@ -123,7 +123,11 @@ async fn sandbox(world: &World, name: &str) -> Sandbox {
         project: project.id,
     };
     let (ours, theirs) = tokio::io::duplex(64 * 1024);
-    tokio::spawn(callback::serve(world.app.clone(), sandbox, TokioIo::new(theirs)));
+    tokio::spawn(callback::serve(
+        world.app.callback.clone(),
+        sandbox,
+        TokioIo::new(theirs),
+    ));
     let (sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(ours))
             .await

@@ -15,7 +15,11 @@ async fn regions_checks_and_use_are_told_and_a_silent_region_is_named() {
     .await;
     let owner = world.owner().await;
     let ada = world.member("ada").await;
-    fsa_server::reconcile::Worker::spawn(world.app.clone(), world.app.shutdown.clone());
+    fsa_server::reconcile::Worker::spawn(
+        world.app.core().clone(),
+        world.app.callback.clone(),
+        world.app.shutdown.clone(),
+    );
     let shop = project(&ada, "shop").await;
     let patient = ada.with("prefer", "wait=30");
     patient.ask("/api/sandbox/shop").await.expect(200);

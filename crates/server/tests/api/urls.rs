@@ -110,7 +110,11 @@ fn collect(value: &Value, urls: &mut BTreeSet<String>) {
 #[tokio::test]
 async fn every_url_in_an_answer_opens_a_page() {
     let world = World::with(|settings| settings.web = Some(files)).await;
-    Worker::spawn(world.app.clone(), world.app.shutdown.clone());
+    Worker::spawn(
+        world.app.core().clone(),
+        world.app.callback.clone(),
+        world.app.shutdown.clone(),
+    );
     let owner = world.owner().await;
     let mut urls = BTreeSet::new();
     let created = owner

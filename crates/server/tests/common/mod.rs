@@ -63,7 +63,11 @@ impl World {
     /// Like [`Self::new`], with workers that reconcile.
     pub async fn working() -> Self {
         let world = Self::new().await;
-        Worker::spawn(world.app.clone(), world.app.shutdown.clone());
+        Worker::spawn(
+            world.app.core().clone(),
+            world.app.callback.clone(),
+            world.app.shutdown.clone(),
+        );
         world
     }
 

@@ -298,7 +298,12 @@ impl Workers {
     pub fn of(world: &World, options: Options) -> Self {
         let shutdown = CancellationToken::new();
         Self {
-            task: Worker::spawn_with(world.app.clone(), options, shutdown.clone()),
+            task: Worker::spawn_with(
+                world.app.core().clone(),
+                world.app.callback.clone(),
+                options,
+                shutdown.clone(),
+            ),
             shutdown,
         }
     }

@@ -13,6 +13,7 @@ use std::{io::Write as _, net::SocketAddr, sync::Arc, time::Duration};
 use fsa_driver::{Region, Regions};
 use fsa_server::{
     auth::sign_in,
+    core::Core,
     encryption::KeyRing,
     listener, reconcile,
     settings::{Limits, Settings},
@@ -143,13 +144,13 @@ pub fn run(arguments: ServeArguments) -> Outcome {
             alone: lock.alone && config.database_dsn.is_none(),
             ..reconcile::Options::default()
         };
-        let workers = reconcile::Worker::spawn_with(app.clone(), options, app.shutdown.clone());
+        let workers = reconcile::Worker::spawn_with(app.core().clone(), app.callback.clone(), options, app.shutdown.clone());
         let tasks = tasks::run::spawn(
-            app.clone(),
+            app.core().clone(),
             lock.alone && config.database_dsn.is_none(),
             app.shutdown.clone(),
         );
-        let reencryption = tokio::spawn(reencrypt(app.clone()));
+        let reencryption = tokio::spawn(reencrypt(app.core().clone()));
         greet(&app, &config, address).await?;
         listener::serve(app.clone(), listener, stop_signal()?).await?;
         // The workers release their leases, so that another server need not wait for them to expire.
@@ -163,12 +164,12 @@ pub fn run(arguments: ServeArguments) -> Outcome {
 }
 
 /// Re-encrypts all stored secrets with the newest key, at the start and after each rotation, while the server runs.
-async fn reencrypt(app: App) {
+async fn reencrypt(core: Core) {
     let mut encrypted_with = None;
     loop {
-        let current = app.key_ring.current();
+        let current = core.key_ring.current();
         if encrypted_with != Some(current) {
-            match key_rotation::seal_anew(&app.store, &app.key_ring, &app.shutdown).await {
+            match key_rotation::seal_anew(&core.store, &core.key_ring, &core.shutdown).await {
                 Ok(count) => {
                     encrypted_with = Some(current);
                     if count > 0 {
@@ -181,10 +182,10 @@ async fn reencrypt(app: App) {
             }
         }
         tokio::select! {
-            () = app.shutdown.cancelled() => return,
+            () = core.shutdown.cancelled() => return,
             () = tokio::time::sleep(KEYS_EVERY) => {}
         }
-        match app.key_ring.renew() {
+        match core.key_ring.renew() {
             Ok(true) => tracing::info!("key file changed; reloaded"),
             Ok(false) => {}
             Err(error) => tracing::error!(%error, "key file cannot be read; keeping the loaded keys"),

@@ -15,10 +15,11 @@ use governor::{
 };
 use parking_lot::Mutex;
 
-use super::{Caller, login_throttle::TIDY_ABOVE};
 use crate::{
     error::{Error, Result},
+    login_throttle::TIDY_ABOVE,
     settings,
+    store::caller::Caller,
 };
 
 type Limiter = RateLimiter<UserId, DefaultKeyedStateStore<UserId>, DefaultClock>;

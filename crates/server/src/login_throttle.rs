@@ -8,11 +8,11 @@ use governor::{
     state::keyed::DefaultKeyedStateStore,
 };
 
-use super::Address;
 use crate::error::{Error, Result};
+use crate::store::caller::Address;
 
 /// Above this number of keys, those with a full quota are dropped.
-pub(super) const TIDY_ABOVE: usize = 10_000;
+pub(crate) const TIDY_ABOVE: usize = 10_000;
 
 type Limiter<K> = RateLimiter<K, DefaultKeyedStateStore<K>, DefaultClock>;
 

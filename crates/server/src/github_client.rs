@@ -32,7 +32,7 @@ const PAGES: usize = 30;
 
 /// The configured GitHub server and its HTTP client.
 pub struct Github {
-    pub(super) settings: GithubSettings,
+    pub(crate) settings: GithubSettings,
     http: reqwest::Client,
 }
 
@@ -134,7 +134,7 @@ impl Github {
     }
 
     /// Starts an authorization at GitHub, with a fresh state and PKCE verifier.
-    pub(super) fn departure(&self, redirect: Url) -> Departure {
+    pub(crate) fn departure(&self, redirect: Url) -> Departure {
         let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
         // A GitHub App's permissions are part of the app.
         let mut scopes = match self.settings.app {
@@ -161,7 +161,7 @@ impl Github {
     ///
     /// # Errors
     /// 403 where GitHub refuses the code, the verifier or the redirect; 502 where it does not answer.
-    pub(super) async fn exchange(
+    pub(crate) async fn exchange(
         &self,
         redirect: Url,
         code: String,
@@ -184,7 +184,7 @@ impl Github {
     }
 
     /// Gets the next token with the refresh token that came with the last one.
-    pub(super) async fn refresh(&self, refresh: &SecretString) -> Result<Grant, CallError> {
+    pub(crate) async fn refresh(&self, refresh: &SecretString) -> Result<Grant, CallError> {
         let http = self.http.clone();
         let send = move |request: HttpRequest| send(http.clone(), request);
         let answer = oauth!(self)
@@ -210,7 +210,7 @@ impl Github {
 
     /// Exchanges a user's token, which covers all that the user and the app have in common, for a token for one
     /// repository. Only for a GitHub App: an OAuth App's tokens cannot be narrowed.
-    pub(super) async fn narrowed(
+    pub(crate) async fn narrowed(
         &self,
         token: &SecretString,
         repository: &str,
@@ -235,7 +235,7 @@ impl Github {
     }
 
     /// Sends a POST request.
-    pub(super) async fn post<T: DeserializeOwned>(
+    pub(crate) async fn post<T: DeserializeOwned>(
         &self,
         path: &str,
         body: &(impl serde::Serialize + Sync),
@@ -246,18 +246,18 @@ impl Github {
     }
 
     /// The account of this token.
-    pub(super) async fn account(&self, token: &SecretString) -> Result<Account, CallError> {
+    pub(crate) async fn account(&self, token: &SecretString) -> Result<Account, CallError> {
         self.get("user", &[], token).await
     }
 
     /// The logins of the organizations that the token's account is a member of.
-    pub(super) async fn organizations(&self, token: &SecretString) -> Result<Vec<String>, CallError> {
+    pub(crate) async fn organizations(&self, token: &SecretString) -> Result<Vec<String>, CallError> {
         let (all, _) = self.list::<Organization>("user/orgs", &[], token).await?;
         Ok(all.into_iter().map(|one| one.login).collect())
     }
 
     /// The entries of a list up to the page limit, and whether there are more.
-    pub(super) async fn list<T: DeserializeOwned>(
+    pub(crate) async fn list<T: DeserializeOwned>(
         &self,
         path: &str,
         query: &[(&str, &str)],

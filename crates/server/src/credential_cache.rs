@@ -24,7 +24,7 @@ const LIMIT: usize = 10_000;
 
 /// Cached credentials by the hash of their token.
 #[derive(Default)]
-pub struct Memory {
+pub struct CredentialCache {
     known: Mutex<HashMap<[u8; 32], Entry>>,
     /// Counts invalidations, so that a look-up in flight during one is not cached.
     forgotten: AtomicU64,
@@ -37,7 +37,7 @@ type Entry = (Arc<Credential>, Instant);
 #[derive(Clone, Copy)]
 pub struct Moment(u64);
 
-impl Memory {
+impl CredentialCache {
     #[must_use]
     pub fn get(&self, hash: &[u8; 32]) -> Option<Arc<Credential>> {
         let known = self.known.lock();
