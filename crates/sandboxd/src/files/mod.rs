@@ -4,6 +4,7 @@
 //! system ids ([`crate::user::with_fs_ids_of`]), so the kernel checks the permissions and the user
 //! owns new files. Content is streamed; no file is ever held whole in memory.
 
+mod conditions;
 mod open_beneath;
 mod read;
 #[doc(hidden)]
@@ -20,10 +21,12 @@ use std::{
 };
 
 use fsa_model::sandboxd::{MoveRequest, paths::PROJECT_FILES};
+use headers::ETag;
 use http::{Method, Request, StatusCode, header};
 use hyper::body::Incoming;
 use nix::fcntl::OFlag;
 
+use self::conditions::{Conditions, Unmet, Version};
 use crate::{
     http::{Answer, Refusal, json, read_json, routes::Query, status},
     sandbox::Sandbox,
@@ -153,6 +156,11 @@ pub async fn route(sandbox: &Arc<Sandbox>, request: Request<Incoming>) -> Answer
             read::get(sandbox, &subject, request.headers(), tar, head).await
         }
         Method::PUT if takes_tar(header::CONTENT_TYPE) => {
+            let conditions = Conditions::new(request.headers());
+            subject
+                .as_user(move |path, _| check(path, &conditions))
+                .await
+                .map_err(|error| subject.refusal(&error))?;
             let answer = tar_in::put(&subject, request.into_body()).await;
             sandbox.poll_scheduler.trigger();
             answer
@@ -173,8 +181,13 @@ pub async fn route(sandbox: &Arc<Sandbox>, request: Request<Incoming>) -> Answer
                     subject.shown
                 )));
             }
+            let conditions = Conditions::new(request.headers());
             let done = subject
-                .as_user(move |path, _| tree::delete(path, recursive))
+                .as_user(move |path, _| {
+                    let _changing = write::CHANGING.lock();
+                    check(path, &conditions)?;
+                    tree::delete(path, recursive)
+                })
                 .await;
             sandbox.poll_scheduler.trigger();
             done.map(|()| status(StatusCode::NO_CONTENT))
@@ -207,12 +220,42 @@ pub async fn rename(sandbox: &Arc<Sandbox>, body: Incoming) -> Answer {
         .map_err(|error| to.refusal(&error))
 }
 
-/// Entity tag: changes with the file and with its content.
-fn etag(found: &std::fs::Metadata) -> String {
-    format!(
+/// The version of a file: its entity tag changes with the file and with its content.
+fn version(found: &std::fs::Metadata) -> io::Result<Version> {
+    let tag: ETag = format!(
         "\"{:x}-{:x}-{:x}\"",
         found.ino(),
         i128::from(found.mtime()) * 1_000_000_000 + i128::from(found.mtime_nsec()),
         found.size()
     )
+    .parse()
+    .map_err(io::Error::other)?;
+    Ok(Version {
+        tag,
+        modified: found.modified()?,
+    })
+}
+
+/// Checks the preconditions of a change.
+fn check(path: &Path, conditions: &Conditions) -> io::Result<()> {
+    let current = match std::fs::metadata(path) {
+        Ok(found) => Some(version(&found)?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error),
+    };
+    conditions
+        .check(current.as_ref(), false)
+        .map_err(|unmet| refuse(unmet_refusal(path, unmet)))
+}
+
+fn unmet_refusal(path: &Path, unmet: Unmet) -> Refusal {
+    let path = path.display();
+    let (name, message) = match unmet {
+        Unmet::Changed => (
+            "Changed",
+            format!("{path} has changed since it was read; read it again"),
+        ),
+        Unmet::Exists => ("Exists", format!("{path} exists already, and was not changed")),
+    };
+    Refusal::new(StatusCode::PRECONDITION_FAILED, name, message)
 }

@@ -109,8 +109,21 @@ pub(super) fn rename(from: &Path, to: &Path, overwrite: bool) -> io::Result<()> 
     if overwrite {
         return fs::rename(from, to);
     }
+    rename_new(from, to)
+}
+
+/// Renames to a name that does not exist yet.
+///
+/// # Errors
+/// `AlreadyExists`, or the file system's error.
+pub(super) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     match renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE) {
-        // A file system that does not know the flag.
+        // A file system that does not know the flag, such as NFS. A link of the same name fails as well, but folders
+        // have none.
+        Err(nix::errno::Errno::EINVAL) if !fs::symlink_metadata(from)?.is_dir() => {
+            fs::hard_link(from, to)?;
+            fs::remove_file(from)
+        }
         Err(nix::errno::Errno::EINVAL) if fs::symlink_metadata(to).is_err() => fs::rename(from, to),
         Err(nix::errno::Errno::EINVAL) => Err(io::ErrorKind::AlreadyExists.into()),
         other => other.map_err(Into::into),

@@ -7,12 +7,20 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use http::{HeaderValue, Request, StatusCode, header};
+use headers::HeaderMapExt;
+use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use parking_lot::Mutex;
 use tokio::io::AsyncWriteExt;
 
-use super::{PIECE, Subject, etag, refuse};
+use super::{
+    PIECE, Subject, check,
+    conditions::{Conditions, Unmet},
+    refuse,
+    tree::rename_new,
+    unmet_refusal, version,
+};
 use crate::{
     http::{Answer, Refusal, status},
     user::{User, with_fs_ids_of},
@@ -20,6 +28,10 @@ use crate::{
 
 /// Mode of a new file.
 const NEW_MODE: u32 = 0o644;
+
+/// Held from the check of a precondition to the change: of two requests with the same one, the second sees what the
+/// first did.
+pub(super) static CHANGING: Mutex<()> = Mutex::new(());
 
 /// Parses the parameter `mode`.
 pub(super) fn mode(text: &str) -> Result<u32, Refusal> {
@@ -46,15 +58,11 @@ struct Before {
 
 /// `PUT` of one file.
 pub(super) async fn put(subject: &Subject, request: Request<Incoming>, mode: Option<u32>) -> Answer {
-    let condition = request
-        .headers()
-        .get(header::IF_MATCH)
-        .and_then(|value| value.to_str().ok())
-        .map(str::to_owned);
-    let expected = condition.clone();
+    let conditions = Conditions::new(request.headers());
+    let early = conditions.clone();
     let failed = |error: io::Error| subject.refusal(&error);
     let (mut upload, file, before) = subject
-        .as_user(move |path, user| begin(path, user, expected.as_deref()))
+        .as_user(move |path, user| begin(path, user, &early))
         .await
         .map_err(failed)?;
     let mut file = tokio::fs::File::from_std(file);
@@ -84,9 +92,11 @@ pub(super) async fn put(subject: &Subject, request: Request<Incoming>, mode: Opt
             }
             let mode = mode.or(before.map(|before| before.mode)).unwrap_or(NEW_MODE);
             file.set_permissions(fs::Permissions::from_mode(mode))?;
-            check(&target, condition.as_deref())?;
-            fs::rename(&temporary, &target)?;
-            Ok(etag(&file.metadata()?))
+            place(&temporary, &target, &conditions).inspect_err(|_| {
+                // Before the response, so that a client sees no leftover.
+                let _ = fs::remove_file(&temporary);
+            })?;
+            Ok(version(&file.metadata()?)?.tag)
         })
         .await
         .map_err(failed)?;
@@ -96,23 +106,21 @@ pub(super) async fn put(subject: &Subject, request: Request<Incoming>, mode: Opt
     } else {
         StatusCode::NO_CONTENT
     });
-    if let Ok(tag) = HeaderValue::from_str(&tag) {
-        response.headers_mut().insert(header::ETAG, tag);
-    }
+    response.headers_mut().typed_insert(tag);
     Ok(response)
 }
 
 fn begin(
     path: &Path,
     user: &User,
-    condition: Option<&str>,
+    conditions: &Conditions,
 ) -> io::Result<(Upload, fs::File, Option<Before>)> {
     let target = match fs::symlink_metadata(path) {
         // Writing to a link writes to its target, as open(2) does.
         Ok(found) if found.is_symlink() => fs::canonicalize(path)?,
         _ => path.to_owned(),
     };
-    check(&target, condition)?;
+    check(&target, conditions)?;
     let before = match fs::metadata(&target) {
         Ok(found) if found.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
         Ok(found) if !found.is_file() => {
@@ -146,29 +154,18 @@ fn begin(
     ))
 }
 
-/// Checks `If-Match`.
-fn check(target: &Path, condition: Option<&str>) -> io::Result<()> {
-    let Some(condition) = condition else { return Ok(()) };
-    let holds = match fs::metadata(target) {
-        Ok(found) => {
-            let tag = etag(&found);
-            condition
-                .split(',')
-                .any(|known| matches!(known.trim(), "*") || known.trim() == tag)
-        }
-        Err(_) => false,
-    };
-    if holds {
-        return Ok(());
+/// Gives the upload its name, if the preconditions hold now.
+fn place(temporary: &Path, target: &Path, conditions: &Conditions) -> io::Result<()> {
+    let _changing = CHANGING.lock();
+    check(target, conditions)?;
+    // A program in the sandbox may create the file after the check.
+    if conditions.refuses_any() && fs::symlink_metadata(target).is_err() {
+        return rename_new(temporary, target).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => refuse(unmet_refusal(target, Unmet::Exists)),
+            _ => error,
+        });
     }
-    Err(refuse(Refusal::new(
-        StatusCode::PRECONDITION_FAILED,
-        "Changed",
-        format!(
-            "{} has changed since it was read; read it again",
-            target.display()
-        ),
-    )))
+    fs::rename(temporary, target)
 }
 
 fn temporary(folder: &Path) -> io::Result<(PathBuf, fs::File)> {

@@ -85,6 +85,141 @@ async fn a_file_that_has_changed_is_not_overwritten() {
     assert_eq!(sandbox.request(unchanged).await.status, StatusCode::NOT_MODIFIED);
 }
 
+fn put(path: &str, fields: &[(&str, &str)], body: &str) -> http::Request<Full<bytes::Bytes>> {
+    let mut request = Sandbox::builder(Method::PUT, &format!("/v1/files?path={path}"));
+    for (name, value) in fields {
+        request = request.header(*name, *value);
+    }
+    request.body(Full::new(body.to_owned().into())).unwrap()
+}
+
+#[tokio::test]
+async fn a_file_that_must_be_new_replaces_nothing() {
+    let sandbox = Sandbox::start().await;
+    let new = [("if-none-match", "*")];
+    sandbox.sh("echo precious > x; mkdir folder; ln -s x link").await;
+    for path in ["x", "link", "folder"] {
+        let refused = sandbox.request(put(path, &new, "mine")).await;
+        assert_eq!(refused.status, StatusCode::PRECONDITION_FAILED, "{path}");
+        assert!(
+            refused.error().contains("exists already"),
+            "{path}: {}",
+            refused.error()
+        );
+    }
+    let tar = [("if-none-match", "*"), ("content-type", "application/x-tar")];
+    let refused = sandbox.request(put("folder", &tar, "")).await;
+    assert_eq!(refused.status, StatusCode::PRECONDITION_FAILED);
+    assert_eq!(sandbox.get("/v1/files?path=x").await.body, "precious\n");
+
+    // Of many at the same time one succeeds, and its content stays.
+    let names: Vec<String> = (0..16).map(|number| format!("writer {number}")).collect();
+    let all = futures_util::future::join_all(
+        names
+            .iter()
+            .map(|name| sandbox.request(put("deep/new", &new, name))),
+    )
+    .await;
+    let winners: Vec<_> = std::iter::zip(&names, &all)
+        .filter(|(_, answer)| answer.status == StatusCode::CREATED)
+        .map(|(name, _)| name)
+        .collect();
+    assert_eq!(winners.len(), 1, "{winners:?}");
+    assert!(
+        all.iter()
+            .all(|answer| [StatusCode::CREATED, StatusCode::PRECONDITION_FAILED].contains(&answer.status))
+    );
+    assert_eq!(
+        sandbox.get("/v1/files?path=deep/new").await.body,
+        winners[0].as_bytes()
+    );
+    assert_eq!(
+        fs::read_dir(sandbox.project().join("deep")).unwrap().count(),
+        1,
+        "nothing temporary is left"
+    );
+}
+
+#[tokio::test]
+async fn of_changes_to_the_same_version_one_succeeds() {
+    let sandbox = Sandbox::start().await;
+    let first = sandbox.call(Method::PUT, "/v1/files?path=x", "one").await;
+    let tag = first.headers["etag"].to_str().unwrap();
+    let same = [("if-match", tag)];
+    let all = futures_util::future::join_all(
+        (0..16).map(|number| sandbox.request(put("x", &same, &"x".repeat(number + 2)))),
+    )
+    .await;
+    let done = all
+        .iter()
+        .filter(|answer| answer.status == StatusCode::NO_CONTENT)
+        .count();
+    assert_eq!(done, 1);
+
+    for (fields, status) in [
+        (vec![("if-match", "nonsense")], StatusCode::PRECONDITION_FAILED),
+        (
+            vec![("if-unmodified-since", "Thu, 01 Jan 1970 00:00:00 GMT")],
+            StatusCode::PRECONDITION_FAILED,
+        ),
+    ] {
+        assert_eq!(
+            sandbox.request(put("x", &fields, "")).await.status,
+            status,
+            "{fields:?}"
+        );
+    }
+    let delete = Sandbox::builder(Method::DELETE, "/v1/files?path=x")
+        .header("if-match", tag)
+        .body(Full::default())
+        .unwrap();
+    assert_eq!(
+        sandbox.request(delete).await.status,
+        StatusCode::PRECONDITION_FAILED
+    );
+    assert!(sandbox.project().join("x").exists());
+}
+
+#[tokio::test]
+async fn a_part_of_a_file_is_read() {
+    let sandbox = Sandbox::start().await;
+    let written = sandbox.call(Method::PUT, "/v1/files?path=x", "0123456789").await;
+    let tag = written.headers["etag"].to_str().unwrap();
+    let get = |fields: &[(&str, &str)]| {
+        let mut request = Sandbox::builder(Method::GET, "/v1/files?path=x");
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        request.body(Full::default()).unwrap()
+    };
+    let part = sandbox.request(get(&[("range", "bytes=2-4")])).await;
+    assert_eq!(
+        (part.status, &part.body[..]),
+        (StatusCode::PARTIAL_CONTENT, &b"234"[..])
+    );
+    assert_eq!(part.headers["content-range"], "bytes 2-4/10");
+    assert_eq!(part.headers["content-length"], "3");
+    assert_eq!(part.headers["etag"], tag);
+    let end = sandbox
+        .request(get(&[("range", "bytes=-1"), ("if-range", tag)]))
+        .await;
+    assert_eq!(end.body, "9");
+    let other = sandbox
+        .request(get(&[("range", "bytes=-1"), ("if-range", "\"other\"")]))
+        .await;
+    assert_eq!((other.status, other.body.len()), (StatusCode::OK, 10));
+    let beyond = sandbox.request(get(&[("range", "bytes=10-")])).await;
+    assert_eq!(beyond.status, StatusCode::RANGE_NOT_SATISFIABLE);
+    assert_eq!(beyond.headers["content-range"], "bytes */10");
+    let changed = sandbox.request(get(&[("if-match", "\"other\"")])).await;
+    assert_eq!(changed.status, StatusCode::PRECONDITION_FAILED);
+    let date = sandbox.get("/v1/files?path=x").await.headers["last-modified"].clone();
+    let unchanged = sandbox
+        .request(get(&[("if-modified-since", date.to_str().unwrap())]))
+        .await;
+    assert_eq!(unchanged.status, StatusCode::NOT_MODIFIED);
+}
+
 #[tokio::test]
 async fn a_folder_is_listed_by_name() {
     let sandbox = Sandbox::start().await;

@@ -134,12 +134,18 @@ impl Which {
 /// Reads a file, lists a folder (`list=true`), or packs one (`Accept: application/x-tar`)
 #[utoipa::path(get, path = "/api/projects/{project}/files", tag = "sandbox",
     params(("project" = String, Path, description = "id or name"), Which,
-           ("Range" = Option<String>, Header, description = "bytes=… of a file")),
+           ("Range" = Option<String>, Header, description = "bytes=… of a file"),
+           ("If-Range" = Option<String>, Header, description = "the whole file where it no longer has this tag or date"),
+           ("If-None-Match" = Option<String>, Header, description = "304 where the file still has this tag"),
+           ("If-Modified-Since" = Option<String>, Header, description = "304 where the file is not newer"),
+           ("If-Match" = Option<String>, Header, description = "412 where the file no longer has this tag"),
+           ("If-Unmodified-Since" = Option<String>, Header, description = "412 where the file is newer")),
     responses((status = OK, description = "the file, the archive, or the list", content(
                   (Vec<u8> = "application/octet-stream"), (Vec<u8> = "application/x-tar"),
                   (Vec<FileEntry> = "application/json"))),
               (status = PARTIAL_CONTENT), (status = NOT_MODIFIED), (status = NOT_FOUND, body = ErrorBody),
-              (status = CONFLICT, body = ErrorBody, description = "the sandbox does not run, or the path is a folder")))]
+              (status = CONFLICT, body = ErrorBody, description = "the sandbox does not run, or the path is a folder"),
+              (status = PRECONDITION_FAILED, body = ErrorBody), (status = RANGE_NOT_SATISFIABLE, body = ErrorBody)))]
 async fn read_file(
     State(app): State<App>,
     caller: Caller,
@@ -190,7 +196,8 @@ async fn read_file(
 #[utoipa::path(put, path = "/api/projects/{project}/files", tag = "sandbox",
     params(("project" = String, Path, description = "id or name"), Which,
            ("If-Match" = Option<String>, Header, description = "only where the file still has this tag"),
-           ("If-None-Match" = Option<String>, Header, description = "*: only where there is none yet")),
+           ("If-Unmodified-Since" = Option<String>, Header, description = "only where the file is not newer"),
+           ("If-None-Match" = Option<String>, Header, description = "*: only where there is no file or folder yet")),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses((status = NO_CONTENT), (status = CREATED), (status = NOT_FOUND, body = ErrorBody),
               (status = FORBIDDEN, body = ErrorBody, description = "too little role, or over a limit on disk"),
@@ -249,8 +256,11 @@ async fn write_file(
 
 /// Deletes a file or a folder
 #[utoipa::path(delete, path = "/api/projects/{project}/files", tag = "sandbox",
-    params(("project" = String, Path, description = "id or name"), Which),
-    responses((status = NO_CONTENT), (status = NOT_FOUND, body = ErrorBody), (status = CONFLICT, body = ErrorBody)))]
+    params(("project" = String, Path, description = "id or name"), Which,
+           ("If-Match" = Option<String>, Header, description = "only where the file still has this tag"),
+           ("If-Unmodified-Since" = Option<String>, Header, description = "only where the file is not newer")),
+    responses((status = NO_CONTENT), (status = NOT_FOUND, body = ErrorBody), (status = CONFLICT, body = ErrorBody),
+              (status = PRECONDITION_FAILED, body = ErrorBody)))]
 async fn delete_file(
     State(app): State<App>,
     caller: Caller,
