@@ -43,7 +43,7 @@ export const modules = {
       ['encryption', 'settings'],
       ['pricing'],
       ['error'],
-      ['tunnel', 'header_list'], // bytes and fields, of nothing of ours
+      ['tunnel'], // bytes, of nothing of ours
     ],
     allowed: [],
   },

@@ -18,6 +18,7 @@ pub mod event;
 pub mod git;
 pub mod github;
 pub mod host;
+pub mod http_fields;
 pub mod ids;
 pub mod image_reference;
 pub mod limits;

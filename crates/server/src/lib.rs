@@ -16,7 +16,6 @@ pub mod git;
 pub mod git_credentials;
 pub mod github;
 pub mod github_client;
-mod header_list;
 pub mod listener;
 pub mod llm_proxy;
 pub mod login_throttle;

@@ -10,9 +10,10 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use fsa_model::{
     callback::{self, TASK_HEADER},
+    http_fields::remove_hop_by_hop,
     llm_provider::Provider,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::BodyExt;
 use hyper::body::{Frame, Incoming, SizeHint};
 
@@ -27,17 +28,6 @@ pub(super) const CREDENTIAL: &str = "/git-credential";
 /// Path that reports a git credential that a server rejected.
 pub(super) const CREDENTIAL_REJECTED: &str = "/git-credential/refused";
 
-/// Hop-by-hop header fields (RFC 9110, 7.6.1), and `Host`.
-const HOP_BY_HOP: [HeaderName; 8] = [
-    header::CONNECTION,
-    header::HOST,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::TE,
-    header::TRAILER,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
 /// Header fields with credentials. They are valid here only, and are not forwarded.
 const CREDENTIAL_FIELDS: [HeaderName; 4] = [
     header::AUTHORIZATION,
@@ -135,6 +125,7 @@ fn authenticate<B>(sandbox: &Sandbox, request: &Request<B>) -> Option<String> {
 fn forwarded(request: Request<Incoming>, task: String) -> Result<Request<Incoming>, Refusal> {
     let (mut parts, body) = request.into_parts();
     remove_hop_by_hop(&mut parts.headers);
+    parts.headers.remove(header::HOST);
     for name in CREDENTIAL_FIELDS {
         parts.headers.remove(name);
     }
@@ -157,20 +148,6 @@ fn forwarded(request: Request<Incoming>, task: String) -> Result<Request<Incomin
         .map_err(|_| Refusal::bad("the request's target is not a valid path"))?;
     parts.version = http::Version::HTTP_2;
     Ok(Request::from_parts(parts, body))
-}
-
-/// Removes the hop-by-hop fields.
-fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|list| list.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        .collect();
-    for name in named.into_iter().chain(HOP_BY_HOP) {
-        headers.remove(name);
-    }
 }
 
 /// The response as the program gets it.

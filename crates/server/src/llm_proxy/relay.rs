@@ -13,6 +13,7 @@ use bytes::Bytes;
 use fsa_model::{
     ProjectId,
     environment::Environment,
+    http_fields::{is_hop_by_hop, remove_hop_by_hop},
     llm_provider::{Credential, Key, Provider},
     money::Micros,
 };
@@ -36,21 +37,9 @@ use crate::{
 
 /// The longest request: the providers' maximum (Anthropic: 32 MB).
 const LONGEST: usize = 32 * 1024 * 1024;
-/// Headers that are not forwarded, in either direction: hop-by-hop, our own, or those of other clients.
-const OF_ONE_HOP: [HeaderName; 12] = [
-    header::CONNECTION,
-    header::HOST,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::PROXY_AUTHORIZATION,
-    header::PROXY_AUTHENTICATE,
-    header::TE,
-    header::TRAILER,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    header::COOKIE,
-    header::SET_COOKIE,
-];
+/// Headers that are not forwarded, in either direction, beside the hop-by-hop ones: the body is forwarded without its
+/// trailers, and a cookie is of another client.
+const NOT_FORWARDED: [HeaderName; 4] = [header::HOST, header::TRAILER, header::COOKIE, header::SET_COOKIE];
 /// Headers with a credential, and one that would make a response unreadable to the meter.
 const REPLACED: [HeaderName; 6] = [
     header::AUTHORIZATION,
@@ -148,7 +137,8 @@ async fn pass(
     let counted = parts.method == Method::POST;
     let mut headers = parts.headers;
     headers.remove(header::FORWARDED);
-    for name in OF_ONE_HOP.iter().chain(&REPLACED) {
+    remove_unforwarded(&mut headers);
+    for name in &REPLACED {
         headers.remove(name);
     }
     let length = headers
@@ -186,6 +176,13 @@ async fn pass(
         .await
         .map_err(unreachable)?;
     Ok(returned(core, &account, provider, &credential, counted, answer))
+}
+
+fn remove_unforwarded(headers: &mut HeaderMap) {
+    remove_hop_by_hop(headers);
+    for name in &NOT_FORWARDED {
+        headers.remove(name);
+    }
 }
 
 /// Finds the credential for this sandbox's agents. It is in memory while the request is sent.
@@ -256,7 +253,7 @@ fn sign(headers: &mut HeaderMap, credential: &Credential) -> Result<(), Refused>
             continue;
         };
         let name: HeaderName = name.trim().parse().map_err(|_| unusable())?;
-        if !OF_ONE_HOP.contains(&name) {
+        if !is_hop_by_hop(&name) && !NOT_FORWARDED.contains(&name) {
             headers.insert(name, value(content.trim().to_owned())?);
         }
     }
@@ -335,9 +332,7 @@ fn returned(
 ) -> Response<Body> {
     let status = answer.status();
     let mut headers = answer.headers().clone();
-    for name in OF_ONE_HOP {
-        headers.remove(name);
-    }
+    remove_unforwarded(&mut headers);
     let meter = (counted && status.is_success()).then(|| Meter::new(provider, &headers));
     let body = Metered {
         pieces: Box::pin(answer.bytes_stream()),

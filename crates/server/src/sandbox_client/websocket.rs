@@ -7,6 +7,7 @@ use axum::{
     response::Response,
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use fsa_model::http_fields::lists;
 use fsa_sandboxd_client::WebSocketRequest;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
 use hyper::upgrade::{OnUpgrade, Upgraded};
@@ -15,7 +16,6 @@ use hyper_util::rt::TokioIo;
 use crate::{
     Error, Result,
     core::Core,
-    header_list::lists,
     tunnel::{Farewell, Speech, relay},
 };
 

@@ -100,6 +100,8 @@ async fn respond(
     let answer = Response::builder()
         .header(header::CONTENT_TYPE, "text/event-stream")
         .header(header::SET_COOKIE, "tracking=1")
+        .header(header::CONNECTION, "x-hop")
+        .header("x-hop", "1")
         .body(body)
         .unwrap();
     Ok(answer)
@@ -221,7 +223,13 @@ async fn a_request_goes_out_with_the_real_key_and_without_what_the_sandbox_showe
         .await;
 
     assert_eq!(answer.status(), StatusCode::OK);
-    assert!(!answer.headers().contains_key(header::SET_COOKIE));
+    for name in ["set-cookie", "x-hop"] {
+        assert!(
+            !answer.headers().contains_key(name),
+            "{name}: {:?}",
+            answer.headers()
+        );
+    }
     assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), MESSAGE);
     let sent = model.sent.lock()[0].clone();
     assert_eq!(
