@@ -20,7 +20,9 @@ use uuid::Uuid;
 use super::page;
 use crate::{
     auth::{
-        Address, Caller, CredentialId, Link, cookie, csrf,
+        Address, Caller, CredentialId, Link,
+        cookie::OurCookie,
+        csrf,
         sign_in::{self, From, SignedIn},
     },
     error::{Error, Result},
@@ -194,7 +196,7 @@ async fn welcome(app: &App, signed_in: &SignedIn, is_form: bool) -> Result<Respo
         let mut connection = app.store.pool().acquire().await?;
         Json(users::get(&mut connection, signed_in.user).await?).into_response()
     };
-    let cookie = cookie::set(&app.settings, &signed_in.session);
+    let cookie = signed_in.cookie(&app.settings);
     response.headers_mut().insert(header::SET_COOKIE, cookie);
     Ok(response)
 }
@@ -211,7 +213,7 @@ async fn end(app: &App, caller: &Caller, session: Uuid) -> Result<()> {
 fn without_cookie(app: &App, status: StatusCode) -> Response {
     let mut response = status.into_response();
     let headers = response.headers_mut();
-    headers.insert(header::SET_COOKIE, cookie::clear(&app.settings));
+    headers.insert(header::SET_COOKIE, OurCookie::Session.clear(&app.settings));
     headers.insert("clear-site-data", HeaderValue::from_static("\"cache\""));
     response
 }

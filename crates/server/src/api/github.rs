@@ -1,8 +1,6 @@
 //! GitHub routes: sign-in with GitHub (`/api/auth/github`), the linked account (`/api/me/github`), and the
 //! repositories that can be imported (`/api/repositories`).
 
-use std::time::Duration;
-
 use axum::{
     extract::State,
     response::{IntoResponse, Redirect, Response},
@@ -20,7 +18,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{auth::SignIn, page};
 use crate::{
-    auth::{Address, Caller, cookie, sign_in::From},
+    auth::{Address, Caller, cookie::OurCookie, sign_in::From},
     error::{Error, Result},
     extract::{Json, Query},
     github::{
@@ -73,7 +71,7 @@ async fn begin(
         let url = begun.url.into();
         Json(GithubRedirect { url }).into_response()
     };
-    let cookie = cookie::github(&app.settings, begun.browser.expose_secret(), sign_in::LIFETIME);
+    let cookie = OurCookie::Github.set(&app.settings, begun.browser.expose_secret(), sign_in::LIFETIME);
     response.headers_mut().insert(header::SET_COOKIE, cookie);
     Ok(response)
 }
@@ -104,7 +102,7 @@ async fn callback(
     caller: Option<Caller>,
     Query(Back { code, state, error }): Query<Back>,
 ) -> Response {
-    let browser = cookie::get(&headers, cookie::github_name(&app.settings)).map(str::to_owned);
+    let browser = OurCookie::Github.get(&app.settings, &headers).map(str::to_owned);
     let back = Return { code, state, browser };
     let done = if error.is_some() || back.code.is_empty() {
         Err(Error::bad_request(
@@ -122,11 +120,9 @@ async fn callback(
     };
     let cookies = response.headers_mut();
     if let Ok(Done::SignedIn(signed_in)) = &done {
-        let session = cookie::set(&app.settings, &signed_in.session);
-        cookies.append(header::SET_COOKIE, session);
+        cookies.append(header::SET_COOKIE, signed_in.cookie(&app.settings));
     }
-    let spent = cookie::github(&app.settings, "", Duration::ZERO);
-    cookies.append(header::SET_COOKIE, spent);
+    cookies.append(header::SET_COOKIE, OurCookie::Github.clear(&app.settings));
     response
 }
 

@@ -9,7 +9,7 @@ use axum::extract::{FromRef, FromRequestParts, MatchedPath, OptionalFromRequestP
 use fsa_model::UserId;
 use http::{Method, header, request::Parts};
 
-use super::{cookie, csrf, secret};
+use super::{cookie::OurCookie, csrf, secret};
 use crate::{
     core::Core,
     error::{Error, Result},
@@ -50,7 +50,8 @@ impl Caller {
                 })?;
             (secret::hash(token), true)
         } else {
-            let token = cookie::get(&parts.headers, cookie::name(&core.settings))
+            let token = OurCookie::Session
+                .get(&core.settings, &parts.headers)
                 .ok_or_else(|| Error::unauthorized("Sign in first."))?;
             (secret::hash(token), false)
         };

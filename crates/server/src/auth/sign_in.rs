@@ -9,14 +9,19 @@ use fsa_model::{
     api::{ApiToken, CreateToken, Role, Scope},
     auth::{SignInByLink, SignInByPassword},
 };
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::PgConnection;
 
-use super::{Address, Caller, CredentialId, password, secret};
+use super::{
+    Address, Caller, CredentialId,
+    cookie::{self, OurCookie},
+    password, secret,
+};
 use crate::{
     core::Core,
     error::{Error, Result},
+    settings::Settings,
     store::{
         audit::{self, NewEntry},
         login_links::{self, Purpose},
@@ -51,6 +56,14 @@ pub struct SignedIn {
 pub struct From<'a> {
     pub address: Address,
     pub user_agent: &'a str,
+}
+
+impl SignedIn {
+    /// `Set-Cookie` for the new session.
+    #[must_use]
+    pub fn cookie(&self, settings: &Settings) -> HeaderValue {
+        OurCookie::Session.set(settings, self.session.expose_secret(), cookie::LONGEST)
+    }
 }
 
 impl<'a> From<'a> {

@@ -10,8 +10,12 @@ use http::{HeaderMap, Method, header};
 use subtle::ConstantTimeEq as _;
 use uuid::Uuid;
 
-use super::{headers::cookies, preview_token::Pass, routes::Route};
-use crate::{auth::secret, encryption::KeyRing, settings::Settings};
+use super::{preview_token::Pass, routes::Route};
+use crate::{
+    auth::{cookie::OurCookie, secret},
+    encryption::KeyRing,
+    settings::Settings,
+};
 
 /// Upper bound on the preview tokens that are tried: another host under the same domain can plant cookies of
 /// this name.
@@ -28,15 +32,6 @@ pub(super) enum Visitor {
     Person(UserId, ProjectRole, Option<Uuid>),
 }
 
-/// Name of the cookie that holds the preview token ([`Pass`]).
-pub(super) fn pass_cookie(settings: &Settings) -> &'static str {
-    if settings.is_https() {
-        "__Host-fsa_preview"
-    } else {
-        "fsa_preview"
-    }
-}
-
 /// Authorizes by the cookies of the request. `host` is the host name without a port.
 pub(super) fn by_pass(
     settings: &Settings,
@@ -45,7 +40,8 @@ pub(super) fn by_pass(
     host: &str,
     headers: &HeaderMap,
 ) -> Option<Visitor> {
-    cookies(headers, pass_cookie(settings))
+    OurCookie::Preview
+        .all(settings, headers)
         .take(PASSES_MOST)
         .filter_map(|cookie| Pass::open(key_ring, host, cookie))
         .find_map(|pass| admits(&pass, route))

@@ -5,35 +5,34 @@
 //! project, and redirects back with an encrypted hand-off that is valid for that host, that browser and one
 //! minute. The apps host exchanges it, once, for a preview token in its own cookie.
 
+use std::time::Duration;
+
 use axum::{
     extract::{FromRef, State},
     response::{IntoResponse as _, Response},
 };
 use fsa_model::host::parse_host;
-use http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts};
+use http::{HeaderMap, StatusCode, header, request::Parts};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::ExposeSecret as _;
 use serde::Deserialize;
+use url::form_urlencoded;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
 use super::{
     Gateway, access,
     error_page::{self, Say},
-    headers::cookies,
     preview_token::{self, HandOff, Pass},
 };
 use crate::{
-    auth::{Caller, CredentialId, permission::Read},
+    auth::{Caller, CredentialId, cookie::OurCookie, permission::Read},
     core::Core,
     extract::Query,
-    settings::Settings,
     store::projects,
 };
 
-/// The cookie that binds a hand-off to the browser that requested it.
-const NONCE: &str = "fsa_handoff";
-const NONCE_LASTS_SECONDS: u32 = 10 * 60;
+const NONCE_LASTS: Duration = Duration::from_secs(10 * 60);
 /// The query parameter that holds the secret of a port's access link.
 pub(crate) const SHARE: &str = "fsa_share";
 
@@ -58,27 +57,22 @@ pub(super) fn challenge(core: &Core, label: &str, request: &Parts) -> Response {
         )
         .answer(&request.headers);
     }
-    let kept = cookies(&request.headers, NONCE).find(|nonce| preview_token::is_nonce(nonce));
+    let kept = OurCookie::HandOff
+        .all(&core.settings, &request.headers)
+        .find(|nonce| preview_token::is_nonce(nonce));
     let nonce = kept.map_or_else(preview_token::nonce, str::to_owned);
     let path = request
         .uri
         .path_and_query()
         .map_or("/", http::uri::PathAndQuery::as_str);
-    let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
-    let mut response = error_page::redirect(&format!(
-        "{}/api/auth/preview?host={}&nonce={}&path={}",
-        core.settings.origin_text(),
-        encode(&format!("{label}.{}", core.settings.apps_domain)),
-        encode(&preview_token::nonce_hash(&nonce)),
-        encode(preview_token::local_path(path)),
-    ));
-    set_cookie(
-        &core.settings,
-        response.headers_mut(),
-        NONCE,
-        &nonce,
-        NONCE_LASTS_SECONDS,
-    );
+    let query = PreviewQuery {
+        host: format!("{label}.{}", core.settings.apps_domain),
+        path: preview_token::local_path(path).to_owned(),
+        nonce: preview_token::nonce_hash(&nonce),
+    };
+    let mut response = error_page::redirect(&format!("{}{}", core.settings.origin_text(), address(&query)));
+    let cookie = OurCookie::HandOff.set(&core.settings, &nonce, NONCE_LASTS);
+    response.headers_mut().append(header::SET_COOKIE, cookie);
     response
 }
 
@@ -112,7 +106,7 @@ async fn preview(
     Query(query): Query<PreviewQuery>,
 ) -> Response {
     let Some((caller, session)) = in_session(caller) else {
-        return sign_in_first(&core, &serde_urlencoded_pairs(&query));
+        return sign_in_first(&core, &address(&query));
     };
     let name = host_name(&query.host);
     let label = access::label(&core.settings, &name);
@@ -156,14 +150,16 @@ pub(super) fn sign_in_first(core: &Core, next: &str) -> Response {
     error_page::redirect(&format!("{}/sign-in?next={next}", core.settings.origin_text()))
 }
 
-fn serde_urlencoded_pairs(query: &PreviewQuery) -> String {
-    let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
-    format!(
-        "/api/auth/preview?host={}&nonce={}&path={}",
-        encode(&query.host),
-        encode(&query.nonce),
-        encode(&query.path)
-    )
+/// The path of this request on the main host.
+fn address(query: &PreviewQuery) -> String {
+    let query = form_urlencoded::Serializer::new(String::new())
+        .extend_pairs([
+            ("host", &query.host),
+            ("nonce", &query.nonce),
+            ("path", &query.path),
+        ])
+        .finish();
+    format!("/api/auth/preview?{query}")
 }
 
 /// The host name without a port, in lower case.
@@ -197,23 +193,28 @@ pub(super) fn arrive(gateway: &Gateway, host: &str, request: &Parts) -> Response
     let Some(hand_off) = hand_off else {
         return refused("/");
     };
-    let is_this_browser = cookies(&request.headers, NONCE)
+    let is_this_browser = OurCookie::HandOff
+        .all(&core.settings, &request.headers)
         .any(|nonce| preview_token::is_nonce(nonce) && preview_token::nonce_hash(nonce) == hand_off.nonce);
     if !is_this_browser || !gateway.state.used.take(&hand_off) {
         return refused(&hand_off.path);
     }
     let mut response = error_page::redirect(&hand_off.path);
     give(core, response.headers_mut(), host, &hand_off.pass());
-    set_cookie(&core.settings, response.headers_mut(), NONCE, "", 0);
+    let spent = OurCookie::HandOff.clear(&core.settings);
+    response.headers_mut().append(header::SET_COOKIE, spent);
     response
 }
 
 /// Sets the preview token cookie for this host.
 pub(super) fn give(core: &Core, headers: &mut HeaderMap, host: &str, pass: &Pass) {
     let encrypted = pass.encrypt(&core.key_ring, host);
-    let lasts = u32::try_from(preview_token::PASS_LASTS.as_secs()).unwrap_or(u32::MAX);
-    let name = access::pass_cookie(&core.settings);
-    set_cookie(&core.settings, headers, name, encrypted.expose_secret(), lasts);
+    let cookie = OurCookie::Preview.set(
+        &core.settings,
+        encrypted.expose_secret(),
+        preview_token::PASS_LASTS,
+    );
+    headers.append(header::SET_COOKIE, cookie);
 }
 
 /// The secret of a port's access link, if the request carries one, and the path without it.
@@ -236,13 +237,4 @@ pub(super) fn admit_guest(core: &Core, host: &str, pass: &Pass, path: &str) -> R
     let mut response = error_page::redirect(preview_token::local_path(path));
     give(core, response.headers_mut(), host, pass);
     response
-}
-
-fn set_cookie(settings: &Settings, headers: &mut HeaderMap, name: &str, value: &str, seconds: u32) {
-    let secure = if settings.is_https() { "; Secure" } else { "" };
-    let text = format!("{name}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}");
-    if let Ok(mut value) = HeaderValue::try_from(text) {
-        value.set_sensitive(true);
-        headers.append(header::SET_COOKIE, value);
-    }
 }
