@@ -84,7 +84,9 @@ fn what_not_every_cluster_has_is_rendered_only_when_it_is_asked_for() {
     for line in [
         "kind: ServiceMonitor",
         "release: prometheus",
-        "path: /metrics",
+        "port: metrics, path: /metrics",
+        "metrics_listen = \"0.0.0.0:9090\"",
+        "ports: [{ port: metrics }]",
         "kind: Ingress",
         "ingressClassName: nginx",
         "host: \"fsa.example.org\"",

@@ -1,8 +1,12 @@
 //! Prometheus metrics. Each part registers its own metrics with [`Metrics::register`].
+//!
+//! Every value of a label comes from a fixed set, never from a client or a sandbox: each distinct value is kept until
+//! the process ends.
 
 use std::{collections::BTreeMap, sync::atomic::AtomicI64, time::Duration};
 
 use fsa_driver::Regions;
+use http::{Method, StatusCode};
 use parking_lot::{Mutex, RwLock};
 use prometheus_client::{
     collector::Collector,
@@ -30,7 +34,7 @@ pub struct Metrics {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
-    method: String,
+    method: &'static str,
     route: String,
     status: u16,
 }
@@ -133,12 +137,12 @@ impl Metrics {
     }
 
     /// Counts one request. `route` is the pattern, never the path: the number of paths is unbounded.
-    pub(crate) fn count(&self, method: &str, route: &str, status: u16, took: Duration) {
+    pub(crate) fn count(&self, method: &Method, route: &str, status: StatusCode, took: Duration) {
         self.requests
             .get_or_create(&RequestLabels {
-                method: method.to_owned(),
+                method: method_label(method),
                 route: route.to_owned(),
-                status,
+                status: status_label(status),
             })
             .inc();
         self.latency
@@ -160,5 +164,69 @@ impl Metrics {
         // Writing into a String cannot fail.
         let _ = encode(&mut text, &self.registry.lock());
         text
+    }
+}
+
+/// The standard methods by name; a client can send any other word.
+fn method_label(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::CONNECT => "CONNECT",
+        Method::OPTIONS => "OPTIONS",
+        Method::TRACE => "TRACE",
+        Method::PATCH => "PATCH",
+        _ => "other",
+    }
+}
+
+/// The registered statuses, and the first of its class for any other: a sandbox's answer may have any status.
+fn status_label(status: StatusCode) -> u16 {
+    match status.canonical_reason() {
+        Some(_) => status.as_u16(),
+        None => status.as_u16() / 100 * 100,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_client_or_a_sandbox_chooses_makes_no_series() {
+        let metrics = Metrics::new(&Regions::new(Vec::new()));
+        let count = |method: &str, status: u16| {
+            let (method, status) = (method.parse().unwrap(), StatusCode::from_u16(status).unwrap());
+            metrics.count(&method, "/x", status, Duration::ZERO);
+        };
+        let series = || {
+            metrics
+                .encode()
+                .lines()
+                .filter(|line| line.contains("http_requests_total"))
+                .count()
+        };
+        for method in [
+            "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH",
+        ] {
+            count(method, 200);
+        }
+        let before = series();
+        for method in 0..100 {
+            count(&format!("M{method}"), 200);
+        }
+        assert_eq!(series(), before + 1, "all of them are `other`");
+        assert!(
+            metrics
+                .encode()
+                .contains(r#"method="other",route="/x",status="200"} 100"#)
+        );
+        for status in 550..600 {
+            count("GET", status);
+        }
+        assert_eq!(series(), before + 2);
     }
 }

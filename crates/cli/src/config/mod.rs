@@ -28,6 +28,7 @@ use crate::failure::Failure;
 #[derive(Clone, Debug)]
 pub struct ServeConfig {
     pub listen: SocketAddr,
+    pub metrics_listen: Option<SocketAddr>,
     pub data_dir: PathBuf,
     /// None: localhost, at the port that is listened on.
     pub origin: Option<Url>,
@@ -107,6 +108,7 @@ pub fn serve(arguments: ServeArguments, root: bool) -> Result<ServeConfig, Failu
         listen: settings
             .listen
             .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
+        metrics_listen: settings.metrics_listen,
         data_dir,
         trusted_proxies: list(&settings.trusted_proxies)
             .iter()

@@ -76,6 +76,9 @@ settings! {
         /// Reverse proxies whose X-Forwarded-For is trusted, as addresses or networks [default: none]
         #[arg(long, env = "FSA_TRUSTED_PROXIES", value_delimiter = ',')]
         pub trusted_proxies: Vec<String>,
+        /// Address and port that serve the metrics, and nothing else, to everyone who reaches them [default: none]
+        #[arg(long, env = "FSA_METRICS_LISTEN")]
+        pub metrics_listen: SocketAddr,
         /// DSN of an external control database, postgresql://… [default: a database of this machine]
         #[arg(long, env = "FSA_DATABASE_DSN", hide_env_values = true)]
         pub database_dsn: SecretString,

@@ -1,20 +1,35 @@
 //! Liveness, readiness and metrics endpoints.
+//!
+//! The metrics name users' routes and the load, so on the main host they are for programs on this machine alone. For
+//! others there is a listener of their own ([`metrics_router`]), which an operator opens.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use axum::{
+    Router,
     extract::State,
     response::{IntoResponse, Response},
+    routing::get,
 };
-use http::{StatusCode, header};
+use fsa_model::ErrorBody;
+use http::{StatusCode, header, request::Parts};
 use serde::Serialize;
+use url::{Host, Url};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{extract::Json, state::App};
+use crate::{
+    error::{Error, Result},
+    extract::Json,
+    state::App,
+};
 
 /// Timeout for a query to the control database.
 const DATABASE: Duration = Duration::from_secs(2);
+
+/// The address of a request's connection, in its extensions: of the client, or of the last proxy before us.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub IpAddr);
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -91,8 +106,60 @@ async fn readyz(State(app): State<App>) -> Response {
 
 /// Metrics for Prometheus
 #[utoipa::path(get, path = "/metrics", tag = "system", security(()),
-    responses((status = OK, body = String, content_type = "application/openmetrics-text")))]
-async fn metrics(State(app): State<App>) -> impl IntoResponse {
+    description = "For programs on the server's machine. The setting `metrics_listen` has an address for others.",
+    responses((status = OK, body = String, content_type = "application/openmetrics-text"),
+              (status = FORBIDDEN, body = ErrorBody)))]
+async fn metrics(State(app): State<App>, request: Parts) -> Result<Response> {
+    if !is_on_this_machine(&request) {
+        return Err(Error::forbidden(
+            "Metrics are for programs on the server's machine, at a loopback address. For others, set \
+             metrics_listen to an address that only they reach.",
+        ));
+    }
+    Ok(encoded(&app))
+}
+
+/// The metrics for whoever reaches their own listener.
+pub(super) fn metrics_router(app: App) -> Router {
+    Router::new()
+        .route("/metrics", get(async |State(app): State<App>| encoded(&app)))
+        .with_state(app)
+}
+
+fn encoded(app: &App) -> Response {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], app.metrics.encode())
+    ([(header::CONTENT_TYPE, kind)], app.metrics.encode()).into_response()
+}
+
+/// Whether a program on this machine sent the request for itself. A reverse proxy on this machine is one too, but it
+/// forwards the public host name, or says that it forwards.
+fn is_on_this_machine(request: &Parts) -> bool {
+    const FORWARDED: [&str; 5] = [
+        "forwarded",
+        "via",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-real-ip",
+    ];
+    let peer = request.extensions.get::<Peer>();
+    let host = request
+        .headers
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok());
+    peer.is_some_and(|Peer(address)| address.to_canonical().is_loopback())
+        && host.or(request.uri.host()).is_some_and(is_loopback_name)
+        && !FORWARDED.iter().any(|name| request.headers.contains_key(*name))
+}
+
+/// Whether an authority names this machine by a loopback name or address.
+pub(crate) fn is_loopback_name(authority: &str) -> bool {
+    let Ok(url) = Url::parse(&format!("http://{authority}")) else {
+        return false;
+    };
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.to_canonical().is_loopback(),
+        None => false,
+    }
 }

@@ -76,11 +76,11 @@ pub async fn around(State(app): State<App>, mut request: Request<Body>, next: Ne
     if let Some(write) = write {
         write.answered(response.status()).await;
     }
-    let status = response.status().as_u16();
+    let status = response.status();
     let took = began.elapsed();
     let route = route.as_ref().map_or("none", MatchedPath::as_str);
-    app.metrics.count(method.as_str(), route, status, took);
-    tracing::debug!(parent: &span, status, micros = took.as_micros(), "answered");
+    app.metrics.count(&method, route, status, took);
+    tracing::debug!(parent: &span, status = status.as_u16(), micros = took.as_micros(), "answered");
     response
 }
 

@@ -17,7 +17,7 @@ mod files;
 mod git;
 mod git_credential;
 mod github;
-mod health;
+pub mod health;
 mod images;
 mod keys;
 mod logs;
@@ -78,6 +78,11 @@ fn routes() -> OpenApiRouter<App> {
         .merge(usage::routes())
         .merge(crate::gateway::handoff::routes())
         .merge(crate::gateway::ingress::routes())
+}
+
+/// The listener for metrics as a service.
+pub fn metrics_router(app: App) -> Router {
+    health::metrics_router(app)
 }
 
 /// The main host as a service, with all its middleware.

@@ -25,7 +25,12 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
 use self::lingering_close::{Lingering, Unread};
-use crate::{api, auth::Address, gateway, state::App};
+use crate::{
+    api::{self, health::Peer},
+    auth::{Address, cookie},
+    gateway,
+    state::App,
+};
 
 /// Timeout for a client to send the head of a request, and for an idle connection between requests.
 const HEAD: Duration = Duration::from_secs(75);
@@ -93,6 +98,17 @@ pub async fn serve(
     Ok(())
 }
 
+/// Serves the metrics, and nothing else, until the server starts to drain.
+///
+/// # Errors
+/// The listener does not accept connections.
+pub async fn serve_metrics(app: App, listener: TcpListener) -> std::io::Result<()> {
+    let ended = app.shutdown.clone().cancelled_owned();
+    axum::serve(listener, api::metrics_router(app))
+        .with_graceful_shutdown(ended)
+        .await
+}
+
 async fn connection(app: App, router: axum::Router, stream: TcpStream, peer: SocketAddr) {
     let _ = stream.set_nodelay(true);
     let unread = Unread::default();
@@ -135,11 +151,12 @@ async fn connection(app: App, router: axum::Router, stream: TcpStream, peer: Soc
 async fn answer(app: App, router: axum::Router, mut request: Request<Body>, peer: SocketAddr) -> Response {
     let address = address(&app.settings.trusted_proxies, peer, request.headers());
     request.extensions_mut().insert(address);
+    request.extensions_mut().insert(Peer(peer.ip()));
     if gateway::is_for(&app.settings, &request) {
         let framed = partitioned_cookies::is_framed(&app.settings, request.headers());
         let mut response = gateway::handle(&app.gateway, request).await;
         if framed {
-            partitioned_cookies::keep(response.headers_mut());
+            cookie::partition(response.headers_mut());
         }
         return response;
     }

@@ -168,6 +168,40 @@ async fn the_server_says_whether_it_lives_and_can_do_its_work() {
 }
 
 #[tokio::test]
+async fn metrics_are_for_this_machine_and_for_who_reaches_their_own_listener() {
+    let world = World::new().await;
+    let here = world.anonymous();
+    here.get("/metrics").await.expect(200);
+    here.with("host", "localhost:9999")
+        .get("/metrics")
+        .await
+        .expect(200);
+    // A proxy on this machine passes them on to the world.
+    here.with("x-forwarded-for", "203.0.113.7")
+        .get("/metrics")
+        .await
+        .expect(403);
+    here.with("forwarded", "for=203.0.113.7")
+        .get("/metrics")
+        .await
+        .expect(403);
+
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let there =
+        crate::common::Client::new(listener.local_addr().unwrap()).with("x-forwarded-for", "203.0.113.7");
+    tokio::spawn(fsa_server::listener::serve_metrics(world.app.clone(), listener));
+    assert!(
+        there
+            .get("/metrics")
+            .await
+            .expect(200)
+            .text()
+            .contains("fsa_http_connections")
+    );
+    there.get("/api/me").await.expect(404);
+}
+
+#[tokio::test]
 async fn the_page_tells_what_runs_and_how_to_sign_in() {
     let world = World::new().await;
     let page = world.anonymous().get("/").await.expect(200);

@@ -61,12 +61,11 @@ pub fn run(arguments: ServeArguments) -> Outcome {
         .map_err(|error| Failure::failed(format!("the asynchronous runtime cannot be started: {error}")))?;
     runtime.block_on(async {
         // Bound first, so that an address in use is reported before anything is started.
-        let listener = TcpListener::bind(config.listen).await.map_err(|error| {
-            Failure::failed(format!(
-                "cannot listen on {}: {error}. Choose another address with --listen",
-                config.listen
-            ))
-        })?;
+        let listener = bind(config.listen, "--listen").await?;
+        let metrics_listener = match config.metrics_listen {
+            Some(address) => Some(bind(address, "--metrics-listen").await?),
+            None => None,
+        };
         let address = listener.local_addr()?;
         let origin = origin(&config, address)?;
         let local = match start {
@@ -152,6 +151,9 @@ pub fn run(arguments: ServeArguments) -> Outcome {
         );
         let reencryption = tokio::spawn(reencrypt(app.core().clone()));
         greet(&app, &config, address).await?;
+        if let Some(metrics_listener) = metrics_listener {
+            tokio::spawn(listener::serve_metrics(app.clone(), metrics_listener));
+        }
         listener::serve(app.clone(), listener, stop_signal()?).await?;
         // The workers release their leases, so that another server need not wait for them to expire.
         let _ = tokio::join!(workers, tasks, reencryption);
@@ -160,6 +162,14 @@ pub fn run(arguments: ServeArguments) -> Outcome {
         }
         tracing::info!("stopped; sandboxes and databases keep running");
         Ok(0)
+    })
+}
+
+async fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).await.map_err(|error| {
+        Failure::failed(format!(
+            "cannot listen on {address}: {error}. Choose another address with {flag}"
+        ))
     })
 }
 
