@@ -104,6 +104,13 @@ async fn a_person_searches_splits_uploads_renames_and_confirms_what_cannot_be_un
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_person_edits_files_and_loses_no_text() {
+    let mut world = World::start(&[]);
+    run_story(&mut world, "editor", &[]).await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_person_copies_drops_downloads_shares_a_port_and_uses_the_keyboard_only() {
     let mut world = World::start(&[]);
     run_story(&mut world, "workspace-interactions", &[]).await;

@@ -9,3 +9,8 @@ export function parentPath(path: string): string {
   if (at < 0) return ".";
   return at === 0 ? "/" : path.slice(0, at);
 }
+
+/** Where a file is after `from`, which may be a folder above it, was renamed to `to`. */
+export function movedPath(path: string, from: string, to: string): string {
+  return path === from || path.startsWith(`${from}/`) ? to + path.slice(from.length) : path;
+}

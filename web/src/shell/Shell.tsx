@@ -9,6 +9,8 @@ import { Suspense, lazy, useEffect, useState } from "react";
 import { api, data } from "../api/client";
 import { subscribeToEvents, useConnectionState } from "../api/events";
 import { me, notifyError, project as projectQuery } from "../api/queries";
+import { countUnsaved, discardAllUnsaved } from "../logic/unsaved";
+import { useConfirm } from "./Confirm";
 
 const Palette = lazy(() => import("./Palette"));
 
@@ -18,6 +20,7 @@ export function Shell() {
   const currentUser = useQuery(me).data;
   const connection = useConnectionState();
   const [palette, setPalette] = useState(false);
+  const [confirmDialog, ask] = useConfirm();
   const { project } = useParams({ strict: false });
   const projectName = useQuery({ ...projectQuery(project ?? ""), enabled: project !== undefined }).data?.name;
   const { colorScheme, setColorScheme } = useMantineColorScheme();
@@ -28,8 +31,13 @@ export function Shell() {
   useHotkeys([["mod+K", () => setPalette((open) => !open)]], [], true);
 
   const signOut = async () => {
+    // Nothing of a user stays in the browser, which may be used by somebody else next.
+    const unsaved = countUnsaved(localStorage);
+    const text = `${unsaved === 1 ? "A file has" : `${unsaved} files have`} unsaved changes in this browser, which signing out discards.`;
+    if (unsaved > 0 && !(await ask({ title: "Discard unsaved changes?", text, action: "Sign out" }))) return;
     try {
       await data(api.POST("/api/auth/sign-out"));
+      discardAllUnsaved(localStorage);
       queries.clear();
       await navigate({ to: "/sign-in" });
     } catch (error) {
@@ -105,6 +113,7 @@ export function Shell() {
       <main className="screen">
         <Outlet />
       </main>
+      {confirmDialog}
       <Suspense>{palette && <Palette close={() => setPalette(false)} />}</Suspense>
     </div>
   );

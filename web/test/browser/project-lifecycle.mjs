@@ -42,10 +42,11 @@ await run(async ({ newPage }) => {
   await sees(page, "<h1>two</h1>");
 
   // A concurrent change of the file is not overwritten silently.
+  await editor.click();
+  await page.keyboard.type("x");
   await type(page, "clear; echo three > index.html; echo chan''ged");
   await sees(page, "changed");
   await editor.click();
-  await page.keyboard.type("x");
   await page.keyboard.press("Control+s");
   await page.getByText("The file has changed since you opened it").waitFor();
   await page.getByRole("button", { name: "Discard my changes" }).click();

@@ -55,17 +55,15 @@ await run(async ({ newPage }) => {
   await page.getByRole("button", { name: "notes", exact: true }).click();
   await page.getByRole("button", { name: "moved.txt", exact: true }).click();
 
-  // Unsaved changes are discarded only after a confirmation.
+  // Unsaved changes are kept while another file is shown.
   const editor = page.getByRole("textbox", { name: "Content of notes/moved.txt" });
   await editor.click();
   await page.keyboard.type("changed ");
   await page.getByRole("button", { name: "other.txt", exact: true }).click();
-  const confirmation = page.getByRole("dialog", { name: "Discard unsaved changes?" });
-  await confirmation.getByRole("button", { name: "Cancel" }).click();
+  await page.getByRole("textbox", { name: "Content of other.txt" }).waitFor();
+  await page.getByRole("button", { name: "moved.txt", exact: true }).click();
   await editor.getByText("changed").waitFor();
   await page.getByRole("button", { name: "other.txt", exact: true }).click();
-  await confirmation.getByRole("button", { name: "Discard" }).click();
-  await page.getByRole("textbox", { name: "Content of other.txt" }).waitFor();
   await menu("other.txt", "Delete");
   await page.getByRole("dialog", { name: "Delete" }).getByRole("button", { name: "Delete", exact: true }).click();
   await page.getByRole("button", { name: "other.txt", exact: true }).waitFor({ state: "detached" });

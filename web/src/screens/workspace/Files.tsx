@@ -1,44 +1,62 @@
 // Files view: a tree whose folders load when they are expanded, and the editor of the open file.
 import { ActionIcon, Button, FileButton, Group, Menu, Modal, Text, TextInput, Tooltip } from "@mantine/core";
-import { IconChevronDown, IconChevronRight, IconDots, IconFile, IconFilePlus, IconFolder, IconRefresh, IconUpload } from "@tabler/icons-react";
+import { useSessionStorage } from "@mantine/hooks";
+import { IconChevronDown, IconChevronRight, IconDots, IconFile, IconFilePlus, IconFolder, IconFolderPlus, IconRefresh, IconUpload } from "@tabler/icons-react";
 import { useQuery, useQueryClient } from "@tanstack/react-query";
-import { type FormEvent, Suspense, lazy, useRef, useState } from "react";
+import { type FormEvent, Suspense, lazy, useRef, useState, useSyncExternalStore } from "react";
 import { type FileEntry, type Project, api, data, errorMessage, readApiError, send } from "../../api/client";
-import { directory, filesUrl, notifyError } from "../../api/queries";
-import { joinPath, parentPath } from "../../logic/path";
+import { directory, filesUrl, me, notifyError } from "../../api/queries";
+import { joinPath, movedPath, parentPath } from "../../logic/path";
 import { hasRole } from "../../logic/role";
-import { Confirm, type Confirmation } from "../../shell/Confirm";
+import { useConfirm } from "../../shell/Confirm";
+import { type OpenFiles, openFiles } from "./openFiles";
+import { upload } from "./upload";
 
 const Editor = lazy(() => import("./Editor"));
 const transferTimeout = 3_600_000;
 
+/** An empty archive, which makes its folder: two blocks of zeros. */
+const emptyTar = new Uint8Array(1024);
+
 type Dialog = { kind: "new" | "folder" | "rename" | "delete"; path: string };
 
 export default function Files({ project }: { project: Project }) {
+  const user = useQuery(me).data?.id;
+  return user === undefined ? null : <UserFiles project={project} files={openFiles(project.id, user)} />;
+}
+
+function UserFiles({ project, files }: { project: Project; files: OpenFiles }) {
   const queries = useQueryClient();
-  const [open, setOpen] = useState<string>();
-  const [dirty, setDirty] = useState(false);
-  const [dialog, setDialog] = useState<Dialog>();
-  const [confirmation, setConfirmation] = useState<Confirmation>();
   const id = project.id;
+  // Kept while other views are shown, and over a reload of this tab.
+  const [{ open, expanded }, setTree] = useSessionStorage<{ open?: string; expanded: string[] }>({
+    key: `fsa.files.${id}`,
+    defaultValue: { expanded: [] },
+    getInitialValueInEffect: false,
+  });
+  const [dialog, setDialog] = useState<Dialog>();
+  const [confirmDialog, ask] = useConfirm();
+  useSyncExternalStore(files.subscribe, files.snapshot);
+  const unsaved = files.dirtyPaths();
   const canEdit = hasRole(project.role, "editor");
   const refresh = () => queries.invalidateQueries({ queryKey: ["files", id] });
-  const choose = (path: string) => {
-    const go = () => {
-      setDirty(false);
-      setOpen(path);
-    };
-    if (!dirty || path === open) return go();
-    setConfirmation({ title: "Discard unsaved changes?", text: `Your changes to ${open} are not saved.`, action: "Discard", run: go });
+  const choose = (path: string | undefined) => setTree((tree) => ({ ...tree, open: path }));
+  const toggle = (path: string) =>
+    setTree((tree) => ({ ...tree, expanded: tree.expanded.includes(path) ? tree.expanded.filter((one) => one !== path) : [...tree.expanded, path] }));
+  const uploadTo = async (chosen: File[], folder: string) => {
+    await upload(id, chosen, folder, ask);
+    await refresh();
   };
-  const upload = async (files: File[], folder: string) => {
-    try {
-      for (const file of files) {
-        const response = await send(filesUrl(id, joinPath(folder, file.name)), { method: "PUT", body: file }, transferTimeout);
-        if (!response.ok) throw await readApiError(response);
-      }
-    } catch (error) {
-      notifyError(error);
+  const closeDialog = async (kind: Dialog["kind"], path: string, to: string) => {
+    setDialog(undefined);
+    if (kind === "rename") {
+      files.move(path, to);
+      setTree((tree) => ({ open: tree.open && movedPath(tree.open, path, to), expanded: tree.expanded.map((one) => movedPath(one, path, to)) }));
+    } else if (kind === "delete") {
+      files.remove(path);
+      if (open === path || open?.startsWith(`${path}/`)) choose(undefined);
+    } else if (kind === "new") {
+      choose(to);
     }
     await refresh();
   };
@@ -65,7 +83,12 @@ export default function Files({ project }: { project: Project }) {
                 <IconFilePlus size={16} />
               </ActionIcon>
             </Tooltip>
-            <FileButton multiple onChange={(files) => void upload(files, ".")}>
+            <Tooltip label="New folder">
+              <ActionIcon aria-label="New folder" onClick={() => setDialog({ kind: "folder", path: "." })}>
+                <IconFolderPlus size={16} />
+              </ActionIcon>
+            </Tooltip>
+            <FileButton multiple onChange={(chosen) => void uploadTo(chosen, ".")}>
               {(props) => (
                 <Tooltip label="Upload to the project folder">
                   <ActionIcon aria-label="Upload" {...props}>
@@ -82,6 +105,22 @@ export default function Files({ project }: { project: Project }) {
           </ActionIcon>
         </Tooltip>
         <span className="grow" />
+        {unsaved.length > 0 && (
+          <Menu position="bottom-end">
+            <Menu.Target>
+              <Button variant="default" size="compact-xs">
+                {unsaved.length === 1 ? "1 unsaved file" : `${unsaved.length} unsaved files`}
+              </Button>
+            </Menu.Target>
+            <Menu.Dropdown>
+              {unsaved.map((path) => (
+                <Menu.Item key={path} onClick={() => choose(path)}>
+                  {path}
+                </Menu.Item>
+              ))}
+            </Menu.Dropdown>
+          </Menu>
+        )}
         <Button variant="default" size="compact-xs" onClick={() => void download(".", true)}>
           Download all
         </Button>
@@ -91,11 +130,24 @@ export default function Files({ project }: { project: Project }) {
         onDragOver={(event) => event.preventDefault()}
         onDrop={(event) => {
           event.preventDefault();
-          if (canEdit) void upload([...event.dataTransfer.files], ".");
+          if (canEdit) void uploadTo([...event.dataTransfer.files], ".");
         }}
       >
         <nav className="tree" aria-label="Files">
-          <Folder id={id} canEdit={canEdit} path="." depth={0} open={open} choose={choose} dialog={setDialog} download={download} upload={upload} />
+          <Folder
+            id={id}
+            canEdit={canEdit}
+            path="."
+            depth={0}
+            open={open}
+            expanded={expanded}
+            unsaved={unsaved}
+            choose={choose}
+            toggle={toggle}
+            dialog={setDialog}
+            download={download}
+            upload={uploadTo}
+          />
         </nav>
         <div className="editor">
           {open === undefined ? (
@@ -104,24 +156,34 @@ export default function Files({ project }: { project: Project }) {
             </div>
           ) : (
             <Suspense>
-              <Editor id={id} path={open} readOnly={!canEdit} key={open} onDirtyChange={setDirty} onSaved={() => void refresh()} />
+              <Editor
+                key={open}
+                files={files}
+                path={open}
+                readOnly={!canEdit}
+                ask={ask}
+                onSaved={() => void refresh()}
+                onClose={() => {
+                  files.remove(open);
+                  choose(undefined);
+                }}
+              />
             </Suspense>
           )}
         </div>
       </div>
-      <Confirm confirmation={confirmation} close={() => setConfirmation(undefined)} />
+      {confirmDialog}
       {dialog && (
         <FileDialog
           dialog={dialog}
           id={id}
+          unsaved={unsaved.some((one) => one === dialog.path || one.startsWith(`${dialog.path}/`))}
           close={() => setDialog(undefined)}
-          done={async (path) => {
+          openExisting={(path) => {
             setDialog(undefined);
-            await refresh();
-            if (dialog.kind === "delete" && (open === dialog.path || open?.startsWith(`${dialog.path}/`))) setOpen(undefined);
-            if (dialog.kind === "rename" && open === dialog.path) setOpen(path);
-            if (dialog.kind === "new") choose(path);
+            choose(path);
           }}
+          done={(to) => closeDialog(dialog.kind, dialog.path, to)}
         />
       )}
     </>
@@ -134,7 +196,10 @@ interface FolderProps {
   path: string;
   depth: number;
   open: string | undefined;
+  expanded: string[];
+  unsaved: string[];
   choose: (path: string) => void;
+  toggle: (path: string) => void;
   dialog: (dialog: Dialog) => void;
   download: (path: string, archive: boolean) => Promise<void>;
   upload: (files: File[], folder: string) => Promise<void>;
@@ -162,9 +227,9 @@ function Folder(props: FolderProps) {
 }
 
 function Node({ entry, ...props }: FolderProps & { entry: FileEntry }) {
-  const { path, depth, choose, dialog, download, upload, canEdit } = props;
+  const { path, depth, choose, toggle, dialog, download, upload, canEdit } = props;
   const picker = useRef<HTMLInputElement>(null);
-  const [expanded, setExpanded] = useState(false);
+  const expanded = props.expanded.includes(path);
   const folder = entry.kind === "directory";
   return (
     <>
@@ -199,12 +264,17 @@ function Node({ entry, ...props }: FolderProps & { entry: FileEntry }) {
           aria-expanded={folder ? expanded : undefined}
           aria-current={props.open === path ? "true" : undefined}
           title={entry.target ? `${entry.name} → ${entry.target}` : entry.name}
-          onClick={() => (folder ? setExpanded(!expanded) : choose(path))}
+          onClick={() => (folder ? toggle(path) : choose(path))}
         >
           {folder ? expanded ? <IconChevronDown size={13} /> : <IconChevronRight size={13} /> : <span style={{ width: 13 }} />}
           {folder ? <IconFolder size={14} /> : <IconFile size={14} />}
           <span className="clip">{entry.name}</span>
         </button>
+        {props.unsaved.includes(path) && (
+          <span role="img" aria-label={`${entry.name} is not saved`}>
+            •
+          </span>
+        )}
         <Menu position="bottom-end" width={180}>
           <Menu.Target>
             <ActionIcon size="xs" mr={4} aria-label={`Actions for ${entry.name}`}>
@@ -213,6 +283,7 @@ function Node({ entry, ...props }: FolderProps & { entry: FileEntry }) {
           </Menu.Target>
           <Menu.Dropdown>
             {folder && canEdit && <Menu.Item onClick={() => dialog({ kind: "new", path })}>New file</Menu.Item>}
+            {folder && canEdit && <Menu.Item onClick={() => dialog({ kind: "folder", path })}>New folder</Menu.Item>}
             {folder && canEdit && <Menu.Item onClick={() => picker.current?.click()}>Upload</Menu.Item>}
             {canEdit && <Menu.Item onClick={() => dialog({ kind: "rename", path })}>Rename or move</Menu.Item>}
             <Menu.Item onClick={() => void download(path, folder)}>{folder ? "Download as .tar" : "Download"}</Menu.Item>
@@ -229,21 +300,44 @@ function Node({ entry, ...props }: FolderProps & { entry: FileEntry }) {
   );
 }
 
-function FileDialog({ dialog, id, close, done }: { dialog: Dialog; id: string; close: () => void; done: (path: string) => Promise<void> }) {
+const dialogTexts = {
+  new: { title: "New file", action: "Create" },
+  folder: { title: "New folder", action: "Create" },
+  rename: { title: "Rename or move", action: "Rename" },
+  delete: { title: "Delete", action: "Delete" },
+};
+
+interface FileDialogProps {
+  dialog: Dialog;
+  id: string;
+  unsaved: boolean;
+  close: () => void;
+  openExisting: (path: string) => void;
+  done: (path: string) => Promise<void>;
+}
+
+function FileDialog({ dialog, id, unsaved, close, openExisting, done }: FileDialogProps) {
   const { kind, path } = dialog;
   const [to, setTo] = useState(kind === "rename" ? path : path === "." ? "" : `${path}/`);
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState("");
-  const title = kind === "new" ? "New file" : kind === "rename" ? "Rename or move" : "Delete";
+  const [exists, setExists] = useState(false);
+  const { title, action } = dialogTexts[kind];
   const submit = async (event: FormEvent) => {
     event.preventDefault();
     setBusy(true);
     try {
       if (kind === "rename") {
         await data(api.POST("/api/projects/{project}/files/move", { params: { path: { project: id } }, body: { from: path, to } }));
+      } else if (kind === "delete") {
+        const response = await send(filesUrl(id, path, "&recursive=true"), { method: "DELETE" });
+        if (!response.ok) throw await readApiError(response);
       } else {
-        const url = kind === "delete" ? filesUrl(id, path, "&recursive=true") : filesUrl(id, to);
-        const response = await send(url, kind === "delete" ? { method: "DELETE" } : { method: "PUT", body: "", headers: { "if-none-match": "*" } });
+        const folder = kind === "folder";
+        const headers = { "if-none-match": "*", ...(folder ? { "content-type": "application/x-tar" } : {}) };
+        const response = await send(filesUrl(id, to), { method: "PUT", body: folder ? emptyTar : "", headers });
+        setExists(response.status === 412);
+        if (response.status === 412) throw new Error(`${to} exists already.`);
         if (!response.ok) throw await readApiError(response);
       }
       await done(to);
@@ -258,6 +352,7 @@ function FileDialog({ dialog, id, close, done }: { dialog: Dialog; id: string; c
         {kind === "delete" ? (
           <Text size="sm">
             Permanently delete <strong>{path}</strong>? A folder is deleted with everything in it.
+            {unsaved && " It has unsaved changes, which are discarded as well."}
           </Text>
         ) : (
           <TextInput data-autofocus label={kind === "rename" ? "New path" : "Path"} value={to} onChange={(event) => setTo(event.currentTarget.value)} description={parentPath(to) === "." ? "In the project folder" : `In ${parentPath(to)}`} />
@@ -271,8 +366,13 @@ function FileDialog({ dialog, id, close, done }: { dialog: Dialog; id: string; c
           <Button variant="default" onClick={close}>
             Cancel
           </Button>
+          {exists && kind === "new" && (
+            <Button variant="default" onClick={() => openExisting(to)}>
+              Open the existing file
+            </Button>
+          )}
           <Button type="submit" loading={busy} color={kind === "delete" ? "red" : undefined} disabled={kind !== "delete" && (to === "" || to.endsWith("/"))}>
-            {kind === "delete" ? "Delete" : kind === "rename" ? "Rename" : "Create"}
+            {action}
           </Button>
         </Group>
       </form>

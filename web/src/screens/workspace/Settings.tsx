@@ -1,20 +1,22 @@
 // Settings of a project, its details, and its deletion.
 import { Alert, Button, Group, Modal, Select, SimpleGrid, Stack, Text, TextInput, Title } from "@mantine/core";
 import { notifications } from "@mantine/notifications";
-import { useMutation, useQueryClient } from "@tanstack/react-query";
+import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useNavigate } from "@tanstack/react-router";
 import { type FormEvent, useState } from "react";
 import { type Project, type Schemas, api, data, errorMessage } from "../../api/client";
-import { notifyError } from "../../api/queries";
+import { me, notifyError } from "../../api/queries";
 import { nameProblem } from "../../logic/name";
 import { sizes, templates } from "../../logic/projectOptions";
 import { hasRole } from "../../logic/role";
 import { formatDateTime } from "../../logic/time";
 import { Sharing } from "./Sharing";
+import { openFiles } from "./openFiles";
 
 export default function Settings({ project }: { project: Project }) {
   const queries = useQueryClient();
   const navigate = useNavigate();
+  const user = useQuery(me).data?.id;
   const [name, setName] = useState(project.name);
   const [size, setSize] = useState<string>(project.size);
   const [template, setTemplate] = useState<string>(project.image ? "image" : (project.template ?? "web"));
@@ -36,6 +38,7 @@ export default function Settings({ project }: { project: Project }) {
   const remove = useMutation({
     mutationFn: () => data(api.DELETE("/api/projects/{project}", { params: { path: { project: project.id } } })),
     onSuccess: async () => {
+      if (user !== undefined) openFiles(project.id, user).discardAll();
       await navigate({ to: "/" });
       void queries.invalidateQueries({ queryKey: ["projects"] });
       notifications.show({ message: `Deleting ${project.name}…` });

@@ -9,15 +9,15 @@ import { Unicode11Addon } from "@xterm/addon-unicode11";
 import { WebLinksAddon } from "@xterm/addon-web-links";
 import { Terminal as Xterm } from "@xterm/xterm";
 import { type DragEvent, useEffect, useRef, useState } from "react";
-import { type Project, readApiError, send } from "../../api/client";
-import { filesUrl, notifyError } from "../../api/queries";
+import type { Project } from "../../api/client";
 import { hasRole } from "../../logic/role";
 import { shellQuote } from "../../logic/shellQuote";
 import { Tty, type TtyState } from "../../logic/tty";
+import { useConfirm } from "../../shell/Confirm";
 import { takeCommand } from "./terminalRequests";
+import { upload } from "./upload";
 
 const scrollback = 10_000;
-const uploadTimeout = 3_600_000;
 
 const theme = {
   background: "#0d1014", foreground: "#d6dae0", cursor: "#2dd4bf", selectionBackground: "#2f5d5b",
@@ -108,6 +108,7 @@ export function Terminal({ project, session, shown, focused, title }: Props) {
   const [state, setState] = useState<TtyState>("connecting");
   const [finding, setFinding] = useState(false);
   const [needle, setNeedle] = useState("");
+  const [confirmDialog, ask] = useConfirm();
   const canType = hasRole(project.role, "editor");
   const onTitle = useRef(title);
   onTitle.current = title;
@@ -209,19 +210,10 @@ export function Terminal({ project, session, shown, focused, title }: Props) {
   const drop = async (event: DragEvent) => {
     event.preventDefault();
     if (!canType) return;
-    const files = [...event.dataTransfer.files];
-    try {
-      for (const file of files) {
-        const response = await send(filesUrl(project.id, file.name), { method: "PUT", body: file }, uploadTimeout);
-        if (!response.ok) throw await readApiError(response);
-      }
-      if (files.length > 0) {
-        parts.current?.tty.input(files.map((file) => shellQuote(file.name)).join(" "));
-        notifications.show({ message: `${files.length === 1 ? files[0]?.name : `${files.length} files`} uploaded to the project folder.` });
-      }
-    } catch (error) {
-      notifyError(error);
-    }
+    const files = await upload(project.id, [...event.dataTransfer.files], ".", ask);
+    if (files.length === 0) return;
+    parts.current?.tty.input(files.map((file) => shellQuote(file.name)).join(" "));
+    notifications.show({ message: `${files.length === 1 ? files[0]?.name : `${files.length} files`} uploaded to the project folder.` });
   };
   const find = (back = false) => {
     const search = parts.current?.search;
@@ -235,6 +227,7 @@ export function Terminal({ project, session, shown, focused, title }: Props) {
 
   return (
     <div style={{ flex: 1, minWidth: 0, display: shown ? "flex" : "none", flexDirection: "column", borderLeft: "1px solid #0d1014" }}>
+      {confirmDialog}
       {finding && (
         <Group className="tools" gap={4} wrap="nowrap">
           <TextInput

@@ -6,12 +6,13 @@ import { useQuery } from "@tanstack/react-query";
 import { Link, useNavigate, useParams, useSearch } from "@tanstack/react-router";
 import { type KeyboardEvent, type PointerEvent, Suspense, lazy, useEffect, useRef } from "react";
 import { ApiError, type Project, errorMessage } from "../../api/client";
-import { project as projectQuery, useLifecycleAction } from "../../api/queries";
+import { me, project as projectQuery, useLifecycleAction } from "../../api/queries";
 import { hasRole } from "../../logic/role";
 import { canStart, canStop, phaseStatus } from "../../logic/status";
 import { type View, views } from "../../router";
 import { Status } from "../Status";
 import { Stages } from "./Stages";
+import { openFiles } from "./openFiles";
 
 const Terminals = lazy(() => import("./Terminals"));
 const screens: Record<Exclude<View, "terminal">, React.LazyExoticComponent<React.ComponentType<{ project: Project }>>> = {
@@ -209,9 +210,14 @@ const subjects: Partial<Record<View, string>> = {
 function NotRunning({ project, view }: { project: Project; view: View }) {
   const phase = project.sandbox?.status;
   const { inProgress, label } = phaseStatus(phase);
+  const user = useQuery(me).data?.id;
+  const unsaved = user === undefined ? 0 : openFiles(project.id, user).dirtyPaths().length;
   return (
     <div className="empty">
       <Text>{subjects[view] ?? "This view is"} available while the sandbox is running.</Text>
+      {view === "files" && unsaved > 0 && (
+        <Text size="sm">{unsaved === 1 ? "The unsaved changes of a file are kept." : `The unsaved changes of ${unsaved} files are kept.`}</Text>
+      )}
       <Group gap="xs">
         <Text size="sm">{inProgress ? `${label}…` : phase === "ERROR" ? "The sandbox failed to start." : `Status: ${label.toLowerCase()}`}</Text>
       </Group>
