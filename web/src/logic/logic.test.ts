@@ -3,6 +3,7 @@ import { describe, expect, it } from "vitest";
 import type { Project } from "../api/client";
 import { stripAnsi } from "./ansi";
 import { areaPoints, cpuUsage, padStart, polylinePoints } from "./chart";
+import { copiedText } from "./copySequence";
 import { parseDotenv } from "./dotenv";
 import { canEmbed } from "./embed";
 import { fuzzyFilter } from "./fuzzy";
@@ -168,5 +169,14 @@ describe("a chart", () => {
     expect(padStart([1, 2, 3, 4], 3)).toEqual([1, 2, 3, 4]);
     expect(areaPoints([], 1, 10, 10, 3)).toBe("");
     expect(areaPoints([1, 1], 1, 10, 10, 3)).toBe("5.0,10 5.0,1.0 10.0,1.0 10.0,10");
+  });
+});
+
+describe("a copy by a program in the terminal", () => {
+  it("has a text, and is never a query", () => {
+    const encode = (text: string) => Buffer.from(text).toString("base64");
+    expect(copiedText(`c;${encode("hi")}`)).toBe("hi");
+    expect(copiedText(`;${encode("naïve 👍\n")}`)).toBe("naïve 👍\n");
+    for (const data of ["c;?", "c;", "c;!", "", "c;aGk=;x", "x;aGk=", "c;a"]) expect(copiedText(data), data).toBeUndefined();
   });
 });

@@ -35,6 +35,7 @@ class FakeSocket {
 let shown: string[];
 let pendingWrites: (() => void)[];
 let capacity: number | undefined;
+let fullScreen: boolean;
 const screen: Screen = {
   write: (bytes, finished) => {
     shown.push(decoder.decode(bytes));
@@ -43,6 +44,7 @@ const screen: Screen = {
   reset: () => shown.push("<reset>"),
   capacity: () => capacity,
   size: () => ({ columns: 80, rows: 24 }),
+  fullScreen: () => fullScreen,
   title: (title) => shown.push(`<title ${title}>`),
   state: (state) => shown.push(`<${state}>`),
 };
@@ -55,6 +57,7 @@ beforeEach(() => {
   shown = [];
   pendingWrites = [];
   capacity = undefined;
+  fullScreen = false;
 });
 afterEach(() => {
   vi.useRealTimers();
@@ -190,4 +193,39 @@ it("does not reconnect after close", () => {
   tty.close();
   vi.advanceTimersByTime(60_000);
   expect(FakeSocket.all.length).toBe(1);
+});
+
+it("makes a full-screen program draw again after the scrollback was sent", () => {
+  openTty();
+  const [socket] = FakeSocket.all as [FakeSocket];
+  const show = () => {
+    for (const finished of pendingWrites.splice(0)) finished();
+  };
+  const sizes = () => socket.sent.filter((message) => message.startsWith("1")).map((message) => JSON.parse(message.slice(1)).rows);
+  socket.accept();
+  socket.receive("0the first part");
+  show();
+  fullScreen = true;
+  socket.receive("0and the rest");
+  expect(sizes()).toEqual([]);
+  show();
+  expect(sizes()).toEqual([23]);
+  vi.runOnlyPendingTimers();
+  expect(sizes()).toEqual([23, 24]);
+  socket.receive("0drawn");
+  show();
+  expect(sizes()).toEqual([23, 24]);
+});
+
+it("leaves a program alone that was started while it was shown", () => {
+  const tty = openTty();
+  const [socket] = FakeSocket.all as [FakeSocket];
+  socket.accept();
+  socket.receive("0$ ");
+  for (const finished of pendingWrites.splice(0)) finished();
+  tty.input("vim\r");
+  fullScreen = true;
+  socket.receive("0drawn");
+  for (const finished of pendingWrites.splice(0)) finished();
+  expect(socket.sent.filter((message) => message.startsWith("1"))).toEqual([]);
 });

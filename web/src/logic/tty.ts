@@ -14,6 +14,8 @@ export interface Screen {
    */
   capacity(): number | undefined;
   size(): { columns: number; rows: number };
+  /** Whether a full-screen program is shown (the alternate screen). */
+  fullScreen(): boolean;
   title(text: string): void;
   state(state: TtyState): void;
 }
@@ -41,6 +43,8 @@ const maxRetryDelay = 5_000;
 const shellExitedCode = 1000;
 /** A connection that neither opens nor fails is closed after this time. */
 const connectTimeout = 10_000;
+/** How long the terminal is one row smaller, so that the program in it redraws its screen. */
+const redrawDelay = 150;
 
 /** Message types of ttyd's protocol, and ours for acknowledged input. */
 const outputType = 0x30;
@@ -64,6 +68,9 @@ export class Tty {
   private inputBuffer = new InputBuffer();
   private closed = false;
   private awaitingFirstOutput = true;
+  /** The session has sent its scrollback, and what it shows may be incomplete. */
+  private redrawDue = false;
+  private redrawTimer: ReturnType<typeof setTimeout> | undefined;
 
   constructor(
     private readonly url: string,
@@ -75,14 +82,29 @@ export class Tty {
 
   /** Sends typed or pasted input, and resends it until the session has it. Returns false if the buffer is full. */
   input(typed: string | Uint8Array): boolean {
+    // From now on a full-screen program has started while it was shown.
+    this.redrawDue = false;
     const fits = this.inputBuffer.push(typed);
     this.sendInput();
     return fits;
   }
 
   resize() {
-    const { columns, rows } = this.screen.size();
+    this.sendSize(this.screen.size());
+  }
+
+  private sendSize({ columns, rows }: { columns: number; rows: number }) {
     if (columns > 0 && rows > 0) this.sendText(`1${JSON.stringify({ columns, rows })}`);
+  }
+
+  /**
+   * Makes a full-screen program draw its screen again. The scrollback begins in the middle of what the program has
+   * drawn, and most programs draw again only when the size changes.
+   */
+  private redraw() {
+    const { columns, rows } = this.screen.size();
+    this.sendSize({ columns, rows: rows - 1 });
+    this.redrawTimer = setTimeout(() => this.resize(), redrawDelay);
   }
 
   /** Reconnects now instead of after the retry delay. */
@@ -97,6 +119,7 @@ export class Tty {
   close() {
     this.closed = true;
     clearTimeout(this.retryTimer);
+    clearTimeout(this.redrawTimer);
     this.endFlood();
     this.socket?.close(1000);
     this.screen.state("closed");
@@ -159,6 +182,7 @@ export class Tty {
     } else if (bytes[0] === outputType) {
       if (this.awaitingFirstOutput) {
         this.awaitingFirstOutput = false;
+        this.redrawDue = true;
         this.screen.reset();
       }
       this.output.push(body);
@@ -211,6 +235,10 @@ export class Tty {
         if (!chunk.plain) this.notPlainInScreen--;
         if (this.floodTimer === undefined) this.flush(socket, maxInScreen);
         this.controlFlow();
+        if (this.redrawDue && this.inScreen === 0 && this.output.size === 0 && this.screen.fullScreen()) {
+          this.redrawDue = false;
+          this.redraw();
+        }
       });
     }
   }

@@ -1,7 +1,6 @@
 // Layout of every screen for a signed-in user: the top bar, the command palette, and the notice while the server
 // is unreachable.
 import { ActionIcon, Button, Kbd, Menu, useMantineColorScheme } from "@mantine/core";
-import { useHotkeys } from "@mantine/hooks";
 import { IconCommand, IconLogout, IconMoon, IconSettings, IconSun, IconUser, IconUsers } from "@tabler/icons-react";
 import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { Link, Outlet, useNavigate, useParams } from "@tanstack/react-router";
@@ -9,10 +8,13 @@ import { Suspense, lazy, useEffect, useState } from "react";
 import { api, data } from "../api/client";
 import { subscribeToEvents, useConnectionState } from "../api/events";
 import { me, notifyError, project as projectQuery } from "../api/queries";
+import { isMac, opensPalette } from "../logic/terminalKeys";
 import { countUnsaved, discardAllUnsaved } from "../logic/unsaved";
 import { useConfirm } from "./Confirm";
 
 const Palette = lazy(() => import("./Palette"));
+
+const mac = isMac(navigator.platform);
 
 export function Shell() {
   const queries = useQueryClient();
@@ -27,8 +29,16 @@ export function Shell() {
   const dark = colorScheme === "dark" || (colorScheme === "auto" && matchMedia("(prefers-color-scheme: dark)").matches);
 
   useEffect(() => subscribeToEvents(queries), [queries]);
-  // Also while a terminal has the focus: this one shortcut belongs to the page.
-  useHotkeys([["mod+K", () => setPalette((open) => !open)]], [], true);
+  useEffect(() => {
+    const onKeyDown = (event: KeyboardEvent) => {
+      const inTerminal = event.target instanceof Element && event.target.closest(".term") !== null;
+      if (!opensPalette(event, mac, inTerminal)) return;
+      event.preventDefault();
+      setPalette((open) => !open);
+    };
+    document.addEventListener("keydown", onKeyDown);
+    return () => document.removeEventListener("keydown", onKeyDown);
+  }, []);
 
   const signOut = async () => {
     // Nothing of a user stays in the browser, which may be used by somebody else next.
@@ -67,7 +77,7 @@ export function Shell() {
           variant="default"
           onClick={() => setPalette(true)}
           leftSection={<IconCommand size={14} />}
-          rightSection={<Kbd fz={10}>Ctrl K</Kbd>}
+          rightSection={<Kbd fz={10}>{mac ? "⌘ K" : "Ctrl K"}</Kbd>}
           visibleFrom="sm"
         >
           Command palette

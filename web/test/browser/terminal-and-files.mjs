@@ -1,6 +1,18 @@
-// Terminal and files: a flood of output, search and split in the terminal, upload, rename and delete of files, the
-// error page of a preview, and confirmations before actions that cannot be undone.
-import { api, check, openTerminal, run, screen, sees, signIn, type, until, url } from "./lib.mjs";
+// Terminal and files: a flood of output, search and split in the terminal, keys and the clipboard of programs, upload,
+// rename and delete of files, the error page of a preview, and confirmations before actions that cannot be undone.
+import { api, check, openTerminal, put, run, screen, screenshot, sees, signIn, signInLink, type, until, url } from "./lib.mjs";
+
+/** Draws its first line only once and when the size changes, and then more than the scrollback keeps. */
+const fullScreen = `
+draw() { printf '\\e[H\\e[2J\\e[1;1HTOP LINE'; }
+trap draw WINCH
+printf '\\e[?1049h'
+draw
+for number in {1..4000}; do printf '\\e[5;1H%0100d' $number; done
+printf '\\e[6;1HREADY'
+until read -rsn1 -t 0.1; do :; done
+printf '\\e[?1049l'
+`;
 
 await run(async ({ newPage }) => {
   const page = await newPage();
@@ -35,6 +47,79 @@ await run(async ({ newPage }) => {
   await until("two terminals", async () => (await page.locator('.term[data-tty="open"]:visible').count()) === 2);
   await page.getByRole("button", { name: "Split terminal" }).click();
   await until("one terminal", async () => (await page.locator(".term:visible").count()) === 1);
+
+  // Keys belong to the program: Ctrl+K and Ctrl+W delete in the shell, and Shift+Enter is not Enter.
+  const input = page.locator('.term[data-session="main"] textarea');
+  await type(page, "clear");
+  await input.focus();
+  await page.keyboard.type("echo deleted");
+  await page.keyboard.press("Control+a");
+  await page.keyboard.press("Control+k");
+  await page.keyboard.type("echo kept dropped");
+  await page.keyboard.press("Control+w");
+  await type(page, "$((40+2))");
+  await sees(page, "\nkept 42");
+  check((await page.getByRole("dialog").count()) === 0, "Ctrl+K opens no dialog");
+  await page.keyboard.press("Control+Shift+K");
+  await page.getByRole("listbox", { name: "Commands" }).waitFor();
+  await page.keyboard.press("Escape");
+  await page.getByRole("listbox", { name: "Commands" }).waitFor({ state: "detached" });
+  await type(page, "clear; stty raw -echo; echo ra''w; head -c 2 | od -An -tx1; stty sane");
+  await sees(page, "raw");
+  await page.keyboard.press("Shift+Enter");
+  await sees(page, "1b 0d");
+
+  // A program copies to the clipboard after the user has agreed once; a reload does not copy again.
+  await page.context().grantPermissions(["clipboard-read", "clipboard-write"]);
+  const clipboard = () => page.evaluate(() => navigator.clipboard.readText());
+  const copy = (text) => type(page, `printf '\\e]52;c;%s\\a' "$(printf ${text} | base64)"; clear; echo do''ne`);
+  await copy("first");
+  await page.getByText("A program in this terminal wants to copy text to your clipboard.").waitFor();
+  await screenshot(page, "copy");
+  await page.getByRole("button", { name: "Always allow" }).click();
+  await until("the first text", async () => (await clipboard()) === "first");
+  await copy("second");
+  await until("the second text", async () => (await clipboard()) === "second");
+  await page.evaluate(() => navigator.clipboard.writeText("mine"));
+  await page.reload();
+  await openTerminal(page);
+  await sees(page, "done");
+  check((await clipboard()) === "mine", "the scrollback copies nothing");
+
+  // After a reload a full-screen program is shown whole.
+  await put("tools", "full.sh", fullScreen);
+  await type(page, "bash full.sh");
+  await sees(page, "READY");
+  await page.reload();
+  await openTerminal(page);
+  await sees(page, "TOP LINE");
+  await input.focus();
+  await page.keyboard.type("q");
+
+  // On a Mac the Option key types characters.
+  const mac = await newPage();
+  await mac.addInitScript(() => Object.defineProperty(navigator, "platform", { get: () => "MacIntel" }));
+  await signIn(mac, await signInLink());
+  await mac.goto(`${url}/p/tools`);
+  await openTerminal(mac);
+  await type(mac, "clear; cat -v");
+  const keyboard = await mac.context().newCDPSession(mac);
+  const option = async (key, code) => {
+    const alt = 1;
+    await keyboard.send("Input.dispatchKeyEvent", { type: "keyDown", modifiers: alt, key, code, text: key, unmodifiedText: key, windowsVirtualKeyCode: code.charCodeAt(3) });
+    await keyboard.send("Input.dispatchKeyEvent", { type: "keyUp", modifiers: alt, key, code, windowsVirtualKeyCode: code.charCodeAt(3) });
+  };
+  await mac.locator('.term[data-session="main"] textarea').focus();
+  await option("@", "KeyL");
+  await option("{", "Key8");
+  await sees(mac, "@{");
+  await mac.getByRole("button", { name: "Terminal settings" }).click();
+  await mac.getByRole("menuitemcheckbox", { name: "Option key is Meta (Esc)" }).click();
+  await mac.locator('.term[data-session="main"] textarea').focus();
+  await option("@", "KeyL");
+  await sees(mac, "@{^[l");
+  await mac.keyboard.press("Control+c");
+  await mac.context().close();
 
   // Upload of files to the project folder and to another folder, and rename.
   const file = (name, text) => ({ name, mimeType: "text/plain", buffer: Buffer.from(text) });

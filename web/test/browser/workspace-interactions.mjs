@@ -216,7 +216,7 @@ await run(async ({ newPage }) => {
   await press("Enter");
   await sees(keys, "key-2");
   const palette = async (query) => {
-    await press("Control+k");
+    await press("Control+Shift+K");
     await keys.getByRole("textbox", { name: "Search projects and commands" }).waitFor();
     await keys.keyboard.type(query);
     await press("Enter");

@@ -7,10 +7,12 @@
 
 use std::{collections::VecDeque, fmt::Write as _};
 
-use super::sequence::{Parser, Piece, is_query};
+use super::sequence::{COPY, Parser, Piece, is_query};
 
 /// Size of the ring in bytes.
 pub const CAPACITY: usize = 256 * 1024;
+/// Beginning of a sequence without a meaning.
+const IGNORED: &[u8] = b"\x1b]9999;";
 
 /// The modes of `CSI ? … h` that change the screen or what keys send, with their defaults: application
 /// cursor keys, origin, wrap, cursor, mouse (1000–1006, 1015, 1016), focus, alternate screen,
@@ -150,7 +152,7 @@ impl Scrollback {
     }
 
     /// The whole ring, for a fresh terminal: begins outside of sequences and characters, in the modes
-    /// of its first byte, and contains no query to the terminal.
+    /// of its first byte, and contains neither a query to the terminal nor a copy to its clipboard.
     #[must_use]
     pub fn replay(&self) -> Vec<u8> {
         let (front, back) = self.bytes.as_slices();
@@ -169,10 +171,15 @@ impl Scrollback {
             return replay;
         }
         let mut first_text = self.start() > 0;
+        // A long copy comes in pieces of text.
+        let mut copying = false;
         for part in parts {
             parser.feed(part, |piece| match piece {
-                Piece::Sequence(sequence) if is_query(sequence) => {}
+                Piece::Sequence(sequence) if is_query(sequence) || sequence.starts_with(COPY) => {}
                 Piece::Sequence(sequence) => replay.extend_from_slice(sequence),
+                Piece::Text(text) if copying || text.starts_with(COPY) => {
+                    copying = !matches!(text.last(), Some(0x07 | b'\\' | 0x18 | 0x1a));
+                }
                 Piece::Text(text) => {
                     let cut = if std::mem::take(&mut first_text) {
                         boundary(text)
@@ -184,7 +191,12 @@ impl Scrollback {
                 }
             });
         }
-        replay.extend_from_slice(parser.unfinished());
+        // The rest of an unfinished copy follows: as a sequence that the terminal ignores.
+        if copying || parser.unfinished().starts_with(COPY) {
+            replay.extend_from_slice(IGNORED);
+        } else {
+            replay.extend_from_slice(parser.unfinished());
+        }
         replay
     }
 }
@@ -251,6 +263,20 @@ mod tests {
         scrollback.push(b"\x1b[?1049;2004h\x1b[?1049l");
         scrollback.push(&vec![b'y'; CAPACITY]);
         assert!(text(&scrollback.replay()).starts_with("\x1b[?2004hyyy"));
+    }
+
+    #[test]
+    fn a_replay_copies_nothing() {
+        for length in [8, 1000, 1024, 5000, 100_000] {
+            for end in ["\x07", "\x1b\\"] {
+                let copy = format!("\x1b]52;c;{}", "QUJD".repeat(length / 4));
+                let mut scrollback = Scrollback::default();
+                scrollback.push(format!("a{copy}{end}b").as_bytes());
+                assert_eq!(text(&scrollback.replay()), "ab", "{length}");
+                scrollback.push(copy.as_bytes());
+                assert_eq!(text(&scrollback.replay()), "ab\x1b]9999;", "{length}");
+            }
+        }
     }
 
     #[test]

@@ -189,6 +189,10 @@ pub fn is_query(sequence: &[u8]) -> bool {
     }
 }
 
+/// Beginning of a sequence that copies text to the viewer's clipboard (`OSC 52`). In a replay it would replace what the
+/// viewer has copied since.
+pub const COPY: &[u8] = b"\x1b]52;";
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

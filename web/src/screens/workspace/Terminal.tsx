@@ -1,6 +1,6 @@
 // One terminal session: xterm.js connected to the session, with search, clipboard and file drop.
 import "@xterm/xterm/css/xterm.css";
-import { ActionIcon, Group, TextInput } from "@mantine/core";
+import { ActionIcon, Button, Group, Text, TextInput } from "@mantine/core";
 import { notifications } from "@mantine/notifications";
 import { IconArrowDown, IconArrowUp, IconX } from "@tabler/icons-react";
 import { FitAddon } from "@xterm/addon-fit";
@@ -10,11 +10,14 @@ import { WebLinksAddon } from "@xterm/addon-web-links";
 import { Terminal as Xterm } from "@xterm/xterm";
 import { type DragEvent, useEffect, useRef, useState } from "react";
 import type { Project } from "../../api/client";
+import { copiedText } from "../../logic/copySequence";
 import { hasRole } from "../../logic/role";
 import { shellQuote } from "../../logic/shellQuote";
+import { isMac, terminalKey } from "../../logic/terminalKeys";
 import { Tty, type TtyState } from "../../logic/tty";
 import { useConfirm } from "../../shell/Confirm";
 import { takeCommand } from "./terminalRequests";
+import { useCopying, useOptionIsMeta } from "./terminalSettings";
 import { upload } from "./upload";
 
 const scrollback = 10_000;
@@ -94,6 +97,15 @@ function watchMargins(term: Xterm): () => boolean {
   return () => marginsSet;
 }
 
+async function writeClipboard(text: string) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    // There is no clipboard over plain http, and none for a page in the background.
+    notifications.show({ id: "not-copied", color: "red", message: "The browser does not allow this page to copy a program's text to the clipboard." });
+  }
+}
+
 interface Props {
   project: Project;
   session: string;
@@ -109,9 +121,26 @@ export function Terminal({ project, session, shown, focused, title }: Props) {
   const [finding, setFinding] = useState(false);
   const [needle, setNeedle] = useState("");
   const [confirmDialog, ask] = useConfirm();
+  const [copying, setCopying] = useCopying(project.id);
+  const [toCopy, setToCopy] = useState<string>();
+  const [optionIsMeta] = useOptionIsMeta();
   const canType = hasRole(project.role, "editor");
   const onTitle = useRef(title);
   onTitle.current = title;
+
+  // A program copies text. The user is asked once for each project.
+  const onCopy = useRef((_text: string) => {});
+  onCopy.current = (text) => {
+    if (copying === "deny") return;
+    if (copying === "allow") void writeClipboard(text);
+    else setToCopy(text);
+  };
+  const decide = (decision: "allow" | "deny") => {
+    setCopying(decision);
+    if (decision === "allow" && toCopy !== undefined) void writeClipboard(toCopy);
+    setToCopy(undefined);
+    parts.current?.term.focus();
+  };
 
   useEffect(() => {
     if (!host.current) return;
@@ -123,7 +152,6 @@ export function Terminal({ project, session, shown, focused, title }: Props) {
       lineHeight: 1.2,
       scrollback,
       theme: theme,
-      macOptionIsMeta: true,
       disableStdin: !canType,
     });
     const fit = new FitAddon();
@@ -146,6 +174,7 @@ export function Terminal({ project, session, shown, focused, title }: Props) {
       reset: () => term.write("\x1bc"),
       capacity: () => (term.buffer.active.type === "normal" && !margins() ? scrollback + term.rows + 1 : undefined),
       size: () => ({ columns: term.cols, rows: term.rows }),
+      fullScreen: () => term.buffer.active.type === "alternate",
       title: (text) => onTitle.current(text),
       state: (state) => {
         setState(state);
@@ -166,22 +195,20 @@ export function Terminal({ project, session, shown, focused, title }: Props) {
     term.onBinary((keys) => sendInput(Uint8Array.from(keys, (key) => key.charCodeAt(0))));
     term.onResize(() => tty.resize());
     term.attachCustomKeyEventHandler((event) => {
-      const ctrlShift = event.ctrlKey && event.shiftKey;
-      // The shortcut of the command palette belongs to the page.
-      if ((event.ctrlKey || event.metaKey) && !event.shiftKey && event.key === "k") return false;
-      if (event.type !== "keydown") return true;
-      if (ctrlShift && event.code === "KeyF") {
-        event.preventDefault();
-        setFinding(true);
-        return false;
-      }
-      if (ctrlShift && event.code === "KeyC" && term.hasSelection()) {
-        event.preventDefault();
-        void navigator.clipboard.writeText(term.getSelection());
-        return false;
-      }
-      // The browser pastes, and the terminal receives it as one paste.
-      if (ctrlShift && event.code === "KeyV") return false;
+      const key = terminalKey(event, isMac(navigator.platform), term.hasSelection());
+      if (key === "program") return true;
+      // The page's own keys: the palette's reaches the page, and the browser pastes, which the terminal gets as one paste.
+      if (key === "palette" || key === "paste") return false;
+      event.preventDefault();
+      if (event.type !== "keydown") return false;
+      if (key === "find") setFinding(true);
+      else if (key === "copy") void navigator.clipboard.writeText(term.getSelection());
+      else sendInput(key.send);
+      return false;
+    });
+    term.parser.registerOscHandler(52, (data) => {
+      const text = copiedText(data);
+      if (text !== undefined) onCopy.current(text);
       return true;
     });
     const resizeObserver = new ResizeObserver(() => {
@@ -202,6 +229,9 @@ export function Terminal({ project, session, shown, focused, title }: Props) {
       parts.current = undefined;
     };
   }, [project.id, session, canType]);
+  useEffect(() => {
+    if (parts.current) parts.current.term.options.macOptionIsMeta = optionIsMeta;
+  }, [optionIsMeta, project.id, session, canType]);
 
   useEffect(() => {
     if (shown && focused) parts.current?.term.focus();
@@ -252,6 +282,19 @@ export function Terminal({ project, session, shown, focused, title }: Props) {
           <ActionIcon aria-label="Close search" onClick={closeFind}>
             <IconX size={15} />
           </ActionIcon>
+        </Group>
+      )}
+      {toCopy !== undefined && (
+        <Group className="tools wraps" gap={6} role="alert">
+          <Text size="xs" className="grow">
+            A program in this terminal wants to copy text to your clipboard.
+          </Text>
+          <Button variant="default" size="compact-xs" onClick={() => decide("deny")}>
+            Never in this project
+          </Button>
+          <Button size="compact-xs" onClick={() => decide("allow")}>
+            Always allow
+          </Button>
         </Group>
       )}
       <div

@@ -1,15 +1,17 @@
 // Terminal tabs of a project. Sessions live in the sandbox and survive closing the page.
-import { ActionIcon, Tooltip } from "@mantine/core";
+import { ActionIcon, Menu, Tooltip } from "@mantine/core";
 import { useLocalStorage } from "@mantine/hooks";
-import { IconLayoutColumns, IconPlus, IconX } from "@tabler/icons-react";
+import { IconLayoutColumns, IconPlus, IconSettings, IconX } from "@tabler/icons-react";
 import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { useEffect, useState } from "react";
 import { type Project, api, data } from "../../api/client";
 import { notifyError, terminals } from "../../api/queries";
 import { hasRole } from "../../logic/role";
+import { isMac } from "../../logic/terminalKeys";
 import { nextTerminalName } from "../../logic/terminalName";
 import { Terminal } from "./Terminal";
 import { onTerminalRequest } from "./terminalRequests";
+import { useCopying, useOptionIsMeta } from "./terminalSettings";
 
 export default function Terminals({ project }: { project: Project }) {
   const queries = useQueryClient();
@@ -21,6 +23,8 @@ export default function Terminals({ project }: { project: Project }) {
     defaultValue: "main",
     getInitialValueInEffect: false,
   });
+  const [copying, setCopying] = useCopying(project.id);
+  const [optionIsMeta, setOptionIsMeta] = useOptionIsMeta();
   const [split, setSplit] = useState<string | undefined>();
   const [titles, setTitles] = useState<Record<string, string>>({});
   const names = [...new Set(["main", ...opened, ...(running ?? []).map((session) => session.name)])];
@@ -77,6 +81,25 @@ export default function Terminals({ project }: { project: Project }) {
           </Tooltip>
         )}
         <span className="grow" />
+        <Menu position="bottom-end" width={280}>
+          <Menu.Target>
+            <Tooltip label="Terminal settings">
+              <ActionIcon aria-label="Terminal settings">
+                <IconSettings size={15} />
+              </ActionIcon>
+            </Tooltip>
+          </Menu.Target>
+          <Menu.Dropdown>
+            <Menu.CheckboxItem checked={copying === "allow"} onChange={(on) => setCopying(on ? "allow" : "deny")}>
+              Programs may copy to the clipboard
+            </Menu.CheckboxItem>
+            {isMac(navigator.platform) && (
+              <Menu.CheckboxItem checked={optionIsMeta} onChange={setOptionIsMeta}>
+                Option key is Meta (Esc)
+              </Menu.CheckboxItem>
+            )}
+          </Menu.Dropdown>
+        </Menu>
         {(canType || names.length > 1) && (
           <Tooltip label={split ? "Close split" : "Split terminal"}>
             <ActionIcon
