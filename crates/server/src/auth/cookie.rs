@@ -29,12 +29,21 @@ pub enum OurCookie {
     Github,
     /// The preview token, on an apps host.
     Preview,
+    /// The preview token once more, for requests of pages of the same project's other ports. To browsers these may be
+    /// other sites, to which no Lax cookie is sent.
+    Ports,
     /// Binds a hand-off to a browser, on an apps host.
     HandOff,
 }
 
 impl OurCookie {
-    pub const ALL: [Self; 4] = [Self::Session, Self::Github, Self::Preview, Self::HandOff];
+    pub const ALL: [Self; 5] = [
+        Self::Session,
+        Self::Github,
+        Self::Preview,
+        Self::Ports,
+        Self::HandOff,
+    ];
 
     /// The name. With `__Host-` the browser refuses a cookie that another host, or a page that is not https, tries to
     /// set (RFC 6265bis, 4.1.3).
@@ -47,22 +56,29 @@ impl OurCookie {
             (Self::Github, true) => "__Host-fsa_github",
             (Self::Preview, false) => "fsa_preview",
             (Self::Preview, true) => "__Host-fsa_preview",
+            (Self::Ports, false) => "fsa_ports",
+            (Self::Ports, true) => "__Host-fsa_ports",
             (Self::HandOff, false) => "fsa_handoff",
             (Self::HandOff, true) => "__Host-fsa_handoff",
         }
     }
 
-    /// `Set-Cookie` for this host alone. Lax, because other sites (GitHub, a link) lead back to us.
+    /// `Set-Cookie` for this host alone. Lax, because other sites (GitHub, a link) lead back to us; [`Self::Ports`] is
+    /// also sent with requests of pages of other sites, so its reader checks their origin.
     #[must_use]
     pub fn set(self, settings: &Settings, value: &str, lifetime: Duration) -> HeaderValue {
         let https = settings.is_https();
+        let (same_site, secure) = match self {
+            Self::Ports => (SameSite::None, true),
+            _ => (SameSite::Lax, https),
+        };
         let seconds = i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX);
         let cookie = Cookie::build((self.name(https), value))
             .path("/")
             .max_age(time::Duration::seconds(seconds))
             .http_only(true)
-            .same_site(SameSite::Lax)
-            .secure(https);
+            .same_site(same_site)
+            .secure(secure);
         header(&cookie.build())
     }
 
@@ -95,6 +111,13 @@ impl OurCookie {
             .filter(move |cookie| cookie.name() == name)
             .filter_map(|cookie| cookie.value_raw())
     }
+}
+
+/// Whether browsers keep a `Secure` cookie of an apps host: they do over https, and on `localhost` also without it.
+#[must_use]
+pub fn keeps_secure(settings: &Settings) -> bool {
+    let domain = settings.apps_domain.as_str();
+    settings.is_https() || domain == "localhost" || domain.ends_with(".localhost")
 }
 
 fn header(cookie: &Cookie<'_>) -> HeaderValue {

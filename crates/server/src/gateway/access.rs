@@ -3,10 +3,10 @@
 use fsa_model::{
     UserId,
     api::Sharing,
-    host::{Host, parse_host},
+    host::{Host, host_name, parse_host},
     sharing::ProjectRole,
 };
-use http::{HeaderMap, Method, header};
+use http::{HeaderMap, HeaderValue, Method, header};
 use subtle::ConstantTimeEq as _;
 use uuid::Uuid;
 
@@ -32,19 +32,35 @@ pub(super) enum Visitor {
     Person(UserId, ProjectRole, Option<Uuid>),
 }
 
-/// Authorizes by the cookies of the request. `host` is the host name without a port.
+/// Authorizes by the cookies of the request, and returns the other ports of the project whose hosts have a preview
+/// token as well. `host` is the host name without a port, `own` as in [`is_foreign`].
+///
+/// [`OurCookie::Ports`] is sent by any site's page, so it counts only where the browser names a page of the same project.
 pub(super) fn by_pass(
     settings: &Settings,
     key_ring: &KeyRing,
     route: &Route,
     host: &str,
+    own: &str,
     headers: &HeaderMap,
-) -> Option<Visitor> {
-    OurCookie::Preview
+) -> Option<(Visitor, Vec<u16>)> {
+    let sibling = sibling_origin(settings, own, headers).is_some();
+    let more = OurCookie::Ports.all(settings, headers).filter(|_| sibling);
+    let mut visitor = None;
+    let mut ports = Vec::new();
+    let passes = OurCookie::Preview
         .all(settings, headers)
         .take(PASSES_MOST)
-        .filter_map(|cookie| Pass::open(key_ring, host, cookie))
-        .find_map(|pass| admits(&pass, route))
+        .chain(more.take(PASSES_MOST))
+        .filter_map(|cookie| Pass::open(key_ring, host, cookie));
+    for (pass, theirs) in passes {
+        let admitted = admits(&pass, route);
+        if admitted.is_some() {
+            ports.extend(theirs);
+        }
+        visitor = visitor.or(admitted);
+    }
+    visitor.map(|visitor| (visitor, ports))
 }
 
 /// The visitor that a decrypted preview token admits.
@@ -122,6 +138,39 @@ fn is_friend(settings: &Settings, own: &str, url: &str) -> bool {
         .and_then(|host| label(settings, host))
         .and_then(parse_host);
     theirs.is_some() && name(theirs) == name(parse_host(own))
+}
+
+/// The request's `Origin`, if it is that of another port of the same project, at its address here.
+pub(super) fn sibling_origin<'a>(
+    settings: &Settings,
+    own: &str,
+    headers: &'a HeaderMap,
+) -> Option<&'a HeaderValue> {
+    let origin = headers.get(header::ORIGIN)?;
+    let text = origin.to_str().ok()?;
+    let port = sibling_port(settings, own, text)?;
+    (text == settings.app_url(&sibling_label(own, port)?)).then_some(origin)
+}
+
+/// The port of the same project whose host a URL names.
+pub(super) fn sibling_port(settings: &Settings, own: &str, url: &str) -> Option<u16> {
+    let url = url::Url::parse(url).ok()?;
+    let theirs = parse_host(label(settings, url.host_str()?)?)?;
+    let own = parse_host(own)?;
+    (theirs.project == own.project && theirs.owner == own.owner).then_some(theirs.port)
+}
+
+/// The label of another port of the same project.
+pub(super) fn sibling_label(own: &str, port: u16) -> Option<String> {
+    let own = parse_host(own)?;
+    Some(host_name(&own.project, port, own.owner.as_deref()))
+}
+
+/// Whether the request asks, without credentials, whether a page may send another request (CORS preflight).
+pub(super) fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
+    *method == Method::OPTIONS
+        && headers.contains_key(header::ORIGIN)
+        && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
 }
 
 /// The host name without the apps domain; `None` if it is not under it.

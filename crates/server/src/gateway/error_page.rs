@@ -136,6 +136,53 @@ pub(super) fn shown_by(origin: &str, response: &mut Response<Body>) {
     }
 }
 
+/// Lets a page of another port of the project read the gateway's answers to its requests, and an application's that
+/// is for every page: with credentials, browsers do not take `*`.
+pub(super) fn readable_by(origin: &HeaderValue, response: &mut Response<Body>) {
+    let ours = response.extensions().get::<Ours>().is_some();
+    let fields = response.headers_mut();
+    let for_everybody = fields
+        .get(header::ACCESS_CONTROL_ALLOW_ORIGIN)
+        .is_some_and(|allowed| allowed == "*");
+    if ours || for_everybody {
+        fields.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+        fields.insert(
+            header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
+            HeaderValue::from_static("true"),
+        );
+        fields.append(header::VARY, HeaderValue::from_static("Origin"));
+    }
+}
+
+/// Answers a preflight of a page of another port of the project: the application decides about the request itself.
+pub(super) fn preflight(origin: &HeaderValue, asked: &HeaderMap) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let fields = response.headers_mut();
+    fields.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+    fields.insert(
+        header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
+        HeaderValue::from_static("true"),
+    );
+    for (request, answer) in [
+        (
+            header::ACCESS_CONTROL_REQUEST_METHOD,
+            header::ACCESS_CONTROL_ALLOW_METHODS,
+        ),
+        (
+            header::ACCESS_CONTROL_REQUEST_HEADERS,
+            header::ACCESS_CONTROL_ALLOW_HEADERS,
+        ),
+    ] {
+        if let Some(value) = asked.get(&request) {
+            fields.insert(answer, value.clone());
+        }
+        fields.append(header::VARY, HeaderValue::from(request));
+    }
+    fields.append(header::VARY, HeaderValue::from_static("Origin"));
+    response
+}
+
 /// Ends with the `frame-ancestors` directive, so that [`shown_by`] can extend it.
 const OWN_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'self'";
 

@@ -4,6 +4,28 @@
 //! the hash of a nonce that it keeps in a cookie. The main host knows the session, checks the permission to the
 //! project, and redirects back with an encrypted hand-off that is valid for that host, that browser and one
 //! minute. The apps host exchanges it, once, for a preview token in its own cookie.
+//!
+//! # The other ports of a project
+//!
+//! A page of port 5173 may send requests to port 8000 of the same project, with credentials or by WebSocket. Such a
+//! request cannot be redirected to a sign-in, so the browser must have a preview token for 8000 before it. One cookie
+//! for all ports would need `Domain=` with the apps domain: every project's page could then plant or overwrite it, no
+//! `__Host-` name protects it, and an ingress controller under the same domain would pass it on to applications. So
+//! each host has its own cookie, and a navigation leads the browser once through the hosts of all listening ports (the
+//! tour, [`tour`]), each of which sets it. A port that began to listen later is visited with the next navigation: the
+//! preview token lists the ports that were.
+//!
+//! A hand-off within a tour is bound to no browser; it is made by a host that has just admitted the browser, works
+//! once, for one host and one minute, and gives no more than an access link would.
+//!
+//! On `localhost`, and where the apps domain is a public suffix, two ports are two sites, between which no Lax cookie is
+//! sent. There the same token is also in a `SameSite=None` cookie ([`OurCookie::Ports`]), which counts only for a
+//! request whose `Origin` is a port of the same project: no page of another site, and no frame in one, gets in by it.
+//! A browser that blocks the cookies of third parties does not send it.
+//!
+//! A preflight carries no credentials by design. For a port that is not public the gateway answers it itself, for pages
+//! of the same project alone and without a look at the project, so no stranger reaches the application or learns
+//! whether it exists.
 
 use std::time::Duration;
 
@@ -14,7 +36,7 @@ use axum::{
 use fsa_model::host::parse_host;
 use http::{HeaderMap, StatusCode, header, request::Parts};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use url::form_urlencoded;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -26,7 +48,11 @@ use super::{
     preview_token::{self, HandOff, Pass},
 };
 use crate::{
-    auth::{Caller, CredentialId, cookie::OurCookie, permission::Read},
+    auth::{
+        Caller, CredentialId,
+        cookie::{self, OurCookie},
+        permission::Read,
+    },
     core::Core,
     extract::Query,
     store::projects,
@@ -48,6 +74,16 @@ where
 /// The response of an apps host to an unauthenticated visitor.
 pub(super) fn challenge(core: &Core, label: &str, request: &Parts) -> Response {
     if !error_page::is_navigation(&request.method, &request.headers) {
+        if access::sibling_origin(&core.settings, label, &request.headers).is_some() {
+            return Say::new(
+                StatusCode::UNAUTHORIZED,
+                "Unauthorized",
+                "This port is private, and the request of the other port's page has no credentials for it.",
+                "Send it with credentials (fetch: credentials: \"include\"), and load the page anew if this port \
+                 began to listen after it. Or make this port public.",
+            )
+            .answer(&request.headers);
+        }
         return Say::new(
             StatusCode::UNAUTHORIZED,
             "Unauthorized",
@@ -172,7 +208,7 @@ fn host_name(authority: &str) -> String {
 }
 
 /// Handles `/.fsa/hand-off` on an apps host.
-pub(super) fn arrive(gateway: &Gateway, host: &str, request: &Parts) -> Response {
+pub(super) async fn arrive(gateway: &Gateway, label: &str, host: &str, request: &Parts) -> Response {
     let core = &gateway.core;
     let token = request
         .uri
@@ -193,28 +229,114 @@ pub(super) fn arrive(gateway: &Gateway, host: &str, request: &Parts) -> Response
     let Some(hand_off) = hand_off else {
         return refused("/");
     };
-    let is_this_browser = OurCookie::HandOff
-        .all(&core.settings, &request.headers)
-        .any(|nonce| preview_token::is_nonce(nonce) && preview_token::nonce_hash(nonce) == hand_off.nonce);
+    let is_this_browser = !hand_off.tour.is_empty()
+        || OurCookie::HandOff
+            .all(&core.settings, &request.headers)
+            .any(|nonce| {
+                preview_token::is_nonce(nonce) && preview_token::nonce_hash(nonce) == hand_off.nonce
+            });
     if !is_this_browser || !gateway.state.used.take(&hand_off) {
         return refused(&hand_off.path);
     }
-    let mut response = error_page::redirect(&hand_off.path);
-    give(core, response.headers_mut(), host, &hand_off.pass());
+    let pass = hand_off.pass();
+    if !hand_off.tour.is_empty() {
+        let next = next_of(core, label, hand_off.clone()).unwrap_or_else(|| hand_off.path.clone());
+        let mut response = error_page::redirect(&next);
+        give_with_ports(core, response.headers_mut(), host, &pass, &hand_off.tour);
+        return response;
+    }
+    let others = match gateway.route(label).await {
+        Ok(Some(route)) => route.other_ports(),
+        // The redirect leads to the same look-up, which says what is wrong.
+        _ => Vec::new(),
+    };
+    let mut response = tour(core, label, host, &pass, &others, &hand_off.path);
     let spent = OurCookie::HandOff.clear(&core.settings);
     response.headers_mut().append(header::SET_COOKIE, spent);
     response
 }
 
-/// Sets the preview token cookie for this host.
-pub(super) fn give(core: &Core, headers: &mut HeaderMap, host: &str, pass: &Pass) {
-    let encrypted = pass.encrypt(&core.key_ring, host);
-    let cookie = OurCookie::Preview.set(
-        &core.settings,
-        encrypted.expose_secret(),
-        preview_token::PASS_LASTS,
+/// Gives the browser a preview token for this host, and leads it through the hosts of `others` and back to `path`.
+pub(super) fn tour(
+    core: &Core,
+    label: &str,
+    host: &str,
+    pass: &Pass,
+    others: &[u16],
+    path: &str,
+) -> Response {
+    let own = parse_host(label).map(|host| host.port);
+    let first = match (*pass, own) {
+        (
+            Pass::User {
+                project,
+                user,
+                session,
+            },
+            Some(own),
+        ) if !others.is_empty() => {
+            let mut hand_off = HandOff::new(project, user, session, "-", path);
+            hand_off.tour = std::iter::once(own).chain(others.iter().copied()).collect();
+            next_of(core, label, hand_off)
+        }
+        _ => None,
+    };
+    let mut response = error_page::redirect(
+        first
+            .as_deref()
+            .unwrap_or_else(|| preview_token::local_path(path)),
     );
-    headers.append(header::SET_COOKIE, cookie);
+    give_with_ports(core, response.headers_mut(), host, pass, others);
+    response
+}
+
+/// The next URL of a tour for a browser that is at `label`: the next port's, or the path on the first.
+fn next_of(core: &Core, label: &str, hand_off: HandOff) -> Option<String> {
+    let own = parse_host(label)?.port;
+    let at = hand_off.tour.iter().position(|port| *port == own)?;
+    let url_of = |port: u16| Some(core.settings.app_url(&access::sibling_label(label, port)?));
+    match hand_off.tour.get(at + 1) {
+        None => Some(format!("{}{}", url_of(hand_off.tour[0])?, hand_off.path)),
+        Some(&port) => {
+            let host = format!(
+                "{}.{}",
+                access::sibling_label(label, port)?,
+                core.settings.apps_domain
+            );
+            let next = hand_off
+                .again()
+                .encrypt(&core.key_ring, &host.to_ascii_lowercase());
+            Some(format!(
+                "{}/.fsa/hand-off?token={}",
+                url_of(port)?,
+                next.expose_secret()
+            ))
+        }
+    }
+}
+
+/// Sets the preview token for this host.
+pub(super) fn give(core: &Core, headers: &mut HeaderMap, host: &str, pass: &Pass) {
+    let token = pass.encrypt(&core.key_ring, host, &[]);
+    set(core, headers, OurCookie::Preview, &token);
+}
+
+/// Sets the preview token for this host, which lists the `ports` whose hosts have one too, and again for requests of
+/// their pages.
+fn give_with_ports(core: &Core, headers: &mut HeaderMap, host: &str, pass: &Pass, ports: &[u16]) {
+    let token = pass.encrypt(&core.key_ring, host, ports);
+    set(core, headers, OurCookie::Preview, &token);
+    if cookie::keeps_secure(&core.settings) {
+        set(core, headers, OurCookie::Ports, &token);
+    }
+}
+
+fn set(core: &Core, headers: &mut HeaderMap, cookie: OurCookie, token: &SecretString) {
+    let lasts = preview_token::PASS_LASTS;
+    headers.append(
+        header::SET_COOKIE,
+        cookie.set(&core.settings, token.expose_secret(), lasts),
+    );
 }
 
 /// The secret of a port's access link, if the request carries one, and the path without it.

@@ -104,7 +104,7 @@ async fn admitted(core: &Core, which: &Which, asked: Parts) -> Result<Response> 
     };
     let mut fields = HeaderMap::new();
     let visitor = match admit(core, &place.route, host, &origin, &original).await {
-        Admission::Comes(visitor, _) => Some(visitor),
+        Admission::Comes(visitor, ..) => Some(visitor),
         Admission::Foreign => return Ok(StatusCode::FORBIDDEN.into_response()),
         Admission::Failed(error) => return Err(error),
         Admission::Unknown => {

@@ -30,7 +30,7 @@ use self::{
     access::Visitor,
     error_page::Say,
     headers::{Malformed, TOKEN_HEADER, Upgrade},
-    preview_token::Used,
+    preview_token::{Pass, Used},
     proxy::{Outcome, ProxyError},
     routes::{Route, Routes, Target},
     upstream::Unreachable,
@@ -91,7 +91,14 @@ pub fn is_for<B>(settings: &Settings, request: &Request<B>) -> bool {
 
 /// Handles a request to an apps host.
 pub async fn handle(gateway: &Gateway, request: Request<Body>) -> Response {
+    let label = checked_host(&request)
+        .and_then(|(_, name)| Some(access::label(&gateway.core.settings, &name)?.to_owned()));
+    let sibling = label
+        .and_then(|label| access::sibling_origin(&gateway.core.settings, &label, request.headers()).cloned());
     let mut response = answer(gateway, request).await;
+    if let Some(origin) = sibling {
+        error_page::readable_by(&origin, &mut response);
+    }
     error_page::shown_by(&gateway.core.settings.origin_text(), &mut response);
     response
 }
@@ -117,7 +124,9 @@ async fn answer(gateway: &Gateway, request: Request<Body>) -> Response {
     }
     if parts.uri.path().starts_with("/.fsa/") || parts.uri.path() == "/.fsa" {
         return match parts.uri.path() {
-            "/.fsa/hand-off" if parts.method == http::Method::GET => handoff::arrive(gateway, &name, &parts),
+            "/.fsa/hand-off" if parts.method == http::Method::GET => {
+                handoff::arrive(gateway, label, &name, &parts).await
+            }
             _ => Say::nothing_here().answer(&parts.headers),
         };
     }
@@ -125,6 +134,15 @@ async fn answer(gateway: &Gateway, request: Request<Body>) -> Response {
         Ok(route) => route,
         Err(error) => return unavailable(&error).answer(&parts.headers),
     };
+    let is_public = route
+        .as_ref()
+        .is_some_and(|route| route.sharing == Sharing::Public);
+    if !is_public
+        && access::is_preflight(&parts.method, &parts.headers)
+        && let Some(origin) = access::sibling_origin(&core.settings, label, &parts.headers)
+    {
+        return error_page::preflight(origin, &parts.headers);
+    }
     // A host that leads nowhere gets the same response as a private one, so that no visitor learns which
     // projects exist.
     let Some(route) = route else {
@@ -136,7 +154,10 @@ async fn answer(gateway: &Gateway, request: Request<Body>) -> Response {
         return handoff::admit_guest(core, &name, &pass, &path);
     }
     match admit(core, &route, &name, label, &parts).await {
-        Admission::Comes(visitor, token) => {
+        Admission::Comes(visitor, token, ports) => {
+            if let Some(response) = missing_ports(core, &route, &name, label, visitor, &ports, &parts) {
+                return response;
+            }
             let ticket = Ticket {
                 gateway: gateway.clone(),
                 label: label.to_ascii_lowercase(),
@@ -159,8 +180,8 @@ async fn answer(gateway: &Gateway, request: Request<Body>) -> Response {
 }
 
 enum Admission {
-    /// Admitted; with the caller, if a token was used.
-    Comes(Visitor, Option<Caller>),
+    /// Admitted; with the caller, if a token was used, and the other ports that the browser has preview tokens for.
+    Comes(Visitor, Option<Caller>, Vec<u16>),
     Unknown,
     /// A page of another project uses the browser's preview token.
     Foreign,
@@ -170,7 +191,7 @@ enum Admission {
 async fn admit(core: &Core, route: &Route, name: &str, label: &str, parts: &Parts) -> Admission {
     let headers = &parts.headers;
     if route.sharing == Sharing::Public {
-        return Admission::Comes(Visitor::Anybody, None);
+        return Admission::Comes(Visitor::Anybody, None, Vec::new());
     }
     if let Some(token) = headers.get(&TOKEN_HEADER) {
         return match by_token(core, token, parts).await {
@@ -182,7 +203,7 @@ async fn admit(core: &Core, route: &Route, name: &str, label: &str, parts: &Part
                         Err(_) => ProjectRole::Viewer,
                     };
                     let visitor = Visitor::Person(caller.user(), most.min(*role), None);
-                    Admission::Comes(visitor, Some(caller))
+                    Admission::Comes(visitor, Some(caller), Vec::new())
                 }
                 None => Admission::Unknown,
             },
@@ -190,11 +211,48 @@ async fn admit(core: &Core, route: &Route, name: &str, label: &str, parts: &Part
             _ => Admission::Unknown,
         };
     }
-    match access::by_pass(&core.settings, &core.key_ring, route, name, headers) {
+    match access::by_pass(&core.settings, &core.key_ring, route, name, label, headers) {
         Some(_) if access::is_foreign(&core.settings, label, &parts.method, headers) => Admission::Foreign,
-        Some(visitor) => Admission::Comes(visitor, None),
+        Some((visitor, ports)) => Admission::Comes(visitor, None, ports),
         None => Admission::Unknown,
     }
+}
+
+/// Leads a browser that loads a page through the ports that have begun to listen since it was admitted
+/// ([`handoff::tour`]).
+fn missing_ports(
+    core: &Core,
+    route: &Route,
+    name: &str,
+    label: &str,
+    visitor: Visitor,
+    known: &[u16],
+    request: &Parts,
+) -> Option<Response> {
+    let Visitor::Person(user, _, Some(session)) = visitor else {
+        return None;
+    };
+    if route.port == TERMINAL_PORT || !error_page::is_navigation(&request.method, &request.headers) {
+        return None;
+    }
+    let others = route.other_ports();
+    if others.iter().all(|port| known.contains(port)) {
+        return None;
+    }
+    let path = request
+        .uri
+        .path_and_query()
+        .map(http::uri::PathAndQuery::as_str)?;
+    // A path that cannot be carried would be lost.
+    if preview_token::local_path(path) != path {
+        return None;
+    }
+    let pass = Pass::User {
+        project: route.project,
+        user,
+        session,
+    };
+    Some(handoff::tour(core, label, name, &pass, &others, path))
 }
 
 /// Authenticates as the API would, with the token in the header field that the API expects.

@@ -49,26 +49,31 @@ pub(super) struct HandOff {
     pub nonce: String,
     /// The requested path; see [`local_path`].
     pub path: String,
+    /// The ports of the project that the browser is led through, one after the other; the path is on the first. Empty
+    /// for a hand-off of the main host.
+    pub tour: Vec<u16>,
     /// Identifies the hand-off in the list of used ones.
     id: Uuid,
     until: DateTime<Utc>,
 }
 
 impl Pass {
-    pub(super) fn encrypt(&self, key_ring: &KeyRing, host: &str) -> SecretString {
+    /// The token for `host`. `ports` are the other ports of the project whose hosts have one too.
+    pub(super) fn encrypt(&self, key_ring: &KeyRing, host: &str, ports: &[u16]) -> SecretString {
         let until = (Utc::now() + PASS_LASTS).timestamp();
+        let ports = words_of(ports);
         let text = match self {
             Self::User {
                 project,
                 user,
                 session,
-            } => format!("user {project} {user} {session} {until}"),
-            Self::Link { project, link } => format!("link {project} {} {until}", hex::encode(link)),
+            } => format!("user {project} {user} {session} {until} {ports}"),
+            Self::Link { project, link } => format!("link {project} {} {until} {ports}", hex::encode(link)),
         };
         encrypted(key_ring, place("pass", host), text)
     }
 
-    pub(super) fn open(key_ring: &KeyRing, host: &str, token: &str) -> Option<Self> {
+    pub(super) fn open(key_ring: &KeyRing, host: &str, token: &str) -> Option<(Self, Vec<u16>)> {
         let text = opened(key_ring, place("pass", host), token)?;
         let mut words = text.expose_secret().split(' ');
         let pass = match words.next()? {
@@ -86,7 +91,7 @@ impl Pass {
             _ => return None,
         };
         let until: i64 = words.next()?.parse().ok()?;
-        (Utc::now().timestamp() < until).then_some(pass)
+        (Utc::now().timestamp() < until).then(|| (pass, ports_of(words.next().unwrap_or_default())))
     }
 }
 
@@ -99,6 +104,7 @@ impl HandOff {
             session,
             nonce: nonce.to_owned(),
             path: local_path(path).to_owned(),
+            tour: Vec::new(),
             id: Uuid::new_v4(),
             until: Utc::now() + HAND_OFF_LASTS,
         }
@@ -111,12 +117,14 @@ impl HandOff {
             session,
             nonce,
             path,
+            tour,
             id,
             until,
         } = self;
         let text = format!(
-            "{project} {user} {session} {nonce} {id} {} {path}",
-            until.timestamp_millis()
+            "{project} {user} {session} {nonce} {id} {} {} {path}",
+            until.timestamp_millis(),
+            words_of(tour),
         );
         encrypted(key_ring, place("hand-off", host), text)
     }
@@ -124,7 +132,7 @@ impl HandOff {
     /// Decrypts a hand-off for this host, whether or not it has expired.
     pub(super) fn open(key_ring: &KeyRing, host: &str, token: &str) -> Option<Self> {
         let text = opened(key_ring, place("hand-off", host), token)?;
-        let mut words = text.expose_secret().splitn(7, ' ');
+        let mut words = text.expose_secret().splitn(8, ' ');
         Some(Self {
             project: words.next()?.parse().ok()?,
             user: words.next()?.parse().ok()?,
@@ -132,8 +140,17 @@ impl HandOff {
             nonce: words.next()?.to_owned(),
             id: words.next()?.parse().ok()?,
             until: DateTime::from_timestamp_millis(words.next()?.parse().ok()?)?,
+            tour: ports_of(words.next()?),
             path: local_path(words.next()?).to_owned(),
         })
+    }
+
+    /// The same for the next host of its tour.
+    pub(super) fn again(self) -> Self {
+        Self {
+            id: Uuid::new_v4(),
+            ..self
+        }
     }
 
     /// Whether it has not expired.
@@ -159,6 +176,22 @@ impl HandOff {
     }
 }
 
+/// Ports as one word; `-` for none.
+fn words_of(ports: &[u16]) -> String {
+    if ports.is_empty() {
+        return "-".into();
+    }
+    let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+    ports.join(",")
+}
+
+fn ports_of(word: &str) -> Vec<u16> {
+    word.split(',').filter_map(|port| port.parse().ok()).collect()
+}
+
+/// Upper bound on the hand-offs in [`Used`]. A user would have to bring thousands of them in one minute.
+const USED_MOST: usize = 50_000;
+
 /// The used hand-offs. Another replica does not know them, but only the browser that requested the hand-off has
 /// the matching nonce, and its first use clears the nonce.
 #[derive(Default)]
@@ -172,9 +205,10 @@ impl Used {
             return false;
         }
         let mut used = self.0.lock();
-        // Each is valid for one minute and was made for a signed-in user, so the map stays small.
-        used.retain(|_, until| *until > now);
-        used.insert(hand_off.id, hand_off.until).is_none()
+        if used.len() > USED_MOST / 2 {
+            used.retain(|_, until| *until > now);
+        }
+        used.len() < USED_MOST && used.insert(hand_off.id, hand_off.until).is_none()
     }
 }
 
@@ -247,10 +281,20 @@ mod tests {
     #[test]
     fn a_hand_off_is_read_by_its_own_host_only() {
         let key_ring = KeyRing::new(&[[7; 32]]);
-        let made = hand_off();
+        let made = HandOff {
+            tour: vec![3000, 8000],
+            ..hand_off()
+        };
         let token = made.encrypt(&key_ring, HOST);
         let read = HandOff::open(&key_ring, HOST, token.expose_secret()).unwrap();
-        assert_eq!((read.project, read.path.as_str()), (made.project, "/a%20b?c=d"));
+        assert_eq!(
+            read,
+            HandOff {
+                until: read.until,
+                ..made
+            }
+        );
+        assert_eq!(read.path, "/a%20b?c=d");
         assert_eq!(
             HandOff::open(&key_ring, "todo--5000.localhost", token.expose_secret()),
             None
@@ -282,8 +326,13 @@ mod tests {
             link: [9; 32],
         };
         for pass in [hand_off().pass(), link] {
-            let token = pass.encrypt(&key_ring, HOST);
-            assert_eq!(Pass::open(&key_ring, HOST, token.expose_secret()), Some(pass));
+            for ports in [vec![], vec![5173, 8000]] {
+                let token = pass.encrypt(&key_ring, HOST, &ports);
+                assert_eq!(
+                    Pass::open(&key_ring, HOST, token.expose_secret()),
+                    Some((pass, ports))
+                );
+            }
         }
         assert_eq!(Pass::open(&key_ring, HOST, "nonsense"), None);
     }

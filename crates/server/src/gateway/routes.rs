@@ -17,6 +17,7 @@ use std::{
 use fsa_model::{
     ContainerState, DesiredState, Phase, ProjectId, SandboxId, UserId,
     host::{Host, parse_host},
+    sandboxd::TERMINAL_PORT,
 };
 use futures_util::FutureExt as _;
 use parking_lot::{Mutex, RwLock};
@@ -65,6 +66,24 @@ pub(super) enum Target {
     Closed { phase: Phase, failure: Option<String> },
     /// The project has no sandbox.
     None,
+}
+
+/// Upper bound on the ports that a browser is led through ([`super::handoff::tour`]): browsers follow 20 redirects.
+const TOUR_MOST: usize = 8;
+
+impl Route {
+    /// The other ports on which the sandbox listens, as far as it reports them.
+    pub(super) fn other_ports(&self) -> Vec<u16> {
+        let Target::Open { sandbox, .. } = &self.target else {
+            return Vec::new();
+        };
+        let reported = sandbox.status.iter().flat_map(|status| &status.ports);
+        let others: BTreeSet<u16> = reported
+            .map(|listening| listening.port)
+            .filter(|port| ![0, self.port, TERMINAL_PORT].contains(port))
+            .collect();
+        others.into_iter().take(TOUR_MOST).collect()
+    }
 }
 
 /// The cache; see the module.

@@ -7,15 +7,11 @@
 
 use http::HeaderMap;
 
-use crate::settings::Settings;
+use crate::{auth::cookie, settings::Settings};
 
-/// Whether the request loads a frame, and the browser would keep a secure cookie here: it does over https, and
-/// on `localhost` also without it.
+/// Whether the request loads a frame, and the browser would keep a secure cookie here.
 pub(super) fn is_framed(settings: &Settings, asked: &HeaderMap) -> bool {
-    let secure = settings.is_https()
-        || settings.apps_domain == "localhost"
-        || settings.apps_domain.ends_with(".localhost");
-    secure
+    cookie::keeps_secure(settings)
         && asked
             .get("sec-fetch-dest")
             .is_some_and(|kind| kind == "iframe" || kind == "frame")
