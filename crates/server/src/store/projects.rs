@@ -47,7 +47,7 @@ pub struct Overview {
     pub role: ProjectRole,
     /// The main sandbox: the one that is not terminated, else the last one.
     pub sandbox: Option<SandboxRow>,
-    /// Another user's project had this name first, so host names need the owner's slug.
+    /// Another user's project had this name first, or had it before it was deleted or renamed, so host names need the owner's slug.
     pub name_is_shared: bool,
     /// Ports that are open to more than the users who may see the project.
     pub shares: BTreeMap<u16, Sharing>,
@@ -74,8 +74,10 @@ macro_rules! overview {
             ", ",
             super::sandboxes::columns!(),
             ", u.login as owner_login,
-             exists (select 1 from projects q where q.name = p.name and q.deleted_at is null
-                     and (q.named_at, q.id) < (p.named_at, p.id)) as name_is_shared,
+             is_name_reserved(p.name, p.owner_id)
+             or exists (select 1 from projects q where q.name = p.name and q.deleted_at is null
+                     and (q.named_at, q.id) < (p.named_at, p.id)
+                     and not is_name_reserved(q.name, q.owner_id)) as name_is_shared,
              (select jsonb_object_agg(port::text, sharing) from port_shares x where x.project_id = p.id) as shares, ",
             my_role!(),
             " as my_role
@@ -279,7 +281,7 @@ pub async fn set_environment(tx: &mut PgConnection, project: ProjectId, encrypte
 }
 
 /// The live project that a host name refers to: with an owner's slug that owner's project, else the project that has
-/// had the name for longest. For the gateway, which must still check whether the viewer may see it.
+/// had the name for longest, unless the name is reserved for a former owner. For the gateway, which must still check whether the viewer may see it.
 ///
 /// # Errors
 /// The database does not answer.
@@ -291,6 +293,7 @@ pub async fn by_host(store: &Store, host: &fsa_model::host::Host) -> Result<Opti
          where p.name = $1 and p.deleted_at is null
            and ($2::text is null or u.login = $2
                 or '0' || right(replace(u.id::text, '-', ''), 12) = $2)
+           and ($2::text is not null or not is_name_reserved(p.name, p.owner_id))
          order by p.named_at, p.id limit 1"
     ))
     .bind(host.project.as_str())
