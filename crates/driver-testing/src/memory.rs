@@ -9,6 +9,7 @@ mod script;
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -25,7 +26,10 @@ use fsa_model::{
 use futures_util::StreamExt as _;
 use parking_lot::Mutex;
 use secrecy::SecretString;
-use tokio::sync::{broadcast, watch};
+use tokio::{
+    net::TcpStream,
+    sync::{broadcast, watch},
+};
 use tokio_stream::wrappers::BroadcastStream;
 
 pub use databases::MemoryDatabases;
@@ -72,6 +76,8 @@ pub struct MemoryDriver {
     pub log: Log,
     /// The bytes on disk that each sandbox reports.
     pub disk_bytes: AtomicU64,
+    /// Applications of a test, by the port of the sandboxes on which they listen.
+    applications: Mutex<BTreeMap<u16, SocketAddr>>,
 }
 
 impl Default for MemoryDriver {
@@ -84,6 +90,7 @@ impl Default for MemoryDriver {
             script: Script::default(),
             log: Log::default(),
             disk_bytes: AtomicU64::new(4096),
+            applications: Mutex::default(),
         }
     }
 }
@@ -167,6 +174,11 @@ impl MemoryDriver {
             process.status.send_modify(change);
             true
         })
+    }
+
+    /// From now on, connections to this port of any sandbox lead to `application`.
+    pub fn serve(&self, port: u16, application: SocketAddr) {
+        self.applications.lock().insert(port, application);
     }
 
     /// Adds lines to the stand-in's log.
@@ -454,6 +466,13 @@ impl Driver for MemoryDriver {
             let process = self.process(&sandbox.resource).ok_or_else(not_running)?;
             match endpoint {
                 Endpoint::Control => Ok(Box::new(sandboxd::control(&process)) as BoxConnection),
+                Endpoint::Port(port) if self.applications.lock().contains_key(&port) => {
+                    let application = self.applications.lock()[&port];
+                    let stream = TcpStream::connect(application).await;
+                    stream
+                        .map(|stream| Box::new(stream) as BoxConnection)
+                        .map_err(|error| DriverError::new(FailureKind::Transient, error.to_string()))
+                }
                 Endpoint::Port(port) => sandboxd::port(&process, port)
                     .map(|stream| Box::new(stream) as BoxConnection)
                     .ok_or_else(|| {

@@ -163,6 +163,39 @@ pub struct Port {
     pub process: Option<String>,
     pub url: String,
     pub sharing: Sharing,
+    #[serde(default, skip_serializing_if = "HostHeader::is_public")]
+    pub host_header: HostHeader,
+}
+
+/// The host name that a port's application sees in requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum HostHeader {
+    /// The preview's own.
+    #[default]
+    Public,
+    /// `localhost:PORT`, for applications that answer to no other name.
+    Localhost,
+}
+
+impl HostHeader {
+    /// Whether it is the default.
+    #[must_use]
+    pub fn is_public(&self) -> bool {
+        *self == Self::Public
+    }
+}
+
+impl std::str::FromStr for HostHeader {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, Self::Err> {
+        match word {
+            "public" => Ok(Self::Public),
+            "localhost" => Ok(Self::Localhost),
+            _ => Err(format!("{word:?} is neither public nor localhost")),
+        }
+    }
 }
 
 /// Who may open a port's preview URL.
@@ -177,20 +210,25 @@ pub enum Sharing {
     Public,
 }
 
-/// `PUT /api/projects/{project}/ports/{port}`.
+/// `PUT /api/projects/{project}/ports/{port}`: what it does not name stays.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SharePort {
-    pub sharing: Sharing,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sharing: Option<Sharing>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_header: Option<HostHeader>,
 }
 
-/// New sharing of a port.
+/// A port's settings after a change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SharedPort {
     pub port: u16,
     pub url: String,
     pub sharing: Sharing,
+    #[serde(default, skip_serializing_if = "HostHeader::is_public")]
+    pub host_header: HostHeader,
     /// The access link; shown only once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link: Option<String>,
@@ -295,8 +333,12 @@ pub struct User {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CreateToken {
     pub name: String,
+    /// In 90 days by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<DateTime<Utc>>,
+    /// It does not expire.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub never_expires: bool,
     /// `write` by default: everything that the user may do.
     #[serde(default)]
     pub scope: Scope,

@@ -56,9 +56,12 @@ pub enum Token {
     Create {
         /// Name to recognize it by
         name: String,
-        /// Days until it expires [default: never]
+        /// Days until it expires [default: 90]
         #[arg(long)]
         days: Option<u32>,
+        /// It does not expire
+        #[arg(long, conflicts_with = "days")]
+        never: bool,
         /// Allow only reads
         #[arg(long)]
         read_only: bool,

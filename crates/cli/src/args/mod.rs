@@ -15,7 +15,7 @@ pub use self::{
     agent::{Agent, Task, TaskRun},
     git::{Git, GitCredential},
     project::{Db, Env, Events, Lifecycle, Project, ProjectCreate},
-    sandbox::{Cp, Debug, Exec, Logs, Open, Terminal},
+    sandbox::{Cp, Debug, Exec, Logs, Open, Port, Terminal},
     server::{Image, Keys, ServerKeys, Shutdown},
 };
 
@@ -111,6 +111,9 @@ pub enum ClientCommand {
     Terminal(Terminal),
     /// Open a preview of a project in a browser
     Open(Open),
+    /// Set how the ports of a sandbox are served
+    #[command(subcommand)]
+    Port(Port),
     /// Copy files to or from a sandbox; one of SOURCE and TARGET is PROJECT:PATH
     Cp(Cp),
     /// Show the output of the start command

@@ -1,6 +1,7 @@
 //! Commands that connect to a sandbox.
 
-use clap::Args;
+use clap::{Args, Subcommand};
+use fsa_model::api::HostHeader;
 
 #[derive(Debug, Args)]
 pub struct Exec {
@@ -42,6 +43,22 @@ pub struct Open {
     /// Print the URL and do not open it
     #[arg(long)]
     pub print: bool,
+}
+
+/// Settings of the ports of a sandbox.
+#[derive(Debug, Subcommand)]
+pub enum Port {
+    /// Set who may open a port's preview, and which host name its application sees
+    Set {
+        project: String,
+        port: u16,
+        /// private (members of the project), link (everyone with its link) or public
+        #[arg(long, value_parser = ["private", "link", "public"])]
+        sharing: Option<String>,
+        /// public (the preview's own name), or localhost for an application that answers to no other name
+        #[arg(long)]
+        host_header: Option<HostHeader>,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -17,6 +17,7 @@ mod lifecycle;
 mod login;
 mod logs;
 mod open;
+mod port;
 mod project;
 mod serve;
 mod share;
@@ -118,6 +119,7 @@ async fn client(client: &Client, command: ClientCommand, json: bool) -> Outcome 
         ClientCommand::Exec(exec) => exec::run(client, exec, json).await,
         ClientCommand::Terminal(terminal) => terminal::run(client, &terminal).await,
         ClientCommand::Open(open) => open::run(client, &open, json).await,
+        ClientCommand::Port(port) => port::run(client, port, json).await,
         ClientCommand::Cp(cp) => cp::run(client, &cp).await,
         ClientCommand::Logs(logs) => logs::run(client, &logs, json).await,
         ClientCommand::Events(events) => events::run(client, &events, json).await,

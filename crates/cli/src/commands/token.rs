@@ -11,6 +11,7 @@ pub async fn run(client: &Client, command: Token, json: bool) -> Outcome {
         Token::Create {
             name,
             days,
+            never,
             read_only,
             project,
         } => {
@@ -18,6 +19,7 @@ pub async fn run(client: &Client, command: Token, json: bool) -> Outcome {
             let request = CreateToken {
                 name,
                 expires_at,
+                never_expires: never,
                 scope: if read_only { Scope::Read } else { Scope::Write },
                 project,
             };

@@ -1,13 +1,16 @@
 //! Ports of a sandbox: which listen, their URLs, and who may open them: `/api/projects/{project}/ports`.
 
+use std::collections::BTreeSet;
+
 use axum::extract::State;
 use fsa_model::{
     ErrorBody,
-    api::{Page, Port, SharePort, SharedPort, Sharing},
+    api::{HostHeader, Page, Port, SharePort, SharedPort, Sharing},
     event::EventKind,
     sandboxd::TERMINAL_PORT,
 };
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
+use sqlx::PgConnection;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
@@ -20,12 +23,15 @@ use crate::{
         audit,
         events::{self, NewEvent},
         notify::Topic,
-        previews, projects,
+        previews,
+        projects::{self, ProjectRow},
     },
 };
 
 /// Maximum number of shared ports per project.
 const SHARED_MOST: i64 = 100;
+/// Maximum number of ports per project that are presented as localhost.
+const PRESENTED_MOST: usize = 100;
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -33,7 +39,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(share_port))
 }
 
-/// The ports that listen or are shared, and their URLs
+/// The ports that listen, are shared or have settings, and their URLs
 #[utoipa::path(get, path = "/api/projects/{project}/ports", tag = "sandbox",
     params(("project" = String, Path, description = "id or name")),
     responses((status = OK, body = Page<Port>), (status = NOT_FOUND, body = ErrorBody)))]
@@ -44,16 +50,24 @@ async fn list_ports(
 ) -> Result<Json<Page<Port>>> {
     let overview = projects::overview(&app.store, &caller, &project).await?;
     let sandbox = status::sandbox(&app.settings, &overview);
+    let mut connection = app.store.pool().acquire().await?;
+    let localhost = previews::localhost_ports(&mut connection, overview.project.id).await?;
+    drop(connection);
     let mut items = sandbox.map(|sandbox| sandbox.ports).unwrap_or_default();
-    for (&port, &sharing) in &overview.shares {
+    let settled = overview.shares.keys().chain(&localhost).copied();
+    for port in settled.collect::<BTreeSet<_>>() {
         if items.iter().all(|listening| listening.port != port) {
             items.push(Port {
                 port,
                 process: None,
                 url: status::port_url(&app.settings, &overview, port),
-                sharing,
+                sharing: overview.shares.get(&port).copied().unwrap_or_default(),
+                host_header: HostHeader::default(),
             });
         }
+    }
+    for item in &mut items {
+        item.host_header = header_of(&localhost, item.port);
     }
     items.sort_by_key(|port| port.port);
     Ok(Json(Page {
@@ -62,9 +76,11 @@ async fn list_ports(
     }))
 }
 
-/// Sets who may open a port's URL: members (`private`), anyone with its link (`link`), or everyone (`public`)
+/// Sets who may open a port's URL, and which host name its application sees
 #[utoipa::path(put, path = "/api/projects/{project}/ports/{port}", tag = "sandbox", request_body = SharePort,
-    description = "`link` answers with a new link, once; an older link of the port no longer opens it.",
+    description = "`sharing`: members (`private`), anyone with its link (`link`), or everyone (`public`). `link` \
+        answers with a new link, once; an older link of the port no longer opens it. `hostHeader`: the preview's own \
+        (`public`), or `localhost:PORT` (`localhost`).",
     params(("project" = String, Path, description = "id or name"), ("port" = u16, Path)),
     responses((status = OK, body = SharedPort), (status = NOT_FOUND, body = ErrorBody),
               (status = UNPROCESSABLE_ENTITY, body = ErrorBody)))]
@@ -79,33 +95,31 @@ async fn share_port(
         .ok()
         .filter(|&port| port > 0)
         .ok_or_else(|| Error::invalid("port", "it is a number from 1 to 65535"))?;
-    if port == TERMINAL_PORT && wish.sharing != Sharing::Private {
+    if port == TERMINAL_PORT && wish.host_header.is_some() {
+        return Err(Error::invalid(
+            "hostHeader",
+            "port 7681 is the terminal's, which is no application",
+        ));
+    }
+    if port == TERMINAL_PORT && wish.sharing.is_some_and(|sharing| sharing != Sharing::Private) {
         return Err(Error::invalid(
             "sharing",
             "port 7681 is the terminal's; whoever opens it can do anything, so it stays private",
         ));
     }
-    let link = (wish.sharing == Sharing::Link).then(secret::random);
-    let hash = link.as_ref().map(|link| secret::hash(link.expose_secret()));
+    if wish.sharing.is_none() && wish.host_header.is_none() {
+        return Err(Error::invalid("sharing", "give sharing, hostHeader or both"));
+    }
     let mut tx = app.store.begin().await?;
     let row = projects::lock(&mut tx, &found).await?;
-    let others = previews::other_shares(&mut tx, row.id, port).await?;
-    if wish.sharing == Sharing::Private {
-        previews::unshare(&mut tx, row.id, port).await?;
-    } else if others >= SHARED_MOST {
-        return Err(Error::conflict(format!(
-            "At most {SHARED_MOST} ports of a project are shared."
-        )));
-    } else {
-        previews::share(&mut tx, row.id, port, word(wish.sharing), hash).await?;
+    let link = match wish.sharing {
+        Some(sharing) => share(&mut tx, &caller, &row, port, sharing).await?,
+        None => None,
+    };
+    if let Some(host_header) = wish.host_header {
+        present(&mut tx, &caller, &row, port, host_header).await?;
     }
-    let object = format!("port {port} of {} ({})", row.name, row.id);
-    let action = format!("port.{}", word(wish.sharing));
-    audit::record(&mut tx, &caller, &action, object).await?;
-    let event = NewEvent::new(&row, EventKind::ProjectChanged, said(port, wish.sharing)).with(
-        serde_json::json!({"fields": ["ports"], "port": port, "sharing": wish.sharing, "by": caller.login()}),
-    );
-    events::append(&mut tx, event).await?;
+    let localhost = previews::localhost_ports(&mut tx, row.id).await?;
     tx.commit().await?;
     // Wake local subscribers at once, without waiting for this process's own notification.
     app.hub.wake(Topic::Project(row.id));
@@ -115,8 +129,83 @@ async fn share_port(
         port,
         link: link.map(|link| format!("{url}/?{}={}", crate::gateway::SHARE, link.expose_secret())),
         url,
-        sharing: wish.sharing,
+        sharing: overview.shares.get(&port).copied().unwrap_or_default(),
+        host_header: header_of(&localhost, port),
     }))
+}
+
+/// Sets who may open the port, and returns a new access link.
+async fn share(
+    tx: &mut PgConnection,
+    caller: &Caller,
+    row: &ProjectRow,
+    port: u16,
+    sharing: Sharing,
+) -> Result<Option<SecretString>> {
+    let link = (sharing == Sharing::Link).then(secret::random);
+    let hash = link.as_ref().map(|link| secret::hash(link.expose_secret()));
+    let others = previews::other_shares(tx, row.id, port).await?;
+    if sharing == Sharing::Private {
+        previews::unshare(tx, row.id, port).await?;
+    } else if others >= SHARED_MOST {
+        return Err(Error::conflict(format!(
+            "At most {SHARED_MOST} ports of a project are shared."
+        )));
+    } else {
+        previews::share(tx, row.id, port, word(sharing), hash).await?;
+    }
+    audit::record(tx, caller, &format!("port.{}", word(sharing)), object(row, port)).await?;
+    let event = NewEvent::new(row, EventKind::ProjectChanged, said(port, sharing)).with(
+        serde_json::json!({"fields": ["ports"], "port": port, "sharing": sharing, "by": caller.login()}),
+    );
+    events::append(tx, event).await?;
+    Ok(link)
+}
+
+/// Sets which host name the port's application sees.
+async fn present(
+    tx: &mut PgConnection,
+    caller: &Caller,
+    row: &ProjectRow,
+    port: u16,
+    host_header: HostHeader,
+) -> Result<()> {
+    let mut others = previews::localhost_ports(tx, row.id).await?;
+    others.retain(|other| *other != port);
+    if host_header == HostHeader::Localhost && others.len() >= PRESENTED_MOST {
+        return Err(Error::conflict(format!(
+            "At most {PRESENTED_MOST} ports of a project are presented as localhost."
+        )));
+    }
+    previews::set_host_header(tx, row.id, port, host_header).await?;
+    let (action, said) = match host_header {
+        HostHeader::Public => (
+            "port.hostPublic",
+            format!("The application at port {port} sees its preview's host name."),
+        ),
+        HostHeader::Localhost => (
+            "port.hostLocalhost",
+            format!("The application at port {port} sees the host name localhost:{port}."),
+        ),
+    };
+    audit::record(tx, caller, action, object(row, port)).await?;
+    let event = NewEvent::new(row, EventKind::ProjectChanged, said).with(
+        serde_json::json!({"fields": ["ports"], "port": port, "hostHeader": host_header, "by": caller.login()}),
+    );
+    events::append(tx, event).await?;
+    Ok(())
+}
+
+fn object(row: &ProjectRow, port: u16) -> String {
+    format!("port {port} of {} ({})", row.name, row.id)
+}
+
+fn header_of(localhost: &[u16], port: u16) -> HostHeader {
+    if localhost.contains(&port) {
+        HostHeader::Localhost
+    } else {
+        HostHeader::Public
+    }
 }
 
 const fn word(sharing: Sharing) -> &'static str {

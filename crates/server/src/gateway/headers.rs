@@ -27,6 +27,13 @@ const CLAIMS: [HeaderName; 9] = [
     TOKEN_HEADER,
 ];
 
+/// With these an application has Apache and lighttpd send a file.
+const SENDFILE: [HeaderName; 3] = [
+    HeaderName::from_static("x-sendfile"),
+    HeaderName::from_static("x-sendfile2"),
+    HeaderName::from_static("x-lighttpd-send-file"),
+];
+
 /// The protocol upgrade that a request asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upgrade(pub HeaderValue);
@@ -100,25 +107,35 @@ pub fn prepare_request(headers: &mut HeaderMap, upgrade: Option<&Upgrade>) -> Re
     Ok(())
 }
 
-/// Sets the forwarding fields. `host` is the Host field as the client sent it; it was checked to be a host of
-/// the control plane, so it contains nothing that needs escaping.
-pub fn say_where_from(headers: &mut HeaderMap, client: Option<IpAddr>, host: &HeaderValue, https: bool) {
-    let proto = if https { "https" } else { "http" };
-    headers.insert("x-forwarded-proto", HeaderValue::from_static(proto));
-    headers.insert("x-forwarded-host", host.clone());
-    let shown = host.to_str().unwrap_or_default();
-    let forwarded = match client.map(|address| address.to_canonical()) {
-        Some(address) => {
-            if let Ok(value) = HeaderValue::try_from(address.to_string()) {
-                headers.insert("x-forwarded-for", value);
-            }
-            match address {
-                IpAddr::V4(v4) => format!("for={v4};host=\"{shown}\";proto={proto}"),
-                IpAddr::V6(v6) => format!("for=\"[{v6}]\";host=\"{shown}\";proto={proto}"),
-            }
+/// Sets the forwarding fields. `host` is the Host field as the client sent it, unless the application is to see another
+/// one; it was checked to be a host of the control plane, so it contains nothing that needs escaping.
+pub fn say_where_from(
+    headers: &mut HeaderMap,
+    client: Option<IpAddr>,
+    host: Option<&HeaderValue>,
+    https: bool,
+) {
+    let mut forwarded = Vec::new();
+    if let Some(address) = client.map(|address| address.to_canonical()) {
+        if let Ok(value) = HeaderValue::try_from(address.to_string()) {
+            headers.insert("x-forwarded-for", value);
         }
-        None => format!("host=\"{shown}\";proto={proto}"),
-    };
+        forwarded.push(match address {
+            IpAddr::V4(v4) => format!("for={v4}"),
+            IpAddr::V6(v6) => format!("for=\"[{v6}]\""),
+        });
+    }
+    if let Some(host) = host {
+        let proto = if https { "https" } else { "http" };
+        headers.insert("x-forwarded-proto", HeaderValue::from_static(proto));
+        headers.insert("x-forwarded-host", host.clone());
+        let shown = host.to_str().unwrap_or_default();
+        forwarded.push(format!("host=\"{shown}\";proto={proto}"));
+    }
+    if forwarded.is_empty() {
+        return;
+    }
+    let forwarded = forwarded.join(";");
     if let Ok(value) = HeaderValue::try_from(forwarded) {
         headers.insert(header::FORWARDED, value);
     }
@@ -131,6 +148,15 @@ pub fn prepare_response(headers: &mut HeaderMap, upgrade: Option<&Upgrade>, host
     // Clears cookies for the whole registrable domain, including those of the control plane and of other
     // projects.
     headers.remove("clear-site-data");
+    // Orders for a reverse proxy, such as to send a file of its own. The one before us must not obey an application.
+    let orders: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| name.as_str().starts_with("x-accel-") || SENDFILE.contains(name))
+        .cloned()
+        .collect();
+    for name in orders {
+        headers.remove(name);
+    }
     if let Some(Upgrade(protocol)) = upgrade {
         headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(header::UPGRADE, protocol.clone());
@@ -198,7 +224,7 @@ mod tests {
         say_where_from(
             &mut headers,
             Some("::ffff:10.0.0.9".parse().unwrap()),
-            &host,
+            Some(&host),
             false,
         );
         assert_eq!(
@@ -213,6 +239,19 @@ mod tests {
                 ),
             ])
         );
+    }
+
+    #[test]
+    fn an_application_gives_no_orders_to_a_proxy_before_us() {
+        let mut headers = map(&[
+            ("x-accel-redirect", "/etc/passwd"),
+            ("x-accel-buffering", "no"),
+            ("x-sendfile", "/etc/passwd"),
+            ("x-lighttpd-send-file", "/etc/passwd"),
+            ("x-app", "1"),
+        ]);
+        prepare_response(&mut headers, None, "todo--3000.localhost");
+        assert_eq!(headers, map(&[("x-app", "1")]));
     }
 
     #[test]

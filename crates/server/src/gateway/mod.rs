@@ -10,18 +10,25 @@ mod access;
 mod error_page;
 pub(crate) mod handoff;
 mod headers;
+mod host_header;
 mod http1_connection;
 pub(crate) mod ingress;
 mod preview_token;
 mod proxy;
 mod routes;
 mod terminal;
+mod tls;
 mod upstream;
 
 use std::{sync::Arc, time::Duration};
 
 use axum::{body::Body, response::Response};
-use fsa_model::{Phase, ProjectId, api::Sharing, sandboxd::TERMINAL_PORT, sharing::ProjectRole};
+use fsa_model::{
+    Phase, ProjectId,
+    api::{HostHeader, Sharing},
+    sandboxd::TERMINAL_PORT,
+    sharing::ProjectRole,
+};
 use http::{HeaderValue, Request, StatusCode, Version, header, request::Parts};
 use hyper_util::rt::TokioIo;
 
@@ -30,6 +37,7 @@ use self::{
     access::Visitor,
     error_page::Say,
     headers::{Malformed, TOKEN_HEADER, Upgrade},
+    host_header::Names,
     preview_token::{Pass, Used},
     proxy::{Outcome, ProxyError},
     routes::{Route, Routes, Target},
@@ -170,7 +178,7 @@ async fn answer(gateway: &Gateway, request: Request<Body>) -> Response {
                 terminal::handle(core, &route, visitor, request, ticket.over()).await
             } else {
                 let request = Request::from_parts(parts, body);
-                pass_on(core, &route, &name, &host, request, ticket).await
+                pass_on(core, &route, (label, &name), &host, request, ticket).await
             }
         }
         Admission::Foreign => foreign().answer(&parts.headers),
@@ -270,7 +278,7 @@ async fn by_token(core: &Core, token: &HeaderValue, request: &Parts) -> Result<C
 async fn pass_on(
     core: &Core,
     route: &Route,
-    name: &str,
+    (label, name): (&str, &str),
     host: &HeaderValue,
     mut request: Request<Body>,
     ticket: Ticket,
@@ -292,8 +300,16 @@ async fn pass_on(
         .extensions()
         .get::<Address>()
         .and_then(|address| address.0);
-    headers::say_where_from(request.headers_mut(), address, host, core.settings.is_https());
-    request.headers_mut().insert(header::HOST, host.clone());
+    let names = Names {
+        settings: &core.settings,
+        label,
+        host,
+        port: route.port,
+        host_header: route.host_header,
+    };
+    let shown = (route.host_header == HostHeader::Public).then_some(host);
+    headers::say_where_from(request.headers_mut(), address, shown, core.settings.is_https());
+    names.present(request.headers_mut());
     if let Some(path) = request.uri().path_and_query().cloned() {
         *request.uri_mut() = http::Uri::from(path);
     }
@@ -301,6 +317,7 @@ async fn pass_on(
     match proxy::pass_on(upstream, request, upgrade.is_some()).await {
         Ok(Outcome::Answer(mut response)) => {
             headers::prepare_response(response.headers_mut(), None, name);
+            names.translate(response.headers_mut());
             response
         }
         Ok(Outcome::Switched {
@@ -323,6 +340,7 @@ async fn pass_on(
                 Speech::Other
             };
             headers::prepare_response(&mut fields, Some(&upgrade), name);
+            names.translate(&mut fields);
             core.tunnels.spawn(async move {
                 if let Ok(client) = client.await {
                     tunnel::relay(TokioIo::new(client), connection, read, speech, ticket.over()).await;
@@ -527,6 +545,12 @@ fn proxy_error_page(failure: &ProxyError, port: u16) -> Say {
                 "It may have crashed, or not speak HTTP/1.1 there. Its logs may say more.",
             )
         }
+        ProxyError::NowKnownToSpeakTls => bad(
+            "SpeaksHttps",
+            format!("What listens on port {port} speaks HTTPS, which was not known before this request."),
+            "Send it again: from now on it is passed on by HTTPS.",
+        )
+        .again_after(1),
         ProxyError::Unasked => bad(
             "BrokenAnswer",
             format!("What listens on port {port} switched to a protocol that nobody asked for."),

@@ -47,6 +47,8 @@ pub(super) enum ProxyError {
     Silent,
     /// The application closed the connection, or what it sent is not HTTP.
     Broken(hyper::Error),
+    /// The application speaks HTTPS, which was not known, and the request cannot be sent a second time.
+    NowKnownToSpeakTls,
     /// The application switched protocols without a request to do so.
     Unasked,
 }
@@ -134,7 +136,19 @@ async fn send(
     if large {
         link.detach();
     }
-    match link.send(request).await {
+    let again = repeatable.then(|| copy(&request));
+    let error = match link.send(request).await {
+        Ok(response) => return Ok((link, response)),
+        Err(error) => error.into_error(),
+    };
+    if !upstream.turns_out_to_speak_tls().await {
+        return Err(ProxyError::Broken(error));
+    }
+    let Some(again) = again else {
+        return Err(ProxyError::NowKnownToSpeakTls);
+    };
+    let mut link = upstream.connect().await.map_err(ProxyError::Unreachable)?;
+    match link.send(again).await {
         Ok(response) => Ok((link, response)),
         Err(error) => Err(ProxyError::Broken(error.into_error())),
     }

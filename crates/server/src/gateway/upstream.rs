@@ -6,17 +6,17 @@
 use std::{
     sync::{
         Arc, Weak,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
-use fsa_driver::{DriverError, Endpoint, SharedDriver};
+use fsa_driver::{BoxConnection, DriverError, Endpoint, SharedDriver};
 use fsa_model::SandboxRef;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::http1_connection::Link;
+use super::{http1_connection::Link, tls};
 
 /// Maximum number of idle connections.
 const IDLE_MOST: usize = 128;
@@ -33,6 +33,8 @@ pub(super) struct Upstream {
     port: u16,
     pool: Mutex<Pool>,
     under_way: AtomicUsize,
+    /// The application speaks HTTPS.
+    tls: AtomicBool,
     /// For the task that closes idle connections.
     this: Weak<Self>,
 }
@@ -70,6 +72,7 @@ impl Upstream {
             port,
             pool: Mutex::default(),
             under_way: AtomicUsize::new(0),
+            tls: AtomicBool::new(false),
             this: this.clone(),
         })
     }
@@ -93,12 +96,48 @@ impl Upstream {
 
     /// A new connection.
     pub(super) async fn connect(&self) -> Result<Link, Unreachable> {
+        let mut connection = self.open().await?;
+        if self.tls.load(Ordering::Relaxed) {
+            connection = match self.secured(connection).await {
+                Some(secured) => secured,
+                // Another application listens now.
+                None => {
+                    self.tls.store(false, Ordering::Relaxed);
+                    self.open().await?
+                }
+            };
+        }
+        Link::open(connection).await.map_err(Unreachable::Protocol)
+    }
+
+    /// Finds out, after an answer that is no HTTP, whether the application speaks HTTPS. True if new connections do
+    /// so from now on.
+    pub(super) async fn turns_out_to_speak_tls(&self) -> bool {
+        if self.tls.load(Ordering::Relaxed) {
+            return false;
+        }
+        let Ok(connection) = self.open().await else {
+            return false;
+        };
+        let speaks = self.secured(connection).await.is_some();
+        if speaks {
+            self.tls.store(true, Ordering::Relaxed);
+        }
+        speaks
+    }
+
+    async fn secured(&self, connection: BoxConnection) -> Option<BoxConnection> {
+        tokio::time::timeout(CONNECT, tls::connect(connection))
+            .await
+            .ok()?
+    }
+
+    async fn open(&self) -> Result<BoxConnection, Unreachable> {
         let connect = self.driver.connect(&self.sandbox, Endpoint::Port(self.port));
-        let connection = tokio::time::timeout(CONNECT, connect)
+        tokio::time::timeout(CONNECT, connect)
             .await
             .map_err(|_| Unreachable::Silent)?
-            .map_err(Unreachable::Driver)?;
-        Link::open(connection).await.map_err(Unreachable::Protocol)
+            .map_err(Unreachable::Driver)
     }
 
     /// Keeps a connection for the next request, if it is usable for one.

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use fsa_model::{
     Image, Phase,
-    api::{Port, Project, Sandbox, SandboxError},
+    api::{HostHeader, Port, Project, Sandbox, SandboxError},
     host,
     sandboxd::{KNOWN_PORTS, Status},
     sharing::ProjectRole,
@@ -103,6 +103,7 @@ fn ports(settings: &Settings, overview: &Overview, status: &Status) -> Vec<Port>
             process: listening.process.as_deref().map(shown),
             url: port_url(settings, overview, listening.port),
             sharing: overview.shares.get(&listening.port).copied().unwrap_or_default(),
+            host_header: HostHeader::default(),
         })
         .collect()
 }

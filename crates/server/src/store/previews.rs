@@ -2,7 +2,13 @@
 
 use std::collections::HashMap;
 
-use fsa_model::{ProjectId, UserId, api::Sharing, host::Host, sandboxd::TERMINAL_PORT, sharing::ProjectRole};
+use fsa_model::{
+    ProjectId, UserId,
+    api::{HostHeader, Sharing},
+    host::Host,
+    sandboxd::TERMINAL_PORT,
+    sharing::ProjectRole,
+};
 use sqlx::{FromRow as _, PgConnection, Row as _, postgres::PgRow};
 use uuid::Uuid;
 
@@ -24,6 +30,7 @@ pub struct PortAccess {
     pub sharing: Sharing,
     /// The hash of the access link that opens the port to guests.
     pub link: Option<[u8; 32]>,
+    pub host_header: HostHeader,
 }
 
 /// A port of a project with the sandbox behind it.
@@ -56,19 +63,21 @@ macro_rules! people {
 pub async fn by_host(store: &Store, host: &Host) -> Result<Option<Preview>> {
     let row = sqlx::query(concat!(
         "select p.id as project, p.region as region, x.sharing as sharing,
-                x.link_hash as link,
+                x.link_hash as link, h.host_header as host_header,
                 u.disabled_at is null and u.removed_at is null as allowed, ",
         people!(),
         sandboxes::columns!(),
         " from projects p
           join users u on u.id = p.owner_id
           left join port_shares x on x.project_id = p.id and x.port = $3
+          left join port_settings h on h.project_id = p.id and h.port = $3
           left join lateral (
               select * from sandboxes s where s.project_id = p.id and s.is_main
               order by s.desired_state = 'terminated', s.created_at desc limit 1) s on true
           where p.name = $1 and p.deleted_at is null
             and ($2::text is null or u.login = $2
                  or '0' || right(replace(u.id::text, '-', ''), 12) = $2)
+            and ($2::text is not null or not is_name_reserved(p.name, p.owner_id))
           order by p.named_at, p.id limit 1"
     ))
     .bind(host.project.as_str())
@@ -88,13 +97,15 @@ pub async fn by_host(store: &Store, host: &Host) -> Result<Option<Preview>> {
 /// The database does not answer.
 pub async fn by_sandbox(store: &Store, sandbox: Uuid, port: u16) -> Result<Option<Preview>> {
     let row = sqlx::query(concat!(
-        "select p.id as project, p.region as region, x.sharing as sharing, x.link_hash as link, ",
+        "select p.id as project, p.region as region, x.sharing as sharing, x.link_hash as link,
+                h.host_header as host_header, ",
         people!(),
         sandboxes::columns!(),
         " from sandboxes s
           join projects p on p.id = s.project_id
           join users u on u.id = p.owner_id
           left join port_shares x on x.project_id = p.id and x.port = $2
+          left join port_settings h on h.project_id = p.id and h.port = $2
           where s.id = $1 and s.desired_state <> 'terminated' and p.deleted_at is null
             and u.disabled_at is null and u.removed_at is null"
     ))
@@ -116,6 +127,10 @@ fn preview(row: &PgRow, port: u16) -> Result<Preview> {
             link: row
                 .try_get::<Option<Vec<u8>>, _>("link")?
                 .and_then(|link| link.try_into().ok()),
+            host_header: match row.try_get("host_header")? {
+                Some("localhost") => HostHeader::Localhost,
+                _ => HostHeader::Public,
+            },
         },
         region: row.try_get("region")?,
         sandbox: match row.try_get::<Option<Uuid>, _>("s_id")? {
@@ -133,6 +148,48 @@ fn sharing(row: &PgRow, port: u16) -> Result<Sharing, sqlx::Error> {
         Some("link") => Sharing::Link,
         _ => Sharing::default(),
     })
+}
+
+/// The ports of the project whose requests are presented as `localhost`.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn localhost_ports(connection: &mut PgConnection, project: ProjectId) -> Result<Vec<u16>> {
+    let ports: Vec<i32> = sqlx::query_scalar(
+        "select port from port_settings where project_id = $1 and host_header = 'localhost'",
+    )
+    .bind(project.0)
+    .fetch_all(connection)
+    .await?;
+    Ok(ports
+        .into_iter()
+        .filter_map(|port| port.try_into().ok())
+        .collect())
+}
+
+/// Sets how requests to a port are presented.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn set_host_header(
+    tx: &mut PgConnection,
+    project: ProjectId,
+    port: u16,
+    host_header: HostHeader,
+) -> Result<()> {
+    let query = match host_header {
+        HostHeader::Public => "delete from port_settings where project_id = $1 and port = $2",
+        HostHeader::Localhost => {
+            "insert into port_settings (project_id, port, host_header) values ($1, $2, 'localhost')
+             on conflict (project_id, port) do update set host_header = excluded.host_header"
+        }
+    };
+    sqlx::query(query)
+        .bind(project.0)
+        .bind(i32::from(port))
+        .execute(tx)
+        .await?;
+    Ok(())
 }
 
 /// The number of shared ports of the project, except this one.

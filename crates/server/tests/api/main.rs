@@ -12,6 +12,7 @@ mod github;
 mod ingress;
 mod keys;
 mod limits;
+mod previews;
 mod projects;
 mod quotas;
 mod relay;
