@@ -12,11 +12,13 @@ use axum::{
 use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
 use tracing::Instrument as _;
+use url::{Host, Url};
 use uuid::Uuid;
 
 use super::{
     audit,
     error::{self, Error, Refused},
+    health,
 };
 use crate::state::App;
 
@@ -64,10 +66,14 @@ pub async fn around(State(app): State<App>, mut request: Request<Body>, next: Ne
     let write = audit::Write::of(&app, &mut request);
     let span = tracing::info_span!("request", %id, %method, path);
 
-    let answer = std::panic::AssertUnwindSafe(next.run(request)).catch_unwind();
-    let response = match answer.instrument(span.clone()).await {
-        Ok(response) => response,
-        Err(panic) => panicked(panic.as_ref()),
+    let response = if is_misdirected(&app, &request) {
+        misdirected(&app)
+    } else {
+        let answer = std::panic::AssertUnwindSafe(next.run(request)).catch_unwind();
+        match answer.instrument(span.clone()).await {
+            Ok(response) => response,
+            Err(panic) => panicked(panic.as_ref()),
+        }
     };
     let response = in_our_form(response);
     let mut response = error::complete(&app, &id, response);
@@ -96,6 +102,51 @@ pub async fn no_such_method() -> Error {
         "MethodNotAllowed",
         "This path does not take that method.",
     )
+}
+
+/// Whether the request is for a name that is not ours. A page of another site can give its own name our address (DNS
+/// rebinding), and to the browser it then shares an origin with us. That name is never the origin's host, an address or
+/// a loopback name.
+fn is_misdirected<B>(app: &App, request: &Request<B>) -> bool {
+    // Probes and an ingress controller use the name of a service, and no cookie.
+    if ["/healthz", "/readyz", "/metrics", "/api/ingress/check"].contains(&request.uri().path()) {
+        return false;
+    }
+    let target = request
+        .uri()
+        .authority()
+        .map(|authority| Some(authority.as_str()));
+    let fields = request.headers().get_all(header::HOST);
+    let mut named = target
+        .into_iter()
+        .chain(fields.iter().map(|host| host.to_str().ok()));
+    !named.all(|host| host.is_some_and(|host| is_ours(app, host)))
+}
+
+fn is_ours(app: &App, authority: &str) -> bool {
+    let Ok(url) = Url::parse(&format!("http://{authority}")) else {
+        return false;
+    };
+    match url.host() {
+        Some(Host::Domain(name)) => {
+            let name = name.strip_suffix('.').unwrap_or(name);
+            app.settings.origin.host_str() == Some(name) || health::is_loopback_name(name)
+        }
+        Some(Host::Ipv4(_) | Host::Ipv6(_)) => true,
+        None => false,
+    }
+}
+
+fn misdirected(app: &App) -> Response {
+    Error::new(
+        StatusCode::MISDIRECTED_REQUEST,
+        "Misdirected",
+        format!(
+            "This server does not answer to that host name. Open it at {}.",
+            app.settings.origin_text()
+        ),
+    )
+    .into_response()
 }
 
 /// The id that a proxy gave the request, if it is valid, else a new one.
