@@ -1,26 +1,40 @@
-//! Login throttling: limits sign-in attempts per login and address, and per address.
+//! Login throttling: bounds on sign-in attempts per login and network, per login over all networks, and per network.
+//!
+//! A browser in which somebody has signed in before ([`crate::auth::known_browser`]) has a bound of its own, so that strangers
+//! who guess a password, from however many addresses, do not keep its user out.
 
-use std::{net::IpAddr, num::NonZeroU32, time::Duration};
+use std::{
+    hash::Hash,
+    net::{IpAddr, Ipv6Addr},
+    num::NonZeroU32,
+    time::{Duration, Instant},
+};
 
 use governor::{
     Quota, RateLimiter,
     clock::{Clock as _, DefaultClock},
     state::keyed::DefaultKeyedStateStore,
 };
+use parking_lot::Mutex;
+use uuid::Uuid;
 
-use crate::error::{Error, Result};
-use crate::store::caller::Address;
+use crate::{
+    error::{Error, Result},
+    store::caller::Address,
+};
 
 /// Above this number of keys, those with a full quota are dropped.
 pub(crate) const TIDY_ABOVE: usize = 10_000;
+/// How often at most that is done, since it looks at every key.
+const TIDY_EVERY: Duration = Duration::from_secs(1);
 
-type Limiter<K> = RateLimiter<K, DefaultKeyedStateStore<K>, DefaultClock>;
-
-/// Counts attempts: per login and address, and per address.
+/// Counts attempts.
 pub struct Attempts {
-    clock: DefaultClock,
-    by_login: Limiter<(String, Option<IpAddr>)>,
-    by_address: Limiter<Option<IpAddr>>,
+    by_login_and_network: Counted<(String, Option<IpAddr>)>,
+    by_login: Counted<String>,
+    by_network: Counted<Option<IpAddr>>,
+    by_browser: Counted<Uuid>,
+    refusals: Counted<()>,
 }
 
 impl Attempts {
@@ -30,34 +44,36 @@ impl Attempts {
         reason = "an empty one is a decision, not a default"
     )]
     pub fn new() -> Self {
-        // Ten at once, then one every 20 s. This does not stop a person who mistypes, but stops guessing.
-        let login = Quota::with_period(Duration::from_secs(20))
-            .expect("a period above zero")
-            .allow_burst(NonZeroU32::new(10).expect("above zero"));
-        let address = Quota::with_period(Duration::from_secs(1))
-            .expect("a period above zero")
-            .allow_burst(NonZeroU32::new(60).expect("above zero"));
         Self {
-            clock: DefaultClock::default(),
-            by_login: RateLimiter::keyed(login),
-            by_address: RateLimiter::keyed(address),
+            // This does not stop a person who mistypes, but stops guessing.
+            by_login_and_network: Counted::new(10, Duration::from_secs(20)),
+            // 40 days for 1000 guesses from as many networks.
+            by_login: Counted::new(100, Duration::from_secs(60 * 60)),
+            by_network: Counted::new(60, Duration::from_secs(1)),
+            by_browser: Counted::new(20, Duration::from_secs(10)),
+            refusals: Counted::new(1000, Duration::from_secs(60)),
         }
     }
 
-    /// Counts an attempt to sign in as `login`.
+    /// Counts an attempt to sign in as `login` in a browser that is not known.
     ///
     /// # Errors
     /// 429 with the time after which the caller may retry.
     pub fn of_login(&self, login: &str, address: Address) -> Result<()> {
         self.of_address(address)?;
-        if self.by_login.len() > TIDY_ABOVE {
-            self.by_login.retain_recent();
-        }
         // A login has at most 40 characters; a longer one belongs to no user.
-        let key = (login.chars().take(64).collect(), address.0);
-        self.by_login
-            .check_key(&key)
-            .map_err(|until| refused(until.wait_time_from(self.clock.now())))
+        let login: String = login.chars().take(64).collect();
+        self.by_login_and_network
+            .count(&(login.clone(), network_of(address)))?;
+        self.by_login.count(&login)
+    }
+
+    /// Counts an attempt to sign in with a password in a browser that is known.
+    ///
+    /// # Errors
+    /// Same as [`Self::of_login`].
+    pub fn of_browser(&self, browser: Uuid) -> Result<()> {
+        self.by_browser.count(&browser)
     }
 
     /// Counts an attempt of any kind from `address`.
@@ -65,17 +81,64 @@ impl Attempts {
     /// # Errors
     /// Same as [`Self::of_login`].
     pub fn of_address(&self, address: Address) -> Result<()> {
-        if self.by_address.len() > TIDY_ABOVE {
-            self.by_address.retain_recent();
-        }
-        self.by_address
-            .check_key(&address.0)
-            .map_err(|until| refused(until.wait_time_from(self.clock.now())))
+        self.by_network.count(&network_of(address))
+    }
+
+    /// Whether one more refused attempt is written to the audit log, which strangers would otherwise fill.
+    #[must_use]
+    pub fn is_recorded(&self) -> bool {
+        self.refusals.count(&()).is_ok()
     }
 }
 
-fn refused(wait: Duration) -> Error {
-    Error::too_often("That was tried too often; wait a little.", wait)
+/// The network that one client has: an IPv4 address, or the /64 of an IPv6 address.
+pub fn network_of(address: Address) -> Option<IpAddr> {
+    address.0.map(|address| match address.to_canonical() {
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
+        v4 @ IpAddr::V4(_) => v4,
+    })
+}
+
+/// A bound per key. The keys that are kept are those of the last moments: a key is dropped when its quota is full again.
+struct Counted<K: Hash + Eq + Clone> {
+    limiter: RateLimiter<K, DefaultKeyedStateStore<K>, DefaultClock>,
+    clock: DefaultClock,
+    tidied: Mutex<Instant>,
+}
+
+impl<K: Hash + Eq + Clone> Counted<K> {
+    /// `burst` at once, then one per `period`.
+    fn new(burst: u32, period: Duration) -> Self {
+        let quota = Quota::with_period(period)
+            .expect("a period above zero")
+            .allow_burst(NonZeroU32::new(burst).expect("above zero"));
+        Self {
+            limiter: RateLimiter::keyed(quota),
+            clock: DefaultClock::default(),
+            tidied: Mutex::new(Instant::now()),
+        }
+    }
+
+    fn count(&self, key: &K) -> Result<()> {
+        if self.limiter.len() > TIDY_ABOVE && self.is_due() {
+            self.limiter.retain_recent();
+        }
+        self.limiter.check_key(key).map_err(|until| {
+            Error::too_often(
+                "That was tried too often; wait a little.",
+                until.wait_time_from(self.clock.now()),
+            )
+        })
+    }
+
+    fn is_due(&self) -> bool {
+        let mut tidied = self.tidied.lock();
+        let due = tidied.elapsed() >= TIDY_EVERY;
+        if due {
+            *tidied = Instant::now();
+        }
+        due
+    }
 }
 
 #[cfg(test)]
@@ -93,5 +156,31 @@ mod tests {
         assert!(refused.retry_after().is_some_and(|after| after > Duration::ZERO));
         assert!(attempts.of_login("ada", there).is_ok());
         assert!(attempts.of_login("grace", here).is_ok());
+    }
+
+    #[test]
+    fn the_addresses_of_one_ipv6_network_are_one_client() {
+        let attempts = Attempts::new();
+        let refused = (0..11_u16).any(|host| {
+            let address = Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, host);
+            attempts.of_login("ada", Address(Some(address.into()))).is_err()
+        });
+        assert!(refused);
+        let neighbor = Ipv6Addr::new(0x2001, 0xdb8, 0, 2, 0, 0, 0, 1);
+        assert!(attempts.of_login("ada", Address(Some(neighbor.into()))).is_ok());
+    }
+
+    #[test]
+    fn guessers_from_everywhere_are_stopped_and_a_known_browser_is_not() {
+        let attempts = Attempts::new();
+        let everywhere = (0..255_u8).map(|host| Address(Some([10, 0, 1, host].into())));
+        let through = everywhere.filter(|address| attempts.of_login("ada", *address).is_ok());
+        assert_eq!(through.count(), 100);
+        assert!(attempts.of_browser(Uuid::new_v4()).is_ok());
+        assert!(
+            attempts
+                .of_login("grace", Address(Some([10, 0, 2, 1].into())))
+                .is_ok()
+        );
     }
 }

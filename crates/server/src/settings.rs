@@ -80,6 +80,8 @@ pub struct Limits {
     pub body: usize,
     /// Bytes of one upload into a sandbox (`PUT …/files`).
     pub upload: u64,
+    /// Open connections of one client address, or of one /64 network of IPv6.
+    pub connections_per_client: usize,
     /// WebSockets and event streams that one user may have open on the main host.
     pub streams_per_user: usize,
     /// Quota of each user, unless the user has a separate one.
@@ -93,6 +95,7 @@ impl Default for Limits {
         Self {
             body: 32 * 1024 * 1024,
             upload: 1024 * 1024 * 1024,
+            connections_per_client: 1024,
             streams_per_user: 200,
             per_user: model::Limits::default(),
             in_all: model::Limits::default(),

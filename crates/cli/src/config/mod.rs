@@ -54,6 +54,7 @@ pub struct ServeConfig {
     /// Bytes of a request's body, and of an upload into a sandbox.
     pub body: usize,
     pub upload: u64,
+    pub connections_per_client: usize,
     pub workers: usize,
     pub drain_seconds: u64,
     /// The value of `KUBECONFIG`.
@@ -127,6 +128,7 @@ pub fn serve(arguments: ServeArguments, root: bool) -> Result<ServeConfig, Failu
         in_all: in_all(&settings),
         body: mebibytes("body_mib", settings.body_mib, 32, 1024)? as usize,
         upload: mebibytes("upload_mib", settings.upload_mib, 1024, 1024 * 1024)?,
+        connections_per_client: settings.connections_per_client.unwrap_or(1024).max(1),
         development: settings.development.unwrap_or(false),
         workers: settings.workers.unwrap_or(16).clamp(1, 256),
         drain_seconds: settings.drain_seconds.unwrap_or(10),

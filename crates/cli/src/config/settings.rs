@@ -166,6 +166,9 @@ settings! {
         /// Limit of one file or archive uploaded into a sandbox, in MiB [default: 1024]
         #[arg(long, env = "FSA_UPLOAD_MIB")]
         pub upload_mib: u64,
+        /// Limit of open connections per client address, other than a trusted proxy's [default: 1024]
+        #[arg(long, env = "FSA_CONNECTIONS_PER_CLIENT")]
+        pub connections_per_client: usize,
         /// Show the causes of errors in error responses [default: false]
         #[arg(long, env = "FSA_DEVELOPMENT", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
         pub development: bool,

@@ -196,8 +196,9 @@ async fn welcome(app: &App, signed_in: &SignedIn, is_form: bool) -> Result<Respo
         let mut connection = app.store.pool().acquire().await?;
         Json(users::get(&mut connection, signed_in.user).await?).into_response()
     };
-    let cookie = signed_in.cookie(&app.settings);
-    response.headers_mut().insert(header::SET_COOKIE, cookie);
+    for cookie in signed_in.cookies(app) {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
     Ok(response)
 }
 

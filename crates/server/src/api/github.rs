@@ -120,7 +120,9 @@ async fn callback(
     };
     let cookies = response.headers_mut();
     if let Ok(Done::SignedIn(signed_in)) = &done {
-        cookies.append(header::SET_COOKIE, signed_in.cookie(&app.settings));
+        for cookie in signed_in.cookies(&app) {
+            cookies.append(header::SET_COOKIE, cookie);
+        }
     }
     cookies.append(header::SET_COOKIE, OurCookie::Github.clear(&app.settings));
     response

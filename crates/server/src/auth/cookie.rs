@@ -25,6 +25,8 @@ pub const LONGEST: Duration = Duration::from_secs(400 * 24 * 60 * 60);
 pub enum OurCookie {
     /// The session, on the main host. Its row decides when it ends.
     Session,
+    /// A browser in which a user has signed in before, on the main host.
+    Browser,
     /// Binds a sign-in with GitHub to a browser, on the main host.
     Github,
     /// The preview token, on an apps host.
@@ -37,8 +39,9 @@ pub enum OurCookie {
 }
 
 impl OurCookie {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Session,
+        Self::Browser,
         Self::Github,
         Self::Preview,
         Self::Ports,
@@ -52,6 +55,8 @@ impl OurCookie {
         match (self, https) {
             (Self::Session, false) => "fsa_session",
             (Self::Session, true) => "__Host-fsa_session",
+            (Self::Browser, false) => "fsa_browser",
+            (Self::Browser, true) => "__Host-fsa_browser",
             (Self::Github, false) => "fsa_github",
             (Self::Github, true) => "__Host-fsa_github",
             (Self::Preview, false) => "fsa_preview",

@@ -6,6 +6,7 @@
 mod caller;
 pub mod cookie;
 pub mod csrf;
+pub mod known_browser;
 pub mod password;
 pub mod permission;
 pub mod secret;

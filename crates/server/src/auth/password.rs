@@ -15,6 +15,16 @@ use crate::error::{Error, Result};
 static AT_ONCE: Semaphore = Semaphore::const_new(2);
 /// Hashes in flight and waiting.
 static WAITING: Semaphore = Semaphore::const_new(32);
+/// Those of them that strangers may have asked for, so that they cannot keep everybody out.
+static STRANGERS: Semaphore = Semaphore::const_new(24);
+
+/// Who asks for a hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Priority {
+    /// Somebody who is signed in, or a browser in which the user signed in before.
+    Known,
+    Stranger,
+}
 
 /// A hash that no password has, so that refusing an unknown user takes as long as refusing an existing one.
 static NOBODY: LazyLock<String> = LazyLock::new(|| {
@@ -38,8 +48,8 @@ pub fn check(password: &SecretString) -> Result<()> {
 ///
 /// # Errors
 /// 503 where too many are being hashed.
-pub async fn hash(password: SecretString) -> Result<String> {
-    on_a_thread(move || hash_now(password.expose_secret())).await?
+pub async fn hash(password: SecretString, priority: Priority) -> Result<String> {
+    on_a_thread(priority, move || hash_now(password.expose_secret())).await?
 }
 
 /// Whether `password` matches the hash. `None` stands for a user that does not exist or has no password, and takes as
@@ -47,8 +57,8 @@ pub async fn hash(password: SecretString) -> Result<String> {
 ///
 /// # Errors
 /// 503 where too many are being hashed.
-pub async fn verify(password: SecretString, hashed: Option<String>) -> Result<bool> {
-    on_a_thread(move || {
+pub async fn verify(password: SecretString, hashed: Option<String>, priority: Priority) -> Result<bool> {
+    on_a_thread(priority, move || {
         let exists = hashed.is_some();
         let hashed = hashed.unwrap_or_else(|| NOBODY.clone());
         let right = PasswordHash::new(&hashed).is_ok_and(|hashed| {
@@ -68,13 +78,20 @@ fn hash_now(password: &str) -> Result<String> {
     Ok(hashed.to_string())
 }
 
-async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+async fn on_a_thread<T: Send + 'static>(
+    priority: Priority,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T> {
     let busy = || Error::unavailable("Too many people sign in at this moment; try again.");
+    let stranger = match priority {
+        Priority::Known => None,
+        Priority::Stranger => Some(STRANGERS.try_acquire().map_err(|_| busy())?),
+    };
     let place = WAITING.try_acquire().map_err(|_| busy())?;
     let turn = AT_ONCE.acquire().await.map_err(|_| busy())?;
     // The thread continues after the request is dropped, so it holds the permits itself.
     tokio::task::spawn_blocking(move || {
-        let _held = (place, turn);
+        let _held = (stranger, place, turn);
         work()
     })
     .await
@@ -87,18 +104,27 @@ mod tests {
 
     #[tokio::test]
     async fn only_the_right_password_is_taken() {
-        let hashed = hash("correct horse".to_owned().into()).await.unwrap();
+        let verify = |password: &str, hashed| verify(password.to_owned().into(), hashed, Priority::Known);
+        let hashed = hash("correct horse".to_owned().into(), Priority::Known)
+            .await
+            .unwrap();
         assert!(hashed.starts_with("$argon2id$"));
+        assert!(verify("correct horse", Some(hashed.clone())).await.unwrap());
+        assert!(!verify("wrong horse", Some(hashed)).await.unwrap());
+        assert!(!verify("correct horse", None).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn strangers_leave_room_for_those_who_are_known() {
+        // The test's process has no other hashes in flight; these places are as good as taken by strangers.
+        let _all = STRANGERS.acquire_many(24).await.unwrap();
+        let _and_waiting = WAITING.acquire_many(24).await.unwrap();
+        let stranger = verify("x".to_owned().into(), None, Priority::Stranger).await;
+        assert_eq!(stranger.unwrap_err().status(), 503);
         assert!(
-            verify("correct horse".to_owned().into(), Some(hashed.clone()))
+            !verify("x".to_owned().into(), None, Priority::Known)
                 .await
                 .unwrap()
         );
-        assert!(
-            !verify("wrong horse".to_owned().into(), Some(hashed))
-                .await
-                .unwrap()
-        );
-        assert!(!verify("correct horse".to_owned().into(), None).await.unwrap());
     }
 }

@@ -16,12 +16,13 @@ use sqlx::PgConnection;
 use super::{
     Address, Caller, CredentialId,
     cookie::{self, OurCookie},
-    password, secret,
+    known_browser::KnownBrowser,
+    password::{self, Priority},
+    secret,
 };
 use crate::{
     core::Core,
     error::{Error, Result},
-    settings::Settings,
     store::{
         audit::{self, NewEntry},
         login_links::{self, Purpose},
@@ -34,8 +35,8 @@ use crate::{
 const SIGN_IN_LINK: Duration = Duration::from_secs(15 * 60);
 /// The lifetime of an invitation. The recipient may read their mail days later.
 const INVITE_LINK: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-/// The lifetime of a token that is printed when the server starts.
-const PRINTED_TOKEN: chrono::Duration = chrono::Duration::days(90);
+/// The lifetime of a token, unless its user chooses another one.
+const TOKEN: chrono::Duration = chrono::Duration::days(90);
 /// A session younger than this counts as a recent proof of identity.
 const RECENT: chrono::Duration = chrono::Duration::minutes(15);
 
@@ -56,13 +57,18 @@ pub struct SignedIn {
 pub struct From<'a> {
     pub address: Address,
     pub user_agent: &'a str,
+    headers: &'a HeaderMap,
 }
 
 impl SignedIn {
-    /// `Set-Cookie` for the new session.
+    /// `Set-Cookie` for the new session, and for the browser, which is known from now on.
     #[must_use]
-    pub fn cookie(&self, settings: &Settings) -> HeaderValue {
-        OurCookie::Session.set(settings, self.session.expose_secret(), cookie::LONGEST)
+    pub fn cookies(&self, core: &Core) -> [HeaderValue; 2] {
+        let settings = &core.settings;
+        [
+            OurCookie::Session.set(settings, self.session.expose_secret(), cookie::LONGEST),
+            KnownBrowser::remember(settings, &core.key_ring, self.user),
+        ]
     }
 }
 
@@ -75,6 +81,7 @@ impl<'a> From<'a> {
                 .get(http::header::USER_AGENT)
                 .and_then(|value| value.to_str().ok())
                 .unwrap_or_default(),
+            headers,
         }
     }
 }
@@ -121,7 +128,7 @@ pub async fn by_link(core: &Core, request: SignInByLink, from: &From<'_>) -> Res
         (Purpose::Invite(_), Some(password)) => {
             let password = SecretString::from(password);
             password::check(&password)?;
-            Some(password::hash(password).await?)
+            Some(password::hash(password, Priority::Stranger).await?)
         }
         _ => None,
     };
@@ -148,12 +155,29 @@ pub async fn by_link(core: &Core, request: SignInByLink, from: &From<'_>) -> Res
 /// # Errors
 /// 401, which does not reveal which of the two was wrong; 429 after too many attempts.
 pub async fn by_password(core: &Core, request: SignInByPassword, from: &From<'_>) -> Result<SignedIn> {
-    core.attempts.of_login(&request.login, from.address)?;
+    let browser = KnownBrowser::of(&core.settings, &core.key_ring, from.headers);
+    match browser {
+        Some(browser) => core.attempts.of_browser(browser.id)?,
+        None => core.attempts.of_login(&request.login, from.address)?,
+    }
     let found = users::password_of(&core.store, &request.login).await?;
     let (user, hashed) = found.map_or((None, None), |(user, hashed)| (Some(user), hashed));
-    let right = password::verify(request.password.into(), hashed).await?;
+    let is_known = browser.is_some_and(|browser| Some(browser.user) == user);
+    if browser.is_some() && !is_known {
+        core.attempts.of_login(&request.login, from.address)?;
+    }
+    let priority = if is_known {
+        Priority::Known
+    } else {
+        Priority::Stranger
+    };
+    let right = password::verify(request.password.into(), hashed, priority).await?;
     let mut tx = core.store.begin().await?;
     let Some(user) = user.filter(|_| right) else {
+        if !core.attempts.is_recorded() {
+            tracing::info!(login = request.login, address = %from.address, "a sign-in was refused");
+            return Err(Error::unauthorized("Login or password is wrong."));
+        }
         let address = from.address.to_string();
         let entry = NewEntry {
             user,
@@ -193,11 +217,11 @@ pub async fn set_password(
         core.attempts.of_login(caller.login(), caller.address())?;
         let current = current
             .ok_or_else(|| Error::invalid("current", "the current password is needed to change it"))?;
-        if !password::verify(current, hashed).await? {
+        if !password::verify(current, hashed, Priority::Known).await? {
             return Err(Error::forbidden("The current password is wrong."));
         }
     }
-    let hashed = password::hash(new).await?;
+    let hashed = password::hash(new, Priority::Known).await?;
     let mut tx = core.store.begin().await?;
     users::set_password(&mut tx, caller.user(), &hashed).await?;
     sessions::end_all(&mut tx, caller.user(), Some(session)).await?;
@@ -273,7 +297,7 @@ pub async fn create_token_for_owner(core: &Core, name: &str) -> Result<SecretStr
     };
     let token = secret::api_token();
     let hash = secret::hash(token.expose_secret());
-    let end = Some(Utc::now() + PRINTED_TOKEN);
+    let end = Some(Utc::now() + TOKEN);
     tokens::insert(&mut tx, &hash, owner, name, end, Scope::Write, None).await?;
     tx.commit().await?;
     Ok(token)
@@ -284,7 +308,14 @@ pub async fn create_token_for_owner(core: &Core, name: &str) -> Result<SecretStr
 /// # Errors
 /// 422 for a name that is empty or too long, or an expiry in the past.
 pub async fn create_token(core: &Core, caller: &Caller, request: CreateToken) -> Result<ApiToken> {
-    let expires_at = request.expires_at;
+    if request.never_expires && request.expires_at.is_some() {
+        return Err(Error::invalid(
+            "neverExpires",
+            "give expiresAt or neverExpires, not both",
+        ));
+    }
+    let default = (!request.never_expires).then(|| Utc::now() + TOKEN);
+    let expires_at = request.expires_at.or(default);
     let name = request.name.trim();
     if name.is_empty() || name.chars().count() > 100 {
         return Err(Error::invalid("name", "a token's name has 1 to 100 characters"));

@@ -1,12 +1,14 @@
 //! Listener of the server: accepts connections, routes each request to the main host or the gateway, and drains
 //! on shutdown.
 
+mod clients;
 mod lingering_close;
 mod partitioned_cookies;
 
 use std::{
     net::{IpAddr, SocketAddr},
-    time::Duration,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use axum::{
@@ -24,7 +26,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
-use self::lingering_close::{Lingering, Unread};
+use self::{
+    clients::{Connections, Ignored, Place},
+    lingering_close::{Lingering, Unread},
+};
 use crate::{
     api::{self, health::Peer},
     auth::{Address, cookie},
@@ -51,11 +56,13 @@ pub async fn serve(
 ) -> std::io::Result<()> {
     let router = api::router(app.clone());
     let connections = TaskTracker::new();
-    let places = std::sync::Arc::new(tokio::sync::Semaphore::new(CONNECTIONS));
+    let by_network = Connections::default();
+    let ignored = Arc::new(Ignored::default());
+    let places = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS));
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
         let accepted = async {
-            let place = std::sync::Arc::clone(&places).acquire_owned().await;
+            let place = Arc::clone(&places).acquire_owned().await;
             (listener.accept().await, place)
         };
         let (accepted, place) = tokio::select! {
@@ -64,12 +71,16 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, peer)) => {
-                let (app, router) = (app.clone(), router.clone());
+                let Some(own) = own_place(&app, &by_network, peer.ip()) else {
+                    tracing::debug!(%peer, "its network has too many connections open");
+                    continue;
+                };
+                let (app, router, ignored) = (app.clone(), router.clone(), Arc::clone(&ignored));
                 connections.spawn(async move {
                     app.metrics.connections.inc();
-                    connection(app.clone(), router, stream, peer).await;
+                    connection(app.clone(), router, ignored, stream, peer).await;
                     app.metrics.connections.dec();
-                    drop(place);
+                    drop((place, own));
                 });
             }
             Err(error) => {
@@ -109,12 +120,31 @@ pub async fn serve_metrics(app: App, listener: TcpListener) -> std::io::Result<(
         .await
 }
 
-async fn connection(app: App, router: axum::Router, stream: TcpStream, peer: SocketAddr) {
+/// A place for one more connection from an address. Reverse proxies and this machine have as many as they need: there
+/// are many clients behind each.
+fn own_place(app: &App, by_network: &Connections, peer: IpAddr) -> Option<Option<Place>> {
+    let peer = peer.to_canonical();
+    if peer.is_loopback() || is_trusted(&app.settings.trusted_proxies, peer) {
+        return Some(None);
+    }
+    by_network
+        .enter(peer, app.settings.limits.connections_per_client)
+        .map(Some)
+}
+
+async fn connection(
+    app: App,
+    router: axum::Router,
+    ignored: Arc<Ignored>,
+    stream: TcpStream,
+    peer: SocketAddr,
+) {
     let _ = stream.set_nodelay(true);
     let unread = Unread::default();
     let service = service_fn({
         let (app, unread) = (app.clone(), unread.clone());
         move |request: Request<Incoming>| {
+            warn_of_ignored(&app, &ignored, peer.ip(), request.headers());
             let (app, router, unread) = (app.clone(), router.clone(), unread.clone());
             async move {
                 let tunnels = request.method() == Method::CONNECT;
@@ -167,6 +197,25 @@ async fn answer(app: App, router: axum::Router, mut request: Request<Body>, peer
         .into_response()
 }
 
+/// Warns that forwarding headers are ignored: a reverse proxy that is not named as trusted hides its clients.
+fn warn_of_ignored(app: &App, ignored: &Ignored, peer: IpAddr, headers: &HeaderMap) {
+    let peer = peer.to_canonical();
+    let forwards = ["x-forwarded-for", "forwarded", "x-real-ip"]
+        .iter()
+        .any(|name| headers.contains_key(*name));
+    if forwards && !is_trusted(&app.settings.trusted_proxies, peer) && ignored.is_news(peer, Instant::now()) {
+        tracing::warn!(
+            %peer,
+            "forwarding headers are ignored, because this address is no trusted proxy: all clients behind it count as \
+             one. If it is your reverse proxy, name it in trusted_proxies"
+        );
+    }
+}
+
+fn is_trusted(trusted: &[Network], address: IpAddr) -> bool {
+    trusted.iter().any(|network| network.contains(address))
+}
+
 /// The client's address: the peer's, or the one that a trusted proxy forwards. The list is read from the right,
 /// because only entries that the proxies themselves added can be trusted.
 fn address(trusted: &[Network], peer: SocketAddr, headers: &HeaderMap) -> Address {
@@ -178,7 +227,7 @@ fn address(trusted: &[Network], peer: SocketAddr, headers: &HeaderMap) -> Addres
         .flat_map(|line| line.split(','))
         .map(|hop| hop.trim().parse::<IpAddr>());
     for hop in hops.collect::<Vec<_>>().into_iter().rev() {
-        if !trusted.iter().any(|network| network.contains(address)) {
+        if !is_trusted(trusted, address) {
             break;
         }
         let Ok(hop) = hop else { break };

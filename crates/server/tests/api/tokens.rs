@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::common::{Client, World, project};
+use crate::common::{Answer, Client, World, project};
 
 async fn token(world: &World, of: &Client, wish: Value) -> Client {
     let mut wish = wish;
@@ -138,4 +138,29 @@ async fn a_token_that_expired_opens_nothing() {
         .database
         .sql("update api_tokens set expires_at = now() - interval '1 second' where name = 'narrow'");
     short.get("/api/me").await.expect(401);
+}
+
+#[tokio::test]
+async fn a_token_expires_in_ninety_days_unless_its_user_chooses_otherwise() {
+    let world = World::new().await;
+    let browser = world.owner_in_browser().await;
+    let create = async |wish: serde_json::Value| browser.post("/api/tokens", &wish).await;
+    let days = |answer: Answer| {
+        let end = answer.expect(201).json()["expiresAt"].as_str()?.to_owned();
+        let left = end.parse::<chrono::DateTime<chrono::Utc>>().unwrap() - chrono::Utc::now();
+        Some(left.num_days())
+    };
+    // 89 whole days and a part of one are left.
+    assert_eq!(days(create(json!({"name": "a"})).await), Some(89));
+    assert_eq!(
+        days(create(json!({"name": "b", "neverExpires": true})).await),
+        None
+    );
+    let chosen = chrono::Utc::now() + chrono::Duration::days(10);
+    assert_eq!(
+        days(create(json!({"name": "c", "expiresAt": chosen})).await),
+        Some(9)
+    );
+    let both = json!({"name": "d", "expiresAt": chosen, "neverExpires": true});
+    assert_eq!(create(both).await.expect(422).field(), "neverExpires");
 }

@@ -132,6 +132,7 @@ pub fn run(arguments: ServeArguments) -> Outcome {
                 in_all: config.in_all,
                 body: config.body,
                 upload: config.upload,
+                connections_per_client: config.connections_per_client,
                 ..Limits::default()
             },
             github: config.github.clone(),
