@@ -102,7 +102,7 @@ async fn supervise(sandbox: &Arc<Sandbox>, entry: &Entry, reports: bool, several
     loop {
         let started = Instant::now();
         let exit = match start(sandbox, entry, &prefix) {
-            Ok(mut child) => {
+            Ok((mut child, stdin)) => {
                 let (pid, since) = (child.pid, Utc::now());
                 sandbox
                     .logs
@@ -117,6 +117,7 @@ async fn supervise(sandbox: &Arc<Sandbox>, entry: &Entry, reports: bool, several
                     });
                 }
                 let exit = Child::ended(&mut child.exit).await;
+                drop(stdin);
                 // A process that it left behind may hold its port.
                 session::end(&sandbox.reaper, pid, libc::SIGTERM, GRACE).await;
                 sandbox.start.live.lock().retain(|&live| live != pid);
@@ -155,7 +156,9 @@ async fn supervise(sandbox: &Arc<Sandbox>, entry: &Entry, reports: bool, several
     }
 }
 
-fn start(sandbox: &Arc<Sandbox>, entry: &Entry, prefix: &str) -> Result<Child, String> {
+/// Starts a command. Returns it with the writing end of its standard input, which must stay open: watchers (esbuild,
+/// Tailwind CSS, Vite) end when their standard input does.
+fn start(sandbox: &Arc<Sandbox>, entry: &Entry, prefix: &str) -> Result<(Child, OwnedFd), String> {
     let failed = |error: io::Error| format!("`{}` could not be started: {error}", entry.command);
     let user = sandbox.accounts.find(None).map_err(|error| error.to_string())?;
     let pipe = || {
@@ -165,7 +168,7 @@ fn start(sandbox: &Arc<Sandbox>, entry: &Entry, prefix: &str) -> Result<Child, S
     };
     let (stdout_reader, stdout) = pipe()?;
     let (stderr_reader, stderr) = pipe()?;
-    let stdin: OwnedFd = std::fs::File::open("/dev/null").map_err(failed)?.into();
+    let (stdin, stdin_writer) = pipe()?;
     let mut extra = BTreeMap::new();
     if !sandbox.environment.contains_key("PORT") {
         extra.insert("PORT".to_owned(), entry.port.to_string());
@@ -196,7 +199,7 @@ fn start(sandbox: &Arc<Sandbox>, entry: &Entry, prefix: &str) -> Result<Child, S
             prefix.clone() + &line
         }));
     }
-    Ok(child)
+    Ok((child, stdin_writer))
 }
 
 /// Logs the output of a pipe line by line, until the last writer is gone.

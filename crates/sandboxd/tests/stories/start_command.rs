@@ -42,6 +42,18 @@ async fn a_start_command_runs_in_the_project_with_a_port_and_its_output_is_logge
 }
 
 #[tokio::test]
+async fn the_input_of_a_start_command_does_not_end() {
+    // poll(2) reports nothing for a pipe whose writer lives, and the end of the input otherwise.
+    let script = "exec python3 -c \"import select,time
+p=select.poll(); p.register(0); print('input', p.poll(0), flush=True); time.sleep(1000)\"";
+    let sandbox = Plan::new().with("startCommand", json!(script)).start().await;
+    let line = sandbox
+        .until_log("its input", |line| line.text.starts_with("input"))
+        .await;
+    assert_eq!(line.text, "input []");
+}
+
+#[tokio::test]
 async fn a_start_command_is_restarted_with_backoff() {
     let sandbox = Plan::new()
         .with("startCommand", json!("echo run >> runs; exit 3"))
