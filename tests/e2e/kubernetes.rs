@@ -76,7 +76,7 @@ async fn the_main_job(reach: &str) {
         )
         .await;
     assert!(
-        reached.contains("?schema=public") && reached.ends_with("reached\n"),
+        reached.starts_with("postgresql://") && reached.ends_with("reached\n"),
         "{reached}"
     );
 

@@ -33,6 +33,12 @@ pub fn owner_slug(login: &str, user: UserId) -> String {
 /// Label of a port of a project; `owner` is an [`owner_slug`].
 #[must_use]
 pub fn host_name(project: &ProjectName, port: u16, owner: Option<&str>) -> String {
+    label(project, &port.to_string(), owner)
+}
+
+/// Same as [`host_name`], with any text in place of the port: for a template of all labels of a project.
+#[must_use]
+pub fn label(project: &ProjectName, port: &str, owner: Option<&str>) -> String {
     match owner {
         Some(owner) => format!("{project}{SEPARATOR}{port}{SEPARATOR}{owner}"),
         None => format!("{project}{SEPARATOR}{port}"),

@@ -1,12 +1,16 @@
 //! Boot sequence: reads the boot document, prepares the sandbox, serves, and waits for the stop signal.
 
 use std::{
+    collections::btree_map::Entry,
     fs::File,
     io::{self, Read},
     sync::Arc,
 };
 
-use fsa_model::sandboxd::{BOOT_FD, Boot, LISTENER_FD};
+use fsa_model::{
+    environment::path_with,
+    sandboxd::{BOOT_FD, Boot, LISTENER_FD},
+};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
@@ -60,7 +64,14 @@ pub fn document(options: &Options) -> Result<Boot, BootError> {
         for (name, value) in std::env::vars() {
             // Variables of the cluster, not of the image.
             if !name.starts_with("KUBERNETES_") && name != "HOSTNAME" {
-                boot.environment.entry(name).or_insert_with(|| value.into());
+                match boot.environment.entry(name) {
+                    Entry::Vacant(entry) => drop(entry.insert(value.into())),
+                    Entry::Occupied(mut entry) if entry.key() == "PATH" => {
+                        let path = path_with(secrecy::ExposeSecret::expose_secret(entry.get()), &value);
+                        entry.insert(path.into());
+                    }
+                    Entry::Occupied(_) => {}
+                }
             }
         }
     }

@@ -1,14 +1,15 @@
 //! Environment variables of the processes that sandboxd starts: the boot document's, and the
 //! variables that every program expects.
 
-use std::{collections::BTreeMap, ffi::OsString};
+use std::{collections::BTreeMap, ffi::OsString, path::PathBuf};
 
+use fsa_model::environment::path_with;
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::user::User;
+use crate::user::{User, is_executable};
 
 /// The environment of a process of `user`. Later wins: defaults, the boot document's, the user's
-/// account, `extra`.
+/// account, `extra`. A `PATH` of the boot document gets the default's entries that it lacks.
 #[must_use]
 pub fn of(
     user: &User,
@@ -16,16 +17,16 @@ pub fn of(
     extra: &BTreeMap<String, String>,
 ) -> Vec<(OsString, OsString)> {
     let mut all: BTreeMap<&str, OsString> = BTreeMap::new();
-    let path = default_path(user);
-    all.insert("PATH", path.into());
     all.insert("LANG", "C.UTF-8".into());
     for (name, value) in boot {
         all.insert(name, value.expose_secret().into());
     }
+    let path = boot.get("PATH").map_or("", |path| path.expose_secret());
+    all.insert("PATH", path_with(path, &default_path(user)).into());
     all.insert("HOME", user.home.clone().into());
     all.insert("USER", user.name.clone().into());
     all.insert("LOGNAME", user.name.clone().into());
-    all.insert("SHELL", user.shell.clone().into());
+    all.insert("SHELL", shell(user, boot).into());
     for (name, value) in extra {
         all.insert(name, value.into());
     }
@@ -37,6 +38,16 @@ pub fn of(
         .filter(|(name, value)| is_valid(name, value))
         .map(|(name, value)| (name.into(), value))
         .collect()
+}
+
+/// The shell of a user's terminals: `SHELL` of the boot document where it is executable, else the account's. Root's is
+/// always the account's.
+#[must_use]
+pub fn shell(user: &User, boot: &BTreeMap<String, SecretString>) -> PathBuf {
+    boot.get("SHELL")
+        .map(|shell| PathBuf::from(shell.expose_secret()))
+        .filter(|shell| user.uid != 0 && is_executable(shell))
+        .unwrap_or_else(|| user.shell.clone())
 }
 
 /// Whether the variable can be passed to exec(2): a string `NAME=value` that ends with a NUL.
@@ -84,10 +95,32 @@ mod tests {
             ("HOME".into(), "/x".into()),
         ]);
         let all = of(&dev(), &boot, &BTreeMap::from([("A".into(), "2".into())]));
-        assert_eq!(get(&all, "PATH"), Some("/opt"));
+        assert!(
+            get(&all, "PATH")
+                .unwrap()
+                .starts_with("/opt:/home/dev/.local/bin:")
+        );
         assert_eq!(get(&all, "A"), Some("2"));
         assert_eq!(get(&all, "HOME"), Some("/home/dev"));
         assert_eq!(get(&all, "LANG"), Some("C.UTF-8"));
+    }
+
+    #[test]
+    fn a_path_that_names_no_program_hides_none() {
+        let boot = BTreeMap::from([("PATH".into(), "/x".into())]);
+        let all = of(&dev(), &boot, &BTreeMap::new());
+        assert!(get(&all, "PATH").unwrap().ends_with(":/usr/bin:/sbin:/bin"));
+        assert_eq!(get(&all, "FSA_PATH"), get(&all, "PATH"));
+    }
+
+    #[test]
+    fn a_shell_of_the_project_is_used_where_it_can_be_executed() {
+        let of = |user: &User, named: &str| shell(user, &BTreeMap::from([("SHELL".into(), named.into())]));
+        let (dev, mut root) = (dev(), dev());
+        (root.uid, root.shell) = (0, "/bin/root-shell".into());
+        assert_eq!(of(&dev, "/usr/bin/env"), PathBuf::from("/usr/bin/env"));
+        assert_eq!(of(&dev, "/nowhere/zsh"), dev.shell);
+        assert_eq!(of(&root, "/usr/bin/env"), root.shell);
     }
 
     #[test]

@@ -209,19 +209,22 @@ pub fn groups_of(group: &str, name: &str, gid: u32) -> Vec<u32> {
 /// The account's own shell if it is executable, else bash, else sh.
 #[must_use]
 pub fn shell(named: &str) -> PathBuf {
-    let runs = |path: &Path| {
-        path.is_absolute()
-            && fs::metadata(path).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
-    };
     let refuses = ["nologin", "false"].iter().any(|name| named.ends_with(name));
-    if !refuses && runs(Path::new(named)) {
+    if !refuses && is_executable(Path::new(named)) {
         return named.into();
     }
     ["/bin/bash", "/usr/bin/bash"]
         .iter()
         .map(PathBuf::from)
-        .find(|path| runs(path))
+        .find(|path| is_executable(path))
         .unwrap_or_else(|| "/bin/sh".into())
+}
+
+/// Whether it is the absolute path of a file that can be executed.
+#[must_use]
+pub fn is_executable(path: &Path) -> bool {
+    path.is_absolute()
+        && fs::metadata(path).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
 }
 
 /// Whether the effective capabilities have `CAP_SETGID` (6) and `CAP_SETUID` (7); user 0 of a

@@ -276,8 +276,10 @@ mod tests {
                 serde_json::json!({"controlToken": "t", "hostname": "h", "environment": environment});
             database_role(&serde_json::from_value::<Boot>(document).unwrap())
         };
-        let ours = "postgresql://shop_agentruntime_abc234:secret@10.0.0.1:5432/shop_agentruntime_abc234?schema=public";
-        assert_eq!(role(ours).as_deref(), Some("shop_agentruntime_abc234"));
+        let ours = "postgresql://shop_agentruntime_abc234:secret@10.0.0.1:5432/shop_agentruntime_abc234";
+        for ours in [ours.to_owned(), format!("{ours}?schema=public")] {
+            assert_eq!(role(&ours).as_deref(), Some("shop_agentruntime_abc234"), "{ours}");
+        }
         for others in [
             "mysql://a:b@c/d",
             "postgresql://me:secret@elsewhere.example/mine",

@@ -92,7 +92,7 @@ async fn faults_of_a_cluster_and_its_sandboxes_are_reported_with_the_remedy() {
 
     let mut spec = spec("stale");
     let role = "stale_agentruntime_abc234";
-    let url = format!("postgresql://{role}:secret@10.0.0.1:5432/{role}?schema=public");
+    let url = format!("postgresql://{role}:secret@10.0.0.1:5432/{role}");
     spec.environment.insert("DATABASE_URL".into(), url.into());
     start(&fixture, &spec).await;
     let name = spec.sandbox.resource.as_str();

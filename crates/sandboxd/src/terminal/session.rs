@@ -124,10 +124,11 @@ impl Session {
         environment.push(("TERM".into(), "xterm-256color".into()));
         environment.push(("COLORTERM".into(), "truecolor".into()));
         // A login shell is one whose argv[0] begins with a dash.
+        let shell = environment::shell(user, &sandbox.environment);
         let mut dashed = std::ffi::OsString::from("-");
-        dashed.push(user.shell.file_name().unwrap_or(user.shell.as_os_str()));
+        dashed.push(shell.file_name().unwrap_or(shell.as_os_str()));
         let launch = Launch {
-            program: user.shell.as_os_str(),
+            program: shell.as_os_str(),
             name: Some(dashed),
             arguments: &[],
             environment,

@@ -271,5 +271,5 @@ async fn a_login_shell_finds_the_same_programs_as_exec() {
         .await;
     let mut viewer = sandbox.terminal("main").await;
     viewer.types("echo path=$FSA_PATH.\n").await;
-    viewer.shows("path=/opt/tools:/usr/bin:/bin.").await;
+    viewer.shows("path=/opt/tools:/usr/bin:/bin:").await;
 }

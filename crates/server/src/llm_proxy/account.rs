@@ -131,6 +131,8 @@ pub async fn change_credentials(
 ) -> Result<EnvironmentView> {
     let mut tx = core.store.begin().await?;
     let before = open(core, caller, agents::credentials(&mut tx, caller.user()).await?)?;
+    let set = request.env_vars.iter().filter(|(_, value)| value.is_some());
+    validate::settable(set.map(|(name, _)| name.as_str()))?;
     let after: environment::Variables = merged(before, request.env_vars);
     validate::variables(
         after

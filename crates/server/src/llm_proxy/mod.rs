@@ -20,7 +20,7 @@ pub struct CallingSandbox {
     pub project: ProjectId,
 }
 
-/// The environment layers below a sandbox's own (database, `NODE_ENV`), later wins: unchanged,
+/// The environment layers that people set, later wins: unchanged,
 /// or with the relay's address in place of the agents' credentials.
 #[must_use]
 pub fn layers(mode: Mode, layers: [&Environment; 4], control_token: &SecretString) -> Environment {

@@ -11,6 +11,7 @@ use super::{
 use crate::{
     auth::{Caller, secret},
     core::Core,
+    encryption::KeyRing,
     error::{Error, Result},
     store::{
         associated_data, databases,
@@ -47,6 +48,7 @@ pub async fn create(core: &Core, caller: &Caller, request: CreateProject) -> Res
         .into_iter()
         .map(|(name, value)| (name, value.into()))
         .collect();
+    let names_no_database = environment::names_no_database(&variables);
     let new = NewProject {
         id,
         owner: caller.user(),
@@ -64,10 +66,7 @@ pub async fn create(core: &Core, caller: &Caller, request: CreateProject) -> Res
         _ => DesiredState::Running,
     };
     let resource = ResourceName::generate(&name);
-    let password = core.key_ring.encrypt(
-        associated_data::database_password(&id.to_string()),
-        &secret::random(),
-    );
+    let password = database_password(&core.key_ring, id);
 
     let mut tx = core.store.begin().await?;
     projects::insert(&mut tx, new).await?;
@@ -88,7 +87,9 @@ pub async fn create(core: &Core, caller: &Caller, request: CreateProject) -> Res
         )
         .await?;
     }
-    databases::insert(&mut tx, id, &resource, &password).await?;
+    if names_no_database {
+        databases::ensure(&mut tx, id, &resource, &password).await?;
+    }
     let sandbox = lifecycle::make(core, &mut tx, id, &resource, desired_state, &Variables::new()).await?;
     let adds = Adds {
         projects: true,
@@ -109,6 +110,14 @@ pub async fn create(core: &Core, caller: &Caller, request: CreateProject) -> Res
     tx.commit().await?;
     core.hub.wake(Topic::DesiredState);
     projects::overview(&core.store, caller, &id.to_string()).await
+}
+
+/// A new password of a project's database, encrypted.
+pub(super) fn database_password(key_ring: &KeyRing, project: ProjectId) -> Vec<u8> {
+    key_ring.encrypt(
+        associated_data::database_password(&project.to_string()),
+        &secret::random(),
+    )
 }
 
 fn region<'a>(core: &'a Core, desired_state: Option<&'a str>) -> Result<&'a str> {

@@ -60,7 +60,7 @@ pub async fn view(core: &Core, caller: &Caller, project: &str, reveal: bool) -> 
             .await
             .map_err(|_| Error::unavailable("The region does not say how the database is reached."))?
             .map_err(|error| Error::from(error).of(project.id))?;
-        // The URL form of the previous system, which Prisma reads.
+        // The URL form of the previous system, which Prisma reads; in the sandbox the URL has no parameter.
         view.connection_string = Some(format!("{}?schema=public", credentials.url().expose_secret()));
     }
     Ok(view)

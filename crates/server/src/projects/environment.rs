@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 
 use fsa_model::{
-    DesiredState, ProjectId, SandboxId, UserId,
+    DesiredState, ProjectId, ResourceName, SandboxId, UserId,
     api::{ChangeEnvironment, EnvironmentView},
+    environment::DATABASE_URL,
     event::EventKind,
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::PgConnection;
 
-use super::validate;
+use super::{create::database_password, validate};
 use crate::{
     auth::{
         Caller,
@@ -20,7 +21,7 @@ use crate::{
     encryption::KeyRing,
     error::{Error, Result},
     store::{
-        associated_data, audit,
+        associated_data, audit, databases,
         events::{self, NewEvent},
         notify::Topic,
         projects, sandboxes,
@@ -180,6 +181,12 @@ async fn store(
             .map(|(name, value)| (name.as_str(), value.expose_secret())),
     )?;
     let names = changed(&before, &after);
+    validate::settable(
+        names
+            .iter()
+            .filter(|name| after.contains_key(*name))
+            .map(String::as_str),
+    )?;
     if names.is_empty() {
         return Ok(EnvironmentView {
             env_vars: shown(&after, false),
@@ -188,6 +195,12 @@ async fn store(
     }
     let encrypted = encrypt_project(&core.key_ring, project.id, &after);
     projects::set_environment(&mut tx, project.id, &encrypted).await?;
+    if names_no_database(&after) {
+        // A project that was created with another database gets its own once it names none.
+        let resource = ResourceName::generate(&project.name);
+        let password = database_password(&core.key_ring, project.id);
+        databases::ensure(&mut tx, project.id, &resource, &password).await?;
+    }
     let restarting = renew(&mut tx, project.id).await?;
     let message = if restarting {
         "The environment was changed; the sandbox restarts with it."
@@ -217,6 +230,13 @@ pub(super) async fn renew(tx: &mut PgConnection, project: ProjectId) -> Result<b
         }
         _ => Ok(false),
     }
+}
+
+/// Pure: whether a project with these variables needs a database of its own.
+pub(super) fn names_no_database(variables: &Variables) -> bool {
+    variables
+        .get(DATABASE_URL)
+        .is_none_or(|url| url.expose_secret().is_empty())
 }
 
 /// Pure: the names whose values differ.

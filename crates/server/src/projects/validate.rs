@@ -197,12 +197,30 @@ pub fn variables<'a>(all: impl IntoIterator<Item = (&'a str, &'a str)>) -> Resul
     Ok(())
 }
 
-/// Same as [`variables`], for plain text.
+/// Validates the names of variables that are being set: those that would have no effect are refused. Variables that
+/// are stored already are not validated again, so that one from an older version does not block other changes.
 ///
 /// # Errors
-/// Same as [`variables`].
+/// 422 with the variable as the field, and the reason.
+pub fn settable<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<()> {
+    for name in names {
+        if let Some(why) = environment::reserved(name) {
+            return Err(Error::invalid(
+                format!("envVars.{name}"),
+                format!("it cannot be set: {why}"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Validates new variables in plain text: [`variables`] and [`settable`].
+///
+/// # Errors
+/// Same as [`variables`] and [`settable`].
 pub fn plain_variables(all: &BTreeMap<String, String>) -> Result<()> {
-    variables(all.iter().map(|(name, value)| (name.as_str(), value.as_str())))
+    variables(all.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
+    settable(all.keys().map(String::as_str))
 }
 
 #[cfg(test)]

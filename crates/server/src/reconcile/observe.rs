@@ -112,8 +112,7 @@ impl Look {
             Known::NotYet => None,
             Known::Now(credentials) => Some(spec::sandbox(
                 &shared.core.key_ring,
-                &shared.core.settings.agent_environment,
-                shared.core.settings.agents.mode,
+                &shared.core.settings,
                 claim,
                 credentials.as_ref(),
             )?),

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use fsa_model::{
     DatabaseSpec, Failure, FailureKind, SandboxSpec,
-    environment::{self, Environment},
-    llm_provider::Mode,
+    environment::{self, Addresses, Environment},
+    host,
+    sandboxd::KNOWN_PORTS,
     spec::Credentials,
 };
 use secrecy::{ExposeSecret, SecretString};
@@ -13,6 +14,7 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::{
     encryption::{AssociatedData, EncryptionError, KeyRing},
     llm_proxy,
+    settings::Settings,
     store::{associated_data, databases::DatabaseRow, leases::Claim, projects::ProjectRow},
 };
 
@@ -46,15 +48,14 @@ pub fn control_token(key_ring: &KeyRing, sandbox: &str, encrypted: &[u8]) -> Res
     open(key_ring, associated_data::control_token(sandbox), encrypted)
 }
 
-/// The complete spec of a claimed sandbox. `agent` is the first layer of its environment, and
-/// `mode` says how agents' credentials reach it.
+/// The complete spec of a claimed sandbox. The settings have the first layer of its environment, say how agents'
+/// credentials reach it, and where its ports are served.
 ///
 /// # Errors
 /// One of its secrets cannot be decrypted.
 pub fn sandbox(
     key_ring: &KeyRing,
-    agent: &Environment,
-    mode: Mode,
+    settings: &Settings,
     claim: &Claim,
     credentials: Option<&Credentials>,
 ) -> Result<SandboxSpec, Failure> {
@@ -77,20 +78,38 @@ pub fn sandbox(
         None => Environment::new(),
     };
     let control_token = control_token(key_ring, &sandbox_id, &sandbox.control_token)?;
-    let layers = llm_proxy::layers(mode, [agent, &of_user, &of_project, &of_request], &control_token);
+    let layers = llm_proxy::layers(
+        settings.agents.mode,
+        [&settings.agent_environment, &of_user, &of_project, &of_request],
+        &control_token,
+    );
     Ok(SandboxSpec {
         sandbox: sandbox.reference(),
         owner: project.owner,
         project_name: project.name.clone(),
         image: project.image.clone(),
         resources: project.size.resources(),
-        environment: environment::merge(layers, Environment::new(), Environment::new(), credentials),
+        environment: environment::merge(layers, credentials, &addresses(settings, claim)),
         start_command: project.start_command.clone(),
         repository: project.repository.clone(),
         control_token,
         database_role: credentials.map(|credentials| credentials.user.clone()),
         restarts: sandbox.restarts,
     })
+}
+
+/// The addresses of the sandbox's ports under the project's current name. A rename changes them for the next start.
+fn addresses<'a>(settings: &'a Settings, claim: &Claim) -> Addresses<'a> {
+    let project = &claim.project;
+    let owner = claim
+        .name_is_shared
+        .then(|| host::owner_slug(&claim.owner_login, project.owner));
+    let label = |port: &str| host::label(&project.name, port, owner.as_deref());
+    Addresses {
+        apps_domain: &settings.apps_domain,
+        preview_url: settings.app_url(&label("{port}")),
+        public_url: settings.app_url(&label(&KNOWN_PORTS[0].to_string())),
+    }
 }
 
 fn variables(

@@ -37,21 +37,24 @@ pub async fn of(store: &Store, project: &ProjectRow) -> Result<Option<DatabaseRo
     })
 }
 
-/// Writes a new project's database; `password` is encrypted.
+/// Writes a project's database unless the project has one; `password` is encrypted.
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn insert(
+pub async fn ensure(
     tx: &mut PgConnection,
     project: ProjectId,
     resource: &ResourceName,
     password: &[u8],
 ) -> Result<()> {
-    sqlx::query("insert into databases (project_id, resource, password) values ($1, $2, $3)")
-        .bind(project.0)
-        .bind(resource.as_str())
-        .bind(password)
-        .execute(tx)
-        .await?;
+    sqlx::query(
+        "insert into databases (project_id, resource, password) values ($1, $2, $3)
+         on conflict (project_id) do nothing",
+    )
+    .bind(project.0)
+    .bind(resource.as_str())
+    .bind(password)
+    .execute(tx)
+    .await?;
     Ok(())
 }

@@ -26,6 +26,9 @@ pub struct Claim {
     pub lease: Lease,
     pub sandbox: SandboxRow,
     pub project: ProjectRow,
+    pub owner_login: String,
+    /// Another user's project had this name first, so host names need the owner's slug.
+    pub name_is_shared: bool,
     /// Encrypted for [`super::associated_data::project_environment`].
     pub project_environment: Vec<u8>,
     /// Encrypted for [`super::associated_data::request_environment`].
@@ -61,7 +64,10 @@ macro_rules! claimed_columns {
             sandboxes::columns!(),
             ", ",
             projects::columns!(),
-            ", s.lease_id, s.request_environment, s.digest, s.requeues, s.notified_phase, s.follower,
+            ", ",
+            projects::name_is_shared!(),
+            ", (select login from users u where u.id = p.owner_id) as owner_login,
+               s.lease_id, s.request_environment, s.digest, s.requeues, s.notified_phase, s.follower,
                p.environment as project_environment,
                (select variables from agent_credentials c where c.user_id = p.owner_id) as agent_credentials,
                d.resource as d_resource, d.password as d_password, d.status as d_status, d.ever_ready as d_ever_ready"
@@ -87,6 +93,8 @@ impl<'r> FromRow<'r, PgRow> for Claim {
         Ok(Self {
             lease: lease_of(row)?,
             project: ProjectRow::from_row(row)?,
+            owner_login: row.try_get("owner_login")?,
+            name_is_shared: row.try_get("name_is_shared")?,
             project_environment: row.try_get("project_environment")?,
             request_environment: row.try_get("request_environment")?,
             agent_credentials: row.try_get("agent_credentials")?,

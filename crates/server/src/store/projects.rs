@@ -65,6 +65,19 @@ macro_rules! columns {
 
 pub(crate) use columns;
 
+/// Whether the host names of the project in the table `p` need the owner's slug: its name is reserved for another user,
+/// or another user's project had it first.
+macro_rules! name_is_shared {
+    () => {
+        "(is_name_reserved(p.name, p.owner_id)
+          or exists (select 1 from projects q where q.name = p.name and q.deleted_at is null
+                     and (q.named_at, q.id) < (p.named_at, p.id)
+                     and not is_name_reserved(q.name, q.owner_id))) as name_is_shared"
+    };
+}
+
+pub(crate) use name_is_shared;
+
 /// All columns of [`Overview`].
 macro_rules! overview {
     ($condition:literal) => {
@@ -73,12 +86,9 @@ macro_rules! overview {
             columns!(),
             ", ",
             super::sandboxes::columns!(),
-            ", u.login as owner_login,
-             is_name_reserved(p.name, p.owner_id)
-             or exists (select 1 from projects q where q.name = p.name and q.deleted_at is null
-                     and (q.named_at, q.id) < (p.named_at, p.id)
-                     and not is_name_reserved(q.name, q.owner_id)) as name_is_shared,
-             (select jsonb_object_agg(port::text, sharing) from port_shares x where x.project_id = p.id) as shares, ",
+            ", u.login as owner_login, ",
+            name_is_shared!(),
+            ", (select jsonb_object_agg(port::text, sharing) from port_shares x where x.project_id = p.id) as shares, ",
             my_role!(),
             " as my_role
              from projects p

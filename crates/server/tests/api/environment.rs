@@ -170,3 +170,50 @@ async fn no_secret_is_anywhere_in_the_database_in_the_clear() {
         assert!(!everything.contains(&hex::encode(secret)), "{secret}, as bytes");
     }
 }
+
+#[tokio::test]
+async fn a_variable_that_would_have_no_effect_is_refused_with_the_reason() {
+    let world = World::new().await;
+    let owner = world.owner().await;
+    project(&owner, "todo").await;
+
+    for name in ["HOME", "USER", "FSA_ASKS_TOKEN"] {
+        let one = json!({"envVars": {name: "x"}});
+        let answers = [
+            owner.patch(ENVIRONMENT, &one).await,
+            owner.put(ENVIRONMENT, &one).await,
+            owner
+                .post("/api/projects", &json!({"name": "other", "envVars": {name: "x"}}))
+                .await,
+            owner.post("/api/sandbox/todo", &one).await,
+        ];
+        for answer in answers {
+            let refused = answer.expect(422);
+            assert_eq!(refused.field(), format!("envVars.{name}"));
+        }
+    }
+    // One that an older version stored blocks no other change, and can be removed.
+    let all = json!({"envVars": {"NODE_ENV": "production", "PATH": "/x", "HOME": null}});
+    owner.patch(ENVIRONMENT, &all).await.expect(200);
+}
+
+#[tokio::test]
+async fn a_project_that_names_another_database_has_none_until_it_names_none() {
+    let world = World::new().await;
+    let owner = world.owner().await;
+    let body = json!({"name": "todo", "envVars": {"DATABASE_URL": "postgresql://db.example/x"}});
+    owner.post("/api/projects", &body).await.expect(201);
+    owner.get("/api/projects/todo/database").await.expect(404);
+
+    owner
+        .patch(ENVIRONMENT, &json!({"envVars": {"A": "1"}}))
+        .await
+        .expect(200);
+    owner.get("/api/projects/todo/database").await.expect(404);
+
+    owner
+        .patch(ENVIRONMENT, &json!({"envVars": {"DATABASE_URL": null}}))
+        .await
+        .expect(200);
+    owner.get("/api/projects/todo/database").await.expect(200);
+}

@@ -27,8 +27,13 @@ async fn a_created_project_runs_with_everything_it_needs() {
     let values = environment.values().map(|value| value.expose_secret());
     assert!(!values.into_iter().any(|value| value.contains("agent-key")));
     assert_eq!(variable("COLOR"), "green");
-    assert_eq!(variable("NODE_ENV"), "development", "ours is the last word");
-    assert!(variable("DATABASE_URL").ends_with("?schema=public"));
+    assert_eq!(variable("NODE_ENV"), "production", "the project's own wins");
+    assert_eq!(variable("DATABASE_URL"), variable("POSTGRES_URL"));
+    assert!(!variable("DATABASE_URL").contains('?'));
+    assert_eq!(variable("FSA_PUBLIC_URL"), sandbox.public_url);
+    let preview_url = variable("FSA_PREVIEW_URL");
+    assert!(preview_url.contains("//todo--{port}."), "{preview_url}");
+    assert_eq!(preview_url.replace("{port}", "3000"), sandbox.public_url);
     let database: fsa_model::api::Database = scene
         .owner
         .get("/api/projects/todo/database")
@@ -38,6 +43,54 @@ async fn a_created_project_runs_with_everything_it_needs() {
     assert_eq!(database.status, DatabaseStatus::Ready);
     assert_eq!(variable("PGDATABASE"), database.name);
     scene.assert_consistent();
+}
+
+#[tokio::test]
+async fn a_project_with_another_database_runs_without_its_own() {
+    let (scene, _workers) = Scene::at_work().await;
+    let url = "postgresql://me@db.example/mine";
+    let project = scene
+        .create(json!({"name": "todo", "envVars": {"DATABASE_URL": url}}))
+        .await;
+
+    let sandbox = scene.until(&project, Phase::Running).await;
+
+    for (condition, stage) in sandbox.stages.iter().zip(Stage::ALL) {
+        assert_eq!((condition.stage, condition.state), (stage, StageState::Done));
+    }
+    let resource = scene.resource(&project).await;
+    let environment = scene.world.driver.environment(&resource).expect("it runs");
+    assert_eq!(environment["DATABASE_URL"].expose_secret(), url);
+    assert!(!environment.contains_key("PGHOST"));
+    scene.assert_consistent();
+}
+
+#[tokio::test]
+async fn a_rename_changes_the_addresses_of_the_next_start() {
+    let (scene, _workers) = Scene::at_work().await;
+    let project = scene.running("todo").await;
+    let url = async || {
+        let resource = scene.resource(&project).await;
+        let environment = scene.world.driver.environment(&resource).expect("it runs");
+        environment["FSA_PUBLIC_URL"].expose_secret().to_owned()
+    };
+
+    scene
+        .owner
+        .patch("/api/projects/todo", &json!({"name": "shop"}))
+        .await
+        .expect(200);
+    let sandbox = scene.until(&project, Phase::Running).await;
+    assert!(url().await.contains("//todo--3000."));
+    assert!(sandbox.public_url.contains("//shop--3000."));
+
+    scene
+        .owner
+        .patch("/api/projects/shop/environment", &json!({"envVars": {"A": "1"}}))
+        .await
+        .expect(200);
+    scene.until(&project, Phase::Running).await;
+    assert_eq!(url().await, sandbox.public_url);
 }
 
 #[tokio::test]
