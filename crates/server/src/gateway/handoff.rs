@@ -12,10 +12,10 @@
 //! for all ports would need `Domain=` with the apps domain: every project's page could then plant or overwrite it, no
 //! `__Host-` name protects it, and an ingress controller under the same domain would pass it on to applications. So
 //! each host has its own cookie, and a navigation leads the browser once through the hosts of all listening ports (the
-//! tour, [`tour`]), each of which sets it. A port that began to listen later is visited with the next navigation: the
+//! chain of redirects, [`begin_chain`]), each of which sets it. A port that began to listen later is visited with the next navigation: the
 //! preview token lists the ports that were.
 //!
-//! A hand-off within a tour is bound to no browser; it is made by a host that has just admitted the browser, works
+//! A hand-off within a chain is bound to no browser; it is made by a host that has just admitted the browser, works
 //! once, for one host and one minute, and gives no more than an access link would.
 //!
 //! On `localhost`, and where the apps domain is a public suffix, two ports are two sites, between which no Lax cookie is
@@ -229,7 +229,7 @@ pub(super) async fn arrive(gateway: &Gateway, label: &str, host: &str, request: 
     let Some(hand_off) = hand_off else {
         return refused("/");
     };
-    let is_this_browser = !hand_off.tour.is_empty()
+    let is_this_browser = !hand_off.chain.is_empty()
         || OurCookie::HandOff
             .all(&core.settings, &request.headers)
             .any(|nonce| {
@@ -239,10 +239,10 @@ pub(super) async fn arrive(gateway: &Gateway, label: &str, host: &str, request: 
         return refused(&hand_off.path);
     }
     let pass = hand_off.pass();
-    if !hand_off.tour.is_empty() {
+    if !hand_off.chain.is_empty() {
         let next = next_of(core, label, hand_off.clone()).unwrap_or_else(|| hand_off.path.clone());
         let mut response = error_page::redirect(&next);
-        give_with_ports(core, response.headers_mut(), host, &pass, &hand_off.tour);
+        give_with_ports(core, response.headers_mut(), host, &pass, &hand_off.chain);
         return response;
     }
     let others = match gateway.route(label).await {
@@ -250,14 +250,14 @@ pub(super) async fn arrive(gateway: &Gateway, label: &str, host: &str, request: 
         // The redirect leads to the same look-up, which says what is wrong.
         _ => Vec::new(),
     };
-    let mut response = tour(core, label, host, &pass, &others, &hand_off.path);
+    let mut response = begin_chain(core, label, host, &pass, &others, &hand_off.path);
     let spent = OurCookie::HandOff.clear(&core.settings);
     response.headers_mut().append(header::SET_COOKIE, spent);
     response
 }
 
 /// Gives the browser a preview token for this host, and leads it through the hosts of `others` and back to `path`.
-pub(super) fn tour(
+pub(super) fn begin_chain(
     core: &Core,
     label: &str,
     host: &str,
@@ -276,7 +276,7 @@ pub(super) fn tour(
             Some(own),
         ) if !others.is_empty() => {
             let mut hand_off = HandOff::new(project, user, session, "-", path);
-            hand_off.tour = std::iter::once(own).chain(others.iter().copied()).collect();
+            hand_off.chain = std::iter::once(own).chain(others.iter().copied()).collect();
             next_of(core, label, hand_off)
         }
         _ => None,
@@ -290,13 +290,13 @@ pub(super) fn tour(
     response
 }
 
-/// The next URL of a tour for a browser that is at `label`: the next port's, or the path on the first.
+/// The next URL of a chain for a browser that is at `label`: the next port's, or the path on the first.
 fn next_of(core: &Core, label: &str, hand_off: HandOff) -> Option<String> {
     let own = parse_host(label)?.port;
-    let at = hand_off.tour.iter().position(|port| *port == own)?;
+    let at = hand_off.chain.iter().position(|port| *port == own)?;
     let url_of = |port: u16| Some(core.settings.app_url(&access::sibling_label(label, port)?));
-    match hand_off.tour.get(at + 1) {
-        None => Some(format!("{}{}", url_of(hand_off.tour[0])?, hand_off.path)),
+    match hand_off.chain.get(at + 1) {
+        None => Some(format!("{}{}", url_of(hand_off.chain[0])?, hand_off.path)),
         Some(&port) => {
             let host = format!(
                 "{}.{}",

@@ -227,7 +227,7 @@ async fn admit(core: &Core, route: &Route, name: &str, label: &str, parts: &Part
 }
 
 /// Leads a browser that loads a page through the ports that have begun to listen since it was admitted
-/// ([`handoff::tour`]).
+/// ([`handoff::begin_chain`]).
 fn missing_ports(
     core: &Core,
     route: &Route,
@@ -260,7 +260,7 @@ fn missing_ports(
         user,
         session,
     };
-    Some(handoff::tour(core, label, name, &pass, &others, path))
+    Some(handoff::begin_chain(core, label, name, &pass, &others, path))
 }
 
 /// Authenticates as the API would, with the token in the header field that the API expects.

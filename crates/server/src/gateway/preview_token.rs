@@ -51,7 +51,7 @@ pub(super) struct HandOff {
     pub path: String,
     /// The ports of the project that the browser is led through, one after the other; the path is on the first. Empty
     /// for a hand-off of the main host.
-    pub tour: Vec<u16>,
+    pub chain: Vec<u16>,
     /// Identifies the hand-off in the list of used ones.
     id: Uuid,
     until: DateTime<Utc>,
@@ -104,7 +104,7 @@ impl HandOff {
             session,
             nonce: nonce.to_owned(),
             path: local_path(path).to_owned(),
-            tour: Vec::new(),
+            chain: Vec::new(),
             id: Uuid::new_v4(),
             until: Utc::now() + HAND_OFF_LASTS,
         }
@@ -117,14 +117,14 @@ impl HandOff {
             session,
             nonce,
             path,
-            tour,
+            chain,
             id,
             until,
         } = self;
         let text = format!(
             "{project} {user} {session} {nonce} {id} {} {} {path}",
             until.timestamp_millis(),
-            words_of(tour),
+            words_of(chain),
         );
         encrypted(key_ring, place("hand-off", host), text)
     }
@@ -140,12 +140,12 @@ impl HandOff {
             nonce: words.next()?.to_owned(),
             id: words.next()?.parse().ok()?,
             until: DateTime::from_timestamp_millis(words.next()?.parse().ok()?)?,
-            tour: ports_of(words.next()?),
+            chain: ports_of(words.next()?),
             path: local_path(words.next()?).to_owned(),
         })
     }
 
-    /// The same for the next host of its tour.
+    /// The same for the next host of its chain.
     pub(super) fn again(self) -> Self {
         Self {
             id: Uuid::new_v4(),
@@ -282,7 +282,7 @@ mod tests {
     fn a_hand_off_is_read_by_its_own_host_only() {
         let key_ring = KeyRing::new(&[[7; 32]]);
         let made = HandOff {
-            tour: vec![3000, 8000],
+            chain: vec![3000, 8000],
             ..hand_off()
         };
         let token = made.encrypt(&key_ring, HOST);

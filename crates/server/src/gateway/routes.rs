@@ -68,8 +68,8 @@ pub(super) enum Target {
     None,
 }
 
-/// Upper bound on the ports that a browser is led through ([`super::handoff::tour`]): browsers follow 20 redirects.
-const TOUR_MOST: usize = 8;
+/// Upper bound on the ports that a browser is led through ([`super::handoff::begin_chain`]): browsers follow 20 redirects.
+const CHAIN_MOST: usize = 8;
 
 impl Route {
     /// The other ports on which the sandbox listens, as far as it reports them.
@@ -82,7 +82,7 @@ impl Route {
             .map(|listening| listening.port)
             .filter(|port| ![0, self.port, TERMINAL_PORT].contains(port))
             .collect();
-        others.into_iter().take(TOUR_MOST).collect()
+        others.into_iter().take(CHAIN_MOST).collect()
     }
 }
 

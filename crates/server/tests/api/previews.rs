@@ -237,7 +237,7 @@ async fn a_page_of_one_port_reaches_the_other_private_ports_of_its_project() {
         "{way:?}"
     );
     let (_, way) = browser.open(&front).await;
-    assert_eq!(way.len(), 1, "no further tour: {way:?}");
+    assert_eq!(way.len(), 1, "no further chain: {way:?}");
 
     let request = browser.cross_site(&front, &back);
     let asked = request
@@ -307,7 +307,7 @@ async fn a_page_of_one_port_reaches_the_other_private_ports_of_its_project() {
         .await
         .expect(200);
 
-    // The tour's cookies end with the session, and a hand-off of it works once.
+    // The chain's cookies end with the session, and a hand-off of it works once.
     let step = way
         .iter()
         .find(|url| url.contains("/.fsa/hand-off"))
