@@ -1,4 +1,5 @@
-//! Setup of the sandbox: the person's account and folders, host name, DNS, PATH.
+//! Setup of the sandbox: the person's account and folders, host name, DNS, PATH, and the files and folders that a
+//! container engine owes every image.
 //!
 //! Images are arbitrary and their root file system may be read-only, so each step is tried
 //! separately, and a step that fails is reported and skipped.
@@ -30,6 +31,38 @@ if [ -n \"$FSA_PATH\" ]; then
 fi
 ";
 
+/// Folders that every program expects, below the root folder, with their modes.
+const FOLDERS: [(&str, u32); 4] = [
+    ("tmp", 0o1777),
+    ("var/tmp", 0o1777),
+    ("run", 0o755),
+    ("root", 0o700),
+];
+
+/// The C library's own default asks DNS before `hosts`.
+const NSSWITCH: &str = "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nnetworks: files\n\
+                        protocols: files\nservices: files\n";
+
+/// `sudo` of images that have none. For root it runs the command, because scripts of installers use `sudo` without
+/// asking who runs them.
+const SUDO: &str = "\
+#!/bin/sh
+# Written by the sandbox: the real sudo cannot work, because no process here may gain privileges.
+if [ \"$(id -u)\" = 0 ]; then
+  while :; do
+    case $1 in
+      -E | -H | -n | -S) shift ;;
+      --) shift; break ;;
+      *) break ;;
+    esac
+  done
+  exec env \"$@\"
+fi
+read -r fsa_project </proc/sys/kernel/hostname
+echo \"sudo: no process in a sandbox may gain privileges; root's commands run from outside, with: fsa exec --user root $fsa_project -- $*\" >&2
+exit 1
+";
+
 /// Runs all steps. Returns a sentence for each step that failed.
 pub fn prepare(accounts: &Accounts, home: &Path, hostname: &str, nameservers: &[String]) -> Vec<String> {
     let mut missing = Vec::new();
@@ -49,28 +82,140 @@ pub fn prepare(accounts: &Accounts, home: &Path, hostname: &str, nameservers: &[
         );
     }
     if !nameservers.is_empty() {
+        let path = etc.join("resolv.conf");
         tried(
             "resolv.conf could not be written",
-            fs::write(etc.join("resolv.conf"), resolv_conf(nameservers)),
+            remove_dangling(&path).and_then(|()| fs::write(&path, resolv_conf(nameservers))),
         );
     }
     if accounts.switches() {
-        tried(
-            "the host name could not be added to hosts",
-            add_host(&etc.join("hosts"), hostname),
-        );
+        for (name, result) in owed_files(etc, hostname) {
+            tried(&format!("{name} could not be written"), result);
+        }
         tried(
             "the PATH of login shells could not be set",
             add_profile(&etc.join("profile.d")),
         );
+        if let Some(root) = etc.parent() {
+            for (name, mode) in FOLDERS {
+                tried(
+                    &format!("/{name} could not be made"),
+                    owed_folder(&root.join(name), mode),
+                );
+            }
+            tried("sudo could not be written", add_sudo(root));
+        }
     }
     missing
 }
 
-fn add_account(etc: &Path, home: &Path) -> io::Result<()> {
-    let passwd = fs::read_to_string(etc.join("passwd")).unwrap_or_default();
-    if user::entry_of_uid(&passwd, USER_ID).is_some() {
+/// Writes the files in `/etc` that a container engine owes every image, where they are absent or incomplete.
+fn owed_files(etc: &Path, hostname: &str) -> [(&'static str, io::Result<()>); 4] {
+    let write = |name: &'static str, mode: u32, text: &dyn Fn(&str) -> io::Result<Option<String>>| {
+        let path = etc.join(name);
+        let result = remove_dangling(&path).and_then(|()| {
+            let before = match fs::read_to_string(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+                other => other?,
+            };
+            match text(&before)? {
+                Some(text) => {
+                    fs::write(&path, text)?;
+                    fs::set_permissions(&path, fs::Permissions::from_mode(mode))
+                }
+                None => Ok(()),
+            }
+        });
+        (name, result)
+    };
+    [
+        write("hosts", 0o644, &|before| Ok(with_hosts(before, hostname))),
+        write("hostname", 0o644, &|before| {
+            Ok((before.trim() != hostname && !hostname.is_empty()).then(|| format!("{hostname}\n")))
+        }),
+        write("nsswitch.conf", 0o644, &|before| {
+            Ok(before.trim().is_empty().then(|| NSSWITCH.to_owned()))
+        }),
+        write("machine-id", 0o444, &|before| {
+            if !["", "uninitialized"].contains(&before.trim()) {
+                return Ok(None);
+            }
+            let id = fs::read_to_string("/proc/sys/kernel/random/uuid")?;
+            Ok(Some(id.replace('-', "")))
+        }),
+    ]
+}
+
+/// Removes a link that leads nowhere (as `resolv.conf` of many images, to what systemd would write): a file can be
+/// created under its name then.
+fn remove_dangling(path: &Path) -> io::Result<()> {
+    let is_link = fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink());
+    if is_link && !path.exists() {
+        fs::remove_file(path)
+    } else {
+        Ok(())
+    }
+}
+
+/// Makes the folder. One that everybody may write to gets exactly this mode, others keep theirs.
+fn owed_folder(path: &Path, mode: u32) -> io::Result<()> {
+    remove_dangling(path)?;
+    match fs::metadata(path) {
+        Ok(found) if mode & 0o002 == 0 || found.mode() & 0o7777 == mode => return Ok(()),
+        Ok(_) => {}
+        Err(_) => fs::create_dir_all(path)?,
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}
+
+/// Writes `sudo` where the image has none and its programs can be added to.
+fn add_sudo(root: &Path) -> io::Result<()> {
+    let exists = [
+        "usr/local/sbin",
+        "usr/local/bin",
+        "usr/sbin",
+        "usr/bin",
+        "sbin",
+        "bin",
+    ]
+    .iter()
+    .any(|folder| fs::symlink_metadata(root.join(folder).join("sudo")).is_ok());
+    if exists {
         return Ok(());
+    }
+    let folder = root.join("usr/local/bin");
+    let written = fs::create_dir_all(&folder).and_then(|()| {
+        let path = folder.join("sudo");
+        fs::write(&path, SUDO)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
+    });
+    match written {
+        // The machine's own /usr, in the template `host`.
+        Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => Ok(()),
+        other => other,
+    }
+}
+
+/// Adds the accounts that the image lacks, root's and the person's, with their groups. The account with the person's id
+/// gets the person's home, whatever its name: programs such as ssh read it there, and not in `HOME`.
+fn add_account(etc: &Path, home: &Path) -> io::Result<()> {
+    fs::create_dir_all(etc)?;
+    let path = etc.join("passwd");
+    let mut passwd = fs::read_to_string(&path).unwrap_or_default();
+    let shell = user::shell("");
+    let shell = shell.display();
+    if user::entry_of_uid(&passwd, 0).is_none() {
+        let line = format!("root:x:0:0:root:/root:{shell}\n");
+        append(&path, &passwd, &line)?;
+        add_group(etc, 0, "root")?;
+        passwd = fs::read_to_string(&path)?;
+    }
+    if let Some(entry) = user::entry_of_uid(&passwd, USER_ID) {
+        add_group(etc, entry.gid, entry.name)?;
+        return match with_home(&passwd, &home.display().to_string()) {
+            Some(changed) => replace(&path, &changed),
+            None => Ok(()),
+        };
     }
     // A `dev` with another id is another user of that image; the id is what counts for files.
     let name = if user::entries(&passwd).any(|entry| entry.name == USER_NAME) {
@@ -78,22 +223,52 @@ fn add_account(etc: &Path, home: &Path) -> io::Result<()> {
     } else {
         USER_NAME
     };
-    let shell = user::shell("");
-    let line = format!(
-        "{name}:x:{USER_ID}:{USER_ID}::{}:{}\n",
-        home.display(),
-        shell.display()
-    );
-    append(&etc.join("passwd"), &passwd, &line)?;
-    let group = fs::read_to_string(etc.join("group")).unwrap_or_default();
+    let line = format!("{name}:x:{USER_ID}:{USER_ID}::{}:{shell}\n", home.display());
+    append(&path, &passwd, &line)?;
+    add_group(etc, USER_ID, name)
+}
+
+/// Adds a group with this id, unless there is one.
+fn add_group(etc: &Path, gid: u32, name: &str) -> io::Result<()> {
+    let path = etc.join("group");
+    let group = fs::read_to_string(&path).unwrap_or_default();
     let exists = group
         .lines()
-        .any(|line| line.split(':').nth(2).is_some_and(|id| id.parse() == Ok(USER_ID)));
+        .any(|line| line.split(':').nth(2).is_some_and(|id| id.parse() == Ok(gid)));
     if exists {
         Ok(())
     } else {
-        append(&etc.join("group"), &group, &format!("{name}:x:{USER_ID}:\n"))
+        append(&path, &group, &format!("{name}:x:{gid}:\n"))
     }
+}
+
+/// `passwd` with this home for the account with the person's id; `None` where it has it already.
+fn with_home(passwd: &str, home: &str) -> Option<String> {
+    if user::entry_of_uid(passwd, USER_ID)?.home == home {
+        return None;
+    }
+    let mut done = false;
+    let lines: Vec<String> = passwd
+        .lines()
+        .map(|line| {
+            let mut fields: Vec<&str> = line.split(':').collect();
+            let found = user::entry_of_uid(line, USER_ID).is_some() && !done;
+            if found && let Some(field) = fields.get_mut(5) {
+                done = true;
+                *field = home;
+            }
+            fields.join(":")
+        })
+        .collect();
+    Some(lines.join("\n") + "\n")
+}
+
+/// Replaces a file of `/etc`, all at once.
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let new = path.with_extension("fsa-new");
+    fs::write(&new, text)?;
+    fs::set_permissions(&new, fs::Permissions::from_mode(0o644))?;
+    fs::rename(new, path)
 }
 
 /// Appends a line to a text file. `before`: its current content, which may lack the last line end.
@@ -170,34 +345,37 @@ fn resolv_conf(nameservers: &[String]) -> String {
         .fold(String::new(), |text, server| text + "nameserver " + server + "\n")
 }
 
-fn add_host(path: &Path, hostname: &str) -> io::Result<()> {
-    let before = match fs::read_to_string(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n".to_owned()
-        }
-        other => other?,
-    };
-    match with_host(&before, hostname) {
-        Some(text) => fs::write(path, text),
-        None => Ok(()),
-    }
-}
-
-/// `hosts` with the name added; `None` when it has the name already.
-fn with_host(hosts: &str, hostname: &str) -> Option<String> {
-    let exists = hosts
+/// `hosts` with `localhost`, of both versions of the protocol, and the host name; `None` when it has them already.
+fn with_hosts(hosts: &str, hostname: &str) -> Option<String> {
+    let lines: Vec<Vec<&str>> = hosts
         .lines()
         .filter_map(|line| line.split('#').next())
-        .any(|line| line.split_whitespace().skip(1).any(|name| name == hostname));
-    if exists || hostname.is_empty() {
-        return None;
-    }
-    let gap = if hosts.is_empty() || hosts.ends_with('\n') {
-        ""
-    } else {
-        "\n"
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    let has = |name: &str, of: &dyn Fn(&str) -> bool| {
+        lines.iter().any(|words| {
+            words
+                .split_first()
+                .is_some_and(|(address, names)| of(address) && names.contains(&name))
+        })
     };
-    Some(format!("{hosts}{gap}127.0.1.1 {hostname}\n"))
+    let mut text = hosts.to_owned();
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    let before = text.len();
+    if !has("localhost", &|address| address.starts_with("127.")) {
+        text.push_str("127.0.0.1 localhost\n");
+    }
+    if !has("localhost", &|address| address == "::1") {
+        text.push_str("::1 localhost ip6-localhost ip6-loopback\n");
+    }
+    if !hostname.is_empty() && !has(hostname, &|_| true) {
+        text.push_str("127.0.1.1 ");
+        text.push_str(hostname);
+        text.push('\n');
+    }
+    (text.len() > before).then_some(text)
 }
 
 fn add_profile(folder: &Path) -> io::Result<()> {
@@ -213,20 +391,119 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_host_name_is_added_once() {
+    fn hosts_get_what_they_lack_once() {
         let hosts = "127.0.0.1 localhost # box\n10.0.0.1 other";
-        let added = with_host(hosts, "box").unwrap();
+        let added = with_hosts(hosts, "box").unwrap();
         assert_eq!(
             added,
-            "127.0.0.1 localhost # box\n10.0.0.1 other\n127.0.1.1 box\n"
+            "127.0.0.1 localhost # box\n10.0.0.1 other\n::1 localhost ip6-localhost ip6-loopback\n127.0.1.1 box\n"
         );
-        assert_eq!(with_host(&added, "box"), None);
+        assert_eq!(with_hosts(&added, "box"), None);
+        assert_eq!(
+            with_hosts("", "box").unwrap(),
+            "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.1.1 box\n"
+        );
+    }
+
+    fn written(etc: &Path, hostname: &str) {
+        for (name, result) in owed_files(etc, hostname) {
+            result.unwrap_or_else(|error| panic!("{name}: {error}"));
+        }
+    }
+
+    #[test]
+    fn an_image_without_any_file_in_etc_gets_those_that_an_engine_owes() {
+        let etc = tempfile::tempdir().unwrap();
+        let read = |name: &str| fs::read_to_string(etc.path().join(name)).unwrap();
+        written(etc.path(), "box");
+        assert!(read("hosts").starts_with("127.0.0.1 localhost\n::1 localhost"));
+        assert_eq!(read("hostname"), "box\n");
+        assert!(read("nsswitch.conf").contains("hosts: files dns\n"));
+        let id = read("machine-id");
+        assert!(id.trim().len() == 32 && id.trim().bytes().all(|byte| byte.is_ascii_hexdigit()));
+        written(etc.path(), "renamed");
+        assert_eq!(read("machine-id"), id);
+        assert_eq!(read("hostname"), "renamed\n");
+    }
+
+    #[test]
+    fn files_of_the_image_stay_and_links_that_lead_nowhere_become_files() {
+        let etc = tempfile::tempdir().unwrap();
+        let at = |name: &str| etc.path().join(name);
+        fs::write(at("nsswitch.conf"), "hosts: dns\n").unwrap();
+        fs::write(at("machine-id"), "0123\n").unwrap();
+        symlink("../run/nowhere/hosts", at("hosts")).unwrap();
+        fs::write(at("elsewhere"), "").unwrap();
+        symlink("elsewhere", at("hostname")).unwrap();
+        written(etc.path(), "box");
+        assert_eq!(fs::read_to_string(at("nsswitch.conf")).unwrap(), "hosts: dns\n");
+        assert_eq!(fs::read_to_string(at("machine-id")).unwrap(), "0123\n");
+        assert!(fs::symlink_metadata(at("hosts")).unwrap().is_file());
+        assert_eq!(fs::read_to_string(at("elsewhere")).unwrap(), "box\n");
+    }
+
+    #[test]
+    fn nameservers_are_written_where_resolv_conf_is_a_link_that_leads_nowhere() {
+        let root = tempfile::tempdir().unwrap();
+        let etc = root.path().join("etc");
+        fs::create_dir(&etc).unwrap();
+        symlink("../run/systemd/resolve/stub-resolv.conf", etc.join("resolv.conf")).unwrap();
+        let accounts = Accounts::new(etc.clone(), root.path().join("home"), true);
+        let missing = prepare(
+            &accounts,
+            &root.path().join("home"),
+            "box",
+            &["10.0.0.1".to_owned()],
+        );
+        assert_eq!(missing, Vec::<String>::new());
+        assert_eq!(
+            fs::read_to_string(etc.join("resolv.conf")).unwrap(),
+            "nameserver 10.0.0.1\n"
+        );
+    }
+
+    #[test]
+    fn folders_for_everybody_get_their_mode_and_others_keep_theirs() {
+        let root = tempfile::tempdir().unwrap();
+        let (tmp, run) = (root.path().join("tmp"), root.path().join("run"));
+        for folder in [&tmp, &run] {
+            fs::create_dir(folder).unwrap();
+            fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).unwrap();
+        }
+        for (name, mode) in FOLDERS {
+            owed_folder(&root.path().join(name), mode).unwrap();
+        }
+        let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
+        assert_eq!((mode(&tmp), mode(&run)), (0o1777, 0o700));
+        assert_eq!(mode(&root.path().join("var/tmp")), 0o1777);
+    }
+
+    #[test]
+    fn sudo_says_why_it_cannot_work_and_replaces_no_other() {
+        let root = tempfile::tempdir().unwrap();
+        add_sudo(root.path()).unwrap();
+        let sudo = root.path().join("usr/local/bin/sudo");
+        let output = std::process::Command::new("/bin/sh")
+            .arg(&sudo)
+            .args(["-E", "A=1", "sh", "-c", "echo $A"])
+            .output()
+            .unwrap();
+        if nix::unistd::geteuid().is_root() {
+            assert_eq!(String::from_utf8_lossy(&output.stdout), "1\n");
+        } else {
+            assert_eq!(output.status.code(), Some(1));
+            assert!(String::from_utf8_lossy(&output.stderr).contains("fsa exec --user root"));
+        }
+        fs::write(&sudo, "theirs").unwrap();
+        add_sudo(root.path()).unwrap();
+        assert_eq!(fs::read_to_string(sudo).unwrap(), "theirs");
     }
 
     #[test]
     fn an_account_is_added_to_files_that_lack_the_last_line_end() {
         let etc = tempfile::tempdir().unwrap();
         fs::write(etc.path().join("passwd"), "root:x:0:0::/root:/bin/sh").unwrap();
+        fs::write(etc.path().join("group"), "root:x:0:").unwrap();
         for _ in 0..2 {
             add_account(etc.path(), Path::new("/home/dev")).unwrap();
         }
@@ -242,7 +519,7 @@ mod tests {
         );
         assert_eq!(
             fs::read_to_string(etc.path().join("group")).unwrap(),
-            "dev:x:1000:\n"
+            "root:x:0:\ndev:x:1000:\n"
         );
     }
 
@@ -264,12 +541,36 @@ mod tests {
     }
 
     #[test]
-    fn another_user_with_the_id_is_not_changed() {
+    fn another_user_with_the_id_gets_the_home_and_keeps_the_rest() {
         let etc = tempfile::tempdir().unwrap();
-        let passwd = "node:x:1000:1000::/home/node:/bin/sh\n";
+        let passwd = "root:x:0:0::/root:/bin/sh\nubuntu:x:1000:1001:U:/home/ubuntu:/bin/bash\nx:y\n";
         fs::write(etc.path().join("passwd"), passwd).unwrap();
+        for _ in 0..2 {
+            add_account(etc.path(), Path::new("/home/dev")).unwrap();
+        }
+        assert_eq!(
+            fs::read_to_string(etc.path().join("passwd")).unwrap(),
+            passwd.replace("/home/ubuntu", "/home/dev")
+        );
+        assert_eq!(
+            fs::read_to_string(etc.path().join("group")).unwrap(),
+            "ubuntu:x:1001:\n"
+        );
+    }
+
+    #[test]
+    fn an_image_without_accounts_gets_root_and_the_person() {
+        let etc = tempfile::tempdir().unwrap();
         add_account(etc.path(), Path::new("/home/dev")).unwrap();
-        assert_eq!(fs::read_to_string(etc.path().join("passwd")).unwrap(), passwd);
+        let passwd = fs::read_to_string(etc.path().join("passwd")).unwrap();
+        let names: Vec<_> = user::entries(&passwd)
+            .map(|entry| (entry.name, entry.uid, entry.home))
+            .collect();
+        assert_eq!(names, [("root", 0, "/root"), ("dev", 1000, "/home/dev")]);
+        assert_eq!(
+            fs::read_to_string(etc.path().join("group")).unwrap(),
+            "root:x:0:\ndev:x:1000:\n"
+        );
     }
 
     #[test]
