@@ -10,6 +10,8 @@ mkdir -p /home/dev/project /home/dev/.local/bin
 chown -R dev:dev /home/dev
 chmod 755 /home/dev
 printf '[init]\n\tdefaultBranch = main\n' >/etc/gitconfig
+# Clones get the content of files in LFS, and not their pointers.
+git lfs install --system --skip-repo >/dev/null
 
 # No one changes user in a sandbox, so no program needs to be able to.
 find / -xdev -type f -perm /6000 -exec chmod a-s {} +
