@@ -19,11 +19,12 @@ pub struct Host {
     pub owner: Option<String>,
 }
 
-/// An owner's name in a label: the login, or if that is too long (or contains the separator), `0` and
-/// the last 12 digits of the id. Logins begin with a letter, so the two forms never collide.
+/// An owner's name in a label: the login, or if that is too long (or contains the separator, or is not given because
+/// it was a former user's), `0` and the last 12 digits of the id. Logins begin with a letter, so the two forms never
+/// collide.
 #[must_use]
-pub fn owner_slug(login: &str, user: UserId) -> String {
-    if login.len() <= OWNER_MAX && !login.contains(SEPARATOR) {
+pub fn owner_slug(login: Option<&str>, user: UserId) -> String {
+    if let Some(login) = login.filter(|login| login.len() <= OWNER_MAX && !login.contains(SEPARATOR)) {
         return login.to_owned();
     }
     let digits = user.0.simple().to_string();
@@ -110,8 +111,8 @@ mod tests {
     #[test]
     fn a_long_login_is_replaced_by_a_part_of_the_id() {
         let user = UserId::generate();
-        assert_eq!(owner_slug("ada", user), "ada");
-        for login in ["a-very-long-login", "a--b"] {
+        assert_eq!(owner_slug(Some("ada"), user), "ada");
+        for login in [Some("a-very-long-login"), Some("a--b"), None] {
             let slug = owner_slug(login, user);
             assert!(slug.starts_with('0') && slug.len() == 13, "{slug}");
         }
@@ -123,7 +124,7 @@ mod tests {
             name in "[a-z]([a-z0-9]|-[a-z0-9]){0,19}", port in 1_u16.., login in "[a-z]([a-z0-9-]{0,38}[a-z0-9])?",
         ) {
             let project = ProjectName::parse(&name).unwrap();
-            let owner = owner_slug(&login, UserId::generate());
+            let owner = owner_slug(Some(&login), UserId::generate());
             let label = host_name(&project, port, Some(&owner));
             prop_assert!(label.len() <= 63);
             prop_assert_eq!(parse_host(&label), Some(Host { project, port, owner: Some(owner) }));

@@ -87,9 +87,10 @@ pub fn sandbox(settings: &Settings, overview: &Overview) -> Option<Sandbox> {
 /// The URL of a port of a project.
 #[must_use]
 pub fn port_url(settings: &Settings, overview: &Overview, port: u16) -> String {
-    let owner = overview
-        .name_is_shared
-        .then(|| host::owner_slug(&overview.owner_login, overview.project.owner));
+    let owner = overview.name_is_shared.then(|| {
+        let login = (!overview.login_is_former).then_some(overview.owner_login.as_str());
+        host::owner_slug(login, overview.project.owner)
+    });
     settings.app_url(&host::host_name(&overview.project.name, port, owner.as_deref()))
 }
 

@@ -101,9 +101,10 @@ pub fn sandbox(
 /// The addresses of the sandbox's ports under the project's current name. A rename changes them for the next start.
 fn addresses<'a>(settings: &'a Settings, claim: &Claim) -> Addresses<'a> {
     let project = &claim.project;
-    let owner = claim
-        .name_is_shared
-        .then(|| host::owner_slug(&claim.owner_login, project.owner));
+    let owner = claim.name_is_shared.then(|| {
+        let login = (!claim.login_is_former).then_some(claim.owner_login.as_str());
+        host::owner_slug(login, project.owner)
+    });
     let label = |port: &str| host::label(&project.name, port, owner.as_deref());
     Addresses {
         apps_domain: &settings.apps_domain,

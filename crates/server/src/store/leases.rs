@@ -29,6 +29,8 @@ pub struct Claim {
     pub owner_login: String,
     /// Another user's project had this name first, so host names need the owner's slug.
     pub name_is_shared: bool,
+    /// The owner's login was a former user's, so host names with it are theirs.
+    pub login_is_former: bool,
     /// Encrypted for [`super::associated_data::project_environment`].
     pub project_environment: Vec<u8>,
     /// Encrypted for [`super::associated_data::request_environment`].
@@ -95,6 +97,7 @@ impl<'r> FromRow<'r, PgRow> for Claim {
             project: ProjectRow::from_row(row)?,
             owner_login: row.try_get("owner_login")?,
             name_is_shared: row.try_get("name_is_shared")?,
+            login_is_former: row.try_get("login_is_former")?,
             project_environment: row.try_get("project_environment")?,
             request_environment: row.try_get("request_environment")?,
             agent_credentials: row.try_get("agent_credentials")?,

@@ -75,7 +75,7 @@ pub async fn by_host(store: &Store, host: &Host) -> Result<Option<Preview>> {
               select * from sandboxes s where s.project_id = p.id and s.is_main
               order by s.desired_state = 'terminated', s.created_at desc limit 1) s on true
           where p.name = $1 and p.deleted_at is null
-            and ($2::text is null or u.login = $2
+            and ($2::text is null or (u.login = $2 and not is_login_former(u.id))
                  or '0' || right(replace(u.id::text, '-', ''), 12) = $2)
             and ($2::text is not null or not is_name_reserved(p.name, p.owner_id))
           order by p.named_at, p.id limit 1"

@@ -49,6 +49,8 @@ pub struct Overview {
     pub sandbox: Option<SandboxRow>,
     /// Another user's project had this name first, or had it before it was deleted or renamed, so host names need the owner's slug.
     pub name_is_shared: bool,
+    /// The owner's login was a former user's, so host names with it are theirs.
+    pub login_is_former: bool,
     /// Ports that are open to more than the users who may see the project.
     pub shares: BTreeMap<u16, Sharing>,
 }
@@ -66,13 +68,14 @@ macro_rules! columns {
 pub(crate) use columns;
 
 /// Whether the host names of the project in the table `p` need the owner's slug: its name is reserved for another user,
-/// or another user's project had it first.
+/// or another user's project had it first; and whether the owner's login was a former user's.
 macro_rules! name_is_shared {
     () => {
         "(is_name_reserved(p.name, p.owner_id)
           or exists (select 1 from projects q where q.name = p.name and q.deleted_at is null
                      and (q.named_at, q.id) < (p.named_at, p.id)
-                     and not is_name_reserved(q.name, q.owner_id))) as name_is_shared"
+                     and not is_name_reserved(q.name, q.owner_id))) as name_is_shared,
+         is_login_former(p.owner_id) as login_is_former"
     };
 }
 
@@ -134,6 +137,7 @@ impl<'r> FromRow<'r, PgRow> for Overview {
                 None => None,
             },
             name_is_shared: row.try_get("name_is_shared")?,
+            login_is_former: row.try_get("login_is_former")?,
             shares: optional_json(row, "shares")?.unwrap_or_default(),
         })
     }
@@ -301,7 +305,7 @@ pub async fn by_host(store: &Store, host: &fsa_model::host::Host) -> Result<Opti
         columns!(),
         " from projects p join users u on u.id = p.owner_id
          where p.name = $1 and p.deleted_at is null
-           and ($2::text is null or u.login = $2
+           and ($2::text is null or (u.login = $2 and not is_login_former(u.id))
                 or '0' || right(replace(u.id::text, '-', ''), 12) = $2)
            and ($2::text is not null or not is_name_reserved(p.name, p.owner_id))
          order by p.named_at, p.id limit 1"

@@ -609,3 +609,46 @@ async fn an_address_never_leads_to_another_owners_project() {
     assert!(url(&owner, "shop").await.contains("//shop--3000."));
     assert!(url(&ada, "todo").await.contains("//todo--3000."));
 }
+
+#[tokio::test]
+async fn an_address_with_a_login_does_not_lead_to_the_next_user_of_that_login() {
+    let world = World::new().await;
+    let (owner, ada) = (world.owner().await, world.member("ada").await);
+    let url = async |client: &Client| {
+        let project = client.get("/api/projects/shop").await.expect(200).json();
+        project["sandbox"]["publicUrl"].as_str().unwrap().to_owned()
+    };
+    for client in [&owner, &ada] {
+        client
+            .post("/api/projects", &json!({"name": "shop"}))
+            .await
+            .expect(201);
+    }
+    assert!(url(&ada).await.contains("//shop--3000--ada."));
+    let id = ada.get("/api/me").await.json()["id"].as_str().unwrap().to_owned();
+    owner.delete(&format!("/api/users/{id}")).await.expect(202);
+    world
+        .database
+        .sql(&format!("delete from projects where owner_id = '{id}'"));
+
+    let next = world.member_in_browser("ada").await;
+    next.post("/api/projects", &json!({"name": "shop"}))
+        .await
+        .expect(201);
+
+    let opens = async |host: &str| {
+        let path = format!("/api/auth/preview?host={host}.apps.localhost&nonce=x&path=/");
+        next.get(&path).await.status == StatusCode::FOUND
+    };
+    assert!(!opens("shop--3000--ada").await);
+    let new = url(&next).await;
+    let label = new
+        .strip_prefix("http://")
+        .unwrap()
+        .split('.')
+        .next()
+        .unwrap()
+        .to_owned();
+    assert!(label.starts_with("shop--3000--0"), "{new}");
+    assert!(opens(&label).await, "{new}");
+}
