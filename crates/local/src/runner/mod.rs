@@ -12,6 +12,7 @@ pub mod deferred_delete;
 pub mod firewall;
 pub mod host_probe;
 pub mod layout;
+pub mod link_layer;
 pub mod mounts;
 pub mod netlink;
 pub mod netns;

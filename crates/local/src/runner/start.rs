@@ -19,6 +19,7 @@ use super::{
     Runner,
     bundle::{self, Bundle, Limits},
     layout::Layout,
+    link_layer::{self, Place},
     mounts,
     network::SandboxNetwork,
     pidfd,
@@ -180,13 +181,25 @@ impl Runner {
         // Links with short names: mount(2) reads one page of options.
         let mut lower = vec![PathBuf::from("skeletons").join(base_rootfs)];
         if let Root::Layers(layers) = &start.root {
-            for layer in layers {
+            for (number, layer) in layers.iter().enumerate() {
                 let below = Layout::layer_below(layer);
                 if !self.layout.folder().join(&below).is_dir() {
                     return Err(Failure::new(
                         FailureKind::Transient,
                         "a layer of the sandbox's image is missing; the next attempt fetches it again",
                     ));
+                }
+                let links = self.layers.links(layer);
+                if !links.is_empty() {
+                    let place = Place {
+                        runner: self.layout.folder(),
+                        sandbox: &Path::new("sandboxes").join(name.as_str()),
+                        scratch: &self.layout.scratch().join(format!("{name}.links")),
+                        options: self.privilege_mode.overlay_options(),
+                    };
+                    let made = link_layer::ensure(&place, &layers[..=number], &lower, &links)
+                        .map_err(|error| error.failure_of(layer))?;
+                    lower.push(made);
                 }
                 lower.push(below);
             }

@@ -10,6 +10,7 @@
 //! `layers/<hex>.json` records the boot in which it was written and whether it has been synced;
 //! after a power cut, a layer that was not synced is removed and unpacked again.
 
+mod deferred_link;
 mod entry_path;
 mod keyed_mutex;
 mod layer_marker;
@@ -26,6 +27,7 @@ use std::{
     time::Duration,
 };
 
+pub use deferred_link::{DeferredLink, make as make_links};
 use fsa_model::{Failure, FailureKind};
 use rustix::fs::{FlockOperation, Mode, OFlags, ResolveFlags};
 pub use tree::{Limits, Rules};
@@ -68,6 +70,12 @@ impl UnpackError {
     /// The error for people.
     #[must_use]
     pub fn failure(&self, layer: &LayerBlob) -> Failure {
+        self.failure_of(&layer.diff_id)
+    }
+
+    /// Same as [`Self::failure`], for a layer that is unpacked already.
+    #[must_use]
+    pub fn failure_of(&self, layer: &DiffId) -> Failure {
         let kind = match self {
             Self::WrongDigest { .. }
             | Self::WrongDiffId { .. }
@@ -79,7 +87,7 @@ impl UnpackError {
                 FailureKind::Machine
             }
         };
-        let hex = layer.diff_id.hex();
+        let hex = layer.hex();
         Failure::new(
             kind,
             format!("the image's layer {} could not be unpacked: {self}", &hex[..12]),
@@ -159,6 +167,12 @@ impl Layers {
         self.marker(layer).is_some() && self.path(layer).is_dir()
     }
 
+    /// The hard links of an unpacked layer to files of layers below it.
+    #[must_use]
+    pub fn links(&self, layer: &DiffId) -> Vec<DeferredLink> {
+        self.marker(layer).map(|marker| marker.links).unwrap_or_default()
+    }
+
     /// Every unpacked layer.
     ///
     /// # Errors
@@ -206,8 +220,8 @@ impl Layers {
         let blob = self.open_blob(&layer.blob)?;
         let partial = Partial::make(self.partial(&layer.diff_id))
             .map_err(machine("a folder for the layer could not be made"))?;
-        let size = pipeline::write_layer(blob, layer, &partial.fd, self.rules, self.limits)?;
-        self.write_marker(&layer.diff_id, size, false)
+        let (size, links) = pipeline::write_layer(blob, layer, &partial.fd, self.rules, self.limits)?;
+        self.write_marker(&layer.diff_id, size, links)
             .map_err(machine("the marker of the layer could not be written"))?;
         match fs::rename(&partial.path, self.path(&layer.diff_id)) {
             Ok(()) => partial.keep(),
@@ -300,11 +314,12 @@ impl Layers {
         LayerMarker::read(&self.marker_path(layer)).ok()
     }
 
-    fn write_marker(&self, layer: &DiffId, size: UnpackedLayer, synced: bool) -> io::Result<()> {
+    fn write_marker(&self, layer: &DiffId, size: UnpackedLayer, links: Vec<DeferredLink>) -> io::Result<()> {
         LayerMarker {
             size,
             boot: self.boot.clone(),
-            synced,
+            synced: false,
+            links,
         }
         .write(&self.marker_path(layer))
     }

@@ -2,11 +2,17 @@
 
 use std::{
     fs,
-    os::unix::fs::{FileTypeExt as _, MetadataExt as _},
+    os::{
+        fd::AsFd as _,
+        unix::fs::{FileTypeExt as _, MetadataExt as _},
+    },
     path::Path,
 };
 
-use fsa_local::runner::unpack::{Limits, Rules};
+use fsa_local::{
+    images::Digest,
+    runner::unpack::{DeferredLink, Limits, Rules, make_links},
+};
 use tar::EntryType;
 
 use crate::support::{LIMITS, Tar, World};
@@ -165,32 +171,71 @@ fn a_file_in_place_of_a_link_does_not_write_through_it() {
 fn a_hard_link_reaches_nothing_outside() {
     let world = World::new();
 
-    for target in [
-        "/etc/passwd",
-        "../../../../../../../../etc/passwd",
-        "missing",
-        "/",
-    ] {
+    for target in ["../../../../../../../../etc/passwd", "/"] {
         let message = world
             .unpack(&Tar::default().hardlink("stolen", target).end())
             .unwrap_err();
         assert!(
-            message.contains("leads out")
-                || message.contains("not in this layer")
-                || message.contains("root folder"),
+            message.contains("leads out") || message.contains("root folder"),
             "{message}"
         );
     }
-    // The same through a link to the real root.
+    // Also through a link to the real root; then the target may be in a layer below.
+    for (target, tar) in [
+        ("etc/passwd", Tar::default()),
+        ("root/etc/passwd", Tar::default().symlink("root", "/")),
+    ] {
+        let root = world.unpack(&tar.hardlink("stolen", target).end()).unwrap();
+        assert!(fs::symlink_metadata(root.join("stolen")).is_err());
+    }
+    let merged = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink("/", merged.path().join("root")).unwrap();
+    let root = fs::File::open(merged.path()).unwrap();
+    for target in ["etc/passwd", "root/etc/passwd"] {
+        let refused = make_links(root.as_fd(), &[link("stolen", target)]).unwrap_err();
+        assert!(refused.to_string().contains("nor in one below"), "{refused}");
+    }
+}
+
+fn link(path: &str, target: &str) -> DeferredLink {
+    DeferredLink {
+        path: path.into(),
+        target: target.into(),
+    }
+}
+
+#[test]
+fn a_hard_link_to_a_file_of_a_lower_layer_is_recorded() {
+    let world = World::new();
+    let tar = Tar::default()
+        .hardlink("b", "/usr/a")
+        .hardlink("c", "b")
+        .file("d", "before")
+        .hardlink("d", "usr/a")
+        .hardlink("replaced", "usr/a")
+        .file("replaced", "after")
+        .hardlink("deleted", "usr/a")
+        .file(".wh.deleted", "")
+        .end();
+
+    let root = world.unpack(&tar).unwrap();
+
+    let layer = Digest::of(&tar).into();
+    assert_eq!(
+        world.layers().links(&layer),
+        [link("b", "usr/a"), link("c", "b"), link("d", "usr/a")]
+    );
+    assert!(fs::symlink_metadata(root.join("d")).is_err());
+    assert_eq!(fs::read(root.join("replaced")).unwrap(), b"after");
     let message = world
         .unpack(
             &Tar::default()
-                .symlink("root", "/")
-                .hardlink("stolen", "root/etc/passwd")
+                .hardlink("e/f", "usr/a")
+                .file("e/.wh..wh..opq", "")
                 .end(),
         )
         .unwrap_err();
-    assert!(message.contains("not in this layer"), "{message}");
+    assert!(message.contains("in a folder that hides those"), "{message}");
 }
 
 #[test]

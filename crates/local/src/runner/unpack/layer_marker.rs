@@ -9,7 +9,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::keyed_mutex::KeyedMutex;
+use super::{deferred_link::DeferredLink, keyed_mutex::KeyedMutex};
 use crate::images::{DiffId, UnpackedLayer};
 
 /// The marker of an unpacked layer.
@@ -21,6 +21,8 @@ pub(super) struct LayerMarker {
     pub boot: String,
     /// Whether it was synced to disk.
     pub synced: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<DeferredLink>,
 }
 
 impl LayerMarker {
@@ -50,7 +52,7 @@ pub(super) fn sync_layers(
     while let Ok(layer) = layers.recv() {
         let marker = folder.join(format!("{}.json", layer.hex()));
         let synced = (|| {
-            let size = LayerMarker::read(&marker)?.size;
+            let LayerMarker { size, links, .. } = LayerMarker::read(&marker)?;
             rustix::fs::syncfs(File::open(folder)?)?;
             let _lock = layer_locks.take(layer);
             // A layer that was removed meanwhile has no marker, and gets none.
@@ -59,6 +61,7 @@ pub(super) fn sync_layers(
                     size,
                     boot: boot.to_owned(),
                     synced: true,
+                    links,
                 }
                 .write(&marker)?;
             }

@@ -15,7 +15,7 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Limits, Rules, UnpackError, tree};
+use super::{DeferredLink, Limits, Rules, UnpackError, tree};
 use crate::images::{
     DiffId, Digest, LayerBlob, UnpackedLayer, compression,
     tarball::{self, TarError},
@@ -33,7 +33,7 @@ pub(super) fn write_layer(
     root: &OwnedFd,
     rules: Rules,
     limits: Limits,
-) -> Result<UnpackedLayer, UnpackError> {
+) -> Result<(UnpackedLayer, Vec<DeferredLink>), UnpackError> {
     let read = Arc::new(AtomicU64::new(0));
     thread::scope(|scope| {
         let (sender, receiver) = mpsc::sync_channel(CHUNKS);
@@ -68,7 +68,7 @@ pub(super) fn write_layer(
             // The cause, rather than the error that followed from it.
             (_, Err(Some(error))) => Err(error),
             (Err(error), _) => Err(error),
-            (Ok(size), Ok(())) => Ok(size),
+            (Ok(written), Ok(())) => Ok(written),
             (Ok(_), Err(None)) => Err(TarError::Truncated.into()),
         }
     })

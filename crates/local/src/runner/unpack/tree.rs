@@ -21,14 +21,15 @@ use std::{
 use rustix::{
     fs::{
         AtFlags, FileType, Gid, Mode, OFlags, RawMode, Timespec, Timestamps, Uid, XattrFlags, chmodat,
-        chownat, fchmod, fchown, fsetxattr, fstatvfs, futimens, linkat, mkdirat, mknodat, openat, statat,
-        symlinkat, unlinkat, utimensat,
+        chownat, fchmod, fchown, fgetxattr, fsetxattr, fstatvfs, futimens, linkat, mkdirat, mknodat, openat,
+        statat, symlinkat, unlinkat, utimensat,
     },
     io::Errno,
 };
 
 use super::{
     UnpackError,
+    deferred_link::DeferredLink,
     entry_path::{NAME_MAX, normal, open_below, open_folder, split},
     pipeline::CHUNK,
 };
@@ -39,7 +40,7 @@ use crate::images::{
 
 /// The highest user or group id that a sandbox's user namespace maps.
 const ID_MAX: u64 = 65_535;
-/// Bytes of folder names that are remembered to set their times at the end.
+/// Bytes of names that are remembered: of folders to set their times at the end, and of deferred links.
 const REMEMBERED_MAX: usize = 64 << 20;
 /// Bytes between two checks of the free space, and the size below which the compression ratio is
 /// not checked.
@@ -93,14 +94,15 @@ impl Default for Limits {
     }
 }
 
-/// Writes every entry of `tar` below `root`. `compressed` says how much of the blob was read.
+/// Writes every entry of `tar` below `root`. `compressed` says how much of the blob was read. Returns also the hard links
+/// to files of layers below, which are not known here.
 pub(super) fn write(
     tar: impl Read,
     root: &OwnedFd,
     rules: Rules,
     limits: Limits,
     compressed: &AtomicU64,
-) -> Result<UnpackedLayer, UnpackError> {
+) -> Result<(UnpackedLayer, Vec<DeferredLink>), UnpackError> {
     let mut tree = Tree {
         root: root.as_fd(),
         rules,
@@ -109,6 +111,7 @@ pub(super) fn write(
         buffer: vec![0; CHUNK],
         parent: None,
         times: Vec::new(),
+        deferred: Vec::new(),
         remembered: 0,
         size: UnpackedLayer::default(),
         unchecked: CHECK_EVERY,
@@ -141,6 +144,8 @@ struct Tree<'a> {
     parent: Option<(Vec<u8>, Rc<OwnedFd>)>,
     /// Folders with their times, which every new entry in them would change again.
     times: Vec<(Vec<u8>, (i64, u32))>,
+    /// Hard links whose target this layer does not have.
+    deferred: Vec<DeferredLink>,
     remembered: usize,
     size: UnpackedLayer,
     unchecked: u64,
@@ -170,7 +175,7 @@ impl Tree<'_> {
                 self.describe_folder(entry, fd.as_fd(), path)
             }
             Kind::Symlink => self.symlink(entry, parent, name),
-            Kind::Hardlink => self.hardlink(entry, parent, name),
+            Kind::Hardlink => self.hardlink(entry, parent, &path),
             Kind::Fifo => self.fifo(entry, parent, name),
             // A sandbox has only the devices that its runtime makes.
             Kind::Other(b'3' | b'4') => {
@@ -321,36 +326,88 @@ impl Tree<'_> {
         chmodat(parent, name, mode(entry), AtFlags::empty()).map_err(|e| write_error(entry, e))
     }
 
-    fn hardlink(&mut self, entry: &Entry, parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), UnpackError> {
-        let path = normal(&entry.target).map_err(|why| refused(entry, why))?;
-        if path.is_empty() {
+    fn hardlink(&mut self, entry: &Entry, parent: BorrowedFd<'_>, path: &[u8]) -> Result<(), UnpackError> {
+        let name = split(path).1;
+        let to = normal(&entry.target).map_err(|why| refused(entry, why))?;
+        if to.is_empty() {
             return Err(refused(entry, "is a link to the root folder"));
         }
-        let (folder, target) = split(&path);
-        let missing = || {
-            refused(
-                entry,
-                &format!(
-                    "is a link to {:?}, which is not in this layer",
-                    printable(&entry.target)
-                ),
-            )
-        };
+        let (folder, target) = split(&to);
         let from = match open_below(self.root, folder) {
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Err(missing()),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return self.defer(entry, parent, path, &to),
             other => other.map_err(|e| write_error(entry, e))?,
         };
+        let exists = match statat(&from, target, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => false,
+            // A deletion is no file of this layer.
+            Ok(found) => FileType::from_raw_mode(found.st_mode) != FileType::CharacterDevice,
+            Err(e) => return Err(write_error(entry, e)),
+        };
+        if !exists {
+            return self.defer(entry, parent, path, &to);
+        }
         match self.create_or_replace(entry, parent, name, || {
             linkat(&from, target, parent, name, AtFlags::empty())
         }) {
+            // The entry itself had the target's name.
             Err(UnpackError::Write { error, .. }) if error.raw_os_error() == Some(libc::ENOENT) => {
-                Err(missing())
+                Err(refused(
+                    entry,
+                    &format!("is a link to {:?}, which it replaces", printable(&entry.target)),
+                ))
             }
             Err(UnpackError::Write { error, .. }) if error.raw_os_error() == Some(libc::EPERM) => {
                 Err(refused(entry, "is a link to a folder"))
             }
             other => other,
         }
+    }
+
+    /// Leaves a hard link for when the layers below are known. A file or a deletion of an earlier entry under its name
+    /// goes, as for any other entry.
+    fn defer(
+        &mut self,
+        entry: &Entry,
+        parent: BorrowedFd<'_>,
+        path: &[u8],
+        target: &[u8],
+    ) -> Result<(), UnpackError> {
+        match unlinkat(parent, split(path).1, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(Errno::ISDIR) => return Err(refused(entry, "would replace a folder")),
+            Err(e) => return Err(write_error(entry, e)),
+        }
+        self.remembered += path.len() + target.len() + 64;
+        if self.remembered > REMEMBERED_MAX {
+            return Err(UnpackError::TooLarge("links".into()));
+        }
+        self.deferred.push(DeferredLink {
+            path: path.to_vec(),
+            target: target.to_vec(),
+        });
+        Ok(())
+    }
+
+    /// Whether the folder, or one above it, hides the layers below.
+    fn is_below_opaque(&self, folder: &[u8]) -> bool {
+        let ends = folder
+            .iter()
+            .enumerate()
+            .filter(|(_, byte)| **byte == b'/')
+            .map(|(at, _)| at);
+        std::iter::once(0).chain(ends).chain([folder.len()]).any(|end| {
+            open_below(self.root, &folder[..end])
+                .and_then(|fd| open_folder(fd.as_fd(), b"."))
+                .is_ok_and(|fd| fgetxattr(&fd, self.opaque_attribute(), &mut [0_u8; 8]).is_ok())
+        })
+    }
+
+    /// Whether the layer itself has something under this path, after its last entry.
+    fn has(&self, path: &[u8]) -> bool {
+        let (folder, name) = split(path);
+        open_below(self.root, folder)
+            .and_then(|fd| statat(&fd, name, AtFlags::SYMLINK_NOFOLLOW))
+            .is_ok()
     }
 
     fn whiteout(
@@ -385,12 +442,15 @@ impl Tree<'_> {
     }
 
     fn make_opaque(&self, entry: &Entry, fd: BorrowedFd<'_>) -> Result<(), UnpackError> {
-        let name = if self.rules.user_xattrs {
+        fsetxattr(fd, self.opaque_attribute(), b"y", XattrFlags::empty()).map_err(|e| write_error(entry, e))
+    }
+
+    const fn opaque_attribute(&self) -> &'static str {
+        if self.rules.user_xattrs {
             "user.overlay.opaque"
         } else {
             "trusted.overlay.opaque"
-        };
-        fsetxattr(fd, name, b"y", XattrFlags::empty()).map_err(|e| write_error(entry, e))
+        }
     }
 
     /// Owner and times of what is no file and no folder.
@@ -539,7 +599,19 @@ impl Tree<'_> {
         }
     }
 
-    fn finish(self) -> Result<UnpackedLayer, UnpackError> {
+    fn finish(mut self) -> Result<(UnpackedLayer, Vec<DeferredLink>), UnpackError> {
+        let mut deferred = std::mem::take(&mut self.deferred);
+        // What a later entry replaced or deleted.
+        deferred.retain(|link| !self.has(&link.path));
+        if let Some(hidden) = deferred
+            .iter()
+            .find(|link| self.is_below_opaque(split(&link.path).0))
+        {
+            return Err(UnpackError::Refused {
+                path: printable(&hidden.path),
+                why: "is a link to a file of a layer below, in a folder that hides those".into(),
+            });
+        }
         for (path, mtime) in &self.times {
             // What is there may be something else by now: then it has its own times.
             let fd = open_below(self.root, path).and_then(|fd| open_folder(fd.as_fd(), b"."));
@@ -553,7 +625,7 @@ impl Tree<'_> {
                 "devices, attributes or unknown entries of a layer skipped"
             );
         }
-        Ok(self.size)
+        Ok((self.size, deferred))
     }
 }
 
