@@ -274,6 +274,8 @@ async fn publish(world: &World, github: &Github) {
     api.create_running("stall").await;
     api.put("stall", "README", "a stall\n").await;
     api.put("stall", ".env", "KEY=secret\n").await;
+    let status: Value = api.get("/api/projects/stall/git/status").await;
+    assert_eq!(status["repository"], false, "{status}");
     let (refused, none) = git_of(&api, "stall", "pull", &json!({})).await;
     assert_eq!((refused, &none["details"]["name"]), (409, &json!("NoRepository")));
     let (refused, taken) = git_of(&api, "stall", "publish", &json!({"name": "shop"})).await;

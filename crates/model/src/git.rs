@@ -7,6 +7,9 @@ use utoipa::ToSchema;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GitStatus {
+    /// The project's folder is a git repository. If not, the other fields say nothing.
+    #[serde(default = "yes")]
+    pub repository: bool,
     /// Absent when no branch is checked out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub branch: Option<String>,
@@ -28,6 +31,11 @@ pub struct GitStatus {
     pub files: Vec<GitFile>,
     /// The list of files is incomplete.
     pub truncated: bool,
+}
+
+/// A server without the field `repository` refuses the request where there is none.
+const fn yes() -> bool {
+    true
 }
 
 /// File that differs from the last commit.

@@ -14,8 +14,11 @@ await run(async ({ newPage }) => {
   await until("the project is running", async () => (await api("GET", "/api/projects/shop")).sandbox?.status === "RUNNING");
   const page = await newPage();
   await signIn(page);
+  const failed = [];
+  page.on("response", (response) => response.status() >= 400 && failed.push(`${response.status()} ${response.url()}`));
   await page.goto(`${url}/p/shop?view=git`);
   await page.getByText("Not a git repository").waitFor();
+  check(failed.length === 0, `a folder without a repository is no error: ${failed}`);
   await exec(
     `git init --quiet --bare --initial-branch=main ~/other.git && git init --quiet --initial-branch=main && git remote add origin ~/other.git &&
      echo one > README && git add . && ${otherUser} commit --quiet -m First && git push --quiet -u origin main &&

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::{
     args,
     client::{Client, encoded},
-    failure::Outcome,
+    failure::{Code, Outcome},
     output,
 };
 
@@ -16,7 +16,11 @@ pub async fn run(client: &Client, command: args::Git, json: bool) -> Outcome {
         args::Git::Status { project } => {
             let status: GitStatus = client.get(&path(&project, "status")).await?;
             output::print(json, &status, show);
-            Ok(0)
+            Ok(if status.repository {
+                0
+            } else {
+                Code::Conflict as u8
+            })
         }
         args::Git::Diff {
             project,
@@ -86,6 +90,13 @@ async fn change(
 }
 
 fn show(status: &GitStatus) {
+    if !status.repository {
+        output::note(
+            "the project's folder is no git repository; make one of it with `git init`, or make one at GitHub too \
+             with `fsa git publish`",
+        );
+        return;
+    }
     let branch = status.branch.as_deref().unwrap_or("no branch");
     let follows = match &status.upstream {
         Some(upstream) => format!("{upstream}, {} ahead, {} behind", status.ahead, status.behind),

@@ -34,7 +34,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 #[utoipa::path(get, path = "/api/projects/{project}/git/status", tag = "git",
     params(("project" = String, Path, description = "id or name")),
     responses((status = OK, body = GitStatus), (status = NOT_FOUND, body = ErrorBody),
-              (status = CONFLICT, body = ErrorBody, description = "there is no repository, or the sandbox does not run")))]
+              (status = CONFLICT, body = ErrorBody, description = "the sandbox does not run")))]
 async fn status(
     State(app): State<App>,
     caller: Caller,

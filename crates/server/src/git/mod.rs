@@ -122,6 +122,7 @@ impl Repository {
             self.line(&["rev-parse", "--verify", "--quiet", "MERGE_HEAD"]),
         )?;
         Ok(GitStatus {
+            repository: true,
             remote: remote.map(|url| stderr::without_credentials(&url)),
             merging: merging.is_some(),
             ..status::parse(&found.stdout, found.truncated)
@@ -192,7 +193,11 @@ async fn email_of(core: &Core, caller: &Caller) -> Result<String> {
 /// Not found; 409 where the sandbox does not run or there is no repository.
 pub async fn view(core: &Core, caller: &Caller, project: &str) -> Result<GitStatus> {
     let project = projects::find::<Read>(&core.store, caller, project).await?;
-    Repository::of(core, &project).await?.status().await
+    match Repository::of(core, &project).await?.status().await {
+        // An ordinary state of a new project, and no failure.
+        Err(error) if error.name() == "NoRepository" => Ok(GitStatus::default()),
+        other => other,
+    }
 }
 
 /// Differences of files: staged ones from the last commit, or unstaged ones from the index.

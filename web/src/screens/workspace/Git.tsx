@@ -50,8 +50,8 @@ export default function Git({ project }: { project: Project }) {
   const canEdit = project.role !== "viewer";
 
   if (status.isPending) return null;
-  if (status.isError) {
-    const noRepository = errorName(status.error) === "NoRepository";
+  if (status.isError || !status.data.repository) {
+    const noRepository = !status.isError;
     return (
       <div className="pad">
         <Title order={2} mb="xs">
