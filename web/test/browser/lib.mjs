@@ -96,7 +96,7 @@ export async function run(test) {
     page.on("pageerror", (error) => pageErrors.push(`page error: ${error.message}`));
     page.on("console", (message) => {
       const text = message.text();
-      if (message.type() === "error" && !text.startsWith("Failed to load resource") && !/net::ERR_|WebSocket connection/.test(text)) pageErrors.push(text);
+      if (message.type() === "error" && !text.startsWith("Failed to load resource") && !/net::ERR_|WebSocket connection|^Unsafe attempt to initiate navigation/.test(text)) pageErrors.push(text);
     });
     return page;
   };

@@ -35,6 +35,8 @@ const CONTENT_POLICY: HeaderValue = HeaderValue::from_static(
      connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
 );
 
+const OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
+
 const HEADERS: [(HeaderName, HeaderValue); 6] = [
     (header::CONTENT_SECURITY_POLICY, CONTENT_POLICY),
     (
@@ -44,9 +46,10 @@ const HEADERS: [(HeaderName, HeaderValue); 6] = [
     (header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
     // Not no-referrer: a browser would then hide the origin of the main host's own forms.
     (header::REFERRER_POLICY, HeaderValue::from_static("same-origin")),
+    // Popups of a preview in a frame keep their opener, as sign-in with another provider needs it.
     (
-        HeaderName::from_static("cross-origin-opener-policy"),
-        HeaderValue::from_static("same-origin"),
+        OPENER_POLICY,
+        HeaderValue::from_static("same-origin-allow-popups"),
     ),
     (
         HeaderName::from_static("cross-origin-resource-policy"),
@@ -78,6 +81,10 @@ pub async fn around(State(app): State<App>, mut request: Request<Body>, next: Ne
     let response = in_our_form(response);
     let mut response = error::complete(&app, &id, response);
     decorate(&app, &path, &id, response.headers_mut());
+    if response.status().is_redirection() {
+        // Nothing is shown of it, and a preview's popup that is authenticated on its way keeps its opener.
+        response.headers_mut().remove(OPENER_POLICY);
+    }
 
     if let Some(write) = write {
         write.answered(response.status()).await;

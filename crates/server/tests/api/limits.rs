@@ -1,7 +1,7 @@
 //! Request limit tests: what all responses have in common, and which requests are refused.
 
 use bytes::Bytes;
-use http::Method;
+use http::{Method, StatusCode};
 use serde_json::json;
 
 use crate::common::World;
@@ -98,7 +98,18 @@ async fn every_answer_of_the_main_host_says_what_browsers_must_not_do() {
         assert!(!policy.contains("unsafe"), "{path}");
         assert_eq!(answer.headers["x-content-type-options"], "nosniff", "{path}");
         assert_eq!(answer.headers["x-frame-options"], "DENY", "{path}");
+        // A sign-in popup of a preview in the page needs its opener.
+        assert_eq!(
+            answer.headers["cross-origin-opener-policy"], "same-origin-allow-popups",
+            "{path}"
+        );
     }
+    let redirect = world
+        .anonymous()
+        .get("/api/auth/preview?host=a--3000.localhost")
+        .await;
+    assert_eq!(redirect.status, StatusCode::FOUND);
+    assert!(!redirect.headers.contains_key("cross-origin-opener-policy"));
     assert_eq!(
         world.anonymous().get("/api/me").await.headers["cache-control"],
         "no-store"

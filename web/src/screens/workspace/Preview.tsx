@@ -10,6 +10,11 @@ import { previewPath } from "../../logic/previewPath";
 import { hasRole } from "../../logic/role";
 
 const terminalPort = 7681;
+/** What applications need, without top-level navigation: a link with target=_top must not replace the workspace. */
+const sandbox = [
+  "allow-scripts", "allow-same-origin", "allow-forms", "allow-popups", "allow-popups-to-escape-sandbox", "allow-modals", "allow-downloads",
+  "allow-pointer-lock", "allow-orientation-lock", "allow-presentation", "allow-storage-access-by-user-activation",
+].join(" ");
 const icons = { private: IconLock, link: IconLink, public: IconWorld };
 const visibilities = { private: "Members only", link: "Anyone with the link", public: "Public" };
 
@@ -77,7 +82,8 @@ export default function Preview({ project }: { project: Project }) {
           spellCheck={false}
         />
         <Tooltip label="Reload">
-          <ActionIcon aria-label="Reload" onClick={() => setReloads(reloads + 1)}>
+          {/* Also what Enter in the address bar presses: a form with several fields needs such a button for that. */}
+          <ActionIcon aria-label="Reload" type="submit">
             <IconRefresh size={16} />
           </ActionIcon>
         </Tooltip>
@@ -115,7 +121,8 @@ export default function Preview({ project }: { project: Project }) {
           className="frame"
           title={`Port ${port.port} of ${project.name}`}
           src={url}
-          allow="clipboard-write; fullscreen"
+          sandbox={sandbox}
+          allow="clipboard-read; clipboard-write; microphone; camera; fullscreen"
         />
       ) : (
         <div className="empty">
