@@ -119,7 +119,7 @@ function Users() {
                         Change role to {user.role === "owner" ? "member" : "owner"}
                       </Menu.Item>
                       <Menu.Item onClick={() => change(user, { disabled: !user.disabled })}>{user.disabled ? "Enable" : "Disable"}</Menu.Item>
-                      <Menu.Item color="red" onClick={() => setDeleting(user)}>
+                      <Menu.Item c="var(--mantine-color-error)" onClick={() => setDeleting(user)}>
                         Delete
                       </Menu.Item>
                     </Menu.Dropdown>

@@ -8,11 +8,13 @@ const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.mi
 const sizes = { phone: { width: 390, height: 844 }, desk: { width: 1280, height: 800 }, wide: { width: 2560, height: 1440 } };
 const views = ["preview", "files", "git", "tasks", "logs", "activity", "environment", "database", "settings"];
 
+const greeting = "// Says hello.\nexport function greet(name: string, times = 1): string {\n  return `Hello ${name}! `.repeat(times);\n}\n";
 const page3000 = `<!doctype html><meta charset=utf-8><title>Notes</title>
 <style>body{font:16px/1.6 system-ui,sans-serif;max-width:32rem;margin:12vh auto;padding:0 1rem;color:#1e242b}h1{font-size:1.6rem}li{margin:.3rem 0}</style>
 <h1>Notes</h1><p>Three things to do today.</p><ul><li>Write the report</li><li>Water the plants</li><li>Call the plumber</li></ul>`;
 
-async function inspect(page, name) {
+/** `rules`: axe's rules to check, all by default. */
+async function inspect(page, name, rules) {
   // Animations must have ended before a screenshot; endless ones are not waited for.
   await page.evaluate(async () => {
     await document.fonts.ready;
@@ -24,7 +26,8 @@ async function inspect(page, name) {
   const overflow = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
   check(overflow <= 0, `${name} is ${overflow} px wider than its window`);
   await page.evaluate(axe);
-  const result = await page.evaluate(() => window.axe.run(document, { iframes: false, resultTypes: ["violations"] }));
+  const options = { iframes: false, resultTypes: ["violations"], ...(rules ? { runOnly: rules } : {}) };
+  const result = await page.evaluate((options) => window.axe.run(document, options), options);
   const serious = result.violations.filter((one) => one.impact === "serious" || one.impact === "critical");
   const messages = serious.map((one) => `${one.id}: ${one.help}\n${one.nodes.slice(0, 4).map((node) => `  ${node.target} ${node.failureSummary?.split("\n")[1] ?? ""}`).join("\n")}`);
   if (messages.length > 0) violations.push(`${name}: ${messages.join("\n")}`);
@@ -54,7 +57,7 @@ await run(async ({ newPage }) => {
   await until("the project is running", async () => (await api("GET", "/api/projects/notes")).sandbox?.status === "RUNNING");
   await put("notes", "serve.py", fileServer);
   await put("notes", "index.html", page3000);
-  await put("notes", "src/app.ts", "// Says hello.\nexport function greet(name: string, times = 1): string {\n  return `Hello ${name}! `.repeat(times);\n}\n");
+  await put("notes", "src/app.ts", greeting);
   await api("POST", "/api/projects/notes/exec", { command: ["psql", "-c", "create table notes (id serial primary key, text text); insert into notes(text) values ('Write the report'), ('Water the plants')"] });
   await api("POST", "/api/projects/notes/restart");
   await until("its port", async () => (await api("GET", "/api/projects/notes")).sandbox?.ports.some((port) => port.port === 3000));
@@ -63,7 +66,7 @@ await run(async ({ newPage }) => {
   for (const [size, viewport] of widths) {
     for (const scheme of ["dark", "light"]) {
       const page = await newPage({ viewport, colorScheme: scheme, hasTouch: size === "phone" });
-      const inspectScreen = (name) => inspect(page, `${name}-${size}-${scheme}`);
+      const inspectScreen = (name, rules) => inspect(page, `${name}-${size}-${scheme}`, rules);
       await signIn(page);
       await page.locator('[data-project="notes"]').waitFor();
       await inspectScreen("projects");
@@ -107,8 +110,22 @@ await run(async ({ newPage }) => {
         if (view === "environment") await page.getByText("API_KEY").first().waitFor();
         if (view === "settings") await page.getByRole("button", { name: "Delete project" }).waitFor();
         await inspectScreen(view);
+        if (view === "files") {
+          await page.getByRole("textbox", { name: "Content of src/app.ts" }).click();
+          await page.keyboard.type("// unsaved");
+          await put("notes", "src/app.ts", `${greeting}// Changed at ${size} and ${scheme}.\n`);
+          await page.getByText("The file has changed since you opened it").waitFor();
+          await inspectScreen("conflict");
+          await page.getByRole("button", { name: "Discard my changes" }).click();
+          await page.getByText("The file has changed since you opened it").waitFor({ state: "detached" });
+          await page.getByRole("button", { name: "Actions for app.ts" }).click();
+          await page.getByRole("menuitem", { name: "Delete" }).waitFor();
+          // Mantine's dropdown has an element of its own beside its items, which axe takes for an item.
+          await inspectScreen("file-menu", ["color-contrast"]);
+          await page.keyboard.press("Escape");
+        }
       }
-      await page.keyboard.press("Control+k");
+      await page.keyboard.press("Control+Shift+K");
       await page.getByRole("listbox", { name: "Commands" }).waitFor();
       await inspectScreen("palette");
       await page.goto(`${url}/account`);
