@@ -2,6 +2,7 @@
 // invalidates cached queries that an event affects.
 import type { QueryClient, QueryKey } from "@tanstack/react-query";
 import { useSyncExternalStore } from "react";
+import { staleQueries } from "../logic/eventQueries";
 import type { Schemas } from "./client";
 
 export type Event = Schemas["Event"];
@@ -116,11 +117,7 @@ export function subscribeToEvents(queries: QueryClient): () => void {
 }
 
 function invalidateForEvent(queries: QueryClient, event: Event) {
-  invalidate(queries, ["projects"]);
-  invalidate(queries, ["project", event.projectId]);
-  if (event.kind === "projectChanged" || event.kind.startsWith("member") || event.kind === "environmentChanged" || event.kind.startsWith("database")) {
-    invalidate(queries, ["project-details", event.projectId]);
-  }
+  for (const key of staleQueries(event)) invalidate(queries, key);
 }
 
 /**

@@ -1,5 +1,15 @@
 // Project lifecycle: create, terminal, files, preview, environment, database, stop, start, delete.
-import { api, check, createProject, fileServer, openTerminal, put, run, screenshot, sees, signIn, status, type, until } from "./lib.mjs";
+import { api, check, createProject, fileServer, openTerminal, put, run, screen, screenshot, sees, signIn, status, type, until } from "./lib.mjs";
+
+/** Opens a popup and shows its message, and has a link to the top. */
+const appPage = `<!doctype html><h1>Another page</h1>
+<button onclick="window.open('popup.html')">Sign in with another site</button>
+<a target="_top" href="/elsewhere">Leave</a>
+<button onclick="show('after Leave')">Stay</button>
+<script>
+const show = (text) => { document.querySelector("h1").textContent = text; };
+addEventListener("message", ({ data }) => show(data + " from a popup"));
+</script>`;
 
 const view = (page, name) => page.getByRole("tab", { name, exact: true }).click();
 
@@ -72,6 +82,27 @@ await run(async ({ newPage }) => {
   await page.getByRole("button", { name: "Save", exact: true }).and(page.locator("[disabled]")).waitFor();
   await view(page, "Preview");
   await page.frameLocator("iframe.frame").getByRole("heading", { name: "Changed in the editor" }).waitFor();
+
+  // The address bar opens another path with Enter, and with Reload.
+  const app = page.frameLocator("iframe.frame");
+  await put("first", "other.html", appPage);
+  await put("first", "popup.html", "<script>opener.postMessage('hello', '*')</script>");
+  await page.getByRole("textbox", { name: "Path" }).fill("other.html");
+  await page.keyboard.press("Enter");
+  await app.getByRole("heading", { name: "Another page" }).waitFor();
+  await page.getByRole("textbox", { name: "Path" }).fill("/index.html");
+  await page.getByRole("button", { name: "Reload" }).click();
+  await app.getByRole("heading", { name: "Changed in the editor" }).waitFor();
+
+  // A popup of the application knows its opener, and a link to the top leaves the workspace where it is.
+  await page.getByRole("textbox", { name: "Path" }).fill("/other.html");
+  await page.keyboard.press("Enter");
+  await app.getByRole("button", { name: "Sign in with another site" }).click();
+  await app.getByRole("heading", { name: "hello from a popup" }).waitFor();
+  await app.getByRole("link", { name: "Leave" }).click();
+  await app.getByRole("button", { name: "Stay" }).click();
+  await app.getByRole("heading", { name: "after Leave" }).waitFor();
+  check(page.url().includes("/p/first"), `the page is at ${page.url()}`);
   await page.locator('.term[data-session="main"] textarea').focus();
   await page.keyboard.press("Control+c");
 
@@ -99,6 +130,24 @@ await run(async ({ newPage }) => {
   await page.getByRole("button", { name: "Open psql" }).click();
   await openTerminal(page, "psql");
   await sees(page, "=>", "psql");
+
+  // psql is not started in psql, also after the terminal has connected again.
+  const asked = page.waitForResponse((response) => response.url().endsWith("/terminals"));
+  await page.getByRole("button", { name: "Open psql" }).click();
+  await asked;
+  await page.reload();
+  await openTerminal(page, "psql");
+  await sees(page, "=>", "psql");
+  await type(page, "select 6 * 7 as answer;", "psql");
+  await sees(page, "42", "psql");
+  check(!(await screen(page, "psql")).includes("=> psql"), "nothing is typed into psql");
+
+  // In a URL with the project's id the id stays.
+  const { id } = await api("GET", "/api/projects/first");
+  await page.goto(new URL(`/p/${id}?view=database`, page.url()).href);
+  await view(page, "Activity");
+  await page.waitForURL(`**/p/${id}?view=activity`);
+  await page.goto(new URL("/p/first?view=activity", page.url()).href);
 
   // The activity lists events.
   await view(page, "Activity");

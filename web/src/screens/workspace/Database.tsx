@@ -1,18 +1,20 @@
 // Database view: connection string, and tables with row counts.
 import { ActionIcon, Alert, Badge, Button, CopyButton, Group, Table, Text, TextInput, Title, Tooltip } from "@mantine/core";
 import { IconCheck, IconCopy, IconEye, IconEyeOff, IconRefresh, IconTerminal2 } from "@tabler/icons-react";
-import { useQuery } from "@tanstack/react-query";
-import { useNavigate } from "@tanstack/react-router";
+import { useQuery, useQueryClient } from "@tanstack/react-query";
+import { useNavigate, useParams } from "@tanstack/react-router";
 import { useState } from "react";
 import { type Project, api, data, errorMessage } from "../../api/client";
-import { database } from "../../api/queries";
+import { database, notifyError, terminals } from "../../api/queries";
 import { hasRole } from "../../logic/role";
 import { parseTables, tablesQuery } from "../../logic/tables";
-import { runInTerminal } from "./terminalRequests";
+import { showTerminal } from "./terminalRequests";
 
 export default function Database({ project }: { project: Project }) {
   const [reveal, setReveal] = useState(false);
+  const queries = useQueryClient();
   const navigate = useNavigate();
+  const { project: slug } = useParams({ from: "/authenticated/p/$project" });
   const found = useQuery(database(project.id, false));
   const secret = useQuery({ ...database(project.id, true), enabled: reveal });
   const canEdit = hasRole(project.role, "editor");
@@ -28,9 +30,13 @@ export default function Database({ project }: { project: Project }) {
     },
     retry: false,
   });
-  const openPsql = () => {
-    runInTerminal("psql", "psql");
-    void navigate({ to: "/p/$project", params: { project: project.name }, search: matchMedia("(max-width: 800px)").matches ? { view: "terminal" } : { view: "database" } });
+  const openPsql = async () => {
+    // A session that exists may run psql already, or anything else: nothing is typed into it.
+    const sessions = await queries.fetchQuery({ ...terminals(project.id), staleTime: 0 }).catch(notifyError);
+    if (!sessions) return;
+    const exists = sessions.items.some((session) => session.name === "psql");
+    showTerminal(project.id, "psql", exists ? undefined : "psql");
+    void navigate({ to: "/p/$project", params: { project: slug }, search: matchMedia("(max-width: 800px)").matches ? { view: "terminal" } : { view: "database" } });
   };
   const url = reveal ? (secret.data?.connectionString ?? "") : "postgresql://••••••••";
 
@@ -52,7 +58,7 @@ export default function Database({ project }: { project: Project }) {
         )}
         <span className="grow" />
         {canEdit && (
-          <Button variant="default" leftSection={<IconTerminal2 size={14} />} onClick={openPsql} disabled={!running}>
+          <Button variant="default" leftSection={<IconTerminal2 size={14} />} onClick={() => void openPsql()} disabled={!running}>
             Open psql
           </Button>
         )}

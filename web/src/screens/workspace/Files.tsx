@@ -288,7 +288,7 @@ function Node({ entry, ...props }: FolderProps & { entry: FileEntry }) {
             {canEdit && <Menu.Item onClick={() => dialog({ kind: "rename", path })}>Rename or move</Menu.Item>}
             <Menu.Item onClick={() => void download(path, folder)}>{folder ? "Download as .tar" : "Download"}</Menu.Item>
             {canEdit && (
-              <Menu.Item color="red" onClick={() => dialog({ kind: "delete", path })}>
+              <Menu.Item c="var(--mantine-color-error)" onClick={() => dialog({ kind: "delete", path })}>
                 Delete
               </Menu.Item>
             )}

@@ -2,7 +2,7 @@
 import { Alert, Button, Group, Modal, Select, SimpleGrid, Stack, Text, TextInput, Title } from "@mantine/core";
 import { notifications } from "@mantine/notifications";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
-import { useNavigate } from "@tanstack/react-router";
+import { useNavigate, useParams } from "@tanstack/react-router";
 import { type FormEvent, useState } from "react";
 import { type Project, type Schemas, api, data, errorMessage } from "../../api/client";
 import { me, notifyError } from "../../api/queries";
@@ -16,6 +16,7 @@ import { openFiles } from "./openFiles";
 export default function Settings({ project }: { project: Project }) {
   const queries = useQueryClient();
   const navigate = useNavigate();
+  const { project: slug } = useParams({ from: "/authenticated/p/$project" });
   const user = useQuery(me).data?.id;
   const [name, setName] = useState(project.name);
   const [size, setSize] = useState<string>(project.size);
@@ -29,7 +30,7 @@ export default function Settings({ project }: { project: Project }) {
     onSuccess: async (after) => {
       notifications.show({ message: "Settings saved." });
       queries.setQueryData(["projects", after.name], after);
-      if (after.name !== project.name) {
+      if (after.name !== project.name && slug === project.name) {
         await navigate({ to: "/p/$project", params: { project: after.name }, search: { view: "settings" }, replace: true });
       }
       void queries.invalidateQueries({ queryKey: ["projects"] });

@@ -178,7 +178,7 @@ export function Terminal({ project, session, shown, focused, title }: Props) {
       title: (text) => onTitle.current(text),
       state: (state) => {
         setState(state);
-        const command = state === "open" ? takeCommand(session) : undefined;
+        const command = state === "open" ? takeCommand(project.id, session) : undefined;
         if (command) tty.input(`${command}\r`);
       },
     });

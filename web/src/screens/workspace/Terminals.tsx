@@ -38,11 +38,11 @@ export default function Terminals({ project }: { project: Project }) {
   // Another view requests a terminal with a command, such as psql.
   useEffect(
     () =>
-      onTerminalRequest((name) => {
+      onTerminalRequest(project.id, (name) => {
         setOpened((opened) => [...new Set([...opened, name])]);
         setActive(name);
       }),
-    [setActive],
+    [project.id, setActive],
   );
   const kill = async (name: string) => {
     try {

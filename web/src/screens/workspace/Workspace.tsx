@@ -58,6 +58,8 @@ export function Workspace() {
 
 function Panes({ project }: { project: Project }) {
   const navigate = useNavigate();
+  // In a URL of an id, which a project of another owner has, the name would be another project.
+  const { project: slug } = useParams({ from: "/authenticated/p/$project" });
   const small = useMediaQuery("(max-width: 800px)", undefined, { getInitialValueInEffect: false });
   const search = useSearch({ from: "/authenticated/p/$project" });
   const [terminalWidth, setTerminalWidth] = useLocalStorage({ key: "fsa.panes", defaultValue: 50, getInitialValueInEffect: false });
@@ -69,7 +71,7 @@ function Panes({ project }: { project: Project }) {
   const requested = search.view ?? (small ? "terminal" : "preview");
   const view: View = requested === "terminal" && !small ? "preview" : requested;
   const showView = (to: View) =>
-    void navigate({ to: "/p/$project", params: { project: project.name }, search: { view: to }, replace: true });
+    void navigate({ to: "/p/$project", params: { project: slug }, search: { view: to }, replace: true });
 
   const drag = (event: PointerEvent) => {
     if (!event.currentTarget.hasPointerCapture(event.pointerId) || !container.current) return;

@@ -1,0 +1,13 @@
+import { readFileSync } from "node:fs";
+import { expect, it } from "vitest";
+import type { Schemas } from "../api/client";
+import { staleQueries } from "./eventQueries";
+
+const kinds = JSON.parse(readFileSync(new URL("../../api.json", import.meta.url), "utf8")).components.schemas.EventKind.enum as Schemas["EventKind"][];
+const details = (kind: Schemas["EventKind"]) => staleQueries({ kind, projectId: "p" }).some(([key]) => key === "project-details");
+
+it("an event makes the queries stale that it concerns", () => {
+  for (const kind of kinds) expect(staleQueries({ kind, projectId: "p" }).slice(0, 2)).toEqual([["projects"], ["project", "p"]]);
+  // Members are shown with the details; the server reports their change as a change of the project.
+  expect(kinds.filter(details).sort()).toEqual(["databaseCreated", "databaseDropped", "databaseLost", "environmentChanged", "projectChanged", "shareEnded"]);
+});

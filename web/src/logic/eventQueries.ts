@@ -1,0 +1,13 @@
+// Which cached queries an event of a project makes stale.
+import type { Schemas } from "../api/client";
+
+type Event = Pick<Schemas["Event"], "kind" | "projectId">;
+
+/** Events that change settings, members, variables or the database of a project. */
+const changesDetails = new Set<Event["kind"]>(["projectChanged", "shareEnded", "environmentChanged", "databaseCreated", "databaseLost", "databaseDropped"]);
+
+/** Keys of the queries, with all below them. */
+export function staleQueries(event: Event): (string | null | undefined)[][] {
+  const keys = [["projects"], ["project", event.projectId]];
+  return changesDetails.has(event.kind) ? [...keys, ["project-details", event.projectId]] : keys;
+}
