@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::{callback, spec::Credentials};
 
@@ -99,6 +99,18 @@ pub fn path_with(path: &str, rest: &str) -> String {
     entries.join(":")
 }
 
+/// The variables of an image with `set` over them. Of `PATH`, the image's entries that `set` lacks come last.
+#[must_use]
+pub fn over_image(image: Environment, set: Environment) -> Environment {
+    let path_of_image = image.get("PATH").cloned();
+    let mut all = image;
+    all.extend(set);
+    if let (Some(of_image), Some(path)) = (path_of_image, all.get_mut("PATH")) {
+        *path = path_with(path.expose_secret(), of_image.expose_secret()).into();
+    }
+    all
+}
+
 /// Variables of a database.
 ///
 /// `DATABASE_URL` and `POSTGRES_URL` are the same URL, without parameters: libpq and most clients refuse
@@ -180,8 +192,6 @@ pub fn merge(given: Environment, database: Option<&Credentials>, addresses: &Add
 
 #[cfg(test)]
 mod tests {
-    use secrecy::ExposeSecret as _;
-
     use super::*;
 
     fn variables(pairs: &[(&str, &str)]) -> Environment {
@@ -263,6 +273,19 @@ mod tests {
         assert_eq!(path_with("/x:/bin", "/usr/bin:/bin"), "/x:/bin:/usr/bin");
         assert_eq!(path_with("", "/usr/bin:/bin"), "/usr/bin:/bin");
         assert_eq!(path_with("/x:", ""), "/x");
+    }
+
+    #[test]
+    fn a_project_overrides_the_image_and_hides_none_of_its_programs() {
+        let image = variables(&[("PATH", "/opt/tool/bin:/bin"), ("A", "image"), ("B", "image")]);
+        let all = over_image(image.clone(), variables(&[("PATH", "/mine"), ("A", "project")]));
+        let get = |name: &str| all[name].expose_secret();
+        assert_eq!(
+            (get("PATH"), get("A"), get("B")),
+            ("/mine:/opt/tool/bin:/bin", "project", "image")
+        );
+        let unset = over_image(image, Environment::new());
+        assert_eq!(unset["PATH"].expose_secret(), "/opt/tool/bin:/bin");
     }
 
     #[test]

@@ -1,14 +1,13 @@
 //! Boot sequence: reads the boot document, prepares the sandbox, serves, and waits for the stop signal.
 
 use std::{
-    collections::btree_map::Entry,
     fs::File,
     io::{self, Read},
     sync::Arc,
 };
 
 use fsa_model::{
-    environment::path_with,
+    environment::over_image,
     sandboxd::{BOOT_FD, Boot, LISTENER_FD},
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -61,19 +60,12 @@ pub fn document(options: &Options) -> Result<Boot, BootError> {
     let mut boot: Boot = serde_json::from_slice(&text).map_err(BootError::Document)?;
     text.fill(0);
     if options.keep_environment {
-        for (name, value) in std::env::vars() {
+        let of_image = std::env::vars()
             // Variables of the cluster, not of the image.
-            if !name.starts_with("KUBERNETES_") && name != "HOSTNAME" {
-                match boot.environment.entry(name) {
-                    Entry::Vacant(entry) => drop(entry.insert(value.into())),
-                    Entry::Occupied(mut entry) if entry.key() == "PATH" => {
-                        let path = path_with(secrecy::ExposeSecret::expose_secret(entry.get()), &value);
-                        entry.insert(path.into());
-                    }
-                    Entry::Occupied(_) => {}
-                }
-            }
-        }
+            .filter(|(name, _)| !name.starts_with("KUBERNETES_") && name != "HOSTNAME")
+            .map(|(name, value)| (name, value.into()))
+            .collect();
+        boot.environment = over_image(of_image, boot.environment);
     }
     if secrecy::ExposeSecret::expose_secret(&boot.control_token).is_empty() {
         return Err(BootError::NoToken);

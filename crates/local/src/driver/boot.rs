@@ -8,27 +8,22 @@ use std::{
     os::fd::OwnedFd,
 };
 
-use fsa_model::{SandboxSpec, environment::path_with, sandboxd::Boot};
+use fsa_model::{SandboxSpec, environment::over_image, sandboxd::Boot};
 use rustix::fs::{MemfdFlags, SealFlags};
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 
 /// The boot message of a sandbox. Variables of the spec override those of the image; a `PATH` of the spec gets the
 /// image's entries that it lacks.
 #[must_use]
 pub fn message(spec: &SandboxSpec, image: &[(String, String)], nameservers: &[Ipv4Addr]) -> Boot {
-    let mut environment: BTreeMap<String, SecretString> = image
+    let of_image: BTreeMap<String, SecretString> = image
         .iter()
         .map(|(name, value)| (name.clone(), value.clone().into()))
         .collect();
-    let path_of_image = environment.get("PATH").cloned();
-    environment.extend(spec.environment.clone());
-    if let (Some(of_image), Some(path)) = (path_of_image, environment.get_mut("PATH")) {
-        *path = path_with(path.expose_secret(), of_image.expose_secret()).into();
-    }
     Boot {
         control_token: spec.control_token.clone(),
         hostname: hostname(spec),
-        environment,
+        environment: over_image(of_image, spec.environment.clone()),
         start_command: spec.start_command.clone(),
         repository: spec.repository.clone(),
         // The terminal is reached through the control socket; no port is served.
