@@ -143,7 +143,7 @@ async fn remove(State(app): State<App>, caller: Caller, Path(user): Path<Uuid>) 
     Ok(StatusCode::ACCEPTED)
 }
 
-/// Creates a one-time sign-in link for a user who lost theirs
+/// Creates a one-time sign-in link for a user who lost theirs; in a session, not with an API token
 #[utoipa::path(post, path = "/api/users/{user}/link", tag = "users", params(("user" = Uuid, Path)),
     responses((status = CREATED, body = SignInLink), (status = FORBIDDEN, body = ErrorBody),
               (status = NOT_FOUND, body = ErrorBody)))]
@@ -153,6 +153,7 @@ async fn link(
     Path(user): Path<Uuid>,
 ) -> Result<(StatusCode, Json<SignInLink>)> {
     caller.must_be_owner()?;
+    caller.must_be_in_session()?;
     let mut connection = app.store.pool().acquire().await?;
     let user = users::get(&mut connection, UserId(user)).await?;
     drop(connection);

@@ -133,6 +133,19 @@ impl Caller {
         self.address
     }
 
+    /// Refuses an API token: what lets somebody sign in as another user is for a person at a browser.
+    ///
+    /// # Errors
+    /// 403 for an API token.
+    pub fn must_be_in_session(&self) -> Result<()> {
+        match self.credential() {
+            CredentialId::Session(_) => Ok(()),
+            CredentialId::Token(_) => Err(Error::forbidden(
+                "This is done in a browser's session, not with an API token.",
+            )),
+        }
+    }
+
     /// Refuses anyone but an owner of the whole system.
     ///
     /// # Errors

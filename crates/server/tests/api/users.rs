@@ -34,11 +34,23 @@ async fn only_an_owner_sees_and_changes_others() {
 }
 
 #[tokio::test]
+async fn only_a_person_at_a_browser_makes_a_link_that_signs_in_as_another_user() {
+    let world = World::new().await;
+    let (owner, ada) = (world.owner().await, world.member("ada").await);
+    let path = format!("/api/users/{}/link", id_of(&ada).await);
+    owner.ask(&path).await.expect(403);
+    let link = world.owner_in_browser().await.ask(&path).await.expect(201);
+    let signed_in = world.sign_in(&crate::common::token_of_link(&link)).await;
+    assert_eq!(signed_in.get("/api/me").await.expect(200).json()["login"], "ada");
+}
+
+#[tokio::test]
 async fn a_disabled_user_is_out_at_once_and_can_come_back() {
     let world = World::new().await;
     let (owner, ada) = (world.owner().await, world.member("ada").await);
     let path = format!("/api/users/{}", id_of(&ada).await);
-    let link = crate::common::token_of_link(&owner.ask(&format!("{path}/link")).await.expect(201));
+    let in_browser = world.owner_in_browser().await;
+    let link = crate::common::token_of_link(&in_browser.ask(&format!("{path}/link")).await.expect(201));
 
     owner.patch(&path, &json!({"disabled": true})).await.expect(200);
     ada.get("/api/me").await.expect(401);
