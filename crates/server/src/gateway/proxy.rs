@@ -132,20 +132,28 @@ async fn send(
             },
         }
     }
+    let knew = upstream.speaks_tls();
     let mut link = upstream.connect().await.map_err(ProxyError::Unreachable)?;
     if large {
         link.detach();
     }
     let again = repeatable.then(|| copy(&request));
-    let error = match link.send(request).await {
+    let again = match link.send(request).await {
+        // Go, nginx and Apache answer so to plain HTTP where they expect TLS.
+        Ok(response) if response.status() == StatusCode::BAD_REQUEST && !knew && upstream.is_probe_due() => {
+            let turned_out = upstream.turns_out_to_speak_tls().await;
+            match again.filter(|_| turned_out) {
+                Some(again) => again,
+                None => return Ok((link, response)),
+            }
+        }
         Ok(response) => return Ok((link, response)),
-        Err(error) => error.into_error(),
-    };
-    if !upstream.turns_out_to_speak_tls().await {
-        return Err(ProxyError::Broken(error));
-    }
-    let Some(again) = again else {
-        return Err(ProxyError::NowKnownToSpeakTls);
+        Err(error) => {
+            if knew || !upstream.turns_out_to_speak_tls().await {
+                return Err(ProxyError::Broken(error.into_error()));
+            }
+            again.ok_or(ProxyError::NowKnownToSpeakTls)?
+        }
     };
     let mut link = upstream.connect().await.map_err(ProxyError::Unreachable)?;
     match link.send(again).await {

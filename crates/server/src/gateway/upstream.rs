@@ -24,6 +24,8 @@ const IDLE_MOST: usize = 128;
 const IDLE_LONGEST: Duration = Duration::from_secs(15);
 /// Maximum number of requests and tunnels in flight to one port.
 const UNDER_WAY_MOST: usize = 2048;
+/// Pause between two probes for TLS after an answer that hints at it.
+const PROBE_AGAIN: Duration = Duration::from_secs(5);
 /// Timeout for connecting into a sandbox.
 const CONNECT: Duration = Duration::from_secs(10);
 
@@ -35,6 +37,8 @@ pub(super) struct Upstream {
     under_way: AtomicUsize,
     /// The application speaks HTTPS.
     tls: AtomicBool,
+    /// When a hint at HTTPS was last followed up.
+    probed: Mutex<Option<Instant>>,
     /// For the task that closes idle connections.
     this: Weak<Self>,
 }
@@ -73,6 +77,7 @@ impl Upstream {
             pool: Mutex::default(),
             under_way: AtomicUsize::new(0),
             tls: AtomicBool::new(false),
+            probed: Mutex::default(),
             this: this.clone(),
         })
     }
@@ -97,7 +102,7 @@ impl Upstream {
     /// A new connection.
     pub(super) async fn connect(&self) -> Result<Link, Unreachable> {
         let mut connection = self.open().await?;
-        if self.tls.load(Ordering::Relaxed) {
+        if self.speaks_tls() {
             connection = match self.secured(connection).await {
                 Some(secured) => secured,
                 // Another application listens now.
@@ -110,11 +115,26 @@ impl Upstream {
         Link::open(connection).await.map_err(Unreachable::Protocol)
     }
 
+    /// Whether new connections speak TLS.
+    pub(super) fn speaks_tls(&self) -> bool {
+        self.tls.load(Ordering::Relaxed)
+    }
+
+    /// Whether an answer that is only a hint at TLS is followed up: not each of many.
+    pub(super) fn is_probe_due(&self) -> bool {
+        let mut probed = self.probed.lock();
+        let due = probed.is_none_or(|at| at.elapsed() >= PROBE_AGAIN);
+        if due {
+            *probed = Some(Instant::now());
+        }
+        due
+    }
+
     /// Finds out, after an answer that is no HTTP, whether the application speaks HTTPS. True if new connections do
     /// so from now on.
     pub(super) async fn turns_out_to_speak_tls(&self) -> bool {
-        if self.tls.load(Ordering::Relaxed) {
-            return false;
+        if self.speaks_tls() {
+            return true;
         }
         let Ok(connection) = self.open().await else {
             return false;

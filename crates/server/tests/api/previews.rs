@@ -9,9 +9,11 @@ use axum::{
 };
 use fsa_model::{ResourceName, sandboxd::ListeningPort};
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
-use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+};
 
 use crate::common::{Answer, Client, World};
 
@@ -451,9 +453,8 @@ async fn a_redirect_of_an_application_to_its_own_localhost_leads_to_its_preview(
     }
 }
 
-#[tokio::test]
-async fn a_port_that_speaks_https_is_reached() {
-    let scene = Scene::new().await;
+/// Serves the application by HTTPS at a port. Plain HTTP is answered with `to_plain`.
+async fn serve_https(scene: &Scene, port: u16, to_plain: &'static [u8]) {
     let rcgen::CertifiedKey { cert, signing_key } =
         rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let config =
@@ -468,18 +469,23 @@ async fn a_port_that_speaks_https_is_reached() {
             .unwrap();
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    scene.world.driver.serve(5173, listener.local_addr().unwrap());
-    let secured = Arc::new(Mutex::new(0));
-    let count = Arc::clone(&secured);
+    scene.world.driver.serve(port, listener.local_addr().unwrap());
     tokio::spawn(async move {
         loop {
-            let (stream, _) = listener.accept().await.unwrap();
-            let (acceptor, count) = (acceptor.clone(), Arc::clone(&count));
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let acceptor = acceptor.clone();
             tokio::spawn(async move {
+                let mut first = [0];
+                // A TLS record of a handshake begins with 22.
+                if stream.peek(&mut first).await.is_ok() && first != [22] && !to_plain.is_empty() {
+                    let mut request = [0; 4096];
+                    let _ = stream.read(&mut request).await;
+                    let _ = stream.write_all(to_plain).await;
+                    return;
+                }
                 let Ok(stream) = acceptor.accept(stream).await else {
                     return;
                 };
-                *count.lock() += 1;
                 let service =
                     hyper_util::service::TowerToHyperService::new(Router::new().fallback(application));
                 let _ = hyper::server::conn::http1::Builder::new()
@@ -488,14 +494,24 @@ async fn a_port_that_speaks_https_is_reached() {
             });
         }
     });
+}
 
+#[tokio::test]
+async fn a_port_that_speaks_https_is_reached() {
+    let scene = Scene::new().await;
+    serve_https(&scene, 5173, b"").await;
     // Nobody can tell whether a POST that met a broken answer was done, so it is not sent twice.
     let first = scene.program(5173).post("/", &json!({})).await.expect(502);
     assert!(first.text().contains("HTTPS"), "{}", first.text());
     scene.program(5173).post("/", &json!({})).await.expect(200);
     let seen = scene.program(5173).get("/").await.expect(200).json();
     assert_eq!(seen["method"], "GET");
-    assert!(*secured.lock() > 0);
+
+    serve_https(&scene, 5174, b"").await;
+    scene.program(5174).get("/").await.expect(200);
+    let refusal = b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
+    serve_https(&scene, 5175, refusal).await;
+    scene.program(5175).get("/").await.expect(200);
 }
 
 #[tokio::test]
