@@ -98,7 +98,7 @@ export default function Database({ project }: { project: Project }) {
         )}
       </Group>
       <Text size="xs" c="dimmed">
-        {found.data?.name} · {found.data?.provider}. Set in the sandbox as DATABASE_URL. For psql and libraries that reject “?schema=”, use POSTGRES_URL, which is the same without it.
+        {found.data?.name} · {found.data?.provider}. Set in the sandbox as DATABASE_URL and POSTGRES_URL.
       </Text>
       <Group mt="xl" mb="xs">
         <Title order={2}>Tables</Title>
