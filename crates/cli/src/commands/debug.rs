@@ -17,8 +17,7 @@ use crate::{
 pub fn run(arguments: Debug, url: Option<&str>, json: bool) -> Outcome {
     let config = config::serve(arguments.serve, Uid::effective().is_root())?;
     let clusters = kubernetes::read(&config)?;
-    let runtime = super::runtime()?;
-    runtime.block_on(async {
+    super::block_on(async {
         let client = Client::connect(url)?;
         let project: Project = client
             .get(&format!("/api/projects/{}", encoded(&arguments.project)))
@@ -37,7 +36,9 @@ pub fn run(arguments: Debug, url: Option<&str>, json: bool) -> Outcome {
         let text = debug::collect(&cluster, project.id)
             .await
             .map_err(|error| Failure::failed(error.to_string()))?;
-        output::print(json, &json!({"project": project.id, "report": text}), |_| output::line(text.trim_end()));
+        output::print(json, &json!({"project": project.id, "report": text}), |_| {
+            output::line(text.trim_end())
+        });
         Ok(0)
     })
 }

@@ -75,10 +75,12 @@ fn local(command: LocalCommand, global: &Global) -> Outcome {
             with_client(global, async |client| keys::run(client, command, json).await)
         }
         LocalCommand::Doctor(serve) => doctor::run(serve, json),
-        LocalCommand::Login(login) => runtime()?.block_on(login::run(login, url, json)),
+        LocalCommand::Login(login) => block_on(login::run(login, url, json)),
         LocalCommand::Debug(debug) => debug::run(debug, url, json),
         LocalCommand::Completions { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "fsa", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "fsa", &mut script);
+            output::line(String::from_utf8_lossy(&script).trim_end());
             Ok(0)
         }
         LocalCommand::Settings => {
@@ -89,10 +91,19 @@ fn local(command: LocalCommand, global: &Global) -> Outcome {
 }
 
 fn with_client(global: &Global, command: impl AsyncFnOnce(&Client) -> Outcome) -> Outcome {
-    runtime()?.block_on(async {
+    block_on(async {
         let client = Client::connect(global.url.as_deref())?;
         command(&client).await
     })
+}
+
+/// Runs a command to its end, and not longer: a thread that reads standard input cannot be interrupted, and
+/// dropping the runtime would wait for the next key.
+fn block_on(command: impl Future<Output = Outcome>) -> Outcome {
+    let runtime = runtime()?;
+    let outcome = runtime.block_on(command);
+    runtime.shutdown_background();
+    outcome
 }
 
 /// A runtime on this thread.

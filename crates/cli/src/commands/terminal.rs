@@ -6,7 +6,11 @@ use std::{
 };
 
 use crossterm::terminal;
-use fsa_model::tty::{self, WindowSize, input_queue::InputQueue};
+use fsa_model::{
+    api::Page,
+    sandboxd::TerminalSession,
+    tty::{self, WindowSize, input_queue::InputQueue},
+};
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -47,27 +51,31 @@ enum End {
     Broke(String),
 }
 
-/// Attaches to `session`. A new session runs `command`, or else a shell.
+/// Attaches to `session`. The shell of a new session becomes `program`, if one is named.
 pub async fn attach(
     client: &Client,
     project: &str,
     session: &str,
     user: Option<&str>,
-    command: Option<&str>,
+    program: Option<&str>,
 ) -> Outcome {
     let mut path = format!(
         "/api/projects/{}/terminal?session={}",
         encoded(project),
         encoded(session)
     );
-    for (name, value) in [("user", user), ("command", command)] {
-        if let Some(value) = value {
-            path = format!("{path}&{name}={}", encoded(value));
-        }
+    if let Some(user) = user {
+        path = format!("{path}&user={}", encoded(user));
+    }
+    let mut keys = InputQueue::new(uuid::Uuid::new_v4().to_string());
+    if let Some(program) = program
+        && !exists(client, project, session).await?
+    {
+        // The queue is empty, so it has room.
+        let _ = keys.push(format!("exec {program}\r").as_bytes());
     }
     let raw = Raw::enter()?;
     let mut keyboard = keyboard();
-    let mut keys = InputQueue::new(uuid::Uuid::new_v4().to_string());
     let left =
         || format!("detached from {session}; it keeps running. Reattach with `fsa terminal {project}`.");
     let mut away: Option<(Instant, usize)> = None;
@@ -101,11 +109,16 @@ pub async fn attach(
             if !words.is_empty() {
                 output::note(&format!("\r\n[{words}]"));
             }
-            // The thread that reads the keyboard cannot be interrupted; do not wait for it.
-            std::process::exit(0)
+            Ok(0)
         }
         Err(failure) => Err(failure),
     }
+}
+
+async fn exists(client: &Client, project: &str, session: &str) -> Result<bool, Failure> {
+    let path = format!("/api/projects/{}/terminals", encoded(project));
+    let page: Page<TerminalSession> = client.get(&path).await?;
+    Ok(page.items.iter().any(|open| open.name == session))
 }
 
 /// The result of typed keys.
