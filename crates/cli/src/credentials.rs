@@ -40,7 +40,7 @@ pub struct Target {
 pub fn target(url: Option<&str>) -> Result<Target, Failure> {
     let file = read()?;
     let url = url
-        .map(|url| url.trim_end_matches('/').to_owned())
+        .map(with_scheme)
         .or(file.current)
         .unwrap_or_else(|| DEFAULT_URL.to_owned());
     let token = config::client_token().or_else(|| {
@@ -49,6 +49,21 @@ pub fn target(url: Option<&str>) -> Result<Target, Failure> {
             .map(|entry| SecretString::from(entry.token.clone()))
     });
     Ok(Target { url, token })
+}
+
+/// `url` without a slash at its end, and with a scheme: http for a loopback host, else https.
+pub fn with_scheme(url: &str) -> String {
+    let url = url.trim_end_matches('/');
+    if url.contains("://") {
+        return url.to_owned();
+    }
+    let loopback = url::Url::parse(&format!("http://{url}")).is_ok_and(|url| match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    });
+    format!("{}://{url}", if loopback { "http" } else { "https" })
 }
 
 /// Saves `token` for `url` and makes it the current server. Returns the path of the file.
@@ -105,4 +120,25 @@ fn write(path: &Path, text: &str) -> std::io::Result<()> {
         .open(&fresh)?;
     file.write_all(text.as_bytes())?;
     std::fs::rename(&fresh, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_without_a_scheme_gets_the_one_of_its_host() {
+        for (given, url) in [
+            ("localhost:8080", "http://localhost:8080"),
+            ("try--3000.localhost:8080/", "http://try--3000.localhost:8080"),
+            ("127.0.0.1", "http://127.0.0.1"),
+            ("[::1]:8080", "http://[::1]:8080"),
+            ("fsa.example.com", "https://fsa.example.com"),
+            ("localhost.example.com:443", "https://localhost.example.com:443"),
+            ("http://fsa.example.com/", "http://fsa.example.com"),
+            ("https://localhost", "https://localhost"),
+        ] {
+            assert_eq!(with_scheme(given), url);
+        }
+    }
 }

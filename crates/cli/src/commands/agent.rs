@@ -43,7 +43,8 @@ pub async fn run(client: &Client, command: args::Agent, json: bool) -> Outcome {
             });
         }
         args::Agent::SetKey { name } => {
-            let change = change(name, Some(input::secret()?));
+            let secret = input::secret(&format!("{name}: "))?;
+            let change = change(name, Some(secret));
             client.order(Method::PATCH, OWN, &change).await?;
         }
         args::Agent::UnsetKey { name } => {

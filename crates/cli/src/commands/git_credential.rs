@@ -21,7 +21,7 @@ pub async fn run(client: &Client, command: args::GitCredential, json: bool) -> O
             let set = SetGitCredential {
                 url,
                 username,
-                password: input::secret()?.into(),
+                password: input::secret("Password or token: ")?.into(),
             };
             let credential: GitCredential = client.send(Method::PUT, &path(&project), &set).await?;
             output::print(json, &credential, |credential| {

@@ -1,7 +1,5 @@
 //! `fsa login`: exchanges a link, a token or a password for a token in the credentials file.
 
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
-
 use fsa_model::api::{ApiToken, CreateToken, User};
 use reqwest::{Method, Response, header};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -12,20 +10,20 @@ use crate::{
     client::{self, Client},
     credentials,
     failure::{Code, Failure, Outcome},
-    output,
+    input, output,
 };
 
 pub async fn run(login: Login, url: Option<&str>, json: bool) -> Outcome {
     let given = login.url.as_deref().or(url).unwrap_or(credentials::DEFAULT_URL);
-    let parsed = Url::parse(given)
+    let parsed = Url::parse(&credentials::with_scheme(given))
         .map_err(|_| Failure::usage(format!("{given:?} is not a URL of the form http://host[:port]")))?;
     let origin = parsed.origin().ascii_serialization();
     let token = if login.with_token {
-        SecretString::from(asked("API token: ")?)
+        SecretString::from(input::asked("API token: ")?)
     } else if let Some(link) = parsed.fragment() {
         from_session(&origin, "/api/auth/link", &serde_json::json!({"token": link})).await?
     } else if let Some(user) = &login.user {
-        let password = password()?;
+        let password = SecretString::from(input::hidden("Password: ")?);
         let body = serde_json::json!({"login": user, "password": password.expose_secret()});
         from_session(&origin, "/api/auth/password", &body).await?
     } else {
@@ -91,35 +89,4 @@ fn token_name() -> String {
         .ok()
         .and_then(|name| name.into_string().ok());
     format!("fsa on {}", host.as_deref().unwrap_or("an unnamed machine"))
-}
-
-fn asked(prompt: &str) -> Result<String, Failure> {
-    if std::io::stdin().is_terminal() {
-        let _ = write!(std::io::stderr(), "{prompt}");
-    }
-    let mut line = String::new();
-    std::io::stdin().lock().read_line(&mut line)?;
-    let line = line.trim().to_owned();
-    if line.is_empty() {
-        Err(Failure::usage("standard input is empty"))
-    } else {
-        Ok(line)
-    }
-}
-
-/// Prompts without echo.
-fn password() -> Result<SecretString, Failure> {
-    use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
-    let stdin = std::io::stdin();
-    if !stdin.is_terminal() {
-        return asked("").map(SecretString::from);
-    }
-    let before = tcgetattr(&stdin).map_err(std::io::Error::from)?;
-    let mut hidden = before.clone();
-    hidden.local_flags.remove(LocalFlags::ECHO);
-    tcsetattr(&stdin, SetArg::TCSAFLUSH, &hidden).map_err(std::io::Error::from)?;
-    let answer = asked("Password: ");
-    let _ = tcsetattr(&stdin, SetArg::TCSAFLUSH, &before);
-    output::note("");
-    answer.map(SecretString::from)
 }
