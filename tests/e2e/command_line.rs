@@ -1,5 +1,10 @@
 //! Command line tests: `fsa` as a person uses it.
 
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    net::TcpListener,
+};
+
 use fsa_tests::{PtyProgram, World};
 use serde_json::Value;
 
@@ -51,8 +56,30 @@ async fn a_day_with_the_command_line() {
     ]);
     assert_eq!((code, out.as_str(), err.as_str()), (7, "blue\n", "grey\n"));
     let (code, _, err) = run(&["exec", "todo", "--", "no-such-program"]);
-    assert_ne!(code, 0);
+    assert_eq!(code, 127);
     assert!(err.contains("no-such-program"), "{err}");
+    assert_eq!(run(&["exec", "todo", "--", "/etc/passwd"]).0, 126);
+    let shell = |script: &str| {
+        let command = world.command(&[]);
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "the subject is a program in a shell's pipe"
+        )]
+        let mut bash = std::process::Command::new("bash");
+        bash.args(["-c", script])
+            .env("FSA", fsa_tests::exported("FSA_BIN"));
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => bash.env(name, value),
+                None => bash.env_remove(name),
+            };
+        }
+        text(&bash.output().expect("bash runs"))
+    };
+    let loops = "printf 'a\\nb\\n' | while read x; do $FSA exec todo -n -- echo $x; done";
+    assert_eq!(shell(loops), (0, "a\nb\n".into(), String::new()));
+    let closed = "$FSA exec todo -n -- yes | head -1; exit ${PIPESTATUS[0]}";
+    assert_eq!(shell(closed), (141, "y\n".into(), String::new()));
 
     let (code, _, err) = run(&["env", "set", "todo", "SHAPE=round"]);
     assert_eq!(code, 0, "{err}");
@@ -85,6 +112,13 @@ async fn a_day_with_the_command_line() {
 
     let (_, out, _) = run(&["db", "psql", "todo", "--", "-Atc", "select 42"]);
     assert_eq!(out, "42\n");
+    let mut psql = PtyProgram::of(&mut world.command(&["db", "psql", "todo"]));
+    psql.until("=> ");
+    psql.type_in("select 40 + 2;\r");
+    psql.until("42");
+    psql.type_in("\\q\r");
+    let (code, last) = psql.end();
+    assert_eq!(code, Some(0), "{last}");
     let (_, out, _) = run(&["db", "url", "todo"]);
     assert!(
         out.starts_with("postgresql://todo_agentruntime_") && out.trim().ends_with("?schema=public"),
@@ -102,6 +136,7 @@ async fn a_day_with_the_command_line() {
     assert_eq!(run(&["stop", "todo"]).0, 0);
     let (code, _, err) = run(&["exec", "todo", "--", "true"]);
     assert_eq!(code, 5, "{err}");
+    assert_eq!(err.matches("The sandbox is stopped.").count(), 1, "{err}");
     assert_eq!(run(&["start", "todo"]).0, 0);
     assert_eq!(run(&["exec", "todo", "--", "cat", "notes/note.txt"]).1, "carried");
     let (_, out, _) = run(&["events", "todo"]);
@@ -160,6 +195,65 @@ fn a_server_that_is_not_there_is_said_so() {
     let (code, _, err) = text(&output);
     assert_eq!(code, 6);
     assert!(err.contains("no server answers at http://127.0.0.1:9"), "{err}");
+}
+
+/// A server that answers each request with this status.
+fn refusing(status: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    std::thread::spawn(move || {
+        for connection in listener.incoming() {
+            let mut connection = BufReader::new(connection.expect("a connection"));
+            let mut line = String::new();
+            while connection.read_line(&mut line).is_ok_and(|length| length > 2) {
+                line.clear();
+            }
+            let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            let _ = connection.get_mut().write_all(answer.as_bytes());
+        }
+    });
+    url
+}
+
+/// `fsa` as a client of that server, on a terminal. The command is dropped here, and with it its end of the terminal.
+fn on_a_terminal(url: &str, arguments: &[&str]) -> PtyProgram {
+    #[allow(clippy::disallowed_methods, reason = "the subject is a program")]
+    let mut command = std::process::Command::new(fsa_tests::exported("FSA_BIN"));
+    command
+        .args(arguments)
+        .env("FSA_URL", url)
+        .env("FSA_TOKEN", "fsa_x");
+    PtyProgram::of(&mut command)
+}
+
+#[test]
+fn a_refused_command_on_a_terminal_ends_without_a_key() {
+    let url = refusing("404 Not Found");
+    for arguments in [
+        &["terminal", "absent"][..],
+        &["exec", "absent", "--", "true"],
+        &["db", "psql", "absent"],
+    ] {
+        let (code, shown) = on_a_terminal(&url, arguments).end();
+        assert_eq!(code, Some(3), "{arguments:?}: {shown}");
+        assert!(shown.contains("the server answered 404"), "{shown}");
+    }
+}
+
+#[test]
+fn a_secret_is_prompted_for_on_a_terminal_and_not_shown() {
+    let url = refusing("404 Not Found");
+    // Without a scheme: http for a loopback address.
+    let address = url.trim_start_matches("http://");
+    let mut program = on_a_terminal(address, &["agent", "set-key", "ANTHROPIC_API_KEY"]);
+    program.until("ANTHROPIC_API_KEY: ");
+    program.type_in("hush\r");
+    let (code, shown) = program.end();
+    assert_eq!(code, Some(3), "{shown}");
+    assert!(
+        shown.contains("the server answered 404") && !shown.contains("hush"),
+        "{shown}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

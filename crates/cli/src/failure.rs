@@ -59,10 +59,13 @@ impl Failure {
         let message = body.as_ref().map_or_else(
             || format!("the server answered {status} without a reason"),
             |body| {
-                let mut text = body.error.clone();
-                if body.details.message != body.error {
-                    text = format!("{text}: {}", body.details.message);
-                }
+                let (title, details) = (&body.error, &body.details.message);
+                // Details that begin with the title say it as well.
+                let mut text = if details.starts_with(title.as_str()) {
+                    details.clone()
+                } else {
+                    format!("{title}: {details}")
+                };
                 if let Some(suggestion) = body.details.field.as_ref().and_then(|f| f.suggestion.as_ref())
                     && !text.contains(suggestion.as_str())
                 {

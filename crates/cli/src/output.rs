@@ -1,7 +1,7 @@
 //! Output: tables, JSON, and the progress of the five stages.
 
 use std::{
-    io::{IsTerminal as _, Write as _},
+    io::{ErrorKind, IsTerminal as _, Write as _},
     time::Duration,
 };
 
@@ -10,6 +10,11 @@ use comfy_table::{ContentArrangement, Table, presets::NOTHING};
 use fsa_model::{Phase, StageState, api::Sandbox};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde::Serialize;
+
+use crate::failure::{Failure, Outcome};
+
+/// Exit code of a command whose output nobody reads any more: 128 and SIGPIPE, as a shell shows it.
+const CLOSED_PIPE: u8 = 128 + 13;
 
 /// Prints `value` as JSON where `json`, otherwise as `people` does.
 pub fn print<T: Serialize>(json: bool, value: &T, people: impl FnOnce(&T)) {
@@ -20,9 +25,21 @@ pub fn print<T: Serialize>(json: bool, value: &T, people: impl FnOnce(&T)) {
     }
 }
 
-/// One line on standard output. A closed pipe (`| head`) is ignored.
+/// One line on standard output. When nobody reads it any more (`| head`), the command ends here.
 pub fn line(text: &str) {
-    let _ = writeln!(std::io::stdout(), "{text}");
+    if let Err(error) = writeln!(std::io::stdout(), "{text}")
+        && error.kind() == ErrorKind::BrokenPipe
+    {
+        std::process::exit(CLOSED_PIPE.into());
+    }
+}
+
+/// The end of a command whose output cannot be written: silent where the reader has closed the pipe.
+pub fn unwritten(error: std::io::Error) -> Outcome {
+    match error.kind() {
+        ErrorKind::BrokenPipe => Ok(CLOSED_PIPE),
+        _ => Err(Failure::failed(format!("the output cannot be written: {error}"))),
+    }
 }
 
 /// One line on standard error.

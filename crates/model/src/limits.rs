@@ -121,11 +121,13 @@ impl ExceededLimit {
                 self.limit
             );
         }
-        let what = match self.resource.as_str() {
-            "projects" => "projects",
-            "running" => "running sandboxes",
-            "cpuMillis" => "thousandths of a processor",
-            "diskMib" => "MiB on disk",
+        let what = match (self.resource.as_str(), self.limit) {
+            ("projects", 1) => "project",
+            ("projects", _) => "projects",
+            ("running", 1) => "running sandbox",
+            ("running", _) => "running sandboxes",
+            ("cpuMillis", _) => "thousandths of a processor",
+            ("diskMib", _) => "MiB on disk",
             _ => "MiB of memory",
         };
         let (whose, advice) = if self.server_wide {

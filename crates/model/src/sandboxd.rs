@@ -240,8 +240,14 @@ pub enum ExecMessage {
     /// Sandbox, last: how the command ended.
     #[serde(rename_all = "camelCase")]
     Exit { exit_code: i32, timed_out: bool },
-    /// Sandbox, last: the command could not be started.
-    Error { message: String },
+    /// Sandbox, last: the command could not be started. A shell's exit code for it: 127 where there is no such
+    /// command, 126 where it is no program.
+    #[serde(rename_all = "camelCase")]
+    Error {
+        message: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        exit_code: Option<u8>,
+    },
 }
 
 /// One entry of `GET /v1/files?path=…&list=true`, sorted by name.

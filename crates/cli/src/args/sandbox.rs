@@ -18,6 +18,9 @@ pub struct Exec {
     /// Timeout in seconds
     #[arg(long, short)]
     pub timeout: Option<u32>,
+    /// Do not read standard input, as in a loop whose own input it is
+    #[arg(long, short)]
+    pub no_stdin: bool,
     /// Command and its arguments, after --
     #[arg(last = true, required = true)]
     pub command: Vec<String>,

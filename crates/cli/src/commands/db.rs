@@ -40,6 +40,7 @@ pub async fn run(client: &Client, command: Db, json: bool) -> Outcome {
                 environment: Vec::new(),
                 user: None,
                 timeout: None,
+                no_stdin: false,
                 command,
             };
             exec::run(client, exec, json).await

@@ -1,6 +1,6 @@
 //! `fsa exec`: runs a command in the sandbox, with its input, output and exit code.
 
-use std::{io::IsTerminal as _, time::Duration};
+use std::time::Duration;
 
 use fsa_model::sandboxd::{ExecMessage, ExecRequest, ExecResult};
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -41,10 +41,10 @@ pub async fn run(client: &Client, exec: Exec, json: bool) -> Outcome {
         output::print(true, &result, |_| {});
         return Ok(code(result.exit_code));
     }
-    stream(client, &path, &request).await
+    stream(client, &path, &request, exec.no_stdin).await
 }
 
-async fn stream(client: &Client, path: &str, request: &ExecRequest) -> Outcome {
+async fn stream(client: &Client, path: &str, request: &ExecRequest, no_stdin: bool) -> Outcome {
     let mut socket = websocket::open(client, path, None).await?;
     let first = serde_json::to_string(request).map_err(|error| Failure::failed(error.to_string()))?;
     socket.send(Message::text(first)).await.map_err(broke)?;
@@ -54,16 +54,18 @@ async fn stream(client: &Client, path: &str, request: &ExecRequest) -> Outcome {
     let input = sender.clone();
     // An idle terminal must not delay the end of the command: the task is dropped with the runtime.
     let reader = tokio::spawn(async move {
-        let mut stdin = tokio::io::stdin();
-        let mut piece = vec![0; PIECE + 1];
-        piece[0] = STDIN;
-        while let Ok(length @ 1..) = stdin.read(&mut piece[1..]).await {
-            if input
-                .send(Message::binary(piece[..=length].to_vec()))
-                .await
-                .is_err()
-            {
-                return;
+        if !no_stdin {
+            let mut stdin = tokio::io::stdin();
+            let mut piece = vec![0; PIECE + 1];
+            piece[0] = STDIN;
+            while let Ok(length @ 1..) = stdin.read(&mut piece[1..]).await {
+                if input
+                    .send(Message::binary(piece[..=length].to_vec()))
+                    .await
+                    .is_err()
+                {
+                    return;
+                }
             }
         }
         let _ = input.send(control(&ExecMessage::Eof)).await;
@@ -75,11 +77,16 @@ async fn stream(client: &Client, path: &str, request: &ExecRequest) -> Outcome {
     let outcome = loop {
         tokio::select! {
             message = from.next() => match message {
-                Some(Ok(Message::Binary(bytes))) => match bytes.split_first() {
-                    Some((&STDOUT, bytes)) => stdout.write_all(bytes).await?,
-                    Some((&STDERR, bytes)) => stderr.write_all(bytes).await?,
-                    _ => {}
-                },
+                Some(Ok(Message::Binary(bytes))) => {
+                    let written = match bytes.split_first() {
+                        Some((&STDOUT, bytes)) => stdout.write_all(bytes).await,
+                        Some((&STDERR, bytes)) => stderr.write_all(bytes).await,
+                        _ => Ok(()),
+                    };
+                    if let Err(error) = written {
+                        break output::unwritten(error);
+                    }
+                }
                 Some(Ok(Message::Text(text))) => match serde_json::from_str::<ExecMessage>(&text) {
                     Ok(ExecMessage::Exit { exit_code, timed_out }) => {
                         if timed_out {
@@ -87,7 +94,11 @@ async fn stream(client: &Client, path: &str, request: &ExecRequest) -> Outcome {
                         }
                         break Ok(code(exit_code));
                     }
-                    Ok(ExecMessage::Error { message }) => break Err(Failure::new(Code::Failed, message)),
+                    Ok(ExecMessage::Error { message, exit_code: Some(code) }) => {
+                        output::note(&format!("fsa: {message}"));
+                        break Ok(code);
+                    }
+                    Ok(ExecMessage::Error { message, .. }) => break Err(Failure::new(Code::Failed, message)),
                     _ => {}
                 },
                 Some(Ok(Message::Close(frame))) => {
@@ -98,22 +109,25 @@ async fn stream(client: &Client, path: &str, request: &ExecRequest) -> Outcome {
                 Some(Err(error)) => break Err(broke(error)),
                 None => break Err(Failure::new(Code::Unreachable, "the connection ended before the command did")),
             },
-            Some(message) = outgoing.recv() => to.send(message).await.map_err(broke)?,
-            _ = interrupt.recv() => to.send(control(&ExecMessage::Signal { signal: 2 })).await.map_err(broke)?,
-            _ = terminate.recv() => to.send(control(&ExecMessage::Signal { signal: 15 })).await.map_err(broke)?,
+            Some(message) = outgoing.recv() => if let Err(error) = to.send(message).await {
+                break Err(broke(error));
+            },
+            _ = interrupt.recv() => if let Err(error) = to.send(control(&ExecMessage::Signal { signal: 2 })).await {
+                break Err(broke(error));
+            },
+            _ = terminate.recv() => if let Err(error) = to.send(control(&ExecMessage::Signal { signal: 15 })).await {
+                break Err(broke(error));
+            },
         }
     };
-    stdout.flush().await?;
-    stderr.flush().await?;
+    // tokio writes on another thread: output that is not flushed would be lost with the runtime.
+    let flushed = stdout.flush().await.and(stderr.flush().await);
     reader.abort();
     let _ = tokio::time::timeout(Duration::from_secs(1), to.close()).await;
-    if std::io::stdin().is_terminal() || !reader.is_finished() {
-        // tokio reads standard input on a thread that cannot be interrupted; do not wait for it.
-        if let Ok(code) = outcome {
-            std::process::exit(code.into());
-        }
+    match (outcome, flushed) {
+        (Ok(_), Err(error)) => output::unwritten(error),
+        (outcome, _) => outcome,
     }
-    outcome
 }
 
 fn control(message: &ExecMessage) -> Message {

@@ -58,8 +58,7 @@ async fn create(client: &Client, create: ProjectCreate, json: bool) -> Outcome {
         start: create.no_start.then_some(false),
     };
     let mut project: Project = client.send(Method::POST, "/api/projects", &request).await?;
-    if !create.no_start
-        && !create.no_wait
+    if !create.no_wait
         && let Some(sandbox) = project.sandbox.take()
     {
         project.sandbox =

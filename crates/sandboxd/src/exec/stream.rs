@@ -49,6 +49,11 @@ pub async fn run(sandbox: Arc<Sandbox>, socket: Socket) {
         Ok(Some((running, limit))) => forward(running, limit, &sender, receiver).await,
         Ok(None) => None,
         Err(refusal) => Some(ExecMessage::Error {
+            exit_code: match refusal.name {
+                "CommandNotFound" => Some(127),
+                "CommandNotExecutable" => Some(126),
+                _ => None,
+            },
             message: refusal.message,
         }),
     };

@@ -161,15 +161,21 @@ async fn input_flows_only_as_fast_as_the_command_reads() {
 #[tokio::test]
 async fn a_command_that_cannot_start_is_reported_in_the_stream() {
     let sandbox = Sandbox::start().await;
-    for (request, word) in [
-        (json!({"command": ["no-such-command"]}), "no-such-command"),
-        (json!({"command": ["true"], "timeoutSeconds": 9999}), "3600"),
-        (json!({"wrong": 1}), "wrong"),
+    for (request, word, code) in [
+        (
+            json!({"command": ["no-such-command"]}),
+            "no-such-command",
+            Some(127),
+        ),
+        (json!({"command": ["/etc/passwd"]}), "/etc/passwd", Some(126)),
+        (json!({"command": ["true"], "timeoutSeconds": 9999}), "3600", None),
+        (json!({"wrong": 1}), "wrong", None),
     ] {
         let mut socket = begin(&sandbox, request).await;
-        let Err(ExecMessage::Error { message }) = next(&mut socket).await else {
+        let Err(ExecMessage::Error { message, exit_code }) = next(&mut socket).await else {
             panic!("it was started")
         };
+        assert_eq!(exit_code, code, "{message}");
         assert!(message.contains(word), "{message}");
     }
 }

@@ -38,7 +38,7 @@ async fn what_is_over_a_limit_is_refused_with_the_limit_and_the_use() {
         ("running", 1, 2, false)
     );
     assert!(
-        second.error.contains("limited to 1 running sandboxes"),
+        second.error.contains("limited to 1 running sandbox,"),
         "{}",
         second.error
     );
