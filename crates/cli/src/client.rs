@@ -18,6 +18,9 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// Timeout of an answer that is no stream.
 const ANSWER: Duration = Duration::from_secs(90);
 
+/// Maximum length of a line of an event stream, which is kept in memory until it ends.
+const LINE_MOST: usize = 4 << 20;
+
 /// Server-sent events. It ends when the server ends the stream.
 pub type EventStream = LocalBoxStream<'static, Result<Event, Failure>>;
 
@@ -87,15 +90,37 @@ impl Client {
             request = request.header("last-event-id", last);
         }
         let response = sent(request).await?;
-        let events = response.bytes_stream().eventsource();
-        Ok(events.map_err(broken).boxed_local())
+        let mut line = 0;
+        let bytes = response
+            .bytes_stream()
+            .map_err(Failure::from)
+            .and_then(move |bytes| {
+                line = unfinished(line, &bytes);
+                std::future::ready(if line > LINE_MOST {
+                    let most = LINE_MOST >> 20;
+                    Err(Failure::failed(format!(
+                        "the server sent an event of more than {most} MiB"
+                    )))
+                } else {
+                    Ok(bytes)
+                })
+            });
+        Ok(bytes.eventsource().map_err(broken).boxed_local())
+    }
+}
+
+/// Pure: the length of the unfinished line after `bytes`, of which `before` came earlier.
+fn unfinished(before: usize, bytes: &[u8]) -> usize {
+    match bytes.iter().rposition(|byte| *byte == b'\n') {
+        Some(end) => bytes.len() - end - 1,
+        None => before + bytes.len(),
     }
 }
 
 /// Why an event stream cannot be read on.
-fn broken(error: EventStreamError<reqwest::Error>) -> Failure {
+fn broken(error: EventStreamError<Failure>) -> Failure {
     match error {
-        EventStreamError::Transport(error) => error.into(),
+        EventStreamError::Transport(failure) => failure,
         error => Failure::failed(format!("the server sent a malformed event stream: {error}")),
     }
 }
@@ -124,4 +149,16 @@ async fn read<T: DeserializeOwned>(response: Response) -> Result<T, Failure> {
 /// `text` as one segment of a path or one value of a query.
 pub fn encoded(text: &str) -> String {
     percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_grows_until_it_ends() {
+        assert_eq!(unfinished(3, b"ab"), 5);
+        assert_eq!(unfinished(3, b"ab\ncd\ne"), 1);
+        assert_eq!(unfinished(LINE_MOST, b"\n"), 0);
+    }
 }
