@@ -1,18 +1,26 @@
 //! `fsa cp`: files and folders in and out of a sandbox.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::{Read as _, Write},
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
 
 use futures_util::TryStreamExt as _;
 use reqwest::{Body, Method, header};
+use tar::{Builder, Header};
 use tokio_util::io::{ReaderStream, StreamReader, SyncIoBridge};
 
 use crate::{
     args::Cp,
     client::{self, Client, encoded},
-    failure::{Failure, Outcome},
+    failure::{Code, Failure, Outcome},
+    output,
 };
 
 const TAR: &str = "application/x-tar";
+/// Set-user-id and set-group-id: on another machine the ids are other people's.
+const SET_IDS: u32 = 0o6000;
 
 /// One side of a copy.
 enum Side {
@@ -62,10 +70,11 @@ async fn upload(client: &Client, source: &Path, project: &str, path: &str) -> Ou
         let (reader, writer) = tokio::io::duplex(256 * 1024);
         let folder = source.to_owned();
         let packing = tokio::task::spawn_blocking(move || {
-            let mut archive = tar::Builder::new(SyncIoBridge::new(writer));
+            let mut archive = Builder::new(SyncIoBridge::new(writer));
             archive.follow_symlinks(false);
-            archive.append_dir_all(".", &folder)?;
-            archive.into_inner()?.shutdown()
+            let skipped = pack(&mut archive, &folder)?;
+            archive.into_inner()?.shutdown()?;
+            Ok::<_, std::io::Error>(skipped)
         });
         let request = client
             .request(Method::PUT, &url(project, path))
@@ -76,8 +85,22 @@ async fn upload(client: &Client, source: &Path, project: &str, path: &str) -> Ou
             .await
             .map_err(|error| Failure::failed(error.to_string()))?;
         answer?;
-        packed
+        let skipped = packed
             .map_err(|error| Failure::failed(format!("{} could not be read: {error}", source.display())))?;
+        for path in &skipped {
+            output::note(&format!(
+                "fsa: {} was skipped: only files, folders and symbolic links are copied",
+                path.display()
+            ));
+        }
+        if !skipped.is_empty() {
+            return Ok(Code::Failed as u8);
+        }
+    } else if !metadata.is_file() {
+        return Err(Failure::usage(format!(
+            "{} is neither a file nor a folder",
+            source.display()
+        )));
     } else {
         let target = if path.is_empty() || path.ends_with('/') {
             format!("{path}{name}")
@@ -93,6 +116,43 @@ async fn upload(client: &Client, source: &Path, project: &str, path: &str) -> Ou
         client::sent(request).await?;
     }
     Ok(0)
+}
+
+/// Packs what is in `folder`, without set-id bits. Returns what an archive cannot hold: sockets, FIFOs and devices.
+fn pack<W: Write>(archive: &mut Builder<W>, folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut skipped = Vec::new();
+    let mut folders = vec![PathBuf::from(".")];
+    while let Some(name) = folders.pop() {
+        append(archive, &folder.join(&name), &name)?;
+        for entry in std::fs::read_dir(folder.join(&name))? {
+            let entry = entry?;
+            let kind = entry.file_type()?;
+            let name = name.join(entry.file_name());
+            if kind.is_dir() {
+                folders.push(name);
+            } else if kind.is_file() || kind.is_symlink() {
+                append(archive, &entry.path(), &name)?;
+            } else {
+                skipped.push(entry.path());
+            }
+        }
+    }
+    Ok(skipped)
+}
+
+fn append<W: Write>(archive: &mut Builder<W>, path: &Path, name: &Path) -> std::io::Result<()> {
+    let metadata = std::fs::symlink_metadata(path)?;
+    if metadata.is_symlink() || metadata.mode() & SET_IDS == 0 {
+        return archive.append_path_with_name(path, name);
+    }
+    let mut header = Header::new_gnu();
+    header.set_metadata(&metadata);
+    header.set_mode(metadata.mode() & !SET_IDS);
+    if metadata.is_dir() {
+        archive.append_data(&mut header, name, std::io::empty())
+    } else {
+        archive.append_data(&mut header, name, std::fs::File::open(path)?.take(metadata.len()))
+    }
 }
 
 async fn download(client: &Client, project: &str, path: &str, target: &Path) -> Outcome {
@@ -131,4 +191,55 @@ async fn download(client: &Client, project: &str, path: &str, target: &Path) -> 
         file.sync_all().await?;
     }
     Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::BTreeMap,
+        fs::{self, Permissions},
+        os::unix::{
+            fs::{PermissionsExt as _, symlink},
+            net::UnixListener,
+        },
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_folder_is_packed_without_its_sockets_and_set_id_bits() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::create_dir(path("d")).unwrap();
+        let _socket = UnixListener::bind(path("d/socket")).unwrap();
+        nix::unistd::mkfifo(&path("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        fs::write(path("d/file"), "text").unwrap();
+        fs::write(path("tool"), "#!").unwrap();
+        fs::set_permissions(path("d/file"), Permissions::from_mode(0o640)).unwrap();
+        fs::set_permissions(path("tool"), Permissions::from_mode(0o6755)).unwrap();
+        symlink("nowhere", path("link")).unwrap();
+
+        let mut archive = Builder::new(Vec::new());
+        archive.follow_symlinks(false);
+        let mut skipped = pack(&mut archive, folder.path()).unwrap();
+        skipped.sort();
+        assert_eq!(skipped, [path("./d/socket"), path("./fifo")]);
+        let packed = archive.into_inner().unwrap();
+        let mut modes = BTreeMap::new();
+        for entry in tar::Archive::new(&*packed).entries().unwrap() {
+            let mut entry = entry.unwrap();
+            let mut content = String::new();
+            entry.read_to_string(&mut content).unwrap();
+            let name = entry.path().unwrap().display().to_string();
+            let mode = entry.header().mode().unwrap() & 0o7777;
+            modes.insert(name.trim_matches(['.', '/']).to_owned(), (mode, content));
+        }
+        assert_eq!(modes["d/file"], (0o640, "text".into()));
+        assert_eq!(modes["tool"], (0o755, "#!".into()));
+        assert!(modes.contains_key("link") && modes.contains_key("d"), "{modes:?}");
+        assert!(
+            !modes.contains_key("fifo") && !modes.contains_key("d/socket"),
+            "{modes:?}"
+        );
+    }
 }
