@@ -142,6 +142,17 @@ async fn a_day_with_the_command_line() {
     let (_, out, _) = run(&["events", "todo"]);
     assert!(out.contains("RUNNING"), "{out}");
 
+    let (code, _, err) = run(&["restart", "todo"]);
+    assert_eq!(
+        (code, err.matches("✓ Environment Ready").count()),
+        (0, 1),
+        "{err}"
+    );
+    let (_, out, err) = run(&["project", "set", "todo", "--description", "things"]);
+    assert!(out.contains("things"), "{out}{err}");
+    let (_, out, err) = run(&["project", "create", "idle", "--template", "host", "--no-start"]);
+    assert_eq!((out.as_str(), err.as_str()), ("idle is STOPPED\n", ""));
+
     let (code, _, err) = run(&["project", "delete", "todo"]);
     assert_eq!(code, 2, "no confirmation without a terminal: {err}");
     assert_eq!(run(&["project", "delete", "todo", "--yes"]).0, 0);

@@ -1,13 +1,14 @@
-//! Output: tables, JSON, and the progress of the five stages.
+//! Output: tables, JSON, and the progress of the five stages. Text from a sandbox cannot control the terminal.
 
 use std::{
+    borrow::Cow,
     io::{ErrorKind, IsTerminal as _, Write as _},
     time::Duration,
 };
 
 use chrono::{DateTime, Utc};
 use comfy_table::{ContentArrangement, Table, presets::NOTHING};
-use fsa_model::{Phase, StageState, api::Sandbox};
+use fsa_model::{Phase, StageState, api::Sandbox, condition::Condition};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde::Serialize;
 
@@ -27,7 +28,8 @@ pub fn print<T: Serialize>(json: bool, value: &T, people: impl FnOnce(&T)) {
 
 /// One line on standard output. When nobody reads it any more (`| head`), the command ends here.
 pub fn line(text: &str) {
-    if let Err(error) = writeln!(std::io::stdout(), "{text}")
+    let mut stdout = std::io::stdout();
+    if let Err(error) = writeln!(stdout, "{}", printable(text, stdout.is_terminal()))
         && error.kind() == ErrorKind::BrokenPipe
     {
         std::process::exit(CLOSED_PIPE.into());
@@ -44,7 +46,38 @@ pub fn unwritten(error: std::io::Error) -> Outcome {
 
 /// One line on standard error.
 pub fn note(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
+    let mut stderr = std::io::stderr();
+    let _ = writeln!(stderr, "{}", printable(text, stderr.is_terminal()));
+}
+
+/// One line of ours on a terminal in raw mode, where a new line needs a carriage return on both sides.
+pub fn raw_note(text: &str) {
+    let _ = write!(std::io::stderr(), "\r\n{}\r\n", printable(text, true));
+}
+
+/// Pure: `text` for a terminal without what would control it: colors and cursor movements (ECMA-48 control sequences)
+/// are removed, other control characters made visible. In a pipe it is as it is.
+fn printable(text: &str, terminal: bool) -> Cow<'_, str> {
+    if !terminal || !text.contains(|c: char| c.is_control() && !"\n\t".contains(c)) {
+        return text.into();
+    }
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text.chars().peekable();
+    while let Some(c) = rest.next() {
+        match c {
+            '\x1b' if rest.next_if_eq(&'[').is_some() => {
+                while rest.next_if(|c| (' '..='?').contains(c)).is_some() {}
+                rest.next_if(|c| ('@'..='~').contains(c));
+            }
+            '\n' | '\t' => shown.push(c),
+            '\r' if rest.peek().is_none_or(|c| *c == '\n') => {}
+            '\0'..='\x1f' => shown.extend(char::from_u32(0x2400 + u32::from(c))),
+            '\x7f' => shown.push('␡'),
+            c if c.is_control() => shown.push(char::REPLACEMENT_CHARACTER),
+            c => shown.push(c),
+        }
+    }
+    shown.into()
 }
 
 pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) {
@@ -82,13 +115,15 @@ pub enum Stages {
         _all: MultiProgress,
     },
     Lines {
-        last: Vec<StageState>,
+        /// The state of each stage, and since when: a restart repeats states.
+        last: Vec<(StageState, DateTime<Utc>)>,
     },
     Silent,
 }
 
 impl Stages {
-    pub fn new(json: bool) -> Self {
+    /// `before`: stages that are no news.
+    pub fn new(json: bool, before: &[Condition]) -> Self {
         if json {
             Self::Silent
         } else if std::io::stderr().is_terminal() {
@@ -97,7 +132,9 @@ impl Stages {
                 _all: MultiProgress::new(),
             }
         } else {
-            Self::Lines { last: Vec::new() }
+            Self::Lines {
+                last: before.iter().map(|stage| (stage.state, stage.since)).collect(),
+            }
         }
     }
 
@@ -106,10 +143,10 @@ impl Stages {
         match self {
             Self::Silent => {}
             Self::Lines { last } => {
-                last.resize(sandbox.stages.len(), StageState::Pending);
+                last.resize(sandbox.stages.len(), (StageState::Pending, DateTime::UNIX_EPOCH));
                 for (was, stage) in last.iter_mut().zip(&sandbox.stages) {
-                    if *was != stage.state {
-                        *was = stage.state;
+                    let now = (stage.state, stage.since);
+                    if std::mem::replace(was, now) != now && stage.state != StageState::Pending {
                         let message = stage
                             .message
                             .as_deref()
@@ -174,5 +211,26 @@ const fn word(state: StageState) -> &'static str {
         StageState::Active => "…",
         StageState::Done => "✓",
         StageState::Failed => "✗",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_of_a_sandbox_does_not_control_a_terminal() {
+        for (text, shown) in [
+            ("plain\tü\n", "plain\tü\n"),
+            ("\x1b[1;31mred\x1b[0m \x1b[2J", "red "),
+            ("a\r\nb\r", "a\nb"),
+            ("true\rfake", "true␍fake"),
+            ("\x1b]52;c;aGk=\x07", "␛]52;c;aGk=␇"),
+            ("\x1b[31\nb\x1b", "\nb␛"),
+            ("\u{9b}31m\x7f", "\u{fffd}31m␡"),
+        ] {
+            assert_eq!(printable(text, true), shown);
+            assert_eq!(printable(text, false), text);
+        }
     }
 }

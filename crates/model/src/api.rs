@@ -69,6 +69,10 @@ pub struct ChangeProject {
     pub template: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
+    /// Until it is cloned; afterwards it is 409.
+    #[serde(default, with = "nullable", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Repository>)]
+    pub repository: Option<Option<Repository>>,
 }
 
 /// Distinguishes an absent field from null.

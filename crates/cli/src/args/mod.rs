@@ -14,7 +14,7 @@ pub use self::{
     account::{Login, Token, User},
     agent::{Agent, Task, TaskRun},
     git::{Git, GitCredential},
-    project::{Db, Env, Events, Lifecycle, Project, ProjectCreate},
+    project::{Db, Env, Events, Lifecycle, Project, ProjectCreate, ProjectSet},
     sandbox::{Cp, Debug, Exec, Logs, Open, Port, Terminal},
     server::{Image, Keys, ServerKeys, Shutdown},
 };
@@ -83,7 +83,7 @@ pub enum ClientCommand {
     /// List users with their usage, and set their limits
     #[command(subcommand)]
     User(User),
-    /// Create, list, show and delete projects
+    /// Create, list, show, change and delete projects
     #[command(subcommand)]
     Project(Project),
     /// Share a project with a user, or change their role

@@ -12,6 +12,8 @@ pub enum Project {
     List,
     /// Show a project
     Show { project: String },
+    /// Change a project; a running sandbox restarts if it must
+    Set(Box<ProjectSet>),
     /// Delete a project with its sandbox, files and database
     Delete {
         project: String,
@@ -61,6 +63,37 @@ pub struct ProjectCreate {
     /// Do not wait until the sandbox runs
     #[arg(long)]
     pub no_wait: bool,
+}
+
+/// Changes of a project; an empty text clears a description, a start command or a repository.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("change").multiple(true).required(true))]
+pub struct ProjectSet {
+    pub project: String,
+    /// New name; the addresses of its previews change with it
+    #[arg(long, group = "change")]
+    pub name: Option<String>,
+    /// Description; '' for none
+    #[arg(long, group = "change")]
+    pub description: Option<String>,
+    /// Template: `web` or `host`
+    #[arg(long, group = "change", conflicts_with = "image")]
+    pub template: Option<String>,
+    /// OCI image: a reference, or the name of an imported image
+    #[arg(long, group = "change")]
+    pub image: Option<String>,
+    /// Size of the sandbox
+    #[arg(long, group = "change", value_parser = ["micro", "small", "medium", "large"])]
+    pub size: Option<String>,
+    /// Git repository to clone, until one is cloned; '' for none
+    #[arg(long, group = "change")]
+    pub repository: Option<String>,
+    /// Branch to clone [default: the repository's]
+    #[arg(long, requires = "repository")]
+    pub branch: Option<String>,
+    /// Command to run and keep running in the project's folder; '' for none
+    #[arg(long, group = "change")]
+    pub start_command: Option<String>,
 }
 
 #[derive(Debug, Args)]

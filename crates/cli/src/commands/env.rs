@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use fsa_model::api::{ChangeEnvironment, EnvironmentView};
+use fsa_model::api::{ChangeEnvironment, EnvironmentView, Sandbox};
 use reqwest::Method;
 
 use super::{lifecycle, project};
@@ -74,8 +74,9 @@ async fn change(
             "{project} restarts, so that its processes see the change"
         ));
         let project = encoded(project);
-        let sandbox = client.get(&format!("/api/sandbox/{project}")).await?;
-        lifecycle::settle(client, &project, sandbox, json).await?;
+        let sandbox: Sandbox = client.get(&format!("/api/sandbox/{project}")).await?;
+        let before = sandbox.stages.clone();
+        lifecycle::settle(client, &project, sandbox, &before, json).await?;
     }
     output::print(json, &view, |_| {});
     Ok(0)

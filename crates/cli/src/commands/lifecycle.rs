@@ -1,6 +1,6 @@
 //! `fsa start`, `stop` and `restart`: request a lifecycle action, and wait for it.
 
-use fsa_model::{DesiredState, Phase, api::Sandbox};
+use fsa_model::{DesiredState, Phase, api::Sandbox, condition::Condition};
 use futures_util::TryStreamExt as _;
 use reqwest::Method;
 
@@ -17,22 +17,24 @@ pub async fn run(client: &Client, action: &str, arguments: &Lifecycle, json: boo
         .send(Method::POST, &format!("/api/projects/{project}/{action}"), &())
         .await?;
     if !arguments.no_wait {
-        sandbox = settle(client, &project, sandbox, json).await?;
+        let before = sandbox.stages.clone();
+        sandbox = settle(client, &project, sandbox, &before, json).await?;
     }
     output::print(json, &sandbox, |sandbox| show(&arguments.project, sandbox));
     Ok(0)
 }
 
-/// Waits until the desired state is reached or an attempt has failed, showing the stages.
+/// Waits until the desired state is reached or an attempt has failed, showing the stages that differ from `before`.
 ///
 /// An event triggers a read of the status, which alone counts, so that a lost event only costs time.
 pub async fn settle(
     client: &Client,
     project: &str,
     mut sandbox: Sandbox,
+    before: &[Condition],
     json: bool,
 ) -> Result<Sandbox, Failure> {
-    let mut stages = Stages::new(json);
+    let mut stages = Stages::new(json, before);
     let path = format!("/api/sandbox/{project}");
     while !sandbox.status.is_stable() && sandbox.status != Phase::Error {
         if sandbox.desired_state == DesiredState::Running {

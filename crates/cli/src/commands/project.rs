@@ -7,7 +7,7 @@ use std::{
 
 use fsa_model::{
     Repository, Size,
-    api::{CreateProject, Page, Project},
+    api::{ChangeProject, CreateProject, Page, Project},
     sharing::ProjectRole,
 };
 use futures_util::TryStreamExt as _;
@@ -15,11 +15,14 @@ use reqwest::Method;
 
 use super::lifecycle;
 use crate::{
-    args::{self, ProjectCreate},
+    args::{self, ProjectCreate, ProjectSet},
     client::{Client, encoded},
     failure::{Code, Failure, Outcome},
     output,
 };
+
+/// Exit code after Ctrl-C: 128 and SIGINT, as a shell shows it.
+const INTERRUPTED: u8 = 128 + 2;
 
 pub async fn run(client: &Client, command: args::Project, json: bool) -> Outcome {
     match command {
@@ -32,6 +35,7 @@ pub async fn run(client: &Client, command: args::Project, json: bool) -> Outcome
             output::print(json, &project, show);
             Ok(0)
         }
+        args::Project::Set(set) => change(client, *set, json).await,
         args::Project::Delete {
             project,
             yes,
@@ -61,13 +65,45 @@ async fn create(client: &Client, create: ProjectCreate, json: bool) -> Outcome {
     if !create.no_wait
         && let Some(sandbox) = project.sandbox.take()
     {
-        project.sandbox =
-            Some(lifecycle::settle(client, &encoded(&project.id.to_string()), sandbox, json).await?);
+        let id = encoded(&project.id.to_string());
+        project.sandbox = tokio::select! {
+            settled = lifecycle::settle(client, &id, sandbox, &[], json) => Some(settled?),
+            _ = tokio::signal::ctrl_c() => {
+                output::note(&format!(
+                    "{0} exists, and its start goes on. `fsa project show {0}` shows it, `fsa project delete {0}` \
+                     deletes it.",
+                    project.name
+                ));
+                return Ok(INTERRUPTED);
+            }
+        };
     }
     output::print(json, &project, |project| match &project.sandbox {
         Some(sandbox) => lifecycle::show(project.name.as_str(), sandbox),
         None => output::line(&format!("{} is created", project.name)),
     });
+    Ok(0)
+}
+
+async fn change(client: &Client, set: ProjectSet, json: bool) -> Outcome {
+    let clearable = |text: String| (!text.is_empty()).then_some(text);
+    let request = ChangeProject {
+        name: set.name,
+        description: set.description.map(clearable),
+        start_command: set.start_command.map(clearable),
+        size: set.size.as_deref().and_then(Size::parse),
+        template: set.template,
+        image: set.image,
+        repository: set.repository.map(|url| {
+            clearable(url).map(|url| Repository {
+                url,
+                branch: set.branch,
+            })
+        }),
+    };
+    let path = format!("/api/projects/{}", encoded(&set.project));
+    let project: Project = client.send(Method::PATCH, &path, &request).await?;
+    output::print(json, &project, show);
     Ok(0)
 }
 

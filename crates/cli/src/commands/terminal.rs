@@ -95,7 +95,7 @@ pub async fn attach(
             break Err(why);
         }
         if *tries == TOLD_AT {
-            output::note("\r\n[The server does not answer; your input is kept. Ctrl-] detaches.]\r");
+            output::raw_note("[The server does not answer; your input is kept. Ctrl-] detaches.]");
         }
         let pause = Duration::from_millis(PAUSES[(*tries).min(PAUSES.len() - 1)]);
         *tries += 1;
@@ -107,7 +107,7 @@ pub async fn attach(
     match outcome {
         Ok(words) => {
             if !words.is_empty() {
-                output::note(&format!("\r\n[{words}]"));
+                output::raw_note(&format!("[{words}]"));
             }
             Ok(0)
         }

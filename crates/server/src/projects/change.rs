@@ -1,25 +1,30 @@
-//! Project changes: name, description, start command, size and image. A change that a running sandbox only gets by a
+//! Project changes: name, description, start command, size, image, and the repository until it is cloned. A change that a running sandbox only gets by a
 //! restart restarts it.
 
-use fsa_model::{api::ChangeProject, event::EventKind, limits::Adds};
+use fsa_model::{api::ChangeProject, event::EventKind, limits::Adds, sandboxd::RepositoryState};
+use sqlx::PgConnection;
 
 use super::{environment, validate};
 use crate::{
     auth::{Caller, permission::Manage},
     core::Core,
-    error::Result,
+    error::{Error, Result},
     store::{
         events::{self, NewEvent},
         notify::Topic,
         projects::{self, Overview, ProjectRow},
-        quotas,
+        quotas, sandboxes,
     },
 };
+
+/// The field of the repository, which can be changed only until it is cloned.
+const REPOSITORY: &str = "repository";
 
 /// Changes a project of the caller. Fields that the request leaves out stay unchanged.
 ///
 /// # Errors
-/// Not found; 422 with the field and its rule; 409 where the caller has another project of that name.
+/// Not found; 422 with the field and its rule; 409 where the caller has another project of that name, or the
+/// repository to change is cloned already.
 pub async fn change(core: &Core, caller: &Caller, project: &str, request: ChangeProject) -> Result<Overview> {
     let found = projects::find::<Manage>(&core.store, caller, project).await?;
     let mut tx = core.store.begin().await?;
@@ -27,6 +32,13 @@ pub async fn change(core: &Core, caller: &Caller, project: &str, request: Change
     let after = changed(&before, request)?;
     let fields = differences(&before, &after);
     if !fields.is_empty() {
+        if fields.contains(&REPOSITORY) && is_cloned(&mut tx, &before).await? {
+            let sentence = "The repository is cloned already.";
+            return Err(Error::conflict(sentence).saying(format!(
+                "{sentence} Change its remote in the sandbox (`git remote set-url origin URL`), or create another \
+                 project from the other repository."
+            )));
+        }
         projects::update(&mut tx, &after).await?;
         let restarting = needs_restart(&fields) && environment::renew(&mut tx, before.id).await?;
         if restarting && grows(&before, &after) {
@@ -58,6 +70,13 @@ pub async fn change(core: &Core, caller: &Caller, project: &str, request: Change
     projects::overview(&core.store, caller, &before.id.to_string()).await
 }
 
+/// Whether the project's sandbox has reported the clone, which is made once.
+async fn is_cloned(tx: &mut PgConnection, project: &ProjectRow) -> Result<bool> {
+    let sandbox = sandboxes::main_in(tx, project.id).await?;
+    let status = sandbox.and_then(|sandbox| sandbox.status);
+    Ok(status.is_some_and(|status| status.repository == RepositoryState::Cloned))
+}
+
 /// Pure: the project with the request's changes.
 fn changed(before: &ProjectRow, request: ChangeProject) -> Result<ProjectRow> {
     let mut after = before.clone();
@@ -82,6 +101,12 @@ fn changed(before: &ProjectRow, request: ChangeProject) -> Result<ProjectRow> {
     if let Some(image) = validate::image(request.template.as_deref(), request.image.as_deref())? {
         after.image = image;
     }
+    if let Some(repository) = request.repository {
+        if let Some(repository) = &repository {
+            validate::repository(repository)?;
+        }
+        after.repository = repository;
+    }
     Ok(after)
 }
 
@@ -93,6 +118,7 @@ fn differences(before: &ProjectRow, after: &ProjectRow) -> Vec<&'static str> {
         ("startCommand", before.start_command != after.start_command),
         ("size", before.size != after.size),
         ("image", before.image != after.image),
+        (REPOSITORY, before.repository != after.repository),
     ]
     .into_iter()
     .filter_map(|(field, differs)| differs.then_some(field))
@@ -109,7 +135,7 @@ fn grows(before: &ProjectRow, after: &ProjectRow) -> bool {
 }
 
 fn needs_restart(fields: &[&str]) -> bool {
-    ["startCommand", "size", "image"]
+    ["startCommand", "size", "image", REPOSITORY]
         .iter()
         .any(|field| fields.contains(field))
 }

@@ -240,7 +240,7 @@ pub async fn update(tx: &mut PgConnection, project: &ProjectRow) -> Result<()> {
     sqlx::query(
         "update projects set description = $2, image = $3, size = $4, start_command = $5,
                 named_at = case when name = $6 then named_at else now() end,
-                name = $6, updated_at = now()
+                name = $6, repository = $7, updated_at = now()
          where id = $1",
     )
     .bind(project.id.0)
@@ -249,6 +249,7 @@ pub async fn update(tx: &mut PgConnection, project: &ProjectRow) -> Result<()> {
     .bind(project.size.as_str())
     .bind(&project.start_command)
     .bind(project.name.as_str())
+    .bind(project.repository.as_ref().map(sqlx::types::Json))
     .execute(tx)
     .await
     .map_err(|error| name_taken(error, &project.name))?;

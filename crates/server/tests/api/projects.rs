@@ -231,6 +231,43 @@ async fn a_change_that_a_running_sandbox_needs_is_wished_and_another_is_not() {
 }
 
 #[tokio::test]
+async fn a_repository_can_be_changed_until_it_is_cloned() {
+    let world = World::new().await;
+    let owner = world.owner().await;
+    let body = json!({"name": "todo", "repository": {"url": "https://git.example/a/typo"}});
+    owner.post("/api/projects", &body).await.expect(201);
+    let repository = json!({"url": "https://git.example/a/b", "branch": "main"});
+    let changed = owner
+        .patch("/api/projects/todo", &json!({"repository": repository}))
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(changed["repository"], repository);
+    assert_eq!(world.database.sql("select generation from sandboxes"), "2");
+    let ssh = json!({"repository": {"url": "ssh://git.example/a/b"}});
+    owner.patch("/api/projects/todo", &ssh).await.expect(422);
+    let none = json!({"repository": null});
+    let cleared = owner.patch("/api/projects/todo", &none).await.expect(200).json();
+    assert_eq!(cleared.get("repository"), None);
+
+    let again = json!({"repository": repository});
+    owner.patch("/api/projects/todo", &again).await.expect(200);
+    let cloned = fsa_model::sandboxd::Status {
+        repository: fsa_model::sandboxd::RepositoryState::Cloned,
+        ..Default::default()
+    };
+    let cloned = serde_json::to_string(&cloned).unwrap();
+    world
+        .database
+        .sql(&format!("update sandboxes set status = '{cloned}' returning 1"));
+    // The same again is no change.
+    owner.patch("/api/projects/todo", &again).await.expect(200);
+    let refused = owner.patch("/api/projects/todo", &none).await.expect(409).json();
+    let message = refused["details"]["message"].as_str().unwrap();
+    assert!(message.contains("git remote set-url"), "{message}");
+}
+
+#[tokio::test]
 async fn what_a_project_cannot_be_made_of_is_refused_field_by_field() {
     let world = World::new().await;
     let owner = world.owner().await;
