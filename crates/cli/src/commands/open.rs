@@ -15,21 +15,15 @@ pub async fn run(client: &Client, open: &Open, json: bool) -> Outcome {
     let sandbox: Sandbox = client
         .get(&format!("/api/sandbox/{}", encoded(&open.project)))
         .await?;
-    let known: Option<&Port> = sandbox.ports.iter().find(|port| port.port == open.port);
-    let url = known.map_or_else(
-        || {
-            sandbox
-                .public_url
-                .replacen("--3000", &format!("--{}", open.port), 1)
-        },
-        |port| port.url.clone(),
-    );
+    let listening = sandbox.ports.iter().any(|port| port.port == open.port);
+    let path = format!("/api/projects/{}/ports/{}", encoded(&open.project), open.port);
+    let Port { url, .. } = client.get(&path).await?;
     output::print(
         json,
-        &serde_json::json!({"url": url, "listening": known.is_some()}),
+        &serde_json::json!({"url": url, "listening": listening}),
         |_| output::line(&url),
     );
-    if known.is_none() {
+    if !listening {
         output::note(&format!(
             "Nothing listens on port {} of {} now.",
             open.port, open.project

@@ -24,7 +24,7 @@ use crate::{
         events::{self, NewEvent},
         notify::Topic,
         previews,
-        projects::{self, ProjectRow},
+        projects::{self, Overview, ProjectRow},
     },
 };
 
@@ -36,7 +36,7 @@ const PRESENTED_MOST: usize = 100;
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(list_ports))
-        .routes(routes!(share_port))
+        .routes(routes!(show_port, share_port))
 }
 
 /// The ports that listen, are shared or have settings, and their URLs
@@ -49,18 +49,50 @@ async fn list_ports(
     Path(project): Path<String>,
 ) -> Result<Json<Page<Port>>> {
     let overview = projects::overview(&app.store, &caller, &project).await?;
-    let sandbox = status::sandbox(&app.settings, &overview);
+    Ok(Json(Page {
+        items: ports(&app, &overview, None).await?,
+        next_cursor: None,
+    }))
+}
+
+/// A port and its URL, whether or not it listens
+#[utoipa::path(get, path = "/api/projects/{project}/ports/{port}", tag = "sandbox",
+    params(("project" = String, Path, description = "id or name"), ("port" = u16, Path)),
+    responses((status = OK, body = Port), (status = NOT_FOUND, body = ErrorBody),
+              (status = UNPROCESSABLE_ENTITY, body = ErrorBody)))]
+async fn show_port(
+    State(app): State<App>,
+    caller: Caller,
+    Path((project, port)): Path<(String, u32)>,
+) -> Result<Json<Port>> {
+    let overview = projects::overview(&app.store, &caller, &project).await?;
+    let port = port_number(port)?;
+    let found = ports(&app, &overview, Some(port)).await?;
+    let found = found.into_iter().find(|found| found.port == port);
+    found.map(Json).ok_or_else(|| Error::not_found("port"))
+}
+
+fn port_number(port: u32) -> Result<u16> {
+    u16::try_from(port)
+        .ok()
+        .filter(|&port| port > 0)
+        .ok_or_else(|| Error::invalid("port", "it is a number from 1 to 65535"))
+}
+
+/// The ports that listen, are shared or have settings, and `also`.
+async fn ports(app: &App, overview: &Overview, also: Option<u16>) -> Result<Vec<Port>> {
+    let sandbox = status::sandbox(&app.settings, overview);
     let mut connection = app.store.pool().acquire().await?;
     let localhost = previews::localhost_ports(&mut connection, overview.project.id).await?;
     drop(connection);
     let mut items = sandbox.map(|sandbox| sandbox.ports).unwrap_or_default();
-    let settled = overview.shares.keys().chain(&localhost).copied();
+    let settled = overview.shares.keys().chain(&localhost).copied().chain(also);
     for port in settled.collect::<BTreeSet<_>>() {
         if items.iter().all(|listening| listening.port != port) {
             items.push(Port {
                 port,
                 process: None,
-                url: status::port_url(&app.settings, &overview, port),
+                url: status::port_url(&app.settings, overview, port),
                 sharing: overview.shares.get(&port).copied().unwrap_or_default(),
                 host_header: HostHeader::default(),
             });
@@ -70,10 +102,7 @@ async fn list_ports(
         item.host_header = header_of(&localhost, item.port);
     }
     items.sort_by_key(|port| port.port);
-    Ok(Json(Page {
-        items,
-        next_cursor: None,
-    }))
+    Ok(items)
 }
 
 /// Sets who may open a port's URL, and which host name its application sees
@@ -91,10 +120,7 @@ async fn share_port(
     Json(wish): Json<SharePort>,
 ) -> Result<Json<SharedPort>> {
     let found = projects::find::<Manage>(&app.store, &caller, &project).await?;
-    let port = u16::try_from(port)
-        .ok()
-        .filter(|&port| port > 0)
-        .ok_or_else(|| Error::invalid("port", "it is a number from 1 to 65535"))?;
+    let port = port_number(port)?;
     if port == TERMINAL_PORT && wish.host_header.is_some() {
         return Err(Error::invalid(
             "hostHeader",

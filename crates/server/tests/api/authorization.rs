@@ -116,6 +116,7 @@ const TABLE: &[(&str, Need, &str)] = &[
     ("get /api/projects/{project}/database?reveal=true", In(Editor), ""),
     ("get /api/projects/{project}/events", In(Viewer), ""),
     ("get /api/projects/{project}/ports", In(Viewer), ""),
+    ("get /api/projects/{project}/ports/{port}", In(Viewer), ""),
     ("put /api/projects/{project}/ports/{port}", In(Admin), r#"{"sharing": "private"}"#),
     ("post /api/projects/{project}/exec", In(Editor), r#"{"command": ["true"]}"#),
     ("get /api/projects/{project}/exec", In(Editor), ""),

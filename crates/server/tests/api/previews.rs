@@ -379,6 +379,9 @@ async fn an_application_that_knows_only_localhost_sees_localhost() {
         .expect(200)
         .json();
     assert_eq!(listed["items"][0]["hostHeader"], "localhost");
+    let unlisted = scene.owner.get("/api/projects/todo/ports/4321").await;
+    assert_eq!(unlisted.expect(200).json()["url"], scene.origin(4321));
+    scene.owner.get("/api/projects/todo/ports/0").await.expect(422);
 
     let seen = program.get("/").await.expect(200).json()["headers"].clone();
     assert_eq!(seen["host"], json!(["localhost:3000"]));
