@@ -127,7 +127,7 @@ async fn a_day_with_the_command_line() {
 
     let (_, out, _) = run(&["project", "list", "--json"]);
     let list: Value = serde_json::from_str(&out).expect("JSON");
-    assert_eq!(list[0]["name"], "todo");
+    assert_eq!(list["items"][0]["name"], "todo");
     let (_, out, _) = run(&["project", "list"]);
     assert!(out.contains("todo") && out.contains("RUNNING"), "{out}");
     let (_, out, _) = run(&["open", "todo", "5000", "--print"]);

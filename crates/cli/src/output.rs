@@ -8,7 +8,11 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use comfy_table::{ContentArrangement, Table, presets::NOTHING};
-use fsa_model::{Phase, StageState, api::Sandbox, condition::Condition};
+use fsa_model::{
+    Phase, StageState,
+    api::{Page, Sandbox},
+    condition::Condition,
+};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde::Serialize;
 
@@ -24,6 +28,15 @@ pub fn print<T: Serialize>(json: bool, value: &T, people: impl FnOnce(&T)) {
     } else {
         people(value);
     }
+}
+
+/// Prints a list as `print` does; as JSON it has the shape of the API's lists.
+pub fn print_list<T: Serialize>(json: bool, items: Vec<T>, people: impl FnOnce(&[T])) {
+    let page = Page {
+        items,
+        next_cursor: None,
+    };
+    print(json, &page, |page| people(&page.items));
 }
 
 /// One line on standard output. When nobody reads it any more (`| head`), the command ends here.

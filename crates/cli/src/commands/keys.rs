@@ -30,7 +30,7 @@ pub async fn run(client: &Client, command: ServerKeys, json: bool) -> Outcome {
     match command {
         ServerKeys::List => {
             let all: Vec<EncryptionKey> = client.get("/api/keys").await?;
-            output::print(json, &all, |all| {
+            output::print_list(json, all, |all| {
                 output::table(
                     &["KEY", "SECRETS", ""],
                     all.iter().map(|key| {

@@ -118,7 +118,7 @@ async fn list(client: &Client, json: bool) -> Outcome {
             None => break,
         }
     }
-    output::print(json, &all, |all| {
+    output::print_list(json, all, |all| {
         if all.is_empty() {
             output::line("No projects. Create one with `fsa project create NAME`.");
             return;

@@ -18,7 +18,7 @@ pub async fn run(client: &Client, command: args::User, json: bool) -> Outcome {
     match command {
         args::User::List => {
             let all = all_users(client).await?;
-            output::print(json, &all, |all| show(all));
+            output::print_list(json, all, show);
         }
         args::User::Limit {
             user,
