@@ -20,7 +20,9 @@ await run(async ({ newPage }) => {
   await sees(one, "from-2");
 
   // The server is killed. The page reports it, and keeps input that is typed meanwhile.
-  await type(one, "marker=kept; stty -echo; cat > typed");
+  // Keys that come while the line editor still has the terminal would not be translated as `cat` expects.
+  await type(one, "marker=kept; stty -echo; echo coo''ked; cat > typed");
+  await sees(one, "cooked");
   const typed = Array.from({ length: 300 }, (_, number) => number);
   let at = 0;
   const typing = (async () => {
