@@ -43,7 +43,7 @@ export const modules = {
       ['encryption', 'settings'],
       ['pricing'],
       ['error'],
-      ['tunnel'], // bytes, of nothing of ours
+      ['tunnel', 'keyed_count'], // of nothing of ours
     ],
     allowed: [],
   },

@@ -16,6 +16,7 @@ pub mod git;
 pub mod git_credentials;
 pub mod github;
 pub mod github_client;
+mod keyed_count;
 pub mod listener;
 pub mod llm_proxy;
 pub mod login_throttle;

@@ -3,13 +3,16 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
 
-use crate::{auth::Address, login_throttle::network_of};
+use crate::{
+    auth::Address,
+    keyed_count::{KeyedCount, Permit},
+    login_throttle::network_of,
+};
 
 /// How often a network is reported.
 const REPORT: Duration = Duration::from_secs(60 * 60);
@@ -18,40 +21,12 @@ const REPORTED_MOST: usize = 256;
 
 /// Counts open connections per network. There are never more entries than connections.
 #[derive(Clone, Default)]
-pub(super) struct Connections(Arc<Mutex<HashMap<IpAddr, usize>>>);
-
-/// Counts as one connection of its network while it lives.
-pub(super) struct Place {
-    network: IpAddr,
-    all: Connections,
-}
+pub(super) struct Connections(KeyedCount<IpAddr>);
 
 impl Connections {
     /// A place for one more connection from `peer`; `None` if it has `most` already.
-    pub(super) fn enter(&self, peer: IpAddr, most: usize) -> Option<Place> {
-        let network = network_of(Address(Some(peer)))?;
-        let mut counts = self.0.lock();
-        let count = counts.entry(network).or_default();
-        if *count >= most {
-            return None;
-        }
-        *count += 1;
-        Some(Place {
-            network,
-            all: self.clone(),
-        })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut counts = self.all.0.lock();
-        if let Some(count) = counts.get_mut(&self.network) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.network);
-            }
-        }
+    pub(super) fn enter(&self, peer: IpAddr, most: usize) -> Option<Permit<IpAddr>> {
+        self.0.begin(network_of(Address(Some(peer)))?, most)
     }
 }
 
@@ -111,6 +86,5 @@ mod tests {
         assert!(connections.enter(there, 2).is_some());
         drop(first);
         assert!(connections.enter(here, 2).is_some());
-        assert_eq!(connections.0.lock().len(), 1);
     }
 }

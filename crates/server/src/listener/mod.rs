@@ -27,13 +27,14 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
 use self::{
-    clients::{Connections, Ignored, Place},
+    clients::{Connections, Ignored},
     lingering_close::{Lingering, Unread},
 };
 use crate::{
     api::{self, health::Peer},
     auth::{Address, cookie},
     gateway,
+    keyed_count::Permit,
     state::App,
 };
 
@@ -122,7 +123,7 @@ pub async fn serve_metrics(app: App, listener: TcpListener) -> std::io::Result<(
 
 /// A place for one more connection from an address. Reverse proxies and this machine have as many as they need: there
 /// are many clients behind each.
-fn own_place(app: &App, by_network: &Connections, peer: IpAddr) -> Option<Option<Place>> {
+fn own_place(app: &App, by_network: &Connections, peer: IpAddr) -> Option<Option<Permit<IpAddr>>> {
     let peer = peer.to_canonical();
     if peer.is_loopback() || is_trusted(&app.settings.trusted_proxies, peer) {
         return Some(None);
