@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use fsa_model::address::is_localhost;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 
@@ -58,7 +59,7 @@ pub fn with_scheme(url: &str) -> String {
         return url.to_owned();
     }
     let loopback = url::Url::parse(&format!("http://{url}")).is_ok_and(|url| match url.host() {
-        Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(url::Host::Domain(name)) => is_localhost(name),
         Some(url::Host::Ipv4(address)) => address.is_loopback(),
         Some(url::Host::Ipv6(address)) => address.is_loopback(),
         None => false,

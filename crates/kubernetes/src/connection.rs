@@ -4,7 +4,7 @@
 use std::{fmt::Debug, future::Future, path::PathBuf, sync::Arc, time::Duration};
 
 use fsa_driver::{DriverError, Result};
-use fsa_model::{Failure, FailureKind};
+use fsa_model::{Failure, FailureKind, address::is_localhost};
 use kube::{
     Api, Client, Config,
     api::{Patch, PatchParams},
@@ -239,10 +239,7 @@ fn is_local(server: &str) -> bool {
         return server.is_empty();
     };
     match url.host() {
-        Some(url::Host::Domain(name)) => {
-            let name = name.trim_end_matches('.');
-            name == "localhost" || name.ends_with(".localhost")
-        }
+        Some(url::Host::Domain(name)) => is_localhost(name.trim_end_matches('.')),
         Some(url::Host::Ipv4(address)) => address.is_loopback() || address.is_unspecified(),
         Some(url::Host::Ipv6(address)) => address.is_loopback() || address.is_unspecified(),
         None => true,

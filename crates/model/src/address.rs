@@ -85,6 +85,13 @@ const NAT64: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 
 /// 6to4: bits 16 to 47 are an IPv4 address (RFC 3056).
 const SIX_TO_FOUR: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16);
 
+/// Whether a host name always leads to the machine itself: `localhost`, or a name below it (RFC 6761, 6.3). It is in
+/// lower case, and has no dot at its end.
+#[must_use]
+pub fn is_localhost(name: &str) -> bool {
+    name == "localhost" || name.ends_with(".localhost")
+}
+
 /// Whether `address` is on the public internet.
 #[must_use]
 pub fn is_public(address: IpAddr) -> bool {

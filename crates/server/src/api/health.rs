@@ -11,7 +11,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use fsa_model::ErrorBody;
+use fsa_model::{ErrorBody, address::is_localhost};
 use http::{StatusCode, header, request::Parts};
 use serde::Serialize;
 use url::{Host, Url};
@@ -119,7 +119,7 @@ async fn metrics(State(app): State<App>, request: Parts) -> Result<Response> {
     Ok(encoded(&app))
 }
 
-/// The metrics for whoever reaches their own listener.
+/// The metrics, on a listener of their own, for everyone who reaches it.
 pub(super) fn metrics_router(app: App) -> Router {
     Router::new()
         .route("/metrics", get(async |State(app): State<App>| encoded(&app)))
@@ -157,7 +157,7 @@ pub(crate) fn is_loopback_name(authority: &str) -> bool {
         return false;
     };
     match url.host() {
-        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(Host::Domain(name)) => is_localhost(name),
         Some(Host::Ipv4(address)) => address.is_loopback(),
         Some(Host::Ipv6(address)) => address.to_canonical().is_loopback(),
         None => false,

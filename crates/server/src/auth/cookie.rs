@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use ::cookie::{Cookie, SameSite, time};
+use fsa_model::address::is_localhost;
 use http::{
     HeaderMap, HeaderValue,
     header::{self, Entry},
@@ -121,8 +122,7 @@ impl OurCookie {
 /// Whether browsers keep a `Secure` cookie of an apps host: they do over https, and on `localhost` also without it.
 #[must_use]
 pub fn keeps_secure(settings: &Settings) -> bool {
-    let domain = settings.apps_domain.as_str();
-    settings.is_https() || domain == "localhost" || domain.ends_with(".localhost")
+    settings.is_https() || is_localhost(&settings.apps_domain)
 }
 
 fn header(cookie: &Cookie<'_>) -> HeaderValue {
