@@ -117,11 +117,7 @@ fn key(layers: &[DiffId]) -> String {
     for layer in layers {
         hash.update(layer.hex());
     }
-    hash.finalize()
-        .iter()
-        .take(16)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hex::encode(&hash.finalize()[..16])
 }
 
 fn machine(error: io::Error) -> UnpackError {
