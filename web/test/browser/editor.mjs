@@ -1,19 +1,9 @@
 // Editor: unsaved text is kept over other views, a reload, a rename and a stop; a file without unsaved text follows the
 // disk; saved bytes are those that were edited; nothing is replaced without a question.
-import { api, check, openTerminal, put, run, screenshot, signIn, status, until, url } from "./lib.mjs";
+import { api, check, drop, openTerminal, put, run, screenshot, signIn, status, until, url } from "./lib.mjs";
 
 const view = (page, name) => page.getByRole("tab", { name, exact: true }).click();
 const exec = async (command) => (await api("POST", "/api/projects/edit/exec", { command: ["bash", "-c", command] })).stdout;
-
-/** Drops a file with this name and content on the element. */
-async function drop(page, selector, name, text) {
-  const data = await page.evaluateHandle(([name, text]) => {
-    const data = new DataTransfer();
-    data.items.add(new File([text], name, { type: "text/plain" }));
-    return data;
-  }, [name, text]);
-  await page.dispatchEvent(selector, "drop", { dataTransfer: data });
-}
 
 await run(async ({ newPage }) => {
   const page = await newPage();

@@ -153,6 +153,16 @@ export async function type(page, line, session = "main") {
 
 export const sees = (page, text, session = "main") => until(`“${text}” in the terminal`, async () => (await screen(page, session)).includes(text));
 
+/** Drops a file with this name and content on the element. */
+export async function drop(page, selector, name, text) {
+  const data = await page.evaluateHandle(([name, text]) => {
+    const data = new DataTransfer();
+    data.items.add(new File([text], name, { type: "text/plain" }));
+    return data;
+  }, [name, text]);
+  await page.dispatchEvent(selector, "drop", { dataTransfer: data });
+}
+
 export async function screenshot(page, name) {
   if (!screenshots) return;
   mkdirSync(screenshots, { recursive: true });

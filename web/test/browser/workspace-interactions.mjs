@@ -3,22 +3,12 @@
 import { execFile } from "node:child_process";
 import { readFile } from "node:fs/promises";
 import { promisify } from "node:util";
-import { api, check, fileServer, openTerminal, put, run, screen, screenshot, sees, signIn, signInLink, status, type, until, url } from "./lib.mjs";
+import { api, check, drop, fileServer, openTerminal, put, run, screen, screenshot, sees, signIn, signInLink, status, type, until, url } from "./lib.mjs";
 
 /** Runs the command line as the owner, against the same server. */
 const fsa = (...words) => promisify(execFile)(process.env.FSA_BIN, words, { timeout: 60_000 });
 const view = (page, name) => page.getByRole("tab", { name, exact: true }).click();
 const exec = async (...command) => (await api("POST", "/api/projects/demo/exec", { command })).stdout;
-
-/** Drops a file with this name and content on the element. */
-async function drop(page, selector, name, text) {
-  const data = await page.evaluateHandle(([name, text]) => {
-    const data = new DataTransfer();
-    data.items.add(new File([text], name, { type: "text/plain" }));
-    return data;
-  }, [name, text]);
-  await page.dispatchEvent(selector, "drop", { dataTransfer: data });
-}
 
 await run(async ({ newPage }) => {
   const page = await newPage({ permissions: ["clipboard-read", "clipboard-write"], acceptDownloads: true });

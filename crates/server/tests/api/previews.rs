@@ -15,7 +15,7 @@ use tokio::{
     net::TcpListener,
 };
 
-use crate::common::{Answer, Client, World};
+use crate::common::{Answer, Client, World, running_project};
 
 /// An application: answers with what it sees, and with the header fields that the query names.
 async fn application(request: Request) -> Response {
@@ -50,13 +50,7 @@ impl Scene {
     async fn new() -> Self {
         let world = World::working().await;
         let owner = world.owner().await;
-        let created = owner
-            .with("prefer", "wait=60")
-            .post("/api/projects", &json!({"name": "todo"}))
-            .await
-            .expect(201)
-            .json();
-        assert_eq!(created["sandbox"]["status"], "RUNNING");
+        let created = running_project(&owner, "todo").await;
         let resource = created["sandbox"]["name"].as_str().unwrap().parse().unwrap();
         Self {
             world,

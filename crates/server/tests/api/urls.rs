@@ -10,7 +10,7 @@ use http::{StatusCode, header};
 use serde_json::{Value, json};
 use url::Url;
 
-use crate::common::{Answer, Client, World};
+use crate::common::{Answer, Client, World, running_project};
 
 /// The web page's routes.
 const ROUTER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../web/src/router.tsx");
@@ -117,13 +117,7 @@ async fn every_url_in_an_answer_opens_a_page() {
     );
     let owner = world.owner().await;
     let mut urls = BTreeSet::new();
-    let created = owner
-        .with("prefer", "wait=60")
-        .post("/api/projects", &json!({"name": "todo"}))
-        .await
-        .expect(201)
-        .json();
-    assert_eq!(created["sandbox"]["status"], "RUNNING");
+    let created = running_project(&owner, "todo").await;
     collect(&created, &mut urls);
     for (port, sharing) in [(3000, "link"), (5000, "public"), (8080, "private")] {
         let path = format!("/api/projects/todo/ports/{port}");

@@ -265,3 +265,15 @@ pub async fn project(client: &Client, name: &str) -> Project {
         .expect(201)
         .read()
 }
+
+/// The answer to the creation of a project once its sandbox runs. Needs a world with workers.
+pub async fn running_project(client: &Client, name: &str) -> serde_json::Value {
+    let created = client
+        .with("prefer", "wait=60")
+        .post("/api/projects", &json!({"name": name}))
+        .await
+        .expect(201)
+        .json();
+    assert_eq!(created["sandbox"]["status"], "RUNNING");
+    created
+}
