@@ -1,6 +1,6 @@
 //! Login throttling: bounds on sign-in attempts per login and network, per login over all networks, and per network.
 //!
-//! A browser in which somebody has signed in before ([`crate::auth::known_browser`]) has a bound of its own, so that strangers
+//! A browser in which a user has signed in before ([`crate::auth::known_browser`]) has a bound of its own, so that strangers
 //! who guess a password, from however many addresses, do not keep its user out.
 
 use std::{

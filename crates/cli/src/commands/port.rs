@@ -20,7 +20,7 @@ pub async fn run(client: &Client, port: Port, json: bool) -> Outcome {
     if sharing.is_none() && host_header.is_none() {
         return Err(Failure::usage("give --sharing, --host-header or both"));
     }
-    let wish = SharePort {
+    let request = SharePort {
         sharing: sharing.map(|word| match word.as_str() {
             "link" => Sharing::Link,
             "public" => Sharing::Public,
@@ -29,7 +29,7 @@ pub async fn run(client: &Client, port: Port, json: bool) -> Outcome {
         host_header,
     };
     let path = format!("/api/projects/{}/ports/{port}", encoded(&project));
-    let now: SharedPort = client.send(Method::PUT, &path, &wish).await?;
+    let now: SharedPort = client.send(Method::PUT, &path, &request).await?;
     output::print(json, &now, |now| {
         output::line(now.link.as_ref().unwrap_or(&now.url));
         if now.host_header == HostHeader::Localhost {

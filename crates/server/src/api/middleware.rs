@@ -149,7 +149,7 @@ fn misdirected(app: &App) -> Response {
         StatusCode::MISDIRECTED_REQUEST,
         "Misdirected",
         format!(
-            "This server does not answer to that host name. Open it at {}. Whoever runs it gives it another name \
+            "This server does not answer to that host name. Open it at {}. Its operator gives it another name \
              with --origin.",
             app.settings.origin_text()
         ),

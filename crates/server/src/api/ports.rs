@@ -117,32 +117,32 @@ async fn share_port(
     State(app): State<App>,
     caller: Caller,
     Path((project, port)): Path<(String, u32)>,
-    Json(wish): Json<SharePort>,
+    Json(request): Json<SharePort>,
 ) -> Result<Json<SharedPort>> {
     let found = projects::find::<Manage>(&app.store, &caller, &project).await?;
     let port = port_number(port)?;
-    if port == TERMINAL_PORT && wish.host_header.is_some() {
+    if port == TERMINAL_PORT && request.host_header.is_some() {
         return Err(Error::invalid(
             "hostHeader",
             "port 7681 is the terminal's, which is no application",
         ));
     }
-    if port == TERMINAL_PORT && wish.sharing.is_some_and(|sharing| sharing != Sharing::Private) {
+    if port == TERMINAL_PORT && request.sharing.is_some_and(|sharing| sharing != Sharing::Private) {
         return Err(Error::invalid(
             "sharing",
-            "port 7681 is the terminal's; whoever opens it can do anything, so it stays private",
+            "port 7681 is the terminal's; anyone who opens it has a shell, so it stays private",
         ));
     }
-    if wish.sharing.is_none() && wish.host_header.is_none() {
+    if request.sharing.is_none() && request.host_header.is_none() {
         return Err(Error::invalid("sharing", "give sharing, hostHeader or both"));
     }
     let mut tx = app.store.begin().await?;
     let row = projects::lock(&mut tx, &found).await?;
-    let link = match wish.sharing {
+    let link = match request.sharing {
         Some(sharing) => share(&mut tx, &caller, &row, port, sharing).await?,
         None => None,
     };
-    if let Some(host_header) = wish.host_header {
+    if let Some(host_header) = request.host_header {
         present(&mut tx, &caller, &row, port, host_header).await?;
     }
     let localhost = previews::localhost_ports(&mut tx, row.id).await?;
@@ -181,7 +181,7 @@ async fn share(
         previews::share(tx, row.id, port, word(sharing), hash).await?;
     }
     audit::record(tx, caller, &format!("port.{}", word(sharing)), object(row, port)).await?;
-    let event = NewEvent::new(row, EventKind::ProjectChanged, said(port, sharing)).with(
+    let event = NewEvent::new(row, EventKind::ProjectChanged, sharing_message(port, sharing)).with(
         serde_json::json!({"fields": ["ports"], "port": port, "sharing": sharing, "by": caller.login()}),
     );
     events::append(tx, event).await?;
@@ -204,7 +204,7 @@ async fn present(
         )));
     }
     previews::set_host_header(tx, row.id, port, host_header).await?;
-    let (action, said) = match host_header {
+    let (action, message) = match host_header {
         HostHeader::Public => (
             "port.hostPublic",
             format!("The application at port {port} sees its preview's host name."),
@@ -215,7 +215,7 @@ async fn present(
         ),
     };
     audit::record(tx, caller, action, object(row, port)).await?;
-    let event = NewEvent::new(row, EventKind::ProjectChanged, said).with(
+    let event = NewEvent::new(row, EventKind::ProjectChanged, message).with(
         serde_json::json!({"fields": ["ports"], "port": port, "hostHeader": host_header, "by": caller.login()}),
     );
     events::append(tx, event).await?;
@@ -242,10 +242,10 @@ const fn word(sharing: Sharing) -> &'static str {
     }
 }
 
-fn said(port: u16, sharing: Sharing) -> String {
+fn sharing_message(port: u16, sharing: Sharing) -> String {
     match sharing {
         Sharing::Private => format!("Port {port} is private."),
-        Sharing::Link => format!("Port {port} is open to whoever has its new link."),
-        Sharing::Public => format!("Port {port} is open to everybody."),
+        Sharing::Link => format!("Port {port} is open to anyone with its new link."),
+        Sharing::Public => format!("Port {port} is open to everyone."),
     }
 }

@@ -15,13 +15,13 @@ use crate::error::{Error, Result};
 static AT_ONCE: Semaphore = Semaphore::const_new(2);
 /// Hashes in flight and waiting.
 static WAITING: Semaphore = Semaphore::const_new(32);
-/// Those of them that strangers may have asked for, so that they cannot keep everybody out.
+/// Those of them that strangers may have asked for, so that they cannot keep all users out.
 static STRANGERS: Semaphore = Semaphore::const_new(24);
 
 /// Who asks for a hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Priority {
-    /// Somebody who is signed in, or a browser in which the user signed in before.
+    /// A user who is signed in, or a browser in which the user signed in before.
     Known,
     Stranger,
 }

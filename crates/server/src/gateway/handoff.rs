@@ -79,7 +79,7 @@ pub(super) fn challenge(core: &Core, label: &str, request: &Parts) -> Response {
                 StatusCode::UNAUTHORIZED,
                 "Unauthorized",
                 "This port is private, and the request of the other port's page has no credentials for it.",
-                "Send it with credentials (fetch: credentials: \"include\"), and load the page anew if this port \
+                "Send it with credentials (fetch: credentials: \"include\"), and reload the page if this port \
                  began to listen after it. Or make this port public.",
             )
             .answer(&request.headers);

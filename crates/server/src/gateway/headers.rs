@@ -148,13 +148,14 @@ pub fn prepare_response(headers: &mut HeaderMap, upgrade: Option<&Upgrade>, host
     // Clears cookies for the whole registrable domain, including those of the control plane and of other
     // projects.
     headers.remove("clear-site-data");
-    // Orders for a reverse proxy, such as to send a file of its own. The one before us must not obey an application.
-    let orders: Vec<HeaderName> = headers
+    // Instructions to a reverse proxy, such as to send one of its files. The proxy in front of us must not follow an
+    // application's.
+    let instructions: Vec<HeaderName> = headers
         .keys()
         .filter(|name| name.as_str().starts_with("x-accel-") || SENDFILE.contains(name))
         .cloned()
         .collect();
-    for name in orders {
+    for name in instructions {
         headers.remove(name);
     }
     if let Some(Upgrade(protocol)) = upgrade {
