@@ -1,6 +1,6 @@
 // Collaboration: two users share a terminal, the server is killed while pages are open, and a third user has no
 // access.
-import { api, check, createProject, openTerminal, request, run, screen, sees, signIn, signInLink, status, type, until, url } from "./lib.mjs";
+import { api, check, createProject, escape, hasFocus, openTerminal, request, run, screen, sees, signIn, signInLink, status, type, until, url } from "./lib.mjs";
 
 await run(async ({ newPage }) => {
   const one = await newPage();
@@ -106,8 +106,10 @@ await run(async ({ newPage }) => {
   await other.getByRole("heading", { name: "Administration" }).waitFor();
   await other.getByRole("alert").first().waitFor();
   await other.getByRole("button", { name: "Account menu" }).click();
+  await hasFocus(other.getByRole("menu"));
   check((await other.getByRole("menuitem", { name: "Administration" }).count()) === 0, "a member has no Administration menu item");
-  await other.keyboard.press("Escape");
+  await escape(other);
+  await other.getByRole("menu").waitFor({ state: "detached" });
 
   // The next sign-in is with the password; a wrong password shows the server's error.
   await other.getByRole("button", { name: "Account menu" }).click();

@@ -8,7 +8,8 @@ import { chromium } from "playwright-core";
 export const url = required("FSA_URL");
 const token = required("FSA_TOKEN");
 const screenshots = process.env.FSA_SCREENSHOTS ?? "";
-const defaultTimeout = 60_000;
+/** Long, so that no test fails because the machine is busy. */
+const defaultTimeout = 180_000;
 
 const flags = [
   "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -42,7 +43,7 @@ export async function api(method, path, body, as = token) {
     method,
     headers: { authorization: `Bearer ${as}`, ...(body === undefined ? {} : { "content-type": "application/json" }) },
     body: body === undefined ? undefined : JSON.stringify(body),
-    signal: AbortSignal.timeout(60_000),
+    signal: AbortSignal.timeout(defaultTimeout),
   });
   const text = await response.text();
   check(response.ok, `${method} ${path}: ${response.status} ${text}`);
@@ -55,7 +56,7 @@ export async function put(project, path, content) {
     method: "PUT",
     headers: { authorization: `Bearer ${token}` },
     body: content,
-    signal: AbortSignal.timeout(60_000),
+    signal: AbortSignal.timeout(defaultTimeout),
   });
   check(response.ok, `PUT ${path}: ${response.status} ${await response.text()}`);
 }
@@ -152,6 +153,36 @@ export async function type(page, line, session = "main") {
 }
 
 export const sees = (page, text, session = "main") => until(`“${text}” in the terminal`, async () => (await screen(page, session)).includes(text));
+
+/**
+ * Waits until the shell shows its prompt. Keys that come earlier are shown twice: by the kernel, and again by the shell's
+ * line editor.
+ */
+export const prompts = (page, session = "main") => until("a prompt", async () => /\$$/.test((await screen(page, session)).trimEnd()));
+
+/** Clears the screen, and waits for the prompt on it. */
+export async function clear(page) {
+  await type(page, "clear; echo cle''ared");
+  await sees(page, "cleared");
+  await prompts(page);
+}
+
+/** Waits until the page has run its timers and effects: a key before that does not reach what has just been shown. */
+export const idle = (page) => page.evaluate(() => new Promise((done) => requestIdleCallback(done)));
+
+export async function escape(page) {
+  await idle(page);
+  await page.keyboard.press("Escape");
+}
+
+/** Saves the file in the editor. The button is disabled while that lasts, too. */
+export async function save(page) {
+  await page.keyboard.press("Control+s");
+  await page.getByRole("button", { name: "Save", exact: true }).and(page.locator("[disabled]:not([data-loading])")).waitFor();
+}
+
+/** Waits until the focus is inside of the element. */
+export const hasFocus = (locator) => until(`the focus is in ${locator}`, () => locator.evaluate((element) => element.contains(document.activeElement)));
 
 /** Drops a file with this name and content on the element. */
 export async function drop(page, selector, name, text) {

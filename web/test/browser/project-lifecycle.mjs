@@ -1,5 +1,5 @@
 // Project lifecycle: create, terminal, files, preview, environment, database, stop, start, delete.
-import { api, check, createProject, fileServer, openTerminal, put, run, screen, screenshot, sees, signIn, status, type, until } from "./lib.mjs";
+import { api, check, createProject, fileServer, openTerminal, put, run, save, screen, screenshot, sees, signIn, status, type, until } from "./lib.mjs";
 
 /** Opens a popup and shows its message, and has a link to the top. */
 const appPage = `<!doctype html><h1>Another page</h1>
@@ -46,8 +46,7 @@ await run(async ({ newPage }) => {
   await editor.click();
   await page.keyboard.press("Control+a");
   await page.keyboard.type("<h1>two</h1>");
-  await page.keyboard.press("Control+s");
-  await page.getByRole("button", { name: "Save", exact: true }).and(page.locator("[disabled]")).waitFor();
+  await save(page);
   await type(page, "cat index.html");
   await sees(page, "<h1>two</h1>");
 
@@ -78,8 +77,7 @@ await run(async ({ newPage }) => {
   await editor.click();
   await page.keyboard.press("Control+a");
   await page.keyboard.type("<h1>Changed in the editor</h1>");
-  await page.keyboard.press("Control+s");
-  await page.getByRole("button", { name: "Save", exact: true }).and(page.locator("[disabled]")).waitFor();
+  await save(page);
   await view(page, "Preview");
   await page.frameLocator("iframe.frame").getByRole("heading", { name: "Changed in the editor" }).waitFor();
 

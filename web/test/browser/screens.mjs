@@ -60,7 +60,10 @@ await run(async ({ newPage }) => {
   await put("notes", "src/app.ts", greeting);
   await api("POST", "/api/projects/notes/exec", { command: ["psql", "-c", "create table notes (id serial primary key, text text); insert into notes(text) values ('Write the report'), ('Water the plants')"] });
   await api("POST", "/api/projects/notes/restart");
-  await until("its port", async () => (await api("GET", "/api/projects/notes")).sandbox?.ports.some((port) => port.port === 3000));
+  await until("its port", async () => {
+    const { sandbox } = await api("GET", "/api/projects/notes");
+    return sandbox?.status === "RUNNING" && sandbox.ports.some((port) => port.port === 3000);
+  });
   await until("the error", async () => (await api("GET", "/api/projects/broken")).sandbox?.status === "ERROR");
 
   for (const [size, viewport] of widths) {

@@ -1,6 +1,6 @@
 // Terminal and files: a flood of output, search and split in the terminal, keys and the clipboard of programs, upload,
 // rename and delete of files, the error page of a preview, and confirmations before actions that cannot be undone.
-import { api, check, openTerminal, put, run, screen, screenshot, sees, signIn, signInLink, type, until, url } from "./lib.mjs";
+import { api, check, clear, escape, openTerminal, prompts, put, run, screen, screenshot, sees, signIn, signInLink, type, until, url } from "./lib.mjs";
 
 /** Draws its first line only once and when the size changes, and then more than the scrollback keeps. */
 const fullScreen = `
@@ -50,7 +50,7 @@ await run(async ({ newPage }) => {
 
   // Keys belong to the program: Ctrl+K and Ctrl+W delete in the shell, and Shift+Enter is not Enter.
   const input = page.locator('.term[data-session="main"] textarea');
-  await type(page, "clear");
+  await clear(page);
   await input.focus();
   await page.keyboard.type("echo deleted");
   await page.keyboard.press("Control+a");
@@ -62,10 +62,10 @@ await run(async ({ newPage }) => {
   check((await page.getByRole("dialog").count()) === 0, "Ctrl+K opens no dialog");
   await page.keyboard.press("Control+Shift+K");
   await page.getByRole("listbox", { name: "Commands" }).waitFor();
-  await page.keyboard.press("Escape");
+  await escape(page);
   await page.getByRole("listbox", { name: "Commands" }).waitFor({ state: "detached" });
-  await type(page, "clear; stty raw -echo; echo ra''w; head -c 2 | od -An -tx1; stty sane");
-  await sees(page, "raw");
+  await type(page, "clear; stty raw -echo; echo rea''dy; head -c 2 | od -An -tx1; stty sane");
+  await sees(page, "ready");
   await page.keyboard.press("Shift+Enter");
   await sees(page, "1b 0d");
 
@@ -102,7 +102,9 @@ await run(async ({ newPage }) => {
   await signIn(mac, await signInLink());
   await mac.goto(`${url}/p/tools`);
   await openTerminal(mac);
-  await type(mac, "clear; cat -v");
+  await prompts(mac);
+  await type(mac, "clear; echo rea''dy; cat -v");
+  await sees(mac, "ready");
   const keyboard = await mac.context().newCDPSession(mac);
   const option = async (key, code) => {
     const alt = 1;

@@ -1,6 +1,6 @@
 // Users and sharing: first run, invitations, limits, project roles, disabled users, sessions and passwords; each user
 // sees the other's changes at once. The server has GitHub configured, and a second region that is unavailable.
-import { check, createProject, openTerminal, run, screen, screenshot, sees, signIn, signInLink, status, type, until, url } from "./lib.mjs";
+import { check, createProject, escape, openTerminal, run, screen, screenshot, sees, signIn, signInLink, status, type, until, url } from "./lib.mjs";
 
 const view = (page, name) => page.getByRole("tab", { name, exact: true }).click();
 const menu = async (page, name, item) => {
@@ -44,7 +44,7 @@ await run(async ({ newPage }) => {
   await owner.goto(`${url}/administration`);
   await owner.getByRole("button", { name: "Invite user" }).click();
   const invitation = (await owner.getByLabel("Link", { exact: true }).inputValue()).replace(/^https?:\/\/[^/]+/, url);
-  await owner.keyboard.press("Escape");
+  await escape(owner);
   const guest = await newPage();
   await guest.goto(invitation);
   await guest.getByRole("button", { name: "Sign in", exact: true }).click();
@@ -65,7 +65,7 @@ await run(async ({ newPage }) => {
   await guest.getByLabel("Name", { exact: true }).fill("too-many");
   await guest.getByRole("button", { name: "Create project", exact: true }).click();
   await guest.getByText("The project's owner is limited to 0 projects").first().waitFor();
-  await guest.keyboard.press("Escape");
+  await escape(guest);
 
   // The dialog lists the regions, and marks the one that is unavailable.
   await owner.goto(url);
