@@ -153,7 +153,13 @@ async fn share_port(
     let url = status::port_url(&app.settings, &overview, port);
     Ok(Json(SharedPort {
         port,
-        link: link.map(|link| format!("{url}/?{}={}", crate::gateway::SHARE, link.expose_secret())),
+        link: link.map(|link| {
+            format!(
+                "{url}/?{}={}",
+                crate::gateway::ACCESS_LINK_PARAM,
+                link.expose_secret()
+            )
+        }),
         url,
         sharing: overview.shares.get(&port).copied().unwrap_or_default(),
         host_header: header_of(&localhost, port),

@@ -1,4 +1,4 @@
-//! Authorization of visitors: pure decisions over a route and the credentials that a request carries.
+//! Authorization of requests to a preview: pure decisions over a route and the credentials that a request carries.
 
 use fsa_model::{
     UserId,
@@ -10,121 +10,129 @@ use http::{HeaderMap, HeaderValue, Method, header};
 use subtle::ConstantTimeEq as _;
 use uuid::Uuid;
 
-use super::{preview_token::Pass, routes::Route};
+use super::{preview_token::PreviewToken, routes::Route};
 use crate::{
-    auth::{cookie::OurCookie, secret},
+    auth::{cookie::OurCookie, secret::hash},
     encryption::KeyRing,
     settings::Settings,
 };
 
-/// Upper bound on the preview tokens that are tried: another host under the same domain can plant cookies of
-/// this name.
-const PASSES_MOST: usize = 4;
+/// Maximum number of preview tokens that are tried: another host under the same domain can set cookies of this name.
+const MAX_PREVIEW_TOKENS: usize = 4;
 
-/// A visitor who may use the port.
+/// Who an authorized request comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Visitor {
-    /// The port is public.
-    Anybody,
-    /// The visitor has the port's access link.
-    Guest([u8; 32]),
-    /// A user with at least this role in the project; the session, if the user came with one.
-    Person(UserId, ProjectRole, Option<Uuid>),
+pub(super) enum Principal {
+    /// Anyone: the port is public.
+    Anonymous,
+    /// A browser that opened the port's access link; the hash of the link's secret.
+    AccessLink([u8; 32]),
+    /// A user with at least this role in the project, and the user's session if there is one.
+    User(UserId, ProjectRole, Option<Uuid>),
 }
 
-/// Authorizes by the cookies of the request, and returns the other ports of the project whose hosts have a preview
-/// token as well. `host` is the host name without a port, `own` as in [`is_foreign`].
+/// Authorizes by the preview tokens in the request's cookies. Returns the ports of the project for which the browser
+/// has a preview token too. `host` is the host name without a port, `own` as in [`is_cross_project_request`].
 ///
-/// [`OurCookie::Ports`] is sent by any site's page, so it counts only where the browser names a page of the same project.
-pub(super) fn by_pass(
+/// A page of any site can make the browser send [`OurCookie::Ports`], so this cookie counts only if `Origin` is a port of
+/// the same project.
+pub(super) fn by_preview_token(
     settings: &Settings,
     key_ring: &KeyRing,
     route: &Route,
     host: &str,
     own: &str,
     headers: &HeaderMap,
-) -> Option<(Visitor, Vec<u16>)> {
+) -> Option<(Principal, Vec<u16>)> {
     let sibling = sibling_origin(settings, own, headers).is_some();
-    let more = OurCookie::Ports.all(settings, headers).filter(|_| sibling);
-    let mut visitor = None;
+    let cross_site = OurCookie::Ports.all(settings, headers).filter(|_| sibling);
+    let mut principal = None;
     let mut ports = Vec::new();
-    let passes = OurCookie::Preview
+    let tokens = OurCookie::Preview
         .all(settings, headers)
-        .take(PASSES_MOST)
-        .chain(more.take(PASSES_MOST))
-        .filter_map(|cookie| Pass::open(key_ring, host, cookie));
-    for (pass, theirs) in passes {
-        let admitted = admits(&pass, route);
-        if admitted.is_some() {
-            ports.extend(theirs);
+        .take(MAX_PREVIEW_TOKENS)
+        .chain(cross_site.take(MAX_PREVIEW_TOKENS))
+        .filter_map(|cookie| PreviewToken::decrypt(key_ring, host, cookie));
+    for (token, listed) in tokens {
+        let found = principal_of(&token, route);
+        if found.is_some() {
+            ports.extend(listed);
         }
-        visitor = visitor.or(admitted);
+        principal = principal.or(found);
     }
-    visitor.map(|visitor| (visitor, ports))
+    principal.map(|principal| (principal, ports))
 }
 
-/// The visitor that a decrypted preview token admits.
-pub(super) fn admits(pass: &Pass, route: &Route) -> Option<Visitor> {
-    let (project, visitor) = match *pass {
-        Pass::User {
+/// Who a decrypted preview token authorizes; `None` if the route no longer accepts it.
+pub(super) fn principal_of(token: &PreviewToken, route: &Route) -> Option<Principal> {
+    let (project, principal) = match *token {
+        PreviewToken::User {
             project,
             user,
             session,
         } => (
             project,
-            Visitor::Person(user, *route.people.get(&user)?, Some(session)),
+            Principal::User(user, *route.people.get(&user)?, Some(session)),
         ),
-        Pass::Link { project, link } => (project, Visitor::Guest(link)),
+        PreviewToken::Link { project, link } => (project, Principal::AccessLink(link)),
     };
-    (project == route.project && still_admits(visitor, route)).then_some(visitor)
+    (project == route.project && is_still_authorized(principal, route)).then_some(principal)
 }
 
-/// Whether the route still admits a visitor who was admitted before.
-pub(super) fn still_admits(visitor: Visitor, route: &Route) -> bool {
-    match visitor {
-        Visitor::Anybody => route.sharing == Sharing::Public,
-        Visitor::Guest(link) => route.sharing == Sharing::Link && route.link == Some(link),
-        Visitor::Person(user, role, session) => {
+/// Whether a principal that was authorized before still is.
+pub(super) fn is_still_authorized(principal: Principal, route: &Route) -> bool {
+    match principal {
+        Principal::Anonymous => route.sharing == Sharing::Public,
+        Principal::AccessLink(link) => route.sharing == Sharing::Link && route.link == Some(link),
+        Principal::User(user, role, session) => {
             route.people.get(&user).is_some_and(|now| *now >= role)
                 && session.is_none_or(|session| route.sessions.contains(&session))
         }
     }
 }
 
-/// The preview token for the port's access link, if `given` is that link's secret.
-pub(super) fn is_the_link(route: &Route, given: &str) -> Option<Pass> {
+/// The preview token for the port's access link, if `secret` is that link's.
+pub(super) fn by_access_link(route: &Route, secret: &str) -> Option<PreviewToken> {
     let link = route.link.filter(|_| route.sharing == Sharing::Link)?;
-    bool::from(link.ct_eq(&secret::hash(given))).then_some(Pass::Link {
+    bool::from(link.ct_eq(&hash(secret))).then_some(PreviewToken::Link {
         project: route.project,
         link,
     })
 }
 
-/// Whether a page of another project makes the request to `own`: a label below the apps domain, or the origin
-/// of a host that an ingress controller serves. To a browser, hosts under one domain are one site, so it sends
-/// the preview token along with requests of a neighbor's page. That page cannot forge the header fields that
-/// name it. Pages of the same project and of the main host may make requests, and any page may link here. Every
-/// current browser sends these fields; a request without them is allowed.
-pub(super) fn is_foreign(settings: &Settings, own: &str, method: &Method, headers: &HeaderMap) -> bool {
+/// Whether a page of another project or site sent the request to `own`: a label below the apps domain, or the origin
+/// of a host that an ingress controller serves.
+///
+/// Hosts under one domain are one site to a browser, so it also sends the preview token with requests of another
+/// project's pages. Those pages cannot forge `Origin` and `Sec-Fetch-*`. Pages of the same project and of the main host
+/// may send requests, and any page may link here. Every current browser sends these fields; a request without them is
+/// allowed.
+pub(super) fn is_cross_project_request(
+    settings: &Settings,
+    own: &str,
+    method: &Method,
+    headers: &HeaderMap,
+) -> bool {
     let read = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
     let site = read("sec-fetch-site");
     if matches!(site, Some("same-origin" | "none")) {
         return false;
     }
     if let Some(origin) = read(header::ORIGIN.as_str()) {
-        return !is_friend(settings, own, origin);
+        return !is_same_project_or_main_host(settings, own, origin);
     }
     let link =
         read("sec-fetch-mode") == Some("navigate") && (*method == Method::GET || *method == Method::HEAD);
     match site {
         None => false,
         Some(_) if link => false,
-        Some(_) => !read(header::REFERER.as_str()).is_some_and(|referer| is_friend(settings, own, referer)),
+        Some(_) => !read(header::REFERER.as_str())
+            .is_some_and(|referer| is_same_project_or_main_host(settings, own, referer)),
     }
 }
 
-/// Whether a URL belongs to the main host or to a port of the same project.
-fn is_friend(settings: &Settings, own: &str, url: &str) -> bool {
+/// Whether a URL is on the main host or on a port of the same project.
+fn is_same_project_or_main_host(settings: &Settings, own: &str, url: &str) -> bool {
     let Ok(url) = url::Url::parse(url) else {
         return false;
     };
@@ -140,7 +148,7 @@ fn is_friend(settings: &Settings, own: &str, url: &str) -> bool {
     theirs.is_some() && name(theirs) == name(parse_host(own))
 }
 
-/// The request's `Origin`, if it is that of another port of the same project, at its address here.
+/// The request's `Origin`, if it is the preview URL of another port of the same project.
 pub(super) fn sibling_origin<'a>(
     settings: &Settings,
     own: &str,
@@ -166,7 +174,7 @@ pub(super) fn sibling_label(own: &str, port: u16) -> Option<String> {
     Some(host_name(&own.project, port, own.owner.as_deref()))
 }
 
-/// Whether the request asks, without credentials, whether a page may send another request (CORS preflight).
+/// Whether the request is a CORS preflight.
 pub(super) fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
     *method == Method::OPTIONS
         && headers.contains_key(header::ORIGIN)

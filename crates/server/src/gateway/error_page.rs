@@ -1,47 +1,48 @@
-//! Error pages of the gateway: its own responses to a visitor, as HTML, JSON or text.
+//! Error pages of the gateway, as HTML, JSON or text.
 
 use axum::body::Body;
 use chrono::Utc;
 use fsa_model::{ErrorBody, ErrorDetails};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
-/// Content of one error page.
+/// Content of an error page.
 #[derive(Clone, Debug)]
-pub(super) struct Say {
-    pub status: StatusCode,
+pub(super) struct ErrorPage {
+    status: StatusCode,
     /// A stable identifier for programs.
-    pub name: &'static str,
-    /// One short sentence.
-    pub sentence: String,
+    name: &'static str,
+    /// One short sentence: what failed.
+    title: String,
     /// How to fix it.
-    pub advice: String,
+    advice: String,
     /// The page reloads itself after this number of seconds.
-    pub again: Option<u8>,
+    refresh_seconds: Option<u8>,
 }
 
-impl Say {
+impl ErrorPage {
     pub(super) fn new(
         status: StatusCode,
         name: &'static str,
-        sentence: impl Into<String>,
+        title: impl Into<String>,
         advice: impl Into<String>,
     ) -> Self {
         Self {
             status,
             name,
-            sentence: sentence.into(),
+            title: title.into(),
             advice: advice.into(),
-            again: None,
+            refresh_seconds: None,
         }
     }
 
-    pub(super) fn again_after(mut self, seconds: u8) -> Self {
-        self.again = Some(seconds);
+    /// Adds `Retry-After`, and reloads the page after as many seconds.
+    pub(super) fn retry_after(mut self, seconds: u8) -> Self {
+        self.refresh_seconds = Some(seconds);
         self
     }
 
     /// Not found: the same for a project that does not exist and for one of another user.
-    pub(super) fn nothing_here() -> Self {
+    pub(super) fn not_found() -> Self {
         Self::new(
             StatusCode::NOT_FOUND,
             "NotFound",
@@ -51,23 +52,23 @@ impl Say {
         )
     }
 
-    /// The response, in the form that the request's `headers` accept.
-    pub(super) fn answer(&self, headers: &HeaderMap) -> Response<Body> {
-        let (kind, body) = match desired_state(headers) {
-            Form::Page => ("text/html; charset=utf-8", self.page()),
-            Form::Json => ("application/json", self.json()),
-            Form::Text => (
+    /// The response, in the format that the request's `headers` accept.
+    pub(super) fn response(&self, headers: &HeaderMap) -> Response<Body> {
+        let (kind, body) = match accepted_format(headers) {
+            Format::Html => ("text/html; charset=utf-8", self.html()),
+            Format::Json => ("application/json", self.json()),
+            Format::Text => (
                 "text/plain; charset=utf-8",
-                format!("{}\n{}\n", self.sentence, self.advice),
+                format!("{}\n{}\n", self.title, self.advice),
             ),
         };
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = self.status;
-        response.extensions_mut().insert(Ours);
+        response.extensions_mut().insert(GatewayResponse);
         let fields = response.headers_mut();
         fields.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-        ours(fields);
-        if let Some(seconds) = self.again {
+        set_security_headers(fields);
+        if let Some(seconds) = self.refresh_seconds {
             fields.insert(header::RETRY_AFTER, HeaderValue::from(u16::from(seconds)));
         }
         response
@@ -75,10 +76,10 @@ impl Say {
 
     fn json(&self) -> String {
         let body = ErrorBody {
-            error: self.sentence.clone(),
+            error: self.title.clone(),
             details: ErrorDetails {
                 name: self.name.to_owned(),
-                message: format!("{} {}", self.sentence, self.advice),
+                message: format!("{} {}", self.title, self.advice),
                 request_id: None,
                 field: None,
                 stack: None,
@@ -91,9 +92,9 @@ impl Say {
         serde_json::to_string(&body).unwrap_or_default()
     }
 
-    fn page(&self) -> String {
+    fn html(&self) -> String {
         let refresh = self
-            .again
+            .refresh_seconds
             .map(|seconds| format!("<meta http-equiv=\"refresh\" content=\"{seconds}\">"))
             .unwrap_or_default();
         format!(
@@ -102,33 +103,33 @@ impl Say {
              body{{font:1rem/1.5 system-ui,sans-serif;max-width:34rem;margin:20vh auto;padding:0 1rem;\
              color-scheme:light dark}}h1{{font-size:1.3rem}}p{{opacity:.8}}</style></head>\
              <body><h1>{title}</h1><p>{advice}</p></body></html>\n",
-            title = escaped(&self.sentence),
-            advice = escaped(&self.advice),
+            title = escape_html(&self.title),
+            advice = escape_html(&self.advice),
         )
     }
 }
 
-/// A redirect within one host, or to the other host of the control plane.
+/// A redirect to `to`, a path or a URL of ours.
 pub(super) fn redirect(to: &str) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::FOUND;
     let target = HeaderValue::from_str(to).unwrap_or_else(|_| HeaderValue::from_static("/"));
     response.headers_mut().insert(header::LOCATION, target);
-    ours(response.headers_mut());
+    set_security_headers(response.headers_mut());
     response
 }
 
-/// Marks a response of the gateway itself, to distinguish it from an application's.
+/// Extension of a response that the gateway wrote itself, to distinguish it from an application's.
 #[derive(Clone, Copy, Debug)]
-struct Ours;
+struct GatewayResponse;
 
-/// Lets the page on the main host frame an error page in its preview pane. Without it the pane would stay empty
-/// exactly when there is an error to explain.
-pub(super) fn shown_by(origin: &str, response: &mut Response<Body>) {
-    if response.extensions_mut().remove::<Ours>().is_none() {
+/// Lets the page on the main host frame an error page in its preview pane. Without it the pane would stay empty, and
+/// the user would not see the error.
+pub(super) fn allow_framing(origin: &str, response: &mut Response<Body>) {
+    if response.extensions_mut().remove::<GatewayResponse>().is_none() {
         return;
     }
-    let policy = format!("{OWN_POLICY} {origin}");
+    let policy = format!("{CONTENT_POLICY} {origin}");
     if let Ok(policy) = HeaderValue::try_from(policy) {
         response
             .headers_mut()
@@ -136,15 +137,15 @@ pub(super) fn shown_by(origin: &str, response: &mut Response<Body>) {
     }
 }
 
-/// Lets a page of another port of the project read the gateway's answers to its requests, and an application's that
-/// is for every page: with credentials, browsers do not take `*`.
-pub(super) fn readable_by(origin: &HeaderValue, response: &mut Response<Body>) {
-    let ours = response.extensions().get::<Ours>().is_some();
+/// CORS fields for a page of another port of the project: it may read the gateway's own responses, and an
+/// application's with `Access-Control-Allow-Origin: *`, which browsers do not accept for requests with credentials.
+pub(super) fn allow_cross_origin_read(origin: &HeaderValue, response: &mut Response<Body>) {
+    let is_ours = response.extensions().get::<GatewayResponse>().is_some();
     let fields = response.headers_mut();
-    let for_everybody = fields
+    let is_wildcard = fields
         .get(header::ACCESS_CONTROL_ALLOW_ORIGIN)
         .is_some_and(|allowed| allowed == "*");
-    if ours || for_everybody {
+    if is_ours || is_wildcard {
         fields.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
         fields.insert(
             header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
@@ -154,8 +155,9 @@ pub(super) fn readable_by(origin: &HeaderValue, response: &mut Response<Body>) {
     }
 }
 
-/// Answers a preflight of a page of another port of the project: the application decides about the request itself.
-pub(super) fn preflight(origin: &HeaderValue, asked: &HeaderMap) -> Response<Body> {
+/// The response to a preflight by a page of another port of the project. It allows every method and field; the
+/// application decides about the request that follows.
+pub(super) fn preflight(origin: &HeaderValue, request: &HeaderMap) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     let fields = response.headers_mut();
@@ -164,7 +166,7 @@ pub(super) fn preflight(origin: &HeaderValue, asked: &HeaderMap) -> Response<Bod
         header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
         HeaderValue::from_static("true"),
     );
-    for (request, answer) in [
+    for (requested, allowed) in [
         (
             header::ACCESS_CONTROL_REQUEST_METHOD,
             header::ACCESS_CONTROL_ALLOW_METHODS,
@@ -174,25 +176,26 @@ pub(super) fn preflight(origin: &HeaderValue, asked: &HeaderMap) -> Response<Bod
             header::ACCESS_CONTROL_ALLOW_HEADERS,
         ),
     ] {
-        if let Some(value) = asked.get(&request) {
-            fields.insert(answer, value.clone());
+        if let Some(value) = request.get(&requested) {
+            fields.insert(allowed, value.clone());
         }
-        fields.append(header::VARY, HeaderValue::from(request));
+        fields.append(header::VARY, HeaderValue::from(requested));
     }
     fields.append(header::VARY, HeaderValue::from_static("Origin"));
     response
 }
 
-/// Ends with the `frame-ancestors` directive, so that [`shown_by`] can extend it.
-const OWN_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'self'";
+/// Content Security Policy of our responses. It ends with the `frame-ancestors` directive, so that [`allow_framing`] can
+/// append an origin.
+const CONTENT_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'self'";
 
-/// Sets the headers of every response of the gateway on an apps host: it is not shared or cached, contains no
-/// script, and its URL (which may contain a token) is never sent as a referrer.
-pub(super) fn ours(headers: &mut HeaderMap) {
+/// Sets the security headers of the gateway's own responses: not cached, without scripts, and the URL, which may
+/// contain a token, is never sent as a referrer.
+pub(super) fn set_security_headers(headers: &mut HeaderMap) {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(
         header::CONTENT_SECURITY_POLICY,
-        HeaderValue::from_static(OWN_POLICY),
+        HeaderValue::from_static(CONTENT_POLICY),
     );
     headers.insert(
         header::X_CONTENT_TYPE_OPTIONS,
@@ -201,41 +204,41 @@ pub(super) fn ours(headers: &mut HeaderMap) {
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
 }
 
-/// Whether the request loads a page in a browser, rather than comes from a program.
+/// Whether a browser loads a page with this request; false for requests of scripts and programs.
 pub(super) fn is_navigation(method: &http::Method, headers: &HeaderMap) -> bool {
     if *method != http::Method::GET || headers.contains_key(header::UPGRADE) {
         return false;
     }
     match headers.get("sec-fetch-mode") {
         Some(mode) => mode == "navigate",
-        None => matches!(desired_state(headers), Form::Page),
+        None => matches!(accepted_format(headers), Format::Html),
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
-    Page,
+enum Format {
+    Html,
     Json,
     Text,
 }
 
-/// The first supported form that `Accept` names; browsers name HTML first.
-fn desired_state(headers: &HeaderMap) -> Form {
+/// The first supported format in `Accept`; browsers name HTML first.
+fn accepted_format(headers: &HeaderMap) -> Format {
     headers
         .get_all(header::ACCEPT)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .find_map(|range| match range.split(';').next().unwrap_or_default().trim() {
-            "text/html" | "application/xhtml+xml" => Some(Form::Page),
-            "application/json" => Some(Form::Json),
-            "text/plain" => Some(Form::Text),
+            "text/html" | "application/xhtml+xml" => Some(Format::Html),
+            "application/json" => Some(Format::Json),
+            "text/plain" => Some(Format::Text),
             _ => None,
         })
-        .unwrap_or(Form::Text)
+        .unwrap_or(Format::Text)
 }
 
-fn escaped(text: &str) -> String {
+fn escape_html(text: &str) -> String {
     text.chars().fold(String::new(), |mut out, c| {
         match c {
             '&' => out.push_str("&amp;"),
@@ -253,12 +256,12 @@ fn escaped(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn accepting(accept: &'static str) -> HeaderMap {
+    fn accept_header(accept: &'static str) -> HeaderMap {
         HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static(accept))])
     }
 
     #[test]
-    fn the_answer_has_the_form_that_was_asked_for() {
+    fn the_format_follows_the_accept_field() {
         for (accept, kind) in [
             (
                 "text/html,application/xhtml+xml,*/*;q=0.8",
@@ -268,42 +271,45 @@ mod tests {
             ("application/json, text/html", "application/json"),
             ("*/*", "text/plain; charset=utf-8"),
         ] {
-            let answer = Say::nothing_here().answer(&accepting(accept));
-            assert_eq!(answer.headers()[header::CONTENT_TYPE], kind, "{accept}");
-            assert_eq!(answer.headers()[header::CACHE_CONTROL], "no-store");
+            let response = ErrorPage::not_found().response(&accept_header(accept));
+            assert_eq!(response.headers()[header::CONTENT_TYPE], kind, "{accept}");
+            assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store");
         }
     }
 
     #[test]
-    fn the_page_may_frame_what_the_gateway_says_and_nothing_is_changed_of_what_an_application_says() {
-        let mut said = Say::nothing_here().answer(&accepting("text/html"));
-        shown_by("https://fsa.test", &mut said);
-        let policy = said.headers()[header::CONTENT_SECURITY_POLICY].to_str().unwrap();
+    fn the_main_host_may_frame_error_pages_and_responses_of_applications_stay_unchanged() {
+        let mut error = ErrorPage::not_found().response(&accept_header("text/html"));
+        allow_framing("https://fsa.test", &mut error);
+        let policy = error.headers()[header::CONTENT_SECURITY_POLICY].to_str().unwrap();
         assert!(
             policy.ends_with("frame-ancestors 'self' https://fsa.test"),
             "{policy}"
         );
 
-        let mut passed_on = Response::new(Body::empty());
-        ours(passed_on.headers_mut());
-        shown_by("https://fsa.test", &mut passed_on);
-        assert_eq!(passed_on.headers()[header::CONTENT_SECURITY_POLICY], OWN_POLICY);
+        let mut forwarded = Response::new(Body::empty());
+        set_security_headers(forwarded.headers_mut());
+        allow_framing("https://fsa.test", &mut forwarded);
+        assert_eq!(
+            forwarded.headers()[header::CONTENT_SECURITY_POLICY],
+            CONTENT_POLICY
+        );
     }
 
     #[test]
-    fn what_a_sandbox_says_cannot_become_part_of_the_page() {
-        let say = Say::new(StatusCode::OK, "X", "<script>\"'&", "");
-        assert!(say.page().contains("&lt;script&gt;&quot;&#39;&amp;"));
+    fn text_of_a_sandbox_is_escaped() {
+        let page = ErrorPage::new(StatusCode::OK, "X", "<script>\"'&", "");
+        assert!(page.html().contains("&lt;script&gt;&quot;&#39;&amp;"));
     }
 
     #[test]
-    fn a_page_load_is_told_from_a_programs_request() {
-        let browser = accepting("text/html,*/*");
+    fn a_navigation_is_distinguished_from_a_request_of_a_program() {
+        let browser = accept_header("text/html,*/*");
         assert!(is_navigation(&http::Method::GET, &browser));
         assert!(!is_navigation(&http::Method::POST, &browser));
         let mut fetch = browser.clone();
         fetch.insert("sec-fetch-mode", HeaderValue::from_static("cors"));
         assert!(!is_navigation(&http::Method::GET, &fetch));
-        assert!(!is_navigation(&http::Method::GET, &accepting("*/*")));
+        assert!(!is_navigation(&http::Method::GET, &accept_header("*/*")));
     }
 }

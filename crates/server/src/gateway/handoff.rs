@@ -1,31 +1,31 @@
-//! Hand-off: gives a browser that is signed in on the main host access to a private apps host.
+//! Hand-off: authorizes a browser that is signed in on the main host on a private apps host.
 //!
-//! The two hosts never share an origin or a cookie. The apps host redirects the browser to the main host with
-//! the hash of a nonce that it keeps in a cookie. The main host knows the session, checks the permission to the
-//! project, and redirects back with an encrypted hand-off that is valid for that host, that browser and one
-//! minute. The apps host exchanges it, once, for a preview token in its own cookie.
+//! The two hosts never share an origin or a cookie. The apps host sets a cookie with a nonce and redirects the browser to
+//! the main host with the nonce's hash. The main host checks the session and the permission in the project, and redirects
+//! back with an encrypted hand-off that is valid for that host, that browser and one minute. The apps host exchanges it,
+//! once, for a preview token in a cookie of its own.
 //!
 //! # The other ports of a project
 //!
 //! A page of port 5173 may send requests to port 8000 of the same project, with credentials or by WebSocket. Such a
-//! request cannot be redirected to a sign-in, so the browser must have a preview token for 8000 before it. One cookie
-//! for all ports would need `Domain=` with the apps domain: every project's page could then plant or overwrite it, no
-//! `__Host-` name protects it, and an ingress controller under the same domain would pass it on to applications. So
-//! each host has its own cookie, and a navigation leads the browser once through the hosts of all listening ports (the
-//! chain of redirects, [`begin_chain`]), each of which sets it. A port that began to listen later is visited with the next navigation: the
-//! preview token lists the ports that were.
+//! request cannot be redirected to a sign-in, so the browser needs a preview token for 8000 first. One cookie for all
+//! ports would need `Domain=` with the apps domain: pages of every project could overwrite it, no `__Host-` name would
+//! protect it, and an ingress controller under the same domain would forward it to applications. So each host has its
+//! own cookie, and the first navigation redirects the browser through the hosts of all listening ports (the chain,
+//! [`begin_chain`]), each of which sets its cookie. The preview token lists these ports; if another port begins to
+//! listen, the next navigation starts a chain for it.
 //!
-//! A hand-off within a chain is bound to no browser; it is made by a host that has just admitted the browser, works
-//! once, for one host and one minute, and gives no more than an access link would.
+//! A hand-off within a chain is not bound to a browser. It comes from a host that has just authorized the browser, is
+//! valid once, for one host and one minute, and grants no more than an access link.
 //!
-//! On `localhost`, and where the apps domain is a public suffix, two ports are two sites, between which no Lax cookie is
-//! sent. There the same token is also in a `SameSite=None` cookie ([`OurCookie::Ports`]), which counts only for a
-//! request whose `Origin` is a port of the same project: no page of another site, and no frame in one, gets in by it.
-//! A browser that blocks the cookies of third parties does not send it.
+//! On `localhost`, and where the apps domain is a public suffix, two ports are two sites, between which browsers send no
+//! Lax cookie. So the same token is also in a `SameSite=None` cookie ([`OurCookie::Ports`]). It is accepted only if
+//! `Origin` is a port of the same project, so pages of other sites cannot use it. A browser that blocks third-party
+//! cookies does not send it.
 //!
 //! A preflight carries no credentials by design. For a port that is not public the gateway answers it itself, for pages
-//! of the same project alone and without a look at the project, so no stranger reaches the application or learns
-//! whether it exists.
+//! of the same project only and without a lookup of the project, so a preflight neither reaches the application nor
+//! reveals whether the project exists.
 
 use std::time::Duration;
 
@@ -44,8 +44,8 @@ use uuid::Uuid;
 
 use super::{
     Gateway, access,
-    error_page::{self, Say},
-    preview_token::{self, HandOff, Pass},
+    error_page::{self, ErrorPage},
+    preview_token::{self, HandOff, PreviewToken},
 };
 use crate::{
     auth::{
@@ -58,9 +58,9 @@ use crate::{
     store::projects,
 };
 
-const NONCE_LASTS: Duration = Duration::from_secs(10 * 60);
+const NONCE_LIFETIME: Duration = Duration::from_secs(10 * 60);
 /// The query parameter that holds the secret of a port's access link.
-pub(crate) const SHARE: &str = "fsa_share";
+pub(crate) const ACCESS_LINK_PARAM: &str = "fsa_share";
 
 /// The routes on the main host.
 pub(crate) fn routes<S>() -> OpenApiRouter<S>
@@ -71,32 +71,32 @@ where
     OpenApiRouter::new().routes(routes!(preview))
 }
 
-/// The response of an apps host to an unauthenticated visitor.
+/// The response of an apps host to an unauthenticated request: a redirect to the main host, or 401.
 pub(super) fn challenge(core: &Core, label: &str, request: &Parts) -> Response {
     if !error_page::is_navigation(&request.method, &request.headers) {
         if access::sibling_origin(&core.settings, label, &request.headers).is_some() {
-            return Say::new(
+            return ErrorPage::new(
                 StatusCode::UNAUTHORIZED,
                 "Unauthorized",
-                "This port is private, and the request of the other port's page has no credentials for it.",
-                "Send it with credentials (fetch: credentials: \"include\"), and reload the page if this port \
-                 began to listen after it. Or make this port public.",
+                "This port is private, and the request has no credentials for it.",
+                "Send credentials with it (fetch: credentials: \"include\"). Reload the page if this port began to \
+                 listen after the page was loaded. Or make this port public.",
             )
-            .answer(&request.headers);
+            .response(&request.headers);
         }
-        return Say::new(
+        return ErrorPage::new(
             StatusCode::UNAUTHORIZED,
             "Unauthorized",
             "This address is private.",
-            "Open it in a browser where you are signed in, or send an API token of its owner in the \
+            "Open it in a browser in which you are signed in, or send an API token of its owner in the \
              header X-Fsa-Token.",
         )
-        .answer(&request.headers);
+        .response(&request.headers);
     }
-    let kept = OurCookie::HandOff
+    let existing = OurCookie::HandOff
         .all(&core.settings, &request.headers)
         .find(|nonce| preview_token::is_nonce(nonce));
-    let nonce = kept.map_or_else(preview_token::nonce, str::to_owned);
+    let nonce = existing.map_or_else(preview_token::nonce, str::to_owned);
     let path = request
         .uri
         .path_and_query()
@@ -106,8 +106,12 @@ pub(super) fn challenge(core: &Core, label: &str, request: &Parts) -> Response {
         path: preview_token::local_path(path).to_owned(),
         nonce: preview_token::nonce_hash(&nonce),
     };
-    let mut response = error_page::redirect(&format!("{}{}", core.settings.origin_text(), address(&query)));
-    let cookie = OurCookie::HandOff.set(&core.settings, &nonce, NONCE_LASTS);
+    let mut response = error_page::redirect(&format!(
+        "{}{}",
+        core.settings.origin_text(),
+        preview_path(&query)
+    ));
+    let cookie = OurCookie::HandOff.set(&core.settings, &nonce, NONCE_LIFETIME);
     response.headers_mut().append(header::SET_COOKIE, cookie);
     response
 }
@@ -132,7 +136,7 @@ struct PreviewQuery {
     get, path = "/api/auth/preview", tag = "auth", params(PreviewQuery), security(()),
     responses(
         (status = 302, description = "To the apps host, or to the sign-in page"),
-        (status = 404, description = "There is no such project, or it is somebody else's"),
+        (status = 404, description = "There is no such project, or the user has no role in it"),
     ),
 )]
 async fn preview(
@@ -142,21 +146,20 @@ async fn preview(
     Query(query): Query<PreviewQuery>,
 ) -> Response {
     let Some((caller, session)) = in_session(caller) else {
-        return sign_in_first(&core, &address(&query));
+        return redirect_to_sign_in(&core, &preview_path(&query));
     };
     let name = host_name(&query.host);
     let label = access::label(&core.settings, &name);
     let Some((label, host)) = label.and_then(|label| parse_host(label).map(|host| (label, host))) else {
-        return Say::nothing_here().answer(&headers);
+        return ErrorPage::not_found().response(&headers);
     };
     match projects::by_host(&core.store, &host).await {
         Err(error) => error.into_response(),
         Ok(Some(project)) => {
-            // A user who may see the project may see what its ports serve.
             match projects::find::<Read>(&core.store, &caller, &project.id.to_string()).await {
                 Ok(_) => {}
                 Err(error) if error.status() == StatusCode::NOT_FOUND => {
-                    return Say::nothing_here().answer(&headers);
+                    return ErrorPage::not_found().response(&headers);
                 }
                 Err(error) => return error.into_response(),
             }
@@ -168,7 +171,7 @@ async fn preview(
                 token.expose_secret()
             ))
         }
-        Ok(None) => Say::nothing_here().answer(&headers),
+        Ok(None) => ErrorPage::not_found().response(&headers),
     }
 }
 
@@ -181,13 +184,13 @@ pub(super) fn in_session(caller: Option<Caller>) -> Option<(Caller, Uuid)> {
 }
 
 /// Redirects to the sign-in page, which leads back to `next`, a path of the main host.
-pub(super) fn sign_in_first(core: &Core, next: &str) -> Response {
+pub(super) fn redirect_to_sign_in(core: &Core, next: &str) -> Response {
     let next = utf8_percent_encode(next, NON_ALPHANUMERIC);
     error_page::redirect(&format!("{}/sign-in?next={next}", core.settings.origin_text()))
 }
 
-/// The path of this request on the main host.
-fn address(query: &PreviewQuery) -> String {
+/// The path and query of `/api/auth/preview` for this request.
+fn preview_path(query: &PreviewQuery) -> String {
     let query = form_urlencoded::Serializer::new(String::new())
         .extend_pairs([
             ("host", &query.host),
@@ -207,22 +210,22 @@ fn host_name(authority: &str) -> String {
         .to_ascii_lowercase()
 }
 
-/// Handles `/.fsa/hand-off` on an apps host.
-pub(super) async fn arrive(gateway: &Gateway, label: &str, host: &str, request: &Parts) -> Response {
+/// Handles `/.fsa/hand-off` on an apps host: exchanges the hand-off for a preview token.
+pub(super) async fn redeem(gateway: &Gateway, label: &str, host: &str, request: &Parts) -> Response {
     let core = &gateway.core;
     let token = request
         .uri
         .query()
         .and_then(|query| query.split('&').find_map(|pair| pair.strip_prefix("token=")));
-    let hand_off = token.and_then(|token| HandOff::open(&core.key_ring, host, token));
+    let hand_off = token.and_then(|token| HandOff::decrypt(&core.key_ring, host, token));
     let refused = |to: &str| {
-        let mut response = Say::new(
+        let mut response = ErrorPage::new(
             StatusCode::FORBIDDEN,
             "HandOffRefused",
-            "This way in was used before or has expired.",
-            format!("Open {to} at this address again."),
+            "This hand-off was used before, has expired, or is for another browser.",
+            format!("Open {to} on this host again."),
         )
-        .answer(&request.headers);
+        .response(&request.headers);
         response.headers_mut().remove(header::RETRY_AFTER);
         response
     };
@@ -235,40 +238,40 @@ pub(super) async fn arrive(gateway: &Gateway, label: &str, host: &str, request: 
             .any(|nonce| {
                 preview_token::is_nonce(nonce) && preview_token::nonce_hash(nonce) == hand_off.nonce
             });
-    if !is_this_browser || !gateway.state.used.take(&hand_off) {
+    if !is_this_browser || !gateway.state.used_hand_offs.redeem(&hand_off) {
         return refused(&hand_off.path);
     }
-    let pass = hand_off.pass();
+    let token = hand_off.preview_token();
     if !hand_off.chain.is_empty() {
-        let next = next_of(core, label, hand_off.clone()).unwrap_or_else(|| hand_off.path.clone());
+        let next = next_url(core, label, hand_off.clone()).unwrap_or_else(|| hand_off.path.clone());
         let mut response = error_page::redirect(&next);
-        give_with_ports(core, response.headers_mut(), host, &pass, &hand_off.chain);
+        set_preview_tokens(core, response.headers_mut(), host, &token, &hand_off.chain);
         return response;
     }
     let others = match gateway.route(label).await {
         Ok(Some(route)) => route.other_ports(),
-        // The redirect leads to the same look-up, which says what is wrong.
+        // The redirect leads to the same lookup, which reports the error.
         _ => Vec::new(),
     };
-    let mut response = begin_chain(core, label, host, &pass, &others, &hand_off.path);
-    let spent = OurCookie::HandOff.clear(&core.settings);
-    response.headers_mut().append(header::SET_COOKIE, spent);
+    let mut response = begin_chain(core, label, host, &token, &others, &hand_off.path);
+    let cleared = OurCookie::HandOff.clear(&core.settings);
+    response.headers_mut().append(header::SET_COOKIE, cleared);
     response
 }
 
-/// Gives the browser a preview token for this host, and leads it through the hosts of `others` and back to `path`.
+/// Sets the preview token for this host, and redirects the browser through the hosts of `others` and back to `path`.
 pub(super) fn begin_chain(
     core: &Core,
     label: &str,
     host: &str,
-    pass: &Pass,
+    token: &PreviewToken,
     others: &[u16],
     path: &str,
 ) -> Response {
     let own = parse_host(label).map(|host| host.port);
-    let first = match (*pass, own) {
+    let first = match (*token, own) {
         (
-            Pass::User {
+            PreviewToken::User {
                 project,
                 user,
                 session,
@@ -277,7 +280,7 @@ pub(super) fn begin_chain(
         ) if !others.is_empty() => {
             let mut hand_off = HandOff::new(project, user, session, "-", path);
             hand_off.chain = std::iter::once(own).chain(others.iter().copied()).collect();
-            next_of(core, label, hand_off)
+            next_url(core, label, hand_off)
         }
         _ => None,
     };
@@ -286,12 +289,12 @@ pub(super) fn begin_chain(
             .as_deref()
             .unwrap_or_else(|| preview_token::local_path(path)),
     );
-    give_with_ports(core, response.headers_mut(), host, pass, others);
+    set_preview_tokens(core, response.headers_mut(), host, token, others);
     response
 }
 
-/// The next URL of a chain for a browser that is at `label`: the next port's, or the path on the first.
-fn next_of(core: &Core, label: &str, hand_off: HandOff) -> Option<String> {
+/// The next URL of a chain after the host of `label`: the next port's hand-off, or at the end the path on the first.
+fn next_url(core: &Core, label: &str, hand_off: HandOff) -> Option<String> {
     let own = parse_host(label)?.port;
     let at = hand_off.chain.iter().position(|port| *port == own)?;
     let url_of = |port: u16| Some(core.settings.app_url(&access::sibling_label(label, port)?));
@@ -304,7 +307,7 @@ fn next_of(core: &Core, label: &str, hand_off: HandOff) -> Option<String> {
                 core.settings.apps_domain
             );
             let next = hand_off
-                .again()
+                .for_next_host()
                 .encrypt(&core.key_ring, &host.to_ascii_lowercase());
             Some(format!(
                 "{}/.fsa/hand-off?token={}",
@@ -316,36 +319,39 @@ fn next_of(core: &Core, label: &str, hand_off: HandOff) -> Option<String> {
 }
 
 /// Sets the preview token for this host.
-pub(super) fn give(core: &Core, headers: &mut HeaderMap, host: &str, pass: &Pass) {
-    let token = pass.encrypt(&core.key_ring, host, &[]);
-    set(core, headers, OurCookie::Preview, &token);
+pub(super) fn set_preview_token(core: &Core, headers: &mut HeaderMap, host: &str, token: &PreviewToken) {
+    let encrypted = token.encrypt(&core.key_ring, host, &[]);
+    set_cookie(core, headers, OurCookie::Preview, &encrypted);
 }
 
-/// Sets the preview token for this host, which lists the `ports` whose hosts have one too, and again for requests of
-/// their pages.
-fn give_with_ports(core: &Core, headers: &mut HeaderMap, host: &str, pass: &Pass, ports: &[u16]) {
-    let token = pass.encrypt(&core.key_ring, host, ports);
-    set(core, headers, OurCookie::Preview, &token);
+/// Sets the preview token for this host, which lists the `ports` whose hosts have one too, and again as the cookie for
+/// requests of their pages.
+fn set_preview_tokens(core: &Core, headers: &mut HeaderMap, host: &str, token: &PreviewToken, ports: &[u16]) {
+    let encrypted = token.encrypt(&core.key_ring, host, ports);
+    set_cookie(core, headers, OurCookie::Preview, &encrypted);
     if cookie::keeps_secure(&core.settings) {
-        set(core, headers, OurCookie::Ports, &token);
+        set_cookie(core, headers, OurCookie::Ports, &encrypted);
     }
 }
 
-fn set(core: &Core, headers: &mut HeaderMap, cookie: OurCookie, token: &SecretString) {
-    let lasts = preview_token::PASS_LASTS;
+fn set_cookie(core: &Core, headers: &mut HeaderMap, cookie: OurCookie, token: &SecretString) {
+    let lifetime = preview_token::PREVIEW_TOKEN_LIFETIME;
     headers.append(
         header::SET_COOKIE,
-        cookie.set(&core.settings, token.expose_secret(), lasts),
+        cookie.set(&core.settings, token.expose_secret(), lifetime),
     );
 }
 
-/// The secret of a port's access link, if the request carries one, and the path without it.
-pub(super) fn share(request: &Parts) -> Option<(String, String)> {
+/// The secret of a port's access link, if the request has one, and the path without it.
+pub(super) fn access_link_secret(request: &Parts) -> Option<(String, String)> {
     let uri = &request.uri;
-    let query = uri.query().filter(|query| query.contains(SHARE))?;
-    let is_share = |pair: &&str| pair.strip_prefix(SHARE).is_some_and(|rest| rest.starts_with('='));
-    let secret = query.split('&').find(is_share)?[SHARE.len() + 1..].to_owned();
-    let rest: Vec<&str> = query.split('&').filter(|pair| !is_share(pair)).collect();
+    let query = uri.query().filter(|query| query.contains(ACCESS_LINK_PARAM))?;
+    let is_param = |pair: &&str| {
+        pair.strip_prefix(ACCESS_LINK_PARAM)
+            .is_some_and(|rest| rest.starts_with('='))
+    };
+    let secret = query.split('&').find(is_param)?[ACCESS_LINK_PARAM.len() + 1..].to_owned();
+    let rest: Vec<&str> = query.split('&').filter(|pair| !is_param(pair)).collect();
     let path = if rest.is_empty() {
         uri.path().to_owned()
     } else {
@@ -354,9 +360,9 @@ pub(super) fn share(request: &Parts) -> Option<(String, String)> {
     Some((secret, path))
 }
 
-/// Admits a browser that came by the port's access link, and removes the secret from its URL.
-pub(super) fn admit_guest(core: &Core, host: &str, pass: &Pass, path: &str) -> Response {
+/// Sets the preview token for an access link, and redirects to the URL without the secret.
+pub(super) fn redeem_access_link(core: &Core, host: &str, token: &PreviewToken, path: &str) -> Response {
     let mut response = error_page::redirect(preview_token::local_path(path));
-    give(core, response.headers_mut(), host, pass);
+    set_preview_token(core, response.headers_mut(), host, token);
     response
 }

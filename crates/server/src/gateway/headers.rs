@@ -1,4 +1,4 @@
-//! Header rules of the gateway: what it forwards, removes and adds, as pure functions over header maps.
+//! Header rules of the gateway: which fields it forwards, removes and adds, as pure functions over header maps.
 //!
 //! Hop-by-hop fields end here (RFC 9110 §7.6.1). The gateway's own cookies and fields never reach an
 //! application. An application cannot set cookies for hosts other than its own.
@@ -10,12 +10,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::auth::cookie;
 
-/// Lets programs reach a private port, with the same token that the API takes as a bearer token.
+/// Header field with which programs access a private port: the token that the API takes as a bearer token.
 /// (`Authorization` belongs to the application.)
 pub const TOKEN_HEADER: HeaderName = HeaderName::from_static("x-fsa-token");
 
-/// Fields with which a client could forge its origin, and the fields of the gateway itself.
-const CLAIMS: [HeaderName; 9] = [
+/// Forwarding fields, which a client could forge, and the fields of the gateway itself.
+const UNTRUSTED_FIELDS: [HeaderName; 9] = [
     header::FORWARDED,
     HeaderName::from_static("x-forwarded-for"),
     HeaderName::from_static("x-forwarded-host"),
@@ -27,14 +27,14 @@ const CLAIMS: [HeaderName; 9] = [
     TOKEN_HEADER,
 ];
 
-/// With these an application has Apache and lighttpd send a file.
-const SENDFILE: [HeaderName; 3] = [
+/// Fields that make Apache and lighttpd send a file.
+const SENDFILE_FIELDS: [HeaderName; 3] = [
     HeaderName::from_static("x-sendfile"),
     HeaderName::from_static("x-sendfile2"),
     HeaderName::from_static("x-lighttpd-send-file"),
 ];
 
-/// The protocol upgrade that a request asks for.
+/// The protocol upgrade that a request contains.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upgrade(pub HeaderValue);
 
@@ -47,10 +47,10 @@ pub enum Malformed {
     UpgradeWithBody,
 }
 
-/// The protocol that a request asks to switch to. `h2c` is ignored: a second HTTP inside a tunnel would bypass
+/// The protocol that a request asks to switch to. HTTP itself (`h2c`) is ignored: a second HTTP inside a tunnel would bypass
 /// every rule here, and a client must be ready to continue in HTTP/1.1.
 #[must_use]
-pub fn wanted_upgrade(headers: &HeaderMap) -> Option<Upgrade> {
+pub fn requested_upgrade(headers: &HeaderMap) -> Option<Upgrade> {
     let mut values = headers.get_all(header::UPGRADE).iter();
     let value = values.next().filter(|_| values.next().is_none())?;
     let named = lists(headers, header::CONNECTION, "upgrade");
@@ -64,7 +64,7 @@ pub fn wanted_upgrade(headers: &HeaderMap) -> Option<Upgrade> {
     (named && !http && tokens(value).next().is_some()).then(|| Upgrade(value.clone()))
 }
 
-/// Prepares a client's head for the application.
+/// Prepares the head of a client's request for the application.
 ///
 /// # Errors
 /// [`Malformed`].
@@ -88,7 +88,7 @@ pub fn prepare_request(headers: &mut HeaderMap, upgrade: Option<&Upgrade>) -> Re
     }
     let trailers = lists(headers, header::TE, "trailers");
     remove_hop_by_hop(headers);
-    for name in &CLAIMS {
+    for name in &UNTRUSTED_FIELDS {
         headers.remove(name);
     }
     headers.remove("http2-settings");
@@ -107,9 +107,9 @@ pub fn prepare_request(headers: &mut HeaderMap, upgrade: Option<&Upgrade>) -> Re
     Ok(())
 }
 
-/// Sets the forwarding fields. `host` is the Host field as the client sent it, unless the application is to see another
-/// one; it was checked to be a host of the control plane, so it contains nothing that needs escaping.
-pub fn say_where_from(
+/// Sets the forwarding fields. `host` is the client's Host field, or `None` to withhold it from the application. It was
+/// checked to be an apps host, so it contains nothing that needs escaping.
+pub fn set_forwarded_fields(
     headers: &mut HeaderMap,
     client: Option<IpAddr>,
     host: Option<&HeaderValue>,
@@ -141,18 +141,17 @@ pub fn say_where_from(
     }
 }
 
-/// Prepares an application's head for the client. `host` is the host name without a port.
+/// Prepares the head of an application's response for the client. `host` is the host name without a port.
 pub fn prepare_response(headers: &mut HeaderMap, upgrade: Option<&Upgrade>, host: &str) {
     remove_hop_by_hop(headers);
     cookie::confine(headers, host);
-    // Clears cookies for the whole registrable domain, including those of the control plane and of other
-    // projects.
+    // It clears cookies of the whole registrable domain, including those of the control plane and of other projects.
     headers.remove("clear-site-data");
-    // Instructions to a reverse proxy, such as to send one of its files. The proxy in front of us must not follow an
-    // application's.
+    // Instructions to a reverse proxy, such as to send one of its files. A proxy in front of this server must not follow
+    // those of an application.
     let instructions: Vec<HeaderName> = headers
         .keys()
-        .filter(|name| name.as_str().starts_with("x-accel-") || SENDFILE.contains(name))
+        .filter(|name| name.as_str().starts_with("x-accel-") || SENDFILE_FIELDS.contains(name))
         .cloned()
         .collect();
     for name in instructions {
@@ -180,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn what_concerns_one_connection_ends_at_the_gateway() {
+    fn hop_by_hop_fields_are_not_forwarded() {
         let mut headers = map(&[
             ("connection", "keep-alive, X-Secret-Hop, Host"),
             ("x-secret-hop", "1"),
@@ -202,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn our_cookies_and_claims_never_reach_the_application() {
+    fn our_cookies_and_forwarding_fields_of_clients_are_removed() {
         let mut headers = map(&[
             ("cookie", "a=1; fsa_session=s; __Host-fsa_preview=p"),
             ("cookie", "fsa_handoff=h; b=2"),
@@ -219,10 +218,10 @@ mod tests {
     }
 
     #[test]
-    fn the_application_learns_where_a_request_comes_from() {
+    fn forwarding_fields_name_the_client_and_the_host() {
         let mut headers = HeaderMap::new();
         let host = HeaderValue::from_static("todo--3000.localhost:8080");
-        say_where_from(
+        set_forwarded_fields(
             &mut headers,
             Some("::ffff:10.0.0.9".parse().unwrap()),
             Some(&host),
@@ -243,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn an_application_gives_no_orders_to_a_proxy_before_us() {
+    fn instructions_to_a_reverse_proxy_are_removed() {
         let mut headers = map(&[
             ("x-accel-redirect", "/etc/passwd"),
             ("x-accel-buffering", "no"),
@@ -256,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_transfer_coding_that_cannot_be_passed_on_is_refused() {
+    fn transfer_codings_other_than_chunked_are_rejected() {
         for coding in ["gzip, chunked", "identity", "chunked, chunked", "\tchunked"] {
             let mut headers = map(&[("transfer-encoding", coding)]);
             assert_eq!(
@@ -270,17 +269,17 @@ mod tests {
     }
 
     #[test]
-    fn only_an_upgrade_that_is_no_http_is_passed_on() {
-        let desired_state = |upgrade: &str, connection: &str| {
-            wanted_upgrade(&map(&[("upgrade", upgrade), ("connection", connection)])).is_some()
+    fn only_upgrades_to_other_protocols_than_http_are_forwarded() {
+        let is_forwarded = |upgrade: &str, connection: &str| {
+            requested_upgrade(&map(&[("upgrade", upgrade), ("connection", connection)])).is_some()
         };
-        assert!(desired_state("websocket", "Upgrade"));
-        assert!(desired_state("my-protocol/2", "keep-alive, upgrade"));
-        assert!(!desired_state("websocket", "keep-alive"));
-        assert!(!desired_state("h2c", "Upgrade, HTTP2-Settings"));
-        assert!(!desired_state("websocket, h2c", "Upgrade"));
-        assert!(!desired_state("HTTP/2.0", "Upgrade"));
-        assert!(!desired_state("", "Upgrade"));
+        assert!(is_forwarded("websocket", "Upgrade"));
+        assert!(is_forwarded("my-protocol/2", "keep-alive, upgrade"));
+        assert!(!is_forwarded("websocket", "keep-alive"));
+        assert!(!is_forwarded("h2c", "Upgrade, HTTP2-Settings"));
+        assert!(!is_forwarded("websocket, h2c", "Upgrade"));
+        assert!(!is_forwarded("HTTP/2.0", "Upgrade"));
+        assert!(!is_forwarded("", "Upgrade"));
         let mut headers = map(&[("content-length", "5")]);
         let upgrade = Upgrade(HeaderValue::from_static("websocket"));
         assert_eq!(

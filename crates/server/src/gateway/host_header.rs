@@ -1,9 +1,9 @@
-//! Host names that an application sees and writes, as pure functions over header maps.
+//! Host header rewriting, as pure functions over header maps.
 //!
-//! An application usually sees the host name of its preview. One that answers only to `localhost` (a port's setting,
-//! [`HostHeader::Localhost`]) sees `localhost:PORT` in its place, also as the origin and the referrer of requests of
-//! this project's own pages; then nothing in the request names the preview's host. What it writes about itself,
-//! `http://localhost:PORT/…`, leads nowhere in a browser, so redirects to it lead to the preview in either case.
+//! By default an application receives the host name of its preview. With the port's setting [`HostHeader::Localhost`]
+//! it receives `localhost:PORT` instead, also in `Origin` and `Referer` of requests by pages of the same project.
+//! In responses, URLs of the form `http://localhost:PORT/…` are rewritten to the preview's URL under either setting: in
+//! a browser they would lead to the user's own machine.
 
 use fsa_model::api::HostHeader;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -12,8 +12,8 @@ use url::{Host, Position, Url};
 use super::access;
 use crate::settings::Settings;
 
-/// One port of a project, as browsers and as its application name it.
-pub(super) struct Names<'a> {
+/// The public and the local host name of a project's port.
+pub(super) struct HostNames<'a> {
     pub settings: &'a Settings,
     /// The host name without the apps domain.
     pub label: &'a str,
@@ -23,15 +23,15 @@ pub(super) struct Names<'a> {
     pub host_header: HostHeader,
 }
 
-impl Names<'_> {
+impl HostNames<'_> {
     /// The origin of the preview, as the request names it.
-    fn public(&self) -> String {
+    fn public_origin(&self) -> String {
         let host = self.host.to_str().unwrap_or_default();
         format!("{}://{host}", self.settings.origin.scheme())
     }
 
-    /// Sets the Host field, and presents the origins of this project's pages.
-    pub(super) fn present(&self, headers: &mut HeaderMap) {
+    /// Sets the Host field, and with [`HostHeader::Localhost`] rewrites `Origin` and `Referer`.
+    pub(super) fn rewrite_request(&self, headers: &mut HeaderMap) {
         let host = match self.host_header {
             HostHeader::Public => self.host.clone(),
             HostHeader::Localhost => {
@@ -45,31 +45,33 @@ impl Names<'_> {
         headers.insert(header::HOST, host);
     }
 
-    /// Translates what the application says of its own address.
-    pub(super) fn translate(&self, headers: &mut HeaderMap) {
+    /// Rewrites the application's local URLs to public ones.
+    pub(super) fn rewrite_response(&self, headers: &mut HeaderMap) {
         for name in [header::LOCATION, header::CONTENT_LOCATION] {
             replace(headers, &name, |url| {
                 let url = Url::parse(url).ok()?;
                 (local_port(&url)? == self.port)
-                    .then(|| format!("{}{}", self.public(), &url[Position::BeforePath..]))
+                    .then(|| format!("{}{}", self.public_origin(), &url[Position::BeforePath..]))
             });
         }
         if self.host_header == HostHeader::Localhost {
             replace(headers, &header::ACCESS_CONTROL_ALLOW_ORIGIN, |origin| {
-                self.to_public(local_port(&Url::parse(origin).ok()?)?)
+                self.public_origin_of(local_port(&Url::parse(origin).ok()?)?)
             });
         }
     }
 
-    /// The URL of a page of this project, as the application would name it.
+    /// The local URL for a public URL of this project; `None` for other URLs.
     fn to_local(&self, url: &str) -> Option<String> {
         let parsed = Url::parse(url).ok()?;
         let origin = parsed.origin().ascii_serialization();
-        let port = if origin == self.public() {
+        let port = if origin == self.public_origin() {
             self.port
         } else {
-            access::sibling_port(self.settings, self.label, url)
-                .filter(|port| self.to_public(*port).is_some_and(|public| public == origin))?
+            access::sibling_port(self.settings, self.label, url).filter(|port| {
+                self.public_origin_of(*port)
+                    .is_some_and(|public| public == origin)
+            })?
         };
         // An origin has no path, not even `/`.
         let rest = if url.len() == origin.len() {
@@ -80,15 +82,15 @@ impl Names<'_> {
         Some(format!("http://localhost:{port}{rest}"))
     }
 
-    fn to_public(&self, port: u16) -> Option<String> {
+    fn public_origin_of(&self, port: u16) -> Option<String> {
         if port == self.port {
-            return Some(self.public());
+            return Some(self.public_origin());
         }
         Some(self.settings.app_url(&access::sibling_label(self.label, port)?))
     }
 }
 
-/// The port, if the URL names this machine, as an application in a sandbox does for its own.
+/// The port of a URL whose host is `localhost`, a loopback address or the unspecified address.
 fn local_port(url: &Url) -> Option<u16> {
     let local = match url.host()? {
         Host::Domain(name) => name == "localhost",

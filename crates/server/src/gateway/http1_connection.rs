@@ -26,65 +26,65 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio_util::task::AbortOnDropHandle;
 
-/// Upper bound, in bytes, on how much of a response is read ahead: hyper grows its reads up to this size while
-/// they are filled. Larger reads cost page faults instead of system calls.
+/// Maximum size of a read, in bytes: hyper grows its reads up to this size while they are filled. Larger reads cost
+/// page faults instead of system calls.
 const READ_AHEAD: usize = 256 * 1024;
 /// Maximum number of header fields in a response.
-const HEAD_FIELDS: usize = 200;
-/// How many times one call drives the connection before it yields.
-const ROUNDS: usize = 32;
+const MAX_HEADER_FIELDS: usize = 200;
+/// Maximum number of times that one call polls the connection before it yields.
+const MAX_ROUNDS: usize = 32;
 
-type Connection = http1::Connection<TokioIo<BoxConnection>, Body>;
+type HyperConnection = http1::Connection<TokioIo<BoxConnection>, Body>;
 
-/// A connection with at most one request in flight.
-pub(super) struct Link {
+/// An HTTP/1.1 connection with at most one request in flight.
+pub(super) struct Http1Connection {
     sender: http1::SendRequest<Body>,
     drive: Drive,
-    gate: Arc<Gate>,
-    /// The same gate, as the waker that a `Context` takes.
+    filter: Arc<WakeFilter>,
+    /// `filter` as a waker.
     waker: Waker,
 }
 
 enum Drive {
-    Here(Box<Connection>),
-    /// The connection has ended; what is left in it is for [`Link::into_raw`].
-    Ended(Box<Connection>),
+    Inline(Box<HyperConnection>),
+    /// The connection has ended; it still holds the socket and the bytes for [`Http1Connection::into_raw`].
+    Ended(Box<HyperConnection>),
     Task {
         _until_dropped: AbortOnDropHandle<()>,
     },
-    Gone,
+    None,
 }
 
-impl Link {
+impl Http1Connection {
     pub(super) async fn open(connection: BoxConnection) -> hyper::Result<Self> {
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(READ_AHEAD)
-            .max_headers(HEAD_FIELDS)
+            .max_headers(MAX_HEADER_FIELDS)
             .handshake(TokioIo::new(connection))
             .await?;
-        let gate = Arc::new(Gate {
-            inside: AtomicBool::new(false),
-            again: AtomicBool::new(false),
+        let filter = Arc::new(WakeFilter {
+            driving: AtomicBool::new(false),
+            rewoken: AtomicBool::new(false),
             outer: Mutex::new(Waker::noop().clone()),
         });
         Ok(Self {
             sender,
-            drive: Drive::Here(Box::new(connection)),
-            waker: Waker::from(Arc::clone(&gate)),
-            gate,
+            drive: Drive::Inline(Box::new(connection)),
+            waker: Waker::from(Arc::clone(&filter)),
+            filter,
         })
     }
 
-    /// Whether the next request can be sent. Processes first what the other side did in the meantime.
+    /// Whether the next request can be sent. First processes what has arrived from the other side.
     pub(super) fn is_usable(&mut self) -> bool {
         let mut context = Context::from_waker(Waker::noop());
         let _ = self.drive(&mut context, |_| Poll::<()>::Pending);
-        !matches!(self.drive, Drive::Ended(_) | Drive::Gone) && self.sender.is_ready()
+        !matches!(self.drive, Drive::Ended(_) | Drive::None) && self.sender.is_ready()
     }
 
     /// Moves the connection to its own task, which drives it from now on.
     pub(super) fn detach(&mut self) {
-        if let Drive::Here(connection) = std::mem::replace(&mut self.drive, Drive::Gone) {
+        if let Drive::Inline(connection) = std::mem::replace(&mut self.drive, Drive::None) {
             let task = tokio::spawn(async move {
                 let _ = connection.await;
             });
@@ -102,8 +102,8 @@ impl Link {
         &mut self,
         request: Request<Body>,
     ) -> Result<Response<Incoming>, TrySendError<Request<Body>>> {
-        let mut answer = std::pin::pin!(self.sender.try_send_request(request));
-        std::future::poll_fn(|context| self.drive(context, |inner| answer.as_mut().poll(inner))).await
+        let mut response = std::pin::pin!(self.sender.try_send_request(request));
+        std::future::poll_fn(|context| self.drive(context, |inner| response.as_mut().poll(inner))).await
     }
 
     /// The next frame of the response's body.
@@ -120,7 +120,7 @@ impl Link {
         std::future::poll_fn(|context| {
             let _ = self.drive(context, |_| Poll::<()>::Pending);
             match self.drive {
-                Drive::Here(_) => Poll::Pending,
+                Drive::Inline(_) => Poll::Pending,
                 _ => Poll::Ready(()),
             }
         })
@@ -134,7 +134,7 @@ impl Link {
         }
     }
 
-    /// Drives the connection and polls `ready`, until it is ready or no more progress is possible now.
+    /// Polls the connection and `ready` until `ready` is ready or neither makes progress.
     fn drive<T>(
         &mut self,
         context: &mut Context<'_>,
@@ -143,62 +143,62 @@ impl Link {
         if matches!(self.drive, Drive::Task { .. }) {
             return ready(context);
         }
-        self.gate.enter(context.waker());
+        self.filter.set_outer(context.waker());
         let mut inner = Context::from_waker(&self.waker);
-        for _ in 0..ROUNDS {
-            self.gate.again.store(false, Ordering::SeqCst);
-            if let Drive::Here(connection) = &mut self.drive
+        for _ in 0..MAX_ROUNDS {
+            self.filter.rewoken.store(false, Ordering::SeqCst);
+            if let Drive::Inline(connection) = &mut self.drive
                 && connection.poll_without_shutdown(&mut inner).is_ready()
-                && let Drive::Here(connection) = std::mem::replace(&mut self.drive, Drive::Gone)
+                && let Drive::Inline(connection) = std::mem::replace(&mut self.drive, Drive::None)
             {
                 self.drive = Drive::Ended(connection);
             }
             if let Poll::Ready(value) = ready(&mut inner) {
-                self.gate.inside.store(false, Ordering::SeqCst);
+                self.filter.driving.store(false, Ordering::SeqCst);
                 return Poll::Ready(value);
             }
-            if !self.gate.again.load(Ordering::SeqCst) {
-                self.gate.inside.store(false, Ordering::SeqCst);
-                // A wake-up between the two lines above saw `inside` and only set the flag.
-                if !self.gate.again.load(Ordering::SeqCst) {
+            if !self.filter.rewoken.load(Ordering::SeqCst) {
+                self.filter.driving.store(false, Ordering::SeqCst);
+                // A wake-up between the two lines above saw `driving` and only set the flag.
+                if !self.filter.rewoken.load(Ordering::SeqCst) {
                     return Poll::Pending;
                 }
-                self.gate.inside.store(true, Ordering::SeqCst);
+                self.filter.driving.store(true, Ordering::SeqCst);
             }
         }
-        self.gate.inside.store(false, Ordering::SeqCst);
+        self.filter.driving.store(false, Ordering::SeqCst);
         context.waker().wake_by_ref();
         Poll::Pending
     }
 }
 
-/// Keeps a task from waking itself: handle and connection wake each other through their channel, and each such
-/// wake-up of the running task would queue it again and wake another thread for it.
-struct Gate {
-    inside: AtomicBool,
-    again: AtomicBool,
+/// Waker that ignores wake-ups of a task by itself. Handle and connection wake each other through their channel, and
+/// each such wake-up would queue the running task again and wake another thread for it.
+struct WakeFilter {
+    driving: AtomicBool,
+    rewoken: AtomicBool,
     outer: Mutex<Waker>,
 }
 
-impl Gate {
-    fn enter(&self, waker: &Waker) {
+impl WakeFilter {
+    fn set_outer(&self, waker: &Waker) {
         let mut outer = self.outer.lock();
         if !outer.will_wake(waker) {
             outer.clone_from(waker);
         }
         drop(outer);
-        self.inside.store(true, Ordering::SeqCst);
+        self.driving.store(true, Ordering::SeqCst);
     }
 }
 
-impl Wake for Gate {
+impl Wake for WakeFilter {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.again.store(true, Ordering::SeqCst);
-        if !self.inside.load(Ordering::SeqCst) {
+        self.rewoken.store(true, Ordering::SeqCst);
+        if !self.driving.load(Ordering::SeqCst) {
             // Not under the lock: waking may run arbitrary code.
             let outer = self.outer.lock().clone();
             outer.wake();

@@ -1,9 +1,9 @@
 //! External authentication for an ingress controller that serves sandbox hosts.
 //!
 //! The controller calls [`check`] before it forwards a request (`auth-url`; nginx's `auth_request`), and
-//! redirects a browser that is not admitted to [`enter`] (`auth-signin`). From there, a browser that is signed
-//! in returns with a hand-off in its URL. The next check exchanges it for a preview token: the controller
-//! forwards the check's `Set-Cookie` to the browser. Both routes name the sandbox and the port, but the cluster
+//! redirects an unauthorized browser to [`enter`] (`auth-signin`), which redirects a browser that is signed in back,
+//! with a hand-off in the URL. The next check exchanges it for a preview token: the controller forwards the check's
+//! `Set-Cookie` to the browser. Both routes name the sandbox and the port, but the cluster
 //! determines their host ([`fsa_driver::Driver::external_endpoint`]), so a forged header has no effect.
 
 use axum::{
@@ -22,11 +22,11 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
 use super::{
-    Admission,
-    access::{self, Visitor},
-    admit,
-    error_page::{self, Say},
-    handoff::{self, give},
+    Authorization,
+    access::{self, Principal},
+    authorize,
+    error_page::{self, ErrorPage},
+    handoff::{self, set_preview_token},
     preview_token::{self, HandOff},
     routes::{Route, Target},
 };
@@ -58,7 +58,7 @@ where
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(rename_all = "camelCase")]
 #[into_params(parameter_in = Query)]
-struct Which {
+struct IngressPortQuery {
     /// The sandbox's id.
     sandbox: Uuid,
     /// The port.
@@ -69,74 +69,79 @@ struct Which {
 }
 
 /// The sandbox port behind an ingress.
-struct Place {
+struct IngressPort {
     route: Route,
     sandbox: SandboxRow,
     region: String,
-    outside: ExternalEndpoint,
+    endpoint: ExternalEndpoint,
 }
 
 /// Whether an ingress controller may forward a request
 #[utoipa::path(
-    get, path = "/api/ingress/check", tag = "ingress", params(Which), security(()),
+    get, path = "/api/ingress/check", tag = "ingress", params(IngressPortQuery), security(()),
     responses(
-        (status = 200, description = "It may; with a cookie for the browser where it has just come in"),
-        (status = 401, description = "Nobody is known: send the browser to /api/ingress/enter"),
-        (status = 403, description = "A page of somebody else asks with the browser's pass"),
+        (status = 200, description = "It may. After a hand-off or an access link, with a preview token as a cookie"),
+        (status = 401, description = "Not authenticated: redirect the browser to /api/ingress/enter"),
+        (status = 403, description = "A page of another project sent the request"),
     ),
 )]
-async fn check(State(core): State<Core>, Query(which): Query<Which>, request: Request<Body>) -> Response {
+async fn check(
+    State(core): State<Core>,
+    Query(query): Query<IngressPortQuery>,
+    request: Request<Body>,
+) -> Response {
     let (parts, _) = request.into_parts();
-    match admitted(&core, &which, parts).await {
+    match authorize_original(&core, &query, parts).await {
         Ok(response) => response,
         Err(error) => error.into_response(),
     }
 }
 
-async fn admitted(core: &Core, which: &Which, asked: Parts) -> Result<Response> {
+async fn authorize_original(core: &Core, query: &IngressPortQuery, request: Parts) -> Result<Response> {
     // An unknown sandbox or port gets the same response as a private one.
-    let Some(place) = find(core, which).await? else {
+    let Some(ingress_port) = find(core, query).await? else {
         return Ok(StatusCode::UNAUTHORIZED.into_response());
     };
-    let host = place.outside.host.as_str();
-    let Some((original, origin)) = original(&asked, host) else {
+    let host = ingress_port.endpoint.host.as_str();
+    let Some((original, origin)) = original_request(&request, host) else {
         return Ok(StatusCode::UNAUTHORIZED.into_response());
     };
     let mut fields = HeaderMap::new();
-    let visitor = match admit(core, &place.route, host, &origin, &original).await {
-        Admission::Comes(visitor, ..) => Some(visitor),
-        Admission::Foreign => return Ok(StatusCode::FORBIDDEN.into_response()),
-        Admission::Failed(error) => return Err(error),
-        Admission::Unknown => {
-            let pass = match handoff::share(&original) {
-                Some((secret, _)) => access::is_the_link(&place.route, &secret),
-                None => arrived(core, host, &original)
+    let principal = match authorize(core, &ingress_port.route, host, &origin, &original).await {
+        Authorization::Granted(principal, ..) => Some(principal),
+        Authorization::CrossProject => return Ok(StatusCode::FORBIDDEN.into_response()),
+        Authorization::Failed(error) => return Err(error),
+        Authorization::Unauthenticated => {
+            let token = match handoff::access_link_secret(&original) {
+                Some((secret, _)) => access::by_access_link(&ingress_port.route, &secret),
+                None => redeem_hand_off(core, host, &original)
                     .await?
-                    .map(|hand_off| hand_off.pass()),
+                    .map(|hand_off| hand_off.preview_token()),
             };
-            let admitted = pass.and_then(|pass| Some((access::admits(&pass, &place.route)?, pass)));
-            admitted.map(|(visitor, pass)| {
-                give(core, &mut fields, host, &pass);
-                visitor
+            let found =
+                token.and_then(|token| Some((access::principal_of(&token, &ingress_port.route)?, token)));
+            found.map(|(principal, token)| {
+                set_preview_token(core, &mut fields, host, &token);
+                principal
             })
         }
     };
-    let Some(visitor) = visitor else {
+    let Some(principal) = principal else {
         return Ok(StatusCode::UNAUTHORIZED.into_response());
     };
-    if place.route.port == TERMINAL_PORT {
+    if ingress_port.route.port == TERMINAL_PORT {
         // The terminal token opens a shell with input, not a read-only view.
-        if !matches!(visitor, Visitor::Person(_, role, _) if role >= ProjectRole::Editor) {
+        if !matches!(principal, Principal::User(_, role, _) if role >= ProjectRole::Editor) {
             return Ok(StatusCode::FORBIDDEN.into_response());
         }
-        fields.insert(header::AUTHORIZATION, terminal_token(core, &place).await?);
+        fields.insert(header::AUTHORIZATION, terminal_token(core, &ingress_port).await?);
     }
     Ok((StatusCode::OK, fields).into_response())
 }
 
-/// The original request, if it is for this host, and its origin.
-fn original(asked: &Parts, host: &str) -> Option<(Parts, String)> {
-    let read = |name: &str| asked.headers.get(name)?.to_str().ok();
+/// The request that the controller describes, if it is for this host, and its origin.
+fn original_request(request: &Parts, host: &str) -> Option<(Parts, String)> {
+    let read = |name: &str| request.headers.get(name)?.to_str().ok();
     let url = Url::parse(read(ORIGINAL_URL)?).ok()?;
     if !url.host_str()?.eq_ignore_ascii_case(host) {
         return None;
@@ -145,13 +150,13 @@ fn original(asked: &Parts, host: &str) -> Option<(Parts, String)> {
     let (mut parts, ()) = Request::new(()).into_parts();
     parts.method = method;
     parts.uri = url[url::Position::BeforePath..].parse::<Uri>().ok()?;
-    parts.headers = asked.headers.clone();
-    parts.extensions = asked.extensions.clone();
+    parts.headers = request.headers.clone();
+    parts.extensions = request.extensions.clone();
     Some((parts, url.origin().ascii_serialization()))
 }
 
-/// The hand-off in the URL, which is used up by this.
-async fn arrived(core: &Core, host: &str, original: &Parts) -> Result<Option<HandOff>> {
+/// Redeems the hand-off in the URL, if it has a valid one.
+async fn redeem_hand_off(core: &Core, host: &str, original: &Parts) -> Result<Option<HandOff>> {
     let query = original.uri.query().unwrap_or_default();
     let Some(token) = query
         .split('&')
@@ -159,79 +164,82 @@ async fn arrived(core: &Core, host: &str, original: &Parts) -> Result<Option<Han
     else {
         return Ok(None);
     };
-    let Some(hand_off) = HandOff::open(&core.key_ring, host, token).filter(HandOff::holds) else {
+    let Some(hand_off) = HandOff::decrypt(&core.key_ring, host, token).filter(HandOff::is_valid) else {
         return Ok(None);
     };
-    let first = preview_token_uses::take(&core.store, hand_off.id(), hand_off.until()).await?;
+    let first = preview_token_uses::take(&core.store, hand_off.id(), hand_off.expires_at()).await?;
     Ok(first.then_some(hand_off))
 }
 
-/// The credential for the terminal's own port, and for nothing else.
-async fn terminal_token(core: &Core, place: &Place) -> Result<HeaderValue> {
-    let region = core.regions.get(&place.region).ok_or_else(|| {
+/// The value of `Authorization` for the terminal's port. The token is valid for nothing else.
+async fn terminal_token(core: &Core, ingress_port: &IngressPort) -> Result<HeaderValue> {
+    let region = core.regions.get(&ingress_port.region).ok_or_else(|| {
         Error::unavailable(format!(
             "The region {} is not configured on this server.",
-            place.region
+            ingress_port.region
         ))
     })?;
-    let token = region.driver.terminal_token(&place.sandbox.reference()).await?;
+    let token = region
+        .driver
+        .terminal_token(&ingress_port.sandbox.reference())
+        .await?;
     let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose_secret()))
-        .map_err(|error| Error::internal("A token cannot be sent.").because(error))?;
+        .map_err(|error| Error::internal("The terminal token is not a valid header value.").because(error))?;
     value.set_sensitive(true);
     Ok(value)
 }
 
-/// Redirects a browser that is signed in back to the sandbox's host, which admits it
+/// Redirects a browser that is signed in back to the sandbox's host, with a hand-off
 #[utoipa::path(
-    get, path = "/api/ingress/enter", tag = "ingress", params(Which), security(()),
+    get, path = "/api/ingress/enter", tag = "ingress", params(IngressPortQuery), security(()),
     responses(
         (status = 302, description = "To the sandbox's host, or to the sign-in page"),
-        (status = 404, description = "There is no such sandbox, or it is somebody else's"),
+        (status = 404, description = "There is no such sandbox, or the user has no role in its project"),
     ),
 )]
 async fn enter(
     State(core): State<Core>,
     caller: Option<Caller>,
     headers: HeaderMap,
-    Query(which): Query<Which>,
+    Query(query): Query<IngressPortQuery>,
 ) -> Response {
     let Some((caller, session)) = handoff::in_session(caller) else {
         let next = format!(
             "/api/ingress/enter?sandbox={}&port={}&rd={}",
-            which.sandbox,
-            which.port,
-            utf8_percent_encode(&which.rd, NON_ALPHANUMERIC)
+            query.sandbox,
+            query.port,
+            utf8_percent_encode(&query.rd, NON_ALPHANUMERIC)
         );
-        return handoff::sign_in_first(&core, &next);
+        return handoff::redirect_to_sign_in(&core, &next);
     };
-    match find(&core, &which).await {
+    match find(&core, &query).await {
         Err(error) => error.into_response(),
-        Ok(Some(place)) if place.route.people.contains_key(&caller.user()) => {
-            let hand_off = HandOff::new(place.route.project, caller.user(), session, "-", "/");
-            let token = hand_off.encrypt(&core.key_ring, &place.outside.host);
-            let target = target(&place.outside, &which.rd, token.expose_secret());
-            error_page::redirect(target.as_str())
+        Ok(Some(ingress_port)) if ingress_port.route.people.contains_key(&caller.user()) => {
+            let hand_off = HandOff::new(ingress_port.route.project, caller.user(), session, "-", "/");
+            let token = hand_off.encrypt(&core.key_ring, &ingress_port.endpoint.host);
+            let url = return_url(&ingress_port.endpoint, &query.rd, token.expose_secret());
+            error_page::redirect(url.as_str())
         }
-        Ok(_) => Say::nothing_here().answer(&headers),
+        Ok(_) => ErrorPage::not_found().response(&headers),
     }
 }
 
-/// The URL to return to: the requested one if it is on exactly this host.
-fn target(outside: &ExternalEndpoint, desired_state: &str, token: &str) -> Url {
-    let scheme = if outside.secure { "https" } else { "http" };
+/// The URL to return to, with the hand-off: the requested one if it is on exactly this host, else `/`.
+fn return_url(endpoint: &ExternalEndpoint, requested: &str, token: &str) -> Url {
+    let scheme = if endpoint.secure { "https" } else { "http" };
     let home = || {
-        Url::parse(&format!("{scheme}://{}/", outside.host))
-            .expect("a cluster's host names are checked by it when the ingress is made")
+        Url::parse(&format!("{scheme}://{}/", endpoint.host))
+            .expect("the API server validated the ingress's host name")
     };
-    let mut url = Url::parse(desired_state)
+    let mut url = Url::parse(requested)
         .ok()
         .filter(|url| {
             url.host_str()
-                .is_some_and(|host| host.eq_ignore_ascii_case(&outside.host))
-                && (url.scheme() == scheme || (!outside.secure && url.scheme() == "https"))
+                .is_some_and(|host| host.eq_ignore_ascii_case(&endpoint.host))
+                && (url.scheme() == scheme || (!endpoint.secure && url.scheme() == "https"))
                 && url.username().is_empty()
                 && url.password().is_none()
-                && url.as_str().len() <= preview_token::PATH_MOST
+                && url.as_str().len() <= preview_token::MAX_PATH_BYTES
         })
         .unwrap_or_else(home);
     let kept: Vec<&str> = url
@@ -254,26 +262,26 @@ fn target(outside: &ExternalEndpoint, desired_state: &str, token: &str) -> Url {
 }
 
 /// Looks up the sandbox port by the sandbox's id.
-async fn find(core: &Core, which: &Which) -> Result<Option<Place>> {
-    let Some(preview) = previews::by_sandbox(&core.store, which.sandbox, which.port).await? else {
+async fn find(core: &Core, query: &IngressPortQuery) -> Result<Option<IngressPort>> {
+    let Some(preview) = previews::by_sandbox(&core.store, query.sandbox, query.port).await? else {
         return Ok(None);
     };
     let Some(sandbox) = preview.sandbox else {
         return Ok(None);
     };
-    let outside = core
+    let endpoint = core
         .regions
         .get(&preview.region)
-        .and_then(|region| region.driver.external_endpoint(&sandbox.reference(), which.port));
-    let Some(outside) = outside else { return Ok(None) };
-    Ok(Some(Place {
+        .and_then(|region| region.driver.external_endpoint(&sandbox.reference(), query.port));
+    let Some(endpoint) = endpoint else { return Ok(None) };
+    Ok(Some(IngressPort {
         route: Route {
             access: preview.access,
             target: Target::None,
         },
         sandbox,
         region: preview.region,
-        outside,
+        endpoint,
     }))
 }
 
@@ -289,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_browser_comes_back_to_the_sandboxs_own_host_alone() {
+    fn a_browser_returns_to_the_sandboxs_own_host_only() {
         for foreign in [
             "",
             "https://evil.example/",
@@ -300,20 +308,20 @@ mod tests {
             "javascript:alert(1)",
             "/a",
         ] {
-            let url = target(&external_endpoint(true), foreign, "T");
+            let url = return_url(&external_endpoint(true), foreign, "T");
             assert_eq!(
                 url.as_str(),
                 "https://notes-x.apps.example/?fsa_enter=T",
                 "{foreign:?}"
             );
         }
-        let url = target(
+        let url = return_url(
             &external_endpoint(true),
             "https://notes-x.apps.example/a?b=c&fsa_enter=OLD#d",
             "T",
         );
         assert_eq!(url.as_str(), "https://notes-x.apps.example/a?b=c&fsa_enter=T");
-        let url = target(
+        let url = return_url(
             &external_endpoint(false),
             "http://notes-x.apps.example:8080/a",
             "T",

@@ -1,8 +1,8 @@
 //! Reverse proxy: forwards one request to the port of a sandbox, and the response back.
 //!
-//! Bodies stream both ways and are never buffered whole. A request is retried only where the application cannot
-//! notice: nothing of it was sent, or it is idempotent (RFC 9110 §9.2.2), has no body, and met a kept
-//! connection that the application was just closing.
+//! Bodies stream both ways and are never buffered whole. A request is retried only where that is safe: nothing of it
+//! was sent, or it is idempotent (RFC 9110 §9.2.2), has no body, and was sent on a pooled connection that the
+//! application was closing.
 
 use std::{
     pin::Pin,
@@ -23,19 +23,19 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use super::{
-    http1_connection::Link,
-    upstream::{UnderWay, Unreachable, Upstream},
+    http1_connection::Http1Connection,
+    upstream::{InFlight, Unreachable, Upstream},
 };
 
-/// Timeout for the start of a response (long polls need this much).
-const FIRST_BYTE: Duration = Duration::from_secs(15 * 60);
-/// Timeout for a pause within a response. Event streams are quiet for long; most send a comment a minute.
-const PAUSE: Duration = Duration::from_secs(60 * 60);
-/// A body of at most this many bytes fits the sockets' buffers, so its sender goes on to read the response even
-/// if the other side stops reading the body.
-const SMALL_BODY: u64 = 64 * 1024;
-/// A response that is complete and at most this long is sent in one write with its head.
-const WHOLE: usize = 64 * 1024;
+/// Timeout for the head of a response. Long polls need this much.
+const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+/// Timeout for the next bytes of a response. Event streams are quiet for long; most send a comment every minute.
+const READ_TIMEOUT: Duration = Duration::from_secs(60 * 60);
+/// Maximum size of a body that fits the sockets' buffers: its sender reads the response even if the application does
+/// not read the body.
+const MAX_SMALL_BODY: u64 = 64 * 1024;
+/// Maximum size of a complete response that is sent in one write with its head.
+const MAX_WHOLE_RESPONSE: usize = 64 * 1024;
 
 /// Why there is no response.
 #[derive(Debug)]
@@ -44,73 +44,78 @@ pub(super) enum ProxyError {
     /// Too many requests to this port are in flight.
     Busy,
     /// The application did not start to respond in time.
-    Silent,
-    /// The application closed the connection, or what it sent is not HTTP.
+    Timeout,
+    /// The application closed the connection, or its response is not HTTP.
     Broken(hyper::Error),
-    /// The application speaks HTTPS, which was not known, and the request cannot be sent a second time.
-    NowKnownToSpeakTls,
+    /// The application speaks HTTPS, which was detected by this request, and the request cannot be retried.
+    TlsDetected,
     /// The application switched protocols without a request to do so.
-    Unasked,
+    UnrequestedUpgrade,
 }
 
 /// Result of a forwarded request.
 pub(super) enum Outcome {
-    Answer(Response<Body>),
+    Response(Response<Body>),
     /// The application agreed to the upgrade: the head of its response, and the connection with the bytes
     /// already read.
     Switched {
         headers: HeaderMap,
         connection: BoxConnection,
         read: Bytes,
-        place: UnderWay,
+        permit: InFlight,
     },
 }
 
 /// Forwards `request`; its head has been prepared ([`super::headers::prepare_request`]).
-pub(super) async fn pass_on(
+pub(super) async fn forward(
     upstream: &Arc<Upstream>,
     mut request: Request<Body>,
     upgrade: bool,
 ) -> Result<Outcome, ProxyError> {
-    let place = upstream.begin().ok_or(ProxyError::Busy)?;
+    let permit = upstream.begin().ok_or(ProxyError::Busy)?;
     *request.version_mut() = Version::HTTP_11;
     let large = request
         .body()
         .size_hint()
         .upper()
-        .is_none_or(|most| most > SMALL_BODY);
+        .is_none_or(|most| most > MAX_SMALL_BODY);
     let repeatable = !upgrade && request.body().is_end_stream() && is_idempotent(request.method());
-    let moved = Arc::new(AtomicBool::new(false));
+    let progressed = Arc::new(AtomicBool::new(false));
     if large {
         let body = std::mem::take(request.body_mut());
-        *request.body_mut() = Body::new(Watched {
+        *request.body_mut() = Body::new(ProgressBody {
             body,
-            moved: Arc::clone(&moved),
+            progressed: Arc::clone(&progressed),
         });
     }
     let mut sent = std::pin::pin!(send(upstream, request, repeatable, large));
-    let (link, response) = loop {
-        match tokio::time::timeout(FIRST_BYTE, sent.as_mut()).await {
+    let (connection, response) = loop {
+        match tokio::time::timeout(FIRST_BYTE_TIMEOUT, sent.as_mut()).await {
             Ok(result) => break result?,
             // An upload may take any time as long as it makes progress.
-            Err(_) if moved.swap(false, Ordering::Relaxed) => {}
-            Err(_) => return Err(ProxyError::Silent),
+            Err(_) if progressed.swap(false, Ordering::Relaxed) => {}
+            Err(_) => return Err(ProxyError::Timeout),
         }
     };
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         if !upgrade {
-            return Err(ProxyError::Unasked);
+            return Err(ProxyError::UnrequestedUpgrade);
         }
         let (parts, _) = response.into_parts();
-        let (connection, read) = link.into_raw().await.ok_or(ProxyError::Unasked)?;
+        let (connection, read) = connection
+            .into_raw()
+            .await
+            .ok_or(ProxyError::UnrequestedUpgrade)?;
         return Ok(Outcome::Switched {
             headers: parts.headers,
             connection,
             read,
-            place,
+            permit,
         });
     }
-    Ok(Outcome::Answer(answer(upstream, link, response, place).await))
+    Ok(Outcome::Response(
+        respond(upstream, connection, response, permit).await,
+    ))
 }
 
 async fn send(
@@ -118,46 +123,48 @@ async fn send(
     mut request: Request<Body>,
     repeatable: bool,
     large: bool,
-) -> Result<(Link, Response<Incoming>), ProxyError> {
-    while let Some(mut link) = upstream.take() {
-        let again = repeatable.then(|| copy(&request));
+) -> Result<(Http1Connection, Response<Incoming>), ProxyError> {
+    while let Some(mut connection) = upstream.take() {
+        let retry = repeatable.then(|| copy(&request));
         if large {
-            link.detach();
+            connection.detach();
         }
-        match link.send(request).await {
-            Ok(response) => return Ok((link, response)),
-            Err(mut error) => match error.take_message().or(again) {
+        match connection.send(request).await {
+            Ok(response) => return Ok((connection, response)),
+            Err(mut error) => match error.take_message().or(retry) {
                 Some(unsent) => request = unsent,
                 None => return Err(ProxyError::Broken(error.into_error())),
             },
         }
     }
-    let knew = upstream.speaks_tls();
-    let mut link = upstream.connect().await.map_err(ProxyError::Unreachable)?;
+    let known_tls = upstream.uses_tls();
+    let mut connection = upstream.connect().await.map_err(ProxyError::Unreachable)?;
     if large {
-        link.detach();
+        connection.detach();
     }
-    let again = repeatable.then(|| copy(&request));
-    let again = match link.send(request).await {
-        // Go, nginx and Apache answer so to plain HTTP where they expect TLS.
-        Ok(response) if response.status() == StatusCode::BAD_REQUEST && !knew && upstream.is_probe_due() => {
-            let turned_out = upstream.turns_out_to_speak_tls().await;
-            match again.filter(|_| turned_out) {
-                Some(again) => again,
-                None => return Ok((link, response)),
+    let retry = repeatable.then(|| copy(&request));
+    let retry = match connection.send(request).await {
+        // Go, nginx and Apache respond with 400 to plain HTTP where they expect TLS.
+        Ok(response)
+            if response.status() == StatusCode::BAD_REQUEST && !known_tls && upstream.is_probe_due() =>
+        {
+            let detected = upstream.detect_tls().await;
+            match retry.filter(|_| detected) {
+                Some(retry) => retry,
+                None => return Ok((connection, response)),
             }
         }
-        Ok(response) => return Ok((link, response)),
+        Ok(response) => return Ok((connection, response)),
         Err(error) => {
-            if knew || !upstream.turns_out_to_speak_tls().await {
+            if known_tls || !upstream.detect_tls().await {
                 return Err(ProxyError::Broken(error.into_error()));
             }
-            again.ok_or(ProxyError::NowKnownToSpeakTls)?
+            retry.ok_or(ProxyError::TlsDetected)?
         }
     };
-    let mut link = upstream.connect().await.map_err(ProxyError::Unreachable)?;
-    match link.send(again).await {
-        Ok(response) => Ok((link, response)),
+    let mut connection = upstream.connect().await.map_err(ProxyError::Unreachable)?;
+    match connection.send(retry).await {
+        Ok(response) => Ok((connection, response)),
         Err(error) => Err(ProxyError::Broken(error.into_error())),
     }
 }
@@ -175,52 +182,56 @@ fn copy(request: &Request<Body>) -> Request<Body> {
     copy
 }
 
-/// Wraps the response's body so that it holds its connection until its end and then returns it to the pool. A
-/// short response that is already complete returns it at once.
-async fn answer(
+/// Wraps the response's body: at its end it returns the connection to the pool. For a short response that is already
+/// complete the connection is returned at once.
+async fn respond(
     upstream: &Arc<Upstream>,
-    mut link: Link,
+    mut connection: Http1Connection,
     response: Response<Incoming>,
-    place: UnderWay,
+    permit: InFlight,
 ) -> Response<Body> {
     let (mut parts, mut incoming) = response.into_parts();
     parts.version = Version::HTTP_11;
     parts.extensions.clear();
-    let mut ahead = Vec::new();
+    let mut read_ahead = Vec::new();
     let ended = loop {
         if incoming.is_end_stream() {
             break true;
         }
-        if ahead.len() == 2 {
+        if read_ahead.len() == 2 {
             break false;
         }
         let next = std::future::poll_fn(|context| {
-            Poll::Ready(match link.poll_frame(context, &mut incoming) {
+            Poll::Ready(match connection.poll_frame(context, &mut incoming) {
                 Poll::Ready(frame) => Some(frame),
                 Poll::Pending => None,
             })
         });
         match next.await {
             Some(None) => break true,
-            Some(Some(Ok(frame))) if frame.data_ref().is_some_and(|data| data.len() <= WHOLE) => {
-                ahead.push(frame);
+            Some(Some(Ok(frame)))
+                if frame
+                    .data_ref()
+                    .is_some_and(|data| data.len() <= MAX_WHOLE_RESPONSE) =>
+            {
+                read_ahead.push(frame);
             }
             Some(Some(Ok(frame))) => {
-                ahead.push(frame);
+                read_ahead.push(frame);
                 break false;
             }
             Some(Some(Err(error))) => {
-                tracing::debug!(%error, "an application's answer broke off");
-                let broken = Body::new(BrokenOff(Some(error)));
+                tracing::debug!(%error, "an application's response broke off");
+                let broken = Body::new(FailedBody(Some(error)));
                 return Response::from_parts(parts, broken);
             }
             None => break false,
         }
     };
-    let whole = ended && ahead.len() <= 1 && ahead.first().is_none_or(Frame::is_data);
+    let whole = ended && read_ahead.len() <= 1 && read_ahead.first().is_none_or(Frame::is_data);
     if whole {
-        upstream.keep(link);
-        let bytes = ahead
+        upstream.release(connection);
+        let bytes = read_ahead
             .pop()
             .and_then(|frame| frame.into_data().ok())
             .unwrap_or_default();
@@ -231,31 +242,31 @@ async fn answer(
         };
         return Response::from_parts(parts, body);
     }
-    ahead.reverse();
-    let body = Answer {
-        size: if ahead.is_empty() {
+    read_ahead.reverse();
+    let body = PooledBody {
+        size: if read_ahead.is_empty() {
             incoming.size_hint()
         } else {
             known_size(&parts.headers)
         },
         ended,
-        ahead,
+        read_ahead,
         incoming,
-        link: Some(link),
+        connection: Some(connection),
         upstream: Arc::clone(upstream),
-        pause: Box::pin(tokio::time::sleep(PAUSE)),
-        _place: place,
+        pause: Box::pin(tokio::time::sleep(READ_TIMEOUT)),
+        _permit: permit,
     };
     Response::from_parts(parts, Body::new(body))
 }
 
 /// A request's body that sets a flag whenever some of it is read.
-struct Watched {
+struct ProgressBody {
     body: Body,
-    moved: Arc<AtomicBool>,
+    progressed: Arc<AtomicBool>,
 }
 
-impl http_body::Body for Watched {
+impl http_body::Body for ProgressBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -265,7 +276,7 @@ impl http_body::Body for Watched {
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let frame = Pin::new(&mut self.body).poll_frame(context);
         if frame.is_ready() {
-            self.moved.store(true, Ordering::Relaxed);
+            self.progressed.store(true, Ordering::Relaxed);
         }
         frame
     }
@@ -286,32 +297,32 @@ fn known_size(headers: &HeaderMap) -> SizeHint {
         .map_or_else(SizeHint::default, SizeHint::with_exact)
 }
 
-/// A response's body as it arrives. Dropped before its end, it closes the connection, so the application learns
+/// Body of a response in flight. If it is dropped before its end, the connection is closed, so the application learns
 /// that the client stopped reading.
-struct Answer {
+struct PooledBody {
     /// Frames that were already read, in reverse order.
-    ahead: Vec<Frame<Bytes>>,
+    read_ahead: Vec<Frame<Bytes>>,
     /// Size of the whole body.
     size: SizeHint,
-    /// No frames follow those in `ahead`.
+    /// No frames follow those in `read_ahead`.
     ended: bool,
     incoming: Incoming,
-    link: Option<Link>,
+    connection: Option<Http1Connection>,
     upstream: Arc<Upstream>,
     pause: Pin<Box<Sleep>>,
-    _place: UnderWay,
+    _permit: InFlight,
 }
 
-impl Answer {
+impl PooledBody {
     fn finish(&mut self) {
         self.ended = true;
-        if let Some(link) = self.link.take() {
-            self.upstream.keep(link);
+        if let Some(connection) = self.connection.take() {
+            self.upstream.release(connection);
         }
     }
 }
 
-impl http_body::Body for Answer {
+impl http_body::Body for PooledBody {
     type Data = Bytes;
     type Error = axum::BoxError;
 
@@ -320,21 +331,21 @@ impl http_body::Body for Answer {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::BoxError>>> {
         let this = &mut *self;
-        if let Some(frame) = this.ahead.pop() {
-            if this.ended && this.ahead.is_empty() {
+        if let Some(frame) = this.read_ahead.pop() {
+            if this.ended && this.read_ahead.is_empty() {
                 this.finish();
             }
             return Poll::Ready(Some(Ok(frame)));
         }
-        let Some(link) = this.link.as_mut().filter(|_| !this.ended) else {
+        let Some(connection) = this.connection.as_mut().filter(|_| !this.ended) else {
             return Poll::Ready(None);
         };
-        match link.poll_frame(context, &mut this.incoming) {
+        match connection.poll_frame(context, &mut this.incoming) {
             Poll::Ready(Some(Ok(frame))) => {
                 if this.incoming.is_end_stream() {
                     this.finish();
                 } else {
-                    this.pause.as_mut().reset(Instant::now() + PAUSE);
+                    this.pause.as_mut().reset(Instant::now() + READ_TIMEOUT);
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
@@ -343,13 +354,13 @@ impl http_body::Body for Answer {
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Err(error))) => {
-                this.link = None;
+                this.connection = None;
                 Poll::Ready(Some(Err(error.into())))
             }
             Poll::Pending => {
                 if this.pause.as_mut().poll(context).is_ready() {
-                    this.link = None;
-                    return Poll::Ready(Some(Err("nothing came for an hour".into())));
+                    this.connection = None;
+                    return Poll::Ready(Some(Err("the application sent no data for an hour".into())));
                 }
                 Poll::Pending
             }
@@ -357,7 +368,7 @@ impl http_body::Body for Answer {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ahead.is_empty() && (self.ended || self.incoming.is_end_stream())
+        self.read_ahead.is_empty() && (self.ended || self.incoming.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -365,11 +376,11 @@ impl http_body::Body for Answer {
     }
 }
 
-/// A body that ends with the error of the application's body, so that the client sees a broken response and not
-/// a short one.
-struct BrokenOff(Option<hyper::Error>);
+/// A body that fails with the error of the application's body, so that the client sees a broken response and not a
+/// short one.
+struct FailedBody(Option<hyper::Error>);
 
-impl http_body::Body for BrokenOff {
+impl http_body::Body for FailedBody {
     type Data = Bytes;
     type Error = hyper::Error;
 

@@ -1,9 +1,8 @@
 //! Cache of routes from a host name to a sandbox, so that a request costs no query.
 //!
 //! One query resolves one host name. Its result is valid until a notification reports a change of the project
-//! or of the credentials of a user who may see it ([`crate::store::notify`]), and never for longer than
-//! [`LONGEST`], so a lost notification costs two seconds. Before that, a background task refreshes a host that
-//! is in use.
+//! or of the credentials of a user who may see it ([`crate::store::notify`]), and for at most [`MAX_AGE`], in case a
+//! notification is lost. A background task refreshes a host in use before its route expires.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -34,14 +33,14 @@ use crate::{
 };
 
 /// Maximum age of a cached route.
-const LONGEST: Duration = Duration::from_secs(2);
+const MAX_AGE: Duration = Duration::from_secs(2);
 /// Age from which a route in use is refreshed.
-const RENEW: Duration = Duration::from_millis(1200);
-/// Maximum number of cached host names; beyond it, those not used lately are evicted.
-const HOSTS_MOST: usize = 4096;
-const UNUSED: Duration = Duration::from_secs(30);
+const REFRESH_AGE: Duration = Duration::from_millis(1200);
+/// Maximum number of cached host names. At this number, those not used lately are evicted.
+const MAX_HOSTS: usize = 4096;
+const EVICT_UNUSED_AFTER: Duration = Duration::from_secs(30);
 
-/// Target of a host name, and who may access it.
+/// The port that a host name leads to, and who may access it.
 pub(super) struct Route {
     pub access: PortAccess,
     pub target: Target,
@@ -55,7 +54,7 @@ impl std::ops::Deref for Route {
     }
 }
 
-/// The port behind a host name.
+/// State of the port behind a host name.
 pub(super) enum Target {
     Open {
         upstream: Arc<Upstream>,
@@ -68,11 +67,11 @@ pub(super) enum Target {
     None,
 }
 
-/// Upper bound on the ports that a browser is led through ([`super::handoff::begin_chain`]): browsers follow 20 redirects.
-const CHAIN_MOST: usize = 8;
+/// Maximum number of ports in a chain of redirects ([`super::handoff::begin_chain`]): browsers follow 20 redirects.
+const MAX_CHAIN_PORTS: usize = 8;
 
 impl Route {
-    /// The other ports on which the sandbox listens, as far as it reports them.
+    /// The other ports on which the sandbox reports listeners.
     pub(super) fn other_ports(&self) -> Vec<u16> {
         let Target::Open { sandbox, .. } = &self.target else {
             return Vec::new();
@@ -82,11 +81,11 @@ impl Route {
             .map(|listening| listening.port)
             .filter(|port| ![0, self.port, TERMINAL_PORT].contains(port))
             .collect();
-        others.into_iter().take(CHAIN_MOST).collect()
+        others.into_iter().take(MAX_CHAIN_PORTS).collect()
     }
 }
 
-/// The cache; see the module.
+/// The cache of routes.
 #[derive(Default)]
 pub(super) struct Routes {
     entries: RwLock<HashMap<String, Arc<Entry>>>,
@@ -95,9 +94,9 @@ pub(super) struct Routes {
 struct Entry {
     host: Host,
     state: Mutex<State>,
-    /// Single flight: one query at a time; the others wait for it.
-    looking: tokio::sync::Mutex<()>,
-    renewing: AtomicBool,
+    /// Single flight: one query at a time, whose result the others wait for.
+    lookup: tokio::sync::Mutex<()>,
+    refreshing: AtomicBool,
 }
 
 #[derive(Default)]
@@ -105,15 +104,21 @@ struct State {
     route: Option<Arc<Route>>,
     /// When the query for `route` began; `None` if the route is stale.
     at: Option<Instant>,
-    /// The start of the sandbox that the pool in `route` belongs to.
+    /// The start of the sandbox that the connection pool in `route` belongs to.
     start: Option<Start>,
-    /// The project and users of the last result, and the subscriptions to their changes.
-    watched: Option<(ProjectId, BTreeSet<UserId>, Vec<Interest>)>,
-    /// Number of changes reported. The result of a query during which it grew is not used.
-    doubts: u64,
+    subscriptions: Option<Subscriptions>,
+    /// Number of changes reported. If it grows during a query, the result is not cached.
+    changes: u64,
 }
 
-/// One start of a sandbox, identified by what the table records of it.
+/// Subscriptions to changes of a route's project and users.
+struct Subscriptions {
+    project: ProjectId,
+    people: BTreeSet<UserId>,
+    interests: Vec<Interest>,
+}
+
+/// One start of a sandbox, identified by columns of its row.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Start {
     sandbox: SandboxId,
@@ -122,43 +127,49 @@ struct Start {
 }
 
 impl Routes {
-    /// The route for `label` (the host name without the apps domain); `None` if it leads nowhere.
+    /// The route for `label` (the host name without the apps domain); `None` if there is no such project.
     ///
     /// # Errors
     /// The database does not answer.
     pub(super) async fn find(&self, core: &Core, label: &str) -> Result<Option<Arc<Route>>> {
-        let known = self.entries.read().get(label).cloned();
-        let entry = match known {
+        let cached = self.entries.read().get(label).cloned();
+        let entry = match cached {
             Some(entry) => entry,
             None => match parse_host(label) {
-                Some(host) => self.enter(label, host),
+                Some(host) => self.insert(label, host),
                 None => return Ok(None),
             },
         };
         if let Some((route, age)) = entry.fresh() {
-            if age > RENEW && !entry.renewing.swap(true, Ordering::AcqRel) {
+            if age > REFRESH_AGE && !entry.refreshing.swap(true, Ordering::AcqRel) {
                 let (core, entry) = (core.clone(), Arc::clone(&entry));
                 tokio::spawn(async move {
-                    if let Err(error) = entry.look_up(&core).await {
-                        tracing::warn!(%error, "a host name could not be looked up anew");
+                    if let Err(error) = entry.query(&core).await {
+                        tracing::warn!(%error, "the route of a host name could not be refreshed");
                     }
-                    entry.renewing.store(false, Ordering::Release);
+                    entry.refreshing.store(false, Ordering::Release);
                 });
             }
             return Ok(route);
         }
-        let _one = entry.looking.lock().await;
+        let _one = entry.lookup.lock().await;
         if let Some((route, _)) = entry.fresh() {
             return Ok(route);
         }
-        entry.look_up(core).await
+        entry.query(core).await
     }
 
-    fn enter(&self, label: &str, host: Host) -> Arc<Entry> {
+    fn insert(&self, label: &str, host: Host) -> Arc<Entry> {
         let mut entries = self.entries.write();
-        if entries.len() >= HOSTS_MOST {
-            entries.retain(|_, entry| entry.state.lock().at.is_some_and(|at| at.elapsed() < UNUSED));
-            if entries.len() >= HOSTS_MOST {
+        if entries.len() >= MAX_HOSTS {
+            entries.retain(|_, entry| {
+                entry
+                    .state
+                    .lock()
+                    .at
+                    .is_some_and(|at| at.elapsed() < EVICT_UNUSED_AFTER)
+            });
+            if entries.len() >= MAX_HOSTS {
                 entries.clear();
             }
         }
@@ -166,8 +177,8 @@ impl Routes {
             Arc::new(Entry {
                 host,
                 state: Mutex::default(),
-                looking: tokio::sync::Mutex::new(()),
-                renewing: AtomicBool::new(false),
+                lookup: tokio::sync::Mutex::new(()),
+                refreshing: AtomicBool::new(false),
             })
         });
         Arc::clone(entry)
@@ -175,21 +186,21 @@ impl Routes {
 }
 
 impl State {
-    /// Whether a change was reported since the last call.
-    fn is_doubted(&mut self) -> bool {
-        let said = self.watched.as_mut().is_some_and(|(_, _, interests)| {
+    /// Marks the route as stale if a change was reported since the last call. Returns whether it was.
+    fn note_changes(&mut self) -> bool {
+        let changed = self.subscriptions.as_mut().is_some_and(|subscriptions| {
             // Poll all of them, so that none reports the same change again.
-            let mut said = false;
-            for interest in interests {
-                said |= interest.changed().now_or_never().is_some();
+            let mut changed = false;
+            for interest in &mut subscriptions.interests {
+                changed |= interest.changed().now_or_never().is_some();
             }
-            said
+            changed
         });
-        if said {
-            self.doubts += 1;
+        if changed {
+            self.changes += 1;
             self.at = None;
         }
-        said
+        changed
     }
 }
 
@@ -197,47 +208,47 @@ impl Entry {
     /// The cached route and its age, if it is still valid.
     fn fresh(&self) -> Option<(Option<Arc<Route>>, Duration)> {
         let mut state = self.state.lock();
-        if state.is_doubted() {
+        if state.note_changes() {
             return None;
         }
         let age = state.at?.elapsed();
-        (age < LONGEST).then(|| (state.route.clone(), age))
+        (age < MAX_AGE).then(|| (state.route.clone(), age))
     }
 
-    async fn look_up(&self, core: &Core) -> Result<Option<Arc<Route>>> {
+    async fn query(&self, core: &Core) -> Result<Option<Arc<Route>>> {
         let mut route = None;
-        // Two queries if the host led elsewhere until now; more only if it changes owner during the query.
+        // The second query follows a change of the project or its users; more, only changes during the query.
         for _ in 0..4 {
-            let doubts = {
+            let changes = {
                 let mut state = self.state.lock();
-                state.is_doubted();
-                state.doubts
+                state.note_changes();
+                state.changes
             };
             let at = Instant::now();
-            let found = previews::by_host(&core.store, &self.host).await?;
+            let preview = previews::by_host(&core.store, &self.host).await?;
             let mut state = self.state.lock();
-            let Some(found) = found else {
+            let Some(preview) = preview else {
                 state.route = None;
                 state.at = Some(at);
-                state.watched = None;
+                state.subscriptions = None;
                 return Ok(None);
             };
             let (project, people) = (
-                found.access.project,
-                found.access.people.keys().copied().collect::<BTreeSet<_>>(),
+                preview.access.project,
+                preview.access.people.keys().copied().collect::<BTreeSet<_>>(),
             );
-            let watched = state
-                .watched
+            let is_subscribed = state
+                .subscriptions
                 .as_ref()
-                .is_some_and(|(watched, them, _)| *watched == project && *them == people);
-            let (found, start) = to_route(core, found, &state);
-            let found = Arc::new(found);
-            state.route = Some(Arc::clone(&found));
+                .is_some_and(|known| known.project == project && known.people == people);
+            let (resolved, start) = to_route(core, preview, &state);
+            let resolved = Arc::new(resolved);
+            state.route = Some(Arc::clone(&resolved));
             state.start = start;
             state.at = None;
-            if watched {
-                state.at = (state.doubts == doubts).then_some(at);
-                return Ok(Some(found));
+            if is_subscribed {
+                state.at = (state.changes == changes).then_some(at);
+                return Ok(Some(resolved));
             }
             // Subscribe before the query whose result is used.
             let topics = people.iter().map(|user| Topic::Credentials(*user));
@@ -245,17 +256,21 @@ impl Entry {
                 .chain(topics)
                 .map(|topic| core.hub.interest(topic))
                 .collect();
-            state.watched = Some((project, people, interests));
-            route = Some(found);
+            state.subscriptions = Some(Subscriptions {
+                project,
+                people,
+                interests,
+            });
+            route = Some(resolved);
         }
         Ok(route)
     }
 }
 
-fn to_route(core: &Core, preview: Preview, before: &State) -> (Route, Option<Start>) {
+fn to_route(core: &Core, preview: Preview, previous: &State) -> (Route, Option<Start>) {
     let (target, start) = match preview.sandbox {
         None => (Target::None, None),
-        Some(sandbox) => target(core, sandbox, preview.region, preview.access.port, before),
+        Some(sandbox) => target(core, sandbox, preview.region, preview.access.port, previous),
     };
     let route = Route {
         access: preview.access,
@@ -269,14 +284,14 @@ fn target(
     sandbox: SandboxRow,
     region: String,
     port: u16,
-    before: &State,
+    previous: &State,
 ) -> (Target, Option<Start>) {
     let phase = sandbox.phase();
     let closed = |failure| (Target::Closed { phase, failure }, None);
     if sandbox.container != ContainerState::Running || sandbox.desired_state != DesiredState::Running {
         return closed(sandbox.failure.as_ref().map(|failure| failure.message.clone()));
     }
-    let Some(known) = core.regions.get(&region) else {
+    let Some(configured) = core.regions.get(&region) else {
         return closed(Some(format!(
             "The region {region} is not configured on this server."
         )));
@@ -286,12 +301,12 @@ fn target(
         generation: sandbox.observed_generation,
         restarts: sandbox.restarts,
     };
-    let kept = match before.route.as_deref().map(|route| &route.target) {
-        Some(Target::Open { upstream, .. }) if before.start == Some(start) => Some(Arc::clone(upstream)),
+    let reused = match previous.route.as_deref().map(|route| &route.target) {
+        Some(Target::Open { upstream, .. }) if previous.start == Some(start) => Some(Arc::clone(upstream)),
         _ => None,
     };
     let upstream =
-        kept.unwrap_or_else(|| Upstream::new(Arc::clone(&known.driver), sandbox.reference(), port));
+        reused.unwrap_or_else(|| Upstream::new(Arc::clone(&configured.driver), sandbox.reference(), port));
     let target = Target::Open {
         upstream,
         sandbox: Box::new(sandbox),

@@ -1,7 +1,6 @@
-//! Terminal host, port 7681: serves ttyd's three paths to users who may see or use the project.
+//! Terminal host, port 7681: ttyd's three paths, for users with a role in the project.
 //!
-//! The bytes come from sandboxd's control interface. A program that listens on this port in the sandbox is not
-//! reachable from here.
+//! The terminal is sandboxd's. A program that listens on this port in the sandbox is not reachable.
 
 use axum::{body::Body, response::Response};
 use fsa_model::{sharing::ProjectRole, tty::SUBPROTOCOL};
@@ -9,8 +8,8 @@ use fsa_sandboxd_client::TerminalQuery;
 use http::{HeaderValue, Method, Request, StatusCode, header};
 
 use super::{
-    access::Visitor,
-    error_page::{Say, ours},
+    access::Principal,
+    error_page::{ErrorPage, set_security_headers},
     routes::{Route, Target},
 };
 use crate::{
@@ -23,30 +22,30 @@ use crate::{
 pub(super) async fn handle(
     core: &Core,
     route: &Route,
-    visitor: Visitor,
+    principal: Principal,
     request: Request<Body>,
     end: impl Future<Output = Farewell> + Send + 'static,
 ) -> Response {
-    // A guest or an anonymous visitor never gets a shell; the route's sharing already excludes them.
-    let Visitor::Person(_, role, _) = visitor else {
-        return Say::nothing_here().answer(request.headers());
+    // Only users get a shell. A terminal's port cannot be public or have an access link anyway.
+    let Principal::User(_, role, _) = principal else {
+        return ErrorPage::not_found().response(request.headers());
     };
     let headers = request.headers().clone();
     match (request.method(), request.uri().path()) {
-        (&Method::GET, "/") => Say::new(
+        (&Method::GET, "/") => ErrorPage::new(
             StatusCode::OK,
             "Terminal",
-            "This is the address of a terminal.",
+            "This is a terminal.",
             format!(
                 "Open the terminal at {}, or connect a program that speaks ttyd's protocol to /ws here.",
                 core.settings.origin_text()
             ),
         )
-        .answer(&headers),
-        // ttyd's clients send it back in their first message. Authorization was decided before.
+        .response(&headers),
+        // ttyd's clients send this token in their first message. The request is already authorized.
         (&Method::GET, "/token") => {
             let mut response = Response::new(Body::from("{\"token\": \"\"}"));
-            ours(response.headers_mut());
+            set_security_headers(response.headers_mut());
             response
                 .headers_mut()
                 .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -54,8 +53,8 @@ pub(super) async fn handle(
         }
         (&Method::GET, "/ws") => open(core, route, role, request, end)
             .await
-            .unwrap_or_else(|error| said(&error).answer(&headers)),
-        _ => Say::nothing_here().answer(&headers),
+            .unwrap_or_else(|error| failed(&error).response(&headers)),
+        _ => ErrorPage::not_found().response(&headers),
     }
 }
 
@@ -87,7 +86,7 @@ async fn open(
     handshake.accept(core, answer, end, permit)
 }
 
-fn said(error: &Error) -> Say {
+fn failed(error: &Error) -> ErrorPage {
     tracing::debug!(%error, "a terminal could not be opened");
-    Say::new(error.status(), error.name(), error.sentence(), error.message())
+    ErrorPage::new(error.status(), error.name(), error.sentence(), error.message())
 }

@@ -1,5 +1,5 @@
 //! TLS to an application that speaks HTTPS on its port. The connection does not leave the machine of the sandbox, and
-//! the certificate is the application's own, usually self-signed, so any is accepted.
+//! the certificate is the application's own, usually self-signed, so every certificate is accepted.
 
 use std::sync::{Arc, LazyLock};
 
@@ -24,14 +24,14 @@ static CONNECTOR: LazyLock<Option<TlsConnector>> = LazyLock::new(|| {
     Some(TlsConnector::from(Arc::new(config)))
 });
 
-/// Begins TLS on a connection; `None` if the other side does not speak it.
+/// Performs a TLS handshake; `None` if the application does not speak TLS.
 pub(super) async fn connect(connection: BoxConnection) -> Option<BoxConnection> {
     let name = ServerName::try_from("localhost").ok()?;
     let stream = CONNECTOR.as_ref()?.connect(name, connection).await;
     match stream {
         Ok(stream) => Some(Box::new(stream)),
         Err(error) => {
-            tracing::debug!(%error, "what listens does not speak TLS");
+            tracing::debug!(%error, "no TLS handshake with an application");
             None
         }
     }

@@ -1,7 +1,7 @@
 //! Connection pool for one port of one start of a sandbox.
 //!
-//! When the sandbox restarts, its route gets another pool, and the old one is dropped with its last user. A
-//! connection is checked before it is reused, and is not kept for longer than common servers keep theirs.
+//! After a restart of the sandbox its route has a new pool; the old one is dropped with its last user. A connection is
+//! checked before it is reused, and is closed earlier than common servers close theirs.
 
 use std::{
     sync::{
@@ -16,55 +16,56 @@ use fsa_model::SandboxRef;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::{http1_connection::Link, tls};
+use super::{http1_connection::Http1Connection, tls};
 
 /// Maximum number of idle connections.
-const IDLE_MOST: usize = 128;
+const MAX_IDLE: usize = 128;
 /// Idle timeout. Node closes after 5 s, gunicorn after 2, most others after 15 to 75.
-const IDLE_LONGEST: Duration = Duration::from_secs(15);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Maximum number of requests and tunnels in flight to one port.
-const UNDER_WAY_MOST: usize = 2048;
-/// Pause between two probes for TLS after an answer that hints at it.
-const PROBE_AGAIN: Duration = Duration::from_secs(5);
+const MAX_IN_FLIGHT: usize = 2048;
+/// Minimum interval between two probes for TLS after responses with status 400.
+const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 /// Timeout for connecting into a sandbox.
-const CONNECT: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) struct Upstream {
     driver: SharedDriver,
     sandbox: SandboxRef,
     port: u16,
     pool: Mutex<Pool>,
-    under_way: AtomicUsize,
+    in_flight: AtomicUsize,
     /// The application speaks HTTPS.
     tls: AtomicBool,
-    /// When a hint at HTTPS was last followed up.
+    /// The time of the last probe for TLS after a response with status 400.
     probed: Mutex<Option<Instant>>,
-    /// For the task that closes idle connections.
+    /// Reference to itself for the task that closes idle connections.
     this: Weak<Self>,
 }
 
 #[derive(Default)]
 struct Pool {
     /// The connection used last is at the end.
-    idle: Vec<(Link, Instant)>,
-    swept: bool,
+    idle: Vec<(Http1Connection, Instant)>,
+    /// The task that closes idle connections runs.
+    has_task: bool,
 }
 
 /// Why there is no connection.
 #[derive(Debug)]
 pub(super) enum Unreachable {
-    /// The driver gives the reason.
+    /// The driver reports the reason.
     Driver(DriverError),
-    Silent,
+    Timeout,
     Protocol(hyper::Error),
 }
 
 /// Counts one request or tunnel in flight for as long as it lives.
-pub(super) struct UnderWay(Arc<Upstream>);
+pub(super) struct InFlight(Arc<Upstream>);
 
-impl Drop for UnderWay {
+impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -75,7 +76,7 @@ impl Upstream {
             sandbox,
             port,
             pool: Mutex::default(),
-            under_way: AtomicUsize::new(0),
+            in_flight: AtomicUsize::new(0),
             tls: AtomicBool::new(false),
             probed: Mutex::default(),
             this: this.clone(),
@@ -83,106 +84,107 @@ impl Upstream {
     }
 
     /// A permit for one more request in flight; `None` at the limit.
-    pub(super) fn begin(self: &Arc<Self>) -> Option<UnderWay> {
-        let before = self.under_way.fetch_add(1, Ordering::Relaxed);
-        let place = UnderWay(Arc::clone(self));
-        (before < UNDER_WAY_MOST).then_some(place)
+    pub(super) fn begin(self: &Arc<Self>) -> Option<InFlight> {
+        let before = self.in_flight.fetch_add(1, Ordering::Relaxed);
+        let permit = InFlight(Arc::clone(self));
+        (before < MAX_IN_FLIGHT).then_some(permit)
     }
 
     /// An idle connection that is still usable.
-    pub(super) fn take(&self) -> Option<Link> {
+    pub(super) fn take(&self) -> Option<Http1Connection> {
         loop {
-            let (mut link, since) = self.pool.lock().idle.pop()?;
-            if since.elapsed() < IDLE_LONGEST && link.is_usable() {
-                return Some(link);
+            let (mut connection, since) = self.pool.lock().idle.pop()?;
+            if since.elapsed() < IDLE_TIMEOUT && connection.is_usable() {
+                return Some(connection);
             }
         }
     }
 
     /// A new connection.
-    pub(super) async fn connect(&self) -> Result<Link, Unreachable> {
+    pub(super) async fn connect(&self) -> Result<Http1Connection, Unreachable> {
         let mut connection = self.open().await?;
-        if self.speaks_tls() {
-            connection = match self.secured(connection).await {
+        if self.uses_tls() {
+            connection = match self.start_tls(connection).await {
                 Some(secured) => secured,
-                // Another application listens now.
+                // Another application listens on the port now.
                 None => {
                     self.tls.store(false, Ordering::Relaxed);
                     self.open().await?
                 }
             };
         }
-        Link::open(connection).await.map_err(Unreachable::Protocol)
+        Http1Connection::open(connection)
+            .await
+            .map_err(Unreachable::Protocol)
     }
 
     /// Whether new connections speak TLS.
-    pub(super) fn speaks_tls(&self) -> bool {
+    pub(super) fn uses_tls(&self) -> bool {
         self.tls.load(Ordering::Relaxed)
     }
 
-    /// Whether an answer that is only a hint at TLS is followed up: not each of many.
+    /// Whether to probe for TLS after a response with status 400, which alone proves nothing. Limits the rate of probes.
     pub(super) fn is_probe_due(&self) -> bool {
         let mut probed = self.probed.lock();
-        let due = probed.is_none_or(|at| at.elapsed() >= PROBE_AGAIN);
+        let due = probed.is_none_or(|at| at.elapsed() >= PROBE_INTERVAL);
         if due {
             *probed = Some(Instant::now());
         }
         due
     }
 
-    /// Finds out, after an answer that is no HTTP, whether the application speaks HTTPS. True if new connections do
-    /// so from now on.
-    pub(super) async fn turns_out_to_speak_tls(&self) -> bool {
-        if self.speaks_tls() {
+    /// Probes whether the application speaks HTTPS. If it does, new connections use TLS from now on.
+    pub(super) async fn detect_tls(&self) -> bool {
+        if self.uses_tls() {
             return true;
         }
         let Ok(connection) = self.open().await else {
             return false;
         };
-        let speaks = self.secured(connection).await.is_some();
-        if speaks {
+        let is_tls = self.start_tls(connection).await.is_some();
+        if is_tls {
             self.tls.store(true, Ordering::Relaxed);
         }
-        speaks
+        is_tls
     }
 
-    async fn secured(&self, connection: BoxConnection) -> Option<BoxConnection> {
-        tokio::time::timeout(CONNECT, tls::connect(connection))
+    async fn start_tls(&self, connection: BoxConnection) -> Option<BoxConnection> {
+        tokio::time::timeout(CONNECT_TIMEOUT, tls::connect(connection))
             .await
             .ok()?
     }
 
     async fn open(&self) -> Result<BoxConnection, Unreachable> {
         let connect = self.driver.connect(&self.sandbox, Endpoint::Port(self.port));
-        tokio::time::timeout(CONNECT, connect)
+        tokio::time::timeout(CONNECT_TIMEOUT, connect)
             .await
-            .map_err(|_| Unreachable::Silent)?
+            .map_err(|_| Unreachable::Timeout)?
             .map_err(Unreachable::Driver)
     }
 
-    /// Keeps a connection for the next request, if it is usable for one.
-    pub(super) fn keep(&self, mut link: Link) {
-        if !link.is_usable() {
+    /// Returns a connection to the pool, if it is usable for another request.
+    pub(super) fn release(&self, mut connection: Http1Connection) {
+        if !connection.is_usable() {
             return;
         }
-        let sweep = {
+        let spawn = {
             let mut pool = self.pool.lock();
-            if pool.idle.len() >= IDLE_MOST {
+            if pool.idle.len() >= MAX_IDLE {
                 return;
             }
-            pool.idle.push((link, Instant::now()));
-            !std::mem::replace(&mut pool.swept, true)
+            pool.idle.push((connection, Instant::now()));
+            !std::mem::replace(&mut pool.has_task, true)
         };
-        if sweep {
-            tokio::spawn(sweeping(self.this.clone()));
+        if spawn {
+            tokio::spawn(close_idle(self.this.clone()));
         }
     }
 }
 
 /// Closes idle connections; ends when there are none.
-async fn sweeping(upstream: Weak<Upstream>) {
+async fn close_idle(upstream: Weak<Upstream>) {
     loop {
-        tokio::time::sleep(IDLE_LONGEST).await;
+        tokio::time::sleep(IDLE_TIMEOUT).await;
         let Some(upstream) = upstream.upgrade() else {
             return;
         };
@@ -190,11 +192,11 @@ async fn sweeping(upstream: Weak<Upstream>) {
         let old = pool
             .idle
             .iter()
-            .take_while(|(_, since)| since.elapsed() >= IDLE_LONGEST)
+            .take_while(|(_, since)| since.elapsed() >= IDLE_TIMEOUT)
             .count();
         let old: Vec<_> = pool.idle.drain(..old).collect();
         if pool.idle.is_empty() {
-            pool.swept = false;
+            pool.has_task = false;
             return;
         }
         drop(pool);
