@@ -75,26 +75,15 @@ export const modules = {
   'crates/sandboxd': {
     layers: [
       ['boot'],
-      ['http'], // routes
-      ['callback', 'exec', 'files', 'start', 'stop', 'terminal', 'tunnel'],
-      ['sandbox'], // what they share
-      ['poll_scheduler', 'logs', 'options', 'ports', 'usage', 'setup'],
+      ['routes', 'poll_scheduler', 'stop'],
+      ['callback', 'exec', 'files', 'start', 'terminal', 'tunnel'], // services
+      ['http'], // server, bodies, error responses
+      ['sandbox'], // what the services share
+      ['logs', 'options', 'poll_trigger', 'ports', 'usage', 'setup'],
       ['session', 'spawn', 'environment'],
       ['reaper', 'user'],
     ],
-    allowed: [
-      ['callback', 'http'],
-      ['exec', 'http'],
-      ['files', 'http'],
-      ['start', 'http'],
-      ['terminal', 'http'],
-      ['tunnel', 'http'],
-      ['sandbox', 'callback'],
-      ['sandbox', 'exec'],
-      ['sandbox', 'start'],
-      ['sandbox', 'terminal'],
-      ['poll_scheduler', 'sandbox'],
-    ],
+    allowed: [],
   },
 
   'crates/cli': {

@@ -13,14 +13,19 @@ use fsa_model::{
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    callback,
-    http::{self, routes, stream::Listener, terminal_only},
+    callback::{self, Callback},
+    exec::tasks::Tasks,
+    http::{self, stream::Listener},
     options::{Control, Options},
     poll_scheduler,
     ports::Ports,
     reaper::Reaper,
+    routes::{Services, control, terminal_port},
     sandbox::Sandbox,
-    setup, start, stop,
+    setup,
+    start::{self, Start},
+    stop,
+    terminal::Terminals,
     user::Accounts,
 };
 
@@ -78,13 +83,13 @@ pub fn document(options: &Options) -> Result<Boot, BootError> {
 /// # Errors
 /// sandboxd cannot start.
 pub async fn run(options: Options, mut boot: Boot) -> Result<(), BootError> {
-    let control = match &options.control {
+    let control_listener = match &options.control {
         Control::Inherited => Listener::inherited(LISTENER_FD),
         Control::Unix(path) => Listener::unix(path),
         Control::Tcp(address) => Listener::tcp(*address).await,
     }
     .map_err(BootError::Control)?;
-    let terminal = match options.terminal {
+    let terminal_listener = match options.terminal {
         Some(address) => Some(Listener::tcp(address).await.map_err(BootError::Terminal)?),
         None => None,
     };
@@ -102,7 +107,15 @@ pub async fn run(options: Options, mut boot: Boot) -> Result<(), BootError> {
     let accounts = Accounts::new(options.etc.clone(), options.home.clone(), options.user_mode);
     protect(&accounts);
     let missing = setup::prepare(&accounts, &options.home, &boot.hostname, &boot.nameservers);
+    let (start_command, repository) = (boot.start_command.take(), boot.repository.take());
     let sandbox = Arc::new(Sandbox::new(&options, boot, accounts, reaper));
+    let services = Arc::new(Services {
+        callback: Arc::new(Callback::new(Arc::clone(&sandbox))),
+        start: Arc::new(Start::new(Arc::clone(&sandbox), start_command, repository)),
+        tasks: Tasks::default(),
+        terminals: Arc::new(Terminals::new(Arc::clone(&sandbox))),
+        sandbox: Arc::clone(&sandbox),
+    });
     for sentence in missing {
         tracing::info!("{sentence}");
         sandbox.logs.add_notice(sentence);
@@ -118,7 +131,7 @@ pub async fn run(options: Options, mut boot: Boot) -> Result<(), BootError> {
     hidden.extend(proxy_address.map(|address| address.port()));
     match proxy {
         Ok(listener) => {
-            tokio::spawn(callback::serve(Arc::clone(&sandbox), listener));
+            tokio::spawn(callback::serve(Arc::clone(&services.callback), listener));
         }
         Err(error) => {
             let sentence = format!(
@@ -129,16 +142,19 @@ pub async fn run(options: Options, mut boot: Boot) -> Result<(), BootError> {
             sandbox.logs.add_notice(sentence);
         }
     }
-    let supervision = start::begin(&sandbox);
-    tokio::spawn(poll_scheduler::run(Arc::clone(&sandbox), Ports::new(hidden)));
-    let shared = Arc::clone(&sandbox);
-    tokio::spawn(http::serve(control, move |request| {
-        routes::control(Arc::clone(&shared), request)
+    let supervision = start::begin(&services.start);
+    tokio::spawn(poll_scheduler::run(
+        Arc::clone(&services.start),
+        Ports::new(hidden),
+    ));
+    let shared = Arc::clone(&services);
+    tokio::spawn(http::serve(control_listener, move |request| {
+        control::handle(Arc::clone(&shared), request)
     }));
-    if let Some(terminal) = terminal {
-        let shared = Arc::clone(&sandbox);
-        tokio::spawn(http::serve(terminal, move |request| {
-            terminal_only::route(Arc::clone(&shared), request)
+    if let Some(listener) = terminal_listener {
+        let shared = Arc::clone(&services);
+        tokio::spawn(http::serve(listener, move |request| {
+            terminal_port::handle(Arc::clone(&shared), request)
         }));
     }
     let [terminate, interrupt] = &mut stops;
@@ -146,7 +162,7 @@ pub async fn run(options: Options, mut boot: Boot) -> Result<(), BootError> {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    stop::everything(&sandbox, supervision).await;
+    stop::everything(&sandbox, &services.terminals, supervision).await;
     if let Control::Unix(path) = &options.control {
         let _ = std::fs::remove_file(path);
     }

@@ -33,7 +33,7 @@
 //!
 //! On the sandbox's loopback a port forwards programs' requests to the control plane ([`callback`]).
 //! With `--terminal` another port serves the terminal and nothing else
-//! ([`http::terminal_only`]).
+//! ([`routes::terminal_port`]).
 //!
 //! One thread runs everything; blocking file operations run on a few more, which end when idle.
 
@@ -46,8 +46,10 @@ pub mod http;
 pub mod logs;
 pub mod options;
 pub mod poll_scheduler;
+pub mod poll_trigger;
 pub mod ports;
 pub mod reaper;
+pub mod routes;
 pub mod sandbox;
 pub mod session;
 pub mod setup;

@@ -1,22 +1,14 @@
 //! Poll scheduler: polls for changes that have no event (listening ports, a Procfile that an agent
 //! wrote), often while there is activity, and not at all while only sandboxd runs.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use tokio::{
-    sync::Notify,
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
 
 use crate::{
     ports::{self, Ports},
     sandbox::Sandbox,
+    start::Start,
 };
 
 /// Interval after an activity.
@@ -25,27 +17,6 @@ const FAST: Duration = Duration::from_millis(250);
 const ACTIVE_FOR: Duration = Duration::from_secs(10);
 /// Interval while processes run and there is no activity.
 const SLOW: Duration = Duration::from_secs(3);
-
-/// Receives the activity that other parts of sandboxd report.
-#[derive(Debug, Default)]
-pub struct PollScheduler {
-    triggered: AtomicBool,
-    wake: Notify,
-}
-
-impl PollScheduler {
-    /// Reports an activity that may have opened a port or written a file. Costs almost nothing, so it
-    /// can be called for each piece of a terminal's output.
-    pub fn trigger(&self) {
-        if !self.triggered.swap(true, Ordering::Relaxed) {
-            self.wake.notify_one();
-        }
-    }
-
-    fn take(&self) -> bool {
-        self.triggered.swap(false, Ordering::Relaxed)
-    }
-}
 
 /// The next interval: twice the last one, unless there is activity. `cheap`: a poll costs little.
 fn next_interval(last: Duration, active: bool, cheap: bool) -> Duration {
@@ -57,13 +28,14 @@ fn next_interval(last: Duration, active: bool, cheap: bool) -> Duration {
 }
 
 /// Polls until sandboxd ends.
-pub async fn run(sandbox: Arc<Sandbox>, mut ports: Ports) {
+pub async fn run(start: Arc<Start>, mut ports: Ports) {
+    let sandbox = &start.sandbox;
     let mut children = sandbox.reaper.children();
     let mut active_until = Instant::now();
     let mut interval = FAST;
     loop {
-        poll(&sandbox, &mut ports).await;
-        if sandbox.poll_scheduler.take() {
+        poll(sandbox, &start, &mut ports).await;
+        if sandbox.poll_trigger.take() {
             active_until = Instant::now() + ACTIVE_FOR;
         }
         interval = next_interval(interval, Instant::now() < active_until, ports.cheap());
@@ -74,21 +46,21 @@ pub async fn run(sandbox: Arc<Sandbox>, mut ports: Ports) {
             tokio::pin!(earliest);
             tokio::select! {
                 () = sleep(interval) => {}
-                () = async { sandbox.poll_scheduler.wake.notified().await; earliest.await } => {}
+                () = async { sandbox.poll_trigger.notified().await; earliest.await } => {}
             }
         } else {
             // There is no other process: only a start or a write through the control interface can
             // change anything.
             tokio::select! {
-                () = sandbox.poll_scheduler.wake.notified() => {}
+                () = sandbox.poll_trigger.notified() => {}
                 _ = children.wait_for(|children| children.any) => {}
             }
         }
     }
 }
 
-async fn poll(sandbox: &Arc<Sandbox>, ports: &mut Ports) {
-    sandbox.start.check_procfile(sandbox).await;
+async fn poll(sandbox: &Sandbox, start: &Start, ports: &mut Ports) {
+    start.check_procfile().await;
     let listeners = ports.listeners();
     let unknown = ports.unknown(&listeners);
     let holders = if unknown.is_empty() {

@@ -11,10 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
 use tokio::sync::watch;
 
-use crate::{
-    callback::Callback, exec::tasks::Tasks, logs::Logs, options::Options, poll_scheduler::PollScheduler,
-    reaper::Reaper, start::Start, terminal::Terminals, user::Accounts,
-};
+use crate::{logs::Logs, options::Options, poll_trigger::PollTrigger, reaper::Reaper, user::Accounts};
 
 /// State of the sandbox.
 #[derive(Debug)]
@@ -25,16 +22,12 @@ pub struct Sandbox {
     pub terminal_token: Option<Token>,
     /// Token of the callback's local proxy.
     pub callback_token: Token,
-    pub callback: Callback,
-    pub tasks: Tasks,
     pub environment: BTreeMap<String, SecretString>,
     pub accounts: Accounts,
     pub reaper: Arc<Reaper>,
     pub logs: Logs,
     pub status: watch::Sender<Status>,
-    pub poll_scheduler: PollScheduler,
-    pub terminals: Terminals,
-    pub start: Start,
+    pub poll_trigger: PollTrigger,
     /// Set once, when the sandbox stops.
     pub stopping: watch::Sender<bool>,
     /// Number of pipes that are drained because a process outlived its exec and still writes.
@@ -48,8 +41,6 @@ impl Sandbox {
             home: options.home.clone(),
             project: options.project(),
             callback_token: Token(callback::token(&boot.control_token)),
-            callback: Callback::default(),
-            tasks: Tasks::default(),
             control_token: Token(boot.control_token),
             terminal_token: boot.terminal_token.map(Token),
             environment: boot.environment,
@@ -61,9 +52,7 @@ impl Sandbox {
                 ready: true,
                 ..Status::default()
             }),
-            poll_scheduler: PollScheduler::default(),
-            terminals: Terminals::default(),
-            start: Start::new(boot.start_command, boot.repository),
+            poll_trigger: PollTrigger::default(),
             stopping: watch::Sender::new(false),
             leftovers: Mutex::new(0),
         }

@@ -1,6 +1,6 @@
 //! Orderly shutdown: stops the start command first, then the terminals, then all other processes.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use futures_util::future::join_all;
 use nix::{
@@ -12,7 +12,7 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use crate::{reaper, sandbox::Sandbox, session, start::supervise};
+use crate::{reaper, sandbox::Sandbox, session, start::supervise, terminal::Terminals};
 
 /// Time between SIGTERM and SIGKILL for all other processes.
 const REST_WITHIN: Duration = Duration::from_secs(2);
@@ -20,14 +20,14 @@ const REST_WITHIN: Duration = Duration::from_secs(2);
 const KILLED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Stops everything in the sandbox. Each step continues as soon as its processes have ended.
-pub async fn everything(sandbox: &Arc<Sandbox>, supervision: JoinHandle<()>) {
+pub async fn everything(sandbox: &Sandbox, terminals: &Terminals, supervision: JoinHandle<()>) {
     sandbox.stopping.send_replace(true);
     let grace = supervise::GRACE + session::EXEC_GRACE;
     let _ = timeout(grace, supervision).await;
-    let terminals = sandbox.terminals.all();
+    let sessions = terminals.all();
     let _ = timeout(
         grace,
-        join_all(terminals.iter().map(|session| session.hang_up(sandbox))),
+        join_all(sessions.iter().map(|session| session.hang_up(sandbox))),
     )
     .await;
     signal_rest(Signal::SIGTERM);

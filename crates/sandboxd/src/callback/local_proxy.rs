@@ -17,7 +17,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, 
 use http_body_util::BodyExt;
 use hyper::body::{Frame, Incoming, SizeHint};
 
-use super::{CallbackError, RequestPermit, broken, send};
+use super::{Callback, CallbackError, RequestPermit, broken, send};
 use crate::{
     http::{self as server, Answer, Body, Refusal, full, stream::Listener},
     sandbox::Sandbox,
@@ -37,10 +37,10 @@ const CREDENTIAL_FIELDS: [HeaderName; 4] = [
 ];
 
 /// Serves this address until sandboxd ends.
-pub async fn serve(sandbox: Arc<Sandbox>, listener: Listener) {
+pub async fn serve(callback: Arc<Callback>, listener: Listener) {
     server::serve(listener, move |request| {
-        let sandbox = Arc::clone(&sandbox);
-        async move { handle(&sandbox, request).await }
+        let callback = Arc::clone(&callback);
+        async move { handle(&callback, request).await }
     })
     .await;
 }
@@ -51,7 +51,7 @@ pub fn url(address: SocketAddr) -> String {
     format!("http://{address}")
 }
 
-async fn handle(sandbox: &Arc<Sandbox>, request: Request<Incoming>) -> Answer {
+async fn handle(callback: &Arc<Callback>, request: Request<Incoming>) -> Answer {
     let provider = Provider::of_path(request.uri().path()).map(|(provider, _)| provider);
     let for_git =
         request.method() == Method::POST && [CREDENTIAL, CREDENTIAL_REJECTED].contains(&request.uri().path());
@@ -60,7 +60,7 @@ async fn handle(sandbox: &Arc<Sandbox>, request: Request<Incoming>) -> Answer {
             "this port is for coding agents (/anthropic, /openai, /gemini) and for git",
         ));
     }
-    let Some(task) = authenticate(sandbox, &request) else {
+    let Some(task) = authenticate(&callback.sandbox, &request) else {
         return Ok(error(
             provider,
             StatusCode::UNAUTHORIZED,
@@ -75,7 +75,7 @@ async fn handle(sandbox: &Arc<Sandbox>, request: Request<Incoming>) -> Answer {
         Ok(request) => request,
         Err(refusal) => return Ok(error(provider, refusal.status, &refusal.message)),
     };
-    match send(sandbox, request).await {
+    match send(callback, request).await {
         Ok((response, permit)) => Ok(returned(response, permit)),
         Err(cause) => {
             let status = match cause {

@@ -45,6 +45,7 @@ type Sender = http2::SendRequest<Incoming>;
 /// State of the callback.
 #[derive(Debug)]
 pub struct Callback {
+    sandbox: Arc<Sandbox>,
     connection: watch::Sender<Option<Connection>>,
     permits: Arc<Semaphore>,
     usage: Mutex<Usage>,
@@ -69,19 +70,21 @@ struct Usage {
 /// Permit of one request, held until its response is read.
 #[derive(Debug)]
 struct RequestPermit {
-    sandbox: Arc<Sandbox>,
+    callback: Arc<Callback>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Drop for RequestPermit {
     fn drop(&mut self) {
-        self.sandbox.callback.usage.lock().last_request = Instant::now();
+        self.callback.usage.lock().last_request = Instant::now();
     }
 }
 
-impl Default for Callback {
-    fn default() -> Self {
+impl Callback {
+    #[must_use]
+    pub fn new(sandbox: Arc<Sandbox>) -> Self {
         Self {
+            sandbox,
             connection: watch::Sender::new(None),
             permits: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
             usage: Mutex::new(Usage {
@@ -90,6 +93,24 @@ impl Default for Callback {
                 connections: 0,
             }),
         }
+    }
+
+    /// Removes the current connection if it has this number.
+    fn forget(&self, number: u64) {
+        self.connection.send_if_modified(|current| {
+            let same = current.as_ref().is_some_and(|current| current.number == number);
+            if same {
+                *current = None;
+            }
+            same
+        });
+    }
+
+    /// Sets the flag in the status: requests wait, and there is no connection.
+    fn update_status(&self) {
+        let requested = self.usage.lock().waiting > 0 && self.connection.borrow().is_none();
+        self.sandbox
+            .update_status(|status| status.callback_requested = requested);
     }
 }
 
@@ -115,7 +136,7 @@ impl CallbackError {
 ///
 /// # Errors
 /// The request asks for another upgrade.
-pub fn accept(sandbox: Arc<Sandbox>, mut request: Request<Incoming>) -> Answer {
+pub fn accept(callback: &Arc<Callback>, mut request: Request<Incoming>) -> Answer {
     if request
         .headers()
         .get(header::UPGRADE)
@@ -124,9 +145,10 @@ pub fn accept(sandbox: Arc<Sandbox>, mut request: Request<Incoming>) -> Answer {
         return Err(Refusal::bad("this route is upgraded to `fsa-asks`"));
     }
     let upgrade = hyper::upgrade::on(&mut request);
+    let callback = Arc::clone(callback);
     tokio::spawn(async move {
         match upgrade.await {
-            Ok(upgraded) => drive(&sandbox, upgraded).await,
+            Ok(upgraded) => drive(&callback, upgraded).await,
             Err(error) => tracing::info!("callback connection failed: {error}"),
         }
     });
@@ -139,7 +161,7 @@ pub fn accept(sandbox: Arc<Sandbox>, mut request: Request<Incoming>) -> Answer {
 
 /// Drives this connection until it ends, until another one has replaced it and its last response was
 /// read, or until it was idle for too long.
-async fn drive(sandbox: &Arc<Sandbox>, upgraded: hyper::upgrade::Upgraded) {
+async fn drive(callback: &Callback, upgraded: hyper::upgrade::Upgraded) {
     let handshake = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
@@ -158,7 +180,6 @@ async fn drive(sandbox: &Arc<Sandbox>, upgraded: hyper::upgrade::Upgraded) {
             return;
         }
     };
-    let callback = &sandbox.callback;
     let number = {
         let mut usage = callback.usage.lock();
         usage.connections += 1;
@@ -168,7 +189,7 @@ async fn drive(sandbox: &Arc<Sandbox>, upgraded: hyper::upgrade::Upgraded) {
     callback
         .connection
         .send_replace(Some(Connection { number, sender }));
-    update_status(sandbox);
+    callback.update_status();
     let mut connection = std::pin::pin!(connection);
     let mut idle = std::pin::pin!(idle(callback));
     let mut closing = false;
@@ -183,7 +204,7 @@ async fn drive(sandbox: &Arc<Sandbox>, upgraded: hyper::upgrade::Upgraded) {
         }
     }
     callback.forget(number);
-    update_status(sandbox);
+    callback.update_status();
 }
 
 /// Ready when there was no request for [`IDLE_TIMEOUT`].
@@ -201,41 +222,21 @@ async fn idle(callback: &Callback) {
     }
 }
 
-impl Callback {
-    /// Removes the current connection if it has this number.
-    fn forget(&self, number: u64) {
-        self.connection.send_if_modified(|current| {
-            let same = current.as_ref().is_some_and(|current| current.number == number);
-            if same {
-                *current = None;
-            }
-            same
-        });
-    }
-}
-
-/// Sets the flag in the status: requests wait, and there is no connection.
-fn update_status(sandbox: &Sandbox) {
-    let callback = &sandbox.callback;
-    let requested = callback.usage.lock().waiting > 0 && callback.connection.borrow().is_none();
-    sandbox.update_status(|status| status.callback_requested = requested);
-}
-
 /// Waits for a connection on which a request can be sent.
-async fn connected(sandbox: &Arc<Sandbox>) -> Result<Sender, CallbackError> {
-    struct Waiting<'a>(&'a Arc<Sandbox>);
+async fn connected(callback: &Callback) -> Result<Sender, CallbackError> {
+    struct Waiting<'a>(&'a Callback);
     impl Drop for Waiting<'_> {
         fn drop(&mut self) {
-            self.0.callback.usage.lock().waiting -= 1;
-            update_status(self.0);
+            self.0.usage.lock().waiting -= 1;
+            self.0.update_status();
         }
     }
-    let mut connections = sandbox.callback.connection.subscribe();
+    let mut connections = callback.connection.subscribe();
     let find = async {
         loop {
             let current = connections.borrow_and_update().clone();
             let Some(mut current) = current else {
-                update_status(sandbox);
+                callback.update_status();
                 connections
                     .changed()
                     .await
@@ -245,11 +246,11 @@ async fn connected(sandbox: &Arc<Sandbox>) -> Result<Sender, CallbackError> {
             if current.sender.ready().await.is_ok() {
                 return Ok(current.sender);
             }
-            sandbox.callback.forget(current.number);
+            callback.forget(current.number);
         }
     };
-    sandbox.callback.usage.lock().waiting += 1;
-    let _waiting = Waiting(sandbox);
+    callback.usage.lock().waiting += 1;
+    let _waiting = Waiting(callback);
     timeout(WAIT, find)
         .await
         .unwrap_or(Err(CallbackError::NotConnected))
@@ -257,20 +258,20 @@ async fn connected(sandbox: &Arc<Sandbox>) -> Result<Sender, CallbackError> {
 
 /// Sends a request. Returns its response when that begins.
 async fn send(
-    sandbox: &Arc<Sandbox>,
+    callback: &Arc<Callback>,
     request: Request<Incoming>,
 ) -> Result<(Response<Incoming>, RequestPermit), CallbackError> {
-    let permits = Arc::clone(&sandbox.callback.permits);
+    let permits = Arc::clone(&callback.permits);
     let permit = timeout(WAIT, permits.acquire_owned())
         .await
         .ok()
         .and_then(Result::ok)
         .ok_or(CallbackError::TooManyRequests)?;
     let permit = RequestPermit {
-        sandbox: Arc::clone(sandbox),
+        callback: Arc::clone(callback),
         _permit: permit,
     };
-    let mut sender = connected(sandbox).await?;
+    let mut sender = connected(callback).await?;
     match sender.send_request(request).await {
         Ok(response) => Ok((response, permit)),
         Err(error) => {

@@ -94,7 +94,7 @@ fn start(sandbox: &Arc<Sandbox>, request: &ExecRequest) -> Result<Running, Refus
         terminal: false,
     };
     let Child { pid, exit } = spawn::spawn(&sandbox.reaper, launch)?;
-    sandbox.poll_scheduler.trigger();
+    sandbox.poll_trigger.notify();
     let mut running = Running {
         pid,
         exit,
@@ -196,7 +196,7 @@ impl Running {
     /// background may continue; their pipes are drained, so that a closed pipe does not kill them.
     fn finish(&mut self) {
         self.over = true;
-        self.sandbox.poll_scheduler.trigger();
+        self.sandbox.poll_trigger.notify();
         for output in [&mut self.stdout, &mut self.stderr] {
             let Some(pipe) = output.pipe.take() else { continue };
             {

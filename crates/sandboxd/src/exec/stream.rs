@@ -22,7 +22,7 @@ use super::{CHUNK, Running, ended, start, time_limit};
 use crate::{
     http::{
         Refusal,
-        socket::{MESSAGE_LIMIT, PING_EVERY, Socket},
+        websocket::{MESSAGE_LIMIT, PING_EVERY, Socket},
     },
     sandbox::Sandbox,
     session,

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{CHUNK, Running, ended, start, stream::write_all};
 use crate::{
-    http::{Answer, Refusal, json, read_json, routes::Query, status},
+    http::{Answer, Query, Refusal, json, read_json, status},
     sandbox::Sandbox,
     session,
 };
@@ -70,7 +70,7 @@ struct OutputBuffer {
 ///
 /// # Errors
 /// There is no such task, or the request is wrong.
-pub async fn route(sandbox: &Arc<Sandbox>, id: &str, request: Request<Incoming>) -> Answer {
+pub async fn route(sandbox: &Arc<Sandbox>, tasks: &Tasks, id: &str, request: Request<Incoming>) -> Answer {
     let valid = (1..=64).contains(&id.len())
         && id
             .bytes()
@@ -83,7 +83,7 @@ pub async fn route(sandbox: &Arc<Sandbox>, id: &str, request: Request<Incoming>)
     match *request.method() {
         Method::PUT => {
             let request = read_json(request.into_body()).await?;
-            begin(sandbox, id, request)
+            begin(sandbox, tasks, id, request)
         }
         Method::GET => {
             let query = Query::of(request.uri());
@@ -93,13 +93,13 @@ pub async fn route(sandbox: &Arc<Sandbox>, id: &str, request: Request<Incoming>)
                     .map_err(|_| Refusal::field(name, "it is a number"))
             };
             let (after, wait) = (number("after")?, number("wait")?.min(LONGEST_WAIT));
-            let task = find(sandbox, id)?;
+            let task = find(tasks, id)?;
             Ok(json(&read(&task, after, Duration::from_secs(wait)).await))
         }
         Method::DELETE => {
-            let task = find(sandbox, id)?;
+            let task = find(tasks, id)?;
             if task.output.lock().end.is_some() {
-                sandbox.tasks.0.lock().remove(id);
+                tasks.0.lock().remove(id);
                 return Ok(status(StatusCode::NO_CONTENT));
             }
             task.cancel.cancel();
@@ -109,14 +109,14 @@ pub async fn route(sandbox: &Arc<Sandbox>, id: &str, request: Request<Incoming>)
     }
 }
 
-fn find(sandbox: &Sandbox, id: &str) -> Result<Arc<Task>, Refusal> {
-    let task = sandbox.tasks.0.lock().get(id).cloned();
+fn find(tasks: &Tasks, id: &str) -> Result<Arc<Task>, Refusal> {
+    let task = tasks.0.lock().get(id).cloned();
     task.ok_or_else(|| Refusal::not_found(format!("there is no task `{id}`")))
 }
 
 /// Starts the task unless it exists: the client may repeat a request whose response was lost.
-fn begin(sandbox: &Arc<Sandbox>, id: &str, mut request: ExecRequest) -> Answer {
-    let mut tasks = sandbox.tasks.0.lock();
+fn begin(sandbox: &Arc<Sandbox>, tasks: &Tasks, id: &str, mut request: ExecRequest) -> Answer {
+    let mut tasks = tasks.0.lock();
     if tasks.contains_key(id) {
         return Ok(status(StatusCode::OK));
     }

@@ -28,7 +28,7 @@ use nix::fcntl::OFlag;
 
 use self::conditions::{Conditions, Unmet, Version};
 use crate::{
-    http::{Answer, Refusal, json, read_json, routes::Query, status},
+    http::{Answer, Query, Refusal, json, read_json, status},
     sandbox::Sandbox,
     user::{User, with_fs_ids_of},
 };
@@ -162,13 +162,13 @@ pub async fn route(sandbox: &Arc<Sandbox>, request: Request<Incoming>) -> Answer
                 .await
                 .map_err(|error| subject.refusal(&error))?;
             let answer = tar_in::put(&subject, request.into_body()).await;
-            sandbox.poll_scheduler.trigger();
+            sandbox.poll_trigger.notify();
             answer
         }
         Method::PUT => {
             let mode = query.get("mode").map(write::mode).transpose()?;
             let answer = write::put(&subject, request, mode).await;
-            sandbox.poll_scheduler.trigger();
+            sandbox.poll_trigger.notify();
             answer
         }
         Method::DELETE => {
@@ -189,7 +189,7 @@ pub async fn route(sandbox: &Arc<Sandbox>, request: Request<Incoming>) -> Answer
                     tree::delete(path, recursive)
                 })
                 .await;
-            sandbox.poll_scheduler.trigger();
+            sandbox.poll_trigger.notify();
             done.map(|()| status(StatusCode::NO_CONTENT))
                 .map_err(|error| subject.refusal(&error))
         }
@@ -215,7 +215,7 @@ pub async fn rename(sandbox: &Arc<Sandbox>, body: Incoming) -> Answer {
     let done = to
         .as_user(move |target, _| tree::rename(&source, target, request.overwrite))
         .await;
-    sandbox.poll_scheduler.trigger();
+    sandbox.poll_trigger.notify();
     done.map(|()| status(StatusCode::NO_CONTENT))
         .map_err(|error| to.refusal(&error))
 }

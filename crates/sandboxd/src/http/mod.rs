@@ -1,10 +1,9 @@
-//! HTTP/1.1 server: accept loop, connections, bodies. The routes are in [`routes`].
+//! HTTP/1.1 server: accept loop, connections, request and response bodies. The routes are in [`crate::routes`].
 
+pub mod query;
 pub mod refusal;
-pub mod routes;
-pub mod socket;
 pub mod stream;
-pub mod terminal_only;
+pub mod websocket;
 
 use std::{convert::Infallible, future::Future, io, sync::Arc, time::Duration};
 
@@ -17,8 +16,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::Semaphore;
 
-pub use self::refusal::Refusal;
 use self::stream::{Listener, Stream};
+pub use self::{query::Query, refusal::Refusal};
 
 /// Response body.
 pub type Body = UnsyncBoxBody<Bytes, io::Error>;

@@ -19,6 +19,7 @@ use crate::{http::Refusal, sandbox::Sandbox, user};
 /// State of the start: the commands to run, and those that run.
 #[derive(Debug)]
 pub struct Start {
+    pub sandbox: Arc<Sandbox>,
     command: Option<String>,
     repository: Option<Repository>,
     plan: watch::Sender<Plan>,
@@ -40,9 +41,10 @@ struct Plan {
 
 impl Start {
     #[must_use]
-    pub fn new(command: Option<String>, repository: Option<Repository>) -> Self {
+    pub fn new(sandbox: Arc<Sandbox>, command: Option<String>, repository: Option<Repository>) -> Self {
         let entries = command.as_deref().map(procfile::single).unwrap_or_default();
         Self {
+            sandbox,
             command,
             repository,
             plan: watch::Sender::new(Plan {
@@ -59,10 +61,10 @@ impl Start {
     ///
     /// # Errors
     /// There is nothing to start.
-    pub async fn restart(&self, sandbox: &Arc<Sandbox>) -> Result<(), Refusal> {
+    pub async fn restart(&self) -> Result<(), Refusal> {
         *self.read_procfile.lock() = None;
         let before = self.plan.borrow().round;
-        self.check_procfile(sandbox).await;
+        self.check_procfile().await;
         let plan = self.plan.borrow().clone();
         if plan.entries.is_empty() {
             return Err(Refusal::conflict(
@@ -79,7 +81,8 @@ impl Start {
     }
 
     /// Reads the Procfile if it has changed. The project's start command takes precedence over a Procfile.
-    pub async fn check_procfile(&self, sandbox: &Arc<Sandbox>) {
+    pub async fn check_procfile(&self) {
+        let sandbox = &self.sandbox;
         if self.command.is_some() || *sandbox.stopping.borrow() {
             return;
         }
@@ -136,12 +139,12 @@ impl Start {
     ///
     /// # Errors
     /// There is no repository, it was cloned already, or is being cloned.
-    pub fn retry_clone(&self, sandbox: &Arc<Sandbox>) -> Result<(), Refusal> {
+    pub fn retry_clone(self: &Arc<Self>) -> Result<(), Refusal> {
         let Some(repository) = self.repository.clone() else {
             return Err(Refusal::conflict("this project has no repository"));
         };
         let mut refused = None;
-        sandbox.update_status(|status| match status.repository {
+        self.sandbox.update_status(|status| match status.repository {
             RepositoryState::Cloning => refused = Some("the repository is being cloned already"),
             RepositoryState::Cloned => refused = Some("the repository was cloned already"),
             _ => status.repository = RepositoryState::Cloning,
@@ -149,32 +152,33 @@ impl Start {
         if let Some(sentence) = refused {
             return Err(Refusal::conflict(sentence));
         }
-        tokio::spawn(clone(Arc::clone(sandbox), repository));
+        tokio::spawn(clone(Arc::clone(self), repository));
         Ok(())
     }
 }
 
 /// Begins the clone, if there is a repository, and the supervision. The returned task ends when the
 /// sandbox is stopping and all supervised commands have ended.
-pub fn begin(sandbox: &Arc<Sandbox>) -> JoinHandle<()> {
-    let supervision = tokio::spawn(supervise::run(Arc::clone(sandbox)));
-    match sandbox.start.repository.clone() {
+pub fn begin(start: &Arc<Start>) -> JoinHandle<()> {
+    let supervision = tokio::spawn(supervise::run(Arc::clone(start)));
+    match start.repository.clone() {
         Some(repository) => {
-            sandbox.update_status(|status| {
+            start.sandbox.update_status(|status| {
                 status.repository = RepositoryState::Cloning;
-                if sandbox.start.command.is_some() {
+                if start.command.is_some() {
                     status.start_command = StartCommand::Waiting;
                 }
             });
-            tokio::spawn(clone(Arc::clone(sandbox), repository));
+            tokio::spawn(clone(Arc::clone(start), repository));
         }
-        None => sandbox.start.plan.send_modify(|plan| plan.ready = true),
+        None => start.plan.send_modify(|plan| plan.ready = true),
     }
     supervision
 }
 
-async fn clone(sandbox: Arc<Sandbox>, repository: Repository) {
-    let state = match repository::clone(&sandbox, &repository).await {
+async fn clone(start: Arc<Start>, repository: Repository) {
+    let sandbox = &start.sandbox;
+    let state = match repository::clone(sandbox, &repository).await {
         Ok(()) => RepositoryState::Cloned,
         Err(message) => {
             sandbox
@@ -186,8 +190,8 @@ async fn clone(sandbox: Arc<Sandbox>, repository: Repository) {
     let cloned = state == RepositoryState::Cloned;
     sandbox.update_status(|status| status.repository = state);
     if cloned {
-        sandbox.start.check_procfile(&sandbox).await;
-        sandbox.start.plan.send_modify(|plan| plan.ready = true);
-        sandbox.poll_scheduler.trigger();
+        start.check_procfile().await;
+        start.plan.send_modify(|plan| plan.ready = true);
+        sandbox.poll_trigger.notify();
     }
 }

@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use nix::fcntl::OFlag;
 use tokio::{net::unix::pipe, time::Instant};
 
-use super::procfile::Entry;
+use super::{Start, procfile::Entry};
 use crate::{
     environment,
     logs::Lines,
@@ -43,8 +43,9 @@ fn with_jitter(wait: Duration, random: u32) -> Duration {
 }
 
 /// Supervises until sandboxd stops.
-pub(super) async fn run(sandbox: Arc<Sandbox>) {
-    let mut plans = sandbox.start.plan.subscribe();
+pub(super) async fn run(start: Arc<Start>) {
+    let sandbox = &start.sandbox;
+    let mut plans = start.plan.subscribe();
     let mut stopping = sandbox.stopping.subscribe();
     loop {
         let plan = plans.borrow_and_update().clone();
@@ -68,13 +69,13 @@ pub(super) async fn run(sandbox: Arc<Sandbox>) {
             .entries
             .iter()
             .enumerate()
-            .map(|(number, entry)| supervise(&sandbox, entry, number == 0, several));
+            .map(|(number, entry)| supervise(&start, entry, number == 0, several));
         let stops = tokio::select! {
             _ = join_all(supervised) => true,
             _ = stopping.wait_for(|stopping| *stopping) => true,
             changed = plans.changed() => changed.is_err(),
         };
-        end_all(&sandbox).await;
+        end_all(&start).await;
         if stops {
             return;
         }
@@ -82,17 +83,18 @@ pub(super) async fn run(sandbox: Arc<Sandbox>) {
 }
 
 /// Stops all supervised commands.
-pub async fn end_all(sandbox: &Sandbox) {
-    let live = std::mem::take(&mut *sandbox.start.live.lock());
+async fn end_all(start: &Start) {
+    let live = std::mem::take(&mut *start.live.lock());
     join_all(
         live.iter()
-            .map(|&pid| session::end(&sandbox.reaper, pid, libc::SIGTERM, GRACE)),
+            .map(|&pid| session::end(&start.sandbox.reaper, pid, libc::SIGTERM, GRACE)),
     )
     .await;
 }
 
 /// Runs one command and restarts it whenever it ends. `reports`: its state goes into the status.
-async fn supervise(sandbox: &Arc<Sandbox>, entry: &Entry, reports: bool, several: bool) {
+async fn supervise(start: &Start, entry: &Entry, reports: bool, several: bool) {
+    let sandbox = &start.sandbox;
     let prefix = if several {
         format!("{}: ", entry.name)
     } else {
@@ -101,7 +103,7 @@ async fn supervise(sandbox: &Arc<Sandbox>, entry: &Entry, reports: bool, several
     let (mut restarts, mut wait) = (0u32, None);
     loop {
         let started = Instant::now();
-        let exit = match start(sandbox, entry, &prefix) {
+        let exit = match spawn(start, entry, &prefix) {
             Ok((mut child, stdin)) => {
                 let (pid, since) = (child.pid, Utc::now());
                 sandbox
@@ -120,7 +122,7 @@ async fn supervise(sandbox: &Arc<Sandbox>, entry: &Entry, reports: bool, several
                 drop(stdin);
                 // A process that it left behind may hold its port.
                 session::end(&sandbox.reaper, pid, libc::SIGTERM, GRACE).await;
-                sandbox.start.live.lock().retain(|&live| live != pid);
+                start.live.lock().retain(|&live| live != pid);
                 exit
             }
             Err(sentence) => {
@@ -129,7 +131,7 @@ async fn supervise(sandbox: &Arc<Sandbox>, entry: &Entry, reports: bool, several
                 Exit::Code(127)
             }
         };
-        sandbox.poll_scheduler.trigger();
+        sandbox.poll_trigger.notify();
         let next = next_wait(wait, started.elapsed());
         wait = Some(next);
         let next = with_jitter(next, Utc::now().timestamp_subsec_nanos() / 1000);
@@ -158,7 +160,8 @@ async fn supervise(sandbox: &Arc<Sandbox>, entry: &Entry, reports: bool, several
 
 /// Starts a command. Returns it with the writing end of its standard input, which must stay open: watchers (esbuild,
 /// Tailwind CSS, Vite) end when their standard input does.
-fn start(sandbox: &Arc<Sandbox>, entry: &Entry, prefix: &str) -> Result<(Child, OwnedFd), String> {
+fn spawn(start: &Start, entry: &Entry, prefix: &str) -> Result<(Child, OwnedFd), String> {
+    let sandbox = &start.sandbox;
     let failed = |error: io::Error| format!("`{}` could not be started: {error}", entry.command);
     let user = sandbox.accounts.find(None).map_err(|error| error.to_string())?;
     let pipe = || {
@@ -187,8 +190,8 @@ fn start(sandbox: &Arc<Sandbox>, entry: &Entry, prefix: &str) -> Result<(Child, 
         terminal: false,
     };
     let child = spawn::spawn(&sandbox.reaper, launch).map_err(|error| error.to_string())?;
-    sandbox.start.live.lock().push(child.pid);
-    sandbox.poll_scheduler.trigger();
+    start.live.lock().push(child.pid);
+    sandbox.poll_trigger.notify();
     for (reader, source) in [
         (stdout_reader, LogSource::Stdout),
         (stderr_reader, LogSource::Stderr),
@@ -217,7 +220,7 @@ pub(super) async fn record(
             Ok(0) => break,
             Ok(length) => {
                 lines.feed(&buffer[..length], |line| sandbox.logs.add(source, format(line)));
-                sandbox.poll_scheduler.trigger();
+                sandbox.poll_trigger.notify();
             }
             // Free the buffer while the command is silent.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => buffer = Vec::new(),

@@ -23,8 +23,9 @@ pub const MAIN: &str = "main";
 const SESSIONS: usize = 32;
 
 /// All sessions of the sandbox.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Terminals {
+    pub(super) sandbox: Arc<Sandbox>,
     sessions: Mutex<BTreeMap<String, Arc<Session>>>,
 }
 
@@ -62,16 +63,24 @@ impl TerminalRequest {
 }
 
 impl Terminals {
+    #[must_use]
+    pub fn new(sandbox: Arc<Sandbox>) -> Self {
+        Self {
+            sandbox,
+            sessions: Mutex::default(),
+        }
+    }
+
     /// Returns the session of that name. Starts one if there is none and the request is not read-only.
     ///
     /// # Errors
     /// The session belongs to another user, there are too many, or the shell could not be started.
     pub fn open(
-        &self,
-        sandbox: &Arc<Sandbox>,
+        self: &Arc<Self>,
         request: &TerminalRequest,
         size: WindowSize,
     ) -> Result<Arc<Session>, Refusal> {
+        let sandbox = &self.sandbox;
         if request.read_only {
             return self.get(&request.name).ok_or_else(|| {
                 Refusal::not_found(format!("there is no terminal `{}` to watch", request.name))
@@ -103,7 +112,7 @@ impl Terminals {
                 format!("there are {SESSIONS} terminals; close one first"),
             ));
         }
-        let session = Session::start(sandbox, &request.name, &user, size)?;
+        let session = Session::start(self, &request.name, &user, size)?;
         sessions.insert(request.name.clone(), Arc::clone(&session));
         Ok(session)
     }

@@ -25,6 +25,7 @@ use tokio::{
 };
 
 use super::{
+    Terminals,
     input_dedup::InputDedup,
     pty,
     scrollback::{CAPACITY, Scrollback},
@@ -103,11 +104,12 @@ enum AfterRead {
 impl Session {
     /// Starts the user's shell on a new terminal, and the task that reads it.
     pub(super) fn start(
-        sandbox: &Arc<Sandbox>,
+        terminals: &Arc<Terminals>,
         name: &str,
         user: &User,
         size: WindowSize,
     ) -> Result<Arc<Self>, Refusal> {
+        let sandbox = &terminals.sandbox;
         let no_terminal = |error: io::Error| {
             Refusal::new(
                 http::StatusCode::SERVICE_UNAVAILABLE,
@@ -158,7 +160,7 @@ impl Session {
             input_dedup: Mutex::default(),
             viewers_changed: Notify::new(),
         });
-        tokio::spawn(Arc::clone(&session).run(Arc::clone(sandbox), exit));
+        tokio::spawn(Arc::clone(&session).run(Arc::clone(terminals), exit));
         Ok(session)
     }
 
@@ -245,7 +247,8 @@ impl Session {
         }
     }
 
-    async fn run(self: Arc<Self>, sandbox: Arc<Sandbox>, mut exit: oneshot::Receiver<Exit>) {
+    async fn run(self: Arc<Self>, terminals: Arc<Terminals>, mut exit: oneshot::Receiver<Exit>) {
+        let sandbox = &terminals.sandbox;
         let mut buffer = vec![0; CHUNK];
         let exit = loop {
             if let FlowControl::WaitUntil(deadline) = self.flow_control(Instant::now()) {
@@ -266,11 +269,11 @@ impl Session {
                 if let Ok(exit) = timeout(EXIT_TIMEOUT, Child::ended(&mut exit)).await {
                     break exit;
                 }
-                self.hang_up(&sandbox).await;
+                self.hang_up(sandbox).await;
                 break Child::ended(&mut exit).await;
             }
             self.output(&buffer[..read]);
-            sandbox.poll_scheduler.trigger();
+            sandbox.poll_trigger.notify();
             // Let other terminals and the viewers run.
             tokio::task::yield_now().await;
         };
@@ -290,8 +293,8 @@ impl Session {
             }
             Exit::Signal(_) => "the terminal was closed; open it again for a new one".into(),
         });
-        sandbox.terminals.remove(&self);
-        sandbox.poll_scheduler.trigger();
+        terminals.remove(&self);
+        sandbox.poll_trigger.notify();
     }
 
     fn flow_control(&self, now: Instant) -> FlowControl {

@@ -16,12 +16,12 @@ use tokio_tungstenite::tungstenite::{
 };
 
 use super::{
-    TerminalRequest,
+    TerminalRequest, Terminals,
     session::Session,
     viewer_handle::{Next, ViewerHandle},
 };
 use crate::{
-    http::socket::{PING_EVERY, SILENT_FOR, Socket},
+    http::websocket::{PING_EVERY, SILENT_FOR, Socket},
     logs::shortened,
     sandbox::Sandbox,
 };
@@ -45,14 +45,19 @@ type Sender = SplitSink<Socket, Message>;
 
 /// Serves the viewer until it disconnects or the session ends. `hello_needs_token`: the first message
 /// must carry the terminal's token, because the request did not.
-pub async fn serve(sandbox: Arc<Sandbox>, socket: Socket, request: TerminalRequest, hello_needs_token: bool) {
+pub async fn serve(
+    terminals: Arc<Terminals>,
+    socket: Socket,
+    request: TerminalRequest,
+    hello_needs_token: bool,
+) {
     let (mut sender, mut receiver) = socket.split();
     let mut begins_at = 0;
     let admitted = match timeout(HELLO_WITHIN, hello(&mut receiver)).await {
         Ok(Some(hello)) => {
             let from = hello.input_sequence.as_ref().map(|sequence| sequence.from);
             begins_at = from.unwrap_or(0);
-            let admitted = admit(&sandbox, &request, hello_needs_token, hello);
+            let admitted = admit(&terminals, &request, hello_needs_token, hello);
             // A refused viewer also gets an acknowledgment first, so that it knows that this session sends them.
             if let (Err(_), Some(from)) = (&admitted, from) {
                 let _ = sender.send(Message::Binary(tty::input_ack(from).into())).await;
@@ -68,7 +73,7 @@ pub async fn serve(sandbox: Arc<Sandbox>, socket: Socket, request: TerminalReque
     let close = match admitted {
         Ok(viewer) => tokio::select! {
             close = send_output(&viewer, &mut sender) => close,
-            close = receive_input(&sandbox, &viewer, request.read_only, begins_at, &mut receiver) => close,
+            close = receive_input(&terminals.sandbox, &viewer, request.read_only, begins_at, &mut receiver) => close,
         },
         Err((code, sentence)) => {
             let _ = sender.send(line(&sentence)).await;
@@ -99,7 +104,7 @@ struct Hello {
 }
 
 fn admit(
-    sandbox: &Arc<Sandbox>,
+    terminals: &Arc<Terminals>,
     request: &TerminalRequest,
     hello_needs_token: bool,
     hello: Hello,
@@ -110,7 +115,8 @@ fn admit(
         input_sequence,
     } = hello;
     if hello_needs_token
-        && sandbox
+        && terminals
+            .sandbox
             .terminal_token
             .as_ref()
             .is_some_and(|expected| !expected.is(&token))
@@ -120,9 +126,8 @@ fn admit(
             "the terminal's token is missing or wrong".into(),
         ));
     }
-    let session: Arc<Session> = sandbox
-        .terminals
-        .open(sandbox, request, size.unwrap_or(DEFAULT_SIZE))
+    let session: Arc<Session> = terminals
+        .open(request, size.unwrap_or(DEFAULT_SIZE))
         .map_err(|refusal| (CloseCode::Error, refusal.message))?;
     // A read-only viewer neither sets the size nor sends input.
     let may_type = !request.read_only;
@@ -239,7 +244,7 @@ async fn receive_input(
                 viewer.activate(None);
                 waiting.extend_from_slice(bytes);
                 if bytes.contains(&b'\r') {
-                    sandbox.poll_scheduler.trigger();
+                    sandbox.poll_trigger.notify();
                 }
             }
             Ok(ClientMessage::Resize(size)) => viewer.activate(Some(size)),

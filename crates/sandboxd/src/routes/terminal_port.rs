@@ -1,7 +1,6 @@
-//! Terminal port: ttyd's routes, and nothing else.
+//! Terminal port: ttyd's three routes.
 //!
-//! An Ingress that exposes this port exposes a terminal and no more: the control interface is not on
-//! it under any path or method.
+//! An Ingress that exposes this port exposes the terminal only: the control interface has no route on it.
 
 use std::sync::Arc;
 
@@ -9,12 +8,11 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{Method, Request, StatusCode, header};
 use hyper::body::Incoming;
 
-use super::{
-    Answer, Refusal, full, json,
-    routes::{bearer, terminal},
-    socket, typed,
+use super::{Services, bearer, terminal};
+use crate::{
+    http::{Answer, Refusal, full, json, typed, websocket},
+    sandbox::Sandbox,
 };
-use crate::sandbox::Sandbox;
 
 const PAGE: &str = "<!doctype html><meta charset=utf-8><title>Terminal</title>\
 <p>This is the terminal of a sandbox. Open it from the project's page, or connect a ttyd client to <code>/ws</code>.\n";
@@ -23,21 +21,21 @@ const PAGE: &str = "<!doctype html><meta charset=utf-8><title>Terminal</title>\
 ///
 /// # Errors
 /// The request is for none of the three routes, or not allowed.
-pub async fn route(sandbox: Arc<Sandbox>, request: Request<Incoming>) -> Answer {
+pub async fn handle(services: Arc<Services>, request: Request<Incoming>) -> Answer {
+    let sandbox = &services.sandbox;
     match (request.method(), request.uri().path()) {
         (&Method::GET, "/") => Ok(typed("text/html; charset=utf-8", full(PAGE))),
-        // ttyd's client gets the token for its first message here. Only a request that has the token
-        // gets it.
+        // ttyd's client takes the token of its first message from here. The request must have the token already.
         (&Method::GET, "/token") => match &sandbox.terminal_token {
             None => Ok(json(&serde_json::json!({"token": ""}))),
-            Some(token) if has_token(&sandbox, &request) => {
+            Some(token) if has_token(sandbox, &request) => {
                 Ok(json(&serde_json::json!({"token": token.expose()})))
             }
             Some(_) => Err(Refusal::unauthorized("Basic realm=\"terminal\"")),
         },
         (&Method::GET, "/ws") => {
-            let authenticated = has_token(&sandbox, &request);
-            // Without a token nothing else keeps a page of another site from typing here.
+            let authenticated = has_token(sandbox, &request);
+            // Without a token, this check alone keeps a page of another site from sending input.
             if sandbox.terminal_token.is_none() && !same_origin(&request) {
                 return Err(Refusal::new(
                     StatusCode::FORBIDDEN,
@@ -45,12 +43,12 @@ pub async fn route(sandbox: Arc<Sandbox>, request: Request<Incoming>) -> Answer 
                     "a page of another site cannot open this terminal",
                 ));
             }
-            if !socket::is_upgrade(request.headers()) {
+            if !websocket::is_upgrade(request.headers()) {
                 return Err(Refusal::bad(
                     "this route is a WebSocket with the subprotocol `tty`",
                 ));
             }
-            terminal(sandbox, request, !authenticated)
+            terminal(&services, request, !authenticated)
         }
         _ => Err(Refusal::not_found(
             "this port serves the terminal and nothing else",
