@@ -1,4 +1,4 @@
-//! API client: sends requests with the token, and reads answers, errors and event streams.
+//! API client: sends requests with the token, and parses responses, errors and event streams.
 
 use std::time::Duration;
 
@@ -13,15 +13,15 @@ use crate::{
     failure::{Code, Failure},
 };
 
-/// Timeout of connecting.
-const CONNECT: Duration = Duration::from_secs(10);
-/// Timeout of an answer that is no stream.
-const ANSWER: Duration = Duration::from_secs(90);
+/// Timeout of the connect.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Timeout of a response that is not a stream.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// Maximum length of a line of an event stream, which is kept in memory until it ends.
-const LINE_MOST: usize = 4 << 20;
+/// Maximum length of a line in an event stream. A line is buffered until it is complete.
+const MAX_LINE_BYTES: usize = 4 << 20;
 
-/// Server-sent events. It ends when the server ends the stream.
+/// Server-sent events, until the server ends the stream.
 pub type EventStream = LocalBoxStream<'static, Result<Event, Failure>>;
 
 /// A server, and the token for it.
@@ -32,22 +32,22 @@ pub struct Client {
 }
 
 impl Client {
-    /// To the server of `--url`, `FSA_URL` or the last sign-in.
+    /// Client for the server of `--url`, `FSA_URL` or the last sign-in.
     pub fn connect(url: Option<&str>) -> Result<Self, Failure> {
         let Target { url, token } = credentials::target(url)?;
-        Self::to(url, token)
+        Self::with_token(url, token)
     }
 
-    pub fn to(url: String, token: Option<SecretString>) -> Result<Self, Failure> {
+    pub fn with_token(url: String, token: Option<SecretString>) -> Result<Self, Failure> {
         let http = reqwest::Client::builder()
-            .connect_timeout(CONNECT)
+            .connect_timeout(CONNECT_TIMEOUT)
             .user_agent(concat!("fsa/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
             .build()?;
         Ok(Self { http, url, token })
     }
 
-    /// A request with the token, and no limit on how long its answer goes on.
+    /// A request with the token, and without a timeout for the response.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let mut request = self.http.request(method, format!("{}{path}", self.url));
         if let Some(token) = &self.token {
@@ -57,7 +57,7 @@ impl Client {
     }
 
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
-        read(sent(self.request(Method::GET, path).timeout(ANSWER)).await?).await
+        parse(checked(self.request(Method::GET, path).timeout(RESPONSE_TIMEOUT)).await?).await
     }
 
     pub async fn send<T: DeserializeOwned>(
@@ -66,22 +66,22 @@ impl Client {
         path: &str,
         body: &(impl Serialize + Sync),
     ) -> Result<T, Failure> {
-        read(sent(self.request(method, path).timeout(ANSWER).json(body)).await?).await
+        parse(checked(self.request(method, path).timeout(RESPONSE_TIMEOUT).json(body)).await?).await
     }
 
-    /// Sends a body and ignores the answer's.
-    pub async fn order(
+    /// Sends a request and ignores the response's body.
+    pub async fn execute(
         &self,
         method: Method,
         path: &str,
         body: &(impl Serialize + Sync),
     ) -> Result<(), Failure> {
-        sent(self.request(method, path).timeout(ANSWER).json(body))
+        checked(self.request(method, path).timeout(RESPONSE_TIMEOUT).json(body))
             .await
             .map(drop)
     }
 
-    /// An event stream, from its beginning or after the event with the id `last`.
+    /// Opens an event stream, after the event with the id `last` if one is given.
     pub async fn events(&self, path: &str, last: Option<&str>) -> Result<EventStream, Failure> {
         let mut request = self
             .request(Method::GET, path)
@@ -89,15 +89,15 @@ impl Client {
         if let Some(last) = last {
             request = request.header("last-event-id", last);
         }
-        let response = sent(request).await?;
+        let response = checked(request).await?;
         let mut line = 0;
         let bytes = response
             .bytes_stream()
             .map_err(Failure::from)
             .and_then(move |bytes| {
-                line = unfinished(line, &bytes);
-                std::future::ready(if line > LINE_MOST {
-                    let most = LINE_MOST >> 20;
+                line = unfinished_line(line, &bytes);
+                std::future::ready(if line > MAX_LINE_BYTES {
+                    let most = MAX_LINE_BYTES >> 20;
                     Err(Failure::failed(format!(
                         "the server sent an event of more than {most} MiB"
                     )))
@@ -105,49 +105,49 @@ impl Client {
                     Ok(bytes)
                 })
             });
-        Ok(bytes.eventsource().map_err(broken).boxed_local())
+        Ok(bytes.eventsource().map_err(stream_failure).boxed_local())
     }
 }
 
-/// Pure: the length of the unfinished line after `bytes`, of which `before` came earlier.
-fn unfinished(before: usize, bytes: &[u8]) -> usize {
+/// The length of the unfinished line after `bytes`; `before` is its length before them.
+fn unfinished_line(before: usize, bytes: &[u8]) -> usize {
     match bytes.iter().rposition(|byte| *byte == b'\n') {
         Some(end) => bytes.len() - end - 1,
         None => before + bytes.len(),
     }
 }
 
-/// Why an event stream cannot be read on.
-fn broken(error: EventStreamError<Failure>) -> Failure {
+/// The failure of an event stream.
+fn stream_failure(error: EventStreamError<Failure>) -> Failure {
     match error {
         EventStreamError::Transport(failure) => failure,
         error => Failure::failed(format!("the server sent a malformed event stream: {error}")),
     }
 }
 
-/// Sends, and turns an error answer into its sentence.
-pub async fn sent(request: RequestBuilder) -> Result<Response, Failure> {
+/// Sends a request. A response with an error status becomes a failure.
+pub async fn checked(request: RequestBuilder) -> Result<Response, Failure> {
     let response = request.send().await?;
     let status = response.status();
     if status.is_success() || status.is_informational() {
         return Ok(response);
     }
     let bytes = response.bytes().await.unwrap_or_default();
-    Err(Failure::from_answer(status.as_u16(), &bytes))
+    Err(Failure::from_response(status.as_u16(), &bytes))
 }
 
-async fn read<T: DeserializeOwned>(response: Response) -> Result<T, Failure> {
+async fn parse<T: DeserializeOwned>(response: Response) -> Result<T, Failure> {
     let bytes = response.bytes().await?;
     serde_json::from_slice(&bytes).map_err(|error| {
         Failure::new(
             Code::Failed,
-            format!("this version of fsa cannot read the server's answer: {error}"),
+            format!("this version of fsa cannot read the server's response: {error}"),
         )
     })
 }
 
-/// `text` as one segment of a path or one value of a query.
-pub fn encoded(text: &str) -> String {
+/// Percent-encodes a segment of a path or a value of a query.
+pub fn encode(text: &str) -> String {
     percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
 }
 
@@ -156,9 +156,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_grows_until_it_ends() {
-        assert_eq!(unfinished(3, b"ab"), 5);
-        assert_eq!(unfinished(3, b"ab\ncd\ne"), 1);
-        assert_eq!(unfinished(LINE_MOST, b"\n"), 0);
+    fn a_line_is_unfinished_until_its_line_feed() {
+        assert_eq!(unfinished_line(3, b"ab"), 5);
+        assert_eq!(unfinished_line(3, b"ab\ncd\ne"), 1);
+        assert_eq!(unfinished_line(MAX_LINE_BYTES, b"\n"), 0);
     }
 }

@@ -1,5 +1,5 @@
-//! Credentials file: the servers that this user is signed in to, in `$XDG_CONFIG_HOME/fsa/credentials.toml`, readable
-//! only by its owner.
+//! Credentials file: the servers that the user is signed in to, in `$XDG_CONFIG_HOME/fsa/credentials.toml`, readable by
+//! its owner only.
 
 use std::{
     collections::BTreeMap,
@@ -14,30 +14,30 @@ use serde::{Deserialize, Serialize};
 
 use crate::{config, failure::Failure};
 
-/// The server of a client without any setting.
+/// The server if nothing else is configured.
 pub const DEFAULT_URL: &str = "http://localhost:8080";
 
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct File {
-    /// The server signed in to last.
+struct CredentialsFile {
+    /// The server of the last sign-in.
     #[serde(default)]
     current: Option<String>,
     #[serde(default)]
-    servers: BTreeMap<String, Entry>,
+    servers: BTreeMap<String, ServerEntry>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Entry {
+struct ServerEntry {
     token: String,
 }
 
-/// The server to send requests to, and the token for it if there is one.
+/// A server, and the token for it if there is one.
 pub struct Target {
     pub url: String,
     pub token: Option<SecretString>,
 }
 
-/// From the flag, the environment and the file, in this order.
+/// The server and token of the flag, the environment or the file, in this order.
 pub fn target(url: Option<&str>) -> Result<Target, Failure> {
     let file = read()?;
     let url = url
@@ -52,7 +52,7 @@ pub fn target(url: Option<&str>) -> Result<Target, Failure> {
     Ok(Target { url, token })
 }
 
-/// `url` without a slash at its end, and with a scheme: http for a loopback host, else https.
+/// `url` without a trailing slash, and with a scheme: http for a loopback host, else https.
 pub fn with_scheme(url: &str) -> String {
     let url = url.trim_end_matches('/');
     if url.contains("://") {
@@ -67,13 +67,13 @@ pub fn with_scheme(url: &str) -> String {
     format!("{}://{url}", if loopback { "http" } else { "https" })
 }
 
-/// Saves `token` for `url` and makes it the current server. Returns the path of the file.
-pub fn remember(url: &str, token: &SecretString) -> Result<PathBuf, Failure> {
+/// Saves the token, and makes its server the current one. Returns the path of the file.
+pub fn save(url: &str, token: &SecretString) -> Result<PathBuf, Failure> {
     let mut file = read()?;
     file.current = Some(url.to_owned());
     file.servers.insert(
         url.to_owned(),
-        Entry {
+        ServerEntry {
             token: token.expose_secret().to_owned(),
         },
     );
@@ -84,16 +84,16 @@ pub fn remember(url: &str, token: &SecretString) -> Result<PathBuf, Failure> {
     Ok(path)
 }
 
-fn read() -> Result<File, Failure> {
+fn read() -> Result<CredentialsFile, Failure> {
     let path = path()?;
     match std::fs::read_to_string(&path) {
         Ok(text) => toml::from_str(&text).map_err(|error| {
             Failure::failed(format!(
-                "{} is broken ({error}); delete it and sign in again",
+                "{} is invalid ({error}); delete it and sign in again",
                 path.display()
             ))
         }),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(File::default()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(CredentialsFile::default()),
         Err(error) => Err(Failure::failed(format!(
             "{} cannot be read: {error}",
             path.display()
@@ -112,15 +112,15 @@ fn path() -> Result<PathBuf, Failure> {
 fn write(path: &Path, text: &str) -> std::io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder)?;
-    let fresh = path.with_extension("new");
+    let temporary = path.with_extension("new");
     let mut file = std::fs::OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(true)
         .mode(0o600)
-        .open(&fresh)?;
+        .open(&temporary)?;
     file.write_all(text.as_bytes())?;
-    std::fs::rename(&fresh, path)
+    std::fs::rename(&temporary, path)
 }
 
 #[cfg(test)]
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_url_without_a_scheme_gets_the_one_of_its_host() {
-        for (given, url) in [
+        for (input, url) in [
             ("localhost:8080", "http://localhost:8080"),
             ("try--3000.localhost:8080/", "http://try--3000.localhost:8080"),
             ("127.0.0.1", "http://127.0.0.1"),
@@ -139,7 +139,7 @@ mod tests {
             ("http://fsa.example.com/", "http://fsa.example.com"),
             ("https://localhost", "https://localhost"),
         ] {
-            assert_eq!(with_scheme(given), url);
+            assert_eq!(with_scheme(input), url);
         }
     }
 }

@@ -4,8 +4,7 @@ use std::{fmt, process::ExitCode};
 
 use fsa_model::ErrorBody;
 
-/// Exit codes, beside 0 for success; clap's own for wrong usage is 2, and `fsa exec` passes on
-/// the command's.
+/// Exit codes for failures. clap exits with 2 after wrong usage, and `fsa exec` with the command's exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
     Failed = 1,
@@ -47,7 +46,7 @@ impl Failure {
     }
 
     /// From an HTTP error response.
-    pub fn from_answer(status: u16, bytes: &[u8]) -> Self {
+    pub fn from_response(status: u16, bytes: &[u8]) -> Self {
         let code = match status {
             401 | 403 => Code::NotAllowed,
             404 => Code::NotFound,
@@ -57,10 +56,10 @@ impl Failure {
         };
         let body: Option<ErrorBody> = serde_json::from_slice(bytes).ok();
         let message = body.as_ref().map_or_else(
-            || format!("the server answered {status} without a reason"),
+            || format!("the server responded with status {status} and no message"),
             |body| {
                 let (title, details) = (&body.error, &body.details.message);
-                // Details that begin with the title say it as well.
+                // Do not repeat a title that the details begin with.
                 let mut text = if details.starts_with(title.as_str()) {
                     details.clone()
                 } else {
@@ -116,7 +115,7 @@ impl From<reqwest::Error> for Failure {
             Self::new(
                 Code::Unreachable,
                 format!(
-                    "no server answers at {url}. Is `fsa serve` running there? Name another with --url or FSA_URL."
+                    "no server answers at {url}. Is `fsa serve` running there? Set another URL with --url or FSA_URL."
                 ),
             )
         } else if error.is_timeout() {
@@ -127,13 +126,13 @@ impl From<reqwest::Error> for Failure {
         } else {
             Self::new(
                 Code::Unreachable,
-                format!("the connection to {url} was lost: {}", root(&error)),
+                format!("the connection to {url} was lost: {}", root_cause(&error)),
             )
         }
     }
 }
 
-fn root(error: &dyn std::error::Error) -> String {
+fn root_cause(error: &dyn std::error::Error) -> String {
     let mut error = error;
     while let Some(source) = error.source() {
         error = source;

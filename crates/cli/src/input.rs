@@ -1,4 +1,4 @@
-//! Secrets from standard input, where no list of processes shows them.
+//! Input from the terminal or standard input. Secrets are never arguments, which every process can read.
 
 use std::io::{BufRead as _, IsTerminal as _, Read as _, Write as _};
 
@@ -6,10 +6,10 @@ use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
 
 use crate::{failure::Failure, output};
 
-/// A secret: on a terminal a line that is not shown, otherwise all of standard input without the end of its line.
+/// Reads a secret: on a terminal a line without echo, otherwise all of standard input without its line end.
 pub fn secret(prompt: &str) -> Result<String, Failure> {
     if std::io::stdin().is_terminal() {
-        return hidden(prompt);
+        return prompt_hidden(prompt);
     }
     let mut text = String::new();
     std::io::stdin().take(100_000).read_to_string(&mut text)?;
@@ -20,8 +20,8 @@ pub fn secret(prompt: &str) -> Result<String, Failure> {
     Ok(text.to_owned())
 }
 
-/// A line, after the prompt on a terminal.
-pub fn asked(prompt: &str) -> Result<String, Failure> {
+/// Reads a line, on a terminal after the prompt.
+pub fn prompt_line(prompt: &str) -> Result<String, Failure> {
     if std::io::stdin().is_terminal() {
         let _ = write!(std::io::stderr(), "{prompt}");
     }
@@ -35,18 +35,18 @@ pub fn asked(prompt: &str) -> Result<String, Failure> {
     }
 }
 
-/// A line that a terminal does not show.
-pub fn hidden(prompt: &str) -> Result<String, Failure> {
+/// Reads a line without echo.
+pub fn prompt_hidden(prompt: &str) -> Result<String, Failure> {
     let stdin = std::io::stdin();
     if !stdin.is_terminal() {
-        return asked(prompt);
+        return prompt_line(prompt);
     }
     let before = tcgetattr(&stdin).map_err(std::io::Error::from)?;
-    let mut hidden = before.clone();
-    hidden.local_flags.remove(LocalFlags::ECHO);
-    tcsetattr(&stdin, SetArg::TCSAFLUSH, &hidden).map_err(std::io::Error::from)?;
-    let answer = asked(prompt);
+    let mut prompt_hidden = before.clone();
+    prompt_hidden.local_flags.remove(LocalFlags::ECHO);
+    tcsetattr(&stdin, SetArg::TCSAFLUSH, &prompt_hidden).map_err(std::io::Error::from)?;
+    let answer = prompt_line(prompt);
     let _ = tcsetattr(&stdin, SetArg::TCSAFLUSH, &before);
-    output::note("");
+    output::notice("");
     answer
 }

@@ -1,7 +1,6 @@
 //! `fsa`: the server and its client in one binary.
 //!
-//! One file per command in `commands/`; what they share (settings, credentials, the API client, printing) is beside
-//! them.
+//! One file per command in `commands/`; shared code (settings, credentials, the API client, output) is beside it.
 
 #![forbid(unsafe_code)]
 
@@ -20,7 +19,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 fn main() -> ExitCode {
-    // reqwest is built without a TLS provider, so that there is one: ring.
+    // reqwest and rustls are built without a default TLS provider.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let arguments = args::Arguments::parse();
     commands::run(arguments)

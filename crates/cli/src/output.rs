@@ -18,28 +18,28 @@ use serde::Serialize;
 
 use crate::failure::{Failure, Outcome};
 
-/// Exit code of a command whose output nobody reads any more: 128 and SIGPIPE, as a shell shows it.
+/// Exit code after a closed output pipe: 128 and SIGPIPE, as a shell shows it.
 const CLOSED_PIPE: u8 = 128 + 13;
 
-/// Prints `value` as JSON where `json`, otherwise as `people` does.
-pub fn print<T: Serialize>(json: bool, value: &T, people: impl FnOnce(&T)) {
+/// Prints `value` as JSON if `json`, else with `text`.
+pub fn print<T: Serialize>(json: bool, value: &T, text: impl FnOnce(&T)) {
     if json {
         line(&serde_json::to_string_pretty(value).unwrap_or_default());
     } else {
-        people(value);
+        text(value);
     }
 }
 
-/// Prints a list as `print` does; as JSON it has the shape of the API's lists.
-pub fn print_list<T: Serialize>(json: bool, items: Vec<T>, people: impl FnOnce(&[T])) {
+/// Prints a list; as JSON in the format of the API's lists.
+pub fn print_list<T: Serialize>(json: bool, items: Vec<T>, text: impl FnOnce(&[T])) {
     let page = Page {
         items,
         next_cursor: None,
     };
-    print(json, &page, |page| people(&page.items));
+    print(json, &page, |page| text(&page.items));
 }
 
-/// One line on standard output. When nobody reads it any more (`| head`), the command ends here.
+/// Prints a line on standard output. If the reader has closed the pipe (`| head`), the command exits.
 pub fn line(text: &str) {
     let mut stdout = std::io::stdout();
     if let Err(error) = writeln!(stdout, "{}", printable(text, stdout.is_terminal()))
@@ -49,32 +49,32 @@ pub fn line(text: &str) {
     }
 }
 
-/// The end of a command whose output cannot be written: silent where the reader has closed the pipe.
-pub fn unwritten(error: std::io::Error) -> Outcome {
+/// The outcome of a command whose output cannot be written; without a message if the reader has closed the pipe.
+pub fn write_failure(error: std::io::Error) -> Outcome {
     match error.kind() {
         ErrorKind::BrokenPipe => Ok(CLOSED_PIPE),
         _ => Err(Failure::failed(format!("the output cannot be written: {error}"))),
     }
 }
 
-/// One line on standard error.
-pub fn note(text: &str) {
+/// Prints a line on standard error.
+pub fn notice(text: &str) {
     let mut stderr = std::io::stderr();
     let _ = writeln!(stderr, "{}", printable(text, stderr.is_terminal()));
 }
 
-/// One line of ours on a terminal in raw mode, where a new line needs a carriage return on both sides.
-pub fn raw_note(text: &str) {
+/// Prints a line on a terminal in raw mode, in which a line feed needs a carriage return.
+pub fn raw_notice(text: &str) {
     let _ = write!(std::io::stderr(), "\r\n{}\r\n", printable(text, true));
 }
 
-/// Pure: `text` for a terminal without what would control it: colors and cursor movements (ECMA-48 control sequences)
-/// are removed, other control characters made visible. In a pipe it is as it is.
+/// `text` without control sequences, if it is for a terminal: colors and cursor movements (ECMA-48) are removed, other
+/// control characters replaced by visible ones.
 fn printable(text: &str, terminal: bool) -> Cow<'_, str> {
     if !terminal || !text.contains(|c: char| c.is_control() && !"\n\t".contains(c)) {
         return text.into();
     }
-    let mut shown = String::with_capacity(text.len());
+    let mut visible = String::with_capacity(text.len());
     let mut rest = text.chars().peekable();
     while let Some(c) = rest.next() {
         match c {
@@ -82,15 +82,15 @@ fn printable(text: &str, terminal: bool) -> Cow<'_, str> {
                 while rest.next_if(|c| (' '..='?').contains(c)).is_some() {}
                 rest.next_if(|c| ('@'..='~').contains(c));
             }
-            '\n' | '\t' => shown.push(c),
+            '\n' | '\t' => visible.push(c),
             '\r' if rest.peek().is_none_or(|c| *c == '\n') => {}
-            '\0'..='\x1f' => shown.extend(char::from_u32(0x2400 + u32::from(c))),
-            '\x7f' => shown.push('␡'),
-            c if c.is_control() => shown.push(char::REPLACEMENT_CHARACTER),
-            c => shown.push(c),
+            '\0'..='\x1f' => visible.extend(char::from_u32(0x2400 + u32::from(c))),
+            '\x7f' => visible.push('␡'),
+            c if c.is_control() => visible.push(char::REPLACEMENT_CHARACTER),
+            c => visible.push(c),
         }
     }
-    shown.into()
+    visible.into()
 }
 
 pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) {
@@ -110,8 +110,8 @@ pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) {
     }
 }
 
-/// `3 min` and the like.
-pub fn ago(at: DateTime<Utc>) -> String {
+/// The time since `at`, such as `3 min`.
+pub fn age(at: DateTime<Utc>) -> String {
     let seconds = (Utc::now() - at).num_seconds().max(0);
     match seconds {
         0..=59 => format!("{seconds} s"),
@@ -121,21 +121,21 @@ pub fn ago(at: DateTime<Utc>) -> String {
     }
 }
 
-/// Shows the progress of a sandbox's stages: bars on a terminal, a line per change in a pipe, nothing with --json.
-pub enum Stages {
+/// Progress of a sandbox's stages: bars on a terminal, a line per change in a pipe, nothing with --json.
+pub enum StageProgress {
     Bars {
         bars: Vec<ProgressBar>,
         _all: MultiProgress,
     },
     Lines {
-        /// The state of each stage, and since when: a restart repeats states.
+        /// The state of each stage and its start, because a restart repeats states.
         last: Vec<(StageState, DateTime<Utc>)>,
     },
     Silent,
 }
 
-impl Stages {
-    /// `before`: stages that are no news.
+impl StageProgress {
+    /// `before`: the stages to omit until they change.
     pub fn new(json: bool, before: &[Condition]) -> Self {
         if json {
             Self::Silent
@@ -152,26 +152,26 @@ impl Stages {
     }
 
     pub fn show(&mut self, sandbox: &Sandbox) {
-        let begun = sandbox.stages.iter().map(|stage| stage.since).min();
+        let started = sandbox.stages.iter().map(|stage| stage.since).min();
         match self {
             Self::Silent => {}
             Self::Lines { last } => {
                 last.resize(sandbox.stages.len(), (StageState::Pending, DateTime::UNIX_EPOCH));
-                for (was, stage) in last.iter_mut().zip(&sandbox.stages) {
+                for (last_state, stage) in last.iter_mut().zip(&sandbox.stages) {
                     let now = (stage.state, stage.since);
-                    if std::mem::replace(was, now) != now && stage.state != StageState::Pending {
+                    if std::mem::replace(last_state, now) != now && stage.state != StageState::Pending {
                         let message = stage
                             .message
                             .as_deref()
                             .map(|m| format!(": {m}"))
                             .unwrap_or_default();
-                        note(&format!("{} {}{message}", word(stage.state), stage.title));
+                        notice(&format!("{} {}{message}", symbol(stage.state), stage.title));
                     }
                 }
             }
-            Self::Bars { bars, _all: all } => {
+            Self::Bars { bars, _all: multi } => {
                 while bars.len() < sandbox.stages.len() {
-                    let bar = all.add(ProgressBar::new_spinner());
+                    let bar = multi.add(ProgressBar::new_spinner());
                     bar.set_style(style("{prefix} {msg}"));
                     bars.push(bar);
                 }
@@ -181,12 +181,12 @@ impl Stages {
                         .as_deref()
                         .map(|m| format!(": {m}"))
                         .unwrap_or_default();
-                    bar.set_message(match (stage.state, begun) {
-                        (StageState::Done, Some(begun)) => {
+                    bar.set_message(match (stage.state, started) {
+                        (StageState::Done, Some(started)) => {
                             format!(
                                 "{} ({} ms)",
                                 stage.title,
-                                (stage.since - begun).num_milliseconds().max(0)
+                                (stage.since - started).num_milliseconds().max(0)
                             )
                         }
                         _ => format!("{}{message}", stage.title),
@@ -197,7 +197,7 @@ impl Stages {
                             bar.enable_steady_tick(Duration::from_millis(100));
                         }
                         state => {
-                            bar.set_prefix(word(state));
+                            bar.set_prefix(symbol(state));
                             bar.set_style(style("{prefix} {msg}"));
                             bar.disable_steady_tick();
                             bar.tick();
@@ -218,7 +218,7 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
 }
 
-const fn word(state: StageState) -> &'static str {
+const fn symbol(state: StageState) -> &'static str {
     match state {
         StageState::Pending => "·",
         StageState::Active => "…",
@@ -233,7 +233,7 @@ mod tests {
 
     #[test]
     fn text_of_a_sandbox_does_not_control_a_terminal() {
-        for (text, shown) in [
+        for (text, visible) in [
             ("plain\tü\n", "plain\tü\n"),
             ("\x1b[1;31mred\x1b[0m \x1b[2J", "red "),
             ("a\r\nb\r", "a\nb"),
@@ -242,7 +242,7 @@ mod tests {
             ("\x1b[31\nb\x1b", "\nb␛"),
             ("\u{9b}31m\x7f", "\u{fffd}31m␡"),
         ] {
-            assert_eq!(printable(text, true), shown);
+            assert_eq!(printable(text, true), visible);
             assert_eq!(printable(text, false), text);
         }
     }

@@ -17,9 +17,9 @@ use crate::{
 pub type Socket = WebSocketStream<reqwest::Upgraded>;
 
 /// Timeout of the upgrade.
-const PATIENCE: Duration = Duration::from_secs(30);
+const UPGRADE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Opens `path` as a WebSocket (RFC 6455), with a subprotocol where one is named.
+/// Opens `path` as a WebSocket (RFC 6455), with a subprotocol if one is given.
 pub async fn open(client: &Client, path: &str, subprotocol: Option<&str>) -> Result<Socket, Failure> {
     let mut request = client
         .request(Method::GET, path)
@@ -30,7 +30,7 @@ pub async fn open(client: &Client, path: &str, subprotocol: Option<&str>) -> Res
     if let Some(subprotocol) = subprotocol {
         request = request.header(header::SEC_WEBSOCKET_PROTOCOL, subprotocol);
     }
-    let response = tokio::time::timeout(PATIENCE, request.send())
+    let response = tokio::time::timeout(UPGRADE_TIMEOUT, request.send())
         .await
         .map_err(|_| {
             Failure::new(
@@ -41,7 +41,7 @@ pub async fn open(client: &Client, path: &str, subprotocol: Option<&str>) -> Res
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         let status = response.status().as_u16();
         let bytes = response.bytes().await.unwrap_or_default();
-        return Err(Failure::from_answer(status, &bytes));
+        return Err(Failure::from_response(status, &bytes));
     }
     let upgraded = response.upgrade().await?;
     Ok(WebSocketStream::from_raw_socket(upgraded, Role::Client, None).await)

@@ -11,7 +11,7 @@ use reqwest::Method;
 
 use crate::{
     args,
-    client::{Client, encoded},
+    client::{Client, encode},
     failure::{Failure, Outcome},
     input, output,
 };
@@ -45,10 +45,10 @@ pub async fn run(client: &Client, command: args::Agent, json: bool) -> Outcome {
         args::Agent::SetKey { name } => {
             let secret = input::secret(&format!("{name}: "))?;
             let change = change(name, Some(secret));
-            client.order(Method::PATCH, OWN, &change).await?;
+            client.execute(Method::PATCH, OWN, &change).await?;
         }
         args::Agent::UnsetKey { name } => {
-            client.order(Method::PATCH, OWN, &change(name, None)).await?;
+            client.execute(Method::PATCH, OWN, &change(name, None)).await?;
         }
     }
     Ok(0)
@@ -61,7 +61,7 @@ fn change(name: String, value: Option<String>) -> ChangeEnvironment {
 }
 
 fn path(project: &str) -> String {
-    format!("/api/projects/{}/agent", encoded(project))
+    format!("/api/projects/{}/agent", encode(project))
 }
 
 fn show(account: &AgentAccount) {

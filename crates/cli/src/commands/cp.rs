@@ -1,4 +1,4 @@
-//! `fsa cp`: files and folders in and out of a sandbox.
+//! `fsa cp`: copies files and folders to and from a sandbox.
 
 use std::{
     io::{Read as _, Write},
@@ -13,25 +13,27 @@ use tokio_util::io::{ReaderStream, StreamReader, SyncIoBridge};
 
 use crate::{
     args::Cp,
-    client::{self, Client, encoded},
+    client::{self, Client, encode},
     failure::{Code, Failure, Outcome},
     output,
 };
 
 const TAR: &str = "application/x-tar";
-/// Set-user-id and set-group-id: on another machine the ids are other people's.
-const SET_IDS: u32 = 0o6000;
+/// Set-user-id and set-group-id. On another machine the ids belong to other users.
+const SET_ID_BITS: u32 = 0o6000;
 
-/// One side of a copy.
-enum Side {
-    Here(PathBuf),
-    There { project: String, path: String },
+/// Source or target of a copy.
+enum Location {
+    Local(PathBuf),
+    Remote { project: String, path: String },
 }
 
 pub async fn run(client: &Client, cp: &Cp) -> Outcome {
-    match (side(&cp.source), side(&cp.target)) {
-        (Side::Here(source), Side::There { project, path }) => upload(client, &source, &project, &path).await,
-        (Side::There { project, path }, Side::Here(target)) => {
+    match (parse_location(&cp.source), parse_location(&cp.target)) {
+        (Location::Local(source), Location::Remote { project, path }) => {
+            upload(client, &source, &project, &path).await
+        }
+        (Location::Remote { project, path }, Location::Local(target)) => {
             download(client, &project, &path, &target).await
         }
         _ => Err(Failure::usage(
@@ -40,22 +42,22 @@ pub async fn run(client: &Client, cp: &Cp) -> Outcome {
     }
 }
 
-/// `name:path` is in a sandbox where `name` could be a project; `./a:b` and `/a:b` are local.
-fn side(text: &str) -> Side {
+/// `name:path` is in a sandbox if `name` is a possible project name; `./a:b` and `/a:b` are local.
+fn parse_location(text: &str) -> Location {
     match text.split_once(':') {
-        Some((project, path)) if !project.is_empty() && !project.contains(['/', '.']) => Side::There {
+        Some((project, path)) if !project.is_empty() && !project.contains(['/', '.']) => Location::Remote {
             project: project.to_owned(),
             path: path.to_owned(),
         },
-        _ => Side::Here(PathBuf::from(text)),
+        _ => Location::Local(PathBuf::from(text)),
     }
 }
 
 fn url(project: &str, path: &str) -> String {
     format!(
         "/api/projects/{}/files?path={}",
-        encoded(project),
-        encoded(if path.is_empty() { "." } else { path })
+        encode(project),
+        encode(if path.is_empty() { "." } else { path })
     )
 }
 
@@ -69,7 +71,7 @@ async fn upload(client: &Client, source: &Path, project: &str, path: &str) -> Ou
     if metadata.is_dir() {
         let (reader, writer) = tokio::io::duplex(256 * 1024);
         let folder = source.to_owned();
-        let packing = tokio::task::spawn_blocking(move || {
+        let packer = tokio::task::spawn_blocking(move || {
             let mut archive = Builder::new(SyncIoBridge::new(writer));
             archive.follow_symlinks(false);
             let skipped = pack(&mut archive, &folder)?;
@@ -80,15 +82,13 @@ async fn upload(client: &Client, source: &Path, project: &str, path: &str) -> Ou
             .request(Method::PUT, &url(project, path))
             .header(header::CONTENT_TYPE, TAR)
             .body(Body::wrap_stream(ReaderStream::with_capacity(reader, 256 * 1024)));
-        let answer = client::sent(request).await;
-        let packed = packing
-            .await
-            .map_err(|error| Failure::failed(error.to_string()))?;
-        answer?;
+        let response = client::checked(request).await;
+        let packed = packer.await.map_err(|error| Failure::failed(error.to_string()))?;
+        response?;
         let skipped = packed
             .map_err(|error| Failure::failed(format!("{} could not be read: {error}", source.display())))?;
         for path in &skipped {
-            output::note(&format!(
+            output::notice(&format!(
                 "fsa: {} was skipped: only files, folders and symbolic links are copied",
                 path.display()
             ));
@@ -113,12 +113,12 @@ async fn upload(client: &Client, source: &Path, project: &str, path: &str) -> Ou
             .header(header::CONTENT_TYPE, "application/octet-stream")
             .header(header::CONTENT_LENGTH, metadata.len())
             .body(Body::wrap_stream(ReaderStream::with_capacity(file, 256 * 1024)));
-        client::sent(request).await?;
+        client::checked(request).await?;
     }
     Ok(0)
 }
 
-/// Packs what is in `folder`, without set-id bits. Returns what an archive cannot hold: sockets, FIFOs and devices.
+/// Packs the content of `folder` without set-id bits. Returns the skipped paths: sockets, FIFOs and devices.
 fn pack<W: Write>(archive: &mut Builder<W>, folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut skipped = Vec::new();
     let mut folders = vec![PathBuf::from(".")];
@@ -142,12 +142,12 @@ fn pack<W: Write>(archive: &mut Builder<W>, folder: &Path) -> std::io::Result<Ve
 
 fn append<W: Write>(archive: &mut Builder<W>, path: &Path, name: &Path) -> std::io::Result<()> {
     let metadata = std::fs::symlink_metadata(path)?;
-    if metadata.is_symlink() || metadata.mode() & SET_IDS == 0 {
+    if metadata.is_symlink() || metadata.mode() & SET_ID_BITS == 0 {
         return archive.append_path_with_name(path, name);
     }
     let mut header = Header::new_gnu();
     header.set_metadata(&metadata);
-    header.set_mode(metadata.mode() & !SET_IDS);
+    header.set_mode(metadata.mode() & !SET_ID_BITS);
     if metadata.is_dir() {
         archive.append_data(&mut header, name, std::io::empty())
     } else {
@@ -159,7 +159,7 @@ async fn download(client: &Client, project: &str, path: &str, target: &Path) -> 
     let request = client
         .request(Method::GET, &url(project, path))
         .header(header::ACCEPT, format!("{TAR}, */*;q=0.5"));
-    let response = client::sent(request).await?;
+    let response = client::checked(request).await?;
     let folder = response
         .headers()
         .get(header::CONTENT_TYPE)

@@ -7,7 +7,7 @@ use fsa_model::api::Database;
 use super::{exec, terminal};
 use crate::{
     args::{self, Db},
-    client::{Client, encoded},
+    client::{Client, encode},
     failure::{Code, Failure, Outcome},
     output,
 };
@@ -15,7 +15,7 @@ use crate::{
 pub async fn run(client: &Client, command: Db, json: bool) -> Outcome {
     match command {
         Db::Url { project } => {
-            let path = format!("/api/projects/{}/database?reveal=true", encoded(&project));
+            let path = format!("/api/projects/{}/database?reveal=true", encode(&project));
             let database: Database = client.get(&path).await?;
             if database.connection_string.is_none() {
                 return Err(Failure::new(

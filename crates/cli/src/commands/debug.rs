@@ -8,7 +8,7 @@ use serde_json::json;
 use super::serve::kubernetes;
 use crate::{
     args::Debug,
-    client::{Client, encoded},
+    client::{Client, encode},
     config,
     failure::{Failure, Outcome},
     output,
@@ -20,7 +20,7 @@ pub fn run(arguments: Debug, url: Option<&str>, json: bool) -> Outcome {
     super::block_on(async {
         let client = Client::connect(url)?;
         let project: Project = client
-            .get(&format!("/api/projects/{}", encoded(&arguments.project)))
+            .get(&format!("/api/projects/{}", encode(&arguments.project)))
             .await?;
         let Some(read) = clusters.into_iter().find(|read| read.name == project.region) else {
             return Err(Failure::usage(format!(

@@ -1,7 +1,7 @@
-//! `fsa doctor`: checks every requirement on this machine, each with its fix. Exits with 1 if no project could be created.
-//! With `--no-local` it checks only what the server itself needs.
+//! `fsa doctor`: checks every requirement on this machine, each with its fix. Exits with 1 if projects cannot be created.
+//! With `--no-local` it checks the requirements of the server only.
 
-pub(super) mod elsewhere;
+pub(super) mod remote;
 
 use std::{net::TcpListener, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
@@ -22,43 +22,43 @@ use crate::{
     output,
 };
 
-/// Free bytes below which the check fails; PostgreSQL and images need room.
-const SPACE_NEEDED: u64 = 512 << 20;
+/// Free bytes below which the check fails, for PostgreSQL and images.
+const MIN_FREE_BYTES: u64 = 512 << 20;
 /// Free bytes below which the check warns.
-const SPACE_WANTED: u64 = 5 << 30;
-/// The kernel's limit for a socket's path, less what the longest one has below the data folder.
-const PATH_LIMIT: usize = 107 - "/run/c/.s.PGSQL.5432".len();
+const RECOMMENDED_FREE_BYTES: u64 = 5 << 30;
+/// Maximum length of the data folder's path: the kernel's limit for a socket's path without the longest name below.
+const MAX_PATH_BYTES: usize = 107 - "/run/c/.s.PGSQL.5432".len();
 
 pub fn run(arguments: ServeArguments, json: bool) -> Outcome {
     let config = config::serve(arguments, Uid::effective().is_root())?;
     log::start();
     let clusters = kubernetes::read(&config);
     let runtime = super::runtime()?;
-    let mut points = vec![space(&config)];
+    let mut checks = vec![check_disk(&config)];
     if config.local {
-        points.splice(0..0, [kernel(), user(&config)]);
-        points.push(path(&config));
-        points.extend(sandboxes_here(&config, &runtime)?);
-        points.push(web_image(&config));
+        checks.splice(0..0, [check_kernel(), check_user(&config)]);
+        checks.push(check_path(&config));
+        checks.extend(local_checks(&config, &runtime)?);
+        checks.push(check_web_image(&config));
     }
-    points.push(runtime.block_on(listening(&config)));
-    points.extend(runtime.block_on(elsewhere::control_database(&config)));
-    points.push(keys(&config));
-    points.push(credentials(&config));
-    points.extend(runtime.block_on(elsewhere::clusters(&config, clusters)));
-    output::print(json, &points, |points| {
-        for point in points {
-            let mark = match point.state {
+    checks.push(runtime.block_on(check_address(&config)));
+    checks.extend(runtime.block_on(remote::control_database(&config)));
+    checks.push(check_keys(&config));
+    checks.push(check_credentials(&config));
+    checks.extend(runtime.block_on(remote::clusters(&config, clusters)));
+    output::print(json, &checks, |checks| {
+        for check in checks {
+            let mark = match check.state {
                 CheckState::Good => "✓",
                 CheckState::Warning => "!",
                 CheckState::Bad => "✗",
             };
-            output::line(&format!("{mark} {:<18} {}", point.name, point.message));
+            output::line(&format!("{mark} {:<18} {}", check.name, check.message));
         }
     });
-    let bad = points
+    let bad = checks
         .iter()
-        .filter(|point| point.state == CheckState::Bad)
+        .filter(|check| check.state == CheckState::Bad)
         .count();
     if !json {
         output::line(&match bad {
@@ -72,28 +72,28 @@ pub fn run(arguments: ServeArguments, json: bool) -> Outcome {
 
 /// The runner and PostgreSQL's programs. The runner is tested in a separate folder beside the data folder, on the same
 /// file system, so that a running server is not disturbed.
-fn sandboxes_here(config: &ServeConfig, runtime: &tokio::runtime::Runtime) -> Result<Vec<Check>, Failure> {
-    let probe = probe(config)?;
+fn local_checks(config: &ServeConfig, runtime: &tokio::runtime::Runtime) -> Result<Vec<Check>, Failure> {
+    let probe = create_probe_folder(config)?;
     let settings = LocalConfig::new(probe.path(), &config.sandboxd);
     let mut runner = settings.runner;
     runner.runtime.clone_from(&config.runtime);
     runner.allowed_networks.clone_from(&config.allow_networks);
     let link = RunnerLink::start(&std::env::current_exe()?, &["runner".to_owned()], &runner);
     runtime.block_on(async {
-        let mut points = match link {
-            Ok(link) => machine(link).await,
+        let mut checks = match link {
+            Ok(link) => check_runner(link).await,
             Err(error) => vec![Check::new(
                 "runner",
                 CheckState::Bad,
                 format!("it cannot be started: {error}"),
             )],
         };
-        points.push(programs(config).await);
-        Ok(points)
+        checks.push(check_postgresql(config).await);
+        Ok(checks)
     })
 }
 
-pub(super) fn kernel() -> Check {
+pub(super) fn check_kernel() -> Check {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let release = release.trim();
     let mut numbers = release
@@ -111,7 +111,7 @@ pub(super) fn kernel() -> Check {
     Check::good("kernel", format!("Linux {release}"))
 }
 
-fn user(config: &ServeConfig) -> Check {
+fn check_user(config: &ServeConfig) -> Check {
     if Uid::effective().is_root() {
         return Check::good("user", format!("root, and the server becomes {}", config.user));
     }
@@ -122,15 +122,15 @@ fn user(config: &ServeConfig) -> Check {
     )
 }
 
-/// The nearest folder above that exists.
-fn existing(path: &Path) -> &Path {
+/// The nearest ancestor that exists.
+fn nearest_existing(path: &Path) -> &Path {
     path.ancestors()
         .find(|path| path.is_dir())
         .unwrap_or(Path::new("/"))
 }
 
-pub(super) fn space(config: &ServeConfig) -> Check {
-    let folder = existing(&config.data_dir);
+pub(super) fn check_disk(config: &ServeConfig) -> Check {
+    let folder = nearest_existing(&config.data_dir);
     let free = match statvfs(folder) {
         Ok(stat) => stat.blocks_available() * stat.fragment_size(),
         Err(error) => {
@@ -143,12 +143,12 @@ pub(super) fn space(config: &ServeConfig) -> Check {
     };
     let message = format!("{} MB free in {}", free / 1_000_000, folder.display());
     match free {
-        0..SPACE_NEEDED => Check::new(
+        0..MIN_FREE_BYTES => Check::new(
             "disk",
             CheckState::Bad,
             format!("{message}: free some space, or choose another --data-dir"),
         ),
-        SPACE_NEEDED..SPACE_WANTED => Check::new(
+        MIN_FREE_BYTES..RECOMMENDED_FREE_BYTES => Check::new(
             "disk",
             CheckState::Warning,
             format!("{message}: images and databases may fill it"),
@@ -157,19 +157,19 @@ pub(super) fn space(config: &ServeConfig) -> Check {
     }
 }
 
-pub(super) fn path(config: &ServeConfig) -> Check {
+pub(super) fn check_path(config: &ServeConfig) -> Check {
     let length = config.data_dir.as_os_str().len();
-    if length > PATH_LIMIT {
+    if length > MAX_PATH_BYTES {
         let why = format!(
-            "its path has {length} characters, too many for the sockets in it: at most {PATH_LIMIT} are allowed"
+            "its path has {length} characters, too many for the sockets in it: at most {MAX_PATH_BYTES} are allowed"
         );
         return Check::new("data folder", CheckState::Bad, why);
     }
     Check::good("data folder", config.data_dir.display().to_string())
 }
 
-fn probe(config: &ServeConfig) -> Result<tempfile::TempDir, Failure> {
-    let folder = existing(config.data_dir.parent().unwrap_or(Path::new("/")));
+fn create_probe_folder(config: &ServeConfig) -> Result<tempfile::TempDir, Failure> {
+    let folder = nearest_existing(config.data_dir.parent().unwrap_or(Path::new("/")));
     let probe = tempfile::Builder::new()
         .prefix(".fsa-doctor-")
         .permissions(std::fs::Permissions::from_mode(0o755))
@@ -179,24 +179,24 @@ fn probe(config: &ServeConfig) -> Result<tempfile::TempDir, Failure> {
     Ok(probe)
 }
 
-async fn machine(link: RunnerLink) -> Vec<Check> {
+async fn check_runner(link: RunnerLink) -> Vec<Check> {
     let hello = async {
         let client = Client::new(link).map_err(|error| error.to_string())?;
         client.hello().await.map_err(|error| error.to_string())
     };
     match hello.await {
-        Ok(hello) => of_runner(&hello),
+        Ok(hello) => runner_checks(&hello),
         Err(error) => vec![Check::new("runner", CheckState::Bad, error)],
     }
 }
 
-pub(super) fn of_runner(hello: &Hello) -> Vec<Check> {
-    let mut points = Vec::new();
+pub(super) fn runner_checks(hello: &Hello) -> Vec<Check> {
+    let mut checks = Vec::new();
     if !hello.runtime.is_empty() {
-        points.push(Check::good("runtime", hello.runtime.clone()));
+        checks.push(Check::good("runtime", hello.runtime.clone()));
     }
     if hello.idmapped_mounts {
-        points.push(Check::good("file systems", "overlay on id-mapped layers works"));
+        checks.push(Check::good("file systems", "overlay on id-mapped layers works"));
     }
     let limits = [
         ("memory", hello.enforces_memory),
@@ -208,39 +208,39 @@ pub(super) fn of_runner(hello: &Hello) -> Vec<Check> {
         .filter_map(|&(name, can)| can.then_some(name))
         .collect();
     if enforced.len() == limits.len() {
-        points.push(Check::good(
+        checks.push(Check::good(
             "limits",
             "memory, processor and processes are enforced",
         ));
     }
     if hello.rootless {
-        points.push(Check::good(
+        checks.push(Check::good(
             "file systems",
             "overlay in a user namespace works; sandboxes share one range of user ids",
         ));
     }
     if hello.isolates_network {
-        points.push(Check::good(
+        checks.push(Check::good(
             "network",
             "each sandbox has its own, with a firewall",
         ));
     }
-    points.extend(
+    checks.extend(
         hello
             .blockers
             .iter()
             .map(|message| Check::new("machine", CheckState::Bad, message.clone())),
     );
-    points.extend(
+    checks.extend(
         hello
             .warnings
             .iter()
             .map(|message| Check::new("machine", CheckState::Warning, message.clone())),
     );
-    points
+    checks
 }
 
-pub(super) async fn programs(config: &ServeConfig) -> Check {
+pub(super) async fn check_postgresql(config: &ServeConfig) -> Check {
     match postgres::installations(config.postgres_bin.as_deref()).await {
         Ok(found) if found.is_empty() => Check::new(
             "PostgreSQL",
@@ -258,7 +258,7 @@ pub(super) async fn programs(config: &ServeConfig) -> Check {
     }
 }
 
-async fn listening(config: &ServeConfig) -> Check {
+async fn check_address(config: &ServeConfig) -> Check {
     let name = "address";
     match TcpListener::bind(config.listen) {
         Ok(_) => Check::good(name, format!("{} is free", config.listen)),
@@ -277,7 +277,7 @@ async fn listening(config: &ServeConfig) -> Check {
                     name,
                     CheckState::Warning,
                     format!(
-                        "what runs at {} is not ready ({}): see {url}",
+                        "the server at {} is not ready ({}): see {url}",
                         config.listen,
                         answer.status()
                     ),
@@ -295,8 +295,8 @@ async fn listening(config: &ServeConfig) -> Check {
     }
 }
 
-/// The key file, without which stored secrets are lost.
-fn keys(config: &ServeConfig) -> Check {
+/// The key file, which stored secrets are decrypted with.
+fn check_keys(config: &ServeConfig) -> Check {
     let (name, path) = ("keys", config.data_dir.join("keys/seal.key"));
     if !path.exists() {
         return Check::good(name, "the first start creates one");
@@ -315,13 +315,13 @@ fn keys(config: &ServeConfig) -> Check {
     }
 }
 
-pub(super) fn web_image(config: &ServeConfig) -> Check {
+pub(super) fn check_web_image(config: &ServeConfig) -> Check {
     let name = "template web";
     match &config.web_image {
         None => Check::new(
             name,
             CheckState::Warning,
-            "no image is named: create it with `make image` and name it with --web-image; the template host works",
+            "no image is configured: create one with `make image` and pass it with --web-image; the template host works",
         ),
         Some(image) if Path::new(image).is_file() => Check::good(name, image.clone()),
         Some(image) if Path::new(image).is_absolute() => Check::new(
@@ -333,7 +333,7 @@ pub(super) fn web_image(config: &ServeConfig) -> Check {
     }
 }
 
-fn credentials(config: &ServeConfig) -> Check {
+fn check_credentials(config: &ServeConfig) -> Check {
     let name = "agent credentials";
     match config::agent_environment(&config.secret_dir) {
         Ok(variables) if variables.is_empty() => Check::new(

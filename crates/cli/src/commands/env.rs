@@ -8,7 +8,7 @@ use reqwest::Method;
 use super::{lifecycle, project};
 use crate::{
     args::Env,
-    client::{Client, encoded},
+    client::{Client, encode},
     config,
     failure::Outcome,
     output,
@@ -70,10 +70,10 @@ async fn change(
         .send(Method::PATCH, &path(project, ""), &ChangeEnvironment { env_vars })
         .await?;
     if view.restarting {
-        output::note(&format!(
+        output::notice(&format!(
             "{project} restarts, so that its processes see the change"
         ));
-        let project = encoded(project);
+        let project = encode(project);
         let sandbox: Sandbox = client.get(&format!("/api/sandbox/{project}")).await?;
         let before = sandbox.stages.clone();
         lifecycle::settle(client, &project, sandbox, &before, json).await?;
@@ -83,5 +83,5 @@ async fn change(
 }
 
 fn path(project: &str, query: &str) -> String {
-    format!("/api/projects/{}/environment{query}", encoded(project))
+    format!("/api/projects/{}/environment{query}", encode(project))
 }

@@ -6,14 +6,14 @@ use futures_util::TryStreamExt as _;
 
 use crate::{
     args,
-    client::{Client, encoded},
+    client::{Client, encode},
     failure::{Failure, Outcome},
     output,
 };
 
 pub async fn run(client: &Client, events: &args::Events, json: bool) -> Outcome {
     let path = match &events.project {
-        Some(project) => format!("/api/projects/{}/events", encoded(project)),
+        Some(project) => format!("/api/projects/{}/events", encode(project)),
         None => "/api/events".to_owned(),
     };
     if !events.follow {
@@ -24,7 +24,7 @@ pub async fn run(client: &Client, events: &args::Events, json: bool) -> Outcome 
     let mut last: Option<String> = None;
     loop {
         let mut stream = client.events(&path, last.as_deref()).await?;
-        let seen = last.clone();
+        let before = last.clone();
         while let Some(message) = stream.try_next().await? {
             if json {
                 output::line(&message.data);
@@ -38,8 +38,8 @@ pub async fn run(client: &Client, events: &args::Events, json: bool) -> Outcome 
                 last = Some(message.id);
             }
         }
-        // The server drains: reconnect for the rest. A refusal ends this.
-        if last == seen {
+        // The server is draining: reconnect. Stop if a stream brings nothing new.
+        if last == before {
             return Ok(0);
         }
     }

@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::Message;
 use super::project;
 use crate::{
     args::Exec,
-    client::{Client, encoded},
+    client::{Client, encode},
     failure::{Code, Failure, Outcome},
     output, websocket,
 };
@@ -23,11 +23,11 @@ use crate::{
 const STDIN: u8 = 0;
 const STDOUT: u8 = 1;
 const STDERR: u8 = 2;
-/// Standard input is read in pieces of this many bytes.
+/// Bytes of standard input in one message.
 const PIECE: usize = 32 * 1024;
 
 pub async fn run(client: &Client, exec: Exec, json: bool) -> Outcome {
-    let path = format!("/api/projects/{}/exec", encoded(&exec.project));
+    let path = format!("/api/projects/{}/exec", encode(&exec.project));
     let request = ExecRequest {
         command: exec.command,
         cwd: exec.cwd,
@@ -39,7 +39,7 @@ pub async fn run(client: &Client, exec: Exec, json: bool) -> Outcome {
     if json {
         let result: ExecResult = client.send(Method::POST, &path, &request).await?;
         output::print(true, &result, |_| {});
-        return Ok(code(result.exit_code));
+        return Ok(exit_status(result.exit_code));
     }
     stream(client, &path, &request, exec.no_stdin).await
 }
@@ -47,12 +47,12 @@ pub async fn run(client: &Client, exec: Exec, json: bool) -> Outcome {
 async fn stream(client: &Client, path: &str, request: &ExecRequest, no_stdin: bool) -> Outcome {
     let mut socket = websocket::open(client, path, None).await?;
     let first = serde_json::to_string(request).map_err(|error| Failure::failed(error.to_string()))?;
-    socket.send(Message::text(first)).await.map_err(broke)?;
+    socket.send(Message::text(first)).await.map_err(disconnected)?;
     let (mut to, mut from) = socket.split();
     let (sender, mut outgoing) = tokio::sync::mpsc::channel::<Message>(8);
 
     let input = sender.clone();
-    // An idle terminal must not delay the end of the command: the task is dropped with the runtime.
+    // A read of an idle terminal must not delay the end of the command: the task is dropped with the runtime.
     let reader = tokio::spawn(async move {
         if !no_stdin {
             let mut stdin = tokio::io::stdin();
@@ -84,39 +84,39 @@ async fn stream(client: &Client, path: &str, request: &ExecRequest, no_stdin: bo
                         _ => Ok(()),
                     };
                     if let Err(error) = written {
-                        break output::unwritten(error);
+                        break output::write_failure(error);
                     }
                 }
                 Some(Ok(Message::Text(text))) => match serde_json::from_str::<ExecMessage>(&text) {
                     Ok(ExecMessage::Exit { exit_code, timed_out }) => {
                         if timed_out {
-                            output::note("fsa: the command was killed after its timeout");
+                            output::notice("fsa: the command was killed after its timeout");
                         }
-                        break Ok(code(exit_code));
+                        break Ok(exit_status(exit_code));
                     }
-                    Ok(ExecMessage::Error { message, exit_code: Some(code) }) => {
-                        output::note(&format!("fsa: {message}"));
-                        break Ok(code);
+                    Ok(ExecMessage::Error { message, exit_code: Some(exit_status) }) => {
+                        output::notice(&format!("fsa: {message}"));
+                        break Ok(exit_status);
                     }
                     Ok(ExecMessage::Error { message, .. }) => break Err(Failure::new(Code::Failed, message)),
                     _ => {}
                 },
                 Some(Ok(Message::Close(frame))) => {
-                    let why = frame.map(|frame| frame.reason.to_string()).filter(|why| !why.is_empty());
-                    break Err(Failure::new(Code::Unreachable, why.unwrap_or_else(|| "the connection ended before the command did".into())));
+                    let reason = frame.map(|frame| frame.reason.to_string()).filter(|reason| !reason.is_empty());
+                    break Err(Failure::new(Code::Unreachable, reason.unwrap_or_else(|| "the connection ended before the command did".into())));
                 }
                 Some(Ok(_)) => {}
-                Some(Err(error)) => break Err(broke(error)),
+                Some(Err(error)) => break Err(disconnected(error)),
                 None => break Err(Failure::new(Code::Unreachable, "the connection ended before the command did")),
             },
             Some(message) = outgoing.recv() => if let Err(error) = to.send(message).await {
-                break Err(broke(error));
+                break Err(disconnected(error));
             },
             _ = interrupt.recv() => if let Err(error) = to.send(control(&ExecMessage::Signal { signal: 2 })).await {
-                break Err(broke(error));
+                break Err(disconnected(error));
             },
             _ = terminate.recv() => if let Err(error) = to.send(control(&ExecMessage::Signal { signal: 15 })).await {
-                break Err(broke(error));
+                break Err(disconnected(error));
             },
         }
     };
@@ -125,7 +125,7 @@ async fn stream(client: &Client, path: &str, request: &ExecRequest, no_stdin: bo
     reader.abort();
     let _ = tokio::time::timeout(Duration::from_secs(1), to.close()).await;
     match (outcome, flushed) {
-        (Ok(_), Err(error)) => output::unwritten(error),
+        (Ok(_), Err(error)) => output::write_failure(error),
         (outcome, _) => outcome,
     }
 }
@@ -134,11 +134,11 @@ fn control(message: &ExecMessage) -> Message {
     Message::text(serde_json::to_string(message).unwrap_or_default())
 }
 
-fn code(exit_code: i32) -> u8 {
+fn exit_status(exit_code: i32) -> u8 {
     u8::try_from(exit_code & 0xff).unwrap_or(1)
 }
 
-fn broke(error: tokio_tungstenite::tungstenite::Error) -> Failure {
+fn disconnected(error: tokio_tungstenite::tungstenite::Error) -> Failure {
     Failure::new(
         Code::Unreachable,
         format!("the connection to the sandbox broke off: {error}"),

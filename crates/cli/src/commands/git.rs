@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::{
     args,
-    client::{Client, encoded},
+    client::{Client, encode},
     failure::{Code, Outcome},
     output,
 };
@@ -27,13 +27,13 @@ pub async fn run(client: &Client, command: args::Git, json: bool) -> Outcome {
             path: file,
             staged,
         } => {
-            let file = file.map_or(String::new(), |file| format!("&path={}", encoded(&file)));
+            let file = file.map_or(String::new(), |file| format!("&path={}", encode(&file)));
             let path = path(&project, &format!("diff?staged={staged}{file}"));
             let found: GitDiff = client.get(&path).await?;
             output::print(json, &found, |found| {
                 output::line(found.diff.trim_end());
                 if found.truncated {
-                    output::note("the diff is truncated");
+                    output::notice("the diff is truncated");
                 }
             });
             Ok(0)
@@ -67,10 +67,10 @@ pub async fn run(client: &Client, command: args::Git, json: bool) -> Outcome {
 }
 
 fn path(project: &str, what: &str) -> String {
-    format!("/api/projects/{}/git/{what}", encoded(project))
+    format!("/api/projects/{}/git/{what}", encode(project))
 }
 
-/// Everything where nothing is named.
+/// A request for these paths; for all paths if none is given.
 fn request(paths: Vec<String>) -> GitPaths {
     GitPaths {
         paths: (!paths.is_empty()).then_some(paths),
@@ -91,24 +91,24 @@ async fn change(
 
 fn show(status: &GitStatus) {
     if !status.repository {
-        output::note(
-            "the project's folder is no git repository; make one of it with `git init`, or make one at GitHub too \
-             with `fsa git publish`",
+        output::notice(
+            "the project's folder is not a git repository; run `git init` in it, or create a repository at GitHub with \
+             `fsa git publish`",
         );
         return;
     }
     let branch = status.branch.as_deref().unwrap_or("no branch");
-    let follows = match &status.upstream {
+    let upstream = match &status.upstream {
         Some(upstream) => format!("{upstream}, {} ahead, {} behind", status.ahead, status.behind),
-        None => "follows no other".to_owned(),
+        None => "no upstream".to_owned(),
     };
-    output::line(&format!("on {branch} ({follows})"));
+    output::line(&format!("on {branch} ({upstream})"));
     if let Some(remote) = &status.remote {
         output::line(&format!("origin {remote}"));
     }
     if status.merging {
         output::line(
-            "a merge is under way: decide in the conflicts, stage and commit them, or `fsa git abort`",
+            "a merge is in progress: resolve the conflicts, stage and commit them, or run `fsa git abort`",
         );
     }
     for file in &status.files {
@@ -118,11 +118,11 @@ fn show(status: &GitStatus) {
         output::line("nothing has changed since the last commit");
     }
     if status.truncated {
-        output::note("there are more files than are shown");
+        output::notice("the list of files is truncated");
     }
 }
 
-/// As `git status --short` has it: the letter of what is staged, that of what is not, the path.
+/// The format of `git status --short`: the letters of the staged and of the unstaged change, and the path.
 fn line(file: &GitFile) -> String {
     if file.conflict {
         return format!("UU {}", file.path);

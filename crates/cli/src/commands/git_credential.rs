@@ -5,13 +5,13 @@ use reqwest::Method;
 
 use crate::{
     args,
-    client::{Client, encoded},
+    client::{Client, encode},
     failure::Outcome,
     input, output,
 };
 
 pub async fn run(client: &Client, command: args::GitCredential, json: bool) -> Outcome {
-    let path = |project: &str| format!("/api/projects/{}/git-credential", encoded(project));
+    let path = |project: &str| format!("/api/projects/{}/git-credential", encode(project));
     match command {
         args::GitCredential::Set {
             project,
@@ -38,7 +38,7 @@ pub async fn run(client: &Client, command: args::GitCredential, json: bool) -> O
             });
         }
         args::GitCredential::Forget { project } => {
-            client.order(Method::DELETE, &path(&project), &()).await?;
+            client.execute(Method::DELETE, &path(&project), &()).await?;
         }
     }
     Ok(0)

@@ -6,7 +6,7 @@ use tokio_util::io::ReaderStream;
 
 use crate::{
     args::Image,
-    client::{self, Client, encoded},
+    client::{self, Client, encode},
     failure::{Failure, Outcome},
     output,
 };
@@ -28,14 +28,14 @@ pub async fn run(client: &Client, command: Image, json: bool) -> Outcome {
                 .map_err(|error| Failure::usage(format!("{} cannot be opened: {error}", file.display())))?;
             let length = archive.metadata().await?.len();
             let request = client
-                .request(Method::POST, &format!("/api/images?name={}", encoded(&name)))
+                .request(Method::POST, &format!("/api/images?name={}", encode(&name)))
                 .header(header::CONTENT_TYPE, "application/x-tar")
                 .header(header::CONTENT_LENGTH, length)
                 .body(Body::wrap_stream(ReaderStream::with_capacity(
                     archive,
                     256 * 1024,
                 )));
-            let answer = client::sent(request).await?.bytes().await?;
+            let answer = client::checked(request).await?.bytes().await?;
             let image: ImageInfo = serde_json::from_slice(&answer)
                 .map_err(|error| Failure::failed(format!("the server's answer cannot be read: {error}")))?;
             output::print(json, &image, |image| {
@@ -57,7 +57,7 @@ pub async fn run(client: &Client, command: Image, json: bool) -> Outcome {
                             image.name.clone(),
                             megabytes(image.size),
                             image.layers.to_string(),
-                            output::ago(image.imported_at),
+                            output::age(image.imported_at),
                         ]
                     }),
                 );

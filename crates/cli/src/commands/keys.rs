@@ -1,5 +1,5 @@
-//! `fsa keys`: the keys that stored secrets are encrypted with. `rotate` writes the key file of a data folder; the rest
-//! asks a server, which alone knows how much is encrypted with each key.
+//! `fsa keys`: the keys that stored secrets are encrypted with. `rotate` writes the key file of a data folder; the other
+//! commands send requests to a server, whose database records which key encrypts each secret.
 
 use fsa_model::api::EncryptionKey;
 use fsa_server::encryption::KeyRing;
@@ -8,7 +8,7 @@ use reqwest::Method;
 
 use crate::{
     args::ServerKeys,
-    client::{Client, encoded, sent},
+    client::{Client, checked, encode},
     config::{self, ServeArguments},
     failure::{Failure, Outcome},
     output,
@@ -18,7 +18,7 @@ pub fn rotate(serve: ServeArguments) -> Outcome {
     let config = config::serve(serve, Uid::effective().is_root())?;
     let path = config.data_dir.join("keys/seal.key");
     KeyRing::add_key(&path).map_err(|error| Failure::failed(error.to_string()))?;
-    output::note(&format!(
+    output::notice(&format!(
         "{} has a new key as its last line. A running server reads it within seconds and re-encrypts all stored secrets \
          with it; `fsa keys list` shows the progress. Back the file up.",
         path.display()
@@ -45,8 +45,8 @@ pub async fn run(client: &Client, command: ServerKeys, json: bool) -> Outcome {
             });
         }
         ServerKeys::Forget { key } => {
-            sent(client.request(Method::DELETE, &format!("/api/keys/{}", encoded(&key)))).await?;
-            output::note(&format!(
+            checked(client.request(Method::DELETE, &format!("/api/keys/{}", encode(&key)))).await?;
+            output::notice(&format!(
                 "The key {key} is removed from the key file. Database backups from before the last rotation need it: \
                  keep the key file that was backed up with them."
             ));

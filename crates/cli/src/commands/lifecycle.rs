@@ -6,13 +6,13 @@ use reqwest::Method;
 
 use crate::{
     args::Lifecycle,
-    client::{Client, encoded},
+    client::{Client, encode},
     failure::{Code, Failure, Outcome},
-    output::{self, Stages},
+    output::{self, StageProgress},
 };
 
 pub async fn run(client: &Client, action: &str, arguments: &Lifecycle, json: bool) -> Outcome {
-    let project = encoded(&arguments.project);
+    let project = encode(&arguments.project);
     let mut sandbox: Sandbox = client
         .send(Method::POST, &format!("/api/projects/{project}/{action}"), &())
         .await?;
@@ -24,9 +24,9 @@ pub async fn run(client: &Client, action: &str, arguments: &Lifecycle, json: boo
     Ok(0)
 }
 
-/// Waits until the desired state is reached or an attempt has failed, showing the stages that differ from `before`.
+/// Waits until the desired state is reached or an attempt has failed. Shows the stages that differ from `before`.
 ///
-/// An event triggers a read of the status, which alone counts, so that a lost event only costs time.
+/// Each event triggers a read of the status, so a lost event only delays the result.
 pub async fn settle(
     client: &Client,
     project: &str,
@@ -34,7 +34,7 @@ pub async fn settle(
     before: &[Condition],
     json: bool,
 ) -> Result<Sandbox, Failure> {
-    let mut stages = Stages::new(json, before);
+    let mut stages = StageProgress::new(json, before);
     let path = format!("/api/sandbox/{project}");
     while !sandbox.status.is_stable() && sandbox.status != Phase::Error {
         if sandbox.desired_state == DesiredState::Running {
@@ -43,7 +43,7 @@ pub async fn settle(
         let mut events = client
             .events(&format!("/api/projects/{project}/events?tail=true"), None)
             .await?;
-        // This includes what happened before the stream was open.
+        // For changes before the stream was open.
         sandbox = client.get(&path).await?;
         while !sandbox.status.is_stable() && sandbox.status != Phase::Error {
             if sandbox.desired_state == DesiredState::Running {

@@ -19,11 +19,11 @@ pub async fn run(login: Login, url: Option<&str>, json: bool) -> Outcome {
         .map_err(|_| Failure::usage(format!("{given:?} is not a URL of the form http://host[:port]")))?;
     let origin = parsed.origin().ascii_serialization();
     let token = if login.with_token {
-        SecretString::from(input::asked("API token: ")?)
+        SecretString::from(input::prompt_line("API token: ")?)
     } else if let Some(link) = parsed.fragment() {
         from_session(&origin, "/api/auth/link", &serde_json::json!({"token": link})).await?
     } else if let Some(user) = &login.user {
-        let password = SecretString::from(input::hidden("Password: ")?);
+        let password = SecretString::from(input::prompt_hidden("Password: ")?);
         let body = serde_json::json!({"login": user, "password": password.expose_secret()});
         from_session(&origin, "/api/auth/password", &body).await?
     } else {
@@ -32,9 +32,9 @@ pub async fn run(login: Login, url: Option<&str>, json: bool) -> Outcome {
              --user NAME",
         ));
     };
-    let client = Client::to(origin.clone(), Some(token.clone()))?;
+    let client = Client::with_token(origin.clone(), Some(token.clone()))?;
     let me: User = client.get("/api/me").await?;
-    let path = credentials::remember(&origin, &token)?;
+    let path = credentials::save(&origin, &token)?;
     output::print(json, &me, |me| {
         output::line(&format!(
             "Signed in to {origin} as {} ({}).",
@@ -47,9 +47,9 @@ pub async fn run(login: Login, url: Option<&str>, json: bool) -> Outcome {
 
 /// Signs in, creates a token with the session, and ends the session.
 async fn from_session(origin: &str, path: &str, body: &serde_json::Value) -> Result<SecretString, Failure> {
-    let client = Client::to(origin.to_owned(), None)?;
+    let client = Client::with_token(origin.to_owned(), None)?;
     let request = |method, path| client.request(method, path).header(header::ORIGIN, origin);
-    let response = client::sent(request(Method::POST, path).json(body)).await?;
+    let response = client::checked(request(Method::POST, path).json(body)).await?;
     let cookie = cookies(&response).ok_or_else(|| {
         Failure::new(
             Code::NotAllowed,
@@ -60,7 +60,7 @@ async fn from_session(origin: &str, path: &str, body: &serde_json::Value) -> Res
         name: token_name(),
         ..CreateToken::default()
     };
-    let made = client::sent(
+    let made = client::checked(
         request(Method::POST, "/api/tokens")
             .header(header::COOKIE, &cookie)
             .json(&create),
@@ -68,7 +68,8 @@ async fn from_session(origin: &str, path: &str, body: &serde_json::Value) -> Res
     .await?;
     let made: ApiToken = serde_json::from_slice(&made.bytes().await?)
         .map_err(|error| Failure::failed(format!("the server's answer cannot be read: {error}")))?;
-    let _ = client::sent(request(Method::POST, "/api/auth/sign-out").header(header::COOKIE, &cookie)).await;
+    let _ =
+        client::checked(request(Method::POST, "/api/auth/sign-out").header(header::COOKIE, &cookie)).await;
     made.token
         .map(SecretString::from)
         .ok_or_else(|| Failure::failed("the server created a token and did not return it"))

@@ -9,13 +9,13 @@ use futures_util::TryStreamExt as _;
 
 use crate::{
     args::Logs,
-    client::{Client, encoded},
+    client::{Client, encode},
     failure::{Failure, Outcome},
     output,
 };
 
 pub async fn run(client: &Client, logs: &Logs, json: bool) -> Outcome {
-    let path = format!("/api/projects/{}/logs", encoded(&logs.project));
+    let path = format!("/api/projects/{}/logs", encode(&logs.project));
     if !logs.follow {
         let page: Page<LogLine> = client.get(&format!("{path}?follow=false")).await?;
         output::print(json, &page, |page| page.items.iter().for_each(show));
@@ -38,7 +38,7 @@ pub async fn run(client: &Client, logs: &Logs, json: bool) -> Outcome {
 fn show(line: &LogLine) {
     match line.source {
         LogSource::Stdout => output::line(&line.text),
-        LogSource::Stderr | LogSource::Git => output::note(&line.text),
-        LogSource::Sandbox => output::note(&format!("[{}] {}", line.at.format("%T"), line.text)),
+        LogSource::Stderr | LogSource::Git => output::notice(&line.text),
+        LogSource::Sandbox => output::notice(&format!("[{}] {}", line.at.format("%T"), line.text)),
     }
 }

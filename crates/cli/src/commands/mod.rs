@@ -58,7 +58,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
                 Some(body) if global.json => {
                     output::line(&serde_json::to_string_pretty(body).unwrap_or_default());
                 }
-                _ => output::note(&format!("fsa: {failure}")),
+                _ => output::notice(&format!("fsa: {failure}")),
             }
             failure.exit_code()
         }
@@ -97,8 +97,8 @@ fn with_client(global: &Global, command: impl AsyncFnOnce(&Client) -> Outcome) -
     })
 }
 
-/// Runs a command to its end, and not longer: a thread that reads standard input cannot be interrupted, and
-/// dropping the runtime would wait for the next key.
+/// Runs a command, and does not wait for the runtime's threads: one that reads standard input cannot be interrupted
+/// before the next key.
 fn block_on(command: impl Future<Output = Outcome>) -> Outcome {
     let runtime = runtime()?;
     let outcome = runtime.block_on(command);
@@ -106,7 +106,7 @@ fn block_on(command: impl Future<Output = Outcome>) -> Outcome {
     outcome
 }
 
-/// A runtime on this thread.
+/// A single-threaded runtime.
 fn runtime() -> Result<Runtime, Failure> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -6,17 +6,17 @@ use fsa_model::api::{Port, Sandbox};
 
 use crate::{
     args::Open,
-    client::{Client, encoded},
+    client::{Client, encode},
     failure::Outcome,
     output,
 };
 
 pub async fn run(client: &Client, open: &Open, json: bool) -> Outcome {
     let sandbox: Sandbox = client
-        .get(&format!("/api/sandbox/{}", encoded(&open.project)))
+        .get(&format!("/api/sandbox/{}", encode(&open.project)))
         .await?;
     let listening = sandbox.ports.iter().any(|port| port.port == open.port);
-    let path = format!("/api/projects/{}/ports/{}", encoded(&open.project), open.port);
+    let path = format!("/api/projects/{}/ports/{}", encode(&open.project), open.port);
     let Port { url, .. } = client.get(&path).await?;
     output::print(
         json,
@@ -24,8 +24,8 @@ pub async fn run(client: &Client, open: &Open, json: bool) -> Outcome {
         |_| output::line(&url),
     );
     if !listening {
-        output::note(&format!(
-            "Nothing listens on port {} of {} now.",
+        output::notice(&format!(
+            "No process listens on port {} of {} now.",
             open.port, open.project
         ));
     }
@@ -35,7 +35,7 @@ pub async fn run(client: &Client, open: &Open, json: bool) -> Outcome {
     Ok(0)
 }
 
-/// Opens the URL with xdg-open, if there is a desktop; it was printed in any case.
+/// Opens the URL with xdg-open, if there is a desktop. The URL was printed in any case.
 #[allow(
     clippy::disallowed_methods,
     reason = "xdg-open opens the default browser; it is reaped here"

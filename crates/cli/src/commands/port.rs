@@ -5,7 +5,7 @@ use reqwest::Method;
 
 use crate::{
     args::Port,
-    client::{Client, encoded},
+    client::{Client, encode},
     failure::{Failure, Outcome},
     output,
 };
@@ -28,12 +28,12 @@ pub async fn run(client: &Client, port: Port, json: bool) -> Outcome {
         }),
         host_header,
     };
-    let path = format!("/api/projects/{}/ports/{port}", encoded(&project));
+    let path = format!("/api/projects/{}/ports/{port}", encode(&project));
     let now: SharedPort = client.send(Method::PUT, &path, &request).await?;
     output::print(json, &now, |now| {
         output::line(now.link.as_ref().unwrap_or(&now.url));
         if now.host_header == HostHeader::Localhost {
-            output::note(&format!("Its application sees the host name localhost:{port}."));
+            output::notice(&format!("Its application sees the host name localhost:{port}."));
         }
     });
     Ok(0)

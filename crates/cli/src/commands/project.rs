@@ -16,7 +16,7 @@ use reqwest::Method;
 use super::lifecycle;
 use crate::{
     args::{self, ProjectCreate, ProjectSet},
-    client::{Client, encoded},
+    client::{Client, encode},
     failure::{Code, Failure, Outcome},
     output,
 };
@@ -29,9 +29,7 @@ pub async fn run(client: &Client, command: args::Project, json: bool) -> Outcome
         args::Project::Create(create) => self::create(client, *create, json).await,
         args::Project::List => list(client, json).await,
         args::Project::Show { project } => {
-            let project: Project = client
-                .get(&format!("/api/projects/{}", encoded(&project)))
-                .await?;
+            let project: Project = client.get(&format!("/api/projects/{}", encode(&project))).await?;
             output::print(json, &project, show);
             Ok(0)
         }
@@ -65,13 +63,13 @@ async fn create(client: &Client, create: ProjectCreate, json: bool) -> Outcome {
     if !create.no_wait
         && let Some(sandbox) = project.sandbox.take()
     {
-        let id = encoded(&project.id.to_string());
+        let id = encode(&project.id.to_string());
         project.sandbox = tokio::select! {
             settled = lifecycle::settle(client, &id, sandbox, &[], json) => Some(settled?),
             _ = tokio::signal::ctrl_c() => {
-                output::note(&format!(
-                    "{0} exists, and its start goes on. `fsa project show {0}` shows it, `fsa project delete {0}` \
-                     deletes it.",
+                output::notice(&format!(
+                    "{0} was created, and its start continues. `fsa project show {0}` shows it, `fsa project delete \
+                     {0}` deletes it.",
                     project.name
                 ));
                 return Ok(INTERRUPTED);
@@ -101,7 +99,7 @@ async fn change(client: &Client, set: ProjectSet, json: bool) -> Outcome {
             })
         }),
     };
-    let path = format!("/api/projects/{}", encoded(&set.project));
+    let path = format!("/api/projects/{}", encode(&set.project));
     let project: Project = client.send(Method::PATCH, &path, &request).await?;
     output::print(json, &project, show);
     Ok(0)
@@ -114,7 +112,7 @@ async fn list(client: &Client, json: bool) -> Outcome {
         let page: Page<Project> = client.get(&format!("/api/projects{cursor}")).await?;
         all.extend(page.items);
         match page.next_cursor {
-            Some(next) => cursor = format!("?cursor={}", encoded(&next)),
+            Some(next) => cursor = format!("?cursor={}", encode(&next)),
             None => break,
         }
     }
@@ -127,7 +125,7 @@ async fn list(client: &Client, json: bool) -> Outcome {
             &["NAME", "STATUS", "IMAGE", "SIZE", "REGION", "AGE"],
             all.iter().map(|project| {
                 vec![
-                    // OWNER/NAME names another user's project, whatever the caller's own are called.
+                    // The unambiguous name of another user's project.
                     match project.role {
                         ProjectRole::Owner => project.name.to_string(),
                         _ => format!("{}/{}", project.owner_login, project.name),
@@ -143,7 +141,7 @@ async fn list(client: &Client, json: bool) -> Outcome {
                         .unwrap_or_default(),
                     project.size.as_str().to_owned(),
                     project.region.clone(),
-                    output::ago(project.created_at),
+                    output::age(project.created_at),
                 ]
             }),
         );
@@ -194,21 +192,21 @@ fn show(project: &Project) {
 }
 
 async fn delete(client: &Client, name: &str, yes: bool, no_wait: bool) -> Outcome {
-    let path = format!("/api/projects/{}", encoded(name));
+    let path = format!("/api/projects/{}", encode(name));
     let project: Project = client.get(&path).await?;
     if !yes && !confirmed(&project)? {
         return Err(Failure::new(Code::Failed, "the project was not deleted"));
     }
-    let gone = format!(
+    let events_path = format!(
         "/api/projects/{}/events?tail=true",
-        encoded(&project.id.to_string())
+        encode(&project.id.to_string())
     );
     let events = if no_wait {
         None
     } else {
-        Some(client.events(&gone, None).await?)
+        Some(client.events(&events_path, None).await?)
     };
-    client.order(Method::DELETE, &path, &()).await?;
+    client.execute(Method::DELETE, &path, &()).await?;
     if let Some(mut events) = events {
         while let Some(event) = events.try_next().await? {
             if event.data.contains("\"projectDeleted\"") {
@@ -216,7 +214,7 @@ async fn delete(client: &Client, name: &str, yes: bool, no_wait: bool) -> Outcom
             }
         }
     }
-    output::note(&format!("{name} is deleted"));
+    output::notice(&format!("{name} is deleted"));
     Ok(0)
 }
 
@@ -224,7 +222,7 @@ async fn delete(client: &Client, name: &str, yes: bool, no_wait: bool) -> Outcom
 fn confirmed(project: &Project) -> Result<bool, Failure> {
     if !std::io::stdin().is_terminal() {
         return Err(Failure::usage(
-            "standard input is no terminal: confirm with --yes to delete the project, its files and its database",
+            "standard input is not a terminal: confirm with --yes to delete the project, its files and its database",
         ));
     }
     let _ = write!(

@@ -7,21 +7,21 @@ use fsa_model::{
 use reqwest::Method;
 
 use crate::{
-    client::{Client, encoded},
+    client::{Client, encode},
     failure::Outcome,
     output,
 };
 
 pub async fn share(client: &Client, project: &str, user: &str, role: ProjectRole, json: bool) -> Outcome {
-    let path = format!("{}/{}", of(project), encoded(user));
+    let path = format!("{}/{}", of(project), encode(user));
     let members: Page<Member> = client.send(Method::PUT, &path, &ShareProject { role }).await?;
     show(&members, json);
     Ok(0)
 }
 
 pub async fn unshare(client: &Client, project: &str, user: &str) -> Outcome {
-    let path = format!("{}/{}", of(project), encoded(user));
-    client.order(Method::DELETE, &path, &()).await?;
+    let path = format!("{}/{}", of(project), encode(user));
+    client.execute(Method::DELETE, &path, &()).await?;
     Ok(0)
 }
 
@@ -32,7 +32,7 @@ pub async fn list(client: &Client, project: &str, json: bool) -> Outcome {
 }
 
 fn of(project: &str) -> String {
-    format!("/api/projects/{}/members", encoded(project))
+    format!("/api/projects/{}/members", encode(project))
 }
 
 fn show(members: &Page<Member>, json: bool) {
@@ -43,7 +43,7 @@ fn show(members: &Page<Member>, json: bool) {
                 vec![
                     member.login.clone(),
                     member.role.to_string(),
-                    format!("{} ago", output::ago(member.since)),
+                    format!("{} ago", output::age(member.since)),
                 ]
             }),
         );

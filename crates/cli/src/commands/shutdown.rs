@@ -1,5 +1,5 @@
-//! `fsa halt`: stops everything that outlives the server. Nothing is lost: the next `fsa serve` starts the sandboxes
-//! whose desired state is running again.
+//! `fsa halt`: stops sandboxes, the database proxy and PostgreSQL, which keep running after the server. The next
+//! `fsa serve` starts the sandboxes whose desired state is running again.
 
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
@@ -18,7 +18,7 @@ use crate::{
 pub fn run(shutdown: Shutdown) -> Outcome {
     let config = config::serve(shutdown.serve, Uid::effective().is_root())?;
     if !config.data_dir.join("run").exists() {
-        output::note(&format!(
+        output::notice(&format!(
             "No server has ever run on {}.",
             config.data_dir.display()
         ));
@@ -29,7 +29,7 @@ pub fn run(shutdown: Shutdown) -> Outcome {
     }
     log::start();
     let Some(start) = local::begin(&config)? else {
-        output::note("This machine is no region (no_local): there is nothing to stop.");
+        output::notice("This machine is no region (no_local): there is nothing to stop.");
         return Ok(0);
     };
     if !DataDirLock::acquire(&config.data_dir)?.alone {
@@ -56,7 +56,7 @@ pub fn run(shutdown: Shutdown) -> Outcome {
         control
             .and(projects)
             .map_err(|error| Failure::failed(error.to_string()))?;
-        output::note(&format!(
+        output::notice(&format!(
             "Stopped {} sandboxes, the database proxy and both PostgreSQL clusters.",
             sandboxes.len()
         ));
@@ -67,7 +67,7 @@ pub fn run(shutdown: Shutdown) -> Outcome {
 fn confirmed() -> Result<bool, Failure> {
     if !std::io::stdin().is_terminal() {
         return Err(Failure::usage(
-            "standard input is no terminal: confirm with --yes to stop all sandboxes and databases",
+            "standard input is not a terminal: confirm with --yes to stop all sandboxes and databases",
         ));
     }
     let _ = write!(

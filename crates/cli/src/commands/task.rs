@@ -1,4 +1,4 @@
-//! `fsa task`: agents that work in a project's sandbox, unattended.
+//! `fsa task`: runs agents in a project's sandbox without supervision.
 
 use std::io::{IsTerminal as _, Read as _};
 
@@ -12,13 +12,13 @@ use reqwest::Method;
 
 use crate::{
     args::{self, TaskRun},
-    client::{Client, encoded},
+    client::{Client, encode},
     failure::{Failure, Outcome},
     output,
 };
 
-/// Characters of a tool's input or output that are shown.
-const SHOWN: usize = 100;
+/// Maximum number of characters of a tool's input or output in the output.
+const MAX_CHARACTERS: usize = 100;
 
 pub async fn run(client: &Client, command: args::Task, json: bool) -> Outcome {
     match command {
@@ -35,25 +35,25 @@ pub async fn run(client: &Client, command: args::Task, json: bool) -> Outcome {
             diff,
         } => {
             if diff {
-                let path = format!("{}/{}/diff", path(&project), encoded(&task));
-                let found: TaskDiff = client.get(&path).await?;
-                output::print(json, &found, changes);
+                let path = format!("{}/{}/diff", path(&project), encode(&task));
+                let task: TaskDiff = client.get(&path).await?;
+                output::print(json, &task, changes);
                 return Ok(0);
             }
             if follow {
                 return watch(client, &project, &task, json).await;
             }
-            let found: Task = client
-                .get(&format!("{}/{}", path(&project), encoded(&task)))
+            let task: Task = client
+                .get(&format!("{}/{}", path(&project), encode(&task)))
                 .await?;
-            output::print(json, &found, show);
+            output::print(json, &task, show);
             Ok(0)
         }
         args::Task::Cancel { project, task } => {
-            let path = format!("{}/{}", path(&project), encoded(&task));
-            let found: Task = client.send(Method::DELETE, &path, &()).await?;
-            output::print(json, &found, |task| {
-                output::line(&format!("{} {}", task.id, word(task.state)))
+            let path = format!("{}/{}", path(&project), encode(&task));
+            let task: Task = client.send(Method::DELETE, &path, &()).await?;
+            output::print(json, &task, |task| {
+                output::line(&format!("{} {}", task.id, state_name(task.state)))
             });
             Ok(0)
         }
@@ -61,7 +61,7 @@ pub async fn run(client: &Client, command: args::Task, json: bool) -> Outcome {
 }
 
 fn path(project: &str) -> String {
-    format!("/api/projects/{}/tasks", encoded(project))
+    format!("/api/projects/{}/tasks", encode(project))
 }
 
 async fn start(client: &Client, run: TaskRun, json: bool) -> Outcome {
@@ -104,18 +104,18 @@ async fn start(client: &Client, run: TaskRun, json: bool) -> Outcome {
         return Ok(0);
     }
     if !json {
-        output::note(&format!("task {}", task.id));
+        output::notice(&format!("task {}", task.id));
     }
     watch(client, &run.project, &task.id.to_string(), json).await
 }
 
 /// Shows steps until the task has ended. The exit code is 0 if it succeeded.
 async fn watch(client: &Client, project: &str, task: &str, json: bool) -> Outcome {
-    let path = format!("{}/{}/steps", path(project), encoded(task));
+    let path = format!("{}/{}/steps", path(project), encode(task));
     let mut last: Option<String> = None;
     loop {
         let mut stream = client.events(&path, last.as_deref()).await?;
-        let seen = last.clone();
+        let before = last.clone();
         while let Some(message) = stream.try_next().await? {
             if json {
                 output::line(&message.data);
@@ -134,8 +134,8 @@ async fn watch(client: &Client, project: &str, task: &str, json: bool) -> Outcom
                 last = Some(message.id);
             }
         }
-        // The server drains: reconnect for the rest. A refusal ends this.
-        if last == seen {
+        // The server is draining: reconnect. Stop if a stream brings nothing new.
+        if last == before {
             return Err(Failure::failed(
                 "the stream ended before the task did; continue with `fsa task show --follow`",
             ));
@@ -156,13 +156,13 @@ fn step(step: &TaskStep) {
     };
     let short = |text: String| -> String {
         let line = text.lines().next().unwrap_or_default();
-        line.chars().take(SHOWN).collect()
+        line.chars().take(MAX_CHARACTERS).collect()
     };
     match step.kind {
         StepKind::Text => output::line(&text("text")),
         StepKind::ToolCall => output::line(&format!("> {} {}", text("name"), short(text("input")))),
         StepKind::ToolResult => output::line(&format!("  {}", short(text("output")))),
-        StepKind::Notice => output::note(&text("text")),
+        StepKind::Notice => output::notice(&text("text")),
         StepKind::Started | StepKind::Thinking | StepKind::Result => {}
     }
 }
@@ -171,7 +171,7 @@ fn show(task: &Task) {
     output::line(&format!(
         "{}  {}  {}  {}",
         task.id,
-        word(task.state),
+        state_name(task.state),
         task.agent.title(),
         task.cost
     ));
@@ -186,15 +186,15 @@ fn show(task: &Task) {
     }
 }
 
-fn changes(found: &TaskDiff) {
-    if let Some(diff) = &found.diff {
+fn changes(task: &TaskDiff) {
+    if let Some(diff) = &task.diff {
         output::line(diff.trim_end());
     }
-    if found.truncated {
-        output::note("the diff is truncated");
+    if task.truncated {
+        output::notice("the diff is truncated");
     }
-    if let Some(reason) = &found.reason {
-        output::note(reason);
+    if let Some(reason) = &task.reason {
+        output::notice(reason);
     }
 }
 
@@ -210,17 +210,17 @@ fn list(tasks: &[Task]) {
             .collect();
         vec![
             task.id.to_string(),
-            word(task.state),
+            state_name(task.state),
             task.agent.title().to_owned(),
             task.cost.to_string(),
-            output::ago(task.created_at),
+            output::age(task.created_at),
             prompt,
         ]
     });
     output::table(&["TASK", "STATE", "AGENT", "COST", "AGE", "PROMPT"], rows);
 }
 
-fn word(state: TaskState) -> String {
+fn state_name(state: TaskState) -> String {
     match state {
         TaskState::Queued => "queued",
         TaskState::Running => "running",

@@ -20,19 +20,19 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::{
     args::Terminal,
-    client::{Client, encoded},
+    client::{Client, encode},
     failure::{Code, Failure, Outcome},
     output, websocket,
 };
 
 /// Ctrl-], telnet's escape: detaches from the session, which keeps running.
-const LEAVE: u8 = 0x1d;
-/// Milliseconds before each attempt to reconnect; the last one repeats.
-const PAUSES: [u64; 6] = [0, 200, 500, 1000, 2000, 4000];
-/// How long reconnecting is tried: longer than an update of the server takes.
-const AWAY: Duration = Duration::from_secs(120);
-/// The attempt before which the user is notified.
-const TOLD_AT: usize = 3;
+const DETACH_KEY: u8 = 0x1d;
+/// Delays before attempts to reconnect, in milliseconds; the last one repeats.
+const RECONNECT_DELAYS_MS: [u64; 6] = [0, 200, 500, 1000, 2000, 4000];
+/// How long to try to reconnect: longer than an update of the server takes.
+const RECONNECT_TIMEOUT: Duration = Duration::from_secs(120);
+/// Number of failed attempts before the user is notified.
+const ATTEMPTS_BEFORE_NOTICE: usize = 3;
 
 pub async fn run(client: &Client, arguments: &Terminal) -> Outcome {
     attach(
@@ -45,13 +45,13 @@ pub async fn run(client: &Client, arguments: &Terminal) -> Outcome {
     .await
 }
 
-enum End {
-    Left,
+enum SessionEnd {
+    Detached,
     Closed(String),
-    Broke(String),
+    Disconnected(String),
 }
 
-/// Attaches to `session`. The shell of a new session becomes `program`, if one is named.
+/// Attaches to `session`. In a new session, `program` replaces the shell.
 pub async fn attach(
     client: &Client,
     project: &str,
@@ -61,53 +61,56 @@ pub async fn attach(
 ) -> Outcome {
     let mut path = format!(
         "/api/projects/{}/terminal?session={}",
-        encoded(project),
-        encoded(session)
+        encode(project),
+        encode(session)
     );
     if let Some(user) = user {
-        path = format!("{path}&user={}", encoded(user));
+        path = format!("{path}&user={}", encode(user));
     }
-    let mut keys = InputQueue::new(uuid::Uuid::new_v4().to_string());
+    let mut queue = InputQueue::new(uuid::Uuid::new_v4().to_string());
     if let Some(program) = program
-        && !exists(client, project, session).await?
+        && !session_exists(client, project, session).await?
     {
-        // The queue is empty, so it has room.
-        let _ = keys.push(format!("exec {program}\r").as_bytes());
+        // An empty queue accepts it.
+        let _ = queue.push(format!("exec {program}\r").as_bytes());
     }
-    let raw = Raw::enter()?;
+    let raw = RawMode::enter()?;
     let mut keyboard = keyboard();
-    let left =
+    let detached_message =
         || format!("detached from {session}; it keeps running. Reattach with `fsa terminal {project}`.");
-    let mut away: Option<(Instant, usize)> = None;
+    let mut reconnecting: Option<(Instant, usize)> = None;
     let outcome = loop {
-        let why = match session_on(client, &path, &mut keyboard, &mut keys).await {
-            Ok((End::Left, _)) => break Ok(left()),
-            Ok((End::Closed(why), _)) => break Ok(why),
-            Ok((End::Broke(why), lasted)) => {
-                away = away.filter(|_| !lasted);
-                Failure::new(Code::Unreachable, why)
+        let reason = match run_session(client, &path, &mut keyboard, &mut queue).await {
+            Ok((SessionEnd::Detached, _)) => break Ok(detached_message()),
+            Ok((SessionEnd::Closed(reason), _)) => break Ok(reason),
+            Ok((SessionEnd::Disconnected(reason), had_output)) => {
+                reconnecting = reconnecting.filter(|_| !had_output);
+                Failure::new(Code::Unreachable, reason)
             }
-            Err(failure) if away.is_none() || failure.code != Code::Unreachable => break Err(failure),
+            Err(failure) if reconnecting.is_none() || failure.code != Code::Unreachable => {
+                break Err(failure);
+            }
             Err(failure) => failure,
         };
-        let (since, tries) = away.get_or_insert_with(|| (Instant::now(), 0));
-        if since.elapsed() > AWAY {
-            break Err(why);
+        let (since, attempts) = reconnecting.get_or_insert_with(|| (Instant::now(), 0));
+        if since.elapsed() > RECONNECT_TIMEOUT {
+            break Err(reason);
         }
-        if *tries == TOLD_AT {
-            output::raw_note("[The server does not answer; your input is kept. Ctrl-] detaches.]");
+        if *attempts == ATTEMPTS_BEFORE_NOTICE {
+            output::raw_notice("[The server does not answer; your input is kept. Ctrl-] detaches.]");
         }
-        let pause = Duration::from_millis(PAUSES[(*tries).min(PAUSES.len() - 1)]);
-        *tries += 1;
-        if leaves_within(pause, &mut keyboard, &mut keys).await {
-            break Ok(left());
+        let duration =
+            Duration::from_millis(RECONNECT_DELAYS_MS[(*attempts).min(RECONNECT_DELAYS_MS.len() - 1)]);
+        *attempts += 1;
+        if detaches_within(duration, &mut keyboard, &mut queue).await {
+            break Ok(detached_message());
         }
     };
     drop(raw);
     match outcome {
-        Ok(words) => {
-            if !words.is_empty() {
-                output::raw_note(&format!("[{words}]"));
+        Ok(message) => {
+            if !message.is_empty() {
+                output::raw_notice(&format!("[{message}]"));
             }
             Ok(0)
         }
@@ -115,119 +118,119 @@ pub async fn attach(
     }
 }
 
-async fn exists(client: &Client, project: &str, session: &str) -> Result<bool, Failure> {
-    let path = format!("/api/projects/{}/terminals", encoded(project));
+async fn session_exists(client: &Client, project: &str, session: &str) -> Result<bool, Failure> {
+    let path = format!("/api/projects/{}/terminals", encode(project));
     let page: Page<TerminalSession> = client.get(&path).await?;
     Ok(page.items.iter().any(|open| open.name == session))
 }
 
-/// The result of typed keys.
-enum Pressed {
-    Kept,
-    /// The buffer is full: the program has read nothing of megabytes.
-    Lost,
-    Leave,
+/// The result of keyboard input.
+enum Input {
+    Queued,
+    /// The queue is full: the program does not read its input.
+    Dropped,
+    Detach,
 }
 
-/// Handles keyboard input; `None` means that the keyboard is gone.
-fn take(pressed: Option<Vec<u8>>, keys: &mut InputQueue) -> Pressed {
-    match pressed {
-        Some(bytes) if !bytes.contains(&LEAVE) => {
-            if keys.push(&bytes) {
-                Pressed::Kept
+/// Queues keyboard input; `None` is the end of standard input, which detaches.
+fn queue_input(bytes: Option<Vec<u8>>, queue: &mut InputQueue) -> Input {
+    match bytes {
+        Some(bytes) if !bytes.contains(&DETACH_KEY) => {
+            if queue.push(&bytes) {
+                Input::Queued
             } else {
-                Pressed::Lost
+                Input::Dropped
             }
         }
-        _ => Pressed::Leave,
+        _ => Input::Detach,
     }
 }
 
-/// Buffers what is typed during a pause. True if the user detached meanwhile.
-async fn leaves_within(
-    pause: Duration,
+/// Queues keyboard input for this duration. True if the user detached.
+async fn detaches_within(
+    duration: Duration,
     keyboard: &mut tokio::sync::mpsc::Receiver<Vec<u8>>,
-    keys: &mut InputQueue,
+    queue: &mut InputQueue,
 ) -> bool {
-    let over = tokio::time::sleep(pause);
-    tokio::pin!(over);
+    let delay = tokio::time::sleep(duration);
+    tokio::pin!(delay);
     loop {
         tokio::select! {
-            () = &mut over => return false,
-            pressed = keyboard.recv() => match take(pressed, keys) {
-                Pressed::Kept | Pressed::Lost => {}
-                Pressed::Leave => return true,
+            () = &mut delay => return false,
+            bytes = keyboard.recv() => match queue_input(bytes, queue) {
+                Input::Queued | Input::Dropped => {}
+                Input::Detach => return true,
             },
         }
     }
 }
 
-async fn session_on(
+async fn run_session(
     client: &Client,
     path: &str,
     keyboard: &mut tokio::sync::mpsc::Receiver<Vec<u8>>,
-    keys: &mut InputQueue,
-) -> Result<(End, bool), Failure> {
+    queue: &mut InputQueue,
+) -> Result<(SessionEnd, bool), Failure> {
     let mut socket = websocket::open(client, path, Some(tty::SUBPROTOCOL)).await?;
-    let broke = |error: tokio_tungstenite::tungstenite::Error| {
-        End::Broke(format!("the connection broke off: {error}"))
+    let disconnected = |error: tokio_tungstenite::tungstenite::Error| {
+        SessionEnd::Disconnected(format!("the connection broke off: {error}"))
     };
-    let hello = tty::hello_with_input("", size(), &keys.connect());
+    let hello = tty::hello_with_input("", size(), &queue.connect());
     if let Err(error) = socket.send(Message::binary(hello.into_bytes())).await {
-        return Ok((broke(error), false));
+        return Ok((disconnected(error), false));
     }
     let mut resized = signal(SignalKind::window_change())?;
     let mut stdout = tokio::io::stdout();
-    let mut lasted = false;
+    let mut had_output = false;
     loop {
-        while let Some(message) = keys.next_message() {
+        while let Some(message) = queue.next_message() {
             if let Err(error) = socket.send(Message::binary(message)).await {
-                return Ok((broke(error), lasted));
+                return Ok((disconnected(error), had_output));
             }
         }
         tokio::select! {
             message = socket.next() => match message {
                 Some(Ok(Message::Binary(bytes))) => {
-                    lasted = true;
+                    had_output = true;
                     match bytes.split_first() {
-                        Some((&tty::INPUT_ACK, count)) => keys.acknowledge(count),
+                        Some((&tty::INPUT_ACK, count)) => queue.acknowledge(count),
                         Some((&tty::OUTPUT, bytes)) => {
-                            keys.other_message();
+                            queue.other_message();
                             stdout.write_all(bytes).await?;
                             stdout.flush().await?;
                         }
-                        _ => keys.other_message(),
+                        _ => queue.other_message(),
                     }
                 }
                 Some(Ok(Message::Close(frame))) => {
                     // 1000: the shell exited. Any other code is the server's: reconnect.
-                    let (code, why) = frame.map_or((1006, String::new()), |f| (f.code.into(), f.reason.to_string()));
-                    return Ok((if code == 1000 { End::Closed(why) } else { End::Broke(why) }, lasted));
+                    let (code, reason) = frame.map_or((1006, String::new()), |f| (f.code.into(), f.reason.to_string()));
+                    return Ok((if code == 1000 { SessionEnd::Closed(reason) } else { SessionEnd::Disconnected(reason) }, had_output));
                 }
                 Some(Ok(_)) => {}
-                Some(Err(error)) => return Ok((broke(error), lasted)),
-                None => return Ok((End::Broke("the connection ended".into()), lasted)),
+                Some(Err(error)) => return Ok((disconnected(error), had_output)),
+                None => return Ok((SessionEnd::Disconnected("the connection ended".into()), had_output)),
             },
-            pressed = keyboard.recv() => match take(pressed, keys) {
-                Pressed::Kept => {}
-                Pressed::Lost => {
-                    // A bell.
+            bytes = keyboard.recv() => match queue_input(bytes, queue) {
+                Input::Queued => {}
+                Input::Dropped => {
+                    // Bell.
                     stdout.write_all(b"\x07").await?;
                     stdout.flush().await?;
                 }
-                Pressed::Leave => {
+                Input::Detach => {
                     let _ = socket.close(None).await;
-                    return Ok((End::Left, lasted));
+                    return Ok((SessionEnd::Detached, had_output));
                 }
             },
             _ = resized.recv() => if let Err(error) = socket.send(Message::binary(tty::resize(size()))).await {
-                return Ok((broke(error), lasted));
+                return Ok((disconnected(error), had_output));
             },
         }
     }
 }
 
-/// Keyboard input, read by a task that outlives connections.
+/// Starts the task that reads the keyboard, which is independent of connections.
 fn keyboard() -> tokio::sync::mpsc::Receiver<Vec<u8>> {
     let (sender, receiver) = tokio::sync::mpsc::channel(16);
     tokio::spawn(async move {
@@ -250,10 +253,10 @@ fn size() -> WindowSize {
     })
 }
 
-/// Guard of the terminal's raw mode, in which every key reaches the sandbox.
-struct Raw(bool);
+/// Guard of the terminal's raw mode, in which control keys are sent to the sandbox.
+struct RawMode(bool);
 
-impl Raw {
+impl RawMode {
     fn enter() -> Result<Self, Failure> {
         let is_terminal = std::io::stdin().is_terminal();
         if is_terminal {
@@ -263,7 +266,7 @@ impl Raw {
     }
 }
 
-impl Drop for Raw {
+impl Drop for RawMode {
     fn drop(&mut self) {
         if self.0 {
             let _ = terminal::disable_raw_mode();

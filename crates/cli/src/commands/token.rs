@@ -44,10 +44,10 @@ pub async fn run(client: &Client, command: Token, json: bool) -> Outcome {
                             token
                                 .project_id
                                 .map_or("all".into(), |project| project.to_string()),
-                            format!("{} ago", output::ago(token.created_at)),
+                            format!("{} ago", output::age(token.created_at)),
                             token
                                 .last_used_at
-                                .map_or("never".into(), |at| format!("{} ago", output::ago(at))),
+                                .map_or("never".into(), |at| format!("{} ago", output::age(at))),
                             token
                                 .expires_at
                                 .map_or("never".into(), |at| at.format("%F").to_string()),
@@ -58,9 +58,9 @@ pub async fn run(client: &Client, command: Token, json: bool) -> Outcome {
         }
         Token::Revoke { id } => {
             client
-                .order(
+                .execute(
                     Method::DELETE,
-                    &format!("/api/tokens/{}", crate::client::encoded(&id)),
+                    &format!("/api/tokens/{}", crate::client::encode(&id)),
                     &(),
                 )
                 .await?;

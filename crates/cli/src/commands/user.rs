@@ -9,7 +9,7 @@ use reqwest::Method;
 
 use crate::{
     args,
-    client::{Client, encoded},
+    client::{Client, encode},
     failure::{Code, Failure, Outcome},
     output,
 };
@@ -51,7 +51,7 @@ pub async fn run(client: &Client, command: args::User, json: bool) -> Outcome {
                 limits: Some((!default).then_some(limits)),
                 ..ChangeUser::default()
             };
-            let path = format!("/api/users/{}", encoded(&found.id.to_string()));
+            let path = format!("/api/users/{}", encode(&found.id.to_string()));
             let changed: User = client.send(Method::PATCH, &path, &request).await?;
             output::print(json, &changed, |changed| show(std::slice::from_ref(changed)));
         }
@@ -66,7 +66,7 @@ async fn all_users(client: &Client) -> Result<Vec<User>, Failure> {
         let page: Page<User> = client.get(&format!("/api/users{cursor}")).await?;
         all.extend(page.items);
         match page.next_cursor {
-            Some(next) => cursor = format!("?cursor={}", encoded(&next)),
+            Some(next) => cursor = format!("?cursor={}", encode(&next)),
             None => return Ok(all),
         }
     }

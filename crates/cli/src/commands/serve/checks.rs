@@ -1,5 +1,4 @@
-//! Health checks of a running server: the checks of `fsa doctor`, on the parts in use instead of test ones. What needs
-//! root is checked at the start.
+//! Health checks of a running server: the checks of `fsa doctor` that need no root, on the runner and clusters in use.
 
 use std::sync::Arc;
 
@@ -21,19 +20,23 @@ pub fn of(
 ) -> Checks {
     let config = Arc::new(config.clone());
     let runner = local.map(|local| Arc::clone(&local.runner));
-    let credentials = credentials(agents);
+    let credentials = check_credentials(agents);
     let clusters = Arc::new(clusters);
     Checks::new(move || {
         let (config, runner) = (Arc::clone(&config), runner.clone());
         let (credentials, clusters) = (credentials.clone(), Arc::clone(&clusters));
         async move {
-            let mut found = vec![doctor::kernel(), doctor::space(&config), doctor::path(&config)];
+            let mut found = vec![
+                doctor::check_kernel(),
+                doctor::check_disk(&config),
+                doctor::check_path(&config),
+            ];
             if let Some(runner) = runner {
                 match runner.hello().await {
-                    Ok(hello) => found.extend(doctor::of_runner(&hello)),
-                    Err(error) => found.push(silent(&error)),
+                    Ok(hello) => found.extend(doctor::runner_checks(&hello)),
+                    Err(error) => found.push(runner_failed(&error)),
                 }
-                found.push(doctor::programs(&config).await);
+                found.push(doctor::check_postgresql(&config).await);
                 found.push(image(&config));
             }
             found.push(credentials);
@@ -43,26 +46,26 @@ pub fn of(
                 settings,
             } in clusters.iter()
             {
-                found.extend(doctor::elsewhere::of_cluster(region, cluster, settings).await);
+                found.extend(doctor::remote::cluster_checks(region, cluster, settings).await);
             }
             found
         }
     })
 }
 
-fn silent(error: &DriverError) -> Check {
+fn runner_failed(error: &DriverError) -> Check {
     Check::new("runner", CheckState::Bad, format!("{error}; restart the server"))
 }
 
-/// Whether a named archive exists was checked at the start, with privileges that the server has dropped since.
+/// The existence of the archive was checked at the start, before the server dropped its privileges.
 fn image(config: &ServeConfig) -> Check {
     match &config.web_image {
         Some(image) => Check::good("template web", image.clone()),
-        None => doctor::web_image(config),
+        None => doctor::check_web_image(config),
     }
 }
 
-fn credentials(agents: &Environment) -> Check {
+fn check_credentials(agents: &Environment) -> Check {
     let name = "agent credentials";
     if agents.is_empty() {
         let why = "no server-wide credentials: users set their own (fsa agent set-key), or a project has them in its environment";

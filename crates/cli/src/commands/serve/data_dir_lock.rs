@@ -1,5 +1,4 @@
-//! Lock of a data folder: whether another server uses it. A file lock (flock) ends with its process, however that
-//! ends.
+//! Lock of a data folder: whether another server uses it. The kernel releases a file lock (flock) when its process ends.
 
 use std::{fs::File, os::fd::AsFd, path::Path};
 
@@ -15,7 +14,7 @@ pub struct DataDirLock {
 }
 
 impl DataDirLock {
-    /// Acquires the lock: exclusively for a moment, if possible, and then shared.
+    /// Acquires the lock: tries an exclusive lock first, and then holds a shared one.
     pub fn acquire(data_dir: &Path) -> Result<Self, Failure> {
         let path = data_dir.join("run/serve.lock");
         let failed =

@@ -1,5 +1,5 @@
-//! Kubernetes clusters as regions: the kubeconfigs are read while the process may read its owner's files; the
-//! connections are opened once there is a runtime. A cluster that does not answer delays nothing.
+//! Kubernetes clusters as regions. The kubeconfigs are read before privileges are dropped, the connections opened once
+//! there is a runtime. A cluster that does not answer does not delay the start.
 
 use std::{path::Path, sync::Arc};
 
@@ -30,7 +30,7 @@ pub fn read(config: &ServeConfig) -> Result<Vec<Read>, Failure> {
         environment: config.kubeconfig.clone(),
         secret_dir: Some(config.secret_dir.clone()),
     };
-    // A runtime for this alone, on this thread: other threads start after privileges are dropped.
+    // Single-threaded, because other threads must start after privileges are dropped.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -51,7 +51,7 @@ pub fn read(config: &ServeConfig) -> Result<Vec<Read>, Failure> {
         .collect()
 }
 
-/// A cluster that is connected to, for the doctor.
+/// A connected cluster, for health checks.
 pub struct Connected {
     pub region: String,
     pub cluster: Cluster,

@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use super::{CONTROL_DATABASE, user};
 use crate::{config::ServeConfig, failure::Failure};
 
-/// What was started while the process still had its privileges.
+/// The parts that were started before privileges were dropped.
 pub struct Start {
     link: RunnerLink,
     settings: LocalConfig,
@@ -149,7 +149,7 @@ pub fn clusters(config: &ServeConfig, run_as: Option<(u32, u32)>) -> [postgres::
         .map(|kind| postgres::Cluster::new(kind, settings.clone()))
 }
 
-/// Starts what is not running yet, concurrently, and opens the driver.
+/// Starts the clusters and the database proxy, if they do not run yet, and opens the driver.
 pub async fn open(config: &ServeConfig, start: Start) -> Result<Local, Failure> {
     // Before the databases are started, which would keep running without a runner.
     let client = Client::greet(start.link)

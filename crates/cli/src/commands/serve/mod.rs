@@ -39,8 +39,8 @@ use crate::{
 const CONTROL_DATABASE: &str = "fsa";
 /// Connections to the control database: workers and requests share them.
 const CONTROL_CONNECTIONS: u32 = 16;
-/// Interval between checks of the key file for an added key.
-const KEYS_EVERY: Duration = Duration::from_secs(3);
+/// Interval of checks for a new key in the key file.
+const KEY_FILE_INTERVAL: Duration = Duration::from_secs(3);
 /// The login of the first owner.
 const OWNER: &str = "owner";
 
@@ -108,13 +108,13 @@ pub fn run(arguments: ServeArguments) -> Outcome {
                 databases: Arc::clone(&local.databases) as _,
             });
         }
-        let (clusters, looked) = kubernetes::open(clusters, &config)?;
+        let (clusters, connected) = kubernetes::open(clusters, &config)?;
         regions.extend(clusters);
         let mut regions = Regions::new(regions);
         if let Some(name) = &config.default_region {
             regions = regions.with_default(name);
         }
-        let checks = checks::of(&config, &agent_environment, local.as_ref(), looked);
+        let checks = checks::of(&config, &agent_environment, local.as_ref(), connected);
         let settings = Settings {
             listen: address,
             origin,
@@ -151,7 +151,7 @@ pub fn run(arguments: ServeArguments) -> Outcome {
             app.shutdown.clone(),
         );
         let reencryption = tokio::spawn(reencrypt(app.core().clone()));
-        greet(&app, &config, address).await?;
+        print_access(&app, &config, address).await?;
         if let Some(metrics_listener) = metrics_listener {
             tokio::spawn(listener::serve_metrics(app.clone(), metrics_listener));
         }
@@ -194,7 +194,7 @@ async fn reencrypt(core: Core) {
         }
         tokio::select! {
             () = core.shutdown.cancelled() => return,
-            () = tokio::time::sleep(KEYS_EVERY) => {}
+            () = tokio::time::sleep(KEY_FILE_INTERVAL) => {}
         }
         match core.key_ring.renew() {
             Ok(true) => tracing::info!("key file changed; reloaded"),
@@ -213,8 +213,8 @@ fn origin(config: &ServeConfig, address: SocketAddr) -> Result<Url, Failure> {
     }
 }
 
-/// Prints what a person, or a program that reads standard output, needs: sign-in link, token and address.
-async fn greet(app: &App, config: &ServeConfig, address: SocketAddr) -> Result<(), Failure> {
+/// Prints the sign-in link, the token and the address, for people and for programs that read standard output.
+async fn print_access(app: &App, config: &ServeConfig, address: SocketAddr) -> Result<(), Failure> {
     let failed = |error: fsa_server::Error| {
         Failure::failed(format!("the sign-in link or token cannot be created: {error}"))
     };
@@ -237,7 +237,7 @@ async fn greet(app: &App, config: &ServeConfig, address: SocketAddr) -> Result<(
     Ok(())
 }
 
-/// Ready on SIGTERM or SIGINT. A second signal exits at once.
+/// Ready on SIGTERM or SIGINT. The second signal exits immediately.
 fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

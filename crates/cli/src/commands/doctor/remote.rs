@@ -15,7 +15,7 @@ use crate::{commands::serve::kubernetes, config::ServeConfig, failure::Failure};
 /// Timeout of the control database.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The external control database, if one is named. The server creates its own at the start.
+/// The external control database, if one is configured. Otherwise the server creates its own at the start.
 pub async fn control_database(config: &ServeConfig) -> Option<Check> {
     const NAME: &str = "control database";
     let Some(dsn) = &config.database_dsn else {
@@ -23,7 +23,7 @@ pub async fn control_database(config: &ServeConfig) -> Option<Check> {
             Check::new(
                 NAME,
                 CheckState::Bad,
-                "none is named, and with no_local the server creates none: name one with --database-dsn",
+                "not configured, and with no_local the server does not create one: set it with --database-dsn",
             )
         });
     };
@@ -31,12 +31,12 @@ pub async fn control_database(config: &ServeConfig) -> Option<Check> {
         let form = "database_dsn is not of the form postgresql://user:password@host/database";
         return Some(Check::new(NAME, CheckState::Bad, form));
     };
-    let place = format!("{}:{}", options.get_host(), options.get_port());
-    let asked = tokio::time::timeout(TIMEOUT, async {
+    let address = format!("{}:{}", options.get_host(), options.get_port());
+    let response = tokio::time::timeout(TIMEOUT, async {
         let mut connection = PgConnection::connect_with(&options).await?;
-        let question = "select current_setting('server_version') as version,
+        let query = "select current_setting('server_version') as version,
                         has_database_privilege(current_database(), 'create') as may";
-        sqlx::query(question).fetch_one(&mut connection).await
+        sqlx::query(query).fetch_one(&mut connection).await
     });
     let read = |row: &PgRow| {
         Some((
@@ -44,25 +44,25 @@ pub async fn control_database(config: &ServeConfig) -> Option<Check> {
             row.try_get("may").ok()?,
         ))
     };
-    Some(match asked.await {
+    Some(match response.await {
         Ok(Ok(row)) => match read(&row) {
-            Some((version, true)) => Check::good(NAME, format!("PostgreSQL {version} at {place} answers")),
+            Some((version, true)) => Check::good(NAME, format!("PostgreSQL {version} at {address} answers")),
             _ => Check::new(
                 NAME,
                 CheckState::Bad,
-                format!("the account at {place} may not create tables: grant it `create` on the database"),
+                format!("the account at {address} may not create tables: grant it `create` on the database"),
             ),
         },
         Ok(Err(error)) => Check::new(
             NAME,
             CheckState::Bad,
-            format!("{place} cannot be used: {error}; correct --database-dsn, or start the server"),
+            format!("{address} cannot be used: {error}; correct --database-dsn, or start the server"),
         ),
         Err(_) => Check::new(
             NAME,
             CheckState::Bad,
             format!(
-                "{place} did not answer within {} seconds; correct --database-dsn, or the network",
+                "{address} did not answer within {} seconds; correct --database-dsn, or the network",
                 TIMEOUT.as_secs()
             ),
         ),
@@ -81,27 +81,27 @@ pub async fn clusters(config: &ServeConfig, clusters: Result<Vec<kubernetes::Rea
         Ok(clusters) => clusters,
         Err(failure) => return vec![Check::new("kubernetes", CheckState::Bad, failure.message)],
     };
-    let mut points = Vec::new();
+    let mut checks = Vec::new();
     for read in clusters {
         let (region, mut settings) = (read.name.clone(), read.settings.clone());
         if settings.installation.is_empty() {
-            // Before the first start there is no key yet, and so nothing of ours in the cluster either.
+            // Before the first start there is no key yet, and no object in the cluster either.
             settings.installation = kubernetes::installation(&config.data_dir).unwrap_or_default();
         }
         match read.checked.connect() {
-            Ok(cluster) => points.extend(of_cluster(&region, &cluster, &settings).await),
-            Err(error) => points.push(Check::new(
+            Ok(cluster) => checks.extend(cluster_checks(&region, &cluster, &settings).await),
+            Err(error) => checks.push(Check::new(
                 "kubernetes",
                 CheckState::Bad,
                 format!("{region}: {error}"),
             )),
         }
     }
-    points
+    checks
 }
 
 /// The checks of one cluster.
-pub async fn of_cluster(region: &str, cluster: &Cluster, settings: &Settings) -> Vec<Check> {
+pub async fn cluster_checks(region: &str, cluster: &Cluster, settings: &Settings) -> Vec<Check> {
     let found = checks::run(cluster, settings).await;
     found
         .into_iter()
