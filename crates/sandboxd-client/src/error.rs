@@ -6,31 +6,31 @@ use fsa_driver::DriverError;
 use fsa_model::{ErrorBody, FailureKind, Field};
 use http::StatusCode;
 
-/// Characters of a text of sandboxd's that are kept.
-const LONGEST_TEXT: usize = 500;
+/// Maximum number of characters of a text from sandboxd.
+const MAX_TEXT_CHARACTERS: usize = 500;
 
 /// The result of a request.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Why a request has no result.
+/// Failure of a request to sandboxd.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// sandboxd cannot be reached, does not answer in time, or sends what cannot be parsed.
+    /// sandboxd cannot be reached, does not answer in time, or its response cannot be parsed.
     #[error(transparent)]
     Unreachable(Box<DriverError>),
-    /// It answered, with a status that is none of success.
+    /// sandboxd responded with an error status.
     #[error("the sandbox refused a request ({0})")]
     Refused(Box<Refusal>),
 }
 
-/// sandboxd's refusal. Its texts come from inside a sandbox: they are bounded and without control characters, and not
-/// to be trusted.
+/// An error response of sandboxd. Its texts come from inside a sandbox and are not trusted: they are bounded, and control
+/// characters are removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     pub status: StatusCode,
-    /// Where it is in the form of [`ErrorBody`].
+    /// The name in the [`ErrorBody`], if the response has one.
     pub message: Option<String>,
-    /// The field that was refused.
+    /// The invalid field of the request.
     pub field: Option<Field>,
 }
 
@@ -59,7 +59,7 @@ impl fmt::Display for Refusal {
 }
 
 impl Error {
-    /// The refusal's status, where it is one.
+    /// The status of an error response.
     #[must_use]
     pub fn status(&self) -> Option<StatusCode> {
         match self {
@@ -75,7 +75,7 @@ impl From<DriverError> for Error {
     }
 }
 
-/// For drivers and the reconciler: a refusal may pass.
+/// For drivers and the reconciler, an error response is transient.
 impl From<Error> for DriverError {
     fn from(error: Error) -> Self {
         match error {
@@ -88,7 +88,7 @@ impl From<Error> for DriverError {
 fn plain(text: &str) -> String {
     text.chars()
         .filter(|c| !c.is_control())
-        .take(LONGEST_TEXT)
+        .take(MAX_TEXT_CHARACTERS)
         .collect()
 }
 
@@ -105,7 +105,7 @@ mod tests {
         });
         let refusal = Refusal::parse(StatusCode::BAD_REQUEST, body.to_string().as_bytes());
         let message = refusal.message.unwrap();
-        assert_eq!(message.chars().count(), LONGEST_TEXT);
+        assert_eq!(message.chars().count(), MAX_TEXT_CHARACTERS);
         assert!(message.starts_with("no[31mx"));
         let field = refusal.field.unwrap();
         assert_eq!(

@@ -1,7 +1,7 @@
-//! Files: raw bytes in and out of a sandbox, folders as lists or tar archives.
+//! File requests: read and write files as raw bytes, folders as lists or tar archives.
 //!
-//! Headers say how: `Accept: application/x-tar` packs a folder, `Content-Type: application/x-tar` unpacks into one;
-//! ranges and preconditions are HTTP's own.
+//! `Accept: application/x-tar` packs a folder, `Content-Type: application/x-tar` unpacks into one. Ranges and
+//! preconditions are those of HTTP.
 
 use std::time::Duration;
 
@@ -18,20 +18,20 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileScope {
     All,
-    /// The project's folder alone: a link that leads out of it is refused.
+    /// The project's folder only. A link that leads out of it is refused.
     Project,
 }
 
-/// A file or folder, and what to do with it.
+/// Query parameters of a file request.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FileQuery<'a> {
     /// Absolute, or relative to the project's folder.
     pub path: &'a str,
     /// A folder's entries as JSON.
     pub list: bool,
-    /// To delete also a folder that is not empty.
+    /// Delete a folder that is not empty.
     pub recursive: bool,
-    /// The permissions of a file that is written, in octal.
+    /// The permissions of a written file, in octal.
     pub mode: Option<&'a str>,
     /// `dev` (default) or `root`.
     pub user: Option<&'a str>,

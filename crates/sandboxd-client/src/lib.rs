@@ -1,8 +1,8 @@
 //! Client for sandboxd, process 1 of every sandbox, over any driver's connection.
 //!
-//! [`SandboxdClient`] has a method for each route of sandboxd's API ([`fsa_model::sandboxd::paths`]); nothing else in
-//! the control plane writes such a request. What sandboxd sends is not trusted: the sandbox's root could have replaced
-//! it. Here its sizes are bounded and its form is checked; what may reach a person is the caller's to decide.
+//! [`SandboxdClient`] has a method for each route of sandboxd's API ([`fsa_model::sandboxd::paths`]); all requests of
+//! the control plane to sandboxd go through it. Responses are not trusted, because the sandbox's root could have replaced
+//! sandboxd: their sizes are bounded and their format is validated. The caller decides what to show to users.
 
 #![forbid(unsafe_code)]
 
@@ -33,21 +33,21 @@ pub use upgrades::{TerminalQuery, WebSocketRequest};
 
 use transport::{empty, json_lines, json_request, request, request_to, uri};
 
-/// Where an exec names no limit, sandboxd's own.
+/// Timeout of an exec without one: sandboxd's default.
 const DEFAULT_EXEC_SECONDS: u32 = 60;
-/// What starting, ending and answering may take beside a command's own time.
+/// Time for the start, the end and the response of an exec, in addition to its timeout.
 const EXEC_OVERHEAD: Duration = Duration::from_secs(30);
-/// Two outputs of a mebibyte each, where every byte is written as six (`\u0000`), and a rest.
-const EXEC_LIMIT: usize = 14 * 1024 * 1024;
+/// Maximum bytes of an exec's response: two outputs of 1 MiB each, with six bytes of JSON per byte (`\u0000`), and the rest.
+const MAX_EXEC_BYTES: usize = 14 * 1024 * 1024;
 
-/// What a name in a path keeps unencoded (RFC 3986 §2.3).
+/// Characters that are not percent-encoded in a path segment (RFC 3986 §2.3).
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
     .remove(b'_')
     .remove(b'~');
 
-/// sandboxd of one sandbox.
+/// Client for the sandboxd of one sandbox.
 #[derive(Clone, Copy)]
 pub struct SandboxdClient<'a> {
     driver: &'a dyn Driver,
@@ -66,7 +66,7 @@ impl<'a> SandboxdClient<'a> {
         }
     }
 
-    /// What the sandbox's processes use, as sandboxd sees them.
+    /// The resource usage of the sandbox's processes.
     ///
     /// # Errors
     /// [`Error`].
@@ -75,20 +75,19 @@ impl<'a> SandboxdClient<'a> {
             .await
     }
 
-    /// Runs a command, and returns when it has ended. That it failed is in the result. Dropping the future ends the
-    /// command.
+    /// Runs a command, and returns when it has ended. A command's failure is part of the result, not an error. Dropping
+    /// the future ends the command.
     ///
     /// # Errors
-    /// [`Error`]: also where it could not be started.
+    /// [`Error`]: also if the command could not be started.
     pub async fn exec(&self, command: &ExecRequest) -> Result<ExecResult> {
         let request = json_request(Method::POST, Uri::from_static(paths::EXEC), command)?;
         let seconds = command.timeout_seconds.unwrap_or(DEFAULT_EXEC_SECONDS);
         let timeout = Duration::from_secs(seconds.into()) + EXEC_OVERHEAD;
-        self.fetch_bounded(request, timeout, EXEC_LIMIT).await
+        self.fetch_bounded(request, timeout, MAX_EXEC_BYTES).await
     }
 
-    /// The start command's log lines after the sequence number `after`: those that there are, or with `follow` also
-    /// those to come.
+    /// The start command's log lines after the sequence number `after`, with `follow` also future ones.
     ///
     /// # Errors
     /// [`Error`]; a later one ends the stream.
@@ -102,7 +101,7 @@ impl<'a> SandboxdClient<'a> {
         Ok(json_lines(response.into_body()))
     }
 
-    /// The terminal sessions. Names and titles are a program's: not to be trusted.
+    /// The terminal sessions. Names and titles come from programs and are not trusted.
     ///
     /// # Errors
     /// [`Error`].
@@ -114,7 +113,7 @@ impl<'a> SandboxdClient<'a> {
     /// Ends a terminal session and what runs in it.
     ///
     /// # Errors
-    /// [`Error`]: 404 where there is none of this name.
+    /// [`Error`]: 404 if there is no session of this name.
     pub async fn close_terminal(&self, name: &str) -> Result<()> {
         let name = utf8_percent_encode(name, UNRESERVED).to_string();
         let uri = uri(paths::member(paths::TERMINALS, &name))?;
@@ -123,10 +122,10 @@ impl<'a> SandboxdClient<'a> {
             .map(drop)
     }
 
-    /// Asks for another attempt at a clone that failed.
+    /// Retries a failed clone of the repository.
     ///
     /// # Errors
-    /// [`Error`]: 409 where nothing is to be cloned.
+    /// [`Error`]: 409 if there is nothing to clone.
     pub async fn clone_repository(&self) -> Result<()> {
         self.send(request(Method::POST, paths::CLONE, empty()), TIMEOUT)
             .await

@@ -1,4 +1,4 @@
-//! Status of a sandbox: what it is now, and each change.
+//! Status of a sandbox: the current one, and a stream of changes.
 
 use std::{pin::Pin, time::Duration};
 
@@ -15,15 +15,15 @@ use crate::{
     transport::{TIMEOUT, empty, json_lines, no_answer, request},
 };
 
-/// Between two tries to reach a sandboxd that does not listen yet.
-const PAUSE: Duration = Duration::from_millis(40);
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// Delay between attempts to connect to a sandboxd that does not listen yet.
+const RETRY_DELAY: Duration = Duration::from_millis(40);
+const MAX_RETRY_DELAY: Duration = Duration::from_millis(500);
 
-/// The status now and at each change. It ends with the sandbox or with an error.
+/// The current status and each change. Ends with the sandbox or with an error.
 pub type StatusStream = Pin<Box<dyn Stream<Item = Result<Status>> + Send>>;
 
 impl SandboxdClient<'_> {
-    /// The status now.
+    /// The current status.
     ///
     /// # Errors
     /// [`Error`].
@@ -32,7 +32,7 @@ impl SandboxdClient<'_> {
             .await
     }
 
-    /// The status now and at each change, until the sandbox ends or the stream is dropped.
+    /// The current status and each change, until the sandbox ends or the stream is dropped.
     ///
     /// # Errors
     /// [`Error`]; a later one ends the stream.
@@ -42,23 +42,23 @@ impl SandboxdClient<'_> {
         Ok(Box::pin(json_lines(response.into_body())))
     }
 
-    /// Waits until terminals can be opened. Returns the status that says so, and the stream that goes on after it.
-    /// Where sandboxd may not listen yet ([`fsa_driver::Capabilities::listens_at_start`]), it is tried again until then.
+    /// Waits until terminals can be opened. Returns that status, and the stream of later ones. If sandboxd may not
+    /// listen yet ([`fsa_driver::Capabilities::listens_at_start`]), connects again until it does.
     ///
     /// # Errors
-    /// [`Error`]: also where the sandbox ends first or `timeout` runs out.
+    /// [`Error`]: also if the sandbox ends first, or at the timeout.
     pub async fn await_ready(&self, timeout: Duration) -> Result<(Status, StatusStream)> {
-        let final_at_once = self.driver.capabilities().listens_at_start;
+        let refusal_is_final = self.driver.capabilities().listens_at_start;
         let mut last = None;
         let wait = async {
-            let mut pause = PAUSE;
+            let mut pause = RETRY_DELAY;
             loop {
                 match self.first_ready().await {
-                    Err(error) if !final_at_once => last = Some(error),
+                    Err(error) if !refusal_is_final => last = Some(error),
                     outcome => return outcome,
                 }
                 tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                pause = (pause * 2).min(MAX_RETRY_DELAY);
             }
         };
         let outcome = tokio::time::timeout(timeout, wait).await;

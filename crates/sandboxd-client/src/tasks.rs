@@ -12,27 +12,27 @@ use crate::{
 };
 
 impl SandboxdClient<'_> {
-    /// Starts a task; one that was started before goes on.
+    /// Starts a task. A task that was started before continues.
     ///
     /// # Errors
-    /// [`crate::Error`]: also where the command cannot be started.
+    /// [`crate::Error`]: also if the command cannot be started.
     pub async fn start_task(&self, id: Uuid, command: &ExecRequest) -> Result<()> {
         let request = json_request(Method::PUT, task(id)?, command)?;
         self.send(request, TIMEOUT).await.map(drop)
     }
 
-    /// What a task wrote after the position `after`, waiting up to `wait_seconds` for something. Says that what is
-    /// before the position was read.
+    /// Reads the output after the position `after`, and waits up to `wait_seconds` for some. Acknowledges the output
+    /// before the position.
     ///
     /// # Errors
-    /// [`crate::Error`]: 404 where there is no such task.
+    /// [`crate::Error`]: 404 if there is no such task.
     pub async fn read_task(&self, id: Uuid, after: i64, wait_seconds: u64) -> Result<TaskOutput> {
         let uri = uri(format!("{}?after={after}&wait={wait_seconds}", task(id)?))?;
         let timeout = TIMEOUT + Duration::from_secs(wait_seconds);
         self.fetch(request_to(Method::GET, uri, empty()), timeout).await
     }
 
-    /// Ends a task that runs, and forgets one that has ended.
+    /// Stops a running task, or deletes one that has ended.
     ///
     /// # Errors
     /// [`crate::Error`].

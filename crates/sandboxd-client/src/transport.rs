@@ -1,7 +1,7 @@
 //! HTTP/1.1 over a driver's connection: one request per connection.
 //!
-//! A Unix socket or a port-forward is cheap, and no pool can then hand out a connection into a sandbox that has since
-//! been replaced. The responses come from inside a sandbox, so their sizes are bounded and their texts are not trusted.
+//! A connection by Unix socket or port-forward is cheap, and without a pool no request is sent to a sandbox that has been
+//! replaced. The responses come from inside a sandbox, so their sizes are bounded and their texts are not trusted.
 
 use std::{
     pin::Pin,
@@ -26,19 +26,19 @@ use crate::{Error, Refusal, Result, SandboxdClient};
 /// A request's body.
 pub type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
-/// How long sandboxd may take to accept a request and to begin its response, unless the caller says otherwise.
+/// Default timeout for the head of a response.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
-/// Bytes of a JSON response.
-const JSON_LIMIT: usize = 8 * 1024 * 1024;
-/// Bytes of a line of a stream.
-const LINE_LIMIT: usize = 1024 * 1024;
+/// Maximum bytes of a JSON response.
+const MAX_JSON_BYTES: usize = 8 * 1024 * 1024;
+/// Maximum bytes of a line in a stream.
+const MAX_LINE_BYTES: usize = 1024 * 1024;
 
-/// A body with nothing in it.
+/// An empty body.
 pub(crate) fn empty() -> Body {
     full(Bytes::new())
 }
 
-/// A body that is in memory already.
+/// A body in memory.
 pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into())
         .map_err(|never| match never {})
@@ -83,7 +83,7 @@ pub(crate) fn request_to(method: Method, uri: Uri, body: Body) -> Request<Body> 
     request
 }
 
-/// The same with a JSON body.
+/// A request with a JSON body.
 pub(crate) fn json_request(
     method: Method,
     uri: Uri,
@@ -116,7 +116,7 @@ pub(crate) fn uri(text: String) -> Result<Uri> {
 }
 
 impl SandboxdClient<'_> {
-    /// Sends a request and returns its response as it begins, where it is one of success or 304.
+    /// Sends a request. Returns the response when its head has arrived; its status is a success or 304.
     pub(crate) async fn send(
         &self,
         mut request: Request<Body>,
@@ -142,8 +142,8 @@ impl SandboxdClient<'_> {
         }
     }
 
-    /// Sends a request that asks for an upgrade. Returns the headers of the response and the connection once sandboxd
-    /// has agreed (101, or 200 to CONNECT).
+    /// Sends an upgrade request. Returns the headers of the response and the connection after the upgrade (101, or 200
+    /// to CONNECT).
     pub(crate) async fn upgrade(&self, mut request: Request<Body>) -> Result<(HeaderMap, Upgraded)> {
         let connect = request.method() == Method::CONNECT;
         self.authorize(&mut request);
@@ -181,7 +181,7 @@ impl SandboxdClient<'_> {
         request: Request<Body>,
         timeout: Duration,
     ) -> Result<T> {
-        self.fetch_bounded(request, timeout, JSON_LIMIT).await
+        self.fetch_bounded(request, timeout, MAX_JSON_BYTES).await
     }
 
     pub(crate) async fn fetch_bounded<T: DeserializeOwned>(
@@ -218,7 +218,7 @@ async fn handshake(connection: BoxConnection) -> Result<(http1::SendRequest<Body
 
 async fn refused(response: Response<ResponseBody>) -> Error {
     let (parts, body) = response.into_parts();
-    match read(body, TIMEOUT, JSON_LIMIT).await {
+    match read(body, TIMEOUT, MAX_JSON_BYTES).await {
         Ok(bytes) => Error::Refused(Box::new(Refusal::parse(parts.status, &bytes))),
         Err(error) => error,
     }
@@ -241,9 +241,9 @@ async fn read(body: ResponseBody, timeout: Duration, limit: usize) -> Result<Byt
 /// Reads a whole file or archive of at most 8 MiB.
 ///
 /// # Errors
-/// It breaks off, is longer, or takes longer than `timeout`.
+/// The body breaks off or is longer, or the timeout.
 pub async fn read_body(body: ResponseBody, timeout: Duration) -> Result<Bytes> {
-    read(body, timeout, JSON_LIMIT).await
+    read(body, timeout, MAX_JSON_BYTES).await
 }
 
 /// The JSON lines of a body. A line of over 1 MiB is an error, and an error ends the stream.
@@ -263,7 +263,7 @@ pub(crate) fn json_lines<T: DeserializeOwned + Send>(
                     let failed = value.is_err();
                     return Some((value, (body, buffer, failed)));
                 }
-                if buffer.len() > LINE_LIMIT {
+                if buffer.len() > MAX_LINE_BYTES {
                     let error =
                         DriverError::new(FailureKind::Transient, "the sandbox sent a line that is too long");
                     return Some((Err(error.into()), (body, buffer, true)));

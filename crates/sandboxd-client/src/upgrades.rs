@@ -1,4 +1,4 @@
-//! Requests that become a connection: WebSockets, tunnels to a port, the sandbox callback.
+//! Upgrade requests: WebSockets, tunnels to a port, the sandbox callback.
 
 use fsa_model::{callback, sandboxd::paths};
 use http::{HeaderMap, HeaderValue, Method, Uri, header};
@@ -10,7 +10,7 @@ use crate::{
     transport::{Body, empty, request, request_to, uri},
 };
 
-/// A client's opening handshake (RFC 6455 §4.1), which is passed on with its own key.
+/// A client's opening handshake (RFC 6455 §4.1), which is forwarded with the client's key.
 #[derive(Clone, Debug)]
 pub struct WebSocketRequest {
     pub key: HeaderValue,
@@ -20,11 +20,11 @@ pub struct WebSocketRequest {
 /// A terminal session.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TerminalQuery<'a> {
-    /// `main` where none is given.
+    /// Default: `main`.
     pub session: Option<&'a str>,
-    /// `dev` (default) or `root`, where the session begins.
+    /// `dev` (default) or `root`, for a new session.
     pub user: Option<&'a str>,
-    /// To see a session that there is, without typing.
+    /// Read-only access to an existing session.
     pub watch: bool,
 }
 
@@ -58,7 +58,7 @@ impl SandboxdClient<'_> {
         self.websocket(query.uri()?, websocket).await
     }
 
-    /// Opens a command over a WebSocket; its first message says which. Returns as [`Self::terminal`].
+    /// Opens a WebSocket for a command, which is in its first message. Returns as [`Self::terminal`].
     ///
     /// # Errors
     /// [`crate::Error`].
@@ -78,10 +78,10 @@ impl SandboxdClient<'_> {
         self.upgrade(request).await.map(|(_, connection)| connection)
     }
 
-    /// Opens a connection to what listens on a port of the sandbox's loopback.
+    /// Opens a connection to a port on the sandbox's loopback.
     ///
     /// # Errors
-    /// [`crate::Error`]: a refusal where nothing listens.
+    /// [`crate::Error`]: also if no process listens on the port.
     pub async fn connect_port(&self, port: u16) -> Result<Upgraded> {
         let request = request_to(Method::CONNECT, uri(format!("127.0.0.1:{port}"))?, empty());
         self.upgrade(request).await.map(|(_, connection)| connection)
