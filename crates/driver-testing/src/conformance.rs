@@ -1,70 +1,70 @@
 //! Conformance suite of drivers: the guarantees of [`fsa_driver::Driver`] and [`fsa_driver::Databases`],
 //! one story each ([`stories`]).
 //!
-//! A driver's tests implement [`World`] and call [`crate::conformance_tests!`], which makes a test
-//! of each story, or [`run`], which runs them one after another. Every story makes its own
-//! projects, so any number may run at once in one world, and removes what it made.
+//! A driver's tests implement [`World`] and call [`crate::conformance_tests!`], which generates a test for each story,
+//! or [`run`], which runs all stories in sequence. Every story creates its own projects, so stories may run in parallel
+//! in one world, and removes what it created.
 
-mod stage;
+mod fixture;
 pub mod stories;
 
 use std::panic::AssertUnwindSafe;
 
 use async_trait::async_trait;
+pub use fixture::Fixture;
 use fsa_model::{DatabaseSpec, Image, SandboxRef};
 use futures_util::FutureExt as _;
 pub use futures_util::future::BoxFuture;
-pub use stage::Stage;
 
 use fsa_driver::{SharedDatabases, SharedDriver};
 
-/// A data plane under test, with what a story does without the driver.
+/// A data plane under test, and actions on it that bypass the driver.
 #[async_trait]
 pub trait World: Send + Sync {
     fn driver(&self) -> SharedDriver;
 
-    /// The databases beside it, where there are any.
+    /// The databases of the region, if it has any.
     fn databases(&self) -> Option<SharedDatabases>;
 
-    /// An image that is there, with `env`, `sh` and `true`.
+    /// An existing image with `env`, `sh` and `true`.
     fn image(&self) -> Image;
 
-    /// An image that does not exist, which is found out without a request to a registry.
+    /// An image that does not exist; the driver detects that without a request to a registry.
     fn missing_image(&self) -> Image;
 
-    /// A start command that listens on this port of the loopback and sends back what it gets.
+    /// A start command that listens on this port of the loopback and echoes.
     fn echo_command(&self, port: u16) -> String;
 
-    /// A folder of the root file system, outside the home volume, in which files can be made.
+    /// A writable folder of the root file system, outside the home volume.
     fn root_folder(&self) -> &'static str {
         "/var/tmp"
     }
 
-    /// Ends the sandbox's process 1 as a crash would, without the driver.
+    /// Kills the sandbox's process 1, as a crash would.
     async fn kill(&self, sandbox: &SandboxRef);
 
-    /// Writes `text` into the database, with the credentials of its project.
-    async fn mark(&self, database: &DatabaseSpec, text: &str) -> Result<(), String>;
+    /// Inserts a row into a table of the database, with the credentials of its project.
+    async fn insert_row(&self, database: &DatabaseSpec, text: &str) -> Result<(), String>;
 
-    /// Reads what [`Self::mark`] wrote, in order.
-    async fn marks(&self, database: &DatabaseSpec) -> Result<Vec<String>, String>;
+    /// The rows of [`Self::insert_row`], in order.
+    async fn select_rows(&self, database: &DatabaseSpec) -> Result<Vec<String>, String>;
 }
 
-/// Runs one story, and removes what it made, however it ends.
+/// Runs one story, and removes what it created, also after a failure.
 ///
 /// # Panics
-/// Where the story does, or what it made cannot be removed.
+/// The story fails, or the cleanup does.
 pub async fn run_story<F>(world: &dyn World, story: F)
 where
-    F: for<'a> FnOnce(&'a Stage<'a>) -> BoxFuture<'a, ()>,
+    F: for<'a> FnOnce(&'a Fixture<'a>) -> BoxFuture<'a, ()>,
 {
-    let stage = Stage::new(world);
-    let outcome = AssertUnwindSafe(story(&stage)).catch_unwind().await;
-    let left = stage.clear().await;
+    let fixture = Fixture::new(world);
+    let outcome = AssertUnwindSafe(story(&fixture)).catch_unwind().await;
+    let cleanup = fixture.clean_up().await;
     if let Err(panic) = outcome {
         std::panic::resume_unwind(panic);
     }
-    left.expect("what a story made can be removed");
+    cleanup.expect("the cleanup of the story succeeds");
 }
 
 /// Calls a macro with the name of every story.
@@ -74,27 +74,27 @@ macro_rules! __stories {
     ($callback:path, $($context:tt)*) => {
         $callback! {
             $($context)*;
-            of_nothing_nothing_is_seen,
-            a_started_sandbox_is_seen_and_answers,
-            doing_a_step_again_changes_nothing,
+            an_unknown_sandbox_is_absent,
+            a_started_sandbox_is_observed_and_responds,
+            repeated_steps_change_nothing,
             another_spec_replaces_the_container_and_keeps_its_files,
-            a_stopped_sandbox_keeps_its_files_and_comes_back,
-            stopping_what_does_not_run_is_no_error,
-            destroying_keeps_the_volume_and_the_neighbors,
-            destroying_what_is_not_there_is_no_error,
-            a_removed_volume_is_gone_for_good,
-            names_that_begin_alike_live_and_die_apart,
+            a_stopped_sandbox_keeps_its_files_and_starts_again,
+            stopping_a_sandbox_that_does_not_run_succeeds,
+            destroying_keeps_the_volume_and_other_sandboxes,
+            destroying_an_absent_sandbox_succeeds,
+            a_sandbox_after_a_removed_volume_has_an_empty_one,
+            a_name_that_is_a_prefix_of_another_is_independent,
             programs_get_the_environment,
-            a_port_is_reached_where_something_listens,
+            a_listening_port_accepts_connections,
             a_sandbox_that_does_not_run_refuses_connections,
-            a_killed_container_is_told_of_and_seen,
-            the_inventory_has_what_is_there_and_nothing_else,
-            a_missing_image_is_the_persons_to_mend,
-            several_sandboxes_start_at_once,
-            a_start_that_is_dropped_anywhere_can_be_repeated,
-            a_start_that_is_dropped_does_not_come_back_after_destroy,
-            a_database_is_made_once_and_keeps_what_is_in_it,
-            a_dropped_database_is_gone_and_its_neighbor_is_not,
+            a_killed_container_sends_a_requeue_and_is_observed,
+            the_inventory_lists_existing_sandboxes_only,
+            a_missing_image_is_an_input_error,
+            several_sandboxes_start_in_parallel,
+            a_start_cancelled_at_any_point_can_be_repeated,
+            a_cancelled_start_does_not_continue_after_destroy,
+            ensuring_a_database_again_keeps_its_rows,
+            dropping_a_database_keeps_other_databases,
         }
     };
 }
@@ -107,8 +107,8 @@ macro_rules! __conformance_tests {
             #[tokio::test]
             async fn $story() {
                 let world = $world;
-                $crate::conformance::run_story(&world, |stage| {
-                    Box::pin($crate::conformance::stories::$story(stage))
+                $crate::conformance::run_story(&world, |fixture| {
+                    Box::pin($crate::conformance::stories::$story(fixture))
                 })
                 .await;
             }
@@ -116,8 +116,7 @@ macro_rules! __conformance_tests {
     };
 }
 
-/// Makes a test of each story. The expression gives a [`World`]; it is evaluated in each test and
-/// may await.
+/// Generates a test for each story. The expression returns a [`World`]; each test evaluates it, and it may await.
 #[macro_export]
 macro_rules! conformance_tests {
     ($world:expr) => {
@@ -129,15 +128,15 @@ macro_rules! run_all {
     ($world:ident; $($story:ident,)*) => {
         $(
             tracing::info!(story = stringify!($story));
-            run_story($world, |stage| Box::pin(stories::$story(stage))).await;
+            run_story($world, |fixture| Box::pin(stories::$story(fixture))).await;
         )*
     };
 }
 
-/// Runs all stories, one after another.
+/// Runs all stories in sequence.
 ///
 /// # Panics
-/// Where one of them does.
+/// A story fails.
 pub async fn run(world: &dyn World) {
     crate::__stories! { run_all, world }
 }

@@ -1,6 +1,5 @@
-//! Test equipment for drivers. It is a separate crate, a dependency of tests only, so the product does not compile it.
-//!
-//! [`memory`] is a driver for tests of the layers above a driver; [`conformance`] is the suite that every driver passes.
+//! Test support for drivers: an in-memory driver ([`memory`]) for tests of the layers above, and the conformance suite
+//! ([`conformance`]) that every driver must pass. Only tests depend on this crate.
 
 #![forbid(unsafe_code)]
 

@@ -1,7 +1,7 @@
-//! The in-memory driver, for tests of everything above a driver.
+//! In-memory driver, for tests of the layers above a driver.
 //!
-//! A world in which containers, networks, volumes and databases can be lost, calls can be made to
-//! fail, hang or wait ([`Script`]), and every call is on record ([`Log`]).
+//! Tests can remove its containers, networks, volumes and databases, make calls fail, hang or wait ([`Script`]), and read
+//! the log of calls ([`Log`]).
 
 mod databases;
 mod sandboxd;
@@ -34,20 +34,20 @@ use tokio_stream::wrappers::BroadcastStream;
 
 pub use databases::MemoryDatabases;
 use sandboxd::Process;
-pub use script::{Call, End, Entry, Fault, Gate, Log, Script};
+pub use script::{Call, CallRecord, Fault, Gate, Log, Outcome, Script};
 
 use fsa_driver::{
     BoxConnection, BoxStream, Capabilities, Driver, DriverError, Endpoint, ExternalEndpoint, Observed,
     Requeue, Result, Warning,
 };
 
-/// A start command of this form makes the stand-in listen on a port and echo.
+/// A start command `echo-on PORT` makes the fake sandboxd listen on the port and echo.
 pub const ECHO: &str = "echo-on";
 /// The image that does not exist.
 pub const MISSING_IMAGE: &str = "example.invalid/missing:latest";
 
 type Files = Arc<Mutex<BTreeMap<String, Bytes>>>;
-/// How the clone of a repository ends, by its URL; cloned where the map has nothing.
+/// The result of a repository's clone, by its URL; the default is success.
 type Clones = Arc<Mutex<BTreeMap<String, RepositoryState>>>;
 
 struct Sandbox {
@@ -66,7 +66,7 @@ struct World {
     volumes: BTreeMap<ProjectId, Files>,
 }
 
-/// A data plane that lives as long as this value.
+/// In-memory data plane.
 pub struct MemoryDriver {
     world: Mutex<World>,
     clones: Clones,
@@ -74,9 +74,9 @@ pub struct MemoryDriver {
     warnings: broadcast::Sender<Warning>,
     pub script: Script,
     pub log: Log,
-    /// The bytes on disk that each sandbox reports.
+    /// Bytes on disk that each sandbox reports.
     pub disk_bytes: AtomicU64,
-    /// Applications of a test, by the port of the sandboxes on which they listen.
+    /// Addresses of applications, by the port of the sandboxes on which they listen.
     applications: Mutex<BTreeMap<u16, SocketAddr>>,
 }
 
@@ -106,14 +106,14 @@ impl Sandbox {
     }
 }
 
-/// What a test does to the world behind the driver's back, and sees of it.
+/// Actions and checks of tests that bypass the [`Driver`] trait.
 impl MemoryDriver {
     #[must_use]
     pub fn new() -> Arc<Self> {
         Arc::default()
     }
 
-    /// The container's processes end, with a requeue.
+    /// Kills the container's processes, with a requeue.
     pub fn kill(&self, resource: &ResourceName) {
         let mut world = self.world.lock();
         if let Some(sandbox) = world.sandboxes.get_mut(resource) {
@@ -123,14 +123,14 @@ impl MemoryDriver {
         }
     }
 
-    /// Everything of the sandbox is gone, without a notification.
-    pub fn vanish(&self, resource: &ResourceName) {
+    /// Removes everything of the sandbox, without a requeue.
+    pub fn remove_silently(&self, resource: &ResourceName) {
         if let Some(mut sandbox) = self.world.lock().sandboxes.remove(resource) {
             sandbox.end();
         }
     }
 
-    /// The machine was restarted: no process and no network is left, the files are.
+    /// Simulates a reboot of the machine: ends processes and networks, and keeps the files.
     pub fn reboot(&self) {
         for sandbox in self.world.lock().sandboxes.values_mut() {
             sandbox.end();
@@ -138,36 +138,36 @@ impl MemoryDriver {
         }
     }
 
-    /// The sandbox loses its network, without a notification.
+    /// Removes the sandbox's network, without a requeue.
     pub fn lose_network(&self, resource: &ResourceName) {
         if let Some(sandbox) = self.world.lock().sandboxes.get_mut(resource) {
             sandbox.network = false;
         }
     }
 
-    /// The home volume is gone, without a notification.
+    /// Removes the home volume, without a requeue.
     pub fn lose_volume(&self, project: ProjectId) {
         self.world.lock().volumes.remove(&project);
     }
 
-    /// The container carries another digest than the one it was given.
-    pub fn drift(&self, resource: &ResourceName) {
+    /// Changes the digest of the container.
+    pub fn set_drift(&self, resource: &ResourceName) {
         if let Some(sandbox) = self.world.lock().sandboxes.get_mut(resource) {
-            sandbox.digest = Some("somebody else's".into());
+            sandbox.digest = Some("another".into());
         }
     }
 
-    /// Adds a sandbox that is in no row.
-    pub fn plant(&self, reference: SandboxRef) {
+    /// Adds a sandbox without a row.
+    pub fn add_orphan(&self, reference: SandboxRef) {
         self.world.lock().sandbox(&reference).network = true;
     }
 
-    /// From now on the clone of `url` ends like this.
-    pub fn clones_end(&self, url: &str, state: RepositoryState) {
+    /// Sets the result of later clones of `url`.
+    pub fn set_clone_result(&self, url: &str, state: RepositoryState) {
         self.clones.lock().insert(url.to_owned(), state);
     }
 
-    /// Changes what the stand-in for sandboxd says of itself. False where nothing runs.
+    /// Changes the status of the fake sandboxd. False if the sandbox does not run.
     pub fn set_status(&self, resource: &ResourceName, change: impl FnOnce(&mut Status)) -> bool {
         let process = self.process(resource);
         process.is_some_and(|process| {
@@ -176,32 +176,32 @@ impl MemoryDriver {
         })
     }
 
-    /// From now on, connections to this port of any sandbox lead to `application`.
+    /// Redirects later connections to this port of any sandbox to `application`.
     pub fn serve(&self, port: u16, application: SocketAddr) {
         self.applications.lock().insert(port, application);
     }
 
-    /// Adds lines to the stand-in's log.
+    /// Adds lines to the log of the fake sandboxd.
     pub fn write_log(&self, resource: &ResourceName, lines: Vec<LogLine>) {
         if let Some(process) = self.process(resource) {
             process.logs.lock().extend(lines);
         }
     }
 
-    /// The variables that the sandbox's programs have. `None` where nothing runs.
+    /// The environment of the sandbox's programs. `None` if the sandbox does not run.
     #[must_use]
     pub fn environment(&self, resource: &ResourceName) -> Option<BTreeMap<String, SecretString>> {
         self.process(resource).map(|process| process.environment.clone())
     }
 
-    /// How many connections watch the sandbox's status.
+    /// Number of connections that watch the sandbox's status.
     #[must_use]
     pub fn watchers(&self, resource: &ResourceName) -> usize {
         self.process(resource)
             .map_or(0, |process| process.status.receiver_count())
     }
 
-    /// What is there, of a sandbox.
+    /// The state of the sandbox's container.
     #[must_use]
     pub fn container(&self, resource: &ResourceName) -> ContainerState {
         self.world
@@ -211,24 +211,24 @@ impl MemoryDriver {
             .map_or(ContainerState::Absent, |sandbox| sandbox.container)
     }
 
-    /// Every sandbox of which anything is there.
+    /// The resource names of all sandboxes.
     #[must_use]
     pub fn resources(&self) -> Vec<ResourceName> {
         self.world.lock().sandboxes.keys().cloned().collect()
     }
 
-    /// Every project that has a home volume.
+    /// All projects with a home volume.
     #[must_use]
     pub fn volumes(&self) -> Vec<ProjectId> {
         self.world.lock().volumes.keys().copied().collect()
     }
 
-    /// Tells those who listen to [`Driver::changes`].
+    /// Sends a requeue to the subscribers of [`Driver::changes`].
     pub fn requeue(&self, requeue: Requeue) {
         let _ = self.requeues.send(requeue);
     }
 
-    /// The data plane says something of a sandbox.
+    /// Sends a warning to the subscribers of [`Driver::warnings`].
     pub fn warning(&self, warning: Warning) {
         let _ = self.warnings.send(warning);
     }
@@ -257,7 +257,7 @@ impl World {
             })
     }
 
-    /// The first half of starting a container: its files.
+    /// The first half of a container's start: its files.
     fn unpack(&mut self, spec: &SandboxSpec) -> Result<()> {
         if spec.image == Image::Reference(MISSING_IMAGE.into()) {
             return Err(missing_image());
@@ -268,7 +268,7 @@ impl World {
         if !sandbox.network {
             return Err(DriverError::new(
                 FailureKind::Internal,
-                "the container was asked for before its network",
+                "ensure_container was called before ensure_network",
             ));
         }
         if sandbox.digest.as_ref() != Some(&digest) {
@@ -280,7 +280,7 @@ impl World {
         Ok(())
     }
 
-    /// The second half: its processes.
+    /// The second half of a container's start: its processes.
     fn start(&mut self, spec: &SandboxSpec, clones: &Clones) {
         let volume = Arc::clone(self.volumes.entry(spec.sandbox.project).or_default());
         let sandbox = self.sandbox(&spec.sandbox);
@@ -351,7 +351,7 @@ impl Driver for MemoryDriver {
             keeps_root_files: true,
             restarts_by_itself: false,
             listens_at_start: true,
-            works_elsewhere: false,
+            is_remote: false,
         }
     }
 
@@ -372,7 +372,7 @@ impl Driver for MemoryDriver {
     async fn observe(&self, sandbox: &SandboxRef) -> Result<Observed> {
         let call = self.log.begin(Call::Observe, &sandbox.resource);
         let work = async {
-            self.script.play(Call::Observe).await?.pass().await?;
+            self.script.begin_faults(Call::Observe).await?.apply().await?;
             let world = self.world.lock();
             let volume = world.volumes.contains_key(&sandbox.project);
             Ok(match world.sandboxes.get(&sandbox.resource) {
@@ -395,9 +395,9 @@ impl Driver for MemoryDriver {
     async fn ensure_network(&self, spec: &SandboxSpec) -> Result<()> {
         let call = self.log.begin(Call::EnsureNetwork, &spec.sandbox.resource);
         let work = async {
-            let middle = self.script.play(Call::EnsureNetwork).await?;
+            let halfway = self.script.begin_faults(Call::EnsureNetwork).await?;
             self.world.lock().sandbox(&spec.sandbox);
-            middle.pass().await?;
+            halfway.apply().await?;
             self.world.lock().sandbox(&spec.sandbox).network = true;
             Ok(())
         };
@@ -407,9 +407,9 @@ impl Driver for MemoryDriver {
     async fn ensure_container(&self, spec: &SandboxSpec) -> Result<()> {
         let call = self.log.begin(Call::EnsureContainer, &spec.sandbox.resource);
         let work = async {
-            let middle = self.script.play(Call::EnsureContainer).await?;
+            let halfway = self.script.begin_faults(Call::EnsureContainer).await?;
             self.world.lock().unpack(spec)?;
-            middle.pass().await?;
+            halfway.apply().await?;
             self.world.lock().start(spec, &self.clones);
             Ok(())
         };
@@ -418,18 +418,18 @@ impl Driver for MemoryDriver {
 
     async fn await_serving(&self, sandbox: &SandboxRef) -> Result<()> {
         let call = self.log.begin(Call::AwaitServing, &sandbox.resource);
-        let work = async { self.script.play(Call::AwaitServing).await?.pass().await };
+        let work = async { self.script.begin_faults(Call::AwaitServing).await?.apply().await };
         call.end(work.await)
     }
 
     async fn stop(&self, sandbox: &SandboxRef) -> Result<()> {
         let call = self.log.begin(Call::Stop, &sandbox.resource);
         let work = async {
-            let middle = self.script.play(Call::Stop).await?;
+            let halfway = self.script.begin_faults(Call::Stop).await?;
             if let Some(found) = self.world.lock().sandboxes.get_mut(&sandbox.resource) {
                 found.end();
             }
-            middle.pass().await
+            halfway.apply().await
         };
         call.end(work.await)
     }
@@ -437,11 +437,11 @@ impl Driver for MemoryDriver {
     async fn destroy(&self, sandbox: &SandboxRef) -> Result<()> {
         let call = self.log.begin(Call::Destroy, &sandbox.resource);
         let work = async {
-            let middle = self.script.play(Call::Destroy).await?;
+            let halfway = self.script.begin_faults(Call::Destroy).await?;
             if let Some(found) = self.world.lock().sandboxes.get_mut(&sandbox.resource) {
                 found.end();
             }
-            middle.pass().await?;
+            halfway.apply().await?;
             self.world.lock().sandboxes.remove(&sandbox.resource);
             Ok(())
         };
@@ -451,8 +451,8 @@ impl Driver for MemoryDriver {
     async fn remove_volume(&self, project: ProjectId) -> Result<()> {
         let call = self.log.begin(Call::RemoveVolume, project);
         let work = async {
-            let middle = self.script.play(Call::RemoveVolume).await?;
-            middle.pass().await?;
+            let halfway = self.script.begin_faults(Call::RemoveVolume).await?;
+            halfway.apply().await?;
             self.world.lock().volumes.remove(&project);
             Ok(())
         };
@@ -462,7 +462,7 @@ impl Driver for MemoryDriver {
     async fn connect(&self, sandbox: &SandboxRef, endpoint: Endpoint) -> Result<BoxConnection> {
         let call = self.log.begin(Call::Connect, &sandbox.resource);
         let work = async {
-            self.script.play(Call::Connect).await?.pass().await?;
+            self.script.begin_faults(Call::Connect).await?.apply().await?;
             let process = self.process(&sandbox.resource).ok_or_else(not_running)?;
             match endpoint {
                 Endpoint::Control => Ok(Box::new(sandboxd::control(&process)) as BoxConnection),
@@ -487,7 +487,7 @@ impl Driver for MemoryDriver {
     }
 
     fn changes(&self) -> BoxStream<Requeue> {
-        // A subscriber that fell behind has to observe everything.
+        // A subscriber that lost requeues must observe everything.
         Box::pin(
             BroadcastStream::new(self.requeues.subscribe())
                 .map(|requeue| requeue.unwrap_or(Requeue::Everything)),
@@ -515,7 +515,7 @@ impl Driver for MemoryDriver {
 
     async fn inventory(&self) -> Result<Vec<SandboxRef>> {
         let call = self.log.begin(Call::Inventory, "everything");
-        call.end(self.script.play(Call::Inventory).await.map(|_| {
+        call.end(self.script.begin_faults(Call::Inventory).await.map(|_| {
             let world = self.world.lock();
             world
                 .sandboxes
@@ -538,7 +538,7 @@ impl Driver for MemoryDriver {
 
     async fn check_image(&self, spec: &SandboxSpec) -> Result<()> {
         let call = self.log.begin(Call::CheckImage, &spec.sandbox.resource);
-        call.end(self.script.play(Call::CheckImage).await.and_then(|_| {
+        call.end(self.script.begin_faults(Call::CheckImage).await.and_then(|_| {
             if spec.image == Image::Reference(MISSING_IMAGE.into()) {
                 Err(missing_image())
             } else {

@@ -1,4 +1,4 @@
-//! The in-memory driver passes the suite that every driver passes.
+//! Conformance of the in-memory driver.
 
 use std::sync::Arc;
 
@@ -50,21 +50,23 @@ impl World for InMemory {
         self.driver.kill(&sandbox.resource);
     }
 
-    async fn mark(&self, database: &DatabaseSpec, text: &str) -> Result<(), String> {
+    async fn insert_row(&self, database: &DatabaseSpec, text: &str) -> Result<(), String> {
         self.databases
-            .mark(database, text)
+            .insert_row(database, text)
             .map_err(|error| error.to_string())
     }
 
-    async fn marks(&self, database: &DatabaseSpec) -> Result<Vec<String>, String> {
-        self.databases.marks(database).map_err(|error| error.to_string())
+    async fn select_rows(&self, database: &DatabaseSpec) -> Result<Vec<String>, String> {
+        self.databases
+            .select_rows(database)
+            .map_err(|error| error.to_string())
     }
 }
 
 fsa_driver_testing::conformance_tests!(InMemory::new());
 
 #[tokio::test]
-async fn the_stories_can_be_told_one_after_another_and_leave_nothing() {
+async fn all_stories_run_in_sequence_and_leave_nothing() {
     let world = InMemory::new();
     fsa_driver_testing::conformance::run(&world).await;
     assert_eq!(world.driver.resources(), []);

@@ -1,9 +1,8 @@
 //! Keyed mutex: one holder at a time per key, such as one change at a time per sandbox.
 //!
-//! It serializes work within this process only; other processes are excluded by the lease on the
-//! sandbox's row. Waiters are served in order, as tokio's mutex does. A waiter that is dropped
-//! leaves the queue. A key that has no holder and no waiter takes no memory once the next lock is
-//! taken above [`RETAINED_MAX`] keys.
+//! It serializes work within this process; the lease on a sandbox's row excludes other processes. Waiters get the mutex
+//! in order. A waiter that is dropped leaves the queue. Above [`RETAINED_MAX`] keys, the next lock drops the keys
+//! without holders and waiters.
 
 use std::{
     collections::HashMap,
@@ -14,7 +13,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
-/// Unused keys are dropped from the map above this size, so that a lock costs no scan below it.
+/// Maximum size of the map before a lock scans it for unused keys.
 const RETAINED_MAX: usize = 1024;
 
 /// One mutex per key.
@@ -58,7 +57,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_key_has_one_holder_at_a_time_and_other_keys_are_not_held_up() {
+    async fn a_key_has_one_holder_at_a_time_and_does_not_block_other_keys() {
         let mutex = KeyedMutex::default();
         let first = mutex.lock(&"one").await;
         assert!(mutex.lock(&"one").now_or_never().is_none());
@@ -68,7 +67,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn keys_without_a_holder_are_forgotten() {
+    async fn keys_without_a_holder_are_dropped() {
         let mutex = KeyedMutex::default();
         let held = mutex.lock(&0).await;
         for key in 1..3 * RETAINED_MAX {

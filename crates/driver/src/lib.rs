@@ -1,8 +1,8 @@
-//! Driver and databases: the two traits of a data plane, which hide from the reconciler which one it is.
+//! Traits of a data plane, [`Driver`] and [`Databases`]: the same for one machine and for a cluster.
 //!
 //! A *region* is a named, configured [`Driver`] with its [`Databases`]. A driver's operations are idempotent, and safe
-//! to repeat after a crash in the middle: what is done already is left as it is.
-//! The crate `fsa-driver-testing` has an in-memory driver for tests, and the suite that every driver passes.
+//! to repeat after a crash. The crate `fsa-driver-testing` has an in-memory driver for tests, and the conformance suite
+//! that every driver must pass.
 
 #![forbid(unsafe_code)]
 
@@ -30,10 +30,10 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
 /// A [`Connection`] of any kind.
 pub type BoxConnection = Box<dyn Connection>;
 
-/// A stream that owns what it needs.
+/// A boxed stream without borrows.
 pub type BoxStream<T> = Pin<Box<dyn Stream<Item = T> + Send>>;
 
-/// Where a connection into a sandbox leads.
+/// The target of a connection into a sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Endpoint {
     /// sandboxd's control interface.
@@ -78,16 +78,15 @@ impl From<Failure> for DriverError {
     }
 }
 
-/// The observed state of a sandbox. What cannot be observed is an error of `observe`, never a guess.
+/// The observed state of a sandbox. If a part cannot be observed, `observe` fails.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
     pub container: ContainerState,
     /// [`SandboxSpec::digest`] of the spec that the container was started with.
     pub digest: Option<String>,
-    /// It can reach, and be reached, as its spec says (interface, routes, the database proxy).
+    /// The network of the spec exists (interface, routes, the database proxy).
     pub network: bool,
-    /// What the data plane reports to be wrong, if it reports anything (killed for memory, image
-    /// cannot be pulled, no node has room).
+    /// A failure that the data plane reports (killed for memory, image cannot be pulled, no node has room).
     pub failure: Option<Failure>,
     /// Whether the project's home volume exists.
     pub volume: bool,
@@ -98,12 +97,12 @@ pub struct Observed {
 pub enum ObservedDatabase {
     #[default]
     Absent,
-    /// Part of it exists, or it does not take connections yet.
+    /// A part of it exists, or it does not accept connections yet.
     Partial,
     Ready,
 }
 
-/// What a driver can do, and which limits it can enforce here.
+/// Features of a driver, and the limits that it enforces in this environment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Capabilities {
     /// `local`, `kubernetes` or `memory`.
@@ -118,34 +117,34 @@ pub struct Capabilities {
     pub keeps_root_files: bool,
     /// The data plane itself restarts a sandbox whose process 1 ends.
     pub restarts_by_itself: bool,
-    /// sandboxd takes connections as soon as its container runs, so that a refused one means that it has ended.
+    /// sandboxd accepts connections as soon as its container runs: a refused one means that it has ended.
     pub listens_at_start: bool,
-    /// Others do its work, so that waiting for it costs this machine next to nothing.
-    pub works_elsewhere: bool,
+    /// Other machines do the work, so that a step that waits for it uses almost no resources here.
+    pub is_remote: bool,
 }
 
-/// A request to observe again, because something may have changed. Losing one may only cost time.
+/// A request to observe again, because something may have changed. A lost one delays the observation and nothing else.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Requeue {
     Sandbox(SandboxRef),
     /// Every sandbox of this project, such as after a change of its database.
     Project(ProjectId),
-    /// Too much has changed to name it.
+    /// All sandboxes of the region, such as after lost notifications.
     Everything,
-    /// The data plane answers again after an outage: what failed because of it need not wait any longer.
-    Answers,
+    /// The data plane is available again after an outage: sandboxes that failed because of it skip their backoff.
+    Recovered,
 }
 
 /// A report of the data plane on which the sandbox's owner may have to act.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning {
     pub sandbox: SandboxRef,
-    /// The object that it is about, such as one pod. Warnings are deduplicated by source and cause, and counted.
+    /// The object that reported it, such as one pod. Warnings are deduplicated by source and cause, and counted.
     pub source: String,
-    /// A stable word for programs.
+    /// A stable identifier for programs.
     pub cause: &'static str,
     pub failure: Failure,
-    /// How often it was reported until now.
+    /// Number of reports so far.
     pub count: u32,
 }
 
@@ -154,18 +153,18 @@ pub struct Warning {
 pub struct ExternalEndpoint {
     /// The host name, without a port, in lower case.
     pub host: String,
-    /// It is served over https only.
+    /// It is served over https and not over http.
     pub secure: bool,
 }
 
-/// Requests of one kind to a data plane's API, for metrics.
+/// Number of requests of one kind to a data plane's API, for metrics.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Calls {
-    /// As that API names it, such as `patch`.
+pub struct RequestCount {
+    /// In the API's terms, such as `patch`.
     pub verb: &'static str,
     /// Such as `deployments`.
     pub resource: String,
-    /// Since this process began.
+    /// Since this process started.
     pub count: u64,
 }
 
@@ -174,20 +173,20 @@ pub struct Calls {
 pub trait Driver: Send + Sync {
     fn capabilities(&self) -> Capabilities;
 
-    /// Observes the sandbox, changing nothing.
+    /// Observes the sandbox. Changes nothing.
     async fn observe(&self, sandbox: &SandboxRef) -> Result<Observed>;
 
-    /// Makes the sandbox's network: interface, address, routes and the way to the database; or Service, routes from
-    /// outside and NetworkPolicy. Called before each start, and for a sandbox that runs and lost it. Idempotent.
+    /// Creates the sandbox's network: interface, address, routes and database proxy, or Service, Ingress and
+    /// NetworkPolicy. Called before each start, and for a running sandbox that has lost its network. Idempotent.
     async fn ensure_network(&self, spec: &SandboxSpec) -> Result<()>;
 
     /// Starts the sandbox: image, root file system, home volume, process 1. Replaces a container whose digest is not
-    /// the spec's; its network is there afterwards, even where the replaced one took it along. The caller has made
-    /// the network before ([`Self::ensure_network`]). Idempotent.
+    /// the spec's, and restores the network if that ended with the replaced container. The caller has created the
+    /// network before ([`Self::ensure_network`]). Idempotent.
     async fn ensure_container(&self, spec: &SandboxSpec) -> Result<()>;
 
-    /// Returns when what leads to the sandbox from outside, such as a Service, sends requests to it, or after a
-    /// bounded time. Called when its sandboxd is ready.
+    /// Returns when load balancers, such as a Service, send requests to the sandbox, or after a bounded time. Called
+    /// when its sandboxd is ready.
     async fn await_serving(&self, _sandbox: &SandboxRef) -> Result<()> {
         Ok(())
     }
@@ -195,8 +194,7 @@ pub trait Driver: Send + Sync {
     /// Ends the sandbox's processes and keeps its files. Idempotent.
     async fn stop(&self, sandbox: &SandboxRef) -> Result<()>;
 
-    /// Removes everything of this sandbox, and nothing else; its project's volume and database
-    /// stay. Idempotent.
+    /// Removes everything of this sandbox. The project's volume and database stay. Idempotent.
     async fn destroy(&self, sandbox: &SandboxRef) -> Result<()>;
 
     /// Removes the project's home volume. Idempotent.
@@ -205,27 +203,27 @@ pub trait Driver: Send + Sync {
     /// Opens a connection into the sandbox.
     async fn connect(&self, sandbox: &SandboxRef, endpoint: Endpoint) -> Result<BoxConnection>;
 
-    /// Changes that the data plane notifies of. The stream ends only with the driver.
+    /// Notifications of changes in the data plane. The stream ends when the driver is dropped.
     fn changes(&self) -> BoxStream<Requeue>;
 
-    /// Warnings of the data plane, beginning with those that stand already: the subscriber deduplicates. The stream
-    /// ends only with the driver.
+    /// Warnings of the data plane, beginning with the current ones; the subscriber deduplicates them. The stream ends
+    /// when the driver is dropped.
     fn warnings(&self) -> BoxStream<Warning> {
         Box::pin(futures_util::stream::pending())
     }
 
     async fn usage(&self, sandbox: &SandboxRef) -> Result<Usage>;
 
-    /// Bytes on disk of the sandbox and its project's home volume, whether it runs or not; `None`
-    /// where they cannot be measured.
+    /// Bytes on disk of the sandbox, running or not, and of its project's home volume; `None` if they cannot be
+    /// measured.
     async fn disk(&self, _sandbox: &SandboxRef) -> Result<Option<u64>> {
         Ok(None)
     }
 
-    /// Every sandbox of ours of which anything is in the data plane, so that leftovers are found.
+    /// Every sandbox of this installation with at least one object in the data plane, to find orphans.
     async fn inventory(&self) -> Result<Vec<SandboxRef>>;
 
-    /// The images that are stored here.
+    /// The images that the data plane stores.
     async fn images(&self) -> Result<Vec<ImageInfo>>;
 
     /// Imports an OCI archive (a tar of an OCI layout, or one of `docker save`) under `name`.
@@ -233,24 +231,24 @@ pub trait Driver: Send + Sync {
     async fn import_image(&self, name: &str, archive: BoxStream<std::io::Result<Bytes>>)
     -> Result<ImageInfo>;
 
-    /// Checks that `spec`'s image exists, so that a missing one is reported before a start waits for it.
+    /// Checks that the spec's image exists, to report a missing one before the start.
     async fn check_image(&self, spec: &SandboxSpec) -> Result<()>;
 
-    /// The endpoint outside of the gateway that leads to this port. It requires our sign-in.
+    /// The endpoint outside of the gateway for this port. It requires our sign-in.
     fn external_endpoint(&self, _sandbox: &SandboxRef, _port: u16) -> Option<ExternalEndpoint> {
         None
     }
 
-    /// Requests to the data plane's API so far, where they are a load on others.
-    fn calls(&self) -> Vec<Calls> {
+    /// Number of requests to the data plane's API so far, by kind; empty for a driver without such an API.
+    fn request_counts(&self) -> Vec<RequestCount> {
         Vec::new()
     }
 
-    /// The token that opens the terminal's port, and nothing else, at its [`Self::external_endpoint`].
+    /// The token for the terminal's port at its [`Self::external_endpoint`]. It is valid for nothing else.
     async fn terminal_token(&self, _sandbox: &SandboxRef) -> Result<SecretString> {
         Err(DriverError::new(
             FailureKind::Input,
-            "terminals of this region are reached through the gateway alone",
+            "terminals of this region are available through the gateway only",
         ))
     }
 }
@@ -258,21 +256,21 @@ pub trait Driver: Send + Sync {
 /// The project databases of a region.
 #[async_trait]
 pub trait Databases: Send + Sync {
-    /// `local`, `kubeblocks`, `postgres` or `memory`: what the API calls the provider.
+    /// The API's `provider`: `local`, `kubeblocks`, `postgres` or `memory`.
     fn provider(&self) -> &'static str;
 
     async fn observe(&self, database: &DatabaseSpec) -> Result<ObservedDatabase>;
 
-    /// Creates role and database, and returns when they take connections. Idempotent.
+    /// Creates role and database, and returns when they accept connections. Idempotent.
     async fn ensure(&self, database: &DatabaseSpec) -> Result<()>;
 
-    /// How a program in the project's sandbox reaches it. With [`Self::known_ahead`] also before the database
-    /// exists.
+    /// Host, port and credentials for programs in the project's sandbox. With [`Self::predictable_credentials`] also
+    /// before the database exists.
     async fn credentials(&self, database: &DatabaseSpec) -> Result<Credentials>;
 
     /// Whether [`Self::credentials`] are known before [`Self::ensure`], so that container and
     /// database can be created in parallel.
-    fn known_ahead(&self) -> bool;
+    fn predictable_credentials(&self) -> bool;
 
     /// Removes role and database. Idempotent.
     async fn drop(&self, database: &DatabaseSpec) -> Result<()>;
@@ -280,17 +278,17 @@ pub trait Databases: Send + Sync {
     /// Creates `to` as a copy of `from` at this moment.
     async fn branch(&self, from: &DatabaseSpec, to: &DatabaseSpec) -> Result<()>;
 
-    /// Bytes on disk of the database; `None` where it does not exist or they cannot be measured.
+    /// Bytes on disk of the database; `None` if it does not exist or they cannot be measured.
     async fn disk(&self, _resource: &ResourceName) -> Result<Option<u64>> {
         Ok(None)
     }
 
-    /// Changes that the databases notify of. The stream ends only with them.
+    /// Notifications of changes of databases. The stream ends when the value is dropped.
     fn changes(&self) -> BoxStream<Requeue> {
         Box::pin(futures_util::stream::pending())
     }
 
-    /// Every database of ours, by the name of its role.
+    /// Every database of this installation, by the name of its role.
     async fn inventory(&self) -> Result<Vec<String>>;
 }
 

@@ -36,7 +36,7 @@ impl Regions {
         }
     }
 
-    /// The same, with another default, where that is one of them.
+    /// With another default, if a region has this name.
     #[must_use]
     pub fn with_default(mut self, name: &str) -> Self {
         if self.regions.contains_key(name) {
@@ -45,7 +45,7 @@ impl Regions {
         self
     }
 
-    /// The name of the region that a project gets when it names none.
+    /// The name of the region of projects that are created without one.
     #[must_use]
     pub fn default_name(&self) -> &str {
         &self.default

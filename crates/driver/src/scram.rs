@@ -1,5 +1,5 @@
-//! SCRAM-SHA-256 verifiers (RFC 5802, RFC 7677) in PostgreSQL's form, made here so that a
-//! password is in no statement, and so in no log.
+//! SCRAM-SHA-256 verifiers (RFC 5802, RFC 7677) in PostgreSQL's format. With a verifier instead of the password, SQL
+//! statements, and so logs, contain no password.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -9,17 +9,17 @@ use sha2::{Digest as _, Sha256};
 /// PostgreSQL's own default (`scram_iterations`).
 const ITERATIONS: u32 = 4096;
 const SALT: usize = 16;
-/// The most that is computed for a stored verifier, so that none can exhaust the processor.
+/// Maximum iterations of a stored verifier, to bound the processor time.
 const ITERATIONS_MAX: u32 = 1_000_000;
 
-/// The verifier of `password` for `pg_authid.rolpassword`, with a new salt. Passwords are
-/// ASCII, so that SASLprep (RFC 4013) leaves them as they are.
+/// The verifier of `password` for `pg_authid.rolpassword`, with a random salt. Passwords are ASCII, which SASLprep
+/// (RFC 4013) does not change.
 #[must_use]
 pub fn verifier(password: &SecretString) -> String {
     encode(password, &rand::random::<[u8; SALT]>(), ITERATIONS)
 }
 
-/// Whether a stored verifier is one of `password`.
+/// Whether a stored verifier matches `password`.
 #[must_use]
 pub fn verifies(password: &SecretString, stored: &str) -> bool {
     let parameters = stored
@@ -80,9 +80,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_example_of_rfc_7677_has_its_keys() {
-        // Password "pencil", salt and count of RFC 7677, section 3; the proof there is checked by
-        // deriving it from our StoredKey's client key.
+    fn the_example_of_rfc_7677_verifies() {
+        // Password "pencil", salt, iterations and server signature of RFC 7677, section 3.
         let salt = STANDARD.decode("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap();
         let salted = salted_password(b"pencil", &salt, 4096);
         let message = "n=user,r=rOprNGfwEbeRWgbNEkqO,\
@@ -96,19 +95,19 @@ mod tests {
     }
 
     #[test]
-    fn a_verifier_knows_its_password_and_no_other() {
+    fn a_verifier_matches_its_password_only() {
         let stored = verifier(&"right".into());
         assert!(verifies(&"right".into(), &stored));
         assert!(!verifies(&"wrong".into(), &stored));
-        assert_ne!(stored, verifier(&"right".into()), "each has a new salt");
-        for nonsense in [
+        assert_ne!(stored, verifier(&"right".into()), "the salts differ");
+        for malformed in [
             "",
             "md5abc",
             "SCRAM-SHA-256$",
             "SCRAM-SHA-256$9999999999:AA==$a:b",
             "SCRAM-SHA-256$1:*$a:b",
         ] {
-            assert!(!verifies(&"right".into(), nonsense));
+            assert!(!verifies(&"right".into(), malformed));
         }
     }
 }

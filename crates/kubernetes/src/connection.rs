@@ -261,7 +261,7 @@ pub async fn call<T>(
         Err(_) => Err(DriverError::new(
             FailureKind::Transient,
             format!(
-                "the Kubernetes API did not answer a request to {what} within {} seconds; it is tried again",
+                "the Kubernetes API did not answer a request to {what} within {} seconds; it is retried",
                 CALL_TIMEOUT.as_secs()
             ),
         )),
@@ -279,7 +279,7 @@ fn failure(what: &str, error: kube::Error) -> DriverError {
     let kube::Error::Api(status) = &error else {
         return DriverError::new(
             FailureKind::Transient,
-            format!("the Kubernetes API could not be reached to {what}; it is tried again"),
+            format!("the Kubernetes API could not be reached to {what}; it is retried"),
         )
         .because(error);
     };
@@ -317,7 +317,7 @@ fn failure(what: &str, error: kube::Error) -> DriverError {
         _ => (
             FailureKind::Transient,
             format!(
-                "the cluster could not {what} just now ({}); it is tried again",
+                "the cluster could not {what} just now ({}); it is retried",
                 status.reason
             ),
         ),

@@ -117,7 +117,7 @@ fn container_warning(event: &Event, reason: &str, message: &str) -> Option<Event
     (!repeats.iter().any(|reason| message.contains(reason))).then(|| {
         let failure = with_cluster_status(
             FailureKind::Machine,
-            "the sandbox's container could not be started; it is tried again",
+            "the sandbox's container could not be started; it is retried",
             reason,
             Some(message),
         );

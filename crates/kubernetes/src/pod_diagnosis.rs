@@ -94,7 +94,7 @@ fn container_failure(status: &ContainerStatus) -> Option<Failure> {
             "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => {
                 return Some(with_cluster_status(
                     FailureKind::Machine,
-                    "the sandbox's container could not be started; it is tried again",
+                    "the sandbox's container could not be started; it is retried",
                     reason,
                     message,
                 ));

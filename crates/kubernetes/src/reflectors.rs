@@ -200,7 +200,7 @@ impl Reflectors {
             );
             DriverError::new(
                 FailureKind::Transient,
-                format!("the cluster's objects are not listed yet ({why}); it is tried again"),
+                format!("the cluster's objects are not listed yet ({why}); it is retried"),
             )
         })
     }
@@ -336,7 +336,7 @@ pub fn requeue_stream(requeues: broadcast::Receiver<Requeue>) -> BoxStream<Reque
     .boxed()
 }
 
-/// Sends [`Requeue::Answers`] when the API server answers again after a watch failed. The watch itself does not show
+/// Sends [`Requeue::Recovered`] when the API server answers again after a watch failed. The watch itself does not show
 /// it: a resumed watch is silent until an object changes.
 async fn notify_when_reachable(client: Client, context: WatchContext) {
     loop {
@@ -349,7 +349,7 @@ async fn notify_when_reachable(client: Client, context: WatchContext) {
                 break;
             }
         }
-        let _ = context.requeues.send(Requeue::Answers);
+        let _ = context.requeues.send(Requeue::Recovered);
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use fsa_driver::Calls;
+use fsa_driver::RequestCount;
 use http::{Method, Request, Uri};
 use parking_lot::Mutex;
 
@@ -21,11 +21,11 @@ impl RequestMetrics {
     }
 
     #[must_use]
-    pub fn snapshot(&self) -> Vec<Calls> {
+    pub fn snapshot(&self) -> Vec<RequestCount> {
         let counts = self.0.lock();
         counts
             .iter()
-            .map(|((verb, resource), count)| Calls {
+            .map(|((verb, resource), count)| RequestCount {
                 verb,
                 resource: resource.clone(),
                 count: *count,

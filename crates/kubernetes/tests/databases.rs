@@ -89,7 +89,7 @@ impl World for Server {
 
     async fn kill(&self, _: &SandboxRef) {}
 
-    async fn mark(&self, database: &DatabaseSpec, text: &str) -> Result<(), String> {
+    async fn insert_row(&self, database: &DatabaseSpec, text: &str) -> Result<(), String> {
         let mut connection = self.sign_in(database).await?;
         let failed = |error: sqlx::Error| error.to_string();
         sqlx::raw_sql("CREATE TABLE IF NOT EXISTS marks (n serial PRIMARY KEY, mark text)")
@@ -104,7 +104,7 @@ impl World for Server {
         connection.close().await.map_err(failed)
     }
 
-    async fn marks(&self, database: &DatabaseSpec) -> Result<Vec<String>, String> {
+    async fn select_rows(&self, database: &DatabaseSpec) -> Result<Vec<String>, String> {
         let mut connection = self.sign_in(database).await?;
         sqlx::query_scalar("SELECT mark FROM marks ORDER BY n")
             .fetch_all(&mut connection)
@@ -123,19 +123,19 @@ fn database() -> DatabaseSpec {
 }
 
 #[tokio::test]
-async fn a_database_is_made_once_and_keeps_what_is_in_it() {
+async fn ensuring_a_database_again_keeps_its_rows() {
     let server = Server::new().await;
-    run_story(&server, |stage| {
-        Box::pin(stories::a_database_is_made_once_and_keeps_what_is_in_it(stage))
+    run_story(&server, |fixture| {
+        Box::pin(stories::ensuring_a_database_again_keeps_its_rows(fixture))
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_dropped_database_is_gone_and_its_neighbor_is_not() {
+async fn dropping_a_database_keeps_other_databases() {
     let server = Server::new().await;
-    run_story(&server, |stage| {
-        Box::pin(stories::a_dropped_database_is_gone_and_its_neighbor_is_not(stage))
+    run_story(&server, |fixture| {
+        Box::pin(stories::dropping_a_database_keeps_other_databases(fixture))
     })
     .await;
 }
@@ -145,18 +145,18 @@ async fn a_branch_has_the_rows_and_is_independent_afterwards() {
     let server = Server::new().await;
     let (from, to) = (database(), database());
     server.databases.ensure(&from).await.unwrap();
-    server.mark(&from, "before").await.unwrap();
+    server.insert_row(&from, "before").await.unwrap();
     server.databases.branch(&from, &to).await.unwrap();
     assert_eq!(
         server.databases.observe(&to).await.unwrap(),
         ObservedDatabase::Ready
     );
-    server.mark(&to, "branch").await.unwrap();
-    server.mark(&from, "source").await.unwrap();
-    assert_eq!(server.marks(&to).await.unwrap(), ["before", "branch"]);
-    assert_eq!(server.marks(&from).await.unwrap(), ["before", "source"]);
+    server.insert_row(&to, "branch").await.unwrap();
+    server.insert_row(&from, "source").await.unwrap();
+    assert_eq!(server.select_rows(&to).await.unwrap(), ["before", "branch"]);
+    assert_eq!(server.select_rows(&from).await.unwrap(), ["before", "source"]);
     Databases::drop(&*server.databases, &from).await.unwrap();
-    assert_eq!(server.marks(&to).await.unwrap(), ["before", "branch"]);
+    assert_eq!(server.select_rows(&to).await.unwrap(), ["before", "branch"]);
     Databases::drop(&*server.databases, &to).await.unwrap();
 }
 

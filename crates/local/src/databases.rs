@@ -284,7 +284,7 @@ impl Databases for LocalDatabases {
         })
     }
 
-    fn known_ahead(&self) -> bool {
+    fn predictable_credentials(&self) -> bool {
         true
     }
 

@@ -228,7 +228,7 @@ pub enum Push {
     /// A worker of the runner has started. Requests that an earlier worker has not answered stay
     /// unanswered.
     WorkerStarted,
-    /// No worker can start, and none is tried again. The last notification.
+    /// No worker can start, and none is retried. The last notification.
     Failed(Failure),
     Exited {
         sandbox: SandboxRef,

@@ -122,7 +122,7 @@ impl World for Local {
         end_process(i32::try_from(pid).unwrap(), Signal::KILL);
     }
 
-    async fn mark(&self, database: &DatabaseSpec, text: &str) -> Result<(), String> {
+    async fn insert_row(&self, database: &DatabaseSpec, text: &str) -> Result<(), String> {
         let mut connection = self.sign_in(database).await?;
         let failed = |error: sqlx::Error| error.to_string();
         sqlx::raw_sql("CREATE TABLE IF NOT EXISTS marks (n serial PRIMARY KEY, mark text)")
@@ -137,7 +137,7 @@ impl World for Local {
         connection.close().await.map_err(failed)
     }
 
-    async fn marks(&self, database: &DatabaseSpec) -> Result<Vec<String>, String> {
+    async fn select_rows(&self, database: &DatabaseSpec) -> Result<Vec<String>, String> {
         let mut connection = self.sign_in(database).await?;
         sqlx::query_scalar("SELECT mark FROM marks ORDER BY n")
             .fetch_all(&mut connection)

@@ -62,7 +62,7 @@ impl Collector for RegionCalls {
             MetricType::Counter,
         )?;
         for region in self.0.iter() {
-            for calls in region.driver.calls() {
+            for calls in region.driver.request_counts() {
                 let labels = [
                     ("region", region.name.as_str()),
                     ("verb", calls.verb),

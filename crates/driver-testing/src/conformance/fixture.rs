@@ -18,11 +18,11 @@ use super::World;
 use fsa_driver::{BoxConnection, Databases, Endpoint, Observed, Result, SharedDatabases, SharedDriver};
 use fsa_sandboxd_client::{FileQuery, FileScope, SandboxdClient, read_body};
 
-/// Longer than anything that works takes anywhere; only what is broken waits for it.
+/// Timeout of each operation: far above its usual time on a slow machine.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The fixture of one story.
-pub struct Stage<'a> {
+pub struct Fixture<'a> {
     pub world: &'a dyn World,
     pub driver: SharedDriver,
     pub databases: Option<SharedDatabases>,
@@ -30,7 +30,7 @@ pub struct Stage<'a> {
     database_specs: Mutex<Vec<DatabaseSpec>>,
 }
 
-impl<'a> Stage<'a> {
+impl<'a> Fixture<'a> {
     pub(super) fn new(world: &'a dyn World) -> Self {
         Self {
             world,
@@ -41,13 +41,13 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// A sandbox of a new project; nothing of it is there yet.
+    /// The spec of a sandbox of a new project. Nothing of it exists yet.
     pub fn sandbox(&self, project: &str) -> SandboxSpec {
-        let name = ProjectName::parse(project).expect("stories name their projects well");
+        let name = ProjectName::parse(project).expect("the project name is valid");
         self.named(ResourceName::generate(&name), name)
     }
 
-    /// The same, under this resource name.
+    /// [`Self::sandbox`] with this resource name.
     pub fn named(&self, resource: ResourceName, project_name: ProjectName) -> SandboxSpec {
         let sandbox = SandboxRef {
             id: SandboxId::generate(),
@@ -61,7 +61,7 @@ impl<'a> Stage<'a> {
             project_name,
             image: self.world.image(),
             resources: Size::Micro.resources(),
-            environment: Environment::from([("FSA_STORY".to_owned(), "told".to_owned().into())]),
+            environment: Environment::from([("FSA_STORY".to_owned(), "value".to_owned().into())]),
             start_command: None,
             repository: None,
             control_token: format!("token-{}", uuid::Uuid::new_v4()).into(),
@@ -70,10 +70,10 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// A database of a new project, and the databases that it would be in.
+    /// The spec of a database of a new project, if the region has databases.
     pub fn database(&self, project: &str) -> Option<(SharedDatabases, DatabaseSpec)> {
         let databases = self.databases.clone()?;
-        let name = ProjectName::parse(project).expect("stories name their projects well");
+        let name = ProjectName::parse(project).expect("the project name is valid");
         let spec = DatabaseSpec {
             project: ProjectId::generate(),
             resource: ResourceName::generate(&name),
@@ -85,14 +85,14 @@ impl<'a> Stage<'a> {
     }
 
     pub async fn ensure_network(&self, spec: &SandboxSpec) -> Result<()> {
-        in_time(self.driver.ensure_network(spec)).await
+        within_timeout(self.driver.ensure_network(spec)).await
     }
 
     pub async fn ensure_container(&self, spec: &SandboxSpec) -> Result<()> {
-        in_time(self.driver.ensure_container(spec)).await
+        within_timeout(self.driver.ensure_container(spec)).await
     }
 
-    /// A whole start, and the status when it is ready.
+    /// Starts the sandbox. Returns its status when it is ready.
     pub async fn start(&self, spec: &SandboxSpec) -> Status {
         let network = self.ensure_network(spec).await;
         network.unwrap_or_else(|error| panic!("network: {error} ({:?})", error.cause));
@@ -100,28 +100,30 @@ impl<'a> Stage<'a> {
         container.unwrap_or_else(|error| panic!("container: {error} ({:?})", error.cause));
         let ready = self.sandboxd(spec).await_ready(TIMEOUT).await;
         let (status, _) = ready.expect("sandboxd is ready");
-        let serving = in_time(self.driver.await_serving(&spec.sandbox)).await;
-        serving.expect("it is served");
+        let serving = within_timeout(self.driver.await_serving(&spec.sandbox)).await;
+        serving.expect("it is serving");
         status
     }
 
     pub async fn stop(&self, spec: &SandboxSpec) {
-        in_time(self.driver.stop(&spec.sandbox)).await.expect("it stops");
+        within_timeout(self.driver.stop(&spec.sandbox))
+            .await
+            .expect("it stops");
     }
 
     pub async fn destroy(&self, spec: &SandboxSpec) {
-        in_time(self.driver.destroy(&spec.sandbox))
+        within_timeout(self.driver.destroy(&spec.sandbox))
             .await
             .expect("it is destroyed");
     }
 
     pub async fn observe(&self, spec: &SandboxSpec) -> Observed {
-        in_time(self.driver.observe(&spec.sandbox))
+        within_timeout(self.driver.observe(&spec.sandbox))
             .await
             .expect("it can be observed")
     }
 
-    /// Whether it has processes.
+    /// Whether its processes run.
     pub async fn runs(&self, spec: &SandboxSpec) -> bool {
         matches!(
             self.observe(spec).await.container,
@@ -130,12 +132,12 @@ impl<'a> Stage<'a> {
     }
 
     pub async fn connect(&self, spec: &SandboxSpec, endpoint: Endpoint) -> Result<BoxConnection> {
-        in_time(self.driver.connect(&spec.sandbox, endpoint)).await
+        within_timeout(self.driver.connect(&spec.sandbox, endpoint)).await
     }
 
-    /// Whether it is in the inventory, under exactly its name and project.
-    pub async fn is_listed(&self, spec: &SandboxSpec) -> bool {
-        let all = in_time(self.driver.inventory())
+    /// Whether the inventory has the sandbox, with its resource name and project.
+    pub async fn is_in_inventory(&self, spec: &SandboxSpec) -> bool {
+        let all = within_timeout(self.driver.inventory())
             .await
             .expect("there is an inventory");
         all.iter()
@@ -155,7 +157,7 @@ impl<'a> Stage<'a> {
                 let status = statuses
                     .next()
                     .await
-                    .expect("the watch goes on")
+                    .expect("the watch continues")
                     .expect("a status");
                 if condition(&status) {
                     return status;
@@ -164,7 +166,7 @@ impl<'a> Stage<'a> {
         };
         tokio::time::timeout(TIMEOUT, wait)
             .await
-            .expect("the status comes in time")
+            .expect("the status is reported before the timeout")
     }
 
     /// Writes a file in the home volume.
@@ -222,27 +224,27 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// Removes everything that the story made.
-    pub(super) async fn clear(&self) -> Result<()> {
+    /// Removes everything that the story created.
+    pub(super) async fn clean_up(&self) -> Result<()> {
         let sandboxes = std::mem::take(&mut *self.sandboxes.lock());
         let databases = std::mem::take(&mut *self.database_specs.lock());
         let mut result = Ok(());
         for sandbox in sandboxes {
-            result = result.and(in_time(self.driver.destroy(&sandbox)).await);
-            result = result.and(in_time(self.driver.remove_volume(sandbox.project)).await);
+            result = result.and(within_timeout(self.driver.destroy(&sandbox)).await);
+            result = result.and(within_timeout(self.driver.remove_volume(sandbox.project)).await);
         }
         for database in databases {
             if let Some(all) = &self.databases {
-                result = result.and(in_time(Databases::drop(&**all, &database)).await);
+                result = result.and(within_timeout(Databases::drop(&**all, &database)).await);
             }
         }
         result
     }
 }
 
-/// A driver that never answers fails the story rather than hanging it.
-pub(super) async fn in_time<T>(call: impl Future<Output = T>) -> T {
+/// Fails the story if the driver does not respond.
+pub(super) async fn within_timeout<T>(call: impl Future<Output = T>) -> T {
     tokio::time::timeout(TIMEOUT, call)
         .await
-        .expect("the driver answers in time")
+        .expect("the driver responds before the timeout")
 }

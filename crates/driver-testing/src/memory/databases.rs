@@ -1,4 +1,4 @@
-//! The in-memory databases.
+//! In-memory databases.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -14,16 +14,16 @@ use fsa_driver::{Databases, DriverError, ObservedDatabase, Result};
 struct Database {
     password: SecretString,
     ready: bool,
-    /// Stands for its tables.
-    marks: Vec<String>,
+    /// The rows of its only table.
+    select_rows: Vec<String>,
 }
 
-/// Databases that live as long as this value.
+/// In-memory databases of a region.
 pub struct MemoryDatabases {
     all: Mutex<BTreeMap<String, Database>>,
     pub script: Script,
     pub log: Log,
-    known_ahead: bool,
+    predictable_credentials: bool,
 }
 
 impl Default for MemoryDatabases {
@@ -32,7 +32,7 @@ impl Default for MemoryDatabases {
             all: Mutex::default(),
             script: Script::default(),
             log: Log::default(),
-            known_ahead: true,
+            predictable_credentials: true,
         }
     }
 }
@@ -43,53 +43,57 @@ impl MemoryDatabases {
         Arc::default()
     }
 
-    /// Databases whose credentials are not known before they exist.
+    /// Databases whose credentials are unknown before they exist.
     #[must_use]
-    pub fn not_known_ahead() -> Arc<Self> {
+    pub fn without_predictable_credentials() -> Arc<Self> {
         Arc::new(Self {
-            known_ahead: false,
+            predictable_credentials: false,
             ..Self::default()
         })
     }
 
-    /// The database is gone, without a notification.
+    /// Removes the database, without a requeue.
     pub fn lose(&self, database: &DatabaseSpec) {
         self.all.lock().remove(&database.role());
     }
 
-    /// Everything is gone.
+    /// Removes all databases, without a requeue.
     pub fn lose_all(&self) {
         self.all.lock().clear();
     }
 
-    /// The names of the roles that there are.
+    /// The names of all roles.
     #[must_use]
     pub fn roles(&self) -> Vec<String> {
         self.all.lock().keys().cloned().collect()
     }
 
-    /// Leaves a mark, as a program would in a table.
+    /// Inserts a row, as a program would.
     ///
     /// # Errors
-    /// Where there is no such database, or the password is not its password.
-    pub fn mark(&self, database: &DatabaseSpec, text: &str) -> Result<()> {
-        self.enter(database, |found| found.marks.push(text.to_owned()))
+    /// The database does not exist, or the password is wrong.
+    pub fn insert_row(&self, database: &DatabaseSpec, text: &str) -> Result<()> {
+        self.with_database(database, |found| found.select_rows.push(text.to_owned()))
     }
 
-    /// The marks that were left.
+    /// All rows.
     ///
     /// # Errors
-    /// As [`Self::mark`].
-    pub fn marks(&self, database: &DatabaseSpec) -> Result<Vec<String>> {
-        self.enter(database, |found| found.marks.clone())
+    /// As [`Self::insert_row`].
+    pub fn select_rows(&self, database: &DatabaseSpec) -> Result<Vec<String>> {
+        self.with_database(database, |found| found.select_rows.clone())
     }
 
-    fn enter<T>(&self, database: &DatabaseSpec, act: impl FnOnce(&mut Database) -> T) -> Result<T> {
+    fn with_database<T>(
+        &self,
+        database: &DatabaseSpec,
+        access: impl FnOnce(&mut Database) -> T,
+    ) -> Result<T> {
         let mut all = self.all.lock();
         let found = all.get_mut(&database.role()).filter(|found| {
             found.ready && found.password.expose_secret() == database.password.expose_secret()
         });
-        found.map(act).ok_or_else(|| {
+        found.map(access).ok_or_else(|| {
             DriverError::new(
                 FailureKind::Transient,
                 "the database does not exist or refused the password",
@@ -107,7 +111,11 @@ impl Databases for MemoryDatabases {
     async fn observe(&self, database: &DatabaseSpec) -> Result<ObservedDatabase> {
         let call = self.log.begin(Call::ObserveDatabase, database.project);
         let work = async {
-            self.script.play(Call::ObserveDatabase).await?.pass().await?;
+            self.script
+                .begin_faults(Call::ObserveDatabase)
+                .await?
+                .apply()
+                .await?;
             Ok(match self.all.lock().get(&database.role()) {
                 None => ObservedDatabase::Absent,
                 Some(found) if !found.ready => ObservedDatabase::Partial,
@@ -120,7 +128,7 @@ impl Databases for MemoryDatabases {
     async fn ensure(&self, database: &DatabaseSpec) -> Result<()> {
         let call = self.log.begin(Call::EnsureDatabase, database.project);
         let work = async {
-            let middle = self.script.play(Call::EnsureDatabase).await?;
+            let halfway = self.script.begin_faults(Call::EnsureDatabase).await?;
             self.all
                 .lock()
                 .entry(database.role())
@@ -128,9 +136,9 @@ impl Databases for MemoryDatabases {
                 .or_insert_with(|| Database {
                     password: database.password.clone(),
                     ready: false,
-                    marks: Vec::new(),
+                    select_rows: Vec::new(),
                 });
-            middle.pass().await?;
+            halfway.apply().await?;
             if let Some(found) = self.all.lock().get_mut(&database.role()) {
                 found.ready = true;
             }
@@ -141,7 +149,7 @@ impl Databases for MemoryDatabases {
 
     async fn credentials(&self, database: &DatabaseSpec) -> Result<Credentials> {
         let role = database.role();
-        if !self.known_ahead && !self.all.lock().get(&role).is_some_and(|found| found.ready) {
+        if !self.predictable_credentials && !self.all.lock().get(&role).is_some_and(|found| found.ready) {
             return Err(DriverError::new(
                 FailureKind::Transient,
                 "the database's credentials are not known yet",
@@ -156,18 +164,18 @@ impl Databases for MemoryDatabases {
         })
     }
 
-    fn known_ahead(&self) -> bool {
-        self.known_ahead
+    fn predictable_credentials(&self) -> bool {
+        self.predictable_credentials
     }
 
     async fn drop(&self, database: &DatabaseSpec) -> Result<()> {
         let call = self.log.begin(Call::DropDatabase, database.project);
         let work = async {
-            let middle = self.script.play(Call::DropDatabase).await?;
+            let halfway = self.script.begin_faults(Call::DropDatabase).await?;
             if let Some(found) = self.all.lock().get_mut(&database.role()) {
                 found.ready = false;
             }
-            middle.pass().await?;
+            halfway.apply().await?;
             self.all.lock().remove(&database.role());
             Ok(())
         };
@@ -175,9 +183,9 @@ impl Databases for MemoryDatabases {
     }
 
     async fn branch(&self, from: &DatabaseSpec, to: &DatabaseSpec) -> Result<()> {
-        let marks = self.marks(from)?;
+        let select_rows = self.select_rows(from)?;
         self.ensure(to).await?;
-        self.enter(to, |found| found.marks = marks)
+        self.with_database(to, |found| found.select_rows = select_rows)
     }
 
     async fn inventory(&self) -> Result<Vec<String>> {

@@ -1,7 +1,6 @@
 //! Fake sandboxd: status, watch, files, a few commands, and ports that echo.
 //!
-//! It answers over the same HTTP as the real one, so that the clients above a driver are tested
-//! with what they will meet.
+//! It speaks the same HTTP as sandboxd, so that tests cover the clients above a driver.
 
 use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
 
@@ -19,11 +18,11 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::{io::DuplexStream, sync::watch};
 use tokio_stream::wrappers::WatchStream;
 
-/// Bytes that a connection holds before its writer has to wait.
-const PIPE: usize = 64 * 1024;
+/// Bytes that a connection buffers before its writer waits.
+const PIPE_CAPACITY: usize = 64 * 1024;
 
 type Files = Arc<Mutex<BTreeMap<String, Bytes>>>;
-type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
+type FakeResponse = Response<UnsyncBoxBody<Bytes, Infallible>>;
 
 /// One run of a container's processes. It ends when this is dropped, or by `ended`.
 pub(super) struct Process {
@@ -31,9 +30,9 @@ pub(super) struct Process {
     pub environment: BTreeMap<String, SecretString>,
     pub status: watch::Sender<Status>,
     pub ended: watch::Sender<bool>,
-    /// The project's home volume, which outlives the process and its container.
+    /// The project's home volume, which is kept after the container.
     pub volume: Files,
-    /// Everything else.
+    /// All other files.
     pub root: Files,
     pub logs: Mutex<Vec<LogLine>>,
     /// The URL of the project's repository.
@@ -42,7 +41,7 @@ pub(super) struct Process {
 }
 
 impl Process {
-    fn files_of(&self, path: &str) -> &Files {
+    fn volume_of(&self, path: &str) -> &Files {
         if path.starts_with(HOME) {
             &self.volume
         } else {
@@ -50,12 +49,12 @@ impl Process {
         }
     }
 
-    /// Clones, which ends at once as it was scripted.
+    /// Clones the repository with the result that the test has set. False if there is no repository.
     pub(super) fn clone_repository(&self) -> bool {
         let Some(url) = &self.repository else { return false };
-        let ends = self.clones.lock().get(url).cloned();
+        let result = self.clones.lock().get(url).cloned();
         self.status.send_modify(|status| {
-            status.repository = ends.unwrap_or(RepositoryState::Cloned);
+            status.repository = result.unwrap_or(RepositoryState::Cloned);
         });
         true
     }
@@ -67,13 +66,13 @@ impl Process {
 
 /// A connection to the control interface.
 pub(super) fn control(process: &Arc<Process>) -> DuplexStream {
-    let (ours, theirs) = tokio::io::duplex(PIPE);
+    let (ours, theirs) = tokio::io::duplex(PIPE_CAPACITY);
     let process = Arc::clone(process);
     let mut ended = process.ended.subscribe();
     tokio::spawn(async move {
         let service = service_fn(move |request| {
             let process = Arc::clone(&process);
-            async move { Ok::<_, Infallible>(answer(process, request).await) }
+            async move { Ok::<_, Infallible>(respond(process, request).await) }
         });
         let serve = http1::Builder::new()
             .serve_connection(TokioIo::new(theirs), service)
@@ -86,10 +85,10 @@ pub(super) fn control(process: &Arc<Process>) -> DuplexStream {
     ours
 }
 
-/// A connection to a port that echoes, where the process listens on it.
+/// A connection to an echoing port; `None` if the process does not listen on it.
 pub(super) fn port(process: &Arc<Process>, port: u16) -> Option<DuplexStream> {
     process.listens(port).then(|| {
-        let (ours, theirs) = tokio::io::duplex(PIPE);
+        let (ours, theirs) = tokio::io::duplex(PIPE_CAPACITY);
         let mut ended = process.ended.subscribe();
         tokio::spawn(async move {
             tokio::select! {
@@ -107,7 +106,7 @@ async fn echo(stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite) {
     let _ = tokio::io::AsyncWriteExt::shutdown(&mut write).await;
 }
 
-async fn answer(process: Arc<Process>, request: Request<Incoming>) -> Answer {
+async fn respond(process: Arc<Process>, request: Request<Incoming>) -> FakeResponse {
     let expected = format!("Bearer {}", process.token.expose_secret());
     if request
         .headers()
@@ -137,14 +136,11 @@ async fn answer(process: Arc<Process>, request: Request<Incoming>) -> Answer {
             }
         }
         (&Method::GET, paths::TERMINALS) => json(&[(); 0]),
-        _ => refusal(
-            StatusCode::NOT_FOUND,
-            "the stand-in for sandboxd has no such route",
-        ),
+        _ => refusal(StatusCode::NOT_FOUND, "the fake sandboxd has no such route"),
     }
 }
 
-fn watch_status(process: &Process) -> Answer {
+fn watch_status(process: &Process) -> FakeResponse {
     let mut ended = process.ended.subscribe();
     let lines = WatchStream::new(process.status.subscribe())
         .map(|status| Ok(Frame::data(Bytes::from(line(&status)))))
@@ -154,7 +150,7 @@ fn watch_status(process: &Process) -> Answer {
     Response::new(StreamBody::new(lines).boxed_unsync())
 }
 
-async fn files(process: &Process, request: Request<Incoming>) -> Answer {
+async fn files(process: &Process, request: Request<Incoming>) -> FakeResponse {
     let query = request.uri().query().unwrap_or_default();
     let Some(path) = query.split('&').find_map(|pair| pair.strip_prefix("path=")) else {
         return refusal(StatusCode::BAD_REQUEST, "path is missing");
@@ -165,7 +161,7 @@ async fn files(process: &Process, request: Request<Incoming>) -> Answer {
     } else {
         format!("{PROJECT_FOLDER}/{path}")
     };
-    let files = process.files_of(&path).clone();
+    let files = process.volume_of(&path).clone();
     match *request.method() {
         Method::PUT => {
             let Ok(content) = Limited::new(request.into_body(), 64 * 1024 * 1024)
@@ -188,13 +184,13 @@ async fn files(process: &Process, request: Request<Incoming>) -> Answer {
     }
 }
 
-/// `echo`, `cat`, `env`, `true`; everything else is not found, with the shell's exit code for it.
-async fn exec(process: &Process, request: Request<Incoming>) -> Answer {
+/// Runs `echo`, `cat`, `env`, `true` or `false`; for other commands 127, as a shell does.
+async fn exec(process: &Process, request: Request<Incoming>) -> FakeResponse {
     let Ok(content) = Limited::new(request.into_body(), 8 * 1024 * 1024).collect().await else {
         return refusal(StatusCode::PAYLOAD_TOO_LARGE, "the request is too long");
     };
     let Ok(exec) = serde_json::from_slice::<ExecRequest>(&content.to_bytes()) else {
-        return refusal(StatusCode::BAD_REQUEST, "the request makes no sense");
+        return refusal(StatusCode::BAD_REQUEST, "the request is invalid");
     };
     let mut words = exec.command.iter().map(String::as_str);
     let (exit_code, stdout, stderr) = match words.next() {
@@ -231,7 +227,7 @@ async fn exec(process: &Process, request: Request<Incoming>) -> Answer {
     })
 }
 
-fn tunnel(process: Arc<Process>, request: Request<Incoming>) -> Answer {
+fn tunnel(process: Arc<Process>, request: Request<Incoming>) -> FakeResponse {
     let port = request.uri().authority().and_then(http::uri::Authority::port_u16);
     if !port.is_some_and(|port| process.listens(port)) {
         return refusal(StatusCode::BAD_GATEWAY, "nothing listens on this port");
@@ -254,23 +250,23 @@ fn line(value: &impl serde::Serialize) -> Vec<u8> {
     line
 }
 
-fn json<T: serde::Serialize + ?Sized>(value: &T) -> Answer {
-    let mut answer = body(StatusCode::OK, serde_json::to_vec(value).unwrap_or_default());
-    answer.headers_mut().insert(
+fn json<T: serde::Serialize + ?Sized>(value: &T) -> FakeResponse {
+    let mut respond = body(StatusCode::OK, serde_json::to_vec(value).unwrap_or_default());
+    respond.headers_mut().insert(
         header::CONTENT_TYPE,
         header::HeaderValue::from_static("application/json"),
     );
-    answer
+    respond
 }
 
-fn refusal(status: StatusCode, why: &str) -> Answer {
-    let mut answer = json(&serde_json::json!({ "error": why }));
-    *answer.status_mut() = status;
-    answer
+fn refusal(status: StatusCode, message: &str) -> FakeResponse {
+    let mut respond = json(&serde_json::json!({ "error": message }));
+    *respond.status_mut() = status;
+    respond
 }
 
-fn body(status: StatusCode, content: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(Full::new(content.into()).boxed_unsync());
-    *answer.status_mut() = status;
-    answer
+fn body(status: StatusCode, content: impl Into<Bytes>) -> FakeResponse {
+    let mut respond = Response::new(Full::new(content.into()).boxed_unsync());
+    *respond.status_mut() = status;
+    respond
 }

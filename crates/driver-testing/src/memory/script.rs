@@ -1,4 +1,4 @@
-//! Fault injection: faults and delays that a test scripts, and the log of calls.
+//! Fault injection: a script of faults and delays, and the log of calls.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -8,7 +8,7 @@ use tokio::sync::{Semaphore, watch};
 
 use fsa_driver::Result;
 
-/// What was called.
+/// An operation of the driver or the databases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Call {
     Observe,
@@ -27,7 +27,7 @@ pub enum Call {
 }
 
 impl Call {
-    /// Whether it changes the world, so that no two of one subject may overlap.
+    /// Whether it changes the data plane: calls for one subject must not overlap.
     #[must_use]
     pub const fn changes(self) -> bool {
         !matches!(
@@ -37,55 +37,55 @@ impl Call {
     }
 }
 
-/// What goes wrong, or takes its time.
+/// A failure or a delay of a call.
 #[derive(Clone, Debug)]
 pub enum Fault {
-    /// Nothing is done.
+    /// Fails before any work.
     Fail(Failure),
-    /// Half of it is done.
+    /// Fails after half of the work.
     FailHalfway(Failure),
-    /// It never answers.
+    /// Never returns.
     Hang,
     Delay(Duration),
-    /// It waits until the gate is opened, before anything is done.
+    /// Waits until the gate is opened, before any work.
     Pause(Gate),
-    /// The same when half of it is done.
+    /// Waits until the gate is opened, after half of the work.
     PauseHalfway(Gate),
 }
 
 impl Fault {
-    /// A failure that may pass.
+    /// A transient failure before any work.
     #[must_use]
-    pub fn passing() -> Self {
+    pub fn transient() -> Self {
         Self::Fail(Failure::new(
             FailureKind::Transient,
-            "the data plane is busy; it is tried again",
+            "the data plane is busy; it is retried",
         ))
     }
 
-    /// The same, in the middle of the work.
+    /// A transient failure after half of the work.
     #[must_use]
-    pub fn passing_halfway() -> Self {
+    pub fn transient_halfway() -> Self {
         Self::FailHalfway(Failure::new(
             FailureKind::Transient,
-            "the data plane broke off; it is tried again",
+            "the data plane broke off; it is retried",
         ))
     }
 }
 
-/// Where a call waits until a test lets it go on.
+/// Barrier at which a call waits until the test opens it.
 #[derive(Clone, Debug)]
-pub struct Gate(Arc<Inner>);
+pub struct Gate(Arc<GateState>);
 
 #[derive(Debug)]
-struct Inner {
+struct GateState {
     reached: Semaphore,
     open: watch::Sender<bool>,
 }
 
 impl Default for Gate {
     fn default() -> Self {
-        Self(Arc::new(Inner {
+        Self(Arc::new(GateState {
             reached: Semaphore::new(0),
             open: watch::Sender::new(false),
         }))
@@ -93,62 +93,62 @@ impl Default for Gate {
 }
 
 impl Gate {
-    /// Waits until a call has come to the gate; each arrival counts once.
+    /// Waits until a call has reached the gate. Each call is counted once.
     pub async fn reached(&self) {
         if let Ok(permit) = self.0.reached.acquire().await {
             permit.forget();
         }
     }
 
-    /// Lets everything through, now and later.
+    /// Releases the calls that wait, and all later ones.
     pub fn open(&self) {
         self.0.open.send_replace(true);
     }
 
-    async fn pass(&self) {
+    async fn apply(&self) {
         self.0.reached.add_permits(1);
         let _ = self.0.open.subscribe().wait_for(|open| *open).await;
     }
 }
 
 struct Rule {
-    /// `None` for whatever changes the world.
+    /// `None` for every call that changes the data plane.
     call: Option<Call>,
-    /// Calls to let by before the first that it meets.
+    /// Number of matching calls before the first one with the fault.
     skip: u32,
-    /// Calls that it meets; `None` for all.
+    /// Number of calls with the fault; `None` for all.
     times: Option<u32>,
     fault: Fault,
 }
 
-/// The faults to come. The first rule that fits a call has it.
+/// Script of faults. The first rule that matches a call is applied.
 #[derive(Default)]
 pub struct Script {
     rules: Mutex<Vec<Rule>>,
 }
 
 impl Script {
-    /// The next `call` meets `fault`.
+    /// Applies `fault` to the next `call`.
     pub fn next(&self, call: Call, fault: Fault) {
         self.nth(call, 1, fault);
     }
 
-    /// The `n`th `call` from now (1 is the next) meets `fault`.
+    /// Applies `fault` to the `n`th `call` from now; 1 is the next.
     pub fn nth(&self, call: Call, n: u32, fault: Fault) {
         self.add(Some(call), n - 1, Some(1), fault);
     }
 
-    /// The `n`th call from now that changes the world meets `fault`.
+    /// Applies `fault` to the `n`th call from now that changes the data plane.
     pub fn nth_change(&self, n: u32, fault: Fault) {
         self.add(None, n - 1, Some(1), fault);
     }
 
-    /// Every `call` from now on meets `fault`.
+    /// Applies `fault` to every later `call`.
     pub fn always(&self, call: Call, fault: Fault) {
         self.add(Some(call), 0, None, fault);
     }
 
-    /// Nothing goes wrong any more.
+    /// Removes all rules.
     pub fn clear(&self) {
         self.rules.lock().clear();
     }
@@ -166,10 +166,7 @@ impl Script {
         let mut rules = self.rules.lock();
         let mut hit = None;
         for (index, rule) in rules.iter_mut().enumerate() {
-            if rule
-                .call
-                .map_or(!call.changes(), |desired_state| desired_state != call)
-            {
+            if rule.call.map_or(!call.changes(), |expected| expected != call) {
                 continue;
             }
             if rule.skip > 0 {
@@ -188,19 +185,18 @@ impl Script {
         Some(fault)
     }
 
-    /// Lives through what is scripted for the beginning of this call. Gives what is scripted for
-    /// its middle.
-    pub(super) async fn play(&self, call: Call) -> Result<Middle> {
+    /// Applies the fault that is scripted for the beginning of this call. Returns the one for its middle.
+    pub(super) async fn begin_faults(&self, call: Call) -> Result<HalfwayFault> {
         match self.take(call) {
             None => {}
             Some(Fault::Fail(failure)) => return Err(failure.into()),
-            Some(Fault::FailHalfway(failure)) => return Ok(Middle(Some(Halfway::Fail(failure)))),
-            Some(Fault::PauseHalfway(gate)) => return Ok(Middle(Some(Halfway::Pause(gate)))),
+            Some(Fault::FailHalfway(failure)) => return Ok(HalfwayFault(Some(Halfway::Fail(failure)))),
+            Some(Fault::PauseHalfway(gate)) => return Ok(HalfwayFault(Some(Halfway::Pause(gate)))),
             Some(Fault::Hang) => std::future::pending().await,
             Some(Fault::Delay(time)) => tokio::time::sleep(time).await,
-            Some(Fault::Pause(gate)) => gate.pass().await,
+            Some(Fault::Pause(gate)) => gate.apply().await,
         }
-        Ok(Middle(None))
+        Ok(HalfwayFault(None))
     }
 }
 
@@ -209,59 +205,59 @@ enum Halfway {
     Pause(Gate),
 }
 
-/// What is scripted for the middle of a call.
-pub(super) struct Middle(Option<Halfway>);
+/// Fault that is scripted for the middle of a call.
+pub(super) struct HalfwayFault(Option<Halfway>);
 
-impl Middle {
-    /// Lives through it. Others may run meanwhile, whatever is scripted.
-    pub(super) async fn pass(self) -> Result<()> {
+impl HalfwayFault {
+    /// Applies the fault. Yields in any case, so that other tasks run between the halves of a call.
+    pub(super) async fn apply(self) -> Result<()> {
         tokio::task::yield_now().await;
         match self.0 {
             None => {}
             Some(Halfway::Fail(failure)) => return Err(failure.into()),
-            Some(Halfway::Pause(gate)) => gate.pass().await,
+            Some(Halfway::Pause(gate)) => gate.apply().await,
         }
         Ok(())
     }
 }
 
-/// How a call ended.
+/// The outcome of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum Outcome {
     Done,
     Failed,
-    /// Its caller went away.
+    /// The caller dropped its future.
     Dropped,
 }
 
-/// One call. The numbers order beginnings and ends of all calls of one log.
+/// Record of a call. The numbers order the beginnings and ends of all calls of a log.
 #[derive(Clone, Debug)]
-pub struct Entry {
+pub struct CallRecord {
     pub call: Call,
     /// A resource name, or a project's id.
     pub subject: String,
     pub began: u64,
-    /// `None` while it goes on.
-    pub ended: Option<(u64, End)>,
+    /// `None` while the call is in flight.
+    pub ended: Option<(u64, Outcome)>,
 }
 
 #[derive(Default)]
-struct Entries {
+struct Records {
     clock: u64,
-    all: Vec<Entry>,
+    all: Vec<CallRecord>,
 }
 
-/// What was called when.
+/// Log of calls.
 #[derive(Clone, Default)]
-pub struct Log(Arc<Mutex<Entries>>);
+pub struct Log(Arc<Mutex<Records>>);
 
 impl Log {
     #[must_use]
-    pub fn entries(&self) -> Vec<Entry> {
+    pub fn entries(&self) -> Vec<CallRecord> {
         self.0.lock().all.clone()
     }
 
-    /// How often `call` was begun.
+    /// Number of `call`s so far.
     #[must_use]
     pub fn count(&self, call: Call) -> usize {
         self.0
@@ -272,13 +268,12 @@ impl Log {
             .count()
     }
 
-    /// Forgets what was called so far, except what still goes on.
+    /// Drops the records of calls that have ended.
     pub fn clear(&self) {
         self.0.lock().all.retain(|entry| entry.ended.is_none());
     }
 
-    /// Subjects on which two changes went on at the same time. There should be none: two workers
-    /// never act on one sandbox.
+    /// Subjects with overlapping changes. Must be empty: two workers must not change one sandbox at a time.
     #[must_use]
     pub fn overlaps(&self) -> BTreeSet<String> {
         let entries = self.0.lock();
@@ -286,7 +281,7 @@ impl Log {
         let mut found = BTreeSet::new();
         for (index, first) in changes.iter().enumerate() {
             let end = first.ended.map_or(u64::MAX, |(end, _)| end);
-            // In order of their beginnings, so only what began before `first` ended is left.
+            // The calls are in order of their beginnings.
             let during = changes[index + 1..]
                 .iter()
                 .take_while(|second| second.began < end);
@@ -297,45 +292,49 @@ impl Log {
         found
     }
 
-    pub(super) fn begin(&self, call: Call, subject: impl ToString) -> Ongoing {
+    pub(super) fn begin(&self, call: Call, subject: impl ToString) -> CallGuard {
         let mut entries = self.0.lock();
         entries.clock += 1;
         let began = entries.clock;
-        entries.all.push(Entry {
+        entries.all.push(CallRecord {
             call,
             subject: subject.to_string(),
             began,
             ended: None,
         });
-        Ongoing {
+        CallGuard {
             log: self.clone(),
             began,
-            end: End::Dropped,
+            end: Outcome::Dropped,
         }
     }
 }
 
-/// A call that goes on; ends when it is dropped.
-pub(super) struct Ongoing {
+/// Guard of a call in flight, which ends when the guard is dropped.
+pub(super) struct CallGuard {
     log: Log,
     began: u64,
-    end: End,
+    end: Outcome,
 }
 
-impl Ongoing {
-    /// Notes how it ended.
+impl CallGuard {
+    /// Records the outcome.
     pub(super) fn end<T>(mut self, result: Result<T>) -> Result<T> {
-        self.end = if result.is_ok() { End::Done } else { End::Failed };
+        self.end = if result.is_ok() {
+            Outcome::Done
+        } else {
+            Outcome::Failed
+        };
         result
     }
 }
 
-impl Drop for Ongoing {
+impl Drop for CallGuard {
     fn drop(&mut self) {
         let mut entries = self.log.0.lock();
         entries.clock += 1;
         let ended = Some((entries.clock, self.end));
-        // Searched from the newest: most calls are short.
+        // From the newest: most calls are short.
         if let Some(entry) = entries
             .all
             .iter_mut()
@@ -352,12 +351,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_changes_of_one_subject_at_the_same_time_are_found() {
+    fn overlapping_changes_of_one_subject_are_reported() {
         let log = Log::default();
         let first = log.begin(Call::Stop, "a");
         let other = log.begin(Call::Stop, "b");
-        let look = log.begin(Call::Observe, "a");
-        let _ = (other.end(Ok(())), look.end(Ok(())));
+        let observe = log.begin(Call::Observe, "a");
+        let _ = (other.end(Ok(())), observe.end(Ok(())));
         assert!(log.overlaps().is_empty());
         let second = log.begin(Call::Destroy, "a");
         let _ = (first.end(Ok(())), second.end(Ok(())));
@@ -365,22 +364,22 @@ mod tests {
     }
 
     #[test]
-    fn one_after_the_other_is_no_overlap() {
+    fn sequential_changes_do_not_overlap() {
         let log = Log::default();
         let _ = log.begin(Call::Stop, "a").end(Ok(()));
         drop(log.begin(Call::Destroy, "a"));
         let _ = log.begin(Call::Destroy, "a").end(Ok(()));
         assert!(log.overlaps().is_empty());
-        assert_eq!(log.entries()[1].ended, Some((4, End::Dropped)));
+        assert_eq!(log.entries()[1].ended, Some((4, Outcome::Dropped)));
     }
 
     #[tokio::test]
-    async fn the_nth_call_meets_its_fault_and_no_other_does() {
+    async fn a_fault_applies_to_the_nth_call_only() {
         let script = Script::default();
-        script.nth(Call::Stop, 2, Fault::passing());
-        assert!(script.play(Call::Stop).await.is_ok());
-        assert!(script.play(Call::Destroy).await.is_ok());
-        assert!(script.play(Call::Stop).await.is_err());
-        assert!(script.play(Call::Stop).await.is_ok());
+        script.nth(Call::Stop, 2, Fault::transient());
+        assert!(script.begin_faults(Call::Stop).await.is_ok());
+        assert!(script.begin_faults(Call::Destroy).await.is_ok());
+        assert!(script.begin_faults(Call::Stop).await.is_err());
+        assert!(script.begin_faults(Call::Stop).await.is_ok());
     }
 }

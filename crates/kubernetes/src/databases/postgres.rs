@@ -263,7 +263,7 @@ impl Databases for PostgresDatabases {
         })
     }
 
-    fn known_ahead(&self) -> bool {
+    fn predictable_credentials(&self) -> bool {
         true
     }
 
@@ -321,7 +321,7 @@ async fn with_timeout<T>(timeout: Duration, work: impl Future<Output = Result<T>
         Err(DriverError::new(
             FailureKind::Transient,
             format!(
-                "the PostgreSQL server was busy for more than {} s; it is tried again",
+                "the PostgreSQL server was busy for more than {} s; it is retried",
                 timeout.as_secs()
             ),
         ))
@@ -348,7 +348,7 @@ pub(super) fn failure(error: sqlx::Error) -> DriverError {
         ),
         Some("53300") => (
             FailureKind::Transient,
-            "the PostgreSQL server has reached its limit of connections; it is tried again",
+            "the PostgreSQL server has reached its limit of connections; it is retried",
         ),
         Some(_) => (
             FailureKind::Internal,
@@ -356,7 +356,7 @@ pub(super) fn failure(error: sqlx::Error) -> DriverError {
         ),
         None => (
             FailureKind::Transient,
-            "the PostgreSQL server does not answer; it is tried again",
+            "the PostgreSQL server does not answer; it is retried",
         ),
     };
     DriverError::new(kind, message).because(error)

@@ -320,7 +320,7 @@ impl KubernetesDriver {
         .map_err(|_| {
             DriverError::new(
                 FailureKind::Transient,
-                "the cluster has not deleted the sandbox's pod yet; it is tried again",
+                "the cluster has not deleted the sandbox's pod yet; it is retried",
             )
         })
     }
@@ -336,14 +336,16 @@ impl KubernetesDriver {
         timeout(
             DELETE_TIMEOUT,
             reflectors.until(project, || {
-                named(&reflectors.claims, namespace, &name).is_none().then_some(())
+                named(&reflectors.claims, namespace, &name)
+                    .is_none()
+                    .then_some(())
             }),
         )
         .await
         .map_err(|_| {
             DriverError::new(
                 FailureKind::Transient,
-                "the cluster has not deleted the home volume yet, which may still be in use; it is tried again",
+                "the cluster has not deleted the home volume yet, which may still be in use; it is retried",
             )
         })
     }

@@ -14,8 +14,8 @@ use std::{collections::HashMap, sync::Arc};
 use async_trait::async_trait;
 use bytes::Bytes;
 use fsa_driver::{
-    BoxConnection, BoxStream, Calls, Capabilities, Driver, DriverError, Endpoint, ExternalEndpoint, Observed,
-    Requeue, Result, Warning, keyed_mutex::KeyedMutex,
+    BoxConnection, BoxStream, Capabilities, Driver, DriverError, Endpoint, ExternalEndpoint, Observed,
+    RequestCount, Requeue, Result, Warning, keyed_mutex::KeyedMutex,
 };
 use fsa_model::{
     FailureKind, Image, ProjectId, ResourceName, SandboxRef, SandboxSpec, api::ImageInfo,
@@ -197,7 +197,7 @@ impl Driver for KubernetesDriver {
             restarts_by_itself: true,
             // Its process may run before it listens.
             listens_at_start: false,
-            works_elsewhere: true,
+            is_remote: true,
         }
     }
 
@@ -310,7 +310,7 @@ impl Driver for KubernetesDriver {
             })
     }
 
-    fn calls(&self) -> Vec<Calls> {
+    fn request_counts(&self) -> Vec<RequestCount> {
         self.0.cluster.request_metrics.snapshot()
     }
 

@@ -178,11 +178,11 @@ async fn lifecycle(reach: Reach) {
         .unwrap();
     assert_ne!(again.uid(), made.uid());
     let mut connection = sign_in(&fixture, &database).await;
-    let marks: Option<String> = sqlx::query_scalar("SELECT to_regclass('marks')::text")
+    let select_rows: Option<String> = sqlx::query_scalar("SELECT to_regclass('marks')::text")
         .fetch_one(&mut connection)
         .await
         .unwrap();
-    assert_eq!(marks, None, "the new database is not empty");
+    assert_eq!(select_rows, None, "the new database is not empty");
     drop(connection);
 
     // Removed with all its objects, by the same account.

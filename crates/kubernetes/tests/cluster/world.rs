@@ -279,11 +279,11 @@ impl World for Fixture {
             .unwrap();
     }
 
-    async fn mark(&self, _: &DatabaseSpec, _: &str) -> Result<(), String> {
+    async fn insert_row(&self, _: &DatabaseSpec, _: &str) -> Result<(), String> {
         Err("there are no databases here".into())
     }
 
-    async fn marks(&self, _: &DatabaseSpec) -> Result<Vec<String>, String> {
+    async fn select_rows(&self, _: &DatabaseSpec) -> Result<Vec<String>, String> {
         Err("there are no databases here".into())
     }
 }

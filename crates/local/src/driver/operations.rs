@@ -49,7 +49,7 @@ impl Driver for LocalDriver {
             keeps_root_files: true,
             restarts_by_itself: false,
             listens_at_start: true,
-            works_elsewhere: false,
+            is_remote: false,
         }
     }
 

@@ -136,7 +136,7 @@ impl BlobStore {
             Ok(Ok(Err(e))) => Err(disk("the image store could not be locked", &e)),
             Ok(Err(_)) | Err(_) => Err(Failure::new(
                 FailureKind::Transient,
-                "images are being removed at the moment; it is tried again",
+                "images are being removed at the moment; it is retried",
             )),
         }
     }

@@ -111,7 +111,7 @@ async fn fetch(
                     Failure::new(
                         FailureKind::Transient,
                         format!(
-                            "a layer of the image {} did not arrive within {} s; it is tried again",
+                            "a layer of the image {} did not arrive within {} s; it is retried",
                             reference.whole(),
                             limit.as_secs()
                         ),

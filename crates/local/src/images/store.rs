@@ -101,7 +101,7 @@ impl Store {
         }
         Err(Failure::new(
             FailureKind::Transient,
-            "the image is removed as fast as it is fetched; it is tried again",
+            "the image is removed as fast as it is fetched; it is retried",
         ))
     }
 

@@ -40,7 +40,7 @@ pub async fn view(core: &Core, caller: &Caller, project: &str, reveal: bool) -> 
     };
     if reveal {
         project.also::<Write>()?;
-        if database.status != DatabaseStatus::Ready && !region.databases.known_ahead() {
+        if database.status != DatabaseStatus::Ready && !region.databases.predictable_credentials() {
             return Err(Error::conflict("The database is not ready yet.").of(project.id));
         }
         let mut tx = core.store.begin().await?;

@@ -259,7 +259,7 @@ impl<'a> Attempt<'a> {
             .into_iter()
             .map(|step| (step.kind(), apply(shared, claim, region, &ready, step).boxed()))
             .collect();
-        let mut execution = Execution::new(steps, region.databases.known_ahead());
+        let mut execution = Execution::new(steps, region.databases.predictable_credentials());
         let mut write_at: Option<Instant> = None;
         let mut writing: Option<BoxFuture<'_, Told>> = None;
         loop {

@@ -46,21 +46,21 @@ pub struct Execution<'a> {
     running: FuturesUnordered<BoxFuture<'a, (StepKind, Result<()>)>>,
     began: VecDeque<StepKind>,
     done: Vec<StepKind>,
-    database_known_ahead: bool,
+    predictable_credentials: bool,
     timeout: fn(StepKind) -> Duration,
 }
 
 impl<'a> Execution<'a> {
     /// Nothing runs before [`Self::next`] is called.
     #[must_use]
-    pub fn new(steps: Vec<(StepKind, Work<'a>)>, database_known_ahead: bool) -> Self {
+    pub fn new(steps: Vec<(StepKind, Work<'a>)>, predictable_credentials: bool) -> Self {
         Self {
             planned: steps.iter().map(|(kind, _)| *kind).collect(),
             waiting: steps,
             running: FuturesUnordered::new(),
             began: VecDeque::new(),
             done: Vec::new(),
-            database_known_ahead,
+            predictable_credentials,
             timeout,
         }
     }
@@ -84,7 +84,7 @@ impl<'a> Execution<'a> {
 
     fn begin(&mut self) {
         let may_begin = |kind: StepKind| {
-            kind.after(self.database_known_ahead)
+            kind.after(self.predictable_credentials)
                 .iter()
                 .all(|earlier| self.done.contains(earlier) || !self.planned.contains(earlier))
         };

@@ -189,7 +189,7 @@ async fn credentials(
     let Some(database) = database else {
         return Ok(Known::Now(None));
     };
-    if !region.databases.known_ahead() && observed != Some(ObservedDatabase::Ready) {
+    if !region.databases.predictable_credentials() && observed != Some(ObservedDatabase::Ready) {
         return Ok(Known::NotYet);
     }
     answered(

@@ -94,7 +94,7 @@ pub async fn listen(shared: Arc<Shared>) {
                             Requeue::Sandbox(sandbox) => shared.requeue(sandbox.id),
                             Requeue::Project(project) => shared.requeues.project(project),
                             Requeue::Everything => shared.requeues.everything(),
-                            Requeue::Answers => shared.requeues.answers(&region.name),
+                            Requeue::Recovered => shared.requeues.answers(&region.name),
                         }
                     }
                     tracing::warn!(

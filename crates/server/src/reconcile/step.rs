@@ -62,10 +62,10 @@ impl<S, D> Step<S, D> {
 impl StepKind {
     /// The steps that, where the same plan has them, must be done before this one begins.
     #[must_use]
-    pub const fn after(self, database_known_ahead: bool) -> &'static [Self] {
+    pub const fn after(self, predictable_credentials: bool) -> &'static [Self] {
         match self {
             Self::EnsureDatabase | Self::EnsureNetwork | Self::StopContainer => &[],
-            Self::EnsureContainer if database_known_ahead => &[Self::StopContainer, Self::EnsureNetwork],
+            Self::EnsureContainer if predictable_credentials => &[Self::StopContainer, Self::EnsureNetwork],
             Self::EnsureContainer => &[Self::StopContainer, Self::EnsureNetwork, Self::EnsureDatabase],
             Self::AwaitTerminal => &[Self::EnsureContainer, Self::EnsureNetwork],
             Self::Destroy => &[Self::StopContainer],

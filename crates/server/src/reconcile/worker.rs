@@ -273,7 +273,7 @@ impl Jobs {
             elsewhere: concurrent,
         };
         for region in self.shared.core.regions.iter() {
-            let elsewhere = region.driver.capabilities().works_elsewhere;
+            let elsewhere = region.driver.capabilities().is_remote;
             let places = concurrent * if elsewhere { ELSEWHERE } else { 1 };
             room.regions.push((region.name.clone(), places));
         }

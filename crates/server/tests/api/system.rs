@@ -40,7 +40,7 @@ async fn regions_checks_and_use_are_told_and_a_silent_region_is_named() {
 
     // Another server, which has not queried the region yet.
     let replica = world.replica().await;
-    replica.driver.script.always(Call::Inventory, Fault::passing());
+    replica.driver.script.always(Call::Inventory, Fault::transient());
     let owner = replica.owner().await;
     let found = owner.get("/api/system/checks").await.expect(200).json();
     let found: Vec<Check> = serde_json::from_value(found["items"].clone()).unwrap();

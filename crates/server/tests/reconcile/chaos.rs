@@ -79,27 +79,27 @@ impl Scene {
         .expect("there are calls");
         let slow = Fault::Delay(Duration::from_millis(dice.random_range(1..400)));
         match dice.random_range(0..9) {
-            0 => script.next(call, Fault::passing()),
-            1 => script.next(call, Fault::passing_halfway()),
+            0 => script.next(call, Fault::transient()),
+            1 => script.next(call, Fault::transient_halfway()),
             2 | 3 => script.next(call, slow),
             4 => self.world.databases.script.next(Call::EnsureDatabase, slow),
             5 => self
                 .world
                 .databases
                 .script
-                .next(Call::EnsureDatabase, Fault::passing_halfway()),
+                .next(Call::EnsureDatabase, Fault::transient_halfway()),
             6 => self
                 .world
                 .databases
                 .script
-                .next(Call::DropDatabase, Fault::passing_halfway()),
+                .next(Call::DropDatabase, Fault::transient_halfway()),
             _ => {
                 let all = self.world.driver.resources();
                 if let Some(resource) = all.choose(dice) {
                     match dice.next_u32() % 4 {
                         0 => self.world.driver.kill(resource),
-                        1 => self.world.driver.vanish(resource),
-                        2 => self.world.driver.drift(resource),
+                        1 => self.world.driver.remove_silently(resource),
+                        2 => self.world.driver.set_drift(resource),
                         _ => self.world.driver.lose_network(resource),
                     }
                 }

@@ -197,7 +197,10 @@ async fn a_worker_whose_lease_was_taken_stops_where_it_is_and_writes_nothing() {
         let entries = scene.world.driver.log.entries();
         entries.iter().any(|entry| {
             entry.call == CONTAINER
-                && matches!(entry.ended, Some((_, fsa_driver_testing::memory::End::Dropped)))
+                && matches!(
+                    entry.ended,
+                    Some((_, fsa_driver_testing::memory::Outcome::Dropped))
+                )
         })
     };
     while !dropped() {

@@ -37,7 +37,7 @@ async fn a_step_of_a_start_that_fails_once_is_told_and_overcome() {
         (TERMINAL, Some(Stage::TerminalReady)),
         (Call::Observe, None),
     ];
-    let faults = [Fault::passing(), Fault::passing_halfway()];
+    let faults = [Fault::transient(), Fault::transient_halfway()];
     let stories = cases
         .iter()
         .flat_map(|case| faults.iter().map(move |fault| (case, fault)));
@@ -70,7 +70,7 @@ async fn a_step_of_a_start_that_fails_once_is_told_and_overcome() {
 
 #[tokio::test]
 async fn a_stop_or_an_end_that_fails_once_is_told_and_overcome() {
-    let faults = [Fault::passing(), Fault::passing_halfway()];
+    let faults = [Fault::transient(), Fault::transient_halfway()];
     join_all(faults.iter().map(|fault| async move {
         let (scene, _workers) = Scene::at_work().await;
         let project = scene.running("todo").await;
@@ -125,7 +125,7 @@ async fn an_image_that_does_not_exist_is_told_at_once_and_a_better_one_is_taken_
 #[tokio::test]
 async fn attempts_back_off_while_the_wish_stands() {
     let (scene, _workers) = Scene::at_work().await;
-    scene.world.driver.script.always(NETWORK, Fault::passing());
+    scene.world.driver.script.always(NETWORK, Fault::transient());
     let project = scene.create(json!({"name": "todo"})).await;
 
     let failed = scene
@@ -152,7 +152,7 @@ async fn databases_that_cannot_be_asked_do_not_keep_a_sandbox_from_starting() {
         .world
         .databases
         .script
-        .always(Call::ObserveDatabase, Fault::passing());
+        .always(Call::ObserveDatabase, Fault::transient());
     let project = scene.create(json!({"name": "todo"})).await;
 
     let failed = scene.until(&project, Phase::Error).await;
@@ -172,7 +172,7 @@ async fn a_failed_clone_is_an_error_with_a_terminal_to_look_and_is_tried_again()
     let (scene, _workers) = Scene::at_work().await;
     let url = "https://example.org/todo.git";
     let message = "fatal: repository not found".to_owned();
-    scene.world.driver.clones_end(
+    scene.world.driver.set_clone_result(
         url,
         RepositoryState::Failed {
             message: message.clone(),
@@ -193,7 +193,7 @@ async fn a_failed_clone_is_an_error_with_a_terminal_to_look_and_is_tried_again()
     assert_eq!(scene.world.driver.container(&resource), ContainerState::Running);
     let starts = scene.world.driver.log.count(CONTAINER);
 
-    scene.world.driver.clones_end(url, RepositoryState::Cloned);
+    scene.world.driver.set_clone_result(url, RepositoryState::Cloned);
     scene.until(&project, Phase::Running).await;
     assert_eq!(
         scene.world.driver.log.count(CONTAINER),
@@ -212,7 +212,7 @@ async fn a_failed_clone_is_an_error_with_a_terminal_to_look_and_is_tried_again()
 async fn a_sandbox_runs_only_when_its_repository_is_there() {
     let (scene, _workers) = Scene::at_work().await;
     let url = "https://example.org/todo.git";
-    scene.world.driver.clones_end(url, RepositoryState::Cloning);
+    scene.world.driver.set_clone_result(url, RepositoryState::Cloning);
     let project = scene
         .create(json!({"name": "todo", "repository": {"url": url}}))
         .await;
@@ -327,8 +327,8 @@ async fn a_region_in_which_every_start_hangs_holds_up_no_other() {
 async fn a_terminal_that_never_answers_is_started_anew_after_some_patience() {
     let (scene, _workers) = Scene::at_work().await;
     let script = &scene.world.driver.script;
-    script.always(TERMINAL, Fault::passing());
-    script.always(Call::Connect, Fault::passing());
+    script.always(TERMINAL, Fault::transient());
+    script.always(Call::Connect, Fault::transient());
     let project = scene.create(json!({"name": "todo"})).await;
     scene
         .when(&project, "a stop", |_| {
@@ -387,7 +387,7 @@ async fn a_data_plane_that_answers_again_ends_the_wait_of_what_failed_for_it_alo
         .create(json!({"name": "wrong", "image": MISSING_IMAGE}))
         .await;
     scene.until(&wrong, Phase::Error).await;
-    scene.world.driver.script.always(CONTAINER, Fault::passing());
+    scene.world.driver.script.always(CONTAINER, Fault::transient());
     let waits = scene.create(json!({"name": "waits"})).await;
     scene.until(&waits, Phase::Error).await;
     scene
@@ -396,7 +396,7 @@ async fn a_data_plane_that_answers_again_ends_the_wait_of_what_failed_for_it_alo
         .sql("update sandboxes set next_attempt_at = now() + interval '1 day'");
     scene.world.driver.script.clear();
 
-    scene.world.driver.requeue(Requeue::Answers);
+    scene.world.driver.requeue(Requeue::Recovered);
 
     scene.until(&waits, Phase::Running).await;
     let left = scene.status(&wrong).await.error.expect("an error");

@@ -262,7 +262,9 @@ async fn a_wish_that_is_there_already_changes_nothing() {
 #[tokio::test]
 async fn a_database_that_tells_its_credentials_late_comes_before_the_container() {
     use crate::{common::World, scene::Workers, scene::options};
-    let world = World::with_databases(fsa_driver_testing::memory::MemoryDatabases::not_known_ahead()).await;
+    let world =
+        World::with_databases(fsa_driver_testing::memory::MemoryDatabases::without_predictable_credentials())
+            .await;
     let scene = Scene::of(world).await;
     let _workers = Workers::of(&scene.world, options());
     let project = scene.running("todo").await;

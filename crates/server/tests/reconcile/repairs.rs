@@ -76,7 +76,7 @@ async fn what_was_lost_without_a_word_is_found_when_somebody_looks() {
     let project = scene.running("todo").await;
     let resource = scene.resource(&project).await;
 
-    scene.world.driver.vanish(&resource);
+    scene.world.driver.remove_silently(&resource);
     scene.requeue();
 
     scene.kinds_until(&project, EventKind::Repaired).await;
@@ -130,7 +130,7 @@ async fn a_container_that_somebody_replaced_is_put_right() {
     let resource = scene.resource(&project).await;
     let starts = scene.world.driver.log.count(CONTAINER);
 
-    scene.world.driver.drift(&resource);
+    scene.world.driver.set_drift(&resource);
     scene.requeue();
 
     scene.kinds_until(&project, EventKind::Repaired).await;
@@ -149,7 +149,7 @@ async fn a_lost_database_is_told_loudly_before_a_new_one_is_made() {
         .world
         .databases
         .script
-        .next(Call::EnsureDatabase, Fault::passing());
+        .next(Call::EnsureDatabase, Fault::transient());
     scene.requeue();
 
     scene.kinds_until(&project, EventKind::DatabaseLost).await;
@@ -244,7 +244,7 @@ async fn a_lost_home_volume_is_told() {
     let project = scene.running("todo").await;
     let resource = scene.resource(&project).await;
 
-    scene.world.driver.vanish(&resource);
+    scene.world.driver.remove_silently(&resource);
     scene.world.driver.lose_volume(project.id);
     scene.requeue();
 

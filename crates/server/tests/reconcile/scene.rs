@@ -273,7 +273,7 @@ impl Scene {
 
     /// The number of changing calls to the data plane.
     pub fn changes(&self) -> usize {
-        let of = |entries: Vec<fsa_driver_testing::memory::Entry>| {
+        let of = |entries: Vec<fsa_driver_testing::memory::CallRecord>| {
             entries
                 .iter()
                 .filter(|entry| entry.call.changes() && entry.call != AWAIT)

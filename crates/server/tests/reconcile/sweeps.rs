@@ -43,7 +43,7 @@ impl Scene {
 async fn a_sandbox_in_no_row_is_destroyed_at_the_second_sight_and_that_is_on_record() {
     let scene = Scene::new().await;
     let leftover = stray();
-    scene.world.driver.plant(leftover.clone());
+    scene.world.driver.add_orphan(leftover.clone());
     let _workers = Workers::of(&scene.world, sweeping());
 
     scene.sweeps(4).await;
@@ -95,7 +95,7 @@ async fn a_known_name_under_another_project_is_nobodys_to_touch() {
         ..stray()
     };
     let destroyed = scene.world.driver.log.count(Call::Destroy);
-    scene.world.driver.plant(odd.clone());
+    scene.world.driver.add_orphan(odd.clone());
 
     scene.sweeps(4).await;
 
@@ -112,7 +112,7 @@ async fn what_is_left_of_a_terminated_sandbox_is_destroyed_again() {
     scene.until(&project, Phase::Terminated).await;
     let resource = scene.resource(&project).await;
     let id = scene.sandbox_id(&resource);
-    scene.world.driver.plant(SandboxRef {
+    scene.world.driver.add_orphan(SandboxRef {
         id,
         project: project.id,
         resource,

@@ -125,7 +125,7 @@ impl KubeBlocks {
             Ok(true) => Ok(watches),
             _ => Err(DriverError::new(
                 FailureKind::Transient,
-                "the cluster has not listed its databases yet; it is tried again",
+                "the cluster has not listed its databases yet; it is retried",
             )),
         }
     }
@@ -208,7 +208,7 @@ impl KubeBlocks {
             Err(DriverError::new(
                 FailureKind::Transient,
                 format!(
-                    "KubeBlocks has not created the database within {} minutes (its phase is {phase}); it is tried again",
+                    "KubeBlocks has not created the database within {} minutes (its phase is {phase}); it is retried",
                     CREATE_TIMEOUT.as_secs() / 60
                 ),
             ))
@@ -309,7 +309,7 @@ impl Databases for KubeBlocks {
         })
     }
 
-    fn known_ahead(&self) -> bool {
+    fn predictable_credentials(&self) -> bool {
         false
     }
 
@@ -335,7 +335,7 @@ impl Databases for KubeBlocks {
             timeout(DELETE_TIMEOUT, gone).await.map_err(|_| {
                 DriverError::new(
                     FailureKind::Transient,
-                    "KubeBlocks has not removed the database yet; it is tried again",
+                    "KubeBlocks has not removed the database yet; it is retried",
                 )
             })?;
         }

@@ -152,7 +152,7 @@ impl KubeBlocks {
         }
         Err(DriverError::new(
             FailureKind::Transient,
-            "KubeBlocks has not written the database's credentials yet; it is tried again",
+            "KubeBlocks has not written the database's credentials yet; it is retried",
         ))
     }
 
@@ -184,7 +184,7 @@ impl KubeBlocks {
         timeout(SIGN_IN_TIMEOUT, work).await.unwrap_or_else(|_| {
             Err(DriverError::new(
                 FailureKind::Transient,
-                "the database's server does not answer; it is tried again",
+                "the database's server does not answer; it is retried",
             ))
         })
     }
@@ -213,7 +213,7 @@ impl KubeBlocks {
         let pod = pod.await.map_err(|_| {
             DriverError::new(
                 FailureKind::Transient,
-                "the database's pod does not run; it is tried again",
+                "the database's pod does not run; it is retried",
             )
         })?;
         if self.settings.reach == Reach::Direct {
@@ -226,7 +226,7 @@ impl KubeBlocks {
                 .ok_or_else(|| {
                     DriverError::new(
                         FailureKind::Transient,
-                        "the database's pod has no address yet; it is tried again",
+                        "the database's pod has no address yet; it is retried",
                     )
                 });
         }

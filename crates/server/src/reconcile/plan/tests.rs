@@ -350,12 +350,12 @@ proptest! {
         mut desired in any_wanted(),
         mut world in any_observed(),
         // Whether the credentials are known before the database exists.
-        known_ahead: bool,
+        predictable_credentials: bool,
     ) {
         let (volume, database) = (world.volume, world.database);
         let mut rounds = 0;
         loop {
-            let unknown = !known_ahead && desired.database.is_some() && world.database != Some(ObservedDatabase::Ready);
+            let unknown = !predictable_credentials && desired.database.is_some() && world.database != Some(ObservedDatabase::Ready);
             let wanted_now = Desired { spec: desired.spec.clone().filter(|_| !unknown), ..desired.clone() };
             let steps = plan(&wanted_now, &world);
             if steps.is_empty() {
@@ -395,11 +395,11 @@ proptest! {
     fn the_steps_of_a_plan_are_in_an_order_that_all_may_follow(
         desired in any_wanted(),
         world in any_observed(),
-        known_ahead: bool,
+        predictable_credentials: bool,
     ) {
         let steps: Vec<_> = plan(&desired, &world).into_iter().map(|step| step.kind()).collect();
         for (index, kind) in steps.iter().enumerate() {
-            for earlier in kind.after(known_ahead) {
+            for earlier in kind.after(predictable_credentials) {
                 prop_assert!(!steps[index..].contains(earlier));
             }
             prop_assert_eq!(steps.iter().filter(|other| *other == kind).count(), 1);
