@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# bench-kubernetes.sh [COUNT]: measures the release build against a real API server, a thousand sandboxes on simulated nodes
-# among it, and keeps the result in docs/benchmarks.md. Quiet machine, please.
+# bench-kubernetes.sh [COUNT]: measures the release build against a real API server, also with COUNT (1000) sandboxes on
+# simulated nodes, and writes the result to docs/benchmarks.md. Needs a quiet machine.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# bench-web.sh: what the web page costs, in a real browser on this machine, beside its targets.
+# bench-web.sh: measures the web page in a real browser on this machine, and prints the results with their targets.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # bench.sh [ARGUMENT...]: measures the release build on this machine and keeps the result in
-# docs/benchmarks.md. Quiet machine, please.
+# docs/benchmarks.md. Needs a quiet machine.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"

@@ -1,6 +1,6 @@
-// check-layers.mjs [FOLDER]: the crates, and the modules within a crate, import each other in one direction only. The
-// order is in layers.mjs beside this file. Each import that points the wrong way is named with its file and line, and
-// so is each circle of modules. What only tests compile (`#[cfg(test)]`, [dev-dependencies]) is free.
+// check-layers.mjs [FOLDER]: checks that crates, and modules within a crate, import each other in one direction only, in
+// the order of layers.mjs. Reports each import in the wrong direction and each cycle with file and line. Code and
+// dependencies of tests (`#[cfg(test)]`, [dev-dependencies]) are not checked.
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { pathToFileURL } from 'node:url';
@@ -76,7 +76,7 @@ function importsOf(crate) {
   const top = new Set(files.map((name) => name.split('/')[0].replace(/\.rs$/, '')));
   top.delete('lib');
   top.delete('main');
-  // `pub use state::{App, Settings}` in lib.rs: whoever names crate::App imports the module `state`.
+  // With `pub use state::{App, Settings}` in lib.rs, a use of crate::App imports the module `state`.
   const homes = new Map();
   for (const [, module, names] of codeOnly(readFileSync(join(folder, lib), 'utf8')).matchAll(/\buse (?:self::)?(\w+)::([^;]+);/g)) {
     for (const name of names.match(/\w+/g)) homes.set(name, module);
@@ -86,7 +86,7 @@ function importsOf(crate) {
     const path = name.replace(/(\/mod)?\.rs$/, '').split('/');
     if (!top.has(path[0])) continue;
     const code = codeOnly(readFileSync(join(folder, name), 'utf8'));
-    // `super::` as often as the file is deep leads to the crate's root, as `crate::` does.
+    // `super::` repeated up to the crate's root is the same as `crate::`.
     const toRoot = new RegExp(`(?<![\\w:])(?:crate|super(?:\\s*::\\s*super){${path.length - 1}})\\s*::`, 'g');
     for (const match of code.matchAll(toRoot)) {
       for (const [first, at] of firstNames(code, match.index + match[0].length)) {
@@ -100,16 +100,16 @@ function importsOf(crate) {
   return { top, found };
 }
 
-/** One circle among arrows, as a list of modules that ends where it begins. */
-function circle(arrows) {
+/** One cycle of imports, as a list of modules whose last element is its first. */
+function findCycle(imports) {
   const after = new Map();
-  for (const { from, to } of arrows) after.set(from, [...(after.get(from) ?? []), to]);
+  for (const { from, to } of imports) after.set(from, [...(after.get(from) ?? []), to]);
   const done = new Set();
-  const walk = (node, way) => {
-    if (way.includes(node)) return [...way.slice(way.indexOf(node)), node];
+  const walk = (node, path) => {
+    if (path.includes(node)) return [...path.slice(path.indexOf(node)), node];
     if (done.has(node)) return undefined;
     for (const next of after.get(node) ?? []) {
-      const found = walk(next, [...way, node]);
+      const found = walk(next, [...path, node]);
       if (found) return found;
     }
     done.add(node);
@@ -146,13 +146,13 @@ function checkModules(crate, { layers, allowed = [] }) {
       down.push(one);
     }
   }
-  const round = circle(down);
-  if (round) {
-    const steps = round.slice(1).map((to, index) => {
-      const step = down.find((one) => one.from === round[index] && one.to === to);
+  const cycle = findCycle(down);
+  if (cycle) {
+    const steps = cycle.slice(1).map((to, index) => {
+      const step = down.find((one) => one.from === cycle[index] && one.to === to);
       return `${step.file}:${step.line} imports \`${to}\``;
     });
-    errors.push(`${crate}: the modules ${round.join(' → ')} import each other in a circle: ${steps.join('; ')}`);
+    errors.push(`${crate}: the modules ${cycle.join(' → ')} import each other in a cycle: ${steps.join('; ')}`);
   }
   return new Set(found.map(({ from, to }) => `${from} ${to}`)).size;
 }
@@ -179,7 +179,7 @@ function checkCrates() {
     const manifest = readFileSync(join(root, path), 'utf8');
     const [, crate] = /^name = "(.*)"/m.exec(manifest);
     if (crates[crate] === undefined) {
-      errors.push(`${path}: the crate ${crate} is not in scripts/layers.mjs; say there which crates it may depend on`);
+      errors.push(`${path}: the crate ${crate} is not in scripts/layers.mjs; add the crates that it may depend on`);
       continue;
     }
     for (const [name, line] of [...dependencies(manifest, 'dependencies'), ...dependencies(manifest, 'build-dependencies')]) {
@@ -190,8 +190,8 @@ function checkCrates() {
 }
 
 checkCrates();
-let arrows = 0;
-for (const [crate, order] of Object.entries(modules)) arrows += checkModules(crate, order);
+let imports = 0;
+for (const [crate, order] of Object.entries(modules)) imports += checkModules(crate, order);
 for (const error of errors) console.error(error);
 if (errors.length > 0) process.exit(1);
-console.error(`${Object.keys(crates).length} crates and ${arrows} arrows between modules: none points the wrong way`);
+console.error(`${Object.keys(crates).length} crates and ${imports} imports between modules: none in the wrong direction`);

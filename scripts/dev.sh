@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # dev.sh [ARGUMENT...]: builds fsa (debug), runs `fsa serve ARGUMENT...` on loopback with a data folder for development,
-# and rebuilds and restarts it when a source file of crates/ or web/ changes. If a build fails, the old server goes on.
+# and rebuilds and restarts it when a source file of crates/ or web/ changes. If a build fails, the old server continues.
 # The first run takes about 6 minutes on 2 cores, a change about half a minute.
 #
 # Data folder: FSA_DATA_DIR, else /var/lib/fsa-dev as root and ~/.local/share/fsa-dev as a plain user.
@@ -16,7 +16,7 @@ else
     data=${XDG_DATA_HOME:-$HOME/.local/share}/fsa-dev
 fi
 export FSA_DATA_DIR=${FSA_DATA_DIR:-$data}
-# Error answers carry their causes, and a restart does not wait for open streams.
+# Error responses contain their causes, and a restart does not wait for open streams.
 export FSA_DEVELOPMENT=true FSA_DRAIN_SECONDS=1
 
 server='' watcher='' started=
@@ -33,7 +33,7 @@ finish() {
     [ -z "$started" ] || say "fsa serve has ended. Sandboxes keep running; to end them: $FSA_BIN halt --data-dir $FSA_DATA_DIR"
 }
 
-# The copy of fsa-sandboxd beside `fsa` is for its other commands, which look for it there.
+# Other commands of `fsa` look for fsa-sandboxd beside it.
 build() {
     scripts/build-web.sh && cargo build --locked --package fsa-cli && build_sandboxd debug &&
         install -m 755 "$FSA_SANDBOXD" "$CARGO_TARGET_DIR/debug/fsa-sandboxd"
@@ -51,7 +51,7 @@ say "Debian packages that are missing (1 min on a first run)"
 scripts/install-packages.sh run image dev
 say "runtime image in the background (3 min on a first run)"
 job "runtime image" scripts/build-image.sh web
-# Watching begins before the build, so that no change is missed. Left out is what builds and editors write.
+# Watch before the build, so that no change is missed. Files that builds and editors write are excluded.
 mapfile -t sources < <(find Cargo.toml Cargo.lock crates web -maxdepth 0)
 exec 3< <(exec inotifywait --monitor --recursive --quiet --event close_write,move,delete \
     --exclude '(^|/)(node_modules|dist|target|test)(/|$)|/src/api/schema\.d\.ts$|timestamp-|\.snap\.new$|\.sw.$|~$|/\.#|/4913$' \
@@ -65,7 +65,7 @@ else
     warn "the build failed; it is tried again after a change"
 fi
 while read -r -u 3 changed; do
-    # One save is several events, and a checkout many.
+    # A save causes several events, a checkout many.
     while read -r -t 0.3 -u 3; do :; done
     say "changed: $changed"
     before=$(programs)

@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# fuzz.sh [SECONDS] [TARGET]: tries every parser of bytes from outside (fuzz/tests/parsers), or one, for so many
-# seconds each (600), as many at a time as there are processors. Failing inputs are written to fuzz/corpus, with
-# which every later run begins, the short one of `make test` included.
+# fuzz.sh [SECONDS] [TARGET]: fuzzes every parser of untrusted bytes (fuzz/tests/parsers), or one, for SECONDS (600) each,
+# in parallel. Failing inputs are written to fuzz/corpus; every later run, also that of `make test`, starts with them.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"

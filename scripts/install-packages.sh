@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# install-packages.sh GROUP...: installs what this machine lacks, and nothing that it has. A run that finds
-# everything asks dpkg once and touches no network.
+# install-packages.sh GROUP...: installs the packages that are missing on this machine. If none is missing, it queries
+# dpkg once and uses no network.
 #   run    what `fsa serve` and building it need         image  what `make image` needs
 #   test   what `make test` needs on top of both         bench  what `make bench` needs on top of `run` and `image`
 #   cluster  what runs in the test cluster; building it needs Go too, which Debian has too old
@@ -12,18 +12,18 @@ set -euo pipefail
 declare -A PACKAGES=(
     # The runtime and its network; PostgreSQL's server for both clusters; what cargo's build scripts call.
     [run]="runc nftables iproute2 uidmap passt postgresql zstd git ca-certificates curl gcc libc6-dev make rust"
-    # npm fetches Node and Claude Code for the image; the Node that it runs on may be any.
+    # npm fetches Node and Claude Code for the image, and runs on any version of Node.
     [image]="mmdebstrap debian-archive-keyring zstd jq nodejs npm"
     # skopeo reads the image as others would; pip fetches the wheels of the tests' applications.
     [test]="shellcheck skopeo python3 pip jq procps rust-lint"
-    # With a font, so that the pictures of the screens have letters.
+    # With a font, for the screenshots.
     [browser]="chromium fonts-dejavu-core"
     # `make dev` watches the sources with inotifywait.
     [dev]="inotify-tools"
     # The gateway is measured beside nginx, both with wrk.
     [bench]="nginx-light wrk"
-    # What runs in the test cluster and is not built there; conntrack and socat are called by its parts, and nginx
-    # stands in front of it as an ingress controller, with what that one's Lua needs.
+    # Programs of the test cluster that are not built from source: conntrack and socat are called by its components, nginx
+    # with its Lua packages is the ingress controller.
     [cluster]="etcd-server containerd runc containernetworking-plugins iptables nftables iproute2 postgresql openssl skopeo jq conntrack nginx-light
         libnginx-mod-http-lua libnginx-mod-http-ndk libnginx-mod-http-headers-more-filter libnginx-mod-http-set-misc
         lua-resty-core lua-resty-lrucache lua-cjson lua-nginx-cookie lua-nginx-dns lua-nginx-string"
@@ -37,16 +37,16 @@ rust_is_there() {
 }
 
 postgresql_is_there() {
-    # Any server from 14 on will do, from any packager.
+    # Any server from version 14, of any packager.
     compgen -G '/usr/lib/postgresql/1[4-9]/bin/initdb' >/dev/null ||
         compgen -G '/usr/lib/postgresql/[2-9][0-9]/bin/initdb' >/dev/null
 }
 
-# Whether an entry of the list is installed. Most are packages; the others may have come some other way.
+# Whether an entry of the list is installed. Entries that are not packages may be installed in other ways.
 is_there() {
     case $1 in
     rust) rust_is_there ;;
-    # By running them: rustup has a proxy of each name, installed or not.
+    # Run the program: rustup has a proxy of each name, also if the component is not installed.
     rust-lint) cargo clippy --version >/dev/null 2>&1 && cargo fmt --version >/dev/null 2>&1 ;;
     postgresql) postgresql_is_there ;;
     nodejs) command -v node >/dev/null ;;
@@ -56,8 +56,8 @@ is_there() {
     esac
 }
 
-# Debian's packages of a Rust that is new enough. A stable release keeps an old one and has a second, newer
-# one beside it for building browsers, under different names.
+# Debian's packages of a Rust that is new enough. A stable release has an old version, and a newer one for building
+# browsers under other names.
 debian_rust() {
     local name version
     for name in cargo cargo-web; do
@@ -74,7 +74,7 @@ debian_rust() {
     die "Rust $rust_version or later is needed, and this Debian has none. Install it with rustup (https://rustup.rs), then try again."
 }
 
-# Installs the two entries of the list that are not packages, after apt's lists are up to date.
+# Installs the two entries of the list that are not packages. apt's lists must be up to date.
 install_rust() {
     local name names=()
     if command -v rustup >/dev/null; then
@@ -118,8 +118,8 @@ as_root apt-get -qq update </dev/null >&2 ||
 mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
 say "installing ${missing[*]}"
 
-# fsa runs its own servers, so no service of these packages may start: neither Debian's own PostgreSQL
-# cluster, nor nginx on port 80. Debian asks policy-rc.d; one that is installed already is kept.
+# fsa runs its own servers, so the services of these packages must not start (Debian's PostgreSQL cluster, nginx on port
+# 80). Debian calls policy-rc.d; an existing one is kept.
 if [[ " ${missing[*]} " == *" postgresql "* ]] && [ ! -e /etc/postgresql-common/createcluster.conf ]; then
     as_root mkdir -p /etc/postgresql-common
     echo 'create_main_cluster = false' | as_root tee /etc/postgresql-common/createcluster.conf >/dev/null

@@ -7,7 +7,7 @@ export const crates = {
   'fsa-server': ['fsa-sandboxd-client', 'fsa-driver', 'fsa-model'],
   'fsa-local': ['fsa-driver', 'fsa-model'],
   'fsa-kubernetes': ['fsa-sandboxd-client', 'fsa-driver', 'fsa-model'],
-  'fsa-driver-testing': ['fsa-sandboxd-client', 'fsa-driver', 'fsa-model'], // a dependency of tests alone
+  'fsa-driver-testing': ['fsa-sandboxd-client', 'fsa-driver', 'fsa-model'], // only tests depend on it
   'fsa-sandboxd-client': ['fsa-driver', 'fsa-model'],
   'fsa-sandboxd': ['fsa-model'],
   'fsa-driver': ['fsa-model'],
@@ -17,10 +17,10 @@ export const crates = {
 
 /**
  * The top modules of a crate's src folder, layer by layer, from top to bottom. A module may import the modules of its
- * own layer and of those below, never of one above, and no circle may form.
+ * own layer and of the layers below, and imports must not form a cycle.
  *
- * `allowed` lists imports that break the rule and are still to be removed, as [from, to]. A line whose import is gone
- * is an error too, so the list only shrinks.
+ * `allowed` lists violations that are still to be removed, as [from, to]. An entry without such an import is an error,
+ * so the list only shrinks.
  */
 export const modules = {
   'crates/server': {
@@ -33,7 +33,7 @@ export const modules = {
       ['callback'], // requests from a sandbox
       ['tasks', 'git', 'llm_proxy', 'github', 'git_credentials'], // use cases
       ['projects'],
-      ['sandbox_client'], // sandboxd of a project's sandbox, its answers as ours
+      ['sandbox_client'], // requests to the sandboxd of a project's sandbox
       ['auth'],
       ['extract'], // extractors of handlers
       ['core'], // what every use case needs
@@ -43,7 +43,7 @@ export const modules = {
       ['encryption', 'settings'],
       ['pricing'],
       ['error'],
-      ['tunnel', 'keyed_count'], // of nothing of ours
+      ['tunnel', 'keyed_count'], // independent of the other modules
     ],
     allowed: [],
   },
@@ -53,7 +53,7 @@ export const modules = {
       ['driver'],
       ['database_proxy', 'databases'],
       ['runner'], // the privileged half
-      ['protocol'], // what driver and runner say to each other
+      ['protocol'], // messages between driver and runner
       ['images', 'postgres', 'malloc_arenas', 'privileges'],
     ],
   },

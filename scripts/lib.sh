@@ -3,14 +3,14 @@
 # Sourced, never run.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-# Whatever is costly to make and independent of one checkout: tools, images, npm's downloads.
+# Cache of what is expensive to build and shared by checkouts: tools, images, npm's downloads.
 FSA_CACHE=${FSA_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/fsa}
 CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$ROOT/target}
 export FSA_CACHE CARGO_TARGET_DIR
 # Our tools first; then cargo where rustup puts it, which a login shell would have added.
 [ ! -d "$HOME/.cargo/bin" ] || PATH=$HOME/.cargo/bin:$PATH
 PATH=$FSA_CACHE/tools/bin:$PATH
-# Where Debian keeps runc, nft and the like, for plain users.
+# Debian's folder of runc, nft and others, which is not in the PATH of plain users.
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 export PATH
 
@@ -74,7 +74,7 @@ finish_job() {
     say "$name: done in $(($(cat "$JOBS/$name.end") - $(cat "$JOBS/$name.begin"))) s"
 }
 
-# Ends the script if a job has failed so far, so that a failure does not wait for the long steps beside it.
+# Ends the script if a job has failed, before the long steps that run in parallel are done.
 check_jobs() {
     local name
     for name in "${!JOB_PIDS[@]}"; do
@@ -82,7 +82,7 @@ check_jobs() {
     done
 }
 
-# Ends what still runs, with its children, and waits for it.
+# Stops the running jobs with their children, and waits for them.
 stop_jobs() {
     local name
     for name in "${!JOB_PIDS[@]}"; do
@@ -95,14 +95,14 @@ stop_jobs() {
     [ -z "$JOBS" ] || rm -rf "$JOBS"
 }
 
-# The npm of this machine, keeping its downloads in our cache and without questions.
+# npm without prompts, with its downloads in our cache.
 fsa_npm() {
     npm_config_cache="$FSA_CACHE/npm" npm_config_update_notifier=false npm_config_fund=false \
         npm_config_audit=false npm_config_yes=true npm_config_loglevel=error npm "$@"
 }
 
-# The machine's own target. sandboxd is built for it by name, because only then do the flags that make it
-# static stay away from build scripts and macros.
+# This machine's target. sandboxd is built with an explicit --target, so that the flags for a static binary do not apply
+# to build scripts and macros.
 host_target() { printf '%s-unknown-linux-gnu' "$(uname -m)"; }
 
 # build_sandboxd release|debug: the release build, also for tests: it is small, and sandboxes run the same program there

@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# test-api.sh [SECONDS]: tries every operation of the API's document with valid and broken requests (schemathesis)
-# for so many seconds (50), against a server whose data plane is in memory. No response is a 500, and none has a
-# status or a body that the document does not describe.
+# test-api.sh [SECONDS]: fuzzes every operation of the API's document with valid and invalid requests (schemathesis) for
+# SECONDS (50), against a server with the in-memory driver. No response may be a 500 or deviate from the document.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -32,8 +31,7 @@ trap 'exec 3>&-; wait "$server" || true; rm -rf "$work"' EXIT
 read -r -t 120 url <&4 || die "the server did not start: $(tail -n 5 "$work/log")"
 read -r -t 10 token <&4
 
-# try NAME FILTER...: tries the operations that pass the filter. Invalid requests get the 4xx status that fits best, so the
-# tool's check for particular ones is off.
+# try NAME FILTER...: fuzzes the operations that match the filter. The tool's check for particular 4xx statuses is off.
 try() {
     local name=$1
     shift

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# test-lint.sh: the checks of our own in lint.sh, and the tools it configures, find what they are there for. Each gets a
-# copy of the source with one violation in it, must fail, and must say where.
-# Backticks in messages are meant as they are.
+# test-lint.sh: tests our checks of lint.sh and the tools that it configures. Each check runs on a copy of the source with
+# one violation, and must fail and report its place.
+# Backticks in messages are literal.
 # shellcheck disable=SC2016
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
@@ -11,7 +11,7 @@ cd "$ROOT"
 scripts/install-tools.sh shear typos
 work=$(mktemp -d "${TMPDIR:-/tmp}/fsa-lint.XXXXXX")
 trap 'rm -rf "$work"' EXIT
-# What git lists and the work tree no longer has is left out.
+# Without tracked files that are deleted in the work tree.
 git ls-files -z --cached --others --exclude-standard --deduplicate |
     tar -c --null --ignore-failed-read --warning=no-failed-read --files-from - | tar -x -C "$work"
 git -C "$work" init --quiet
@@ -23,13 +23,13 @@ layers() { "$ROOT/scripts/with-node.sh" node scripts/check-layers.mjs; }
 # Not locked: a planted dependency is not in the lock file.
 unused() { cargo shear --offline; }
 
-# after FILE LINE TEXT: puts TEXT behind the first line of FILE that is LINE.
+# after FILE LINE TEXT: inserts TEXT after the first line of FILE that equals LINE.
 after() {
     grep -qxF "$2" "$1" || die "$1 has no line $2; this test needs another place"
     sed -i "$(grep -nxF -m 1 "$2" "$1" | cut -d : -f 1)r /dev/stdin" "$1" <<<"$3"
 }
 
-# finds CHECK MESSAGE FILE...: CHECK fails with MESSAGE in its output, and passes when the FILEs are as before.
+# finds CHECK MESSAGE FILE...: CHECK fails with MESSAGE in its output, and passes after the FILEs are restored.
 finds() {
     local check=$1 message=$2 output
     shift 2
@@ -68,7 +68,7 @@ finds layers '`store` must not import `api`' crates/server/src/store/mod.rs
 echo 'pub fn planted() {}' >crates/server/src/planted.rs
 finds layers 'the module `planted` has no layer' crates/server/src/planted.rs
 
-# What depends on no module's name: a crate of three modules, with an order of its own.
+# A crate of three modules with a separate order, so that the tests do not depend on real module names.
 mkdir -p crates/planted/src
 printf '[package]\nname = "planted"\n' >crates/planted/Cargo.toml
 echo 'mod a; mod b; mod c; pub use c::Shared;' >crates/planted/src/lib.rs
@@ -92,5 +92,5 @@ order '[["a"], ["b"], ["c"], ["gone"]]' '[]'
 finds layers 'has no module `gone` any more'
 echo 'use super::a::A;' >crates/planted/src/c.rs
 order '[["a", "b", "c"]]' '[]'
-finds layers 'the modules a → c → a import each other in a circle'
+finds layers 'the modules a → c → a import each other in a cycle'
 say "every check of lint finds what it is there for"

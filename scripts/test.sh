@@ -46,7 +46,7 @@ run_tests() {
     cargo nextest run --locked --workspace --profile "$profile" "$@" </dev/null 2>&1 | tee -a "$log"
 }
 
-# One line in nextest's words, for one run or for both halves of the tests.
+# nextest's summary line, for one run or for the sum of both.
 summary() {
     sed 's/\x1b\[[0-9;]*m//g' "$log" | awk '
         $1 == "Summary" {
@@ -75,7 +75,7 @@ check_jobs
 say "building what the tests run"
 build_sandboxd release
 check_jobs
-# As one build: with features chosen for `fsa` alone, the largest crates would be compiled twice.
+# One build: with another set of features for `fsa`, the largest crates would be compiled twice.
 cargo build --locked --workspace --all-targets
 check_jobs
 finish_job images
@@ -87,7 +87,7 @@ export FSA_TEST_APPS
 
 profile=default
 [ -z "${CI:-}" ] || profile=ci
-# They wait for processes, pods and databases for longer than they compute.
+# Tests mostly wait for processes, pods and databases.
 NEXTEST_TEST_THREADS=$(($(nproc) * 2))
 export NEXTEST_TEST_THREADS
 failed=
@@ -104,7 +104,7 @@ else
 fi
 [ -z "$failed" ] || die "tests failed; nextest names them above"
 
-# What remains mostly waits or has one thread, so it runs side by side; the last one is measured in time.
+# The remaining scripts mostly wait or have one thread, so they run in parallel. The last one has a fixed duration.
 for suite in scripts/test-*.sh; do
     [ "$suite" = scripts/test-api.sh ] || job "$(basename "$suite")" "$suite"
 done
