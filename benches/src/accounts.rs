@@ -20,11 +20,11 @@ use crate::{
 };
 
 /// Number of sign-ins by link, and by password.
-const LINKS: u32 = 400;
-const PASSWORDS: u32 = 80;
+const LINK_SIGN_INS: u32 = 400;
+const PASSWORD_SIGN_INS: u32 = 80;
 /// Attempts from one address, of which the server counts.
-const EACH: u32 = 8;
-const AT_ONCE: usize = 8;
+const ATTEMPTS_PER_ADDRESS: u32 = 8;
+const CONCURRENCY: usize = 8;
 const PASSWORD: &str = "a password of the benchmark";
 
 pub async fn measure(world: &World) -> Vec<Row> {
@@ -39,23 +39,23 @@ pub async fn measure(world: &World) -> Vec<Row> {
 async fn authorization(world: &World) -> Vec<Row> {
     let api = world.api();
     let project = api.create_running("who").await;
-    let before = spent(world).await;
+    let before = authentication_seconds(world).await;
     let url = format!("{}/api/sandbox/{}", world.url(), project.id);
     let header = format!("Authorization: Bearer {}", world.token);
     wrk(&url, 32, 5, &[header.as_str()]);
-    let after = spent(world).await;
+    let after = authentication_seconds(world).await;
     api.delete("who").await;
-    let (asked, rest) = (after.0 - before.0, (after.1 - before.1) - (after.0 - before.0));
+    let (authentication, rest) = (after.0 - before.0, (after.1 - before.1) - (after.0 - before.0));
     vec![Row::new(
         "authorization, of the rest of GET /api/sandbox/{id}",
-        100.0 * asked / rest,
+        100.0 * authentication / rest,
         "%",
         Target::AtMost(5.0),
     )]
 }
 
 /// Seconds of the authentication, and of the requests for a sandbox's status altogether.
-async fn spent(world: &World) -> (f64, f64) {
+async fn authentication_seconds(world: &World) -> (f64, f64) {
     let text = Client::new()
         .get(format!("{}/metrics", world.url()))
         .send()
@@ -79,14 +79,14 @@ async fn spent(world: &World) -> (f64, f64) {
 async fn sign_in(world: &World) -> Vec<Row> {
     let api = world.api();
     let mut links = Vec::new();
-    for _ in 0..LINKS {
-        let made: Value = api.send(Method::POST, "/api/auth/links", &json!({})).await;
-        let url = made["url"].as_str().expect("a link").to_owned();
+    for _ in 0..LINK_SIGN_INS {
+        let link_response: Value = api.send(Method::POST, "/api/auth/links", &json!({})).await;
+        let url = link_response["url"].as_str().expect("a link").to_owned();
         links.push(json!({"token": url.split_once('#').expect("a token").1}));
     }
     let by_link = rate(world, "/api/auth/link", links).await;
     set_password(world).await;
-    let bodies = (0..PASSWORDS)
+    let bodies = (0..PASSWORD_SIGN_INS)
         .map(|_| json!({"login": "owner", "password": PASSWORD}))
         .collect();
     let by_password = rate(world, "/api/auth/password", bodies).await;
@@ -104,22 +104,22 @@ async fn sign_in(world: &World) -> Vec<Row> {
             "/s",
             Target::None,
         )
-        .beside(hashes()),
+        .with_floor(argon2_rate()),
     ]
 }
 
 /// Only a signed-in user may set their password.
 async fn set_password(world: &World) {
-    let made: Value = world
+    let link_response: Value = world
         .api()
         .send(Method::POST, "/api/auth/links", &json!({}))
         .await;
-    let url = made["url"].as_str().expect("a link").to_owned();
+    let url = link_response["url"].as_str().expect("a link").to_owned();
     let body = json!({"token": url.split_once('#').expect("a token").1});
     let client = Client::new();
     let request = client.post(format!("{}/api/auth/link", world.url())).json(&body);
-    let answer = request.send().await.expect("an answer");
-    let cookie = answer.headers()[header::SET_COOKIE].to_str().expect("a cookie");
+    let response = request.send().await.expect("an answer");
+    let cookie = response.headers()[header::SET_COOKIE].to_str().expect("a cookie");
     let pair = cookie.split(';').next().expect("a cookie").to_owned();
     let set = client
         .put(format!("{}/api/auth/password", world.url()))
@@ -134,7 +134,7 @@ async fn rate(world: &World, path: &str, bodies: Vec<Value>) -> f64 {
     let url = format!("{}{path}", world.url());
     // Attempts are counted by address, and the loopback has many.
     let clients: Vec<(Client, &[Value])> = bodies
-        .chunks(EACH as usize)
+        .chunks(ATTEMPTS_PER_ADDRESS as usize)
         .zip(2_u32..)
         .map(|(bodies, number)| {
             let address = Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 0, 1, 0)) + number);
@@ -146,19 +146,19 @@ async fn rate(world: &World, path: &str, bodies: Vec<Value>) -> f64 {
             (client, bodies)
         })
         .collect();
-    let begun = Instant::now();
+    let started = Instant::now();
     stream::iter(clients)
-        .for_each_concurrent(AT_ONCE, |(client, bodies)| {
+        .for_each_concurrent(CONCURRENCY, |(client, bodies)| {
             let url = &url;
             async move {
                 for body in bodies {
-                    let answer = client.post(url).json(body).send().await.expect("an answer");
-                    let status = answer.status();
+                    let response = client.post(url).json(body).send().await.expect("an answer");
+                    let status = response.status();
                     assert_eq!(
                         status,
                         StatusCode::OK,
                         "{}",
-                        answer.text().await.unwrap_or_default()
+                        response.text().await.unwrap_or_default()
                     );
                 }
             }
@@ -166,19 +166,19 @@ async fn rate(world: &World, path: &str, bodies: Vec<Value>) -> f64 {
         .await;
     #[allow(clippy::cast_precision_loss, reason = "a few hundred")]
     let count = bodies.len() as f64;
-    count / begun.elapsed().as_secs_f64()
+    count / started.elapsed().as_secs_f64()
 }
 
 /// Argon2id with the server's parameters, a second on each of two threads: it hashes two at once.
-fn hashes() -> f64 {
+fn argon2_rate() -> f64 {
     let hashed = Argon2::default()
         .hash_password(PASSWORD.as_bytes())
         .expect("the default parameters are valid")
         .to_string();
-    let begun = Instant::now();
+    let started = Instant::now();
     let one = |hashed: &str| {
         let mut count = 0_u32;
-        while begun.elapsed() < Duration::from_secs(1) {
+        while started.elapsed() < Duration::from_secs(1) {
             let hashed = PasswordHash::new(hashed).expect("a hash");
             assert!(
                 Argon2::default()
@@ -193,5 +193,5 @@ fn hashes() -> f64 {
         let other = scope.spawn(|| one(&hashed));
         one(&hashed) + other.join().expect("a thread")
     });
-    f64::from(count) / begun.elapsed().as_secs_f64()
+    f64::from(count) / started.elapsed().as_secs_f64()
 }

@@ -11,11 +11,11 @@ use crate::{
     report::{Row, Sample, Target},
 };
 
-const ONE_AFTER_ANOTHER: usize = 40;
-const AT_ONCE: usize = 50;
+const SEQUENTIAL_ROUNDS: usize = 40;
+const CONCURRENCY: usize = 50;
 
 /// The web image is imported before anything is measured.
-pub async fn warm(world: &World) {
+pub async fn import_image(world: &World) {
     let api = world.api();
     api.create_as(new_project("warm")).await;
     api.until_running("warm").await;
@@ -34,16 +34,16 @@ pub async fn measure(world: &World) -> Vec<Row> {
     let api = world.api();
     let (run, create) = floor::runtime_and_database(&world.data(), 30);
     let mut sample = Sample::default();
-    for at in 0..ONE_AFTER_ANOTHER {
+    for at in 0..SEQUENTIAL_ROUNDS {
         let name = format!("one-{at}");
-        sample.add(running(&api, std::slice::from_ref(&name)).await);
+        sample.add(time_until_running(&api, std::slice::from_ref(&name)).await);
         if at == 0 {
             TestTerminal::open(&api, &name, "main").await.until("$").await;
         }
         api.delete(&name).await;
     }
-    let names: Vec<String> = (0..AT_ONCE).map(|at| format!("many-{at}")).collect();
-    let all = running(&api, &names).await;
+    let names: Vec<String> = (0..CONCURRENCY).map(|at| format!("many-{at}")).collect();
+    let all = time_until_running(&api, &names).await;
 
     let mut exec = Sample::default();
     for _ in 0..300 {
@@ -63,16 +63,16 @@ pub async fn measure(world: &World) -> Vec<Row> {
             "ms",
             Target::AtMost(150.0),
         )
-        .beside(floor(50.0)),
+        .with_floor(floor(50.0)),
         Row::new(
             "create → RUNNING, p95",
             sample.percentile(95.0),
             "ms",
             Target::AtMost(300.0),
         )
-        .beside(floor(95.0)),
+        .with_floor(floor(95.0)),
         Row::new(
-            format!("{AT_ONCE} at once, all RUNNING"),
+            format!("{CONCURRENCY} at once, all RUNNING"),
             all.as_secs_f64(),
             "s",
             Target::AtMost(5.0),
@@ -87,7 +87,7 @@ pub async fn measure(world: &World) -> Vec<Row> {
 }
 
 /// Creates projects at once and returns when the event stream has reported that all run.
-async fn running(api: &Api, names: &[String]) -> Duration {
+async fn time_until_running(api: &Api, names: &[String]) -> Duration {
     let stream = Events::open(api).await;
     let begun = Instant::now();
     let created =

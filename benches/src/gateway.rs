@@ -70,7 +70,7 @@ pub async fn measure(world: &World) -> Vec<Row> {
             "/s",
             Target::AtLeast(small[1] * 0.6),
         )
-        .beside(small[1]),
+        .with_floor(small[1]),
         Row::new("the same without a gateway", small[2], "/s", Target::None),
         Row::new(
             "gateway, bodies of 1 MB, 8 clients (floor: nginx)",
@@ -78,7 +78,7 @@ pub async fn measure(world: &World) -> Vec<Row> {
             "MB/s",
             Target::AtLeast(large[1] * 0.8),
         )
-        .beside(large[1]),
+        .with_floor(large[1]),
         Row::new("the same without a gateway", large[2], "MB/s", Target::None),
         Row::new(
             "gateway, added latency at one client, p50 (floor: nginx's)",
@@ -86,7 +86,7 @@ pub async fn measure(world: &World) -> Vec<Row> {
             "ms",
             Target::AtMost(0.3),
         )
-        .beside(alone[1] - alone[2]),
+        .with_floor(alone[1] - alone[2]),
     ]
 }
 

@@ -10,7 +10,7 @@ use crate::{
 };
 
 const SANDBOXES: usize = 200;
-const WATCHED: Duration = Duration::from_secs(30);
+const OBSERVED_TIME: Duration = Duration::from_secs(30);
 
 pub async fn measure(world: &World) -> Vec<Row> {
     let api = world.api();
@@ -34,7 +34,7 @@ pub async fn measure(world: &World) -> Vec<Row> {
             .sum::<Duration>()
     };
     let (begun, start) = (Instant::now(), used(&family));
-    tokio::time::sleep(WATCHED).await;
+    tokio::time::sleep(OBSERVED_TIME).await;
     let share = (used(&family) - start).as_secs_f64() / begun.elapsed().as_secs_f64() * 100.0;
     let resident = process::resident(server);
     for name in &names {

@@ -22,10 +22,10 @@ use std::path::Path;
 use fsa_tests::World;
 use report::Row;
 
-/// Begin of the part of docs/benchmarks.md that one benchmark writes, up to [`END`].
-const MACHINE: &str = "<!-- what follows is written by `make bench` -->";
-const KUBERNETES: &str = "<!-- what follows is written by `make bench-kubernetes` -->";
-const END: &str = "<!-- until here -->";
+/// Begin of the part of docs/benchmarks.md that one benchmark writes, up to [`END_MARKER`].
+const MACHINE_MARKER: &str = "<!-- what follows is written by `make bench` -->";
+const KUBERNETES_MARKER: &str = "<!-- what follows is written by `make bench-kubernetes` -->";
+const END_MARKER: &str = "<!-- until here -->";
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -42,13 +42,13 @@ fn main() {
     if let [first, address, prefix, token] = &arguments[..]
         && first == "fetch"
     {
-        relay::fetch(address, prefix, token);
+        relay::run_client(address, prefix, token);
         return;
     }
     if let [first, address] = &arguments[..]
         && first == "copy"
     {
-        relay::copy(address);
+        relay::run_forwarder(address);
         return;
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -62,7 +62,7 @@ fn main() {
         .cloned()
         .collect();
     if parts.first().is_some_and(|part| part == "kubernetes") {
-        let count = parts.get(1).map_or(kubernetes::MANY, |count| {
+        let count = parts.get(1).map_or(kubernetes::DEFAULT_COUNT, |count| {
             count.parse().expect("a number of sandboxes")
         });
         let (rows, lifetime) = runtime.block_on(kubernetes::measure(count));
@@ -71,8 +71,8 @@ fn main() {
             report::table(&rows)
         );
         println!("{table}");
-        if count == kubernetes::MANY {
-            keep(KUBERNETES, &table);
+        if count == kubernetes::DEFAULT_COUNT {
+            write_report(KUBERNETES_MARKER, &table);
         }
         return;
     }
@@ -80,7 +80,7 @@ fn main() {
     let table = report::table(&rows);
     println!("{table}");
     if parts.is_empty() {
-        keep(MACHINE, &table);
+        write_report(MACHINE_MARKER, &table);
     }
 }
 
@@ -94,7 +94,7 @@ async fn measure(parts: &[String]) -> Vec<Row> {
     let options = ["--web-image", web.to_str().expect("a path of UTF-8")];
     let mut world = World::start_with_agents(&options, &credentials);
     let mut rows = Vec::new();
-    create::warm(&world).await;
+    create::import_image(&world).await;
     if desired_state("create") {
         rows.extend(create::measure(&world).await);
     }
@@ -120,17 +120,17 @@ async fn measure(parts: &[String]) -> Vec<Row> {
     rows
 }
 
-fn keep(mark: &str, table: &str) {
+fn write_report(marker: &str, table: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/benchmarks.md");
     let text = std::fs::read_to_string(&path).expect("docs/benchmarks.md");
     let (before, rest) = text
-        .split_once(mark)
+        .split_once(marker)
         .expect("the bench's place in docs/benchmarks.md");
-    let (_, after) = rest.split_once(END).expect("the end of the bench's place");
+    let (_, after) = rest.split_once(END_MARKER).expect("the end of the bench's place");
     let machine = floor::machine();
     std::fs::write(
         &path,
-        format!("{before}{mark}\n\n{machine}\n\n{table}\n{END}{after}"),
+        format!("{before}{marker}\n\n{machine}\n\n{table}\n{END_MARKER}{after}"),
     )
     .expect("docs/benchmarks.md");
 }

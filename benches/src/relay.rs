@@ -15,15 +15,15 @@ use reqwest::Method;
 use crate::report::{Row, Sample, Target, median};
 
 /// Bytes of a long answer.
-const LONG: usize = 64 * 1024 * 1024;
+const LONG_RESPONSE_BYTES: usize = 64 * 1024 * 1024;
 /// Bytes per second of a line of 1 Gbit/s, below TCP's and Ethernet's own (1448 of 1538).
-const LINE: f64 = 125e6 * 1448.0 / 1538.0;
+const LINE_RATE: f64 = 125e6 * 1448.0 / 1538.0;
 /// Bytes that a paced answer sends at once.
-const PACE: usize = 64 * 1024;
+const PACED_CHUNK: usize = 64 * 1024;
 /// Bytes that a program which only copies reads at once.
-const COPIED: usize = 256 * 1024;
+const COPY_BUFFER: usize = 256 * 1024;
 /// Short answers of one turn.
-const SHORT: usize = 200;
+const SHORT_RESPONSES: usize = 200;
 /// Prefix of the provider's path for direct requests.
 const DIRECT: &str = "";
 /// An event of the Messages API's stream, of the usual length.
@@ -33,7 +33,7 @@ const EVENT: &[u8] = b"event: content_block_delta\ndata: {\"type\":\"content_blo
 pub fn serve() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port");
     let port = listener.local_addr().expect("a bound port").port();
-    let long: &'static [u8] = answer(&EVENT.repeat(LONG / EVENT.len())).leak();
+    let long: &'static [u8] = answer(&EVENT.repeat(LONG_RESPONSE_BYTES / EVENT.len())).leak();
     let short: &'static [u8] = answer(EVENT).leak();
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
@@ -73,7 +73,7 @@ fn reply(mut stream: TcpStream, short: &[u8], long: &[u8]) {
             buffer.drain(..end + body);
             let sent = match kind {
                 b'l' => stream.write_all(long),
-                b'p' => paced(&mut stream, long),
+                b'p' => write_paced(&mut stream, long),
                 _ => stream.write_all(short),
             };
             if sent.is_err() {
@@ -90,10 +90,10 @@ fn reply(mut stream: TcpStream, short: &[u8], long: &[u8]) {
 
 #[allow(clippy::cast_precision_loss, reason = "less than 2^53 bytes")]
 #[allow(clippy::disallowed_methods, reason = "paces the lines, on a separate thread")]
-fn paced(stream: &mut TcpStream, whole: &[u8]) -> std::io::Result<()> {
+fn write_paced(stream: &mut TcpStream, whole: &[u8]) -> std::io::Result<()> {
     let begun = Instant::now();
-    for (at, piece) in whole.chunks(PACE).enumerate() {
-        let due = begun + Duration::from_secs_f64((at * PACE) as f64 / LINE);
+    for (at, piece) in whole.chunks(PACED_CHUNK).enumerate() {
+        let due = begun + Duration::from_secs_f64((at * PACED_CHUNK) as f64 / LINE_RATE);
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
         stream.write_all(piece)?;
     }
@@ -102,7 +102,7 @@ fn paced(stream: &mut TcpStream, whole: &[u8]) -> std::io::Result<()> {
 
 /// The client: prints the median milliseconds to the first byte of the body, and MB/s of a long answer at the pace
 /// of a line and as fast as possible. In a sandbox `address` and `prefix` are those of its local proxy.
-pub fn fetch(address: &str, prefix: &str, token: &str) {
+pub fn run_client(address: &str, prefix: &str, token: &str) {
     let mut stream = TcpStream::connect(address).expect("the server listens");
     let _ = stream.set_nodelay(true);
     let ask = |what: &str| {
@@ -113,7 +113,7 @@ pub fn fetch(address: &str, prefix: &str, token: &str) {
     };
     let mut first = Sample::default();
     // The first requests open connections.
-    for at in 0..SHORT + 10 {
+    for at in 0..SHORT_RESPONSES + 10 {
         let begun = Instant::now();
         stream.write_all(ask("s").as_bytes()).expect("a request is sent");
         let took = read(&mut stream, begun).0;
@@ -133,7 +133,7 @@ pub fn fetch(address: &str, prefix: &str, token: &str) {
 }
 
 /// Plain TCP forwarder: prints its port, and copies each connection to `address` and back.
-pub fn copy(address: &str) {
+pub fn run_forwarder(address: &str) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port");
     println!("{}", listener.local_addr().expect("a bound port").port());
     for client in listener.incoming().flatten() {
@@ -152,7 +152,7 @@ pub fn copy(address: &str) {
 }
 
 fn forward(mut from: TcpStream, mut to: TcpStream) {
-    let mut piece = vec![0; COPIED];
+    let mut piece = vec![0; COPY_BUFFER];
     while let Ok(length @ 1..) = from.read(&mut piece) {
         if to.write_all(&piece[..length]).is_err() {
             break;
@@ -161,13 +161,13 @@ fn forward(mut from: TcpStream, mut to: TcpStream) {
     let _ = to.shutdown(std::net::Shutdown::Write);
 }
 
-/// A process of [`copy`].
-struct Copier {
+/// A process of [`run_forwarder`].
+struct Forwarder {
     child: Child,
     port: u16,
 }
 
-impl Copier {
+impl Forwarder {
     #[allow(clippy::disallowed_methods, reason = "the floor is the same program outside")]
     fn to(port: u16) -> Self {
         let program = std::env::current_exe().expect("this program");
@@ -186,7 +186,7 @@ impl Copier {
     }
 }
 
-impl Drop for Copier {
+impl Drop for Forwarder {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -237,8 +237,8 @@ pub async fn measure(world: &World, model: u16) -> Vec<Row> {
         .body(program);
     let (status, value) = api.answer(put).await;
     assert!(status.is_success(), "{value}");
-    let near = Copier::to(model);
-    let far = Copier::to(near.port);
+    let near = Forwarder::to(model);
+    let far = Forwarder::to(near.port);
     let mut figures: [[Vec<f64>; 3]; 3] = Default::default();
     // Alternately, so that a slow moment of the machine affects all.
     for _ in 0..3 {
@@ -248,7 +248,7 @@ pub async fn measure(world: &World, model: u16) -> Vec<Row> {
                 "./ask fetch \"${FSA_ASKS_URL#http://}\" /anthropic \"$FSA_ASKS_TOKEN\"",
             )
             .await;
-        let (direct, copied) = (on_the_machine(model), on_the_machine(far.port));
+        let (direct, copied) = (direct_client(model), direct_client(far.port));
         for (at, text) in [ours, direct, copied].iter().enumerate() {
             let numbers: Vec<f64> = text
                 .split_whitespace()
@@ -276,26 +276,26 @@ pub async fn measure(world: &World, model: u16) -> Vec<Row> {
             "MB/s",
             Target::AtLeast(line * 0.9),
         )
-        .beside(line),
+        .with_floor(line),
         Row::new(
             "relay, small events as fast as they go (floor: the same stream, directly)",
             passed,
             "MB/s",
             Target::AtLeast(plain * 0.9),
         )
-        .beside(plain),
+        .with_floor(plain),
         Row::new(
             "relay, the same (floor: through two programs that only copy)",
             passed,
             "MB/s",
             Target::None,
         )
-        .beside(copied),
+        .with_floor(copied),
     ]
 }
 
 #[allow(clippy::disallowed_methods, reason = "the floor is the same program outside")]
-fn on_the_machine(model: u16) -> String {
+fn direct_client(model: u16) -> String {
     let program = std::env::current_exe().expect("this program");
     let output = Command::new(program)
         .args(["fetch", &format!("127.0.0.1:{model}"), DIRECT, "none"])

@@ -34,13 +34,13 @@ impl Row {
     }
 
     #[must_use]
-    pub fn beside(mut self, floor: f64) -> Self {
+    pub fn with_floor(mut self, floor: f64) -> Self {
         self.floor = Some(floor);
         self
     }
 
     #[must_use]
-    pub fn met(&self) -> Option<bool> {
+    pub fn is_met(&self) -> Option<bool> {
         match self.target {
             Target::AtMost(most) => Some(self.ours <= most),
             Target::AtLeast(least) => Some(self.ours >= least),
@@ -66,7 +66,7 @@ pub fn table(rows: &[Row]) -> String {
             Target::AtLeast(least) => format!("≥ {} {}", number(least), row.unit),
             Target::None => String::new(),
         };
-        let verdict = match row.met() {
+        let verdict = match row.is_met() {
             Some(true) => "met",
             Some(false) => "**missed**",
             None => "",

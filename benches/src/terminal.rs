@@ -12,8 +12,8 @@ use crate::{
     report::{Row, Sample, Target, median},
 };
 
-const KEYS: usize = 2000;
-const BYTES: usize = 200_000_000;
+const KEYSTROKES: usize = 2000;
+const OUTPUT_BYTES: usize = 200_000_000;
 /// Bytes of output, for the terminal and for the floor.
 const ROUNDS: usize = 5;
 /// Lines as a build prints them, written in pieces of 64 KiB.
@@ -28,7 +28,7 @@ pub async fn measure(world: &World) -> Vec<Row> {
     terminal.type_in("echo be''gun; cat >/dev/null\r").await;
     terminal.until("begun\r\n").await;
     let mut sample = Sample::default();
-    for at in 0..KEYS {
+    for at in 0..KEYSTROKES {
         let key = char::from(b'a' + u8::try_from(at % 26).unwrap_or(0)).to_string();
         let begun = Instant::now();
         terminal.type_in(&key).await;
@@ -41,7 +41,7 @@ pub async fn measure(world: &World) -> Vec<Row> {
     // Alternately, so that a slow moment of the machine affects both.
     let (mut rates, mut floors) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        floors.push(floor::pty_output(&["/bin/sh", "-c", OUTPUT], BYTES));
+        floors.push(floor::pty_output(&["/bin/sh", "-c", OUTPUT], OUTPUT_BYTES));
         let begun = Instant::now();
         terminal
             .socket
@@ -51,7 +51,7 @@ pub async fn measure(world: &World) -> Vec<Row> {
             .await
             .expect("input");
         let mut seen = 0;
-        while seen < BYTES {
+        while seen < OUTPUT_BYTES {
             match terminal.socket.next().await {
                 Some(Ok(Message::Binary(bytes))) => seen += bytes.len(),
                 Some(Ok(_)) => {}
@@ -82,6 +82,6 @@ pub async fn measure(world: &World) -> Vec<Row> {
             "MB/s",
             Target::AtLeast((local * 0.6).max(30.0)),
         )
-        .beside(local),
+        .with_floor(local),
     ]
 }

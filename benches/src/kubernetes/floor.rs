@@ -12,9 +12,9 @@ use fsa_tests::cluster::Namespace;
 use serde_json::{Value, json};
 
 const KINDS: &str = "persistentvolumeclaims,secrets,services,networkpolicies,ingresses,deployments";
-const TIMEOUT: &str = "120s";
+const WAIT_TIMEOUT: &str = "120s";
 /// Timeout for a thousand sandboxes.
-const LONGEST: &str = "600s";
+const WATCH_TIMEOUT: &str = "600s";
 
 /// The objects of one sandbox as text, with its names.
 pub struct Objects {
@@ -37,7 +37,7 @@ impl Objects {
         ]);
         let mut list: Value = serde_json::from_str(&text).expect("a list");
         let items = list["items"].as_array_mut().expect("items");
-        items.iter_mut().for_each(plain);
+        items.iter_mut().for_each(remove_server_fields);
         assert!(items.len() >= 5, "{items:?}");
         Self {
             text: list.to_string(),
@@ -62,7 +62,7 @@ impl Objects {
             "wait",
             "--for=condition=Available",
             "--timeout",
-            TIMEOUT,
+            WAIT_TIMEOUT,
             "--request-timeout",
             "0",
             &deployment,
@@ -74,7 +74,7 @@ impl Objects {
         let arguments = [
             "delete",
             "--timeout",
-            TIMEOUT,
+            WAIT_TIMEOUT,
             "--request-timeout",
             "0",
             "-f",
@@ -105,7 +105,7 @@ impl Objects {
                 "--watch",
                 "--no-headers",
                 "--request-timeout",
-                LONGEST,
+                WATCH_TIMEOUT,
             ])
             .args([
                 "-o",
@@ -140,7 +140,7 @@ impl Objects {
 }
 
 /// Time of a kubectl that requests one object, which does not exist.
-pub fn kubectl_itself(namespace: &Namespace) -> Duration {
+pub fn kubectl_baseline(namespace: &Namespace) -> Duration {
     let begun = Instant::now();
     namespace.kubectl(&["get", "configmap", "nothing", "--ignore-not-found"]);
     begun.elapsed()
@@ -156,7 +156,7 @@ fn name(at: usize) -> String {
 }
 
 /// An object as it was applied, as far as that can be reconstructed.
-fn plain(object: &mut Value) {
+fn remove_server_fields(object: &mut Value) {
     let object = object.as_object_mut().expect("an object");
     object.remove("status");
     let metadata = object["metadata"].as_object_mut().expect("metadata");

@@ -4,8 +4,8 @@
 //! on simulated nodes (KWOK), where the control plane meets the API server a thousand times and
 //! nothing else takes part. Needs the test cluster that scripts/bench-kubernetes.sh starts.
 
-mod calls;
 mod floor;
+mod request_counts;
 
 use std::time::{Duration, Instant};
 
@@ -13,21 +13,21 @@ use fsa_model::api::{CreateProject, Project};
 use fsa_tests::{Api, World, cluster::Namespace, exported};
 use futures_util::{StreamExt as _, stream};
 
-use self::{calls::Calls, floor::Objects};
+use self::{floor::Objects, request_counts::RequestCounts};
 use crate::{
     events::Events,
     process,
     report::{Row, Sample, Target},
 };
 
-const ONE_AFTER_ANOTHER: usize = 7;
+const SEQUENTIAL_ROUNDS: usize = 7;
 /// Sandboxes of the region `many`, if the command line says no other number.
-pub const MANY: usize = 1000;
+pub const DEFAULT_COUNT: usize = 1000;
 /// Our requests, and kubectls of the floor, that are in flight at once.
-const AT_ONCE: usize = 32;
+const CONCURRENCY: usize = 32;
 /// Pause until the work that was begun for a thousand sandboxes has ended.
-const SETTLE: Duration = Duration::from_secs(15);
-const IDLE: Duration = Duration::from_secs(20);
+const SETTLE_TIME: Duration = Duration::from_secs(15);
+const IDLE_TIME: Duration = Duration::from_secs(20);
 
 /// The rows with `count` sandboxes on simulated nodes, and below them what a sandbox costs the API server.
 pub async fn measure(count: usize) -> (Vec<Row>, String) {
@@ -45,9 +45,9 @@ pub async fn measure(count: usize) -> (Vec<Row>, String) {
     let world = World::start(&["--config", settings.path().to_str().expect("a path of UTF-8")]);
     let api = world.api();
 
-    let (mut rows, lifetime) = one_after_another(&api, &real).await;
+    let (mut rows, lifetime) = sequential(&api, &real).await;
     let server = world.server.as_ref().expect("a server").pid();
-    rows.extend(together(&api, &many, server, count).await);
+    rows.extend(concurrent(&api, &many, server, count).await);
     world.finish().await;
     (rows, lifetime)
 }
@@ -69,19 +69,19 @@ databases = {{ provider = \"postgres\", dsn = \"{dsn}\" }}
     )
 }
 
-async fn one_after_another(api: &Api, namespace: &Namespace) -> (Vec<Row>, String) {
+async fn sequential(api: &Api, namespace: &Namespace) -> (Vec<Row>, String) {
     let warm = create(api, "warm", "real").await;
     until_running(api, std::slice::from_ref(&warm)).await;
     let objects = Objects::of(namespace, &warm, &api.sandbox("warm").await);
     api.delete("warm").await;
 
     let (mut ours, mut floor, mut kubectl) = (Sample::default(), Sample::default(), Sample::default());
-    let mut calls = Calls::default();
-    for at in 0..ONE_AFTER_ANOTHER {
+    let mut request_counts = RequestCounts::default();
+    for at in 0..SEQUENTIAL_ROUNDS {
         floor.add(objects.apply_and_wait(namespace, at));
         objects.delete(namespace, at);
-        kubectl.add(floor::kubectl_itself(namespace));
-        let before = Calls::read(api, "real").await;
+        kubectl.add(floor::kubectl_baseline(namespace));
+        let before = RequestCounts::read(api, "real").await;
         let name = format!("one-{at}");
         let stream = Events::open(api).await;
         let begun = Instant::now();
@@ -89,7 +89,7 @@ async fn one_after_another(api: &Api, namespace: &Namespace) -> (Vec<Row>, Strin
         stream.until_running(&[project]).await;
         ours.add(begun.elapsed());
         api.delete(&name).await;
-        calls += Calls::read(api, "real").await - before;
+        request_counts += RequestCounts::read(api, "real").await - before;
     }
     let rows = vec![
         Row::new(
@@ -98,14 +98,14 @@ async fn one_after_another(api: &Api, namespace: &Namespace) -> (Vec<Row>, Strin
             "ms",
             Target::AtMost(floor.percentile(50.0) + 150.0),
         )
-        .beside(floor.percentile(50.0)),
+        .with_floor(floor.percentile(50.0)),
         Row::new(
             "create → RUNNING on a node, p95",
             ours.percentile(95.0),
             "ms",
             Target::None,
         )
-        .beside(floor.percentile(95.0)),
+        .with_floor(floor.percentile(95.0)),
         Row::new(
             "of the floor: a kubectl that asks for nothing, twice",
             2.0 * kubectl.percentile(50.0),
@@ -113,17 +113,17 @@ async fn one_after_another(api: &Api, namespace: &Namespace) -> (Vec<Row>, Strin
             Target::None,
         ),
     ];
-    (rows, calls.table(ONE_AFTER_ANOTHER))
+    (rows, request_counts.table(SEQUENTIAL_ROUNDS))
 }
 
-async fn together(api: &Api, namespace: &Namespace, server: i32, count: usize) -> Vec<Row> {
+async fn concurrent(api: &Api, namespace: &Namespace, server: i32, count: usize) -> Vec<Row> {
     let warm = create(api, "warm", "many").await;
     until_running(api, std::slice::from_ref(&warm)).await;
     let objects = Objects::of(namespace, &warm, &api.sandbox("warm").await);
     api.delete("warm").await;
     let floor = {
         let apart = Namespace::new();
-        let took = objects.apply_many(&apart, count, AT_ONCE);
+        let took = objects.apply_many(&apart, count, CONCURRENCY);
         apart.kubectl(&[
             "delete",
             "namespace",
@@ -140,33 +140,39 @@ async fn together(api: &Api, namespace: &Namespace, server: i32, count: usize) -
     let begun = Instant::now();
     let projects: Vec<Project> = stream::iter(0..count)
         .map(|at| async move { create(api, &format!("many-{at}"), "many").await })
-        .buffer_unordered(AT_ONCE)
+        .buffer_unordered(CONCURRENCY)
         .collect()
         .await;
     stream.until_running(&projects).await;
     let ours = count as f64 / begun.elapsed().as_secs_f64();
-    tokio::time::sleep(SETTLE).await;
+    tokio::time::sleep(SETTLE_TIME).await;
     let resident = process::resident(server);
-    let (before, processor) = (Calls::read(api, "many").await, process::processor_time(server));
-    tokio::time::sleep(IDLE).await;
-    let idle = Calls::read(api, "many").await - before;
-    let processor = (process::processor_time(server) - processor).as_secs_f64() / IDLE.as_secs_f64() * 100.0;
+    let (before, processor) = (
+        RequestCounts::read(api, "many").await,
+        process::processor_time(server),
+    );
+    tokio::time::sleep(IDLE_TIME).await;
+    let idle = RequestCounts::read(api, "many").await - before;
+    let processor =
+        (process::processor_time(server) - processor).as_secs_f64() / IDLE_TIME.as_secs_f64() * 100.0;
 
     let begun = Instant::now();
     stream::iter(&projects)
-        .for_each_concurrent(AT_ONCE, |project| async move {
+        .for_each_concurrent(CONCURRENCY, |project| async move {
             api.delete(&project.id.to_string()).await
         })
         .await;
     let deleted = count as f64 / begun.elapsed().as_secs_f64();
     vec![
         Row::new(
-            format!("{count} sandboxes on simulated nodes, all RUNNING (floor: {AT_ONCE} `kubectl apply`)"),
+            format!(
+                "{count} sandboxes on simulated nodes, all RUNNING (floor: {CONCURRENCY} `kubectl apply`)"
+            ),
             ours,
             "/s",
             Target::AtLeast(0.8 * floor),
         )
-        .beside(floor),
+        .with_floor(floor),
         Row::new("deleted again", deleted, "/s", Target::None),
         Row::new(
             "`fsa serve` with them, resident",
@@ -177,9 +183,9 @@ async fn together(api: &Api, namespace: &Namespace, server: i32, count: usize) -
         Row::new(
             format!(
                 "requests to the API server in {} s of them idle, watches apart",
-                IDLE.as_secs()
+                IDLE_TIME.as_secs()
             ),
-            idle.but_watches() as f64,
+            idle.without_watches() as f64,
             "",
             Target::AtMost(0.0),
         ),

@@ -11,9 +11,9 @@ use reqwest::Method;
 
 /// Counts by verb and resource.
 #[derive(Clone, Debug, Default)]
-pub struct Calls(BTreeMap<(String, String), u64>);
+pub struct RequestCounts(BTreeMap<(String, String), u64>);
 
-impl Calls {
+impl RequestCounts {
     /// So far, for one region.
     pub async fn read(api: &Api, region: &str) -> Self {
         let answer = api
@@ -22,10 +22,10 @@ impl Calls {
             .await
             .expect("figures");
         let text = answer.text().await.expect("figures");
-        let mine = format!("fsa_region_calls_total{{region=\"{region}\",");
+        let prefix = format!("fsa_region_calls_total{{region=\"{region}\",");
         Self(
             text.lines()
-                .filter_map(|line| one(line.strip_prefix(&mine)?))
+                .filter_map(|line| parse_line(line.strip_prefix(&prefix)?))
                 .collect(),
         )
     }
@@ -40,7 +40,7 @@ impl Calls {
     }
 
     #[must_use]
-    pub fn but_watches(&self) -> u64 {
+    pub fn without_watches(&self) -> u64 {
         self.0.values().sum::<u64>() - self.watches()
     }
 
@@ -62,7 +62,7 @@ impl Calls {
 }
 
 /// `verb="patch",resource="pods"} 12`
-fn one(line: &str) -> Option<((String, String), u64)> {
+fn parse_line(line: &str) -> Option<((String, String), u64)> {
     let (labels, count) = line.split_once("} ")?;
     let mut labels = labels.split(',').filter_map(|pair| {
         let (_, value) = pair.split_once('=')?;
@@ -71,7 +71,7 @@ fn one(line: &str) -> Option<((String, String), u64)> {
     Some(((labels.next()?, labels.next()?), count.trim().parse().ok()?))
 }
 
-impl Sub for Calls {
+impl Sub for RequestCounts {
     type Output = Self;
 
     fn sub(mut self, before: Self) -> Self {
@@ -82,7 +82,7 @@ impl Sub for Calls {
     }
 }
 
-impl AddAssign for Calls {
+impl AddAssign for RequestCounts {
     fn add_assign(&mut self, more: Self) {
         for (kind, count) in more.0 {
             *self.0.entry(kind).or_default() += count;
