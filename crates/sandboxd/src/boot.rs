@@ -31,7 +31,7 @@ use crate::{
 
 /// Maximum bytes of a boot document: the environment may be large, but the kernel takes 2 MiB of it
 /// at most.
-const LONGEST: u64 = 8 * 1024 * 1024;
+const MAX_BOOT_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Why sandboxd cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +60,7 @@ pub fn document(options: &Options) -> Result<Boot, BootError> {
         None => http::stream::take(BOOT_FD).map(File::from),
     };
     let mut text = Vec::new();
-    file.and_then(|file| file.take(LONGEST).read_to_end(&mut text))
+    file.and_then(|file| file.take(MAX_BOOT_BYTES).read_to_end(&mut text))
         .map_err(BootError::NoDocument)?;
     let mut boot: Boot = serde_json::from_slice(&text).map_err(BootError::Document)?;
     text.fill(0);
@@ -162,7 +162,7 @@ pub async fn run(options: Options, mut boot: Boot) -> Result<(), BootError> {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    stop::everything(&sandbox, &services.terminals, supervision).await;
+    stop::stop_all(&sandbox, &services.terminals, supervision).await;
     if let Control::Unix(path) = &options.control {
         let _ = std::fs::remove_file(path);
     }

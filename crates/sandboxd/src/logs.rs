@@ -11,13 +11,13 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 /// Maximum lines.
-pub const LINES: usize = 2_000;
+pub const MAX_LINES: usize = 2_000;
 /// Maximum bytes of text.
-pub const BYTES: usize = 1024 * 1024;
+pub const MAX_BYTES: usize = 1024 * 1024;
 /// Maximum bytes of one line; a longer line is cut.
-pub const LINE_BYTES: usize = 8 * 1024;
+pub const MAX_LINE_BYTES: usize = 8 * 1024;
 /// Suffix of a cut line.
-pub const CUT: &str = " … [cut]";
+pub const CUT_MARKER: &str = " … [cut]";
 
 /// The ring.
 #[derive(Debug)]
@@ -47,9 +47,9 @@ impl Logs {
     /// Adds one line (without its end).
     pub fn add(&self, source: LogSource, text: impl Into<String>) {
         let mut text = text.into();
-        if text.len() > LINE_BYTES {
-            text.truncate(shortened(&text, LINE_BYTES).len());
-            text.push_str(CUT);
+        if text.len() > MAX_LINE_BYTES {
+            text.truncate(shortened(&text, MAX_LINE_BYTES).len());
+            text.push_str(CUT_MARKER);
         }
         let mut ring = self.ring.lock();
         ring.sequence += 1;
@@ -61,7 +61,7 @@ impl Logs {
             text,
         });
         ring.lines.push_back(line);
-        while ring.lines.len() > LINES || ring.bytes > BYTES {
+        while ring.lines.len() > MAX_LINES || ring.bytes > MAX_BYTES {
             let Some(oldest) = ring.lines.pop_front() else {
                 break;
             };
@@ -103,7 +103,7 @@ pub fn shortened(text: &str, bytes: usize) -> &str {
 /// Splits a stream of bytes into lines.
 #[derive(Debug, Default)]
 pub struct Lines {
-    /// Beginning of an incomplete line, at most [`LINE_BYTES`].
+    /// Beginning of an incomplete line, at most [`MAX_LINE_BYTES`].
     buffer: Vec<u8>,
     cut: bool,
 }
@@ -125,7 +125,7 @@ impl Lines {
     }
 
     fn buffer(&mut self, bytes: &[u8]) {
-        let room = LINE_BYTES.saturating_sub(self.buffer.len());
+        let room = MAX_LINE_BYTES.saturating_sub(self.buffer.len());
         self.cut |= bytes.len() > room;
         self.buffer.extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
@@ -140,7 +140,7 @@ impl Lines {
             text.drain(..=last);
         }
         if std::mem::take(&mut self.cut) {
-            text.push_str(CUT);
+            text.push_str(CUT_MARKER);
         }
         self.buffer.clear();
         self.buffer.shrink_to(512);
@@ -164,15 +164,15 @@ mod tests {
     #[test]
     fn the_ring_keeps_the_newest_lines_and_their_sequence_numbers_continue() {
         let logs = Logs::default();
-        for number in 0..LINES + 10 {
+        for number in 0..MAX_LINES + 10 {
             logs.add_notice(number.to_string());
         }
         let kept = logs.after(0, usize::MAX);
-        assert_eq!(kept.len(), LINES);
+        assert_eq!(kept.len(), MAX_LINES);
         assert_eq!((kept[0].sequence, kept[0].text.as_str()), (11, "10"));
         assert_eq!(
             texts(&logs, kept.last().unwrap().sequence - 1),
-            [(LINES + 9).to_string()]
+            [(MAX_LINES + 9).to_string()]
         );
     }
 
@@ -180,11 +180,11 @@ mod tests {
     fn many_long_lines_stay_within_the_byte_limit() {
         let logs = Logs::default();
         for _ in 0..500 {
-            logs.add_notice("x".repeat(LINE_BYTES * 2));
+            logs.add_notice("x".repeat(MAX_LINE_BYTES * 2));
         }
         let bytes: usize = logs.after(0, usize::MAX).iter().map(|line| line.text.len()).sum();
-        assert!(bytes <= BYTES, "{bytes}");
-        assert!(logs.after(0, 1)[0].text.ends_with(CUT));
+        assert!(bytes <= MAX_BYTES, "{bytes}");
+        assert!(logs.after(0, 1)[0].text.ends_with(CUT_MARKER));
     }
 
     proptest! {

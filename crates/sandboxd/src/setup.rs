@@ -1,5 +1,5 @@
-//! Setup of the sandbox: the person's account and folders, host name, DNS, PATH, and the files and folders that a
-//! container engine owes every image.
+//! Setup of the sandbox: the user's account and folders, host name, DNS, PATH, and the files and folders that container
+//! engines provide to every image.
 //!
 //! Images are arbitrary and their root file system may be read-only, so each step is tried
 //! separately, and a step that fails is reported and skipped.
@@ -18,7 +18,7 @@ use crate::user::{self, Accounts, User};
 /// Script in `/etc/profile.d`: `/etc/profile` may reset `PATH` (Debian's sets it to a fixed value).
 /// The script puts the original entries back in front, so that a login shell finds what exec and the
 /// start command find.
-const PROFILE: &str = "\
+const PROFILE_SCRIPT: &str = "\
 # Written by the sandbox: puts back what /etc/profile takes out of PATH.
 if [ -n \"$FSA_PATH\" ]; then
   fsa_rest=$PATH PATH=$FSA_PATH fsa_ifs=$IFS IFS=:
@@ -32,7 +32,7 @@ fi
 ";
 
 /// Folders that every program expects, below the root folder, with their modes.
-const FOLDERS: [(&str, u32); 4] = [
+const REQUIRED_FOLDERS: [(&str, u32); 4] = [
     ("tmp", 0o1777),
     ("var/tmp", 0o1777),
     ("run", 0o755),
@@ -43,9 +43,8 @@ const FOLDERS: [(&str, u32); 4] = [
 const NSSWITCH: &str = "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nnetworks: files\n\
                         protocols: files\nservices: files\n";
 
-/// `sudo` of images that have none. For root it runs the command, because scripts of installers use `sudo` without
-/// asking who runs them.
-const SUDO: &str = "\
+/// `sudo` for images without one. For root it runs the command, because installers call `sudo` also as root.
+const SUDO_SCRIPT: &str = "\
 #!/bin/sh
 # Written by the sandbox: the real sudo cannot work, because no process here may gain privileges.
 if [ \"$(id -u)\" = 0 ]; then
@@ -89,7 +88,7 @@ pub fn prepare(accounts: &Accounts, home: &Path, hostname: &str, nameservers: &[
         );
     }
     if accounts.switches() {
-        for (name, result) in owed_files(etc, hostname) {
+        for (name, result) in ensure_etc_files(etc, hostname) {
             tried(&format!("{name} could not be written"), result);
         }
         tried(
@@ -97,10 +96,10 @@ pub fn prepare(accounts: &Accounts, home: &Path, hostname: &str, nameservers: &[
             add_profile(&etc.join("profile.d")),
         );
         if let Some(root) = etc.parent() {
-            for (name, mode) in FOLDERS {
+            for (name, mode) in REQUIRED_FOLDERS {
                 tried(
                     &format!("/{name} could not be made"),
-                    owed_folder(&root.join(name), mode),
+                    ensure_folder(&root.join(name), mode),
                 );
             }
             tried("sudo could not be written", add_sudo(root));
@@ -109,8 +108,8 @@ pub fn prepare(accounts: &Accounts, home: &Path, hostname: &str, nameservers: &[
     missing
 }
 
-/// Writes the files in `/etc` that a container engine owes every image, where they are absent or incomplete.
-fn owed_files(etc: &Path, hostname: &str) -> [(&'static str, io::Result<()>); 4] {
+/// Writes the files in `/etc` that container engines provide to every image, if they are absent or incomplete.
+fn ensure_etc_files(etc: &Path, hostname: &str) -> [(&'static str, io::Result<()>); 4] {
     let write = |name: &'static str, mode: u32, text: &dyn Fn(&str) -> io::Result<Option<String>>| {
         let path = etc.join(name);
         let result = remove_dangling(&path).and_then(|()| {
@@ -146,8 +145,8 @@ fn owed_files(etc: &Path, hostname: &str) -> [(&'static str, io::Result<()>); 4]
     ]
 }
 
-/// Removes a link that leads nowhere (as `resolv.conf` of many images, to what systemd would write): a file can be
-/// created under its name then.
+/// Removes a dangling link, such as `resolv.conf` of many images to a file of systemd, so that a file can be created
+/// under its name.
 fn remove_dangling(path: &Path) -> io::Result<()> {
     let is_link = fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink());
     if is_link && !path.exists() {
@@ -157,8 +156,8 @@ fn remove_dangling(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Makes the folder. One that everybody may write to gets exactly this mode, others keep theirs.
-fn owed_folder(path: &Path, mode: u32) -> io::Result<()> {
+/// Creates the folder. A world-writable one gets exactly this mode, an existing other one keeps its mode.
+fn ensure_folder(path: &Path, mode: u32) -> io::Result<()> {
     remove_dangling(path)?;
     match fs::metadata(path) {
         Ok(found) if mode & 0o002 == 0 || found.mode() & 0o7777 == mode => return Ok(()),
@@ -168,7 +167,7 @@ fn owed_folder(path: &Path, mode: u32) -> io::Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
 }
 
-/// Writes `sudo` where the image has none and its programs can be added to.
+/// Writes `sudo` if the image has none and its program folder is writable.
 fn add_sudo(root: &Path) -> io::Result<()> {
     let exists = [
         "usr/local/sbin",
@@ -186,7 +185,7 @@ fn add_sudo(root: &Path) -> io::Result<()> {
     let folder = root.join("usr/local/bin");
     let written = fs::create_dir_all(&folder).and_then(|()| {
         let path = folder.join("sudo");
-        fs::write(&path, SUDO)?;
+        fs::write(&path, SUDO_SCRIPT)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
     });
     match written {
@@ -383,7 +382,7 @@ fn add_profile(folder: &Path) -> io::Result<()> {
     if !folder.is_dir() || path.exists() {
         return Ok(());
     }
-    fs::write(path, PROFILE)
+    fs::write(path, PROFILE_SCRIPT)
 }
 
 #[cfg(test)]
@@ -391,7 +390,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts_get_what_they_lack_once() {
+    fn missing_hosts_are_added_once() {
         let hosts = "127.0.0.1 localhost # box\n10.0.0.1 other";
         let added = with_hosts(hosts, "box").unwrap();
         assert_eq!(
@@ -406,13 +405,13 @@ mod tests {
     }
 
     fn written(etc: &Path, hostname: &str) {
-        for (name, result) in owed_files(etc, hostname) {
+        for (name, result) in ensure_etc_files(etc, hostname) {
             result.unwrap_or_else(|error| panic!("{name}: {error}"));
         }
     }
 
     #[test]
-    fn an_image_without_any_file_in_etc_gets_those_that_an_engine_owes() {
+    fn an_image_with_an_empty_etc_gets_the_required_files() {
         let etc = tempfile::tempdir().unwrap();
         let read = |name: &str| fs::read_to_string(etc.path().join(name)).unwrap();
         written(etc.path(), "box");
@@ -427,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn files_of_the_image_stay_and_links_that_lead_nowhere_become_files() {
+    fn files_of_the_image_are_kept_and_dangling_links_replaced() {
         let etc = tempfile::tempdir().unwrap();
         let at = |name: &str| etc.path().join(name);
         fs::write(at("nsswitch.conf"), "hosts: dns\n").unwrap();
@@ -443,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn nameservers_are_written_where_resolv_conf_is_a_link_that_leads_nowhere() {
+    fn nameservers_replace_a_dangling_resolv_conf() {
         let root = tempfile::tempdir().unwrap();
         let etc = root.path().join("etc");
         fs::create_dir(&etc).unwrap();
@@ -463,15 +462,15 @@ mod tests {
     }
 
     #[test]
-    fn folders_for_everybody_get_their_mode_and_others_keep_theirs() {
+    fn world_writable_folders_get_their_mode_and_others_keep_theirs() {
         let root = tempfile::tempdir().unwrap();
         let (tmp, run) = (root.path().join("tmp"), root.path().join("run"));
         for folder in [&tmp, &run] {
             fs::create_dir(folder).unwrap();
             fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).unwrap();
         }
-        for (name, mode) in FOLDERS {
-            owed_folder(&root.path().join(name), mode).unwrap();
+        for (name, mode) in REQUIRED_FOLDERS {
+            ensure_folder(&root.path().join(name), mode).unwrap();
         }
         let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
         assert_eq!((mode(&tmp), mode(&run)), (0o1777, 0o700));
@@ -479,7 +478,7 @@ mod tests {
     }
 
     #[test]
-    fn sudo_says_why_it_cannot_work_and_replaces_no_other() {
+    fn sudo_reports_a_missing_privilege_and_an_existing_one_is_kept() {
         let root = tempfile::tempdir().unwrap();
         add_sudo(root.path()).unwrap();
         let sudo = root.path().join("usr/local/bin/sudo");
@@ -575,7 +574,7 @@ mod tests {
 
     #[test]
     fn the_profile_script_puts_the_original_path_back_in_front() {
-        let script = format!("{PROFILE}echo $PATH");
+        let script = format!("{PROFILE_SCRIPT}echo $PATH");
         let output = std::process::Command::new("/bin/sh")
             .args(["-c", &script])
             .env_clear()

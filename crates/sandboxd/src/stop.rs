@@ -15,12 +15,12 @@ use tokio::{
 use crate::{reaper, sandbox::Sandbox, session, start::supervise, terminal::Terminals};
 
 /// Time between SIGTERM and SIGKILL for all other processes.
-const REST_WITHIN: Duration = Duration::from_secs(2);
+const TERMINATE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time for killed processes to be reaped.
-const KILLED_WITHIN: Duration = Duration::from_secs(1);
+const KILL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Stops everything in the sandbox. Each step continues as soon as its processes have ended.
-pub async fn everything(sandbox: &Sandbox, terminals: &Terminals, supervision: JoinHandle<()>) {
+pub async fn stop_all(sandbox: &Sandbox, terminals: &Terminals, supervision: JoinHandle<()>) {
     sandbox.stopping.send_replace(true);
     let grace = supervise::GRACE + session::EXEC_GRACE;
     let _ = timeout(grace, supervision).await;
@@ -31,9 +31,9 @@ pub async fn everything(sandbox: &Sandbox, terminals: &Terminals, supervision: J
     )
     .await;
     signal_rest(Signal::SIGTERM);
-    if !all_ended(sandbox, REST_WITHIN).await {
+    if !all_ended(sandbox, TERMINATE_TIMEOUT).await {
         signal_rest(Signal::SIGKILL);
-        all_ended(sandbox, KILLED_WITHIN).await;
+        all_ended(sandbox, KILL_TIMEOUT).await;
     }
 }
 

@@ -17,7 +17,7 @@ use tokio::{
 use crate::http::{Answer, Refusal, status, upgraded};
 
 /// Timeout of the connect. A program on the same machine accepts at once, or it hangs.
-const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Buffer bytes of each direction.
 const BUFFER: usize = 32 * 1024;
 
@@ -86,7 +86,7 @@ pub fn addresses(host: &str, port: u16) -> Result<Vec<SocketAddr>, Refusal> {
 async fn open(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
     let mut first = None;
     for address in addresses {
-        let error = match timeout(CONNECT_WITHIN, TcpStream::connect(address)).await {
+        let error = match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => {
                 stream.set_nodelay(true)?;
                 return Ok(stream);

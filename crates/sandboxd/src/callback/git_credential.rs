@@ -21,7 +21,7 @@ use super::local_proxy::{CREDENTIAL, CREDENTIAL_REJECTED};
 /// Time for the control plane to be reached, and to get the credential from its source.
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// Maximum bytes of git's input and of the response.
-const LONGEST: u64 = 64 * 1024;
+const MAX_BYTES: u64 = 64 * 1024;
 
 /// Runs one operation of the helper: `get`, `store` or `erase`, with git's attributes on standard
 /// input. `store` does nothing; git calls `erase` for a credential that the repository's server
@@ -44,7 +44,7 @@ pub fn run(operation: Option<&str>, url: Option<&str>, token: Option<&str>) -> R
     };
     let mut attributes = Vec::new();
     io::stdin()
-        .take(LONGEST)
+        .take(MAX_BYTES)
         .read_to_end(&mut attributes)
         .map_err(|error| format!("git's input could not be read: {error}"))?;
     let answer =
@@ -89,7 +89,7 @@ fn post(url: &str, token: &str, path: &str, attributes: &[u8]) -> io::Result<Vec
     )?;
     stream.write_all(attributes)?;
     let mut answer = Vec::new();
-    stream.take(LONGEST).read_to_end(&mut answer)?;
+    stream.take(MAX_BYTES).read_to_end(&mut answer)?;
     let (status, body) = parse(&answer).ok_or_else(|| io::Error::other("the response is not valid HTTP"))?;
     match status {
         200 => Ok(body.to_vec()),

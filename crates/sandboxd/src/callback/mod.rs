@@ -29,7 +29,7 @@ use crate::{
 /// Requests in flight; more wait.
 const MAX_IN_FLIGHT: usize = 32;
 /// How long a request waits for a permit, and then for a connection.
-const WAIT: Duration = Duration::from_secs(30);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 /// A connection without a request for so long is closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Interval and timeout of HTTP/2 pings.
@@ -38,7 +38,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 /// Largest frame of a response. With the protocol's default of 16 KiB most of the time goes into framing.
-const FRAME: u32 = 128 * 1024;
+const MAX_FRAME: u32 = 128 * 1024;
 
 type Sender = http2::SendRequest<Incoming>;
 
@@ -166,7 +166,7 @@ async fn drive(callback: &Callback, upgraded: hyper::upgrade::Upgraded) {
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_frame_size(FRAME)
+        .max_frame_size(MAX_FRAME)
         .max_send_buf_size(64 * 1024)
         .max_header_list_size(64 * 1024)
         .keep_alive_interval(KEEP_ALIVE)
@@ -251,7 +251,7 @@ async fn connected(callback: &Callback) -> Result<Sender, CallbackError> {
     };
     callback.usage.lock().waiting += 1;
     let _waiting = Waiting(callback);
-    timeout(WAIT, find)
+    timeout(WAIT_TIMEOUT, find)
         .await
         .unwrap_or(Err(CallbackError::NotConnected))
 }
@@ -262,7 +262,7 @@ async fn send(
     request: Request<Incoming>,
 ) -> Result<(Response<Incoming>, RequestPermit), CallbackError> {
     let permits = Arc::clone(&callback.permits);
-    let permit = timeout(WAIT, permits.acquire_owned())
+    let permit = timeout(WAIT_TIMEOUT, permits.acquire_owned())
         .await
         .ok()
         .and_then(Result::ok)

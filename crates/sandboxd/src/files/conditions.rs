@@ -23,7 +23,7 @@ pub(super) struct Conditions {
 
 /// Why a request is not performed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unmet {
+pub(super) enum FailedPrecondition {
     /// `If-Match` or `If-Unmodified-Since`: the file has changed, or is gone.
     Changed,
     /// `If-None-Match` or `If-Modified-Since`: the client has this version, or wanted none to exist.
@@ -43,21 +43,25 @@ impl Conditions {
 
     /// Evaluates them in the order of section 13.2.2. `current` is `None` where there is no file; `reads` is true for
     /// GET and HEAD.
-    pub(super) fn check(&self, current: Option<&Version>, reads: bool) -> Result<(), Unmet> {
+    pub(super) fn check(&self, current: Option<&Version>, reads: bool) -> Result<(), FailedPrecondition> {
         let unchanged = match (&self.matches, &self.unmodified_since) {
             (Some(matches), _) => current.is_some_and(|now| matches.precondition_passes(&now.tag)),
             (None, Some(since)) => current.is_some_and(|now| since.precondition_passes(now.modified)),
             (None, None) => true,
         };
         if !unchanged {
-            return Err(Unmet::Changed);
+            return Err(FailedPrecondition::Changed);
         }
         let differs = match (&self.none_match, &self.modified_since, current) {
             (Some(none), _, Some(now)) => none.precondition_passes(&now.tag),
             (None, Some(since), Some(now)) if reads => since.is_modified(now.modified),
             _ => true,
         };
-        if differs { Ok(()) } else { Err(Unmet::Exists) }
+        if differs {
+            Ok(())
+        } else {
+            Err(FailedPrecondition::Exists)
+        }
     }
 
     /// Whether a file that appears after the check must be kept.
@@ -106,43 +110,48 @@ mod tests {
                 vec![("if-match", "\"b\"")],
                 Some(&now),
                 false,
-                Err(Unmet::Changed),
+                Err(FailedPrecondition::Changed),
             ),
             // A weak tag never matches strongly.
             (
                 vec![("if-match", "W/\"a\"")],
                 Some(&now),
                 false,
-                Err(Unmet::Changed),
+                Err(FailedPrecondition::Changed),
             ),
             (vec![("if-match", "*")], Some(&now), false, Ok(())),
-            (vec![("if-match", "*")], None, false, Err(Unmet::Changed)),
+            (
+                vec![("if-match", "*")],
+                None,
+                false,
+                Err(FailedPrecondition::Changed),
+            ),
             (vec![("if-none-match", "*")], None, false, Ok(())),
             (
                 vec![("if-none-match", "*")],
                 Some(&now),
                 false,
-                Err(Unmet::Exists),
+                Err(FailedPrecondition::Exists),
             ),
             (vec![("if-none-match", "\"b\"")], Some(&now), false, Ok(())),
             (
                 vec![("if-none-match", "W/\"a\"")],
                 Some(&now),
                 true,
-                Err(Unmet::Exists),
+                Err(FailedPrecondition::Exists),
             ),
             (vec![("if-unmodified-since", early)], Some(&now), false, Ok(())),
             (
                 vec![("if-unmodified-since", early)],
                 Some(&later),
                 false,
-                Err(Unmet::Changed),
+                Err(FailedPrecondition::Changed),
             ),
             (
                 vec![("if-modified-since", early)],
                 Some(&now),
                 true,
-                Err(Unmet::Exists),
+                Err(FailedPrecondition::Exists),
             ),
             (vec![("if-modified-since", early)], Some(&later), true, Ok(())),
             (vec![("if-modified-since", early)], Some(&now), false, Ok(())),
@@ -169,7 +178,7 @@ mod tests {
     fn a_malformed_tag_matches_no_file_and_a_malformed_date_is_ignored() {
         let now = version("\"a\"", 10);
         let check = |name, value| conditions(&[(name, value)]).check(Some(&now), false);
-        assert_eq!(check("if-match", "a"), Err(Unmet::Changed));
+        assert_eq!(check("if-match", "a"), Err(FailedPrecondition::Changed));
         assert_eq!(check("if-none-match", "a"), Ok(()));
         assert_eq!(check("if-unmodified-since", "yesterday"), Ok(()));
     }

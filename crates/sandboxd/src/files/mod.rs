@@ -26,7 +26,7 @@ use http::{Method, Request, StatusCode, header};
 use hyper::body::Incoming;
 use nix::fcntl::OFlag;
 
-use self::conditions::{Conditions, Unmet, Version};
+use self::conditions::{Conditions, FailedPrecondition, Version};
 use crate::{
     http::{Answer, Query, Refusal, json, read_json, status},
     sandbox::Sandbox,
@@ -184,7 +184,7 @@ pub async fn route(sandbox: &Arc<Sandbox>, request: Request<Incoming>) -> Answer
             let conditions = Conditions::new(request.headers());
             let done = subject
                 .as_user(move |path, _| {
-                    let _changing = write::CHANGING.lock();
+                    let _changing = write::CHANGE_LOCK.lock();
                     check(path, &conditions)?;
                     tree::delete(path, recursive)
                 })
@@ -245,17 +245,17 @@ fn check(path: &Path, conditions: &Conditions) -> io::Result<()> {
     };
     conditions
         .check(current.as_ref(), false)
-        .map_err(|unmet| refuse(unmet_refusal(path, unmet)))
+        .map_err(|failed| refuse(precondition_refusal(path, failed)))
 }
 
-fn unmet_refusal(path: &Path, unmet: Unmet) -> Refusal {
+fn precondition_refusal(path: &Path, failed: FailedPrecondition) -> Refusal {
     let path = path.display();
-    let (name, message) = match unmet {
-        Unmet::Changed => (
+    let (name, message) = match failed {
+        FailedPrecondition::Changed => (
             "Changed",
             format!("{path} has changed since it was read; read it again"),
         ),
-        Unmet::Exists => ("Exists", format!("{path} exists already, and was not changed")),
+        FailedPrecondition::Exists => ("Exists", format!("{path} exists already, and was not changed")),
     };
     Refusal::new(StatusCode::PRECONDITION_FAILED, name, message)
 }

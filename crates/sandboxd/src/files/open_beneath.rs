@@ -20,7 +20,7 @@ use super::refuse;
 use crate::http::Refusal;
 
 /// The kernel returns EAGAIN while another process renames folders on the path.
-const ATTEMPTS: usize = 32;
+const MAX_ATTEMPTS: usize = 32;
 
 /// Opens `path`, which is absolute, with the thread's file system ids.
 ///
@@ -38,7 +38,7 @@ pub(super) fn open(folder: &Path, path: &Path, flags: OFlag) -> io::Result<Owned
         .flags(flags | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
     let mut opened = Err(Errno::EAGAIN);
-    for _ in 0..ATTEMPTS {
+    for _ in 0..MAX_ATTEMPTS {
         opened = openat2(&root, relative, how);
         if !matches!(opened, Err(Errno::EAGAIN | Errno::EINTR)) {
             break;

@@ -10,8 +10,8 @@ use tokio_util::io::ReaderStream;
 
 use super::{
     PIECE, Subject, TAR,
-    conditions::{Conditions, Unmet, Version},
-    tar_out, unmet_refusal, version,
+    conditions::{Conditions, FailedPrecondition, Version},
+    precondition_refusal, tar_out, version,
 };
 use crate::{
     http::{Answer, Body, Refusal, empty, status, streamed, typed},
@@ -65,8 +65,11 @@ pub(super) async fn get(
     }
     let now = version(&found).map_err(|error| subject.refusal(&error))?;
     let met = Conditions::new(headers).check(Some(&now), true);
-    if met == Err(Unmet::Changed) {
-        return Err(unmet_refusal(Path::new(&subject.shown), Unmet::Changed));
+    if met == Err(FailedPrecondition::Changed) {
+        return Err(precondition_refusal(
+            Path::new(&subject.shown),
+            FailedPrecondition::Changed,
+        ));
     }
     let (tag, modified) = (now.tag.clone(), LastModified::from(now.modified));
     let mut response = if met.is_err() {

@@ -35,18 +35,18 @@ use super::{PIECE, Subject, refuse};
 use crate::http::{Answer, Refusal, status};
 
 /// Pieces in the channel between the connection and the thread that writes files.
-const PIECES: usize = 4;
+const CHANNEL_PIECES: usize = 4;
 /// Bytes of a refused upload that are still read, so that the client receives the response.
 const DRAIN_LIMIT: usize = 16 * 1024 * 1024;
 
 /// `PUT` of an archive.
 pub(super) async fn put(subject: &Subject, mut body: Incoming) -> Answer {
-    let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(PIECES);
+    let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(CHANNEL_PIECES);
     let unpacking = subject.as_user(move |path, _| {
         std::fs::create_dir_all(path)?;
         unpack(
             path,
-            IncomingPieces {
+            ChannelReader {
                 receiver,
                 held: Bytes::new(),
             },
@@ -93,12 +93,12 @@ pub(super) async fn put(subject: &Subject, mut body: Incoming) -> Answer {
     Ok(status(StatusCode::NO_CONTENT))
 }
 
-struct IncomingPieces {
+struct ChannelReader {
     receiver: mpsc::Receiver<io::Result<Bytes>>,
     held: Bytes,
 }
 
-impl Read for IncomingPieces {
+impl Read for ChannelReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.held.is_empty() {
             match self.receiver.blocking_recv() {

@@ -27,15 +27,15 @@ use crate::{
 };
 
 /// Pieces in the channel between the thread that reads files and the connection.
-const PIECES: usize = 4;
+const CHANNEL_PIECES: usize = 4;
 
 /// Archives the open folder. Links are archived as links, sockets and devices are skipped, other file systems are not
 /// entered. A read error aborts the response, and its cause goes into the sandbox's log.
 pub(super) fn body(sandbox: &Arc<Sandbox>, subject: &Subject, root: OwnedFd) -> Body {
-    let (sender, receiver) = mpsc::channel(PIECES);
+    let (sender, receiver) = mpsc::channel(CHANNEL_PIECES);
     let (sandbox, subject) = (Arc::clone(sandbox), subject.clone());
     tokio::task::spawn_blocking(move || {
-        let mut pieces = Pieces {
+        let mut pieces = ChannelWriter {
             held: BytesMut::new(),
             sender: sender.clone(),
         };
@@ -55,12 +55,12 @@ pub(super) fn body(sandbox: &Arc<Sandbox>, subject: &Subject, root: OwnedFd) -> 
     }))
 }
 
-struct Pieces {
+struct ChannelWriter {
     held: BytesMut,
     sender: mpsc::Sender<io::Result<Bytes>>,
 }
 
-impl Write for Pieces {
+impl Write for ChannelWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.held.extend_from_slice(bytes);
         if self.held.len() >= PIECE {
@@ -80,7 +80,7 @@ impl Write for Pieces {
     }
 }
 
-fn archive(root: &OwnedFd, pieces: &mut Pieces) -> io::Result<()> {
+fn archive(root: &OwnedFd, pieces: &mut ChannelWriter) -> io::Result<()> {
     let device = fs::metadata(path_of(root))?.dev();
     let mut builder = Builder::new(pieces);
     let mut folders = vec![PathBuf::new()];
@@ -145,19 +145,19 @@ fn add<W: Write>(builder: &mut Builder<W>, path: &Path, name: &Path, device: u64
             .open(path)?;
         let size = file.metadata()?.size();
         header.set_size(size);
-        builder.append_data(&mut header, name, Exactly { file, left: size })?;
+        builder.append_data(&mut header, name, ExactLengthReader { file, left: size })?;
     }
     Ok(false)
 }
 
 /// Reads as many bytes as the entry's header says, even if the file's size changes meanwhile: an
 /// archive is unreadable after an entry of another length.
-struct Exactly {
+struct ExactLengthReader {
     file: fs::File,
     left: u64,
 }
 
-impl Read for Exactly {
+impl Read for ExactLengthReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
         let mut length = self.file.read(&mut buffer[..most])?;

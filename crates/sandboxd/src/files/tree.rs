@@ -16,7 +16,7 @@ use super::{Subject, open_beneath::path_of, refuse};
 use crate::http::Refusal;
 
 /// Maximum entries of a listing; a larger one is of no use to a person.
-const ENTRIES: usize = 50_000;
+const MAX_ENTRIES: usize = 50_000;
 
 /// Lists a folder, sorted by name. A file, or a link to one, lists itself.
 pub(super) fn list(subject: &Subject) -> io::Result<Vec<FileEntry>> {
@@ -36,11 +36,11 @@ pub(super) fn list(subject: &Subject) -> io::Result<Vec<FileEntry>> {
     let mut entries = Vec::new();
     for found in fs::read_dir(&path)? {
         let found = found?;
-        if entries.len() == ENTRIES {
+        if entries.len() == MAX_ENTRIES {
             return Err(refuse(Refusal::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "TooMany",
-                format!("{} has more than {ENTRIES} entries", subject.shown),
+                format!("{} has more than {MAX_ENTRIES} entries", subject.shown),
             )));
         }
         match listed(&found) {

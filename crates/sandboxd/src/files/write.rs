@@ -16,10 +16,10 @@ use tokio::io::AsyncWriteExt;
 
 use super::{
     PIECE, Subject, check,
-    conditions::{Conditions, Unmet},
-    refuse,
+    conditions::{Conditions, FailedPrecondition},
+    precondition_refusal, refuse,
     tree::rename_new,
-    unmet_refusal, version,
+    version,
 };
 use crate::{
     http::{Answer, Refusal, status},
@@ -27,11 +27,11 @@ use crate::{
 };
 
 /// Mode of a new file.
-const NEW_MODE: u32 = 0o644;
+const DEFAULT_MODE: u32 = 0o644;
 
 /// Held from the check of a precondition to the change: of two requests with the same one, the second sees what the
 /// first did.
-pub(super) static CHANGING: Mutex<()> = Mutex::new(());
+pub(super) static CHANGE_LOCK: Mutex<()> = Mutex::new(());
 
 /// Parses the parameter `mode`.
 pub(super) fn mode(text: &str) -> Result<u32, Refusal> {
@@ -50,7 +50,7 @@ struct Upload {
 }
 
 /// Mode and owner of the file that is replaced.
-struct Before {
+struct ReplacedFile {
     mode: u32,
     uid: u32,
     gid: u32,
@@ -90,7 +90,7 @@ pub(super) async fn put(subject: &Subject, request: Request<Incoming>, mode: Opt
             {
                 fchown(&file, Some(before.uid), Some(before.gid))?;
             }
-            let mode = mode.or(before.map(|before| before.mode)).unwrap_or(NEW_MODE);
+            let mode = mode.or(before.map(|before| before.mode)).unwrap_or(DEFAULT_MODE);
             file.set_permissions(fs::Permissions::from_mode(mode))?;
             place(&temporary, &target, &conditions).inspect_err(|_| {
                 // Before the response, so that a client sees no leftover.
@@ -114,7 +114,7 @@ fn begin(
     path: &Path,
     user: &User,
     conditions: &Conditions,
-) -> io::Result<(Upload, fs::File, Option<Before>)> {
+) -> io::Result<(Upload, fs::File, Option<ReplacedFile>)> {
     let target = match fs::symlink_metadata(path) {
         // Writing to a link writes to its target, as open(2) does.
         Ok(found) if found.is_symlink() => fs::canonicalize(path)?,
@@ -129,7 +129,7 @@ fn begin(
                 path.display()
             ))));
         }
-        Ok(found) => Some(Before {
+        Ok(found) => Some(ReplacedFile {
             mode: found.mode() & 0o7777,
             uid: found.uid(),
             gid: found.gid(),
@@ -156,12 +156,12 @@ fn begin(
 
 /// Gives the upload its name, if the preconditions hold now.
 fn place(temporary: &Path, target: &Path, conditions: &Conditions) -> io::Result<()> {
-    let _changing = CHANGING.lock();
+    let _changing = CHANGE_LOCK.lock();
     check(target, conditions)?;
     // A program in the sandbox may create the file after the check.
     if conditions.refuses_any() && fs::symlink_metadata(target).is_err() {
         return rename_new(temporary, target).map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => refuse(unmet_refusal(target, Unmet::Exists)),
+            io::ErrorKind::AlreadyExists => refuse(precondition_refusal(target, FailedPrecondition::Exists)),
             _ => error,
         });
     }

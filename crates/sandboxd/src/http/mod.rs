@@ -25,11 +25,11 @@ pub type Body = UnsyncBoxBody<Bytes, io::Error>;
 pub type Answer = Result<Response<Body>, Refusal>;
 
 /// Maximum number of connections; more wait in the listener's queue.
-const CONNECTIONS: usize = 512;
+const MAX_CONNECTIONS: usize = 512;
 /// Timeout for a request's head, from the connection's first byte or from the last response on it.
-const HEAD_WITHIN: Duration = Duration::from_secs(30);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Maximum bytes of a JSON request body.
-const JSON_LIMIT: usize = 4 * 1024 * 1024;
+const MAX_JSON_BYTES: usize = 4 * 1024 * 1024;
 
 /// Accepts connections until sandboxd ends, and handles each request with `route`.
 pub async fn serve<F, Fut>(listener: Listener, route: F)
@@ -37,7 +37,7 @@ where
     F: Fn(Request<Incoming>) -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output = Answer> + Send,
 {
-    let permits = Arc::new(Semaphore::new(CONNECTIONS));
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
             return;
@@ -60,7 +60,7 @@ where
             // An error means that the client disconnected.
             let _ = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_WITHIN)
+                .header_read_timeout(HEAD_TIMEOUT)
                 .max_buf_size(128 * 1024)
                 .serve_connection(TokioIo::new(stream), service)
                 .with_upgrades()
@@ -137,7 +137,7 @@ pub fn typed(kind: &'static str, body: Body) -> Response<Body> {
 /// # Errors
 /// The body is too large, incomplete, or not valid for `T`.
 pub async fn read_json<T: DeserializeOwned>(body: Incoming) -> Result<T, Refusal> {
-    let bytes = Limited::new(body, JSON_LIMIT)
+    let bytes = Limited::new(body, MAX_JSON_BYTES)
         .collect()
         .await
         .map_err(|error| {
@@ -145,7 +145,7 @@ pub async fn read_json<T: DeserializeOwned>(body: Incoming) -> Result<T, Refusal
                 Refusal::new(
                     StatusCode::PAYLOAD_TOO_LARGE,
                     "TooLarge",
-                    format!("the request has more than {JSON_LIMIT} bytes"),
+                    format!("the request has more than {MAX_JSON_BYTES} bytes"),
                 )
             } else {
                 Refusal::bad(format!("the request's body could not be read: {error}"))

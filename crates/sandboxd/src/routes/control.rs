@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Log lines in one piece of a response.
-const LINES: usize = 200;
+const LINES_PER_CHUNK: usize = 200;
 
 /// Handles a request to the control interface.
 ///
@@ -124,7 +124,7 @@ fn logs(sandbox: Arc<Sandbox>, query: &Query) -> Answer {
         move |(sandbox, mut after, mut newest)| async move {
             loop {
                 newest.mark_unchanged();
-                let lines = sandbox.logs.after(after, LINES);
+                let lines = sandbox.logs.after(after, LINES_PER_CHUNK);
                 if let Some(last) = lines.last() {
                     after = last.sequence;
                     let mut piece = Vec::new();

@@ -14,7 +14,7 @@ use crate::{
     sandbox::Sandbox,
 };
 
-const PAGE: &str = "<!doctype html><meta charset=utf-8><title>Terminal</title>\
+const INDEX_PAGE: &str = "<!doctype html><meta charset=utf-8><title>Terminal</title>\
 <p>This is the terminal of a sandbox. Open it from the project's page, or connect a ttyd client to <code>/ws</code>.\n";
 
 /// Handles a request to the terminal port.
@@ -24,7 +24,7 @@ const PAGE: &str = "<!doctype html><meta charset=utf-8><title>Terminal</title>\
 pub async fn handle(services: Arc<Services>, request: Request<Incoming>) -> Answer {
     let sandbox = &services.sandbox;
     match (request.method(), request.uri().path()) {
-        (&Method::GET, "/") => Ok(typed("text/html; charset=utf-8", full(PAGE))),
+        (&Method::GET, "/") => Ok(typed("text/html; charset=utf-8", full(INDEX_PAGE))),
         // ttyd's client takes the token of its first message from here. The request must have the token already.
         (&Method::GET, "/token") => match &sandbox.terminal_token {
             None => Ok(json(&serde_json::json!({"token": ""}))),

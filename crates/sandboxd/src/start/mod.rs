@@ -106,7 +106,7 @@ impl Start {
             user::with_fs_ids_of(&user, || {
                 let mut text = Vec::new();
                 fs::File::open(path)?
-                    .take(procfile::LONGEST as u64)
+                    .take(procfile::MAX_PROCFILE_BYTES as u64)
                     .read_to_end(&mut text)?;
                 Ok::<_, std::io::Error>(String::from_utf8_lossy(&text).into_owned())
             })

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 /// Maximum bytes of a Procfile.
-pub const LONGEST: usize = 64 * 1024;
+pub const MAX_PROCFILE_BYTES: usize = 64 * 1024;
 /// Maximum entries of a Procfile.
-const ENTRIES: usize = 16;
+const MAX_ENTRIES: usize = 16;
 /// `PORT` of the first entry; each further entry gets 100 more, like in foreman.
-const PORT: u16 = 3000;
+const FIRST_PORT: u16 = 3000;
 
 /// Supervised command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub fn single(command: &str) -> Vec<Entry> {
     vec![Entry {
         name: "web".into(),
         command: command.into(),
-        port: PORT,
+        port: FIRST_PORT,
     }]
 }
 
@@ -48,8 +48,8 @@ pub fn parse(text: &str) -> Vec<Entry> {
     commands.sort_by_key(|(name, _)| *name != "web");
     let mut seen = BTreeMap::new();
     commands.retain(|(name, command)| seen.insert(*name, *command).is_none());
-    commands.truncate(ENTRIES);
-    let ports = (0..).map(|number| PORT + number * 100);
+    commands.truncate(MAX_ENTRIES);
+    let ports = (0..).map(|number| FIRST_PORT + number * 100);
     commands
         .into_iter()
         .zip(ports)

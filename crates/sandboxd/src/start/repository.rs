@@ -29,9 +29,9 @@ use crate::{
 };
 
 /// Timeout of the clone: a large history over a slow line.
-const CLONE_WITHIN: Duration = Duration::from_secs(15 * 60);
+const CLONE_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// Lines of git's output in the error message.
-const ERROR_LINES: usize = 6;
+const MAX_ERROR_LINES: usize = 6;
 
 /// Folders and marker file of the clone, all in the person's home.
 struct ClonePaths {
@@ -207,7 +207,7 @@ async fn git(
         LogSource::Git,
         without_credentials,
     ));
-    let exit = timeout(CLONE_WITHIN, Child::ended(&mut child.exit)).await;
+    let exit = timeout(CLONE_TIMEOUT, Child::ended(&mut child.exit)).await;
     session::end(&sandbox.reaper, child.pid, libc::SIGTERM, session::EXEC_GRACE).await;
     // All writers are gone, so this ends; the timeout is for a writer that left the session.
     let _ = timeout(session::EXEC_GRACE, recorded).await;
@@ -220,11 +220,11 @@ async fn git(
                 .filter(|line| line.source == LogSource::Git && !line.text.trim().is_empty())
                 .map(|line| line.text.clone())
                 .collect();
-            Err(output[output.len().saturating_sub(ERROR_LINES)..].join("\n"))
+            Err(output[output.len().saturating_sub(MAX_ERROR_LINES)..].join("\n"))
         }
         Err(_) => Err(format!(
             "git did not finish within {} minutes",
-            CLONE_WITHIN.as_secs() / 60
+            CLONE_TIMEOUT.as_secs() / 60
         )),
     }
 }

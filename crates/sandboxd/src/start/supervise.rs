@@ -21,19 +21,19 @@ use crate::{
 
 /// Time between SIGTERM and SIGKILL.
 pub const GRACE: Duration = Duration::from_secs(5);
-const FIRST_WAIT: Duration = Duration::from_secs(1);
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
+const MIN_BACKOFF: Duration = Duration::from_secs(1);
+const MAX_BACKOFF: Duration = Duration::from_secs(60);
 /// A run of this length resets the backoff.
-const GOOD_RUN: Duration = Duration::from_secs(60);
+const BACKOFF_RESET_AFTER: Duration = Duration::from_secs(60);
 /// Bytes of a command's output that are read at once. Small, because each line is work and terminals
 /// wait meanwhile.
 const CHUNK: usize = 8 * 1024;
 
 /// Backoff before the next start, without jitter.
-fn next_wait(last: Option<Duration>, ran: Duration) -> Duration {
+fn next_backoff(last: Option<Duration>, ran: Duration) -> Duration {
     match last {
-        Some(last) if ran < GOOD_RUN => (last * 2).min(LONGEST_WAIT),
-        _ => FIRST_WAIT,
+        Some(last) if ran < BACKOFF_RESET_AFTER => (last * 2).min(MAX_BACKOFF),
+        _ => MIN_BACKOFF,
     }
 }
 
@@ -132,7 +132,7 @@ async fn supervise(start: &Start, entry: &Entry, reports: bool, several: bool) {
             }
         };
         sandbox.poll_trigger.notify();
-        let next = next_wait(wait, started.elapsed());
+        let next = next_backoff(wait, started.elapsed());
         wait = Some(next);
         let next = with_jitter(next, Utc::now().timestamp_subsec_nanos() / 1000);
         restarts = restarts.saturating_add(1);
@@ -242,20 +242,20 @@ mod tests {
         let mut wait = None;
         let waits: Vec<_> = (0..8)
             .map(|_| {
-                let next = next_wait(wait, Duration::from_secs(1));
+                let next = next_backoff(wait, Duration::from_secs(1));
                 wait = Some(next);
                 next.as_secs()
             })
             .collect();
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
-        assert_eq!(next_wait(wait, GOOD_RUN), FIRST_WAIT);
+        assert_eq!(next_backoff(wait, BACKOFF_RESET_AFTER), MIN_BACKOFF);
     }
 
     #[test]
     fn jitter_adds_a_tenth_at_most() {
         for random in 0..200 {
-            let wait = with_jitter(LONGEST_WAIT, random);
-            assert!(wait >= LONGEST_WAIT && wait <= LONGEST_WAIT * 11 / 10);
+            let wait = with_jitter(MAX_BACKOFF, random);
+            assert!(wait >= MAX_BACKOFF && wait <= MAX_BACKOFF * 11 / 10);
         }
     }
 }

@@ -8,7 +8,7 @@
 use std::{collections::HashMap, io};
 
 /// Clients that one session remembers. A client that was forgotten begins at the sequence number that it sends.
-const REMEMBERED: usize = 256;
+const MAX_CLIENTS: usize = 256;
 
 /// Progress of each client's input.
 #[derive(Debug, Default)]
@@ -59,7 +59,7 @@ impl InputDedup {
     fn progress(&mut self, client: &str, from: u64) -> &mut ClientProgress {
         self.clock += 1;
         let now = self.clock;
-        if self.clients.len() >= REMEMBERED && !self.clients.contains_key(client) {
+        if self.clients.len() >= MAX_CLIENTS && !self.clients.contains_key(client) {
             let oldest = self.clients.iter().min_by_key(|(_, progress)| progress.last_used);
             if let Some(oldest) = oldest.map(|(client, _)| client.clone()) {
                 self.clients.remove(&oldest);
@@ -89,10 +89,10 @@ mod tests {
     fn a_forgotten_client_begins_at_its_own_sequence_number() {
         let mut dedup = InputDedup::default();
         assert_eq!(dedup.connect("first", 7), 7);
-        for number in 0..REMEMBERED {
+        for number in 0..MAX_CLIENTS {
             dedup.connect(&number.to_string(), 0);
         }
-        assert_eq!(dedup.clients.len(), REMEMBERED);
+        assert_eq!(dedup.clients.len(), MAX_CLIENTS);
         let mut typed = Vec::new();
         let done = dedup.write("first", 9, b"abc", |bytes| {
             typed.extend_from_slice(bytes);

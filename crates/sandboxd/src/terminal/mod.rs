@@ -20,7 +20,7 @@ use crate::{http::Refusal, sandbox::Sandbox};
 /// Name of the default session.
 pub const MAIN: &str = "main";
 /// Maximum number of sessions; each may keep [`scrollback::CAPACITY`].
-const SESSIONS: usize = 32;
+const MAX_SESSIONS: usize = 32;
 
 /// All sessions of the sandbox.
 #[derive(Debug)]
@@ -105,11 +105,11 @@ impl Terminals {
                 "the sandbox is stopping",
             ));
         }
-        if sessions.len() >= SESSIONS {
+        if sessions.len() >= MAX_SESSIONS {
             return Err(Refusal::new(
                 StatusCode::TOO_MANY_REQUESTS,
                 "TooManyTerminals",
-                format!("there are {SESSIONS} terminals; close one first"),
+                format!("there are {MAX_SESSIONS} terminals; close one first"),
             ));
         }
         let session = Session::start(self, &request.name, &user, size)?;

@@ -13,14 +13,14 @@
 /// Part of a stream of output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Piece<'a> {
-    /// Has no escape character, unless it belongs to a sequence longer than [`LONGEST`].
+    /// Has no escape character, unless it belongs to a sequence longer than [`MAX_SEQUENCE_BYTES`].
     Text(&'a [u8]),
     /// Complete sequence, from its escape character to its last byte.
     Sequence(&'a [u8]),
 }
 
 /// Bytes of the longest sequence that is buffered; a longer one (an image) is passed on as text.
-const LONGEST: usize = 1024;
+const MAX_SEQUENCE_BYTES: usize = 1024;
 const ESCAPE: u8 = 0x1b;
 const BELL: u8 = 0x07;
 /// CAN and SUB end any sequence without effect.
@@ -99,7 +99,7 @@ impl Parser {
     }
 
     fn buffer(&mut self, byte: u8, each: &mut impl FnMut(Piece<'_>)) {
-        if self.buffer.len() == LONGEST {
+        if self.buffer.len() == MAX_SEQUENCE_BYTES {
             each(Piece::Text(&self.buffer));
             self.buffer.clear();
             self.too_long = true;
@@ -306,7 +306,7 @@ mod tests {
             .iter()
             .map(|(_, bytes)| bytes.len())
             .sum();
-        assert!(parser.unfinished().len() <= LONGEST);
+        assert!(parser.unfinished().len() <= MAX_SEQUENCE_BYTES);
         assert_eq!(passed + parser.unfinished().len(), image.len());
     }
 }

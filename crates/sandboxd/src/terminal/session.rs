@@ -54,9 +54,9 @@ pub(super) const CHUNK: usize = 64 * 1024;
 /// few of these.
 const TIME_SLICE: Duration = Duration::from_micros(300);
 /// Maximum number of viewers of one session.
-const VIEWERS: usize = 64;
+const MAX_VIEWERS: usize = 64;
 /// Bytes that are read from the terminal after the shell has ended; more comes from other processes.
-const FINAL_OUTPUT: usize = 1024 * 1024;
+const MAX_FINAL_OUTPUT: usize = 1024 * 1024;
 
 /// Terminal session.
 #[derive(Debug)]
@@ -203,8 +203,8 @@ impl Session {
             .map(|sequence| self.input_dedup.lock().connect(&sequence.client, sequence.from));
         let wake = Arc::new(Notify::new());
         let mut state = self.state.lock();
-        if state.viewers.len() >= VIEWERS {
-            return Err(format!("this terminal has {VIEWERS} viewers already"));
+        if state.viewers.len() >= MAX_VIEWERS {
+            return Err(format!("this terminal has {MAX_VIEWERS} viewers already"));
         }
         state.counter += 1;
         let viewer = ViewerState {
@@ -277,7 +277,7 @@ impl Session {
             // Let other terminals and the viewers run.
             tokio::task::yield_now().await;
         };
-        let mut left = FINAL_OUTPUT;
+        let mut left = MAX_FINAL_OUTPUT;
         while left > 0 {
             let (length, _) = self.read_now(&mut buffer);
             if length == 0 {

@@ -27,9 +27,9 @@ use crate::{
 };
 
 /// Timeout for the first message, and for the closing one.
-const HELLO_WITHIN: Duration = Duration::from_secs(10);
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// Input bytes that wait for the program to read them; beyond, the viewer's connection is not read.
-const INPUT_LIMIT: usize = 256 * 1024;
+const MAX_WAITING_INPUT: usize = 256 * 1024;
 /// Bytes of a replay in one message.
 const PIECE: usize = 64 * 1024;
 /// Size when the first message has none.
@@ -53,7 +53,7 @@ pub async fn serve(
 ) {
     let (mut sender, mut receiver) = socket.split();
     let mut begins_at = 0;
-    let admitted = match timeout(HELLO_WITHIN, hello(&mut receiver)).await {
+    let admitted = match timeout(HELLO_TIMEOUT, hello(&mut receiver)).await {
         Ok(Some(hello)) => {
             let from = hello.input_sequence.as_ref().map(|sequence| sequence.from);
             begins_at = from.unwrap_or(0);
@@ -90,7 +90,7 @@ pub async fn serve(
             sender.send(Message::Close(Some(frame))).await?;
             sender.flush().await
         };
-        let _ = timeout(HELLO_WITHIN, closing).await;
+        let _ = timeout(HELLO_TIMEOUT, closing).await;
     }
 }
 
@@ -221,7 +221,7 @@ async fn receive_input(
     let mut waiting = BytesMut::new();
     let mut silent_at = Instant::now() + SILENT_FOR;
     loop {
-        let reads = waiting.len() <= INPUT_LIMIT;
+        let reads = waiting.len() <= MAX_WAITING_INPUT;
         let message = tokio::select! {
             message = receiver.next(), if reads => message,
             written = viewer.write_input(at, &waiting), if !waiting.is_empty() => {
