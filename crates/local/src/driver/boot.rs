@@ -26,13 +26,13 @@ pub fn message(spec: &SandboxSpec, image: &[(String, String)], nameservers: &[Ip
         environment: over_image(of_image, spec.environment.clone()),
         start_command: spec.start_command.clone(),
         repository: spec.repository.clone(),
-        // The terminal is reached through the control socket; no port is served.
+        // The terminal is available through the control socket, not by a port.
         terminal_token: None,
         nameservers: nameservers.iter().map(Ipv4Addr::to_string).collect(),
     }
 }
 
-/// The project's name, which is a DNS label and what a person expects in a prompt.
+/// The project's name, which is a DNS label.
 #[must_use]
 pub fn hostname(spec: &SandboxSpec) -> String {
     spec.project_name.as_str().to_owned()
@@ -41,7 +41,7 @@ pub fn hostname(spec: &SandboxSpec) -> String {
 /// A sealed memfd with the message, positioned at its beginning.
 ///
 /// # Errors
-/// Where the machine has no memory or descriptors left.
+/// The machine has no memory or descriptors left.
 pub fn file(boot: &Boot) -> io::Result<OwnedFd> {
     let mut file = File::from(rustix::fs::memfd_create(
         "fsa-boot",

@@ -27,7 +27,7 @@ use crate::{
     runner::{self, RunnerConfig},
 };
 
-/// Pushes of the runner that are not read yet; a subscriber that reads too slowly learns that it lagged.
+/// Maximum number of unread notifications. A slower subscriber gets an error.
 const NOTIFICATIONS_MAX: usize = 1024;
 
 /// A started runner that has no client yet.
@@ -68,11 +68,11 @@ struct Shared {
     /// A SOCK_SEQPACKET socket, for which tokio has no type; read and written by [`protocol`].
     socket: UnixStream,
     next: AtomicU64,
-    /// `None` once the runner is gone for good.
+    /// `None` after the runner has ended.
     waiting: Mutex<Option<Waiting>>,
     /// A worker of the runner has reported that it begins.
     started: AtomicBool,
-    /// Why the runner ended, where it reported that.
+    /// Why the runner ended, if it reported that.
     end_reason: OnceLock<Failure>,
     pushes: broadcast::Sender<Push>,
 }
@@ -108,7 +108,7 @@ impl Client {
     /// Connects to a runner, and waits until it has started.
     ///
     /// # Errors
-    /// Why the runner cannot start, from itself.
+    /// The runner's report of why it cannot start.
     pub async fn greet(link: RunnerLink) -> Result<Arc<Self>, DriverError> {
         let client = Self::new(link).map_err(|error| {
             DriverError::new(
@@ -149,7 +149,7 @@ impl Client {
     /// Sends a request, and waits for the response.
     ///
     /// # Errors
-    /// The runner's own failure; `Transient` where it is being restarted or takes too long.
+    /// The runner's failure; `Transient` if it is being restarted, or at the timeout.
     pub async fn call(
         &self,
         request: Request,
@@ -173,7 +173,7 @@ impl Client {
                 })
                 .await;
             match sent {
-                // Its last messages are still to be read; the end of the stream comes after them.
+                // The runner has ended; its last messages can still be read.
                 Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
                     return Err(DriverError::from(shared.gone()).because(error));
                 }
@@ -235,7 +235,7 @@ impl Shared {
         }
     }
 
-    /// The runner is gone for good.
+    /// The failure after the runner has ended.
     fn gone(&self) -> Failure {
         self.end_reason.get().cloned().unwrap_or_else(|| {
             protocol::machine(
@@ -244,7 +244,7 @@ impl Shared {
         })
     }
 
-    /// Fails the requests to a worker that is gone.
+    /// Fails the requests to a worker that has ended.
     fn fail_all(&self, why: &str) {
         let failed: Vec<_> = match self.waiting.lock().as_mut() {
             Some(waiting) => waiting.drain().collect(),
@@ -256,7 +256,7 @@ impl Shared {
     }
 }
 
-/// Removes a request whose caller stops waiting.
+/// Removes a request when its caller stops waiting.
 struct RemoveOnDrop<'a> {
     shared: &'a Shared,
     id: u64,

@@ -12,11 +12,11 @@ use crate::{
     protocol::{Request, Response},
 };
 
-/// A large layer on a slow disk.
+/// Timeout for a large layer on a slow disk.
 const UNPACK_TIMEOUT: Duration = Duration::from_secs(3600);
 const QUERY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The runner as an unpacker of layers.
+/// [`LayerUnpacker`] by the runner.
 pub struct RunnerLayers(pub Arc<Client>);
 
 impl RunnerLayers {

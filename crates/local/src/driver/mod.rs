@@ -1,4 +1,4 @@
-//! Local driver in `fsa serve`: decides, and sends the runner requests to carry out.
+//! Local driver, the unprivileged part in `fsa serve`: sends requests to the runner.
 //!
 //! Start it in this order: [`RunnerLink::start`] as root, [`crate::privileges::drop_privileges`],
 //! a tokio runtime, [`LocalDriver::open`].
@@ -24,11 +24,10 @@ use crate::{
     runner::{RunnerConfig, firewall, netns, resolvers},
 };
 
-/// Between SIGTERM and SIGKILL by default: long enough for a development server, short enough for
-/// a person who waits.
+/// Default time between SIGTERM and SIGKILL, enough for a development server.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Layers become unused when an image is removed or replaced; an hour of them on the disk is no harm.
+/// Default interval of image sweeps. Layers become unused when an image is removed or replaced.
 const IMAGE_SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// The settings of the local driver.
@@ -36,9 +35,9 @@ const IMAGE_SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
 pub struct LocalConfig {
     pub runner: RunnerConfig,
     pub images: images::Settings,
-    /// Between SIGTERM and SIGKILL when a sandbox is stopped.
+    /// Time between SIGTERM and SIGKILL when a sandbox is stopped.
     pub stop_grace: Duration,
-    /// Between two removals of image layers that no image and no sandbox needs.
+    /// Interval of sweeps, which remove image layers that no image and no sandbox needs.
     pub image_sweep_interval: Duration,
 }
 
@@ -82,8 +81,7 @@ impl LocalDriver {
         Self::with(config, Client::greet(link).await?, database_proxy).await
     }
 
-    /// As [`Self::open`], with a runner that has answered already, so that a server starts its
-    /// databases only where there is a runner.
+    /// As [`Self::open`], with a connected runner, so that a server starts its databases only if the runner works.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -128,7 +126,7 @@ impl LocalDriver {
         }))
     }
 
-    /// What the runner found on this machine; `blockers` and `warnings` are for `fsa doctor`.
+    /// The runner's report on this machine; `blockers` and `warnings` are for `fsa doctor`.
     #[must_use]
     pub fn hello(&self) -> &Hello {
         &self.hello
@@ -140,10 +138,10 @@ impl LocalDriver {
         &self.images
     }
 
-    /// What is left on the machine of this data folder's sandboxes; empty when there are none.
+    /// Leftovers of this data folder's sandboxes on the machine.
     ///
     /// # Errors
-    /// The runner's.
+    /// The runner's failure.
     pub async fn leftovers(&self) -> Result<Vec<String>> {
         match self
             .client

@@ -27,13 +27,13 @@ use crate::{
     protocol::{ExitCause, ObservedSandbox, Push, Request, Response, Root, StartSandbox},
 };
 
-/// A request that the runner answers from memory.
+/// Timeout of a request that the runner answers from memory.
 const QUICK: Duration = Duration::from_secs(30);
-/// A start: the OCI runtime itself has half of it.
+/// Timeout of a start; half of it is for the OCI runtime.
 const START: Duration = Duration::from_secs(60);
-/// Removing a tree of millions of files.
+/// Timeout of the removal of a tree with millions of files.
 const REMOVAL: Duration = Duration::from_secs(600);
-/// A program on a sandbox's loopback accepts a connection at once or not at all.
+/// Timeout of a connect to a program on a sandbox's loopback, which accepts immediately or not at all.
 const CONNECT: Duration = Duration::from_secs(5);
 
 #[async_trait]
@@ -89,10 +89,10 @@ impl Driver for LocalDriver {
                 return Ok(());
             }
             self.stop_locked(&spec.sandbox).await?;
-            // It is gone with the processes.
+            // It ended with the processes.
             found.network = false;
         }
-        // Before the network is made: to pull an image may take minutes.
+        // Before the network, because a pull may take minutes.
         let image = self
             .images
             .resolve(&spec.image)
@@ -124,8 +124,8 @@ impl Driver for LocalDriver {
             hostname: boot::hostname(spec),
             database_proxy: self.database_proxy.is_some() && spec.database_role.is_some(),
         };
-        // The runner finishes a request even where this future is dropped; so
-        // does this, until it is known whose the socket is.
+        // The runner completes a request even if this future is dropped, so this task completes too, until the owner of
+        // the socket is known.
         let client = Arc::clone(&self.client);
         let started = tokio::spawn(async move {
             let descriptors = [socket.listener.as_fd(), boot.as_fd()];
@@ -264,7 +264,7 @@ impl LocalDriver {
         }
     }
 
-    /// Whether the database proxy listens in the sandbox; true where there is none.
+    /// Whether the database proxy listens in the sandbox; true if there is no proxy.
     async fn is_bound(&self, sandbox: &SandboxRef) -> Result<bool> {
         match &self.database_proxy {
             Some(proxy) => proxy.is_bound(&sandbox.resource).await.map_err(DriverError::from),
@@ -272,8 +272,8 @@ impl LocalDriver {
         }
     }
 
-    /// Makes the network and binds the database proxy in it. The runner goes on even where this future is dropped,
-    /// and does requests side by side; so the lock is held until it has answered, and a destroy comes after.
+    /// Creates the network and binds the database proxy in it. The runner completes requests even if this future is
+    /// dropped, and runs them in parallel, so the lock is held until its response, before a destroy.
     async fn make_network(&self, lock: KeyedMutexGuard, spec: &SandboxSpec) -> Result<KeyedMutexGuard> {
         let request = Request::EnsureNetwork {
             sandbox: spec.sandbox.clone(),
@@ -296,7 +296,7 @@ impl LocalDriver {
         };
         let (answer, mut descriptors) = match self.client.call(request, &[], QUICK).await {
             Ok(answered) => answered,
-            // The database proxy outlives a runner, and may be what listens there already.
+            // The database proxy keeps running after a runner, and may listen already.
             Err(error) if error.failure.kind == FailureKind::Input => {
                 let bound = database_proxy
                     .is_bound(resource)
@@ -370,7 +370,7 @@ impl LocalDriver {
     }
 }
 
-/// Why a sandbox ended, where nothing stopped it.
+/// The failure of a sandbox that ended without a stop.
 fn failure_of_exit(how: ExitCause) -> Option<Failure> {
     match how {
         ExitCause::Stopped | ExitCause::Unseen => None,

@@ -1,8 +1,8 @@
 //! Control sockets of sandboxes, `run/s/<resource>.sock`: made and connected to here, passed to
 //! sandboxd through the runner. They outlive `fsa serve` with the sandboxes.
 //!
-//! A Unix socket's path has 107 bytes at most (unix(7)), which a data folder and a resource's
-//! name together may exceed; so each is named through a descriptor of the folder.
+//! A Unix socket's path has at most 107 bytes (unix(7)), which the paths of a data folder and a resource's name may
+//! exceed, so each is opened through a descriptor of the folder.
 
 use std::{
     fs, io,
@@ -43,8 +43,7 @@ impl Sockets {
         format!("/proc/self/fd/{}/{name}", self.0.as_raw_fd()).into()
     }
 
-    /// Makes a socket for a sandbox that is about to start. Only [`NewSocket::keep`] replaces an
-    /// earlier one with it.
+    /// Creates a socket for a sandbox before its start. [`NewSocket::keep`] replaces an earlier one.
     ///
     /// # Errors
     /// The folder's.
@@ -65,7 +64,7 @@ impl Sockets {
     /// Connects to sandboxd.
     ///
     /// # Errors
-    /// `NotFound` and `ConnectionRefused` where the sandbox does not run.
+    /// `NotFound` or `ConnectionRefused` if the sandbox does not run.
     pub async fn connect(&self, resource: &ResourceName) -> io::Result<UnixStream> {
         UnixStream::connect(self.path(&name(resource))).await
     }
@@ -87,7 +86,7 @@ impl Sockets {
     }
 
     fn unlink(&self, name: &str) {
-        // A missing socket is no error.
+        // A missing socket is not an error.
         let _ = rustix::fs::unlinkat(&self.0, name, AtFlags::empty());
     }
 }

@@ -38,9 +38,9 @@ use super::{
 #[serde(rename_all = "camelCase")]
 pub struct StoredImage {
     pub name: String,
-    /// The manifest's.
+    /// Digest of the manifest.
     pub digest: Digest,
-    /// The configuration's.
+    /// Digest of the configuration.
     pub config_digest: Digest,
     /// Bottom first.
     pub layers: Vec<StoredLayer>,
@@ -104,10 +104,10 @@ pub struct Lease(#[allow(dead_code, reason = "held for its lock")] Arc<File>);
 pub struct BlobStore(PathBuf);
 
 impl BlobStore {
-    /// Opens the folder, making what is missing of it.
+    /// Opens the folder, and creates missing parts.
     ///
     /// # Errors
-    /// The file system's own.
+    /// The file system's error.
     pub fn open(data: &Path) -> io::Result<Self> {
         let folder = Self(data.join("images"));
         for part in ["blobs/sha256", "names", "incoming"] {
@@ -180,7 +180,7 @@ impl BlobStore {
         self.blob(digest).is_file()
     }
 
-    /// Gives a file, whose digest has been verified, its name among the blobs.
+    /// Moves a file with a verified digest to its name among the blobs.
     pub fn adopt(&self, file: &Path, digest: &Digest) -> io::Result<()> {
         fs::rename(file, self.blob(digest))
     }
@@ -215,7 +215,7 @@ impl BlobStore {
             .join(format!("{}.json", Digest::of(name.as_bytes()).hex()))
     }
 
-    /// The image of this exact name. An unreadable record counts as none, and is logged.
+    /// The image of this exact name. An unreadable record is logged, and counts as missing.
     #[must_use]
     pub fn image(&self, name: &str) -> Option<StoredImage> {
         read_record(&self.record(name))
@@ -225,7 +225,7 @@ impl BlobStore {
         self.write(&self.record(&image.name), &serde_json::to_vec_pretty(image)?)
     }
 
-    /// Whether there was one.
+    /// Removes the image of this name. False if there is none.
     pub fn forget(&self, name: &str) -> io::Result<bool> {
         match fs::remove_file(self.record(name)) {
             Ok(()) => Ok(true),
@@ -272,7 +272,7 @@ fn read_record(path: &Path) -> Option<StoredImage> {
     }
 }
 
-/// A failure of the disk, for people.
+/// A failure of the disk, with a message for people.
 #[must_use]
 pub fn disk(what: &str, error: &io::Error) -> Failure {
     if matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT)) {
@@ -281,7 +281,7 @@ pub fn disk(what: &str, error: &io::Error) -> Failure {
     Failure::new(FailureKind::Machine, format!("{what}: {error}"))
 }
 
-/// There is no room for an image.
+/// The failure when an image does not fit on the disk.
 #[must_use]
 pub fn no_room() -> Failure {
     Failure::new(

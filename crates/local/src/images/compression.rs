@@ -1,7 +1,7 @@
 //! Compression detection by a stream's first bytes.
 //!
-//! Media types are often wrong (plain tars labeled gzip, zstd from tools that have one label),
-//! and what is inside is verified by its digest anyway, so the first bytes decide.
+//! Media types are often wrong (plain tars labeled gzip, zstd from tools that have one label), and the content is
+//! verified by its digest, so the first bytes decide.
 
 use std::io::{self, BufRead, BufReader, Read};
 
@@ -11,10 +11,10 @@ const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 /// Bytes of the decompressor's output buffer.
 const BUFFER: usize = 128 << 10;
 
-/// `input`, decompressed where it is gzip or zstd.
+/// `input`, decompressed if it is gzip or zstd.
 ///
 /// # Errors
-/// The input's own.
+/// The input's error.
 pub fn reader<'a, R: BufRead + Send + 'a>(mut input: R) -> io::Result<Box<dyn Read + Send + 'a>> {
     let head = input.fill_buf()?;
     Ok(if head.starts_with(&[0x1f, 0x8b]) {

@@ -1,8 +1,7 @@
 //! Content addresses: the digest of a blob, and the diff id of a layer.
 //!
-//! Both are SHA-256 (the one algorithm that every registry and every archive has). They are
-//! distinct types, so that the compressed blob's digest is never taken for the unpacked layer's,
-//! and both are made of 32 bytes, so that neither can hold a path.
+//! Both are SHA-256, the algorithm that every registry and archive supports. They are distinct types, because the digest
+//! of a compressed blob differs from that of its layer. Both are 32 bytes and cannot contain a path.
 
 use std::{fmt, str::FromStr};
 
@@ -14,12 +13,12 @@ use sha2::{Digest as _, Sha256};
 #[serde(try_from = "String", into = "String")]
 pub struct Digest([u8; 32]);
 
-/// The SHA-256 of a layer's uncompressed tar: what identifies it, however it was compressed.
+/// The SHA-256 of a layer's uncompressed tar, which identifies it under every compression.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct DiffId([u8; 32]);
 
-/// A text that is no digest of a kind we can check.
+/// Invalid digest, or one of an unsupported algorithm.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a SHA-256 digest (sha256: and 64 hexadecimal digits)")]
 pub struct InvalidDigest(String);
@@ -31,7 +30,7 @@ impl Digest {
         Self(Sha256::digest(bytes).into())
     }
 
-    /// What `hash` has seen.
+    /// The digest of the data that `hash` has processed.
     #[must_use]
     pub fn finish(hash: Sha256) -> Self {
         Self(hash.finalize().into())
@@ -59,7 +58,7 @@ fn parse(text: &str) -> Result<[u8; 32], InvalidDigest> {
 macro_rules! text {
     ($name:ident) => {
         impl $name {
-            /// The 64 digits alone: a safe name for a file.
+            /// The 64 digits without a prefix, which are a safe file name.
             #[must_use]
             pub fn hex(&self) -> String {
                 hex::encode(self.0)

@@ -87,8 +87,7 @@ impl LayerStore {
         let (folder, requested) = (self.blob_store.clone(), name.clone());
         let received = tokio::task::spawn_blocking(move || {
             let requested = (!requested.is_empty()).then_some(requested.as_str());
-            // Returns the folder, so that it is removed after the last write even where the caller
-            // stopped waiting.
+            // Returns the folder, so that it is removed after the last write even if the caller stopped waiting.
             (
                 archive::receive(input, incoming.path(), &folder, limits, requested),
                 incoming,

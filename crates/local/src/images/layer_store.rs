@@ -29,11 +29,11 @@ pub(super) const HOST: &str = "host";
 /// Layers that are unpacked at the same time: each keeps about two processors busy.
 pub(super) const UNPACKING: usize = 2;
 
-/// A sweep removes no further layer after this time; the next sweep goes on. Starts wait for a
-/// sweep for 60 s ([`BlobStore::lock_shared`]).
+/// Maximum duration of a sweep; the next one continues. Starts wait up to 60 s for a sweep
+/// ([`BlobStore::lock_shared`]).
 const SWEEP_MAX: Duration = Duration::from_secs(30);
 
-/// What adding an image and starting a sandbox share.
+/// Layers and blobs, shared by additions of images and starts of sandboxes.
 pub(super) struct LayerStore {
     pub blob_store: BlobStore,
     pub settings: Settings,
@@ -103,7 +103,7 @@ impl LayerStore {
     ) -> Result<StoredImage, Failure> {
         let mut stored = Vec::new();
         for Layer { diff_id, descriptor } in layers {
-            // It is unpacked already, so this only returns its size.
+            // It is unpacked already: this returns its size.
             let unpacked = self
                 .unpacker
                 .unpack(&LayerBlob {

@@ -1,8 +1,8 @@
 //! Manifests, indexes and configurations (OCI image specification 1.1, and Docker's second
 //! schema, which has the same shape). Pure.
 //!
-//! Compared with the types of `oci-spec`, which refuse what is common in the wild: `null` for an
-//! empty list, and missing media types. Only used fields are read.
+//! The types of `oci-spec` refuse common documents: `null` for an empty list, and missing media types. Only used fields
+//! are parsed.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ pub const LAYERS_MAX: usize = 127;
 pub const MEDIA_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub const MEDIA_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 pub const MEDIA_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
-/// What a registry may answer a request for a manifest with.
+/// Media types that are accepted for a manifest.
 pub const MEDIA_ACCEPTED: &str = "application/vnd.oci.image.index.v1+json, \
     application/vnd.oci.image.manifest.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json, \
@@ -105,7 +105,7 @@ pub enum Document {
     Manifest(Manifest),
 }
 
-/// Reads a manifest or an index, whichever it is.
+/// Parses a manifest or an index.
 ///
 /// # Errors
 /// [`Problem`].
@@ -307,7 +307,7 @@ pub fn parse_config(bytes: &[u8]) -> Result<(Vec<DiffId>, Config), Problem> {
 /// The manifest's layers with their diff ids, bottom first.
 ///
 /// # Errors
-/// [`Problem`], where the two do not agree or are not layers at all.
+/// [`Problem`]: the two differ, or the entries are not layers.
 pub fn layers<'a>(
     manifest: &'a Manifest,
     diff_ids: &[DiffId],

@@ -1,9 +1,8 @@
 //! Container images: pulled, imported, stored, and unpacked into layers of root file systems.
 //!
-//! Everything that faces the outside (registries, archives, manifests) happens here, in the
-//! unprivileged process, and ends with verified blobs in `<data>/images`. Only unpacking is
-//! privileged: the runner is given digests through [`LayerUnpacker`], and trusts none of it
-//! ([`crate::runner::unpack`]). A layer is unpacked once, and shared by every sandbox.
+//! The unprivileged process handles registries, archives and manifests; the result are verified blobs in
+//! `<data>/images`. Only unpacking is privileged: the runner gets digests through [`LayerUnpacker`], and verifies the
+//! blobs again ([`crate::runner::unpack`]). A layer is unpacked once, and shared by all sandboxes.
 
 pub(crate) mod compression;
 pub mod digest;
@@ -33,13 +32,13 @@ use serde::{Deserialize, Serialize};
 pub use settings::{RegistryCredentials, Settings};
 pub use store::Store;
 
-/// A layer that waits in the blob store to be unpacked. Both paths follow from the digests.
+/// A layer in the blob store that is to be unpacked. The digests determine both paths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LayerBlob {
-    /// Of the uncompressed tar: what the layer is called once it is unpacked.
+    /// Digest of the uncompressed tar, the name of the unpacked layer.
     pub diff_id: DiffId,
-    /// Of the blob: what it is called in the blob store, and what it must hash to.
+    /// Digest of the blob, its name in the blob store. It is verified.
     pub blob: Digest,
 }
 
@@ -56,7 +55,7 @@ pub struct UnpackedLayer {
 /// Unpacks layers with privileges: the runner, as the image store uses it.
 #[async_trait]
 pub trait LayerUnpacker: Send + Sync {
-    /// Unpacks the layer from its blob; where it is unpacked already, only returns its size.
+    /// Unpacks the layer from its blob, unless it is unpacked already. Returns its size.
     /// Concurrent callers for one layer share the work.
     async fn unpack(&self, layer: &LayerBlob) -> Result<UnpackedLayer, Failure>;
 
@@ -66,10 +65,10 @@ pub trait LayerUnpacker: Send + Sync {
     /// Every layer that is unpacked here.
     async fn layers(&self) -> Result<Vec<DiffId>, Failure>;
 
-    /// Every layer that a sandbox is made of, whether it runs or not.
+    /// Every layer of a sandbox, whether it runs or not.
     async fn used(&self) -> Result<Vec<DiffId>, Failure>;
 
-    /// Removes an unpacked layer. Idempotent; refused where a sandbox uses it.
+    /// Removes an unpacked layer. Idempotent. Refused if a sandbox uses it.
     async fn remove(&self, layer: &DiffId) -> Result<(), Failure>;
 }
 
@@ -90,8 +89,8 @@ pub struct LayeredImage {
     pub layers: Vec<DiffId>,
     /// The image's configuration for programs in it.
     pub config: Config,
-    /// Held until the runner lists the sandbox's layers as used, so that no sweep removes one in
-    /// between. Must not be held longer: nothing is swept meanwhile.
+    /// Held until the runner lists the sandbox's layers as used, so that no sweep removes one before. Blocks all sweeps,
+    /// so it must not be held longer.
     pub lease: Lease,
 }
 

@@ -1,4 +1,4 @@
-//! SSRF guard: the addresses that a registry may have.
+//! SSRF guard: allowed addresses of registries.
 //!
 //! Users name images freely, and a registry's answers name further addresses (redirects, token
 //! servers). Without a guard, an image's name could make this machine connect to its own services,
@@ -18,7 +18,7 @@ use url::{Host, Url};
 
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// An address that a registry may not have.
+/// Refused address of a registry.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{host} is in a private network or on this machine itself")]
 pub struct RefusedAddress {
@@ -75,8 +75,8 @@ impl SsrfGuard {
 impl Resolve for SsrfGuard {
     fn resolve(&self, name: Name) -> Resolving {
         let host = name.as_str().to_lowercase();
-        // The port is not known here. It does not matter: this guard belongs to a registry that
-        // an operator trusts, or names nothing at all.
+        // The port is unknown here, and not needed: the guard is for one registry that the operator trusts, or allows
+        // no name.
         let allowed = self.allowed.iter().any(|entry| host_of(entry) == host);
         Box::pin(async move {
             let lookup = tokio::net::lookup_host((host.as_str(), 0));

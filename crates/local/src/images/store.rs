@@ -26,15 +26,15 @@ use super::{
 
 /// The template that has an image.
 const WEB: &str = "web";
-/// After the start of a server: what it does first matters more.
+/// Delay of the first sweep after the start of a server.
 const FIRST_SWEEP: Duration = Duration::from_secs(600);
-/// Where an image was being added or a sandbox started.
+/// Delay of a sweep after one that found the store in use.
 const SWEEP_RETRY: Duration = Duration::from_secs(60);
 /// Images, imported and pulled. A clone is the same store.
 #[derive(Clone)]
 pub struct Store {
     layers: Arc<LayerStore>,
-    /// Pulls and imports that are under way, by reference or archive.
+    /// Pulls and imports in flight, by reference or archive.
     in_flight: Arc<SingleFlight<StoredImage>>,
 }
 
@@ -131,7 +131,7 @@ impl Store {
         }
     }
 
-    /// Fetches the template `web` in advance, so that no first project waits for it.
+    /// Fetches the template `web` in advance, so that the first project does not wait for it.
     ///
     /// # Errors
     /// As [`Self::resolve`].
@@ -181,7 +181,7 @@ impl Store {
         Ok(images.iter().map(StoredImage::info).collect())
     }
 
-    /// Removes the name of an image. Its files go with the next [`Self::sweep`].
+    /// Removes the name of an image. The next [`Self::sweep`] removes its files.
     ///
     /// # Errors
     /// [`FailureKind::Input`] where there is none.
@@ -216,8 +216,7 @@ impl Store {
             .unwrap_or_default())
     }
 
-    /// As [`Self::sweep`], with the sandboxes that there are now. `None`: something is in use, and
-    /// nothing was removed.
+    /// [`Self::sweep`] with the layers of all current sandboxes. `None` if the store is in use and nothing was removed.
     ///
     /// # Errors
     /// As [`Self::sweep`].
@@ -301,7 +300,7 @@ impl Store {
     }
 }
 
-/// Where an image can be had.
+/// Source of an image.
 enum ImageSource {
     Whole(StoredImage),
     Archive(PathBuf),
@@ -361,8 +360,7 @@ impl Store {
     }
 }
 
-/// The names under which `name` may be known: as it is, without the tag that is meant anyway, and
-/// in full.
+/// The forms of `name` to look up: unchanged, without the default tag, and in full.
 fn names_of(name: &str) -> Vec<String> {
     let mut names_of = vec![name.to_owned()];
     names_of.extend(name.strip_suffix(":latest").map(str::to_owned));

@@ -2,8 +2,8 @@
 //!
 //! Compared with the iterator of the `tar` crate, which reads long names and extended headers of
 //! any claimed length into memory, and ignores the size in an extended header with raw entries.
-//! This one bounds everything that it keeps, never allocates what a header merely claims, and
-//! never seeks. It uses the crate for the fields of headers.
+//! This reader bounds everything that it buffers, does not allocate claimed lengths, and does not seek. It uses the crate
+//! for the fields of headers.
 
 use std::{
     collections::BTreeMap,
@@ -19,7 +19,7 @@ const EXTENSION_MAX: u64 = 1 << 20;
 const PATH_MAX: usize = 4096;
 const BLOCK: usize = 512;
 
-/// Why an archive cannot be read on.
+/// Why an archive cannot be read further.
 #[derive(Debug, thiserror::Error)]
 pub enum TarError {
     #[error("{0}")]
@@ -36,7 +36,7 @@ pub enum TarError {
     Sparse(String),
 }
 
-/// What an entry is.
+/// Type of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     File,
@@ -45,7 +45,7 @@ pub enum Kind {
     /// Another name of a file that came earlier.
     Hardlink,
     Fifo,
-    /// A character or block device, or something that this program does not know.
+    /// A character or block device, or an unknown type.
     Other(u8),
 }
 
@@ -68,14 +68,14 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The path as it can be shown to people.
+    /// The path, safe to print.
     #[must_use]
     pub fn printable(&self) -> String {
         printable(&self.path)
     }
 }
 
-/// A path of an archive as it can be shown to people: bounded, and without control characters.
+/// A path of an archive, safe to print: bounded, and without control characters.
 #[must_use]
 pub fn printable(path: &[u8]) -> String {
     String::from_utf8_lossy(path)
@@ -97,7 +97,7 @@ fn number_of<T: Default>(field: &[u8], read: impl FnOnce() -> io::Result<T>) -> 
 /// Reads entries in order.
 pub struct Reader<R> {
     input: R,
-    /// Of the current entry, still to be read.
+    /// Remaining bytes of the current entry.
     content: u64,
     padding: u64,
     started: bool,
@@ -122,10 +122,10 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    /// The next entry, after what is left of the current one.
+    /// The next entry. Skips the rest of the current one.
     ///
     /// # Errors
-    /// [`TarError`]; after one, the reader is of no more use.
+    /// [`TarError`], after which the reader must not be used.
     pub fn next_entry(&mut self) -> Result<Option<Entry>, TarError> {
         let mut extensions = Extensions::default();
         loop {
