@@ -1,8 +1,8 @@
 //! Fuzzing harness for the parsers of untrusted bytes: replays a stored corpus, mutates its inputs at random, and
 //! continues with each input that led to a new outcome.
 //!
-//! It runs on the stable compiler, without coverage instrumentation; a parser's outcome ([`Outcome`]) is the feedback
-//! instead. An input that fails is written into the corpus, so that every later run begins with it.
+//! It runs on the stable compiler, without coverage instrumentation; the feedback is a parser's outcome ([`Outcome`]). A
+//! failing input is written into the corpus, with which every later run starts.
 
 use std::{
     collections::HashSet,
@@ -13,16 +13,16 @@ use std::{
 };
 
 /// Longest input: long enough for some mutations to reach the parsers' own limits.
-const LONGEST: usize = 256 * 1024;
+const MAX_INPUT_BYTES: usize = 256 * 1024;
 /// Maximum inputs in the pool.
-const POOL: usize = 2000;
+const MAX_POOL: usize = 2000;
 /// Memory limit of the process: a parser that can be made to use more aborts.
-const MEMORY: u64 = 3 << 30;
+const MEMORY_LIMIT: u64 = 3 << 30;
 
-/// Outcome of a parser, without the parts that are specific to the input: equal for inputs that took the same path.
+/// Outcome of a parser, without values from the input: equal for inputs that took the same path.
 pub type Outcome = String;
 
-/// Length of one target's run; the first limit that is reached ends it.
+/// Limits of one target's run; the first one that is reached ends it.
 #[derive(Clone, Copy, Debug)]
 pub struct Budget {
     pub inputs: u64,
@@ -31,13 +31,13 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// A short, deterministic run; with `FSA_FUZZ_SECONDS` a random one of that length.
+    /// The limits of a short, deterministic run, or with `FSA_FUZZ_SECONDS` those of a random one.
     #[must_use]
     #[allow(
         clippy::disallowed_methods,
         reason = "this is a separate program with one setting"
     )]
-    pub fn of_this_run() -> Self {
+    pub fn from_env() -> Self {
         match std::env::var("FSA_FUZZ_SECONDS")
             .ok()
             .and_then(|text| text.parse().ok())
@@ -76,7 +76,7 @@ pub const fn target(name: &'static str) -> Target {
 }
 
 impl Target {
-    /// Inputs to begin with, besides the corpus.
+    /// Initial inputs, in addition to the corpus.
     #[must_use]
     pub fn seeds(mut self, seeds: &[impl AsRef<[u8]>]) -> Self {
         self.seeds = seeds.iter().map(|seed| seed.as_ref().to_vec()).collect();
@@ -90,54 +90,58 @@ impl Target {
         self
     }
 
-    /// Runs `property`, which panics if it does not hold, on the corpus, the seeds and their mutations.
+    /// Checks `property`, which panics on a failure, for the corpus, the seeds and their mutations.
     ///
     /// # Panics
-    /// The property does not hold; the message has the file with the input.
-    pub fn holds(self, property: impl Fn(&[u8]) -> Outcome) {
-        let limit = nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_AS, MEMORY, MEMORY);
+    /// The property fails; the message has the file with the input.
+    pub fn check(self, property: impl Fn(&[u8]) -> Outcome) {
+        let limit = nix::sys::resource::setrlimit(
+            nix::sys::resource::Resource::RLIMIT_AS,
+            MEMORY_LIMIT,
+            MEMORY_LIMIT,
+        );
         limit.expect("a process may limit itself");
         let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("corpus")
             .join(self.name);
-        self.holds_in(&folder, Budget::of_this_run(), property);
+        self.check_in(&folder, Budget::from_env(), property);
     }
 
-    fn holds_in(self, folder: &Path, budget: Budget, property: impl Fn(&[u8]) -> Outcome) {
+    fn check_in(self, folder: &Path, budget: Budget, property: impl Fn(&[u8]) -> Outcome) {
         let (target, dictionary) = (self.name, self.dictionary);
-        let try_it = |input: &[u8]| match catch_unwind(AssertUnwindSafe(|| property(input))) {
+        let run_property = |input: &[u8]| match catch_unwind(AssertUnwindSafe(|| property(input))) {
             Ok(outcome) => hash(&outcome),
             Err(panic) => {
                 let path = folder.join(format!("{:016x}", hash(&input)));
                 std::fs::create_dir_all(folder).expect("the corpus can be written");
                 std::fs::write(&path, input).expect("the corpus can be written");
-                eprintln!("{target}: the property does not hold for {}", path.display());
+                eprintln!("{target}: the property fails for {}", path.display());
                 std::panic::resume_unwind(panic);
             }
         };
         let mut pool = self.seeds;
-        let mut kept: Vec<_> = std::fs::read_dir(folder)
+        let mut corpus: Vec<_> = std::fs::read_dir(folder)
             .into_iter()
             .flatten()
             .flatten()
             .map(|entry| entry.path())
             .collect();
-        kept.sort();
-        pool.extend(kept.iter().filter_map(|path| std::fs::read(path).ok()));
-        assert!(!pool.is_empty(), "{target} has nothing to begin with");
-        let mut seen: HashSet<u64> = pool.iter().map(|input| try_it(input)).collect();
+        corpus.sort();
+        pool.extend(corpus.iter().filter_map(|path| std::fs::read(path).ok()));
+        assert!(!pool.is_empty(), "{target} has neither seeds nor a corpus");
+        let mut seen: HashSet<u64> = pool.iter().map(|input| run_property(input)).collect();
         let mut random = Random(budget.seed);
         let begun = Instant::now();
         let mut tried = 0;
         while tried < budget.inputs && begun.elapsed() < budget.time {
             tried += 1;
-            let input = changed(&mut random, &pool, &dictionary);
-            if seen.insert(try_it(&input)) && pool.len() < POOL {
+            let input = mutated(&mut random, &pool, &dictionary);
+            if seen.insert(run_property(&input)) && pool.len() < MAX_POOL {
                 pool.push(input);
             }
         }
         eprintln!(
-            "{target}: {tried} inputs, {} ways through it, seed {}",
+            "{target}: {tried} inputs, {} outcomes, seed {}",
             seen.len(),
             budget.seed
         );
@@ -167,16 +171,16 @@ impl Random {
 }
 
 /// An input of the pool, mutated a few times.
-fn changed(random: &mut Random, pool: &[Vec<u8>], dictionary: &[Vec<u8>]) -> Vec<u8> {
+fn mutated(random: &mut Random, pool: &[Vec<u8>], dictionary: &[Vec<u8>]) -> Vec<u8> {
     let mut input = pool[random.below(pool.len())].clone();
     for _ in 0..=random.below(6) {
-        change(random, &mut input, pool, dictionary);
+        mutate(random, &mut input, pool, dictionary);
     }
-    input.truncate(LONGEST);
+    input.truncate(MAX_INPUT_BYTES);
     input
 }
 
-fn change(random: &mut Random, input: &mut Vec<u8>, pool: &[Vec<u8>], dictionary: &[Vec<u8>]) {
+fn mutate(random: &mut Random, input: &mut Vec<u8>, pool: &[Vec<u8>], dictionary: &[Vec<u8>]) {
     let at = random.below(input.len() + 1);
     let end = at + random.below((input.len() - at).min(64) + 1);
     match random.below(9) {
@@ -236,7 +240,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_does_not_hold_is_found_and_kept_and_tried_first() {
+    fn a_failing_input_is_found_stored_and_replayed_first() {
         let folder = tempfile::tempdir().expect("a folder");
         let budget = |inputs| Budget {
             inputs,
@@ -249,12 +253,12 @@ mod tests {
         };
         let run = |inputs| {
             let target = target("letters").seeds(&["xx?"]).dictionary(&[b"a", b"b", b"!"]);
-            let run = || target.holds_in(folder.path(), budget(inputs), property);
+            let run = || target.check_in(folder.path(), budget(inputs), property);
             catch_unwind(AssertUnwindSafe(run))
         };
-        assert!(run(200_000).is_err(), "three steps away, and it is found");
-        let kept = std::fs::read_dir(folder.path()).expect("the corpus").count();
-        assert_eq!(kept, 1);
-        assert!(run(0).is_err(), "it is tried before anything else");
+        assert!(run(200_000).is_err(), "the failure is three mutations away");
+        let corpus = std::fs::read_dir(folder.path()).expect("the corpus").count();
+        assert_eq!(corpus, 1);
+        assert!(run(0).is_err(), "the corpus is replayed first");
     }
 }

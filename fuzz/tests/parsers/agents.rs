@@ -29,7 +29,7 @@ fn agent_lines() {
             b"1e308",
             b"[[[[",
         ])
-        .holds(|bytes| {
+        .check(|bytes| {
             let line = String::from_utf8_lossy(bytes);
             let mut outcome = String::new();
             for &agent in Agent::ALL {
@@ -67,7 +67,7 @@ fn model_answers() {
             b"null",
             b"{",
         ])
-        .holds(|bytes| {
+        .check(|bytes| {
             use fsa_model::llm_provider::Provider;
             let mut headers = http::HeaderMap::new();
             headers.insert(
@@ -97,7 +97,7 @@ fn model_answers() {
 
 /// Git's credential request: the result has the attributes of the input's lines, and no others.
 #[test]
-fn git_questions() {
+fn git_credential_requests() {
     target("git-questions")
         .seeds(&[
             "protocol=https\nhost=git.example\npath=team/shop.git\n\n",
@@ -117,7 +117,7 @@ fn git_questions() {
             b"@",
             b"/",
         ])
-        .holds(|bytes| {
+        .check(|bytes| {
             let text = String::from_utf8_lossy(bytes);
             match Place::of_question(&text) {
                 Some(place) => {

@@ -81,11 +81,11 @@ fn with_checksums(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// Target folder, with files beside it that an archive must not reach.
-struct Beside {
+struct GuardedTarget {
     folder: tempfile::TempDir,
 }
 
-impl Beside {
+impl GuardedTarget {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let outside = folder.path().join("outside");
@@ -100,7 +100,7 @@ impl Beside {
     }
 
     /// No file beside the folder was created, removed or changed.
-    fn is_untouched(&self) {
+    fn assert_untouched(&self) {
         let outside = self.folder.path().join("outside");
         let mut names: Vec<_> = fs::read_dir(&outside)
             .expect("it is there")
@@ -123,10 +123,10 @@ impl Beside {
 /// Image layer: no archive writes outside of its folder.
 #[test]
 fn layers() {
-    let beside = Beside::new();
-    let data = beside.root();
+    let target_folder = GuardedTarget::new();
+    let data = target_folder.root();
     fs::create_dir_all(data.join("images/blobs/sha256")).expect("a folder");
-    symlink("../outside", beside.folder.path().join("link")).expect("a link");
+    symlink("../outside", target_folder.folder.path().join("link")).expect("a link");
     let limits = Limits {
         entries: 2000,
         bytes: 1 << 20,
@@ -148,7 +148,7 @@ fn layers() {
             b"ustar\0",
             b"\0\0\0\0",
         ])
-        .holds(|bytes| {
+        .check(|bytes| {
             let bytes = with_checksums(bytes);
             let blob = Digest::of(&bytes);
             let file = data.join("images/blobs/sha256").join(blob.hex());
@@ -160,7 +160,7 @@ fn layers() {
             let result = layers.unpack(&layer);
             let _ = layers.remove(&layer.diff_id);
             fs::remove_file(&file).expect("a blob");
-            beside.is_untouched();
+            target_folder.assert_untouched();
             match result {
                 Ok(size) => {
                     assert!(size.bytes <= 1 << 20 && size.entries <= 2000);
@@ -174,18 +174,18 @@ fn layers() {
 /// Tar upload into a sandbox: the same, also if existing links lead out of the folder.
 #[test]
 fn uploaded_archives() {
-    let beside = Beside::new();
-    let root = beside.root();
+    let target_folder = GuardedTarget::new();
+    let root = target_folder.root();
     target("uploaded-archives")
         .seeds(&archives())
         .dictionary(&[b"../", b"/", b"outside", b"kept", b"way", b"ustar\0", b"\0\0\0\0"])
-        .holds(|bytes| {
+        .check(|bytes| {
             fs::remove_dir_all(&root).expect("the folder goes");
             fs::create_dir(&root).expect("a folder");
             symlink("../outside", root.join("old-way")).expect("a link");
             let bytes = with_checksums(bytes);
             let result = tar_in::unpack(&root, &bytes[..]);
-            beside.is_untouched();
+            target_folder.assert_untouched();
             assert!(within(&root) <= bytes.len() as u64 * 2 + 4096);
             result.map_or_else(|error| error_text(&error), |()| "unpacked".into())
         });

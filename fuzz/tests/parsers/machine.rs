@@ -38,7 +38,7 @@ fn runner_requests() {
             b"\"layers\"",
             b"\\u0000",
         ])
-        .holds(|bytes| {
+        .check(|bytes| {
             let request = match serde_json::from_slice::<protocol::Request>(bytes) {
                 Ok(request) => request,
                 Err(error) => return error_text(&error),
@@ -91,7 +91,7 @@ fn database_start_up() {
             b"options\0",
             b"\0\0",
         ])
-        .holds(|bytes| {
+        .check(|bytes| {
             match startup::parse(bytes) {
                 Ok(InitialPacket::Startup(found)) => match found.authorize("p_one") {
                     Ok(packet) => {
@@ -139,7 +139,7 @@ fn manifests() {
             b"\"Env\":",
             b",",
         ])
-        .holds(|bytes| {
+        .check(|bytes| {
             let config = manifest::parse_config(bytes);
             let ids = config.as_ref().map_or(&[][..], |(ids, _)| ids);
             let plan = match manifest::parse(bytes) {

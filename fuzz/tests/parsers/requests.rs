@@ -22,7 +22,7 @@ fn encrypted_tokens() {
     };
     let good = key_ring.encrypt(place("a.localhost"), &"user".to_owned().into());
     let seeds = vec![good.clone(), good[..20].to_vec(), vec![1; 60], Vec::new()];
-    target("encrypted-tokens").seeds(&seeds).holds(|bytes| {
+    target("encrypted-tokens").seeds(&seeds).check(|bytes| {
         assert!(key_ring.decrypt(place("b.localhost"), bytes).is_err());
         let opened = key_ring.decrypt(place("a.localhost"), bytes);
         assert_eq!(opened.is_ok(), bytes == good);
@@ -34,17 +34,17 @@ fn encrypted_tokens() {
 #[test]
 fn list_cursors() {
     #[derive(Debug, PartialEq, Deserialize)]
-    struct Which<T> {
+    struct CursorQuery<T> {
         cursor: T,
     }
-    fn again<T>(query: &str) -> Option<T>
+    fn round_trip<T>(query: &str) -> Option<T>
     where
         T: serde::de::DeserializeOwned + ToString + PartialEq + std::fmt::Debug,
     {
-        let place = extract::query::<Which<T>>(query).ok()?.cursor;
+        let place = extract::query::<CursorQuery<T>>(query).ok()?.cursor;
         let mut written = url::form_urlencoded::Serializer::new(String::new());
         written.append_pair("cursor", &place.to_string());
-        let read = extract::query::<Which<T>>(&written.finish()).expect("what we wrote ourselves");
+        let read = extract::query::<CursorQuery<T>>(&written.finish()).expect("what we wrote ourselves");
         assert_eq!(read.cursor, place);
         Some(place)
     }
@@ -66,14 +66,14 @@ fn list_cursors() {
             b"{",
             b"urn:uuid:",
         ])
-        .holds(|bytes| {
+        .check(|bytes| {
             let query = String::from_utf8_lossy(bytes);
-            let project = again::<AfterProject>(&query);
-            let login = again::<String>(&query);
+            let project = round_trip::<AfterProject>(&query);
+            let login = round_trip::<String>(&query);
             for text in [project.as_ref().map(|place| &place.name), login.as_ref()] {
                 assert!(text.is_none_or(|text| !text.contains('\0')));
             }
-            let (id, number) = (again::<uuid::Uuid>(&query), again::<i64>(&query));
+            let (id, number) = (round_trip::<uuid::Uuid>(&query), round_trip::<i64>(&query));
             format!(
                 "{:?} {} {} {}",
                 project.map(|place| (place.name.is_empty(), place.id.is_some())),

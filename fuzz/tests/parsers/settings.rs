@@ -20,7 +20,7 @@ fn env_files() {
         .dictionary(&[
             b"export ", b"${A}", b"$A", b"\"", b"'", b"\\", b"#", b"=", b"\0", b"\n",
         ])
-        .holds(|bytes| {
+        .check(|bytes| {
             let mut taken = 0;
             for item in dotenvy::from_read_iter(bytes) {
                 // A file is refused at its first invalid line, like on the command line.
@@ -80,7 +80,7 @@ fn kubeconfigs() {
             b"!!binary ",
             b"tokenFile: ",
         ])
-        .holds(|bytes| {
+        .check(|bytes| {
             // An endless input is tried once, as written above.
             fs::write(&path, bytes).expect("a file");
             let read = runtime.block_on(fsa_kubernetes::connection::read(

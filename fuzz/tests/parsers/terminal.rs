@@ -31,7 +31,7 @@ fn terminal_messages() {
             b"1",
             b"0",
         ])
-        .holds(|bytes| match tty::parse(bytes) {
+        .check(|bytes| match tty::parse(bytes) {
             Ok(tty::ClientMessage::Input(input)) => {
                 assert_eq!(tty::input(input), bytes);
                 "input".into()
@@ -88,7 +88,7 @@ fn terminal_output() {
             b"\x9b",
             b"\xf0\x9f",
         ])
-        .holds(|bytes| {
+        .check(|bytes| {
             let (mut whole, mut pieces) = (Scrollback::default(), Scrollback::default());
             whole.push(bytes);
             for piece in bytes.chunks(7) {
@@ -121,7 +121,7 @@ fn connect_targets() {
             "a@localhost:1",
         ])
         .dictionary(&[b"127.0.0.1", b"localhost", b"[::1]", b":", b"@", b"%", b"0x7f.1"])
-        .holds(|bytes| {
+        .check(|bytes| {
             // Parsed by the server's HTTP library.
             let Ok(uri) = http::Uri::try_from(bytes) else {
                 return "no address".into();
