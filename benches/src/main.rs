@@ -86,7 +86,7 @@ fn main() {
 
 async fn measure(parts: &[String]) -> Vec<Row> {
     let all = parts.is_empty();
-    let desired_state = |name: &str| all || parts.iter().any(|part| part == name);
+    let is_selected = |name: &str| all || parts.iter().any(|part| part == name);
     let web = fsa_tests::exported("FSA_WEB_IMAGE");
     let model = relay::serve();
     let credentials =
@@ -95,25 +95,25 @@ async fn measure(parts: &[String]) -> Vec<Row> {
     let mut world = World::start_with_agents(&options, &credentials);
     let mut rows = Vec::new();
     create::import_image(&world).await;
-    if desired_state("create") {
+    if is_selected("create") {
         rows.extend(create::measure(&world).await);
     }
-    if desired_state("terminal") {
+    if is_selected("terminal") {
         rows.extend(terminal::measure(&world).await);
     }
-    if desired_state("api") {
+    if is_selected("api") {
         rows.extend(api::measure(&mut world).await);
     }
-    if desired_state("gateway") {
+    if is_selected("gateway") {
         rows.extend(gateway::measure(&world).await);
     }
-    if desired_state("relay") {
+    if is_selected("relay") {
         rows.extend(relay::measure(&world, model).await);
     }
-    if desired_state("accounts") {
+    if is_selected("accounts") {
         rows.extend(accounts::measure(&world).await);
     }
-    if desired_state("idle") {
+    if is_selected("idle") {
         rows.extend(idle::measure(&world).await);
     }
     world.finish().await;

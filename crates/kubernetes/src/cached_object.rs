@@ -1,6 +1,6 @@
-//! Cached objects: what a reflector stores of an object, namely its identity and a summary of its kind. Whole specs of
-//! a thousand sandboxes would take more memory than everything else in this process. Drift is computed once for each
-//! change of an object, not at each observation.
+//! Cached objects: a reflector stores the identity of an object and a summary of its kind. The full specs of a thousand
+//! sandboxes would need more memory than the rest of the process. Drift is computed once per change of an object, not
+//! at each observation.
 
 use std::{borrow::Cow, fmt::Debug, marker::PhantomData};
 
@@ -19,7 +19,7 @@ use crate::{drift::matches_applied, objects::DIGEST, pod_diagnosis};
 
 /// A kind that is cached as a summary.
 pub trait Summarize: Resource {
-    /// What the driver reads of an object beside its metadata.
+    /// The part of an object that the driver reads, beside its metadata.
     type Summary: Clone + Debug + PartialEq + Send + Sync + 'static;
 
     fn summarize(&self) -> Self::Summary;
@@ -41,7 +41,7 @@ pub struct MatchesApplied(pub bool);
 /// The summary of a Deployment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeploymentSummary {
-    /// As [`MatchesApplied`].
+    /// See [`MatchesApplied`].
     pub matches_applied: bool,
     pub replicas: Option<i32>,
     /// Why the cluster does not create its pod.
@@ -65,8 +65,8 @@ impl<K: Summarize> CachedObject<K> {
         }
     }
 
-    /// Whether an observation of `next` would differ from one of `self`. Most of what a cluster's controllers write
-    /// makes no difference.
+    /// Whether an observation of `next` would differ from one of `self`. Most writes of a cluster's controllers do not
+    /// change it.
     #[must_use]
     pub fn differs_from(&self, next: &Self) -> bool {
         let (was, is) = (&self.metadata, &next.metadata);

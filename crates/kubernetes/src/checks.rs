@@ -1,4 +1,4 @@
-//! Cluster checks of `fsa doctor`: each thing that a project needs, with its remedy.
+//! Cluster checks of `fsa doctor`: the requirements of projects, each with its fix.
 
 mod running;
 
@@ -27,9 +27,9 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     Good,
-    /// It could not be checked, or works less well than it could.
+    /// Could not be checked, or is not optimal.
     Warning,
-    /// No project could be created.
+    /// Projects cannot be created.
     Bad,
 }
 

@@ -19,7 +19,7 @@ use crate::{objects::FIELD_MANAGER, request_metrics::RequestMetrics, settings::S
 /// The timeout of a call.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Changes that are sent to the API server at a time. Given hundreds at once, it answers none of them in time, and each
+/// Maximum number of concurrent changes at the API server. With hundreds it answers none before the timeout, and each
 /// is then retried (docs/benchmarks.md).
 const MAX_CONCURRENT_CHANGES: usize = 16;
 

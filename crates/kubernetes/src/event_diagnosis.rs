@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{Event, Pod};
 
 use crate::pod_diagnosis::{image_pull_failure, unschedulable_reason, with_cluster_status};
 
-/// What a warning is about. Each cause is reported once per pod, and counted from then on.
+/// Cause of a warning. Each cause is reported once per pod, and later occurrences are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Cause {
     Scheduling,
@@ -19,7 +19,7 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// The stable name under which a project's events have it.
+    /// Its stable name in a project's events.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -35,7 +35,7 @@ impl Cause {
     }
 }
 
-/// One warning, with how often it was reported.
+/// A warning, with the number of its reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventWarning {
     pub cause: Cause,
@@ -43,7 +43,7 @@ pub struct EventWarning {
     pub count: u32,
 }
 
-/// The warning in an event about a pod; none where a person could not act on it.
+/// The warning in an event about a pod; `None` if users cannot act on it.
 #[must_use]
 pub fn warning(event: &Event) -> Option<EventWarning> {
     let reason = event.reason.as_deref()?;
@@ -95,7 +95,7 @@ pub fn warning(event: &Event) -> Option<EventWarning> {
     Some(event_warning(event, cause, failure))
 }
 
-/// The kubelet uses few reasons for many failures; the message tells them apart.
+/// The kubelet uses few reasons for many failures; the message distinguishes them.
 fn container_warning(event: &Event, reason: &str, message: &str) -> Option<EventWarning> {
     if message.contains("restarting failed container") {
         let failure = with_cluster_status(
@@ -112,7 +112,7 @@ fn container_warning(event: &Event, reason: &str, message: &str) -> Option<Event
         let failure = image_pull_failure(image, reason, Some(message));
         return Some(event_warning(event, Cause::Image, failure));
     }
-    // `Error: ErrImagePull` repeats what another event says with its cause.
+    // `Error: ErrImagePull` repeats another event that has the cause.
     let repeats = ["ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull"];
     (!repeats.iter().any(|reason| message.contains(reason))).then(|| {
         let failure = with_cluster_status(

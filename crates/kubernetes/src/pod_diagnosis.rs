@@ -210,7 +210,7 @@ pub fn with_cluster_status(
     }
 }
 
-/// Whether waiting longer for this pod cannot help.
+/// Whether this failure is permanent, so that waiting for the pod cannot help.
 #[must_use]
 pub fn is_final(failure: &Failure) -> bool {
     let status = failure.kubernetes_status.as_deref().unwrap_or_default();

@@ -4,7 +4,8 @@
 use fsa_model::ProjectId;
 use tokio::sync::{Notify, watch};
 
-/// Projects hash to slots, so that waiters need no registration. More than the projects that are worked on at a time.
+/// Number of slots. Projects hash to slots, so waiters need no registration. Larger than the number of projects that
+/// change at a time.
 const SLOTS: usize = 1024;
 
 /// Wakes the waiters of a project.
@@ -33,10 +34,10 @@ impl ProjectNotify {
         self.any.send_replace(());
     }
 
-    /// Waits until `check` returns a value, checking again after each change of the project. Bound it with a timeout.
+    /// Waits until `check` returns a value. Checks again after each change of the project. The caller sets a timeout.
     pub async fn until<T>(&self, project: ProjectId, mut check: impl FnMut() -> Option<T>) -> T {
         loop {
-            // It is notified of notify since its creation, so none is missed between check and wait.
+            // `notified` registers before the check, so no change between check and wait is missed.
             let changed = self.slot(project).notified();
             if let Some(value) = check() {
                 return value;
@@ -45,7 +46,7 @@ impl ProjectNotify {
         }
     }
 
-    /// Notified of every change from now on.
+    /// Subscribes to all later changes.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<()> {
         self.any.subscribe()

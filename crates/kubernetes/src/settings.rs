@@ -27,7 +27,7 @@ pub struct Settings {
 
     /// The image of the template `web`.
     pub web_image: String,
-    /// The image that carries sandboxd into every pod.
+    /// The image from which sandboxd is copied into every pod.
     pub sandboxd_image: String,
     pub image_pull_policy: String,
     pub image_pull_secrets: Vec<String>,
@@ -55,7 +55,7 @@ pub enum Reach {
     PortForward,
 }
 
-/// How sandboxes are exposed beside the control plane's own gateway.
+/// How sandboxes are exposed outside of the control plane's gateway.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Expose {
@@ -86,9 +86,9 @@ pub enum Style {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Network {
-    /// Where the control plane connects from. Default: the pods with its label.
+    /// Peers from which the control plane connects. Default: the pods with its label.
     pub control_plane: Vec<NetworkPolicyPeer>,
-    /// Where the ingress controller connects from. Default: none.
+    /// Peers from which the ingress controller connects. Default: none.
     pub ingress_controller: Vec<NetworkPolicyPeer>,
     /// DNS servers. Default: the cluster's DNS.
     pub dns: Vec<NetworkPolicyPeer>,
@@ -96,7 +96,7 @@ pub struct Network {
     pub allow: Vec<String>,
 }
 
-/// Where project databases live.
+/// Provider of project databases.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Databases {

@@ -110,7 +110,7 @@ impl Warnings {
             .map(|warning| warning.failure.clone())
     }
 
-    /// Removes the warnings of a pod that is gone.
+    /// Removes the warnings of a deleted pod.
     pub fn remove(&self, pod: &Pod) {
         if let Some(uid) = &pod.metadata.uid {
             self.0.pods.lock().remove(uid);

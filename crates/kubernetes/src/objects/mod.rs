@@ -41,7 +41,7 @@ pub const DIGEST: &str = "fullstackagent.io/digest";
 /// The applied values, which distinguish a later change by others from a default of the server.
 pub const APPLIED: &str = "fullstackagent.io/applied";
 
-/// The labels of every object of ours.
+/// The labels of all our objects.
 #[must_use]
 pub fn common_labels(settings: &Settings) -> BTreeMap<String, String> {
     BTreeMap::from([
@@ -50,7 +50,7 @@ pub fn common_labels(settings: &Settings) -> BTreeMap<String, String> {
     ])
 }
 
-/// A label selector for all objects of ours.
+/// A label selector for all our objects.
 #[must_use]
 pub fn selector(settings: &Settings) -> String {
     let labels = common_labels(settings);
