@@ -167,6 +167,74 @@ async fn the_sandboxes_root_is_an_unprivileged_user_on_the_machine_and_stays_one
     world.finish().await;
 }
 
+/// Takes all that the kernel gives, keeps it in the background, and prints how much it was: inotify instances,
+/// pseudo-terminals, message queues and timers.
+const GREEDY: &str = r#"
+import ctypes, os, signal
+c = ctypes.CDLL(None, use_errno=True)
+taken = []
+def count(take):
+    number = 0
+    while number < 200_000 and take(number):
+        number += 1
+    taken.append(number)
+def terminal(_):
+    try:
+        return os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY)
+    except OSError:
+        return 0
+timer = ctypes.c_void_p()
+count(lambda _: c.inotify_init1(0) >= 0)
+count(terminal)
+count(lambda number: c.mq_open(b"/%d" % number, os.O_RDWR | os.O_CREAT, 0o600, None) >= 0)
+count(lambda _: c.syscall(222, 1, None, ctypes.byref(timer)) == 0)
+print(*taken, flush=True)
+if os.fork() == 0:
+    for fd in range(3):
+        os.dup2(os.open("/dev/null", os.O_RDWR), fd)
+    signal.pause()
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sandbox_that_takes_all_it_can_get_of_the_kernel_takes_nothing_from_others() {
+    let world = World::start(&[]);
+    let api = world.api();
+    for name in ["greedy", "modest"] {
+        api.create_running(name).await;
+    }
+    let take = |name: &'static str| {
+        let api = api.clone();
+        async move {
+            let result = api.try_exec(name, &["python3", "-c", GREEDY]).await;
+            assert_eq!(result.exit_code, 0, "{result:?}");
+            let taken: Vec<u32> = result
+                .stdout
+                .split_whitespace()
+                .map(|word| word.parse().expect("a number"))
+                .collect();
+            <[u32; 4]>::try_from(taken).expect("four numbers")
+        }
+    };
+    let greedy = take("greedy").await;
+    let modest = take("modest").await;
+
+    let [_, terminals, ..] = greedy;
+    assert!(terminals <= 128, "{greedy:?}");
+    for (what, (greedy, modest)) in ["inotify instances", "terminals", "message queues", "timers"]
+        .into_iter()
+        .zip(greedy.into_iter().zip(modest))
+    {
+        // What sandboxd holds itself differs by one or two.
+        assert!(
+            modest > 0 && greedy.abs_diff(modest) <= 8,
+            "{what}: {greedy}, and then {modest}"
+        );
+    }
+    nix::sys::inotify::Inotify::init(nix::sys::inotify::InitFlags::IN_CLOEXEC)
+        .expect("the machine's own programs can watch files");
+    world.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn another_user_sees_nothing_and_a_request_without_a_sign_in_is_refused() {
     let world = World::start(&[]);

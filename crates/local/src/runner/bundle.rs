@@ -12,8 +12,7 @@ use oci_spec::{
     runtime::{
         Capability, Linux, LinuxCapabilities, LinuxCpuBuilder, LinuxDeviceCgroupBuilder, LinuxIdMapping,
         LinuxIdMappingBuilder, LinuxMemoryBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType,
-        LinuxPidsBuilder, LinuxResources, LinuxSeccomp, Mount, MountBuilder, PosixRlimitBuilder,
-        PosixRlimitType, Process, Root, Spec,
+        LinuxPidsBuilder, LinuxResources, LinuxSeccomp, Mount, MountBuilder, Process, Root, Spec,
     },
 };
 
@@ -63,13 +62,17 @@ const READ_ONLY: [&str; 5] = [
 /// interfaces, disks or firmware.
 const SYS: [&str; 2] = ["/sys/devices/system/cpu", "/sys/kernel/mm/transparent_hugepage"];
 
+/// Pseudo-terminals of a sandbox at most. The machine has 3,072 for all (kernel.pty.max, less a
+/// reserve).
+const PTYS: &str = "max=128";
+
 /// The inputs of the configuration.
 #[derive(Clone, Debug)]
 pub struct Bundle<'a> {
     pub root: &'a Path,
     pub hostname: &'a str,
-    pub network_namespace: &'a Path,
-    /// The sandbox's ids from 0 upwards, in parts that follow each other.
+    pub user_namespace: &'a Path,
+    /// The ids of that namespace from 0 upwards, in parts that follow each other.
     pub ids: &'a [IdRange],
     /// The home volume, id-mapped already.
     pub home: &'a Path,
@@ -79,8 +82,6 @@ pub struct Bundle<'a> {
     /// The control group, where one can be made.
     pub cgroup: Option<&'a str>,
     pub limits: Limits,
-    /// The highest number of open files that may be set.
-    pub open_files: u64,
     /// Mounted from the machine at the same place, read-only.
     pub sys: &'a [PathBuf],
 }
@@ -161,7 +162,7 @@ pub fn sys() -> Vec<PathBuf> {
 pub fn config(bundle: &Bundle<'_>) -> Result<Spec, OciSpecError> {
     let mut spec = Spec::default();
     spec.set_version("1.0.2".into())
-        .set_process(Some(process(bundle)?))
+        .set_process(Some(process()))
         .set_root(Some(root(bundle.root)))
         .set_hostname(Some(bundle.hostname.to_owned()))
         .set_mounts(Some(mounts(bundle)?))
@@ -170,12 +171,7 @@ pub fn config(bundle: &Bundle<'_>) -> Result<Spec, OciSpecError> {
     Ok(spec)
 }
 
-fn process(bundle: &Bundle<'_>) -> Result<Process, OciSpecError> {
-    let open_files = PosixRlimitBuilder::default()
-        .typ(PosixRlimitType::RlimitNofile)
-        .hard(bundle.open_files)
-        .soft(bundle.open_files)
-        .build()?;
+fn process() -> Process {
     let capabilities = || Some(CAPABILITIES.into_iter().collect());
     let mut all = LinuxCapabilities::default();
     all.set_bounding(capabilities())
@@ -188,8 +184,9 @@ fn process(bundle: &Bundle<'_>) -> Result<Process, OciSpecError> {
         .set_args(Some(vec![SANDBOXD_PATH.to_owned()]))
         .set_env(Some(vec![format!("PATH={PATH}")]))
         .set_capabilities(Some(all))
-        .set_rlimits(Some(vec![open_files]));
-    Ok(process)
+        // Those of the runtime are inherited.
+        .set_rlimits(None);
+    process
 }
 
 fn root(path: &Path) -> Root {
@@ -226,6 +223,7 @@ fn mounts(bundle: &Bundle<'_>) -> Result<Vec<Mount>, OciSpecError> {
             "devpts",
             "/dev/pts",
             &[
+                PTYS,
                 "nosuid",
                 "noexec",
                 "newinstance",
@@ -268,7 +266,7 @@ fn linux(bundle: &Bundle<'_>) -> Result<Linux, OciSpecError> {
     linux
         .set_uid_mappings(Some(ids.clone()))
         .set_gid_mappings(Some(ids))
-        .set_namespaces(Some(namespaces(bundle.network_namespace)?))
+        .set_namespaces(Some(namespaces(bundle.user_namespace)?))
         .set_seccomp(Some(seccomp()?))
         .set_masked_paths(owned(&MASKED))
         .set_readonly_paths(owned(&READ_ONLY))
@@ -293,18 +291,14 @@ fn id_mappings(ranges: &[IdRange]) -> Result<Vec<LinuxIdMapping>, OciSpecError> 
         .collect()
 }
 
-fn namespaces(network: &Path) -> Result<Vec<LinuxNamespace>, OciSpecError> {
-    use LinuxNamespaceType::{Cgroup, Ipc, Mount, Network, Pid, User, Uts};
-    let mut namespaces = [Pid, Ipc, Uts, Mount, User, Cgroup]
-        .into_iter()
-        .map(|kind| LinuxNamespaceBuilder::default().typ(kind).build())
-        .collect::<Result<Vec<_>, _>>()?;
-    namespaces.push(
-        LinuxNamespaceBuilder::default()
-            .typ(Network)
-            .path(network)
-            .build()?,
-    );
+/// The network namespace is the one that the runtime is started in: the runtime joins namespaces
+/// after the user namespace, where it may not join one that belongs to the machine.
+fn namespaces(user: &Path) -> Result<Vec<LinuxNamespace>, OciSpecError> {
+    use LinuxNamespaceType::{Cgroup, Ipc, Mount, Pid, User, Uts};
+    let mut namespaces = vec![LinuxNamespaceBuilder::default().typ(User).path(user).build()?];
+    for kind in [Pid, Ipc, Uts, Mount, Cgroup] {
+        namespaces.push(LinuxNamespaceBuilder::default().typ(kind).build()?);
+    }
     Ok(namespaces)
 }
 
@@ -403,14 +397,13 @@ mod tests {
         let bundle = Bundle {
             root: Path::new("/r"),
             hostname: "todo",
-            network_namespace: Path::new("/n"),
+            user_namespace: Path::new("/n"),
             ids: &[IdRange { first: 7, count: 1 }, IdRange { first: 9, count: 2 }],
             home: Path::new("/h"),
             sandboxd: Path::new("/s"),
             read_only: &[("/a".into(), "/usr".into())],
             cgroup: Some("/fsa/x"),
             limits,
-            open_files: 99,
             sys: &["/sys/devices/system/cpu".into()],
         };
         let mut config = serde_json::to_value(config(&bundle).unwrap()).unwrap();
@@ -445,7 +438,6 @@ mod tests {
                     "effective": capabilities,
                     "permitted": capabilities,
                 },
-                "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 99, "soft": 99}],
                 "noNewPrivileges": true,
             },
             "root": {"path": "/r"},
@@ -455,7 +447,7 @@ mod tests {
                 {"destination": "/dev", "type": "tmpfs", "source": "tmpfs",
                     "options": ["nosuid", "strictatime", "mode=755", "size=65536k"]},
                 {"destination": "/dev/pts", "type": "devpts", "source": "devpts",
-                    "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]},
+                    "options": [PTYS, "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]},
                 {"destination": "/dev/shm", "type": "tmpfs", "source": "tmpfs",
                     "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=256m"]},
                 {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue",
@@ -473,13 +465,12 @@ mod tests {
                 "uidMappings": mapping,
                 "gidMappings": mapping,
                 "namespaces": [
+                    {"type": "user", "path": "/n"},
                     {"type": "pid"},
                     {"type": "ipc"},
                     {"type": "uts"},
                     {"type": "mount"},
-                    {"type": "user"},
                     {"type": "cgroup"},
-                    {"type": "network", "path": "/n"},
                 ],
                 "seccomp": serde_json::from_str::<Value>(SECCOMP).unwrap(),
                 "maskedPaths": MASKED,

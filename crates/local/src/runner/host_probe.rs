@@ -121,7 +121,8 @@ fn try_mounts(privilege_mode: PrivilegeMode, layout: &Layout) -> io::Result<()> 
         }
         fs::create_dir_all(here.join("root"))?;
         let ids = privilege_mode.ids(100_000, 1);
-        let all = mounts::copy(there.path(), &privilege_mode.view(ids)?, false)?;
+        let user_namespace = privilege_mode.user_namespace(ids, "probe")?;
+        let all = mounts::copy(there.path(), &privilege_mode.view(&user_namespace)?, false)?;
         mounts::attach(&all, &here.join("all"))?;
         mounts::overlay(
             &here,

@@ -55,7 +55,11 @@ pub enum IdMapping {
     /// To those of a user namespace.
     Mapped(OwnedFd),
     /// Not at all.
-    Unmapped,
+    Unmapped {
+        /// With the mounts below. In a user namespace they must come along: they may hide something
+        /// (mount_namespaces(7)).
+        recursive: bool,
+    },
 }
 
 /// A detached copy of the mount that holds `source`, rooted there.
@@ -70,9 +74,8 @@ pub fn copy(source: &Path, view: &IdMapping, read_only: bool) -> io::Result<Owne
             OpenTreeFlags::empty(),
             0,
         ),
-        // In a user namespace, what the machine mounted below must come along: it may hide
-        // something (mount_namespaces(7)).
-        IdMapping::Unmapped => (0, 0, OpenTreeFlags::AT_RECURSIVE, libc::AT_RECURSIVE),
+        IdMapping::Unmapped { recursive: true } => (0, 0, OpenTreeFlags::AT_RECURSIVE, libc::AT_RECURSIVE),
+        IdMapping::Unmapped { recursive: false } => (0, 0, OpenTreeFlags::empty(), 0),
     };
     let tree = rustix::mount::open_tree(
         CWD,

@@ -38,6 +38,19 @@ pub struct Runtime {
     without_cgroups: bool,
 }
 
+/// What a container inherits from the runtime.
+#[derive(Debug)]
+pub struct Inherited<'a> {
+    /// For sandboxd: the socket that it serves.
+    pub listener: BorrowedFd<'a>,
+    /// For sandboxd: its boot document.
+    pub boot: BorrowedFd<'a>,
+    /// The network namespace.
+    pub network: BorrowedFd<'a>,
+    /// The highest number of open files.
+    pub open_files: u64,
+}
+
 impl Runtime {
     #[must_use]
     pub fn new(program: PathBuf, root: PathBuf, without_cgroups: bool) -> Self {
@@ -86,24 +99,18 @@ impl Runtime {
         }
     }
 
-    /// Starts a container in the background and returns the id of its process 1. The runtime has
+    /// Starts a container in the background, and returns the id of its process 1. The runtime has
     /// ended by then. Where it fails, what it left is removed.
     ///
     /// # Errors
     /// With the runtime's own message, or a better one for known causes.
-    pub fn start(
-        &self,
-        id: &str,
-        bundle: &Path,
-        listener: BorrowedFd<'_>,
-        boot: BorrowedFd<'_>,
-    ) -> Result<i32, Failure> {
+    pub fn start(&self, id: &str, bundle: &Path, inherited: &Inherited<'_>) -> Result<i32, Failure> {
         let (log, pid_file) = (bundle.join("runtime.log"), bundle.join("pid"));
         for old in [&log, &pid_file] {
             let _ = fs::remove_file(old);
         }
         let console = File::create(bundle.join("console.log")).map_err(|e| unwritable(&e))?;
-        let status = self.run(id, bundle, &log, &pid_file, &console, [listener, boot]);
+        let status = self.run(id, bundle, &log, &pid_file, &console, inherited);
         let failed = match status {
             Ok(status) if status.success() => match pid(&pid_file) {
                 Some(pid) => return Ok(pid),
@@ -126,14 +133,17 @@ impl Runtime {
         log: &Path,
         pid_file: &Path,
         console: &File,
-        descriptors: [BorrowedFd<'_>; 2],
+        inherited: &Inherited<'_>,
     ) -> Result<ExitStatus, Failure> {
         let copy = |fd: BorrowedFd<'_>| -> io::Result<OwnedFd> {
             Ok(rustix::io::fcntl_dupfd_cloexec(fd, FIRST_FREE_FD)?)
         };
         let copies = [
-            (copy(descriptors[0]).map_err(|e| self.unstarted(&e))?, LISTENER_FD),
-            (copy(descriptors[1]).map_err(|e| self.unstarted(&e))?, BOOT_FD),
+            (
+                copy(inherited.listener).map_err(|e| self.unstarted(&e))?,
+                LISTENER_FD,
+            ),
+            (copy(inherited.boot).map_err(|e| self.unstarted(&e))?, BOOT_FD),
         ];
         let output = || {
             console
@@ -165,11 +175,31 @@ impl Runtime {
             .arg(bundle)
             .arg(id);
         let places = copies.each_ref().map(|(fd, place)| (fd.as_raw_fd(), *place));
-        // SAFETY: between fork and exec the child calls dup2 alone, which is async-signal-safe,
-        // allocates nothing and takes no lock. The places are kept free of other descriptors.
+        let network = inherited.network.as_raw_fd();
+        // The runtime may set limits of a process in another user's namespace with CAP_SYS_RESOURCE
+        // alone, which a container engine may have taken from this process. A core dump would have
+        // the sandbox's secrets, in a place that the machine chooses.
+        let limits = [
+            (libc::RLIMIT_NOFILE, inherited.open_files),
+            (libc::RLIMIT_CORE, 0),
+        ];
+        // SAFETY: between fork and exec the child calls setns, setrlimit and dup2 alone, which allocate
+        // nothing and take no lock. The places are kept free of other descriptors.
         #[allow(unsafe_code)]
         unsafe {
             command.pre_exec(move || {
+                if libc::setns(network, libc::CLONE_NEWNET) < 0 {
+                    return Err(io::Error::last_os_error());
+                }
+                for (kind, most) in limits {
+                    let limit = libc::rlimit {
+                        rlim_cur: most,
+                        rlim_max: most,
+                    };
+                    if libc::setrlimit(kind, &raw const limit) < 0 {
+                        return Err(io::Error::last_os_error());
+                    }
+                }
                 for (fd, place) in places {
                     if libc::dup2(fd, place) < 0 {
                         return Err(io::Error::last_os_error());

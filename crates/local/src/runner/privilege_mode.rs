@@ -1,7 +1,9 @@
 //! Privilege mode of the runner: root on the machine, or root of a plain user's user namespace
 //! (rootless). Decided once; all differences between the two are here.
 
-use std::io;
+use std::{io, os::fd::OwnedFd};
+
+use sha2::{Digest as _, Sha256};
 
 use super::{
     cgroup::Cgroups,
@@ -39,14 +41,44 @@ impl PrivilegeMode {
         }
     }
 
-    /// How a sandbox's mounts map ids.
+    /// A new user namespace with these ids, for the sandbox of this name alone.
     ///
     /// # Errors
-    /// As [`userns::mapped`].
-    pub fn view(self, ids: IdRange) -> io::Result<IdMapping> {
+    /// As [`userns::new`].
+    pub fn user_namespace(self, ids: IdRange, name: &str) -> io::Result<OwnedFd> {
+        userns::new(self.owner(ids, name), &self.parts(ids))
+    }
+
+    /// The user for whom the kernel counts what a sandbox takes of it.
+    fn owner(self, ids: IdRange, name: &str) -> u32 {
         match self {
-            Self::Root => userns::mapped(ids).map(IdMapping::Mapped),
-            Self::Rootless => Ok(IdMapping::Unmapped),
+            Self::Root => ids.first,
+            // Sandboxes share their ids, and the kernel counts all of them for the plain user as
+            // well. Their names differ, so two seldom have the same owner.
+            Self::Rootless => {
+                let hash = Sha256::digest(name);
+                1 + u32::from_be_bytes([0, hash[0], hash[1], hash[2]]) % (ids.count - 1)
+            }
+        }
+    }
+
+    /// How the mounts of a sandbox with this user namespace map ids.
+    ///
+    /// # Errors
+    /// The descriptor cannot be copied.
+    pub fn view(self, user_namespace: &OwnedFd) -> io::Result<IdMapping> {
+        match self {
+            Self::Root => user_namespace.try_clone().map(IdMapping::Mapped),
+            Self::Rootless => Ok(IdMapping::Unmapped { recursive: true }),
+        }
+    }
+
+    /// How mounts of the machine's own folders map ids: not at all. The machine's users have no id
+    /// in a sandbox, so its root has no more rights to their files than any other user.
+    #[must_use]
+    pub fn machine_view(self) -> IdMapping {
+        IdMapping::Unmapped {
+            recursive: self == Self::Rootless,
         }
     }
 
@@ -103,6 +135,19 @@ mod tests {
                 next += part.count;
             }
             assert_eq!(next, ids.first + ids.count);
+        }
+    }
+
+    #[test]
+    fn sandboxes_of_one_machine_have_owners_of_their_own() {
+        for privilege_mode in [PrivilegeMode::Root, PrivilegeMode::Rootless] {
+            let owner = |slot, name| {
+                let ids = privilege_mode.ids(1_000_000, slot);
+                let owner = privilege_mode.owner(ids, name);
+                assert!(owner > 0 && (ids.first..ids.first + ids.count).contains(&owner));
+                owner
+            };
+            assert_ne!(owner(1, "shop-a1b2c3"), owner(2, "blog-d4e5f6"));
         }
     }
 }

@@ -22,6 +22,7 @@ use super::{
     link_layer::{self, Place},
     mounts,
     network::SandboxNetwork,
+    oci::Inherited,
     pidfd,
     sandboxes::{Entry, Running},
     state::{BOOT, Process, Run, State},
@@ -110,13 +111,24 @@ impl Runner {
         state
             .write(&state_path)
             .map_err(|e| creation_failed("the sandbox's state", &e))?;
-        self.root_file_system(start, &network, base_rootfs)?;
-        self.write_bundle(start, &network, &bundle)
+        let user_namespace = self
+            .privilege_mode
+            .user_namespace(self.ids(network.slot), name.as_str())
+            .map_err(|e| creation_failed("the sandbox's user namespace", &e))?;
+        self.root_file_system(start, &network, &user_namespace, base_rootfs)?;
+        self.write_bundle(start, &network, &user_namespace, &bundle)
             .map_err(|e| creation_failed("the sandbox's bundle", &e))?;
 
-        let pid = self
-            .runtime
-            .start(name.as_str(), &bundle, listener.as_fd(), boot.as_fd())?;
+        let pid = self.runtime.start(
+            name.as_str(),
+            &bundle,
+            &Inherited {
+                listener: listener.as_fd(),
+                boot: boot.as_fd(),
+                network: network.namespace.as_fd(),
+                open_files: self.open_files,
+            },
+        )?;
         let running = self.verify(pid, start, &network, &bundle)?;
         if let Some(run) = &mut state.run {
             run.process = Some(running.process);
@@ -154,6 +166,7 @@ impl Runner {
         &self,
         start: &StartSandbox,
         network: &SandboxNetwork,
+        user_namespace: &OwnedFd,
         base_rootfs: &str,
     ) -> Result<(), Failure> {
         let name = &start.sandbox.resource;
@@ -173,7 +186,7 @@ impl Runner {
         fs::create_dir_all(here.join("root")).map_err(failed)?;
         let view = self
             .privilege_mode
-            .view(self.ids(network.slot))
+            .view(user_namespace)
             .map_err(|e| creation_failed("the sandbox's user namespace", &e))?;
         let all = mounts::copy(self.layout.folder(), &view, false).map_err(mapped)?;
         mounts::attach(&all, &here.join("all")).map_err(failed)?;
@@ -236,7 +249,13 @@ impl Runner {
         Ok(())
     }
 
-    fn write_bundle(&self, start: &StartSandbox, network: &SandboxNetwork, bundle: &Path) -> io::Result<()> {
+    fn write_bundle(
+        &self,
+        start: &StartSandbox,
+        network: &SandboxNetwork,
+        user_namespace: &OwnedFd,
+        bundle: &Path,
+    ) -> io::Result<()> {
         let name = &start.sandbox.resource;
         let here = self.layout.scratch().join(name.as_str());
         let read_only: Vec<(PathBuf, PathBuf)> = match start.root {
@@ -256,22 +275,17 @@ impl Runner {
         };
         let cgroup = self.cgroups.any().then(|| self.cgroups.path(name.as_str()));
         // The runtime is a child in this very namespace of processes.
-        let namespace = format!(
-            "/proc/{}/fd/{}",
-            std::process::id(),
-            network.namespace.as_raw_fd()
-        );
+        let namespace = format!("/proc/{}/fd/{}", std::process::id(), user_namespace.as_raw_fd());
         let config = bundle::config(&Bundle {
             root: &here.join("root"),
             hostname: &start.hostname,
-            network_namespace: Path::new(&namespace),
+            user_namespace: Path::new(&namespace),
             ids: &self.privilege_mode.parts(self.ids(network.slot)),
             home: &here.join("all/volumes").join(start.sandbox.project.to_string()),
             sandboxd: &self.sandboxd,
             read_only: &read_only,
             cgroup: cgroup.as_deref(),
             limits: Limits::of(&start.resources, &self.cgroups),
-            open_files: self.open_files,
             sys: &self.sys,
         })
         .map_err(io::Error::other)?;
