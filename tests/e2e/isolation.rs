@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use fsa_model::{
-    Phase,
+    Phase, Size,
     api::{CreateProject, Database},
 };
 use fsa_tests::{
@@ -232,6 +232,54 @@ async fn a_sandbox_that_takes_all_it_can_get_of_the_kernel_takes_nothing_from_ot
     }
     nix::sys::inotify::Inotify::init(nix::sys::inotify::InitFlags::IN_CLOEXEC)
         .expect("the machine's own programs can watch files");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn programs_find_the_limits_of_their_sandbox() {
+    let world = World::start(&[]);
+    let api = world.api();
+    api.create_as(CreateProject {
+        name: "micro".into(),
+        template: Some("host".into()),
+        size: Some(Size::Micro),
+        ..CreateProject::default()
+    })
+    .await;
+    api.until_running("micro").await;
+
+    // Version 2, then version 1.
+    let memory =
+        "cat /sys/fs/cgroup/memory.max 2>/dev/null || cat /sys/fs/cgroup/memory/memory.limit_in_bytes";
+    assert_eq!(
+        api.shell("micro", memory).await.trim(),
+        (256_u64 << 20).to_string()
+    );
+    let processor = "cat /sys/fs/cgroup/cpu.max 2>/dev/null || cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us";
+    assert!(
+        api.shell("micro", processor).await.starts_with("20000"),
+        "{}",
+        api.shell("micro", processor).await
+    );
+    assert_eq!(
+        api.shell("micro", "node -p 'process.constrainedMemory()'")
+            .await
+            .trim(),
+        (256_u64 << 20).to_string()
+    );
+    assert_eq!(api.shell("micro", "nproc").await.trim(), "1");
+    // Its own group is all that it sees of the machine's, and only to read.
+    let groups = api
+        .shell("micro", "cut -d: -f3 /proc/self/cgroup | sort -u")
+        .await;
+    assert_eq!(groups, "/\n");
+    let own = api
+        .try_exec(
+            "micro",
+            &["/bin/sh", "-c", "find /sys/fs/cgroup -writable -type f | head -3"],
+        )
+        .await;
+    assert_eq!(own.stdout, "", "{own:?}");
     world.finish().await;
 }
 

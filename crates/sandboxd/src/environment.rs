@@ -1,12 +1,27 @@
 //! Environment variables of the processes that sandboxd starts: the boot document's, and the
 //! variables that every program expects.
 
-use std::{collections::BTreeMap, ffi::OsString, path::PathBuf};
+use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, sync::LazyLock};
 
 use fsa_model::environment::path_with;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::user::{User, is_executable};
+
+/// Variables for programs that count the machine's processors and do not read the limit of their
+/// cgroup: nproc(1) and OpenMP, Python, Go before 1.25.
+const PROCESSOR_VARIABLES: [&str; 3] = ["OMP_NUM_THREADS", "PYTHON_CPU_COUNT", "GOMAXPROCS"];
+
+/// The processors that the sandbox's limit allows, where the machine has more.
+static PROCESSORS: LazyLock<Option<String>> = LazyLock::new(|| {
+    let machine = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0)).ok()?;
+    let machine = (0..nix::sched::CpuSet::count())
+        .filter(|cpu| machine.is_set(*cpu).unwrap_or(false))
+        .count();
+    // The standard library reads the quota of the cgroup as well.
+    let limit = std::thread::available_parallelism().ok()?.get();
+    (limit < machine).then(|| limit.to_string())
+});
 
 /// The environment of a process of `user`. Later wins: defaults, the boot document's, the user's
 /// account, `extra`. A `PATH` of the boot document gets the default's entries that it lacks.
@@ -18,6 +33,11 @@ pub fn of(
 ) -> Vec<(OsString, OsString)> {
     let mut all: BTreeMap<&str, OsString> = BTreeMap::new();
     all.insert("LANG", "C.UTF-8".into());
+    if let Some(count) = &*PROCESSORS {
+        for name in PROCESSOR_VARIABLES {
+            all.insert(name, count.into());
+        }
+    }
     for (name, value) in boot {
         all.insert(name, value.expose_secret().into());
     }

@@ -244,6 +244,15 @@ fn mounts(bundle: &Bundle<'_>) -> Result<Vec<Mount>, OciSpecError> {
             &["nosuid", "noexec", "nodev", "mode=755", "size=64k"],
         )?,
     ];
+    if bundle.cgroup.is_some() {
+        // The limits, by which runtimes choose their heaps and threads. Of its cgroup namespace: what
+        // is above the sandbox's group is not there.
+        mounts.push(virtual_fs(
+            "cgroup",
+            "/sys/fs/cgroup",
+            &["ro", "nosuid", "noexec", "nodev"],
+        )?);
+    }
     for path in bundle.sys {
         mounts.push(bind(path, path, &["bind", "ro", "nosuid", "noexec", "nodev"])?);
     }
@@ -454,6 +463,8 @@ mod tests {
                     "options": ["nosuid", "noexec", "nodev"]},
                 {"destination": "/sys", "type": "tmpfs", "source": "tmpfs",
                     "options": ["nosuid", "noexec", "nodev", "mode=755", "size=64k"]},
+                {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+                    "options": ["ro", "nosuid", "noexec", "nodev"]},
                 {"destination": "/sys/devices/system/cpu", "type": "bind", "source": "/sys/devices/system/cpu",
                     "options": ["bind", "ro", "nosuid", "noexec", "nodev"]},
                 {"destination": "/usr", "type": "bind", "source": "/a", "options": ["bind", "ro", "nodev"]},
