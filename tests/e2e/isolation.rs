@@ -283,6 +283,72 @@ async fn programs_find_the_limits_of_their_sandbox() {
     world.finish().await;
 }
 
+/// Prints what a sandbox may not do of a list of things, with the error's name.
+const REFUSED: &str = r#"
+import ctypes, errno, resource, socket
+c = ctypes.CDLL(None, use_errno=True)
+def attempt(what, act):
+    try:
+        act()
+        print(what, "allowed")
+    except OSError as e:
+        print(what, errno.errorcode[e.errno])
+def call(number, *arguments):
+    if c.syscall(number, *arguments) < 0:
+        raise OSError(ctypes.get_errno(), "")
+for family in (1, 2, 3, 9, 10, 15, 17, 21, 24, 29, 30, 31, 38, 40, 44):
+    attempt("family %d" % family, lambda: socket.socket(family, socket.SOCK_DGRAM))
+for protocol in (0, 4, 6, 9, 12, 15, 16):
+    attempt("netlink %d" % protocol, lambda: socket.socket(16, socket.SOCK_RAW, protocol))
+for family in (1, 2, 30):
+    attempt("pair %d" % family, lambda: socket.socketpair(family))
+buffer = ctypes.create_string_buffer(64)
+for name, number in (("io_setup", 206), ("modify_ldt", 154), ("memfd_secret", 447), ("move_pages", 279),
+                     ("migrate_pages", 256)):
+    attempt(name, lambda: call(number, 0, buffer, 0, 0, 0, 0))
+print("core", *resource.getrlimit(resource.RLIMIT_CORE))
+print("oom", open("/proc/self/oom_score_adj").read().strip())
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rarely_used_parts_of_the_kernel_are_out_of_a_sandboxs_reach() {
+    let world = World::start(&[]);
+    let api = world.api();
+    api.create_running("probe").await;
+    let result = api.try_exec("probe", &["python3", "-c", REFUSED]).await;
+    assert_eq!(result.exit_code, 0, "{result:?}");
+    let mut expected = String::new();
+    for family in [1, 2, 3, 9, 10, 15, 17, 21, 24, 29, 30, 31, 38, 40, 44] {
+        let answer = if [1, 2, 10].contains(&family) {
+            "allowed"
+        } else {
+            "EAFNOSUPPORT"
+        };
+        expected += &format!("family {family} {answer}\n");
+    }
+    for protocol in [0, 4, 6, 9, 12, 15, 16] {
+        let answer = if [0, 4].contains(&protocol) {
+            "allowed"
+        } else {
+            "EPROTONOSUPPORT"
+        };
+        expected += &format!("netlink {protocol} {answer}\n");
+    }
+    expected += "pair 1 allowed\npair 2 EAFNOSUPPORT\npair 30 EAFNOSUPPORT\n";
+    for name in [
+        "io_setup",
+        "modify_ldt",
+        "memfd_secret",
+        "move_pages",
+        "migrate_pages",
+    ] {
+        expected += &format!("{name} ENOSYS\n");
+    }
+    expected += "core 0 0\noom 500\n";
+    assert_eq!(result.stdout, expected);
+    world.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn another_user_sees_nothing_and_a_request_without_a_sign_in_is_refused() {
     let world = World::start(&[]);

@@ -20,9 +20,16 @@ use super::{config::PATH, userns::IdRange};
 
 /// Seccomp profile. Derived from those of the container engines, without the calls that they allow
 /// to a container that may mount. Refused calls return EPERM where programs probe for a
-/// permission, and ENOSYS where they have a fallback (io_uring, clone3 whose flags a filter cannot
-/// see). No namespaces, no VM sockets, no crypto sockets, one architecture.
+/// permission, and ENOSYS where they have a fallback (io_uring and the older asynchronous I/O, whose
+/// requests are counted for the whole machine; clone3, whose flags a filter cannot see). No
+/// namespaces, one architecture. Sockets are those of Unix, of IPv4 and IPv6, and of netlink for
+/// routes and for lists of sockets: each other family is code of the kernel that any program could
+/// load and reach.
 const SECCOMP: &str = include_str!("seccomp.json");
+
+/// Where the machine itself runs out of memory, processes of sandboxes end before those of the
+/// server and of databases (proc(5), oom_score_adj).
+const OOM_SCORE: i32 = 500;
 
 /// Capabilities of root in a sandbox, over its own files and processes. None about networks,
 /// mounts, devices, time, other user namespaces.
@@ -185,7 +192,8 @@ fn process() -> Process {
         .set_env(Some(vec![format!("PATH={PATH}")]))
         .set_capabilities(Some(all))
         // Those of the runtime are inherited.
-        .set_rlimits(None);
+        .set_rlimits(None)
+        .set_oom_score_adj(Some(OOM_SCORE));
     process
 }
 
@@ -447,6 +455,7 @@ mod tests {
                     "effective": capabilities,
                     "permitted": capabilities,
                 },
+                "oomScoreAdj": 500,
                 "noNewPrivileges": true,
             },
             "root": {"path": "/r"},

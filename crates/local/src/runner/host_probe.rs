@@ -40,7 +40,10 @@ pub fn probe(
         ..Hello::default()
     };
     match runtime.version() {
-        Ok(version) => hello.runtime = version,
+        Ok(version) => {
+            hello.blockers.extend(Runtime::too_old(&version));
+            hello.runtime = version;
+        }
         Err(failure) => hello.blockers.push(failure.message),
     }
     match (try_mounts(privilege_mode, layout), privilege_mode) {

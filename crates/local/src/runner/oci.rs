@@ -29,6 +29,10 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// Descriptors below this one are reserved for those that a child inherits.
 pub const FIRST_FREE_FD: i32 = 10;
 
+/// The first version whose seccomp filters have an error number for all other calls
+/// (`defaultErrnoRet`). With an older one, programs see EPERM for new calls and do not fall back.
+const RUNC_MIN: (u32, u32) = (1, 1);
+
 /// The runtime and where it keeps its state.
 #[derive(Clone, Debug)]
 pub struct Runtime {
@@ -263,6 +267,23 @@ impl Runtime {
         self.root.join(id).exists()
     }
 
+    /// Why a runtime of this version, as [`Self::version`] returns it, cannot be used.
+    #[must_use]
+    pub fn too_old(version: &str) -> Option<String> {
+        let number = version.strip_prefix("runc version ")?;
+        let mut parts = number
+            .split(['.', '-', '+', '~'])
+            .map_while(|part| part.parse::<u32>().ok());
+        let found = (parts.next()?, parts.next()?);
+        (found < RUNC_MIN).then(|| {
+            format!(
+                "runc {number} is too old: sandboxes need {}.{} or later. Upgrade it, or name another OCI runtime in \
+                 the setting `runtime`",
+                RUNC_MIN.0, RUNC_MIN.1
+            )
+        })
+    }
+
     fn unstarted(&self, error: &io::Error) -> Failure {
         if error.kind() == io::ErrorKind::NotFound {
             return machine(format!(
@@ -346,6 +367,23 @@ mod tests {
         let log = "{\"level\":\"warning\",\"msg\":\"w\"}\n{\"level\":\"error\",\"msg\":\"no such thing\"}\n";
         assert_eq!(last_error(log).as_deref(), Some("no such thing"));
         assert_eq!(last_error("not json"), None);
+    }
+
+    #[test]
+    fn an_old_runc_is_refused_and_other_runtimes_are_not() {
+        for version in ["runc version 1.0.0-rc93", "runc version 1.0.3+ds1"] {
+            let why = Runtime::too_old(version).unwrap();
+            assert!(why.contains("sandboxes need 1.1 or later"), "{why}");
+        }
+        for version in [
+            "runc version 1.1.5+ds1",
+            "runc version 1.3.0",
+            "runc version 2.0.0-rc1",
+            "crun version 0.9",
+            "runc version unknown",
+        ] {
+            assert_eq!(Runtime::too_old(version), None, "{version}");
+        }
     }
 
     #[test]
