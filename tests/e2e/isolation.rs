@@ -1,6 +1,9 @@
 //! Isolation tests: forbidden access, tried from inside a sandbox and from outside.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    os::unix::fs::PermissionsExt as _,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use fsa_model::{
     Phase, Size,
@@ -235,54 +238,6 @@ async fn a_sandbox_that_takes_all_it_can_get_of_the_kernel_takes_nothing_from_ot
     world.finish().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn programs_find_the_limits_of_their_sandbox() {
-    let world = World::start(&[]);
-    let api = world.api();
-    api.create_as(CreateProject {
-        name: "micro".into(),
-        template: Some("host".into()),
-        size: Some(Size::Micro),
-        ..CreateProject::default()
-    })
-    .await;
-    api.until_running("micro").await;
-
-    // Version 2, then version 1.
-    let memory =
-        "cat /sys/fs/cgroup/memory.max 2>/dev/null || cat /sys/fs/cgroup/memory/memory.limit_in_bytes";
-    assert_eq!(
-        api.shell("micro", memory).await.trim(),
-        (256_u64 << 20).to_string()
-    );
-    let processor = "cat /sys/fs/cgroup/cpu.max 2>/dev/null || cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us";
-    assert!(
-        api.shell("micro", processor).await.starts_with("20000"),
-        "{}",
-        api.shell("micro", processor).await
-    );
-    assert_eq!(
-        api.shell("micro", "node -p 'process.constrainedMemory()'")
-            .await
-            .trim(),
-        (256_u64 << 20).to_string()
-    );
-    assert_eq!(api.shell("micro", "nproc").await.trim(), "1");
-    // Its own group is all that it sees of the machine's, and only to read.
-    let groups = api
-        .shell("micro", "cut -d: -f3 /proc/self/cgroup | sort -u")
-        .await;
-    assert_eq!(groups, "/\n");
-    let own = api
-        .try_exec(
-            "micro",
-            &["/bin/sh", "-c", "find /sys/fs/cgroup -writable -type f | head -3"],
-        )
-        .await;
-    assert_eq!(own.stdout, "", "{own:?}");
-    world.finish().await;
-}
-
 /// Prints what a sandbox may not do of a list of things, with the error's name.
 const REFUSED: &str = r#"
 import ctypes, errno, resource, socket
@@ -346,6 +301,84 @@ async fn rarely_used_parts_of_the_kernel_are_out_of_a_sandboxs_reach() {
     }
     expected += "core 0 0\noom 500\n";
     assert_eq!(result.stdout, expected);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn programs_find_the_limits_of_their_sandbox() {
+    let world = World::start(&[]);
+    let api = world.api();
+    api.create_as(CreateProject {
+        name: "micro".into(),
+        template: Some("host".into()),
+        size: Some(Size::Micro),
+        ..CreateProject::default()
+    })
+    .await;
+    api.until_running("micro").await;
+
+    // Version 2, then version 1.
+    let memory =
+        "cat /sys/fs/cgroup/memory.max 2>/dev/null || cat /sys/fs/cgroup/memory/memory.limit_in_bytes";
+    assert_eq!(
+        api.shell("micro", memory).await.trim(),
+        (256_u64 << 20).to_string()
+    );
+    let processor = "cat /sys/fs/cgroup/cpu.max 2>/dev/null || cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us";
+    assert!(
+        api.shell("micro", processor).await.starts_with("20000"),
+        "{}",
+        api.shell("micro", processor).await
+    );
+    assert_eq!(
+        api.shell("micro", "node -p 'process.constrainedMemory()'")
+            .await
+            .trim(),
+        (256_u64 << 20).to_string()
+    );
+    assert_eq!(api.shell("micro", "nproc").await.trim(), "1");
+    // Its own group is all that it sees of the machine's, and only to read.
+    let groups = api
+        .shell("micro", "cut -d: -f3 /proc/self/cgroup | sort -u")
+        .await;
+    assert_eq!(groups, "/\n");
+    let own = api
+        .try_exec(
+            "micro",
+            &["/bin/sh", "-c", "find /sys/fs/cgroup -writable -type f | head -3"],
+        )
+        .await;
+    assert_eq!(own.stdout, "", "{own:?}");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_of_a_sandbox_reads_no_more_of_the_machines_files_than_other_users() {
+    let world = World::start(&[]);
+    let api = world.api();
+    let file = |mode: u32| {
+        let file = tempfile::Builder::new()
+            .prefix("fsa-test-")
+            .tempfile_in("/usr/local/share")
+            .expect("a file of the machine");
+        std::fs::write(file.path(), "content").expect("written");
+        std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(mode)).expect("permissions");
+        file
+    };
+    let (readable, own, group) = (file(0o644), file(0o600), file(0o640));
+    api.create_running("host").await;
+    for user in ["root", "dev"] {
+        for (file, expected) in [(&readable, "content"), (&own, ""), (&group, "")] {
+            let result: Value = api
+                .send(
+                    Method::POST,
+                    "/api/projects/host/exec",
+                    &json!({"command": ["cat", file.path()], "user": user}),
+                )
+                .await;
+            assert_eq!(result["stdout"], expected, "{user}: {result}");
+        }
+    }
     world.finish().await;
 }
 

@@ -118,21 +118,6 @@ pub fn attach(tree: &OwnedFd, target: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A read-only view of `source` at `target`.
-///
-/// # Errors
-/// The kernel's.
-pub fn bind_read_only(source: &Path, target: &Path) -> io::Result<()> {
-    fs::create_dir_all(target)?;
-    rustix::mount::mount_bind(source, target)?;
-    rustix::mount::mount_remount(
-        target,
-        MountFlags::BIND | MountFlags::RDONLY | MountFlags::NODEV,
-        "",
-    )?;
-    Ok(())
-}
-
 /// The file `source` at `target`, as it is now: one that replaces it later is not seen.
 ///
 /// # Errors

@@ -239,10 +239,8 @@ impl Runner {
                 let target = here
                     .join("machine")
                     .join(folder.strip_prefix("/").unwrap_or(folder));
-                // Where it cannot be mapped, its files belong to the overflow id and are readable.
-                mounts::copy(folder, &view, true)
+                mounts::copy(folder, &self.privilege_mode.machine_view(), true)
                     .and_then(|tree| mounts::attach(&tree, &target))
-                    .or_else(|_| mounts::bind_read_only(folder, &target))
                     .map_err(failed)?;
             }
         }
