@@ -108,19 +108,25 @@ pub fn receive(
             input,
             error: &mut upload_error,
         };
-        let mut plain =
-            compression::reader(BufReader::with_capacity(BUFFER, input)).map_err(ArchiveError::Damaged)?;
+        let mut plain = Bounded {
+            input: compression::reader(BufReader::with_capacity(BUFFER, input))
+                .map_err(ArchiveError::Damaged)?,
+            left: limits.bytes,
+            exceeded: false,
+        };
         let mut receiver = Receiver {
             incoming,
             folder,
             limits,
-            total: 0,
             unchecked: CHECK_EVERY,
             files: HashMap::new(),
             links: HashMap::new(),
         };
-        receiver.read(&mut plain)?;
-        Ok(receiver)
+        let result = receiver.read(&mut plain);
+        if plain.exceeded {
+            return Err(ArchiveError::TooLarge(limits.bytes));
+        }
+        result.map(|()| receiver)
     })();
     let receiver = match (result, upload_error) {
         (_, Some(error)) => return Err(ArchiveError::Upload(error)),
@@ -147,11 +153,30 @@ impl<R: Read> Read for RecordError<'_, R> {
     }
 }
 
+/// Uncompressed archive up to a size. Every byte counts, also of entries that are skipped and after
+/// the last one.
+struct Bounded<R> {
+    input: R,
+    left: u64,
+    exceeded: bool,
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.input.read(buffer)?;
+        if read as u64 > self.left {
+            self.exceeded = true;
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.left -= read as u64;
+        Ok(read)
+    }
+}
+
 struct Receiver<'a> {
     incoming: &'a Path,
     folder: &'a BlobStore,
     limits: Limits,
-    total: u64,
     unchecked: u64,
     files: HashMap<String, ReceivedFile>,
     links: HashMap<String, String>,
@@ -231,11 +256,7 @@ impl Receiver<'_> {
     }
 
     fn account(&mut self, bytes: u64) -> Result<(), ArchiveError> {
-        self.total += bytes;
         self.unchecked += bytes;
-        if self.total > self.limits.bytes {
-            return Err(ArchiveError::TooLarge(self.limits.bytes));
-        }
         if self.unchecked >= CHECK_EVERY {
             self.unchecked = 0;
             if !self

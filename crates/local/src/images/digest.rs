@@ -20,8 +20,15 @@ pub struct DiffId([u8; 32]);
 
 /// Invalid digest, or one of an unsupported algorithm.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a SHA-256 digest (sha256: and 64 hexadecimal digits)")]
-pub struct InvalidDigest(String);
+pub enum InvalidDigest {
+    #[error("{0:?} is not a SHA-256 digest (sha256: and 64 hexadecimal digits)")]
+    Malformed(String),
+    #[error(
+        "{0:?} is a digest of another kind than SHA-256, the only one that is supported: write the image with sha256 \
+         digests, which is every tool's default"
+    )]
+    Algorithm(String),
+}
 
 impl Digest {
     /// The digest of `bytes`.
@@ -51,7 +58,20 @@ fn parse(text: &str) -> Result<[u8; 32], InvalidDigest> {
         .filter(|digits| digits.bytes().all(|b| !b.is_ascii_uppercase()));
     match digits.map(|digits| hex::decode_to_slice(digits, &mut bytes)) {
         Some(Ok(())) => Ok(bytes),
-        _ => Err(InvalidDigest(text.chars().take(100).collect())),
+        _ => {
+            let shown = text.chars().take(100).collect();
+            let another = text.split_once(':').is_some_and(|(algorithm, digits)| {
+                algorithm != "sha256"
+                    && algorithm.starts_with(|c: char| c.is_ascii_lowercase())
+                    && digits.len() >= 64
+                    && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+            });
+            Err(if another {
+                InvalidDigest::Algorithm(shown)
+            } else {
+                InvalidDigest::Malformed(shown)
+            })
+        }
     }
 }
 
@@ -116,5 +136,16 @@ mod tests {
         ] {
             assert!(wrong.parse::<Digest>().is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_digest_of_another_kind_is_refused_with_the_reason() {
+        let message = format!("sha512:{}", "0a".repeat(64))
+            .parse::<Digest>()
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains("another kind than SHA-256"), "{message}");
+        let message = "sha512:00".parse::<Digest>().unwrap_err().to_string();
+        assert!(message.contains("is not a SHA-256 digest"), "{message}");
     }
 }

@@ -270,30 +270,29 @@ async fn an_archive_over_the_limit_is_refused_before_it_fills_the_disk() {
             .end()],
         <[u8]>::to_vec,
     );
-    for (limited, expected) in [
-        (
-            Settings {
-                max_archive_bytes: 1_000_000,
-                ..settings()
-            },
-            "is larger than",
-        ),
-        (
-            Settings {
-                keep_free_bytes: u64::MAX / 2,
-                ..settings()
-            },
-            "the disk has no room",
-        ),
+    let small = || Settings {
+        max_archive_bytes: 1_000_000,
+        ..settings()
+    };
+    let no_room = Settings {
+        keep_free_bytes: u64::MAX / 2,
+        ..settings()
+    };
+    let skipped = Tar::default()
+        .add(EntryType::Regular, "../outside", "", &vec![0; 2_000_000], |_| {})
+        .end();
+    let trailing = [Made::small().archive(), vec![0; 2_000_000]].concat();
+    for (limited, archive, expected) in [
+        (small(), made.archive(), "is larger than"),
+        (small(), skipped, "is larger than"),
+        (small(), trailing, "is larger than"),
+        (no_room, made.archive(), "the disk has no room"),
     ] {
         let world = World::new();
         let store = world.store(limited);
 
         // It compresses well, but the unpacked size counts.
-        let failure = store
-            .import("made", upload(&zstd(&made.archive())))
-            .await
-            .unwrap_err();
+        let failure = store.import("made", upload(&zstd(&archive))).await.unwrap_err();
 
         assert!(failure.message.contains(expected), "{}", failure.message);
         assert_eq!(world.contents(), Default::default());

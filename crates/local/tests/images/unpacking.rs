@@ -357,8 +357,12 @@ fn more_than_the_limits_is_refused_and_nothing_is_left() {
         .fold(Tar::default(), |tar, n| tar.file(&format!("{n}"), "x"))
         .end();
     let large = Tar::default()
-        .add(EntryType::Regular, "large", "", &[7; 5000], |_| {})
+        .add(EntryType::Regular, "large", "", &[7; 50_000], |_| {})
         .end();
+    let skipped = Tar::default()
+        .add(EntryType::new(b'V'), "label", "", &[7; 50_000], |_| {})
+        .end();
+    let trailing = [Tar::default().file("small", "x").end(), vec![7; 50_000]].concat();
     let deep = Tar::default()
         .pax(&[("path", "d/".repeat(300).as_bytes())])
         .folder("x")
@@ -373,13 +377,15 @@ fn more_than_the_limits_is_refused_and_nothing_is_left() {
         .end();
     let limits = Limits {
         entries: 20,
-        bytes: 4000,
+        bytes: 40_000,
         keep_free: 0,
     };
 
     for (tar, expected) in [
         (many, "more than the limit of 20 files"),
-        (large, "more than the limit"),
+        (large, "more than the limit of 0 GB"),
+        (skipped, "more than the limit of 0 GB"),
+        (trailing, "more than the limit of 0 GB"),
         (deep, "more than 256 folders"),
         (long, "too long"),
         (name, "255 bytes"),

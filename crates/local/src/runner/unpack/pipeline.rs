@@ -23,6 +23,10 @@ use crate::images::{
 
 /// Bytes that are handed from one thread to the other at a time.
 pub(super) const CHUNK: usize = 256 << 10;
+/// gzip cannot exceed 1:1032; zstd can, but no real layer does.
+const RATIO_MAX: u64 = 1_000;
+/// Bytes up to which the ratio is not checked.
+const RATIO_UNCHECKED: u64 = 64 << 20;
 /// Chunks in the channel between the two: 4 MiB.
 const CHUNKS: usize = 16;
 
@@ -40,7 +44,7 @@ pub(super) fn write_layer(
         let counter = Arc::clone(&read);
         let decompressor = thread::Builder::new()
             .name("layer-decompress".into())
-            .spawn_scoped(scope, move || decompress(blob, layer, &counter, &sender))
+            .spawn_scoped(scope, move || decompress(blob, layer, limits, &counter, &sender))
             .map_err(|error| UnpackError::Machine {
                 what: "a thread could not be started",
                 error,
@@ -54,7 +58,6 @@ pub(super) fn write_layer(
             root,
             rules,
             limits,
-            &read,
         );
         // The receiver is gone, so the thread ends.
         let decompressed = decompressor.join().unwrap_or_else(|_| {
@@ -79,6 +82,7 @@ pub(super) fn write_layer(
 fn decompress(
     blob: File,
     layer: &LayerBlob,
+    limits: Limits,
     counter: &AtomicU64,
     sender: &mpsc::SyncSender<Vec<u8>>,
 ) -> Result<(), Option<UnpackError>> {
@@ -92,6 +96,7 @@ fn decompress(
         },
     );
     let mut diff = Sha256::new();
+    let mut unpacked = 0;
     {
         let mut plain = compression::reader(&mut input).map_err(damaged)?;
         loop {
@@ -100,6 +105,8 @@ fn decompress(
             if filled == 0 {
                 break;
             }
+            unpacked += filled as u64;
+            check_size(unpacked, counter.load(Ordering::Relaxed), limits).map_err(Some)?;
             chunk.truncate(filled);
             diff.update(&chunk);
             sender.send(chunk).map_err(|_| None)?;
@@ -120,6 +127,20 @@ fn decompress(
             expected: layer.diff_id,
             found,
         }));
+    }
+    Ok(())
+}
+
+/// Limits of what comes out of the decompressor, whatever the tar makes of it: contents, entries that
+/// are skipped, what follows the last entry.
+fn check_size(unpacked: u64, compressed: u64, limits: Limits) -> Result<(), UnpackError> {
+    if unpacked > limits.bytes {
+        return Err(UnpackError::TooLarge(format!("{} GB", limits.bytes >> 30)));
+    }
+    if unpacked / RATIO_MAX > compressed.max(RATIO_UNCHECKED / RATIO_MAX) {
+        return Err(UnpackError::TooLarge(format!(
+            "{RATIO_MAX} times its compressed size"
+        )));
     }
     Ok(())
 }
@@ -157,5 +178,22 @@ impl Read for Chunks {
         buffer[..length].copy_from_slice(&self.chunk[self.at..self.at + length]);
         self.at += length;
         Ok(length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_layer_that_expands_a_thousandfold_is_refused() {
+        let limits = Limits::default();
+        let gib = 1 << 30;
+        assert!(check_size(RATIO_UNCHECKED, 1, limits).is_ok());
+        assert!(check_size(gib, gib / 900, limits).is_ok());
+        let error = check_size(gib, gib / 1100, limits).unwrap_err().to_string();
+        assert!(error.contains("1000 times its compressed size"), "{error}");
+        let error = check_size(65 * gib, 65 * gib, limits).unwrap_err().to_string();
+        assert!(error.contains("64 GB"), "{error}");
     }
 }

@@ -15,7 +15,6 @@ use std::{
     io::{self, Read},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     rc::Rc,
-    sync::atomic::{AtomicU64, Ordering},
 };
 
 use rustix::{
@@ -42,11 +41,8 @@ use crate::images::{
 const ID_MAX: u64 = 65_535;
 /// Bytes of names that are remembered: of folders to set their times at the end, and of deferred links.
 const REMEMBERED_MAX: usize = 64 << 20;
-/// Bytes between two checks of the free space, and the size below which the compression ratio is
-/// not checked.
+/// Bytes between two checks of the free space.
 const CHECK_EVERY: u64 = 64 << 20;
-/// gzip cannot exceed 1:1032; zstd can, but no real layer does.
-const RATIO_MAX: u64 = 1_000;
 const XATTRS_MAX: usize = 64;
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
@@ -78,7 +74,7 @@ impl Rules {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     pub entries: u64,
-    /// Bytes of contents.
+    /// Bytes of the uncompressed tar.
     pub bytes: u64,
     /// Bytes of the disk that stay free.
     pub keep_free: u64,
@@ -94,20 +90,18 @@ impl Default for Limits {
     }
 }
 
-/// Writes every entry of `tar` below `root`. `compressed` says how much of the blob was read. Returns also the hard links
-/// to files of layers below, which are not known here.
+/// Writes every entry of `tar` below `root`. Returns also the hard links to files of layers below, which are not known
+/// here. The size of `tar` is limited by its sender.
 pub(super) fn write(
     tar: impl Read,
     root: &OwnedFd,
     rules: Rules,
     limits: Limits,
-    compressed: &AtomicU64,
 ) -> Result<(UnpackedLayer, Vec<DeferredLink>), UnpackError> {
     let mut tree = Tree {
         root: root.as_fd(),
         rules,
         limits,
-        compressed,
         buffer: vec![0; CHUNK],
         parent: None,
         times: Vec::new(),
@@ -138,7 +132,6 @@ struct Tree<'a> {
     root: BorrowedFd<'a>,
     rules: Rules,
     limits: Limits,
-    compressed: &'a AtomicU64,
     buffer: Vec<u8>,
     /// The folder of the last entry: archives come in order, so it is mostly that of the next.
     parent: Option<(Vec<u8>, Rc<OwnedFd>)>,
@@ -229,21 +222,8 @@ impl Tree<'_> {
         let length = buffer.len() as u64;
         self.size.bytes += length;
         self.unchecked += length;
-        if self.size.bytes > self.limits.bytes {
-            return Err(UnpackError::TooLarge(format!("{} GB", self.limits.bytes >> 30)));
-        }
         if self.unchecked >= CHECK_EVERY {
             self.unchecked = 0;
-            if self.size.bytes / RATIO_MAX
-                > self
-                    .compressed
-                    .load(Ordering::Relaxed)
-                    .max(CHECK_EVERY / RATIO_MAX)
-            {
-                return Err(UnpackError::TooLarge(format!(
-                    "{RATIO_MAX} times its compressed size"
-                )));
-            }
             let space = fstatvfs(self.root).map_err(|e| write_error(entry, e))?;
             if space.f_bavail.saturating_mul(space.f_frsize) < self.limits.keep_free {
                 return Err(UnpackError::DiskFull(self.limits.keep_free >> 20));
