@@ -80,7 +80,7 @@ export const modules = {
       ['http'], // server, bodies, error responses
       ['sandbox'], // what the services share
       ['logs', 'options', 'poll_trigger', 'ports', 'usage', 'setup'],
-      ['session', 'spawn', 'environment'],
+      ['pty', 'session', 'spawn', 'environment'],
       ['reaper', 'user'],
     ],
     allowed: [],

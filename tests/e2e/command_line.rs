@@ -3,9 +3,14 @@
 use std::{
     io::{BufRead as _, BufReader, Write as _},
     net::TcpListener,
+    process::Stdio,
 };
 
 use fsa_tests::{PtyProgram, World};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::Value;
 
 fn text(output: &std::process::Output) -> (i32, String, String) {
@@ -265,6 +270,46 @@ fn a_secret_is_prompted_for_on_a_terminal_and_not_shown() {
         shown.contains("the server answered 404") && !shown.contains("hush"),
         "{shown}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_runs_on_this_terminal_or_without_one_and_gets_the_signals_of_fsa() {
+    let world = World::start(&[]);
+    world.api().create_running("todo").await;
+
+    let script = "stty size; read -r line; echo \"got $line\"; exec sleep 1000";
+    let mut program = PtyProgram::of(&mut world.command(&["exec", "-it", "todo", "sh", "-c", script]));
+    program.until("30 100\r\n");
+    program.type_in("a line\r");
+    program.until("got a line\r\n");
+    program.type_in("\x03");
+    let (code, shown) = program.end();
+    assert_eq!(code, Some(130), "{shown}");
+
+    let program = PtyProgram::of(&mut world.command(&["exec", "-t", "-T", "todo", "--", "tty"]));
+    let (code, shown) = program.end();
+    assert_eq!((code, shown.as_str()), (Some(1), "not a tty\r\n"));
+
+    for (signal, code) in [
+        (Signal::SIGINT, 130),
+        (Signal::SIGTERM, 143),
+        (Signal::SIGHUP, 129),
+    ] {
+        let mut running = world
+            .command(&["exec", "todo", "--", "sh", "-c", "echo ready; exec sleep 1000"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("fsa starts");
+        let mut line = String::new();
+        let mut output = BufReader::new(running.stdout.take().expect("output"));
+        output.read_line(&mut line).expect("a line");
+        assert_eq!(line, "ready\n");
+        kill(Pid::from_raw(running.id().cast_signed()), signal).expect("a signal");
+        let status = running.wait().expect("fsa ends");
+        assert_eq!(status.code(), Some(code), "{signal}");
+    }
+    world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,7 +13,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
 use utoipa::ToSchema;
 
-use crate::spec::Repository;
+use crate::{spec::Repository, tty::WindowSize};
 
 /// Descriptor of sandboxd's listening control socket, if it inherits one.
 pub const LISTENER_FD: i32 = 3;
@@ -184,6 +184,9 @@ pub struct ExecRequest {
     /// `dev` (default) or `root`.
     #[serde(default)]
     pub user: Option<String>,
+    /// Runs the command on a pseudo-terminal of this size, over a WebSocket only. Its output comes as standard output.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tty: Option<WindowSize>,
 }
 
 /// Result of `POST /v1/exec`.
@@ -235,6 +238,8 @@ pub struct TaskEnd {
 pub enum ExecMessage {
     /// Client: end of input.
     Eof,
+    /// Client: the size of its terminal has changed.
+    Resize(WindowSize),
     /// Client: send this signal to the process group.
     Signal { signal: i32 },
     /// Sandbox, last: how the command ended.

@@ -19,6 +19,7 @@
 pub mod input_queue;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// The WebSocket subprotocol.
 pub const SUBPROTOCOL: &str = "tty";
@@ -34,7 +35,7 @@ const RESUME: u8 = b'3';
 const HELLO: u8 = b'{';
 
 /// Columns and rows of a viewer's window.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct WindowSize {
     pub columns: u16,
     pub rows: u16,

@@ -48,6 +48,7 @@ pub mod options;
 pub mod poll_scheduler;
 pub mod poll_trigger;
 pub mod ports;
+pub mod pty;
 pub mod reaper;
 pub mod routes;
 pub mod sandbox;

@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use fsa_model::api::HostHeader;
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct Exec {
     pub project: String,
     /// Working folder
@@ -16,13 +16,22 @@ pub struct Exec {
     #[arg(long, short)]
     pub user: Option<String>,
     /// Timeout in seconds
-    #[arg(long, short)]
+    #[arg(long)]
     pub timeout: Option<u32>,
     /// Do not read standard input, as in a loop whose own input it is
     #[arg(long, short)]
     pub no_stdin: bool,
-    /// Command and its arguments, after --
-    #[arg(last = true, required = true)]
+    /// Give the command a pseudo-terminal, for a shell or another interactive program
+    #[arg(long, short, overrides_with = "no_tty")]
+    pub tty: bool,
+    /// Give it none, which is the default; undoes -t
+    #[arg(long, short = 'T', overrides_with = "tty")]
+    pub no_tty: bool,
+    /// Pass standard input on, which is the default (`docker exec -it`)
+    #[arg(long, short, hide = true, conflicts_with = "no_stdin")]
+    pub interactive: bool,
+    /// Command and its arguments; `--` before them ends the options
+    #[arg(trailing_var_arg = true, required = true)]
     pub command: Vec<String>,
 }
 

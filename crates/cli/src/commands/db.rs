@@ -36,12 +36,8 @@ pub async fn run(client: &Client, command: Db, json: bool) -> Outcome {
             let command = std::iter::once("psql".to_owned()).chain(arguments).collect();
             let exec = args::Exec {
                 project,
-                cwd: None,
-                environment: Vec::new(),
-                user: None,
-                timeout: None,
-                no_stdin: false,
                 command,
+                ..args::Exec::default()
             };
             exec::run(client, exec, json).await
         }

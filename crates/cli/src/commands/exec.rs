@@ -7,11 +7,14 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use reqwest::Method;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
 };
 use tokio_tungstenite::tungstenite::Message;
 
-use super::project;
+use super::{
+    project,
+    terminal::{self, RawMode},
+};
 use crate::{
     args::Exec,
     client::{Client, encode},
@@ -27,6 +30,11 @@ const STDERR: u8 = 2;
 const PIECE: usize = 32 * 1024;
 
 pub async fn run(client: &Client, exec: Exec, json: bool) -> Outcome {
+    if json && exec.tty {
+        return Err(Failure::usage(
+            "--json prints a result, which a command on a terminal has not: leave out one of --json and --tty",
+        ));
+    }
     let path = format!("/api/projects/{}/exec", encode(&exec.project));
     let request = ExecRequest {
         command: exec.command,
@@ -35,6 +43,7 @@ pub async fn run(client: &Client, exec: Exec, json: bool) -> Outcome {
         stdin: None,
         timeout_seconds: exec.timeout,
         user: exec.user,
+        tty: exec.tty.then(terminal::size),
     };
     if json {
         let result: ExecResult = client.send(Method::POST, &path, &request).await?;
@@ -70,8 +79,10 @@ async fn stream(client: &Client, path: &str, request: &ExecRequest, no_stdin: bo
         }
         let _ = input.send(control(&ExecMessage::Eof)).await;
     });
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
+    // In raw mode, keys such as Ctrl-C are bytes for the command's own terminal.
+    let raw = request.tty.map(|_| RawMode::enter()).transpose()?;
+    let mut signals = Signals::listen()?;
+    let mut resized = signal(SignalKind::window_change())?;
     let mut stdout = tokio::io::stdout();
     let mut stderr = tokio::io::stderr();
     let outcome = loop {
@@ -112,21 +123,49 @@ async fn stream(client: &Client, path: &str, request: &ExecRequest, no_stdin: bo
             Some(message) = outgoing.recv() => if let Err(error) = to.send(message).await {
                 break Err(disconnected(error));
             },
-            _ = interrupt.recv() => if let Err(error) = to.send(control(&ExecMessage::Signal { signal: 2 })).await {
+            signal = signals.next() => if let Err(error) = to.send(control(&ExecMessage::Signal { signal })).await {
                 break Err(disconnected(error));
             },
-            _ = terminate.recv() => if let Err(error) = to.send(control(&ExecMessage::Signal { signal: 15 })).await {
-                break Err(disconnected(error));
+            _ = resized.recv(), if request.tty.is_some() => {
+                if let Err(error) = to.send(control(&ExecMessage::Resize(terminal::size()))).await {
+                    break Err(disconnected(error));
+                }
             },
         }
     };
     // tokio writes on another thread: output that is not flushed would be lost with the runtime.
     let flushed = stdout.flush().await.and(stderr.flush().await);
+    drop(raw);
     reader.abort();
     let _ = tokio::time::timeout(Duration::from_secs(1), to.close()).await;
     match (outcome, flushed) {
         (Ok(_), Err(error)) => output::write_failure(error),
         (outcome, _) => outcome,
+    }
+}
+
+/// Signals that end `fsa`, and that the command gets in its place.
+struct Signals([(i32, Signal); 4]);
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        let listen = |kind: SignalKind| signal(kind).map(|signals| (kind.as_raw_value(), signals));
+        Ok(Self([
+            listen(SignalKind::interrupt())?,
+            listen(SignalKind::terminate())?,
+            listen(SignalKind::hangup())?,
+            listen(SignalKind::quit())?,
+        ]))
+    }
+
+    async fn next(&mut self) -> i32 {
+        let [interrupt, terminate, hangup, quit] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.1.recv() => interrupt.0,
+            _ = terminate.1.recv() => terminate.0,
+            _ = hangup.1.recv() => hangup.0,
+            _ = quit.1.recv() => quit.0,
+        }
     }
 }
 

@@ -245,7 +245,8 @@ fn keyboard() -> tokio::sync::mpsc::Receiver<Vec<u8>> {
     receiver
 }
 
-fn size() -> WindowSize {
+/// The size of this terminal, or the usual one.
+pub fn size() -> WindowSize {
     let (columns, rows) = terminal::size().unwrap_or((80, 24));
     WindowSize::checked(columns, rows).unwrap_or(WindowSize {
         columns: 80,
@@ -254,10 +255,10 @@ fn size() -> WindowSize {
 }
 
 /// Guard of the terminal's raw mode, in which control keys are sent to the sandbox.
-struct RawMode(bool);
+pub struct RawMode(bool);
 
 impl RawMode {
-    fn enter() -> Result<Self, Failure> {
+    pub fn enter() -> Result<Self, Failure> {
         let is_terminal = std::io::stdin().is_terminal();
         if is_terminal {
             terminal::enable_raw_mode()?;

@@ -1,22 +1,34 @@
-//! Command execution: validates the request, starts the command with pipes, and owns it until it ends.
+//! Command execution: validates the request, starts the command with pipes or a pseudo-terminal, and owns it until it
+//! ends.
 
 pub mod capture;
 pub mod stream;
 pub mod tasks;
 
-use std::{ffi::OsStr, io, sync::Arc, time::Duration};
+use std::{
+    ffi::OsStr,
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::Arc,
+    time::Duration,
+};
 
-use fsa_model::sandboxd::{ExecRequest, Exit};
+use fsa_model::{
+    sandboxd::{ExecRequest, Exit},
+    tty::WindowSize,
+};
 use nix::{errno::Errno, fcntl::OFlag};
-use tokio::{net::unix::pipe, sync::oneshot};
+use tokio::{io::unix::AsyncFd, net::unix::pipe, sync::oneshot};
 
 use crate::{
     environment,
     http::Refusal,
+    pty,
     reaper::Child,
     sandbox::Sandbox,
     session,
     spawn::{self, Launch},
+    user::User,
 };
 
 /// Timeout in seconds, when a request gives none.
@@ -36,16 +48,27 @@ struct Running {
     pid: i32,
     exit: oneshot::Receiver<Exit>,
     stdin: Option<pipe::Sender>,
+    /// The command's terminal, in place of pipes.
+    terminal: Option<Terminal>,
     stdout: Output,
     stderr: Output,
     sandbox: Arc<Sandbox>,
     over: bool,
 }
 
-/// Reading end of an output pipe.
-#[derive(Debug)]
+/// Our end of a command's pseudo-terminal.
+type Terminal = Arc<AsyncFd<OwnedFd>>;
+
+/// Output of a command that has not ended yet.
+#[derive(Debug, Default)]
 struct Output {
-    pipe: Option<pipe::Receiver>,
+    source: Option<Source>,
+}
+
+#[derive(Debug)]
+enum Source {
+    Pipe(pipe::Receiver),
+    Terminal(Terminal),
 }
 
 /// Starts the command of the request.
@@ -73,41 +96,104 @@ fn start(sandbox: &Arc<Sandbox>, request: &ExecRequest) -> Result<Running, Refus
         Some(cwd) => sandbox.project.join(cwd),
         None => sandbox.project.clone(),
     };
-    let pipe = || {
-        nix::unistd::pipe2(OFlag::O_CLOEXEC)
-            .map_err(io::Error::from)
-            .map_err(no_pipe)
+    let channels = match request.tty {
+        Some(size) => Channels::terminal(&user, size)?,
+        None => Channels::pipes()?,
     };
-    let (stdin, stdin_writer) = pipe()?;
-    let (stdout_reader, stdout) = pipe()?;
-    let (stderr_reader, stderr) = pipe()?;
+    let mut environment = environment::of(&user, &sandbox.environment, &request.env);
+    if channels.terminal.is_some() {
+        for (name, value) in [("TERM", "xterm-256color"), ("COLORTERM", "truecolor")] {
+            if !request.env.contains_key(name) {
+                environment.retain(|(other, _)| other != name);
+                environment.push((name.into(), value.into()));
+            }
+        }
+    }
+    let [stdin, stdout, stderr] = channels.theirs;
     let launch = Launch {
         program: OsStr::new(program),
         name: None,
         arguments,
-        environment: environment::of(&user, &sandbox.environment, &request.env),
+        environment,
         folder,
         user: &user,
         stdin,
         stdout,
         stderr,
-        terminal: false,
+        terminal: channels.terminal.is_some(),
     };
     let Child { pid, exit } = spawn::spawn(&sandbox.reaper, launch)?;
     sandbox.poll_trigger.notify();
-    let mut running = Running {
+    Ok(Running {
         pid,
         exit,
-        stdin: None,
-        stdout: Output { pipe: None },
-        stderr: Output { pipe: None },
+        stdin: channels.stdin,
+        terminal: channels.terminal,
+        stdout: channels.stdout,
+        stderr: channels.stderr,
         sandbox: Arc::clone(sandbox),
         over: false,
-    };
-    running.stdin = Some(pipe::Sender::from_owned_fd(stdin_writer).map_err(no_pipe)?);
-    running.stdout.pipe = Some(pipe::Receiver::from_owned_fd(stdout_reader).map_err(no_pipe)?);
-    running.stderr.pipe = Some(pipe::Receiver::from_owned_fd(stderr_reader).map_err(no_pipe)?);
-    Ok(running)
+    })
+}
+
+/// What a command's input and output are connected to: both ends.
+struct Channels {
+    theirs: [OwnedFd; 3],
+    stdin: Option<pipe::Sender>,
+    stdout: Output,
+    stderr: Output,
+    terminal: Option<Terminal>,
+}
+
+impl Channels {
+    fn pipes() -> Result<Self, Refusal> {
+        let pipe = || {
+            nix::unistd::pipe2(OFlag::O_CLOEXEC)
+                .map_err(io::Error::from)
+                .map_err(no_pipe)
+        };
+        let (stdin, stdin_writer) = pipe()?;
+        let (stdout_reader, stdout) = pipe()?;
+        let (stderr_reader, stderr) = pipe()?;
+        let output = |reader| {
+            pipe::Receiver::from_owned_fd(reader).map(|pipe| Output {
+                source: Some(Source::Pipe(pipe)),
+            })
+        };
+        Ok(Self {
+            theirs: [stdin, stdout, stderr],
+            stdin: Some(pipe::Sender::from_owned_fd(stdin_writer).map_err(no_pipe)?),
+            stdout: output(stdout_reader).map_err(no_pipe)?,
+            stderr: output(stderr_reader).map_err(no_pipe)?,
+            terminal: None,
+        })
+    }
+
+    fn terminal(user: &User, size: WindowSize) -> Result<Self, Refusal> {
+        let size = WindowSize::checked(size.columns, size.rows)
+            .ok_or_else(|| Refusal::field("tty", "a terminal has at least one column and one row"))?;
+        let open = || {
+            let pty = pty::open(user, size)?;
+            let (stdin, stdout) = (pty.theirs.try_clone()?, pty.theirs.try_clone()?);
+            let terminal = Arc::new(pty::register(pty.ours)?);
+            Ok(Self {
+                theirs: [stdin, stdout, pty.theirs],
+                stdin: None,
+                stdout: Output {
+                    source: Some(Source::Terminal(Arc::clone(&terminal))),
+                },
+                stderr: Output::default(),
+                terminal: Some(terminal),
+            })
+        };
+        open().map_err(|error: io::Error| {
+            Refusal::new(
+                http::StatusCode::SERVICE_UNAVAILABLE,
+                "NoTerminal",
+                format!("no terminal could be made: {error}"),
+            )
+        })
+    }
 }
 
 #[allow(clippy::needless_pass_by_value)]
@@ -117,6 +203,17 @@ fn no_pipe(error: io::Error) -> Refusal {
         "StartFailed",
         format!("no pipe could be made for the command: {error}"),
     )
+}
+
+/// Refuses a terminal where nothing is streamed.
+fn refuse_terminal(request: &ExecRequest) -> Result<(), Refusal> {
+    match request.tty {
+        Some(_) => Err(Refusal::field(
+            "tty",
+            "a command has a terminal only when it is streamed: GET as a WebSocket",
+        )),
+        None => Ok(()),
+    }
 }
 
 /// Validates the request's timeout.
@@ -157,35 +254,65 @@ async fn ended(
     }
 }
 
-impl Output {
-    /// Waits for output and reads it into the buffer. Returns 0 at the end, once; later calls never return.
-    async fn read(&mut self, buffer: &mut [u8]) -> usize {
+impl Source {
+    /// Reads at least one byte; 0 at the end.
+    async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            let Some(pipe) = &self.pipe else {
-                return std::future::pending().await;
-            };
-            if pipe.readable().await.is_ok() {
-                match pipe.try_read(buffer) {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                    Ok(length) if length > 0 => return length,
-                    _ => {}
+            match self {
+                Self::Pipe(pipe) => {
+                    pipe.readable().await?;
+                    match pipe.try_read(buffer) {
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                        result => return result,
+                    }
+                }
+                Self::Terminal(terminal) => {
+                    let mut ready = terminal.readable().await?;
+                    match ready.try_io(|terminal| Ok(nix::unistd::read(terminal.get_ref(), buffer)?)) {
+                        Err(_would_block) => {}
+                        Ok(result) => return result,
+                    }
                 }
             }
-            self.pipe = None;
-            return 0;
+        }
+    }
+}
+
+impl AsFd for Source {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Pipe(pipe) => pipe.as_fd(),
+            Self::Terminal(terminal) => terminal.as_fd(),
+        }
+    }
+}
+
+impl Output {
+    /// Waits for output and reads it into the buffer. Returns 0 at the end, once; later calls never return.
+    /// A terminal that no process has open any more is at its end.
+    async fn read(&mut self, buffer: &mut [u8]) -> usize {
+        let Some(source) = &self.source else {
+            return std::future::pending().await;
+        };
+        match source.read(buffer).await {
+            Ok(length) if length > 0 => length,
+            _ => {
+                self.source = None;
+                0
+            }
         }
     }
 
-    /// Reads the output that is in the pipe now; `None` when there is none. It reads from the kernel, because the
+    /// Reads the output that is there now; `None` when there is none. It reads from the kernel, because the
     /// runtime's `try_read` returns nothing before the runtime has polled the pipe, and the runtime may learn of the
     /// command's end first.
     fn read_now(&mut self, buffer: &mut [u8]) -> Option<usize> {
         loop {
-            match nix::unistd::read(self.pipe.as_ref()?, buffer) {
+            match nix::unistd::read(self.source.as_ref()?, buffer) {
                 Ok(length) if length > 0 => return Some(length),
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => return None,
-                _ => self.pipe = None,
+                _ => self.source = None,
             }
         }
     }
@@ -193,12 +320,15 @@ impl Output {
 
 impl Running {
     /// Marks the command as ended, after all its output was read. Processes that it left in the
-    /// background may continue; their pipes are drained, so that a closed pipe does not kill them.
+    /// background may continue; their pipes are drained, so that a closed pipe does not kill them. A
+    /// terminal is hung up.
     fn finish(&mut self) {
         self.over = true;
         self.sandbox.poll_trigger.notify();
         for output in [&mut self.stdout, &mut self.stderr] {
-            let Some(pipe) = output.pipe.take() else { continue };
+            let Some(Source::Pipe(pipe)) = output.source.take() else {
+                continue;
+            };
             {
                 let mut count = self.sandbox.leftovers.lock();
                 if *count >= LEFTOVERS {
@@ -234,8 +364,14 @@ impl Drop for Running {
         }
         // The client disconnected. The command may have ended, and have left other processes behind.
         let (sandbox, pid) = (Arc::clone(&self.sandbox), self.pid);
+        // An interactive shell ignores SIGTERM.
+        let signal = if self.terminal.is_some() {
+            libc::SIGHUP
+        } else {
+            libc::SIGTERM
+        };
         tokio::spawn(async move {
-            session::end(&sandbox.reaper, pid, libc::SIGTERM, session::EXEC_GRACE).await;
+            session::end(&sandbox.reaper, pid, signal, session::EXEC_GRACE).await;
         });
     }
 }
@@ -248,7 +384,7 @@ mod tests {
     async fn output_is_read_also_before_the_runtime_has_polled_the_pipe() {
         let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
         let mut output = Output {
-            pipe: Some(pipe::Receiver::from_owned_fd(reader).unwrap()),
+            source: Some(Source::Pipe(pipe::Receiver::from_owned_fd(reader).unwrap())),
         };
         nix::unistd::write(&writer, b"the last words").unwrap();
 

@@ -6,7 +6,10 @@
 use std::{future::pending, io, sync::Arc};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use fsa_model::sandboxd::{ExecMessage, ExecRequest};
+use fsa_model::{
+    sandboxd::{ExecMessage, ExecRequest},
+    tty::WindowSize,
+};
 use futures_util::{
     SinkExt, StreamExt,
     stream::{SplitSink, SplitStream},
@@ -18,12 +21,13 @@ use tokio::{
 };
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use super::{CHUNK, Running, ended, start, time_limit};
+use super::{CHUNK, Running, Terminal, ended, start, time_limit};
 use crate::{
     http::{
         Refusal,
         websocket::{MESSAGE_LIMIT, PING_EVERY, Socket},
     },
+    pty,
     sandbox::Sandbox,
     session,
 };
@@ -31,6 +35,8 @@ use crate::{
 const STDIN: u8 = 0;
 const STDOUT: u8 = 1;
 const STDERR: u8 = 2;
+/// What a terminal takes for the end of input (termios(3), VEOF).
+const END_OF_INPUT: u8 = 4;
 /// Input bytes that wait for the command to read them; beyond, the client's connection is not read.
 const INPUT_LIMIT: usize = 256 * 1024;
 /// Timeout for the first message, which has the command.
@@ -88,6 +94,12 @@ async fn begin(
         .map_err(|error| Refusal::bad(format!("the first message is not a valid command: {error}")))?;
     // The open stream shows that the client is there, so there is no default limit.
     let limit = time_limit(request.timeout_seconds)?;
+    if request.tty.is_some() && request.stdin.is_some() {
+        return Err(Refusal::field(
+            "stdin",
+            "a terminal's input is what is sent after the request",
+        ));
+    }
     let mut running = start(sandbox, &request)?;
     if let Some(stdin) = request.stdin.filter(|stdin| !stdin.is_empty())
         && let Some(pipe) = running.stdin.take()
@@ -106,7 +118,11 @@ async fn forward(
     receiver: SplitStream<Socket>,
 ) -> Option<ExecMessage> {
     let sandbox = Arc::clone(&running.sandbox);
-    let (pid, stdin) = (running.pid, running.stdin.take());
+    let pid = running.pid;
+    let stdin = match &running.terminal {
+        Some(terminal) => Some(Input::Terminal(Arc::clone(terminal))),
+        None => running.stdin.take().map(Input::Pipe),
+    };
     let last = tokio::select! {
         last = output(&mut running, &sandbox, limit, sender) => last,
         () = input(stdin, pid, receiver) => None,
@@ -183,8 +199,30 @@ async fn send_text(sender: &Sender, message: &ExecMessage) -> Result<(), Error> 
     sender.lock().await.send(Message::Text(text.into())).await
 }
 
+/// A command's standard input.
+enum Input {
+    Pipe(pipe::Sender),
+    Terminal(Terminal),
+}
+
+impl Input {
+    async fn write_some(&self, bytes: &[u8]) -> io::Result<usize> {
+        let terminal = match self {
+            Self::Pipe(pipe) => return write_some(pipe, bytes).await,
+            Self::Terminal(terminal) => terminal,
+        };
+        loop {
+            let mut ready = terminal.writable().await?;
+            match ready.try_io(|terminal| Ok(nix::unistd::write(terminal.get_ref(), bytes)?)) {
+                Err(_would_block) => {}
+                Ok(result) => return result,
+            }
+        }
+    }
+}
+
 /// Receives the client's messages. Returns when it is gone.
-async fn input(mut stdin: Option<pipe::Sender>, pid: i32, mut receiver: SplitStream<Socket>) {
+async fn input(mut stdin: Option<Input>, pid: i32, mut receiver: SplitStream<Socket>) {
     let (mut waiting, mut at_end) = (BytesMut::new(), false);
     loop {
         if at_end && waiting.is_empty() {
@@ -192,7 +230,7 @@ async fn input(mut stdin: Option<pipe::Sender>, pid: i32, mut receiver: SplitStr
         }
         let message = tokio::select! {
             message = receiver.next(), if waiting.len() <= INPUT_LIMIT => message,
-            written = write_some(stdin.as_ref(), &waiting), if !waiting.is_empty() => {
+            written = write_waiting(stdin.as_ref(), &waiting), if !waiting.is_empty() => {
                 match written {
                     Ok(length) => waiting.advance(length),
                     Err(_) => {
@@ -210,7 +248,18 @@ async fn input(mut stdin: Option<pipe::Sender>, pid: i32, mut receiver: SplitStr
                 }
             }
             Some(Ok(Message::Text(text))) => match serde_json::from_str(&text) {
+                // A terminal has no end of its own: the program sees one where Ctrl-D is typed.
+                Ok(ExecMessage::Eof) if matches!(stdin, Some(Input::Terminal(_))) => {
+                    waiting.put_u8(END_OF_INPUT)
+                }
                 Ok(ExecMessage::Eof) => at_end = true,
+                Ok(ExecMessage::Resize(size)) => {
+                    if let (Some(Input::Terminal(terminal)), Some(size)) =
+                        (&stdin, WindowSize::checked(size.columns, size.rows))
+                    {
+                        let _ = pty::resize(terminal, size);
+                    }
+                }
                 Ok(ExecMessage::Signal {
                     signal: signal @ 1..=31,
                 }) => {
@@ -224,8 +273,14 @@ async fn input(mut stdin: Option<pipe::Sender>, pid: i32, mut receiver: SplitStr
     }
 }
 
-async fn write_some(pipe: Option<&pipe::Sender>, bytes: &[u8]) -> io::Result<usize> {
-    let Some(pipe) = pipe else { return pending().await };
+async fn write_waiting(stdin: Option<&Input>, bytes: &[u8]) -> io::Result<usize> {
+    match stdin {
+        Some(stdin) => stdin.write_some(bytes).await,
+        None => pending().await,
+    }
+}
+
+async fn write_some(pipe: &pipe::Sender, bytes: &[u8]) -> io::Result<usize> {
     loop {
         pipe.writable().await?;
         match pipe.try_write(bytes) {
@@ -237,7 +292,7 @@ async fn write_some(pipe: Option<&pipe::Sender>, bytes: &[u8]) -> io::Result<usi
 
 pub(super) async fn write_all(pipe: &pipe::Sender, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
-        let written = write_some(Some(pipe), bytes).await?;
+        let written = write_some(pipe, bytes).await?;
         bytes = &bytes[written..];
     }
     Ok(())

@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use tokio::{net::unix::pipe, sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{CHUNK, Running, ended, start, stream::write_all};
+use super::{CHUNK, Running, ended, refuse_terminal, start, stream::write_all};
 use crate::{
     http::{Answer, Query, Refusal, json, read_json, status},
     sandbox::Sandbox,
@@ -150,6 +150,7 @@ fn begin(sandbox: &Arc<Sandbox>, tasks: &Tasks, id: &str, mut request: ExecReque
         }
     }
     let input = request.stdin.take().unwrap_or_default();
+    refuse_terminal(&request)?;
     let running = start(sandbox, &request)?;
     let task = Arc::new(Task {
         output: Mutex::default(),

@@ -1,7 +1,6 @@
 //! Terminal sessions: named shells that outlive their viewers.
 
 pub mod input_dedup;
-pub mod pty;
 pub mod scrollback;
 pub mod sequence;
 pub mod session;

@@ -27,7 +27,6 @@ use tokio::{
 use super::{
     Terminals,
     input_dedup::InputDedup,
-    pty,
     scrollback::{CAPACITY, Scrollback},
     sequence::{self, Parser, Piece},
     viewer_handle::{ViewerHandle, ViewerState},
@@ -35,6 +34,7 @@ use super::{
 use crate::{
     environment,
     http::Refusal,
+    pty,
     reaper::Child,
     sandbox::Sandbox,
     session,

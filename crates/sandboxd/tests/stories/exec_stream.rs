@@ -1,7 +1,8 @@
 //! Streamed exec.
 
-use fsa_model::sandboxd::ExecMessage;
+use fsa_model::{sandboxd::ExecMessage, tty::WindowSize};
 use futures_util::{SinkExt, StreamExt};
+use http::StatusCode;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
@@ -194,5 +195,116 @@ async fn a_time_limit_ends_a_stream_as_well() {
             exit_code: 124,
             timed_out: true
         })
+    );
+}
+
+/// Output until it holds `text`.
+async fn output_until(socket: &mut Socket, text: &str) -> String {
+    let mut seen = String::new();
+    while !seen.contains(text) {
+        let (stream, bytes) = next(socket).await.expect("output");
+        assert_eq!(stream, 1);
+        seen += &String::from_utf8_lossy(&bytes);
+    }
+    seen
+}
+
+async fn keys(socket: &mut Socket, text: &str) {
+    let message = [b"\0", text.as_bytes()].concat();
+    socket.send(Message::Binary(message.into())).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_command_on_a_terminal_has_its_size_its_keys_and_its_exit_code() {
+    let sandbox = Sandbox::start().await;
+    let script =
+        "tty; stty size; echo $TERM; while read -r line; do stty size; echo \"got $line\"; done; exit 7";
+    let mut socket = begin(
+        &sandbox,
+        json!({"command": ["sh", "-c", script], "tty": {"columns": 101, "rows": 33}}),
+    )
+    .await;
+    let seen = output_until(&mut socket, "xterm-256color\r\n").await;
+    assert!(seen.contains("/dev/pts/") && seen.contains("33 101"), "{seen}");
+
+    say(
+        &mut socket,
+        ExecMessage::Resize(WindowSize {
+            columns: 90,
+            rows: 20,
+        }),
+    )
+    .await;
+    keys(&mut socket, "one\r").await;
+    let seen = output_until(&mut socket, "got one\r\n").await;
+    assert!(seen.contains("20 90"), "{seen}");
+
+    say(&mut socket, ExecMessage::Eof).await;
+    assert_eq!(
+        next(&mut socket).await,
+        Err(ExecMessage::Exit {
+            exit_code: 7,
+            timed_out: false
+        })
+    );
+}
+
+#[tokio::test]
+async fn control_c_on_a_terminal_interrupts_the_command() {
+    let sandbox = Sandbox::start().await;
+    let size = json!({"columns": 80, "rows": 24});
+    let mut socket = begin(
+        &sandbox,
+        json!({"command": ["sh", "-c", "echo ready; exec sleep 1000"], "tty": size}),
+    )
+    .await;
+    output_until(&mut socket, "ready").await;
+    keys(&mut socket, "\x03").await;
+    let last = loop {
+        if let Err(last) = next(&mut socket).await {
+            break last;
+        }
+    };
+    assert_eq!(
+        last,
+        ExecMessage::Exit {
+            exit_code: 130,
+            timed_out: false
+        }
+    );
+}
+
+#[tokio::test]
+async fn an_interactive_shell_ends_with_its_client() {
+    let sandbox = Sandbox::start().await;
+    let mut socket = begin(
+        &sandbox,
+        json!({"command": ["sh", "-i"], "tty": {"columns": 80, "rows": 24}}),
+    )
+    .await;
+    keys(&mut socket, "echo pid=$$=\r").await;
+    let seen = loop {
+        let seen = output_until(&mut socket, "\r\n").await;
+        if let Some(pid) = seen
+            .split("pid=")
+            .filter_map(|rest| rest.split('=').next())
+            .find(|word| word.parse::<u32>().is_ok())
+        {
+            break pid.to_owned();
+        }
+    };
+    drop(socket);
+    until("the end of the shell", async || (!runs(&seen)).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_terminal_is_refused_where_nothing_is_streamed() {
+    let sandbox = Sandbox::start().await;
+    let request = json!({"command": ["true"], "tty": {"columns": 80, "rows": 24}});
+    let answer = sandbox.exec_raw(request).await.expect(StatusCode::BAD_REQUEST);
+    assert!(
+        answer.error().contains("only when it is streamed"),
+        "{}",
+        answer.error()
     );
 }

@@ -46,6 +46,12 @@ async fn exec(
 ) -> Result<Response> {
     let project = projects::find::<Write>(&app.store, &caller, &project).await?;
     check(&command)?;
+    if command.tty.is_some() {
+        return Err(Error::invalid(
+            "tty",
+            "a command has a terminal only when it is streamed: GET as a WebSocket",
+        ));
+    }
     app.rates.of_exec(&app.settings.limits, &caller)?;
     let sandbox = RunningSandbox::of(&app, &project).await?;
     Ok(Json(sandbox.exec(&command).await?).into_response())
@@ -55,8 +61,9 @@ async fn exec(
 #[utoipa::path(get, path = "/api/projects/{project}/exec", tag = "sandbox",
     description = "A WebSocket. The first message is the request as text (JSON, as for POST). Then binary \
                    messages: 0 and standard input from the client; 1 and standard output, 2 and standard \
-                   error from the sandbox. Text messages: {\"type\": \"eof\"} or {\"type\": \"signal\", \
-                   \"signal\": 2} from the client; last {\"type\": \"exit\", \"exitCode\": 0} or \
+                   error from the sandbox. Text messages: {\"type\": \"eof\"}, {\"type\": \"signal\", \
+                   \"signal\": 2} or, for a command with a terminal, {\"type\": \"resize\", \"columns\": 80, \
+                   \"rows\": 24} from the client; last {\"type\": \"exit\", \"exitCode\": 0} or \
                    {\"type\": \"error\", \"message\": \"…\"} from the sandbox.",
     params(("project" = String, Path, description = "id or name")),
     responses((status = SWITCHING_PROTOCOLS), (status = NOT_FOUND, body = ErrorBody),
