@@ -69,6 +69,20 @@ async fn a_plain_users_sandbox_outlives_its_server_and_leaves_nothing() {
     api.create_running("plain").await;
     assert_eq!(api.shell("plain", "id -un; touch /tmp/mark").await.trim(), "dev");
     assert_eq!(api.shell("plain", "psql -Atc 'select 40 + 2'").await.trim(), "42");
+    // One sandbox takes half of the user's inotify instances at most.
+    let most: u64 = std::fs::read_to_string("/proc/sys/fs/inotify/max_user_instances")
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .expect("a limit");
+    let count =
+        "import ctypes; c = ctypes.CDLL(None); print(sum(c.inotify_init1(0) >= 0 for _ in range(100_000)))";
+    let taken: u64 = api
+        .shell("plain", &format!("python3 -c '{count}'"))
+        .await
+        .trim()
+        .parse()
+        .expect("a number");
+    assert!(taken > 0 && taken <= most / 2, "{taken} of {most}");
 
     world.crash();
     world.serve();

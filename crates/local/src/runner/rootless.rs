@@ -80,12 +80,14 @@ pub fn enter(config: &RunnerConfig) -> Result<PrivilegeMode, Failure> {
         })?,
         None => make()?,
     }
+    let inotify = inotify_limits();
     become_root().map_err(|error| {
         machine(format!(
             "the runner cannot be root of its user namespace ({error}){}",
             advice()
         ))
     })?;
+    share_inotify(inotify);
     let member = Process::now(getpid().as_raw()).map(|process| NamespaceMember {
         boot: BOOT.clone(),
         process,
@@ -96,6 +98,30 @@ pub fn enter(config: &RunnerConfig) -> Result<PrivilegeMode, Failure> {
     )
     .map_err(unusable)?;
     Ok(PrivilegeMode::Rootless)
+}
+
+/// The user's inotify limits: names of user_namespaces(7)'s files, and values.
+fn inotify_limits() -> Vec<(&'static str, u64)> {
+    [
+        ("max_inotify_instances", "max_user_instances"),
+        ("max_inotify_watches", "max_user_watches"),
+    ]
+    .into_iter()
+    .filter_map(|(name, machine)| {
+        let text = fs::read_to_string(Path::new("/proc/sys/fs/inotify").join(machine)).ok()?;
+        Some((name, text.trim().parse().ok()?))
+    })
+    .collect()
+}
+
+/// Limits each sandbox to half of what the user has: the kernel counts all of them for the user as
+/// well, so one could take everything.
+fn share_inotify(limits: Vec<(&'static str, u64)>) {
+    for (name, limit) in limits {
+        if let Err(error) = fs::write(Path::new("/proc/sys/user").join(name), (limit / 2).to_string()) {
+            tracing::warn!(name, %error, "sandboxes share the limit");
+        }
+    }
 }
 
 fn become_root() -> io::Result<()> {
