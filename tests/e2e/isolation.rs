@@ -176,9 +176,9 @@ const GREEDY: &str = r#"
 import ctypes, os, signal
 c = ctypes.CDLL(None, use_errno=True)
 taken = []
-def count(take):
+def count(take, most=2_000):
     number = 0
-    while number < 200_000 and take(number):
+    while number < most and take(number):
         number += 1
     taken.append(number)
 def terminal(_):
@@ -190,7 +190,7 @@ timer = ctypes.c_void_p()
 count(lambda _: c.inotify_init1(0) >= 0)
 count(terminal)
 count(lambda number: c.mq_open(b"/%d" % number, os.O_RDWR | os.O_CREAT, 0o600, None) >= 0)
-count(lambda _: c.syscall(222, 1, None, ctypes.byref(timer)) == 0)
+count(lambda _: c.syscall(222, 1, None, ctypes.byref(timer)) == 0, 200_000)
 print(*taken, flush=True)
 if os.fork() == 0:
     for fd in range(3):
