@@ -12,7 +12,8 @@ use oci_spec::{
     runtime::{
         Capability, Linux, LinuxCapabilities, LinuxCpuBuilder, LinuxDeviceCgroupBuilder, LinuxIdMapping,
         LinuxIdMappingBuilder, LinuxMemoryBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType,
-        LinuxPidsBuilder, LinuxResources, LinuxSeccomp, Mount, MountBuilder, Process, Root, Spec,
+        LinuxPidsBuilder, LinuxResources, LinuxSeccomp, Mount, MountBuilder, PosixRlimitBuilder,
+        PosixRlimitType, Process, Root, Spec,
     },
 };
 
@@ -78,8 +79,13 @@ const PTYS: &str = "max=128";
 pub struct Bundle<'a> {
     pub root: &'a Path,
     pub hostname: &'a str,
-    pub user_namespace: &'a Path,
-    /// The ids of that namespace from 0 upwards, in parts that follow each other.
+    /// The user namespace, for a runtime that joins one. Such a runtime is started in the network
+    /// namespace and with the sandbox's limits.
+    pub user_namespace: Option<&'a Path>,
+    pub network_namespace: &'a Path,
+    /// The highest number of open files that may be set.
+    pub open_files: u64,
+    /// The ids of the user namespace from 0 upwards, in parts that follow each other.
     pub ids: &'a [IdRange],
     /// The home volume, id-mapped already.
     pub home: &'a Path,
@@ -169,7 +175,7 @@ pub fn sys() -> Vec<PathBuf> {
 pub fn config(bundle: &Bundle<'_>) -> Result<Spec, OciSpecError> {
     let mut spec = Spec::default();
     spec.set_version("1.0.2".into())
-        .set_process(Some(process()))
+        .set_process(Some(process(bundle)?))
         .set_root(Some(root(bundle.root)))
         .set_hostname(Some(bundle.hostname.to_owned()))
         .set_mounts(Some(mounts(bundle)?))
@@ -178,7 +184,21 @@ pub fn config(bundle: &Bundle<'_>) -> Result<Spec, OciSpecError> {
     Ok(spec)
 }
 
-fn process() -> Process {
+fn process(bundle: &Bundle<'_>) -> Result<Process, OciSpecError> {
+    let limit = |kind, value: u64| {
+        PosixRlimitBuilder::default()
+            .typ(kind)
+            .hard(value)
+            .soft(value)
+            .build()
+    };
+    let limits = match bundle.user_namespace {
+        Some(_) => None,
+        None => Some(vec![
+            limit(PosixRlimitType::RlimitNofile, bundle.open_files)?,
+            limit(PosixRlimitType::RlimitCore, 0)?,
+        ]),
+    };
     let capabilities = || Some(CAPABILITIES.into_iter().collect());
     let mut all = LinuxCapabilities::default();
     all.set_bounding(capabilities())
@@ -191,10 +211,9 @@ fn process() -> Process {
         .set_args(Some(vec![SANDBOXD_PATH.to_owned()]))
         .set_env(Some(vec![format!("PATH={PATH}")]))
         .set_capabilities(Some(all))
-        // Those of the runtime are inherited.
-        .set_rlimits(None)
+        .set_rlimits(limits)
         .set_oom_score_adj(Some(OOM_SCORE));
-    process
+    Ok(process)
 }
 
 fn root(path: &Path) -> Root {
@@ -283,7 +302,7 @@ fn linux(bundle: &Bundle<'_>) -> Result<Linux, OciSpecError> {
     linux
         .set_uid_mappings(Some(ids.clone()))
         .set_gid_mappings(Some(ids))
-        .set_namespaces(Some(namespaces(bundle.user_namespace)?))
+        .set_namespaces(Some(namespaces(bundle)?))
         .set_seccomp(Some(seccomp()?))
         .set_masked_paths(owned(&MASKED))
         .set_readonly_paths(owned(&READ_ONLY))
@@ -308,13 +327,21 @@ fn id_mappings(ranges: &[IdRange]) -> Result<Vec<LinuxIdMapping>, OciSpecError> 
         .collect()
 }
 
-/// The network namespace is the one that the runtime is started in: the runtime joins namespaces
-/// after the user namespace, where it may not join one that belongs to the machine.
-fn namespaces(user: &Path) -> Result<Vec<LinuxNamespace>, OciSpecError> {
-    use LinuxNamespaceType::{Cgroup, Ipc, Mount, Pid, User, Uts};
-    let mut namespaces = vec![LinuxNamespaceBuilder::default().typ(User).path(user).build()?];
+/// A runtime joins a user namespace before it joins others, and in it may not join a network
+/// namespace that belongs to the machine. So it is started in that one.
+fn namespaces(bundle: &Bundle<'_>) -> Result<Vec<LinuxNamespace>, OciSpecError> {
+    use LinuxNamespaceType::{Cgroup, Ipc, Mount, Network, Pid, User, Uts};
+    let mut namespaces = Vec::new();
     for kind in [Pid, Ipc, Uts, Mount, Cgroup] {
         namespaces.push(LinuxNamespaceBuilder::default().typ(kind).build()?);
+    }
+    let user = LinuxNamespaceBuilder::default().typ(User);
+    if let Some(path) = bundle.user_namespace {
+        namespaces.push(user.path(path).build()?);
+    } else {
+        namespaces.push(user.build()?);
+        let network = LinuxNamespaceBuilder::default().typ(Network);
+        namespaces.push(network.path(bundle.network_namespace).build()?);
     }
     Ok(namespaces)
 }
@@ -414,7 +441,9 @@ mod tests {
         let bundle = Bundle {
             root: Path::new("/r"),
             hostname: "todo",
-            user_namespace: Path::new("/n"),
+            user_namespace: Some(Path::new("/u")),
+            network_namespace: Path::new("/n"),
+            open_files: 99,
             ids: &[IdRange { first: 7, count: 1 }, IdRange { first: 9, count: 2 }],
             home: Path::new("/h"),
             sandboxd: Path::new("/s"),
@@ -485,12 +514,12 @@ mod tests {
                 "uidMappings": mapping,
                 "gidMappings": mapping,
                 "namespaces": [
-                    {"type": "user", "path": "/n"},
                     {"type": "pid"},
                     {"type": "ipc"},
                     {"type": "uts"},
                     {"type": "mount"},
                     {"type": "cgroup"},
+                    {"type": "user", "path": "/u"},
                 ],
                 "seccomp": serde_json::from_str::<Value>(SECCOMP).unwrap(),
                 "maskedPaths": MASKED,
@@ -505,5 +534,18 @@ mod tests {
             },
         });
         assert_eq!(config, expected);
+
+        let other_runtime = Bundle {
+            user_namespace: None,
+            ..bundle
+        };
+        let config = serde_json::to_value(super::config(&other_runtime).unwrap()).unwrap();
+        let namespaces = config["linux"]["namespaces"].as_array().unwrap();
+        assert!(namespaces.contains(&json!({"type": "user"})));
+        assert!(namespaces.contains(&json!({"type": "network", "path": "/n"})));
+        assert_eq!(
+            config["process"]["rlimits"][0],
+            json!({"type": "RLIMIT_NOFILE", "hard": 99, "soft": 99})
+        );
     }
 }

@@ -49,10 +49,9 @@ pub struct Inherited<'a> {
     pub listener: BorrowedFd<'a>,
     /// For sandboxd: its boot document.
     pub boot: BorrowedFd<'a>,
-    /// The network namespace.
-    pub network: BorrowedFd<'a>,
-    /// The highest number of open files.
-    pub open_files: u64,
+    /// The network namespace, and the highest number of open files; a runtime that joins no user
+    /// namespace has them from the configuration.
+    pub surroundings: Option<(BorrowedFd<'a>, u64)>,
 }
 
 impl Runtime {
@@ -78,6 +77,12 @@ impl Runtime {
 
     fn name(&self) -> &str {
         file_name(&self.program)
+    }
+
+    /// Whether the runtime joins a user namespace that exists. gVisor's makes its own.
+    #[must_use]
+    pub fn joins_user_namespace(&self) -> bool {
+        matches!(self.name(), "runc" | "crun")
     }
 
     /// The runtime's name and version.
@@ -179,29 +184,30 @@ impl Runtime {
             .arg(bundle)
             .arg(id);
         let places = copies.each_ref().map(|(fd, place)| (fd.as_raw_fd(), *place));
-        let network = inherited.network.as_raw_fd();
         // The runtime may set limits of a process in another user's namespace with CAP_SYS_RESOURCE
         // alone, which a container engine may have taken from this process. A core dump would have
         // the sandbox's secrets, in a place that the machine chooses.
-        let limits = [
-            (libc::RLIMIT_NOFILE, inherited.open_files),
-            (libc::RLIMIT_CORE, 0),
-        ];
+        let surroundings = inherited.surroundings.map(|(network, open_files)| {
+            let limits = [(libc::RLIMIT_NOFILE, open_files), (libc::RLIMIT_CORE, 0)];
+            (network.as_raw_fd(), limits)
+        });
         // SAFETY: between fork and exec the child calls setns, setrlimit and dup2 alone, which allocate
         // nothing and take no lock. The places are kept free of other descriptors.
         #[allow(unsafe_code)]
         unsafe {
             command.pre_exec(move || {
-                if libc::setns(network, libc::CLONE_NEWNET) < 0 {
-                    return Err(io::Error::last_os_error());
-                }
-                for (kind, most) in limits {
-                    let limit = libc::rlimit {
-                        rlim_cur: most,
-                        rlim_max: most,
-                    };
-                    if libc::setrlimit(kind, &raw const limit) < 0 {
+                if let Some((network, limits)) = surroundings {
+                    if libc::setns(network, libc::CLONE_NEWNET) < 0 {
                         return Err(io::Error::last_os_error());
+                    }
+                    for (kind, most) in limits {
+                        let limit = libc::rlimit {
+                            rlim_cur: most,
+                            rlim_max: most,
+                        };
+                        if libc::setrlimit(kind, &raw const limit) < 0 {
+                            return Err(io::Error::last_os_error());
+                        }
                     }
                 }
                 for (fd, place) in places {

@@ -125,8 +125,10 @@ impl Runner {
             &Inherited {
                 listener: listener.as_fd(),
                 boot: boot.as_fd(),
-                network: network.namespace.as_fd(),
-                open_files: self.open_files,
+                surroundings: self
+                    .runtime
+                    .joins_user_namespace()
+                    .then(|| (network.namespace.as_fd(), self.open_files)),
             },
         )?;
         let running = self.verify(pid, start, &network, &bundle)?;
@@ -273,11 +275,17 @@ impl Runner {
         };
         let cgroup = self.cgroups.any().then(|| self.cgroups.path(name.as_str()));
         // The runtime is a child in this very namespace of processes.
-        let namespace = format!("/proc/{}/fd/{}", std::process::id(), user_namespace.as_raw_fd());
+        let path = |namespace: &OwnedFd| format!("/proc/{}/fd/{}", std::process::id(), namespace.as_raw_fd());
+        let (user_namespace, network_namespace) = (path(user_namespace), path(&network.namespace));
         let config = bundle::config(&Bundle {
             root: &here.join("root"),
             hostname: &start.hostname,
-            user_namespace: Path::new(&namespace),
+            user_namespace: self
+                .runtime
+                .joins_user_namespace()
+                .then(|| Path::new(&user_namespace)),
+            network_namespace: Path::new(&network_namespace),
+            open_files: self.open_files,
             ids: &self.privilege_mode.parts(self.ids(network.slot)),
             home: &here.join("all/volumes").join(start.sandbox.project.to_string()),
             sandboxd: &self.sandboxd,
