@@ -14,7 +14,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::http::{Answer, Refusal, status, upgraded};
+use crate::http::{Refusal, RouteResult, status, upgraded};
 
 /// Timeout of the connect. A program on the same machine accepts at once, or it hangs.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -25,11 +25,11 @@ const BUFFER: usize = 32 * 1024;
 ///
 /// # Errors
 /// The target is not on the loopback (403), or does not accept connections (502).
-pub async fn connect(mut request: Request<Incoming>) -> Answer {
+pub async fn connect(mut request: Request<Incoming>) -> RouteResult {
     let authority = request.uri().authority();
     let target = authority.and_then(|authority| Some((authority.host(), authority.port_u16()?)));
-    let (host, port) =
-        target.ok_or_else(|| Refusal::bad("CONNECT takes a host and a port, such as 127.0.0.1:3000"))?;
+    let (host, port) = target
+        .ok_or_else(|| Refusal::bad_request("CONNECT takes a host and a port, such as 127.0.0.1:3000"))?;
     let mut upstream = open(addresses(host, port)?).await.map_err(|error| {
         let why = match error.kind() {
             io::ErrorKind::ConnectionRefused => "nothing listens there".to_owned(),
@@ -75,7 +75,7 @@ pub fn addresses(host: &str, port: u16) -> Result<Vec<SocketAddr>, Refusal> {
         }
     };
     if port == 0 {
-        return Err(Refusal::bad("a port is from 1 to 65535"));
+        return Err(Refusal::bad_request("a port is from 1 to 65535"));
     }
     Ok(hosts
         .into_iter()

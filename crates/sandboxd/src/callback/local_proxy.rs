@@ -19,7 +19,7 @@ use hyper::body::{Frame, Incoming, SizeHint};
 
 use super::{Callback, CallbackError, RequestPermit, broken, send};
 use crate::{
-    http::{self as server, Answer, Body, Refusal, full, stream::Listener},
+    http::{self as server, Body, Refusal, RouteResult, full, stream::Listener},
     sandbox::Sandbox,
 };
 
@@ -51,7 +51,7 @@ pub fn url(address: SocketAddr) -> String {
     format!("http://{address}")
 }
 
-async fn handle(callback: &Arc<Callback>, request: Request<Incoming>) -> Answer {
+async fn handle(callback: &Arc<Callback>, request: Request<Incoming>) -> RouteResult {
     let provider = Provider::of_path(request.uri().path()).map(|(provider, _)| provider);
     let for_git =
         request.method() == Method::POST && [CREDENTIAL, CREDENTIAL_REJECTED].contains(&request.uri().path());
@@ -131,7 +131,8 @@ fn forwarded(request: Request<Incoming>, task: String) -> Result<Request<Incomin
     }
     parts.headers.remove(TASK_HEADER);
     if !task.is_empty() {
-        let task = HeaderValue::try_from(task).map_err(|_| Refusal::bad("the token names no task"))?;
+        let task =
+            HeaderValue::try_from(task).map_err(|_| Refusal::bad_request("the token names no task"))?;
         parts.headers.insert(TASK_HEADER, task);
     }
     let query: String = parts
@@ -145,7 +146,7 @@ fn forwarded(request: Request<Incoming>, task: String) -> Result<Request<Incomin
     let mark = if query.is_empty() { "" } else { "?" };
     parts.uri = format!("http://control{}{mark}{query}", parts.uri.path())
         .parse::<Uri>()
-        .map_err(|_| Refusal::bad("the request's target is not a valid path"))?;
+        .map_err(|_| Refusal::bad_request("the request's target is not a valid path"))?;
     parts.version = http::Version::HTTP_2;
     Ok(Request::from_parts(parts, body))
 }

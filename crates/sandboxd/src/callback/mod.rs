@@ -22,7 +22,7 @@ use tokio::{
 
 pub use self::local_proxy::{serve, url, variables};
 use crate::{
-    http::{Answer, Refusal, status},
+    http::{Refusal, RouteResult, status},
     sandbox::Sandbox,
 };
 
@@ -136,13 +136,13 @@ impl CallbackError {
 ///
 /// # Errors
 /// The request asks for another upgrade.
-pub fn accept(callback: &Arc<Callback>, mut request: Request<Incoming>) -> Answer {
+pub fn accept(callback: &Arc<Callback>, mut request: Request<Incoming>) -> RouteResult {
     if request
         .headers()
         .get(header::UPGRADE)
         .is_none_or(|protocol| protocol != UPGRADE)
     {
-        return Err(Refusal::bad("this route is upgraded to `fsa-asks`"));
+        return Err(Refusal::bad_request("this route is upgraded to `fsa-asks`"));
     }
     let upgrade = hyper::upgrade::on(&mut request);
     let callback = Arc::clone(callback);

@@ -4,7 +4,7 @@ use std::{io, sync::Arc};
 
 use fsa_model::sandboxd::{EXEC_OUTPUT_LIMIT, ExecRequest, ExecResult};
 
-use super::{CHUNK, DEFAULT_TIMEOUT, Output, ended, refuse_terminal, start, time_limit};
+use super::{CHUNK, DEFAULT_TIMEOUT_SECONDS, Output, ended, refuse_terminal, start, time_limit};
 use crate::{http::Refusal, sandbox::Sandbox};
 
 /// Captured output, up to the limit.
@@ -56,7 +56,7 @@ fn whole_characters(bytes: &[u8]) -> usize {
 /// The request is wrong, or the command could not be started.
 pub async fn run(sandbox: &Arc<Sandbox>, request: ExecRequest) -> Result<ExecResult, Refusal> {
     refuse_terminal(&request)?;
-    let limit = time_limit(Some(request.timeout_seconds.unwrap_or(DEFAULT_TIMEOUT)))?;
+    let limit = time_limit(Some(request.timeout_seconds.unwrap_or(DEFAULT_TIMEOUT_SECONDS)))?;
     let mut running = start(sandbox, &request)?;
     let mut input = request.stdin.unwrap_or_default().into_bytes();
     let mut written = 0;

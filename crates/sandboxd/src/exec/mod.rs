@@ -32,14 +32,14 @@ use crate::{
 };
 
 /// Timeout in seconds, when a request gives none.
-const DEFAULT_TIMEOUT: u32 = 60;
-const LONGEST_TIMEOUT: u32 = 3600;
+const DEFAULT_TIMEOUT_SECONDS: u32 = 60;
+const MAX_TIMEOUT_SECONDS: u32 = 3600;
 /// Exit code of timeout(1).
-const TIMED_OUT: i32 = 124;
+const TIMED_OUT_EXIT_CODE: i32 = 124;
 /// Bytes that are read from a pipe at once: the capacity of a pipe.
 const CHUNK: usize = 64 * 1024;
 /// Maximum number of pipes that are still drained after their command has ended.
-const LEFTOVERS: usize = 64;
+const MAX_LEFTOVERS: usize = 64;
 
 /// Running command. Dropped, it is killed with everything that it started.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ struct Running {
     stdout: Output,
     stderr: Output,
     sandbox: Arc<Sandbox>,
-    over: bool,
+    finished: bool,
 }
 
 /// Our end of a command's pseudo-terminal.
@@ -132,11 +132,11 @@ fn start(sandbox: &Arc<Sandbox>, request: &ExecRequest) -> Result<Running, Refus
         stdout: channels.stdout,
         stderr: channels.stderr,
         sandbox: Arc::clone(sandbox),
-        over: false,
+        finished: false,
     })
 }
 
-/// What a command's input and output are connected to: both ends.
+/// Both ends of the input and output of a command.
 struct Channels {
     theirs: [OwnedFd; 3],
     stdin: Option<pipe::Sender>,
@@ -220,10 +220,10 @@ fn refuse_terminal(request: &ExecRequest) -> Result<(), Refusal> {
 fn time_limit(seconds: Option<u32>) -> Result<Option<Duration>, Refusal> {
     match seconds {
         None => Ok(None),
-        Some(seconds @ 1..=LONGEST_TIMEOUT) => Ok(Some(Duration::from_secs(seconds.into()))),
+        Some(seconds @ 1..=MAX_TIMEOUT_SECONDS) => Ok(Some(Duration::from_secs(seconds.into()))),
         Some(seconds) => Err(Refusal::field(
             "timeoutSeconds",
-            format!("{seconds} is not from 1 to {LONGEST_TIMEOUT}"),
+            format!("{seconds} is not from 1 to {MAX_TIMEOUT_SECONDS}"),
         )),
     }
 }
@@ -249,7 +249,7 @@ async fn ended(
         exit = Child::ended(exit) => (exit.code(), false),
         () = timeout => {
             session::end(&sandbox.reaper, pid, libc::SIGTERM, session::EXEC_GRACE).await;
-            (TIMED_OUT, true)
+            (TIMED_OUT_EXIT_CODE, true)
         }
     }
 }
@@ -323,7 +323,7 @@ impl Running {
     /// background may continue; their pipes are drained, so that a closed pipe does not kill them. A
     /// terminal is hung up.
     fn finish(&mut self) {
-        self.over = true;
+        self.finished = true;
         self.sandbox.poll_trigger.notify();
         for output in [&mut self.stdout, &mut self.stderr] {
             let Some(Source::Pipe(pipe)) = output.source.take() else {
@@ -331,7 +331,7 @@ impl Running {
             };
             {
                 let mut count = self.sandbox.leftovers.lock();
-                if *count >= LEFTOVERS {
+                if *count >= MAX_LEFTOVERS {
                     continue;
                 }
                 *count += 1;
@@ -359,7 +359,7 @@ async fn drain(pipe: &pipe::Receiver) {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if self.over {
+        if self.finished {
             return;
         }
         // The client disconnected. The command may have ended, and have left other processes behind.

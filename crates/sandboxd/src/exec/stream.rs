@@ -25,7 +25,7 @@ use super::{CHUNK, Running, Terminal, ended, start, time_limit};
 use crate::{
     http::{
         Refusal,
-        websocket::{MESSAGE_LIMIT, PING_EVERY, Socket},
+        websocket::{MESSAGE_LIMIT, PING_INTERVAL, Socket},
     },
     pty,
     sandbox::Sandbox,
@@ -38,12 +38,12 @@ const STDERR: u8 = 2;
 /// What a terminal takes for the end of input (termios(3), VEOF).
 const END_OF_INPUT: u8 = 4;
 /// Input bytes that wait for the command to read them; beyond, the client's connection is not read.
-const INPUT_LIMIT: usize = 256 * 1024;
+const MAX_WAITING_INPUT: usize = 256 * 1024;
 /// Timeout for the first message, which has the command.
-const REQUEST_WITHIN: Duration = Duration::from_secs(10);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Timeout for each of the last messages, after the command has ended.
-const LAST_WITHIN: Duration = Duration::from_secs(60);
+const LAST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(60);
 
 type Sender = Mutex<SplitSink<Socket, Message>>;
 
@@ -68,7 +68,7 @@ pub async fn run(sandbox: Arc<Sandbox>, socket: Socket) {
             send_text(&sender, &last).await?;
             sender.lock().await.close().await
         };
-        let _ = timeout(LAST_WITHIN, closing).await;
+        let _ = timeout(LAST_MESSAGE_TIMEOUT, closing).await;
     }
 }
 
@@ -78,20 +78,25 @@ async fn begin(
     receiver: &mut SplitStream<Socket>,
 ) -> Result<Option<(Running, Option<Duration>)>, Refusal> {
     let text = loop {
-        match timeout(REQUEST_WITHIN, receiver.next()).await {
+        match timeout(REQUEST_TIMEOUT, receiver.next()).await {
             Ok(Some(Ok(Message::Text(text)))) => break text,
             Ok(Some(Ok(Message::Ping(_) | Message::Pong(_)))) => {}
             Ok(Some(Ok(Message::Binary(_)))) => {
-                return Err(Refusal::bad(
+                return Err(Refusal::bad_request(
                     "the first message must be text: the command as JSON",
                 ));
             }
             Ok(Some(_) | None) => return Ok(None),
-            Err(_) => return Err(Refusal::bad("the first message did not come within ten seconds")),
+            Err(_) => {
+                return Err(Refusal::bad_request(
+                    "the first message did not come within ten seconds",
+                ));
+            }
         }
     };
-    let request: ExecRequest = serde_json::from_str(&text)
-        .map_err(|error| Refusal::bad(format!("the first message is not a valid command: {error}")))?;
+    let request: ExecRequest = serde_json::from_str(&text).map_err(|error| {
+        Refusal::bad_request(format!("the first message is not a valid command: {error}"))
+    })?;
     // The open stream shows that the client is there, so there is no default limit.
     let limit = time_limit(request.timeout_seconds)?;
     if request.tty.is_some() && request.stdin.is_some() {
@@ -156,7 +161,7 @@ async fn output(
         tokio::select! {
             sent = &mut sending => sent.ok()?,
             end = &mut end => {
-                timeout(LAST_WITHIN, sending).await.ok()?.ok()?;
+                timeout(LAST_MESSAGE_TIMEOUT, sending).await.ok()?.ok()?;
                 break end;
             }
         }
@@ -170,7 +175,7 @@ async fn output(
             let Some(length) = output.read_now(&mut buffer[1..]) else {
                 break;
             };
-            timeout(LAST_WITHIN, send_output(sender, buffer, length))
+            timeout(LAST_MESSAGE_TIMEOUT, send_output(sender, buffer, length))
                 .await
                 .ok()?
                 .ok()?;
@@ -229,7 +234,7 @@ async fn input(mut stdin: Option<Input>, pid: i32, mut receiver: SplitStream<Soc
             stdin = None;
         }
         let message = tokio::select! {
-            message = receiver.next(), if waiting.len() <= INPUT_LIMIT => message,
+            message = receiver.next(), if waiting.len() <= MAX_WAITING_INPUT => message,
             written = write_waiting(stdin.as_ref(), &waiting), if !waiting.is_empty() => {
                 match written {
                     Ok(length) => waiting.advance(length),
@@ -300,7 +305,7 @@ pub(super) async fn write_all(pipe: &pipe::Sender, mut bytes: &[u8]) -> io::Resu
 
 /// Detects a client that is gone, also while its connection is not read. Returns when it is gone.
 async fn ping(sender: &Sender) {
-    let mut ticks = interval_at(Instant::now() + PING_EVERY, PING_EVERY);
+    let mut ticks = interval_at(Instant::now() + PING_INTERVAL, PING_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;

@@ -23,23 +23,23 @@ use tokio_util::sync::CancellationToken;
 
 use super::{CHUNK, Running, ended, refuse_terminal, start, stream::write_all};
 use crate::{
-    http::{Answer, Query, Refusal, json, read_json, status},
+    http::{Query, Refusal, RouteResult, json, read_json, status},
     sandbox::Sandbox,
     session,
 };
 
 /// Bytes of output that are buffered; beyond, the process blocks.
-const BUFFER: usize = 4 * 1024 * 1024;
+const MAX_BUFFERED_OUTPUT: usize = 4 * 1024 * 1024;
 /// Bytes of the end of standard error that are kept.
-const STDERR_TAIL: usize = 16 * 1024;
+const MAX_STDERR_TAIL: usize = 16 * 1024;
 /// Bytes of output in one response.
-const PIECE: usize = 512 * 1024;
+const MAX_RESPONSE_OUTPUT: usize = 512 * 1024;
 /// Maximum number of tasks, including ended ones that were not deleted.
 const MAX_TASKS: usize = 8;
 /// Longest timeout of a task, in seconds.
-const LONGEST: u32 = 86_400;
+const MAX_TASK_SECONDS: u32 = 86_400;
 /// Seconds that a reader may wait for output.
-const LONGEST_WAIT: u64 = 30;
+const MAX_WAIT_SECONDS: u64 = 30;
 /// Time between SIGTERM and SIGKILL: an agent saves its conversation.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -70,13 +70,18 @@ struct OutputBuffer {
 ///
 /// # Errors
 /// There is no such task, or the request is wrong.
-pub async fn route(sandbox: &Arc<Sandbox>, tasks: &Tasks, id: &str, request: Request<Incoming>) -> Answer {
+pub async fn route(
+    sandbox: &Arc<Sandbox>,
+    tasks: &Tasks,
+    id: &str,
+    request: Request<Incoming>,
+) -> RouteResult {
     let valid = (1..=64).contains(&id.len())
         && id
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
     if !valid {
-        return Err(Refusal::bad(
+        return Err(Refusal::bad_request(
             "a task's id has up to 64 letters, digits and dashes",
         ));
     }
@@ -92,7 +97,7 @@ pub async fn route(sandbox: &Arc<Sandbox>, tasks: &Tasks, id: &str, request: Req
                 text.parse::<u64>()
                     .map_err(|_| Refusal::field(name, "it is a number"))
             };
-            let (after, wait) = (number("after")?, number("wait")?.min(LONGEST_WAIT));
+            let (after, wait) = (number("after")?, number("wait")?.min(MAX_WAIT_SECONDS));
             let task = find(tasks, id)?;
             Ok(json(&read(&task, after, Duration::from_secs(wait)).await))
         }
@@ -115,7 +120,7 @@ fn find(tasks: &Tasks, id: &str) -> Result<Arc<Task>, Refusal> {
 }
 
 /// Starts the task unless it exists: the client may repeat a request whose response was lost.
-fn begin(sandbox: &Arc<Sandbox>, tasks: &Tasks, id: &str, mut request: ExecRequest) -> Answer {
+fn begin(sandbox: &Arc<Sandbox>, tasks: &Tasks, id: &str, mut request: ExecRequest) -> RouteResult {
     let mut tasks = tasks.0.lock();
     if tasks.contains_key(id) {
         return Ok(status(StatusCode::OK));
@@ -130,12 +135,12 @@ fn begin(sandbox: &Arc<Sandbox>, tasks: &Tasks, id: &str, mut request: ExecReque
         )));
     }
     let limit = match request.timeout_seconds.take() {
-        Some(seconds @ 1..=LONGEST) => Some(Duration::from_secs(seconds.into())),
+        Some(seconds @ 1..=MAX_TASK_SECONDS) => Some(Duration::from_secs(seconds.into())),
         None => None,
         Some(_) => {
             return Err(Refusal::field(
                 "timeoutSeconds",
-                format!("it is from 1 to {LONGEST}"),
+                format!("it is from 1 to {MAX_TASK_SECONDS}"),
             ));
         }
     };
@@ -181,7 +186,7 @@ async fn run(
     let mut end = Box::pin(ended(&mut running.exit, &sandbox, pid, limit));
     let ended = loop {
         changes.mark_unchanged();
-        let room = task.output.lock().stdout.len() < BUFFER;
+        let room = task.output.lock().stdout.len() < MAX_BUFFERED_OUTPUT;
         tokio::select! {
             ended = &mut end => break ended,
             () = task.cancel.cancelled(), if !cancelled => {
@@ -237,8 +242,8 @@ impl Task {
     fn add_stderr(&self, bytes: &[u8]) {
         let stderr = &mut self.output.lock().stderr;
         stderr.extend(bytes);
-        let over = stderr.len().saturating_sub(STDERR_TAIL);
-        stderr.drain(..over);
+        let excess = stderr.len().saturating_sub(MAX_STDERR_TAIL);
+        stderr.drain(..excess);
     }
 }
 
@@ -287,11 +292,11 @@ impl OutputBuffer {
     /// The next whole lines, and the task's end if no output is left before it.
     fn next(&mut self) -> TaskOutput {
         let bytes = self.stdout.make_contiguous();
-        let piece = &bytes[..bytes.len().min(PIECE)];
+        let piece = &bytes[..bytes.len().min(MAX_RESPONSE_OUTPUT)];
         let whole = match memchr::memrchr(b'\n', piece) {
             Some(end) => end + 1,
             // A line that is longer than a response is split; the last line may have no line end.
-            None if piece.len() == PIECE || self.end.is_some() => piece.len(),
+            None if piece.len() == MAX_RESPONSE_OUTPUT || self.end.is_some() => piece.len(),
             None => 0,
         };
         let text = String::from_utf8_lossy(&piece[..whole]);

@@ -28,7 +28,7 @@ use nix::fcntl::OFlag;
 
 use self::conditions::{Conditions, FailedPrecondition, Version};
 use crate::{
-    http::{Answer, Query, Refusal, json, read_json, status},
+    http::{Query, Refusal, RouteResult, json, read_json, status},
     sandbox::Sandbox,
     user::{User, with_fs_ids_of},
 };
@@ -121,7 +121,7 @@ fn refuse(refusal: Refusal) -> io::Error {
 ///
 /// # Errors
 /// The file system's error, in a sentence with the path.
-pub async fn route(sandbox: &Arc<Sandbox>, request: Request<Incoming>) -> Answer {
+pub async fn route(sandbox: &Arc<Sandbox>, request: Request<Incoming>) -> RouteResult {
     let query = Query::of(request.uri());
     let path = query
         .get("path")
@@ -205,7 +205,7 @@ pub async fn route(sandbox: &Arc<Sandbox>, request: Request<Incoming>) -> Answer
 ///
 /// # Errors
 /// The file system's error, in a sentence with the path.
-pub async fn rename(sandbox: &Arc<Sandbox>, body: Incoming) -> Answer {
+pub async fn rename(sandbox: &Arc<Sandbox>, body: Incoming) -> RouteResult {
     let request: MoveRequest = read_json(body).await?;
     let user = request.user.as_deref();
     let from = Subject::new(sandbox, &request.from, user)?;

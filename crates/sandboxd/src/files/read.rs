@@ -14,7 +14,7 @@ use super::{
     precondition_refusal, tar_out, version,
 };
 use crate::{
-    http::{Answer, Body, Refusal, empty, status, streamed, typed},
+    http::{Body, Refusal, RouteResult, empty, status, streamed, typed},
     sandbox::Sandbox,
 };
 
@@ -25,7 +25,7 @@ pub(super) async fn get(
     headers: &HeaderMap,
     tar: bool,
     head: bool,
-) -> Answer {
+) -> RouteResult {
     // Without O_NONBLOCK, opening a named pipe would wait for a writer.
     let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
     let (file, found) = subject

@@ -32,7 +32,7 @@ use tar::{Archive, Entry, EntryType};
 use tokio::sync::mpsc;
 
 use super::{PIECE, Subject, refuse};
-use crate::http::{Answer, Refusal, status};
+use crate::http::{Refusal, RouteResult, status};
 
 /// Pieces in the channel between the connection and the thread that writes files.
 const CHANNEL_PIECES: usize = 4;
@@ -40,7 +40,7 @@ const CHANNEL_PIECES: usize = 4;
 const DRAIN_LIMIT: usize = 16 * 1024 * 1024;
 
 /// `PUT` of an archive.
-pub(super) async fn put(subject: &Subject, mut body: Incoming) -> Answer {
+pub(super) async fn put(subject: &Subject, mut body: Incoming) -> RouteResult {
     let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(CHANNEL_PIECES);
     let unpacking = subject.as_user(move |path, _| {
         std::fs::create_dir_all(path)?;
@@ -76,17 +76,17 @@ pub(super) async fn put(subject: &Subject, mut body: Incoming) -> Answer {
     let (unpacked, ()) = tokio::join!(unpacking, feeding);
     unpacked.map_err(|error| match error.kind() {
         io::ErrorKind::UnexpectedEof => {
-            Refusal::bad("the archive ends in the middle; a part of it was unpacked")
+            Refusal::bad_request("the archive ends in the middle; a part of it was unpacked")
         }
         io::ErrorKind::InvalidData => {
-            Refusal::bad(format!("this is not a tar archive, or a broken one: {error}"))
+            Refusal::bad_request(format!("this is not a tar archive, or a broken one: {error}"))
         }
         io::ErrorKind::Other
             if error
                 .get_ref()
                 .is_some_and(|inner| !inner.is::<super::RefusalError>()) =>
         {
-            Refusal::bad(format!("the archive cannot be read: {error}"))
+            Refusal::bad_request(format!("the archive cannot be read: {error}"))
         }
         _ => subject.refusal(&error),
     })?;
@@ -199,13 +199,13 @@ fn parts(name: &OsStr) -> Option<Vec<OsString>> {
 }
 
 fn escapes(name: &str) -> io::Error {
-    refuse(Refusal::bad(format!(
+    refuse(Refusal::bad_request(format!(
         "the archive's entry `{name}` leads out of the folder; unpacking stopped there"
     )))
 }
 
 fn unusable(name: &str) -> io::Error {
-    refuse(Refusal::bad(format!(
+    refuse(Refusal::bad_request(format!(
         "the archive's entry `{name}` is neither a file, a folder nor a link; unpacking stopped there"
     )))
 }
@@ -224,7 +224,7 @@ fn enter(root: &OwnedFd, folders: &[OsString], shown: &str) -> io::Result<OwnedF
             other => other,
         };
         here = next.map_err(|error| match error {
-            Errno::ENOTDIR | Errno::ELOOP => refuse(Refusal::bad(format!(
+            Errno::ENOTDIR | Errno::ELOOP => refuse(Refusal::bad_request(format!(
                 "the archive's entry `{shown}` goes through a file or a symbolic link; unpacking stopped there"
             ))),
             error => error.into(),

@@ -22,7 +22,7 @@ use super::{
     version,
 };
 use crate::{
-    http::{Answer, Refusal, status},
+    http::{Refusal, RouteResult, status},
     user::{User, with_fs_ids_of},
 };
 
@@ -57,7 +57,7 @@ struct ReplacedFile {
 }
 
 /// `PUT` of one file.
-pub(super) async fn put(subject: &Subject, request: Request<Incoming>, mode: Option<u32>) -> Answer {
+pub(super) async fn put(subject: &Subject, request: Request<Incoming>, mode: Option<u32>) -> RouteResult {
     let conditions = Conditions::new(request.headers());
     let early = conditions.clone();
     let failed = |error: io::Error| subject.refusal(&error);
@@ -70,7 +70,7 @@ pub(super) async fn put(subject: &Subject, request: Request<Incoming>, mode: Opt
     let mut body = request.into_body();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| {
-            Refusal::bad(format!(
+            Refusal::bad_request(format!(
                 "{}: the upload broke off, and nothing was changed: {error}",
                 subject.shown
             ))

@@ -22,7 +22,7 @@ pub use self::{query::Query, refusal::Refusal};
 /// Response body.
 pub type Body = UnsyncBoxBody<Bytes, io::Error>;
 /// Result of a route.
-pub type Answer = Result<Response<Body>, Refusal>;
+pub type RouteResult = Result<Response<Body>, Refusal>;
 
 /// Maximum number of connections; more wait in the listener's queue.
 const MAX_CONNECTIONS: usize = 512;
@@ -35,7 +35,7 @@ const MAX_JSON_BYTES: usize = 4 * 1024 * 1024;
 pub async fn serve<F, Fut>(listener: Listener, route: F)
 where
     F: Fn(Request<Incoming>) -> Fut + Clone + Send + Sync + 'static,
-    Fut: Future<Output = Answer> + Send,
+    Fut: Future<Output = RouteResult> + Send,
 {
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
@@ -148,10 +148,11 @@ pub async fn read_json<T: DeserializeOwned>(body: Incoming) -> Result<T, Refusal
                     format!("the request has more than {MAX_JSON_BYTES} bytes"),
                 )
             } else {
-                Refusal::bad(format!("the request's body could not be read: {error}"))
+                Refusal::bad_request(format!("the request's body could not be read: {error}"))
             }
         })?
         .to_bytes();
-    serde_json::from_slice(&bytes)
-        .map_err(|error| Refusal::bad(format!("the request's body is not valid for this route: {error}")))
+    serde_json::from_slice(&bytes).map_err(|error| {
+        Refusal::bad_request(format!("the request's body is not valid for this route: {error}"))
+    })
 }

@@ -20,9 +20,9 @@ pub type Socket = WebSocketStream<Stream>;
 /// Maximum bytes of a message from a client: room for a large paste.
 pub const MESSAGE_LIMIT: usize = 1024 * 1024;
 /// Interval of pings.
-pub const PING_EVERY: Duration = Duration::from_secs(20);
+pub const PING_INTERVAL: Duration = Duration::from_secs(20);
 /// A peer that sent nothing for so long, not even a pong, is gone.
-pub const SILENT_FOR: Duration = Duration::from_secs(65);
+pub const PEER_TIMEOUT: Duration = Duration::from_secs(65);
 
 /// Validates the handshake (RFC 6455, section 4.2.1). Returns the response to send, and the socket,
 /// which is open once the response was sent.
@@ -35,7 +35,8 @@ pub fn accept(
 ) -> Result<(Response<Body>, impl Future<Output = io::Result<Socket>> + Send), Refusal> {
     let headers = request.headers();
     if !is_upgrade(headers) {
-        let mut refusal = Refusal::bad("this route is a WebSocket; connect with a client that speaks it");
+        let mut refusal =
+            Refusal::bad_request("this route is a WebSocket; connect with a client that speaks it");
         refusal.status = StatusCode::UPGRADE_REQUIRED;
         return Err(refusal);
     }
@@ -43,13 +44,13 @@ pub fn accept(
         .get(header::SEC_WEBSOCKET_VERSION)
         .is_none_or(|version| version != "13")
     {
-        return Err(Refusal::bad(
+        return Err(Refusal::bad_request(
             "only version 13 of the WebSocket protocol is supported",
         ));
     }
     let key = headers
         .get(header::SEC_WEBSOCKET_KEY)
-        .ok_or_else(|| Refusal::bad("the WebSocket handshake has no Sec-WebSocket-Key"))?;
+        .ok_or_else(|| Refusal::bad_request("the WebSocket handshake has no Sec-WebSocket-Key"))?;
     let mut response = status(StatusCode::SWITCHING_PROTOCOLS);
     let accept = derive_accept_key(key.as_bytes());
     let response_headers = response.headers_mut();
@@ -63,7 +64,7 @@ pub fn accept(
         if offered.iter().any(|offer| has_word(offer, protocol)) {
             response_headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
         } else if offered.iter().next().is_some() {
-            return Err(Refusal::bad(format!(
+            return Err(Refusal::bad_request(format!(
                 "the only supported subprotocol is `{protocol}`"
             )));
         }

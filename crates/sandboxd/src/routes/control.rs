@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::{Services, bearer, terminal};
 use crate::{
     callback, exec, files,
-    http::{Answer, Body, Query, Refusal, json, read_json, status, streamed, typed, websocket},
+    http::{Body, Query, Refusal, RouteResult, json, read_json, status, streamed, typed, websocket},
     sandbox::Sandbox,
     tunnel, usage,
 };
@@ -25,7 +25,7 @@ const LINES_PER_CHUNK: usize = 200;
 ///
 /// # Errors
 /// The token is wrong, or the route refuses the request.
-pub async fn handle(services: Arc<Services>, request: Request<Incoming>) -> Answer {
+pub async fn handle(services: Arc<Services>, request: Request<Incoming>) -> RouteResult {
     let sandbox = &services.sandbox;
     let given = bearer(&request).unwrap_or_default();
     if !sandbox.control_token.is(given) {
@@ -110,7 +110,7 @@ fn line(value: &impl Serialize) -> io::Result<Bytes> {
     Ok(bytes.into())
 }
 
-fn logs(sandbox: Arc<Sandbox>, query: &Query) -> Answer {
+fn logs(sandbox: Arc<Sandbox>, query: &Query) -> RouteResult {
     let after = match query.get("after").filter(|after| !after.is_empty()) {
         Some(after) => after
             .parse::<u64>()

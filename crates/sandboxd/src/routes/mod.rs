@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use crate::{
     callback::Callback,
     exec::tasks::Tasks,
-    http::{Answer, Query, websocket},
+    http::{Query, RouteResult, websocket},
     sandbox::Sandbox,
     start::Start,
     terminal::{TerminalRequest, Terminals, viewer},
@@ -36,7 +36,7 @@ fn bearer<B>(request: &Request<B>) -> Option<&str> {
 }
 
 /// Opens the WebSocket of a terminal. `hello_needs_token`: the request has no token.
-fn terminal(services: &Services, request: Request<Incoming>, hello_needs_token: bool) -> Answer {
+fn terminal(services: &Services, request: Request<Incoming>, hello_needs_token: bool) -> RouteResult {
     let query = Query::of(request.uri());
     let get = |name| query.get(name).map(str::to_owned);
     let user = if hello_needs_token { None } else { get("user") };

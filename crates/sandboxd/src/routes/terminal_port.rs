@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 
 use super::{Services, bearer, terminal};
 use crate::{
-    http::{Answer, Refusal, full, json, typed, websocket},
+    http::{Refusal, RouteResult, full, json, typed, websocket},
     sandbox::Sandbox,
 };
 
@@ -21,7 +21,7 @@ const INDEX_PAGE: &str = "<!doctype html><meta charset=utf-8><title>Terminal</ti
 ///
 /// # Errors
 /// The request is for none of the three routes, or not allowed.
-pub async fn handle(services: Arc<Services>, request: Request<Incoming>) -> Answer {
+pub async fn handle(services: Arc<Services>, request: Request<Incoming>) -> RouteResult {
     let sandbox = &services.sandbox;
     match (request.method(), request.uri().path()) {
         (&Method::GET, "/") => Ok(typed("text/html; charset=utf-8", full(INDEX_PAGE))),
@@ -44,7 +44,7 @@ pub async fn handle(services: Arc<Services>, request: Request<Incoming>) -> Answ
                 ));
             }
             if !websocket::is_upgrade(request.headers()) {
-                return Err(Refusal::bad(
+                return Err(Refusal::bad_request(
                     "this route is a WebSocket with the subprotocol `tty`",
                 ));
             }

@@ -21,7 +21,7 @@ use super::{
     viewer_handle::{Next, ViewerHandle},
 };
 use crate::{
-    http::websocket::{PING_EVERY, SILENT_FOR, Socket},
+    http::websocket::{PEER_TIMEOUT, PING_INTERVAL, Socket},
     logs::shortened,
     sandbox::Sandbox,
 };
@@ -163,7 +163,7 @@ async fn hello(receiver: &mut SplitStream<Socket>) -> Option<Hello> {
 /// Sends output until the session ends. Returns how to close; `None` when the viewer is gone.
 async fn send_output(viewer: &ViewerHandle, sender: &mut Sender) -> Option<Close> {
     let mut buffer = BytesMut::new();
-    let mut ping_at = Instant::now() + PING_EVERY;
+    let mut ping_at = Instant::now() + PING_INTERVAL;
     loop {
         match viewer.next(&mut buffer) {
             Next::Output(message) => send(sender, message).await.ok()?,
@@ -188,7 +188,7 @@ async fn send_output(viewer: &ViewerHandle, sender: &mut Sender) -> Option<Close
         }
         if Instant::now() >= ping_at {
             sender.send(Message::Ping(Bytes::new())).await.ok()?;
-            ping_at = Instant::now() + PING_EVERY;
+            ping_at = Instant::now() + PING_INTERVAL;
         }
     }
 }
@@ -219,7 +219,7 @@ async fn receive_input(
     receiver: &mut SplitStream<Socket>,
 ) -> Option<Close> {
     let mut waiting = BytesMut::new();
-    let mut silent_at = Instant::now() + SILENT_FOR;
+    let mut silent_at = Instant::now() + PEER_TIMEOUT;
     loop {
         let reads = waiting.len() <= MAX_WAITING_INPUT;
         let message = tokio::select! {
@@ -231,7 +231,7 @@ async fn receive_input(
             // While the connection is not read, silence means nothing.
             () = sleep_until(silent_at), if reads => return None,
         };
-        silent_at = Instant::now() + SILENT_FOR;
+        silent_at = Instant::now() + PEER_TIMEOUT;
         let message = match message {
             Some(Ok(message @ (Message::Binary(_) | Message::Text(_)))) => message.into_data(),
             Some(Ok(Message::Close(_)) | Err(_)) | None => return None,
